@@ -1,0 +1,32 @@
+//! Compiles the protos (with protox, so that no protoc is needed) and tells
+//! the linker where libtorch lies.
+
+use std::{env, error::Error, path::PathBuf};
+
+use protox::prost::Message as _;
+
+const PROTOS: [&str; 4] = [
+    "tipserve/v1/input.proto",
+    "tipserve/v1/cache.proto",
+    "tipserve/v1/classify.proto",
+    "tipserve/v1/finetune.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc.Status", "::tonic_types::Status")
+        .bytes(".tipserve.v1")
+        .compile_fds(descriptors)?;
+
+    // torch-sys says where it found libtorch; the binary must find it again
+    // when it runs, without LD_LIBRARY_PATH.
+    if let Ok(lib) = env::var("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    }
+    Ok(())
+}

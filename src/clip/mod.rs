@@ -1,0 +1,1 @@
+//! CLIP: the bundle, its encoders, preprocessing, tokenising, prompts.

@@ -1,0 +1,1 @@
+//! The engine: decode pool, batcher, device thread.

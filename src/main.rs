@@ -1,0 +1,3 @@
+//! The `tipserve` binary: parse the command line, run one command.
+
+fn main() {}

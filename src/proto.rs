@@ -1,0 +1,11 @@
+//! The generated API types (`proto/tipserve/v1`).
+
+#![allow(missing_docs, clippy::all, clippy::pedantic)]
+
+/// `tipserve.v1`.
+pub mod v1 {
+    tonic::include_proto!("tipserve.v1");
+}
+
+/// The descriptors of every file, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

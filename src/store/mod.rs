@@ -1,0 +1,1 @@
+//! Versioned caches on an object store.

@@ -1,0 +1,4 @@
+//! The mathematics of Tip-Adapter and its relatives: tensors in, tensors out.
+
+pub mod head;
+pub mod spec;
