@@ -265,7 +265,7 @@ def _unpack(packed: Any) -> Message | None:
     return None
 
 
-def from_rpc_error(error: grpc.RpcError) -> TipserveError:
+def from_rpc_error(error: Any) -> TipserveError:
     """The exception for what grpc raised, of the sync or of the asyncio kind."""
     if not (hasattr(error, "code") and hasattr(error, "details")):
         return TipserveError(str(error))
