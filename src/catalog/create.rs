@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::{Catalog, CatalogError, TextRoom, tensors};
 use crate::{
-    store::{CacheId, ClassRecord, Details, Draft, Manifest, NamedTensor, TextColumn, names},
+    store::{CacheId, ClassRecord, Details, Draft, Manifest, NamedTensor, TextColumn, tensors::names},
     telemetry,
     tip::{
         Made, Material,

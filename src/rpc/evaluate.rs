@@ -16,7 +16,7 @@ use super::{
     request::{self, RequestError},
 };
 use crate::{
-    catalog::{CatalogError, Classifier},
+    catalog::{CatalogError, Served},
     engine::{Content, Crop, FlowId, Job, Priority, Ticket, Work},
     proto::v1::{self as pb, evaluate_request::Payload},
     store::Reference,
@@ -78,7 +78,7 @@ pub async fn serve(
 
 /// A version under judgement.
 struct Version {
-    classifier: Arc<Classifier>,
+    classifier: Served,
     tally: Tally,
     zero_shot: Option<Tally>,
 }
