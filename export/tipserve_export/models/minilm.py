@@ -1,5 +1,6 @@
 """MiniLM sentence embeddings (Wang et al., 2020; Reimers & Gurevych, 2019): a BERT encoder
-(post-norm) with mean pooling over the tokens that are not padding."""
+(post-norm) with mean pooling over the tokens that are not padding.
+"""
 
 from __future__ import annotations
 

