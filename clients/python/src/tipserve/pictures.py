@@ -76,8 +76,9 @@ class Encoder:
         and TypeError for what is no picture at all.
         """
         made = self._encode(picture)
-        size = made.ByteSize()
-        if size > self.max_input_bytes:
+        if made.ByteSize() > self.max_input_bytes:
+            content = made.encoded_image or made.raw_rgb.data
+            size = len(content) or 4 * len(made.embedding.values)
             raise _too_large(size, self.max_input_bytes)
         return made
 
