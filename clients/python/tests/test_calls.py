@@ -239,6 +239,9 @@ def test_shots_are_chosen_by_the_seed(fake, call, folder):
     assert len(set(chosen)) > 1
     for examples in map(sent_examples, seen):
         assert [e.class_index for e in examples] == [0, 0, 1, 1, 2, 2]
+    # The draw of `tipserve create --shots 2 --seed 1`, by coreutils' sha256sum.
+    expected = "Cat/0 Cat/3 a_dog/2 a_dog/4 bird/0 bird/2"
+    assert chosen[0] == tuple(f"{name}.jpg" for name in expected.split())
 
 
 def test_examples_become_classes_sorted_by_name_or_as_given(fake, call):

@@ -372,8 +372,8 @@ def test_messages_stay_under_the_servers_limit(fake, call, tmp_path):
         assert error.reason == "PICTURE_TOO_LARGE"
         assert int(error.metadata["limit"]) <= limit
         assert str(int(error.metadata["limit"])) in error.message
-        assert int(error.metadata["size"]) >= size
-        assert error.metadata["size"] in error.message
+        assert int(error.metadata["value"]) >= size
+        assert error.metadata["value"] in error.message
 
 
 def test_what_cannot_be_sent_is_that_items_error(fake, call, tmp_path):
@@ -439,7 +439,9 @@ def test_a_timeout_ends_the_stream(fake, call):
 
 def test_a_folder_is_its_pictures(fake, call, tmp_path):
     (tmp_path / "sub").mkdir()
-    for name in ("b.png", "sub/c.JPG", "a.jpeg", ".hidden.jpg", "notes.txt"):
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "sub" / "circle").symlink_to(tmp_path)
+    for name in ("b.png", "sub/c.JPG", "a.jpeg", ".hidden.jpg", ".hidden/d.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     assert names(call("classify", "pets", tmp_path)) == ["a.jpeg", "b.png", "sub/c.JPG"]
     assert names(call("classify", "pets", str(tmp_path / "b.png"))) == ["b.png"]
