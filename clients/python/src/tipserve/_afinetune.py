@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
+from tipserve._bridge import Stream
 from tipserve._finetune import take, version_of
 from tipserve.errors import from_rpc_error
 from tipserve.types import FineTuneProgress, FineTuneRun, Version
@@ -21,7 +22,7 @@ class AsyncFineTune:
     A run that is not detached ends with its handle: keep it.
     """
 
-    def __init__(self, call: Any, client: AsyncClient) -> None:
+    def __init__(self, call: Stream, client: AsyncClient) -> None:
         self._call = call
         self._client = client
         self.run: FineTuneRun | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from tipserve._bridge import Stream
 from tipserve._ledger import Ledger
 from tipserve._proto import classify_pb2
 from tipserve._requests import prepare
@@ -25,7 +26,7 @@ class AsyncClassifyStream:
 
     def __init__(
         self,
-        open_stream: Callable[[float | None], Any],
+        open_stream: Callable[[float | None], Stream],
         config: classify_pb2.ClassifyStreamConfig,
         source: AsyncIterator[Any],
         encode: Callable[[Any], Any],
@@ -150,9 +151,9 @@ class AsyncClassifyStream:
             await asyncio.gather(sender, return_exceptions=True)
         return None
 
-    async def _send(self, call: Any) -> None:
+    async def _send(self, call: Stream) -> None:
         # A failure to write is a failure to read too, and reported there.
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+        with contextlib.suppress(asyncio.InvalidStateError):
             await call.write(classify_pb2.ClassifyStreamRequest(config=self._config))
             while True:
                 batch = self._ledger.next_batch()
@@ -165,4 +166,4 @@ class AsyncClassifyStream:
                 if self._ledger.all_answered:
                     break
                 await self._wait(self._ledger.seconds_until_due())
-            await call.done_writing()
+            call.done_writing()

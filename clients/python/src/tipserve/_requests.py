@@ -118,6 +118,7 @@ def cache_spec(
     key_dtype: str | None,
     without_text: bool,
     truncate_prompts: bool,
+    allow_empty_classes: bool,
 ) -> cache_pb2.CacheSpec:
     """The first message of CreateCache."""
     if isinstance(templates, str):
@@ -132,6 +133,7 @@ def cache_spec(
         labels=labels or {},
         without_text=without_text,
         truncate_prompts=truncate_prompts,
+        allow_empty_classes=allow_empty_classes,
         alpha=alpha,
         beta=beta,
         **{"lambda": lambda_},  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from tipserve.errors import Code, TipserveError
 # stream. The wire has no code for that, so it comes as one of these.
 _TRANSPORT_CODES = (Code.CANCELLED, Code.INTERNAL, Code.UNKNOWN)
 _TRANSPORT_WORDS = ("RST_STREAM", "Stream removed", "GOAWAY", "Socket closed", "connection")
+_CLOSED_BY_US = "Channel closed"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def is_broken_connection(error: TipserveError) -> bool:
     return (
         error.code in _TRANSPORT_CODES
         and not error.reason
+        and _CLOSED_BY_US not in error.message
         and any(word in error.message for word in _TRANSPORT_WORDS)
     )
 

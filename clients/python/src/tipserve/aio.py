@@ -19,11 +19,11 @@ from collections.abc import (
 from typing import Any, TypeVar
 
 import grpc
-import grpc.aio
 
 from tipserve import _requests as requests
 from tipserve._afinetune import AsyncFineTune
 from tipserve._astream import AsyncClassifyStream
+from tipserve._bridge import Stream, unary
 from tipserve._channel import connection
 from tipserve._ledger import Ledger
 from tipserve._proto import (
@@ -107,9 +107,9 @@ class AsyncClient:
             resize=resize,
         )
         self._channel = (
-            grpc.aio.insecure_channel(self._connection.target, self._connection.options)
+            grpc.insecure_channel(self._connection.target, self._connection.options)
             if self._connection.credentials is None
-            else grpc.aio.secure_channel(
+            else grpc.secure_channel(
                 self._connection.target, self._connection.credentials, self._connection.options
             )
         )
@@ -126,7 +126,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connection; calls that run are cancelled."""
-        await self._channel.close()
+        self._channel.close()
 
     # The server.
 
@@ -170,6 +170,7 @@ class AsyncClient:
         key_dtype: str | None = None,
         without_text: bool = False,
         truncate_prompts: bool = False,
+        allow_empty_classes: bool = False,
         on_progress: Callable[[CreateProgress], None] | None = None,
         timeout: float | None = None,
     ) -> Version:
@@ -203,6 +204,8 @@ class AsyncClient:
             key_dtype: "f32" (default), "bf16" or "f16".
             without_text: Ignore text; the cache alone decides.
             truncate_prompts: Cut prompts that are too long instead of refusing them.
+            allow_empty_classes: Keep classes without a usable example, decided by
+                their text alone; else such a class is an error.
             on_progress: Called with every progress message.
             timeout: Seconds for the whole; default: no bound.
         """
@@ -231,6 +234,7 @@ class AsyncClient:
             key_dtype=key_dtype,
             without_text=without_text,
             truncate_prompts=truncate_prompts,
+            allow_empty_classes=allow_empty_classes,
         )
         # Augmented views are cut out of the whole picture.
         encoder = await self._encoder(resize=views <= 1)
@@ -240,7 +244,11 @@ class AsyncClient:
             messages = requests.ExampleMessages(parts, encoder, on_rejected == "fail")
             rejected: list[Rejected] = []
             version: cache_pb2.Version | None = None
-            call = self._caches.CreateCache(timeout=left, metadata=self._connection.metadata)
+            call = Stream(
+                lambda messages: self._caches.CreateCache(
+                    messages, timeout=left, metadata=self._connection.metadata
+                )
+            )
             async with _uploading(call, messages.for_create(spec)):
                 async for response in call:
                     event = response.WhichOneof("event")
@@ -403,8 +411,10 @@ class AsyncClient:
         async def results() -> AsyncGenerator[Result, None]:
             encoder = await self._encoder()
             stream = AsyncClassifyStream(
-                lambda left: self._classify.ClassifyStream(
-                    timeout=left, metadata=self._connection.metadata
+                lambda left: Stream(
+                    lambda messages: self._classify.ClassifyStream(
+                        messages, timeout=left, metadata=self._connection.metadata
+                    )
                 ),
                 config,
                 _iterate(source),
@@ -509,9 +519,14 @@ class AsyncClient:
 
         async def attempt(left: float | None) -> list[Evaluation]:
             messages = requests.ExampleMessages([labelled], encoder, fail=False)
-            call = self._classify.Evaluate(timeout=left, metadata=self._connection.metadata)
+            call = Stream(
+                lambda messages: self._classify.Evaluate.future(
+                    messages, timeout=left, metadata=self._connection.metadata
+                ),
+                one_response=True,
+            )
             async with _uploading(call, messages.for_evaluate(names)):
-                response = await call
+                response = await call.response()
             return Evaluation._all_from(response, messages.rejected)
 
         done = await self._upload(attempt, timeout, labelled.repeatable, only_before_end=False)
@@ -563,7 +578,11 @@ class AsyncClient:
             description=description,
         )
         return AsyncFineTune(
-            self._tune.FineTune(request, timeout=timeout, metadata=self._connection.metadata),
+            Stream(
+                lambda _: self._tune.FineTune(
+                    request, timeout=timeout, metadata=self._connection.metadata
+                )
+            ),
             self,
         )
 
@@ -598,7 +617,9 @@ class AsyncClient:
         while True:
             left = None if expires is None else max(expires - time.monotonic(), 0.001)
             try:
-                return await method(request, timeout=left, metadata=self._connection.metadata)
+                return await unary(
+                    method, request, timeout=left, metadata=self._connection.metadata
+                )
             except grpc.RpcError as raised:
                 error = from_rpc_error(raised)
             failures += 1
@@ -641,14 +662,14 @@ async def _iterate(source: Any) -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _uploading(call: Any, messages: Iterator[Any]) -> AsyncIterator[None]:
+async def _uploading(call: Stream, messages: Iterator[Any]) -> AsyncIterator[None]:
     """Sends messages while the body takes answers; turns failures into ours."""
     sent_all = False
 
     async def send() -> None:
         nonlocal sent_all
         # A failure to write is a failure to read too, and reported there.
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+        with contextlib.suppress(asyncio.InvalidStateError):
             try:
                 # Files are read off the event loop.
                 while (message := await asyncio.to_thread(next, messages, None)) is not None:
@@ -659,17 +680,15 @@ async def _uploading(call: Any, messages: Iterator[Any]) -> AsyncIterator[None]:
                 call.cancel()
                 raise
             sent_all = True
-            await call.done_writing()
+            call.done_writing()
 
     sender = asyncio.create_task(send())
     try:
         yield
-    except (grpc.RpcError, asyncio.CancelledError) as error:
+    except grpc.RpcError as error:
         if sender.done() and not sender.cancelled() and (raised := sender.exception()):
             raise raised from None
-        if isinstance(error, grpc.RpcError):
-            raise upload_failure(from_rpc_error(error), sent_all) from None
-        raise
+        raise upload_failure(from_rpc_error(error), sent_all) from None
     finally:
         sender.cancel()
         call.cancel()

@@ -155,6 +155,7 @@ class Client:
         key_dtype: str | None = None,
         without_text: bool = False,
         truncate_prompts: bool = False,
+        allow_empty_classes: bool = False,
         on_progress: Callable[[CreateProgress], None] | None = None,
         timeout: float | None = None,
     ) -> Version:
@@ -188,6 +189,8 @@ class Client:
             key_dtype: "f32" (default), "bf16" or "f16".
             without_text: Ignore text; the cache alone decides.
             truncate_prompts: Cut prompts that are too long instead of refusing them.
+            allow_empty_classes: Keep classes without a usable example, decided by
+                their text alone; else such a class is an error.
             on_progress: Called with every progress message.
             timeout: Seconds for the whole; default: no bound.
         """
@@ -215,6 +218,7 @@ class Client:
             key_dtype=key_dtype,
             without_text=without_text,
             truncate_prompts=truncate_prompts,
+            allow_empty_classes=allow_empty_classes,
         )
         # Augmented views are cut out of the whole picture.
         encoder = self._encoder(resize=views <= 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import operator
 import os
-import random
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,42 +106,66 @@ def load_validation(source: Source, classes: Sequence[ClassSpec]) -> Labelled:
 
 
 def choose_shots(labelled: Labelled, shots: int, seed: int) -> Labelled:
-    """At most `shots` training examples of each class, by chance, in their order.
+    """At most `shots` training examples of each class, in their order.
 
-    The same seed chooses the same ones of the same list.
+    Those whose SHA-256 of "SEED/ID" comes first: the draw of `tipserve create
+    --shots`, which depends on nothing but the seed and the ids.
     """
     if shots < 1:
         raise ValueError(f"shots is {shots}, must be at least 1")
     examples = list(labelled.examples)
+
+    def rank(position: int) -> tuple[bytes, int]:
+        id = examples[position].id.encode("utf-8", "surrogateescape")
+        return hashlib.sha256(b"%d/%s" % (seed, id)).digest(), position
+
     kept = {i for i, example in enumerate(examples) if example.validation}
-    for index in range(len(labelled.classes)):
-        mine = [i for i, e in enumerate(examples) if e.class_ == index and not e.validation]
-        chance = random.Random(f"{seed}/{index}")
-        kept.update(chance.sample(mine, min(shots, len(mine))))
+    of_class: dict[str | int, list[int]] = {}
+    for position, example in enumerate(examples):
+        if not example.validation:
+            of_class.setdefault(example.class_, []).append(position)
+    for positions in of_class.values():
+        kept.update(sorted(positions, key=rank)[:shots])
     return replace(labelled, examples=[examples[i] for i in sorted(kept)], repeatable=True)
 
 
 class Lookup:
-    """From display names and indices to indices."""
+    """From display names ('_' and ' ' being the same) and indices to indices."""
 
-    def __init__(self, classes: Sequence[ClassSpec] | Sequence[str]) -> None:
-        names = [one if isinstance(one, str) else one.display_name for one in classes]
-        self._count = len(names)
-        self._index = {name: i for i, name in enumerate(names)}
-        self._twice = {name for name, count in Counter(names).items() if count > 1}
+    def __init__(self, classes: Sequence[ClassSpec]) -> None:
+        self._names = [one.display_name for one in classes]
+        self._exact = _positions(self._names)
+        self._plain = _positions([_plain(name) for name in self._names])
 
     def __call__(self, class_: str | int) -> int:
         """The class's index; ValueError where there is none, or more than one."""
         if isinstance(class_, str):
-            if class_ in self._twice:
+            found = self._exact.get(class_) or self._plain.get(_plain(class_))
+            if found is None:
+                raise ValueError(f"no class is called {class_!r}; there are: {self._known()}")
+            if len(found) > 1:
                 raise ValueError(f"more than one class is called {class_!r}: give its index")
-            if class_ not in self._index:
-                raise ValueError(f"no class is called {class_!r}")
-            return self._index[class_]
-        index = int(class_)
-        if not 0 <= index < self._count:
-            raise ValueError(f"class index {index} is not one of the {self._count} classes")
+            return found[0]
+        index = operator.index(class_)
+        if not 0 <= index < len(self._names):
+            raise ValueError(f"class index {index} is not one of the {len(self._names)} classes")
         return index
+
+    def _known(self) -> str:
+        first = ", ".join(self._names[:10])
+        return first if len(self._names) <= 10 else f"{first}, ... {len(self._names)} in all"
+
+
+def _positions(names: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        found.setdefault(name, []).append(position)
+    return found
+
+
+def _plain(name: str) -> str:
+    # Folders write '_' for ' '.
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -201,7 +225,8 @@ class _FolderExamples:
 def _folder(root: Path, given: list[ClassSpec] | None) -> Labelled:
     try:
         folders = sorted(
-            path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+            (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")),
+            key=lambda path: os.fsencode(path.name),
         )
     except OSError as error:
         raise InvalidArgument(
@@ -222,15 +247,13 @@ def _folder(root: Path, given: list[ClassSpec] | None) -> Labelled:
     else:
         classes = given
         lookup = Lookup(given)
-        indexed = [(_folder_index(lookup, folder.name), folder) for folder in folders]
+        names = [folder.name.replace("_", " ") for folder in folders]
+        if names == [spec.display_name.replace("_", " ") for spec in given]:
+            # The same list: names that occur twice do no harm.
+            indexed = list(enumerate(folders))
+        else:
+            indexed = [(lookup(name), folder) for name, folder in zip(names, folders, strict=True)]
     return Labelled(tuple(classes), _FolderExamples(root, indexed))
-
-
-def _folder_index(lookup: Lookup, name: str) -> int:
-    try:
-        return lookup(name.replace("_", " "))
-    except ValueError:
-        return lookup(name)
 
 
 def _npz(path: Path, given: list[ClassSpec] | None) -> Labelled:
@@ -248,13 +271,19 @@ def _npz(path: Path, given: list[ClassSpec] | None) -> Labelled:
         raise ValueError(
             f"{path}: features {list(features.shape)} and labels [{len(labels)}] do not go together"
         )
+    outside = [label for label in labels if not 0 <= label < len(names)]
+    if outside:
+        raise ValueError(f"{path}: label {outside[0]} is not one of the {len(names)} classes")
     if given is None:
         given = [
             ClassSpec(name, text_weight=None if weights is None else weights[i].tolist())
             for i, name in enumerate(names)
         ]
+    # The file's own labels are by its own classes; `given` may order them otherwise.
+    lookup = Lookup(given)
+    same = names == [spec.display_name for spec in given]
     examples = [
-        Example(label, row, id=str(i))
+        Example(label if same else names[label], row, id=str(i))
         for i, (label, row) in enumerate(zip(labels, features, strict=True))
     ]
-    return Labelled(tuple(given), _Indexed(examples, Lookup(given)))
+    return Labelled(tuple(given), _Indexed(examples, lookup))

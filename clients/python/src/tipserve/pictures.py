@@ -31,26 +31,6 @@ Picture: TypeAlias = Union[
 """A file's path; a file's bytes; a Pillow picture; pixels, uint8 of [height,
 width, 3] or [height, width]; or an embedding, floats of [D]."""
 
-EXTENSIONS = frozenset(
-    f".{end}"
-    for end in [
-        "jpg",
-        "jpeg",
-        "png",
-        "gif",
-        "webp",
-        "bmp",
-        "tif",
-        "tiff",
-        "pnm",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pam",
-    ]
-)
-"""The files of a folder that are taken for pictures, by their names' ends."""
-
 # A message may carry other things beside its one picture: ids, tags, lengths.
 ENVELOPE_BYTES = 4096
 
@@ -76,8 +56,9 @@ class Encoder:
         and TypeError for what is no picture at all.
         """
         made = self._encode(picture)
-        size = made.ByteSize()
-        if size > self.max_input_bytes:
+        if made.ByteSize() > self.max_input_bytes:
+            content = made.encoded_image or made.raw_rgb.data
+            size = len(content) or 4 * len(made.embedding.values)
             raise _too_large(size, self.max_input_bytes)
         return made
 
@@ -170,7 +151,8 @@ def _too_large(size: int, limit: int) -> InvalidArgument:
         f"the picture takes {size} bytes, over the limit of {limit} bytes that the server's "
         "largest message leaves; make it smaller, or let the client do it: Client(resize='client')",
         "PICTURE_TOO_LARGE",
-        size=str(size),
+        what="message bytes",
+        value=str(size),
         limit=str(limit),
     )
 
@@ -231,18 +213,26 @@ def resize_and_crop(picture: Any, size: int) -> Any:
     return rgb.crop((left, top, left + size, top + size))
 
 
-def picture_files(folder: Path) -> Iterator[Path]:
-    """The pictures under a folder, folder by folder, each sorted by name.
+def picture_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """The files under a folder, hidden ones left out, each folder sorted by name.
 
-    A generator that holds one folder's names at a time.
+    What is no picture, the server says. A generator that holds one folder's
+    names at a time. Links are followed, but not in circles.
     """
+    return _walk(Path(folder), ())
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
     with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
+        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        path = Path(entry.path)
         if entry.is_dir():
-            yield from picture_files(path)
-        elif path.suffix.lower() in EXTENSIONS and entry.is_file():
-            yield path
+            yield from _walk(Path(entry.path), (*above, here))
+        elif entry.is_file() or entry.is_symlink():
+            yield Path(entry.path)
