@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{clip::TextError, engine::EngineError, store::StoreError, tip::TipError};
+use crate::{clip::TextError, engine::EngineError, store::StoreError, tip::error::TipError};
 
 /// What can go wrong with classifiers. `Clone`, because a load that many wait
 /// for fails for all of them alike.

@@ -6,12 +6,14 @@ mod classifier;
 mod create;
 mod error;
 mod loader;
+mod scorecard;
 mod tensors;
 mod text;
 
 pub use classifier::Classifier;
 pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
+pub use scorecard::Scorecard;
 pub use text::TextRoom;
 
 use crate::{

@@ -90,6 +90,10 @@ pub struct CreateArgs {
     /// Ignore text altogether: the cache alone decides.
     #[arg(long)]
     pub without_text: bool,
+
+    /// Keep classes that no usable example names, decided by their text alone.
+    #[arg(long)]
+    allow_empty_classes: bool,
     /// Cut prompts that are too long for the text encoder.
     #[arg(long)]
     pub truncate_prompts: bool,
@@ -457,6 +461,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
             })
             .into(),
         without_text: args.without_text,
+        allow_empty_classes: args.allow_empty_classes,
         truncate_prompts: args.truncate_prompts,
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     clip::{PictureError, TextError},
     engine::{EngineError, Refusal},
     store::StoreError,
-    tip::TipError,
+    tip::error::TipError,
 };
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
