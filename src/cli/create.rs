@@ -93,7 +93,8 @@ pub struct CreateArgs {
 
     /// Keep classes that no usable example names, decided by their text alone.
     #[arg(long)]
-    allow_empty_classes: bool,
+    pub allow_empty_classes: bool,
+
     /// Cut prompts that are too long for the text encoder.
     #[arg(long)]
     pub truncate_prompts: bool,

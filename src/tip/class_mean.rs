@@ -21,7 +21,7 @@ pub(super) fn held_cosines(material: &Material, held: &Held) -> Result<Tensor, T
     for round in held.split()? {
         let means = unit_rows(&total.f_sub(&class_sums(material, Some(&round.left_out))?)?)?;
         let f = held.features.f_index_select(0, &round.examples)?;
-        out.f_index_copy_(0, &round.examples, &f.f_matmul(&means.f_tr()?)?)?;
+        let _ = out.f_index_copy_(0, &round.examples, &f.f_matmul(&means.f_tr()?)?)?;
     }
     Ok(out)
 }
@@ -32,7 +32,7 @@ fn class_sums(material: &Material, rows: Option<&Tensor>) -> Result<Tensor, TipE
         [material.n(), material.width()],
         (Kind::Float, tch::Device::Cpu),
     )?;
-    match rows {
+    let _ = match rows {
         None => sums.f_index_add_(0, &material.labels, &material.keys)?,
         Some(rows) => sums.f_index_add_(
             0,

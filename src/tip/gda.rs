@@ -78,7 +78,7 @@ pub(super) fn held_logits(material: &Material, held: &Held) -> Result<Option<Ten
         }
         let f = held.features.f_index_select(0, &round.examples)?.f_to_kind(Kind::Double)?;
         let logits = f.f_matmul(&left.weight.f_tr()?)?.f_add(&left.bias)?;
-        out.f_index_copy_(0, &round.examples, &logits)?;
+        let _ = out.f_index_copy_(0, &round.examples, &logits)?;
     }
     Ok(Some(out))
 }
@@ -162,12 +162,12 @@ fn moments(material: &Material, rows: Option<&Tensor>) -> Result<Moments, TipErr
         };
         let x = unit_rows(&x.f_to_kind(Kind::Double)?)?;
         let per_example = x.size().get(1).copied().unwrap_or(1);
-        sums.f_index_add_(
+        let _ = sums.f_index_add_(
             0,
             &labels,
             &x.f_sum_dim_intlist(Some([1i64].as_slice()), false, Kind::Double)?,
         )?;
-        counts.f_index_add_(0, &labels, &Tensor::f_full([length], per_example as f64, options)?)?;
+        let _ = counts.f_index_add_(0, &labels, &Tensor::f_full([length], per_example as f64, options)?)?;
         let flat = x.f_reshape([-1, d])?;
         second = second.f_addmm(&flat.f_tr()?, &flat)?;
         start += length;

@@ -73,7 +73,7 @@ impl<'a> Proker<'a> {
         };
         let kernel = kernel.f_exp_()?;
         let mut diagonal = kernel.f_diagonal(0, 0, 1)?;
-        diagonal.f_add_scalar_(lambda)?;
+        let _ = diagonal.f_add_scalar_(lambda)?;
         let (factor, info) = kernel.f_linalg_cholesky_ex(false, false)?;
         if info.f_int64_value(&[])? != 0 {
             return Err(TipError::Singular { method: Method::Proker, beta, lambda });
@@ -106,7 +106,7 @@ impl<'a> Proker<'a> {
                     .f_sub_scalar_(1.0)?
                     .f_mul_scalar_(fitted.beta)?;
                 let predicted = affinity.f_exp_()?.f_matmul(&self.coefficients(fitted)?)?;
-                out.f_index_copy_(0, &round.examples, &predicted)?;
+                let _ = out.f_index_copy_(0, &round.examples, &predicted)?;
                 continue;
             }
             let columns = match &inverse {
@@ -115,7 +115,7 @@ impl<'a> Proker<'a> {
                     let count = round.left_out.numel() as i64;
                     let mut unit = Tensor::f_zeros([keys, count], options)?;
                     let at = Tensor::f_arange(count, (Kind::Int64, Device::Cpu))?;
-                    unit.f_index_put_(
+                    let _ = unit.f_index_put_(
                         &[Some(&round.left_out), Some(&at)],
                         &Tensor::f_ones([count], options)?,
                         false,
@@ -128,7 +128,7 @@ impl<'a> Proker<'a> {
             let own = self.residual.f_index_select(0, &round.left_out)?;
             let predicted = own.f_sub(&Tensor::f_linalg_solve(&block, &fit, true)?)?;
             let at = self.positions(&round.left_out, held, &round.examples)?;
-            out.f_index_copy_(0, &round.examples, &predicted.f_index_select(0, &at)?)?;
+            let _ = out.f_index_copy_(0, &round.examples, &predicted.f_index_select(0, &at)?)?;
         }
         Ok(out)
     }

@@ -113,7 +113,7 @@ fn affinity_sums(
         let distance = distance.shallow_clone().f_masked_fill_(&hidden, f64::NEG_INFINITY)?;
         for (sum, &beta) in sums.iter_mut().zip(betas) {
             let affinity = distance.f_mul_scalar(beta)?.f_exp_()?;
-            sum.f_index_add_(0, &labels, &affinity)?;
+            let _ = sum.f_index_add_(0, &labels, &affinity)?;
         }
         start += length;
     }
@@ -123,7 +123,7 @@ fn affinity_sums(
 /// Keys of each class that each example may see, f64 [Q, N].
 fn seen_counts(material: &Material, held: &Held) -> Result<Tensor, TipError> {
     let counts = material.counts()?.f_to_kind(Kind::Double)?;
-    let seen = Tensor::f_zeros([held.count(), material.n()], (Kind::Double, Device::Cpu))?
+    let mut seen = Tensor::f_zeros([held.count(), material.n()], (Kind::Double, Device::Cpu))?
         .f_add(&counts)?;
     for round in held.split()? {
         let out = material
@@ -135,7 +135,7 @@ fn seen_counts(material: &Material, held: &Held) -> Result<Tensor, TipError> {
             [round.examples.numel() as i64, material.n()],
             false,
         )?;
-        seen.shallow_clone().f_index_copy_(0, &round.examples, &rows)?;
+        let _ = seen.f_index_copy_(0, &round.examples, &rows)?;
     }
     Ok(seen)
 }
