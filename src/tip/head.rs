@@ -18,7 +18,7 @@ use super::spec::{HeadSpec, KeyDtype, Method};
 mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod kernel;
-mod operators;
+pub(super) mod operators;
 #[cfg_attr(not(target_arch = "x86_64"), path = "head/packed_absent.rs")]
 pub(super) mod packed;
 #[cfg(target_arch = "x86_64")]
@@ -569,7 +569,7 @@ pub(super) fn sort(labels: &Tensor, classes: usize) -> Result<Sorted, HeadError>
 }
 
 impl Sorted {
-    fn order_tensor(&self) -> Result<Tensor, HeadError> {
+    pub(super) fn order_tensor(&self) -> Result<Tensor, HeadError> {
         let order: Vec<i64> = self.order.iter().map(|&row| i64::from(row)).collect();
         Ok(Tensor::f_from_slice(&order)?)
     }

@@ -1,4 +1,5 @@
 //! The mathematics of Tip-Adapter and its relatives: tensors in, tensors out.
 
+pub mod finetune;
 pub mod head;
 pub mod spec;

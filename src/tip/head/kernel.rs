@@ -179,6 +179,9 @@ pub enum Finish<'a> {
         before: Option<(u32, Shards<f32>)>,
         /// Likewise with the one after it.
         after: Option<(u32, Shards<f32>)>,
+        /// Where the affinities themselves are kept for the gradient: [panels,
+        /// B, W], and B.
+        keep: Option<(Shards<f32>, usize)>,
     },
     /// out[b, j − first] = dot, or exp(β(dot − 1)) with a β.
     Dots {
@@ -513,8 +516,13 @@ impl Finish<'_> {
                     ld,
                     before,
                     after,
+                    keep,
                     ..
                 } => {
+                    if let Some((kept, all_rows)) = keep {
+                        let to = kept.at((panel * all_rows + row) * width);
+                        std::ptr::copy_nonoverlapping(tile.as_ptr(), to, rows * width);
+                    }
                     for run in segments.of(panel) {
                         let class = run.class as usize;
                         let weight = weight[class];

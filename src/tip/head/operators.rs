@@ -37,11 +37,28 @@ enum Values {
 }
 
 /// Keys `start..start + keys`, of the classes `class..class + classes`.
-struct Tile {
-    start: i64,
-    keys: i64,
-    class: i64,
-    classes: i64,
+pub struct Tile {
+    pub start: i64,
+    pub keys: i64,
+    pub class: i64,
+    pub classes: i64,
+}
+
+impl Tile {
+    /// The tile's own V, [keys, classes], of labels [M] and weights [N].
+    ///
+    /// A product with it takes a scatter's place: on CUDA a scatter sums in
+    /// any order.
+    pub fn one_hot(&self, labels: &Tensor, weight: &Tensor) -> Result<Tensor, HeadError> {
+        let classes = (self.class, self.class + self.classes);
+        let range = Tensor::f_arange_start(classes.0, classes.1, (Kind::Int64, labels.device()))?;
+        Ok(labels
+            .f_narrow(0, self.start, self.keys)?
+            .f_unsqueeze(1)?
+            .f_eq_tensor(&range)?
+            .f_to_kind(Kind::Float)?
+            .f_mul(&weight.f_narrow(0, self.class, self.classes)?)?)
+    }
 }
 
 /// Keys to be searched among.
@@ -148,19 +165,7 @@ impl Operators {
             } => {
                 for tile in tiles {
                     let affinities = cache.affinities(features, tile.start, tile.keys)?;
-                    // A product with the tile's own few classes, rather than a
-                    // scatter: on CUDA a scatter's sums come in any order.
-                    let range = Tensor::f_arange_start(
-                        tile.class,
-                        tile.class + tile.classes,
-                        (Kind::Int64, self.device),
-                    )?;
-                    let one_hot = labels
-                        .f_narrow(0, tile.start, tile.keys)?
-                        .f_unsqueeze(1)?
-                        .f_eq_tensor(&range)?
-                        .f_to_kind(Kind::Float)?
-                        .f_mul(&weight.f_narrow(0, tile.class, tile.classes)?)?;
+                    let one_hot = tile.one_hot(labels, weight)?;
                     let mut target = logits.f_narrow(1, tile.class, tile.classes)?;
                     let _ = target.f_add_(&affinities.f_mm(&one_hot)?)?;
                 }
@@ -261,7 +266,8 @@ impl OperatorKeys {
     }
 }
 
-fn tiles(labels: &[u32]) -> Vec<Tile> {
+/// Cuts keys sorted by class into tiles.
+pub fn tiles(labels: &[u32]) -> Vec<Tile> {
     let mut tiles: Vec<Tile> = Vec::new();
     for (i, &class) in labels.iter().enumerate() {
         let class = i64::from(class);

@@ -279,6 +279,7 @@ impl Packed {
                     ld: self.classes,
                     before: before.map(|class| (class, edge(0))),
                     after: after.map(|class| (class, edge(1))),
+                    keep: None,
                 },
             });
         });
