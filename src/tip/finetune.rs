@@ -89,7 +89,7 @@ impl Default for Options {
 
 /// What to train on: a cache, and the rest of its head.
 #[derive(Clone, Copy, Debug)]
-pub struct Material<'a> {
+pub struct TrainingSet<'a> {
     /// N.
     pub classes: usize,
     /// The examples' views, [M, R, D], f16 or f32; normalised when drawn.
@@ -373,29 +373,29 @@ impl Trainer {
     /// Options outside their limits, tensors that do not fit together, no
     /// examples, or torch's own.
     pub fn new(
-        material: &Material,
+        set: &TrainingSet,
         options: &Options,
         device: Device,
         backend: Backend,
     ) -> Result<Self, TrainError> {
         check_options(options)?;
-        let (views_each, width) = check_material(material)?;
-        let examples = material.keys.size()[0] as usize;
-        let sorted = sort(material.labels, material.classes)?;
+        let (views_each, width) = check_set(set)?;
+        let examples = set.keys.size()[0] as usize;
+        let sorted = sort(set.labels, set.classes)?;
         let ones;
-        let factor = match material.class_factor {
+        let factor = match set.class_factor {
             Some(factor) => factor,
             None => {
-                ones = Tensor::f_ones([material.classes as i64], (Kind::Float, Device::Cpu))?;
+                ones = Tensor::f_ones([set.classes as i64], (Kind::Float, Device::Cpu))?;
                 &ones
             }
         };
         let start = Start {
-            classes: material.classes,
-            keys: material.keys,
+            classes: set.classes,
+            keys: set.keys,
             sorted: &sorted,
-            linear: material.linear,
-            bias: material.bias,
+            linear: set.linear,
+            bias: set.bias,
             weight: factor.f_to_kind(Kind::Float)?.f_mul_scalar(options.alpha)?,
             beta: options.beta,
         };
@@ -414,15 +414,15 @@ impl Trainer {
             _ => return Err(HeadError::Backend(backend).into()),
         };
 
-        let labels = whole_numbers(material.labels)?;
+        let labels = whole_numbers(set.labels)?;
         let mut rng = StdRng::seed_from_u64(options.seed);
-        let views = material
+        let views = set
             .views
             .f_to_device(Device::Cpu)?
             .f_contiguous()?
             .f_view([(examples * views_each) as i64, width])?;
         let mut held_back = None;
-        let (scored, source) = if let Some((features, labels)) = material.validation {
+        let (scored, source) = if let Some((features, labels)) = set.validation {
             let scored = Scored {
                 features: unit(features)?,
                 labels: whole_numbers(labels)?,
@@ -473,7 +473,7 @@ impl Trainer {
             loss: 0.0,
             epochs: Vec::new(),
             best: None,
-            best_keys: material.keys.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?,
+            best_keys: set.keys.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?,
         })
     }
 
@@ -794,7 +794,7 @@ fn check_options(options: &Options) -> Result<(), TrainError> {
 }
 
 /// R and D, if everything fits together.
-fn check_material(material: &Material) -> Result<(usize, i64), TrainError> {
+fn check_set(set: &TrainingSet) -> Result<(usize, i64), TrainError> {
     let shape = |what, t: &Tensor, fits: bool, expected: String| {
         if fits {
             Ok(())
@@ -806,38 +806,38 @@ fn check_material(material: &Material) -> Result<(usize, i64), TrainError> {
             })
         }
     };
-    let n = material.classes as i64;
-    let size = material.keys.size();
+    let n = set.classes as i64;
+    let size = set.keys.size();
     let two = size.len() == 2 && size[1] > 0;
-    shape("keys", material.keys, two, "[M, D]".into())?;
+    shape("keys", set.keys, two, "[M, D]".into())?;
     let (m, d) = (size[0], size[1]);
     if m == 0 || n == 0 {
         return Err(TrainError::NoExamples);
     }
-    let size = material.views.size();
+    let size = set.views.size();
     let fits = size.len() == 3 && size[0] == m && size[1] > 0 && size[2] == d;
-    shape("views", material.views, fits, format!("[{m}, R, {d}]"))?;
+    shape("views", set.views, fits, format!("[{m}, R, {d}]"))?;
     let vector = |what, t: &Tensor, expected: &[i64]| {
         shape(what, t, t.size() == expected, format!("{expected:?}"))
     };
-    vector("labels", material.labels, &[m])?;
-    if let Some(linear) = material.linear {
+    vector("labels", set.labels, &[m])?;
+    if let Some(linear) = set.linear {
         vector("L", linear, &[n, d])?;
     }
-    if let Some(bias) = material.bias {
+    if let Some(bias) = set.bias {
         vector("b", bias, &[n])?;
     }
-    if let Some(factor) = material.class_factor {
+    if let Some(factor) = set.class_factor {
         vector("the classes' factors", factor, &[n])?;
     }
-    if let Some((features, labels)) = material.validation {
+    if let Some((features, labels)) = set.validation {
         let e = labels.size().first().copied().unwrap_or(0);
         if e == 0 {
             return Err(TrainError::NoExamples);
         }
         vector("validation labels", labels, &[e])?;
         vector("validation features", features, &[e, d])?;
-        sort(labels, material.classes)?;
+        sort(labels, set.classes)?;
     }
-    Ok((material.views.size()[1] as usize, d))
+    Ok((set.views.size()[1] as usize, d))
 }

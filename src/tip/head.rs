@@ -106,6 +106,14 @@ pub enum HeadError {
         /// What is missing.
         what: &'static str,
     },
+    /// A row that the batch does not have.
+    #[error("row {row} is outside the batch of {batch}")]
+    Row {
+        /// The row.
+        row: i64,
+        /// B.
+        batch: i64,
+    },
     /// Neighbours were asked of a head that holds no examples.
     #[error("the head holds no example keys to find neighbours among")]
     NoExamples,
@@ -368,7 +376,7 @@ impl Head {
     }
 
     /// B, if the features fit the head.
-    fn rows(&self, features: &Tensor) -> Result<usize, HeadError> {
+    pub(super) fn rows(&self, features: &Tensor) -> Result<usize, HeadError> {
         match features.size()[..] {
             [rows, width] if width == self.width as i64 => Ok(rows as usize),
             _ => Err(HeadError::Shape {
@@ -419,6 +427,13 @@ impl Head {
         match &self.form {
             Form::Packed(packed) => Some(packed),
             Form::Operators(_) => None,
+        }
+    }
+
+    pub(super) fn operators(&self) -> Option<&Operators> {
+        match &self.form {
+            Form::Packed(_) => None,
+            Form::Operators(operators) => Some(operators),
         }
     }
 }

@@ -151,7 +151,7 @@ impl Weights for Operators {
         let features = features.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         let logits = self.linear_logits(&features)?;
         for tile in &self.tiles {
-            self.tile(&features, tile, &logits)?;
+            let _ = self.tile(&features, tile, &logits)?;
         }
         Ok(logits)
     }
