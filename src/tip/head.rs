@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::spec::{HeadSpec, KeyDtype, Method};
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod kernel;
 pub(super) mod operators;

@@ -119,8 +119,12 @@ fn steps_are_autograds_and_adamws() {
         let (classes, size) = (little.classes, little.keys.size());
         let want = exchange.take("keys.f64", &size);
         let want_losses = exchange.take("losses.f64", &[options.epochs as i64]);
-        let moved = largest_difference(&want, &little.keys);
-        for backend in backends() {
+        for backend in backends().chain([Backend::Automatic]) {
+            // Automatic may multiply in bfloat16 (8 bits).
+            let (loss_limit, key_limit) = match backend {
+                Backend::Automatic => (2e-3, 2e-2),
+                _ => (1e-4, 1e-3),
+            };
             let tuned = match train(&set, &options, backend) {
                 Err(TrainError::Head(HeadError::Backend(_))) => continue,
                 tuned => tuned.expect("trained"),
@@ -128,9 +132,12 @@ fn steps_are_autograds_and_adamws() {
             let case = format!("{backend:?} N={classes} [M, D] = {size:?}");
             let losses: Vec<f64> = tuned.epochs.iter().filter_map(|epoch| epoch.loss).collect();
             let apart = largest_difference(&Tensor::from_slice(&losses), &want_losses);
-            assert!(apart < 1e-4, "{case}: losses {apart:e} apart");
-            let apart = largest_difference(&tuned.keys, &want);
-            assert!(apart < moved * 1e-3 + 1e-6, "{case}: keys {apart:e} apart, moved {moved:e}");
+            assert!(apart < loss_limit, "{case}: losses {apart:e} apart");
+            // Against how far training moved them.
+            let length = |t: Tensor| t.square().sum(Kind::Double).sqrt().double_value(&[]);
+            let apart = length(&tuned.keys - &want) / length(&want - &little.keys);
+            println!("{case}: keys {apart:e} of their way apart");
+            assert!(apart < key_limit, "{case}: keys {apart:e} of their way apart");
             // One view and no validation: nothing to choose by, so the last.
             assert_eq!(tuned.source, SelectionSource::Default);
             assert_eq!(tuned.best_epoch, options.epochs);
@@ -161,7 +168,9 @@ fn mini_batches_are_the_same_on_every_backend_and_by_seed() {
             let (Some(got), Some(want)) = (got.score, want.score) else {
                 panic!("views are held back");
             };
-            assert!((got.cross_entropy - want.cross_entropy).abs() < 1e-4, "{backend:?}");
+            // Automatic may multiply in bfloat16.
+            let limit = if backend == Backend::Automatic { 2e-3 } else { 1e-4 };
+            assert!((got.cross_entropy - want.cross_entropy).abs() < limit, "{backend:?}");
         }
         let again = train(&little.set(), &options, backend).expect("trained");
         assert_eq!(tuned.keys, again.keys, "{backend:?}");

@@ -119,9 +119,6 @@ impl Weights for Operators {
     fn backward(&mut self, gradient: &Tensor, adamw: &AdamW, work: usize) -> Result<bool, HeadError> {
         let end = self.slice(work);
         let a = adamw;
-        let rate = f64::from(a.learning_rate);
-        let root = (1.0 - f64::from(a.beta2).powi(a.step)).sqrt();
-        let size = -rate / (1.0 - f64::from(a.beta1).powi(a.step));
         for (tile, affinities) in self.tiles[self.done..end].iter().zip(&mut self.affinities[self.done..end]) {
             let one_hot = tile.one_hot(&self.labels, &self.weight)?;
             let g = gradient
@@ -132,16 +129,16 @@ impl Weights for Operators {
             let rows = |t: &Tensor| t.f_narrow(0, tile.start, tile.keys);
             let (mut keys, mut first, mut second) =
                 (rows(&self.keys)?, rows(&self.moments[0])?, rows(&self.moments[1])?);
-            let _ = keys.f_mul_scalar_(1.0 - rate * f64::from(a.weight_decay))?;
+            let _ = keys.f_mul_scalar_(f64::from(a.decay))?;
             let first = first.f_lerp_(&g, 1.0 - f64::from(a.beta1))?;
             let _ = second
                 .f_mul_scalar_(f64::from(a.beta2))?
                 .f_add_(&g.f_square()?.f_mul_scalar(1.0 - f64::from(a.beta2))?)?;
             let mut denominator = second.f_sqrt()?;
             let denominator = denominator
-                .f_div_scalar_(root)?
+                .f_mul_scalar_(f64::from(a.root))?
                 .f_add_scalar_(f64::from(a.epsilon))?;
-            let _ = keys.f_addcdiv_(&first.f_mul_scalar(size)?, &denominator)?;
+            let _ = keys.f_addcdiv_(&first.f_mul_scalar(f64::from(a.size))?, &denominator)?;
         }
         self.done = end;
         Ok(end == self.tiles.len())

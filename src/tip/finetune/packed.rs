@@ -4,8 +4,12 @@
 //! computed: with A = exp(−β(1 − f·Kᵀ)) and G = ∂loss/∂logits,
 //! ∂loss/∂K = (β·A ⊙ w_c·G_c)ᵀ·f, c each key's class. Two products a step in
 //! all, the forward one fused with the exponential and the class sums (the
-//! head's kernel), the backward one with AdamW: a gradient lives in registers
-//! only.
+//! head's kernel), the backward one with AdamW: a gradient never leaves the
+//! first-level cache.
+//!
+//! Where the processor gains by it, the products are in bfloat16, summed in
+//! f32: of a copy of the keys that AdamW's pass writes beside the f32 ones,
+//! which alone are trained. Scores are always computed from the f32 keys.
 
 use std::ops::Range;
 
@@ -14,9 +18,13 @@ use tch::{Device, Tensor};
 use super::{AdamW, Start, Weights};
 use crate::tip::{
     head::{
-        HeadError, Plain, filled,
-        kernel::{self, Features, Finish, Item, Products, Segments, tile_f32},
-        panels::{Isa, Panels},
+        HeadError, Plain, amx, filled,
+        kernel::{
+            self, Features, Finish, Item, MAX_PANEL, MAX_ROWS, Products, Segments, tile_bf16,
+            tile_f32,
+        },
+        packed::products,
+        panels::{BF16_STEP, Isa, Panels},
         simd::{Avx2, Avx512, Simd, VECTORS},
         team::{self, Shards},
     },
@@ -37,6 +45,9 @@ pub struct Packed {
     weight: Vec<f32>,
     beta: f32,
     keys: Panels,
+    /// The keys in bfloat16 for the products, and how these are computed;
+    /// none: in f32.
+    copy: Option<(Panels, Products)>,
     segments: Segments,
     /// First and second moment of each number of `keys`.
     moments: [Vec<f32>; 2],
@@ -52,10 +63,12 @@ pub struct Packed {
 struct Batch {
     /// [B, D].
     features: Vec<f32>,
-    /// [D, B].
+    /// fᵀ, [D, B].
     transposed: Vec<f32>,
+    /// fᵀ in bfloat16, both dimensions padded to [`BF16_STEP`] with zeros.
+    transposed_bf16: Vec<u16>,
     rows: usize,
-    /// [panels, B, W].
+    /// [panels, padded B, W].
     affinities: Vec<f32>,
     /// [B, N].
     logits: Vec<f32>,
@@ -68,10 +81,16 @@ struct Batch {
 }
 
 impl Packed {
-    pub fn new(isa: Isa, start: &Start) -> Result<Self, HeadError> {
+    /// `mixed`: bfloat16 products where the processor gains by them.
+    pub fn new(isa: Isa, mixed: bool, start: &Start) -> Result<Self, HeadError> {
         let width = start.keys.size()[1] as usize;
         let keys = Plain::new(start.keys)?;
-        let keys = Panels::pack(isa, KeyDtype::F32, keys.values(), width, Some(&start.sorted.order));
+        let pack = |dtype| Panels::pack(isa, dtype, keys.values(), width, Some(&start.sorted.order));
+        let copy = match products(isa, KeyDtype::Bf16) {
+            products if mixed && products != Products::F32 => Some((pack(KeyDtype::Bf16), products)),
+            _ => None,
+        };
+        let keys = pack(KeyDtype::F32);
         let linear = match start.linear {
             Some(linear) => {
                 let linear = Plain::new(linear)?;
@@ -105,6 +124,7 @@ impl Packed {
             place,
             labels: start.sorted.labels.clone(),
             keys,
+            copy,
             batch: Batch::default(),
         })
     }
@@ -153,7 +173,8 @@ impl Packed {
         )
     }
 
-    /// Adds the cache's logits of some panels to `out` ([B, N]).
+    /// Adds the cache's logits of some panels to `out` ([B, N]); to keep the
+    /// affinities is to train, and allows products in bfloat16.
     fn cache_logits(
         &self,
         features: &[f32],
@@ -163,15 +184,20 @@ impl Packed {
         edges: &mut Vec<f32>,
         mut keep: Option<&mut [f32]>,
     ) {
+        let (panels, products) = match &self.copy {
+            Some((copy, products)) if keep.is_some() => (copy, *products),
+            _ => (&self.keys, Products::F32),
+        };
         // SAFETY: [rows, width], alive throughout.
-        let features =
-            unsafe { Features::new(features.as_ptr(), rows, &self.keys, Products::F32) };
+        let features = unsafe { Features::new(features.as_ptr(), rows, panels, products) };
         let items = range.len().div_ceil(ITEM_PANELS);
         edges.clear();
         edges.resize(items * 2 * rows, 0.0);
         let edge_base = Shards::new(edges.as_mut_ptr());
         let target = Shards::new(out.as_mut_ptr());
-        let keep = keep.as_mut().map(|kept| (Shards::new(kept.as_mut_ptr()), rows));
+        let keep = keep
+            .as_mut()
+            .map(|kept| (Shards::new(kept.as_mut_ptr()), padded(rows)));
         let panels_of = |i: usize| {
             let first = range.start + i * ITEM_PANELS;
             first..(first + ITEM_PANELS).min(range.end)
@@ -182,9 +208,9 @@ impl Packed {
             // SAFETY: two runs of [rows] in `edges` for each item.
             let edge = |side: usize| unsafe { Shards::new(edge_base.at((i * 2 + side) * rows)) };
             kernel::compute(&Item {
-                panels: &self.keys,
+                panels,
                 features: &features,
-                products: Products::F32,
+                products,
                 panel_range,
                 row_range: 0..rows,
                 finish: Finish::Classes {
@@ -227,13 +253,25 @@ impl Weights for Packed {
         batch.features.extend_from_slice(features);
         batch.rows = rows;
         batch.done = 0;
-        batch.transposed.resize(rows * self.width, 0.0);
-        for (b, row) in features.chunks_exact(self.width).enumerate() {
-            for (d, &value) in row.iter().enumerate() {
-                batch.transposed[d * rows + b] = value;
+        if self.copy.is_some() {
+            batch.transposed_bf16.clear();
+            batch.transposed_bf16.resize(padded(self.width) * padded(rows), 0);
+            for (b, row) in features.chunks_exact(self.width).enumerate() {
+                for (d, &value) in row.iter().enumerate() {
+                    let value = half::bf16::from_f32(value).to_bits();
+                    batch.transposed_bf16[d * padded(rows) + b] = value;
+                }
+            }
+        } else {
+            batch.transposed.resize(rows * self.width, 0.0);
+            for (b, row) in features.chunks_exact(self.width).enumerate() {
+                for (d, &value) in row.iter().enumerate() {
+                    batch.transposed[d * rows + b] = value;
+                }
             }
         }
-        batch.affinities.resize(self.keys.count() * self.isa.panel() * rows, 0.0);
+        let kept = self.keys.count() * self.isa.panel() * padded(rows);
+        batch.affinities.resize(kept, 0.0);
         batch.logits.resize(rows * self.classes, 0.0);
         self.linear_logits(&batch.features, rows, &mut batch.logits);
         self.batch = batch;
@@ -273,15 +311,21 @@ impl Weights for Packed {
         }
         let end = (done + self.slice(rows, work)).min(self.keys.count());
         let (keys, stride) = self.keys.f32_mut();
+        let (copy, products) = match &mut self.copy {
+            Some((copy, products)) => (Some(copy.bf16_mut()), *products),
+            None => (None, Products::F32),
+        };
         let pass = Backward {
             rows,
             width: self.width,
             classes: self.classes,
             transposed: &self.batch.transposed,
+            transposed_bf16: &self.batch.transposed_bf16,
             gradient: &self.batch.gradient,
             segments: &self.segments,
             affinities: Shards::new(self.batch.affinities.as_mut_ptr()),
             keys,
+            copy,
             first: Shards::new(self.moments[0].as_mut_ptr()),
             second: Shards::new(self.moments[1].as_mut_ptr()),
             stride,
@@ -291,9 +335,11 @@ impl Weights for Packed {
         team::run(end - done, &|i| {
             // SAFETY: the instruction set was detected; each panel is one item's.
             unsafe {
-                match isa {
-                    Isa::Avx512 => backward_avx512(&pass, done + i),
-                    Isa::Avx2 => backward_avx2(&pass, done + i),
+                match (isa, products) {
+                    (Isa::Avx512, Products::F32) => backward_avx512(&pass, done + i),
+                    (Isa::Avx512, Products::Bf16) => backward_avx512_bf16(&pass, done + i),
+                    (Isa::Avx512, Products::Amx) => backward_amx(&pass, done + i),
+                    (Isa::Avx2, _) => backward_avx2(&pass, done + i),
                 }
             }
         });
@@ -347,18 +393,24 @@ impl Weights for Packed {
     }
 }
 
+/// Rows of a batch, or dimensions, rounded up for bfloat16 products.
+fn padded(rows: usize) -> usize {
+    rows.next_multiple_of(BF16_STEP)
+}
+
 /// What every panel of a backward pass needs.
 struct Backward<'a> {
     rows: usize,
     width: usize,
     classes: usize,
-    /// fᵀ, [D, B].
     transposed: &'a [f32],
+    transposed_bf16: &'a [u16],
     /// G·β·w, [B, N].
     gradient: &'a [f32],
     segments: &'a Segments,
     affinities: Shards<f32>,
     keys: Shards<f32>,
+    copy: Option<(Shards<u16>, usize)>,
     first: Shards<f32>,
     second: Shards<f32>,
     stride: usize,
@@ -367,20 +419,97 @@ struct Backward<'a> {
 
 #[target_feature(enable = "avx512f")]
 unsafe fn backward_avx512(pass: &Backward, panel: usize) {
-    unsafe { backward::<Avx512>(pass, panel) }
+    unsafe { backward_f32::<Avx512>(pass, panel) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn backward_avx2(pass: &Backward, panel: usize) {
-    unsafe { backward::<Avx2>(pass, panel) }
+    unsafe { backward_f32::<Avx2>(pass, panel) }
+}
+
+/// A panel's gradient in f32, R dimensions at a time, and AdamW's step on them.
+#[inline(always)]
+unsafe fn backward_f32<S: Simd>(pass: &Backward, panel: usize) {
+    unsafe {
+        let tile = scaled::<S>(pass, panel);
+        let mut d = 0;
+        while d < pass.width {
+            let left = pass.width - d;
+            d += if left >= 8 && S::ROWS >= 8 {
+                update_f32::<S, 8>(pass, panel, tile, d)
+            } else if left >= 4 {
+                update_f32::<S, 4>(pass, panel, tile, d)
+            } else {
+                update_f32::<S, 1>(pass, panel, tile, d)
+            };
+        }
+    }
 }
 
 #[inline(always)]
-unsafe fn backward<S: Simd>(pass: &Backward, panel: usize) {
+unsafe fn update_f32<S: Simd, const R: usize>(
+    pass: &Backward,
+    panel: usize,
+    tile: *const f32,
+    d: usize,
+) -> usize {
+    unsafe {
+        let features = pass.transposed.as_ptr().add(d * pass.rows);
+        let gradient = tile_f32::<S, R>(features, pass.rows, tile, pass.rows);
+        let mut buffer = [0f32; 8 * MAX_PANEL];
+        spill::<S, R>(&gradient, &mut buffer);
+        adamw::<S>(pass, panel, d, R, &buffer);
+        R
+    }
+}
+
+#[inline(always)]
+unsafe fn spill<S: Simd, const R: usize>(tile: &[[S::V; VECTORS]; R], to: &mut [f32]) {
+    for (i, &v) in tile.iter().flatten().enumerate() {
+        // SAFETY: the buffer holds eight rows, R is at most that.
+        unsafe { S::store(to.as_mut_ptr().add(i * S::LANES), v) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn backward_avx512_bf16(pass: &Backward, panel: usize) {
+    unsafe {
+        let tile = paired(pass, panel);
+        let pairs = padded(pass.rows) / 2;
+        let mut buffer = [0f32; 8 * MAX_PANEL];
+        // Dimensions are padded to a multiple of eight.
+        for d in (0..pass.width).step_by(8) {
+            let features = pass.transposed_bf16.as_ptr().add(d * pairs * 2);
+            let gradient = tile_bf16::<8>(features, pairs, tile);
+            spill::<Avx512, 8>(&gradient, &mut buffer);
+            adamw::<Avx512>(pass, panel, d, (pass.width - d).min(8), &buffer);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn backward_amx(pass: &Backward, panel: usize) {
+    unsafe {
+        let tile = paired(pass, panel);
+        let rows = padded(pass.rows);
+        let mut buffer = [0f32; MAX_ROWS * MAX_PANEL];
+        amx::configure();
+        // Dimensions are padded to whole tiles.
+        for d in (0..pass.width).step_by(MAX_ROWS) {
+            let features = pass.transposed_bf16.as_ptr().add(d * rows);
+            amx::tile(features, rows, tile, &mut buffer);
+            adamw::<Avx512>(pass, panel, d, (pass.width - d).min(MAX_ROWS), &buffer);
+        }
+        amx::release();
+    }
+}
+
+/// ∂loss/∂(f·Kᵀ) of a panel, in the affinities' place: [B, W].
+#[inline(always)]
+unsafe fn scaled<S: Simd>(pass: &Backward, panel: usize) -> *mut f32 {
     unsafe {
         let width = VECTORS * S::LANES;
-        // ∂loss/∂(f·Kᵀ), in the affinities' place.
-        let tile = pass.affinities.at(panel * pass.rows * width);
+        let tile = pass.affinities.at(panel * padded(pass.rows) * width);
         let runs = pass.segments.of(panel);
         let used = runs.last().map_or(0, |run| run.end as usize);
         for b in 0..pass.rows {
@@ -394,49 +523,89 @@ unsafe fn backward<S: Simd>(pass: &Backward, panel: usize) {
             // Keys that only fill the panel up.
             row[used..].fill(0.0);
         }
-        let mut d = 0;
-        while d + S::ROWS <= pass.width {
-            if S::ROWS == 8 {
-                update::<S, 8>(pass, panel, tile, d);
-            } else {
-                update::<S, 4>(pass, panel, tile, d);
+        tile
+    }
+}
+
+/// [`scaled`] in pairs of bfloat16, [padded B / 2, W, 2], in the same place.
+#[inline(always)]
+unsafe fn paired(pass: &Backward, panel: usize) -> *const u16 {
+    unsafe {
+        let tile = scaled::<Avx512>(pass, panel);
+        let (pairs, all) = (pass.rows.div_ceil(2), padded(pass.rows) / 2);
+        let to = tile.cast::<u16>();
+        for pair in 0..pairs {
+            for v in 0..VECTORS {
+                // Pairs are half as long as the rows that they are read from,
+                // so that nothing is overwritten before it is read.
+                let at = tile.add((pair * 2 * VECTORS + v) * Avx512::LANES);
+                let first = Avx512::load(at);
+                let second = if pair * 2 + 1 < pass.rows {
+                    Avx512::load(at.add(MAX_PANEL))
+                } else {
+                    Avx512::zero()
+                };
+                let to = to.add((pair * VECTORS + v) * Avx512::LANES * 2);
+                Avx512::store_bf16_pairs(to, first, second);
             }
-            d += S::ROWS;
         }
-        while d < pass.width {
-            update::<S, 1>(pass, panel, tile, d);
-            d += 1;
+        let rest = (all - pairs) * MAX_PANEL * 2;
+        std::slice::from_raw_parts_mut(to.add(pairs * MAX_PANEL * 2), rest).fill(0);
+        to
+    }
+}
+
+/// AdamW's step (Loshchilov and Hutter, ICLR 2019, as torch.optim.AdamW has
+/// it) on dimensions `d..d + rows` of a panel's keys, from their gradient
+/// [rows, W]. `d` is even, and so is `rows` but for the last dimension's sake,
+/// wherever there is a copy in bfloat16.
+#[inline(always)]
+unsafe fn adamw<S: Simd>(pass: &Backward, panel: usize, d: usize, rows: usize, gradient: &[f32]) {
+    unsafe {
+        let mut r = 0;
+        while r < rows {
+            for v in 0..VECTORS {
+                let first = advance::<S>(pass, panel, d + r, v, gradient, r);
+                let Some((copy, stride)) = pass.copy else { continue };
+                let second = if r + 1 < rows {
+                    advance::<S>(pass, panel, d + r + 1, v, gradient, r + 1)
+                } else {
+                    S::zero()
+                };
+                let pair = (d + r) / 2 * VECTORS + v;
+                let at = copy.at(panel * stride + pair * S::LANES * 2);
+                S::store_bf16_pairs(at, first, second);
+            }
+            r += if pass.copy.is_some() { 2 } else { 1 };
         }
     }
 }
 
-/// The gradient of R dimensions of a panel's keys, and AdamW's step on them
-/// (Loshchilov and Hutter, ICLR 2019, as torch.optim.AdamW has it).
+/// One vector of keys, a step further.
 #[inline(always)]
-unsafe fn update<S: Simd, const R: usize>(pass: &Backward, panel: usize, tile: *const f32, d: usize) {
+unsafe fn advance<S: Simd>(
+    pass: &Backward,
+    panel: usize,
+    d: usize,
+    v: usize,
+    gradient: &[f32],
+    r: usize,
+) -> S::V {
     unsafe {
-        let features = pass.transposed.as_ptr().add(d * pass.rows);
-        let gradient = tile_f32::<S, R>(features, pass.rows, tile, pass.rows);
         let a = &pass.adamw;
-        let (beta1, beta2) = (S::splat(a.beta1), S::splat(a.beta2));
-        let (rest1, rest2) = (S::splat(1.0 - a.beta1), S::splat(1.0 - a.beta2));
-        let root = S::splat(1.0 / (1.0 - a.beta2.powi(a.step)).sqrt());
-        let size = S::splat(-a.learning_rate / (1.0 - a.beta1.powi(a.step)));
-        let decay = S::splat(1.0 - a.learning_rate * a.weight_decay);
-        let epsilon = S::splat(a.epsilon);
-        for (r, gradient) in gradient.iter().enumerate() {
-            for (v, &g) in gradient.iter().enumerate() {
-                let at = panel * pass.stride + ((d + r) * VECTORS + v) * S::LANES;
-                let (first, second) = (pass.first.at(at), pass.second.at(at));
-                let m = S::fma(beta1, S::load(first), S::mul(rest1, g));
-                let n = S::fma(beta2, S::load(second), S::mul(rest2, S::mul(g, g)));
-                S::store(first, m);
-                S::store(second, n);
-                let denominator = S::fma(S::sqrt(n), root, epsilon);
-                let key = pass.keys.at(at);
-                let decayed = S::mul(decay, S::load(key));
-                S::store(key, S::fma(size, S::div(m, denominator), decayed));
-            }
-        }
+        let at = panel * pass.stride + (d * VECTORS + v) * S::LANES;
+        let g = S::load(gradient.as_ptr().add((r * VECTORS + v) * S::LANES));
+        let (first, second, key) = (pass.first.at(at), pass.second.at(at), pass.keys.at(at));
+        let m = S::mul(S::splat(1.0 - a.beta1), g);
+        let m = S::fma(S::splat(a.beta1), S::load(first), m);
+        let n = S::mul(S::splat(1.0 - a.beta2), S::mul(g, g));
+        let n = S::fma(S::splat(a.beta2), S::load(second), n);
+        S::store(first, m);
+        S::store(second, n);
+        let denominator = S::fma(S::sqrt(n), S::splat(a.root), S::splat(a.epsilon));
+        let decayed = S::mul(S::splat(a.decay), S::load(key));
+        let moved = S::fma(S::splat(a.size), S::div(m, denominator), decayed);
+        S::store(key, moved);
+        moved
     }
 }

@@ -9,7 +9,7 @@ use crate::tip::head::{HeadError, packed::Isa};
 pub enum Packed {}
 
 impl Packed {
-    pub fn new(isa: Isa, _: &Start) -> Result<Self, HeadError> {
+    pub fn new(isa: Isa, _: bool, _: &Start) -> Result<Self, HeadError> {
         match isa {}
     }
 }

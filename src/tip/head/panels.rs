@@ -158,6 +158,12 @@ impl Panels {
         (Shards::new(self.data.as_mut_ptr().cast::<f32>()), self.stride / 4)
     }
 
+    /// The panels in bfloat16, to be written, and the distance between two.
+    pub fn bf16_mut(&mut self) -> (Shards<u16>, usize) {
+        assert_eq!(self.dtype, KeyDtype::Bf16);
+        (Shards::new(self.data.as_mut_ptr().cast::<u16>()), self.stride / 2)
+    }
+
     /// Whether these rows ([rows, width], in that order) would pack to the same.
     pub fn hold(&self, source: &[f32], order: Option<&[u32]>) -> bool {
         if source.len() != self.rows * self.width {

@@ -29,6 +29,9 @@ pub unsafe trait Simd: Copy {
     unsafe fn load_half(p: *const u16) -> Self::V;
     /// LANES pairs of bfloat16, widened: the first of each pair, the second.
     unsafe fn load_bf16_pairs(p: *const u16) -> (Self::V, Self::V);
+    /// LANES pairs, rounded to bfloat16 (to nearest, ties to even): the
+    /// reverse of [`Self::load_bf16_pairs`].
+    unsafe fn store_bf16_pairs(p: *mut u16, first: Self::V, second: Self::V);
     /// `a·b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -100,6 +103,22 @@ unsafe impl Simd for Avx512 {
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)),
                 _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-65536))),
             )
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_pairs(p: *mut u16, first: __m512, second: __m512) {
+        unsafe {
+            let one = _mm512_set1_epi32(1);
+            let half = _mm512_set1_epi32(0x7fff);
+            let x = _mm512_castps_si512(first);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), one);
+            let low = _mm512_add_epi32(x, _mm512_add_epi32(odd, half));
+            let x = _mm512_castps_si512(second);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), one);
+            let high = _mm512_add_epi32(x, _mm512_add_epi32(odd, half));
+            let high = _mm512_and_si512(high, _mm512_set1_epi32(-65536));
+            let both = _mm512_or_si512(_mm512_srli_epi32::<16>(low), high);
+            _mm512_storeu_si512(p.cast(), both);
         }
     }
     #[inline(always)]
@@ -182,6 +201,22 @@ unsafe impl Simd for Avx2 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(both)),
                 _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-65536))),
             )
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16_pairs(p: *mut u16, first: __m256, second: __m256) {
+        unsafe {
+            let one = _mm256_set1_epi32(1);
+            let half = _mm256_set1_epi32(0x7fff);
+            let x = _mm256_castps_si256(first);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(x), one);
+            let low = _mm256_add_epi32(x, _mm256_add_epi32(odd, half));
+            let x = _mm256_castps_si256(second);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(x), one);
+            let high = _mm256_add_epi32(x, _mm256_add_epi32(odd, half));
+            let high = _mm256_and_si256(high, _mm256_set1_epi32(-65536));
+            let both = _mm256_or_si256(_mm256_srli_epi32::<16>(low), high);
+            _mm256_storeu_si256(p.cast(), both);
         }
     }
     #[inline(always)]
