@@ -9,6 +9,8 @@ use serde::Serialize;
 
 mod accuracy;
 mod features;
+mod finetune_accuracy;
+mod speed;
 
 /// A figure beside what it must reach.
 #[derive(Debug, Serialize)]
@@ -31,6 +33,12 @@ fn main() -> Result<ExitCode> {
     let mut rows = Vec::new();
     if wants("accuracy") {
         rows.extend(accuracy::rows()?);
+    }
+    if wants("finetune_accuracy") {
+        rows.extend(finetune_accuracy::rows());
+    }
+    if wants("speed") {
+        rows.extend(speed::rows());
     }
 
     println!();

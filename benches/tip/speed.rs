@@ -5,9 +5,15 @@
 
 use std::{hint::black_box, time::Instant};
 
-use tch::{Device, Kind, Tensor};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tch::{
+    Device, Kind, Tensor,
+    nn::{self, OptimizerConfig as _},
+};
 use tipserve::tip::{
-    head::{Head, HeadTensors, Values},
+    finetune::{Options, Progress, Trainer, TrainingSet},
+    grouped::grouped_logits,
+    head::{Backend, Head, HeadTensors, Values},
     spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
 };
 
@@ -40,6 +46,9 @@ pub fn rows() -> Vec<Row> {
     tch::manual_seed(1);
     let mut rows = Vec::new();
     head(&mut rows);
+    grouped(&mut rows);
+    finetune(&mut rows);
+    million(&mut rows);
     rows
 }
 
@@ -207,5 +216,179 @@ fn head(rows: &mut Vec<Row>) {
             goal: ">= 1".into(),
             ok: ratio >= 1.0,
         });
+    }
+}
+
+/// A plain PyTorch training step: dense V, autograd, AdamW.
+struct Plain {
+    store: nn::VarStore,
+    keys: Tensor,
+    optimizer: nn::Optimizer,
+}
+
+impl Plain {
+    fn new(case: &Case) -> Self {
+        let store = nn::VarStore::new(Device::Cpu);
+        let keys = store.root().var_copy("keys", &case.keys);
+        let adamw = nn::AdamW {
+            wd: 0.01,
+            eps: 1e-4,
+            ..nn::AdamW::default()
+        };
+        let optimizer = adamw.build(&store, 1e-3).expect("an optimiser");
+        Self {
+            store,
+            keys,
+            optimizer,
+        }
+    }
+
+    fn step(&mut self, case: &Case, f: &Tensor, labels: &Tensor) -> f64 {
+        let affinity = f.matmul(&self.keys.tr());
+        let one_minus: Tensor = 1.0 - affinity;
+        let cache = (one_minus * -1.0).exp().matmul(&case.one_hot) * ALPHA;
+        let logits = (f * 100.0).matmul(&case.text.tr()) + cache;
+        let loss = logits.cross_entropy_for_logits(labels);
+        self.optimizer.zero_grad();
+        loss.backward();
+        self.optimizer.step();
+        loss.double_value(&[])
+    }
+}
+
+fn finetune(rows: &mut Vec<Row>) {
+    let case = Case::new(IMAGENET_16);
+    let views = case.keys.unsqueeze(1);
+    let linear = &case.text * 100.0;
+    let set = TrainingSet {
+        classes: 1000,
+        views: &views,
+        keys: &case.keys,
+        labels: &case.labels,
+        linear: Some(&linear),
+        bias: None,
+        class_factor: None,
+        validation: None,
+    };
+    let options = Options::default();
+    let mut trainer = Trainer::new(&set, &options, Device::Cpu, Backend::Automatic).expect("a trainer");
+    let mut plain = Plain::new(&case);
+    let order = Tensor::randperm(16_000, (Kind::Int64, Device::Cpu));
+    let (mut batch, mut plain_losses) = (0, Vec::new());
+    let (mut loss, mut longest) = (0.0, 0f64);
+    let (plain_time, ours, ratio) = side_by_side(
+        13,
+        || {
+            let rows = order.narrow(0, batch * 256, 256);
+            batch += 1;
+            let (f, labels) = (case.keys.index_select(0, &rows), case.labels.index_select(0, &rows));
+            plain_losses.push(plain.step(&case, &f, &labels));
+        },
+        || loop {
+            let start = clock();
+            let progress = trainer.step().expect("a step");
+            longest = longest.max(clock() - start);
+            if let Progress::Step(step) = progress {
+                loss = step.loss;
+                break;
+            }
+        },
+    );
+    let plain_loss = plain_losses.iter().sum::<f64>() / plain_losses.len() as f64;
+    println!(
+        "# training step: plain {:.0} ms, ours {:.0} ms, longest slice {:.0} ms; mean loss of the \
+         first {} steps: plain {plain_loss:.4}, ours {loss:.4}; 20 epochs: {:.0} s",
+        plain_time * 1e3,
+        ours * 1e3,
+        longest * 1e3,
+        plain_losses.len(),
+        ours * 63.0 * 20.0,
+    );
+    drop(plain.store);
+    rows.push(Row {
+        row: "fine-tuning at ImageNet-16's size: times as fast as the plain loop".into(),
+        value: ratio,
+        goal: ">= 4".into(),
+        ok: ratio >= 4.0,
+    });
+}
+
+/// 1,000 small caches, drawn at random for each picture of a batch of 32.
+fn grouped(rows: &mut Vec<Row>) {
+    let heads: Vec<Head> = (0..1000).map(|_| Case::new(SMALL).head(KeyDtype::F32)).collect();
+    let f = unit(32, 512);
+    let all: Vec<i64> = (0..32).collect();
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut draw = || -> Vec<usize> { (0..32).map(|_| rng.random_range(0..1000)).collect() };
+    let (mixed, one, _) = side_by_side(
+        201,
+        || {
+            let drawn = draw();
+            let groups: Vec<(&Head, &[i64])> =
+                drawn.iter().zip(&all).map(|(&h, row)| (&heads[h], std::slice::from_ref(row))).collect();
+            drop(black_box(grouped_logits(&f, &groups).expect("logits")));
+        },
+        || drop(black_box(heads[0].logits(&f).expect("logits"))),
+    );
+    println!("# 32 of 1,000 caches: {:.0} us; one cache: {:.0} us", mixed * 1e6, one * 1e6);
+    let milliseconds = mixed * 1e3 / 32.0;
+    rows.push(Row {
+        row: "32 pictures of 1,000 caches at random: ms a picture in the head".into(),
+        value: milliseconds,
+        goal: "<= 0.3".into(),
+        ok: milliseconds <= 0.3,
+    });
+}
+
+/// A million keys; asked for with TIPSERVE_BENCH_MILLION=1, since it takes 4 GB.
+fn million(rows: &mut Vec<Row>) {
+    if std::env::var_os("TIPSERVE_BENCH_MILLION").is_none() {
+        println!("# 1,000,000 keys: left out; TIPSERVE_BENCH_MILLION=1 runs it (4 GB)");
+        return;
+    }
+    let keys = unit(1_000_000, 512);
+    let tensors = HeadTensors {
+        classes: 1000,
+        linear: None,
+        bias: None,
+        cache: Some((
+            keys,
+            Values::OneHot {
+                labels: Tensor::randint(1000, [1_000_000], (Kind::Int64, Device::Cpu)),
+                weight: Tensor::ones([1000], (Kind::Float, Device::Cpu)),
+            },
+        )),
+    };
+    let start = Instant::now();
+    let head = Head::new(&spec(KeyDtype::Bf16), &tensors, Device::Cpu).expect("a head");
+    let made = start.elapsed().as_secs_f64();
+    drop(tensors);
+    let peak_before = peak_bytes();
+    let f = unit(32, 512);
+    let start = Instant::now();
+    drop(black_box(head.logits(&f).expect("logits")));
+    let served = start.elapsed().as_secs_f64();
+    println!(
+        "# 1,000,000 keys in bf16: {:.3} GB resident, made in {made:.1} s, B=32 in {:.0} ms, peak grew by {:.0} MB",
+        head.size_bytes() as f64 * 1e-9,
+        served * 1e3,
+        (peak_bytes() - peak_before) * 1e-6,
+    );
+    let value = head.size_bytes() as f64 * 1e-9;
+    rows.push(Row {
+        row: "1,000,000 keys at D=512 in bf16: GB resident".into(),
+        value,
+        goal: "<= 1.04 (1 GB and 1 %)".into(),
+        ok: value <= 1.04,
+    });
+}
+
+/// The most memory that this process ever had, bytes.
+fn peak_bytes() -> f64 {
+    // SAFETY: writes one rusage.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage.ru_maxrss as f64 * 1024.0
     }
 }

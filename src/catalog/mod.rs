@@ -5,14 +5,17 @@
 mod classifier;
 mod create;
 mod error;
+mod finetune;
 mod loader;
 mod scorecard;
 mod tensors;
 mod text;
+mod tune;
 
 pub use classifier::Classifier;
 pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
+pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::TextRoom;
 
@@ -57,6 +60,7 @@ pub struct Catalog {
     store: Store,
     resident: Resident<Loader>,
     model: Model,
+    device: tch::Device,
     text: Option<TextRoom>,
     engine: Engine,
 }
@@ -77,6 +81,7 @@ impl Catalog {
             resident: Resident::new(loader, budget, loader::observe),
             store,
             model,
+            device,
             text,
             engine,
         }

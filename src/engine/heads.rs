@@ -8,7 +8,10 @@ use super::{
     EngineError, Feature, Outcome, Row, Work,
     device::{Encoded, Features, guarded},
 };
-use crate::{telemetry, tip::head::Head};
+use crate::{
+    telemetry,
+    tip::{grouped::grouped_logits, head::Head},
+};
 
 /// Answers every job of a batch whose features are known.
 pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
@@ -32,7 +35,7 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
         })
     };
 
-    let mut groups: HashMap<*const Head, (Arc<Head>, Vec<Encoded>)> = HashMap::new();
+    let mut groups: HashMap<*const Head, Group> = HashMap::new();
     for encoded in jobs {
         match &encoded.job.work {
             Work::Embed => finish(encoded, Row::new(Arc::from([]), 0, 0), Vec::new(), &feature),
@@ -40,72 +43,122 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
                 let head = Arc::clone(head);
                 groups
                     .entry(Arc::as_ptr(&head))
-                    .or_insert_with(|| (head, Vec::new()))
-                    .1
+                    .or_insert_with(|| Group {
+                        head,
+                        rows: Vec::new(),
+                        jobs: Vec::new(),
+                    })
                     .push(encoded);
             }
         }
     }
-    for (head, group) in groups.into_values() {
-        run_group(&head, group, features, &feature);
+    let groups: Vec<Group> = groups.into_values().collect();
+    if !groups.is_empty() {
+        run_groups(groups, features, &feature);
     }
 }
 
-fn run_group(
-    head: &Head,
-    mut group: Vec<Encoded>,
+/// The part of a batch that one head answers.
+struct Group {
+    head: Arc<Head>,
+    rows: Vec<i64>,
+    jobs: Vec<Encoded>,
+}
+
+impl Group {
+    fn push(&mut self, encoded: Encoded) {
+        self.rows.push(encoded.row as i64);
+        self.jobs.push(encoded);
+    }
+}
+
+/// Runs every head of a batch together: many small caches are one piece of
+/// work.
+fn run_groups(
+    groups: Vec<Group>,
     features: &Features,
     feature: &dyn Fn(usize) -> Option<Feature>,
 ) {
     let started = Instant::now();
-    let most_neighbours = group.iter().map(neighbours_wanted).max().unwrap_or(0);
-    let rows: Vec<i64> = group.iter().map(|encoded| encoded.row as i64).collect();
-    let result = guarded(|| {
-        let unit = if rows.len() as i64 == features.unit.size().first().copied().unwrap_or(0) {
-            features.unit.shallow_clone()
-        } else {
-            let rows = Tensor::f_from_slice(&rows)?.f_to_device(features.unit.device())?;
-            features.unit.f_index_select(0, &rows)?
-        };
-        let logits = head.logits(&unit).map_err(torch)?;
-        let classes = logits.size().get(1).map_or(0, |n| *n as usize);
-        let logits = to_shared(&logits)?;
-        let neighbours = if most_neighbours > 0 {
-            let (index, cosine) = head.neighbours(&unit, most_neighbours).map_err(torch)?;
-            let k = index.size().get(1).map_or(0, |k| *k as usize);
-            let index = Vec::<i64>::try_from(index.f_flatten(0, -1)?)?;
-            let cosine = Vec::<f32>::try_from(cosine.f_flatten(0, -1)?)?;
-            (k, index, cosine)
-        } else {
-            (0, Vec::new(), Vec::new())
-        };
-        Ok((logits, classes, neighbours))
-    });
-    let took = started.elapsed();
-    telemetry::head(took);
-    match result {
-        Ok((logits, classes, (k, index, cosine))) => {
-            for encoded in &mut group {
-                encoded.job.times.head = took;
-            }
-            for (at, encoded) in group.into_iter().enumerate() {
-                let wanted = neighbours_wanted(&encoded).min(k);
-                let nearest = index
-                    .iter()
-                    .zip(&cosine)
-                    .skip(at * k)
-                    .take(wanted)
-                    .map(|(index, cosine)| (*index as usize, *cosine))
-                    .collect();
-                finish(
-                    encoded,
-                    Row::new(Arc::clone(&logits), at, classes),
-                    nearest,
-                    feature,
-                );
+    let work: Vec<(&Head, &[i64])> = groups
+        .iter()
+        .map(|group| (group.head.as_ref(), group.rows.as_slice()))
+        .collect();
+    match guarded(|| grouped_logits(&features.unit, &work).map_err(torch)) {
+        Ok(logits) => {
+            let took = started.elapsed();
+            telemetry::head(took);
+            for (mut group, logits) in groups.into_iter().zip(logits) {
+                for encoded in &mut group.jobs {
+                    encoded.job.times.head = took;
+                }
+                answer_group(group, &logits, features, feature);
             }
         }
-        Err(fault) => fail(group, &fault.detail),
+        // One head's failure must not be the others': each runs alone.
+        Err(fault) if groups.len() > 1 => {
+            tracing::warn!(heads = groups.len(), detail = fault.detail, "heads failed together");
+            for group in groups {
+                run_groups(vec![group], features, feature);
+            }
+        }
+        Err(fault) => {
+            for group in groups {
+                fail(group.jobs, &fault.detail);
+            }
+        }
+    }
+}
+
+/// Indices of the nearest examples and their cosines, `k` a row.
+struct Nearest {
+    k: usize,
+    index: Vec<i64>,
+    cosine: Vec<f32>,
+}
+
+fn nearest(group: &Group, features: &Features) -> Result<Nearest, TchError> {
+    let wanted = group.jobs.iter().map(neighbours_wanted).max().unwrap_or(0);
+    if wanted == 0 {
+        return Ok(Nearest {
+            k: 0,
+            index: Vec::new(),
+            cosine: Vec::new(),
+        });
+    }
+    let rows = Tensor::f_from_slice(&group.rows)?.f_to_device(features.unit.device())?;
+    let unit = features.unit.f_index_select(0, &rows)?;
+    let (index, cosine) = group.head.neighbours(&unit, wanted).map_err(torch)?;
+    Ok(Nearest {
+        k: index.size().get(1).map_or(0, |k| *k as usize),
+        index: Vec::<i64>::try_from(index.f_flatten(0, -1)?)?,
+        cosine: Vec::<f32>::try_from(cosine.f_flatten(0, -1)?)?,
+    })
+}
+
+fn answer_group(
+    group: Group,
+    logits: &Tensor,
+    features: &Features,
+    feature: &dyn Fn(usize) -> Option<Feature>,
+) {
+    let classes = logits.size().get(1).map_or(0, |n| *n as usize);
+    let ready = guarded(|| Ok((to_shared(logits)?, nearest(&group, features)?)));
+    let (logits, nearest) = match ready {
+        Ok(ready) => ready,
+        Err(fault) => return fail(group.jobs, &fault.detail),
+    };
+    for (at, encoded) in group.jobs.into_iter().enumerate() {
+        let neighbours = nearest
+            .index
+            .iter()
+            .zip(&nearest.cosine)
+            .skip(at * nearest.k)
+            .take(neighbours_wanted(&encoded).min(nearest.k))
+            .map(|(index, cosine)| (*index as usize, *cosine))
+            .collect();
+        let row = Row::new(Arc::clone(&logits), at, classes);
+        finish(encoded, row, neighbours, feature);
     }
 }
 

@@ -15,10 +15,10 @@ use thiserror::Error;
 use super::spec::{HeadSpec, KeyDtype, Method};
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod kernel;
-mod operators;
+pub(super) mod operators;
 #[cfg_attr(not(target_arch = "x86_64"), path = "head/packed_absent.rs")]
 pub(super) mod packed;
 #[cfg(target_arch = "x86_64")]
@@ -105,6 +105,14 @@ pub enum HeadError {
         classes: usize,
         /// What is missing.
         what: &'static str,
+    },
+    /// A row that the batch does not have.
+    #[error("row {row} is outside the batch of {batch}")]
+    Row {
+        /// The row.
+        row: i64,
+        /// B.
+        batch: i64,
     },
     /// Neighbours were asked of a head that holds no examples.
     #[error("the head holds no example keys to find neighbours among")]
@@ -368,7 +376,7 @@ impl Head {
     }
 
     /// B, if the features fit the head.
-    fn rows(&self, features: &Tensor) -> Result<usize, HeadError> {
+    pub(super) fn rows(&self, features: &Tensor) -> Result<usize, HeadError> {
         match features.size()[..] {
             [rows, width] if width == self.width as i64 => Ok(rows as usize),
             _ => Err(HeadError::Shape {
@@ -419,6 +427,13 @@ impl Head {
         match &self.form {
             Form::Packed(packed) => Some(packed),
             Form::Operators(_) => None,
+        }
+    }
+
+    pub(super) fn operators(&self) -> Option<&Operators> {
+        match &self.form {
+            Form::Packed(_) => None,
+            Form::Operators(operators) => Some(operators),
         }
     }
 }
@@ -569,7 +584,7 @@ pub(super) fn sort(labels: &Tensor, classes: usize) -> Result<Sorted, HeadError>
 }
 
 impl Sorted {
-    fn order_tensor(&self) -> Result<Tensor, HeadError> {
+    pub(super) fn order_tensor(&self) -> Result<Tensor, HeadError> {
         let order: Vec<i64> = self.order.iter().map(|&row| i64::from(row)).collect();
         Ok(Tensor::f_from_slice(&order)?)
     }

@@ -1,9 +1,11 @@
 //! The examples that numbers are chosen on, and the keys that each of them may
 //! not see.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
-use super::{error::TipError, material::Material, spec::SelectionSource};
+use super::{
+    error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource,
+};
 
 /// Up to so many keys every one is left out once. Beyond, one shot of each
 /// class is.
@@ -72,6 +74,38 @@ impl Held {
             source: SelectionSource::Validation,
             describe: "validation examples".to_owned(),
         }))
+    }
+
+    /// Examples brought by fine-tuning: validation, or a view of each key, which
+    /// then does not see its own key.
+    pub fn given(
+        material: &Material,
+        set: &SearchSet,
+        source: SelectionSource,
+    ) -> Result<Self, TipError> {
+        let queries = set.labels.numel() as i64;
+        let keys = material.key_count();
+        let (key_index, rounds, key_rounds) = match &set.own_key {
+            None => (
+                set.labels.f_full_like(-1)?,
+                set.labels.f_full_like(VALIDATION_ROUND)?,
+                material.labels.f_full_like(NO_ROUND)?,
+            ),
+            Some(own) => (
+                own.shallow_clone(),
+                own.shallow_clone(),
+                Tensor::f_arange(keys, (Kind::Int64, Device::Cpu))?,
+            ),
+        };
+        Ok(Self {
+            features: set.features.shallow_clone(),
+            labels: set.labels.shallow_clone(),
+            key_index,
+            rounds,
+            key_rounds,
+            source,
+            describe: format!("{queries} examples of the fine-tuning"),
+        })
     }
 
     /// Plain leave-one-out: each example against all keys but its own.

@@ -8,14 +8,17 @@
 mod class_mean;
 pub mod error;
 pub mod evaluate;
+pub mod finetune;
 pub mod formula;
 mod gda;
 mod grid;
+pub mod grouped;
 pub mod head;
 mod held;
 pub mod make;
 pub mod material;
 pub mod proker;
+pub mod retune;
 mod score;
 mod search;
 mod select;

@@ -13,7 +13,7 @@ use super::{
     team::Shards,
 };
 use crate::tip::spec::KeyDtype;
-use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32};
+use std::arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32};
 
 /// Rows of the tallest tile of all (AMX's), and of the tile buffer.
 pub const MAX_ROWS: usize = 32;
@@ -179,6 +179,9 @@ pub enum Finish<'a> {
         before: Option<(u32, Shards<f32>)>,
         /// Likewise with the one after it.
         after: Option<(u32, Shards<f32>)>,
+        /// Where the affinities themselves are kept for the gradient: [panels,
+        /// rows, W], and how many rows, at least B.
+        keep: Option<(Shards<f32>, usize)>,
     },
     /// out[b, j − first] = dot, or exp(β(dot − 1)) with a β.
     Dots {
@@ -396,35 +399,42 @@ impl Format<Avx512> for Bf16 {
         row: usize,
         panel: *const u8,
     ) -> [[<Avx512 as Simd>::V; VECTORS]; R] {
-        // SAFETY: the two casts are between 512-bit registers.
-        unsafe {
-            let lda = features.ld / 2;
-            let a = features.bf16_ptr(row).cast::<i32>();
-            let b = panel.cast::<i32>();
-            let mut acc = [[Avx512::zero(); VECTORS]; R];
-            for pair in 0..lda {
-                let mut keys = [Avx512::zero(); VECTORS].map(|zero| as_bf16(zero));
-                for (v, keys) in keys.iter_mut().enumerate() {
-                    let at = b.add((pair * VECTORS + v) * Avx512::LANES);
-                    *keys = std::mem::transmute::<_, __m512bh>(_mm512_loadu_si512(at.cast()));
-                }
-                for (r, acc) in acc.iter_mut().enumerate() {
-                    let x = _mm512_set1_epi32(a.add(r * lda + pair).read_unaligned());
-                    let x = std::mem::transmute::<_, __m512bh>(x);
-                    for v in 0..VECTORS {
-                        acc[v] = _mm512_dpbf16_ps(acc[v], x, keys[v]);
-                    }
-                }
-            }
-            acc
-        }
+        let pairs = features.ld / 2;
+        unsafe { tile_bf16::<R>(features.bf16_ptr(row), pairs, panel.cast()) }
     }
 }
 
+/// Σ over k of `a[r][k] · b[k / 2][W][k % 2]`, for R rows of `pairs` pairs of
+/// bfloat16.
+///
+/// # Safety
+/// Both hold what `pairs` says, and the caller is compiled for AVX512-BF16.
 #[inline(always)]
-unsafe fn as_bf16(v: <Avx512 as Simd>::V) -> __m512bh {
-    // SAFETY: both are 512-bit registers.
-    unsafe { std::mem::transmute(v) }
+pub unsafe fn tile_bf16<const R: usize>(
+    a: *const u16,
+    pairs: usize,
+    b: *const u16,
+) -> [[<Avx512 as Simd>::V; VECTORS]; R] {
+    // SAFETY: the casts are between 512-bit registers.
+    unsafe {
+        let (a, b) = (a.cast::<i32>(), b.cast::<i32>());
+        let mut acc = [[Avx512::zero(); VECTORS]; R];
+        for pair in 0..pairs {
+            let mut keys = [_mm512_set1_epi32(0); VECTORS];
+            for (v, keys) in keys.iter_mut().enumerate() {
+                *keys = _mm512_loadu_si512(b.add((pair * VECTORS + v) * Avx512::LANES).cast());
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let x = _mm512_set1_epi32(a.add(r * pairs + pair).read_unaligned());
+                let x = std::mem::transmute::<__m512i, __m512bh>(x);
+                for v in 0..VECTORS {
+                    let keys = std::mem::transmute::<__m512i, __m512bh>(keys[v]);
+                    acc[v] = _mm512_dpbf16_ps(acc[v], x, keys);
+                }
+            }
+        }
+        acc
+    }
 }
 
 #[inline(always)]
@@ -513,8 +523,13 @@ impl Finish<'_> {
                     ld,
                     before,
                     after,
+                    keep,
                     ..
                 } => {
+                    if let Some((kept, all_rows)) = keep {
+                        let to = kept.at((panel * all_rows + row) * width);
+                        std::ptr::copy_nonoverlapping(tile.as_ptr(), to, rows * width);
+                    }
                     for run in segments.of(panel) {
                         let class = run.class as usize;
                         let weight = weight[class];

@@ -5,6 +5,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::HeadError;
 
+/// Numbers in a head above which it is computed by itself.
+const JOINS: i64 = 1 << 20;
 /// Keys in a tile: enough to fill a product, few enough that [B, tile] stays small.
 const TILE: i64 = 2048;
 /// Classes in a tile of one-hot values: bounds the second product.
@@ -31,17 +33,36 @@ enum Values {
         labels: Tensor,
         weight: Tensor,
         tiles: Vec<Tile>,
+        /// β once for each key, [M]: joined heads have different ones.
+        betas: Tensor,
     },
     /// [M, N].
     Dense(Tensor),
 }
 
 /// Keys `start..start + keys`, of the classes `class..class + classes`.
-struct Tile {
-    start: i64,
-    keys: i64,
-    class: i64,
-    classes: i64,
+pub struct Tile {
+    pub start: i64,
+    pub keys: i64,
+    pub class: i64,
+    pub classes: i64,
+}
+
+impl Tile {
+    /// The tile's own V, [keys, classes], of labels [M] and weights [N].
+    ///
+    /// A product with it takes a scatter's place: on CUDA a scatter sums in
+    /// any order.
+    pub fn one_hot(&self, labels: &Tensor, weight: &Tensor) -> Result<Tensor, HeadError> {
+        let classes = (self.class, self.class + self.classes);
+        let range = Tensor::f_arange_start(classes.0, classes.1, (Kind::Int64, labels.device()))?;
+        Ok(labels
+            .f_narrow(0, self.start, self.keys)?
+            .f_unsqueeze(1)?
+            .f_eq_tensor(&range)?
+            .f_to_kind(Kind::Float)?
+            .f_mul(&weight.f_narrow(0, self.class, self.classes)?)?)
+    }
 }
 
 /// Keys to be searched among.
@@ -96,6 +117,11 @@ impl Operators {
                     beta,
                     values: Values::OneHot {
                         tiles: tiles(sorted_labels),
+                        betas: Tensor::f_full(
+                            [sorted_labels.len() as i64],
+                            beta,
+                            (Kind::Float, device),
+                        )?,
                         labels: Tensor::f_from_slice(&labels)?.f_to_device(device)?,
                         weight: resident(weight)?,
                     },
@@ -122,7 +148,12 @@ impl Operators {
             + self.cache.as_ref().map_or(0, |cache| {
                 cache.keys.size_bytes()
                     + match &cache.values {
-                        Values::OneHot { labels, weight, .. } => of(labels) + of(weight),
+                        Values::OneHot {
+                            labels,
+                            weight,
+                            betas,
+                            ..
+                        } => of(labels) + of(weight) + of(betas),
                         Values::Dense(values) => of(values),
                     }
             })
@@ -145,22 +176,11 @@ impl Operators {
                 labels,
                 weight,
                 tiles,
+                ..
             } => {
                 for tile in tiles {
                     let affinities = cache.affinities(features, tile.start, tile.keys)?;
-                    // A product with the tile's own few classes, rather than a
-                    // scatter: on CUDA a scatter's sums come in any order.
-                    let range = Tensor::f_arange_start(
-                        tile.class,
-                        tile.class + tile.classes,
-                        (Kind::Int64, self.device),
-                    )?;
-                    let one_hot = labels
-                        .f_narrow(0, tile.start, tile.keys)?
-                        .f_unsqueeze(1)?
-                        .f_eq_tensor(&range)?
-                        .f_to_kind(Kind::Float)?
-                        .f_mul(&weight.f_narrow(0, tile.class, tile.classes)?)?;
+                    let one_hot = tile.one_hot(labels, weight)?;
                     let mut target = logits.f_narrow(1, tile.class, tile.classes)?;
                     let _ = target.f_add_(&affinities.f_mm(&one_hot)?)?;
                 }
@@ -175,6 +195,69 @@ impl Operators {
             }
         }
         Ok(logits)
+    }
+}
+
+impl Operators {
+    /// Whether it is computed together with others: small, and not dense.
+    pub fn joins(&self) -> bool {
+        self.cache.as_ref().is_none_or(|cache| {
+            matches!(cache.values, Values::OneHot { .. }) && cache.keys.keys.numel() as i64 <= JOINS
+        })
+    }
+
+    /// Logits of `features` ([B, D]) by all of `heads`, which [`Self::joins`]
+    /// and lie on one device, side by side: [B, ΣN].
+    pub fn joined_logits(heads: &[&Self], features: &Tensor) -> Result<Tensor, HeadError> {
+        let device = features.device();
+        let float = (Kind::Float, device);
+        let width = features.size()[1];
+        let (mut linears, mut biases) = (Vec::new(), Vec::new());
+        let (mut keys, mut labels, mut weights, mut betas) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut offsets: Vec<i64> = Vec::new();
+        let mut classes = 0;
+        for head in heads {
+            let n = head.classes;
+            linears.push(match &head.linear {
+                Some(linear) => linear.shallow_clone(),
+                None => Tensor::f_zeros([1, 1], float)?.f_expand([n, width], false)?,
+            });
+            biases.push(match &head.bias {
+                Some(bias) => bias.shallow_clone(),
+                None => Tensor::f_zeros([1], float)?.f_expand([n], false)?,
+            });
+            if let Some(cache) = &head.cache
+                && let Values::OneHot {
+                    labels: own,
+                    weight,
+                    betas: beta,
+                    ..
+                } = &cache.values
+            {
+                let count = cache.keys.count() as usize;
+                keys.push(cache.keys.keys.f_to_kind(Kind::Float)?);
+                labels.push(own.shallow_clone());
+                weights.push(weight.f_index_select(0, own)?);
+                betas.push(beta.shallow_clone());
+                offsets.extend(std::iter::repeat_n(classes, count));
+            }
+            classes += n;
+        }
+        let linear = Tensor::f_cat(&linears, 0)?;
+        let logits = Tensor::f_cat(&biases, 0)?.f_addmm(features, &linear.f_tr()?)?;
+        if keys.is_empty() {
+            return Ok(logits);
+        }
+        let labels = Tensor::f_cat(&labels, 0)?
+            .f_add(&Tensor::f_from_slice(&offsets)?.f_to_device(device)?)?;
+        let betas = Tensor::f_cat(&betas, 0)?;
+        let mut x = features.f_mm(&Tensor::f_cat(&keys, 0)?.f_tr()?)?;
+        let mut x = x.f_mul_(&betas)?.f_sub_(&betas)?.f_exp_()?;
+        let x = x.f_mul_(&Tensor::f_cat(&weights, 0)?)?;
+        let range = Tensor::f_arange(classes, (Kind::Int64, device))?;
+        let one_hot = labels.f_unsqueeze(1)?.f_eq_tensor(&range)?.f_to_kind(Kind::Float)?;
+        Ok(logits.f_addmm(&x, &one_hot)?)
     }
 }
 
@@ -261,7 +344,8 @@ impl OperatorKeys {
     }
 }
 
-fn tiles(labels: &[u32]) -> Vec<Tile> {
+/// Cuts keys sorted by class into tiles.
+pub fn tiles(labels: &[u32]) -> Vec<Tile> {
     let mut tiles: Vec<Tile> = Vec::new();
     for (i, &class) in labels.iter().enumerate() {
         let class = i64::from(class);

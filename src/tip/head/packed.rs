@@ -101,7 +101,7 @@ impl PackedKeys {
 /// sixteen times as fast as f32, and AMD's AVX512-BF16 twice as fast; Intel's
 /// AVX512-BF16 no faster than f32, so there keys are widened and features stay
 /// exact.
-fn products(isa: Isa, dtype: KeyDtype) -> Products {
+pub fn products(isa: Isa, dtype: KeyDtype) -> Products {
     if dtype != KeyDtype::Bf16 || isa != Isa::Avx512 {
         Products::F32
     } else if amx::available() {
@@ -279,6 +279,7 @@ impl Packed {
                     ld: self.classes,
                     before: before.map(|class| (class, edge(0))),
                     after: after.map(|class| (class, edge(1))),
+                    keep: None,
                 },
             });
         });

@@ -152,10 +152,16 @@ impl Panels {
         unsafe { self.data.as_ptr().cast::<u8>().add(panel * self.stride) }
     }
 
-    /// The address of a panel in f32, to write it in training.
-    pub fn panel_mut_ptr(&mut self) -> (*mut f32, usize) {
-        debug_assert_eq!(self.dtype, KeyDtype::F32);
-        (self.data.as_mut_ptr().cast::<f32>(), self.stride / 4)
+    /// The panels in f32, to be trained, and the distance between two in f32.
+    pub fn f32_mut(&mut self) -> (Shards<f32>, usize) {
+        assert_eq!(self.dtype, KeyDtype::F32);
+        (Shards::new(self.data.as_mut_ptr().cast::<f32>()), self.stride / 4)
+    }
+
+    /// The panels in bfloat16, to be written, and the distance between two.
+    pub fn bf16_mut(&mut self) -> (Shards<u16>, usize) {
+        assert_eq!(self.dtype, KeyDtype::Bf16);
+        (Shards::new(self.data.as_mut_ptr().cast::<u16>()), self.stride / 2)
     }
 
     /// Whether these rows ([rows, width], in that order) would pack to the same.

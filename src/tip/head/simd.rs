@@ -29,10 +29,12 @@ pub unsafe trait Simd: Copy {
     unsafe fn load_half(p: *const u16) -> Self::V;
     /// LANES pairs of bfloat16, widened: the first of each pair, the second.
     unsafe fn load_bf16_pairs(p: *const u16) -> (Self::V, Self::V);
+    /// LANES pairs, rounded to bfloat16 (to nearest, ties to even): the
+    /// reverse of [`Self::load_bf16_pairs`].
+    unsafe fn store_bf16_pairs(p: *mut u16, first: Self::V, second: Self::V);
     /// `a·b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sqrt(a: Self::V) -> Self::V;
@@ -104,16 +106,28 @@ unsafe impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn store_bf16_pairs(p: *mut u16, first: __m512, second: __m512) {
+        unsafe {
+            let one = _mm512_set1_epi32(1);
+            let half = _mm512_set1_epi32(0x7fff);
+            let x = _mm512_castps_si512(first);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), one);
+            let low = _mm512_add_epi32(x, _mm512_add_epi32(odd, half));
+            let x = _mm512_castps_si512(second);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(x), one);
+            let high = _mm512_add_epi32(x, _mm512_add_epi32(odd, half));
+            let high = _mm512_and_si512(high, _mm512_set1_epi32(-65536));
+            let both = _mm512_or_si512(_mm512_srli_epi32::<16>(low), high);
+            _mm512_storeu_si512(p.cast(), both);
+        }
+    }
+    #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     unsafe fn mul(a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn sub(a: __m512, b: __m512) -> __m512 {
@@ -190,16 +204,28 @@ unsafe impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn store_bf16_pairs(p: *mut u16, first: __m256, second: __m256) {
+        unsafe {
+            let one = _mm256_set1_epi32(1);
+            let half = _mm256_set1_epi32(0x7fff);
+            let x = _mm256_castps_si256(first);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(x), one);
+            let low = _mm256_add_epi32(x, _mm256_add_epi32(odd, half));
+            let x = _mm256_castps_si256(second);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(x), one);
+            let high = _mm256_add_epi32(x, _mm256_add_epi32(odd, half));
+            let high = _mm256_and_si256(high, _mm256_set1_epi32(-65536));
+            let both = _mm256_or_si256(_mm256_srli_epi32::<16>(low), high);
+            _mm256_storeu_si256(p.cast(), both);
+        }
+    }
+    #[inline(always)]
     unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
     unsafe fn mul(a: __m256, b: __m256) -> __m256 {
         unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_add_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn sub(a: __m256, b: __m256) -> __m256 {

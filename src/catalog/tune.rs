@@ -1,0 +1,278 @@
+//! One fine-tuning: from a version's tensors to the next version's.
+
+use std::time::Instant;
+
+use tch::{Kind, Tensor};
+
+use super::{Catalog, CatalogError, RunProgress, TuneRequest, create::head_tensors, tensors};
+use crate::{
+    store::{
+        Details, Draft, FineTuneRecord, Manifest, NamedTensor, TensorFile, tensors::names,
+    },
+    telemetry,
+    tip::{
+        finetune::{Progress, TrainError, Trainer, TrainingSet, Tuned},
+        head::{Backend, Values},
+        make::{HeadRequest, Made},
+        material::Material,
+        retune::{SearchOn, retune, training_factors},
+        spec::Method,
+    },
+};
+
+/// Tensors of a version that its children keep.
+const KEPT: [&str; 6] = [
+    names::KEYS,
+    names::LABELS,
+    names::VIEWS,
+    names::TEXT,
+    names::VALIDATION_FEATURES,
+    names::VALIDATION_LABELS,
+];
+
+/// A version's tensors, as training needs them.
+struct Parent {
+    keys: Tensor,
+    labels: Tensor,
+    views: Option<Tensor>,
+    text: Option<Tensor>,
+    validation: Option<(Tensor, Tensor)>,
+    /// Where training starts: the keys, or those trained before.
+    start: Tensor,
+}
+
+impl Parent {
+    fn read(manifest: &Manifest, file: &TensorFile) -> Result<Parent, CatalogError> {
+        let needed = |name: &str| {
+            tensors::read(file, name)?.ok_or_else(|| CatalogError::Unsupported {
+                version: manifest.resource_name(),
+                problem: format!("has no {name} to train"),
+            })
+        };
+        let keys = needed(names::KEYS)?;
+        let start = match tensors::read(file, names::HEAD_KEYS)? {
+            Some(trained) => trained,
+            None => keys.shallow_clone(),
+        };
+        Ok(Parent {
+            labels: needed(names::LABELS)?,
+            views: tensors::read(file, names::VIEWS)?,
+            text: tensors::read(file, names::TEXT)?,
+            validation: match tensors::read(file, names::VALIDATION_FEATURES)? {
+                Some(features) => Some((features, needed(names::VALIDATION_LABELS)?)),
+                None => None,
+            },
+            start,
+            keys,
+        })
+    }
+}
+
+/// Trains a version's keys. Returns what is to be stored, and whether the
+/// score that chose the epoch improved (none where there was none). Blocks;
+/// the device is taken in short steps. `stop` is asked between them.
+///
+/// # Errors
+/// A version without keys, options out of range, a loss that diverges,
+/// [`CatalogError::Cancelled`].
+pub fn tune(
+    catalog: &Catalog,
+    parent: &Manifest,
+    file: &TensorFile,
+    request: &TuneRequest,
+    stop: &dyn Fn() -> bool,
+    say: &dyn Fn(RunProgress),
+) -> Result<(Draft, Option<bool>), CatalogError> {
+    let started = Instant::now();
+    let tensors = Parent::read(parent, file)?;
+    let details = &parent.details;
+    let head = HeadRequest {
+        method: Some(Method::TipAdapter),
+        alpha: None,
+        beta: None,
+        lambda: None,
+        class_balance: details.head.class_balance,
+        grid: request.grid.clone(),
+        key_dtype: details.head.key_dtype,
+    };
+    let material = || Material {
+        keys: tensors.keys.shallow_clone(),
+        labels: tensors.labels.shallow_clone(),
+        classes: details.classes.len(),
+        views: None,
+        text: tensors.text.as_ref().map(Tensor::shallow_clone),
+        validation: None,
+        logit_scale: details.head.logit_scale,
+    };
+    let factors = training_factors(&material(), head.class_balance)?;
+    let tuned = train(catalog, &tensors, &factors, details, request, stop, say)?;
+    let search_on = tuned.search_set.as_ref().map(|set| SearchOn {
+        set,
+        source: tuned.source,
+    });
+    let again = |keys: &Tensor| {
+        retune(
+            material(),
+            keys.shallow_clone(),
+            (tuned.alpha, tuned.beta),
+            search_on,
+            &head,
+            &|_| !stop(),
+        )
+    };
+    // Both are searched alike, on the same examples: what training gained.
+    let before = match search_on {
+        Some(_) => again(&tensors.start)?.1,
+        None => None,
+    };
+    let (made, after) = again(&tuned.keys)?;
+    let improved = before.zip(after).map(|(before, after)| after > before);
+    let record = record(&tuned, request, (before, after), started.elapsed().as_secs_f64());
+    let draft = draft(parent, file, request, &made, record)?;
+    Ok((draft, improved))
+}
+
+fn train(
+    catalog: &Catalog,
+    tensors: &Parent,
+    factors: &Tensor,
+    details: &Details,
+    request: &TuneRequest,
+    stop: &dyn Fn() -> bool,
+    say: &dyn Fn(RunProgress),
+) -> Result<Tuned, CatalogError> {
+    let failed = |error: TrainError| match error {
+        TrainError::Head(error) => CatalogError::internal(error),
+        error => CatalogError::invalid("options", error),
+    };
+    let linear = tensors
+        .text
+        .as_ref()
+        .map(|text| text.f_mul_scalar(details.head.logit_scale))
+        .transpose()
+        .map_err(CatalogError::internal)?;
+    let single;
+    let views = match &tensors.views {
+        Some(views) => views,
+        None => {
+            single = tensors
+                .keys
+                .f_unsqueeze(1)
+                .map_err(CatalogError::internal)?;
+            &single
+        }
+    };
+    let set = TrainingSet {
+        classes: details.classes.len(),
+        views,
+        keys: &tensors.start,
+        labels: &tensors.labels,
+        linear: linear.as_ref(),
+        bias: None,
+        class_factor: Some(factors),
+        validation: tensors
+            .validation
+            .as_ref()
+            .map(|(features, labels)| (features, labels)),
+    };
+    let mut trainer =
+        Trainer::new(&set, &request.options, catalog.device, Backend::Automatic).map_err(failed)?;
+    let mut progress = RunProgress {
+        epochs: request.options.epochs,
+        steps: trainer.steps(),
+        ..RunProgress::default()
+    };
+    loop {
+        if stop() {
+            return Err(CatalogError::Cancelled);
+        }
+        let (back, worked) = catalog
+            .engine
+            .step(move || {
+                let worked = trainer.step();
+                (trainer, worked)
+            })
+            .ok_or(CatalogError::Cancelled)?;
+        trainer = back;
+        match worked.map_err(failed)? {
+            Progress::Working => {}
+            Progress::Step(step) => {
+                progress.epoch = step.epoch;
+                progress.step = step.step;
+                progress.loss = step.loss;
+                progress.train_accuracy = step.train_accuracy;
+                progress.learning_rate = step.learning_rate;
+                say(progress);
+            }
+            Progress::Epoch(epoch) => {
+                if epoch.epoch > 0 {
+                    telemetry::epoch();
+                }
+                progress.validation_accuracy = epoch.score.map(|score| score.accuracy);
+                say(progress);
+            }
+            Progress::Finished => return trainer.finish().map_err(failed),
+        }
+    }
+}
+
+fn record(
+    tuned: &Tuned,
+    request: &TuneRequest,
+    (before, after): (Option<f64>, Option<f64>),
+    seconds: f64,
+) -> FineTuneRecord {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let loss = tuned
+        .epochs
+        .get(tuned.best_epoch)
+        .and_then(|epoch| epoch.loss);
+    FineTuneRecord {
+        epochs: number(tuned.epochs.len().saturating_sub(1)),
+        best_epoch: number(tuned.best_epoch),
+        seed: request.options.seed,
+        loss: loss.unwrap_or(0.0),
+        accuracy_before: before.unwrap_or(0.0),
+        accuracy_after: after.unwrap_or(0.0),
+        source: tuned.source,
+        seconds,
+    }
+}
+
+fn draft(
+    parent: &Manifest,
+    file: &TensorFile,
+    request: &TuneRequest,
+    made: &Made,
+    record: FineTuneRecord,
+) -> Result<Draft, CatalogError> {
+    let mut named: Vec<NamedTensor> = file
+        .names()
+        .into_iter()
+        .filter(|name| {
+            KEPT.contains(name)
+                || name.starts_with(names::EXAMPLE_IDS)
+                || name.starts_with(names::VALIDATION_IDS)
+        })
+        .filter_map(|name| file.tensor(name))
+        .collect();
+    named.extend(head_tensors(made)?);
+    if let Some((keys, Values::OneHot { .. })) = &made.tensors.cache {
+        named.push(tensors::write(names::HEAD_KEYS, &keys.to_kind(Kind::Float))?);
+    }
+    let description = if request.description.is_empty() {
+        parent.details.description.clone()
+    } else {
+        request.description.clone()
+    };
+    Ok(Draft {
+        details: Details {
+            parent: Some(parent.resource_name()),
+            description,
+            head: made.spec.clone(),
+            fine_tune: Some(record),
+            ..parent.details.clone()
+        },
+        tensors: named,
+    })
+}

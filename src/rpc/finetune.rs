@@ -1,0 +1,335 @@
+//! `FineTuneService`.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{
+    Context, convert,
+    observe::observed,
+    paging,
+    problem::{Failure, Problem},
+    request::RequestError,
+};
+use crate::{
+    catalog::{FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
+    proto::v1::{
+        self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
+        fine_tune_run::State, fine_tune_service_server::FineTuneService,
+    },
+    store::{AliasName, CacheId, Reference},
+    tip::{
+        finetune::{Options, Schedule},
+        spec::SearchGrid,
+    },
+};
+
+/// α while training: the recipe's for ImageNet, Food, Pets and SUN
+/// (tip-adapter.md, "Tip-Adapter-F").
+const ALPHA: f64 = 1.17;
+const MAX_DESCRIPTION_BYTES: usize = 4096;
+
+type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
+
+/// The service.
+pub struct FineTunes {
+    context: Arc<Context>,
+    runs: Arc<Runs>,
+}
+
+/// Cancels a run that nobody follows any more.
+struct CancelOnDrop {
+    runs: Arc<Runs>,
+    id: String,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.runs.abandon(&self.id);
+    }
+}
+
+impl FineTunes {
+    /// The service on this server.
+    pub fn new(context: Arc<Context>) -> FineTunes {
+        FineTunes {
+            runs: Arc::new(Runs::new(&context.catalog)),
+            context,
+        }
+    }
+
+    async fn start(&self, request: pb::FineTuneRequest) -> Result<Response<Events>, Failure> {
+        let detached = request.detached;
+        let run = self.runs.start(self.check(request).await?)?;
+        let cancel = (!detached).then(|| CancelOnDrop {
+            runs: Arc::clone(&self.runs),
+            id: run.borrow().id.clone(),
+        });
+        let (events, response) = mpsc::channel(16);
+        tokio::spawn(async move {
+            // Dropped when the client is gone, or the run has ended.
+            let _cancel = cancel;
+            tokio::select! {
+                () = follow(run, &events) => {}
+                () = events.closed() => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(response)))
+    }
+
+    async fn check(&self, request: pb::FineTuneRequest) -> Result<TuneRequest, Failure> {
+        let reference: Reference = request.cache.parse().map_err(Problem::from)?;
+        RequestError::check(
+            "description",
+            "max_description_bytes",
+            MAX_DESCRIPTION_BYTES,
+            request.description.len(),
+        )?;
+        let move_alias = match request.move_alias.as_str() {
+            "" => None,
+            alias => Some(alias.parse::<AliasName>().map_err(Problem::from)?),
+        };
+        let defaults = Options::default();
+        let options = Options {
+            epochs: count("epochs", request.epochs, defaults.epochs, 1000)?,
+            learning_rate: number(
+                "learning_rate",
+                request.learning_rate,
+                defaults.learning_rate,
+                (1e-9, 10.0),
+            )?,
+            batch_size: count("batch_size", request.batch_size, defaults.batch_size, 65_536)?,
+            schedule: match Asked::try_from(request.schedule) {
+                Ok(Asked::Unspecified | Asked::Cosine) => Schedule::Cosine,
+                Ok(Asked::Constant) => Schedule::Constant,
+                Err(_) => {
+                    let problem = format!("{} is not a Schedule", request.schedule);
+                    return Err(RequestError::invalid("schedule", problem).into());
+                }
+            },
+            weight_decay: number(
+                "weight_decay",
+                request.weight_decay,
+                defaults.weight_decay,
+                (0.0, 1.0),
+            )?,
+            seed: request.seed.unwrap_or(defaults.seed),
+            patience: count("patience", request.patience, 0, 1000)?,
+            alpha: number("alpha", request.alpha, ALPHA, (1e-6, 1e6))?,
+            beta: number("beta", request.beta, 1.0, (1e-6, 1e3))?,
+        };
+        let grid = convert::grid("grid", request.grid)?.unwrap_or(SearchGrid::Wide);
+        let store = self.context.catalog.store();
+        let (cache, version) = store.resolve(&reference).await?;
+        Ok(TuneRequest {
+            cache,
+            version,
+            options,
+            grid,
+            move_alias,
+            only_if_improved: request.only_if_improved,
+            description: request.description,
+        })
+    }
+
+    fn list(
+        &self,
+        request: &pb::ListFineTunesRequest,
+    ) -> Result<Response<pb::ListFineTunesResponse>, Failure> {
+        let size = paging::size(request.page_size)?;
+        let cache = match request.cache.as_str() {
+            "" => None,
+            name => Some(CacheId::parse_name(name)?),
+        };
+        let before = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
+        let mut runs = self.runs.list(cache.as_ref(), before, size + 1);
+        let more = runs.len() > size;
+        runs.truncate(size);
+        let next_page_token = match runs.last() {
+            Some(last) if more => last.id.clone(),
+            _ => String::new(),
+        };
+        Ok(Response::new(pb::ListFineTunesResponse {
+            fine_tunes: runs.iter().map(message).collect(),
+            next_page_token,
+        }))
+    }
+}
+
+fn count(field: &str, asked: i32, default: usize, most: usize) -> Result<usize, RequestError> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(default),
+        Ok(n) if n <= most => Ok(n),
+        _ => Err(RequestError::invalid(
+            field,
+            format!("{asked} is not in 0 to {most}"),
+        )),
+    }
+}
+
+fn number(
+    field: &str,
+    asked: Option<f64>,
+    default: f64,
+    (low, high): (f64, f64),
+) -> Result<f64, RequestError> {
+    match asked {
+        None => Ok(default),
+        Some(value) if (low..=high).contains(&value) => Ok(value),
+        Some(value) => Err(RequestError::invalid(
+            field,
+            format!("{value} is not in {low} to {high}"),
+        )),
+    }
+}
+
+/// Sends a run's changes until it has ended.
+async fn follow(
+    mut run: watch::Receiver<Run>,
+    events: &mpsc::Sender<Result<pb::FineTuneResponse, Status>>,
+) {
+    let mut state = None;
+    let mut progress: Option<RunProgress> = None;
+    loop {
+        let now = run.borrow_and_update().clone();
+        if now.progress != progress
+            && let Some(new) = now.progress
+        {
+            progress = Some(new);
+            let event = Event::Progress(progress_message(&new));
+            if send(events, event).await.is_err() {
+                return;
+            }
+        }
+        if state != Some(now.state) {
+            state = Some(now.state);
+            if send(events, Event::Run(message(&now))).await.is_err() {
+                return;
+            }
+        }
+        if now.state.has_ended() {
+            if let Some(status) = ending(&now) {
+                let _ = events.send(Err(status)).await;
+            }
+            return;
+        }
+        if run.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The call's own status: the run's.
+fn ending(run: &Run) -> Option<Status> {
+    match run.state {
+        RunState::Failed => run
+            .error
+            .clone()
+            .map(|error| Status::from(Problem::from(error))),
+        RunState::Cancelled => Some(Status::cancelled(format!(
+            "fineTunes/{} was cancelled",
+            run.id
+        ))),
+        RunState::Queued | RunState::Running | RunState::Succeeded => None,
+    }
+}
+
+async fn send(
+    events: &mpsc::Sender<Result<pb::FineTuneResponse, Status>>,
+    event: Event,
+) -> Result<(), ()> {
+    let response = pb::FineTuneResponse { event: Some(event) };
+    events.send(Ok(response)).await.map_err(|_| ())
+}
+
+fn progress_message(progress: &RunProgress) -> pb::FineTuneProgress {
+    let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    pb::FineTuneProgress {
+        epoch: int(progress.epoch),
+        epochs: int(progress.epochs),
+        step: progress.step as i64,
+        steps: progress.steps as i64,
+        loss: progress.loss,
+        train_accuracy: progress.train_accuracy,
+        validation_accuracy: progress.validation_accuracy,
+        learning_rate: progress.learning_rate,
+        time_left: progress
+            .time_left
+            .and_then(|left| prost_types::Duration::try_from(left).ok()),
+    }
+}
+
+fn message(run: &Run) -> pb::FineTuneRun {
+    let state = match run.state {
+        RunState::Queued => State::Queued,
+        RunState::Running => State::Running,
+        RunState::Succeeded => State::Succeeded,
+        RunState::Failed => State::Failed,
+        RunState::Cancelled => State::Cancelled,
+    };
+    pb::FineTuneRun {
+        name: format!("fineTunes/{}", run.id),
+        state: state as i32,
+        parent: run.parent.clone(),
+        version: run.version.as_ref().map(convert::version),
+        progress: run.progress.as_ref().map(progress_message),
+        error: run
+            .error
+            .clone()
+            .map(|error| Problem::from(error).to_item_status()),
+        create_time: Some(convert::timestamp(run.create_time)),
+        end_time: run.end_time.map(convert::timestamp),
+        alias_moved: run.alias_moved,
+    }
+}
+
+fn run_id(name: &str) -> Result<&str, RequestError> {
+    let id = name.strip_prefix("fineTunes/").unwrap_or(name);
+    if id.is_empty() {
+        return Err(RequestError::missing("name"));
+    }
+    Ok(id)
+}
+
+#[tonic::async_trait]
+impl FineTuneService for FineTunes {
+    type FineTuneStream = Events;
+
+    async fn fine_tune(
+        &self,
+        request: Request<pb::FineTuneRequest>,
+    ) -> Result<Response<Self::FineTuneStream>, Status> {
+        observed("FineTune", self.start(request.into_inner())).await
+    }
+
+    async fn list_fine_tunes(
+        &self,
+        request: Request<pb::ListFineTunesRequest>,
+    ) -> Result<Response<pb::ListFineTunesResponse>, Status> {
+        observed("ListFineTunes", async { self.list(request.get_ref()) }).await
+    }
+
+    async fn get_fine_tune(
+        &self,
+        request: Request<pb::GetFineTuneRequest>,
+    ) -> Result<Response<pb::FineTuneRun>, Status> {
+        observed("GetFineTune", async {
+            let run = self.runs.get(run_id(&request.get_ref().name)?)?;
+            Ok(Response::new(message(&run)))
+        })
+        .await
+    }
+
+    async fn cancel_fine_tune(
+        &self,
+        request: Request<pb::CancelFineTuneRequest>,
+    ) -> Result<Response<pb::FineTuneRun>, Status> {
+        observed("CancelFineTune", async {
+            let run = self.runs.cancel(run_id(&request.get_ref().name)?).await?;
+            Ok(Response::new(message(&run)))
+        })
+        .await
+    }
+}

@@ -1,0 +1,382 @@
+//! Tip-Adapter-F against torch's autograd and optimiser in float64.
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+use tipserve::tip::{
+    finetune::{EpochReport, Options, Progress, Schedule, TrainError, Trainer, TrainingSet, Tuned},
+    head::{Backend, HeadError},
+    spec::SelectionSource,
+};
+
+use crate::reference::{Exchange, largest_difference, normalised, run, seed, unit};
+
+/// A little cache: noisy pictures around a centre a class.
+struct Little {
+    views: Tensor,
+    keys: Tensor,
+    labels: Tensor,
+    linear: Tensor,
+    bias: Tensor,
+    factor: Tensor,
+    classes: i64,
+}
+
+impl Little {
+    fn new(rng: &mut StdRng, classes: i64, keys: i64, views: i64, width: i64) -> Self {
+        let labels: Vec<i64> = (0..keys).map(|_| rng.random_range(0..classes)).collect();
+        let labels = Tensor::from_slice(&labels);
+        let centres = unit(classes, width);
+        let picture = centres.index_select(0, &labels) + unit(keys, width) * 1.2;
+        let shape = [keys, views, width];
+        let noise = Tensor::randn(shape, (Kind::Float, Device::Cpu)) * (0.3 / (width as f64).sqrt());
+        let views = normalised(&(picture.unsqueeze(1) + noise));
+        Self {
+            keys: normalised(&views.mean_dim([1i64].as_slice(), false, Kind::Float)),
+            views,
+            labels,
+            linear: normalised(&(centres + unit(classes, width) * 2.0)) * 30.0,
+            bias: Tensor::randn([classes], (Kind::Float, Device::Cpu)),
+            factor: Tensor::rand([classes], (Kind::Float, Device::Cpu)) + 0.5,
+            classes,
+        }
+    }
+
+    fn set(&self) -> TrainingSet<'_> {
+        TrainingSet {
+            classes: self.classes as usize,
+            views: &self.views,
+            keys: &self.keys,
+            labels: &self.labels,
+            linear: Some(&self.linear),
+            bias: Some(&self.bias),
+            class_factor: Some(&self.factor),
+            validation: None,
+        }
+    }
+}
+
+fn train(set: &TrainingSet, options: &Options, backend: Backend) -> Result<Tuned, TrainError> {
+    let mut trainer = Trainer::new(set, options, Device::Cpu, backend)?;
+    while trainer.step()? != Progress::Finished {}
+    trainer.finish()
+}
+
+fn backends() -> impl Iterator<Item = Backend> {
+    [Backend::Operators, Backend::Avx2, Backend::Avx512].into_iter()
+}
+
+#[test]
+fn steps_are_autograds_and_adamws() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    tch::manual_seed(seed as i64);
+    // Full panels and not, an odd width, classes that many tiles share, none
+    // of the optional parts.
+    let cases = [
+        (10, 160, 64, true),
+        (3, 500, 33, true),
+        (40, 97, 20, false),
+        (1, 50, 7, false),
+    ]
+    .map(|(classes, keys, width, whole)| (Little::new(&mut rng, classes, keys, 1, width), whole));
+    let options = Options {
+        epochs: 12,
+        batch_size: 1000,
+        learning_rate: 3e-3,
+        alpha: 1.7,
+        beta: 2.5,
+        seed,
+        ..Options::default()
+    };
+    let exchanges: Vec<Exchange> = cases
+        .iter()
+        .map(|(little, whole)| {
+            let mut exchange = Exchange::new();
+            exchange.give("features", &little.views.squeeze_dim(1));
+            exchange.give("keys", &little.keys);
+            exchange.give("labels", &little.labels);
+            if *whole {
+                exchange.give("linear", &little.linear);
+                exchange.give("bias", &little.bias);
+                exchange.give("factor", &little.factor);
+            }
+            exchange.numbers(json!({
+                "classes": little.classes, "alpha": options.alpha, "beta": options.beta,
+                "batch": options.batch_size, "epochs": options.epochs,
+                "learning_rate": options.learning_rate,
+                "weight_decay": options.weight_decay,
+            }));
+            exchange
+        })
+        .collect();
+    run("finetune_steps.py", &exchanges);
+    for ((little, whole), exchange) in cases.iter().zip(&exchanges) {
+        let mut set = little.set();
+        if !whole {
+            (set.linear, set.bias, set.class_factor) = (None, None, None);
+        }
+        let (classes, size) = (little.classes, little.keys.size());
+        let want = exchange.take("keys.f64", &size);
+        let want_losses = exchange.take("losses.f64", &[options.epochs as i64]);
+        for backend in backends().chain([Backend::Automatic]) {
+            // Automatic may multiply in bfloat16 (8 bits).
+            let (loss_limit, key_limit) = match backend {
+                Backend::Automatic => (2e-3, 2e-2),
+                _ => (1e-4, 1e-3),
+            };
+            let tuned = match train(&set, &options, backend) {
+                Err(TrainError::Head(HeadError::Backend(_))) => continue,
+                tuned => tuned.expect("trained"),
+            };
+            let case = format!("{backend:?} N={classes} [M, D] = {size:?}");
+            let losses: Vec<f64> = tuned.epochs.iter().filter_map(|epoch| epoch.loss).collect();
+            let apart = largest_difference(&Tensor::from_slice(&losses), &want_losses);
+            assert!(apart < loss_limit, "{case}: losses {apart:e} apart");
+            // Against how far training moved them.
+            let length = |t: Tensor| t.square().sum(Kind::Double).sqrt().double_value(&[]);
+            let apart = length(&tuned.keys - &want) / length(&want - &little.keys);
+            println!("{case}: keys {apart:e} of their way apart");
+            assert!(apart < key_limit, "{case}: keys {apart:e} of their way apart");
+            // One view and no validation: nothing to choose by, so the last.
+            assert_eq!(tuned.source, SelectionSource::Default);
+            assert_eq!(tuned.best_epoch, options.epochs);
+            assert!(tuned.search_set.is_none());
+        }
+    }
+}
+
+#[test]
+fn mini_batches_are_the_same_on_every_backend_and_by_seed() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    tch::manual_seed(seed as i64);
+    let little = Little::new(&mut rng, 12, 230, 3, 48);
+    let options = Options {
+        epochs: 4,
+        batch_size: 64,
+        seed,
+        ..Options::default()
+    };
+    let plain = train(&little.set(), &options, Backend::Operators).expect("trained");
+    for backend in backends().chain([Backend::Automatic]) {
+        let tuned = match train(&little.set(), &options, backend) {
+            Err(TrainError::Head(HeadError::Backend(_))) => continue,
+            tuned => tuned.expect("trained"),
+        };
+        for (got, want) in tuned.epochs.iter().zip(&plain.epochs) {
+            let (Some(got), Some(want)) = (got.score, want.score) else {
+                panic!("views are held back");
+            };
+            // Automatic may multiply in bfloat16.
+            let limit = if backend == Backend::Automatic { 2e-3 } else { 1e-4 };
+            assert!((got.cross_entropy - want.cross_entropy).abs() < limit, "{backend:?}");
+        }
+        let again = train(&little.set(), &options, backend).expect("trained");
+        assert_eq!(tuned.keys, again.keys, "{backend:?}");
+        assert_eq!(tuned.epochs, again.epochs, "{backend:?}");
+    }
+    let other = Options {
+        seed: seed + 1,
+        ..options
+    };
+    let other = train(&little.set(), &other, Backend::Automatic).expect("trained");
+    assert!(largest_difference(&other.keys, &plain.keys) > 0.0);
+}
+
+#[test]
+fn the_best_epoch_is_chosen_on_validation() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    tch::manual_seed(seed as i64);
+    let little = Little::new(&mut rng, 8, 64, 1, 32);
+    let others = Little::new(&mut rng, 8, 200, 1, 32);
+    let features = others.views.squeeze_dim(1);
+    let set = TrainingSet {
+        validation: Some((&features, &others.labels)),
+        ..little.set()
+    };
+    // Steps so long that training harms: nothing beats a good start.
+    let options = Options {
+        epochs: 6,
+        learning_rate: 0.5,
+        alpha: 30.0,
+        seed,
+        ..Options::default()
+    };
+    let tuned = train(&set, &options, Backend::Automatic).expect("trained");
+    assert_eq!(tuned.source, SelectionSource::Validation);
+    let better = |a: &EpochReport, b: &EpochReport| {
+        let (a, b) = (a.score.expect("a score"), b.score.expect("a score"));
+        a.accuracy > b.accuracy
+            || (a.accuracy == b.accuracy && a.cross_entropy < b.cross_entropy)
+    };
+    let best = &tuned.epochs[tuned.best_epoch];
+    assert!(tuned.epochs.iter().all(|epoch| !better(epoch, best)));
+    assert_eq!(tuned.epochs.len(), 7);
+    let search = tuned.search_set.expect("validation examples");
+    assert!(search.own_key.is_none());
+    assert_eq!(search.labels, others.labels);
+
+    // The keys are that epoch's: training up to it, at a constant rate, gives
+    // them again.
+    let constant = Options {
+        schedule: Schedule::Constant,
+        learning_rate: 1e-2,
+        ..options
+    };
+    let long = train(&set, &constant, Backend::Automatic).expect("trained");
+    if long.best_epoch == 0 {
+        assert_eq!(long.keys, little.keys);
+    } else {
+        let short = Options {
+            epochs: long.best_epoch,
+            ..constant
+        };
+        let short = train(&set, &short, Backend::Automatic).expect("trained");
+        assert_eq!(short.best_epoch, long.best_epoch);
+        assert_eq!(short.keys, long.keys);
+    }
+}
+
+#[test]
+fn held_back_views_are_scored_without_their_own_key() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    tch::manual_seed(seed as i64);
+    // Labels at random: with its own key an example is always right, without
+    // it only by luck.
+    let mut little = Little::new(&mut rng, 10, 400, 2, 64);
+    let labels: Vec<i64> = (0..400).map(|_| rng.random_range(0..10)).collect();
+    little.labels = Tensor::from_slice(&labels);
+    let set = TrainingSet {
+        linear: None,
+        bias: None,
+        class_factor: None,
+        ..little.set()
+    };
+    let options = Options {
+        epochs: 1,
+        beta: 20.0,
+        seed,
+        ..Options::default()
+    };
+    for backend in [Backend::Automatic, Backend::Operators] {
+        let tuned = train(&set, &options, backend).expect("trained");
+        assert_eq!(tuned.source, SelectionSource::HeldBackViews);
+        let (_, before) = tuned.scores().expect("scores");
+        assert_eq!(before.examples, 400);
+        assert!(before.accuracy < 0.3, "{backend:?}: {}", before.accuracy);
+        let search = tuned.search_set.expect("held-back views");
+        let own = search.own_key.expect("own keys");
+        assert_eq!(Vec::<i64>::try_from(own).expect("rows"), (0..400).collect::<Vec<i64>>());
+        // Each is one of its example's two views.
+        let first = search.features.unsqueeze(1) - &little.views;
+        let nearest = first.abs().amax([2i64].as_slice(), false).amin([1i64].as_slice(), false);
+        assert!(nearest.max().double_value(&[]) < 1e-5);
+    }
+}
+
+#[test]
+fn training_learns_and_reports() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    tch::manual_seed(seed as i64);
+    let little = Little::new(&mut rng, 6, 130, 1, 32);
+    let options = Options {
+        epochs: 30,
+        batch_size: 50,
+        learning_rate: 1e-2,
+        alpha: 3.0,
+        seed,
+        ..Options::default()
+    };
+    let mut trainer =
+        Trainer::new(&little.set(), &options, Device::Cpu, Backend::Automatic).expect("a trainer");
+    assert_eq!(trainer.steps(), 90);
+    let (mut steps, mut epochs) = (Vec::new(), Vec::new());
+    loop {
+        match trainer.step().expect("a step") {
+            Progress::Working => {}
+            Progress::Step(report) => steps.push(report),
+            Progress::Epoch(report) => epochs.push(report),
+            Progress::Finished => break,
+        }
+    }
+    let numbers: Vec<usize> = steps.iter().map(|step| step.step).collect();
+    assert_eq!(numbers, (1..=90).collect::<Vec<_>>());
+    let numbers: Vec<usize> = epochs.iter().map(|epoch| epoch.epoch).collect();
+    assert_eq!(numbers, (0..=30).collect::<Vec<_>>());
+    // Half a cosine, per step.
+    assert_eq!(steps[0].learning_rate, 1e-2);
+    assert!((steps[45].learning_rate - 5e-3).abs() < 1e-9);
+    assert!(steps[89].learning_rate < 1e-5);
+    let (first, last) = (epochs[1], epochs[30]);
+    assert!(last.loss < first.loss, "{first:?} {last:?}");
+    assert!(last.train_accuracy >= first.train_accuracy);
+}
+
+#[test]
+fn patience_ends_a_run_that_gets_no_better() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    tch::manual_seed(seed as i64);
+    let little = Little::new(&mut rng, 8, 64, 1, 32);
+    // Validation on wrong labels: learning can only harm.
+    let features = little.views.squeeze_dim(1);
+    let logits = features.matmul(&little.linear.tr()) + &little.bias;
+    let wrong = logits.argmax(1, false);
+    let set = TrainingSet {
+        validation: Some((&features, &wrong)),
+        ..little.set()
+    };
+    let options = Options {
+        epochs: 50,
+        patience: 2,
+        learning_rate: 0.1,
+        alpha: 20.0,
+        seed,
+        ..Options::default()
+    };
+    let tuned = train(&set, &options, Backend::Automatic).expect("trained");
+    assert!(tuned.epochs.len() < 51);
+    assert_eq!(tuned.epochs.len(), tuned.best_epoch + 3);
+}
+
+#[test]
+fn divergence_and_bad_options_are_errors() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    tch::manual_seed(seed as i64);
+    let little = Little::new(&mut rng, 4, 30, 1, 16);
+    let wild = Options {
+        epochs: 50,
+        learning_rate: 1e30,
+        ..Options::default()
+    };
+    for backend in [Backend::Automatic, Backend::Operators] {
+        let error = train(&little.set(), &wild, backend).expect_err("diverged");
+        assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
+    }
+    let refused = |change: fn(&mut Options), words: &str| {
+        let mut options = Options::default();
+        change(&mut options);
+        let error = train(&little.set(), &options, Backend::Automatic).expect_err("refused");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    refused(|o| o.epochs = 0, "epochs is 0, outside 1..=1000");
+    refused(|o| o.batch_size = 0, "batch_size is 0");
+    refused(|o| o.learning_rate = f64::NAN, "learning_rate is NaN");
+    refused(|o| o.weight_decay = -1.0, "weight_decay is -1");
+    refused(|o| o.alpha = 0.0, "alpha is 0");
+    refused(|o| o.beta = f64::INFINITY, "beta is inf");
+    let mut set = little.set();
+    let labels = Tensor::from_slice(&[0i64; 29]);
+    set.labels = &labels;
+    let error = train(&set, &Options::default(), Backend::Automatic).expect_err("refused");
+    assert!(error.to_string().contains("labels has shape [29], expected [30]"), "{error}");
+
+    let trainer = Trainer::new(&little.set(), &Options::default(), Device::Cpu, Backend::Automatic);
+    let error = trainer.expect("a trainer").finish().expect_err("unfinished");
+    assert!(matches!(error, TrainError::Unfinished { step: 0, steps: 20 }), "{error}");
+}

@@ -1,0 +1,5 @@
+//! The mathematics, held against float64 references.
+
+mod finetune;
+mod head;
+mod reference;
