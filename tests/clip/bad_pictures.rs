@@ -73,7 +73,7 @@ fn sizes_are_refused_from_the_header_alone() {
     assert!(error.contains("50000") && error.contains("32768"), "{error}");
     for bytes in [
         b"P6 50000 50000 255\n".to_vec(),
-        b"GIF89a\xff\xff\xff\xff\0\0\0".to_vec(),
+        b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\0;".to_vec(),
         b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x50\xc3\0\0\x50\xc3\0\0\x01\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec(),
         b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\0\xff\xd9".to_vec(),
     ] {
