@@ -226,7 +226,9 @@ impl Archive {
 /// The part of torch's message that says something: before its stack.
 fn brief(error: &TchError) -> String {
     let message = error.to_string();
-    let end = message.find("\nException raised from").unwrap_or(message.len());
+    let end = message
+        .find("\nException raised from")
+        .unwrap_or(message.len());
     message.get(..end).unwrap_or(&message).trim().to_string()
 }
 
@@ -385,7 +387,10 @@ impl TextEncoder {
             });
         }
         if ids.is_empty() {
-            return Ok(Tensor::zeros([0, self.archive.width], (Kind::Float, device)));
+            return Ok(Tensor::zeros(
+                [0, self.archive.width],
+                (Kind::Float, device),
+            ));
         }
         let rows = Tensor::from_slice(&ids.concat())
             .view([ids.len() as i64, self.context_length as i64])

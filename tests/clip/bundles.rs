@@ -91,7 +91,10 @@ fn a_folder_without_a_bundle_is_named() {
 #[test]
 fn syntax_errors_say_the_line() {
     let error = replaced("width = 8", "width = ").to_string();
-    assert!(error.contains("bundle.toml") && error.contains("line 3"), "{error}");
+    assert!(
+        error.contains("bundle.toml") && error.contains("line 3"),
+        "{error}"
+    );
     let error = replaced("width = 8", "width = \"wide\"").to_string();
     assert!(error.contains("line 3"), "{error}");
     let error = replaced("interpolation = \"bicubic\"", "interpolation = \"cubic\"").to_string();
@@ -101,7 +104,10 @@ fn syntax_errors_say_the_line() {
 #[test]
 fn a_newer_format_says_so_whatever_else_it_has() {
     let error = replaced("format = 1", "format = 2").to_string();
-    assert!(error.contains("2") && error.contains("newer tipserve"), "{error}");
+    assert!(
+        error.contains("2") && error.contains("newer tipserve"),
+        "{error}"
+    );
     let error = replaced("name = \"test\"", "format_note = 1");
     assert!(matches!(error, BundleError::Syntax { .. }), "{error}");
 }

@@ -135,12 +135,21 @@ fn an_encoder_that_is_not_there_or_not_torchscript_is_named() {
         std::fs::write(folder.path().join(name), text).expect("written");
     };
     write("image.pt", "not TorchScript");
-    write("bundle.toml", &crate::bundles::manifest(folder.path(), &["image.pt"]));
+    write(
+        "bundle.toml",
+        &crate::bundles::manifest(folder.path(), &["image.pt"]),
+    );
     let bundle = Bundle::open(folder.path()).expect("a bundle");
     let error = ImageEncoder::load(&bundle, Device::Cpu, Kind::Float).expect_err("no archive");
     assert!(matches!(&error, EncodeError::Unloadable { path, .. } if path.ends_with("image.pt")));
     assert!(error.to_string().len() < 1000, "{error}");
     let error = TextEncoder::load(&bundle, Device::Cpu, Kind::Float).expect_err("no text");
-    assert!(matches!(error, EncodeError::Absent { encoder: "text", .. }));
+    assert!(matches!(
+        error,
+        EncodeError::Absent {
+            encoder: "text",
+            ..
+        }
+    ));
     let _: &Path = folder.path();
 }

@@ -103,7 +103,10 @@ fn plain_rules_are_the_files_own_with_its_special_tokens() {
     assert_eq!(encode("cat dog cow cat", false), Ok(vec![1, 3, 4, 0, 3, 2]));
     let error = encode("cat dog cow cat dog", false);
     assert_eq!(error, Err(TextError::TooLong { limit: 6, found: 7 }));
-    assert_eq!(encode("cat dog cow cat dog", true), Ok(vec![1, 3, 4, 0, 3, 2]));
+    assert_eq!(
+        encode("cat dog cow cat dog", true),
+        Ok(vec![1, 3, 4, 0, 3, 2])
+    );
 }
 
 #[test]
@@ -111,7 +114,11 @@ fn special_tokens_in_a_text_are_text() {
     let folder = reference::run("clip_tokens.py", &["1"]);
     let bundle = Bundle::open(&folder.path().join("bundle")).expect("a bundle");
     let tokenizer = Tokenizer::load(&bundle).expect("a tokenizer");
-    for text in ["a <|endoftext|> b", "<|startoftext|>", "<start_of_text> <end_of_text>"] {
+    for text in [
+        "a <|endoftext|> b",
+        "<|startoftext|>",
+        "<start_of_text> <end_of_text>",
+    ] {
         let ids = tokenizer.encode(text, false).expect("ids");
         for special in [49406, 49407] {
             assert_eq!(ids.iter().filter(|&&id| id == special).count(), 1, "{text}");
