@@ -225,12 +225,14 @@ impl Bundle {
             });
         }
         let manifest: Manifest = toml::from_str(&text).map_err(syntax)?;
-        manifest.check().map_err(|(key, value, rule)| BundleError::Value {
-            path: path.clone(),
-            key,
-            value,
-            rule,
-        })?;
+        manifest
+            .check()
+            .map_err(|(key, value, rule)| BundleError::Value {
+                path: path.clone(),
+                key,
+                value,
+                rule,
+            })?;
         verify(dir, &manifest.files)?;
         Ok(Self {
             name: manifest.name,

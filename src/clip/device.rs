@@ -214,7 +214,10 @@ fn load_cuda() -> Result<(), DeviceError> {
                     .into_owned()
             }
         };
-        return Err(no_cuda(format!("{} does not load: {reason}", path.display())));
+        return Err(no_cuda(format!(
+            "{} does not load: {reason}",
+            path.display()
+        )));
     }
     Ok(())
 }
@@ -222,7 +225,9 @@ fn load_cuda() -> Result<(), DeviceError> {
 /// The folder of the libtorch_cpu.so in this process.
 fn torch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so"))?;
+    let line = maps
+        .lines()
+        .find(|line| line.ends_with("/libtorch_cpu.so"))?;
     let path = PathBuf::from(line.get(line.find('/')?..)?);
     Some(path.parent()?.into())
 }

@@ -76,10 +76,7 @@ pub fn fill(templates: &[String], class: &str) -> Result<Vec<String>, PromptErro
 ///
 /// # Errors
 /// [`PromptError::NoPrompts`], [`PromptError::Count`].
-pub fn classifier(
-    features: &Tensor,
-    prompts_per_class: &[usize],
-) -> Result<Tensor, PromptError> {
+pub fn classifier(features: &Tensor, prompts_per_class: &[usize]) -> Result<Tensor, PromptError> {
     if let Some(class) = prompts_per_class.iter().position(|&count| count == 0) {
         return Err(PromptError::NoPrompts { class });
     }
@@ -89,7 +86,10 @@ pub fn classifier(
         return Err(PromptError::Count { expected, found });
     }
     let unit = normalise(&features.to_kind(Kind::Float));
-    let counts: Vec<i64> = prompts_per_class.iter().map(|&count| count as i64).collect();
+    let counts: Vec<i64> = prompts_per_class
+        .iter()
+        .map(|&count| count as i64)
+        .collect();
     let means: Vec<Tensor> = unit
         .split_with_sizes(counts.as_slice(), 0)
         .iter()

@@ -87,12 +87,14 @@ impl Axis {
             let low = ((centre - support + 0.5) as i64).max(0) as usize;
             let high = ((centre + support + 0.5) as i64).clamp(0, input as i64) as usize;
             weights.clear();
-            weights.extend(
-                (low..high).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)),
-            );
+            weights.extend((low..high).map(|x| filter.weight((x as f64 - centre + 0.5) * inverse)));
             let total: f64 = weights.iter().sum();
             for (tap, weight) in taps.iter_mut().zip(&weights) {
-                let weight = if total == 0.0 { *weight } else { weight / total };
+                let weight = if total == 0.0 {
+                    *weight
+                } else {
+                    weight / total
+                };
                 let scaled = weight * f64::from(1 << PRECISION_BITS);
                 *tap = (scaled + if weight < 0.0 { -0.5 } else { 0.5 }) as i32;
             }

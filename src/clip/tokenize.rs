@@ -212,12 +212,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    fn plain_ids(
-        &self,
-        text: &str,
-        added: usize,
-        truncate: bool,
-    ) -> Result<Vec<i64>, TextError> {
+    fn plain_ids(&self, text: &str, added: usize, truncate: bool) -> Result<Vec<i64>, TextError> {
         let mut encoding = self.inner.encode(text, false).map_err(failure)?;
         self.check_length(encoding.len() + added, truncate)?;
         encoding.truncate(self.context_length - added, 0, TruncationDirection::Right);

@@ -1,0 +1,243 @@
+//! Hostile and broken pictures: clear errors, bounded memory.
+
+use std::process::Command;
+
+use tipserve::clip::{
+    decode::decode,
+    picture::{Picture, PictureError, PictureLimits},
+    resize::Interpolation,
+    views::{prepare, view, view_rng},
+};
+
+use crate::{pictures::spec, reference};
+
+fn refusal(bytes: &[u8]) -> PictureError {
+    decode(bytes, &PictureLimits::default()).expect_err("refused")
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
+        })
+    })
+}
+
+fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut body = kind.to_vec();
+    body.extend_from_slice(data);
+    let mut chunk = (data.len() as u32).to_be_bytes().to_vec();
+    chunk.extend_from_slice(&body);
+    chunk.extend_from_slice(&crc(&body).to_be_bytes());
+    chunk
+}
+
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut header = width.to_be_bytes().to_vec();
+    header.extend_from_slice(&height.to_be_bytes());
+    header.extend_from_slice(&[8, 2, 0, 0, 0]);
+    png.extend(chunk(b"IHDR", &header));
+    png
+}
+
+/// Whether this is a process of its own for the test `name`; if not, runs one
+/// and demands that it succeeds. Peak memory is counted by process, and the
+/// other tests load models.
+fn alone(name: &str) -> bool {
+    const VARIABLE: &str = "TIPSERVE_TEST_ALONE";
+    if std::env::var_os(VARIABLE).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().expect("this test's path"))
+        .args(["--exact", &format!("bad_pictures::{name}"), "--nocapture"])
+        .env(VARIABLE, "1")
+        .output()
+        .expect("this test, again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+/// This process's peak memory, bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .expect("VmHWM");
+    let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+    digits.parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn what_is_no_picture_says_so() {
+    assert_eq!(refusal(b""), PictureError::Empty);
+    let error = refusal(b"hello, I am a text file named cat.jpg");
+    assert!(
+        matches!(error, PictureError::Unrecognised { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("68 65 6c 6c"), "{error}");
+}
+
+#[test]
+fn sizes_are_refused_from_the_header_alone() {
+    if !alone("sizes_are_refused_from_the_header_alone") {
+        return;
+    }
+    let before = peak();
+    for (width, height) in [
+        (50_000, 50_000),
+        (32_769, 1),
+        (32_000, 32_000),
+        (u32::MAX, 1),
+    ] {
+        let mut png = png_header(width, height);
+        png.extend(chunk(b"IDAT", &[0x78, 0x9c]));
+        let error = refusal(&png);
+        assert!(
+            matches!(
+                error,
+                PictureError::TooLarge { .. } | PictureError::Undecodable { .. }
+            ),
+            "{error}"
+        );
+    }
+    let mut png = png_header(50_000, 50_000);
+    png.extend(chunk(b"IDAT", &[0x78, 0x9c]));
+    let error = refusal(&png).to_string();
+    assert!(
+        error.contains("50000") && error.contains("32768"),
+        "{error}"
+    );
+    for bytes in [
+        b"P6 50000 50000 255\n".to_vec(),
+        b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\0;".to_vec(),
+        b"BM\0\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x50\xc3\0\0\x50\xc3\0\0\x01\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec(),
+        b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\x03\x01\x11\0\x02\x11\0\x03\x11\0\xff\xd9".to_vec(),
+    ] {
+        let error = refusal(&bytes);
+        assert!(matches!(error, PictureError::TooLarge { .. }), "{error}");
+    }
+    assert!(peak() - before < 64 << 20, "{} bytes", peak() - before);
+}
+
+#[test]
+fn encoded_bytes_have_a_limit() {
+    let limits = PictureLimits {
+        encoded_bytes: 100,
+        ..PictureLimits::default()
+    };
+    let error = decode(&[0xff; 101], &limits)
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("101") && error.contains("100"), "{error}");
+}
+
+#[test]
+fn text_bombs_in_a_png_are_not_unpacked() {
+    if !alone("text_bombs_in_a_png_are_not_unpacked") {
+        return;
+    }
+    // The reference writes them: 1 GiB of text and of colour profile, packed.
+    let folder = reference::run("clip_bombs.py", &[]);
+    let before = peak();
+    for name in ["ztxt.png", "itxt.png", "iccp.png"] {
+        let bytes = std::fs::read(folder.path().join(name)).expect("a file");
+        let picture = decode(&bytes, &PictureLimits::default()).expect(name);
+        assert_eq!((picture.width(), picture.height()), (3, 2));
+    }
+    // Pixels that unpack to far more than the header's size hold no more
+    // memory than the header's size.
+    let bytes = std::fs::read(folder.path().join("idat.png")).expect("a file");
+    let _ = decode(&bytes, &PictureLimits::default());
+    assert!(peak() - before < 128 << 20, "{} bytes", peak() - before);
+}
+
+#[test]
+fn a_cut_or_damaged_picture_is_an_error_or_a_picture_but_never_a_panic() {
+    let seed = reference::seed();
+    let folder = reference::run("clip_pictures.py", &[&seed.to_string()]);
+    let cases = std::fs::read(folder.path().join("cases.json")).expect("cases");
+    let cases: serde_json::Value = serde_json::from_slice(&cases).expect("cases");
+    let mut state = seed;
+    let mut draw = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below.max(1)
+    };
+    for case in cases.as_array().expect("a list") {
+        let name = case["name"].as_str().expect("a name");
+        let file = folder.path().join(case["file"].as_str().expect("a file"));
+        let bytes = std::fs::read(file).expect("a file");
+        if bytes.len() < 100 || bytes.len() > 300_000 {
+            continue;
+        }
+        let cut = &bytes[..bytes.len() / 2];
+        let cut = decode(cut, &PictureLimits::default());
+        let format = name.split(' ').next().unwrap_or_default();
+        if ["jpeg", "png", "webp", "gif"].contains(&format) && !name.contains("animated") {
+            assert!(cut.is_err(), "{name}: half of it decodes");
+        }
+        if format == "jpeg" {
+            let most = decode(&bytes[..bytes.len() - 3], &PictureLimits::default());
+            assert!(
+                matches!(most, Err(PictureError::Truncated { .. })),
+                "{name}: {most:?}"
+            );
+        }
+        for _ in 0..6 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=draw(8) {
+                let at = draw(damaged.len());
+                damaged[at] = draw(256) as u8;
+            }
+            let _ = decode(&damaged, &PictureLimits::default());
+        }
+    }
+}
+
+#[test]
+fn extreme_aspect_ratios_cost_no_more_than_their_crop() {
+    if !alone("extreme_aspect_ratios_cost_no_more_than_their_crop") {
+        return;
+    }
+    let before = peak();
+    let picture = Picture::from_raw(32_768, 1, &vec![77; 32_768 * 3], &PictureLimits::default())
+        .expect("raw");
+    let crop = prepare(&picture, &spec(224, 224, Interpolation::Bicubic));
+    assert_eq!(crop, vec![77; 224 * 224 * 3]);
+    assert!(peak() - before < 64 << 20);
+    assert!(Picture::from_raw(2, 2, &[0; 11], &PictureLimits::default()).is_err());
+    assert!(Picture::from_raw(0, 2, &[], &PictureLimits::default()).is_err());
+}
+
+#[test]
+fn views_repeat_with_their_seed_and_are_pillows() {
+    let seed = reference::seed();
+    let folder = reference::run("clip_views.py", &[&seed.to_string()]);
+    let (shape, rgb) = reference::bytes(&folder.path().join("picture.npy"));
+    let limits = PictureLimits::default();
+    let picture = Picture::from_raw(shape[1] as u32, shape[0] as u32, &rgb, &limits).expect("raw");
+    let spec = spec(64, 64, Interpolation::Bicubic);
+    let draw = |example, number| view(&picture, &spec, &mut view_rng(seed, example, number));
+    assert_eq!(draw(1, 2), draw(1, 2));
+    assert_ne!(draw(1, 2), draw(1, 3));
+    assert_ne!(draw(1, 2), draw(2, 2));
+    // Every view is one of Pillow's: the reference is told the numbers drawn.
+    for number in 0..20 {
+        let name = format!("{number}.bin");
+        std::fs::write(folder.path().join(name), draw(9, number)).expect("written");
+    }
+    reference::check(
+        "clip_views.py",
+        folder.path(),
+        &[&seed.to_string(), "check"],
+    );
+}

@@ -1,5 +1,8 @@
 //! CLIP's contracts, held against Python: Pillow, torchvision, open_clip.
 
 mod bad_pictures;
+mod bundles;
+mod encoders;
 mod pictures;
 mod reference;
+mod tokens;

@@ -78,7 +78,9 @@ fn pictures_decode_and_crop_as_pillow_has_them() {
             println!("{name} {width}x{height}: max {most}, mean {mean:.3} levels");
         }
         if (case.exact && most > 0) || mean > 1.0 {
-            failures.push(format!("{name} {width}x{height}: max {most}, mean {mean:.3}"));
+            failures.push(format!(
+                "{name} {width}x{height}: max {most}, mean {mean:.3}"
+            ));
         }
 
         // The crop is held on Pillow's own pixels, so that it is exact for

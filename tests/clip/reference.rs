@@ -30,9 +30,15 @@ pub fn seed() -> u64 {
 /// Runs `tests/reference/NAME` with a fresh folder and `arguments`.
 pub fn run(name: &str, arguments: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
+    check(name, folder.path(), arguments);
+    folder
+}
+
+/// Runs `tests/reference/NAME` with `folder` and `arguments`; it must succeed.
+pub fn check(name: &str, folder: &Path, arguments: &[&str]) {
     let output = Command::new("python3")
         .arg(root().join("tests/reference").join(name))
-        .arg(folder.path())
+        .arg(folder)
         .args(arguments)
         .env("PYTHONPATH", root().join("export"))
         .output()
@@ -43,7 +49,6 @@ pub fn run(name: &str, arguments: &[&str]) -> TempDir {
         String::from_utf8_lossy(&output.stderr)
     );
     print!("{}", String::from_utf8_lossy(&output.stdout));
-    folder
 }
 
 /// A u8 array: shape and values.

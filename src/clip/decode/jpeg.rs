@@ -210,8 +210,7 @@ fn ycck_to_rgb(ycck: &[u8]) -> Vec<u8> {
         .flat_map(|pixel| {
             let [y, cb, cr] = [pixel[0], pixel[1], pixel[2]].map(i32::from);
             let paper = pixel[3];
-            ycc_to_rgb(y, cb - 128, cr - 128)
-                .map(|ink| paper.saturating_sub(scale(ink, paper)))
+            ycc_to_rgb(y, cb - 128, cr - 128).map(|ink| paper.saturating_sub(scale(ink, paper)))
         })
         .collect()
 }

@@ -44,8 +44,7 @@ pub(super) fn decode(
     decoder.set_limits(bounds).map_err(refuse)?;
 
     // Pillow turns a TIFF by its orientation tag, and no other format.
-    if kind == ImageFormat::Tiff
-        && !matches!(decoder.orientation(), Ok(Orientation::NoTransforms))
+    if kind == ImageFormat::Tiff && !matches!(decoder.orientation(), Ok(Orientation::NoTransforms))
     {
         return Err(unsupported("with an orientation tag other than 1"));
     }

@@ -1,0 +1,155 @@
+//! The encoders: open_clip's features, on fresh random weights.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+use tipserve::clip::{
+    bundle::Bundle,
+    decode::decode,
+    encoder::{EncodeError, ImageEncoder, TextEncoder},
+    picture::PictureLimits,
+    prompts::classifier,
+    tokenize::Tokenizer,
+    views::prepare,
+};
+
+use crate::reference;
+
+fn least_cosine(ours: &Tensor, theirs: &Tensor) -> f64 {
+    let cosine = Tensor::cosine_similarity(
+        &ours.to_kind(Kind::Double),
+        &theirs.to_kind(Kind::Double),
+        1,
+        1e-12,
+    );
+    cosine.min().double_value(&[])
+}
+
+/// Decoded, prepared and stacked: u8 [n, S, S, 3].
+fn prepared(bundle: &Bundle, files: &[std::path::PathBuf]) -> Tensor {
+    let spec = bundle.image.as_ref().expect("an image encoder");
+    let pixels: Vec<u8> = files
+        .iter()
+        .flat_map(|file| {
+            let bytes = std::fs::read(file).expect("a picture");
+            let picture = decode(&bytes, &PictureLimits::default()).expect("a picture");
+            prepare(&picture, spec)
+        })
+        .collect();
+    let side = i64::from(spec.size);
+    Tensor::from_slice(&pixels).view([files.len() as i64, side, side, 3])
+}
+
+fn features_are_open_clips(model: &str) {
+    let seed = reference::seed();
+    let folder = reference::run("clip_features.py", &[&seed.to_string(), model]);
+    let read = |name: &str| Tensor::read_npy(folder.path().join(name)).expect("features");
+    let (image, text) = (read("image.npy"), read("text.npy"));
+    let bundle = Bundle::open(&folder.path().join("bundle")).expect("a bundle");
+    let files: Vec<_> = (0..image.size()[0])
+        .map(|number| folder.path().join(format!("{number}.png")))
+        .collect();
+    let pixels = prepared(&bundle, &files);
+    let texts = std::fs::read(folder.path().join("texts.json")).expect("texts");
+    let texts: Vec<String> = serde_json::from_slice(&texts).expect("texts");
+    let tokenizer = Tokenizer::load(&bundle).expect("a tokenizer");
+    let ids: Vec<_> = texts
+        .iter()
+        .map(|text| tokenizer.encode(text, true).expect("ids"))
+        .collect();
+    for (kind, least) in [(Kind::Float, 0.99999), (Kind::BFloat16, 0.999)] {
+        let encoder = ImageEncoder::load(&bundle, Device::Cpu, kind).expect("an encoder");
+        println!("{}", encoder.loaded());
+        encoder.warm(&[1, 2]).expect("warm");
+        let ours = encoder.encode(&pixels).expect("features");
+        assert_eq!(ours.kind(), Kind::Float);
+        let cosine = least_cosine(&ours, &image);
+        println!("{model} image {kind:?}: cosine {cosine:.7}");
+        assert!(cosine >= least, "{model} image {kind:?}: {cosine}");
+        check_threads(&encoder, &pixels, &ours, kind);
+
+        let encoder = TextEncoder::load(&bundle, Device::Cpu, kind).expect("an encoder");
+        println!("{}", encoder.loaded());
+        let ours = encoder.encode(&ids).expect("features");
+        let cosine = least_cosine(&ours, &text);
+        println!("{model} text {kind:?}: cosine {cosine:.7}");
+        assert!(cosine >= least, "{model} text {kind:?}: {cosine}");
+        assert_eq!(encoder.encode(&[]).expect("none").size()[0], 0);
+    }
+}
+
+/// Several threads on one encoder get what one thread gets.
+fn check_threads(encoder: &ImageEncoder, pixels: &Tensor, expected: &Tensor, kind: Kind) {
+    let all = (0..3).map(|_| pixels.shallow_clone()).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = all
+            .into_iter()
+            .map(|pixels| scope.spawn(move || encoder.encode(&pixels).expect("features")))
+            .collect();
+        for thread in threads {
+            let cosine = least_cosine(&thread.join().expect("a thread"), expected);
+            assert!(cosine > 0.99999, "{kind:?} in a thread: {cosine}");
+        }
+    });
+}
+
+#[test]
+fn vit_b_32_features_are_open_clips() {
+    features_are_open_clips("ViT-B-32-quickgelu");
+}
+
+#[test]
+fn rn50_features_are_open_clips() {
+    features_are_open_clips("RN50");
+}
+
+#[test]
+fn a_classifier_is_the_normalised_mean_of_normalised_prompts() {
+    let seed = reference::seed();
+    tch::manual_seed(seed as i64);
+    let features = Tensor::randn([6, 5], (Kind::Double, Device::Cpu)) * 7.0;
+    let weights = classifier(&features, &[1, 3, 2]).expect("a classifier");
+    let rows: Vec<Vec<f64>> = Vec::try_from(&features).expect("rows");
+    let unit = |row: &[f64]| {
+        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        row.iter().map(|x| x / norm).collect::<Vec<_>>()
+    };
+    for (class, range) in [(0, 0..1), (1, 1..4), (2, 4..6)] {
+        let members: Vec<_> = rows[range].iter().map(|row| unit(row)).collect();
+        let mean: Vec<f64> = (0..5)
+            .map(|d| members.iter().map(|row| row[d]).sum::<f64>() / members.len() as f64)
+            .collect();
+        for (d, expected) in unit(&mean).into_iter().enumerate() {
+            let found = weights.double_value(&[class, d as i64]);
+            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        }
+    }
+    assert!(classifier(&features, &[6, 0]).is_err());
+    assert!(classifier(&features, &[1, 2]).is_err());
+}
+
+#[test]
+fn an_encoder_that_is_not_there_or_not_torchscript_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    };
+    write("image.pt", "not TorchScript");
+    write(
+        "bundle.toml",
+        &crate::bundles::manifest(folder.path(), &["image.pt"]),
+    );
+    let bundle = Bundle::open(folder.path()).expect("a bundle");
+    let error = ImageEncoder::load(&bundle, Device::Cpu, Kind::Float).expect_err("no archive");
+    assert!(matches!(&error, EncodeError::Unloadable { path, .. } if path.ends_with("image.pt")));
+    assert!(error.to_string().len() < 1000, "{error}");
+    let error = TextEncoder::load(&bundle, Device::Cpu, Kind::Float).expect_err("no text");
+    assert!(matches!(
+        error,
+        EncodeError::Absent {
+            encoder: "text",
+            ..
+        }
+    ));
+    let _: &Path = folder.path();
+}
