@@ -3,13 +3,13 @@
 
 use indicatif::ProgressBar;
 use prost::Message;
-use tokio::sync::mpsc;
 
 use super::{
     documents::RejectedDocument,
     failure::Failure,
     files::Unusable,
     load::{Loaded, Loading},
+    requests::Requests,
 };
 
 /// A message is sent once it has so many bytes ...
@@ -73,11 +73,10 @@ pub struct Fed {
 
 /// Sends every example as it is read: `item` makes the wire's item of one,
 /// `message` a request of some. With `strict`, the first that cannot be sent
-/// is a failure. The caller keeps a sender of its own alive until this ends
-/// well, so that a failure here never looks like the end of the examples.
+/// is a failure, and the requests then do not end.
 pub async fn feed<I: Message, R>(
     mut loading: Loading,
-    requests: mpsc::Sender<R>,
+    requests: Requests<R>,
     limit: usize,
     strict: bool,
     bar: ProgressBar,
@@ -100,7 +99,7 @@ pub async fn feed<I: Message, R>(
                 let Some(before) = batch.push(it) else { continue };
                 // A closed channel means that the call has ended; its answer
                 // says why.
-                if requests.send(message(before)).await.is_err() {
+                if !requests.send(message(before)).await {
                     return Ok(fed);
                 }
             }
@@ -111,8 +110,9 @@ pub async fn feed<I: Message, R>(
         }
     }
     if let Some(last) = batch.take() {
-        let _ = requests.send(message(last)).await;
+        requests.send(message(last)).await;
     }
+    requests.finish();
     Ok(fed)
 }
 

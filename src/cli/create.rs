@@ -5,8 +5,6 @@ use std::{collections::HashMap, path::PathBuf, time::Instant};
 use clap::{Args, ValueEnum};
 use prost::Message as _;
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     Global,
@@ -17,7 +15,7 @@ use super::{
     failure::{Failure, Outcome},
     labelled::{Labelled, Source},
     load::{self, Part},
-    report,
+    report, requests,
     screen::Screen,
 };
 use crate::proto::v1::{
@@ -307,12 +305,12 @@ pub async fn create(
 
     let started = Instant::now();
     let bar = screen.bar(Some(total as u64), "examples");
-    let (requests, stream) = mpsc::channel(2);
+    let (requests, stream) = requests::channel();
     let doing = format!("creating the cache {:?}", args.cache);
-    let _ = requests.send(spec).await;
+    requests.send(spec).await;
     let feeding = tokio::spawn(batch::feed(
         load::start(parts, limit),
-        requests.clone(),
+        requests,
         limit,
         args.strict,
         bar.clone(),
@@ -327,7 +325,7 @@ pub async fn create(
         let mut rejected = Vec::new();
         let mut version = None;
         let mut events =
-            caches.create_cache(ReceiverStream::new(stream)).await.map_err(failed)?.into_inner();
+            caches.create_cache(stream).await.map_err(failed)?.into_inner();
         while let Some(answer) = events.message().await.map_err(failed)? {
             match answer.event {
                 Some(Event::Progress(progress)) => bar.set_message(stage(progress.stage())),
@@ -341,7 +339,7 @@ pub async fn create(
         })?;
         Ok::<_, Failure>((version, rejected))
     };
-    let (fed, (version, mut rejected)) = whole(feeding, requests, answering).await?;
+    let (fed, (version, mut rejected)) = whole(feeding, answering).await?;
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     let used = fed.sent.saturating_sub(rejected.len() as u64);
@@ -359,20 +357,15 @@ pub async fn create(
     })
 }
 
-/// Waits for the feeding and the answer of a call. A failed feeding cancels
-/// the call: `requests`, the last sender, lives until then, so that the server
-/// never takes a failure for the end of the examples.
-pub async fn whole<T, R>(
+/// Waits for the feeding and the answer of a call. Where either fails, the
+/// other is given up.
+pub async fn whole<T>(
     feeding: tokio::task::JoinHandle<Result<Fed, Failure>>,
-    requests: mpsc::Sender<R>,
     answering: impl Future<Output = Result<T, Failure>>,
 ) -> Result<(Fed, T), Failure> {
     let stop = feeding.abort_handle();
-    let feeding = async {
-        let fed = feeding.await.map_err(|error| Failure::Broken(error.to_string()))??;
-        drop(requests);
-        Ok(fed)
-    };
+    let feeding =
+        async { feeding.await.map_err(|error| Failure::Broken(error.to_string()))? };
     let outcome = tokio::try_join!(feeding, answering);
     stop.abort();
     outcome

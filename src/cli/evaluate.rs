@@ -4,8 +4,6 @@ use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     Global,
@@ -18,7 +16,7 @@ use super::{
     files::Unusable,
     labelled::{Labelled, Source},
     load::{self, Part},
-    report,
+    report, requests,
     screen::Screen,
 };
 use crate::proto::v1::{
@@ -153,13 +151,13 @@ pub async fn evaluate(
     let bar = screen.bar(Some(labelled.examples.len() as u64), "examples");
     bar.set_message("evaluating");
     let started = Instant::now();
-    let (requests, stream) = mpsc::channel(2);
+    let (requests, stream) = requests::channel();
     let config = EvaluateConfig { caches: caches.to_vec() };
-    let _ = requests.send(EvaluateRequest { payload: Some(Payload::Config(config)) }).await;
+    requests.send(EvaluateRequest { payload: Some(Payload::Config(config)) }).await;
     let parts = vec![Part { labelled, validation: false, prefix: "" }];
     let feeding = tokio::spawn(batch::feed(
         load::start(parts, limit),
-        requests.clone(),
+        requests,
         limit,
         false,
         bar.clone(),
@@ -168,10 +166,10 @@ pub async fn evaluate(
     ));
     let mut classify = connection.classify();
     let answering = async {
-        let answer = classify.evaluate(ReceiverStream::new(stream)).await;
+        let answer = classify.evaluate(stream).await;
         answer.map_err(|status| connection.failure(&doing(caches), status))
     };
-    let (fed, answer) = whole(feeding, requests, answering).await?;
+    let (fed, answer) = whole(feeding, answering).await?;
     bar.finish_and_clear();
     let answer = answer.into_inner();
     let evaluations = answer

@@ -64,7 +64,7 @@ pub fn walk(root: &Path) -> impl Iterator<Item = Result<PathBuf, Failure>> + Sen
         .follow_links(true)
         .sort_by_file_name()
         .into_iter()
-        .filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry))
+        .filter_entry(|entry| entry.depth() == 0 || !(is_hidden(entry) || leads_up(entry)))
         .filter_map(|entry| match entry {
             Ok(entry) if entry.file_type().is_file() => Some(Ok(entry.into_path())),
             Ok(_) => None,
@@ -77,6 +77,19 @@ pub fn walk(root: &Path) -> impl Iterator<Item = Result<PathBuf, Failure>> + Sen
 
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+/// Whether this is a link to a folder that holds it. walkdir sees circles
+/// within the walk, not those that go round above its root.
+fn leads_up(entry: &DirEntry) -> bool {
+    if !entry.path_is_symlink() || !entry.file_type().is_dir() {
+        return false;
+    }
+    let Some(parent) = entry.path().parent() else { return false };
+    match (entry.path().canonicalize(), parent.canonicalize()) {
+        (Ok(target), Ok(parent)) => parent.starts_with(target),
+        _ => false,
+    }
 }
 
 fn is_dangling_link(error: &walkdir::Error) -> bool {

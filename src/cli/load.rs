@@ -14,7 +14,7 @@ use super::{
 use crate::proto::v1::{Embedding, Input, input::Content};
 
 /// Examples that are read ahead of the network.
-const READ_AHEAD: usize = 8;
+const READ_AHEAD: usize = 4;
 
 /// An example with its content.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ mod labelled;
 mod load;
 mod npz;
 mod report;
+mod requests;
 mod screen;
 pub mod serve;
 mod window;
