@@ -1,1 +1,391 @@
-//! One typed configuration.
+//! One typed configuration: flags over environment over TOML file over
+//! defaults, checked before anything is opened.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    clip::PictureLimits,
+    engine::{EngineSettings, ThreadPlan},
+    telemetry::LogFormat,
+};
+
+/// Declares the settings once, as flags, environment and TOML keys alike.
+macro_rules! settings {
+    ($($(#[$meta:meta])* $name:ident: $type:ty,)*) => {
+        /// Settings as given, each absent where it was not. The same names
+        /// serve as flags (`--queue-items`), environment
+        /// (`TIPSERVE_QUEUE_ITEMS`) and keys of the TOML file
+        /// (`queue_items`).
+        #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+        #[serde(deny_unknown_fields)]
+        pub struct Given {
+            $($(#[$meta])* pub $name: Option<$type>,)*
+        }
+
+        impl Given {
+            /// These settings, and `under` where they are silent.
+            #[must_use]
+            pub fn over(self, under: Given) -> Given {
+                Given { $($name: self.$name.or(under.$name),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Folder of the bundle to serve (see `python -m tipserve_export`).
+    #[arg(long, env = "TIPSERVE_BUNDLE", value_name = "DIR")]
+    bundle: PathBuf,
+    /// Where caches are kept: a folder, or s3://, gs://, az:// [default: tipserve-store].
+    #[arg(long, env = "TIPSERVE_STORE", value_name = "DIR|URL")]
+    store: String,
+    /// Address of the gRPC API [default: 127.0.0.1:50051].
+    #[arg(long, env = "TIPSERVE_LISTEN", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Address of /metrics, /healthz and /readyz [default: 127.0.0.1:9090].
+    #[arg(long, env = "TIPSERVE_METRICS_LISTEN", value_name = "ADDR")]
+    metrics_listen: SocketAddr,
+    /// Device: auto, cpu, cuda, cuda:N [default: auto].
+    #[arg(long, env = "TIPSERVE_DEVICE")]
+    device: String,
+    /// Number format of the encoders: auto, float32, bfloat16, float16 [default: auto].
+    #[arg(long, env = "TIPSERVE_DTYPE")]
+    dtype: String,
+    /// Log format [default: human].
+    #[arg(long, env = "TIPSERVE_LOG_FORMAT", value_enum)]
+    log_format: LogFormat,
+    /// Most pictures in one batch [default: 32].
+    #[arg(long, env = "TIPSERVE_MAX_BATCH", value_name = "N")]
+    max_batch: usize,
+    /// How long an idle device waits for a batch to fill, in milliseconds [default: 0].
+    #[arg(long, env = "TIPSERVE_MAX_QUEUE_DELAY_MS", value_name = "MS")]
+    max_queue_delay_ms: u64,
+    /// Most items in the server at once [default: 8192].
+    #[arg(long, env = "TIPSERVE_QUEUE_ITEMS", value_name = "N")]
+    queue_items: usize,
+    /// Most bytes that these items may hold [default: 1 GiB].
+    #[arg(long, env = "TIPSERVE_QUEUE_BYTES", value_name = "BYTES")]
+    queue_bytes: usize,
+    /// Most unanswered items of one stream [default: 512].
+    #[arg(long, env = "TIPSERVE_STREAM_WINDOW", value_name = "N")]
+    stream_window: usize,
+    /// Threads that decode pictures [default: one per core].
+    #[arg(long, env = "TIPSERVE_DECODE_THREADS", value_name = "N")]
+    decode_threads: usize,
+    /// Workers that run the encoder, sharing its weights [default: CPU one per core, CUDA 1].
+    #[arg(long, env = "TIPSERVE_WORKERS", value_name = "N")]
+    workers: usize,
+    /// torch's threads per worker [default: 1].
+    #[arg(long, env = "TIPSERVE_TORCH_THREADS", value_name = "N")]
+    torch_threads: usize,
+    /// Largest gRPC message taken, in bytes [default: 32 MiB].
+    #[arg(long, env = "TIPSERVE_MAX_MESSAGE_BYTES", value_name = "BYTES")]
+    max_message_bytes: usize,
+    /// Largest picture file taken, in bytes [default: 32 MiB].
+    #[arg(long, env = "TIPSERVE_MAX_PICTURE_BYTES", value_name = "BYTES")]
+    max_picture_bytes: u64,
+    /// Most pixels of a picture [default: 64,000,000].
+    #[arg(long, env = "TIPSERVE_MAX_PIXELS", value_name = "N")]
+    max_pixels: u64,
+    /// Most classes of a cache [default: 100,000].
+    #[arg(long, env = "TIPSERVE_MAX_CLASSES", value_name = "N")]
+    max_classes: usize,
+    /// Most examples in one CreateCache [default: 2,000,000].
+    #[arg(long, env = "TIPSERVE_MAX_EXAMPLES", value_name = "N")]
+    max_examples: usize,
+    /// Most bytes of features in one CreateCache [default: 8 GiB].
+    #[arg(long, env = "TIPSERVE_MAX_CREATE_BYTES", value_name = "BYTES")]
+    max_create_bytes: usize,
+    /// Most bytes of caches kept in memory [default: 4 GiB].
+    #[arg(long, env = "TIPSERVE_RESIDENT_BYTES", value_name = "BYTES")]
+    resident_bytes: usize,
+    /// Seconds that a shutdown may take [default: 30].
+    #[arg(long, env = "TIPSERVE_SHUTDOWN_SECONDS", value_name = "S")]
+    shutdown_seconds: u64,
+}
+
+/// Limits on what one request may ask for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest gRPC message taken, bytes.
+    pub max_message_bytes: usize,
+    /// Most unanswered items of one stream.
+    pub stream_window: usize,
+    /// Most classes of a cache.
+    pub max_classes: usize,
+    /// Most examples in one CreateCache.
+    pub max_examples: usize,
+    /// Most bytes of features in one CreateCache.
+    pub max_create_bytes: usize,
+    /// Limits of one picture.
+    pub picture: PictureLimits,
+}
+
+/// The configuration of a server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of the bundle.
+    pub bundle: PathBuf,
+    /// Folder or URL of the store.
+    pub store: String,
+    /// Address of the gRPC API.
+    pub listen: SocketAddr,
+    /// Address of the metrics and probes.
+    pub metrics_listen: SocketAddr,
+    /// "auto", "cpu", "cuda", "cuda:N".
+    pub device: String,
+    /// "auto", "float32", "bfloat16", "float16".
+    pub dtype: String,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Of the engine.
+    pub engine: EngineSettings,
+    /// Thread settings as given, absent where the device decides.
+    pub threads: GivenThreads,
+    /// On requests.
+    pub limits: Limits,
+    /// Most bytes of caches in memory.
+    pub resident_bytes: usize,
+    /// Longest shutdown.
+    pub shutdown: Duration,
+}
+
+/// Thread settings as given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GivenThreads {
+    /// Threads that decode.
+    pub decoders: Option<usize>,
+    /// Encoder workers.
+    pub workers: Option<usize>,
+    /// torch's threads per worker.
+    pub intra_op: Option<usize>,
+}
+
+impl GivenThreads {
+    /// The device's plan, but for what was given.
+    pub fn over(self, plan: ThreadPlan) -> ThreadPlan {
+        ThreadPlan {
+            decoders: self.decoders.unwrap_or(plan.decoders),
+            workers: self.workers.unwrap_or(plan.workers),
+            intra_op: self.intra_op.unwrap_or(plan.intra_op),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not valid.
+    #[error("the configuration file {path} is not valid: {source}")]
+    Parse {
+        /// Its path.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Something needed is absent.
+    #[error("no {name} given: set --{flag} or {env}")]
+    Missing {
+        /// What.
+        name: &'static str,
+        /// Its flag.
+        flag: &'static str,
+        /// Its variable.
+        env: &'static str,
+    },
+    /// A value is outside its range.
+    #[error("{name} = {value} is outside its range {range}")]
+    Range {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        range: &'static str,
+    },
+}
+
+/// Reads settings from a TOML file.
+///
+/// # Errors
+/// Where it cannot be read, or holds a key or value that is not a setting's.
+pub fn read_file(path: &Path) -> Result<Given, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// A value in its range.
+fn within<T: PartialOrd + ToString>(
+    name: &'static str,
+    value: T,
+    low: T,
+    high: T,
+    range: &'static str,
+) -> Result<T, ConfigError> {
+    if value < low || value > high {
+        return Err(ConfigError::Range {
+            name,
+            value: value.to_string(),
+            range,
+        });
+    }
+    Ok(value)
+}
+
+const SOME: &str = "1 to 1,000,000,000";
+const BYTES: &str = "1 KiB to 1 PiB";
+
+fn count(name: &'static str, given: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+    within(name, given.unwrap_or(default), 1, 1_000_000_000, SOME)
+}
+
+fn bytes(name: &'static str, given: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+    within(name, given.unwrap_or(default), 1 << 10, 1 << 50, BYTES)
+}
+
+fn threads(name: &'static str, given: Option<usize>) -> Result<Option<usize>, ConfigError> {
+    given
+        .map(|value| within(name, value, 1, 1024, "1 to 1024"))
+        .transpose()
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Config {
+    /// The configuration that these settings make.
+    ///
+    /// # Errors
+    /// The first setting that is missing or outside its range.
+    pub fn resolve(given: Given) -> Result<Config, ConfigError> {
+        let defaults = EngineSettings::default();
+        let picture = PictureLimits::default();
+        let max_batch = within(
+            "max_batch",
+            given.max_batch.unwrap_or(defaults.max_batch),
+            1,
+            4096,
+            "1 to 4096",
+        )?;
+        Ok(Config {
+            bundle: given.bundle.ok_or(ConfigError::Missing {
+                name: "bundle",
+                flag: "bundle",
+                env: "TIPSERVE_BUNDLE",
+            })?,
+            store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
+            listen: given.listen.unwrap_or_else(|| local(50051)),
+            metrics_listen: given.metrics_listen.unwrap_or_else(|| local(9090)),
+            device: given.device.unwrap_or_else(|| "auto".to_owned()),
+            dtype: given.dtype.unwrap_or_else(|| "auto".to_owned()),
+            log_format: given.log_format.unwrap_or_default(),
+            engine: EngineSettings {
+                max_batch,
+                max_queue_delay: Duration::from_millis(within(
+                    "max_queue_delay_ms",
+                    given.max_queue_delay_ms.unwrap_or(0),
+                    0,
+                    60_000,
+                    "0 to 60,000",
+                )?),
+                queue_items: count("queue_items", given.queue_items, defaults.queue_items)?,
+                queue_bytes: bytes("queue_bytes", given.queue_bytes, defaults.queue_bytes)?,
+                ..defaults
+            },
+            threads: GivenThreads {
+                decoders: threads("decode_threads", given.decode_threads)?,
+                workers: threads("workers", given.workers)?,
+                intra_op: threads("torch_threads", given.torch_threads)?,
+            },
+            limits: Limits {
+                max_message_bytes: bytes("max_message_bytes", given.max_message_bytes, 32 << 20)?,
+                stream_window: count("stream_window", given.stream_window, 512)?,
+                max_classes: count("max_classes", given.max_classes, 100_000)?,
+                max_examples: count("max_examples", given.max_examples, 2_000_000)?,
+                max_create_bytes: bytes("max_create_bytes", given.max_create_bytes, 8 << 30)?,
+                picture: PictureLimits {
+                    encoded_bytes: within(
+                        "max_picture_bytes",
+                        given.max_picture_bytes.unwrap_or(picture.encoded_bytes),
+                        1,
+                        1 << 32,
+                        "1 to 4 GiB",
+                    )?,
+                    pixels: within(
+                        "max_pixels",
+                        given.max_pixels.unwrap_or(picture.pixels),
+                        1,
+                        1 << 32,
+                        "1 to 2^32",
+                    )?,
+                    ..picture
+                },
+            },
+            resident_bytes: bytes("resident_bytes", given.resident_bytes, 4 << 30)?,
+            shutdown: Duration::from_secs(within(
+                "shutdown_seconds",
+                given.shutdown_seconds.unwrap_or(30),
+                0,
+                86_400,
+                "0 to 86,400",
+            )?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Given {
+        toml::from_str(text).expect("valid TOML")
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = parse("bundle = 'a'\nmax_batch = 8\nqueue_items = 5");
+        let flags = parse("max_batch = 16");
+        let config = Config::resolve(flags.over(file)).expect("valid");
+        assert_eq!(config.engine.max_batch, 16);
+        assert_eq!(config.engine.queue_items, 5);
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_range() {
+        let error = Config::resolve(parse("bundle = 'a'\nmax_batch = 0")).expect_err("refused");
+        assert_eq!(error.to_string(), "max_batch = 0 is outside its range 1 to 4096");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(toml::from_str::<Given>("max_batches = 3").is_err());
+    }
+
+    #[test]
+    fn a_missing_bundle_says_how_to_give_one() {
+        let error = Config::resolve(Given::default()).expect_err("refused");
+        assert!(error.to_string().contains("--bundle"), "{error}");
+    }
+}

@@ -6,12 +6,14 @@
 
 #![warn(missing_docs)]
 
+pub mod catalog;
 pub mod cli;
 pub mod clip;
 pub mod config;
 pub mod engine;
 pub mod proto;
 pub mod rpc;
+pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tip;

@@ -88,6 +88,11 @@ pub struct CreateArgs {
     /// Ignore text altogether: the cache alone decides.
     #[arg(long)]
     pub without_text: bool,
+
+    /// Keep classes that no usable example names, decided by their text alone.
+    #[arg(long)]
+    pub allow_empty_classes: bool,
+
     /// Cut prompts that are too long for the text encoder.
     #[arg(long)]
     pub truncate_prompts: bool,
@@ -223,7 +228,7 @@ impl Examples {
             ));
         }
         let all = Labelled::open(&args.from, "--from", args.names.as_deref())?;
-        if matches!(all.source, Source::Folder(_)) {
+        if matches!(all.source, Source::Folder(_)) && !args.allow_empty_classes {
             let empty = all.short_classes(1);
             if let Some((name, _)) = empty.first() {
                 return Err(Failure::Input(format!(
@@ -450,6 +455,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
             })
             .into(),
         without_text: args.without_text,
+        allow_empty_classes: args.allow_empty_classes,
         truncate_prompts: args.truncate_prompts,
     }
 }

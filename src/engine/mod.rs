@@ -1,1 +1,314 @@
-//! The engine: decode pool, batcher, device thread.
+//! The engine: decode pool → batcher → device workers.
+//!
+//! ```text
+//!  submit ─► admission ─► decode queue ─► decoders ─► ready queue ─► device workers ─► ticket
+//!            items, bytes,  fair by flow    check, decode,  fair by flow,   encode the batch,
+//!            deadline                       resize, crop    bounded         one head per cache
+//!
+//!  embeddings skip the decoders and the encoder: submit ─► head queue ─► head worker ─► ticket
+//! ```
+//!
+//! One queue serves all callers, streams and caches of a model. Forward only:
+//! no stage calls back, every stage drops work that is cancelled or past its
+//! deadline before it pays for it, and every admitted job gets exactly one
+//! answer ([`Ticket`] sees to it, even when it is dropped).
+//!
+//! The engine knows nothing of RPCs or files.
+
+mod admission;
+mod cost;
+mod decode;
+mod device;
+mod error;
+mod heads;
+mod job;
+mod queue;
+mod settings;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use parking_lot::{Condvar, Mutex};
+
+pub use admission::{Admission, Permit, Refusal};
+pub use cost::CostModel;
+pub use device::{EncodeFault, Encoder};
+pub use error::EngineError;
+pub use job::{
+    Content, Crop, Feature, FlowId, Job, Outcome, Priority, Row, Source, StageTimes, Ticket, Work,
+};
+pub use settings::{EngineSettings, ThreadPlan};
+
+use crate::clip::{ImageSpec, PictureLimits};
+use decode::DecodeJob;
+use device::{Device, ReadyJob, Step};
+use queue::Lane;
+
+/// What the engine has done since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Pictures decoded and prepared.
+    pub decoded: AtomicU64,
+    /// Pictures that went through the encoder, retries of a failed batch
+    /// included.
+    pub encoded: AtomicU64,
+    /// Batches that the encoder ran.
+    pub batches: AtomicU64,
+    /// Jobs dropped because they were cancelled or late.
+    pub dropped: AtomicU64,
+}
+
+/// What the stages share.
+struct Shared {
+    settings: EngineSettings,
+    spec: Option<ImageSpec>,
+    limits: PictureLimits,
+    admission: Admission,
+    decode: Lane<DecodeJob>,
+    ready: Lane<ReadyJob>,
+    heads: Lane<ReadyJob>,
+    cost: Mutex<CostModel>,
+    counters: Counters,
+    /// Jobs between the decode queue and their answer, for predicting waits.
+    in_device: AtomicUsize,
+    /// A device that no later batch can use (a poisoned CUDA context).
+    broken: AtomicBool,
+    /// Workers that have run every batch size.
+    warm: (Mutex<usize>, Condvar),
+}
+
+/// The handle to the engine; cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Engine {
+    /// Starts the decoders and device workers. `encoder` is absent for a
+    /// bundle that takes embeddings alone.
+    ///
+    /// # Errors
+    /// The operating system's, where a thread cannot be started.
+    pub fn start(
+        settings: EngineSettings,
+        encoder: Option<(Arc<dyn Encoder>, ImageSpec)>,
+        limits: PictureLimits,
+    ) -> std::io::Result<Engine> {
+        let (encoder, spec) = match encoder {
+            Some((encoder, spec)) => (Some(encoder), Some(spec)),
+            None => (None, None),
+        };
+        let shared = Arc::new(Shared {
+            admission: Admission::new(settings.queue_items, settings.queue_bytes),
+            decode: Lane::new(usize::MAX),
+            // Decoding far ahead of the encoder would spend cores and memory
+            // on pictures that may yet be cancelled or late.
+            ready: Lane::new(settings.max_batch * settings.threads.workers * 2),
+            heads: Lane::new(usize::MAX),
+            cost: Mutex::new(CostModel::default()),
+            counters: Counters::default(),
+            in_device: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            warm: (Mutex::new(0), Condvar::new()),
+            spec,
+            limits,
+            settings,
+        });
+        let mut threads = Vec::new();
+        if let Some(encoder) = encoder {
+            for number in 0..shared.settings.threads.decoders {
+                threads.push(decode::spawn(number, Arc::clone(&shared))?);
+            }
+            for number in 0..shared.settings.threads.workers {
+                let device = Device::new(Arc::clone(&shared), Some(Arc::clone(&encoder)));
+                threads.push(device.spawn_encoding(number)?);
+            }
+        } else {
+            // Without an encoder the device still trains and chooses.
+            let device = Device::new(Arc::clone(&shared), None);
+            threads.push(device.spawn_encoding(0)?);
+        }
+        threads.push(Device::new(Arc::clone(&shared), None).spawn_heads()?);
+        Ok(Engine {
+            shared,
+            threads: Arc::new(Mutex::new(threads)),
+        })
+    }
+
+    /// Blocks until every device worker has run every batch size that it is
+    /// warmed with, so that no caller pays for a first call.
+    pub fn wait_until_warm(&self) {
+        let (warm, changed) = &self.shared.warm;
+        let workers = match self.shared.spec {
+            Some(_) => self.shared.settings.threads.workers,
+            None => 1,
+        };
+        let mut warm = warm.lock();
+        while *warm < workers {
+            changed.wait(&mut warm);
+        }
+    }
+
+    /// The door: how much is in, and how long a newcomer would wait.
+    pub fn admission(&self) -> &Admission {
+        &self.shared.admission
+    }
+
+    /// What has been done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &EngineSettings {
+        &self.shared.settings
+    }
+
+    /// Whether pictures can be taken.
+    pub fn takes_pictures(&self) -> bool {
+        self.shared.spec.is_some()
+    }
+
+    /// Whether the device can still run batches.
+    pub fn is_healthy(&self) -> bool {
+        !self.shared.broken.load(Ordering::Relaxed)
+    }
+
+    /// Predicted seconds until a picture of this flow and priority, arriving
+    /// now, would be answered; none before the first batch has been timed.
+    pub fn predicted_wait(&self, flow: FlowId, priority: Priority) -> Option<f64> {
+        let shared = &self.shared;
+        let batch = shared.settings.max_batch;
+        let (batch_seconds, throughput) = {
+            let cost = shared.cost.lock();
+            let size = cost.worthwhile(batch)?;
+            (cost.predict(size)?, cost.throughput(size)?)
+        };
+        let throughput = throughput * shared.settings.threads.workers as f64;
+        let running = shared.in_device.load(Ordering::Relaxed);
+        let ahead =
+            shared.decode.ahead_of(flow, priority) + shared.ready.ahead_of(flow, priority) + running;
+        Some(ahead as f64 / throughput + batch_seconds)
+    }
+
+    /// Takes a job. It is answered through its ticket, exactly once, whatever
+    /// happens; a job that is late or cancelled already is answered at once.
+    pub fn submit(&self, job: Job) {
+        let shared = &self.shared;
+        let Some(job) = job.alive(&shared.counters) else {
+            return;
+        };
+        if !self.is_healthy() {
+            job.ticket.answer(Err(EngineError::DeviceBroken));
+            return;
+        }
+        let Job {
+            content,
+            work,
+            flow,
+            priority,
+            deadline,
+            ticket,
+            cancelled,
+        } = job;
+        let arrived = Instant::now();
+        match content {
+            Content::Embedding(values) => shared.heads.push(
+                flow,
+                priority,
+                ReadyJob::embedding(values, work, deadline, ticket, cancelled, arrived),
+            ),
+            Content::Picture { source, crop } => {
+                if shared.spec.is_none() {
+                    ticket.answer(Err(EngineError::NoImageEncoder));
+                    return;
+                }
+                shared.decode.push(
+                    flow,
+                    priority,
+                    DecodeJob {
+                        source,
+                        crop,
+                        work,
+                        flow,
+                        priority,
+                        deadline,
+                        ticket,
+                        cancelled,
+                        arrived,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Runs a short step (at most some tens of milliseconds) on a device
+    /// worker, when no interactive work waits, or after having given way
+    /// [`EngineSettings::step_patience`]. Blocks until it has run; never call
+    /// it on an async thread. Returns none where the engine is shutting down.
+    pub fn step<T: Send + 'static>(&self, step: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = crossbeam_channel::bounded(1);
+        self.shared.ready.push_step(Step::new(move || {
+            // The caller may be gone; then nobody wants the result.
+            let _ = done.send(step());
+        }));
+        result.recv().ok()
+    }
+
+    /// Holds every device worker until `items` jobs wait for it (or the
+    /// returned guard is dropped), so that tests can assert a batch's
+    /// composition.
+    pub fn hold_until(&self, items: usize) -> Hold {
+        self.shared.ready.hold_until(items);
+        self.shared.heads.hold_until(items);
+        Hold {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Jobs waiting for a decoder, for the encoder, and for the head worker.
+    pub fn queued(&self) -> [usize; 3] {
+        [
+            self.shared.decode.len(),
+            self.shared.ready.len(),
+            self.shared.heads.len(),
+        ]
+    }
+
+    /// Answers what has been admitted, then stops the threads. Blocks.
+    pub fn shut_down(&self) {
+        let mut threads = self.threads.lock();
+        // Downstream lanes close only once nothing can be pushed to them.
+        self.shared.decode.close();
+        let (decoders, rest): (Vec<_>, Vec<_>) = threads
+            .drain(..)
+            .partition(|thread| thread.thread().name().is_some_and(|n| n.contains("decode")));
+        for thread in decoders {
+            let _ = thread.join();
+        }
+        self.shared.ready.close();
+        self.shared.heads.close();
+        for thread in rest {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Holds the device workers; see [`Engine::hold_until`].
+pub struct Hold {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shared.ready.hold_until(0);
+        self.shared.heads.hold_until(0);
+    }
+}

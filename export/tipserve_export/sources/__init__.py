@@ -1,0 +1,1 @@
+"""One module for each place that a model can come from."""

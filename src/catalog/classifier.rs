@@ -1,0 +1,174 @@
+//! A version in memory, ready to classify.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind};
+
+use super::{CatalogError, tensors};
+use crate::{
+    store::{Manifest, TensorFile, TextColumn, tensors::names},
+    tip::{
+        head::{Head, HeadTensors, Values},
+        spec::Method,
+    },
+};
+
+/// A version in memory: its head, and the names that go with it.
+pub struct Classifier {
+    /// `caches/{cache}/versions/{version}`.
+    pub name: String,
+    /// What is known of it.
+    pub manifest: Manifest,
+    /// Its head, on the device.
+    pub head: Arc<Head>,
+    /// The text classifier alone; none without text. The same head where the
+    /// method is zero-shot.
+    pub zero_shot: Option<Arc<Head>>,
+    labels: Vec<i64>,
+    examples: Option<TextColumn>,
+}
+
+impl Classifier {
+    /// Makes a version resident on a device.
+    ///
+    /// # Errors
+    /// Tensors that do not fit together, or torch's.
+    pub fn load(
+        manifest: Manifest,
+        file: &TensorFile,
+        device: Device,
+    ) -> Result<Classifier, CatalogError> {
+        let spec = &manifest.details.head;
+        let keys = tensors::read(file, names::KEYS)?;
+        let labels = tensors::read(file, names::LABELS)?;
+        let missing = |what: &str| {
+            CatalogError::internal(format!("{} has no tensor {what}", manifest.resource_name()))
+        };
+        let cache = match spec.method {
+            Method::TipAdapter | Method::TipAdapterF => {
+                let keys = match tensors::read(file, names::HEAD_KEYS)? {
+                    Some(trained) => trained,
+                    None => keys
+                        .as_ref()
+                        .ok_or_else(|| missing(names::KEYS))?
+                        .shallow_clone(),
+                };
+                let labels = labels.as_ref().ok_or_else(|| missing(names::LABELS))?;
+                let weight = tensors::read(file, names::HEAD_WEIGHT)?
+                    .ok_or_else(|| missing(names::HEAD_WEIGHT))?;
+                let labels = labels.shallow_clone();
+                Some((keys, Values::OneHot { labels, weight }))
+            }
+            Method::Proker => {
+                let keys = keys.as_ref().ok_or_else(|| missing(names::KEYS))?;
+                let values = tensors::read(file, names::HEAD_VALUES)?
+                    .ok_or_else(|| missing(names::HEAD_VALUES))?;
+                Some((keys.shallow_clone(), Values::Dense(values)))
+            }
+            Method::ZeroShot | Method::Gda | Method::ClassMean => None,
+        };
+        let head_tensors = HeadTensors {
+            classes: manifest.details.classes.len(),
+            linear: tensors::read(file, names::HEAD_LINEAR)?,
+            bias: tensors::read(file, names::HEAD_BIAS)?,
+            cache,
+        };
+        let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
+        if let Some(keys) = &keys {
+            head = head.with_examples(keys).map_err(CatalogError::internal)?;
+        }
+        let head = Arc::new(head);
+        let zero_shot = match tensors::read(file, names::TEXT)? {
+            None => None,
+            Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
+            Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
+        };
+        let labels = match labels {
+            Some(labels) => {
+                Vec::<i64>::try_from(labels.to_kind(Kind::Int64)).map_err(CatalogError::internal)?
+            }
+            None => Vec::new(),
+        };
+        let examples =
+            TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
+        Ok(Classifier {
+            name: manifest.resource_name(),
+            head,
+            zero_shot,
+            labels,
+            examples,
+            manifest,
+        })
+    }
+
+    /// Width of the embeddings that it takes, D.
+    pub fn width(&self) -> usize {
+        self.manifest.details.width
+    }
+
+    /// Number of classes, N.
+    pub fn classes(&self) -> usize {
+        self.manifest.details.classes.len()
+    }
+
+    /// Probabilities are softmax(logits / temperature).
+    pub fn temperature(&self) -> f64 {
+        self.manifest.details.head.temperature
+    }
+
+    /// What people call a class; empty where there is no such class.
+    pub fn class_name(&self, index: usize) -> &str {
+        self.manifest
+            .details
+            .classes
+            .get(index)
+            .map_or("", |class| class.display_name.as_str())
+    }
+
+    /// The class of a key.
+    pub fn class_of(&self, key: usize) -> usize {
+        self.labels
+            .get(key)
+            .and_then(|label| usize::try_from(*label).ok())
+            .unwrap_or(0)
+    }
+
+    /// The id of the example behind a key.
+    pub fn example_id(&self, key: usize) -> &str {
+        self.examples
+            .as_ref()
+            .and_then(|examples| examples.get(key))
+            .unwrap_or("")
+    }
+
+    /// Bytes held in memory.
+    pub fn size_bytes(&self) -> usize {
+        let zero_shot = match &self.zero_shot {
+            Some(head) if !Arc::ptr_eq(head, &self.head) => head.size_bytes(),
+            _ => 0,
+        };
+        self.head.size_bytes() + zero_shot + self.labels.len() * size_of::<i64>()
+    }
+}
+
+/// s·W alone.
+fn text_head(
+    manifest: &Manifest,
+    text: &tch::Tensor,
+    device: Device,
+) -> Result<Head, CatalogError> {
+    let spec = crate::tip::spec::HeadSpec {
+        method: Method::ZeroShot,
+        ..manifest.details.head.clone()
+    };
+    let linear = text
+        .f_mul_scalar(spec.logit_scale)
+        .map_err(CatalogError::internal)?;
+    let tensors = HeadTensors {
+        classes: manifest.details.classes.len(),
+        linear: Some(linear),
+        bias: None,
+        cache: None,
+    };
+    Head::new(&spec, &tensors, device).map_err(CatalogError::internal)
+}

@@ -1,0 +1,117 @@
+//! What can go wrong with classifiers.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::{clip::TextError, engine::EngineError, store::StoreError, tip::error::TipError};
+
+/// What can go wrong with classifiers. `Clone`, because a load that many wait
+/// for fails for all of them alike.
+#[derive(Clone, Debug, Error)]
+pub enum CatalogError {
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The mathematics'.
+    #[error("{0}")]
+    Tip(Arc<TipError>),
+    /// A text's.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The engine's.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Features of one bundle mean nothing to another.
+    #[error("{version} was made with bundle {made_with}, this server serves {served}")]
+    WrongBundle {
+        /// The version.
+        version: String,
+        /// Fingerprint of the bundle that made it.
+        made_with: String,
+        /// Fingerprint of this server's bundle.
+        served: String,
+    },
+    /// It alone is larger than the budget for resident versions.
+    #[error("{version} takes {size} bytes of {place} memory; the budget is {budget}")]
+    OverBudget {
+        /// The version.
+        version: String,
+        /// "host" or "device".
+        place: &'static str,
+        /// Its size, bytes.
+        size: u64,
+        /// The budget, bytes.
+        budget: u64,
+    },
+    /// It could not be loaded now.
+    #[error("{detail}")]
+    NotLoaded {
+        /// Why.
+        detail: String,
+    },
+    /// A part of the request that cannot be.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Its path in the request.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Text is needed and there is no encoder for it.
+    #[error(
+        "this server's bundle has no text encoder: give text weights with the classes, or ask for \
+         a cache without text"
+    )]
+    NoTextEncoder,
+    /// The version cannot do what was asked.
+    #[error("{version} {problem}")]
+    Unsupported {
+        /// The version.
+        version: String,
+        /// Why.
+        problem: String,
+    },
+    /// Too much of it is under way.
+    #[error("{what}: {count} are under way, the limit is {limit}")]
+    Busy {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// Of so many.
+        limit: usize,
+    },
+    /// The caller cancelled, or went away.
+    #[error("cancelled")]
+    Cancelled,
+    /// A defect of this server.
+    #[error("internal error: {detail}")]
+    Internal {
+        /// What happened.
+        detail: String,
+    },
+}
+
+impl From<TipError> for CatalogError {
+    fn from(error: TipError) -> CatalogError {
+        CatalogError::Tip(Arc::new(error))
+    }
+}
+
+impl CatalogError {
+    /// A part of the request that cannot be.
+    pub fn invalid(field: impl ToString, problem: impl ToString) -> CatalogError {
+        CatalogError::Invalid {
+            field: field.to_string(),
+            problem: problem.to_string(),
+        }
+    }
+
+    /// A defect of this server.
+    pub fn internal(detail: impl ToString) -> CatalogError {
+        CatalogError::Internal {
+            detail: detail.to_string(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The catalogue of classifiers: makes versions of caches from labelled
+//! features, loads them into memory, fine-tunes them. It joins `clip`, `tip`,
+//! `engine` and `store`; of RPCs it knows nothing.
+
+mod classifier;
+mod create;
+mod error;
+mod loader;
+mod scorecard;
+mod tensors;
+mod text;
+
+pub use classifier::Classifier;
+pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
+pub use error::CatalogError;
+pub use scorecard::Scorecard;
+pub use text::TextRoom;
+
+use crate::{
+    engine::Engine,
+    store::{
+        CacheId, Reference, Resident, Store, VersionNumber,
+        resident::{Lease, ResidentError},
+    },
+    telemetry::ResidentFigures,
+};
+use loader::{Loader, VersionKey};
+
+/// The model that this server serves, in figures.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The bundle's name.
+    pub name: String,
+    /// sha256 over the bundle.
+    pub fingerprint: String,
+    /// Width of the embedding space, D.
+    pub width: usize,
+    /// Side of the prepared picture; 0 without image encoder.
+    pub image_size: usize,
+    /// Whether texts can be embedded.
+    pub has_text: bool,
+    /// Logit scale s.
+    pub logit_scale: f64,
+    /// The bundle's own prompt templates.
+    pub templates: Vec<String>,
+    /// "cpu", "cuda:0".
+    pub device: String,
+    /// "float32", "bfloat16", "float16".
+    pub dtype: String,
+}
+
+/// A classifier in use: it stays in memory until the last lease is dropped.
+pub type Served = Lease<Classifier>;
+
+/// Every classifier that this server can serve.
+pub struct Catalog {
+    store: Store,
+    resident: Resident<Loader>,
+    model: Model,
+    text: Option<TextRoom>,
+    engine: Engine,
+}
+
+impl Catalog {
+    /// A catalogue over a store, with so many bytes for resident versions.
+    pub fn new(
+        store: Store,
+        resident_bytes: usize,
+        model: Model,
+        device: tch::Device,
+        text: Option<TextRoom>,
+        engine: Engine,
+    ) -> Catalog {
+        let loader = Loader::new(store.clone(), model.fingerprint.clone(), device);
+        let budget = loader.budget(resident_bytes);
+        Catalog {
+            resident: Resident::new(loader, budget, loader::observe),
+            store,
+            model,
+            text,
+            engine,
+        }
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The text encoder.
+    ///
+    /// # Errors
+    /// Where the bundle has none.
+    pub fn text(&self) -> Result<&TextRoom, CatalogError> {
+        self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
+    }
+
+    /// Bytes of a prepared picture.
+    pub fn prepared_bytes(&self) -> usize {
+        self.model.image_size * self.model.image_size * 3
+    }
+
+    /// The classifier that a name stands for now, loaded if need be.
+    ///
+    /// # Errors
+    /// The store's, and [`CatalogError::WrongBundle`].
+    pub async fn classifier(&self, reference: &Reference) -> Result<Served, CatalogError> {
+        let (cache, version) = self.store.resolve(reference).await?;
+        self.classifier_at(cache, version).await
+    }
+
+    async fn classifier_at(
+        &self,
+        cache: CacheId,
+        version: VersionNumber,
+    ) -> Result<Served, CatalogError> {
+        let key = VersionKey { cache, version };
+        self.resident.get(&key).await.map_err(|error| match error {
+            ResidentError::Load(error) => error,
+            ResidentError::TooLarge {
+                what,
+                place,
+                size,
+                budget,
+            } => CatalogError::OverBudget {
+                version: what,
+                place,
+                size,
+                budget,
+            },
+            ResidentError::Busy { .. } | ResidentError::Stopped { .. } => {
+                CatalogError::NotLoaded {
+                    detail: error.to_string(),
+                }
+            }
+        })
+    }
+
+    /// Deletes a cache, and forgets its versions.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_cache(&self, id: &CacheId) -> Result<(), CatalogError> {
+        self.store.delete_cache(id, None).await?;
+        for key in self.resident.keys() {
+            if key.cache == *id {
+                self.resident.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the resident set has done.
+    pub fn resident_figures(&self) -> ResidentFigures {
+        let stats = self.resident.stats();
+        ResidentFigures {
+            count: stats.count,
+            bytes: stats.bytes.host + stats.bytes.device,
+            hits: stats.hits,
+            loads: stats.loads,
+            evictions: stats.evictions,
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The model on disk: a folder with `bundle.toml` and the files it names.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::{Component, Path, PathBuf},
+    thread,
+};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::{prompts::check_template, resize::Interpolation};
+
+/// The bundle format that this version reads.
+pub const FORMAT: u32 = 1;
+
+/// A bundle whose files have been checked against their sha256.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The model's name, for people.
+    pub name: String,
+    /// D, the width of an embedding.
+    pub width: usize,
+    /// s, what cosines are multiplied by to make logits.
+    pub logit_scale: f64,
+    /// Prompt templates used where a caller names none; `{}` stands for the
+    /// class. May be empty.
+    pub templates: Vec<String>,
+    /// Where the weights come from, for people.
+    pub source: Option<String>,
+    /// The weights' licence.
+    pub licence: Option<String>,
+    /// How pictures are prepared and encoded; none in a bundle that takes
+    /// embeddings only.
+    pub image: Option<ImageSpec>,
+    /// How texts are prepared and encoded; none where there is no encoder.
+    pub text: Option<TextSpec>,
+    /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's.
+    pub fingerprint: String,
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+/// The image encoder and its preprocessing.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct ImageSpec {
+    /// TorchScript: f32 [B, 3, size, size], normalised → [B, D].
+    pub file: String,
+    /// Side of the square that the encoder takes, in pixels.
+    pub size: u32,
+    /// Subtracted from each channel (red, green, blue; levels 0 to 1).
+    pub mean: [f64; 3],
+    /// What each channel is then divided by.
+    pub std: [f64; 3],
+    /// Which side `resize_to` means.
+    #[serde(default)]
+    pub resize: ResizeRule,
+    /// Length of that side before the centre crop, in pixels.
+    pub resize_to: u32,
+    /// The resampling kernel.
+    pub interpolation: Interpolation,
+}
+
+/// How a picture is resized before the centre crop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResizeRule {
+    /// The shorter side to `resize_to`, the aspect ratio kept.
+    #[default]
+    ShortestSide,
+}
+
+/// The text encoder and its preprocessing.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct TextSpec {
+    /// TorchScript: int64 [n, context_length] → [n, D].
+    pub file: String,
+    /// A Hugging Face `tokenizer.json`.
+    pub tokenizer: String,
+    /// How a text is cleaned and cut into tokens.
+    pub rules: TextRules,
+    /// Tokens in a row, the start and end tokens included.
+    pub context_length: usize,
+    /// What a row is filled up with.
+    pub pad_id: i64,
+}
+
+/// How a text becomes tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextRules {
+    /// CLIP's: ftfy, HTML unescaping, white space, lower case, its regular
+    /// expression; of `tokenizer.json` only the vocabulary and merges.
+    Clip,
+    /// `tokenizer.json` as it stands.
+    Plain,
+}
+
+/// Why a bundle cannot be served.
+#[derive(Debug, Error)]
+pub enum BundleError {
+    /// No such folder.
+    #[error("there is no bundle at {}: {reason}", dir.display())]
+    Missing {
+        /// The folder asked for.
+        dir: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A file that cannot be read.
+    #[error("the bundle's file {} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// `bundle.toml` does not parse.
+    #[error("{}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The parser's reason, with line and column.
+        reason: String,
+    },
+    /// A format from the future, or none.
+    #[error("{}: bundle format {found}; this version of tipserve reads format {FORMAT}{}",
+        path.display(),
+        if *found > i64::from(FORMAT) { ": a newer tipserve is needed" } else { "" })]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format number.
+        found: i64,
+    },
+    /// A value that cannot be.
+    #[error("{}: {key} = {value}: {rule}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is asked of it.
+        rule: &'static str,
+    },
+    /// A file that is not what it was when the bundle was made.
+    #[error("{} does not match bundle.toml: its sha256 is {found}, {expected} is expected",
+        path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// From `bundle.toml`.
+        expected: String,
+        /// Of the file.
+        found: String,
+    },
+}
+
+/// What is read first, so that a newer format says so, whatever else it has.
+#[derive(Deserialize)]
+struct Preamble {
+    format: i64,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    name: String,
+    width: usize,
+    logit_scale: f64,
+    #[serde(default)]
+    templates: Vec<String>,
+    source: Option<String>,
+    licence: Option<String>,
+    image: Option<ImageSpec>,
+    text: Option<TextSpec>,
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+}
+
+impl Bundle {
+    /// Reads `dir/bundle.toml` and checks every file that it names.
+    ///
+    /// # Errors
+    /// [`BundleError`], naming the file, and the key and value where there
+    /// are any.
+    pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        if !dir.is_dir() {
+            let reason = match dir.try_exists() {
+                Ok(true) => "it is not a folder".into(),
+                Ok(false) => "no such folder".into(),
+                Err(error) => error.to_string(),
+            };
+            return Err(BundleError::Missing {
+                dir: dir.into(),
+                reason,
+            });
+        }
+        let path = dir.join("bundle.toml");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BundleError::Missing {
+                    dir: dir.into(),
+                    reason: "it has no bundle.toml".into(),
+                });
+            }
+            read => read.map_err(|source| BundleError::Unreadable {
+                path: path.clone(),
+                source,
+            })?,
+        };
+        let syntax = |error: toml::de::Error| BundleError::Syntax {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        let Preamble { format } = toml::from_str(&text).map_err(syntax)?;
+        if format != i64::from(FORMAT) {
+            return Err(BundleError::Format {
+                path,
+                found: format,
+            });
+        }
+        let manifest: Manifest = toml::from_str(&text).map_err(syntax)?;
+        manifest.check().map_err(|(key, value, rule)| BundleError::Value {
+            path: path.clone(),
+            key,
+            value,
+            rule,
+        })?;
+        verify(dir, &manifest.files)?;
+        Ok(Self {
+            name: manifest.name,
+            width: manifest.width,
+            logit_scale: manifest.logit_scale,
+            templates: manifest.templates,
+            source: manifest.source,
+            licence: manifest.licence,
+            image: manifest.image,
+            text: manifest.text,
+            fingerprint: hex(&Sha256::digest(text)),
+            dir: dir.into(),
+        })
+    }
+}
+
+/// Key, value, rule.
+type Nonsense = (String, String, &'static str);
+
+fn ensure(
+    holds: bool,
+    key: &str,
+    value: impl ToString,
+    rule: &'static str,
+) -> Result<(), Nonsense> {
+    if holds {
+        Ok(())
+    } else {
+        Err((key.into(), value.to_string(), rule))
+    }
+}
+
+impl Manifest {
+    fn check(&self) -> Result<(), Nonsense> {
+        ensure(
+            (1..=256).contains(&self.name.trim().len()),
+            "name",
+            &self.name,
+            "1 to 256 characters are needed",
+        )?;
+        ensure(
+            (1..=65_536).contains(&self.width),
+            "width",
+            self.width,
+            "must be from 1 to 65536",
+        )?;
+        ensure(
+            self.logit_scale.is_finite() && self.logit_scale > 0.0 && self.logit_scale <= 1e6,
+            "logit_scale",
+            self.logit_scale,
+            "must be over 0 and at most 1e6",
+        )?;
+        for template in &self.templates {
+            ensure(
+                check_template(template).is_ok(),
+                "templates",
+                template,
+                "each must have {} exactly once",
+            )?;
+        }
+        for (file, sha256) in &self.files {
+            ensure(
+                is_inside(file),
+                "files",
+                file,
+                "must name a file inside the bundle's folder",
+            )?;
+            ensure(
+                sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                &format!("files.{file:?}"),
+                sha256,
+                "must be a sha256 in 64 hexadecimal digits",
+            )?;
+        }
+        if let Some(image) = &self.image {
+            image.check()?;
+            self.check_listed("image.file", &image.file)?;
+        }
+        if let Some(text) = &self.text {
+            text.check()?;
+            self.check_listed("text.file", &text.file)?;
+            self.check_listed("text.tokenizer", &text.tokenizer)?;
+        }
+        Ok(())
+    }
+
+    fn check_listed(&self, key: &str, file: &str) -> Result<(), Nonsense> {
+        ensure(
+            self.files.contains_key(file),
+            key,
+            file,
+            "must be listed with its sha256 under [files]",
+        )
+    }
+}
+
+impl ImageSpec {
+    fn check(&self) -> Result<(), Nonsense> {
+        ensure(
+            (1..=4096).contains(&self.size),
+            "image.size",
+            self.size,
+            "must be from 1 to 4096 pixels",
+        )?;
+        ensure(
+            (self.size..=8192).contains(&self.resize_to),
+            "image.resize_to",
+            self.resize_to,
+            "must be from image.size to 8192 pixels",
+        )?;
+        for mean in self.mean {
+            ensure(
+                mean.is_finite() && mean.abs() <= 255.0,
+                "image.mean",
+                mean,
+                "must be finite (of levels from 0 to 1)",
+            )?;
+        }
+        for std in self.std {
+            ensure(
+                std.is_finite() && (1e-6..=255.0).contains(&std),
+                "image.std",
+                std,
+                "must be from 1e-6 to 255 (of levels from 0 to 1)",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl TextSpec {
+    fn check(&self) -> Result<(), Nonsense> {
+        ensure(
+            (3..=8192).contains(&self.context_length),
+            "text.context_length",
+            self.context_length,
+            "must be from 3 to 8192 tokens",
+        )?;
+        ensure(
+            (0..=i64::from(u32::MAX)).contains(&self.pad_id),
+            "text.pad_id",
+            self.pad_id,
+            "must be a token id",
+        )
+    }
+}
+
+/// A relative path without `..`.
+fn is_inside(file: &str) -> bool {
+    !file.is_empty()
+        && !file.contains('\\')
+        && Path::new(file)
+            .components()
+            .all(|component| matches!(component, Component::Normal(_)))
+}
+
+/// Hashes all files at once, one thread each.
+fn verify(dir: &Path, files: &BTreeMap<String, String>) -> Result<(), BundleError> {
+    thread::scope(|scope| {
+        let checks: Vec<_> = files
+            .iter()
+            .map(|(file, expected)| {
+                let path = dir.join(file);
+                scope.spawn(move || {
+                    let found = match sha256(&path) {
+                        Ok(found) => found,
+                        Err(source) => return Err(BundleError::Unreadable { path, source }),
+                    };
+                    if found.eq_ignore_ascii_case(expected) {
+                        Ok(())
+                    } else {
+                        Err(BundleError::Mismatch {
+                            path,
+                            expected: expected.clone(),
+                            found,
+                        })
+                    }
+                })
+            })
+            .collect();
+        for check in checks {
+            match check.join() {
+                Ok(result) => result?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut chunk)?;
+        match chunk.get(..read) {
+            None | Some([]) => return Ok(hex(&hash.finalize())),
+            Some(bytes) => hash.update(bytes),
+        }
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

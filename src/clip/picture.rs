@@ -1,0 +1,188 @@
+//! A decoded picture, what may go into one, and why one was refused.
+
+use thiserror::Error;
+
+/// An RGB picture with 8 bits a channel, row by row from the top left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// A picture from raw RGB bytes: height × width × 3, row by row from the
+    /// top left, no padding.
+    ///
+    /// # Errors
+    /// [`PictureError::Shape`] where a side is 0 or the length does not fit,
+    /// [`PictureError::TooLarge`] where a limit is passed.
+    pub fn from_raw(
+        width: u32,
+        height: u32,
+        rgb: &[u8],
+        limits: &PictureLimits,
+    ) -> Result<Self, PictureError> {
+        if width == 0 || height == 0 || rgb.len() as u64 != 3 * u64::from(width) * u64::from(height)
+        {
+            return Err(PictureError::Shape {
+                width,
+                height,
+                found: rgb.len(),
+            });
+        }
+        limits.check_dimensions(width, height)?;
+        Ok(Self {
+            width,
+            height,
+            rgb: rgb.to_vec(),
+        })
+    }
+
+    /// For decoders, which have checked the limits before they allocated.
+    pub(super) fn new(width: u32, height: u32, rgb: Vec<u8>) -> Self {
+        debug_assert_eq!(rgb.len(), width as usize * height as usize * 3);
+        Self { width, height, rgb }
+    }
+
+    /// Columns.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The bytes: height × width × 3.
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+}
+
+/// What a picture may cost. Everything is checked against the header, before
+/// anything of the picture's size is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PictureLimits {
+    /// Most bytes of an encoded picture.
+    pub encoded_bytes: u64,
+    /// Longest side, in pixels.
+    pub side: u32,
+    /// Most pixels (width × height).
+    pub pixels: u64,
+    /// Most bytes that a decoder may hold at once, its output included.
+    pub decoder_bytes: u64,
+}
+
+impl Default for PictureLimits {
+    /// 32 MiB encoded, sides to 32,768, 64 million pixels (what today's
+    /// phones make), 640 MiB while decoding (a progressive JPEG of 64 million
+    /// pixels needs 576).
+    fn default() -> Self {
+        Self {
+            encoded_bytes: 32 << 20,
+            side: 32_768,
+            pixels: 64_000_000,
+            decoder_bytes: 640 << 20,
+        }
+    }
+}
+
+impl PictureLimits {
+    /// Refuses sides and areas over the limits.
+    ///
+    /// # Errors
+    /// [`PictureError::TooLarge`], naming the limit and the value.
+    pub fn check_dimensions(&self, width: u32, height: u32) -> Result<(), PictureError> {
+        let longest = width.max(height);
+        if longest > self.side {
+            return Err(PictureError::TooLarge {
+                what: "pixels on the longest side",
+                limit: self.side.into(),
+                value: longest.into(),
+            });
+        }
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels > self.pixels {
+            return Err(PictureError::TooLarge {
+                what: "pixels",
+                limit: self.pixels,
+                value: pixels,
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses a decoder that would hold more than `decoder_bytes`.
+    pub(super) fn check_decoder(&self, bytes: u64) -> Result<(), PictureError> {
+        if bytes > self.decoder_bytes {
+            return Err(PictureError::TooLarge {
+                what: "bytes of memory while decoding",
+                limit: self.decoder_bytes,
+                value: bytes,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Why a picture cannot be used. All of these are the sender's to mend.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PictureError {
+    /// No bytes at all.
+    #[error("the picture is empty (0 bytes)")]
+    Empty,
+    /// Not a picture in any format read here.
+    #[error(
+        "not a picture in a known format (JPEG, PNG, GIF, WebP, BMP, TIFF or PNM); it begins with {head}"
+    )]
+    Unrecognised {
+        /// Its first bytes, in hexadecimal.
+        head: String,
+    },
+    /// A picture, of a kind that is not read here.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// Format and kind.
+        what: String,
+    },
+    /// Over a limit.
+    #[error("the picture has {value} {what}, the limit is {limit}")]
+    TooLarge {
+        /// What there is too much of, with its unit.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+        /// What the picture has, or at least has.
+        value: u64,
+    },
+    /// Its end is missing.
+    #[error("the {format} is truncated: {detail}")]
+    Truncated {
+        /// The format.
+        format: &'static str,
+        /// What is missing.
+        detail: String,
+    },
+    /// Damaged in another way.
+    #[error("the {format} cannot be decoded: {detail}")]
+    Undecodable {
+        /// The format.
+        format: &'static str,
+        /// The decoder's reason.
+        detail: String,
+    },
+    /// Raw pixels that do not fit their stated size.
+    #[error(
+        "raw RGB of {width}×{height} pixels has {found} bytes; width × height × 3 and no side of 0 is needed"
+    )]
+    Shape {
+        /// Stated columns.
+        width: u32,
+        /// Stated rows.
+        height: u32,
+        /// Bytes given.
+        found: usize,
+    },
+}

@@ -1,0 +1,310 @@
+//! A bounded queue that is fair between flows and knows two priorities.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{FlowId, Priority, device::Step};
+
+/// Of so many items, one is bulk while both priorities wait, so that bulk
+/// work is slow under load but never stands still.
+const BULK_TURN: usize = 16;
+
+/// First in, first out within a flow; one item of each flow in turn.
+struct FairQueue<T> {
+    flows: HashMap<FlowId, VecDeque<T>>,
+    turns: VecDeque<FlowId>,
+    len: usize,
+}
+
+impl<T> FairQueue<T> {
+    fn new() -> Self {
+        FairQueue {
+            flows: HashMap::new(),
+            turns: VecDeque::new(),
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, flow: FlowId, item: T) {
+        let queue = self.flows.entry(flow).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(flow);
+        }
+        queue.push_back(item);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let flow = self.turns.pop_front()?;
+        let queue = self.flows.get_mut(&flow)?;
+        let item = queue.pop_front()?;
+        if queue.is_empty() {
+            self.flows.remove(&flow);
+        } else {
+            self.turns.push_back(flow);
+        }
+        self.len -= 1;
+        Some(item)
+    }
+
+    /// How many items are served before a newcomer of `flow`.
+    fn ahead_of(&self, flow: FlowId) -> usize {
+        let own = self.flows.get(&flow).map_or(0, VecDeque::len);
+        let flows = self.turns.len() + usize::from(own == 0);
+        self.len.min((own + 1) * flows)
+    }
+}
+
+struct State<T> {
+    interactive: FairQueue<T>,
+    bulk: FairQueue<T>,
+    /// Interactive items taken since the last bulk one, while bulk waited.
+    since_bulk: usize,
+    steps: VecDeque<Step>,
+    hold: usize,
+    closed: bool,
+    /// When the queue last became non-empty.
+    filled: Option<Instant>,
+}
+
+impl<T> State<T> {
+    fn len(&self) -> usize {
+        self.interactive.len + self.bulk.len
+    }
+
+    fn next(&mut self) -> Option<T> {
+        if self.bulk.len > 0 && (self.interactive.len == 0 || self.since_bulk >= BULK_TURN - 1) {
+            self.since_bulk = 0;
+            return self.bulk.pop();
+        }
+        if self.bulk.len > 0 {
+            self.since_bulk += 1;
+        }
+        self.interactive.pop()
+    }
+}
+
+/// What a device worker does next.
+pub(super) enum Turn<T> {
+    /// A batch, at least one item.
+    Batch(Vec<T>),
+    /// A step of background work.
+    Step(Step),
+}
+
+/// A queue between two stages.
+pub(super) struct Lane<T> {
+    state: Mutex<State<T>>,
+    /// Something to take, or the end.
+    filled: Condvar,
+    /// Room to push.
+    drained: Condvar,
+    capacity: usize,
+}
+
+impl<T> Lane<T> {
+    pub fn new(capacity: usize) -> Self {
+        Lane {
+            state: Mutex::new(State {
+                interactive: FairQueue::new(),
+                bulk: FairQueue::new(),
+                since_bulk: 0,
+                steps: VecDeque::new(),
+                hold: 0,
+                closed: false,
+                filled: None,
+            }),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+            capacity,
+        }
+    }
+
+    /// Adds an item, blocking while the lane is full. After [`Lane::close`]
+    /// the item is dropped (its ticket answers).
+    pub fn push(&self, flow: FlowId, priority: Priority, item: T) {
+        let mut state = self.state.lock();
+        while state.len() >= self.capacity && state.hold == 0 && !state.closed {
+            self.drained.wait(&mut state);
+        }
+        if state.closed {
+            return;
+        }
+        if state.len() == 0 {
+            state.filled = Some(Instant::now());
+        }
+        match priority {
+            Priority::Interactive => state.interactive.push(flow, item),
+            Priority::Bulk => state.bulk.push(flow, item),
+        }
+        let held = state.hold > state.len();
+        drop(state);
+        if !held {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Adds a step of background work.
+    pub fn push_step(&self, step: Step) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.steps.push_back(step);
+            drop(state);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes one item, blocking; none at the end.
+    pub fn pop(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(item) = state.next() {
+                drop(state);
+                self.drained.notify_one();
+                return Some(item);
+            }
+            if state.closed {
+                return None;
+            }
+            self.filled.wait(&mut state);
+        }
+    }
+
+    /// Takes what is there, up to `most()` items, or a step; none at the end.
+    ///
+    /// An idle worker takes what is there at once, unless `delay` lets a
+    /// batch fill first. A step waits while interactive items do, but no
+    /// longer than `patience`.
+    pub fn take(
+        &self,
+        most: impl Fn() -> usize,
+        delay: Duration,
+        patience: Duration,
+    ) -> Option<Turn<T>> {
+        let mut state = self.state.lock();
+        loop {
+            let len = state.len();
+            if state.closed && len == 0 {
+                state.steps.clear();
+                return None;
+            }
+            if state.hold > len && !state.closed {
+                self.filled.wait(&mut state);
+                continue;
+            }
+            state.hold = 0;
+            let step_is_due = state
+                .steps
+                .front()
+                .is_some_and(|step| state.interactive.len == 0 || step.waited() >= patience);
+            if step_is_due && let Some(step) = state.steps.pop_front() {
+                return Some(Turn::Step(step));
+            }
+            if len > 0 {
+                let most = most().max(1);
+                let fills_until = state.filled.map(|filled| filled + delay);
+                if len < most
+                    && !delay.is_zero()
+                    && !state.closed
+                    && let Some(until) = fills_until
+                    && !self.filled.wait_until(&mut state, until).timed_out()
+                {
+                    continue;
+                }
+                let batch: Vec<T> = std::iter::from_fn(|| state.next()).take(most).collect();
+                state.filled = (state.len() > 0).then(Instant::now);
+                let more = state.len() > 0;
+                drop(state);
+                self.drained.notify_all();
+                if more {
+                    self.filled.notify_one();
+                }
+                return Some(Turn::Batch(batch));
+            }
+            self.filled.wait(&mut state);
+        }
+    }
+
+    /// Holds workers until `items` wait; 0 lets them go.
+    pub fn hold_until(&self, items: usize) {
+        self.state.lock().hold = items;
+        self.filled.notify_all();
+        self.drained.notify_all();
+    }
+
+    /// Takes no more; what is there is still handed out.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.filled.notify_all();
+        self.drained.notify_all();
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.lock().len()
+    }
+
+    /// How many items are served before a newcomer.
+    pub fn ahead_of(&self, flow: FlowId, priority: Priority) -> usize {
+        let state = self.state.lock();
+        match priority {
+            Priority::Interactive => state.interactive.ahead_of(flow),
+            Priority::Bulk => state.interactive.len + state.bulk.ahead_of(flow),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(lane: &Lane<(u64, u32)>, n: usize) -> Vec<(u64, u32)> {
+        match lane.take(|| n, Duration::ZERO, Duration::ZERO) {
+            Some(Turn::Batch(batch)) => batch,
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_greedy_flow_waits_its_turn() {
+        let lane = Lane::new(usize::MAX);
+        for i in 0..100 {
+            lane.push(FlowId(1), Priority::Interactive, (1, i));
+        }
+        for i in 0..10 {
+            lane.push(FlowId(2), Priority::Interactive, (2, i));
+        }
+        let batch = drain(&lane, 20);
+        let second: Vec<_> = batch.iter().filter(|(flow, _)| *flow == 2).collect();
+        assert_eq!(second.len(), 10, "{batch:?}");
+        assert!(second.windows(2).all(|pair| pair[0].1 < pair[1].1));
+    }
+
+    #[test]
+    fn bulk_takes_what_interactive_leaves_and_a_sixteenth() {
+        let lane = Lane::new(usize::MAX);
+        for i in 0..64 {
+            lane.push(FlowId(1), Priority::Bulk, (1, i));
+            lane.push(FlowId(2), Priority::Interactive, (2, i));
+        }
+        let bulk = drain(&lane, 32).iter().filter(|(flow, _)| *flow == 1).count();
+        assert_eq!(bulk, 2);
+        while drain(&lane, 32).iter().any(|(flow, _)| *flow == 2) {}
+        assert!(lane.len() > 0, "only bulk is left");
+        assert!(drain(&lane, 32).iter().all(|(flow, _)| *flow == 1));
+    }
+
+    #[test]
+    fn a_newcomer_is_told_who_goes_first() {
+        let lane = Lane::new(usize::MAX);
+        for i in 0..100 {
+            lane.push(FlowId(1), Priority::Interactive, (1, i));
+        }
+        assert_eq!(lane.ahead_of(FlowId(2), Priority::Interactive), 2);
+        assert_eq!(lane.ahead_of(FlowId(1), Priority::Interactive), 100);
+        assert_eq!(lane.ahead_of(FlowId(2), Priority::Bulk), 100);
+    }
+}

@@ -1,0 +1,76 @@
+//! What can be set about the engine.
+
+use std::time::Duration;
+
+/// How the machine's cores are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadPlan {
+    /// Threads that decode pictures.
+    pub decoders: usize,
+    /// Workers that run the encoder, sharing its weights.
+    pub workers: usize,
+    /// torch's threads inside one operation, per worker.
+    pub intra_op: usize,
+}
+
+impl ThreadPlan {
+    /// The plan for a CPU device with so many cores: a worker with one torch
+    /// thread per core. Workers with a core each need no barrier between
+    /// threads inside an operation, so that a core lost to another process
+    /// slows one worker instead of all (`docs/performance.md` has the
+    /// figures). Decoders are as many: the ready queue is bounded, so they
+    /// take only the time that the encoder needs.
+    pub fn for_cpu(cores: usize) -> ThreadPlan {
+        let cores = cores.max(1);
+        ThreadPlan {
+            decoders: cores,
+            workers: cores,
+            intra_op: 1,
+        }
+    }
+
+    /// The plan for a CUDA device: one worker, all cores decode.
+    pub fn for_cuda(cores: usize) -> ThreadPlan {
+        ThreadPlan {
+            decoders: cores.max(1),
+            workers: 1,
+            intra_op: 1,
+        }
+    }
+}
+
+/// Settings of the engine. All are checked by `config`.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Most pictures in one batch.
+    pub max_batch: usize,
+    /// Most embeddings in one batch of the head worker.
+    pub max_head_batch: usize,
+    /// How long an idle device waits for a batch to fill. Default zero: it
+    /// takes what is there at once.
+    pub max_queue_delay: Duration,
+    /// Most jobs in the engine at once, in all its queues.
+    pub queue_items: usize,
+    /// Most bytes that these jobs may hold.
+    pub queue_bytes: usize,
+    /// How long a training step gives way to interactive work before it takes
+    /// its turn.
+    pub step_patience: Duration,
+    /// How the cores are shared out.
+    pub threads: ThreadPlan,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        EngineSettings {
+            max_batch: 32,
+            max_head_batch: 256,
+            max_queue_delay: Duration::ZERO,
+            queue_items: 8192,
+            queue_bytes: 1 << 30,
+            step_patience: Duration::from_millis(200),
+            threads: ThreadPlan::for_cpu(cores),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `ClassifyService`.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Context,
+    answer::{Options, classification},
+    classify_stream, embed, evaluate, flow_of, info,
+    observe::observed,
+    problem::{Failure, Problem},
+    request,
+};
+use crate::{
+    engine::{Crop, Job, Ticket, Work},
+    proto::v1::{self as pb, classify_service_server::ClassifyService},
+    store::Reference,
+    telemetry,
+};
+
+/// The service.
+pub struct Classify {
+    context: Arc<Context>,
+}
+
+impl Classify {
+    /// The service on this server.
+    pub fn new(context: Arc<Context>) -> Classify {
+        Classify { context }
+    }
+
+    async fn classify_one(
+        &self,
+        request: Request<pb::ClassifyRequest>,
+    ) -> Result<Response<pb::ClassifyResponse>, Failure> {
+        let context = &self.context;
+        let deadline = request::deadline(request.metadata(), Instant::now());
+        let flow = flow_of(&request);
+        let request = request.into_inner();
+        let options = Options::check(request.options.unwrap_or_default())?;
+        let priority = request::priority(request.priority)?;
+        let reference: Reference = request.cache.parse().map_err(Problem::from)?;
+        let classifier = context.catalog.classifier(&reference).await?;
+        let content = request::content(request.input, Crop::Centre, classifier.width())?;
+        let permit = context
+            .admit(&content, deadline, flow, priority, false)
+            .await?;
+        let (ticket, answer) = Ticket::awaited();
+        // Dropped with this future: a client that goes away cancels the job.
+        let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+        context.engine.submit(Job {
+            content,
+            work: Work::Classify {
+                head: Arc::clone(&classifier.head),
+                neighbours: options.neighbours,
+                embedding: options.embedding,
+            },
+            flow,
+            priority,
+            deadline,
+            ticket,
+            cancelled: Arc::clone(&cancel.0),
+        });
+        let result = answer.await.map_err(|_| super::shutting_down())?;
+        drop(permit);
+        telemetry::item(result.is_ok());
+        let outcome = result?;
+        Ok(Response::new(pb::ClassifyResponse {
+            classification: Some(classification(&classifier, &options, outcome)),
+        }))
+    }
+}
+
+/// Cancels a job when dropped.
+pub(super) struct CancelOnDrop(pub Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[tonic::async_trait]
+impl ClassifyService for Classify {
+    type ClassifyStreamStream = classify_stream::Answers;
+
+    async fn classify_stream(
+        &self,
+        request: Request<Streaming<pb::ClassifyStreamRequest>>,
+    ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
+        let deadline = request::deadline(request.metadata(), Instant::now());
+        let context = Arc::clone(&self.context);
+        let serving = classify_stream::serve(context, deadline, request.into_inner());
+        observed("ClassifyStream", serving).await
+    }
+
+    async fn classify(
+        &self,
+        request: Request<pb::ClassifyRequest>,
+    ) -> Result<Response<pb::ClassifyResponse>, Status> {
+        observed("Classify", self.classify_one(request)).await
+    }
+
+    async fn embed(
+        &self,
+        request: Request<pb::EmbedRequest>,
+    ) -> Result<Response<pb::EmbedResponse>, Status> {
+        observed("Embed", embed::serve(&self.context, request)).await
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<Streaming<pb::EvaluateRequest>>,
+    ) -> Result<Response<pb::EvaluateResponse>, Status> {
+        observed("Evaluate", evaluate::serve(&self.context, request.into_inner())).await
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<pb::GetServerInfoRequest>,
+    ) -> Result<Response<pb::ServerInfo>, Status> {
+        observed("GetServerInfo", async { Ok(info::serve(&self.context)) }).await
+    }
+}

@@ -1,0 +1,342 @@
+//! `ClassifyStream`: items in, one answer each out.
+//!
+//! A reader task takes items from the client, no faster than the stream's
+//! window and the engine's door let it; the client is slowed by HTTP/2 flow
+//! control, not by memory. A writer task sends answers as they come, or in the
+//! items' order.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use super::{
+    Context,
+    answer::{Options, classification},
+    problem::{Failure, Problem},
+    request::{self, RequestError},
+};
+use crate::{
+    catalog::Served,
+    engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
+    proto::v1::{self as pb, classify_stream_request::Payload, item_result},
+    store::Reference,
+    telemetry,
+};
+
+/// Answers that are packed into one message, at the most.
+const PACK: usize = 64;
+/// Bytes after which a message is sent, so that none nears a client's limit.
+const PACK_BYTES: usize = 1 << 20;
+
+/// The answers of a stream.
+pub type Answers = ReceiverStream<Result<pb::ClassifyStreamResponse, Status>>;
+
+/// What became of an item, on its way to the writer.
+struct Event {
+    sequence: u64,
+    id: String,
+    result: Result<(Served, Outcome), Problem>,
+    /// Room in the engine and the window; given back once it is written.
+    _permit: Permit,
+}
+
+/// Serves one stream.
+pub async fn serve(
+    context: Arc<Context>,
+    deadline: Option<Instant>,
+    mut incoming: Streaming<pb::ClassifyStreamRequest>,
+) -> Result<Response<Answers>, Failure> {
+    let config = first_message(&mut incoming).await?;
+    let options = Options::check(config.options.unwrap_or_default())?;
+    let priority = request::priority(config.priority)?;
+    let reference: Reference = config.cache.parse().map_err(Problem::from)?;
+    // An unknown cache is the call's error, not each item's.
+    context.catalog.classifier(&reference).await?;
+
+    let (events, answered) = mpsc::unbounded_channel();
+    let (results, response) = mpsc::channel(4);
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let reader = Reader {
+        window: Arc::new(Semaphore::new(context.limits.stream_window)),
+        flow: FlowId::next(),
+        context: Arc::clone(&context),
+        reference,
+        options,
+        priority,
+        deadline,
+        events,
+        cancelled: Arc::clone(&cancelled),
+        sequence: 0,
+    };
+    let reading = tokio::spawn(reader.run(incoming));
+    let writer = Writer {
+        options,
+        ordered: config.ordered,
+        deadline,
+        results,
+        cancelled,
+    };
+    tokio::spawn(async move {
+        writer.run(answered, reading).await;
+    });
+    Ok(Response::new(ReceiverStream::new(response)))
+}
+
+async fn first_message(
+    incoming: &mut Streaming<pb::ClassifyStreamRequest>,
+) -> Result<pb::ClassifyStreamConfig, Failure> {
+    let message = incoming.message().await.map_err(Failure::from_status)?;
+    match message.and_then(|message| message.payload) {
+        Some(Payload::Config(config)) => Ok(config),
+        Some(Payload::Items(_)) => Err(RequestError::Order {
+            problem: "the first message of ClassifyStream must be its config, not items",
+        }
+        .into()),
+        None => Err(RequestError::missing("config").into()),
+    }
+}
+
+struct Reader {
+    context: Arc<Context>,
+    reference: Reference,
+    options: Options,
+    priority: Priority,
+    deadline: Option<Instant>,
+    flow: FlowId,
+    window: Arc<Semaphore>,
+    events: mpsc::UnboundedSender<Event>,
+    cancelled: Arc<AtomicBool>,
+    sequence: u64,
+}
+
+impl Reader {
+    /// Reads until the client has said all, goes away, or the server shuts
+    /// down. The status, if any, ends the stream after the last answer.
+    async fn run(mut self, mut incoming: Streaming<pb::ClassifyStreamRequest>) -> Option<Status> {
+        loop {
+            let message = tokio::select! {
+                message = incoming.message() => message,
+                () = self.context.shutdown.cancelled() => {
+                    return Some(super::shutting_down().into());
+                }
+            };
+            match message {
+                Ok(Some(pb::ClassifyStreamRequest {
+                    payload: Some(Payload::Items(batch)),
+                })) => self.take(batch.items).await,
+                Ok(Some(_)) => {
+                    return Some(Problem::from(RequestError::Order {
+                        problem: "every message of ClassifyStream but the first must carry items",
+                    })
+                    .into());
+                }
+                Ok(None) => return None,
+                Err(status) => {
+                    // A message over the size limit, or a client that reset
+                    // the stream: what was accepted before is still answered.
+                    return Some(status);
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, items: Vec<pb::Item>) {
+        // A name that moves is looked up anew for each message; all its items
+        // are served by one version.
+        let classifier = self.context.catalog.classifier(&self.reference).await;
+        for item in items {
+            let sequence = self.sequence;
+            self.sequence += 1;
+            let Ok(place) = Arc::clone(&self.window).acquire_owned().await else {
+                return;
+            };
+            if self.cancelled.load(Ordering::Relaxed) {
+                return;
+            }
+            let permit = Permit::default().with(place);
+            match &classifier {
+                Ok(classifier) => self.submit(sequence, item, classifier, permit).await,
+                Err(error) => self.refuse(sequence, item.id, error.clone().into(), permit),
+            }
+        }
+    }
+
+    fn refuse(&self, sequence: u64, id: String, problem: Problem, permit: Permit) {
+        // A writer that is gone needs no answers.
+        let _ = self.events.send(Event {
+            sequence,
+            id,
+            result: Err(problem),
+            _permit: permit,
+        });
+    }
+
+    async fn submit(
+        &self,
+        sequence: u64,
+        item: pb::Item,
+        classifier: &Served,
+        window: Permit,
+    ) {
+        let now = Instant::now();
+        let checked = request::check_id("items.id", &item.id)
+            .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))
+            .and_then(|deadline| {
+                request::content(item.input, Crop::Centre, classifier.width())
+                    .map(|content| (deadline, content))
+            });
+        let (deadline, content) = match checked {
+            Ok(checked) => checked,
+            Err(error) => return self.refuse(sequence, item.id, error.into(), window),
+        };
+        let admitted = self
+            .context
+            .admit(&content, deadline, self.flow, self.priority, true)
+            .await;
+        let permit = match admitted {
+            Ok(permit) => permit.and(window),
+            Err(problem) => return self.refuse(sequence, item.id, problem, window),
+        };
+        let events = self.events.clone();
+        let answering = classifier.clone();
+        let ticket = Ticket::new(move |result| {
+            let _ = events.send(Event {
+                sequence,
+                id: item.id,
+                result: result
+                    .map(|outcome| (answering, outcome))
+                    .map_err(Problem::from),
+                _permit: permit,
+            });
+        });
+        self.context.engine.submit(Job {
+            content,
+            work: Work::Classify {
+                head: Arc::clone(&classifier.head),
+                neighbours: self.options.neighbours,
+                embedding: self.options.embedding,
+            },
+            flow: self.flow,
+            priority: self.priority,
+            deadline,
+            ticket,
+            cancelled: Arc::clone(&self.cancelled),
+        });
+    }
+}
+
+struct Writer {
+    options: Options,
+    ordered: bool,
+    deadline: Option<Instant>,
+    results: mpsc::Sender<Result<pb::ClassifyStreamResponse, Status>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// Whatever ends the writer, nobody waits for the rest.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Writer {
+    async fn run(
+        self,
+        mut answered: mpsc::UnboundedReceiver<Event>,
+        reading: tokio::task::JoinHandle<Option<Status>>,
+    ) {
+        let stop = reading.abort_handle();
+        let last = tokio::select! {
+            written = self.write(&mut answered) => match written {
+                // Every answer is out: how did the reader end?
+                Ok(()) => reading.await.ok().flatten(),
+                Err(Gone) => None,
+            },
+            () = self.results.closed() => None,
+            () = until(self.deadline) => {
+                Some(Problem::from(RequestError::DeadlineExceeded).into())
+            }
+        };
+        stop.abort();
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Some(status) = last {
+            let _ = self.results.send(Err(status)).await;
+        }
+    }
+
+    async fn write(&self, answered: &mut mpsc::UnboundedReceiver<Event>) -> Result<(), Gone> {
+        let mut events = Vec::with_capacity(PACK);
+        let mut early: BTreeMap<u64, Event> = BTreeMap::new();
+        let mut next = 0;
+        while answered.recv_many(&mut events, PACK).await > 0 {
+            if !self.ordered {
+                self.send(events.drain(..)).await?;
+                continue;
+            }
+            for event in events.drain(..) {
+                early.insert(event.sequence, event);
+            }
+            let due = std::iter::from_fn(|| {
+                let event = early.remove(&next)?;
+                next += 1;
+                Some(event)
+            });
+            self.send(due).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, events: impl Iterator<Item = Event>) -> Result<(), Gone> {
+        let mut message = pb::ClassifyStreamResponse::default();
+        let mut permits = Vec::new();
+        let mut bytes = 0;
+        for event in events {
+            telemetry::item(event.result.is_ok());
+            let outcome = match event.result {
+                Ok((classifier, outcome)) => {
+                    let answer = classification(&classifier, &self.options, outcome);
+                    item_result::Outcome::Classification(answer)
+                }
+                Err(problem) => item_result::Outcome::Error(problem.to_item_status()),
+            };
+            let result = pb::ItemResult {
+                id: event.id,
+                sequence: event.sequence,
+                outcome: Some(outcome),
+            };
+            bytes += prost::Message::encoded_len(&result);
+            message.results.push(result);
+            permits.push(event._permit);
+            if bytes >= PACK_BYTES {
+                let full = std::mem::take(&mut message);
+                self.results.send(Ok(full)).await.map_err(|_| Gone)?;
+                permits.clear();
+                bytes = 0;
+            }
+        }
+        if !message.results.is_empty() {
+            self.results.send(Ok(message)).await.map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+}
+
+/// The client is gone.
+struct Gone;
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

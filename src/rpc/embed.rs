@@ -1,0 +1,137 @@
+//! `Embed`: pictures and texts to vectors.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use tonic::{Request, Response};
+
+use super::{
+    Context,
+    classify::CancelOnDrop,
+    flow_of,
+    problem::{Failure, Problem},
+    request,
+};
+use crate::{
+    catalog::CatalogError,
+    engine::{Crop, FlowId, Job, Priority, Ticket, Work},
+    proto::v1::{self as pb, embed_result::Outcome},
+};
+
+/// Serves one call.
+pub async fn serve(
+    context: &Arc<Context>,
+    request: Request<pb::EmbedRequest>,
+) -> Result<Response<pb::EmbedResponse>, Failure> {
+    let deadline = request::deadline(request.metadata(), Instant::now());
+    let flow = flow_of(&request);
+    let request = request.into_inner();
+    let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let texts = texts(context, &request, &cancel).await?;
+    let pictures = request.inputs.into_iter().map(|input| {
+        let call = Picture {
+            deadline,
+            flow,
+            raw: request.raw,
+            cancelled: Arc::clone(&cancel.0),
+        };
+        async move {
+            let outcome = match call.embed(context, input).await {
+                Ok(values) => Outcome::Embedding(pb::Embedding { values }),
+                Err(problem) => Outcome::Error(problem.to_item_status()),
+            };
+            pb::EmbedResult {
+                outcome: Some(outcome),
+            }
+        }
+    });
+    Ok(Response::new(pb::EmbedResponse {
+        inputs: futures::future::join_all(pictures).await,
+        texts,
+    }))
+}
+
+struct Picture {
+    deadline: Option<Instant>,
+    flow: FlowId,
+    raw: bool,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Picture {
+    async fn embed(self, context: &Context, input: pb::Input) -> Result<Vec<f32>, Problem> {
+        let width = context.catalog.model().width;
+        let content = request::content(Some(input), Crop::Centre, width)?;
+        let priority = Priority::Interactive;
+        // A request's pictures together may be more than the queue holds:
+        // they wait for room one by one.
+        let permit = context
+            .admit(&content, self.deadline, self.flow, priority, true)
+            .await?;
+        let (ticket, answer) = Ticket::awaited();
+        context.engine.submit(Job {
+            content,
+            work: Work::Embed,
+            flow: self.flow,
+            priority,
+            deadline: self.deadline,
+            ticket,
+            cancelled: self.cancelled,
+        });
+        let outcome = answer.await.map_err(|_| super::shutting_down())??;
+        drop(permit);
+        let feature = outcome
+            .feature
+            .ok_or_else(|| Problem::from(CatalogError::internal("no feature")))?;
+        let norm = if self.raw { feature.norm } else { 1.0 };
+        Ok(feature.unit.iter().map(|value| value * norm).collect())
+    }
+}
+
+async fn texts(
+    context: &Arc<Context>,
+    request: &pb::EmbedRequest,
+    cancel: &CancelOnDrop,
+) -> Result<Vec<pb::EmbedResult>, Failure> {
+    if request.texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let room = context.catalog.text()?.clone();
+    // A text that is too long is its own error, not the call's.
+    let mut ids = Vec::new();
+    let mut results: Vec<Option<pb::EmbedResult>> = Vec::new();
+    for text in &request.texts {
+        match room.tokens(text, request.truncate_texts) {
+            Ok(tokens) => {
+                ids.push(tokens);
+                results.push(None);
+            }
+            Err(error) => results.push(Some(pb::EmbedResult {
+                outcome: Some(Outcome::Error(Problem::from(error).to_item_status())),
+            })),
+        }
+    }
+    let cancelled = Arc::clone(&cancel.0);
+    let raw = request.raw;
+    let rows = tokio::task::spawn_blocking(move || {
+        room.embed(ids, raw, &|| cancelled.load(Ordering::Relaxed))
+    })
+    .await
+    .map_err(CatalogError::internal)??;
+    let mut rows = rows.into_iter();
+    Ok(results
+        .into_iter()
+        .map(|result| {
+            result.unwrap_or_else(|| pb::EmbedResult {
+                outcome: rows
+                    .next()
+                    .map(|values| Outcome::Embedding(pb::Embedding { values })),
+            })
+        })
+        .collect())
+}

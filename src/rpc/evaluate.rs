@@ -1,0 +1,315 @@
+//! `Evaluate`: labelled items in, how well each version did out.
+//!
+//! Each item is encoded once; then every version's head, and its text
+//! classifier alone, judge the feature.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+use tonic::{Response, Streaming};
+
+use super::{
+    Context,
+    classify::CancelOnDrop,
+    problem::{Failure, Problem},
+    request::{self, RequestError},
+};
+use crate::{
+    catalog::{CatalogError, Scorecard, Served},
+    engine::{Content, Crop, FlowId, Job, Priority, Ticket, Work},
+    proto::v1::{self as pb, evaluate_request::Payload},
+    store::Reference,
+    tip::head::Head,
+};
+
+/// Most versions side by side.
+const MAX_VERSIONS: usize = 8;
+/// Most rejected items named in the answer.
+const MAX_REJECTED: usize = 1000;
+/// Most classes for which the confusion matrix is returned.
+const MAX_CONFUSION: usize = 1000;
+
+/// Serves one call.
+pub async fn serve(
+    context: &Arc<Context>,
+    mut incoming: Streaming<pb::EvaluateRequest>,
+) -> Result<Response<pb::EvaluateResponse>, Failure> {
+    let message = incoming.message().await.map_err(Failure::from_status)?;
+    let config = match message.and_then(|message| message.payload) {
+        Some(Payload::Config(config)) => config,
+        Some(Payload::Items(_)) => {
+            return Err(RequestError::Order {
+                problem: "the first message of Evaluate must be its config, not items",
+            }
+            .into());
+        }
+        None => return Err(RequestError::missing("config").into()),
+    };
+    let versions = versions(context, &config).await?;
+    let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let mut evaluation = Evaluation {
+        context: Arc::clone(context),
+        flow: FlowId::next(),
+        cancelled: Arc::clone(&cancel.0),
+        window: Arc::new(Semaphore::new(context.limits.stream_window)),
+        judging: JoinSet::new(),
+        rejected: Vec::new(),
+        rejected_count: 0,
+        versions,
+    };
+    while let Some(message) = incoming.message().await.map_err(Failure::from_status)? {
+        match message.payload {
+            Some(Payload::Items(batch)) => {
+                for item in batch.items {
+                    evaluation.take(item).await?;
+                }
+            }
+            Some(Payload::Config(_)) | None => {
+                return Err(RequestError::Order {
+                    problem: "every message of Evaluate but the first must carry items",
+                }
+                .into());
+            }
+        }
+    }
+    evaluation.finish().await
+}
+
+/// A version under judgement.
+struct Version {
+    classifier: Served,
+    card: Scorecard,
+}
+
+async fn versions(
+    context: &Context,
+    config: &pb::EvaluateConfig,
+) -> Result<Vec<Version>, Failure> {
+    if config.caches.is_empty() {
+        return Err(RequestError::missing("config.caches").into());
+    }
+    RequestError::check(
+        "config.caches",
+        "max_versions",
+        MAX_VERSIONS,
+        config.caches.len(),
+    )?;
+    let mut versions = Vec::new();
+    for name in &config.caches {
+        let reference: Reference = name.parse().map_err(Problem::from)?;
+        let classifier = context.catalog.classifier(&reference).await?;
+        versions.push(Version {
+            card: Scorecard::new(&classifier)?,
+            classifier,
+        });
+    }
+    Ok(versions)
+}
+
+/// One item's logits by every version, and by its text alone.
+struct Judged {
+    id: String,
+    class: usize,
+    logits: Result<Vec<(Vec<f32>, Option<Vec<f32>>)>, Problem>,
+}
+
+struct Evaluation {
+    context: Arc<Context>,
+    flow: FlowId,
+    cancelled: Arc<AtomicBool>,
+    window: Arc<Semaphore>,
+    judging: JoinSet<Judged>,
+    versions: Vec<Version>,
+    rejected: Vec<pb::RejectedExample>,
+    rejected_count: i64,
+}
+
+impl Evaluation {
+    async fn take(&mut self, item: pb::LabelledItem) -> Result<(), Failure> {
+        let fewest = self
+            .versions
+            .iter()
+            .map(|version| version.classifier.classes())
+            .min()
+            .unwrap_or(0);
+        let width = self.context.catalog.model().width;
+        let checked = request::check_id("items.id", &item.id).and_then(|()| {
+            let class = usize::try_from(item.class_index)
+                .ok()
+                .filter(|class| *class < fewest)
+                .ok_or_else(|| {
+                    RequestError::invalid(
+                        "items.class_index",
+                        format!("{} is not in 0..{fewest}", item.class_index),
+                    )
+                })?;
+            request::content(item.input, Crop::Centre, width).map(|content| (class, content))
+        });
+        let (class, content) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                self.reject(item.id, error.into());
+                return Ok(());
+            }
+        };
+        let place = loop {
+            tokio::select! {
+                place = Arc::clone(&self.window).acquire_owned() => break place,
+                Some(judged) = self.judging.join_next() => self.count(judged)?,
+            }
+        };
+        let place = place.map_err(CatalogError::internal)?;
+        let judge = Judge {
+            context: Arc::clone(&self.context),
+            flow: self.flow,
+            cancelled: Arc::clone(&self.cancelled),
+            heads: self
+                .versions
+                .iter()
+                .map(|version| {
+                    let classifier = &version.classifier;
+                    (Arc::clone(&classifier.head), classifier.zero_shot.clone())
+                })
+                .collect(),
+        };
+        self.judging.spawn(async move {
+            let logits = judge.run(content).await;
+            drop(place);
+            Judged {
+                id: item.id,
+                class,
+                logits,
+            }
+        });
+        Ok(())
+    }
+
+    fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), Failure> {
+        let judged = judged.map_err(CatalogError::internal)?;
+        match judged.logits {
+            Err(problem) => self.reject(judged.id, problem),
+            Ok(logits) => {
+                for (version, (own, zero_shot)) in self.versions.iter_mut().zip(logits) {
+                    version.card.add(&own, zero_shot.as_deref(), judged.class)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, id: String, problem: Problem) {
+        self.rejected_count += 1;
+        if self.rejected.len() < MAX_REJECTED {
+            self.rejected.push(pb::RejectedExample {
+                example_id: id,
+                code: problem.code as i32,
+                message: problem.message,
+                reason: problem.reason.to_owned(),
+            });
+        }
+    }
+
+    async fn finish(mut self) -> Result<Response<pb::EvaluateResponse>, Failure> {
+        while let Some(judged) = self.judging.join_next().await {
+            self.count(judged)?;
+        }
+        Ok(Response::new(pb::EvaluateResponse {
+            evaluations: self.versions.iter().map(report).collect(),
+            rejected: self.rejected,
+            rejected_count: self.rejected_count,
+        }))
+    }
+}
+
+fn report(version: &Version) -> pb::Evaluation {
+    let (report, zero_shot) = version.card.finish();
+    let classes = report
+        .per_class
+        .iter()
+        .enumerate()
+        .map(|(index, class)| pb::ClassEvaluation {
+            index: index as i32,
+            display_name: version.classifier.class_name(index).to_owned(),
+            count: class.count as i64,
+            accuracy: class.accuracy,
+        })
+        .collect();
+    pb::Evaluation {
+        version: version.classifier.name.clone(),
+        count: report.count as i64,
+        top1: report.top1,
+        top5: report.top5,
+        zero_shot_top1: zero_shot.map(|report| report.top1),
+        cross_entropy: report.cross_entropy,
+        expected_calibration_error: report.expected_calibration_error,
+        classes,
+        confusion: if version.classifier.classes() <= MAX_CONFUSION {
+            report.confusion.iter().map(|count| *count as i64).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+/// Judges one item by every head.
+struct Judge {
+    context: Arc<Context>,
+    flow: FlowId,
+    cancelled: Arc<AtomicBool>,
+    heads: Vec<(Arc<Head>, Option<Arc<Head>>)>,
+}
+
+impl Judge {
+    async fn run(&self, content: Content) -> Result<Vec<(Vec<f32>, Option<Vec<f32>>)>, Problem> {
+        let unit = match content {
+            Content::Embedding(unit) => unit,
+            picture => {
+                let outcome = self.job(picture, Work::Embed).await?;
+                let feature = outcome
+                    .feature
+                    .ok_or_else(|| Problem::from(CatalogError::internal("no feature")))?;
+                feature.unit.to_vec()
+            }
+        };
+        let mut logits = Vec::with_capacity(self.heads.len());
+        for (own, zero_shot) in &self.heads {
+            let own = self.logits(&unit, own).await?;
+            let zero_shot = match zero_shot {
+                Some(head) => Some(self.logits(&unit, head).await?),
+                None => None,
+            };
+            logits.push((own, zero_shot));
+        }
+        Ok(logits)
+    }
+
+    async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, Problem> {
+        let work = Work::Classify {
+            head: Arc::clone(head),
+            neighbours: 0,
+            embedding: false,
+        };
+        let outcome = self.job(Content::Embedding(unit.to_vec()), work).await?;
+        Ok(outcome.logits.to_vec())
+    }
+
+    async fn job(&self, content: Content, work: Work) -> Result<crate::engine::Outcome, Problem> {
+        let permit = self
+            .context
+            .admit(&content, None, self.flow, Priority::Bulk, true)
+            .await?;
+        let (ticket, answer) = Ticket::awaited();
+        self.context.engine.submit(Job {
+            content,
+            work,
+            flow: self.flow,
+            priority: Priority::Bulk,
+            deadline: None,
+            ticket,
+            cancelled: Arc::clone(&self.cancelled),
+        });
+        let outcome = answer.await.map_err(|_| super::shutting_down())?;
+        drop(permit);
+        Ok(outcome?)
+    }
+}

@@ -1,0 +1,53 @@
+//! `GetServerInfo`.
+
+use tonic::Response;
+
+use super::Context;
+use crate::proto::v1 as pb;
+
+/// What is served here.
+pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
+    let model = context.catalog.model();
+    let limits = &context.limits;
+    let settings = context.engine.settings();
+    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let named = [
+        ("max_message_bytes", number(limits.max_message_bytes)),
+        ("stream_window", number(limits.stream_window)),
+        ("max_classes", number(limits.max_classes)),
+        ("max_examples", number(limits.max_examples)),
+        ("max_create_bytes", number(limits.max_create_bytes)),
+        ("max_id_bytes", number(super::request::MAX_ID_BYTES)),
+        (
+            "max_picture_bytes",
+            i64::try_from(limits.picture.encoded_bytes).unwrap_or(i64::MAX),
+        ),
+        (
+            "max_pixels",
+            i64::try_from(limits.picture.pixels).unwrap_or(i64::MAX),
+        ),
+        ("max_side", i64::from(limits.picture.side)),
+        ("queue_items", number(settings.queue_items)),
+        ("queue_bytes", number(settings.queue_bytes)),
+        ("max_batch", number(settings.max_batch)),
+    ];
+    Response::new(pb::ServerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        bundle: Some(pb::BundleInfo {
+            name: model.name.clone(),
+            fingerprint: model.fingerprint.clone(),
+            width: model.width as i32,
+            image_size: model.image_size as i32,
+            has_image_encoder: context.engine.takes_pictures(),
+            has_text_encoder: model.has_text,
+            logit_scale: model.logit_scale,
+            templates: model.templates.clone(),
+        }),
+        device: model.device.clone(),
+        dtype: model.dtype.clone(),
+        limits: named
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    })
+}

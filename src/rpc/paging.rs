@@ -1,0 +1,73 @@
+//! Pages of lists (AIP-158) and field masks (AIP-157).
+
+use prost_types::FieldMask;
+
+use super::request::RequestError;
+
+/// Entries in a page where the client does not say.
+const DEFAULT: i32 = 50;
+/// Most entries in a page.
+const MOST: i32 = 1000;
+
+/// The size of a page.
+///
+/// # Errors
+/// A negative size.
+pub fn size(asked: i32) -> Result<usize, RequestError> {
+    match asked {
+        0 => Ok(DEFAULT as usize),
+        n if n < 0 => Err(RequestError::invalid("page_size", format!("{n} is negative"))),
+        n => Ok(n.min(MOST) as usize),
+    }
+}
+
+/// Clears the fields of a message that the mask does not name.
+///
+/// # Errors
+/// A path that is no field.
+pub fn mask<T: Masked>(message: &mut T, mask: Option<&FieldMask>) -> Result<(), RequestError> {
+    let Some(mask) = mask.filter(|mask| !mask.paths.is_empty()) else {
+        return Ok(());
+    };
+    let wanted = |field: &str| mask.paths.iter().any(|path| path == field || path == "*");
+    for path in &mask.paths {
+        if path != "*" && !T::FIELDS.contains(&path.as_str()) {
+            return Err(RequestError::invalid(
+                "read_mask",
+                format!("{path:?} is not one of {}", T::FIELDS.join(", ")),
+            ));
+        }
+    }
+    for field in T::FIELDS {
+        if !wanted(field) {
+            message.clear_field(field);
+        }
+    }
+    Ok(())
+}
+
+/// A message whose top-level fields can be cleared by name.
+pub trait Masked {
+    /// The fields' names.
+    const FIELDS: &'static [&'static str];
+    /// Sets a field to its default.
+    fn clear_field(&mut self, field: &str);
+}
+
+macro_rules! masked {
+    ($message:ty: $($field:ident),*) => {
+        impl Masked for $message {
+            const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
+            fn clear_field(&mut self, field: &str) {
+                match field {
+                    $(stringify!($field) => self.$field = Default::default(),)*
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
+masked!(crate::proto::v1::Cache: name, create_time, latest, aliases, version_count);
+masked!(crate::proto::v1::Version: name, version, create_time, parent, description, labels,
+    classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune);

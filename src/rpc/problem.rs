@@ -1,0 +1,324 @@
+//! One total mapping from errors to gRPC statuses with details
+//! (`google.rpc.ErrorInfo`, `BadRequest`, `RetryInfo`; AIP-193).
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::request::RequestError;
+use crate::{
+    catalog::CatalogError,
+    clip::{PictureError, TextError},
+    engine::{EngineError, Refusal},
+    store::StoreError,
+    tip::error::TipError,
+};
+
+/// The domain of our reasons in `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "tipserve";
+
+/// An error on its way to a client.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// The gRPC code.
+    pub code: Code,
+    /// The reason, for programs: UPPER_SNAKE_CASE, never changed once given.
+    pub reason: &'static str,
+    /// The reason, for people: names the thing, the limit and the value.
+    pub message: String,
+    /// The request's field concerned, where there is one.
+    pub field: Option<String>,
+    /// Facts for programs.
+    pub metadata: HashMap<String, String>,
+    /// When to try again, where that makes sense.
+    pub retry: Option<Duration>,
+}
+
+impl Problem {
+    /// A problem without field, facts or retry.
+    pub fn new(code: Code, reason: &'static str, message: impl ToString) -> Problem {
+        Problem {
+            code,
+            reason,
+            message: message.to_string(),
+            field: None,
+            metadata: HashMap::new(),
+            retry: None,
+        }
+    }
+
+    /// Names the field.
+    #[must_use]
+    pub fn field(mut self, field: impl ToString) -> Problem {
+        self.field = Some(field.to_string());
+        self
+    }
+
+    /// Adds a fact.
+    #[must_use]
+    pub fn fact(mut self, key: &str, value: impl ToString) -> Problem {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry(mut self, after: Duration) -> Problem {
+        self.retry = Some(after);
+        self
+    }
+
+    fn details(&self) -> ErrorDetails {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason, DOMAIN, self.metadata.clone());
+        if let Some(field) = &self.field {
+            details.add_bad_request_violation(field, &self.message);
+        }
+        if let Some(retry) = self.retry {
+            details.set_retry_info(Some(retry));
+        }
+        details
+    }
+
+    /// As the status of one item.
+    pub fn to_item_status(&self) -> tonic_types::Status {
+        let status = Status::from(self.clone());
+        // The details of a tonic status are an encoded google.rpc.Status.
+        prost::Message::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+            code: self.code as i32,
+            message: self.message.clone(),
+            details: Vec::new(),
+        })
+    }
+}
+
+impl From<Problem> for Status {
+    fn from(problem: Problem) -> Status {
+        Status::with_error_details(problem.code, problem.message.clone(), problem.details())
+    }
+}
+
+impl From<PictureError> for Problem {
+    fn from(error: PictureError) -> Problem {
+        let reason = match &error {
+            PictureError::Empty => "PICTURE_EMPTY",
+            PictureError::Unrecognised { .. } => "PICTURE_UNRECOGNISED",
+            PictureError::Unsupported { .. } => "PICTURE_UNSUPPORTED",
+            PictureError::TooLarge { .. } => "PICTURE_TOO_LARGE",
+            PictureError::Truncated { .. } => "PICTURE_TRUNCATED",
+            PictureError::Undecodable { .. } => "PICTURE_UNDECODABLE",
+            PictureError::Shape { .. } => "PICTURE_SHAPE",
+        };
+        let problem = Problem::new(Code::InvalidArgument, reason, &error).field("input");
+        match error {
+            PictureError::TooLarge { what, limit, value } => problem
+                .fact("what", what)
+                .fact("limit", limit)
+                .fact("value", value),
+            _ => problem,
+        }
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Problem {
+        let (code, reason) = match error {
+            EngineError::Picture(error) => return error.into(),
+            EngineError::DecoderPanicked => (Code::InvalidArgument, "PICTURE_UNDECODABLE"),
+            EngineError::NoImageEncoder => (Code::FailedPrecondition, "NO_IMAGE_ENCODER"),
+            EngineError::DeadlineExceeded { .. } => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            EngineError::Cancelled => (Code::Cancelled, "CANCELLED"),
+            EngineError::Encoder { .. } => (Code::Internal, "ENCODER_FAILED"),
+            EngineError::NotFinite => (Code::Internal, "FEATURE_NOT_FINITE"),
+            EngineError::Head { .. } => (Code::Internal, "HEAD_FAILED"),
+            EngineError::DeviceBroken => (Code::Unavailable, "DEVICE_BROKEN"),
+            EngineError::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
+        };
+        let problem = Problem::new(code, reason, &error);
+        match code {
+            Code::Unavailable => problem.retry(Duration::from_secs(1)),
+            _ => problem,
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        Problem::new(
+            Code::ResourceExhausted,
+            "QUEUE_FULL",
+            format!(
+                "the server is full: its limit {} = {} is reached",
+                refusal.limit, refusal.value
+            ),
+        )
+        .fact("limit", refusal.limit)
+        .fact("value", refusal.value)
+    }
+}
+
+impl From<TextError> for Problem {
+    fn from(error: TextError) -> Problem {
+        Problem::new(Code::InvalidArgument, "TEXT_INVALID", error).field("texts")
+    }
+}
+
+impl From<&TipError> for Problem {
+    fn from(error: &TipError) -> Problem {
+        let (code, reason) = match error {
+            TipError::Torch(_) => (Code::Internal, "HEAD_FAILED"),
+            TipError::Cancelled => (Code::Cancelled, "CANCELLED"),
+            _ => (Code::InvalidArgument, "CACHE_INVALID"),
+        };
+        Problem::new(code, reason, error)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Problem {
+        let (code, reason) = match &error {
+            StoreError::NotFound { .. } => (Code::NotFound, "NOT_FOUND"),
+            StoreError::AlreadyExists { .. } => (Code::AlreadyExists, "ALREADY_EXISTS"),
+            StoreError::Damaged { .. } => (Code::DataLoss, "DAMAGED"),
+            StoreError::NewerFormat { .. } => (Code::FailedPrecondition, "NEWER_FORMAT"),
+            StoreError::InvalidId { .. } => (Code::InvalidArgument, "NAME_INVALID"),
+            StoreError::InvalidDraft { .. } => (Code::InvalidArgument, "CACHE_INVALID"),
+            StoreError::Conflict { .. } => (Code::FailedPrecondition, "CONFLICT"),
+            StoreError::Unavailable { .. } => (Code::Unavailable, "STORE_UNAVAILABLE"),
+            StoreError::Full { .. } => (Code::ResourceExhausted, "STORE_FULL"),
+            StoreError::Refused { .. } => (Code::FailedPrecondition, "STORE_REFUSED"),
+            StoreError::TooLarge { .. } => (Code::ResourceExhausted, "CACHE_TOO_LARGE"),
+            StoreError::Open { .. } | StoreError::Storage { .. } => {
+                (Code::Internal, "STORE_FAILED")
+            }
+        };
+        let problem = Problem::new(code, reason, &error);
+        match error {
+            StoreError::NotFound { what, .. }
+            | StoreError::AlreadyExists { what }
+            | StoreError::Damaged { what, .. }
+            | StoreError::Conflict { what, .. } => problem.fact("resource", what),
+            StoreError::InvalidId { kind, value, .. } => problem
+                .field(kind.replace(' ', "_"))
+                .fact("value", value),
+            StoreError::TooLarge { what, size, limit } => problem
+                .fact("resource", what)
+                .fact("value", size)
+                .fact("limit", limit),
+            StoreError::Unavailable { retry_after, .. } => problem.retry(retry_after),
+            _ => problem,
+        }
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Problem {
+        let message = error.to_string();
+        match error {
+            RequestError::Missing { field } => {
+                Problem::new(Code::InvalidArgument, "FIELD_MISSING", message).field(field)
+            }
+            RequestError::Invalid { field, .. } => {
+                Problem::new(Code::InvalidArgument, "FIELD_INVALID", message).field(field)
+            }
+            RequestError::TooMuch {
+                field,
+                limit,
+                maximum,
+                value,
+            } => Problem::new(Code::InvalidArgument, "LIMIT_EXCEEDED", message)
+                .field(field)
+                .fact("limit", limit)
+                .fact("maximum", maximum)
+                .fact("value", value),
+            RequestError::Order { .. } => {
+                Problem::new(Code::InvalidArgument, "MESSAGE_ORDER", message)
+            }
+            RequestError::TooLate { wait, left } => {
+                Problem::new(Code::ResourceExhausted, "DEADLINE_UNREACHABLE", message)
+                    .retry(wait.saturating_sub(left))
+            }
+            RequestError::DeadlineExceeded => {
+                Problem::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message)
+            }
+        }
+    }
+}
+
+impl From<CatalogError> for Problem {
+    fn from(error: CatalogError) -> Problem {
+        let message = error.to_string();
+        match error {
+            CatalogError::Store(error) => error.into(),
+            CatalogError::Tip(error) => error.as_ref().into(),
+            CatalogError::Text(error) => error.into(),
+            CatalogError::Engine(error) => error.into(),
+            CatalogError::WrongBundle { version, .. } => {
+                Problem::new(Code::FailedPrecondition, "WRONG_BUNDLE", message)
+                    .fact("resource", version)
+            }
+            CatalogError::OverBudget { size, budget, .. } => {
+                Problem::new(Code::ResourceExhausted, "CACHE_TOO_LARGE", message)
+                    .fact("limit", "resident_bytes")
+                    .fact("maximum", budget)
+                    .fact("value", size)
+            }
+            CatalogError::NotLoaded { .. } => {
+                Problem::new(Code::Unavailable, "CACHE_NOT_LOADED", message)
+                    .retry(Duration::from_secs(1))
+            }
+            CatalogError::Invalid { field, .. } => {
+                Problem::new(Code::InvalidArgument, "FIELD_INVALID", message).field(field)
+            }
+            CatalogError::NoTextEncoder => {
+                Problem::new(Code::FailedPrecondition, "NO_TEXT_ENCODER", message)
+            }
+            CatalogError::Unsupported { .. } => {
+                Problem::new(Code::FailedPrecondition, "UNSUPPORTED", message)
+            }
+            CatalogError::Busy { .. } => {
+                Problem::new(Code::ResourceExhausted, "BUSY", message).retry(Duration::from_secs(5))
+            }
+            CatalogError::Cancelled => Problem::new(Code::Cancelled, "CANCELLED", message),
+            CatalogError::Internal { .. } => Problem::new(Code::Internal, "INTERNAL", message),
+        }
+    }
+}
+
+/// For `?` in the services.
+macro_rules! status_from {
+    ($($error:ty),*) => {
+        /// A tonic status through [`Problem`].
+        #[derive(Debug)]
+        pub struct Failure(pub Problem);
+
+        impl From<Problem> for Failure {
+            fn from(problem: Problem) -> Failure {
+                Failure(problem)
+            }
+        }
+
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure(error.into())
+            }
+        })*
+
+        impl From<Failure> for Status {
+            fn from(failure: Failure) -> Status {
+                failure.0.into()
+            }
+        }
+    };
+}
+
+status_from!(
+    PictureError,
+    EngineError,
+    Refusal,
+    TextError,
+    StoreError,
+    RequestError,
+    CatalogError
+);

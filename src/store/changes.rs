@@ -1,0 +1,280 @@
+//! Changes of a cache's state: aliases, deletions, retention. Each is one new
+//! state record, created only if no other change came first.
+
+use std::time::Duration;
+
+use chrono::Utc;
+
+use super::{
+    CacheInfo, Store, StoreError,
+    fault::die_at,
+    layout,
+    name::{AliasName, CacheId, VersionNumber},
+    sealed::{FORMAT, seal},
+    state::{AliasRecord, State},
+    view::View,
+};
+
+/// Attempts to be the next change; each lost one means that another has won.
+const MAX_RACES: usize = 1000;
+
+impl Store {
+    /// Lets `edit` change the newest state until it is accepted; `edit` returns
+    /// what changed, in words, or none to leave all as it is. A damaged state
+    /// counts as an error unless `edit` is to start from an empty one.
+    async fn change(
+        &self,
+        id: &CacheId,
+        over_damage: bool,
+        mut edit: impl FnMut(&View, &mut State) -> Result<Option<String>, StoreError>,
+    ) -> Result<(), StoreError> {
+        for race in 0..MAX_RACES {
+            let view = self.views.fresh(id).await?;
+            let mut next = match view.state() {
+                Ok(state) => State::clone(state),
+                Err(StoreError::Damaged { .. }) if over_damage => State::empty(id),
+                Err(e) => return Err(e),
+            };
+            next.sequence = view.newest_state() + 1;
+            let Some(change) = edit(&view, &mut next)? else {
+                return Ok(());
+            };
+            next.format = FORMAT;
+            next.nonce = layout::nonce();
+            next.time = Utc::now();
+            next.change = change;
+            die_at!("store::state::before");
+            let body = seal(&id.resource_name(), &next)?;
+            let path = layout::state(id, next.sequence);
+            let ours = self.backend.create(&path, body).await?;
+            die_at!("store::state::written");
+            if ours {
+                // What this server did, it sees at once.
+                let _ = self.views.fresh(id).await;
+                return Ok(());
+            }
+            let pause = rand::random_range(0..=race.min(50) as u64 + 1);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        Err(StoreError::conflict(
+            id.resource_name(),
+            format!("{MAX_RACES} other changes came first"),
+        ))
+    }
+
+    /// Points an alias at a version, in one atomic step; makes it where it is
+    /// new. With `expected`, only if the alias has that etag; an empty one
+    /// means that there is no such alias yet.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where the version does not exist,
+    /// [`StoreError::Conflict`] where the etag is another.
+    pub async fn set_alias(
+        &self,
+        id: &CacheId,
+        alias: &AliasName,
+        version: VersionNumber,
+        expected: Option<&str>,
+    ) -> Result<CacheInfo, StoreError> {
+        self.change(id, false, |view, state| {
+            check_alias(state, id, alias, expected)?;
+            if !view.has(version)? {
+                let reference = super::Reference {
+                    cache: id.clone(),
+                    version: super::VersionSelector::Number(version),
+                };
+                return Err(super::missing(view, &reference));
+            }
+            if state.aliases.get(alias).is_some_and(|a| a.version == version) {
+                return Ok(None);
+            }
+            let changed = state.sequence;
+            let record = AliasRecord { version, changed };
+            state.aliases.insert(alias.clone(), record);
+            Ok(Some(format!("alias {alias} set to version {version}")))
+        })
+        .await?;
+        self.cache(id).await
+    }
+
+    /// Removes an alias; the version stays.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `expected` is
+    /// given and the alias has another etag.
+    pub async fn delete_alias(
+        &self,
+        id: &CacheId,
+        alias: &AliasName,
+        expected: Option<&str>,
+    ) -> Result<CacheInfo, StoreError> {
+        self.change(id, false, |_, state| {
+            check_alias(state, id, alias, expected)?;
+            match state.aliases.remove(alias) {
+                Some(_) => Ok(Some(format!("alias {alias} removed"))),
+                None => Err(StoreError::not_found(id.alias_name(alias))),
+            }
+        })
+        .await?;
+        self.cache(id).await
+    }
+
+    /// Deletes one version. Its number is never used again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where an alias points
+    /// at it, or where it is the cache's only version.
+    pub async fn delete_version(
+        &self,
+        id: &CacheId,
+        version: VersionNumber,
+    ) -> Result<(), StoreError> {
+        let what = id.version_name(version);
+        self.change(id, false, |view, state| {
+            if !view.has(version)? {
+                let reference = super::Reference {
+                    cache: id.clone(),
+                    version: super::VersionSelector::Number(version),
+                };
+                return Err(super::missing(view, &reference));
+            }
+            let aliases = state.aliases_of(version);
+            if !aliases.is_empty() {
+                let aliases: Vec<&str> = aliases.iter().map(|a| a.as_str()).collect();
+                let detail = format!("it is what {} points at", aliases.join(", "));
+                return Err(StoreError::conflict(&what, detail));
+            }
+            if view.versions()?.len() == 1 {
+                let detail = "it is the cache's only version; delete the cache instead";
+                return Err(StoreError::conflict(&what, detail));
+            }
+            state.delete(version.get(), version.get());
+            Ok(Some(format!("version {version} deleted")))
+        })
+        .await?;
+        self.remove_deleted(id).await;
+        Ok(())
+    }
+
+    /// Deletes a cache with all its versions and aliases, in one atomic step.
+    /// If a cache of that id is made again, its numbers go on from the old ones.
+    /// With `expected`, only if the cache has that etag.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`].
+    pub async fn delete_cache(
+        &self,
+        id: &CacheId,
+        expected: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.change(id, true, |view, state| {
+            let info = match CacheInfo::from_view(view) {
+                Ok(Some(info)) => Some(info),
+                Ok(None) => return Err(StoreError::not_found(id.resource_name())),
+                // A cache whose state is damaged can still be deleted.
+                Err(StoreError::Damaged { .. }) => None,
+                Err(e) => return Err(e),
+            };
+            if let Some(expected) = expected {
+                let etag = info.map(|info| info.etag).unwrap_or_default();
+                check_etag(id.resource_name(), expected, &etag)?;
+            }
+            state.aliases.clear();
+            if view.highest() > 0 {
+                state.delete(1, view.highest());
+            }
+            Ok(Some("cache deleted".into()))
+        })
+        .await?;
+        self.remove_deleted(id).await;
+        Ok(())
+    }
+
+    /// Deletes all versions but the newest `keep` (at least 1) and those that
+    /// an alias points at, in one atomic step; returns the deleted ones.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is no such cache.
+    pub async fn retain(
+        &self,
+        id: &CacheId,
+        keep: usize,
+    ) -> Result<Vec<VersionNumber>, StoreError> {
+        let mut deleted = Vec::new();
+        self.change(id, false, |view, state| {
+            let versions = view.versions()?;
+            if versions.is_empty() {
+                return Err(StoreError::not_found(id.resource_name()));
+            }
+            deleted = versions
+                .iter()
+                .rev()
+                .skip(keep.max(1))
+                .map(|(version, _)| *version)
+                .filter(|version| state.aliases_of(*version).is_empty())
+                .collect();
+            for version in &deleted {
+                state.delete(version.get(), version.get());
+            }
+            let count = deleted.len();
+            Ok((count > 0).then(|| format!("{count} versions deleted by retention")))
+        })
+        .await?;
+        self.remove_deleted(id).await;
+        Ok(deleted)
+    }
+
+    /// Removes the bytes of deleted versions. Whatever fails here is swept
+    /// later: the versions are gone already.
+    async fn remove_deleted(&self, id: &CacheId) {
+        die_at!("store::delete::before_bytes");
+        let removed = match self.views.fresh(id).await {
+            Ok(view) => self.remove_objects_of_deleted(&view).await.map(drop),
+            Err(e) => Err(e),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(cache = %id, %error, "bytes of deleted versions stay until swept");
+        }
+    }
+
+    /// Removes what the state says is deleted; returns how many objects.
+    pub(super) async fn remove_objects_of_deleted(
+        &self,
+        view: &View,
+    ) -> Result<usize, StoreError> {
+        let state = view.state()?;
+        let paths = view.objects_of(|version| state.is_deleted(version));
+        let count = paths.len();
+        for path in paths {
+            self.backend.delete(vec![path]).await?;
+            die_at!("store::delete::half");
+        }
+        self.damaged
+            .retain(|(id, version), _| *id != view.id || !state.is_deleted(*version));
+        Ok(count)
+    }
+}
+
+fn check_etag(what: String, expected: &str, found: &str) -> Result<(), StoreError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(StoreError::conflict(
+        what,
+        format!("its etag is {found:?}, not {expected:?}: somebody changed it"),
+    ))
+}
+
+fn check_alias(
+    state: &State,
+    id: &CacheId,
+    alias: &AliasName,
+    expected: Option<&str>,
+) -> Result<(), StoreError> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let found = state.aliases.get(alias);
+    let found = found.map(|a| a.changed.to_string()).unwrap_or_default();
+    check_etag(id.alias_name(alias), expected, &found)
+}

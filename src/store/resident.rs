@@ -1,0 +1,513 @@
+//! Values kept in memory within a budget: loaded once however many ask, the
+//! least recently used dropped first, never while in use.
+
+use std::{
+    fmt,
+    future::Future,
+    hash::Hash,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use dashmap::{DashMap, Entry as Place};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+/// How long a load waits for values in use to be let go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of memory, by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// In the machine's memory.
+    pub host: u64,
+    /// In the accelerator's memory.
+    pub device: u64,
+}
+
+/// Makes the values of a [`Resident`]. Both functions run in a task of their
+/// own, not in the caller's; work that blocks belongs into `spawn_blocking`.
+pub trait Load: Send + Sync + 'static {
+    /// Names a value.
+    type Key: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static;
+    /// What is kept.
+    type Value: Send + Sync + 'static;
+    /// Why a value could not be made. Handed to all who wait; not remembered.
+    type Error: Clone + Send + Sync + 'static;
+
+    /// The bytes that the value will take, known before it is made.
+    fn footprint(
+        &self,
+        key: &Self::Key,
+    ) -> impl Future<Output = Result<Footprint, Self::Error>> + Send;
+
+    /// Makes the value.
+    fn load(&self, key: &Self::Key)
+    -> impl Future<Output = Result<Self::Value, Self::Error>> + Send;
+}
+
+/// Why a value cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ResidentError<E> {
+    /// The loader's own error.
+    #[error(transparent)]
+    Load(E),
+    /// It alone is larger than the whole budget.
+    #[error("{what} takes {size} bytes of {place} memory; the budget is {budget}")]
+    TooLarge {
+        /// The key.
+        what: String,
+        /// "host" or "device".
+        place: &'static str,
+        /// Its size, bytes.
+        size: u64,
+        /// The budget, bytes.
+        budget: u64,
+    },
+    /// Everything else within the budget stayed in use.
+    #[error("{what} found no room: everything resident stayed in use for {waited:?}")]
+    Busy {
+        /// The key.
+        what: String,
+        /// How long the load waited.
+        waited: Duration,
+    },
+    /// The loader panicked or the runtime is shutting down.
+    #[error("loading {what} was broken off")]
+    Stopped {
+        /// The key.
+        what: String,
+    },
+}
+
+/// Something that happened, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    /// A value was there.
+    Hit,
+    /// A value was made.
+    Loaded {
+        /// How long that took, from the request.
+        seconds: f64,
+        /// Its size.
+        footprint: Footprint,
+    },
+    /// A value could not be made.
+    Failed,
+    /// A value made room for another.
+    Evicted {
+        /// Its size.
+        footprint: Footprint,
+    },
+}
+
+/// Counts since the start, and what is there now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Values in the registry.
+    pub count: u64,
+    /// Memory of all values alive, evicted ones still in use included, and of
+    /// those being loaded.
+    pub bytes: Footprint,
+    /// The budget.
+    pub budget: Footprint,
+    /// Requests for values that were there.
+    pub hits: u64,
+    /// Values made.
+    pub loads: u64,
+    /// Loads that failed.
+    pub failures: u64,
+    /// Seconds spent on loads that succeeded.
+    pub load_seconds: f64,
+    /// Values that made room for others.
+    pub evictions: u64,
+}
+
+/// A value in use: it stays whole until the last lease is dropped.
+pub struct Lease<T>(Arc<Held<T>>);
+
+struct Held<T> {
+    value: T,
+    footprint: Footprint,
+    used: AtomicU64,
+    reserved: Reserved,
+}
+
+/// Room in the budget, given back on drop.
+struct Reserved {
+    footprint: Footprint,
+    evicted: AtomicBool,
+    room: Arc<Room>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    /// Of all values alive and all loads under way.
+    all: Footprint,
+    /// Of values evicted and still in use.
+    leaving: Footprint,
+}
+
+struct Room {
+    taken: Mutex<Taken>,
+    /// Told when memory was given back, or may be evicted.
+    changed: Notify,
+}
+
+type Outcome<L> = Result<Lease<<L as Load>::Value>, ResidentError<<L as Load>::Error>>;
+
+enum Slot<L: Load> {
+    Ready(Arc<Held<L::Value>>),
+    Loading(u64, Shared<BoxFuture<'static, Outcome<L>>>),
+}
+
+struct Inner<L: Load> {
+    loader: L,
+    budget: Footprint,
+    slots: DashMap<L::Key, Slot<L>>,
+    room: Arc<Room>,
+    clock: AtomicU64,
+    hits: AtomicU64,
+    counts: Mutex<Stats>,
+    observer: Box<dyn Fn(Event) + Send + Sync>,
+}
+
+/// The registry of resident values.
+pub struct Resident<L: Load>(Arc<Inner<L>>);
+
+impl Footprint {
+    /// So much of the machine's memory, none of the accelerator's.
+    pub fn host(bytes: u64) -> Self {
+        let (host, device) = (bytes, 0);
+        Self { host, device }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            host: self.host.saturating_add(other.host),
+            device: self.device.saturating_add(other.device),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            host: self.host.saturating_sub(other.host),
+            device: self.device.saturating_sub(other.device),
+        }
+    }
+
+    fn within(self, budget: Self) -> bool {
+        self.host <= budget.host && self.device <= budget.device
+    }
+}
+
+impl<T> Clone for Lease<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Lease<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Lease<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.value.fmt(f)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        {
+            let mut taken = self.room.taken.lock();
+            taken.all = taken.all.minus(self.footprint);
+            if self.evicted.load(Relaxed) {
+                taken.leaving = taken.leaving.minus(self.footprint);
+            }
+        }
+        self.room.changed.notify_waiters();
+    }
+}
+
+impl<L: Load> Clone for Resident<L> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<L: Load> Resident<L> {
+    /// An empty registry. `observer` is told of every event, on the thread
+    /// where it happens: it must be quick.
+    pub fn new(
+        loader: L,
+        budget: Footprint,
+        observer: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            loader,
+            budget,
+            slots: DashMap::new(),
+            room: Arc::new(Room {
+                taken: Mutex::new(Taken::default()),
+                changed: Notify::new(),
+            }),
+            clock: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            counts: Mutex::new(Stats::default()),
+            observer: Box::new(observer),
+        }))
+    }
+
+    /// The value, if it is there. Never waits.
+    pub fn peek(&self, key: &L::Key) -> Option<Lease<L::Value>> {
+        let slot = self.0.slots.get(key)?;
+        let Slot::Ready(held) = slot.value() else {
+            return None;
+        };
+        let held = Arc::clone(held);
+        drop(slot);
+        Some(self.0.hit(held))
+    }
+
+    /// The value, made first where it is not there: once, however many ask,
+    /// and to the end, even if all of them go away.
+    ///
+    /// # Errors
+    /// [`ResidentError`], the same for all who waited. The next request tries
+    /// again.
+    pub async fn get(&self, key: &L::Key) -> Outcome<L> {
+        if let Some(lease) = self.peek(key) {
+            return Ok(lease);
+        }
+        let loading = match self.0.slots.entry(key.clone()) {
+            Place::Occupied(slot) => match slot.get() {
+                Slot::Ready(held) => {
+                    let held = Arc::clone(held);
+                    drop(slot);
+                    return Ok(self.0.hit(held));
+                }
+                Slot::Loading(_, loading) => loading.clone(),
+            },
+            Place::Vacant(place) => {
+                let turn = self.0.clock.fetch_add(1, Relaxed);
+                let loading = Arc::clone(&self.0).start(key.clone(), turn);
+                place.insert(Slot::Loading(turn, loading.clone()));
+                loading
+            }
+        };
+        loading.await
+    }
+
+    /// Drops a value from the registry (its version was deleted); those who use
+    /// it go on.
+    pub fn remove(&self, key: &L::Key) {
+        let removed = self
+            .0
+            .slots
+            .remove_if(key, |_, slot| matches!(slot, Slot::Ready(_)));
+        drop(removed);
+    }
+
+    /// Keys of all values that are there.
+    pub fn keys(&self) -> Vec<L::Key> {
+        let ready = |slot: &Slot<L>| matches!(slot, Slot::Ready(_));
+        let slots = self.0.slots.iter();
+        slots
+            .filter(|slot| ready(slot.value()))
+            .map(|slot| slot.key().clone())
+            .collect()
+    }
+
+    /// Counts, and what is there now.
+    pub fn stats(&self) -> Stats {
+        let count = self.keys().len() as u64;
+        let bytes = self.0.room.taken.lock().all;
+        Stats {
+            count,
+            bytes,
+            budget: self.0.budget,
+            hits: self.0.hits.load(Relaxed),
+            ..*self.0.counts.lock()
+        }
+    }
+}
+
+impl<L: Load> Inner<L> {
+    fn hit(&self, held: Arc<Held<L::Value>>) -> Lease<L::Value> {
+        held.used
+            .store(self.clock.fetch_add(1, Relaxed), Relaxed);
+        self.hits.fetch_add(1, Relaxed);
+        (self.observer)(Event::Hit);
+        Lease(held)
+    }
+
+    /// Starts a load in a task of its own.
+    fn start(self: Arc<Self>, key: L::Key, turn: u64) -> Shared<BoxFuture<'static, Outcome<L>>> {
+        let task = tokio::spawn({
+            let (inner, key) = (Arc::clone(&self), key.clone());
+            async move { inner.load(key, turn).await }
+        });
+        // Weak: the slot that holds this future is owned by the registry.
+        let inner = Arc::downgrade(&self);
+        async move {
+            match task.await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.give_up(&key, turn);
+                    }
+                    let what = key.to_string();
+                    Err(ResidentError::Stopped { what })
+                }
+            }
+        }
+        .boxed()
+        .shared()
+    }
+
+    fn give_up(&self, key: &L::Key, turn: u64) {
+        let ours = |slot: &Slot<L>| matches!(slot, Slot::Loading(t, _) if *t == turn);
+        let removed = self.slots.remove_if(key, |_, slot| ours(slot));
+        if removed.is_some() {
+            self.counts.lock().failures += 1;
+            (self.observer)(Event::Failed);
+        }
+    }
+
+    async fn load(self: Arc<Self>, key: L::Key, turn: u64) -> Outcome<L> {
+        let started = Instant::now();
+        let made = async {
+            let footprint = self.loader.footprint(&key).await;
+            let footprint = footprint.map_err(ResidentError::Load)?;
+            let reserved = self.reserve(&key, footprint).await?;
+            let value = self.loader.load(&key).await.map_err(ResidentError::Load)?;
+            Ok(Arc::new(Held {
+                value,
+                footprint,
+                used: AtomicU64::new(self.clock.fetch_add(1, Relaxed)),
+                reserved,
+            }))
+        };
+        match made.await {
+            Ok(held) => {
+                let seconds = started.elapsed().as_secs_f64();
+                self.slots.insert(key, Slot::Ready(Arc::clone(&held)));
+                {
+                    let mut counts = self.counts.lock();
+                    counts.loads += 1;
+                    counts.load_seconds += seconds;
+                }
+                let footprint = held.footprint;
+                (self.observer)(Event::Loaded { seconds, footprint });
+                self.room.changed.notify_waiters();
+                Ok(Lease(held))
+            }
+            Err(e) => {
+                self.give_up(&key, turn);
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes room in the budget, evicting what was not used for longest.
+    async fn reserve(
+        &self,
+        key: &L::Key,
+        footprint: Footprint,
+    ) -> Result<Reserved, ResidentError<L::Error>> {
+        for (place, size, budget) in [
+            ("host", footprint.host, self.budget.host),
+            ("device", footprint.device, self.budget.device),
+        ] {
+            if size > budget {
+                return Err(ResidentError::TooLarge {
+                    what: key.to_string(),
+                    place,
+                    size,
+                    budget,
+                });
+            }
+        }
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            // Made before the look, so that no change in between is missed.
+            let changed = self.room.changed.notified();
+            if let Some(reserved) = self.try_reserve(footprint) {
+                return Ok(reserved);
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Err(ResidentError::Busy {
+                    what: key.to_string(),
+                    waited: PATIENCE,
+                });
+            }
+        }
+    }
+
+    /// Takes the room if it is there, else evicts no more than is needed for
+    /// it to be there once those who use evicted values let them go.
+    fn try_reserve(&self, footprint: Footprint) -> Option<Reserved> {
+        let mut oldest: Option<std::vec::IntoIter<(u64, L::Key)>> = None;
+        loop {
+            {
+                let mut taken = self.room.taken.lock();
+                let sum = taken.all.plus(footprint);
+                if sum.within(self.budget) {
+                    taken.all = sum;
+                    return Some(Reserved {
+                        footprint,
+                        evicted: AtomicBool::new(false),
+                        room: Arc::clone(&self.room),
+                    });
+                }
+                if sum.minus(taken.leaving).within(self.budget) {
+                    return None;
+                }
+            }
+            let (_, key) = oldest.get_or_insert_with(|| self.by_age()).next()?;
+            self.evict(&key);
+        }
+    }
+
+    /// What is there, the least recently used first.
+    fn by_age(&self) -> std::vec::IntoIter<(u64, L::Key)> {
+        let ready = self.slots.iter().filter_map(|slot| match slot.value() {
+            Slot::Ready(held) => Some((held.used.load(Relaxed), slot.key().clone())),
+            Slot::Loading(..) => None,
+        });
+        let mut ready: Vec<_> = ready.collect();
+        ready.sort_unstable_by_key(|(used, _)| *used);
+        ready.into_iter()
+    }
+
+    fn evict(&self, key: &L::Key) {
+        let ready = |slot: &Slot<L>| matches!(slot, Slot::Ready(_));
+        let removed = self.slots.remove_if(key, |_, slot| ready(slot));
+        let Some((_, Slot::Ready(held))) = removed else {
+            return;
+        };
+        self.counts.lock().evictions += 1;
+        let footprint = held.footprint;
+        (self.observer)(Event::Evicted { footprint });
+        {
+            let mut taken = self.room.taken.lock();
+            held.reserved.evicted.store(true, Relaxed);
+            taken.leaving = taken.leaving.plus(footprint);
+        }
+        drop(held); // its memory goes here, unless a batch uses it
+    }
+}

@@ -1,0 +1,115 @@
+//! A cache's changing part: aliases and deletions, as numbered records of
+//! which the newest counts.
+//!
+//! Each record holds the whole state. A change reads the newest record and
+//! creates the next one if there is none: the winner of a race has made one
+//! atomic step, the loser reads again. So an alias can never come to point at a
+//! version that is being deleted, with no lock anywhere.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    StoreError,
+    name::{AliasName, CacheId, VersionNumber},
+    sealed::FORMAT,
+};
+
+/// `state/<sequence>.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) format: u32,
+    pub(crate) cache: CacheId,
+    /// From 1, never reused.
+    pub(crate) sequence: u64,
+    /// Tells this record from any other writer's.
+    pub(crate) nonce: String,
+    pub(crate) time: DateTime<Utc>,
+    /// What changed, for people.
+    pub(crate) change: String,
+    /// Deleted versions as ranges, both ends included, ascending, not touching.
+    pub(crate) deleted: Vec<(u64, u64)>,
+    pub(crate) aliases: BTreeMap<AliasName, AliasRecord>,
+}
+
+/// Where an alias points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AliasRecord {
+    pub(crate) version: VersionNumber,
+    /// Sequence of the record that last changed it: its etag.
+    pub(crate) changed: u64,
+}
+
+impl State {
+    /// The state of a cache that has no record.
+    pub(crate) fn empty(cache: &CacheId) -> Self {
+        Self {
+            format: FORMAT,
+            cache: cache.clone(),
+            sequence: 0,
+            nonce: String::new(),
+            time: DateTime::UNIX_EPOCH,
+            change: String::new(),
+            deleted: Vec::new(),
+            aliases: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the record is what its path says, and makes sense.
+    pub(crate) fn check(&self, cache: &CacheId, sequence: u64) -> Result<(), StoreError> {
+        let ordered = self.deleted.iter().all(|(from, to)| from <= to)
+            && self
+                .deleted
+                .windows(2)
+                .all(|w| matches!(w, [(_, end), (start, _)] if end < start));
+        if self.cache == *cache && self.sequence == sequence && ordered {
+            return Ok(());
+        }
+        Err(StoreError::damaged(
+            cache.resource_name(),
+            format!(
+                "state record {sequence} says that it is record {} of {}",
+                self.sequence, self.cache
+            ),
+        ))
+    }
+
+    pub(crate) fn is_deleted(&self, version: VersionNumber) -> bool {
+        let number = version.get();
+        self.deleted
+            .iter()
+            .any(|&(from, to)| (from..=to).contains(&number))
+    }
+
+    /// The highest number that this record knows of.
+    pub(crate) fn highest(&self) -> u64 {
+        let deleted = self.deleted.last().map_or(0, |&(_, to)| to);
+        let aliased = self.aliases.values().map(|a| a.version.get()).max();
+        deleted.max(aliased.unwrap_or(0))
+    }
+
+    /// Marks `from..=to` as deleted.
+    pub(crate) fn delete(&mut self, from: u64, to: u64) {
+        self.deleted.push((from, to));
+        self.deleted.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for &(from, to) in &self.deleted {
+            match merged.last_mut() {
+                Some(last) if from <= last.1.saturating_add(1) => last.1 = last.1.max(to),
+                _ => merged.push((from, to)),
+            }
+        }
+        self.deleted = merged;
+    }
+
+    /// Aliases of a version, in order.
+    pub(crate) fn aliases_of(&self, version: VersionNumber) -> Vec<&AliasName> {
+        self.aliases
+            .iter()
+            .filter(|(_, record)| record.version == version)
+            .map(|(alias, _)| alias)
+            .collect()
+    }
+}

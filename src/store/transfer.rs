@@ -1,0 +1,116 @@
+//! Export and import: a version as one safetensors file that carries its
+//! manifest, between stores and servers.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::{
+    Store, StoreError,
+    backend::blocking,
+    manifest::{Draft, Manifest},
+    name::{CacheId, VersionNumber},
+    sealed::{seal, unseal},
+    tensors::{TensorFile, header, sha256},
+};
+
+/// Key of the manifest in an exported file's `__metadata__`.
+pub const MANIFEST_KEY: &str = "tipserve.manifest";
+/// Key of the SHA-256 of all bytes after the header.
+const DATA_KEY: &str = "tipserve.data_sha256";
+
+/// A version as one file, in pieces that share the store's memory.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// The version.
+    pub manifest: Manifest,
+    /// Size of the file, bytes.
+    pub size: u64,
+    /// The file: these pieces, one after the other.
+    pub pieces: Vec<Bytes>,
+}
+
+impl Export {
+    /// The file in pieces of at most `bytes` each, for messages.
+    pub fn chunks(&self, bytes: usize) -> impl Iterator<Item = Bytes> + Send + 'static {
+        let bytes = bytes.max(1);
+        let pieces = self.pieces.clone();
+        pieces.into_iter().flat_map(move |piece| {
+            (0..piece.len())
+                .step_by(bytes)
+                .map(move |at| piece.slice(at..at.saturating_add(bytes).min(piece.len())))
+        })
+    }
+}
+
+impl Store {
+    /// A version as one safetensors file: the same tensors, and in the file's
+    /// metadata its manifest and a SHA-256 of the tensors.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub async fn export(
+        &self,
+        id: &CacheId,
+        number: VersionNumber,
+    ) -> Result<Export, StoreError> {
+        let (manifest, file) = self.load(id, number).await?;
+        let what = manifest.resource_name();
+        let sealed = seal(&what, &manifest)?;
+        let data = file.data();
+        let hashed = data.clone();
+        let digest = blocking("exporting", move || sha256(&[hashed])).await?;
+        let text = String::from_utf8_lossy(&sealed).into_owned();
+        let metadata =
+            HashMap::from([(MANIFEST_KEY.to_owned(), text), (DATA_KEY.to_owned(), digest)]);
+        let pieces = vec![header(Some(metadata), file.layout())?, data];
+        Ok(Export {
+            manifest,
+            size: pieces.iter().map(|p| p.len() as u64).sum(),
+            pieces,
+        })
+    }
+
+    /// Publishes an exported file as the next version of the cache `id`, which
+    /// may have another name than the one exported. Number and date are new;
+    /// the rest of the manifest stays as it was. The tensors are checked to be
+    /// those that were exported, not to make sense: whoever serves them does
+    /// that.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidDraft`] where the file is no export, or not whole;
+    /// [`StoreError::NewerFormat`]; else as [`Self::create_version`].
+    pub async fn import(&self, id: &CacheId, file: Bytes) -> Result<Manifest, StoreError> {
+        let draft = blocking("importing", move || read_export(file)).await??;
+        self.create_version(id, draft).await
+    }
+}
+
+fn read_export(file: Bytes) -> Result<Draft, StoreError> {
+    const WHAT: &str = "the imported file";
+    let file = TensorFile::parse(file)
+        .map_err(|e| StoreError::invalid(WHAT, format!("no whole safetensors file: {e}")))?;
+    let entry = |key: &str| {
+        file.metadata().get(key).ok_or_else(|| {
+            StoreError::invalid(WHAT, format!("its metadata has no {key:?}: not an export"))
+        })
+    };
+    let manifest = unseal(WHAT, MANIFEST_KEY, entry(MANIFEST_KEY)?.as_bytes());
+    let manifest: Manifest = manifest.map_err(|e| match e {
+        // Damage to what somebody sends us is not damage to the store.
+        StoreError::Damaged { what, detail } => StoreError::InvalidDraft { what, detail },
+        other => other,
+    })?;
+    let digest = sha256(&[file.data()]);
+    if digest != *entry(DATA_KEY)? {
+        return Err(StoreError::invalid(
+            WHAT,
+            "its tensors are not those that were exported",
+        ));
+    }
+    let names = file.names();
+    Ok(Draft {
+        details: manifest.details,
+        tensors: names.iter().filter_map(|name| file.tensor(name)).collect(),
+    })
+}

@@ -1,0 +1,283 @@
+//! The head in torch operators alone, for every device and for dense values:
+//! CUDA, processors without our kernels, and ProKeR.
+
+use tch::{Device, Kind, Tensor};
+
+use super::HeadError;
+
+/// Keys in a tile: enough to fill a product, few enough that [B, tile] stays small.
+const TILE: i64 = 2048;
+/// Classes in a tile of one-hot values: bounds the second product.
+const TILE_CLASSES: i64 = 256;
+
+/// A resident head.
+pub struct Operators {
+    device: Device,
+    classes: i64,
+    linear: Option<Tensor>,
+    bias: Option<Tensor>,
+    cache: Option<Cache>,
+}
+
+struct Cache {
+    keys: OperatorKeys,
+    beta: f64,
+    values: Values,
+}
+
+enum Values {
+    /// Keys sorted by class. `labels` [M], `weight` [N].
+    OneHot {
+        labels: Tensor,
+        weight: Tensor,
+        tiles: Vec<Tile>,
+    },
+    /// [M, N].
+    Dense(Tensor),
+}
+
+/// Keys `start..start + keys`, of the classes `class..class + classes`.
+struct Tile {
+    start: i64,
+    keys: i64,
+    class: i64,
+    classes: i64,
+}
+
+/// Keys to be searched among.
+pub struct OperatorKeys {
+    /// [M, D].
+    keys: Tensor,
+    /// The row that each key was; none where the same.
+    order: Option<Tensor>,
+}
+
+/// What the values of `Operators::new` are.
+pub enum Source<'a> {
+    /// Labels in ascending order, the order they came from, a weight per class.
+    OneHot {
+        sorted_labels: &'a [u32],
+        order: &'a Tensor,
+        weight: &'a Tensor,
+    },
+    /// [M, N].
+    Dense(&'a Tensor),
+}
+
+impl Operators {
+    pub fn new(
+        device: Device,
+        classes: i64,
+        linear: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        cache: Option<(&Tensor, Source, f64, Kind)>,
+    ) -> Result<Self, HeadError> {
+        let resident = |t: &Tensor| t.f_to_device(device)?.f_to_kind(Kind::Float)?.f_contiguous();
+        let cache = match cache {
+            None => None,
+            Some((keys, Source::Dense(values), beta, kind)) => Some(Cache {
+                keys: OperatorKeys::new(keys, None, device, kind)?,
+                beta,
+                values: Values::Dense(resident(values)?),
+            }),
+            Some((
+                keys,
+                Source::OneHot {
+                    sorted_labels,
+                    order,
+                    weight,
+                },
+                beta,
+                kind,
+            )) => {
+                let labels: Vec<i64> = sorted_labels.iter().map(|&c| i64::from(c)).collect();
+                Some(Cache {
+                    keys: OperatorKeys::new(keys, Some(order), device, kind)?,
+                    beta,
+                    values: Values::OneHot {
+                        tiles: tiles(sorted_labels),
+                        labels: Tensor::f_from_slice(&labels)?.f_to_device(device)?,
+                        weight: resident(weight)?,
+                    },
+                })
+            }
+        };
+        Ok(Self {
+            device,
+            classes,
+            linear: linear.map(resident).transpose()?,
+            bias: bias.map(resident).transpose()?,
+            cache,
+        })
+    }
+
+    pub fn keys(&self) -> Option<&OperatorKeys> {
+        self.cache.as_ref().map(|cache| &cache.keys)
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        let of = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+        self.linear.as_ref().map_or(0, of)
+            + self.bias.as_ref().map_or(0, of)
+            + self.cache.as_ref().map_or(0, |cache| {
+                cache.keys.size_bytes()
+                    + match &cache.values {
+                        Values::OneHot { labels, weight, .. } => of(labels) + of(weight),
+                        Values::Dense(values) => of(values),
+                    }
+            })
+    }
+
+    /// Logits of `features` (f32 [B, D] on the head's device): f32 [B, N].
+    pub fn logits(&self, features: &Tensor) -> Result<Tensor, HeadError> {
+        let rows = features.size()[0];
+        let mut logits = match (&self.linear, &self.bias) {
+            (Some(linear), Some(bias)) => bias.f_addmm(features, &linear.f_tr()?)?,
+            (Some(linear), None) => features.f_mm(&linear.f_tr()?)?,
+            (None, Some(bias)) => bias.f_unsqueeze(0)?.f_repeat([rows, 1])?,
+            (None, None) => Tensor::f_zeros([rows, self.classes], (Kind::Float, self.device))?,
+        };
+        let Some(cache) = &self.cache else {
+            return Ok(logits);
+        };
+        match &cache.values {
+            Values::OneHot {
+                labels,
+                weight,
+                tiles,
+            } => {
+                for tile in tiles {
+                    let affinities = cache.affinities(features, tile.start, tile.keys)?;
+                    // A product with the tile's own few classes, rather than a
+                    // scatter: on CUDA a scatter's sums come in any order.
+                    let range = Tensor::f_arange_start(
+                        tile.class,
+                        tile.class + tile.classes,
+                        (Kind::Int64, self.device),
+                    )?;
+                    let one_hot = labels
+                        .f_narrow(0, tile.start, tile.keys)?
+                        .f_unsqueeze(1)?
+                        .f_eq_tensor(&range)?
+                        .f_to_kind(Kind::Float)?
+                        .f_mul(&weight.f_narrow(0, tile.class, tile.classes)?)?;
+                    let mut target = logits.f_narrow(1, tile.class, tile.classes)?;
+                    let _ = target.f_add_(&affinities.f_mm(&one_hot)?)?;
+                }
+            }
+            Values::Dense(values) => {
+                let count = cache.keys.count();
+                for start in (0..count).step_by(TILE as usize) {
+                    let keys = TILE.min(count - start);
+                    let affinities = cache.affinities(features, start, keys)?;
+                    logits = logits.f_addmm_(&affinities, &values.f_narrow(0, start, keys)?)?;
+                }
+            }
+        }
+        Ok(logits)
+    }
+}
+
+impl Cache {
+    /// exp(−β(1 − f·Kᵀ)) for some keys, [B, keys].
+    fn affinities(&self, features: &Tensor, start: i64, keys: i64) -> Result<Tensor, HeadError> {
+        let mut x = self.keys.cosines(features, start, keys)?;
+        Ok(x.f_mul_scalar_(self.beta)?.f_sub_scalar_(self.beta)?.f_exp_()?)
+    }
+}
+
+impl OperatorKeys {
+    pub fn new(
+        keys: &Tensor,
+        order: Option<&Tensor>,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, HeadError> {
+        let keys = match order {
+            Some(order) => keys.f_index_select(0, order)?,
+            None => keys.f_contiguous()?,
+        };
+        Ok(Self {
+            keys: keys.f_to_kind(kind)?.f_to_device(device)?,
+            order: order.map(|order| order.f_to_device(device)).transpose()?,
+        })
+    }
+
+    pub fn count(&self) -> i64 {
+        self.keys.size()[0]
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        let of = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+        of(&self.keys) + self.order.as_ref().map_or(0, of)
+    }
+
+    /// Whether they are these keys ([M, D]), as far as their format can tell.
+    pub fn hold(&self, keys: &Tensor) -> Result<bool, HeadError> {
+        if keys.size() != self.keys.size() {
+            return Ok(false);
+        }
+        let keys = keys.f_to_device(self.keys.device())?;
+        let keys = match &self.order {
+            Some(order) => keys.f_index_select(0, order)?,
+            None => keys,
+        };
+        Ok(keys.f_to_kind(self.keys.kind())?.f_equal(&self.keys)?)
+    }
+
+    fn cosines(&self, features: &Tensor, start: i64, keys: i64) -> Result<Tensor, HeadError> {
+        let keys = self.keys.f_narrow(0, start, keys)?.f_to_kind(Kind::Float)?;
+        Ok(features.f_mm(&keys.f_tr()?)?)
+    }
+
+    /// The `k` nearest keys of each row, best first: rows and cosines, [B, k].
+    pub fn nearest(&self, features: &Tensor, k: i64) -> Result<(Tensor, Tensor), HeadError> {
+        let count = self.count();
+        let mut best: Option<(Tensor, Tensor)> = None;
+        for start in (0..count).step_by(TILE as usize) {
+            let keys = TILE.min(count - start);
+            let cosines = self.cosines(features, start, keys)?;
+            let (cosines, at) = cosines.f_topk(k.min(keys), 1, true, true)?;
+            let at = at.f_add_scalar(start)?;
+            best = Some(match best {
+                None => (cosines, at),
+                Some((was, was_at)) => {
+                    let all = Tensor::f_cat(&[was, cosines], 1)?;
+                    let (cosines, pick) = all.f_topk(k.min(all.size()[1]), 1, true, true)?;
+                    let at = Tensor::f_cat(&[was_at, at], 1)?.f_gather(1, &pick, false)?;
+                    (cosines, at)
+                }
+            });
+        }
+        let (cosines, at) = match best {
+            Some(best) => best,
+            None => return Err(HeadError::NoExamples),
+        };
+        let rows = match &self.order {
+            Some(order) => order.f_take(&at)?,
+            None => at,
+        };
+        Ok((rows, cosines))
+    }
+}
+
+fn tiles(labels: &[u32]) -> Vec<Tile> {
+    let mut tiles: Vec<Tile> = Vec::new();
+    for (i, &class) in labels.iter().enumerate() {
+        let class = i64::from(class);
+        match tiles.last_mut() {
+            Some(tile) if tile.keys < TILE && class - tile.class < TILE_CLASSES => {
+                tile.keys += 1;
+                tile.classes = class - tile.class + 1;
+            }
+            _ => tiles.push(Tile {
+                start: i as i64,
+                keys: 1,
+                class,
+                classes: 1,
+            }),
+        }
+    }
+    tiles
+}
+

@@ -1,0 +1,76 @@
+//! Stands in for the kernels on processors other than x86-64: there are none,
+//! and the head runs in torch operators.
+
+use std::sync::Arc;
+
+use crate::tip::spec::KeyDtype;
+
+/// No instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {}
+
+impl Isa {
+    pub fn detect() -> Option<Self> {
+        None
+    }
+}
+
+pub struct Source<'a> {
+    pub classes: usize,
+    pub width: usize,
+    pub linear: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub cache: Option<CacheSource<'a>>,
+    pub dtype: KeyDtype,
+}
+
+pub struct CacheSource<'a> {
+    pub keys: &'a [f32],
+    pub sorted_labels: &'a [u32],
+    pub order: Arc<[u32]>,
+    pub weight: &'a [f32],
+    pub beta: f32,
+}
+
+pub enum Packed {}
+
+pub enum PackedKeys {}
+
+impl Packed {
+    pub fn new(isa: Isa, _: &Source) -> Self {
+        match isa {}
+    }
+    pub fn keys(&self) -> Option<&PackedKeys> {
+        match *self {}
+    }
+    pub fn describe(&self) -> String {
+        match *self {}
+    }
+    pub fn size_bytes(&self) -> usize {
+        match *self {}
+    }
+    pub fn small(&self, _: usize) -> bool {
+        match *self {}
+    }
+    pub fn logits(&self, _: &[f32], _: &mut [f32], _: bool) {
+        match *self {}
+    }
+}
+
+impl PackedKeys {
+    pub fn new(isa: Isa, _: KeyDtype, _: &[f32], _: usize, _: Option<Arc<[u32]>>) -> Self {
+        match isa {}
+    }
+    pub fn count(&self) -> usize {
+        match *self {}
+    }
+    pub fn size_bytes(&self) -> usize {
+        match *self {}
+    }
+    pub fn hold(&self, _: &[f32]) -> bool {
+        match *self {}
+    }
+    pub fn nearest(&self, _: &[f32], _: usize, _: usize) -> (Vec<i64>, Vec<f32>) {
+        match *self {}
+    }
+}
