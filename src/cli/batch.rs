@@ -29,13 +29,21 @@ pub struct Batch<T> {
 impl<T: Message> Batch<T> {
     /// For messages of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { items: Vec::new(), bytes: 0, limit }
+        Self {
+            items: Vec::new(),
+            bytes: 0,
+            limit,
+        }
     }
 
     /// Refuses an item that no message can carry.
     pub fn check(&self, item: &T) -> Result<(), Unusable> {
         let size = weight(item);
-        if size > self.limit { Err(Unusable::too_large(size as u64, self.limit)) } else { Ok(()) }
+        if size > self.limit {
+            Err(Unusable::too_large(size as u64, self.limit))
+        } else {
+            Ok(())
+        }
     }
 
     /// Adds an item; returns those before it where they must go first.
@@ -96,7 +104,9 @@ pub async fn feed<I: Message, R>(
         match ready {
             Ok(it) => {
                 fed.sent += 1;
-                let Some(before) = batch.push(it) else { continue };
+                let Some(before) = batch.push(it) else {
+                    continue;
+                };
                 // A closed channel means that the call has ended; its answer
                 // says why.
                 if !requests.send(message(before)).await {
@@ -123,7 +133,11 @@ mod tests {
 
     fn item(bytes: usize) -> Item {
         let content = Some(Content::EncodedImage(vec![0; bytes].into()));
-        Item { id: "x".into(), input: Some(Input { content }), time_limit: None }
+        Item {
+            id: "x".into(),
+            input: Some(Input { content }),
+            time_limit: None,
+        }
     }
 
     #[test]

@@ -43,7 +43,10 @@ impl Unusable {
 
     /// For the report.
     pub fn rejected(self, id: String) -> RejectedDocument {
-        RejectedDocument { id, error: self.error() }
+        RejectedDocument {
+            id,
+            error: self.error(),
+        }
     }
 
     /// An item of `size` bytes that no message can carry.
@@ -51,7 +54,9 @@ impl Unusable {
         Self {
             code: Code::OutOfRange,
             reason: "FILE_TOO_LARGE",
-            message: format!("{size} bytes, but the server takes messages of at most {limit} bytes"),
+            message: format!(
+                "{size} bytes, but the server takes messages of at most {limit} bytes"
+            ),
         }
     }
 }
@@ -71,7 +76,9 @@ pub fn walk(root: &Path) -> impl Iterator<Item = Result<PathBuf, Failure>> + Sen
             // A link to a folder that holds it, or to nothing.
             Err(error) if error.loop_ancestor().is_some() => None,
             Err(error) if is_dangling_link(&error) => error.path().map(|path| Ok(path.to_owned())),
-            Err(error) => Some(Err(Failure::Input(format!("cannot walk the folder: {error}")))),
+            Err(error) => Some(Err(Failure::Input(format!(
+                "cannot walk the folder: {error}"
+            )))),
         })
 }
 
@@ -85,7 +92,9 @@ fn leads_up(entry: &DirEntry) -> bool {
     if !entry.path_is_symlink() || !entry.file_type().is_dir() {
         return false;
     }
-    let Some(parent) = entry.path().parent() else { return false };
+    let Some(parent) = entry.path().parent() else {
+        return false;
+    };
     match (entry.path().canonicalize(), parent.canonicalize()) {
         (Ok(target), Ok(parent)) => parent.starts_with(target),
         _ => false,
@@ -93,7 +102,9 @@ fn leads_up(entry: &DirEntry) -> bool {
 }
 
 fn is_dangling_link(error: &walkdir::Error) -> bool {
-    error.path().is_some_and(|path| path.is_symlink() && !path.exists())
+    error
+        .path()
+        .is_some_and(|path| path.is_symlink() && !path.exists())
 }
 
 /// Reads one picture file whole, if a message of `limit` bytes can carry it.
@@ -115,11 +126,16 @@ pub fn read(path: &Path, limit: usize) -> Result<Input, Unusable> {
     }
     // A pipe tells no size, and a file may grow: never read more than fits.
     let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    file.by_ref().take(room + 1).read_to_end(&mut content).map_err(unreadable)?;
+    file.by_ref()
+        .take(room + 1)
+        .read_to_end(&mut content)
+        .map_err(unreadable)?;
     if content.len() as u64 > room {
         return Err(Unusable::too_large(content.len() as u64, limit));
     }
-    Ok(Input { content: Some(Content::EncodedImage(Bytes::from(content))) })
+    Ok(Input {
+        content: Some(Content::EncodedImage(Bytes::from(content))),
+    })
 }
 
 /// The path from `root`, with '/' between its parts, as an id.

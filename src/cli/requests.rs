@@ -38,7 +38,10 @@ pub struct RequestStream<R> {
 pub fn channel<R>() -> (Requests<R>, RequestStream<R>) {
     let (sender, receiver) = mpsc::channel(WAITING);
     let finished = Arc::new(AtomicBool::new(false));
-    let requests = Requests { sender, finished: Arc::clone(&finished) };
+    let requests = Requests {
+        sender,
+        finished: Arc::clone(&finished),
+    };
     (requests, RequestStream { receiver, finished })
 }
 

@@ -76,7 +76,11 @@ pub async fn classify(
     let room = Semaphore::new(flow.window.max(1));
     let pending = Pending::default();
 
-    requests.send(ClassifyStreamRequest { payload: Some(Payload::Config(config)) }).await;
+    requests
+        .send(ClassifyStreamRequest {
+            payload: Some(Payload::Config(config)),
+        })
+        .await;
     let feeder = Feeder {
         batch: Batch::new(flow.limit),
         time_limit: flow.time_limit,
@@ -90,7 +94,11 @@ pub async fn classify(
     let receiving = async {
         let failed = |status| connection.failure(&doing, status);
         let mut client = connection.classify();
-        let mut answers = client.classify_stream(stream).await.map_err(failed)?.into_inner();
+        let mut answers = client
+            .classify_stream(stream)
+            .await
+            .map_err(failed)?
+            .into_inner();
         let mut early = BTreeMap::new();
         let mut next = 0;
         let mut answered = false;
@@ -153,9 +161,18 @@ fn reply(result: ItemResult, pending: &Pending) -> Result<Reply, Failure> {
     let outcome = match result.outcome {
         Some(item_result::Outcome::Classification(answer)) => Ok(answer),
         Some(item_result::Outcome::Error(status)) => Err(status.into()),
-        None => return Err(Failure::Broken(format!("the server's answer to {id} is empty"))),
+        None => {
+            return Err(Failure::Broken(format!(
+                "the server's answer to {id} is empty"
+            )));
+        }
     };
-    Ok(Reply { index, id, outcome, seconds: sent.elapsed().as_secs_f64() })
+    Ok(Reply {
+        index,
+        id,
+        outcome,
+        seconds: sent.elapsed().as_secs_f64(),
+    })
 }
 
 struct Feeder<'a> {
@@ -168,7 +185,10 @@ struct Feeder<'a> {
 }
 
 impl Feeder<'_> {
-    async fn run(mut self, mut entries: mpsc::Receiver<Result<Entry, Failure>>) -> Result<(), Failure> {
+    async fn run(
+        mut self,
+        mut entries: mpsc::Receiver<Result<Entry, Failure>>,
+    ) -> Result<(), Failure> {
         let (mut index, mut sequence) = (0, 0);
         loop {
             // Whenever this must wait, what is ready goes first: a batch that
@@ -208,7 +228,12 @@ impl Feeder<'_> {
                 }
                 Err(why) => {
                     let outcome = Err(why.error());
-                    let _ = self.unsent.send(Reply { index, id: entry.id, outcome, seconds: 0.0 });
+                    let _ = self.unsent.send(Reply {
+                        index,
+                        id: entry.id,
+                        outcome,
+                        seconds: 0.0,
+                    });
                 }
             }
             index += 1;

@@ -28,6 +28,7 @@ fn the_demo_learns_from_some_and_classifies_others() {
         "p50",
         "p99",
         "one at a time",
+        ".jpg (is a)\n   1  a ",
         "near  key/0.jpg",
     ] {
         assert!(ran.stdout.contains(text), "{text}:\n{}", ran.stdout);
