@@ -3,13 +3,13 @@
 
 use indicatif::ProgressBar;
 use prost::Message;
-use tokio::sync::mpsc;
 
 use super::{
     documents::RejectedDocument,
     failure::Failure,
     files::Unusable,
     load::{Loaded, Loading},
+    requests::Requests,
 };
 
 /// A message is sent once it has so many bytes ...
@@ -29,13 +29,21 @@ pub struct Batch<T> {
 impl<T: Message> Batch<T> {
     /// For messages of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { items: Vec::new(), bytes: 0, limit }
+        Self {
+            items: Vec::new(),
+            bytes: 0,
+            limit,
+        }
     }
 
     /// Refuses an item that no message can carry.
     pub fn check(&self, item: &T) -> Result<(), Unusable> {
         let size = weight(item);
-        if size > self.limit { Err(Unusable::too_large(size as u64, self.limit)) } else { Ok(()) }
+        if size > self.limit {
+            Err(Unusable::too_large(size as u64, self.limit))
+        } else {
+            Ok(())
+        }
     }
 
     /// Adds an item; returns those before it where they must go first.
@@ -73,11 +81,10 @@ pub struct Fed {
 
 /// Sends every example as it is read: `item` makes the wire's item of one,
 /// `message` a request of some. With `strict`, the first that cannot be sent
-/// is a failure. The caller keeps a sender of its own alive until this ends
-/// well, so that a failure here never looks like the end of the examples.
+/// is a failure, and the requests then do not end.
 pub async fn feed<I: Message, R>(
     mut loading: Loading,
-    requests: mpsc::Sender<R>,
+    requests: Requests<R>,
     limit: usize,
     strict: bool,
     bar: ProgressBar,
@@ -97,10 +104,12 @@ pub async fn feed<I: Message, R>(
         match ready {
             Ok(it) => {
                 fed.sent += 1;
-                let Some(before) = batch.push(it) else { continue };
+                let Some(before) = batch.push(it) else {
+                    continue;
+                };
                 // A closed channel means that the call has ended; its answer
                 // says why.
-                if requests.send(message(before)).await.is_err() {
+                if !requests.send(message(before)).await {
                     return Ok(fed);
                 }
             }
@@ -111,8 +120,9 @@ pub async fn feed<I: Message, R>(
         }
     }
     if let Some(last) = batch.take() {
-        let _ = requests.send(message(last)).await;
+        requests.send(message(last)).await;
     }
+    requests.finish();
     Ok(fed)
 }
 
@@ -123,7 +133,11 @@ mod tests {
 
     fn item(bytes: usize) -> Item {
         let content = Some(Content::EncodedImage(vec![0; bytes].into()));
-        Item { id: "x".into(), input: Some(Input { content }), time_limit: None }
+        Item {
+            id: "x".into(),
+            input: Some(Input { content }),
+            time_limit: None,
+        }
     }
 
     #[test]

@@ -96,7 +96,11 @@ pub async fn run(
         CachesCommand::Show { cache } => show(&connection, &cache, screen).await?,
         CachesCommand::Versions { cache } => versions(&connection, &cache, screen).await?,
         CachesCommand::Delete { cache, .. } => {
-            let answer = caches.delete_cache(DeleteCacheRequest { name: cache.clone() }).await;
+            let answer = caches
+                .delete_cache(DeleteCacheRequest {
+                    name: cache.clone(),
+                })
+                .await;
             answer.map_err(|status| connection.failure(&format!("deleting {cache:?}"), status))?;
             if screen.json {
                 screen.document(&DeletedDocument { deleted: cache })?;
@@ -104,15 +108,27 @@ pub async fn run(
                 screen.line(&format!("deleted {cache}"))?;
             }
         }
-        CachesCommand::Alias { cache, alias, version } => {
+        CachesCommand::Alias {
+            cache,
+            alias,
+            version,
+        } => {
             let doing = format!("pointing {cache}@{alias} at version {version}");
-            let answer = caches.set_alias(SetAliasRequest { cache, alias, version }).await;
+            let answer = caches
+                .set_alias(SetAliasRequest {
+                    cache,
+                    alias,
+                    version,
+                })
+                .await;
             let answer = answer.map_err(|status| connection.failure(&doing, status))?;
             aliases(screen, answer.into_inner().into())?;
         }
         CachesCommand::Unalias { cache, alias } => {
             let doing = format!("removing the alias {cache}@{alias}");
-            let answer = caches.delete_alias(DeleteAliasRequest { cache, alias }).await;
+            let answer = caches
+                .delete_alias(DeleteAliasRequest { cache, alias })
+                .await;
             let answer = answer.map_err(|status| connection.failure(&doing, status))?;
             aliases(screen, answer.into_inner().into())?;
         }
@@ -124,10 +140,15 @@ async fn list(connection: &Connection, screen: &Screen) -> Result<(), Failure> {
     let mut caches: Vec<CacheDocument> = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = ListCachesRequest { page_size: PAGE, page_token, read_mask: None };
+        let request = ListCachesRequest {
+            page_size: PAGE,
+            page_token,
+            read_mask: None,
+        };
         let page = connection.caches().list_caches(request).await;
-        let page =
-            page.map_err(|status| connection.failure("listing caches", status))?.into_inner();
+        let page = page
+            .map_err(|status| connection.failure("listing caches", status))?
+            .into_inner();
         caches.extend(page.caches.into_iter().map(CacheDocument::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -145,20 +166,27 @@ async fn list(connection: &Connection, screen: &Screen) -> Result<(), Failure> {
         .iter()
         .map(|cache| {
             let latest = cache.latest.as_ref();
-            let of = |text: &dyn Fn(&VersionDocument) -> String| latest.map(text).unwrap_or_default();
+            let of =
+                |text: &dyn Fn(&VersionDocument) -> String| latest.map(text).unwrap_or_default();
             vec![
                 cache.cache.clone(),
                 of(&|it| it.version.to_string()),
                 of(&|it| it.classes.len().to_string()),
                 of(&|it| it.key_count.to_string()),
-                of(&|it| it.head.as_ref().map_or_else(String::new, |head| head.method.clone())),
+                of(&|it| {
+                    it.head
+                        .as_ref()
+                        .map_or_else(String::new, |head| head.method.clone())
+                }),
                 of(&|it| bytes(it.size_bytes)),
                 of(&|it| it.create_time.clone().unwrap_or_default()),
                 alias_list(cache),
             ]
         })
         .collect();
-    let headers = ["cache", "latest", "classes", "keys", "method", "size", "made", "aliases"];
+    let headers = [
+        "cache", "latest", "classes", "keys", "method", "size", "made", "aliases",
+    ];
     screen.line(&table(&headers, &[1, 2, 3, 5], rows))
 }
 
@@ -166,8 +194,15 @@ async fn show(connection: &Connection, name: &str, screen: &Screen) -> Result<()
     let failed = |status| connection.failure(&format!("looking up {name:?}"), status);
     let is_version = name.contains('@') || name.matches('/').count() > 1;
     if is_version {
-        let request = GetVersionRequest { name: name.to_owned(), read_mask: None };
-        let version = connection.caches().get_version(request).await.map_err(failed)?;
+        let request = GetVersionRequest {
+            name: name.to_owned(),
+            read_mask: None,
+        };
+        let version = connection
+            .caches()
+            .get_version(request)
+            .await
+            .map_err(failed)?;
         let version = VersionDocument::from(version.into_inner());
         return if screen.json {
             screen.document(&version)
@@ -175,8 +210,15 @@ async fn show(connection: &Connection, name: &str, screen: &Screen) -> Result<()
             report::version(screen, &version)
         };
     }
-    let request = GetCacheRequest { name: name.to_owned(), read_mask: None };
-    let cache = connection.caches().get_cache(request).await.map_err(failed)?;
+    let request = GetCacheRequest {
+        name: name.to_owned(),
+        read_mask: None,
+    };
+    let cache = connection
+        .caches()
+        .get_cache(request)
+        .await
+        .map_err(failed)?;
     let cache = CacheDocument::from(cache.into_inner());
     if screen.json {
         return screen.document(&cache);
@@ -204,7 +246,12 @@ async fn versions(connection: &Connection, cache: &str, screen: &Screen) -> Resu
             page_token,
             read_mask: None,
         };
-        let page = connection.caches().list_versions(request).await.map_err(failed)?.into_inner();
+        let page = connection
+            .caches()
+            .list_versions(request)
+            .await
+            .map_err(failed)?
+            .into_inner();
         versions.extend(page.versions.into_iter().map(VersionDocument::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -219,7 +266,11 @@ async fn versions(connection: &Connection, cache: &str, screen: &Screen) -> Resu
         .map(|version| {
             vec![
                 version.version.to_string(),
-                version.head.as_ref().map(report::numbers).unwrap_or_default(),
+                version
+                    .head
+                    .as_ref()
+                    .map(report::numbers)
+                    .unwrap_or_default(),
                 version.key_count.to_string(),
                 bytes(version.size_bytes),
                 version.create_time.clone().unwrap_or_default(),
@@ -228,7 +279,15 @@ async fn versions(connection: &Connection, cache: &str, screen: &Screen) -> Resu
             ]
         })
         .collect();
-    let headers = ["version", "head", "keys", "size", "made", "parent", "description"];
+    let headers = [
+        "version",
+        "head",
+        "keys",
+        "size",
+        "made",
+        "parent",
+        "description",
+    ];
     screen.line(&table(&headers, &[0, 2, 3], rows))
 }
 
@@ -237,11 +296,18 @@ fn aliases(screen: &Screen, cache: CacheDocument) -> Result<(), Failure> {
         return screen.document(&cache);
     }
     let list = alias_list(&cache);
-    screen.line(&format!("{}: {}", cache.cache, if list.is_empty() { "no aliases" } else { &list }))
+    screen.line(&format!(
+        "{}: {}",
+        cache.cache,
+        if list.is_empty() { "no aliases" } else { &list }
+    ))
 }
 
 fn alias_list(cache: &CacheDocument) -> String {
-    let aliases = cache.aliases.iter().map(|(alias, version)| format!("{alias} → {version}"));
+    let aliases = cache
+        .aliases
+        .iter()
+        .map(|(alias, version)| format!("{alias} → {version}"));
     aliases.collect::<Vec<_>>().join(", ")
 }
 
@@ -252,7 +318,10 @@ fn confirm(cache: &str) -> Result<(), Failure> {
             "deleting {cache:?} with all its versions cannot be undone; say --yes"
         )));
     }
-    let _ = write!(io::stderr(), "delete {cache} with all its versions and aliases? [y/N] ");
+    let _ = write!(
+        io::stderr(),
+        "delete {cache} with all its versions and aliases? [y/N] "
+    );
     let mut answer = String::new();
     let _ = io::stdin().lock().read_line(&mut answer);
     match answer.trim() {

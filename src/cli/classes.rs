@@ -44,7 +44,11 @@ pub fn match_classes(
     }
     let ambiguous = given
         .iter()
-        .find(|name| indices.get(&plain(name)).is_some_and(|found| found.len() > 1))
+        .find(|name| {
+            indices
+                .get(&plain(name))
+                .is_some_and(|found| found.len() > 1)
+        })
         .copied()
         .or_else(|| repeated(given));
     if let Some(name) = ambiguous {
@@ -62,12 +66,15 @@ pub fn match_classes(
     let map = given
         .iter()
         .map(|name| {
-            indices.get(&plain(name)).and_then(|found| found.first().copied()).ok_or_else(|| {
-                Failure::Input(format!(
-                    "{given_as} has the class {name:?}, which {known_as} has not ({})",
-                    listed(known)
-                ))
-            })
+            indices
+                .get(&plain(name))
+                .and_then(|found| found.first().copied())
+                .ok_or_else(|| {
+                    Failure::Input(format!(
+                        "{given_as} has the class {name:?}, which {known_as} has not ({})",
+                        listed(known)
+                    ))
+                })
         })
         .collect::<Result<_, _>>()?;
     Ok((map, MatchedBy::Name))
@@ -84,7 +91,12 @@ fn repeated<'a>(names: &[&'a str]) -> Option<&'a str> {
 
 /// "its classes: a, b, c, … 1000 in all".
 fn listed(names: &[&str]) -> String {
-    let first = names.iter().take(10).copied().collect::<Vec<_>>().join(", ");
+    let first = names
+        .iter()
+        .take(10)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
     if names.len() > 10 {
         format!("its classes: {first}, … {} in all", names.len())
     } else {
@@ -96,27 +108,53 @@ fn listed(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    fn matched(given: &[&str], known: &[&str], by_index: bool) -> Result<(Vec<usize>, MatchedBy), String> {
+    fn matched(
+        given: &[&str],
+        known: &[&str],
+        by_index: bool,
+    ) -> Result<(Vec<usize>, MatchedBy), String> {
         match_classes(given, "G", known, "K", by_index).map_err(|failure| failure.to_string())
     }
 
     #[test]
     fn by_name_in_any_order_and_only_some() {
-        assert_eq!(matched(&["b", "a"], &["a", "b", "c"], false), Ok((vec![1, 0], MatchedBy::Name)));
-        assert_eq!(matched(&["x_y"], &["a", "x y"], false), Ok((vec![1], MatchedBy::Name)));
+        assert_eq!(
+            matched(&["b", "a"], &["a", "b", "c"], false),
+            Ok((vec![1, 0], MatchedBy::Name))
+        );
+        assert_eq!(
+            matched(&["x_y"], &["a", "x y"], false),
+            Ok((vec![1], MatchedBy::Name))
+        );
         let error = matched(&["dog"], &["a", "b"], true).unwrap_err();
-        assert!(error.contains("\"dog\"") && error.contains("a, b"), "{error}");
+        assert!(
+            error.contains("\"dog\"") && error.contains("a, b"),
+            "{error}"
+        );
     }
 
     #[test]
     fn repeated_names_match_by_index_or_not_at_all() {
         let twice = ["crane", "crane", "x"];
-        assert_eq!(matched(&twice, &twice, false), Ok((vec![0, 1, 2], MatchedBy::Name)));
+        assert_eq!(
+            matched(&twice, &twice, false),
+            Ok((vec![0, 1, 2], MatchedBy::Name))
+        );
         let other = ["crane", "crane", "y"];
-        assert_eq!(matched(&other, &twice, true), Ok((vec![0, 1, 2], MatchedBy::Index)));
-        assert!(matched(&other, &twice, false).unwrap_err().contains("crane"));
+        assert_eq!(
+            matched(&other, &twice, true),
+            Ok((vec![0, 1, 2], MatchedBy::Index))
+        );
+        assert!(
+            matched(&other, &twice, false)
+                .unwrap_err()
+                .contains("crane")
+        );
         assert!(matched(&["crane"], &twice, true).is_err());
         // A name that is unique on both sides is not ambiguous.
-        assert_eq!(matched(&["x"], &twice, true), Ok((vec![2], MatchedBy::Name)));
+        assert_eq!(
+            matched(&["x"], &twice, true),
+            Ok((vec![2], MatchedBy::Name))
+        );
     }
 }

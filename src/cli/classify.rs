@@ -192,18 +192,29 @@ pub async fn run(args: ClassifyArgs, global: &Global, screen: &Screen) -> Result
             timings: args.timings,
         }),
         ordered: !args.unordered,
-        priority: if args.bulk { Priority::Bulk } else { Priority::Interactive }.into(),
+        priority: if args.bulk {
+            Priority::Bulk
+        } else {
+            Priority::Interactive
+        }
+        .into(),
     };
     let bar = screen.bar(None, "pictures");
     let (replies, failed) = (Cell::new(0_u64), Cell::new(0_usize));
-    window::classify(&connection, config, &flow, start(args.inputs, flow.limit), |reply| {
-        replies.set(replies.get() + 1);
-        if reply.outcome.is_err() {
-            failed.set(failed.get() + 1);
-        }
-        bar.inc(1);
-        bar.suspend(|| print(screen, reply))
-    })
+    window::classify(
+        &connection,
+        config,
+        &flow,
+        start(args.inputs, flow.limit),
+        |reply| {
+            replies.set(replies.get() + 1);
+            if reply.outcome.is_err() {
+                failed.set(failed.get() + 1);
+            }
+            bar.inc(1);
+            bar.suspend(|| print(screen, reply))
+        },
+    )
     .await?;
     bar.finish_and_clear();
     if replies.get() == 0 {
@@ -221,7 +232,12 @@ fn print(screen: &Screen, reply: Reply) -> Result<(), Failure> {
             Ok(answer) => (Some(answer.into()), None),
             Err(error) => (None, Some(error)),
         };
-        return screen.json_line(&ReplyDocument { id: reply.id, index: reply.index, error, answer });
+        return screen.json_line(&ReplyDocument {
+            id: reply.id,
+            index: reply.index,
+            error,
+            answer,
+        });
     }
     match reply.outcome {
         Ok(answer) => screen.line(&described(&reply.id, &answer)),
@@ -236,7 +252,11 @@ fn print(screen: &Screen, reply: Reply) -> Result<(), Failure> {
 /// An answer as a block of lines: the file, its classes, its neighbours.
 pub fn described(id: &str, answer: &Classification) -> String {
     let mut text = id.to_owned();
-    let width = answer.top.iter().map(|score| score.display_name.chars().count()).max();
+    let width = answer
+        .top
+        .iter()
+        .map(|score| score.display_name.chars().count())
+        .max();
     let width = width.unwrap_or(0).min(40);
     for (rank, score) in answer.top.iter().enumerate() {
         text += &format!(
@@ -280,13 +300,15 @@ fn start(inputs: Vec<PathBuf>, limit: usize) -> mpsc::Receiver<Result<Entry, Fai
 /// False when nobody listens any more.
 fn read(input: &Path, limit: usize, sender: &Sender) -> Result<bool, Failure> {
     let file = |path: &Path| {
-        let entry = Entry { id: path.display().to_string(), input: files::read(path, limit) };
+        let entry = Entry {
+            id: path.display().to_string(),
+            input: files::read(path, limit),
+        };
         sender.blocking_send(Ok(entry)).is_ok()
     };
     if input.as_os_str() == "-" {
         for line in io::stdin().lock().lines() {
-            let line =
-                line.map_err(|error| Failure::Input(format!("standard input: {error}")))?;
+            let line = line.map_err(|error| Failure::Input(format!("standard input: {error}")))?;
             if !line.is_empty() && !file(Path::new(&line)) {
                 return Ok(false);
             }
@@ -301,12 +323,20 @@ fn read(input: &Path, limit: usize, sender: &Sender) -> Result<bool, Failure> {
         }
         return Ok(true);
     }
-    if input.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
+    if input
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("npz"))
+    {
         files::existing(input, "the file")?;
         let mut listening = true;
         npz::Archive::open(input)?.rows("features", &mut |row, values| {
             let id = format!("{}#{row}", input.display());
-            listening = sender.blocking_send(Ok(Entry { id, input: Ok(embedding(values)) })).is_ok();
+            listening = sender
+                .blocking_send(Ok(Entry {
+                    id,
+                    input: Ok(embedding(values)),
+                }))
+                .is_ok();
             listening
         })?;
         return Ok(listening);

@@ -71,13 +71,22 @@ impl Connection {
 
     /// What is served.
     pub async fn info(&self) -> Result<ServerInfo, Failure> {
-        let answer = self.classify().get_server_info(GetServerInfoRequest {}).await;
-        Ok(answer.map_err(|status| self.failure("asking for the server's limits", status))?.into_inner())
+        let answer = self
+            .classify()
+            .get_server_info(GetServerInfoRequest {})
+            .await;
+        Ok(answer
+            .map_err(|status| self.failure("asking for the server's limits", status))?
+            .into_inner())
     }
 
     /// The largest message that the server takes, in bytes.
     pub async fn message_limit(&self) -> Result<usize, Failure> {
-        match self.classify().get_server_info(GetServerInfoRequest {}).await {
+        match self
+            .classify()
+            .get_server_info(GetServerInfoRequest {})
+            .await
+        {
             Ok(info) => Ok(message_limit(info.get_ref())),
             Err(status) if status.code() == Code::Unimplemented => Ok(DEFAULT_MESSAGE_BYTES),
             Err(status) => Err(self.failure("asking for the server's limits", status)),
@@ -91,7 +100,10 @@ impl Connection {
         let transport = status.source().map(ToString::to_string);
         match (status.code(), transport) {
             (Code::Unavailable, Some(cause)) => self.address.unreachable(cause),
-            _ => Failure::Rpc { doing: doing.to_owned(), status: Box::new(status) },
+            _ => Failure::Rpc {
+                doing: doing.to_owned(),
+                status: Box::new(status),
+            },
         }
     }
 }
@@ -119,7 +131,9 @@ impl Address {
         let authority = match server_text.split_once("://") {
             Some(("http", authority)) => authority.to_owned(),
             Some(("https", _)) => {
-                return Err(wrong("asks for TLS, which this client does not speak; use http://"));
+                return Err(wrong(
+                    "asks for TLS, which this client does not speak; use http://",
+                ));
             }
             Some((scheme, _)) => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
             None => match server_text {
@@ -136,8 +150,9 @@ impl Address {
             },
         };
         let uri = format!("http://{authority}");
-        let parsed: tonic::transport::Uri =
-            uri.parse().map_err(|error| wrong(&format!("is no address: {error}")))?;
+        let parsed: tonic::transport::Uri = uri
+            .parse()
+            .map_err(|error| wrong(&format!("is no address: {error}")))?;
         if parsed.host().is_none_or(str::is_empty) {
             return Err(wrong("names no host"));
         }
@@ -147,11 +162,18 @@ impl Address {
         if !matches!(parsed.path(), "" | "/") {
             return Err(wrong("has a path; give host and port alone"));
         }
-        Ok(Self { uri, listen: authority })
+        Ok(Self {
+            uri,
+            listen: authority,
+        })
     }
 
     fn unreachable(&self, cause: String) -> Failure {
-        Failure::Unreachable { address: self.uri.clone(), listen: self.listen.clone(), cause }
+        Failure::Unreachable {
+            address: self.uri.clone(),
+            listen: self.listen.clone(),
+            cause,
+        }
     }
 }
 
@@ -171,8 +193,19 @@ mod tests {
         ] {
             assert_eq!(Address::parse(given).unwrap().uri, uri, "{given}");
         }
-        for given in ["", "https://a:1", "ftp://a", "http://a:1/x", "http://", "a:99999", "a b:1"] {
-            assert!(matches!(Address::parse(given), Err(Failure::Usage(_))), "{given}");
+        for given in [
+            "",
+            "https://a:1",
+            "ftp://a",
+            "http://a:1/x",
+            "http://",
+            "a:99999",
+            "a b:1",
+        ] {
+            assert!(
+                matches!(Address::parse(given), Err(Failure::Usage(_))),
+                "{given}"
+            );
         }
     }
 }

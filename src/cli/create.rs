@@ -5,8 +5,6 @@ use std::{collections::HashMap, path::PathBuf, time::Instant};
 use clap::{Args, ValueEnum};
 use prost::Message as _;
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     Global,
@@ -17,7 +15,7 @@ use super::{
     failure::{Failure, Outcome},
     labelled::{Labelled, Source},
     load::{self, Part},
-    report,
+    report, requests,
     screen::Screen,
 };
 use crate::proto::v1::{
@@ -102,7 +100,12 @@ pub struct CreateArgs {
     #[arg(long, value_enum)]
     pub key_dtype: Option<KeyDtypeArg>,
     /// Free text about the version.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub description: String,
     /// A free label; may be given many times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
@@ -230,7 +233,7 @@ impl Examples {
             ));
         }
         let all = Labelled::open(&args.from, "--from", args.names.as_deref())?;
-        if matches!(all.source, Source::Folder(_)) {
+        if matches!(all.source, Source::Folder(_)) && !args.allow_empty_classes {
             let empty = all.short_classes(1);
             if let Some((name, _)) = empty.first() {
                 return Err(Failure::Input(format!(
@@ -242,7 +245,11 @@ impl Examples {
             }
         }
         let shots = args.shots.map_or(usize::MAX, |shots| shots as usize);
-        let short = if args.shots.is_some() { all.short_classes(shots) } else { Vec::new() };
+        let short = if args.shots.is_some() {
+            all.short_classes(shots)
+        } else {
+            Vec::new()
+        };
         let (train, rest) = all.split(args.seed, shots);
         let pool = match &args.validation {
             Some(path) => Some(matching(path, &train)?),
@@ -252,22 +259,38 @@ impl Examples {
             (Some(pool), Some(count)) => Some(pool.split(args.seed, count as usize).0),
             (pool, _) => pool,
         };
-        let text = train.classes.iter().any(|class| class.text_weight.is_some());
+        let text = train
+            .classes
+            .iter()
+            .any(|class| class.text_weight.is_some());
         if text && !args.template.is_empty() {
             screen.note("note: --template is not used: the file brings text_weights");
         }
         for (name, count) in short.iter().take(10) {
-            screen.note(&format!("note: class {name:?} has {count} of {shots} shots: all are used"));
+            screen.note(&format!(
+                "note: class {name:?} has {count} of {shots} shots: all are used"
+            ));
         }
         if short.len() > 10 {
-            screen.note(&format!("note: and {} classes more have fewer", short.len() - 10));
+            screen.note(&format!(
+                "note: and {} classes more have fewer",
+                short.len() - 10
+            ));
         }
-        Ok(Self { train, validation, short })
+        Ok(Self {
+            train,
+            validation,
+            short,
+        })
     }
 
     /// Of examples that were drawn already.
     pub fn of(train: Labelled) -> Self {
-        Self { train, validation: None, short: Vec::new() }
+        Self {
+            train,
+            validation: None,
+            short: Vec::new(),
+        }
     }
 }
 
@@ -292,7 +315,9 @@ pub async fn create(
     screen: &Screen,
 ) -> Result<CreateDocument, Failure> {
     let limit = connection.message_limit().await?;
-    let spec = CreateCacheRequest { payload: Some(Payload::Spec(spec(args, &examples.train))) };
+    let spec = CreateCacheRequest {
+        payload: Some(Payload::Spec(spec(args, &examples.train))),
+    };
     let size = spec.encoded_len();
     if size > limit {
         return Err(Failure::Input(format!(
@@ -301,23 +326,39 @@ pub async fn create(
             examples.train.classes.len()
         )));
     }
-    let Examples { train, validation, short } = examples;
+    let Examples {
+        train,
+        validation,
+        short,
+    } = examples;
     let total = train.examples.len() + validation.as_ref().map_or(0, |it| it.examples.len());
-    let mut parts = vec![Part { labelled: train, validation: false, prefix: "" }];
+    let mut parts = vec![Part {
+        labelled: train,
+        validation: false,
+        prefix: "",
+    }];
     if let Some(labelled) = validation {
         // Of a source of its own, whose ids may be those of --from.
-        let prefix = if args.validation.is_some() { "validation/" } else { "" };
-        parts.push(Part { labelled, validation: true, prefix });
+        let prefix = if args.validation.is_some() {
+            "validation/"
+        } else {
+            ""
+        };
+        parts.push(Part {
+            labelled,
+            validation: true,
+            prefix,
+        });
     }
 
     let started = Instant::now();
     let bar = screen.bar(Some(total as u64), "examples");
-    let (requests, stream) = mpsc::channel(2);
+    let (requests, stream) = requests::channel();
     let doing = format!("creating the cache {:?}", args.cache);
-    let _ = requests.send(spec).await;
+    requests.send(spec).await;
     let feeding = tokio::spawn(batch::feed(
         load::start(parts, limit),
-        requests.clone(),
+        requests,
         limit,
         args.strict,
         bar.clone(),
@@ -331,8 +372,11 @@ pub async fn create(
     let answering = async {
         let mut rejected = Vec::new();
         let mut version = None;
-        let mut events =
-            caches.create_cache(ReceiverStream::new(stream)).await.map_err(failed)?.into_inner();
+        let mut events = caches
+            .create_cache(stream)
+            .await
+            .map_err(failed)?
+            .into_inner();
         while let Some(answer) = events.message().await.map_err(failed)? {
             match answer.event {
                 Some(Event::Progress(progress)) => bar.set_message(stage(progress.stage())),
@@ -342,11 +386,13 @@ pub async fn create(
             }
         }
         let version = version.ok_or_else(|| {
-            Failure::Broken(format!("{doing}: the server ended the call without a version"))
+            Failure::Broken(format!(
+                "{doing}: the server ended the call without a version"
+            ))
         })?;
         Ok::<_, Failure>((version, rejected))
     };
-    let (fed, (version, mut rejected)) = whole(feeding, requests, answering).await?;
+    let (fed, (version, mut rejected)) = whole(feeding, answering).await?;
     bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     let used = fed.sent.saturating_sub(rejected.len() as u64);
@@ -357,26 +403,27 @@ pub async fn create(
         example_count: total as u64,
         short_classes: short
             .into_iter()
-            .map(|(display_name, example_count)| ShortClass { display_name, example_count })
+            .map(|(display_name, example_count)| ShortClass {
+                display_name,
+                example_count,
+            })
             .collect(),
         seconds,
         examples_per_second: used as f64 / seconds.max(1e-9),
     })
 }
 
-/// Waits for the feeding and the answer of a call. A failed feeding cancels
-/// the call: `requests`, the last sender, lives until then, so that the server
-/// never takes a failure for the end of the examples.
-pub async fn whole<T, R>(
+/// Waits for the feeding and the answer of a call. Where either fails, the
+/// other is given up.
+pub async fn whole<T>(
     feeding: tokio::task::JoinHandle<Result<Fed, Failure>>,
-    requests: mpsc::Sender<R>,
     answering: impl Future<Output = Result<T, Failure>>,
 ) -> Result<(Fed, T), Failure> {
     let stop = feeding.abort_handle();
     let feeding = async {
-        let fed = feeding.await.map_err(|error| Failure::Broken(error.to_string()))??;
-        drop(requests);
-        Ok(fed)
+        feeding
+            .await
+            .map_err(|error| Failure::Broken(error.to_string()))?
     };
     let outcome = tokio::try_join!(feeding, answering);
     stop.abort();
@@ -468,7 +515,11 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
 }
 
 /// The grid that the flags ask for; a scale alone asks for the official one.
-pub fn grid(grid: Option<GridArg>, beta_scale: Option<f64>, alpha_scale: Option<f64>) -> Option<SearchGrid> {
+pub fn grid(
+    grid: Option<GridArg>,
+    beta_scale: Option<f64>,
+    alpha_scale: Option<f64>,
+) -> Option<SearchGrid> {
     let scaled = beta_scale.is_some() || alpha_scale.is_some();
     let kind = match grid {
         Some(GridArg::Wide) => search_grid::Kind::Wide,

@@ -96,32 +96,47 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Out
     // Dropped at the end, however it comes.
     let (_server, connection) = match &args.bundle {
         Some(bundle) => {
-            say(screen, &format!("starting a server with {}", bundle.display()))?;
+            say(
+                screen,
+                &format!("starting a server with {}", bundle.display()),
+            )?;
             let (server, connection) = DemoServer::start(bundle).await?;
             (Some(server), connection)
         }
         None => (None, Connection::open(&global.server).await?),
     };
     let server = ServerDocument::of(connection.info().await?, connection.address());
-    say(screen, &format!(
-        "server {} with the bundle {} on {} in {}",
-        server.address, server.bundle.name, server.device, server.dtype
-    ))?;
+    say(
+        screen,
+        &format!(
+            "server {} with the bundle {} on {} in {}",
+            server.address, server.bundle.name, server.device, server.dtype
+        ),
+    )?;
     let classes: Vec<String> = train.class_names().into_iter().map(str::to_owned).collect();
-    say(screen, &format!(
-        "{} classes: {}; {} examples to learn from, {} held out\n",
-        classes.len(),
-        classes.join(", "),
-        train.examples.len(),
-        test.examples.len()
-    ))?;
+    say(
+        screen,
+        &format!(
+            "{} classes: {}; {} examples to learn from, {} held out\n",
+            classes.len(),
+            classes.join(", "),
+            train.examples.len(),
+            test.examples.len()
+        ),
+    )?;
 
     let train_count = train.examples.len();
     let (tip, seconds) = make(&connection, &args, MethodArg::TipAdapter, &train, screen).await?;
     let (auto, _) = make(&connection, &args, MethodArg::Auto, &train, screen).await?;
 
-    let (replies, wall) =
-        stream(&connection, &tip, args.in_flight as usize, &test, usize::MAX).await?;
+    let (replies, wall) = stream(
+        &connection,
+        &tip,
+        args.in_flight as usize,
+        &test,
+        usize::MAX,
+    )
+    .await?;
     let speed = Speed::of(&replies, wall, args.in_flight as usize);
     let (few, wall) = stream(&connection, &tip, 1, &test, ALONE).await?;
     let alone = Speed::of(&few, wall, 1);
@@ -143,7 +158,10 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Out
         tip_adapter_head: tip.head,
         stream: speed,
         alone,
-        failed: replies.iter().filter(|reply| reply.outcome.is_err()).count(),
+        failed: replies
+            .iter()
+            .filter(|reply| reply.outcome.is_err())
+            .count(),
     };
     if screen.json {
         screen.document(&outcome)?;
@@ -154,7 +172,11 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Out
 }
 
 fn say(screen: &Screen, text: &str) -> Result<(), Failure> {
-    if screen.json { Ok(()) } else { screen.line(&printable(text)) }
+    if screen.json {
+        Ok(())
+    } else {
+        screen.line(&printable(text))
+    }
 }
 
 /// What to learn from, and what to classify: never the same pictures.
@@ -163,10 +185,18 @@ fn pictures(args: &DemoArgs) -> Result<(Labelled, Labelled), Failure> {
     let (train, rest) = if train.is_dir() && test.is_dir() {
         let train = open(&train)?;
         let test = open(&test)?;
-        let (map, _) =
-            match_classes(&test.class_names(), "test", &train.class_names(), "train", false)?;
+        let (map, _) = match_classes(
+            &test.class_names(),
+            "test",
+            &train.class_names(),
+            "train",
+            false,
+        )?;
         let classes = train.classes.clone();
-        (train.split(args.seed, args.shots as usize).0, test.renumber(&map, classes))
+        (
+            train.split(args.seed, args.shots as usize).0,
+            test.renumber(&map, classes),
+        )
     } else {
         open(&args.data)?.split(args.seed, args.shots as usize)
     };
@@ -222,8 +252,20 @@ async fn make(
         ..CreateArgs::default()
     };
     let made = create::create(connection, &flags, Examples::of(copy(train)), screen).await?;
-    let head = made.version.head.as_ref().map(report::numbers).unwrap_or_default();
-    say(screen, &format!("made {} in {:.2} s: {head}", name(&made.version), made.seconds))?;
+    let head = made
+        .version
+        .head
+        .as_ref()
+        .map(report::numbers)
+        .unwrap_or_default();
+    say(
+        screen,
+        &format!(
+            "made {} in {:.2} s: {head}",
+            name(&made.version),
+            made.seconds
+        ),
+    )?;
     Ok((made.version, made.seconds))
 }
 
@@ -238,12 +280,19 @@ async fn stream(
     let limit = connection.message_limit().await?;
     let mut labelled = copy(test);
     labelled.examples.truncate(count);
-    let part = Part { labelled, validation: false, prefix: "" };
+    let part = Part {
+        labelled,
+        validation: false,
+        prefix: "",
+    };
     let mut loading = load::start(vec![part], limit);
     let (sender, entries) = tokio::sync::mpsc::channel(8);
     tokio::spawn(async move {
         while let Some(loaded) = loading.recv().await {
-            let entry = loaded.map(|it| Entry { id: it.id, input: it.input });
+            let entry = loaded.map(|it| Entry {
+                id: it.id,
+                input: it.input,
+            });
             if sender.send(entry).await.is_err() {
                 return;
             }
@@ -251,11 +300,19 @@ async fn stream(
     });
     let config = ClassifyStreamConfig {
         cache: name(version),
-        options: Some(ClassifyOptions { top_k: 3, neighbours: 3, ..ClassifyOptions::default() }),
+        options: Some(ClassifyOptions {
+            top_k: 3,
+            neighbours: 3,
+            ..ClassifyOptions::default()
+        }),
         ordered: true,
         priority: 0,
     };
-    let flow = Flow { window, limit, time_limit: None };
+    let flow = Flow {
+        window,
+        limit,
+        time_limit: None,
+    };
     let mut replies = Vec::new();
     let started = Instant::now();
     window::classify(connection, config, &flow, entries, |reply| {
@@ -268,8 +325,11 @@ async fn stream(
 
 impl Speed {
     fn of(replies: &[Reply], wall: f64, in_flight: usize) -> Self {
-        let mut seconds: Vec<f64> =
-            replies.iter().filter(|it| it.outcome.is_ok()).map(|it| it.seconds).collect();
+        let mut seconds: Vec<f64> = replies
+            .iter()
+            .filter(|it| it.outcome.is_ok())
+            .map(|it| it.seconds)
+            .collect();
         seconds.sort_by(f64::total_cmp);
         // Nearest rank.
         let at = |share: f64| {
@@ -302,11 +362,14 @@ fn print(
     replies: &[Reply],
     test: &Labelled,
 ) -> Result<(), Failure> {
-    let method = |head: &Option<HeadDocument>| head.as_ref().map(report::numbers).unwrap_or_default();
+    let method =
+        |head: &Option<HeadDocument>| head.as_ref().map(report::numbers).unwrap_or_default();
     let rows = vec![
         vec![
             "zero-shot".into(),
-            outcome.zero_shot_top1.map_or_else(|| "no text".into(), percent),
+            outcome
+                .zero_shot_top1
+                .map_or_else(|| "no text".into(), percent),
             "the class names alone".into(),
         ],
         vec![
@@ -314,13 +377,20 @@ fn print(
             percent(outcome.tip_adapter_top1),
             method(&outcome.tip_adapter_head),
         ],
-        vec!["auto".into(), percent(outcome.auto_top1), method(&outcome.auto_head)],
+        vec![
+            "auto".into(),
+            percent(outcome.auto_top1),
+            method(&outcome.auto_head),
+        ],
     ];
     let title = format!("{} shots", outcome.shots);
     screen.line("")?;
     screen.line(&table(&[&title, "accuracy", "head"], &[1], rows))?;
     let rows = vec![
-        outcome.stream.row(&format!("ClassifyStream, {} in flight", outcome.stream.in_flight)),
+        outcome.stream.row(&format!(
+            "ClassifyStream, {} in flight",
+            outcome.stream.in_flight
+        )),
         outcome.alone.row("one at a time"),
     ];
     screen.line("")?;
@@ -329,7 +399,12 @@ fn print(
     for reply in shown(replies, test) {
         if let Ok(answer) = &reply.outcome {
             screen.line("")?;
-            screen.line(&described(&reply.id, answer))?;
+            let truth = usize::try_from(reply.index)
+                .ok()
+                .and_then(|index| test.examples.get(index))
+                .and_then(|example| test.classes.get(example.class))
+                .map_or_else(String::new, |class| format!(" (is {})", class.display_name));
+            screen.line(&described(&format!("{}{truth}", reply.id), answer))?;
         }
     }
     if outcome.failed > 0 {
@@ -345,8 +420,13 @@ fn shown<'a>(replies: &'a [Reply], test: &Labelled) -> Vec<&'a Reply> {
         test.examples.get(index).map(|example| example.class)
     };
     let mut good = replies.iter().filter(|reply| reply.outcome.is_ok());
-    let Some(first) = good.next() else { return Vec::new() };
+    let Some(first) = good.next() else {
+        return Vec::new();
+    };
     let rest: Vec<_> = good.collect();
-    let other = rest.iter().find(|reply| class(reply) != class(first)).or(rest.first());
+    let other = rest
+        .iter()
+        .find(|reply| class(reply) != class(first))
+        .or(rest.first());
     std::iter::once(first).chain(other.copied()).collect()
 }

@@ -31,7 +31,8 @@ pub struct DemoServer {
 impl DemoServer {
     /// Starts `tipserve serve` with this bundle and waits until it answers.
     pub async fn start(bundle: &Path) -> Result<(Self, Connection), Failure> {
-        let failed = |error: io::Error| Failure::Broken(format!("cannot start the server: {error}"));
+        let failed =
+            |error: io::Error| Failure::Broken(format!("cannot start the server: {error}"));
         let folder = TempDir::with_prefix("tipserve-demo-").map_err(failed)?;
         let store = folder.path().join("store");
         fs::create_dir(&store).map_err(failed)?;
@@ -77,7 +78,9 @@ impl DemoServer {
     fn failed(&self, how: &str) -> Failure {
         let log = fs::read_to_string(log_path(&self.folder)).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
-        let last = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+        let last = lines
+            .get(lines.len().saturating_sub(SHOWN_LINES)..)
+            .unwrap_or_default();
         Failure::Broken(format!("the server {how}. It said:\n{}", last.join("\n")))
     }
 }
@@ -103,6 +106,9 @@ fn log_path(folder: &TempDir) -> PathBuf {
 /// Two free addresses on this machine. Another process may take one before
 /// the server does; then the server says so.
 fn free_addresses() -> io::Result<(String, String)> {
-    let (a, b) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    let (a, b) = (
+        TcpListener::bind("127.0.0.1:0")?,
+        TcpListener::bind("127.0.0.1:0")?,
+    );
     Ok((a.local_addr()?.to_string(), b.local_addr()?.to_string()))
 }

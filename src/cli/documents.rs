@@ -23,7 +23,11 @@ pub struct CacheDocument {
 impl From<v1::Cache> for CacheDocument {
     fn from(cache: v1::Cache) -> Self {
         Self {
-            cache: cache.name.strip_prefix("caches/").unwrap_or(&cache.name).to_owned(),
+            cache: cache
+                .name
+                .strip_prefix("caches/")
+                .unwrap_or(&cache.name)
+                .to_owned(),
             name: cache.name,
             create_time: time(cache.create_time),
             version_count: cache.version_count,
@@ -55,7 +59,10 @@ pub struct VersionDocument {
 
 impl From<v1::Version> for VersionDocument {
     fn from(version: v1::Version) -> Self {
-        let cache = version.name.strip_prefix("caches/").unwrap_or(&version.name);
+        let cache = version
+            .name
+            .strip_prefix("caches/")
+            .unwrap_or(&version.name);
         Self {
             cache: cache.split('/').next().unwrap_or_default().to_owned(),
             version: version.version,
@@ -386,7 +393,10 @@ mod tests {
     fn names_are_short_and_times_are_rfc3339() {
         assert_eq!(method_name(v1::Method::TipAdapterF as i32), "tip_adapter_f");
         assert_eq!(method_name(99), "method_99");
-        let at = Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 };
+        let at = Timestamp {
+            seconds: 1_700_000_000,
+            nanos: 500_000_000,
+        };
         assert_eq!(time(Some(at)).as_deref(), Some("2023-11-14T22:13:20.500Z"));
         assert_eq!(time(None), None);
     }

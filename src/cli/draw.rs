@@ -39,8 +39,10 @@ pub fn split<T: Drawable>(examples: Vec<T>, seed: u64, count: usize) -> (Vec<T>,
         }
         rank += 1;
     }
-    let (drawn, rest): (Vec<_>, Vec<_>) =
-        examples.into_iter().zip(taken).partition(|(_, taken)| *taken);
+    let (drawn, rest): (Vec<_>, Vec<_>) = examples
+        .into_iter()
+        .zip(taken)
+        .partition(|(_, taken)| *taken);
     let strip = |list: Vec<(T, bool)>| list.into_iter().map(|(example, _)| example).collect();
     (strip(drawn), strip(rest))
 }
@@ -62,7 +64,9 @@ mod tests {
     }
 
     fn some() -> Vec<One> {
-        (0..30).map(|i| One(format!("c{}/{i}.png", i % 3), i % 3)).collect()
+        (0..30)
+            .map(|i| One(format!("c{}/{i}.png", i % 3), i % 3))
+            .collect()
     }
 
     #[test]

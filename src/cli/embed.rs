@@ -9,6 +9,7 @@ use clap::Args;
 use prost::Message as _;
 use serde::Serialize;
 
+use super::screen::Screen;
 use super::{
     Global,
     connect::Connection,
@@ -17,7 +18,6 @@ use super::{
     files,
 };
 use crate::proto::v1::{EmbedRequest, EmbedResult, Input, embed_result};
-use super::screen::Screen;
 
 /// Pictures or texts in one call, at most.
 const CALL_ITEMS: usize = 64;
@@ -68,7 +68,12 @@ pub async fn run(args: EmbedArgs, global: &Global, screen: &Screen) -> Result<Ou
         return Err(Failure::Input("there is no file to embed".to_owned()));
     }
     let bar = screen.bar(Some((paths.len() + args.text.len()) as u64), "embedded");
-    let mut call = Call { connection: &connection, args: &args, limit, writer: Writer::default() };
+    let mut call = Call {
+        connection: &connection,
+        args: &args,
+        limit,
+        writer: Writer::default(),
+    };
 
     // The first call is made before anything is written, so that its failure
     // is the only document.
@@ -123,8 +128,9 @@ impl Call<'_> {
             )));
         }
         let answer = self.connection.classify().embed(request).await;
-        let answer =
-            answer.map_err(|status| self.connection.failure("embedding", status))?.into_inner();
+        let answer = answer
+            .map_err(|status| self.connection.failure("embedding", status))?
+            .into_inner();
         if (answer.inputs.len(), answer.texts.len()) != (pictures, words) {
             return Err(Failure::Broken(format!(
                 "embedding: the server answered {} of {pictures} pictures and {} of {words} texts",
@@ -139,8 +145,10 @@ impl Call<'_> {
         &mut self,
         pictures: Vec<(String, Result<Input, ItemError>)>,
     ) -> Result<(), Failure> {
-        let inputs: Vec<_> =
-            pictures.iter().filter_map(|(_, input)| input.as_ref().ok().cloned()).collect();
+        let inputs: Vec<_> = pictures
+            .iter()
+            .filter_map(|(_, input)| input.as_ref().ok().cloned())
+            .collect();
         let mut answers = if inputs.is_empty() {
             Vec::new().into_iter()
         } else {
@@ -206,7 +214,11 @@ impl Writer {
                 (None, Some(error))
             }
         };
-        let document = EmbeddingDocument { id, embedding, error };
+        let document = EmbeddingDocument {
+            id,
+            embedding,
+            error,
+        };
         serde_json::to_writer(&mut out, &document).map_err(io::Error::from)?;
         Ok(())
     }

@@ -4,12 +4,9 @@ use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
-    Global,
-    batch,
+    Global, batch,
     classes::{MatchedBy, match_classes},
     connect::Connection,
     create::whole,
@@ -18,7 +15,7 @@ use super::{
     files::Unusable,
     labelled::{Labelled, Source},
     load::{self, Part},
-    report,
+    report, requests,
     screen::Screen,
 };
 use crate::proto::v1::{
@@ -104,7 +101,11 @@ impl EvaluationDocument {
             zero_shot_top1: evaluation.zero_shot_top1,
             cross_entropy: evaluation.cross_entropy,
             expected_calibration_error: evaluation.expected_calibration_error,
-            confusion: evaluation.confusion.chunks(classes.max(1)).map(<[i64]>::to_vec).collect(),
+            confusion: evaluation
+                .confusion
+                .chunks(classes.max(1))
+                .map(<[i64]>::to_vec)
+                .collect(),
             classes: evaluation
                 .classes
                 .into_iter()
@@ -132,7 +133,9 @@ pub async fn run(args: EvaluateArgs, global: &Global, screen: &Screen) -> Result
     } else {
         report::evaluated(screen, &outcome)?;
     }
-    Ok(Outcome::of(usize::try_from(outcome.rejected_count).unwrap_or(0)))
+    Ok(Outcome::of(
+        usize::try_from(outcome.rejected_count).unwrap_or(0),
+    ))
 }
 
 /// Evaluates over the API.
@@ -143,7 +146,9 @@ pub async fn evaluate(
     screen: &Screen,
 ) -> Result<EvaluateDocument, Failure> {
     if labelled.examples.is_empty() {
-        return Err(Failure::Input("--from holds no examples to evaluate on".to_owned()));
+        return Err(Failure::Input(
+            "--from holds no examples to evaluate on".to_owned(),
+        ));
     }
     let (labelled, matched_by) = matched(connection, caches, labelled).await?;
     if matched_by == MatchedBy::Index {
@@ -153,25 +158,37 @@ pub async fn evaluate(
     let bar = screen.bar(Some(labelled.examples.len() as u64), "examples");
     bar.set_message("evaluating");
     let started = Instant::now();
-    let (requests, stream) = mpsc::channel(2);
-    let config = EvaluateConfig { caches: caches.to_vec() };
-    let _ = requests.send(EvaluateRequest { payload: Some(Payload::Config(config)) }).await;
-    let parts = vec![Part { labelled, validation: false, prefix: "" }];
+    let (requests, stream) = requests::channel();
+    let config = EvaluateConfig {
+        caches: caches.to_vec(),
+    };
+    requests
+        .send(EvaluateRequest {
+            payload: Some(Payload::Config(config)),
+        })
+        .await;
+    let parts = vec![Part {
+        labelled,
+        validation: false,
+        prefix: "",
+    }];
     let feeding = tokio::spawn(batch::feed(
         load::start(parts, limit),
-        requests.clone(),
+        requests,
         limit,
         false,
         bar.clone(),
         item,
-        |items| EvaluateRequest { payload: Some(Payload::Items(LabelledBatch { items })) },
+        |items| EvaluateRequest {
+            payload: Some(Payload::Items(LabelledBatch { items })),
+        },
     ));
     let mut classify = connection.classify();
     let answering = async {
-        let answer = classify.evaluate(ReceiverStream::new(stream)).await;
+        let answer = classify.evaluate(stream).await;
         answer.map_err(|status| connection.failure(&doing(caches), status))
     };
-    let (fed, answer) = whole(feeding, requests, answering).await?;
+    let (fed, answer) = whole(feeding, answering).await?;
     bar.finish_and_clear();
     let answer = answer.into_inner();
     let evaluations = answer
@@ -180,7 +197,10 @@ pub async fn evaluate(
         .map(EvaluationDocument::of)
         .collect::<Result<Vec<_>, _>>()?;
     let first = evaluations.first().ok_or_else(|| {
-        Failure::Broken(format!("{}: the server answered without a result", doing(caches)))
+        Failure::Broken(format!(
+            "{}: the server answered without a result",
+            doing(caches)
+        ))
     })?;
     let rejected_count = answer.rejected_count + fed.rejected.len() as i64;
     let mut rejected: Vec<_> = answer.rejected.into_iter().map(Into::into).collect();
@@ -223,15 +243,21 @@ async fn matched(
     let mut agreed: Option<(Vec<usize>, MatchedBy)> = None;
     let mut first: Option<(String, Vec<String>)> = None;
     for cache in caches {
-        let request = GetVersionRequest { name: cache.clone(), read_mask: None };
+        let request = GetVersionRequest {
+            name: cache.clone(),
+            read_mask: None,
+        };
         let version = connection
             .caches()
             .get_version(request)
             .await
             .map_err(|status| connection.failure(&format!("looking up {cache:?}"), status))?
             .into_inner();
-        let names: Vec<String> =
-            version.classes.into_iter().map(|class| class.display_name).collect();
+        let names: Vec<String> = version
+            .classes
+            .into_iter()
+            .map(|class| class.display_name)
+            .collect();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let found = match_classes(
             &labelled.class_names(),

@@ -27,7 +27,11 @@ impl Outcome {
 
     /// `SomeFailed` where any did.
     pub fn of(failed: usize) -> Self {
-        if failed == 0 { Self::Done } else { Self::SomeFailed }
+        if failed == 0 {
+            Self::Done
+        } else {
+            Self::SomeFailed
+        }
     }
 }
 
@@ -179,7 +183,9 @@ impl StatusDocument {
         let details = status.get_error_details();
         let info = details.error_info();
         Self {
-            reason: info.map(|info| info.reason.clone()).filter(|it| !it.is_empty()),
+            reason: info
+                .map(|info| info.reason.clone())
+                .filter(|it| !it.is_empty()),
             metadata: info
                 .map(|info| info.metadata.clone().into_iter().collect())
                 .unwrap_or_default(),
@@ -211,7 +217,10 @@ impl StatusDocument {
             lines.push(format!("{key}: {value}"));
         }
         for violation in &self.field_violations {
-            lines.push(format!("field {}: {}", violation.field, violation.description));
+            lines.push(format!(
+                "field {}: {}",
+                violation.field, violation.description
+            ));
         }
         if let Some(seconds) = self.retry_after_seconds {
             lines.push(format!("try again in {seconds:.1} s"));
@@ -251,7 +260,11 @@ mod tests {
     fn exit_codes_follow_the_status() {
         let of = |code| {
             let status = Box::new(tonic::Status::new(code, "x"));
-            Failure::Rpc { doing: String::new(), status }.exit_code()
+            Failure::Rpc {
+                doing: String::new(),
+                status,
+            }
+            .exit_code()
         };
         assert_eq!(of(Code::NotFound), 3);
         assert_eq!(of(Code::Unavailable), 5);

@@ -43,7 +43,10 @@ impl Unusable {
 
     /// For the report.
     pub fn rejected(self, id: String) -> RejectedDocument {
-        RejectedDocument { id, error: self.error() }
+        RejectedDocument {
+            id,
+            error: self.error(),
+        }
     }
 
     /// An item of `size` bytes that no message can carry.
@@ -51,7 +54,9 @@ impl Unusable {
         Self {
             code: Code::OutOfRange,
             reason: "FILE_TOO_LARGE",
-            message: format!("{size} bytes, but the server takes messages of at most {limit} bytes"),
+            message: format!(
+                "{size} bytes, but the server takes messages of at most {limit} bytes"
+            ),
         }
     }
 }
@@ -64,14 +69,16 @@ pub fn walk(root: &Path) -> impl Iterator<Item = Result<PathBuf, Failure>> + Sen
         .follow_links(true)
         .sort_by_file_name()
         .into_iter()
-        .filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry))
+        .filter_entry(|entry| entry.depth() == 0 || !(is_hidden(entry) || leads_up(entry)))
         .filter_map(|entry| match entry {
             Ok(entry) if entry.file_type().is_file() => Some(Ok(entry.into_path())),
             Ok(_) => None,
             // A link to a folder that holds it, or to nothing.
             Err(error) if error.loop_ancestor().is_some() => None,
             Err(error) if is_dangling_link(&error) => error.path().map(|path| Ok(path.to_owned())),
-            Err(error) => Some(Err(Failure::Input(format!("cannot walk the folder: {error}")))),
+            Err(error) => Some(Err(Failure::Input(format!(
+                "cannot walk the folder: {error}"
+            )))),
         })
 }
 
@@ -79,8 +86,25 @@ fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
+/// Whether this is a link to a folder that holds it. walkdir sees circles
+/// within the walk, not those that go round above its root.
+fn leads_up(entry: &DirEntry) -> bool {
+    if !entry.path_is_symlink() || !entry.file_type().is_dir() {
+        return false;
+    }
+    let Some(parent) = entry.path().parent() else {
+        return false;
+    };
+    match (entry.path().canonicalize(), parent.canonicalize()) {
+        (Ok(target), Ok(parent)) => parent.starts_with(target),
+        _ => false,
+    }
+}
+
 fn is_dangling_link(error: &walkdir::Error) -> bool {
-    error.path().is_some_and(|path| path.is_symlink() && !path.exists())
+    error
+        .path()
+        .is_some_and(|path| path.is_symlink() && !path.exists())
 }
 
 /// Reads one picture file whole, if a message of `limit` bytes can carry it.
@@ -102,11 +126,16 @@ pub fn read(path: &Path, limit: usize) -> Result<Input, Unusable> {
     }
     // A pipe tells no size, and a file may grow: never read more than fits.
     let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    file.by_ref().take(room + 1).read_to_end(&mut content).map_err(unreadable)?;
+    file.by_ref()
+        .take(room + 1)
+        .read_to_end(&mut content)
+        .map_err(unreadable)?;
     if content.len() as u64 > room {
         return Err(Unusable::too_large(content.len() as u64, limit));
     }
-    Ok(Input { content: Some(Content::EncodedImage(Bytes::from(content))) })
+    Ok(Input {
+        content: Some(Content::EncodedImage(Bytes::from(content))),
+    })
 }
 
 /// The path from `root`, with '/' between its parts, as an id.

@@ -63,7 +63,12 @@ pub struct FineTuneArgs {
     #[arg(long, requires = "alias")]
     pub only_if_improved: bool,
     /// Description of the new version.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub description: String,
     /// Start the run, print its name and leave; see `tipserve finetunes`.
     #[arg(long)]
@@ -124,8 +129,12 @@ async fn follow(
     let bar = screen.bar(Some(0), "steps");
     bar.set_message("starting");
     let mut latest: Option<FineTuneRun> = None;
-    let mut events =
-        connection.fine_tunes().fine_tune(request(args)).await.map_err(failed)?.into_inner();
+    let mut events = connection
+        .fine_tunes()
+        .fine_tune(request(args))
+        .await
+        .map_err(failed)?
+        .into_inner();
     while let Some(answer) = events.message().await.map_err(failed)? {
         match answer.event {
             Some(Event::Run(run)) => {
@@ -144,8 +153,9 @@ async fn follow(
         }
     }
     bar.finish_and_clear();
-    let run = latest
-        .ok_or_else(|| Failure::Broken(format!("{doing}: the server ended the call without a run")))?;
+    let run = latest.ok_or_else(|| {
+        Failure::Broken(format!("{doing}: the server ended the call without a run"))
+    })?;
     ended(screen, run)
 }
 
@@ -216,17 +226,31 @@ fn ended(screen: &Screen, run: FineTuneRun) -> Result<Outcome, Failure> {
             Ok(Outcome::Done)
         }
         _ => {
-            let why = run.error.as_ref().map(|error| format!(": {} [{}]", error.message, error.code));
-            Err(Failure::Broken(format!("{} {}{}", run.name, run.state, why.unwrap_or_default())))
+            let why = run
+                .error
+                .as_ref()
+                .map(|error| format!(": {} [{}]", error.message, error.code));
+            Err(Failure::Broken(format!(
+                "{} {}{}",
+                run.name,
+                run.state,
+                why.unwrap_or_default()
+            )))
         }
     }
 }
 
 fn succeeded(screen: &Screen, run: &RunDocument) -> Result<(), Failure> {
     let Some(version) = &run.version else {
-        return Err(Failure::Broken(format!("{} succeeded without a version", run.name)));
+        return Err(Failure::Broken(format!(
+            "{} succeeded without a version",
+            run.name
+        )));
     };
-    screen.line(&format!("made {}@{} from {}", version.cache, version.version, run.parent))?;
+    screen.line(&format!(
+        "made {}@{} from {}",
+        version.cache, version.version, run.parent
+    ))?;
     if let Some(record) = &version.fine_tune {
         screen.line(&format!(
             "{} epochs in {:.1} s, kept epoch {}: {} before, {} after (on {})",

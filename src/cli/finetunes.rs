@@ -49,13 +49,17 @@ pub async fn run(
     match command {
         FineTunesCommand::List { cache } => list(&connection, cache, screen).await?,
         FineTunesCommand::Show { run } => {
-            let answer = runs.get_fine_tune(GetFineTuneRequest { name: full(&run) }).await;
+            let answer = runs
+                .get_fine_tune(GetFineTuneRequest { name: full(&run) })
+                .await;
             let run = answer
                 .map_err(|status| connection.failure(&format!("looking up {run:?}"), status))?;
             show(screen, run.into_inner().into())?;
         }
         FineTunesCommand::Cancel { run } => {
-            let answer = runs.cancel_fine_tune(CancelFineTuneRequest { name: full(&run) }).await;
+            let answer = runs
+                .cancel_fine_tune(CancelFineTuneRequest { name: full(&run) })
+                .await;
             let run = answer
                 .map_err(|status| connection.failure(&format!("cancelling {run:?}"), status))?;
             show(screen, run.into_inner().into())?;
@@ -65,7 +69,11 @@ pub async fn run(
 }
 
 fn full(name: &str) -> String {
-    if name.contains('/') { name.to_owned() } else { format!("fineTunes/{name}") }
+    if name.contains('/') {
+        name.to_owned()
+    } else {
+        format!("fineTunes/{name}")
+    }
 }
 
 async fn list(
@@ -82,8 +90,9 @@ async fn list(
             page_token,
         };
         let page = connection.fine_tunes().list_fine_tunes(request).await;
-        let page =
-            page.map_err(|status| connection.failure("listing runs", status))?.into_inner();
+        let page = page
+            .map_err(|status| connection.failure("listing runs", status))?
+            .into_inner();
         finetunes.extend(page.fine_tunes.into_iter().map(RunDocument::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -96,18 +105,28 @@ async fn list(
     let rows = finetunes
         .iter()
         .map(|run| {
-            let epoch = run.progress.as_ref().map(|at| format!("{}/{}", at.epoch, at.epochs));
+            let epoch = run
+                .progress
+                .as_ref()
+                .map(|at| format!("{}/{}", at.epoch, at.epochs));
             vec![
                 run.name.clone(),
                 run.state.clone(),
                 run.parent.clone(),
                 epoch.unwrap_or_default(),
-                run.version.as_ref().map(|it| it.name.clone()).unwrap_or_default(),
+                run.version
+                    .as_ref()
+                    .map(|it| it.name.clone())
+                    .unwrap_or_default(),
                 run.create_time.clone().unwrap_or_default(),
             ]
         })
         .collect();
-    screen.line(&table(&["run", "state", "parent", "epoch", "version", "asked for"], &[3], rows))
+    screen.line(&table(
+        &["run", "state", "parent", "epoch", "version", "asked for"],
+        &[3],
+        rows,
+    ))
 }
 
 fn show(screen: &Screen, run: RunDocument) -> Result<(), Failure> {
@@ -124,7 +143,10 @@ fn show(screen: &Screen, run: RunDocument) -> Result<(), Failure> {
         rows.push(vec!["ended".into(), end]);
     }
     if let Some(at) = run.progress {
-        rows.push(vec!["epoch".into(), format!("{} of {}", at.epoch, at.epochs)]);
+        rows.push(vec![
+            "epoch".into(),
+            format!("{} of {}", at.epoch, at.epochs),
+        ]);
         rows.push(vec!["loss".into(), format!("{:.4}", at.loss)]);
         rows.push(vec!["train".into(), percent(at.train_accuracy)]);
         if let Some(accuracy) = at.validation_accuracy {
@@ -132,11 +154,17 @@ fn show(screen: &Screen, run: RunDocument) -> Result<(), Failure> {
         }
     }
     if let Some(error) = run.error {
-        rows.push(vec!["error".into(), format!("{} [{}]", error.message, error.code)]);
+        rows.push(vec![
+            "error".into(),
+            format!("{} [{}]", error.message, error.code),
+        ]);
     }
     if let Some(version) = run.version {
         rows.push(vec!["version".into(), version.name]);
-        rows.push(vec!["alias moved".into(), if run.alias_moved { "yes" } else { "no" }.into()]);
+        rows.push(vec![
+            "alias moved".into(),
+            if run.alias_moved { "yes" } else { "no" }.into(),
+        ]);
     }
     screen.line(&table(&[], &[], rows))
 }

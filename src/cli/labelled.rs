@@ -107,11 +107,20 @@ impl Labelled {
         let mut classes = Vec::with_capacity(folders.len());
         let mut examples = Vec::new();
         for (class, folder) in folders.iter().enumerate() {
-            let name = folder.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-                Failure::Input(format!("the folder {} has a name that is not UTF-8", folder.display()))
-            })?;
+            let name = folder
+                .file_name()
+                .and_then(|name| name.to_str())
+                .ok_or_else(|| {
+                    Failure::Input(format!(
+                        "the folder {} has a name that is not UTF-8",
+                        folder.display()
+                    ))
+                })?;
             let display_name = names.remove(name).unwrap_or_else(|| name.replace('_', " "));
-            classes.push(SourceClass { display_name, text_weight: None });
+            classes.push(SourceClass {
+                display_name,
+                text_weight: None,
+            });
             for path in files::walk(folder) {
                 let path = path?;
                 examples.push(Pick {
@@ -127,7 +136,11 @@ impl Labelled {
                 root.display()
             )));
         }
-        Ok(Self { source: Source::Folder(root.to_owned()), classes, examples })
+        Ok(Self {
+            source: Source::Folder(root.to_owned()),
+            classes,
+            examples,
+        })
     }
 
     /// Examples of each class.
@@ -145,12 +158,18 @@ impl Labelled {
     /// with how many they have.
     pub fn short_classes(&self, least: usize) -> Vec<(String, usize)> {
         let names = self.classes.iter().map(|class| class.display_name.clone());
-        names.zip(self.counts()).filter(|(_, count)| *count < least).collect()
+        names
+            .zip(self.counts())
+            .filter(|(_, count)| *count < least)
+            .collect()
     }
 
     /// The classes' display names.
     pub fn class_names(&self) -> Vec<&str> {
-        self.classes.iter().map(|class| class.display_name.as_str()).collect()
+        self.classes
+            .iter()
+            .map(|class| class.display_name.as_str())
+            .collect()
     }
 
     /// Splits off the draw of `count` a class (see [`draw::split`]): first the
@@ -178,12 +197,18 @@ impl Labelled {
 /// The folders in `root` by name (byte order), hidden ones left out, and how
 /// many files lie beside them.
 fn class_folders(root: &Path) -> Result<(Vec<PathBuf>, usize), Failure> {
-    let failed = |error| Failure::Input(format!("cannot read the folder {}: {error}", root.display()));
+    let failed = |error| {
+        Failure::Input(format!(
+            "cannot read the folder {}: {error}",
+            root.display()
+        ))
+    };
     let (mut folders, mut loose) = (Vec::new(), 0);
     for entry in fs::read_dir(root).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let hidden =
-            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if hidden {
             continue;
         }
@@ -209,7 +234,11 @@ fn read_names(path: &Path) -> Result<HashMap<String, String>, Failure> {
             continue;
         }
         let wrong = |why: &str| {
-            Failure::Input(format!("--names {} line {}: {why}", path.display(), index + 1))
+            Failure::Input(format!(
+                "--names {} line {}: {why}",
+                path.display(),
+                index + 1
+            ))
         };
         let (folder, name) = line
             .split_once('\t')
@@ -217,7 +246,10 @@ fn read_names(path: &Path) -> Result<HashMap<String, String>, Failure> {
         if name.trim().is_empty() {
             return Err(wrong("has an empty display name"));
         }
-        if names.insert(folder.to_owned(), name.trim().to_owned()).is_some() {
+        if names
+            .insert(folder.to_owned(), name.trim().to_owned())
+            .is_some()
+        {
             return Err(wrong(&format!("names the folder {folder:?} a second time")));
         }
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::proto::v1::{Embedding, Input, input::Content};
 
 /// Examples that are read ahead of the network.
-const READ_AHEAD: usize = 8;
+const READ_AHEAD: usize = 4;
 
 /// An example with its content.
 #[derive(Debug)]
@@ -72,15 +72,28 @@ fn read_part(part: Part, limit: usize, sender: &Sender) -> Result<bool, Failure>
         Source::Folder(_) => None,
         Source::Npz(path) => Some(Rows::open(path)?),
     };
-    let Part { labelled, validation, prefix } = part;
+    let Part {
+        labelled,
+        validation,
+        prefix,
+    } = part;
     let send = |id: String, class, input| {
         let id = format!("{prefix}{id}");
-        sender.blocking_send(Ok(Loaded { id, class, validation, input })).is_ok()
+        sender
+            .blocking_send(Ok(Loaded {
+                id,
+                class,
+                validation,
+                input,
+            }))
+            .is_ok()
     };
     match &mut rows {
         None => {
             for pick in labelled.examples {
-                let Place::File(path) = pick.place else { continue };
+                let Place::File(path) = pick.place else {
+                    continue;
+                };
                 if !send(pick.id, pick.class, files::read(&path, limit)) {
                     return Ok(false);
                 }
@@ -106,7 +119,9 @@ struct Rows {
 
 impl Rows {
     fn open(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { archive: npz::Archive::open(path)? })
+        Ok(Self {
+            archive: npz::Archive::open(path)?,
+        })
     }
 
     fn each(&mut self, take: &mut dyn FnMut(u64, Vec<f32>) -> bool) -> Result<bool, Failure> {
@@ -117,5 +132,7 @@ impl Rows {
 
 /// An embedding as an input.
 pub fn embedding(values: Vec<f32>) -> Input {
-    Input { content: Some(Content::Embedding(Embedding { values })) }
+    Input {
+        content: Some(Content::Embedding(Embedding { values })),
+    }
 }

@@ -28,6 +28,7 @@ mod labelled;
 mod load;
 mod npz;
 mod report;
+mod requests;
 mod screen;
 pub mod serve;
 mod window;
@@ -168,9 +169,7 @@ async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,
         // main() ran these already.
-        Command::Serve(_) | Command::Completions { .. } | Command::Finetune(_) => {
-            Ok(Outcome::Done)
-        }
+        Command::Serve(_) | Command::Completions { .. } | Command::Finetune(_) => Ok(Outcome::Done),
     }
 }
 

@@ -30,10 +30,10 @@ pub fn list(path: &Path) -> Result<Labelled, Failure> {
     let labels = archive.integers("labels")?;
     let names = archive.strings("classes")?;
     if labels.len() as u64 != rows {
-        return Err(archive.wrong("labels", &format!(
-            "has {} values, but features has {rows} rows",
-            labels.len()
-        )));
+        return Err(archive.wrong(
+            "labels",
+            &format!("has {} values, but features has {rows} rows", labels.len()),
+        ));
     }
     let text_weights = archive.text_weights(names.len(), width)?;
     let mut text_rows = text_weights.map(Vec::into_iter);
@@ -48,7 +48,9 @@ pub fn list(path: &Path) -> Result<Labelled, Failure> {
         .into_iter()
         .zip(0_u64..)
         .map(|(label, row)| {
-            let class = usize::try_from(label).ok().filter(|class| *class < classes.len());
+            let class = usize::try_from(label)
+                .ok()
+                .filter(|class| *class < classes.len());
             let class = class.ok_or_else(|| {
                 archive.wrong("labels", &format!(
                     "holds {label} at position {row}, but classes has {} names: labels are 0 to \
@@ -57,10 +59,18 @@ pub fn list(path: &Path) -> Result<Labelled, Failure> {
                     classes.len().saturating_sub(1)
                 ))
             })?;
-            Ok(Pick { id: row.to_string(), class, place: Place::Row(row) })
+            Ok(Pick {
+                id: row.to_string(),
+                class,
+                place: Place::Row(row),
+            })
         })
         .collect::<Result<_, Failure>>()?;
-    Ok(Labelled { source: Source::Npz(path.to_owned()), classes, examples })
+    Ok(Labelled {
+        source: Source::Npz(path.to_owned()),
+        classes,
+        examples,
+    })
 }
 
 /// An open .npz file.
@@ -77,7 +87,10 @@ impl Archive<File> {
         let archive = NpzArchive::new(file).map_err(|error| {
             Failure::Input(format!("{} is not an .npz file: {error}", path.display()))
         })?;
-        Ok(Self { path: path.to_owned(), archive })
+        Ok(Self {
+            path: path.to_owned(),
+            archive,
+        })
     }
 }
 
@@ -105,7 +118,10 @@ impl<R: Read + Seek> Archive<R> {
         }
         let header = array.header().clone();
         let reader: Box<dyn Read + '_> = Box::new(array.into_inner());
-        Ok(Some(NpyFile::with_header(header, BufReader::with_capacity(1 << 16, reader))))
+        Ok(Some(NpyFile::with_header(
+            header,
+            BufReader::with_capacity(1 << 16, reader),
+        )))
     }
 
     /// The array; an error that lists what is there, if it is not.
@@ -114,8 +130,16 @@ impl<R: Read + Seek> Archive<R> {
         let mut there: Vec<_> = self.archive.array_names().map(str::to_owned).collect();
         there.sort();
         self.find(name)?.ok_or_else(|| {
-            let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-            wrong(&path, name, &format!("is missing (arrays in the file: {there})"))
+            let there = if there.is_empty() {
+                "none".to_owned()
+            } else {
+                there.join(", ")
+            };
+            wrong(
+                &path,
+                name,
+                &format!("is missing (arrays in the file: {there})"),
+            )
         })
     }
 
@@ -126,7 +150,11 @@ impl<R: Read + Seek> Archive<R> {
         float_size(array.header()).map_err(|why| wrong(&path, name, &why))?;
         match *array.shape() {
             [rows, columns] if columns > 0 => Ok((rows, columns)),
-            ref shape => Err(wrong(&path, name, &format!("has shape {shape:?}, not [rows, width]"))),
+            ref shape => Err(wrong(
+                &path,
+                name,
+                &format!("has shape {shape:?}, not [rows, width]"),
+            )),
         }
     }
 
@@ -135,7 +163,11 @@ impl<R: Read + Seek> Archive<R> {
         let path = self.path.clone();
         let array = self.array(name)?;
         let [length] = *array.shape() else {
-            return Err(wrong(&path, name, &format!("has shape {:?}, not [M]", array.shape())));
+            return Err(wrong(
+                &path,
+                name,
+                &format!("has shape {:?}, not [M]", array.shape()),
+            ));
         };
         let kind = plain(array.header());
         let values = match kind {
@@ -149,7 +181,11 @@ impl<R: Read + Seek> Archive<R> {
             Some((TypeChar::Uint, 8)) => collect::<u64, _>(array, length),
             _ => {
                 let dtype = array.header().dtype().descr();
-                return Err(wrong(&path, name, &format!("has dtype {dtype}, not whole numbers")));
+                return Err(wrong(
+                    &path,
+                    name,
+                    &format!("has dtype {dtype}, not whole numbers"),
+                ));
             }
         };
         values.map_err(|error| wrong(&path, name, &format!("cannot be read: {error}")))
@@ -160,13 +196,21 @@ impl<R: Read + Seek> Archive<R> {
         let path = self.path.clone();
         let array = self.array(name)?;
         let [length] = *array.shape() else {
-            return Err(wrong(&path, name, &format!("has shape {:?}, not [N]", array.shape())));
+            return Err(wrong(
+                &path,
+                name,
+                &format!("has shape {:?}, not [N]", array.shape()),
+            ));
         };
         match plain(array.header()) {
             Some((TypeChar::UnicodeStr | TypeChar::ByteStr, _)) => {}
             _ => {
                 let dtype = array.header().dtype().descr();
-                return Err(wrong(&path, name, &format!("has dtype {dtype}, not strings")));
+                return Err(wrong(
+                    &path,
+                    name,
+                    &format!("has dtype {dtype}, not strings"),
+                ));
             }
         }
         if length == 0 {
@@ -177,22 +221,32 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// The rows of `text_weights`, where the file has it.
-    fn text_weights(&mut self, classes: usize, width: u64) -> Result<Option<Vec<Vec<f32>>>, Failure> {
+    fn text_weights(
+        &mut self,
+        classes: usize,
+        width: u64,
+    ) -> Result<Option<Vec<Vec<f32>>>, Failure> {
         let name = "text_weights";
         if self.find(name)?.is_none() {
             return Ok(None);
         }
         let (rows, columns) = self.matrix_shape(name)?;
         if (rows, columns) != (classes as u64, width) {
-            return Err(self.wrong(name, &format!(
-                "has shape [{rows}, {columns}], but classes and features ask for [{classes}, \
+            return Err(self.wrong(
+                name,
+                &format!(
+                    "has shape [{rows}, {columns}], but classes and features ask for [{classes}, \
                  {width}]"
-            )));
+                ),
+            ));
         }
         if rows.saturating_mul(columns) > MAX_HELD_VALUES {
-            return Err(self.wrong(name, &format!(
-                "has {rows} × {columns} values; at most {MAX_HELD_VALUES} are held in memory"
-            )));
+            return Err(self.wrong(
+                name,
+                &format!(
+                    "has {rows} × {columns} values; at most {MAX_HELD_VALUES} are held in memory"
+                ),
+            ));
         }
         let mut weights = Vec::new();
         self.rows(name, &mut |_, values| {
@@ -244,7 +298,10 @@ fn plain(header: &NpyHeader) -> Option<(TypeChar, u64)> {
 fn float_size(header: &NpyHeader) -> Result<u64, String> {
     match plain(header) {
         Some((TypeChar::Float, size @ (2 | 4 | 8))) => Ok(size),
-        _ => Err(format!("has dtype {}, not float16, float32 or float64", header.dtype().descr())),
+        _ => Err(format!(
+            "has dtype {}, not float16, float32 or float64",
+            header.dtype().descr()
+        )),
     }
 }
 
@@ -252,13 +309,18 @@ fn collect<T: Deserialize + Into<i128>, R: Read>(
     array: NpyFile<R>,
     length: u64,
 ) -> io::Result<Vec<i128>> {
-    Ok(read_all::<T, R>(array, length)?.into_iter().map(Into::into).collect())
+    Ok(read_all::<T, R>(array, length)?
+        .into_iter()
+        .map(Into::into)
+        .collect())
 }
 
 /// Reads the values that a header promises, growing as they come: a false
 /// header cannot make it reserve memory.
 fn read_all<T: Deserialize, R: Read>(array: NpyFile<R>, length: u64) -> io::Result<Vec<T>> {
-    let values = array.data::<T>().map_err(|error| io::Error::other(error.to_string()))?;
+    let values = array
+        .data::<T>()
+        .map_err(|error| io::Error::other(error.to_string()))?;
     let mut all = Vec::new();
     for value in values {
         all.push(value?);
@@ -276,17 +338,24 @@ fn rows<T: Deserialize>(
     convert: impl Fn(T) -> f32,
 ) -> io::Result<()> {
     if array.order() == Order::Fortran {
-        let all: Vec<f32> =
-            read_all::<T, _>(array, rows.saturating_mul(columns))?.into_iter().map(convert).collect();
+        let all: Vec<f32> = read_all::<T, _>(array, rows.saturating_mul(columns))?
+            .into_iter()
+            .map(convert)
+            .collect();
         let stride = usize::try_from(rows).map_err(io::Error::other)?;
         for row in 0..stride {
-            if !take(row as u64, all.iter().skip(row).step_by(stride).copied().collect()) {
+            if !take(
+                row as u64,
+                all.iter().skip(row).step_by(stride).copied().collect(),
+            ) {
                 return Ok(());
             }
         }
         return Ok(());
     }
-    let mut values = array.data::<T>().map_err(|error| io::Error::other(error.to_string()))?;
+    let mut values = array
+        .data::<T>()
+        .map_err(|error| io::Error::other(error.to_string()))?;
     for row in 0..rows {
         let mut vector = Vec::new();
         for _ in 0..columns {

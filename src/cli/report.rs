@@ -39,9 +39,15 @@ pub fn created(screen: &Screen, made: &CreateDocument) -> Result<(), Failure> {
 /// A head's method and numbers, and how they were chosen.
 pub fn chosen(screen: &Screen, head: &HeadDocument) -> Result<(), Failure> {
     screen.line(&format!("method {}", numbers(head)))?;
-    let Some(selection) = &head.selection else { return Ok(()) };
+    let Some(selection) = &head.selection else {
+        return Ok(());
+    };
     screen.line(&format!("why: {}", printable(&selection.reason)))?;
-    let mut basis = format!("chosen on {}", selection.source.replace('_', " "));
+    let mut basis = match selection.source.as_str() {
+        "given" => "numbers given, not chosen".to_owned(),
+        "default" => "defaults, not chosen".to_owned(),
+        source => format!("chosen on {}", source.replace('_', " ")),
+    };
     if selection.example_count > 0 {
         basis += &format!(", {} examples", selection.example_count);
     }
@@ -70,7 +76,13 @@ pub fn numbers(head: &HeadDocument) -> String {
 }
 
 fn candidates(candidates: &[CandidateDocument]) -> String {
-    let or_none = |value: f64| if value == 0.0 { "-".to_owned() } else { number(value) };
+    let or_none = |value: f64| {
+        if value == 0.0 {
+            "-".to_owned()
+        } else {
+            number(value)
+        }
+    };
     let rows = candidates
         .iter()
         .map(|candidate| {
@@ -101,10 +113,19 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
 /// One version in full.
 pub fn version(screen: &Screen, version: &VersionDocument) -> Result<(), Failure> {
     let mut rows = vec![
-        vec!["version".into(), format!("{}@{}", version.cache, version.version)],
-        vec!["made".into(), version.create_time.clone().unwrap_or_default()],
+        vec![
+            "version".into(),
+            format!("{}@{}", version.cache, version.version),
+        ],
+        vec![
+            "made".into(),
+            version.create_time.clone().unwrap_or_default(),
+        ],
         vec!["classes".into(), version.classes.len().to_string()],
-        vec!["keys".into(), format!("{} of width {}", version.key_count, version.width)],
+        vec![
+            "keys".into(),
+            format!("{} of width {}", version.key_count, version.width),
+        ],
         vec!["views".into(), version.views.to_string()],
         vec!["size".into(), bytes(version.size_bytes)],
         vec!["bundle".into(), version.bundle_fingerprint.clone()],
@@ -145,7 +166,11 @@ pub fn version(screen: &Screen, version: &VersionDocument) -> Result<(), Failure
         })
         .collect();
     screen.line("")?;
-    screen.line(&table(&["index", "class", "examples", "validation"], &[0, 2, 3], rows))
+    screen.line(&table(
+        &["index", "class", "examples", "validation"],
+        &[0, 2, 3],
+        rows,
+    ))
 }
 
 /// Evaluations, side by side.
@@ -166,7 +191,15 @@ pub fn evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(), Fail
             ]
         })
         .collect();
-    let headers = ["version", "count", "top-1", "top-5", "zero-shot", "ECE", "cross-entropy"];
+    let headers = [
+        "version",
+        "count",
+        "top-1",
+        "top-5",
+        "zero-shot",
+        "ECE",
+        "cross-entropy",
+    ];
     screen.line(&table(&headers, &[1, 2, 3, 4, 5, 6], rows))?;
     screen.line("")?;
     screen.line(&per_class(&outcome.evaluations))?;
@@ -185,7 +218,9 @@ pub fn evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(), Fail
 fn per_class(evaluations: &[EvaluationDocument]) -> String {
     let mut headers = vec!["class", "count"];
     headers.extend(evaluations.iter().map(|it| it.version.as_str()));
-    let Some(first) = evaluations.first() else { return String::new() };
+    let Some(first) = evaluations.first() else {
+        return String::new();
+    };
     let rows = first
         .classes
         .iter()
@@ -194,7 +229,9 @@ fn per_class(evaluations: &[EvaluationDocument]) -> String {
         .map(|(index, class)| {
             let mut row = vec![class.display_name.clone(), class.count.to_string()];
             row.extend(evaluations.iter().map(|it| {
-                it.classes.get(index).map_or_else(String::new, |class| percent(class.accuracy))
+                it.classes
+                    .get(index)
+                    .map_or_else(String::new, |class| percent(class.accuracy))
             }));
             row
         })
@@ -208,8 +245,14 @@ fn confusion(screen: &Screen, evaluation: &EvaluationDocument) -> Result<(), Fai
     if classes.len() > WHOLE_MATRIX {
         return worst_confusions(screen, evaluation);
     }
-    screen.line(&format!("confusion of {} (rows: true class)", evaluation.version))?;
-    let letters: Vec<String> = classes.iter().map(|class| format!("[{}]", class.index)).collect();
+    screen.line(&format!(
+        "confusion of {} (rows: true class)",
+        evaluation.version
+    ))?;
+    let letters: Vec<String> = classes
+        .iter()
+        .map(|class| format!("[{}]", class.index))
+        .collect();
     let mut headers = vec!["class"];
     headers.extend(letters.iter().map(String::as_str));
     let rows = classes
@@ -230,15 +273,24 @@ fn confusion(screen: &Screen, evaluation: &EvaluationDocument) -> Result<(), Fai
 
 fn worst_confusions(screen: &Screen, evaluation: &EvaluationDocument) -> Result<(), Failure> {
     let name = |index: usize| {
-        evaluation.classes.get(index).map_or_else(String::new, |class| class.display_name.clone())
+        evaluation
+            .classes
+            .get(index)
+            .map_or_else(String::new, |class| class.display_name.clone())
     };
     let mut wrong: Vec<(i64, usize, usize)> = Vec::new();
     for (i, row) in evaluation.confusion.iter().enumerate() {
-        let others = row.iter().enumerate().filter(|(j, count)| *j != i && **count > 0);
+        let others = row
+            .iter()
+            .enumerate()
+            .filter(|(j, count)| *j != i && **count > 0);
         wrong.extend(others.map(|(j, count)| (*count, i, j)));
     }
     wrong.sort_by_key(|(count, i, j)| (std::cmp::Reverse(*count), *i, *j));
-    screen.line(&format!("most frequent confusions of {}", evaluation.version))?;
+    screen.line(&format!(
+        "most frequent confusions of {}",
+        evaluation.version
+    ))?;
     let rows = wrong
         .iter()
         .take(WHOLE_MATRIX)

@@ -24,7 +24,10 @@ pub struct Screen {
 impl Screen {
     /// As the flags say.
     pub fn new(global: &Global) -> Self {
-        Self { json: global.json, quiet: global.quiet }
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+        }
     }
 
     /// Writes text and a line end.
@@ -104,7 +107,10 @@ pub fn table(headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> Strin
     table.load_preset(presets::NOTHING);
     table.set_header(headers.to_vec());
     for row in rows {
-        let cells: Vec<_> = row.iter().map(|cell| printable(cell).into_owned()).collect();
+        let cells: Vec<_> = row
+            .iter()
+            .map(|cell| printable(cell).into_owned())
+            .collect();
         table.add_row(cells);
     }
     for (index, column) in table.column_iter_mut().enumerate() {
@@ -113,7 +119,11 @@ pub fn table(headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> Strin
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The text with its control characters (but line ends and tabs) replaced: a
@@ -144,7 +154,11 @@ pub fn number(value: f64) -> String {
     }
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text.is_empty() { "0".to_owned() } else { text.to_owned() }
+    if text.is_empty() {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +182,14 @@ mod tests {
 
     #[test]
     fn tables_align() {
-        let text = table(&["name", "n"], &[1], vec![vec!["a".into(), "100".into()], vec!["bb".into(), "1".into()]]);
+        let text = table(
+            &["name", "n"],
+            &[1],
+            vec![
+                vec!["a".into(), "100".into()],
+                vec!["bb".into(), "1".into()],
+            ],
+        );
         assert_eq!(text, "name    n\na     100\nbb      1");
     }
 }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     batch::Batch,
@@ -17,6 +16,7 @@ use super::{
     documents::ItemError,
     failure::Failure,
     files::Unusable,
+    requests::{self, Requests},
 };
 use crate::proto::v1::{
     Classification, ClassifyStreamConfig, ClassifyStreamRequest, Input, Item, ItemBatch,
@@ -71,12 +71,16 @@ pub async fn classify(
 ) -> Result<(), Failure> {
     let doing = format!("classifying with {:?}", config.cache);
     let ordered = config.ordered;
-    let (requests, stream) = mpsc::channel(2);
+    let (requests, stream) = requests::channel();
     let (unsent, mut unsent_replies) = mpsc::unbounded_channel();
     let room = Semaphore::new(flow.window.max(1));
     let pending = Pending::default();
 
-    let _ = requests.send(ClassifyStreamRequest { payload: Some(Payload::Config(config)) }).await;
+    requests
+        .send(ClassifyStreamRequest {
+            payload: Some(Payload::Config(config)),
+        })
+        .await;
     let feeder = Feeder {
         batch: Batch::new(flow.limit),
         time_limit: flow.time_limit,
@@ -90,8 +94,11 @@ pub async fn classify(
     let receiving = async {
         let failed = |status| connection.failure(&doing, status);
         let mut client = connection.classify();
-        let stream = ReceiverStream::new(stream);
-        let mut answers = client.classify_stream(stream).await.map_err(failed)?.into_inner();
+        let mut answers = client
+            .classify_stream(stream)
+            .await
+            .map_err(failed)?
+            .into_inner();
         let mut early = BTreeMap::new();
         let mut next = 0;
         let mut answered = false;
@@ -154,22 +161,34 @@ fn reply(result: ItemResult, pending: &Pending) -> Result<Reply, Failure> {
     let outcome = match result.outcome {
         Some(item_result::Outcome::Classification(answer)) => Ok(answer),
         Some(item_result::Outcome::Error(status)) => Err(status.into()),
-        None => return Err(Failure::Broken(format!("the server's answer to {id} is empty"))),
+        None => {
+            return Err(Failure::Broken(format!(
+                "the server's answer to {id} is empty"
+            )));
+        }
     };
-    Ok(Reply { index, id, outcome, seconds: sent.elapsed().as_secs_f64() })
+    Ok(Reply {
+        index,
+        id,
+        outcome,
+        seconds: sent.elapsed().as_secs_f64(),
+    })
 }
 
 struct Feeder<'a> {
     batch: Batch<Item>,
     time_limit: Option<prost_types::Duration>,
-    requests: mpsc::Sender<ClassifyStreamRequest>,
+    requests: Requests<ClassifyStreamRequest>,
     unsent: mpsc::UnboundedSender<Reply>,
     room: &'a Semaphore,
     pending: &'a Pending,
 }
 
 impl Feeder<'_> {
-    async fn run(mut self, mut entries: mpsc::Receiver<Result<Entry, Failure>>) -> Result<(), Failure> {
+    async fn run(
+        mut self,
+        mut entries: mpsc::Receiver<Result<Entry, Failure>>,
+    ) -> Result<(), Failure> {
         let (mut index, mut sequence) = (0, 0);
         loop {
             // Whenever this must wait, what is ready goes first: a batch that
@@ -209,12 +228,18 @@ impl Feeder<'_> {
                 }
                 Err(why) => {
                     let outcome = Err(why.error());
-                    let _ = self.unsent.send(Reply { index, id: entry.id, outcome, seconds: 0.0 });
+                    let _ = self.unsent.send(Reply {
+                        index,
+                        id: entry.id,
+                        outcome,
+                        seconds: 0.0,
+                    });
                 }
             }
             index += 1;
         }
         self.flush().await;
+        self.requests.finish();
         Ok(())
     }
 
@@ -227,6 +252,6 @@ impl Feeder<'_> {
     /// A closed channel means that the call has ended; its answer says why.
     async fn send(&mut self, items: Vec<Item>) {
         let payload = Some(Payload::Items(ItemBatch { items }));
-        let _ = self.requests.send(ClassifyStreamRequest { payload }).await;
+        self.requests.send(ClassifyStreamRequest { payload }).await;
     }
 }
