@@ -1,6 +1,5 @@
 import random
 import unicodedata
-from pathlib import Path
 
 import pytest
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
