@@ -22,8 +22,10 @@ END = "<|endoftext|>"
 MERGES = 49152 - 256 - 2
 """How many lines of the merges file OpenAI uses; the file holds more."""
 
-# OpenAI's pattern without its two alternatives for the special tokens.
-PATTERN = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# OpenAI's pattern without its two alternatives for the special tokens. U+0345 is excluded by name:
+# it is no letter, but its upper case is one (Ι), and Python's regex, ignoring case, then has it
+# neither among the letters nor among what is none, so OpenAI's tokenizer drops it.
+PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+"
 
 
 def bytes_to_characters() -> dict[int, str]:

@@ -1,6 +1,5 @@
 import random
 import unicodedata
-from pathlib import Path
 
 import pytest
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
@@ -27,6 +26,7 @@ TORTURE = [
     "\u200b\u00ad\ufeff",
     "x" * 400,
     "word " * 200,
+    "\u1fb3 \u0345 x\u0345\u0345y '\u0345s",
     "",
     "   ",
 ]

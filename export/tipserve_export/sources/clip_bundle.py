@@ -36,6 +36,10 @@ class Labels:
     templates: tuple[str, ...] | None = None
     licence: str | None = None
 
+    def name_or(self, default: str) -> str:
+        """The name given (an empty one is refused later), or the source's own."""
+        return default if self.name is None else self.name
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -59,7 +63,7 @@ def write_clip_bundle(
 ) -> None:
     """Writes the bundle of a CLIP model, checked against the source where that can be run."""
     info = BundleInfo(
-        name=labels.name or default_name,
+        name=labels.name_or(default_name),
         width=encoders.width,
         logit_scale=encoders.logit_scale,
         templates=labels.templates or DEFAULT_TEMPLATES,

@@ -66,7 +66,7 @@ def export_demo(out: Path, labels: Labels, *, force: bool) -> None:
     pixels = torch.randn(2, 3, SIDE, SIDE, generator=generator)
     ids = _ids(tokenizer, ["a tabby cat", "a cup of coffee on a wooden table"], pad_id)
     info = BundleInfo(
-        name=labels.name or "demo",
+        name=labels.name_or("demo"),
         width=pooled_width + embedded.shape[1],
         logit_scale=LOGIT_SCALE,
         templates=labels.templates or TEMPLATES,

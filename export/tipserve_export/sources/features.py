@@ -13,7 +13,7 @@ def export_features(
 ) -> None:
     """Writes a bundle that says a width and a logit scale, and has no files."""
     info = BundleInfo(
-        name=labels.name or f"features-{width}",
+        name=labels.name_or(f"features-{width}"),
         width=width,
         logit_scale=logit_scale,
         templates=labels.templates or DEFAULT_TEMPLATES,
