@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import os
 import re
 import subprocess
@@ -20,9 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_server import FakeServer
 
 import tipserve
-
-# A stream that waits for ever is one way to fail: say where, and end.
-faulthandler.dump_traceback_later(600, exit=True)
 
 FAST = tipserve.RetryPolicy(attempts=4, first_delay=0.01, max_delay=0.05)
 
