@@ -13,6 +13,7 @@ pub mod config;
 pub mod engine;
 pub mod proto;
 pub mod rpc;
+pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tip;

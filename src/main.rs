@@ -1,3 +1,7 @@
 //! The `tipserve` binary: parse the command line, run one command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tipserve::cli::main()
+}

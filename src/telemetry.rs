@@ -178,8 +178,8 @@ pub(crate) fn answered(times: &StageTimes) {
 }
 
 /// A cache version was loaded.
-pub fn cache_loaded(took: Duration) {
-    histogram!(CACHE_LOAD).record(took);
+pub fn cache_loaded(seconds: f64) {
+    histogram!(CACHE_LOAD).record(seconds);
 }
 
 /// A cache version was made.
@@ -196,9 +196,9 @@ pub fn epoch() {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResidentFigures {
     /// Versions in memory.
-    pub count: usize,
+    pub count: u64,
     /// Bytes that they hold.
-    pub bytes: usize,
+    pub bytes: u64,
     /// Look-ups that found theirs.
     pub hits: u64,
     /// Versions loaded.

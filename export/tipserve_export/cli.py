@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tipserve_export import __version__
-from tipserve_export.bundle import DEFAULT_TEMPLATES
 from tipserve_export.errors import ExportError
 
 EXIT_CODES = """\
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     """Imports the source's module only now: torch takes seconds, ``--help`` should not."""
     from tipserve_export.sources.clip_bundle import Labels  # noqa: PLC0415
 
-    templates = tuple(args.template or DEFAULT_TEMPLATES)
+    templates = tuple(args.template) if args.template else None
     labels = Labels(name=args.name, templates=templates, licence=args.licence)
     if args.command == "open-clip":
         from tipserve_export.sources.open_clip import export_open_clip  # noqa: PLC0415

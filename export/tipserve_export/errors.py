@@ -20,7 +20,8 @@ class MissingPackageError(ExportError):
 
     def __init__(self, package: str, needed_for: str) -> None:
         super().__init__(
-            f"{needed_for} needs the package {package}, which is not installed: pip install {package}"
+            f"{needed_for} needs the package {package}, which is not installed: "
+            f"pip install {package}"
         )
 
 

@@ -6,7 +6,7 @@ use tch::{Device, Kind};
 
 use super::{CatalogError, tensors};
 use crate::{
-    store::{Manifest, TensorFile, TextColumn, names},
+    store::{Manifest, TensorFile, TextColumn, tensors::names},
     tip::{
         head::{Head, HeadTensors, Values},
         spec::Method,

@@ -7,12 +7,12 @@ use tch::{Kind, Tensor};
 
 use super::{Catalog, CatalogError, TextRoom, tensors};
 use crate::{
-    store::{CacheId, ClassRecord, Details, Draft, Manifest, NamedTensor, TextColumn, names},
+    store::{CacheId, ClassRecord, Details, Draft, Manifest, NamedTensor, TextColumn, tensors::names},
     telemetry,
     tip::{
-        Made, Material,
         head::{HeadTensors, Values},
-        make::{self, HeadRequest},
+        make::{self, HeadRequest, Made},
+        material::Material,
     },
 };
 
@@ -145,7 +145,7 @@ impl Catalog {
         stop: &dyn Fn() -> bool,
     ) -> Result<Draft, CatalogError> {
         let ingredients = self.ingredients(recipe, text.map(|rows| rows.0), gathered)?;
-        let made = make::make(&ingredients.material, &recipe.head, stop)?;
+        let made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
         let Ingredients {
             mut named,
             classes,

@@ -1,8 +1,10 @@
 //! What can go wrong with classifiers.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
-use crate::{clip::TextError, engine::EngineError, store::StoreError, tip::TipError};
+use crate::{clip::TextError, engine::EngineError, store::StoreError, tip::error::TipError};
 
 /// What can go wrong with classifiers. `Clone`, because a load that many wait
 /// for fails for all of them alike.
@@ -12,8 +14,8 @@ pub enum CatalogError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The mathematics'.
-    #[error(transparent)]
-    Tip(#[from] TipError),
+    #[error("{0}")]
+    Tip(Arc<TipError>),
     /// A text's.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -29,6 +31,24 @@ pub enum CatalogError {
         made_with: String,
         /// Fingerprint of this server's bundle.
         served: String,
+    },
+    /// It alone is larger than the budget for resident versions.
+    #[error("{version} takes {size} bytes of {place} memory; the budget is {budget}")]
+    OverBudget {
+        /// The version.
+        version: String,
+        /// "host" or "device".
+        place: &'static str,
+        /// Its size, bytes.
+        size: u64,
+        /// The budget, bytes.
+        budget: u64,
+    },
+    /// It could not be loaded now.
+    #[error("{detail}")]
+    NotLoaded {
+        /// Why.
+        detail: String,
     },
     /// A part of the request that cannot be.
     #[error("{field}: {problem}")]
@@ -71,6 +91,12 @@ pub enum CatalogError {
         /// What happened.
         detail: String,
     },
+}
+
+impl From<TipError> for CatalogError {
+    fn from(error: TipError) -> CatalogError {
+        CatalogError::Tip(Arc::new(error))
+    }
 }
 
 impl CatalogError {

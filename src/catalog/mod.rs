@@ -5,23 +5,26 @@
 mod classifier;
 mod create;
 mod error;
-mod finetune;
+mod loader;
+mod scorecard;
 mod tensors;
 mod text;
-
-use std::sync::Arc;
 
 pub use classifier::Classifier;
 pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
-pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
+pub use scorecard::Scorecard;
 pub use text::TextRoom;
 
 use crate::{
     engine::Engine,
-    store::{CacheId, Reference, Resident, Store, VersionNumber},
-    telemetry::{self, ResidentFigures},
+    store::{
+        CacheId, Reference, Resident, Store, VersionNumber,
+        resident::{Lease, ResidentError},
+    },
+    telemetry::ResidentFigures,
 };
+use loader::{Loader, VersionKey};
 
 /// The model that this server serves, in figures.
 #[derive(Clone, Debug)]
@@ -46,15 +49,14 @@ pub struct Model {
     pub dtype: String,
 }
 
-/// Which version of which cache.
-type Key = (CacheId, VersionNumber);
+/// A classifier in use: it stays in memory until the last lease is dropped.
+pub type Served = Lease<Classifier>;
 
 /// Every classifier that this server can serve.
 pub struct Catalog {
     store: Store,
-    resident: Resident<Key, Classifier>,
+    resident: Resident<Loader>,
     model: Model,
-    device: tch::Device,
     text: Option<TextRoom>,
     engine: Engine,
 }
@@ -69,11 +71,12 @@ impl Catalog {
         text: Option<TextRoom>,
         engine: Engine,
     ) -> Catalog {
+        let loader = Loader::new(store.clone(), model.fingerprint.clone(), device);
+        let budget = loader.budget(resident_bytes);
         Catalog {
+            resident: Resident::new(loader, budget, loader::observe),
             store,
-            resident: Resident::new(resident_bytes),
             model,
-            device,
             text,
             engine,
         }
@@ -106,40 +109,50 @@ impl Catalog {
     ///
     /// # Errors
     /// The store's, and [`CatalogError::WrongBundle`].
-    pub async fn classifier(&self, reference: &Reference) -> Result<Arc<Classifier>, CatalogError> {
-        let (id, version) = self.store.resolve(reference).await?;
-        self.classifier_at(id, version).await
+    pub async fn classifier(&self, reference: &Reference) -> Result<Served, CatalogError> {
+        let (cache, version) = self.store.resolve(reference).await?;
+        self.classifier_at(cache, version).await
     }
 
     async fn classifier_at(
         &self,
-        id: CacheId,
+        cache: CacheId,
         version: VersionNumber,
-    ) -> Result<Arc<Classifier>, CatalogError> {
-        let key = (id, version);
-        self.resident
-            .get(&key, || async {
-                let started = std::time::Instant::now();
-                let (id, version) = key.clone();
-                let (manifest, tensors) = self.store.load(&id, version).await?;
-                if manifest.details.bundle_fingerprint != self.model.fingerprint {
-                    return Err(CatalogError::WrongBundle {
-                        version: manifest.resource_name(),
-                        made_with: manifest.details.bundle_fingerprint,
-                        served: self.model.fingerprint.clone(),
-                    });
+    ) -> Result<Served, CatalogError> {
+        let key = VersionKey { cache, version };
+        self.resident.get(&key).await.map_err(|error| match error {
+            ResidentError::Load(error) => error,
+            ResidentError::TooLarge {
+                what,
+                place,
+                size,
+                budget,
+            } => CatalogError::OverBudget {
+                version: what,
+                place,
+                size,
+                budget,
+            },
+            ResidentError::Busy { .. } | ResidentError::Stopped { .. } => {
+                CatalogError::NotLoaded {
+                    detail: error.to_string(),
                 }
-                let device = self.device;
-                let classifier = tokio::task::spawn_blocking(move || {
-                    Classifier::load(manifest, &tensors, device)
-                })
-                .await
-                .map_err(CatalogError::internal)??;
-                telemetry::cache_loaded(started.elapsed());
-                let bytes = classifier.size_bytes();
-                Ok((classifier, bytes))
-            })
-            .await
+            }
+        })
+    }
+
+    /// Deletes a cache, and forgets its versions.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_cache(&self, id: &CacheId) -> Result<(), CatalogError> {
+        self.store.delete_cache(id, None).await?;
+        for key in self.resident.keys() {
+            if key.cache == *id {
+                self.resident.remove(&key);
+            }
+        }
+        Ok(())
     }
 
     /// What the resident set has done.
@@ -147,7 +160,7 @@ impl Catalog {
         let stats = self.resident.stats();
         ResidentFigures {
             count: stats.count,
-            bytes: stats.bytes,
+            bytes: stats.bytes.host + stats.bytes.device,
             hits: stats.hits,
             loads: stats.loads,
             evictions: stats.evictions,

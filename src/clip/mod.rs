@@ -3,8 +3,21 @@
 //! Knows nothing of caches, queues or RPC. Everything here is synchronous.
 
 pub mod bundle;
+pub mod clean;
 pub mod decode;
+pub mod device;
+pub mod encoder;
 pub mod picture;
 pub mod prompts;
 pub mod resize;
+pub mod tokenize;
 pub mod views;
+
+pub use bundle::{Bundle, BundleError, ImageSpec};
+pub use decode::decode;
+pub use device::{DeviceChoice, DeviceError, DtypeChoice};
+pub use encoder::{EncodeError, ImageEncoder, TextEncoder};
+pub use picture::{Picture, PictureError, PictureLimits};
+pub use prompts::{PromptError, classifier as classifier_rows, fill as fill_templates};
+pub use tokenize::{TextError, Tokenizer, TokenizerError};
+pub use views::{prepare, view, view_rng};

@@ -113,6 +113,6 @@ fn prepare(
     };
     match crop {
         Crop::Centre => Ok(clip::prepare(&picture, spec)),
-        Crop::Random { seed } => Ok(clip::random_view(&picture, spec, seed)),
+        Crop::Random { seed } => Ok(clip::view(&picture, spec, &mut clip::view_rng(seed, 0, 0))),
     }
 }

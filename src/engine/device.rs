@@ -168,6 +168,7 @@ impl Device {
             .name(format!("device-{number}"))
             .spawn(move || {
                 tch::set_num_threads(self.intra_op());
+                self.warm();
                 let settings = &self.shared.settings;
                 let most = || {
                     let worthwhile = self.shared.cost.lock().worthwhile(settings.max_batch);
@@ -207,6 +208,37 @@ impl Device {
                     self.run_embeddings(jobs);
                 }
             })
+    }
+
+    /// Runs every power of two up to the largest batch, twice: the first calls
+    /// at a size are slow, and the cost model learns from the second.
+    fn warm(&self) {
+        if let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) {
+            let most = self.shared.settings.max_batch;
+            let sizes = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most);
+            for size in sizes.chain([most]) {
+                let side = i64::from(spec.size);
+                let pixels = guarded(|| {
+                    Tensor::f_zeros([size as i64, side, side, 3], (Kind::Uint8, tch::Device::Cpu))
+                });
+                for run in 0..2 {
+                    let started = Instant::now();
+                    let result = pixels.as_ref().map(|pixels| encoder.encode(pixels));
+                    match result {
+                        Ok(Ok(_)) if run > 0 => {
+                            let seconds = started.elapsed().as_secs_f64();
+                            self.shared.cost.lock().observe(size, seconds);
+                        }
+                        Ok(Ok(_)) => {}
+                        Ok(Err(fault)) => tracing::error!(size, fault.detail, "warming failed"),
+                        Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
+                    }
+                }
+            }
+        }
+        let (warm, changed) = &self.shared.warm;
+        *warm.lock() += 1;
+        changed.notify_all();
     }
 
     fn intra_op(&self) -> i32 {

@@ -34,7 +34,7 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 pub use admission::{Admission, Permit, Refusal};
 pub use cost::CostModel;
@@ -65,20 +65,22 @@ pub struct Counters {
 }
 
 /// What the stages share.
-pub(crate) struct Shared {
-    pub settings: EngineSettings,
-    pub spec: Option<ImageSpec>,
-    pub limits: PictureLimits,
-    pub admission: Admission,
-    pub decode: Lane<DecodeJob>,
-    pub ready: Lane<ReadyJob>,
-    pub heads: Lane<ReadyJob>,
-    pub cost: Mutex<CostModel>,
-    pub counters: Counters,
+struct Shared {
+    settings: EngineSettings,
+    spec: Option<ImageSpec>,
+    limits: PictureLimits,
+    admission: Admission,
+    decode: Lane<DecodeJob>,
+    ready: Lane<ReadyJob>,
+    heads: Lane<ReadyJob>,
+    cost: Mutex<CostModel>,
+    counters: Counters,
     /// Jobs between the decode queue and their answer, for predicting waits.
-    pub in_device: AtomicUsize,
+    in_device: AtomicUsize,
     /// A device that no later batch can use (a poisoned CUDA context).
-    pub broken: AtomicBool,
+    broken: AtomicBool,
+    /// Workers that have run every batch size.
+    warm: (Mutex<usize>, Condvar),
 }
 
 /// The handle to the engine; cheap to clone.
@@ -114,6 +116,7 @@ impl Engine {
             counters: Counters::default(),
             in_device: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
+            warm: (Mutex::new(0), Condvar::new()),
             spec,
             limits,
             settings,
@@ -137,6 +140,20 @@ impl Engine {
             shared,
             threads: Arc::new(Mutex::new(threads)),
         })
+    }
+
+    /// Blocks until every device worker has run every batch size that it is
+    /// warmed with, so that no caller pays for a first call.
+    pub fn wait_until_warm(&self) {
+        let (warm, changed) = &self.shared.warm;
+        let workers = match self.shared.spec {
+            Some(_) => self.shared.settings.threads.workers,
+            None => 1,
+        };
+        let mut warm = warm.lock();
+        while *warm < workers {
+            changed.wait(&mut warm);
+        }
     }
 
     /// The door: how much is in, and how long a newcomer would wait.

@@ -97,7 +97,7 @@ impl Caches {
 
     async fn delete(&self, request: pb::DeleteCacheRequest) -> Result<Response<()>, Failure> {
         let id = cache_id(&request.name)?;
-        self.context.catalog.store().delete_cache(&id).await?;
+        self.context.catalog.delete_cache(&id).await?;
         tracing::info!(cache = %id, "deleted a cache");
         Ok(Response::new(()))
     }
@@ -109,7 +109,7 @@ impl Caches {
         let store = self.context.catalog.store();
         let reference: Reference = request.name.parse().map_err(Problem::from)?;
         let (id, number) = store.resolve(&reference).await?;
-        let mut version = convert::version(&*store.manifest(&id, number).await?);
+        let mut version = convert::version(&store.manifest(&id, number).await?);
         paging::mask(&mut version, request.read_mask.as_ref())?;
         Ok(Response::new(version))
     }
@@ -171,9 +171,8 @@ impl Caches {
             .ok_or_else(|| {
                 RequestError::invalid("version", format!("{} is not over 0", request.version))
             })?;
-        store.set_alias(&id, &alias, number, None).await?;
+        let info = store.set_alias(&id, &alias, number, None).await?;
         tracing::info!(cache = %id, %alias, version = %number, "set an alias");
-        let info = store.cache(&id).await?;
         Ok(Response::new(self.describe(&info).await?))
     }
 
@@ -184,9 +183,8 @@ impl Caches {
         let store = self.context.catalog.store();
         let id = cache_id(&request.cache)?;
         let alias: AliasName = request.alias.parse().map_err(Problem::from)?;
-        store.delete_alias(&id, &alias, None).await?;
+        let info = store.delete_alias(&id, &alias, None).await?;
         tracing::info!(cache = %id, %alias, "deleted an alias");
-        let info = store.cache(&id).await?;
         Ok(Response::new(self.describe(&info).await?))
     }
 }

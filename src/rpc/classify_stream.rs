@@ -25,7 +25,7 @@ use super::{
     request::{self, RequestError},
 };
 use crate::{
-    catalog::Classifier,
+    catalog::Served,
     engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
     proto::v1::{self as pb, classify_stream_request::Payload, item_result},
     store::Reference,
@@ -44,7 +44,7 @@ pub type Answers = ReceiverStream<Result<pb::ClassifyStreamResponse, Status>>;
 struct Event {
     sequence: u64,
     id: String,
-    result: Result<(Arc<Classifier>, Outcome), Problem>,
+    result: Result<(Served, Outcome), Problem>,
     /// Room in the engine and the window; given back once it is written.
     _permit: Permit,
 }
@@ -184,7 +184,7 @@ impl Reader {
         &self,
         sequence: u64,
         item: pb::Item,
-        classifier: &Arc<Classifier>,
+        classifier: &Served,
         window: Permit,
     ) {
         let now = Instant::now();
@@ -207,7 +207,7 @@ impl Reader {
             Err(problem) => return self.refuse(sequence, item.id, problem, window),
         };
         let events = self.events.clone();
-        let answering = Arc::clone(classifier);
+        let answering = classifier.clone();
         let ticket = Ticket::new(move |result| {
             let _ = events.send(Event {
                 sequence,

@@ -217,7 +217,7 @@ pub fn head_request(spec: &pb::CacheSpec) -> Result<HeadRequest, RequestError> {
             Ok(pb::ClassBalance::Mean) => ClassBalance::Mean,
             Err(_) => return Err(unknown("spec.class_balance", spec.class_balance)),
         },
-        grid: grid("spec.grid", spec.grid)?,
+        grid: grid("spec.grid", spec.grid)?.unwrap_or(SearchGrid::Wide),
         key_dtype: match pb::KeyDtype::try_from(spec.key_dtype) {
             Ok(pb::KeyDtype::Unspecified | pb::KeyDtype::F32) => KeyDtype::F32,
             Ok(pb::KeyDtype::Bf16) => KeyDtype::Bf16,

@@ -32,6 +32,7 @@ use crate::{
         create_cache_response::Event, create_progress,
     },
     store::CacheId,
+    tip::spec::Method,
 };
 
 /// How often progress is said.
@@ -160,7 +161,7 @@ fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
         without: spec.without_text,
         truncate: spec.truncate_prompts,
     })?;
-    if matches!(text, TextSource::None) && head.needs_text() {
+    if matches!(text, TextSource::None) && head.method == Some(Method::ZeroShot) {
         return Err(RequestError::invalid(
             "spec.method",
             "zero-shot needs text: prompts (and a bundle with a text encoder) or text weights",

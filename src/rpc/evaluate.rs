@@ -10,17 +10,16 @@ use tonic::{Response, Streaming};
 
 use super::{
     Context,
-    answer::probabilities,
     classify::CancelOnDrop,
     problem::{Failure, Problem},
     request::{self, RequestError},
 };
 use crate::{
-    catalog::{CatalogError, Classifier},
+    catalog::{CatalogError, Scorecard, Served},
     engine::{Content, Crop, FlowId, Job, Priority, Ticket, Work},
     proto::v1::{self as pb, evaluate_request::Payload},
     store::Reference,
-    tip::{evaluate::Tally, head::Head},
+    tip::head::Head,
 };
 
 /// Most versions side by side.
@@ -78,9 +77,8 @@ pub async fn serve(
 
 /// A version under judgement.
 struct Version {
-    classifier: Arc<Classifier>,
-    tally: Tally,
-    zero_shot: Option<Tally>,
+    classifier: Served,
+    card: Scorecard,
 }
 
 async fn versions(
@@ -100,10 +98,8 @@ async fn versions(
     for name in &config.caches {
         let reference: Reference = name.parse().map_err(Problem::from)?;
         let classifier = context.catalog.classifier(&reference).await?;
-        let classes = classifier.classes();
         versions.push(Version {
-            tally: Tally::new(classes),
-            zero_shot: classifier.zero_shot.as_ref().map(|_| Tally::new(classes)),
+            card: Scorecard::new(&classifier)?,
             classifier,
         });
     }
@@ -194,12 +190,7 @@ impl Evaluation {
             Err(problem) => self.reject(judged.id, problem),
             Ok(logits) => {
                 for (version, (own, zero_shot)) in self.versions.iter_mut().zip(logits) {
-                    let shares = probabilities(&own, version.classifier.temperature());
-                    version.tally.add(&own, &shares, judged.class);
-                    if let (Some(tally), Some(logits)) = (&mut version.zero_shot, zero_shot) {
-                        let shares = probabilities(&logits, 1.0);
-                        tally.add(&logits, &shares, judged.class);
-                    }
+                    version.card.add(&own, zero_shot.as_deref(), judged.class)?;
                 }
             }
         }
@@ -231,8 +222,7 @@ impl Evaluation {
 }
 
 fn report(version: &Version) -> pb::Evaluation {
-    let tally = &version.tally;
-    let report = tally.report();
+    let (report, zero_shot) = version.card.finish();
     let classes = report
         .per_class
         .iter()
@@ -249,9 +239,9 @@ fn report(version: &Version) -> pb::Evaluation {
         count: report.count as i64,
         top1: report.top1,
         top5: report.top5,
-        zero_shot_top1: version.zero_shot.as_ref().map(|tally| tally.report().top1),
+        zero_shot_top1: zero_shot.map(|report| report.top1),
         cross_entropy: report.cross_entropy,
-        expected_calibration_error: report.calibration_error,
+        expected_calibration_error: report.expected_calibration_error,
         classes,
         confusion: if version.classifier.classes() <= MAX_CONFUSION {
             report.confusion.iter().map(|count| *count as i64).collect()

@@ -9,7 +9,7 @@ mod convert;
 mod create;
 mod embed;
 mod evaluate;
-mod finetune;
+// mod finetune;
 mod info;
 mod observe;
 mod paging;
@@ -148,10 +148,9 @@ pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server
         .max_decoding_message_size(largest);
     let classify = ClassifyServiceServer::new(classify::Classify::new(Arc::clone(context)))
         .max_decoding_message_size(largest);
-    let finetune = FineTuneServiceServer::new(finetune::FineTunes::new(Arc::clone(context)));
+    // let finetune = FineTuneServiceServer::new(finetune::FineTunes::new(Arc::clone(context)));
     Ok(Routes::new(caches)
         .add_service(classify)
-        .add_service(finetune)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
 }

@@ -12,7 +12,7 @@ use crate::{
     clip::{PictureError, TextError},
     engine::{EngineError, Refusal},
     store::StoreError,
-    tip::TipError,
+    tip::error::TipError,
 };
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
@@ -164,9 +164,9 @@ impl From<TextError> for Problem {
     }
 }
 
-impl From<TipError> for Problem {
-    fn from(error: TipError) -> Problem {
-        let (code, reason) = match &error {
+impl From<&TipError> for Problem {
+    fn from(error: &TipError) -> Problem {
+        let (code, reason) = match error {
             TipError::Torch(_) => (Code::Internal, "HEAD_FAILED"),
             TipError::Cancelled => (Code::Cancelled, "CANCELLED"),
             _ => (Code::InvalidArgument, "CACHE_INVALID"),
@@ -251,12 +251,22 @@ impl From<CatalogError> for Problem {
         let message = error.to_string();
         match error {
             CatalogError::Store(error) => error.into(),
-            CatalogError::Tip(error) => error.into(),
+            CatalogError::Tip(error) => error.as_ref().into(),
             CatalogError::Text(error) => error.into(),
             CatalogError::Engine(error) => error.into(),
             CatalogError::WrongBundle { version, .. } => {
                 Problem::new(Code::FailedPrecondition, "WRONG_BUNDLE", message)
                     .fact("resource", version)
+            }
+            CatalogError::OverBudget { size, budget, .. } => {
+                Problem::new(Code::ResourceExhausted, "CACHE_TOO_LARGE", message)
+                    .fact("limit", "resident_bytes")
+                    .fact("maximum", budget)
+                    .fact("value", size)
+            }
+            CatalogError::NotLoaded { .. } => {
+                Problem::new(Code::Unavailable, "CACHE_NOT_LOADED", message)
+                    .retry(Duration::from_secs(1))
             }
             CatalogError::Invalid { field, .. } => {
                 Problem::new(Code::InvalidArgument, "FIELD_INVALID", message).field(field)
@@ -308,7 +318,6 @@ status_from!(
     EngineError,
     Refusal,
     TextError,
-    TipError,
     StoreError,
     RequestError,
     CatalogError

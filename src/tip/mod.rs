@@ -1,4 +1,24 @@
 //! The mathematics of Tip-Adapter and its relatives: tensors in, tensors out.
+//!
+//! [`make::make`] turns a [`material::Material`] (keys, labels, text weights,
+//! views, validation examples) into a head's numbers ([`spec::HeadSpec`]) and
+//! tensors ([`head::HeadTensors`]). [`formula::plain_logits`] is the head's
+//! formula as written; [`evaluate::Evaluator`] says how well a head does.
 
+mod class_mean;
+pub mod error;
+pub mod evaluate;
+pub mod formula;
+mod gda;
+mod grid;
 pub mod head;
+mod held;
+pub mod make;
+pub mod material;
+pub mod proker;
+mod score;
+mod search;
+mod select;
 pub mod spec;
+pub mod temperature;
+mod tip_adapter;

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from tipserve_export.archive import archive_writer
-from tipserve_export.bundle import BundleInfo, Preprocessing, TextRules, check_info, write_bundle
+from tipserve_export.bundle import (
+    DEFAULT_TEMPLATES,
+    BundleInfo,
+    Preprocessing,
+    TextRules,
+    check_info,
+    write_bundle,
+)
 from tipserve_export.clip_tokenizer import tokenizer_writer
 from tipserve_export.clip_weights import Encoders
 
@@ -25,9 +32,9 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 class Labels:
     """What a user may say about a bundle, in place of what the source says."""
 
-    name: str | None
-    templates: tuple[str, ...]
-    licence: str | None
+    name: str | None = None
+    templates: tuple[str, ...] | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def write_clip_bundle(
         name=labels.name or default_name,
         width=encoders.width,
         logit_scale=encoders.logit_scale,
-        templates=labels.templates,
+        templates=labels.templates or DEFAULT_TEMPLATES,
         source=source,
         licence=labels.licence or licence,
         image=preprocessing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tipserve_export.bundle import BundleInfo, write_bundle
+from tipserve_export.bundle import DEFAULT_TEMPLATES, BundleInfo, write_bundle
 from tipserve_export.sources.clip_bundle import Labels
 
 
@@ -16,7 +16,7 @@ def export_features(
         name=labels.name or f"features-{width}",
         width=width,
         logit_scale=logit_scale,
-        templates=labels.templates,
+        templates=labels.templates or DEFAULT_TEMPLATES,
         source=f"embeddings of width {width}, computed elsewhere",
         licence=labels.licence,
     )

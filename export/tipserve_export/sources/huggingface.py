@@ -123,9 +123,7 @@ def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         if required:
-            raise SourceError(
-                f"there is no {path}: a folder with a CLIPModel has one"
-            ) from error
+            raise SourceError(f"there is no {path}: a folder with a CLIPModel has one") from error
         return {}
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,130 @@
+//! Loading versions into memory.
+
+use std::fmt;
+
+use tch::Device;
+
+use super::{CatalogError, Classifier};
+use crate::{
+    store::{
+        CacheId, Manifest, Store, VersionNumber,
+        resident::{Event, Footprint, Load},
+    },
+    telemetry,
+    tip::spec::{KeyDtype, Method},
+};
+
+/// Which version of which cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VersionKey {
+    /// The cache.
+    pub cache: CacheId,
+    /// Its version.
+    pub version: VersionNumber,
+}
+
+impl fmt::Display for VersionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cache.version_name(self.version))
+    }
+}
+
+/// Makes versions resident on a device.
+pub struct Loader {
+    store: Store,
+    fingerprint: String,
+    device: Device,
+}
+
+impl Loader {
+    /// A loader of versions that were made with this bundle.
+    pub fn new(store: Store, fingerprint: String, device: Device) -> Loader {
+        Loader {
+            store,
+            fingerprint,
+            device,
+        }
+    }
+
+    /// The budget as the resident set counts it: where the heads are.
+    pub fn budget(&self, bytes: usize) -> Footprint {
+        self.place(bytes as u64, u64::MAX)
+    }
+
+    fn place(&self, bytes: u64, elsewhere: u64) -> Footprint {
+        match self.device {
+            Device::Cpu => Footprint {
+                host: bytes,
+                device: elsewhere,
+            },
+            _ => Footprint {
+                host: elsewhere,
+                device: bytes,
+            },
+        }
+    }
+
+    fn check(&self, manifest: &Manifest) -> Result<(), CatalogError> {
+        let made_with = &manifest.details.bundle_fingerprint;
+        if *made_with == self.fingerprint {
+            return Ok(());
+        }
+        Err(CatalogError::WrongBundle {
+            version: manifest.resource_name(),
+            made_with: made_with.clone(),
+            served: self.fingerprint.clone(),
+        })
+    }
+}
+
+/// Bytes that a version's heads take, from its manifest.
+fn head_bytes(manifest: &Manifest) -> u64 {
+    let details = &manifest.details;
+    let (classes, width, keys) = (
+        details.classes.len() as u64,
+        details.width as u64,
+        details.key_count,
+    );
+    let element = match details.head.key_dtype {
+        KeyDtype::F32 => 4,
+        KeyDtype::Bf16 | KeyDtype::F16 => 2,
+    };
+    let linear = classes * width * 4;
+    let examples = keys * (width * element + 16);
+    let own = match details.head.method {
+        // The keys of the formula are the examples' own.
+        Method::TipAdapter | Method::ZeroShot | Method::Gda | Method::ClassMean => 0,
+        Method::TipAdapterF => keys * width * element,
+        Method::Proker => keys * classes * 4,
+    };
+    // The head's linear part, and the text classifier alone beside it.
+    2 * linear + examples + own
+}
+
+impl Load for Loader {
+    type Key = VersionKey;
+    type Value = Classifier;
+    type Error = CatalogError;
+
+    async fn footprint(&self, key: &VersionKey) -> Result<Footprint, CatalogError> {
+        let manifest = self.store.manifest(&key.cache, key.version).await?;
+        self.check(&manifest)?;
+        Ok(self.place(head_bytes(&manifest), 0))
+    }
+
+    async fn load(&self, key: &VersionKey) -> Result<Classifier, CatalogError> {
+        let (manifest, tensors) = self.store.load(&key.cache, key.version).await?;
+        self.check(&manifest)?;
+        let device = self.device;
+        tokio::task::spawn_blocking(move || Classifier::load(manifest, &tensors, device))
+            .await
+            .map_err(CatalogError::internal)?
+    }
+}
+
+/// Passes the resident set's events on to the metrics.
+pub fn observe(event: Event) {
+    if let Event::Loaded { seconds, .. } = event {
+        telemetry::cache_loaded(seconds);
+    }
+}

@@ -1,0 +1,122 @@
+//! Matching the classes of one source to those of another.
+
+use std::{collections::HashMap, fmt};
+
+use super::failure::Failure;
+
+/// How classes were matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchedBy {
+    /// By display name.
+    Name,
+    /// By index.
+    Index,
+}
+
+impl fmt::Display for MatchedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "name",
+            Self::Index => "index",
+        })
+    }
+}
+
+/// For each class of `given` its index in `known`.
+///
+/// Equal lists match index by index. Else classes match by display name, '_'
+/// and ' ' being the same; an unknown name is an error that names it. Where a
+/// name stands for several known classes, only `by_index` (and equally many
+/// classes) saves it: matched by index.
+pub fn match_classes(
+    given: &[&str],
+    given_as: &str,
+    known: &[&str],
+    known_as: &str,
+    by_index: bool,
+) -> Result<(Vec<usize>, MatchedBy), Failure> {
+    if given == known {
+        return Ok(((0..given.len()).collect(), MatchedBy::Name));
+    }
+    let mut indices: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, name) in known.iter().enumerate() {
+        indices.entry(plain(name)).or_default().push(index);
+    }
+    let ambiguous = given
+        .iter()
+        .find(|name| indices.get(&plain(name)).is_some_and(|found| found.len() > 1))
+        .copied()
+        .or_else(|| repeated(given));
+    if let Some(name) = ambiguous {
+        if by_index && given.len() == known.len() {
+            return Ok(((0..given.len()).collect(), MatchedBy::Index));
+        }
+        return Err(Failure::Input(format!(
+            "the class name {name:?} of {given_as} is not unique, so that classes cannot be \
+             matched by name to those of {known_as}; and by index only where both have the same \
+             classes ({} here, {} there)",
+            given.len(),
+            known.len()
+        )));
+    }
+    let map = given
+        .iter()
+        .map(|name| {
+            indices.get(&plain(name)).and_then(|found| found.first().copied()).ok_or_else(|| {
+                Failure::Input(format!(
+                    "{given_as} has the class {name:?}, which {known_as} has not ({})",
+                    listed(known)
+                ))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((map, MatchedBy::Name))
+}
+
+fn plain(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+fn repeated<'a>(names: &[&'a str]) -> Option<&'a str> {
+    let mut seen = std::collections::HashSet::new();
+    names.iter().find(|name| !seen.insert(plain(name))).copied()
+}
+
+/// "its classes: a, b, c, … 1000 in all".
+fn listed(names: &[&str]) -> String {
+    let first = names.iter().take(10).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > 10 {
+        format!("its classes: {first}, … {} in all", names.len())
+    } else {
+        format!("its classes: {first}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matched(given: &[&str], known: &[&str], by_index: bool) -> Result<(Vec<usize>, MatchedBy), String> {
+        match_classes(given, "G", known, "K", by_index).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn by_name_in_any_order_and_only_some() {
+        assert_eq!(matched(&["b", "a"], &["a", "b", "c"], false), Ok((vec![1, 0], MatchedBy::Name)));
+        assert_eq!(matched(&["x_y"], &["a", "x y"], false), Ok((vec![1], MatchedBy::Name)));
+        let error = matched(&["dog"], &["a", "b"], true).unwrap_err();
+        assert!(error.contains("\"dog\"") && error.contains("a, b"), "{error}");
+    }
+
+    #[test]
+    fn repeated_names_match_by_index_or_not_at_all() {
+        let twice = ["crane", "crane", "x"];
+        assert_eq!(matched(&twice, &twice, false), Ok((vec![0, 1, 2], MatchedBy::Name)));
+        let other = ["crane", "crane", "y"];
+        assert_eq!(matched(&other, &twice, true), Ok((vec![0, 1, 2], MatchedBy::Index)));
+        assert!(matched(&other, &twice, false).unwrap_err().contains("crane"));
+        assert!(matched(&["crane"], &twice, true).is_err());
+        // A name that is unique on both sides is not ambiguous.
+        assert_eq!(matched(&["x"], &twice, true), Ok((vec![2], MatchedBy::Name)));
+    }
+}

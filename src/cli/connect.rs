@@ -1,0 +1,178 @@
+//! The connection to the server.
+
+use std::{error::Error as _, time::Duration};
+
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use super::failure::Failure;
+use crate::proto::v1::{
+    GetServerInfoRequest, ServerInfo, cache_service_client::CacheServiceClient,
+    classify_service_client::ClassifyServiceClient,
+    fine_tune_service_client::FineTuneServiceClient,
+};
+
+const DEFAULT_PORT: u16 = 50051;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// gRPC's own limit, where the server names none.
+const DEFAULT_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Under which names `ServerInfo.limits` may carry the message limit.
+const MESSAGE_LIMIT_NAMES: [&str; 2] = ["max_message_bytes", "message_bytes"];
+
+/// A connection to one server.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    channel: Channel,
+    address: Address,
+}
+
+impl Connection {
+    /// Connects; `Unreachable` where nobody answers.
+    pub async fn open(server: &str) -> Result<Self, Failure> {
+        let address = Address::parse(server)?;
+        let endpoint = Endpoint::from_shared(address.uri.clone())
+            .map_err(|error| Failure::Usage(format!("--server {server:?}: {error}")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(inner) = cause.source() {
+                cause = inner;
+            }
+            address.unreachable(cause.to_string())
+        })?;
+        Ok(Self { channel, address })
+    }
+
+    /// The cache service. Answers may be of any size: a confusion matrix of
+    /// 10,000 classes is large, and the server is the user's own.
+    pub fn caches(&self) -> CacheServiceClient<Channel> {
+        CacheServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// The classification service.
+    pub fn classify(&self) -> ClassifyServiceClient<Channel> {
+        ClassifyServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// The fine-tuning service.
+    pub fn fine_tunes(&self) -> FineTuneServiceClient<Channel> {
+        FineTuneServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> &str {
+        &self.address.uri
+    }
+
+    /// What is served.
+    pub async fn info(&self) -> Result<ServerInfo, Failure> {
+        let answer = self.classify().get_server_info(GetServerInfoRequest {}).await;
+        Ok(answer.map_err(|status| self.failure("asking for the server's limits", status))?.into_inner())
+    }
+
+    /// The largest message that the server takes, in bytes.
+    pub async fn message_limit(&self) -> Result<usize, Failure> {
+        match self.classify().get_server_info(GetServerInfoRequest {}).await {
+            Ok(info) => Ok(message_limit(info.get_ref())),
+            Err(status) if status.code() == Code::Unimplemented => Ok(DEFAULT_MESSAGE_BYTES),
+            Err(status) => Err(self.failure("asking for the server's limits", status)),
+        }
+    }
+
+    /// The failure that a status stands for: `doing` says what was tried.
+    pub fn failure(&self, doing: &str, status: Status) -> Failure {
+        // A lost connection has the transport's error as its source; a server
+        // that answers UNAVAILABLE itself has none.
+        let transport = status.source().map(ToString::to_string);
+        match (status.code(), transport) {
+            (Code::Unavailable, Some(cause)) => self.address.unreachable(cause),
+            _ => Failure::Rpc { doing: doing.to_owned(), status: Box::new(status) },
+        }
+    }
+}
+
+fn message_limit(info: &ServerInfo) -> usize {
+    MESSAGE_LIMIT_NAMES
+        .iter()
+        .find_map(|name| info.limits.get(*name))
+        .and_then(|limit| usize::try_from(*limit).ok())
+        .filter(|limit| *limit > 0)
+        .unwrap_or(DEFAULT_MESSAGE_BYTES)
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Address {
+    uri: String,
+    listen: String,
+}
+
+impl Address {
+    /// Takes "http://host:port", "host:port", "host", "[::1]:port", ":port".
+    fn parse(server: &str) -> Result<Self, Failure> {
+        let wrong = |why: &str| Failure::Usage(format!("--server {server:?} {why}"));
+        let server_text = server.trim().trim_end_matches('/');
+        let authority = match server_text.split_once("://") {
+            Some(("http", authority)) => authority.to_owned(),
+            Some(("https", _)) => {
+                return Err(wrong("asks for TLS, which this client does not speak; use http://"));
+            }
+            Some((scheme, _)) => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
+            None => match server_text {
+                "" => return Err(wrong("names no host")),
+                port if port.starts_with(':') => format!("127.0.0.1{port}"),
+                host => {
+                    let after_bracket = host.rsplit(']').next().unwrap_or(host);
+                    if after_bracket.contains(':') {
+                        host.to_owned()
+                    } else {
+                        format!("{host}:{DEFAULT_PORT}")
+                    }
+                }
+            },
+        };
+        let uri = format!("http://{authority}");
+        let parsed: tonic::transport::Uri =
+            uri.parse().map_err(|error| wrong(&format!("is no address: {error}")))?;
+        if parsed.host().is_none_or(str::is_empty) {
+            return Err(wrong("names no host"));
+        }
+        if parsed.port().is_some() && parsed.port_u16().is_none() {
+            return Err(wrong("has a port that is not within 0 to 65535"));
+        }
+        if !matches!(parsed.path(), "" | "/") {
+            return Err(wrong("has a path; give host and port alone"));
+        }
+        Ok(Self { uri, listen: authority })
+    }
+
+    fn unreachable(&self, cause: String) -> Failure {
+        Failure::Unreachable { address: self.uri.clone(), listen: self.listen.clone(), cause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_every_form() {
+        for (given, uri) in [
+            ("http://a:1", "http://a:1"),
+            ("a:1/", "http://a:1"),
+            ("a", "http://a:50051"),
+            (":7", "http://127.0.0.1:7"),
+            ("[::1]:7", "http://[::1]:7"),
+            ("[::1]", "http://[::1]:50051"),
+        ] {
+            assert_eq!(Address::parse(given).unwrap().uri, uri, "{given}");
+        }
+        for given in ["", "https://a:1", "ftp://a", "http://a:1/x", "http://", "a:99999", "a b:1"] {
+            assert!(matches!(Address::parse(given), Err(Failure::Usage(_))), "{given}");
+        }
+    }
+}

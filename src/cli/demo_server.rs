@@ -1,0 +1,108 @@
+//! A server of the demo's own: `tipserve serve` on free ports with a
+//! temporary store, stopped and removed with the value.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{connect::Connection, failure::Failure};
+
+/// Loading and warming a model takes its time.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// How many of the server's last lines are shown when it fails.
+const SHOWN_LINES: usize = 20;
+
+/// The server process with its store.
+#[derive(Debug)]
+pub struct DemoServer {
+    child: Child,
+    folder: TempDir,
+}
+
+impl DemoServer {
+    /// Starts `tipserve serve` with this bundle and waits until it answers.
+    pub async fn start(bundle: &Path) -> Result<(Self, Connection), Failure> {
+        let failed = |error: io::Error| Failure::Broken(format!("cannot start the server: {error}"));
+        let folder = TempDir::with_prefix("tipserve-demo-").map_err(failed)?;
+        let store = folder.path().join("store");
+        fs::create_dir(&store).map_err(failed)?;
+        let (listen, metrics) = free_addresses().map_err(failed)?;
+        let log = File::create(log_path(&folder)).map_err(failed)?;
+        let child = Command::new(std::env::current_exe().map_err(failed)?)
+            .arg("serve")
+            .arg("--bundle")
+            .arg(bundle)
+            .arg("--store")
+            .arg(&store)
+            .args(["--listen", &listen, "--metrics-listen", &metrics])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(failed)?)
+            .stderr(log)
+            .spawn()
+            .map_err(failed)?;
+        let mut server = Self { child, folder };
+        let connection = server.ready(&listen).await?;
+        Ok((server, connection))
+    }
+
+    async fn ready(&mut self, listen: &str) -> Result<Connection, Failure> {
+        let started = Instant::now();
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.failed(&format!("ended at once ({status})")));
+            }
+            let answer = match Connection::open(listen).await {
+                Ok(connection) => connection.info().await.map(|_| connection),
+                Err(failure) => Err(failure),
+            };
+            match answer {
+                Ok(connection) => return Ok(connection),
+                Err(failure) if started.elapsed() > START_TIMEOUT => {
+                    return Err(self.failed(&format!("did not get ready: {failure}")));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    fn failed(&self, how: &str) -> Failure {
+        let log = fs::read_to_string(log_path(&self.folder)).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default();
+        Failure::Broken(format!("the server {how}. It said:\n{}", last.join("\n")))
+    }
+}
+
+impl Drop for DemoServer {
+    /// The store goes with it, so nothing is lost by not asking politely.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        // The folder is removed next, and the process must not write to it.
+        for _ in 0..50 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn log_path(folder: &TempDir) -> PathBuf {
+    folder.path().join("server.log")
+}
+
+/// Two free addresses on this machine. Another process may take one before
+/// the server does; then the server says so.
+fn free_addresses() -> io::Result<(String, String)> {
+    let (a, b) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    Ok((a.local_addr()?.to_string(), b.local_addr()?.to_string()))
+}

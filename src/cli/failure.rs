@@ -1,0 +1,260 @@
+//! How a command ends: outcomes, failures, exit codes, and how a gRPC status
+//! with its details reads.
+
+use std::{io, process::ExitCode};
+
+use serde::Serialize;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+/// How a command ended that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it.
+    Done,
+    /// But for some items, which it reported.
+    SomeFailed,
+}
+
+impl Outcome {
+    /// 0, or 4 where some items failed.
+    pub fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Done => ExitCode::SUCCESS,
+            Self::SomeFailed => ExitCode::from(4),
+        }
+    }
+
+    /// `SomeFailed` where any did.
+    pub fn of(failed: usize) -> Self {
+        if failed == 0 { Self::Done } else { Self::SomeFailed }
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line contradicts itself. Change it.
+    #[error("{0}")]
+    Usage(String),
+
+    /// A local file or folder, or a run on the server, is not there.
+    #[error("{0}")]
+    NotFound(String),
+
+    /// Local data that cannot be used: what, where, why.
+    #[error("{0}")]
+    Input(String),
+
+    /// The server broke the protocol, or a child process failed.
+    #[error("{0}")]
+    Broken(String),
+
+    /// The server answered with an error.
+    #[error("{doing}: {}", status.message())]
+    Rpc {
+        /// What was being done: "creating cache \"x\"".
+        doing: String,
+        /// The server's answer.
+        status: Box<tonic::Status>,
+    },
+
+    /// No server answers at this address.
+    #[error(
+        "no tipserve server answers at {address} ({cause}). Start one with\n  \
+         tipserve serve --bundle DIR --store DIR --listen {listen}\n\
+         or name another with --server or TIPSERVE_SERVER"
+    )]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// The same as `--listen` takes it.
+        listen: String,
+        /// What the system said.
+        cause: String,
+    },
+
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+
+    /// Ctrl-C or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::NotFound(_) => 3,
+            Self::Unreachable { .. } => 5,
+            Self::Interrupted => 130,
+            Self::Rpc { status, .. } => match status.code() {
+                Code::NotFound => 3,
+                Code::Unavailable => 5,
+                _ => 1,
+            },
+            Self::Input(_) | Self::Broken(_) | Self::Output(_) => 1,
+        }
+    }
+
+    /// Whether whoever reads standard output has gone away (`| head`), which
+    /// is no news to anybody.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The lines after the first: the server's details, for people.
+    pub fn detail_lines(&self) -> Vec<String> {
+        match self {
+            Self::Rpc { status, .. } => StatusDocument::of(status).lines(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The failure for programs.
+    pub fn document(&self) -> ErrorDocument {
+        let (code, details) = match self {
+            Self::Usage(_) => ("USAGE", None),
+            Self::NotFound(_) => ("NOT_FOUND", None),
+            Self::Input(_) => ("INPUT", None),
+            Self::Broken(_) => ("BROKEN", None),
+            Self::Output(_) => ("OUTPUT", None),
+            Self::Interrupted => ("INTERRUPTED", None),
+            Self::Unreachable { .. } => ("UNREACHABLE", None),
+            Self::Rpc { status, .. } => {
+                (code_name(status.code()), Some(StatusDocument::of(status)))
+            }
+        };
+        let details = details.unwrap_or_default();
+        ErrorDocument {
+            error: ErrorBody {
+                code: code.to_owned(),
+                exit_code: self.exit_code(),
+                message: self.to_string(),
+                details,
+            },
+        }
+    }
+}
+
+/// `{"error": {...}}`.
+#[derive(Debug, Serialize)]
+pub struct ErrorDocument {
+    error: ErrorBody,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody {
+    code: String,
+    exit_code: u8,
+    message: String,
+    #[serde(flatten)]
+    details: StatusDocument,
+}
+
+/// The details of a gRPC status that programs act on.
+#[derive(Debug, Default, Serialize)]
+pub struct StatusDocument {
+    /// `ErrorInfo.reason`.
+    reason: Option<String>,
+    /// `ErrorInfo.metadata`.
+    metadata: std::collections::BTreeMap<String, String>,
+    /// `BadRequest.field_violations`.
+    field_violations: Vec<FieldViolation>,
+    /// `RetryInfo.retry_delay`.
+    retry_after_seconds: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct FieldViolation {
+    field: String,
+    description: String,
+}
+
+impl StatusDocument {
+    fn of(status: &tonic::Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        Self {
+            reason: info.map(|info| info.reason.clone()).filter(|it| !it.is_empty()),
+            metadata: info
+                .map(|info| info.metadata.clone().into_iter().collect())
+                .unwrap_or_default(),
+            field_violations: details
+                .bad_request()
+                .map(|bad| {
+                    bad.field_violations
+                        .iter()
+                        .map(|violation| FieldViolation {
+                            field: violation.field.clone(),
+                            description: violation.description.clone(),
+                        })
+                        .collect()
+                })
+                .unwrap_or_default(),
+            retry_after_seconds: details
+                .retry_info()
+                .and_then(|retry| retry.retry_delay)
+                .map(|delay| delay.as_secs_f64()),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(reason) = &self.reason {
+            lines.push(format!("reason: {reason}"));
+        }
+        for (key, value) in &self.metadata {
+            lines.push(format!("{key}: {value}"));
+        }
+        for violation in &self.field_violations {
+            lines.push(format!("field {}: {}", violation.field, violation.description));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            lines.push(format!("try again in {seconds:.1} s"));
+        }
+        lines
+    }
+}
+
+/// A code's name as gRPC spells it.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_follow_the_status() {
+        let of = |code| {
+            let status = Box::new(tonic::Status::new(code, "x"));
+            Failure::Rpc { doing: String::new(), status }.exit_code()
+        };
+        assert_eq!(of(Code::NotFound), 3);
+        assert_eq!(of(Code::Unavailable), 5);
+        assert_eq!(of(Code::InvalidArgument), 1);
+    }
+}

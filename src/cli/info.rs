@@ -1,0 +1,43 @@
+//! `tipserve info`: what the server serves.
+
+use super::{
+    Global,
+    connect::Connection,
+    documents::ServerDocument,
+    failure::{Failure, Outcome},
+    screen::{Screen, number, table},
+};
+
+/// Runs `tipserve info`.
+pub async fn run(global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+    let connection = Connection::open(&global.server).await?;
+    let info = ServerDocument::of(connection.info().await?, connection.address());
+    if screen.json {
+        screen.document(&info)?;
+        return Ok(Outcome::Done);
+    }
+    let bundle = &info.bundle;
+    let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
+    let mut rows = vec![
+        vec!["server".into(), info.address.clone()],
+        vec!["version".into(), info.version.clone()],
+        vec!["device".into(), format!("{} ({})", info.device, info.dtype)],
+        vec!["bundle".into(), bundle.name.clone()],
+        vec!["fingerprint".into(), bundle.fingerprint.clone()],
+        vec!["width".into(), bundle.width.to_string()],
+        vec!["pictures".into(), yes(bundle.has_image_encoder)],
+        vec!["texts".into(), yes(bundle.has_text_encoder)],
+        vec!["logit scale".into(), number(bundle.logit_scale)],
+    ];
+    if bundle.image_size > 0 {
+        rows.push(vec!["image size".into(), bundle.image_size.to_string()]);
+    }
+    for template in &bundle.templates {
+        rows.push(vec!["template".into(), template.clone()]);
+    }
+    for (name, limit) in &info.limits {
+        rows.push(vec![format!("limit {name}"), limit.to_string()]);
+    }
+    screen.line(&table(&[], &[], rows))?;
+    Ok(Outcome::Done)
+}

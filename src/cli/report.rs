@@ -1,0 +1,265 @@
+//! Reports for people: a version that was made, evaluations.
+
+use super::{
+    create::CreateDocument,
+    documents::{CandidateDocument, HeadDocument, RejectedDocument, VersionDocument},
+    evaluate::{EvaluateDocument, EvaluationDocument},
+    failure::Failure,
+    screen::{Screen, bytes, number, percent, printable, table},
+};
+
+/// Up to so many classes, the confusion matrix is shown whole.
+const WHOLE_MATRIX: usize = 20;
+
+/// Rejections that are shown one by one.
+const SHOWN_REJECTIONS: usize = 20;
+
+/// What `create` made, what it chose and why.
+pub fn created(screen: &Screen, made: &CreateDocument) -> Result<(), Failure> {
+    let version = &made.version;
+    screen.line(&format!(
+        "made {}@{}: {} classes, {} keys of width {}, {}",
+        version.cache,
+        version.version,
+        version.classes.len(),
+        version.key_count,
+        version.width,
+        bytes(version.size_bytes)
+    ))?;
+    if let Some(head) = &version.head {
+        chosen(screen, head)?;
+    }
+    screen.line(&format!(
+        "\n{} examples in {:.2} s ({:.1} a second)",
+        made.example_count, made.seconds, made.examples_per_second
+    ))?;
+    rejected(screen, &made.rejected, made.rejected.len() as i64)
+}
+
+/// A head's method and numbers, and how they were chosen.
+pub fn chosen(screen: &Screen, head: &HeadDocument) -> Result<(), Failure> {
+    screen.line(&format!("method {}", numbers(head)))?;
+    let Some(selection) = &head.selection else { return Ok(()) };
+    screen.line(&format!("why: {}", printable(&selection.reason)))?;
+    let mut basis = format!("chosen on {}", selection.source.replace('_', " "));
+    if selection.example_count > 0 {
+        basis += &format!(", {} examples", selection.example_count);
+    }
+    for (name, text) in [("score", &selection.score), ("grid", &selection.grid)] {
+        if !text.is_empty() {
+            basis += &format!("; {name}: {}", printable(text));
+        }
+    }
+    screen.line(&basis)?;
+    if !selection.candidates.is_empty() {
+        screen.line("")?;
+        screen.line(&candidates(&selection.candidates))?;
+    }
+    Ok(())
+}
+
+/// "tip_adapter, α 1.17, β 5.5, temperature 1".
+pub fn numbers(head: &HeadDocument) -> String {
+    let mut text = head.method.clone();
+    for (name, value) in [("α", head.alpha), ("β", head.beta), ("λ", head.lambda)] {
+        if value != 0.0 {
+            text += &format!(", {name} {}", number(value));
+        }
+    }
+    text + &format!(", temperature {}", number(head.temperature))
+}
+
+fn candidates(candidates: &[CandidateDocument]) -> String {
+    let or_none = |value: f64| if value == 0.0 { "-".to_owned() } else { number(value) };
+    let rows = candidates
+        .iter()
+        .map(|candidate| {
+            let mut row = vec![
+                candidate.method.clone(),
+                or_none(candidate.alpha),
+                or_none(candidate.beta),
+                or_none(candidate.lambda),
+            ];
+            match &candidate.skipped {
+                Some(why) => row.extend(["-".into(), "-".into(), format!("left out: {why}")]),
+                None => row.extend([
+                    percent(candidate.accuracy),
+                    format!("{:.4}", candidate.cross_entropy),
+                    String::new(),
+                ]),
+            }
+            row
+        })
+        .collect();
+    table(
+        &["candidate", "α", "β", "λ", "accuracy", "cross-entropy", ""],
+        &[1, 2, 3, 4, 5],
+        rows,
+    )
+}
+
+/// One version in full.
+pub fn version(screen: &Screen, version: &VersionDocument) -> Result<(), Failure> {
+    let mut rows = vec![
+        vec!["version".into(), format!("{}@{}", version.cache, version.version)],
+        vec!["made".into(), version.create_time.clone().unwrap_or_default()],
+        vec!["classes".into(), version.classes.len().to_string()],
+        vec!["keys".into(), format!("{} of width {}", version.key_count, version.width)],
+        vec!["views".into(), version.views.to_string()],
+        vec!["size".into(), bytes(version.size_bytes)],
+        vec!["bundle".into(), version.bundle_fingerprint.clone()],
+    ];
+    if let Some(parent) = &version.parent {
+        rows.push(vec!["parent".into(), parent.clone()]);
+    }
+    if !version.description.is_empty() {
+        rows.push(vec!["description".into(), version.description.clone()]);
+    }
+    for (key, value) in &version.labels {
+        rows.push(vec![format!("label {key}"), value.clone()]);
+    }
+    screen.line(&table(&[], &[], rows))?;
+    if let Some(record) = &version.fine_tune {
+        screen.line(&format!(
+            "fine-tuned {} epochs, kept epoch {}: {} before, {} after (on {})",
+            record.epochs,
+            record.best_epoch,
+            percent(record.accuracy_before),
+            percent(record.accuracy_after),
+            record.source.replace('_', " ")
+        ))?;
+    }
+    if let Some(head) = &version.head {
+        chosen(screen, head)?;
+    }
+    let rows = version
+        .classes
+        .iter()
+        .map(|class| {
+            vec![
+                class.index.to_string(),
+                class.display_name.clone(),
+                class.example_count.to_string(),
+                class.validation_count.to_string(),
+            ]
+        })
+        .collect();
+    screen.line("")?;
+    screen.line(&table(&["index", "class", "examples", "validation"], &[0, 2, 3], rows))
+}
+
+/// Evaluations, side by side.
+pub fn evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(), Failure> {
+    let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
+    let rows = outcome
+        .evaluations
+        .iter()
+        .map(|it| {
+            vec![
+                it.version.clone(),
+                it.count.to_string(),
+                percent(it.top1),
+                percent(it.top5),
+                share(it.zero_shot_top1),
+                percent(it.expected_calibration_error),
+                format!("{:.4}", it.cross_entropy),
+            ]
+        })
+        .collect();
+    let headers = ["version", "count", "top-1", "top-5", "zero-shot", "ECE", "cross-entropy"];
+    screen.line(&table(&headers, &[1, 2, 3, 4, 5, 6], rows))?;
+    screen.line("")?;
+    screen.line(&per_class(&outcome.evaluations))?;
+    for evaluation in &outcome.evaluations {
+        screen.line("")?;
+        confusion(screen, evaluation)?;
+    }
+    screen.line(&format!(
+        "\n{} examples in {:.2} s; classes matched by {}",
+        outcome.count, outcome.seconds, outcome.matched_by
+    ))?;
+    rejected(screen, &outcome.rejected, outcome.rejected_count)
+}
+
+/// Accuracy of each class that has examples, a column for each version.
+fn per_class(evaluations: &[EvaluationDocument]) -> String {
+    let mut headers = vec!["class", "count"];
+    headers.extend(evaluations.iter().map(|it| it.version.as_str()));
+    let Some(first) = evaluations.first() else { return String::new() };
+    let rows = first
+        .classes
+        .iter()
+        .enumerate()
+        .filter(|(_, class)| class.count > 0)
+        .map(|(index, class)| {
+            let mut row = vec![class.display_name.clone(), class.count.to_string()];
+            row.extend(evaluations.iter().map(|it| {
+                it.classes.get(index).map_or_else(String::new, |class| percent(class.accuracy))
+            }));
+            row
+        })
+        .collect();
+    let right: Vec<_> = (1..headers.len()).collect();
+    table(&headers, &right, rows)
+}
+
+fn confusion(screen: &Screen, evaluation: &EvaluationDocument) -> Result<(), Failure> {
+    let classes = &evaluation.classes;
+    if classes.len() > WHOLE_MATRIX {
+        return worst_confusions(screen, evaluation);
+    }
+    screen.line(&format!("confusion of {} (rows: true class)", evaluation.version))?;
+    let letters: Vec<String> = classes.iter().map(|class| format!("[{}]", class.index)).collect();
+    let mut headers = vec!["class"];
+    headers.extend(letters.iter().map(String::as_str));
+    let rows = classes
+        .iter()
+        .zip(&evaluation.confusion)
+        .map(|(class, counts)| {
+            let mut row = vec![format!("[{}] {}", class.index, class.display_name)];
+            row.extend(counts.iter().map(|count| match count {
+                0 => ".".to_owned(),
+                count => count.to_string(),
+            }));
+            row
+        })
+        .collect();
+    let right: Vec<_> = (1..headers.len()).collect();
+    screen.line(&table(&headers, &right, rows))
+}
+
+fn worst_confusions(screen: &Screen, evaluation: &EvaluationDocument) -> Result<(), Failure> {
+    let name = |index: usize| {
+        evaluation.classes.get(index).map_or_else(String::new, |class| class.display_name.clone())
+    };
+    let mut wrong: Vec<(i64, usize, usize)> = Vec::new();
+    for (i, row) in evaluation.confusion.iter().enumerate() {
+        let others = row.iter().enumerate().filter(|(j, count)| *j != i && **count > 0);
+        wrong.extend(others.map(|(j, count)| (*count, i, j)));
+    }
+    wrong.sort_by_key(|(count, i, j)| (std::cmp::Reverse(*count), *i, *j));
+    screen.line(&format!("most frequent confusions of {}", evaluation.version))?;
+    let rows = wrong
+        .iter()
+        .take(WHOLE_MATRIX)
+        .map(|(count, i, j)| vec![count.to_string(), name(*i), name(*j)])
+        .collect();
+    screen.line(&table(&["count", "class", "taken for"], &[0], rows))
+}
+
+/// Examples that could not be used, on standard error.
+fn rejected(screen: &Screen, rejected: &[RejectedDocument], count: i64) -> Result<(), Failure> {
+    if count == 0 {
+        return Ok(());
+    }
+    screen.complaint(&format!("{count} could not be used:"));
+    for one in rejected.iter().take(SHOWN_REJECTIONS) {
+        let reason = one.error.reason.as_deref().unwrap_or(&one.error.code);
+        screen.complaint(&format!("  {}: {} [{reason}]", one.id, one.error.message));
+    }
+    let more = count - rejected.len().min(SHOWN_REJECTIONS) as i64;
+    if more > 0 {
+        screen.complaint(&format!("  and {more} more (--json lists them)"));
+    }
+    Ok(())
+}

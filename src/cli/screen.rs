@@ -1,0 +1,174 @@
+//! What a command writes: text or JSON on standard output; remarks, errors
+//! and progress bars on standard error.
+
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::{Global, failure::Failure};
+
+/// Where a command writes.
+#[derive(Debug)]
+pub struct Screen {
+    /// Whether standard output carries JSON.
+    pub json: bool,
+    quiet: bool,
+}
+
+impl Screen {
+    /// As the flags say.
+    pub fn new(global: &Global) -> Self {
+        Self { json: global.json, quiet: global.quiet }
+    }
+
+    /// Writes text and a line end.
+    pub fn line(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.write_all(b"\n")?;
+        Ok(out.flush()?)
+    }
+
+    /// Writes one JSON document, for people's eyes where it is a terminal.
+    pub fn document<T: Serialize>(&self, document: &T) -> Result<(), Failure> {
+        let text = if io::stdout().is_terminal() {
+            serde_json::to_string_pretty(document)
+        } else {
+            serde_json::to_string(document)
+        };
+        self.line(&text.map_err(io::Error::from)?)
+    }
+
+    /// Writes one JSON document in one line.
+    pub fn json_line<T: Serialize>(&self, document: &T) -> Result<(), Failure> {
+        self.line(&serde_json::to_string(document).map_err(io::Error::from)?)
+    }
+
+    /// A remark on standard error.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{}", printable(text));
+        }
+    }
+
+    /// An error that does not end the command, on standard error.
+    pub fn complaint(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{}", printable(text));
+    }
+
+    /// The failure that ends the command: text on standard error, and a
+    /// document on standard output where it carries JSON.
+    pub fn failure(&self, failure: &Failure) {
+        if failure.is_broken_pipe() {
+            return;
+        }
+        self.complaint(&format!("error: {failure}"));
+        for line in failure.detail_lines() {
+            self.complaint(&format!("  {line}"));
+        }
+        if self.json {
+            let _ = self.json_line(&failure.document());
+        }
+    }
+
+    /// A progress bar over `total` things (a spinner where unknown), on
+    /// standard error, only where that is a terminal.
+    pub fn bar(&self, total: Option<u64>, unit: &str) -> ProgressBar {
+        if self.quiet || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let template = match total {
+            Some(_) => format!(
+                "{{msg:12}} {{bar:32}} {{human_pos}}/{{human_len}} {unit} {{per_sec}} {{eta}}"
+            ),
+            None => format!("{{spinner}} {{msg:12}} {{human_pos}} {unit} {{per_sec}}"),
+        };
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+}
+
+/// A table without frame; columns named in `right` are aligned to the right.
+pub fn table(headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(headers.to_vec());
+    for row in rows {
+        let cells: Vec<_> = row.iter().map(|cell| printable(cell).into_owned()).collect();
+        table.add_row(cells);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((if index == 0 { 0 } else { 2 }, 0));
+        if right.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// The text with its control characters (but line ends and tabs) replaced: a
+/// file's name must not command the terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(harmful) {
+        Cow::Owned(text.replace(harmful, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A share of 0 to 1 as "62.50 %".
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+/// A count of bytes for people: "1.5 MiB".
+pub fn bytes(count: i64) -> String {
+    indicatif::HumanBytes(count.max(0).unsigned_abs()).to_string()
+}
+
+/// A small number with up to four significant digits: "1.17", "0.001".
+pub fn number(value: f64) -> String {
+    if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e5) {
+        return format!("{value:.2e}");
+    }
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text.is_empty() { "0".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(number(1.0), "1");
+        assert_eq!(number(5.5), "5.5");
+        assert_eq!(number(100.0), "100");
+        assert_eq!(number(0.0), "0");
+        assert_eq!(number(0.0001), "1.00e-4");
+    }
+
+    #[test]
+    fn names_cannot_command_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb"), "a\u{fffd}[2Jb");
+        assert_eq!(printable("ünï"), "ünï");
+    }
+
+    #[test]
+    fn tables_align() {
+        let text = table(&["name", "n"], &[1], vec![vec!["a".into(), "100".into()], vec!["bb".into(), "1".into()]]);
+        assert_eq!(text, "name    n\na     100\nbb      1");
+    }
+}

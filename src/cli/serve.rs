@@ -1,0 +1,95 @@
+//! `tipserve serve`: the server.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    config::{self, Config, Given},
+    server::Server,
+    telemetry,
+};
+
+/// The command line is wrong (see `tipserve --help`).
+const USAGE: u8 = 2;
+const FAILED: u8 = 1;
+
+/// Flags of `tipserve serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// TOML file with settings, named as the flags with '_' for '-'. Flags and
+    /// environment win over it.
+    #[arg(long, env = "TIPSERVE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    given: Given,
+}
+
+/// Runs the server until SIGTERM or Ctrl-C.
+pub fn run(args: ServeArgs) -> ExitCode {
+    let settings = match &args.config {
+        None => Ok(args.given),
+        Some(file) => config::read_file(file).map(|file| args.given.over(file)),
+    };
+    let config = match settings.and_then(Config::resolve) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error, USAGE),
+    };
+    telemetry::install_tracing(config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(config)),
+        Err(error) => refuse(&error, FAILED),
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let exposed = [config.listen, config.metrics_listen]
+        .iter()
+        .any(|address| !address.ip().is_loopback());
+    let metrics = match telemetry::install_metrics() {
+        Ok(metrics) => metrics,
+        Err(error) => return refuse(&error, FAILED),
+    };
+    // Asked for before the server starts, so that no signal is missed.
+    let signals = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
+    let (mut terminate, mut interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return refuse(&error, FAILED),
+    };
+    let server = tokio::select! {
+        server = Server::start(config, metrics) => match server {
+            Ok(server) => server,
+            Err(error) => return refuse(&error, FAILED),
+        },
+        _ = terminate.recv() => return ExitCode::SUCCESS,
+        _ = interrupt.recv() => return ExitCode::SUCCESS,
+    };
+    if exposed {
+        tracing::warn!(
+            "listening beyond this machine without encryption or authentication: everybody who \
+             reaches the port may read and change every cache"
+        );
+    }
+    println!(
+        "tipserve: serving on {} (metrics on {})",
+        server.address, server.metrics_address
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("shutting down");
+    server.shut_down().await;
+    ExitCode::SUCCESS
+}
+
+fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(code)
+}

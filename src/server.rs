@@ -1,0 +1,332 @@
+//! A whole server: bundle, engine, store, services and probes, started and
+//! stopped as one. The binary and the tests run the same.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, http::StatusCode, routing::get};
+use metrics_exporter_prometheus::PrometheusHandle;
+use thiserror::Error;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    catalog::{Catalog, Model, TextRoom},
+    clip::{
+        Bundle, BundleError, DeviceChoice, DeviceError, DtypeChoice, EncodeError, ImageEncoder,
+        TextEncoder, Tokenizer, TokenizerError,
+        encoder::{device_name, kind_name},
+    },
+    config::Config,
+    engine::{EncodeFault, Encoder, Engine, EngineSettings, ThreadPlan},
+    proto::v1::{cache_service_server, classify_service_server, fine_tune_service_server},
+    rpc::{self, Context},
+    store::{Store, StoreError},
+    telemetry,
+};
+
+/// How often the metrics' histograms are folded; without it they grow where
+/// nobody scrapes (metrics-rs 467).
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Streams of one connection at once.
+const MAX_STREAMS: u32 = 1024;
+/// Bytes that may be under way to the server, per stream and per connection.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// What `grpc.health.v1` knows; the empty name is the server as a whole.
+const SERVICES: [&str; 4] = [
+    "",
+    cache_service_server::SERVICE_NAME,
+    classify_service_server::SERVICE_NAME,
+    fine_tune_service_server::SERVICE_NAME,
+];
+
+/// Why a server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({setting}): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Its setting.
+        setting: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// An encoder does not load.
+    #[error(transparent)]
+    Encoder(#[from] EncodeError),
+    /// The tokenizer does not load.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A defect of the build.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// A server that runs.
+pub struct Server {
+    /// Where the gRPC API is.
+    pub address: SocketAddr,
+    /// Where the metrics and probes are.
+    pub metrics_address: SocketAddr,
+    context: Arc<Context>,
+    serving: JoinHandle<Result<(), transport::Error>>,
+    probes: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+    health: HealthReporter,
+    limit: Duration,
+}
+
+/// The encoder as the engine sees it.
+struct Encoding(ImageEncoder);
+
+impl Encoder for Encoding {
+    fn encode(&self, pixels: &tch::Tensor) -> Result<tch::Tensor, EncodeFault> {
+        self.0
+            .encode(pixels)
+            .map_err(|error| EncodeFault::new(&error.to_string()))
+    }
+}
+
+impl Server {
+    /// Starts a server and returns once it is ready. `metrics` is the
+    /// process's recorder (see [`telemetry::install_metrics`]).
+    ///
+    /// # Errors
+    /// The first thing that stands against it.
+    pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Server, StartError> {
+        // Bound first: a port in use is known before anything is loaded.
+        let listener = listen(config.listen, "--listen").await?;
+        let probes = listen(config.metrics_listen, "--metrics-listen").await?;
+        let address = listener.local_addr()?;
+        let metrics_address = probes.local_addr()?;
+
+        let store = Store::open(&config.store).await?;
+        let loading = config.clone();
+        let Loaded {
+            engine,
+            model,
+            text,
+            device,
+        } = tokio::task::spawn_blocking(move || load(&loading))
+            .await
+            .map_err(|error| StartError::Internal(error.to_string()))??;
+        let catalog = Catalog::new(
+            store,
+            config.resident_bytes,
+            model,
+            device,
+            text,
+            engine.clone(),
+        );
+        let context = Arc::new(Context {
+            catalog: Arc::new(catalog),
+            engine,
+            limits: config.limits,
+            shutdown: CancellationToken::new(),
+        });
+
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let routes = rpc::routes(&context)
+            .map_err(|error| StartError::Internal(error.to_string()))?
+            .add_service(health_service);
+        set_health(&health, true).await;
+        let stop = context.shutdown.clone();
+        let serving = tokio::spawn(
+            transport::Server::builder()
+                .tcp_nodelay(true)
+                .max_concurrent_streams(MAX_STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .http2_keepalive_interval(Some(Duration::from_secs(30)))
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                    stop.cancelled().await;
+                }),
+        );
+        let probes = tokio::spawn(serve_probes(
+            probes,
+            Arc::clone(&context),
+            metrics.clone(),
+        ));
+        let upkeep = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(UPKEEP);
+            loop {
+                ticks.tick().await;
+                metrics.run_upkeep();
+            }
+        });
+        Ok(Server {
+            address,
+            metrics_address,
+            context,
+            serving,
+            probes,
+            upkeep,
+            health,
+            limit: config.shutdown,
+        })
+    }
+
+    /// What the services share; for tests that hold the device.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Stops: unready at once, no new streams, what was accepted is answered,
+    /// out within the bound even where a connection is stuck.
+    pub async fn shut_down(self) {
+        set_health(&self.health, false).await;
+        self.context.shutdown.cancel();
+        let served = tokio::time::timeout(self.limit, self.serving).await;
+        if served.is_err() {
+            tracing::warn!(
+                seconds = self.limit.as_secs(),
+                "connections were still open when the time for shutting down was over"
+            );
+        }
+        let engine = self.context.engine.clone();
+        let stopping = tokio::task::spawn_blocking(move || engine.shut_down());
+        if tokio::time::timeout(self.limit, stopping).await.is_err() {
+            tracing::warn!("the engine did not stop in time");
+        }
+        self.probes.abort();
+        self.upkeep.abort();
+    }
+}
+
+async fn set_health(health: &HealthReporter, serving: bool) {
+    let status = if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    for service in SERVICES {
+        health.set_service_status(service, status).await;
+    }
+}
+
+async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen {
+            address,
+            setting,
+            source,
+        })
+}
+
+/// What is loaded before a server can serve.
+struct Loaded {
+    engine: Engine,
+    model: Model,
+    text: Option<TextRoom>,
+    device: tch::Device,
+}
+
+fn load(config: &Config) -> Result<Loaded, StartError> {
+    let bundle = Bundle::open(&config.bundle)?;
+    let device = config.device.parse::<DeviceChoice>()?.open()?;
+    let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
+    let encoder = match &bundle.image {
+        None => None,
+        Some(spec) => {
+            let encoder = ImageEncoder::load(&bundle, device, kind)?;
+            tracing::info!("{}", encoder.loaded());
+            Some((Arc::new(Encoding(encoder)) as Arc<dyn Encoder>, spec.clone()))
+        }
+    };
+    let text = match &bundle.text {
+        None => None,
+        Some(_) => {
+            let encoder = TextEncoder::load(&bundle, device, kind)?;
+            tracing::info!("{}", encoder.loaded());
+            Some((Tokenizer::load(&bundle)?, encoder))
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let plan = match device {
+        tch::Device::Cuda(_) => ThreadPlan::for_cuda(cores),
+        _ => ThreadPlan::for_cpu(cores),
+    };
+    let settings = EngineSettings {
+        threads: config.threads.over(plan),
+        ..config.engine.clone()
+    };
+    tracing::info!(
+        bundle = bundle.name,
+        width = bundle.width,
+        fingerprint = bundle.fingerprint,
+        device = device_name(device),
+        dtype = kind_name(kind),
+        decoders = settings.threads.decoders,
+        workers = settings.threads.workers,
+        torch_threads = settings.threads.intra_op,
+        max_batch = settings.max_batch,
+        "loaded the bundle"
+    );
+    let model = Model {
+        name: bundle.name.clone(),
+        fingerprint: bundle.fingerprint.clone(),
+        width: bundle.width,
+        image_size: bundle.image.as_ref().map_or(0, |image| image.size as usize),
+        has_text: text.is_some(),
+        logit_scale: bundle.logit_scale,
+        templates: bundle.templates.clone(),
+        device: device_name(device),
+        dtype: kind_name(kind).to_owned(),
+    };
+    let engine = Engine::start(settings, encoder, config.limits.picture)?;
+    engine.wait_until_warm();
+    let text = text.map(|(tokenizer, encoder)| TextRoom::new(tokenizer, encoder, engine.clone()));
+    Ok(Loaded {
+        engine,
+        model,
+        text,
+        device,
+    })
+}
+
+async fn serve_probes(listener: TcpListener, context: Arc<Context>, metrics: PrometheusHandle) {
+    let scraped = Arc::clone(&context);
+    let probes = Router::new()
+        .route(
+            "/metrics",
+            get(move || async move {
+                telemetry::refresh(&scraped.engine, scraped.catalog.resident_figures());
+                metrics.render()
+            }),
+        )
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(move || async move {
+                if context.shutdown.is_cancelled() {
+                    (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
+                } else if !context.engine.is_healthy() {
+                    (StatusCode::SERVICE_UNAVAILABLE, "the device is broken\n")
+                } else {
+                    (StatusCode::OK, "ready\n")
+                }
+            }),
+        );
+    if let Err(error) = axum::serve(listener, probes).await {
+        tracing::error!(%error, "the metrics and probes are no longer served");
+    }
+}

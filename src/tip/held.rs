@@ -1,0 +1,205 @@
+//! The examples that numbers are chosen on, and the keys that each of them may
+//! not see.
+
+use tch::Tensor;
+
+use super::{error::TipError, material::Material, spec::SelectionSource};
+
+/// Up to so many keys every one is left out once. Beyond, one shot of each
+/// class is.
+pub(super) const ALL_OUT_KEYS: i64 = 4096;
+
+/// At most so many examples are scored when methods are compared.
+const SCORED_LIMIT: usize = 4096;
+
+/// At most so many examples are scored by plain leave-one-out.
+const ONE_OUT_LIMIT: usize = 16_384;
+
+/// At most so many rounds: a class of more shots leaves several out in each.
+const ROUND_LIMIT: i64 = 16;
+
+/// An example or key outside every round.
+const NO_ROUND: i64 = -1;
+
+/// The round of validation examples: no key is in it.
+const VALIDATION_ROUND: i64 = -2;
+
+/// Examples to score on. An example does not see the keys of its own round.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// f32 [Q, D].
+    pub features: Tensor,
+    /// i64 [Q].
+    pub labels: Tensor,
+    /// The key that each is, i64 [Q]; -1 for one that is none.
+    pub key_index: Tensor,
+    /// The round in which each is scored, i64 [Q].
+    pub rounds: Tensor,
+    /// The round in which each key is left out, i64 [M].
+    pub key_rounds: Tensor,
+    /// Where they come from.
+    pub source: SelectionSource,
+    /// In words.
+    pub describe: String,
+}
+
+/// The examples of one round.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// Positions in [`Held::features`], i64.
+    pub examples: Tensor,
+    /// The keys left out, i64, ascending; none of them for validation examples.
+    pub left_out: Tensor,
+}
+
+impl Held {
+    /// How many examples.
+    pub fn count(&self) -> i64 {
+        self.labels.numel() as i64
+    }
+
+    /// Validation examples; every key is seen.
+    pub fn validation(material: &Material) -> Result<Option<Self>, TipError> {
+        let Some((features, labels)) = material.validation() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            features: features.shallow_clone(),
+            labels: labels.shallow_clone(),
+            key_index: labels.f_full_like(-1)?,
+            rounds: labels.f_full_like(VALIDATION_ROUND)?,
+            key_rounds: material.labels.f_full_like(NO_ROUND)?,
+            source: SelectionSource::Validation,
+            describe: "validation examples".to_owned(),
+        }))
+    }
+
+    /// Plain leave-one-out: each example against all keys but its own.
+    pub fn one_out(material: &Material) -> Result<Option<Self>, TipError> {
+        let labels = labels_of(material)?;
+        if too_little(&labels, material.classes) {
+            return Ok(None);
+        }
+        let keys = labels.len();
+        let picked = evenly(keys, ONE_OUT_LIMIT);
+        let own: Vec<i64> = (0..keys as i64).collect();
+        Self::over_keys(
+            material,
+            &picked,
+            &own,
+            format!("leave-one-out: {} of {keys} keys, each masked in turn", picked.len()),
+        )
+        .map(Some)
+    }
+
+    /// Leave-one-out of every class at once: in round j the j-th shot of every
+    /// class is left out and scored. With few shots, leaving out a single key
+    /// makes its own class the only one that lacks a shot, and so favours
+    /// methods that do not look at how many there are; leaving out one of each
+    /// keeps the classes as balanced as they are. Classes of a single shot keep
+    /// it and are not scored.
+    pub fn one_of_each_out(material: &Material) -> Result<Option<Self>, TipError> {
+        let labels = labels_of(material)?;
+        if too_little(&labels, material.classes) {
+            return Ok(None);
+        }
+        let counts = count(&labels, material.classes);
+        let most = counts.iter().copied().max().unwrap_or(1);
+        let round_count = most.min(ROUND_LIMIT);
+        let mut seen = vec![0i64; material.classes];
+        let mut rounds = Vec::with_capacity(labels.len());
+        for &label in &labels {
+            let class = usize::try_from(label).unwrap_or(usize::MAX);
+            let shots = counts.get(class).copied().unwrap_or(0);
+            rounds.push(match seen.get_mut(class) {
+                Some(rank) if shots > 1 => {
+                    *rank += 1;
+                    (*rank - 1) % round_count
+                }
+                _ => NO_ROUND,
+            });
+        }
+        let all = labels.len() as i64 <= ALL_OUT_KEYS;
+        let scored: Vec<usize> = (0..labels.len())
+            .filter(|&i| rounds.get(i).is_some_and(|&r| if all { r >= 0 } else { r == 0 }))
+            .collect();
+        let picked: Vec<usize> = evenly(scored.len(), SCORED_LIMIT)
+            .into_iter()
+            .filter_map(|i| scored.get(i).copied())
+            .collect();
+        let describe = if all {
+            format!("leave-one-out, one shot of every class at once, {round_count} rounds")
+        } else {
+            format!("one of {round_count} shots of every class left out and scored")
+        };
+        Self::over_keys(material, &picked, &rounds, describe).map(Some)
+    }
+
+    fn over_keys(
+        material: &Material,
+        picked: &[usize],
+        rounds: &[i64],
+        describe: String,
+    ) -> Result<Self, TipError> {
+        let index: Vec<i64> = picked.iter().map(|&i| i as i64).collect();
+        let index = Tensor::f_from_slice(&index)?;
+        let key_rounds = Tensor::f_from_slice(rounds)?;
+        Ok(Self {
+            features: material.keys.f_index_select(0, &index)?,
+            labels: material.labels.f_index_select(0, &index)?,
+            rounds: key_rounds.f_index_select(0, &index)?,
+            key_index: index,
+            key_rounds,
+            source: SelectionSource::LeaveOneOut,
+            describe,
+        })
+    }
+
+    /// The rounds, in order.
+    pub fn split(&self) -> Result<Vec<Round>, TipError> {
+        let mut rounds = Vec::<i64>::try_from(&self.rounds)?;
+        rounds.sort_unstable();
+        rounds.dedup();
+        rounds
+            .into_iter()
+            .map(|round| {
+                Ok(Round {
+                    examples: self.rounds.f_eq(round)?.f_nonzero()?.f_squeeze_dim(1)?,
+                    left_out: self.key_rounds.f_eq(round)?.f_nonzero()?.f_squeeze_dim(1)?,
+                })
+            })
+            .collect()
+    }
+}
+
+fn labels_of(material: &Material) -> Result<Vec<i64>, TipError> {
+    Ok(Vec::<i64>::try_from(&material.labels)?)
+}
+
+fn count(labels: &[i64], classes: usize) -> Vec<i64> {
+    let mut counts = vec![0i64; classes];
+    for &label in labels {
+        if let Some(slot) = usize::try_from(label).ok().and_then(|i| counts.get_mut(i)) {
+            *slot += 1;
+        }
+    }
+    counts
+}
+
+/// Whether leaving examples out says too little: fewer than two classes, or
+/// fewer than half of those with examples, have a second one.
+fn too_little(labels: &[i64], classes: usize) -> bool {
+    let counts = count(labels, classes);
+    let some = counts.iter().filter(|&&n| n > 0).count();
+    let several = counts.iter().filter(|&&n| n > 1).count();
+    several < 2 || several * 2 < some
+}
+
+/// At most `limit` of 0 … count − 1, evenly spread.
+fn evenly(count: usize, limit: usize) -> Vec<usize> {
+    if count <= limit {
+        (0..count).collect()
+    } else {
+        (0..limit).map(|i| i * count / limit).collect()
+    }
+}

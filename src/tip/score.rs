@@ -1,0 +1,91 @@
+//! How well a candidate does on the held examples.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    error::TipError,
+    spec::{Candidate, Method},
+    temperature::fit_temperature,
+};
+
+/// The numbers of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Numbers {
+    pub method: Method,
+    pub alpha: f64,
+    pub beta: f64,
+    pub lambda: f64,
+}
+
+/// A candidate with its score.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Scored {
+    pub numbers: Numbers,
+    /// Examples classified rightly.
+    pub right: i64,
+    /// Of so many.
+    pub count: i64,
+    /// Fitted on them.
+    pub temperature: f64,
+    /// At that temperature.
+    pub cross_entropy: f64,
+}
+
+impl Scored {
+    /// Scores logits [Q, N] against labels [Q].
+    pub fn new(numbers: Numbers, logits: &Tensor, labels: &Tensor) -> Result<Self, TipError> {
+        let fit = fit_temperature(logits, labels)?;
+        Ok(Self {
+            numbers,
+            right: right(logits, labels)?,
+            count: labels.numel() as i64,
+            temperature: fit.temperature,
+            cross_entropy: fit.cross_entropy,
+        })
+    }
+
+    pub fn accuracy(&self) -> f64 {
+        self.right as f64 / (self.count.max(1)) as f64
+    }
+
+    /// Standard error of the accuracy, by the rule of succession, so that it is
+    /// not zero where everything is right.
+    pub fn standard_error(&self) -> f64 {
+        let count = self.count as f64;
+        let p = (self.right as f64 + 1.0) / (count + 2.0);
+        (p * (1.0 - p) / count.max(1.0)).sqrt()
+    }
+
+    /// More right, or as many and the lower cross-entropy.
+    pub fn beats(&self, other: &Self) -> bool {
+        self.right > other.right
+            || (self.right == other.right && self.cross_entropy < other.cross_entropy)
+    }
+
+    /// Right more often by over one standard error.
+    pub fn clearly_beats(&self, other: &Self) -> bool {
+        self.accuracy() > other.accuracy() + other.standard_error()
+    }
+
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            method: self.numbers.method,
+            alpha: self.numbers.alpha,
+            beta: self.numbers.beta,
+            lambda: self.numbers.lambda,
+            accuracy: self.accuracy(),
+            cross_entropy: self.cross_entropy,
+            skipped: None,
+        }
+    }
+}
+
+/// How many rows of logits [Q, N] have their largest value (the first, among
+/// equals) at the label.
+pub(super) fn right(logits: &Tensor, labels: &Tensor) -> Result<i64, TipError> {
+    Ok(logits
+        .f_argmax(1, false)?
+        .f_eq_tensor(labels)?
+        .f_sum(Kind::Int64)?
+        .f_int64_value(&[])?)
+}

@@ -1,0 +1,106 @@
+//! The temperature that makes probabilities usable.
+
+use tch::{Kind, Tensor};
+
+use super::error::TipError;
+
+const STEPS: usize = 60;
+const TOLERANCE: f64 = 1e-9;
+
+/// A fitted temperature.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fit {
+    /// T > 0: probabilities are softmax(logits / T).
+    pub temperature: f64,
+    /// Mean cross-entropy at T, nats.
+    pub cross_entropy: f64,
+}
+
+/// The temperature with the least mean cross-entropy (Guo et al., ICML 2017),
+/// in f64.
+///
+/// With z the logits less the true class's, the cross-entropy
+/// `mean log Σ exp(z/T)` is convex in 1/T: safeguarded Newton steps find its
+/// minimum. Where every example is classified rightly there is none (T → 0);
+/// then the labels are smoothed by 1/(Q + 1), the rule of succession.
+///
+/// `logits` [Q, N], any float; `labels` i64 [Q]. T = 1 where Q is 0, or where
+/// all logits are equal.
+///
+/// # Errors
+/// Torch's.
+pub fn fit_temperature(logits: &Tensor, labels: &Tensor) -> Result<Fit, TipError> {
+    let z = margins(logits, labels)?;
+    let scale = if z.numel() == 0 { 0.0 } else { z.f_abs()?.f_max()?.f_double_value(&[])? };
+    if !(scale.is_finite() && scale > 0.0) {
+        return Ok(Fit { temperature: 1.0, cross_entropy: cross_entropy_at(&z, 1.0)? });
+    }
+    let examples = z.size().first().copied().unwrap_or(1) as f64;
+    let all_right = z.f_max()?.f_double_value(&[])? <= 0.0;
+    let smoothing = if all_right { 1.0 / (examples + 1.0) } else { 0.0 };
+    let pull = smoothing * z.f_mean(Kind::Double)?.f_double_value(&[])?;
+
+    // Inverse temperatures; beyond these bounds probabilities are uniform or
+    // one-hot to the last digit that matters.
+    let (mut low, mut high) = (1e-3 / scale, 1e4 / scale);
+    let mut inverse = 10.0 / scale;
+    for _ in 0..STEPS {
+        let (slope, curve) = derivatives(&z, inverse)?;
+        let slope = slope - pull;
+        if slope > 0.0 {
+            high = inverse;
+        } else {
+            low = inverse;
+        }
+        let newton = inverse - slope / curve;
+        let next = if newton > low && newton < high { newton } else { (low * high).sqrt() };
+        let moved = (next / inverse - 1.0).abs();
+        inverse = next;
+        if moved < TOLERANCE {
+            break;
+        }
+    }
+    Ok(Fit { temperature: 1.0 / inverse, cross_entropy: cross_entropy_at(&z, inverse)? })
+}
+
+/// Mean cross-entropy of softmax(logits / temperature), nats; 0 where there is
+/// no example.
+///
+/// # Errors
+/// Torch's.
+pub fn cross_entropy(
+    logits: &Tensor,
+    labels: &Tensor,
+    temperature: f64,
+) -> Result<f64, TipError> {
+    cross_entropy_at(&margins(logits, labels)?, 1.0 / temperature)
+}
+
+/// Logits less the true class's, f64 [Q, N].
+fn margins(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TipError> {
+    let logits = logits.f_to_kind(Kind::Double)?;
+    let own = logits.f_gather(1, &labels.f_unsqueeze(1)?, false)?;
+    Ok(logits.f_sub(&own)?)
+}
+
+fn cross_entropy_at(z: &Tensor, inverse: f64) -> Result<f64, TipError> {
+    if z.numel() == 0 {
+        return Ok(0.0);
+    }
+    let each = z.f_mul_scalar(inverse)?.f_logsumexp([1i64].as_slice(), false)?;
+    Ok(each.f_mean(Kind::Double)?.f_double_value(&[])?)
+}
+
+/// First and second derivative of the cross-entropy by the inverse temperature.
+fn derivatives(z: &Tensor, inverse: f64) -> Result<(f64, f64), TipError> {
+    let p = z.f_mul_scalar(inverse)?.f_softmax(1, Kind::Double)?;
+    let pz = p.f_mul(z)?;
+    let over = Some([1i64].as_slice());
+    let first = pz.f_sum_dim_intlist(over, false, Kind::Double)?;
+    let second = pz.f_mul(z)?.f_sum_dim_intlist(over, false, Kind::Double)?;
+    let variance = second.f_sub(&first.f_square()?)?;
+    Ok((
+        first.f_mean(Kind::Double)?.f_double_value(&[])?,
+        variance.f_mean(Kind::Double)?.f_double_value(&[])?.max(f64::MIN_POSITIVE),
+    ))
+}

@@ -1,0 +1,66 @@
+import math
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from agreement import assert_agrees
+from conftest import lively
+
+from tipserve_export.cli import main
+
+
+@pytest.mark.parametrize("name", ["tiny-vit", "tiny-vit-quickgelu", "tiny-rn", "tiny-rn-quickgelu"])
+def test_weights_of_a_file(name: str, tmp_path: Path, seed: int) -> None:
+    model = lively(open_clip.create_model(name))
+    model.logit_scale.data.fill_(3.5)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    out = tmp_path / "bundle"
+    arguments = ["open-clip", name, "--pretrained", str(tmp_path / "weights.pt")]
+    assert main([*arguments, "--out", str(out), "--template", "a {}", "--template", "{}!"]) == 0
+    info = assert_agrees(out, model.encode_image, model.encode_text)
+    assert info["format"] == 1
+    assert info["name"] == name
+    assert info["width"] == 48
+    assert math.isclose(info["logit_scale"], math.exp(3.5), rel_tol=1e-6)
+    assert info["templates"] == ["a {}", "{}!"]
+    assert info["image"]["size"] == info["image"]["resize_to"] == 96
+    assert info["image"]["mean"] == list(open_clip.OPENAI_DATASET_MEAN)
+    assert info["image"]["std"] == list(open_clip.OPENAI_DATASET_STD)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "RN50"])
+def test_whole_models(name: str, tmp_path: Path, seed: int) -> None:
+    out = tmp_path / "bundle"
+    assert main(["open-clip", name, "--random-init", str(seed), "--out", str(out)]) == 0
+    torch.manual_seed(seed)
+    model = open_clip.create_model(name).eval()
+    info = assert_agrees(out, model.encode_image, model.encode_text)
+    assert info["width"] == model.visual.output_dim
+    assert info["image"]["size"] == 224
+
+
+def test_the_activation_matters(tmp_path: Path, seed: int) -> None:
+    """GELU and QuickGELU are told apart: the same weights give other features."""
+    model = lively(open_clip.create_model("tiny-vit"))
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    arguments = ["open-clip", "tiny-vit-quickgelu", "--pretrained", str(tmp_path / "weights.pt")]
+    assert main([*arguments, "--out", str(tmp_path / "bundle")]) == 0
+    with pytest.raises(AssertionError):
+        assert_agrees(tmp_path / "bundle", model.encode_image, model.encode_text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-model", "--random-init", "1"], "no model 'no-such-model'"),
+        (["ViT-B-32", "--pretrained", "no-such-tag"], "neither a file nor a tag"),
+        (["ViT-B-16-SigLIP", "--random-init", "1"], "CustomTextCLIP"),
+    ],
+)
+def test_what_cannot_be_exported(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["open-clip", *arguments, "--out", str(tmp_path / "bundle")]) == 3
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
