@@ -221,3 +221,156 @@ async fn dies_at_every_fail_point() {
         }
     }
 }
+
+/// Logs what matters for power loss: syncs with their paths, links, renames.
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <fcntl.h>
+static void say(const char *what, const char *path) {
+    char line[5000];
+    int n = snprintf(line, sizeof line, "%s %s\n", what, path);
+    int out = open(getenv("TIPSERVE_TEST_LOG"), O_WRONLY | O_APPEND | O_CREAT, 0600);
+    if (write(out, line, n) != n) abort();
+    close(out);
+}
+static void say_fd(const char *what, int fd) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    path[n < 0 ? 0 : n] = 0;
+    say(what, path);
+}
+int fsync(int fd) {
+    int (*real)(int) = dlsym(RTLD_NEXT, "fsync");
+    int r = real(fd);
+    say_fd("sync", fd);
+    return r;
+}
+int linkat(int a, const char *from, int b, const char *to, int flags) {
+    int (*real)(int, const char *, int, const char *, int) = dlsym(RTLD_NEXT, "linkat");
+    int r = real(a, from, b, to, flags);
+    say("name", to);
+    return r;
+}
+int link(const char *from, const char *to) {
+    int (*real)(const char *, const char *) = dlsym(RTLD_NEXT, "link");
+    int r = real(from, to);
+    say("name", to);
+    return r;
+}
+int rename(const char *from, const char *to) {
+    int (*real)(const char *, const char *) = dlsym(RTLD_NEXT, "rename");
+    int r = real(from, to);
+    say("name", to);
+    return r;
+}
+"#;
+
+/// Not a test of its own: makes one version and sets one alias.
+#[tokio::test]
+async fn one_of_each() {
+    let (Some(folder), Some(log)) = (
+        std::env::var_os("TIPSERVE_TEST_SYNCED"),
+        std::env::var_os("TIPSERVE_TEST_LOG"),
+    ) else {
+        return;
+    };
+    let store = sample::local(Path::new(&folder)).await;
+    let note = |text: &str| {
+        let file = std::fs::OpenOptions::new().append(true).open(&log);
+        file.and_then(|mut f| writeln!(f, "{text}")).expect("noted");
+    };
+    store
+        .create_version(&id("x"), sample::draft(1))
+        .await
+        .expect("made");
+    note("made .");
+    let alias = "stable".parse().expect("an alias");
+    store
+        .set_alias(&id("x"), &alias, number(1), None)
+        .await
+        .expect("set");
+    note("set .");
+}
+
+/// Before a name appears, its bytes are on disk; before success is told, so
+/// is the name, with every folder above it.
+#[test]
+fn what_is_acknowledged_was_synced_in_order() {
+    let work = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| work.path().join(name);
+    std::fs::write(at("shim.c"), SHIM).expect("written");
+    std::fs::create_dir(at("store")).expect("made");
+    std::fs::write(at("log"), b"").expect("written");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([at("shim.so"), at("shim.c")])
+        .arg("-ldl")
+        .status();
+    if !compiled.is_ok_and(|s| s.success()) {
+        eprintln!("skipped: no C compiler (cc)");
+        return;
+    }
+    let status = Command::new(std::env::current_exe().expect("this test"))
+        .args(["durability::one_of_each", "--exact"])
+        .env("TIPSERVE_TEST_SYNCED", at("store"))
+        .env("TIPSERVE_TEST_LOG", at("log"))
+        .env("LD_PRELOAD", at("shim.so"))
+        .stdout(Stdio::null())
+        .status()
+        .expect("runs");
+    assert!(status.success());
+    let log = std::fs::read_to_string(at("log")).expect("reads");
+    let store = at("store").canonicalize().expect("there");
+    let lines: Vec<(&str, String)> = log
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(what, path)| {
+            let path = Path::new(path)
+                .strip_prefix(&store)
+                .unwrap_or(Path::new(path));
+            (what, path.display().to_string())
+        })
+        .collect();
+    let find = |from: usize, what: &str, found: &dyn Fn(&str) -> bool| {
+        let mut rest = lines.iter().enumerate().skip(from);
+        rest.find(|(_, (w, path))| *w == what && found(path))
+            .unwrap_or_else(|| panic!("no {what} from line {from} of\n{log}"))
+            .0
+    };
+    let version = "caches/x/versions/00000001";
+    let is_tensors = |p: &str| p.starts_with(&format!("{version}/tensors-"));
+    let tensors_synced = find(0, "sync", &is_tensors);
+    let tensors_named = find(tensors_synced, "name", &is_tensors);
+    let tensors_kept = find(tensors_named, "sync", &|p| p == version);
+    let is_manifest = |p: &str| p.starts_with(&format!("{version}/manifest.json"));
+    let manifest_synced = find(0, "sync", &is_manifest);
+    let manifest_named = find(tensors_kept.max(manifest_synced), "name", &is_manifest);
+    let made = find(0, "made", &|_| true);
+    let first_name = find(0, "name", &is_manifest);
+    assert_eq!(
+        first_name, manifest_named,
+        "named before all was on disk:\n{log}"
+    );
+    for folder in [version, "caches/x/versions", "caches/x", "caches", ""] {
+        assert!(
+            find(manifest_named, "sync", &|p| p == folder) < made,
+            "{folder}:\n{log}"
+        );
+    }
+    let is_state = |p: &str| p.starts_with("caches/x/state/00000001.json");
+    let state_synced = find(made, "sync", &is_state);
+    let state_named = find(state_synced, "name", &is_state);
+    let set = find(state_named, "set", &|_| true);
+    for folder in ["caches/x/state", "caches/x"] {
+        assert!(
+            find(state_named, "sync", &|p| p == folder) < set,
+            "{folder}:\n{log}"
+        );
+    }
+}

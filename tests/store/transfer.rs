@@ -165,3 +165,50 @@ fn a_column_that_does_not_fit_is_refused() {
     }
     assert!(column("é".as_bytes(), &[0, 1, 2]).is_err(), "half a letter");
 }
+
+/// Large enough to be mapped rather than read.
+#[tokio::test]
+async fn a_large_version_is_mapped_and_checked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = sample::local(folder.path()).await;
+    let mut large = draft(7);
+    let bytes: Vec<u8> = (0..40_000 * 128 * 4_usize)
+        .map(|i| (i * 31 >> 7) as u8)
+        .collect();
+    large.tensors[0].shape = vec![40_000, 128];
+    large.tensors[0].bytes = bytes.clone().into();
+    let made = store.create_version(&id("x"), large).await.expect("made");
+    let (_, file) = store.load(&id("x"), made.version).await.expect("loads");
+    store.delete_cache(&id("x"), None).await.expect("deleted");
+    assert!(
+        file.get("keys").expect("there").bytes == bytes,
+        "whole after its deletion"
+    );
+}
+
+/// How long loading takes: run with --ignored --nocapture.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn seconds_per_gigabyte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = sample::local(folder.path()).await;
+    for megabytes in [64, 256, 1024_usize] {
+        let mut large = draft(7);
+        large.tensors[0].shape = vec![megabytes << 11, 128];
+        large.tensors[0].bytes = vec![7; megabytes << 20].into();
+        let begun = std::time::Instant::now();
+        let made = store.create_version(&id("x"), large).await.expect("made");
+        let write = begun.elapsed().as_secs_f64();
+        let mut load = Vec::new();
+        for _ in 0..5 {
+            let begun = std::time::Instant::now();
+            store.load(&id("x"), made.version).await.expect("loads");
+            load.push(begun.elapsed().as_secs_f64());
+        }
+        load.sort_by(f64::total_cmp);
+        println!(
+            "{megabytes} MiB: written in {write:.2} s, loaded in {:.3} s (median of 5)",
+            load[2]
+        );
+    }
+}
