@@ -60,10 +60,7 @@ impl Backend {
     /// Opens the storage at `url`: a path, `file://`, `s3://`, `gs://` or
     /// `az://`. `settings` overrules what the environment says, by
     /// object_store's own keys ("aws_endpoint").
-    pub(crate) async fn open(
-        url: &str,
-        settings: &[(String, String)],
-    ) -> Result<Self, StoreError> {
+    pub(crate) async fn open(url: &str, settings: &[(String, String)]) -> Result<Self, StoreError> {
         let shown = shown(url);
         let fail = |e: &dyn std::error::Error| StoreError::Open {
             url: shown.clone(),

@@ -85,7 +85,11 @@ impl Store {
                 };
                 return Err(super::missing(view, &reference));
             }
-            if state.aliases.get(alias).is_some_and(|a| a.version == version) {
+            if state
+                .aliases
+                .get(alias)
+                .is_some_and(|a| a.version == version)
+            {
                 return Ok(None);
             }
             let changed = state.sequence;
@@ -238,10 +242,7 @@ impl Store {
     }
 
     /// Removes what the state says is deleted; returns how many objects.
-    pub(super) async fn remove_objects_of_deleted(
-        &self,
-        view: &View,
-    ) -> Result<usize, StoreError> {
+    pub(super) async fn remove_objects_of_deleted(&self, view: &View) -> Result<usize, StoreError> {
         let state = view.state()?;
         let paths = view.objects_of(|version| state.is_deleted(version));
         let count = paths.len();

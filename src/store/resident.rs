@@ -22,8 +22,14 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-/// How long a load waits for values in use to be let go.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What a [`Resident`] may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory of all values together.
+    pub budget: Footprint,
+    /// How long a load waits for evicted values that are still in use.
+    pub patience: Duration,
+}
 
 /// Bytes of memory, by where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,8 +57,24 @@ pub trait Load: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Footprint, Self::Error>> + Send;
 
     /// Makes the value.
-    fn load(&self, key: &Self::Key)
-    -> impl Future<Output = Result<Self::Value, Self::Error>> + Send;
+    fn load(
+        &self,
+        key: &Self::Key,
+    ) -> impl Future<Output = Result<Self::Value, Self::Error>> + Send;
+}
+
+impl<L: Load> Load for Arc<L> {
+    type Key = L::Key;
+    type Value = L::Value;
+    type Error = L::Error;
+
+    async fn footprint(&self, key: &Self::Key) -> Result<Footprint, Self::Error> {
+        L::footprint(self, key).await
+    }
+
+    async fn load(&self, key: &Self::Key) -> Result<Self::Value, Self::Error> {
+        L::load(self, key).await
+    }
 }
 
 /// Why a value cannot be had.
@@ -172,7 +194,7 @@ enum Slot<L: Load> {
 
 struct Inner<L: Load> {
     loader: L,
-    budget: Footprint,
+    limits: Limits,
     slots: DashMap<L::Key, Slot<L>>,
     room: Arc<Room>,
     clock: AtomicU64,
@@ -254,12 +276,12 @@ impl<L: Load> Resident<L> {
     /// where it happens: it must be quick.
     pub fn new(
         loader: L,
-        budget: Footprint,
+        limits: Limits,
         observer: impl Fn(Event) + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             loader,
-            budget,
+            limits,
             slots: DashMap::new(),
             room: Arc::new(Room {
                 taken: Mutex::new(Taken::default()),
@@ -315,11 +337,7 @@ impl<L: Load> Resident<L> {
     /// Drops a value from the registry (its version was deleted); those who use
     /// it go on.
     pub fn remove(&self, key: &L::Key) {
-        let removed = self
-            .0
-            .slots
-            .remove_if(key, |_, slot| matches!(slot, Slot::Ready(_)));
-        drop(removed);
+        drop(self.0.take_out(key));
     }
 
     /// Keys of all values that are there.
@@ -339,7 +357,7 @@ impl<L: Load> Resident<L> {
         Stats {
             count,
             bytes,
-            budget: self.0.budget,
+            budget: self.0.limits.budget,
             hits: self.0.hits.load(Relaxed),
             ..*self.0.counts.lock()
         }
@@ -348,8 +366,7 @@ impl<L: Load> Resident<L> {
 
 impl<L: Load> Inner<L> {
     fn hit(&self, held: Arc<Held<L::Value>>) -> Lease<L::Value> {
-        held.used
-            .store(self.clock.fetch_add(1, Relaxed), Relaxed);
+        held.used.store(self.clock.fetch_add(1, Relaxed), Relaxed);
         self.hits.fetch_add(1, Relaxed);
         (self.observer)(Event::Hit);
         Lease(held)
@@ -430,8 +447,8 @@ impl<L: Load> Inner<L> {
         footprint: Footprint,
     ) -> Result<Reserved, ResidentError<L::Error>> {
         for (place, size, budget) in [
-            ("host", footprint.host, self.budget.host),
-            ("device", footprint.device, self.budget.device),
+            ("host", footprint.host, self.limits.budget.host),
+            ("device", footprint.device, self.limits.budget.device),
         ] {
             if size > budget {
                 return Err(ResidentError::TooLarge {
@@ -442,7 +459,7 @@ impl<L: Load> Inner<L> {
                 });
             }
         }
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + self.limits.patience;
         loop {
             // Made before the look, so that no change in between is missed.
             let changed = self.room.changed.notified();
@@ -452,7 +469,7 @@ impl<L: Load> Inner<L> {
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
                 return Err(ResidentError::Busy {
                     what: key.to_string(),
-                    waited: PATIENCE,
+                    waited: self.limits.patience,
                 });
             }
         }
@@ -466,7 +483,7 @@ impl<L: Load> Inner<L> {
             {
                 let mut taken = self.room.taken.lock();
                 let sum = taken.all.plus(footprint);
-                if sum.within(self.budget) {
+                if sum.within(self.limits.budget) {
                     taken.all = sum;
                     return Some(Reserved {
                         footprint,
@@ -474,7 +491,7 @@ impl<L: Load> Inner<L> {
                         room: Arc::clone(&self.room),
                     });
                 }
-                if sum.minus(taken.leaving).within(self.budget) {
+                if sum.minus(taken.leaving).within(self.limits.budget) {
                     return None;
                 }
             }
@@ -495,19 +512,25 @@ impl<L: Load> Inner<L> {
     }
 
     fn evict(&self, key: &L::Key) {
+        if let Some(held) = self.take_out(key) {
+            self.counts.lock().evictions += 1;
+            let footprint = held.footprint;
+            (self.observer)(Event::Evicted { footprint });
+            drop(held); // its memory goes here, unless a batch uses it
+        }
+    }
+
+    /// Takes a value out of the registry, if it is there.
+    fn take_out(&self, key: &L::Key) -> Option<Arc<Held<L::Value>>> {
         let ready = |slot: &Slot<L>| matches!(slot, Slot::Ready(_));
         let removed = self.slots.remove_if(key, |_, slot| ready(slot));
         let Some((_, Slot::Ready(held))) = removed else {
-            return;
+            return None;
         };
-        self.counts.lock().evictions += 1;
-        let footprint = held.footprint;
-        (self.observer)(Event::Evicted { footprint });
-        {
-            let mut taken = self.room.taken.lock();
-            held.reserved.evicted.store(true, Relaxed);
-            taken.leaving = taken.leaving.plus(footprint);
-        }
-        drop(held); // its memory goes here, unless a batch uses it
+        let mut taken = self.room.taken.lock();
+        held.reserved.evicted.store(true, Relaxed);
+        taken.leaving = taken.leaving.plus(held.footprint);
+        drop(taken);
+        Some(held)
     }
 }

@@ -56,7 +56,9 @@ pub(crate) fn seal<T: Serialize>(what: &str, value: &T) -> Result<Bytes, StoreEr
 }
 
 fn checked(text: &[u8]) -> Result<(), &'static str> {
-    let rest = text.strip_suffix(AFTER).ok_or("it does not end in a checksum")?;
+    let rest = text
+        .strip_suffix(AFTER)
+        .ok_or("it does not end in a checksum")?;
     let at = rest
         .len()
         .checked_sub(DIGITS)
@@ -91,7 +93,10 @@ pub(crate) fn unseal<T: DeserializeOwned>(
             }
             _ => String::new(),
         };
-        return Err(StoreError::damaged(what, format!("{path}: {reason}{newer}")));
+        return Err(StoreError::damaged(
+            what,
+            format!("{path}: {reason}{newer}"),
+        ));
     }
     match format {
         Ok(found) if found > FORMAT => Err(StoreError::NewerFormat {

@@ -4,20 +4,23 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     Store, StoreError,
     backend::blocking,
     manifest::{Draft, Manifest},
     name::{CacheId, VersionNumber},
-    sealed::{seal, unseal},
-    tensors::{TensorFile, header, sha256},
+    sealed::{hex, seal, unseal},
+    tensors::{TensorFile, header},
 };
 
 /// Key of the manifest in an exported file's `__metadata__`.
 pub const MANIFEST_KEY: &str = "tipserve.manifest";
-/// Key of the SHA-256 of all bytes after the header.
-const DATA_KEY: &str = "tipserve.data_sha256";
+/// Key of the digest of the tensors: SHA-256, lower-case hex, over each tensor
+/// in the order of their names' bytes: name, line feed, dtype as in the header,
+/// line feed, shape in decimal with commas, line feed, elements.
+const TENSORS_KEY: &str = "tipserve.tensors_sha256";
 
 /// A version as one file, in pieces that share the store's memory.
 #[derive(Clone, Debug)]
@@ -49,21 +52,18 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub async fn export(
-        &self,
-        id: &CacheId,
-        number: VersionNumber,
-    ) -> Result<Export, StoreError> {
+    pub async fn export(&self, id: &CacheId, number: VersionNumber) -> Result<Export, StoreError> {
         let (manifest, file) = self.load(id, number).await?;
         let what = manifest.resource_name();
         let sealed = seal(&what, &manifest)?;
-        let data = file.data();
-        let hashed = data.clone();
-        let digest = blocking("exporting", move || sha256(&[hashed])).await?;
+        let hashed = file.clone();
+        let digest = blocking("exporting", move || digest(&hashed)).await?;
         let text = String::from_utf8_lossy(&sealed).into_owned();
-        let metadata =
-            HashMap::from([(MANIFEST_KEY.to_owned(), text), (DATA_KEY.to_owned(), digest)]);
-        let pieces = vec![header(Some(metadata), file.layout())?, data];
+        let metadata = HashMap::from([
+            (MANIFEST_KEY.to_owned(), text),
+            (TENSORS_KEY.to_owned(), digest),
+        ]);
+        let pieces = vec![header(Some(metadata), file.layout())?, file.data()];
         Ok(Export {
             manifest,
             size: pieces.iter().map(|p| p.len() as u64).sum(),
@@ -86,6 +86,20 @@ impl Store {
     }
 }
 
+fn digest(file: &TensorFile) -> String {
+    let mut hasher = Sha256::new();
+    for name in file.names() {
+        let Some(tensor) = file.get(name) else {
+            continue; // cannot be: a parsed file holds what it names
+        };
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        let dtype = tensor.dtype;
+        hasher.update(format!("{name}\n{dtype}\n{}\n", shape.join(",")));
+        hasher.update(tensor.bytes);
+    }
+    hex(&hasher.finalize())
+}
+
 fn read_export(file: Bytes) -> Result<Draft, StoreError> {
     const WHAT: &str = "the imported file";
     let file = TensorFile::parse(file)
@@ -101,8 +115,7 @@ fn read_export(file: Bytes) -> Result<Draft, StoreError> {
         StoreError::Damaged { what, detail } => StoreError::InvalidDraft { what, detail },
         other => other,
     })?;
-    let digest = sha256(&[file.data()]);
-    if digest != *entry(DATA_KEY)? {
+    if digest(&file) != *entry(TENSORS_KEY)? {
         return Err(StoreError::invalid(
             WHAT,
             "its tensors are not those that were exported",

@@ -30,8 +30,7 @@ struct Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        let (Some(path), Ok(runtime)) =
-            (self.path.take(), tokio::runtime::Handle::try_current())
+        let (Some(path), Ok(runtime)) = (self.path.take(), tokio::runtime::Handle::try_current())
         else {
             return;
         };
@@ -53,11 +52,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::InvalidDraft`], [`StoreError::Full`],
     /// [`StoreError::Refused`], [`StoreError::Unavailable`].
-    pub async fn create_version(
-        &self,
-        id: &CacheId,
-        draft: Draft,
-    ) -> Result<Manifest, StoreError> {
+    pub async fn create_version(&self, id: &CacheId, draft: Draft) -> Result<Manifest, StoreError> {
         let what = format!("a version of {}", id.resource_name());
         let Draft { details, tensors } = draft;
         let encoded = blocking("encoding tensors", || EncodedTensors::new(tensors)).await??;
@@ -227,7 +222,10 @@ impl Store {
                 return Err(damage.error.clone());
             }
         }
-        match self.read_tensors(&manifest, &path, file.as_ref().map(|f| f.size)).await {
+        match self
+            .read_tensors(&manifest, &path, file.as_ref().map(|f| f.size))
+            .await
+        {
             Ok(tensors) => {
                 self.damaged.remove(&key);
                 Ok((manifest, tensors))
@@ -259,8 +257,9 @@ impl Store {
         size: Option<u64>,
     ) -> Result<TensorFile, StoreError> {
         let record = &manifest.tensors;
-        let damaged =
-            |detail: String| StoreError::damaged(manifest.resource_name(), format!("{path}: {detail}"));
+        let damaged = |detail: String| {
+            StoreError::damaged(manifest.resource_name(), format!("{path}: {detail}"))
+        };
         let wrong_size =
             |found: u64| damaged(format!("it has {found} bytes instead of {}", record.size));
         let found = size.ok_or_else(|| damaged("it is missing".into()))?;

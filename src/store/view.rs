@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -166,6 +169,8 @@ struct Slot {
     view: Mutex<Option<Arc<View>>>,
     failed: Mutex<Option<Instant>>,
     refreshing: tokio::sync::Mutex<()>,
+    /// A refresh ahead of need is under way.
+    ahead: AtomicBool,
 }
 
 /// The views of all caches in use.
@@ -231,11 +236,20 @@ impl Views {
         let (Some(slot), Some(older)) = (known, older) else {
             return self.fresh(id).await;
         };
-        if older.listed.elapsed() < self.ttl {
+        let age = older.listed.elapsed();
+        let failed = *slot.failed.lock();
+        if age < self.ttl / 2 || failed.is_some_and(|at| at.elapsed() < RETRY_PAUSE) {
             return Ok(older);
         }
-        let failed = *slot.failed.lock();
-        if failed.is_some_and(|at| at.elapsed() < RETRY_PAUSE) {
+        if age < self.ttl {
+            // Ahead of need, so that under steady traffic nobody ever waits.
+            if !slot.ahead.swap(true, Relaxed) {
+                let (views, id) = (Arc::clone(self), id.clone());
+                tokio::spawn(async move {
+                    let _ = views.fresh(&id).await; // remembered as failed
+                    slot.ahead.store(false, Relaxed);
+                });
+            }
             return Ok(older);
         }
         let refresh = {
