@@ -1,5 +1,7 @@
-//! `cargo bench --bench tip`: the rows of the Tip-Adapter table.
+//! `cargo bench --bench tip [-- finetune_accuracy|speed]`.
 
+mod features;
+mod finetune_accuracy;
 mod speed;
 
 /// A figure beside what it must reach.
@@ -14,9 +16,20 @@ pub struct Row {
     pub ok: bool,
 }
 
-fn main() {
-    for row in speed::rows() {
+fn main() -> anyhow::Result<()> {
+    // cargo adds --bench.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|w| w == part);
+    let mut rows = Vec::new();
+    if wants("finetune_accuracy") {
+        rows.extend(finetune_accuracy::rows()?);
+    }
+    if wants("speed") {
+        rows.extend(speed::rows());
+    }
+    for row in rows {
         let mark = if row.ok { "ok" } else { "MISSED" };
         println!("{:<70} {:>10.3}  {:<24} {mark}", row.row, row.value, row.goal);
     }
+    Ok(())
 }
