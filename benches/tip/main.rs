@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode> {
         rows.extend(accuracy::rows()?);
     }
     if wants("finetune_accuracy") {
-        rows.extend(finetune_accuracy::rows());
+        rows.extend(finetune_accuracy::rows()?);
     }
     if wants("speed") {
         rows.extend(speed::rows());
