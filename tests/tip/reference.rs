@@ -1,0 +1,65 @@
+//! Asks tests/reference/tip_reference.py.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+use tipserve::tip::material::Material;
+
+/// The Python whose torch this was built with.
+fn python() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::env::var_os("VIRTUAL_ENV")
+        .map(|venv| PathBuf::from(venv).join("bin/python"))
+        .into_iter()
+        .chain([root.join(".venv/bin/python")])
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| PathBuf::from("python3"))
+}
+
+/// The reference's answer to a request about a material.
+pub fn ask(material: &Material, features: Option<&Tensor>, more: &Value) -> Value {
+    let mut request = json!({
+        "keys": rows(&material.keys),
+        "labels": Vec::<i64>::try_from(&material.labels).unwrap(),
+        "classes": material.classes,
+        "text": material.text.as_ref().map(rows),
+        "views": material.views.as_ref().map(|v| {
+            (0..v.size()[0]).map(|i| rows(&v.get(i))).collect::<Vec<_>>()
+        }),
+        "features": features.map(rows),
+        "scale": material.logit_scale,
+    });
+    for (key, value) in more.as_object().unwrap() {
+        request[key] = value.clone();
+    }
+    ask_raw(&request)
+}
+
+pub fn ask_raw(request: &Value) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tip_reference.py");
+    let mut child = Command::new(python())
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python with torch");
+    child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "the reference failed");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+pub fn rows(tensor: &Tensor) -> Vec<Vec<f64>> {
+    Vec::<Vec<f64>>::try_from(tensor.to_kind(Kind::Double)).unwrap()
+}
+
+/// The answer's logits, f64 [B, N].
+pub fn logits(answer: &Value) -> Tensor {
+    let rows: Vec<Vec<f64>> = serde_json::from_value(answer["logits"].clone()).unwrap();
+    Tensor::from_slice2(&rows)
+}
