@@ -1,7 +1,7 @@
 """The heads of tipserve, written plainly in float64 from the papers' formulas.
 
-Reads one JSON request on standard input and answers with JSON on standard
-output, so that the tests of `tests/tip/` can hold the server's mathematics
+Reads a JSON request a line on standard input and answers with a line of JSON
+on standard output, so that the tests of `tests/tip/` can hold the server's mathematics
 against it. It shares no code with the server, and no cleverness: every
 left-out example is a fit of its own.
 
@@ -193,21 +193,24 @@ def evaluate(r):
     }
 
 
+ANSWERS = {
+    "logits": logits,
+    "search": search,
+    "held_accuracy": held_accuracy,
+    "temperature": temperature,
+    "evaluate": evaluate,
+}
+
+
 def main():
-    r = json.load(sys.stdin)
-    for name in ("keys", "text", "views", "features"):
-        r[name] = tensor(r.get(name))
-    for name in ("labels", "feature_labels"):
-        if r.get(name) is not None:
-            r[name] = torch.tensor(r[name])
-    answer = {
-        "logits": logits,
-        "search": search,
-        "held_accuracy": held_accuracy,
-        "temperature": temperature,
-        "evaluate": evaluate,
-    }[r["what"]](r)
-    json.dump(answer, sys.stdout)
+    for line in sys.stdin:
+        r = json.loads(line)
+        for name in ("keys", "text", "views", "features"):
+            r[name] = tensor(r.get(name))
+        for name in ("labels", "feature_labels"):
+            if r.get(name) is not None:
+                r[name] = torch.tensor(r[name])
+        print(json.dumps(ANSWERS[r["what"]](r)), flush=True)
 
 
 if __name__ == "__main__":

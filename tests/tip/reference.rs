@@ -1,9 +1,10 @@
 //! Asks tests/reference/tip_reference.py.
 
 use std::{
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    sync::{LazyLock, Mutex, PoisonError},
 };
 
 use serde_json::{Value, json};
@@ -40,18 +41,27 @@ pub fn ask(material: &Material, features: Option<&Tensor>, more: &Value) -> Valu
     ask_raw(&request)
 }
 
-pub fn ask_raw(request: &Value) -> Value {
+/// One Python for all tests: importing torch takes longer than they do.
+static PYTHON: LazyLock<Mutex<(ChildStdin, BufReader<ChildStdout>)>> = LazyLock::new(|| {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tip_reference.py");
+    // It ends when this process does, and its standard input with it.
     let mut child = Command::new(python())
         .arg(script)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("python with torch");
-    child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "the reference failed");
-    serde_json::from_slice(&output.stdout).unwrap()
+    let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    Mutex::new((input, BufReader::new(output)))
+});
+
+pub fn ask_raw(request: &Value) -> Value {
+    let mut python = PYTHON.lock().unwrap_or_else(PoisonError::into_inner);
+    let (input, output) = &mut *python;
+    writeln!(input, "{request}").unwrap();
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).expect("the reference's answer")
 }
 
 pub fn rows(tensor: &Tensor) -> Vec<Vec<f64>> {
