@@ -1,4 +1,4 @@
-//! `cargo bench --bench tip [-- accuracy|speed]`: what the mathematics of
+//! `cargo bench --bench tip [-- accuracy auto]`: what the mathematics of
 //! `tipserve::tip` must reach, as a table, and as JSON rows in
 //! `target/bench/tip.json`.
 
@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 mod accuracy;
+mod auto_time;
 mod features;
 mod finetune_accuracy;
 mod speed;
@@ -39,6 +40,9 @@ fn main() -> Result<ExitCode> {
     }
     if wants("speed") {
         rows.extend(speed::rows());
+    }
+    if wants("auto") {
+        rows.extend(auto_time::rows()?);
     }
 
     println!();

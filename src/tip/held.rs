@@ -14,7 +14,8 @@ pub(super) const ALL_OUT_KEYS: i64 = 4096;
 /// At most so many examples are scored when methods are compared.
 const SCORED_LIMIT: usize = 4096;
 
-/// At most so many examples are scored by plain leave-one-out.
+/// Up to so many keys plain leave-one-out scores every one; beyond, only as
+/// many as when methods are compared, evenly spread.
 const ONE_OUT_LIMIT: usize = 16_384;
 
 /// At most so many rounds: a class of more shots leaves several out in each.
@@ -115,7 +116,8 @@ impl Held {
             return Ok(None);
         }
         let keys = labels.len();
-        let picked = evenly(keys, ONE_OUT_LIMIT);
+        let limit = if keys > ONE_OUT_LIMIT { SCORED_LIMIT } else { keys };
+        let picked = evenly(keys, limit);
         let own: Vec<i64> = (0..keys as i64).collect();
         Self::over_keys(
             material,

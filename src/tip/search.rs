@@ -13,6 +13,7 @@ use super::{
     proker::{PROKER_SEARCH_KEYS, Proker, check_keys},
     score::{Numbers, Scored, right},
     spec::Method,
+    temperature::{Fit, fit_near, fit_temperature},
     tip_adapter::{search_kind, sweep},
 };
 
@@ -98,7 +99,8 @@ impl Search<'_> {
         let kind = search_kind(self.material, self.held, betas.len());
         let text = self.text_logits(kind)?;
         let labels = &self.held.labels;
-        let mut best: Option<(i64, Numbers, Tensor, Option<f64>)> = None;
+        let mut best: Option<(i64, Numbers, Tensor, Option<Fit>)> = None;
+        let mut near = None;
         let mut visit = |at: usize, cache: &Tensor| {
             self.watch.step(Method::TipAdapter, at, betas.len())?;
             let beta = betas.get(at).copied().unwrap_or_default();
@@ -109,24 +111,26 @@ impl Search<'_> {
                 }
                 let now = right(&logits, labels)?;
                 let numbers = Numbers { method: Method::TipAdapter, alpha, beta, lambda: 0.0 };
-                let mut entropy = None;
+                let mut fit = None;
                 let better = match &mut best {
                     None => true,
                     Some((before, ..)) if now != *before => now > *before,
                     Some(_) if grid.is_official() => false,
                     Some((_, _, kept, known)) => {
                         let before = match *known {
-                            Some(value) => value,
-                            None => entropy_of(kept, labels)?,
+                            Some(fit) => fit,
+                            None => rough_fit(kept, labels, near)?,
                         };
                         *known = Some(before);
-                        let now = entropy_of(&logits, labels)?;
-                        entropy = Some(now);
-                        now < before
+                        // Neighbours on the grid have temperatures near each other.
+                        let now = rough_fit(&logits, labels, near)?;
+                        near = Some(now.temperature);
+                        fit = Some(now);
+                        now.cross_entropy < before.cross_entropy
                     }
                 };
                 if better {
-                    best = Some((now, numbers, logits, entropy));
+                    best = Some((now, numbers, logits, fit));
                 }
             }
             Ok(())
@@ -276,6 +280,9 @@ fn given_or(given: Option<f64>, all: Vec<f64>) -> Vec<f64> {
     }
 }
 
-fn entropy_of(logits: &Tensor, labels: &Tensor) -> Result<f64, TipError> {
-    Ok(super::temperature::fit_temperature(logits, labels)?.cross_entropy)
+fn rough_fit(logits: &Tensor, labels: &Tensor, near: Option<f64>) -> Result<Fit, TipError> {
+    match near {
+        Some(near) => fit_near(logits, labels, near),
+        None => fit_temperature(logits, labels),
+    }
 }

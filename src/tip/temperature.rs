@@ -6,6 +6,7 @@ use super::error::TipError;
 
 const STEPS: usize = 60;
 const TOLERANCE: f64 = 1e-9;
+const ROUGH_TOLERANCE: f64 = 1e-4;
 
 /// A fitted temperature.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +31,21 @@ pub struct Fit {
 /// # Errors
 /// Torch's.
 pub fn fit_temperature(logits: &Tensor, labels: &Tensor) -> Result<Fit, TipError> {
+    fit(logits, labels, None, TOLERANCE)
+}
+
+/// The same to four digits, from a temperature that is likely near: for
+/// comparing many candidates.
+pub(super) fn fit_near(logits: &Tensor, labels: &Tensor, near: f64) -> Result<Fit, TipError> {
+    fit(logits, labels, Some(near), ROUGH_TOLERANCE)
+}
+
+fn fit(
+    logits: &Tensor,
+    labels: &Tensor,
+    near: Option<f64>,
+    tolerance: f64,
+) -> Result<Fit, TipError> {
     let z = margins(logits, labels)?;
     let scale = if z.numel() == 0 { 0.0 } else { z.f_abs()?.f_max()?.f_double_value(&[])? };
     if !(scale.is_finite() && scale > 0.0) {
@@ -43,7 +59,7 @@ pub fn fit_temperature(logits: &Tensor, labels: &Tensor) -> Result<Fit, TipError
     // Inverse temperatures; beyond these bounds probabilities are uniform or
     // one-hot to the last digit that matters.
     let (mut low, mut high) = (1e-3 / scale, 1e4 / scale);
-    let mut inverse = 10.0 / scale;
+    let mut inverse = near.map_or(10.0 / scale, |near| (1.0 / near).clamp(low, high));
     for _ in 0..STEPS {
         let (slope, curve) = derivatives(&z, inverse)?;
         let slope = slope - pull;
@@ -56,7 +72,7 @@ pub fn fit_temperature(logits: &Tensor, labels: &Tensor) -> Result<Fit, TipError
         let next = if newton > low && newton < high { newton } else { (low * high).sqrt() };
         let moved = (next / inverse - 1.0).abs();
         inverse = next;
-        if moved < TOLERANCE {
+        if moved < tolerance {
             break;
         }
     }

@@ -9,7 +9,7 @@ use tipserve::tip::{
     spec::SelectionSource,
 };
 
-use crate::reference::{Exchange, largest_difference, normalised, run, seed, unit};
+use crate::exchange::{Exchange, largest_difference, normalised, run, seed, unit};
 
 /// A little cache: noisy pictures around a centre a class.
 struct Little {

@@ -12,7 +12,7 @@ use tipserve::tip::{
     spec::{KeyDtype, Method},
 };
 
-use crate::reference::{
+use crate::exchange::{
     Exchange, argmax_differs, largest_difference, normalised, run, seed, spec, unit,
 };
 

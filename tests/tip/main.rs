@@ -1,5 +1,17 @@
-//! The mathematics, held against float64 references.
+//! The mathematics of `tipserve::tip`, held against plain float64 references
+//! in PyTorch on fresh random inputs, and against figures on real features.
 
+mod accuracy;
+mod evaluation;
+mod exchange;
 mod finetune;
+mod formula;
 mod head;
+mod material;
+mod methods;
+mod random;
 mod reference;
+mod selection;
+
+#[path = "../../benches/tip/features.rs"]
+mod features;
