@@ -286,6 +286,10 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         fingerprint: bundle.fingerprint.clone(),
         width: bundle.width,
         image_size: bundle.image.as_ref().map_or(0, |image| image.size as usize),
+        resize_to: bundle
+            .image
+            .as_ref()
+            .map_or(0, |image| image.resize_to as usize),
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
         templates: bundle.templates.clone(),

@@ -573,7 +573,11 @@ impl<'a> Gathering<'a> {
         match view.result {
             Err(problem) => {
                 let id = slot.take().map(|pending| pending.id).unwrap_or_default();
-                if !matches!(problem.code, Code::InvalidArgument | Code::Internal) {
+                let its_own = matches!(
+                    problem.code,
+                    Code::InvalidArgument | Code::Internal | Code::FailedPrecondition
+                );
+                if !its_own {
                     // Not the example's fault: the whole cannot go on.
                     return Err(problem.into());
                 }
