@@ -18,7 +18,10 @@ pub struct Row {
 
 fn main() -> anyhow::Result<()> {
     // cargo adds --bench.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|w| w == part);
     let mut rows = Vec::new();
     if wants("finetune_accuracy") {
@@ -29,7 +32,10 @@ fn main() -> anyhow::Result<()> {
     }
     for row in rows {
         let mark = if row.ok { "ok" } else { "MISSED" };
-        println!("{:<70} {:>10.3}  {:<24} {mark}", row.row, row.value, row.goal);
+        println!(
+            "{:<70} {:>10.3}  {:<24} {mark}",
+            row.row, row.value, row.goal
+        );
     }
     Ok(())
 }
