@@ -193,12 +193,12 @@ fn auto_rows(folder: &std::path::Path) -> Result<Vec<Row>> {
     }
     println!();
     let auto = sums.remove("AUTO").unwrap_or_default() / tasks;
-    let (best, mean) = sums
-        .iter()
-        .map(|(k, v)| (*k, v / tasks))
-        .fold(("", f64::NEG_INFINITY), |best, new| {
-            if new.1 > best.1 { new } else { best }
-        });
+    let (best, mean) =
+        sums.iter()
+            .map(|(k, v)| (*k, v / tasks))
+            .fold(("", f64::NEG_INFINITY), |best, new| {
+                if new.1 > best.1 { new } else { best }
+            });
     Ok(vec![
         Row {
             row: "AUTO, mean test accuracy % over 3 data sets × 5 shots".to_owned(),

@@ -6,7 +6,7 @@ use super::{
     class_mean,
     error::TipError,
     gda,
-    grid::{GDA_ALPHA, MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
+    grid::{MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
     held::Held,
     make::{HeadRequest, Watch},
     material::Material,
@@ -306,15 +306,6 @@ impl Search<'_> {
             Some(chosen) => Outcome::Scored(chosen),
             None => Outcome::Skipped("nothing to try".to_owned()),
         })
-    }
-}
-
-/// GDA's α where nothing is searched.
-pub(super) fn default_gda_alpha(material: &Material) -> f64 {
-    if material.text.is_some() {
-        GDA_ALPHA
-    } else {
-        1.0
     }
 }
 

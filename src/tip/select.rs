@@ -1,15 +1,14 @@
 //! Which method, with which numbers, and why.
 
 use super::{
+    defaults::{default_method, default_numbers, default_temperature},
     error::TipError,
-    gda,
-    grid::{GDA_ALPHA_IDENTITY, MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA, TIP_ALPHA, TIP_BETA},
     held::Held,
     make::{HeadRequest, Watch},
     material::Material,
-    proker::{PROKER_KEY_LIMIT, PROKER_SEARCH_KEYS, check_keys},
+    proker::{PROKER_SEARCH_KEYS, check_keys},
     score::{Numbers, Scored},
-    search::{Outcome, Search, default_gda_alpha},
+    search::{Outcome, Search},
     spec::{Candidate, Method, Selection, SelectionSource},
 };
 
@@ -288,69 +287,6 @@ fn all_given(method: Method, request: &HeadRequest) -> bool {
         Method::Gda | Method::ClassMean => alpha,
         Method::Proker => beta && lambda,
     }
-}
-
-/// The method where nothing can be scored: ProKeR, which did best at one shot
-/// on every data set tried, as far as it goes.
-fn default_method(material: &Material) -> Method {
-    if material.key_count() <= PROKER_KEY_LIMIT {
-        Method::Proker
-    } else {
-        Method::TipAdapter
-    }
-}
-
-fn default_numbers(
-    method: Method,
-    material: &Material,
-    request: &HeadRequest,
-) -> Result<Numbers, TipError> {
-    let alpha = |default: f64| request.alpha.unwrap_or(default);
-    let none = Numbers {
-        method,
-        alpha: 0.0,
-        beta: 0.0,
-        lambda: 0.0,
-    };
-    Ok(match method {
-        Method::ZeroShot | Method::TipAdapterF => none,
-        Method::TipAdapter => Numbers {
-            alpha: alpha(TIP_ALPHA),
-            beta: request.beta.unwrap_or(TIP_BETA),
-            ..none
-        },
-        Method::Gda if gda::fit(material)?.identity => Numbers {
-            alpha: alpha(GDA_ALPHA_IDENTITY),
-            ..none
-        },
-        Method::Gda => Numbers {
-            alpha: alpha(default_gda_alpha(material)),
-            ..none
-        },
-        Method::Proker => Numbers {
-            alpha: alpha(1.0),
-            beta: request.beta.unwrap_or(PROKER_BETA),
-            lambda: request.lambda.unwrap_or(PROKER_LAMBDA),
-            ..none
-        },
-        Method::ClassMean => Numbers {
-            alpha: alpha(MEAN_ALPHA),
-            ..none
-        },
-    })
-}
-
-/// Temperatures where none can be fitted: the middle of what fitted best at one
-/// shot on three real data sets (ViT-B/32), scaled with the head's own numbers.
-fn default_temperature(numbers: &Numbers, material: &Material) -> Result<f64, TipError> {
-    let scale = material.logit_scale / 100.0;
-    Ok(match numbers.method {
-        Method::Proker => 0.5 * scale,
-        Method::TipAdapter if material.text.is_none() => 0.04 * numbers.alpha,
-        Method::ClassMean => 3.0 * scale * numbers.alpha.max(1.0),
-        Method::Gda if gda::fit(material)?.identity => 0.05 * numbers.alpha.max(10.0),
-        _ => scale,
-    })
 }
 
 fn skipped(method: Method, reason: String) -> Candidate {
