@@ -160,11 +160,7 @@ impl Server {
                     stop.cancelled().await;
                 }),
         );
-        let probes = tokio::spawn(serve_probes(
-            probes,
-            Arc::clone(&context),
-            metrics.clone(),
-        ));
+        let probes = tokio::spawn(serve_probes(probes, Arc::clone(&context), metrics.clone()));
         let upkeep = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(UPKEEP);
             loop {
@@ -249,7 +245,10 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         Some(spec) => {
             let encoder = ImageEncoder::load(&bundle, device, kind)?;
             tracing::info!("{}", encoder.loaded());
-            Some((Arc::new(Encoding(encoder)) as Arc<dyn Encoder>, spec.clone()))
+            Some((
+                Arc::new(Encoding(encoder)) as Arc<dyn Encoder>,
+                spec.clone(),
+            ))
         }
     };
     let text = match &bundle.text {

@@ -153,11 +153,9 @@ impl Catalog {
                 size,
                 budget,
             },
-            ResidentError::Busy { .. } | ResidentError::Stopped { .. } => {
-                CatalogError::NotLoaded {
-                    detail: error.to_string(),
-                }
-            }
+            ResidentError::Busy { .. } | ResidentError::Stopped { .. } => CatalogError::NotLoaded {
+                detail: error.to_string(),
+            },
         })
     }
 

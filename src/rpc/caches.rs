@@ -161,7 +161,10 @@ impl Caches {
         }))
     }
 
-    async fn set_alias(&self, request: pb::SetAliasRequest) -> Result<Response<pb::Cache>, Failure> {
+    async fn set_alias(
+        &self,
+        request: pb::SetAliasRequest,
+    ) -> Result<Response<pb::Cache>, Failure> {
         let store = self.context.catalog.store();
         let id = cache_id(&request.cache)?;
         let alias: AliasName = request.alias.parse().map_err(Problem::from)?;

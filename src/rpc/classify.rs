@@ -116,7 +116,11 @@ impl ClassifyService for Classify {
         &self,
         request: Request<Streaming<pb::EvaluateRequest>>,
     ) -> Result<Response<pb::EvaluateResponse>, Status> {
-        observed("Evaluate", evaluate::serve(&self.context, request.into_inner())).await
+        observed(
+            "Evaluate",
+            evaluate::serve(&self.context, request.into_inner()),
+        )
+        .await
     }
 
     async fn get_server_info(

@@ -180,13 +180,7 @@ impl Reader {
         });
     }
 
-    async fn submit(
-        &self,
-        sequence: u64,
-        item: pb::Item,
-        classifier: &Served,
-        window: Permit,
-    ) {
+    async fn submit(&self, sequence: u64, item: pb::Item, classifier: &Served, window: Permit) {
         let now = Instant::now();
         let checked = request::check_id("items.id", &item.id)
             .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))

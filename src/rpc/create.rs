@@ -25,7 +25,9 @@ use super::{
     request::{self, RequestError},
 };
 use crate::{
-    catalog::{CatalogError, ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts},
+    catalog::{
+        CatalogError, ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts,
+    },
     engine::{Content, Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
     proto::v1::{
         self as pb, cache_spec::OnRejected, create_cache_request::Payload,
@@ -157,10 +159,15 @@ fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
         .iter()
         .map(|class| class.display_name.clone())
         .collect();
-    let text = text_source(spec.classes, spec.prompt_templates, context, Text {
-        without: spec.without_text,
-        truncate: spec.truncate_prompts,
-    })?;
+    let text = text_source(
+        spec.classes,
+        spec.prompt_templates,
+        context,
+        Text {
+            without: spec.without_text,
+            truncate: spec.truncate_prompts,
+        },
+    )?;
     if matches!(text, TextSource::None) && head.method == Some(Method::ZeroShot) {
         return Err(RequestError::invalid(
             "spec.method",
@@ -272,7 +279,10 @@ struct Creation {
 }
 
 impl Creation {
-    async fn run(self, incoming: Streaming<pb::CreateCacheRequest>) -> Result<pb::Version, Failure> {
+    async fn run(
+        self,
+        incoming: Streaming<pb::CreateCacheRequest>,
+    ) -> Result<pb::Version, Failure> {
         let text = self.text().await?;
         let gathered = Gathering::new(&self).run(incoming).await?;
         if !self.allow_empty {
@@ -525,7 +535,12 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    async fn submit(&mut self, example: usize, view: usize, content: Content) -> Result<(), Failure> {
+    async fn submit(
+        &mut self,
+        example: usize,
+        view: usize,
+        content: Content,
+    ) -> Result<(), Failure> {
         // Collect what is done while waiting for room: the window's permits
         // come back with the results.
         let place = loop {
@@ -585,7 +600,11 @@ impl<'a> Gathering<'a> {
             }
             Ok(outcome) => {
                 let raw = outcome.feature.map(|feature| {
-                    feature.unit.iter().map(|value| value * feature.norm).collect()
+                    feature
+                        .unit
+                        .iter()
+                        .map(|value| value * feature.norm)
+                        .collect()
                 });
                 if let Some(place) = pending.views.get_mut(view.view) {
                     *place = raw;
@@ -663,7 +682,11 @@ impl<'a> Gathering<'a> {
 
 /// The values divided by their length, in f64.
 fn normalised(values: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> {
-    let norm = values.clone().map(|value| value * value).sum::<f64>().sqrt();
+    let norm = values
+        .clone()
+        .map(|value| value * value)
+        .sum::<f64>()
+        .sqrt();
     // Zeros stay zeros; the catalogue refuses them.
     let norm = if norm > 0.0 { norm } else { 1.0 };
     values.map(move |value| (value / norm) as f32)

@@ -81,10 +81,7 @@ struct Version {
     card: Scorecard,
 }
 
-async fn versions(
-    context: &Context,
-    config: &pb::EvaluateConfig,
-) -> Result<Vec<Version>, Failure> {
+async fn versions(context: &Context, config: &pb::EvaluateConfig) -> Result<Vec<Version>, Failure> {
     if config.caches.is_empty() {
         return Err(RequestError::missing("config.caches").into());
     }

@@ -100,7 +100,12 @@ impl FineTunes {
                 defaults.learning_rate,
                 (1e-9, 10.0),
             )?,
-            batch_size: count("batch_size", request.batch_size, defaults.batch_size, 65_536)?,
+            batch_size: count(
+                "batch_size",
+                request.batch_size,
+                defaults.batch_size,
+                65_536,
+            )?,
             schedule: match Asked::try_from(request.schedule) {
                 Ok(Asked::Unspecified | Asked::Cosine) => Schedule::Cosine,
                 Ok(Asked::Constant) => Schedule::Constant,

@@ -199,9 +199,9 @@ impl From<StoreError> for Problem {
             | StoreError::AlreadyExists { what }
             | StoreError::Damaged { what, .. }
             | StoreError::Conflict { what, .. } => problem.fact("resource", what),
-            StoreError::InvalidId { kind, value, .. } => problem
-                .field(kind.replace(' ', "_"))
-                .fact("value", value),
+            StoreError::InvalidId { kind, value, .. } => {
+                problem.field(kind.replace(' ', "_")).fact("value", value)
+            }
             StoreError::TooLarge { what, size, limit } => problem
                 .fact("resource", what)
                 .fact("value", size)

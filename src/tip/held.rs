@@ -3,9 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource,
-};
+use super::{error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource};
 
 /// Up to so many keys every one is left out once. Beyond, one shot of each
 /// class is.
