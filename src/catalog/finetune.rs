@@ -340,12 +340,23 @@ impl Tracked {
         let manifest = catalog.store_version(&request.cache, draft).await?;
         let moved = match &request.move_alias {
             Some(alias) if improved == Some(true) || !request.only_if_improved => {
-                catalog
+                let moving = catalog
                     .store
-                    .set_alias(&request.cache, alias, manifest.version, None)
-                    .await?;
-                tracing::info!(cache = %request.cache, %alias, version = %manifest.version, "moved an alias");
-                true
+                    .set_alias(&request.cache, alias, manifest.version, None);
+                match moving.await {
+                    Ok(_) => {
+                        let version = manifest.resource_name();
+                        tracing::info!(version, %alias, "moved an alias");
+                        true
+                    }
+                    // The version is there all the same: the run succeeded,
+                    // and says that the alias was not moved.
+                    Err(error) => {
+                        let version = manifest.resource_name();
+                        tracing::warn!(version, %alias, %error, "did not move an alias");
+                        false
+                    }
+                }
             }
             _ => false,
         };

@@ -90,7 +90,7 @@ pub fn tune(
         beta: None,
         lambda: None,
         class_balance: details.head.class_balance,
-        grid: request.grid.clone(),
+        grid: request.grid,
         key_dtype: details.head.key_dtype,
     };
     let material = || Material {

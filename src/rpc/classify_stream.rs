@@ -16,13 +16,14 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{
     Context,
     answer::{Options, classification},
+    observe::Call,
     problem::{Failure, Problem},
-    request::{self, RequestError},
+    request::{self, RequestError, until},
 };
 use crate::{
     catalog::Served,
@@ -54,6 +55,7 @@ pub async fn serve(
     context: Arc<Context>,
     deadline: Option<Instant>,
     mut incoming: Streaming<pb::ClassifyStreamRequest>,
+    call: &Call,
 ) -> Result<Response<Answers>, Failure> {
     let config = first_message(&mut incoming).await?;
     let options = Options::check(config.options.unwrap_or_default())?;
@@ -84,6 +86,7 @@ pub async fn serve(
         deadline,
         results,
         cancelled,
+        call: call.clone(),
     };
     tokio::spawn(async move {
         writer.run(answered, reading).await;
@@ -234,6 +237,7 @@ struct Writer {
     deadline: Option<Instant>,
     results: mpsc::Sender<Result<pb::ClassifyStreamResponse, Status>>,
     cancelled: Arc<AtomicBool>,
+    call: Call,
 }
 
 /// Whatever ends the writer, nobody waits for the rest.
@@ -253,17 +257,20 @@ impl Writer {
         let last = tokio::select! {
             written = self.write(&mut answered) => match written {
                 // Every answer is out: how did the reader end?
-                Ok(()) => reading.await.ok().flatten(),
-                Err(Gone) => None,
+                Ok(()) => reading.await.ok().flatten().map_or(Ok(()), Err),
+                Err(Gone) => Err(Status::cancelled("")),
             },
-            () = self.results.closed() => None,
+            () = self.results.closed() => Err(Status::cancelled("")),
             () = until(self.deadline) => {
-                Some(Problem::from(RequestError::DeadlineExceeded).into())
+                Err(Problem::from(RequestError::DeadlineExceeded).into())
             }
         };
         stop.abort();
         self.cancelled.store(true, Ordering::Relaxed);
-        if let Some(status) = last {
+        self.call
+            .ended(last.as_ref().map_or_else(Status::code, |()| Code::Ok));
+        if let Err(status) = last {
+            // A client that is gone does not hear it.
             let _ = self.results.send(Err(status)).await;
         }
     }
@@ -327,10 +334,3 @@ impl Writer {
 
 /// The client is gone.
 struct Gone;
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}

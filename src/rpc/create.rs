@@ -21,8 +21,9 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::{
     Context, convert,
+    observe::Call,
     problem::{Failure, Problem},
-    request::{self, RequestError},
+    request::{self, RequestError, until},
 };
 use crate::{
     catalog::{
@@ -52,6 +53,7 @@ pub async fn serve(
     context: Arc<Context>,
     deadline: Option<Instant>,
     mut incoming: Streaming<pb::CreateCacheRequest>,
+    call: &Call,
 ) -> Result<Response<Events>, Failure> {
     let message = incoming.message().await.map_err(Failure::from_status)?;
     let spec = match message.and_then(|message| message.payload) {
@@ -79,6 +81,7 @@ pub async fn serve(
         events: events.clone(),
         cancelled: Arc::clone(&cancelled),
     };
+    let call = call.clone();
     tokio::spawn(async move {
         let ended = tokio::select! {
             ended = creation.run(incoming) => ended.map_err(Status::from),
@@ -88,17 +91,11 @@ pub async fn serve(
             }
         };
         cancelled.store(true, Ordering::Relaxed);
+        call.ended(ended.as_ref().map_or_else(Status::code, |_| Code::Ok));
         let last = ended.map(|version| response_of(Event::Version(version)));
         let _ = events.send(last).await;
     });
     Ok(Response::new(ReceiverStream::new(response)))
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn response_of(event: Event) -> pb::CreateCacheResponse {

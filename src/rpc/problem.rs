@@ -291,23 +291,23 @@ macro_rules! status_from {
     ($($error:ty),*) => {
         /// A tonic status through [`Problem`].
         #[derive(Debug)]
-        pub struct Failure(pub Problem);
+        pub struct Failure(Box<Problem>);
 
         impl From<Problem> for Failure {
             fn from(problem: Problem) -> Failure {
-                Failure(problem)
+                Failure(Box::new(problem))
             }
         }
 
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Failure {
-                Failure(error.into())
+                Problem::from(error).into()
             }
         })*
 
         impl From<Failure> for Status {
             fn from(failure: Failure) -> Status {
-                failure.0.into()
+                (*failure.0).into()
             }
         }
     };

@@ -122,6 +122,14 @@ pub fn deadline(metadata: &MetadataMap, now: Instant) -> Option<Instant> {
     now.checked_add(left)
 }
 
+/// Sleeps until the deadline; for ever where there is none.
+pub async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// An item's own deadline: its time limit from now, but never after the
 /// call's.
 ///
