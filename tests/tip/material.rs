@@ -81,7 +81,7 @@ fn errors_name_the_thing_the_value_and_the_limit() {
     );
 
     let mut m = valid();
-    m.keys = m.keys * 2.0;
+    m.keys *= 2.0;
     assert!(
         refused(&m).starts_with("key 0 has length 2.0"),
         "{}",
