@@ -75,6 +75,10 @@ pub struct ExampleFeature {
 pub struct Gathered {
     /// The examples.
     pub examples: Vec<ExampleFeature>,
+    /// How many were received, those rejected included.
+    pub received: usize,
+    /// How many were rejected.
+    pub rejected: usize,
 }
 
 /// A text classifier W f32 [N, D], unit rows.

@@ -97,7 +97,10 @@ pub async fn serve(
 async fn first_message(
     incoming: &mut Streaming<pb::ClassifyStreamRequest>,
 ) -> Result<pb::ClassifyStreamConfig, Failure> {
-    let message = incoming.message().await.map_err(Failure::from_status)?;
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?;
     match message.and_then(|message| message.payload) {
         Some(Payload::Config(config)) => Ok(config),
         Some(Payload::Items(_)) => Err(RequestError::Order {
@@ -146,7 +149,7 @@ impl Reader {
                 Err(status) => {
                     // A message over the size limit, or a client that reset
                     // the stream: what was accepted before is still answered.
-                    return Some(status);
+                    return Some(Failure::from_status(&status).into());
                 }
             }
         }

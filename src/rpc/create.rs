@@ -55,7 +55,10 @@ pub async fn serve(
     mut incoming: Streaming<pb::CreateCacheRequest>,
     call: &Call,
 ) -> Result<Response<Events>, Failure> {
-    let message = incoming.message().await.map_err(Failure::from_status)?;
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?;
     let spec = match message.and_then(|message| message.payload) {
         Some(Payload::Spec(spec)) => spec,
         Some(Payload::Examples(_)) => {
@@ -285,12 +288,12 @@ impl Creation {
         if !self.allow_empty {
             refuse_empty_class(&self.recipe, &gathered)?;
         }
-        let progress = |stage| {
-            let count = gathered.examples.len() as i64;
-            self.progress(stage, [count, count, 0])
-        };
-        progress(Stage::Selection).await;
-        let stored = gathered.examples.len() as i64;
+        let counts = [
+            gathered.received as i64,
+            gathered.examples.len() as i64,
+            gathered.rejected as i64,
+        ];
+        self.progress(Stage::Selection, counts).await;
         let draft = {
             let context = Arc::clone(&self.context);
             let recipe = Arc::clone(&self.recipe);
@@ -302,7 +305,7 @@ impl Creation {
             .await
             .map_err(CatalogError::internal)??
         };
-        self.progress(Stage::Storing, [stored, stored, 0]).await;
+        self.progress(Stage::Storing, counts).await;
         let manifest = self
             .context
             .catalog
@@ -410,7 +413,7 @@ impl<'a> Gathering<'a> {
     ) -> Result<Gathered, Failure> {
         loop {
             let message = tokio::select! {
-                message = incoming.message() => message.map_err(Failure::from_status)?,
+                message = incoming.message() => message.map_err(|status| Failure::from_status(&status))?,
                 Some(view) = self.done.recv() => {
                     self.collect(view).await?;
                     continue;
@@ -443,6 +446,8 @@ impl<'a> Gathering<'a> {
             }
         }
         Ok(Gathered {
+            received: self.pending.len(),
+            rejected: usize::try_from(self.rejected).unwrap_or(0),
             examples: self.finished.into_iter().flatten().collect(),
         })
     }

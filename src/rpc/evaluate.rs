@@ -49,7 +49,10 @@ async fn evaluate(
     context: &Arc<Context>,
     mut incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, Failure> {
-    let message = incoming.message().await.map_err(Failure::from_status)?;
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?;
     let config = match message.and_then(|message| message.payload) {
         Some(Payload::Config(config)) => config,
         Some(Payload::Items(_)) => {
@@ -72,7 +75,11 @@ async fn evaluate(
         rejected_count: 0,
         versions,
     };
-    while let Some(message) = incoming.message().await.map_err(Failure::from_status)? {
+    while let Some(message) = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?
+    {
         match message.payload {
             Some(Payload::Items(batch)) => {
                 for item in batch.items {

@@ -120,7 +120,7 @@ fn shutting_down() -> Problem {
 impl Failure {
     /// A status that tonic made (an over-large message, a reset stream),
     /// passed on as it is.
-    fn from_status(status: Status) -> Failure {
+    fn from_status(status: &Status) -> Failure {
         Failure::from(Problem::new(
             status.code(),
             match status.code() {
