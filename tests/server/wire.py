@@ -168,7 +168,7 @@ def item(name, content, limit: float | None = None) -> classify.Item:
     """One item of ClassifyStream."""
     one = classify.Item(id=name, input=content)
     if limit is not None:
-        one.time_limit.CopyFrom(duration_pb2.Duration(nanos=round(limit * 1e9)))
+        one.time_limit.CopyFrom(duration_pb2.Duration(seconds=int(limit), nanos=round(limit % 1 * 1e9)))
     return one
 
 
