@@ -375,7 +375,10 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_named_with_its_range() {
         let error = Config::resolve(parse("bundle = 'a'\nmax_batch = 0")).expect_err("refused");
-        assert_eq!(error.to_string(), "max_batch = 0 is outside its range 1 to 4096");
+        assert_eq!(
+            error.to_string(),
+            "max_batch = 0 is outside its range 1 to 4096"
+        );
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::{
 /// How often the metrics' histograms are folded; without it they grow where
 /// nobody scrapes (metrics-rs 467).
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How often what dead writers left behind is removed from the store.
+const SWEEP: Duration = Duration::from_secs(3600);
 /// Streams of one connection at once.
 const MAX_STREAMS: u32 = 1024;
 /// Bytes that may be under way to the server, per stream and per connection.
@@ -160,18 +162,8 @@ impl Server {
                     stop.cancelled().await;
                 }),
         );
-        let probes = tokio::spawn(serve_probes(
-            probes,
-            Arc::clone(&context),
-            metrics.clone(),
-        ));
-        let upkeep = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(UPKEEP);
-            loop {
-                ticks.tick().await;
-                metrics.run_upkeep();
-            }
-        });
+        let probes = tokio::spawn(serve_probes(probes, Arc::clone(&context), metrics.clone()));
+        let upkeep = tokio::spawn(upkeep(Arc::clone(&context), metrics, health.clone()));
         Ok(Server {
             address,
             metrics_address,
@@ -208,6 +200,28 @@ impl Server {
         }
         self.probes.abort();
         self.upkeep.abort();
+    }
+}
+
+/// What must be done again and again while a server runs.
+async fn upkeep(context: Arc<Context>, metrics: PrometheusHandle, health: HealthReporter) {
+    let mut fold = tokio::time::interval(UPKEEP);
+    let mut sweep = tokio::time::interval(SWEEP);
+    let mut healthy = true;
+    loop {
+        tokio::select! {
+            _ = fold.tick() => {
+                metrics.run_upkeep();
+                if healthy && !context.engine.is_healthy() {
+                    healthy = false;
+                    set_health(&health, false).await;
+                }
+            }
+            _ = sweep.tick() => match context.catalog.store().sweep().await {
+                Ok(swept) => tracing::debug!(?swept, "swept the store"),
+                Err(error) => tracing::warn!(%error, "could not sweep the store"),
+            }
+        }
     }
 }
 
@@ -249,7 +263,10 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         Some(spec) => {
             let encoder = ImageEncoder::load(&bundle, device, kind)?;
             tracing::info!("{}", encoder.loaded());
-            Some((Arc::new(Encoding(encoder)) as Arc<dyn Encoder>, spec.clone()))
+            Some((
+                Arc::new(Encoding(encoder)) as Arc<dyn Encoder>,
+                spec.clone(),
+            ))
         }
     };
     let text = match &bundle.text {
@@ -286,6 +303,10 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         fingerprint: bundle.fingerprint.clone(),
         width: bundle.width,
         image_size: bundle.image.as_ref().map_or(0, |image| image.size as usize),
+        resize_to: bundle
+            .image
+            .as_ref()
+            .map_or(0, |image| image.resize_to as usize),
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
         templates: bundle.templates.clone(),

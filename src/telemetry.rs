@@ -37,8 +37,8 @@ const EPOCHS: &str = "tipserve_finetune_epochs_total";
 
 /// Seconds, from a tenth of a millisecond to ten.
 const SECONDS: [f64; 16] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-    2.5, 5.0, 10.0,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
 ];
 const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
@@ -87,8 +87,14 @@ fn describe() {
     describe_counter!(BATCHES, "Batches that the encoder ran.");
     describe_histogram!(BATCH_SIZE, "Pictures in a batch.");
     describe_histogram!(DECODE_QUEUE, "Seconds that a picture waits for a decoder.");
-    describe_histogram!(DECODE, "Seconds that decoding and resizing a picture takes.");
-    describe_histogram!(QUEUE, "Seconds that a prepared picture waits for its batch.");
+    describe_histogram!(
+        DECODE,
+        "Seconds that decoding and resizing a picture takes."
+    );
+    describe_histogram!(
+        QUEUE,
+        "Seconds that a prepared picture waits for its batch."
+    );
     describe_histogram!(ENCODE, "Seconds that a batch takes in the encoder.");
     describe_histogram!(HEAD, "Seconds that a head takes for its part of a batch.");
     describe_histogram!(ITEM, "Seconds from an item's arrival to its answer.");
@@ -113,7 +119,14 @@ fn describe() {
     for reason in REFUSALS {
         counter!(REFUSED, "reason" => reason).absolute(0);
     }
-    for name in [BATCHES, CACHE_HITS, CACHE_LOADS, CACHE_EVICTIONS, VERSIONS, EPOCHS] {
+    for name in [
+        BATCHES,
+        CACHE_HITS,
+        CACHE_LOADS,
+        CACHE_EVICTIONS,
+        VERSIONS,
+        EPOCHS,
+    ] {
         counter!(name).absolute(0);
     }
     for name in [IN_FLIGHT_ITEMS, IN_FLIGHT_BYTES, RESIDENT, RESIDENT_BYTES] {
@@ -140,7 +153,31 @@ fn describe() {
 /// An RPC ended.
 pub fn request(method: &str, code: tonic::Code) {
     let method = METHODS.iter().find(|m| **m == method).unwrap_or(&"other");
-    counter!(REQUESTS, "method" => *method, "code" => format!("{code:?}")).increment(1);
+    counter!(REQUESTS, "method" => *method, "code" => code_name(code)).increment(1);
+}
+
+/// A code as gRPC spells it.
+fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// An item was answered.
@@ -211,7 +248,10 @@ pub struct ResidentFigures {
 pub fn refresh(engine: &Engine, resident: ResidentFigures) {
     gauge!(IN_FLIGHT_ITEMS).set(engine.admission().items() as f64);
     gauge!(IN_FLIGHT_BYTES).set(engine.admission().bytes() as f64);
-    for (stage, depth) in ["decode", "encode", "head"].into_iter().zip(engine.queued()) {
+    for (stage, depth) in ["decode", "encode", "head"]
+        .into_iter()
+        .zip(engine.queued())
+    {
         gauge!(QUEUE_DEPTH, "stage" => stage).set(depth as f64);
     }
     gauge!(RESIDENT).set(resident.count as f64);

@@ -26,13 +26,59 @@ const AUTO_SLACK: f64 = 0.3;
 /// validation, GDA, ProKeR.
 type Figures = (&'static str, usize, [Option<f64>; 5]);
 const REFERENCE: [Figures; 7] = [
-    ("Caltech101", 1, [None, Some(75.78), Some(75.78), Some(75.78), Some(79.88)]),
-    ("Caltech101", 4, [None, Some(85.11), Some(85.92), Some(90.67), Some(90.83)]),
-    ("Caltech101", 16, [None, Some(89.78), Some(90.63), Some(93.87), Some(94.64)]),
-    ("Caltech-39", 1, [Some(96.66), Some(97.14), Some(97.22), Some(96.66), Some(97.45)]),
-    ("Caltech-39", 4, [Some(96.66), Some(97.45), Some(98.57), Some(99.05), Some(98.89)]),
-    ("Caltech-39", 16, [Some(96.66), Some(98.17), Some(98.17), Some(98.17), Some(98.97)]),
-    ("DTD", 16, [None, Some(54.91), Some(58.10), Some(66.19), Some(68.03)]),
+    (
+        "Caltech101",
+        1,
+        [None, Some(75.78), Some(75.78), Some(75.78), Some(79.88)],
+    ),
+    (
+        "Caltech101",
+        4,
+        [None, Some(85.11), Some(85.92), Some(90.67), Some(90.83)],
+    ),
+    (
+        "Caltech101",
+        16,
+        [None, Some(89.78), Some(90.63), Some(93.87), Some(94.64)],
+    ),
+    (
+        "Caltech-39",
+        1,
+        [
+            Some(96.66),
+            Some(97.14),
+            Some(97.22),
+            Some(96.66),
+            Some(97.45),
+        ],
+    ),
+    (
+        "Caltech-39",
+        4,
+        [
+            Some(96.66),
+            Some(97.45),
+            Some(98.57),
+            Some(99.05),
+            Some(98.89),
+        ],
+    ),
+    (
+        "Caltech-39",
+        16,
+        [
+            Some(96.66),
+            Some(98.17),
+            Some(98.17),
+            Some(98.17),
+            Some(98.97),
+        ],
+    ),
+    (
+        "DTD",
+        16,
+        [None, Some(54.91), Some(58.10), Some(66.19), Some(68.03)],
+    ),
 ];
 
 /// The columns of the table by leave-one-out; AUTO last.
@@ -50,7 +96,9 @@ pub fn rows() -> Result<Vec<Row>> {
         return Ok(Vec::new());
     };
     let mut rows = Vec::new();
-    println!("\nChosen on validation examples, the reference's grids (%, the reference's figure in brackets)");
+    println!(
+        "\nChosen on validation examples, the reference's grids (%, the reference's figure in brackets)"
+    );
     println!(
         "{:<12}{:>6}  {:>16}{:>16}{:>16}{:>16}{:>16}",
         "data", "shots", "zero-shot", "Tip 1, 5.5", "Tip", "GDA", "ProKeR"
@@ -89,7 +137,11 @@ pub fn reference_requests(task: &Task) -> Vec<(&'static str, HeadRequest)> {
         ("zero-shot", official(Method::ZeroShot)),
         (
             "Tip-Adapter α 1 β 5.5",
-            HeadRequest { alpha: Some(1.0), beta: Some(5.5), ..official(Method::TipAdapter) },
+            HeadRequest {
+                alpha: Some(1.0),
+                beta: Some(5.5),
+                ..official(Method::TipAdapter)
+            },
         ),
         ("Tip-Adapter by validation", official(Method::TipAdapter)),
         ("GDA by validation", official(Method::Gda)),
@@ -134,14 +186,19 @@ fn auto_rows(folder: &std::path::Path) -> Result<Vec<Row>> {
     }
     print!("{:<32}", "mean");
     for label in SINGLES.map(|(label, _)| label).into_iter().chain(["AUTO"]) {
-        print!("{:>14.2}", sums.get(label).copied().unwrap_or_default() / tasks);
+        print!(
+            "{:>14.2}",
+            sums.get(label).copied().unwrap_or_default() / tasks
+        );
     }
     println!();
     let auto = sums.remove("AUTO").unwrap_or_default() / tasks;
-    let (best, mean) = sums.iter().map(|(k, v)| (*k, v / tasks)).fold(
-        ("", f64::NEG_INFINITY),
-        |best, new| if new.1 > best.1 { new } else { best },
-    );
+    let (best, mean) =
+        sums.iter()
+            .map(|(k, v)| (*k, v / tasks))
+            .fold(("", f64::NEG_INFINITY), |best, new| {
+                if new.1 > best.1 { new } else { best }
+            });
     Ok(vec![
         Row {
             row: "AUTO, mean test accuracy % over 3 data sets × 5 shots".to_owned(),
@@ -160,7 +217,11 @@ fn auto_rows(folder: &std::path::Path) -> Result<Vec<Row>> {
 
 /// Test accuracy in per cent of a head chosen without validation examples.
 pub fn accuracy_of(task: &Task, method: Option<Method>) -> Result<(f64, Made)> {
-    let request = HeadRequest { method, grid: SearchGrid::Wide, ..HeadRequest::default() };
+    let request = HeadRequest {
+        method,
+        grid: SearchGrid::Wide,
+        ..HeadRequest::default()
+    };
     let made = make_on(task, &request, false)?;
     Ok((100.0 * test_accuracy(task, &made)?, made))
 }

@@ -74,7 +74,10 @@ fn caltech(folder: &Path, shots: usize) -> Result<Task> {
         classes: 100,
         validation: (file.features("val_features")?, file.labels("val_labels")?),
         test: (file.features("test_features")?, file.labels("test_labels")?),
-        official: SearchGrid::Official { beta_scale: 12.0, alpha_scale: 5.0 },
+        official: SearchGrid::Official {
+            beta_scale: 12.0,
+            alpha_scale: 5.0,
+        },
     })
 }
 
@@ -85,11 +88,18 @@ fn caltech39(folder: &Path, shots: usize) -> Result<Task> {
     let classes = file.labels("text_class_index")?;
     let count = classes.size1()?;
     let new_index = Tensor::full([all.classes as i64], -1, (Kind::Int64, tch::Device::Cpu))
-        .index_put(&[Some(&classes)], &Tensor::arange(count, (Kind::Int64, tch::Device::Cpu)), false);
+        .index_put(
+            &[Some(&classes)],
+            &Tensor::arange(count, (Kind::Int64, tch::Device::Cpu)),
+            false,
+        );
     let pick = |(features, labels): &(Tensor, Tensor)| {
         let labels = new_index.index_select(0, labels);
         let rows = labels.ge(0).nonzero().squeeze_dim(1);
-        (features.index_select(0, &rows), labels.index_select(0, &rows))
+        (
+            features.index_select(0, &rows),
+            labels.index_select(0, &rows),
+        )
     };
     Ok(Task {
         keys: pick(&all.keys),
@@ -122,7 +132,10 @@ fn dtd(folder: &Path, shots: usize) -> Result<Task> {
         classes: 47,
         validation: pick(&rest),
         test: (file.features("test_features")?, file.labels("test_labels")?),
-        official: SearchGrid::Official { beta_scale: 13.0, alpha_scale: 13.0 },
+        official: SearchGrid::Official {
+            beta_scale: 13.0,
+            alpha_scale: 13.0,
+        },
     })
 }
 
@@ -130,7 +143,9 @@ struct Npz(NpzArchive<BufReader<File>>);
 
 impl Npz {
     fn open(path: &Path) -> Result<Self> {
-        Ok(Self(NpzArchive::open(path).with_context(|| path.display().to_string())?))
+        Ok(Self(
+            NpzArchive::open(path).with_context(|| path.display().to_string())?,
+        ))
     }
 
     /// f16 features as unit rows in f32: half precision leaves them a little
@@ -144,9 +159,15 @@ impl Npz {
     }
 
     fn read<T: npyz::Deserialize + tch::kind::Element>(&mut self, name: &str) -> Result<Tensor> {
-        let array = self.0.by_name(name)?.with_context(|| format!("no array {name}"))?;
-        let shape: Vec<i64> =
-            array.shape().iter().map(|&n| i64::try_from(n)).collect::<Result<_, _>>()?;
+        let array = self
+            .0
+            .by_name(name)?
+            .with_context(|| format!("no array {name}"))?;
+        let shape: Vec<i64> = array
+            .shape()
+            .iter()
+            .map(|&n| i64::try_from(n))
+            .collect::<Result<_, _>>()?;
         Ok(Tensor::from_slice(&array.into_vec::<T>()?).reshape(shape))
     }
 }

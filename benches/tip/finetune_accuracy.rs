@@ -74,7 +74,10 @@ fn accuracy(task: &Task, alpha: f64, seed: u64) -> Result<f64> {
     let (features, labels) = &task.test;
     let logits = logits(task, &linear, &tuned.keys, features, alpha, beta);
     let accuracy = share(&logits, labels) * 100.0;
-    println!("#   epoch {} α {alpha:.3} β {beta:.3}: {accuracy:.2}", tuned.best_epoch);
+    println!(
+        "#   epoch {} α {alpha:.3} β {beta:.3}: {accuracy:.2}",
+        tuned.best_epoch
+    );
     Ok(accuracy)
 }
 
@@ -90,8 +93,14 @@ fn searched(task: &Task, linear: &Option<Tensor>, tuned: &Tuned) -> Result<(f64,
     };
     let set = tuned.search_set.as_ref().context("validation examples")?;
     let cosines = set.features.matmul(&tuned.keys.tr());
-    let one_hot = task.keys.1.one_hot(task.classes as i64).to_kind(Kind::Float);
-    let base = linear.as_ref().map(|linear| set.features.matmul(&linear.tr()));
+    let one_hot = task
+        .keys
+        .1
+        .one_hot(task.classes as i64)
+        .to_kind(Kind::Float);
+    let base = linear
+        .as_ref()
+        .map(|linear| set.features.matmul(&linear.tr()));
     let mut best = (-1.0, f64::INFINITY, 0.0, 0.0);
     // The training's own numbers are a candidate, too.
     let betas = (0..200).map(|i| 0.1 + f64::from(i) * (beta_scale - 0.1) / 200.0);
@@ -107,7 +116,9 @@ fn searched(task: &Task, linear: &Option<Tensor>, tuned: &Tuned) -> Result<(f64,
             if right < best.0 {
                 continue;
             }
-            let loss = logits.cross_entropy_for_logits(&set.labels).double_value(&[]);
+            let loss = logits
+                .cross_entropy_for_logits(&set.labels)
+                .double_value(&[]);
             if right > best.0 || loss < best.1 {
                 best = (right, loss, alpha, beta);
             }
@@ -124,7 +135,11 @@ fn logits(
     alpha: f64,
     beta: f64,
 ) -> Tensor {
-    let one_hot = task.keys.1.one_hot(task.classes as i64).to_kind(Kind::Float);
+    let one_hot = task
+        .keys
+        .1
+        .one_hot(task.classes as i64)
+        .to_kind(Kind::Float);
     let cosines = features.matmul(&keys.tr());
     let cache = ((cosines - 1.0) * beta).exp().matmul(&one_hot) * alpha;
     match linear {
@@ -135,5 +150,8 @@ fn logits(
 
 fn share(logits: &Tensor, labels: &Tensor) -> f64 {
     let right = logits.argmax(1, false).eq_tensor(labels);
-    right.to_kind(Kind::Double).mean(Kind::Double).double_value(&[])
+    right
+        .to_kind(Kind::Double)
+        .mean(Kind::Double)
+        .double_value(&[])
 }

@@ -28,7 +28,10 @@ pub struct Row {
 
 fn main() -> Result<ExitCode> {
     // cargo adds --bench.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|w| w == part);
 
     let mut rows = Vec::new();
@@ -48,11 +51,18 @@ fn main() -> Result<ExitCode> {
     println!();
     for row in &rows {
         let mark = if row.ok { "ok" } else { "MISSED" };
-        println!("{:<70} {:>10.3}  {:<28} {mark}", row.row, row.value, row.goal);
+        println!(
+            "{:<70} {:>10.3}  {:<28} {mark}",
+            row.row, row.value, row.goal
+        );
     }
     write(&rows)?;
     let missed = rows.iter().any(|row| !row.ok);
-    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if missed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn write(rows: &[Row]) -> Result<()> {

@@ -7,7 +7,9 @@ use tch::{Kind, Tensor};
 
 use super::{Catalog, CatalogError, TextRoom, tensors};
 use crate::{
-    store::{CacheId, ClassRecord, Details, Draft, Manifest, NamedTensor, TextColumn, tensors::names},
+    store::{
+        CacheId, ClassRecord, Details, Draft, Manifest, NamedTensor, TextColumn, tensors::names,
+    },
     telemetry,
     tip::{
         head::{HeadTensors, Values},
@@ -73,6 +75,10 @@ pub struct ExampleFeature {
 pub struct Gathered {
     /// The examples.
     pub examples: Vec<ExampleFeature>,
+    /// How many were received, those rejected included.
+    pub received: usize,
+    /// How many were rejected.
+    pub rejected: usize,
 }
 
 /// A text classifier W f32 [N, D], unit rows.
@@ -198,8 +204,18 @@ impl Catalog {
         gathered: &Gathered,
     ) -> Result<Ingredients, CatalogError> {
         let width = self.model.width;
-        let training = || gathered.examples.iter().filter(|example| !example.validation);
-        let validation = || gathered.examples.iter().filter(|example| example.validation);
+        let training = || {
+            gathered
+                .examples
+                .iter()
+                .filter(|example| !example.validation)
+        };
+        let validation = || {
+            gathered
+                .examples
+                .iter()
+                .filter(|example| example.validation)
+        };
         let keys: Vec<f32> = training().flat_map(|e| e.key.iter().copied()).collect();
         let keys = matrix(&keys, width)?;
         let key_labels = labels(training());
@@ -243,7 +259,10 @@ impl Catalog {
             let features = matrix(&values, width)?;
             let validation_labels = labels(validation());
             named.push(tensors::write(names::VALIDATION_FEATURES, &features)?);
-            named.push(tensors::write(names::VALIDATION_LABELS, &validation_labels)?);
+            named.push(tensors::write(
+                names::VALIDATION_LABELS,
+                &validation_labels,
+            )?);
             named.extend(TextColumn::encode(
                 names::VALIDATION_IDS,
                 validation().map(|example| example.id.as_str()),
@@ -305,17 +324,29 @@ pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError
     } = &made.tensors;
     let mut named = Vec::new();
     if let Some(linear) = linear {
-        named.push(tensors::write(names::HEAD_LINEAR, &linear.to_kind(Kind::Float))?);
+        named.push(tensors::write(
+            names::HEAD_LINEAR,
+            &linear.to_kind(Kind::Float),
+        )?);
     }
     if let Some(bias) = bias {
-        named.push(tensors::write(names::HEAD_BIAS, &bias.to_kind(Kind::Float))?);
+        named.push(tensors::write(
+            names::HEAD_BIAS,
+            &bias.to_kind(Kind::Float),
+        )?);
     }
     match cache {
         Some((_, Values::OneHot { weight, .. })) => {
-            named.push(tensors::write(names::HEAD_WEIGHT, &weight.to_kind(Kind::Float))?);
+            named.push(tensors::write(
+                names::HEAD_WEIGHT,
+                &weight.to_kind(Kind::Float),
+            )?);
         }
         Some((_, Values::Dense(values))) => {
-            named.push(tensors::write(names::HEAD_VALUES, &values.to_kind(Kind::Float))?);
+            named.push(tensors::write(
+                names::HEAD_VALUES,
+                &values.to_kind(Kind::Float),
+            )?);
         }
         None => {}
     }

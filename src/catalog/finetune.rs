@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Catalog, CatalogError, tune};
 use crate::{
-    store::{AliasName, CacheId, Manifest, VersionNumber},
+    store::{AliasName, CacheId, Manifest, StoreError, VersionNumber},
     tip::{finetune::Options, spec::SearchGrid},
 };
 
@@ -248,7 +248,7 @@ impl FineTunes {
 }
 
 fn unknown(id: &str) -> CatalogError {
-    crate::store::StoreError::NotFound {
+    StoreError::NotFound {
         what: format!("fineTunes/{id}"),
         hint: ": this server knows no such run".to_owned(),
     }
@@ -311,6 +311,20 @@ impl Tracked {
         }
     }
 
+    /// Whether the version that training started from is still there.
+    async fn check_parent(&self, catalog: &Catalog) -> Result<(), CatalogError> {
+        let request = &self.request;
+        let versions = catalog.store.versions(&request.cache).await?;
+        if versions.iter().any(|v| v.number == request.version) {
+            return Ok(());
+        }
+        Err(StoreError::NotFound {
+            what: request.cache.version_name(request.version),
+            hint: ": it was deleted while it trained".to_owned(),
+        }
+        .into())
+    }
+
     async fn train(&self) -> Result<(Manifest, bool), CatalogError> {
         let _turn = self.wait_for_turn().await?;
         let catalog = self.catalog.upgrade().ok_or(CatalogError::Cancelled)?;
@@ -337,15 +351,39 @@ impl Tracked {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(CatalogError::Cancelled);
         }
+        // A cache that was deleted while it trained must not come back.
+        self.check_parent(&catalog).await?;
         let manifest = catalog.store_version(&request.cache, draft).await?;
+        if let Err(error) = self.check_parent(&catalog).await {
+            let undone = catalog
+                .store
+                .delete_version(&request.cache, manifest.version)
+                .await;
+            // Alone in a cache that was deleted, it goes with the cache.
+            if let Err(StoreError::Conflict { .. }) = undone {
+                catalog.store.delete_cache(&request.cache, None).await?;
+            }
+            return Err(error);
+        }
         let moved = match &request.move_alias {
             Some(alias) if improved == Some(true) || !request.only_if_improved => {
-                catalog
+                let moving = catalog
                     .store
-                    .set_alias(&request.cache, alias, manifest.version, None)
-                    .await?;
-                tracing::info!(cache = %request.cache, %alias, version = %manifest.version, "moved an alias");
-                true
+                    .set_alias(&request.cache, alias, manifest.version, None);
+                match moving.await {
+                    Ok(_) => {
+                        let version = manifest.resource_name();
+                        tracing::info!(version, %alias, "moved an alias");
+                        true
+                    }
+                    // The version is there all the same: the run succeeded,
+                    // and says that the alias was not moved.
+                    Err(error) => {
+                        let version = manifest.resource_name();
+                        tracing::warn!(version, %alias, %error, "did not move an alias");
+                        false
+                    }
+                }
             }
             _ => false,
         };

@@ -12,6 +12,8 @@ mod tensors;
 mod text;
 mod tune;
 
+use std::time::Duration;
+
 pub use classifier::Classifier;
 pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
@@ -23,11 +25,14 @@ use crate::{
     engine::Engine,
     store::{
         CacheId, Reference, Resident, Store, VersionNumber,
-        resident::{Lease, ResidentError},
+        resident::{Lease, Limits, ResidentError},
     },
     telemetry::ResidentFigures,
 };
 use loader::{Loader, VersionKey};
+
+/// How long a load waits for evicted versions that are still in use.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The model that this server serves, in figures.
 #[derive(Clone, Debug)]
@@ -40,6 +45,9 @@ pub struct Model {
     pub width: usize,
     /// Side of the prepared picture; 0 without image encoder.
     pub image_size: usize,
+    /// Length that a picture's shorter side is resized to before it is cropped;
+    /// 0 without image encoder.
+    pub resize_to: usize,
     /// Whether texts can be embedded.
     pub has_text: bool,
     /// Logit scale s.
@@ -78,7 +86,14 @@ impl Catalog {
         let loader = Loader::new(store.clone(), model.fingerprint.clone(), device);
         let budget = loader.budget(resident_bytes);
         Catalog {
-            resident: Resident::new(loader, budget, loader::observe),
+            resident: Resident::new(
+                loader,
+                Limits {
+                    budget,
+                    patience: LOAD_PATIENCE,
+                },
+                loader::observe,
+            ),
             store,
             model,
             device,
@@ -138,11 +153,9 @@ impl Catalog {
                 size,
                 budget,
             },
-            ResidentError::Busy { .. } | ResidentError::Stopped { .. } => {
-                CatalogError::NotLoaded {
-                    detail: error.to_string(),
-                }
-            }
+            ResidentError::Busy { .. } | ResidentError::Stopped { .. } => CatalogError::NotLoaded {
+                detail: error.to_string(),
+            },
         })
     }
 

@@ -6,9 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::{Catalog, CatalogError, RunProgress, TuneRequest, create::head_tensors, tensors};
 use crate::{
-    store::{
-        Details, Draft, FineTuneRecord, Manifest, NamedTensor, TensorFile, tensors::names,
-    },
+    store::{Details, Draft, FineTuneRecord, Manifest, NamedTensor, TensorFile, tensors::names},
     telemetry,
     tip::{
         finetune::{Progress, TrainError, Trainer, TrainingSet, Tuned},
@@ -92,7 +90,7 @@ pub fn tune(
         beta: None,
         lambda: None,
         class_balance: details.head.class_balance,
-        grid: request.grid.clone(),
+        grid: request.grid,
         key_dtype: details.head.key_dtype,
     };
     let material = || Material {
@@ -127,7 +125,12 @@ pub fn tune(
     };
     let (made, after) = again(&tuned.keys)?;
     let improved = before.zip(after).map(|(before, after)| after > before);
-    let record = record(&tuned, request, (before, after), started.elapsed().as_secs_f64());
+    let record = record(
+        &tuned,
+        request,
+        (before, after),
+        started.elapsed().as_secs_f64(),
+    );
     let draft = draft(parent, file, request, &made, record)?;
     Ok((draft, improved))
 }
@@ -258,7 +261,10 @@ fn draft(
         .collect();
     named.extend(head_tensors(made)?);
     if let Some((keys, Values::OneHot { .. })) = &made.tensors.cache {
-        named.push(tensors::write(names::HEAD_KEYS, &keys.to_kind(Kind::Float))?);
+        named.push(tensors::write(
+            names::HEAD_KEYS,
+            &keys.to_kind(Kind::Float),
+        )?);
     }
     let description = if request.description.is_empty() {
         parent.details.description.clone()

@@ -87,7 +87,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Make a cache (a new version of it, where it is there) from examples.
     Create(Box<create::CreateArgs>),
     /// Classify pictures, or embeddings from an .npz file.
@@ -119,7 +119,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = match cli.command {
-        Command::Serve(args) => return serve::run(args),
+        Command::Serve(args) => return serve::run(*args),
         Command::Completions { shell } => return completions(shell),
         command => command,
     };

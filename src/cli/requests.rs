@@ -88,6 +88,6 @@ mod tests {
         assert!(requests.send(1).await);
         drop(requests);
         assert_eq!(stream.next().await, Some(1));
-        assert!(futures::poll!(stream.next()).is_pending());
+        assert!(futures::poll!(std::pin::pin!(stream.next())).is_pending());
     }
 }

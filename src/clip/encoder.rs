@@ -99,12 +99,12 @@ impl fmt::Display for Loaded {
     }
 }
 
-/// A number format's name: `f32`, `bf16`, `f16`.
+/// A number format's name: `float32`, `bfloat16`, `float16`.
 pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
-        Kind::Float => "f32",
-        Kind::BFloat16 => "bf16",
-        Kind::Half => "f16",
+        Kind::Float => "float32",
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
         _ => "another number format",
     }
 }

@@ -53,9 +53,7 @@ impl Admission {
     pub fn new(max_items: usize, max_bytes: usize) -> Admission {
         Admission {
             items: Arc::new(Semaphore::new(max_items.min(Semaphore::MAX_PERMITS))),
-            bytes: Arc::new(Semaphore::new(
-                (max_bytes / PIECE).min(u32::MAX as usize),
-            )),
+            bytes: Arc::new(Semaphore::new((max_bytes / PIECE).min(u32::MAX as usize))),
             max_items,
             max_bytes,
         }

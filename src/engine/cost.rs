@@ -98,7 +98,10 @@ mod tests {
             cost.observe(n, 0.002 * n as f64 + 0.010);
         }
         let (a, b) = cost.line().unwrap();
-        assert!((a - 0.002).abs() < 1e-9 && (b - 0.010).abs() < 1e-8, "{a} {b}");
+        assert!(
+            (a - 0.002).abs() < 1e-9 && (b - 0.010).abs() < 1e-8,
+            "{a} {b}"
+        );
         let n = cost.worthwhile(32).unwrap();
         let best = cost.throughput(32).unwrap();
         assert!(cost.throughput(n).unwrap() >= 0.97 * best);

@@ -52,7 +52,12 @@ pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinH
 /// The job made ready, or none where it has been answered.
 fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob)> {
     let started = Instant::now();
-    if let Some(error) = lapse(job.deadline, &job.cancelled, "for a decoder", Duration::ZERO) {
+    if let Some(error) = lapse(
+        job.deadline,
+        &job.cancelled,
+        "for a decoder",
+        Duration::ZERO,
+    ) {
         shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
         job.ticket.answer(Err(error));
         return None;

@@ -12,9 +12,7 @@ use std::{
 
 use tch::{Kind, Tensor};
 
-use super::{
-    EngineError, Shared, StageTimes, Ticket, Work, heads, job::lapse, queue::Turn,
-};
+use super::{EngineError, Shared, StageTimes, Ticket, Work, heads, job::lapse, queue::Turn};
 use crate::telemetry;
 
 /// Why a batch could not be encoded.
@@ -176,11 +174,11 @@ impl Device {
                     // waits longer than one batch should all go at once.
                     worthwhile.unwrap_or(settings.max_batch)
                 };
-                while let Some(turn) = self.shared.ready.take(
-                    most,
-                    settings.max_queue_delay,
-                    settings.step_patience,
-                ) {
+                while let Some(turn) =
+                    self.shared
+                        .ready
+                        .take(most, settings.max_queue_delay, settings.step_patience)
+                {
                     match turn {
                         Turn::Batch(jobs) => self.run_pictures(jobs),
                         Turn::Step(step) => {
@@ -200,11 +198,11 @@ impl Device {
             .spawn(move || {
                 tch::set_num_threads(self.intra_op());
                 let settings = &self.shared.settings;
-                while let Some(Turn::Batch(jobs)) =
-                    self.shared
-                        .heads
-                        .take(|| settings.max_head_batch, Duration::ZERO, Duration::ZERO)
-                {
+                while let Some(Turn::Batch(jobs)) = self.shared.heads.take(
+                    || settings.max_head_batch,
+                    Duration::ZERO,
+                    Duration::ZERO,
+                ) {
                     self.run_embeddings(jobs);
                 }
             })
@@ -219,7 +217,10 @@ impl Device {
             for size in sizes.chain([most]) {
                 let side = i64::from(spec.size);
                 let pixels = guarded(|| {
-                    Tensor::f_zeros([size as i64, side, side, 3], (Kind::Uint8, tch::Device::Cpu))
+                    Tensor::f_zeros(
+                        [size as i64, side, side, 3],
+                        (Kind::Uint8, tch::Device::Cpu),
+                    )
                 });
                 for run in 0..2 {
                     let started = Instant::now();
@@ -248,16 +249,16 @@ impl Device {
     /// Answers jobs that are late or cancelled; returns the others.
     fn drop_lapsed(&self, jobs: Vec<ReadyJob>, needed: Duration) -> Vec<ReadyJob> {
         jobs.into_iter()
-            .filter_map(|job| {
-                match lapse(job.deadline, &job.cancelled, "for a batch", needed) {
+            .filter_map(
+                |job| match lapse(job.deadline, &job.cancelled, "for a batch", needed) {
                     None => Some(job),
                     Some(error) => {
                         self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
                         job.ticket.answer(Err(error));
                         None
                     }
-                }
-            })
+                },
+            )
             .collect()
     }
 

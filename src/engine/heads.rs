@@ -74,11 +74,7 @@ impl Group {
 
 /// Runs every head of a batch together: many small caches are one piece of
 /// work.
-fn run_groups(
-    groups: Vec<Group>,
-    features: &Features,
-    feature: &dyn Fn(usize) -> Option<Feature>,
-) {
+fn run_groups(groups: Vec<Group>, features: &Features, feature: &dyn Fn(usize) -> Option<Feature>) {
     let started = Instant::now();
     let work: Vec<(&Head, &[i64])> = groups
         .iter()
@@ -97,7 +93,11 @@ fn run_groups(
         }
         // One head's failure must not be the others': each runs alone.
         Err(fault) if groups.len() > 1 => {
-            tracing::warn!(heads = groups.len(), detail = fault.detail, "heads failed together");
+            tracing::warn!(
+                heads = groups.len(),
+                detail = fault.detail,
+                "heads failed together"
+            );
             for group in groups {
                 run_groups(vec![group], features, feature);
             }

@@ -147,7 +147,12 @@ pub(super) fn lapse(
 impl Job {
     /// The job, or none where it was late or cancelled and has been answered.
     pub(super) fn alive(self, counters: &Counters) -> Option<Job> {
-        match lapse(self.deadline, &self.cancelled, "at the door", Duration::ZERO) {
+        match lapse(
+            self.deadline,
+            &self.cancelled,
+            "at the door",
+            Duration::ZERO,
+        ) {
             None => Some(self),
             Some(error) => {
                 counters.dropped.fetch_add(1, Ordering::Relaxed);

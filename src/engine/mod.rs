@@ -193,8 +193,9 @@ impl Engine {
         };
         let throughput = throughput * shared.settings.threads.workers as f64;
         let running = shared.in_device.load(Ordering::Relaxed);
-        let ahead =
-            shared.decode.ahead_of(flow, priority) + shared.ready.ahead_of(flow, priority) + running;
+        let ahead = shared.decode.ahead_of(flow, priority)
+            + shared.ready.ahead_of(flow, priority)
+            + running;
         Some(ahead as f64 / throughput + batch_seconds)
     }
 

@@ -290,7 +290,10 @@ mod tests {
             lane.push(FlowId(1), Priority::Bulk, (1, i));
             lane.push(FlowId(2), Priority::Interactive, (2, i));
         }
-        let bulk = drain(&lane, 32).iter().filter(|(flow, _)| *flow == 1).count();
+        let bulk = drain(&lane, 32)
+            .iter()
+            .filter(|(flow, _)| *flow == 1)
+            .count();
         assert_eq!(bulk, 2);
         while drain(&lane, 32).iter().any(|(flow, _)| *flow == 2) {}
         assert!(lane.len() > 0, "only bulk is left");

@@ -33,9 +33,8 @@ impl Options {
     pub fn check(sent: pb::ClassifyOptions) -> Result<Options, RequestError> {
         let top = match sent.top_k {
             0 => DEFAULT_TOP,
-            k => usize::try_from(k).map_err(|_| {
-                RequestError::invalid("options.top_k", format!("{k} is negative"))
-            })?,
+            k => usize::try_from(k)
+                .map_err(|_| RequestError::invalid("options.top_k", format!("{k} is negative")))?,
         };
         let neighbours = u32::try_from(sent.neighbours)
             .ok()

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Context, convert, create,
-    observe::observed,
+    observe::{Call, observed},
     paging,
     problem::{Failure, Problem},
     request::{self, RequestError},
@@ -161,7 +161,10 @@ impl Caches {
         }))
     }
 
-    async fn set_alias(&self, request: pb::SetAliasRequest) -> Result<Response<pb::Cache>, Failure> {
+    async fn set_alias(
+        &self,
+        request: pb::SetAliasRequest,
+    ) -> Result<Response<pb::Cache>, Failure> {
         let store = self.context.catalog.store();
         let id = cache_id(&request.cache)?;
         let alias: AliasName = request.alias.parse().map_err(Problem::from)?;
@@ -198,9 +201,10 @@ impl CacheService for Caches {
         request: Request<Streaming<pb::CreateCacheRequest>>,
     ) -> Result<Response<Self::CreateCacheStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
+        let call = Call::new("CreateCache");
         let context = Arc::clone(&self.context);
-        let serving = create::serve(context, deadline, request.into_inner());
-        observed("CreateCache", serving).await
+        let serving = create::serve(context, deadline, request.into_inner(), &call);
+        call.answer(serving).await
     }
 
     async fn get_cache(

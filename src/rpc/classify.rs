@@ -11,7 +11,7 @@ use super::{
     Context,
     answer::{Options, classification},
     classify_stream, embed, evaluate, flow_of, info,
-    observe::observed,
+    observe::{Call, observed},
     problem::{Failure, Problem},
     request,
 };
@@ -93,9 +93,10 @@ impl ClassifyService for Classify {
         request: Request<Streaming<pb::ClassifyStreamRequest>>,
     ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
+        let call = Call::new("ClassifyStream");
         let context = Arc::clone(&self.context);
-        let serving = classify_stream::serve(context, deadline, request.into_inner());
-        observed("ClassifyStream", serving).await
+        let serving = classify_stream::serve(context, deadline, request.into_inner(), &call);
+        call.answer(serving).await
     }
 
     async fn classify(
@@ -116,7 +117,9 @@ impl ClassifyService for Classify {
         &self,
         request: Request<Streaming<pb::EvaluateRequest>>,
     ) -> Result<Response<pb::EvaluateResponse>, Status> {
-        observed("Evaluate", evaluate::serve(&self.context, request.into_inner())).await
+        let deadline = request::deadline(request.metadata(), Instant::now());
+        let serving = evaluate::serve(&self.context, deadline, request.into_inner());
+        observed("Evaluate", serving).await
     }
 
     async fn get_server_info(

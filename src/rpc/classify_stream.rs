@@ -16,13 +16,14 @@ use std::{
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{
     Context,
     answer::{Options, classification},
+    observe::Call,
     problem::{Failure, Problem},
-    request::{self, RequestError},
+    request::{self, RequestError, until},
 };
 use crate::{
     catalog::Served,
@@ -54,6 +55,7 @@ pub async fn serve(
     context: Arc<Context>,
     deadline: Option<Instant>,
     mut incoming: Streaming<pb::ClassifyStreamRequest>,
+    call: &Call,
 ) -> Result<Response<Answers>, Failure> {
     let config = first_message(&mut incoming).await?;
     let options = Options::check(config.options.unwrap_or_default())?;
@@ -84,6 +86,7 @@ pub async fn serve(
         deadline,
         results,
         cancelled,
+        call: call.clone(),
     };
     tokio::spawn(async move {
         writer.run(answered, reading).await;
@@ -94,7 +97,10 @@ pub async fn serve(
 async fn first_message(
     incoming: &mut Streaming<pb::ClassifyStreamRequest>,
 ) -> Result<pb::ClassifyStreamConfig, Failure> {
-    let message = incoming.message().await.map_err(Failure::from_status)?;
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?;
     match message.and_then(|message| message.payload) {
         Some(Payload::Config(config)) => Ok(config),
         Some(Payload::Items(_)) => Err(RequestError::Order {
@@ -143,7 +149,7 @@ impl Reader {
                 Err(status) => {
                     // A message over the size limit, or a client that reset
                     // the stream: what was accepted before is still answered.
-                    return Some(status);
+                    return Some(Failure::from_status(&status).into());
                 }
             }
         }
@@ -180,13 +186,7 @@ impl Reader {
         });
     }
 
-    async fn submit(
-        &self,
-        sequence: u64,
-        item: pb::Item,
-        classifier: &Served,
-        window: Permit,
-    ) {
+    async fn submit(&self, sequence: u64, item: pb::Item, classifier: &Served, window: Permit) {
         let now = Instant::now();
         let checked = request::check_id("items.id", &item.id)
             .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))
@@ -240,6 +240,7 @@ struct Writer {
     deadline: Option<Instant>,
     results: mpsc::Sender<Result<pb::ClassifyStreamResponse, Status>>,
     cancelled: Arc<AtomicBool>,
+    call: Call,
 }
 
 /// Whatever ends the writer, nobody waits for the rest.
@@ -259,17 +260,20 @@ impl Writer {
         let last = tokio::select! {
             written = self.write(&mut answered) => match written {
                 // Every answer is out: how did the reader end?
-                Ok(()) => reading.await.ok().flatten(),
-                Err(Gone) => None,
+                Ok(()) => reading.await.ok().flatten().map_or(Ok(()), Err),
+                Err(Gone) => Err(Status::cancelled("")),
             },
-            () = self.results.closed() => None,
+            () = self.results.closed() => Err(Status::cancelled("")),
             () = until(self.deadline) => {
-                Some(Problem::from(RequestError::DeadlineExceeded).into())
+                Err(Problem::from(RequestError::DeadlineExceeded).into())
             }
         };
         stop.abort();
         self.cancelled.store(true, Ordering::Relaxed);
-        if let Some(status) = last {
+        self.call
+            .ended(last.as_ref().map_or_else(Status::code, |()| Code::Ok));
+        if let Err(status) = last {
+            // A client that is gone does not hear it.
             let _ = self.results.send(Err(status)).await;
         }
     }
@@ -333,10 +337,3 @@ impl Writer {
 
 /// The client is gone.
 struct Gone;
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
-}

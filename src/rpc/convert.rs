@@ -48,7 +48,11 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         create_time: Some(timestamp(manifest.create_time)),
         parent: details.parent.clone().unwrap_or_default(),
         description: details.description.clone(),
-        labels: details.labels.clone().into_iter().collect::<HashMap<_, _>>(),
+        labels: details
+            .labels
+            .clone()
+            .into_iter()
+            .collect::<HashMap<_, _>>(),
         classes,
         width: details.width as i32,
         key_count: details.key_count as i64,
@@ -152,10 +156,7 @@ fn positive(field: &str, value: Option<f64>) -> Result<Option<f64>, RequestError
 ///
 /// # Errors
 /// Scales out of range.
-pub fn grid(
-    field: &str,
-    grid: Option<pb::SearchGrid>,
-) -> Result<Option<SearchGrid>, RequestError> {
+pub fn grid(field: &str, grid: Option<pb::SearchGrid>) -> Result<Option<SearchGrid>, RequestError> {
     use pb::search_grid::Kind;
     let Some(grid) = grid else { return Ok(None) };
     let scale = |name: &str, value: f64, default: f64| {

@@ -21,11 +21,14 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::{
     Context, convert,
+    observe::Call,
     problem::{Failure, Problem},
-    request::{self, RequestError},
+    request::{self, RequestError, until},
 };
 use crate::{
-    catalog::{CatalogError, ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts},
+    catalog::{
+        CatalogError, ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts,
+    },
     engine::{Content, Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
     proto::v1::{
         self as pb, cache_spec::OnRejected, create_cache_request::Payload,
@@ -50,8 +53,12 @@ pub async fn serve(
     context: Arc<Context>,
     deadline: Option<Instant>,
     mut incoming: Streaming<pb::CreateCacheRequest>,
+    call: &Call,
 ) -> Result<Response<Events>, Failure> {
-    let message = incoming.message().await.map_err(Failure::from_status)?;
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?;
     let spec = match message.and_then(|message| message.payload) {
         Some(Payload::Spec(spec)) => spec,
         Some(Payload::Examples(_)) => {
@@ -77,6 +84,7 @@ pub async fn serve(
         events: events.clone(),
         cancelled: Arc::clone(&cancelled),
     };
+    let call = call.clone();
     tokio::spawn(async move {
         let ended = tokio::select! {
             ended = creation.run(incoming) => ended.map_err(Status::from),
@@ -86,17 +94,11 @@ pub async fn serve(
             }
         };
         cancelled.store(true, Ordering::Relaxed);
+        call.ended(ended.as_ref().map_or_else(Status::code, |_| Code::Ok));
         let last = ended.map(|version| response_of(Event::Version(version)));
         let _ = events.send(last).await;
     });
     Ok(Response::new(ReceiverStream::new(response)))
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn response_of(event: Event) -> pb::CreateCacheResponse {
@@ -157,10 +159,15 @@ fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
         .iter()
         .map(|class| class.display_name.clone())
         .collect();
-    let text = text_source(spec.classes, spec.prompt_templates, context, Text {
-        without: spec.without_text,
-        truncate: spec.truncate_prompts,
-    })?;
+    let text = text_source(
+        spec.classes,
+        spec.prompt_templates,
+        context,
+        Text {
+            without: spec.without_text,
+            truncate: spec.truncate_prompts,
+        },
+    )?;
     if matches!(text, TextSource::None) && head.method == Some(Method::ZeroShot) {
         return Err(RequestError::invalid(
             "spec.method",
@@ -272,18 +279,21 @@ struct Creation {
 }
 
 impl Creation {
-    async fn run(self, incoming: Streaming<pb::CreateCacheRequest>) -> Result<pb::Version, Failure> {
+    async fn run(
+        self,
+        incoming: Streaming<pb::CreateCacheRequest>,
+    ) -> Result<pb::Version, Failure> {
         let text = self.text().await?;
         let gathered = Gathering::new(&self).run(incoming).await?;
         if !self.allow_empty {
             refuse_empty_class(&self.recipe, &gathered)?;
         }
-        let progress = |stage| {
-            let count = gathered.examples.len() as i64;
-            self.progress(stage, [count, count, 0])
-        };
-        progress(Stage::Selection).await;
-        let stored = gathered.examples.len() as i64;
+        let counts = [
+            gathered.received as i64,
+            gathered.examples.len() as i64,
+            gathered.rejected as i64,
+        ];
+        self.progress(Stage::Selection, counts).await;
         let draft = {
             let context = Arc::clone(&self.context);
             let recipe = Arc::clone(&self.recipe);
@@ -295,7 +305,7 @@ impl Creation {
             .await
             .map_err(CatalogError::internal)??
         };
-        self.progress(Stage::Storing, [stored, stored, 0]).await;
+        self.progress(Stage::Storing, counts).await;
         let manifest = self
             .context
             .catalog
@@ -403,7 +413,7 @@ impl<'a> Gathering<'a> {
     ) -> Result<Gathered, Failure> {
         loop {
             let message = tokio::select! {
-                message = incoming.message() => message.map_err(Failure::from_status)?,
+                message = incoming.message() => message.map_err(|status| Failure::from_status(&status))?,
                 Some(view) = self.done.recv() => {
                     self.collect(view).await?;
                     continue;
@@ -436,6 +446,8 @@ impl<'a> Gathering<'a> {
             }
         }
         Ok(Gathered {
+            received: self.pending.len(),
+            rejected: usize::try_from(self.rejected).unwrap_or(0),
             examples: self.finished.into_iter().flatten().collect(),
         })
     }
@@ -525,7 +537,12 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    async fn submit(&mut self, example: usize, view: usize, content: Content) -> Result<(), Failure> {
+    async fn submit(
+        &mut self,
+        example: usize,
+        view: usize,
+        content: Content,
+    ) -> Result<(), Failure> {
         // Collect what is done while waiting for room: the window's permits
         // come back with the results.
         let place = loop {
@@ -573,7 +590,11 @@ impl<'a> Gathering<'a> {
         match view.result {
             Err(problem) => {
                 let id = slot.take().map(|pending| pending.id).unwrap_or_default();
-                if !matches!(problem.code, Code::InvalidArgument | Code::Internal) {
+                let its_own = matches!(
+                    problem.code,
+                    Code::InvalidArgument | Code::Internal | Code::FailedPrecondition
+                );
+                if !its_own {
                     // Not the example's fault: the whole cannot go on.
                     return Err(problem.into());
                 }
@@ -581,7 +602,11 @@ impl<'a> Gathering<'a> {
             }
             Ok(outcome) => {
                 let raw = outcome.feature.map(|feature| {
-                    feature.unit.iter().map(|value| value * feature.norm).collect()
+                    feature
+                        .unit
+                        .iter()
+                        .map(|value| value * feature.norm)
+                        .collect()
                 });
                 if let Some(place) = pending.views.get_mut(view.view) {
                     *place = raw;
@@ -659,7 +684,11 @@ impl<'a> Gathering<'a> {
 
 /// The values divided by their length, in f64.
 fn normalised(values: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> {
-    let norm = values.clone().map(|value| value * value).sum::<f64>().sqrt();
+    let norm = values
+        .clone()
+        .map(|value| value * value)
+        .sum::<f64>()
+        .sqrt();
     // Zeros stay zeros; the catalogue refuses them.
     let norm = if norm > 0.0 { norm } else { 1.0 };
     values.map(move |value| (value / norm) as f32)

@@ -3,7 +3,10 @@
 //! Each item is encoded once; then every version's head, and its text
 //! classifier alone, judge the feature.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::{Response, Streaming};
@@ -12,7 +15,7 @@ use super::{
     Context,
     classify::CancelOnDrop,
     problem::{Failure, Problem},
-    request::{self, RequestError},
+    request::{self, RequestError, until},
 };
 use crate::{
     catalog::{CatalogError, Scorecard, Served},
@@ -32,9 +35,24 @@ const MAX_CONFUSION: usize = 1000;
 /// Serves one call.
 pub async fn serve(
     context: &Arc<Context>,
+    deadline: Option<Instant>,
+    incoming: Streaming<pb::EvaluateRequest>,
+) -> Result<Response<pb::EvaluateResponse>, Failure> {
+    tokio::select! {
+        response = evaluate(context, incoming) => response,
+        () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
+        () = context.shutdown.cancelled() => Err(super::shutting_down().into()),
+    }
+}
+
+async fn evaluate(
+    context: &Arc<Context>,
     mut incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, Failure> {
-    let message = incoming.message().await.map_err(Failure::from_status)?;
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?;
     let config = match message.and_then(|message| message.payload) {
         Some(Payload::Config(config)) => config,
         Some(Payload::Items(_)) => {
@@ -57,7 +75,11 @@ pub async fn serve(
         rejected_count: 0,
         versions,
     };
-    while let Some(message) = incoming.message().await.map_err(Failure::from_status)? {
+    while let Some(message) = incoming
+        .message()
+        .await
+        .map_err(|status| Failure::from_status(&status))?
+    {
         match message.payload {
             Some(Payload::Items(batch)) => {
                 for item in batch.items {
@@ -81,10 +103,7 @@ struct Version {
     card: Scorecard,
 }
 
-async fn versions(
-    context: &Context,
-    config: &pb::EvaluateConfig,
-) -> Result<Vec<Version>, Failure> {
+async fn versions(context: &Context, config: &pb::EvaluateConfig) -> Result<Vec<Version>, Failure> {
     if config.caches.is_empty() {
         return Err(RequestError::missing("config.caches").into());
     }
@@ -106,11 +125,14 @@ async fn versions(
     Ok(versions)
 }
 
-/// One item's logits by every version, and by its text alone.
+/// Logits by a version, and by its text alone.
+type Logits = (Vec<f32>, Option<Vec<f32>>);
+
+/// One item's logits by every version.
 struct Judged {
     id: String,
     class: usize,
-    logits: Result<Vec<(Vec<f32>, Option<Vec<f32>>)>, Problem>,
+    logits: Result<Vec<Logits>, Problem>,
 }
 
 struct Evaluation {
@@ -260,7 +282,7 @@ struct Judge {
 }
 
 impl Judge {
-    async fn run(&self, content: Content) -> Result<Vec<(Vec<f32>, Option<Vec<f32>>)>, Problem> {
+    async fn run(&self, content: Content) -> Result<Vec<Logits>, Problem> {
         let unit = match content {
             Content::Embedding(unit) => unit,
             picture => {

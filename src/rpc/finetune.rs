@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{
     Context, convert,
-    observe::observed,
+    observe::{Call, observed},
     paging,
     problem::{Failure, Problem},
     request::RequestError,
@@ -60,7 +60,11 @@ impl FineTunes {
         }
     }
 
-    async fn start(&self, request: pb::FineTuneRequest) -> Result<Response<Events>, Failure> {
+    async fn start(
+        &self,
+        request: pb::FineTuneRequest,
+        call: &Call,
+    ) -> Result<Response<Events>, Failure> {
         let detached = request.detached;
         let run = self.runs.start(self.check(request).await?)?;
         let cancel = (!detached).then(|| CancelOnDrop {
@@ -68,11 +72,12 @@ impl FineTunes {
             id: run.borrow().id.clone(),
         });
         let (events, response) = mpsc::channel(16);
+        let call = call.clone();
         tokio::spawn(async move {
             // Dropped when the client is gone, or the run has ended.
             let _cancel = cancel;
             tokio::select! {
-                () = follow(run, &events) => {}
+                code = follow(run, &events) => call.ended(code),
                 () = events.closed() => {}
             }
         });
@@ -100,7 +105,12 @@ impl FineTunes {
                 defaults.learning_rate,
                 (1e-9, 10.0),
             )?,
-            batch_size: count("batch_size", request.batch_size, defaults.batch_size, 65_536)?,
+            batch_size: count(
+                "batch_size",
+                request.batch_size,
+                defaults.batch_size,
+                65_536,
+            )?,
             schedule: match Asked::try_from(request.schedule) {
                 Ok(Asked::Unspecified | Asked::Cosine) => Schedule::Cosine,
                 Ok(Asked::Constant) => Schedule::Constant,
@@ -185,11 +195,11 @@ fn number(
     }
 }
 
-/// Sends a run's changes until it has ended.
+/// Sends a run's changes until it has ended; returns the call's code.
 async fn follow(
     mut run: watch::Receiver<Run>,
     events: &mpsc::Sender<Result<pb::FineTuneResponse, Status>>,
-) {
+) -> Code {
     let mut state = None;
     let mut progress: Option<RunProgress> = None;
     loop {
@@ -200,23 +210,25 @@ async fn follow(
             progress = Some(new);
             let event = Event::Progress(progress_message(&new));
             if send(events, event).await.is_err() {
-                return;
+                return Code::Cancelled;
             }
         }
         if state != Some(now.state) {
             state = Some(now.state);
             if send(events, Event::Run(message(&now))).await.is_err() {
-                return;
+                return Code::Cancelled;
             }
         }
         if now.state.has_ended() {
-            if let Some(status) = ending(&now) {
-                let _ = events.send(Err(status)).await;
-            }
-            return;
+            let Some(status) = ending(&now) else {
+                return Code::Ok;
+            };
+            let code = status.code();
+            let _ = events.send(Err(status)).await;
+            return code;
         }
         if run.changed().await.is_err() {
-            return;
+            return Code::Internal;
         }
     }
 }
@@ -301,7 +313,8 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::FineTuneRequest>,
     ) -> Result<Response<Self::FineTuneStream>, Status> {
-        observed("FineTune", self.start(request.into_inner())).await
+        let call = Call::new("FineTune");
+        call.answer(self.start(request.into_inner(), &call)).await
     }
 
     async fn list_fine_tunes(

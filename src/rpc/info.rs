@@ -38,6 +38,7 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
             fingerprint: model.fingerprint.clone(),
             width: model.width as i32,
             image_size: model.image_size as i32,
+            resize_to: model.resize_to as i32,
             has_image_encoder: context.engine.takes_pictures(),
             has_text_encoder: model.has_text,
             logit_scale: model.logit_scale,

@@ -120,8 +120,8 @@ fn shutting_down() -> Problem {
 impl Failure {
     /// A status that tonic made (an over-large message, a reset stream),
     /// passed on as it is.
-    fn from_status(status: Status) -> Failure {
-        Failure(Problem::new(
+    fn from_status(status: &Status) -> Failure {
+        Failure::from(Problem::new(
             status.code(),
             match status.code() {
                 Code::OutOfRange => "MESSAGE_TOO_LARGE",
@@ -142,6 +142,8 @@ pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
+            // So that generic clients can read the details of errors.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let caches = CacheServiceServer::new(caches::Caches::new(Arc::clone(context)))

@@ -1,38 +1,75 @@
 //! Counting RPCs by method and code.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, Ordering},
+};
+
 use tonic::{Code, Response, Status};
 
 use super::problem::Failure;
 use crate::telemetry;
 
-/// Counts a call when it ends, however it ends.
-struct Call {
+/// Counts a call when it has ended, however it ends: when the last clone is
+/// dropped. A call that nobody ended was cancelled.
+#[derive(Clone)]
+pub struct Call(Arc<Counted>);
+
+struct Counted {
     method: &'static str,
-    code: Code,
+    code: AtomicI32,
 }
 
-impl Drop for Call {
+impl Drop for Counted {
     fn drop(&mut self) {
-        telemetry::request(self.method, self.code);
+        let code = Code::from_i32(self.code.load(Ordering::Relaxed));
+        telemetry::request(self.method, code);
     }
 }
 
-/// Runs a call and counts it. A call whose future is dropped was cancelled.
+impl Call {
+    /// A call that has begun.
+    pub fn new(method: &'static str) -> Call {
+        Call(Arc::new(Counted {
+            method,
+            code: AtomicI32::new(Code::Cancelled as i32),
+        }))
+    }
+
+    /// Notes how the call ended.
+    pub fn ended(&self, code: Code) {
+        self.0.code.store(code as i32, Ordering::Relaxed);
+    }
+
+    /// Runs the part of a streaming call that comes before its stream; a
+    /// failure ends the call, a stream goes on with its own clone.
+    pub async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Failure>>,
+    ) -> Result<Response<T>, Status> {
+        let result = call.await.map_err(Status::from);
+        if let Err(status) = &result {
+            self.ended(status.code());
+            tracing::debug!(
+                method = self.0.method,
+                code = ?status.code(),
+                message = status.message(),
+                "refused"
+            );
+        }
+        result
+    }
+}
+
+/// Runs a unary call and counts it.
 pub async fn observed<T>(
     method: &'static str,
-    call: impl Future<Output = Result<Response<T>, Failure>>,
+    work: impl Future<Output = Result<Response<T>, Failure>>,
 ) -> Result<Response<T>, Status> {
-    let mut counted = Call {
-        method,
-        code: Code::Cancelled,
-    };
-    let result = call.await.map_err(Status::from);
-    counted.code = match &result {
-        Ok(_) => Code::Ok,
-        Err(status) => {
-            tracing::debug!(method, code = ?status.code(), message = status.message(), "refused");
-            status.code()
-        }
-    };
+    let call = Call::new(method);
+    let result = call.answer(work).await;
+    if result.is_ok() {
+        call.ended(Code::Ok);
+    }
     result
 }

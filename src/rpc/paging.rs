@@ -16,7 +16,10 @@ const MOST: i32 = 1000;
 pub fn size(asked: i32) -> Result<usize, RequestError> {
     match asked {
         0 => Ok(DEFAULT as usize),
-        n if n < 0 => Err(RequestError::invalid("page_size", format!("{n} is negative"))),
+        n if n < 0 => Err(RequestError::invalid(
+            "page_size",
+            format!("{n} is negative"),
+        )),
         n => Ok(n.min(MOST) as usize),
     }
 }

@@ -199,9 +199,9 @@ impl From<StoreError> for Problem {
             | StoreError::AlreadyExists { what }
             | StoreError::Damaged { what, .. }
             | StoreError::Conflict { what, .. } => problem.fact("resource", what),
-            StoreError::InvalidId { kind, value, .. } => problem
-                .field(kind.replace(' ', "_"))
-                .fact("value", value),
+            StoreError::InvalidId { kind, value, .. } => {
+                problem.field(kind.replace(' ', "_")).fact("value", value)
+            }
             StoreError::TooLarge { what, size, limit } => problem
                 .fact("resource", what)
                 .fact("value", size)
@@ -291,23 +291,23 @@ macro_rules! status_from {
     ($($error:ty),*) => {
         /// A tonic status through [`Problem`].
         #[derive(Debug)]
-        pub struct Failure(pub Problem);
+        pub struct Failure(Box<Problem>);
 
         impl From<Problem> for Failure {
             fn from(problem: Problem) -> Failure {
-                Failure(problem)
+                Failure(Box::new(problem))
             }
         }
 
         $(impl From<$error> for Failure {
             fn from(error: $error) -> Failure {
-                Failure(error.into())
+                Problem::from(error).into()
             }
         })*
 
         impl From<Failure> for Status {
             fn from(failure: Failure) -> Status {
-                failure.0.into()
+                (*failure.0).into()
             }
         }
     };

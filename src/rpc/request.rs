@@ -122,6 +122,14 @@ pub fn deadline(metadata: &MetadataMap, now: Instant) -> Option<Instant> {
     now.checked_add(left)
 }
 
+/// Sleeps until the deadline; for ever where there is none.
+pub async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// An item's own deadline: its time limit from now, but never after the
 /// call's.
 ///
@@ -138,7 +146,10 @@ pub fn item_deadline(
             let duration = Duration::try_from(limit).map_err(|_| {
                 RequestError::invalid(
                     "time_limit",
-                    format!("{}.{:09} s is not a positive duration", limit.seconds, limit.nanos),
+                    format!(
+                        "{}.{:09} s is not a positive duration",
+                        limit.seconds, limit.nanos
+                    ),
                 )
             })?;
             now.checked_add(duration)
@@ -169,11 +180,7 @@ pub fn priority(value: i32) -> Result<Priority, RequestError> {
 ///
 /// # Errors
 /// Where nothing is set, or an embedding is not a direction of `width`.
-pub fn content(
-    sent: Option<pb::Input>,
-    crop: Crop,
-    width: usize,
-) -> Result<Content, RequestError> {
+pub fn content(sent: Option<pb::Input>, crop: Crop, width: usize) -> Result<Content, RequestError> {
     let sent = sent
         .and_then(|sent| sent.content)
         .ok_or_else(|| RequestError::missing("input"))?;
@@ -204,7 +211,10 @@ pub fn unit(field: &str, mut values: Vec<f32>, width: usize) -> Result<Vec<f32>,
     if values.len() != width {
         return Err(RequestError::invalid(
             field,
-            format!("it has {} values, the bundle's width is {width}", values.len()),
+            format!(
+                "it has {} values, the bundle's width is {width}",
+                values.len()
+            ),
         ));
     }
     if let Some(at) = values.iter().position(|value| !value.is_finite()) {

@@ -217,10 +217,10 @@ impl Store {
         let path = layout::tensors(id, number, &manifest.tensors.name);
         let file = self.backend.head(&path).await?;
         let key = (id.clone(), number);
-        if let Some(damage) = self.damaged.get(&key) {
-            if damage.file == file {
-                return Err(damage.error.clone());
-            }
+        if let Some(damage) = self.damaged.get(&key)
+            && damage.file == file
+        {
+            return Err(damage.error.clone());
         }
         match self
             .read_tensors(&manifest, &path, file.as_ref().map(|f| f.size))

@@ -17,7 +17,10 @@ pub(super) fn class_means(material: &Material) -> Result<Tensor, TipError> {
 /// f32 [Q, N].
 pub(super) fn held_cosines(material: &Material, held: &Held) -> Result<Tensor, TipError> {
     let total = class_sums(material, None)?;
-    let mut out = Tensor::f_zeros([held.count(), material.n()], (Kind::Float, tch::Device::Cpu))?;
+    let mut out = Tensor::f_zeros(
+        [held.count(), material.n()],
+        (Kind::Float, tch::Device::Cpu),
+    )?;
     for round in held.split()? {
         let means = unit_rows(&total.f_sub(&class_sums(material, Some(&round.left_out))?)?)?;
         let f = held.features.f_index_select(0, &round.examples)?;

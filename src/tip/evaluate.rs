@@ -109,7 +109,10 @@ impl Evaluator {
             });
         }
         let values = Vec::<f64>::try_from(
-            probabilities.f_to_kind(Kind::Double)?.f_contiguous()?.f_view([-1])?,
+            probabilities
+                .f_to_kind(Kind::Double)?
+                .f_contiguous()?
+                .f_view([-1])?,
         )?;
         let labels = Vec::<i64>::try_from(labels)?;
         // All labels are looked at first, so that a bad batch changes nothing.
@@ -169,8 +172,11 @@ impl Evaluator {
             .collect();
         let count: u64 = per_class.iter().map(|(count, _)| count).sum();
         let right: u64 = per_class.iter().map(|(_, right)| right).sum();
-        let error: f64 =
-            self.bins.iter().map(|bin| (bin.right as f64 - bin.confidence).abs()).sum();
+        let error: f64 = self
+            .bins
+            .iter()
+            .map(|bin| (bin.right as f64 - bin.confidence).abs())
+            .sum();
         Evaluation {
             count,
             top1: share(right as f64, count),
@@ -179,7 +185,10 @@ impl Evaluator {
             expected_calibration_error: share(error, count),
             per_class: per_class
                 .into_iter()
-                .map(|(count, right)| ClassScore { count, accuracy: share(right as f64, count) })
+                .map(|(count, right)| ClassScore {
+                    count,
+                    accuracy: share(right as f64, count),
+                })
                 .collect(),
             confusion: self.confusion.clone(),
         }

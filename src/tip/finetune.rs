@@ -313,8 +313,12 @@ trait Weights: Send {
     fn logits(&mut self) -> Result<Tensor, HeadError>;
     /// A slice of the backward pass and of the optimiser's step, from
     /// ∂loss/∂logits; true when it was the last.
-    fn backward(&mut self, gradient: &Tensor, adamw: &AdamW, work: usize)
-    -> Result<bool, HeadError>;
+    fn backward(
+        &mut self,
+        gradient: &Tensor,
+        adamw: &AdamW,
+        work: usize,
+    ) -> Result<bool, HeadError>;
     /// Logits of any features, [B, N].
     fn score(&self, features: &Tensor) -> Result<Tensor, HeadError>;
     /// What each row's own key adds to the logit of its class, [B].
@@ -453,7 +457,9 @@ impl Trainer {
             };
             (Some(scored), SelectionSource::Validation)
         } else if views_each > 1 {
-            let held: Vec<usize> = (0..examples).map(|_| rng.random_range(0..views_each)).collect();
+            let held: Vec<usize> = (0..examples)
+                .map(|_| rng.random_range(0..views_each))
+                .collect();
             let at: Vec<i64> = held
                 .iter()
                 .enumerate()
@@ -549,7 +555,11 @@ impl Trainer {
             };
             rows.push((example * self.views_each + view) as i64);
         }
-        let features = unit(&self.views.f_index_select(0, &Tensor::f_from_slice(&rows)?)?)?;
+        let features = unit(
+            &self
+                .views
+                .f_index_select(0, &Tensor::f_from_slice(&rows)?)?,
+        )?;
         self.weights.begin(&features)?;
         self.forward()
     }
@@ -560,7 +570,11 @@ impl Trainer {
             return Ok(Progress::Working);
         }
         let logits = self.weights.logits()?;
-        let labels: Vec<i64> = self.batch.iter().map(|&example| self.labels[example]).collect();
+        let labels: Vec<i64> = self
+            .batch
+            .iter()
+            .map(|&example| self.labels[example])
+            .collect();
         let labels = Tensor::f_from_slice(&labels)?.f_to_device(self.weights.device())?;
         let log_p = logits.f_log_softmax(-1, Kind::Float)?;
         let loss = log_p
@@ -738,7 +752,9 @@ impl Trainer {
                 labels: Tensor::f_from_slice(&scored.labels)?,
                 own_key: scored
                     .own
-                    .then(|| Tensor::f_arange(scored.labels.len() as i64, (Kind::Int64, Device::Cpu)))
+                    .then(|| {
+                        Tensor::f_arange(scored.labels.len() as i64, (Kind::Int64, Device::Cpu))
+                    })
                     .transpose()?,
                 features: scored.features,
             }),
@@ -768,7 +784,11 @@ fn unit(t: &Tensor) -> Result<Tensor, tch::TchError> {
 }
 
 fn whole_numbers(t: &Tensor) -> Result<Vec<i64>, tch::TchError> {
-    Vec::<i64>::try_from(&t.f_to_device(Device::Cpu)?.f_to_kind(Kind::Int64)?.f_contiguous()?)
+    Vec::<i64>::try_from(
+        &t.f_to_device(Device::Cpu)?
+            .f_to_kind(Kind::Int64)?
+            .f_contiguous()?,
+    )
 }
 
 fn check_options(options: &Options) -> Result<(), TrainError> {
@@ -792,7 +812,12 @@ fn check_options(options: &Options) -> Result<(), TrainError> {
         beta,
         ..
     } = *options;
-    check("epochs", epochs as f64, (1..=1000).contains(&epochs), "1..=1000")?;
+    check(
+        "epochs",
+        epochs as f64,
+        (1..=1000).contains(&epochs),
+        "1..=1000",
+    )?;
     check(
         "batch_size",
         batch_size as f64,
@@ -800,7 +825,12 @@ fn check_options(options: &Options) -> Result<(), TrainError> {
         "1..=65536",
     )?;
     let positive = learning_rate.is_finite() && learning_rate > 0.0;
-    check("learning_rate", learning_rate, positive, "finite numbers above 0")?;
+    check(
+        "learning_rate",
+        learning_rate,
+        positive,
+        "finite numbers above 0",
+    )?;
     let share = (0.0..=1.0).contains(&weight_decay);
     check("weight_decay", weight_decay, share, "0..=1")?;
     let positive = alpha.is_finite() && alpha > 0.0;

@@ -30,7 +30,10 @@ pub fn plain_logits(
     }
     if let Some((keys, values)) = &tensors.cache {
         let cosines = f.f_matmul(&keys.f_to_kind(Kind::Double)?.f_tr()?)?;
-        let affinity = cosines.f_sub_scalar(1.0)?.f_mul_scalar(spec.beta)?.f_exp()?;
+        let affinity = cosines
+            .f_sub_scalar(1.0)?
+            .f_mul_scalar(spec.beta)?
+            .f_exp()?;
         let values = match values {
             Values::OneHot { labels, weight } => {
                 let one_hot = labels.f_one_hot(classes)?.f_to_kind(Kind::Double)?;

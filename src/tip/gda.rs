@@ -76,7 +76,10 @@ pub(super) fn held_logits(material: &Material, held: &Held) -> Result<Option<Ten
         if left.identity && !whole_is_identity {
             return Ok(None);
         }
-        let f = held.features.f_index_select(0, &round.examples)?.f_to_kind(Kind::Double)?;
+        let f = held
+            .features
+            .f_index_select(0, &round.examples)?
+            .f_to_kind(Kind::Double)?;
         let logits = f.f_matmul(&left.weight.f_tr()?)?.f_add(&left.bias)?;
         let _ = out.f_index_copy_(0, &round.examples, &logits)?;
     }
@@ -95,7 +98,9 @@ impl Moments {
     /// Class means f64 [N, D] (zeros for a class without points), and the
     /// pooled within-class scatter f64 [D, D] with its trace, where not zero.
     fn scatter(&self) -> Result<(Tensor, Option<(Tensor, f64)>), TipError> {
-        let means = self.sums.f_div(&self.counts.f_clamp_min(1.0)?.f_unsqueeze(1)?)?;
+        let means = self
+            .sums
+            .f_div(&self.counts.f_clamp_min(1.0)?.f_unsqueeze(1)?)?;
         let scatter = self.second.f_sub(&self.sums.f_tr()?.f_matmul(&means)?)?;
         let trace = scatter.f_trace()?.f_double_value(&[])?;
         let total = self.second.f_trace()?.f_double_value(&[])?;
@@ -108,10 +113,16 @@ impl Moments {
         let (means, scatter) = self.scatter()?;
         let absent = self.counts.f_lt(0.5)?;
         let present = absent.f_logical_not()?.f_to_kind(Kind::Double)?;
-        let centre = present.f_unsqueeze(0)?.f_matmul(&means)?.f_div(
-            &present.f_sum(Kind::Double)?.f_clamp_min(1.0)?,
+        let centre = present
+            .f_unsqueeze(0)?
+            .f_matmul(&means)?
+            .f_div(&present.f_sum(Kind::Double)?.f_clamp_min(1.0)?)?;
+        let means = means.f_add(
+            &absent
+                .f_unsqueeze(1)?
+                .f_to_kind(Kind::Double)?
+                .f_mul(&centre)?,
         )?;
-        let means = means.f_add(&absent.f_unsqueeze(1)?.f_to_kind(Kind::Double)?.f_mul(&centre)?)?;
         let width = means.size().get(1).copied().unwrap_or(1);
         let (weight, identity) = match scatter {
             None => (means.shallow_clone(), true),
@@ -121,7 +132,10 @@ impl Moments {
                     .f_mul_scalar(trace / (points - 1.0))?;
                 let factor = scatter.f_add(&ridge)?.f_linalg_cholesky(false)?;
                 let solved = means.f_tr()?.f_cholesky_solve(&factor, false)?;
-                (solved.f_tr()?.f_mul_scalar(width as f64)?.f_contiguous()?, false)
+                (
+                    solved.f_tr()?.f_mul_scalar(width as f64)?.f_contiguous()?,
+                    false,
+                )
             }
         };
         let classes = means.size().first().copied().unwrap_or(1) as f64;
@@ -133,7 +147,11 @@ impl Moments {
         if !has_text {
             bias = bias.f_masked_fill(&absent, NEVER)?;
         }
-        Ok(Gaussian { weight, bias, identity })
+        Ok(Gaussian {
+            weight,
+            bias,
+            identity,
+        })
     }
 }
 
@@ -154,10 +172,16 @@ fn moments(material: &Material, rows: Option<&Tensor>) -> Result<Moments, TipErr
     while start < total {
         let length = EXAMPLES_AT_ONCE.min(total - start);
         let (x, labels) = match rows {
-            None => (views.f_narrow(0, start, length)?, material.labels.f_narrow(0, start, length)?),
+            None => (
+                views.f_narrow(0, start, length)?,
+                material.labels.f_narrow(0, start, length)?,
+            ),
             Some(rows) => {
                 let rows = rows.f_narrow(0, start, length)?;
-                (views.f_index_select(0, &rows)?, material.labels.f_index_select(0, &rows)?)
+                (
+                    views.f_index_select(0, &rows)?,
+                    material.labels.f_index_select(0, &rows)?,
+                )
             }
         };
         let x = unit_rows(&x.f_to_kind(Kind::Double)?)?;
@@ -167,10 +191,18 @@ fn moments(material: &Material, rows: Option<&Tensor>) -> Result<Moments, TipErr
             &labels,
             &x.f_sum_dim_intlist(Some([1i64].as_slice()), false, Kind::Double)?,
         )?;
-        let _ = counts.f_index_add_(0, &labels, &Tensor::f_full([length], per_example as f64, options)?)?;
+        let _ = counts.f_index_add_(
+            0,
+            &labels,
+            &Tensor::f_full([length], per_example as f64, options)?,
+        )?;
         let flat = x.f_reshape([-1, d])?;
         second = second.f_addmm(&flat.f_tr()?, &flat)?;
         start += length;
     }
-    Ok(Moments { counts, sums, second })
+    Ok(Moments {
+        counts,
+        sums,
+        second,
+    })
 }

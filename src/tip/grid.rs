@@ -29,7 +29,10 @@ pub(super) const MEAN_ALPHA: f64 = 1.0;
 
 impl SearchGrid {
     /// The official grid at s_β = 7, s_α = 3 (ImageNet's).
-    pub const OFFICIAL: Self = Self::Official { beta_scale: 7.0, alpha_scale: 3.0 };
+    pub const OFFICIAL: Self = Self::Official {
+        beta_scale: 7.0,
+        alpha_scale: 3.0,
+    };
 
     /// Tip-Adapter's β, in the order in which they are tried (outer loop).
     ///
@@ -80,7 +83,9 @@ impl SearchGrid {
 
     /// Nearest class mean's α.
     pub fn mean_alphas(&self) -> Vec<f64> {
-        vec![0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, MEAN_ALPHA, 1.5, 2.0, 3.0, 10.0]
+        vec![
+            0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, MEAN_ALPHA, 1.5, 2.0, 3.0, 10.0,
+        ]
     }
 
     /// Whether it is the authors'.
@@ -91,7 +96,10 @@ impl SearchGrid {
     /// In words, for the manifest.
     pub fn describe(&self) -> String {
         match self {
-            Self::Official { beta_scale, alpha_scale } => {
+            Self::Official {
+                beta_scale,
+                alpha_scale,
+            } => {
                 format!("official, s_beta {beta_scale}, s_alpha {alpha_scale}")
             }
             Self::Wide => "wide, logarithmic".to_owned(),
@@ -99,7 +107,11 @@ impl SearchGrid {
     }
 
     pub(super) fn check(&self) -> Result<(), TipError> {
-        if let Self::Official { beta_scale, alpha_scale } = *self {
+        if let Self::Official {
+            beta_scale,
+            alpha_scale,
+        } = *self
+        {
             for (thing, value) in [("beta_scale", beta_scale), ("alpha_scale", alpha_scale)] {
                 if !(value > 0.0 && value <= SCALE_LIMIT) {
                     return Err(TipError::Number {
@@ -117,5 +129,7 @@ impl SearchGrid {
 /// 0.1 + i·(scale − 0.1)/count, i = 0 … count − 1, in the order of operations
 /// of the authors' code, so that the numbers are the same to the last bit.
 fn steps(scale: f64, count: u32) -> Vec<f64> {
-    (0..count).map(|i| f64::from(i) * (scale - 0.1) / f64::from(count) + 0.1).collect()
+    (0..count)
+        .map(|i| f64::from(i) * (scale - 0.1) / f64::from(count) + 0.1)
+        .collect()
 }

@@ -136,7 +136,11 @@ fn by_operators(
         return Ok(());
     };
     let device = groups[first].0.device();
-    let rows: Vec<i64> = which.iter().flat_map(|&(g, _)| groups[g].1).copied().collect();
+    let rows: Vec<i64> = which
+        .iter()
+        .flat_map(|&(g, _)| groups[g].1)
+        .copied()
+        .collect();
     let own = features
         .f_to_device(device)?
         .f_to_kind(Kind::Float)?

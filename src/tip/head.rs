@@ -99,7 +99,9 @@ pub enum HeadError {
         value: f64,
     },
     /// A head without classes, or of no width at all.
-    #[error("a head needs a class and a linear part or keys; this one has {classes} classes, {what}")]
+    #[error(
+        "a head needs a class and a linear part or keys; this one has {classes} classes, {what}"
+    )]
     Empty {
         /// N.
         classes: usize,
@@ -204,7 +206,10 @@ impl Head {
     ) -> Result<Self, HeadError> {
         let (classes, width) = check(spec, tensors)?;
         // Keys of none are no cache.
-        let cache = tensors.cache.as_ref().filter(|(keys, _)| keys.size()[0] > 0);
+        let cache = tensors
+            .cache
+            .as_ref()
+            .filter(|(keys, _)| keys.size()[0] > 0);
         let dense = matches!(cache, Some((_, Values::Dense(_))));
         let isa = isa(backend, device, dense)?;
         let sorted = match cache {
@@ -228,13 +233,15 @@ impl Head {
                     width,
                     linear: linear.as_ref().map(Plain::values),
                     bias: bias.as_ref().map(Plain::values),
-                    cache: plain.as_ref().map(|(keys, weight, sorted)| packed::CacheSource {
-                        keys: keys.values(),
-                        sorted_labels: &sorted.labels,
-                        order: sorted.order.clone(),
-                        weight: weight.values(),
-                        beta: spec.beta as f32,
-                    }),
+                    cache: plain
+                        .as_ref()
+                        .map(|(keys, weight, sorted)| packed::CacheSource {
+                            keys: keys.values(),
+                            sorted_labels: &sorted.labels,
+                            order: sorted.order.clone(),
+                            weight: weight.values(),
+                            beta: spec.beta as f32,
+                        }),
                     dtype: spec.key_dtype,
                 },
             ))
@@ -312,9 +319,20 @@ impl Head {
             Examples::Shared
         } else if let Some(isa) = self.isa {
             let keys = Plain::new(keys)?;
-            Examples::Packed(PackedKeys::new(isa, self.dtype, keys.values(), self.width, None))
+            Examples::Packed(PackedKeys::new(
+                isa,
+                self.dtype,
+                keys.values(),
+                self.width,
+                None,
+            ))
         } else {
-            Examples::Operators(OperatorKeys::new(keys, None, self.device, kind(self.dtype))?)
+            Examples::Operators(OperatorKeys::new(
+                keys,
+                None,
+                self.device,
+                kind(self.dtype),
+            )?)
         };
         Ok(self)
     }
@@ -334,9 +352,9 @@ impl Head {
                     packed.logits(features.values(), out, packed.small(rows));
                 })
             }
-            Form::Operators(operators) => {
-                Ok(operators.logits(&features.f_to_device(self.device)?.f_to_kind(Kind::Float)?)?)
-            }
+            Form::Operators(operators) => Ok(
+                operators.logits(&features.f_to_device(self.device)?.f_to_kind(Kind::Float)?)?
+            ),
         }
     }
 
@@ -562,7 +580,10 @@ pub(super) struct Sorted {
 
 /// Sorts labels (int64 [M]), each in 0..`classes`.
 pub(super) fn sort(labels: &Tensor, classes: usize) -> Result<Sorted, HeadError> {
-    let labels = labels.f_to_device(Device::Cpu)?.f_to_kind(Kind::Int64)?.f_contiguous()?;
+    let labels = labels
+        .f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Int64)?
+        .f_contiguous()?;
     let labels = Vec::<i64>::try_from(&labels)?;
     if let Some((row, &label)) = labels
         .iter()
@@ -578,7 +599,10 @@ pub(super) fn sort(labels: &Tensor, classes: usize) -> Result<Sorted, HeadError>
     let mut order: Vec<u32> = (0..labels.len() as u32).collect();
     order.sort_by_key(|&row| labels[row as usize]);
     Ok(Sorted {
-        labels: order.iter().map(|&row| labels[row as usize] as u32).collect(),
+        labels: order
+            .iter()
+            .map(|&row| labels[row as usize] as u32)
+            .collect(),
         order: order.into(),
     })
 }
@@ -596,7 +620,9 @@ pub(super) struct Plain(Tensor);
 impl Plain {
     pub(super) fn new(t: &Tensor) -> Result<Self, HeadError> {
         Ok(Self(
-            t.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?,
+            t.f_to_device(Device::Cpu)?
+                .f_to_kind(Kind::Float)?
+                .f_contiguous()?,
         ))
     }
 

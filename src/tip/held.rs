@@ -3,9 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource,
-};
+use super::{error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource};
 
 /// Up to so many keys every one is left out once. Beyond, one shot of each
 /// class is.
@@ -116,14 +114,21 @@ impl Held {
             return Ok(None);
         }
         let keys = labels.len();
-        let limit = if keys > ONE_OUT_LIMIT { SCORED_LIMIT } else { keys };
+        let limit = if keys > ONE_OUT_LIMIT {
+            SCORED_LIMIT
+        } else {
+            keys
+        };
         let picked = evenly(keys, limit);
         let own: Vec<i64> = (0..keys as i64).collect();
         Self::over_keys(
             material,
             &picked,
             &own,
-            format!("leave-one-out: {} of {keys} keys, each masked in turn", picked.len()),
+            format!(
+                "leave-one-out: {} of {keys} keys, each masked in turn",
+                picked.len()
+            ),
         )
         .map(Some)
     }
@@ -157,7 +162,11 @@ impl Held {
         }
         let all = labels.len() as i64 <= ALL_OUT_KEYS;
         let scored: Vec<usize> = (0..labels.len())
-            .filter(|&i| rounds.get(i).is_some_and(|&r| if all { r >= 0 } else { r == 0 }))
+            .filter(|&i| {
+                rounds
+                    .get(i)
+                    .is_some_and(|&r| if all { r >= 0 } else { r == 0 })
+            })
             .collect();
         let picked: Vec<usize> = evenly(scored.len(), SCORED_LIMIT)
             .into_iter()

@@ -3,8 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    class_mean, gda,
+    class_mean,
     error::TipError,
+    gda,
     head::{HeadTensors, Values},
     material::Material,
     proker::Proker,
@@ -73,7 +74,11 @@ pub(super) struct Watch<'a>(pub &'a dyn Fn(Progress) -> bool);
 
 impl Watch<'_> {
     pub fn step(&self, method: Method, done: usize, total: usize) -> Result<(), TipError> {
-        if (self.0)(Progress { method, done, total }) {
+        if (self.0)(Progress {
+            method,
+            done,
+            total,
+        }) {
             Ok(())
         } else {
             Err(TipError::Cancelled)
@@ -100,7 +105,11 @@ pub fn make(
     request.check()?;
     let watch = Watch(watch);
     let _no_grad = tch::no_grad_guard();
-    let Chosen { numbers, temperature, selection } = select::choose(material, request, &watch)?;
+    let Chosen {
+        numbers,
+        temperature,
+        selection,
+    } = select::choose(material, request, &watch)?;
     watch.step(numbers.method, 0, 1)?;
     let tensors = tensors(material, request, &numbers)?;
     Ok(Made {
@@ -122,10 +131,17 @@ pub fn make(
 impl HeadRequest {
     fn check(&self) -> Result<(), TipError> {
         self.grid.check()?;
-        for (thing, value) in [("alpha", self.alpha), ("beta", self.beta), ("lambda", self.lambda)]
-        {
+        for (thing, value) in [
+            ("alpha", self.alpha),
+            ("beta", self.beta),
+            ("lambda", self.lambda),
+        ] {
             if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
-                return Err(TipError::Number { thing, value, expected: "a finite number over 0" });
+                return Err(TipError::Number {
+                    thing,
+                    value,
+                    expected: "a finite number over 0",
+                });
             }
         }
         Ok(())
@@ -139,9 +155,17 @@ fn tensors(
     numbers: &Numbers,
 ) -> Result<HeadTensors, TipError> {
     let scale = material.logit_scale;
-    let text = material.text.as_ref().map(|w| w.f_mul_scalar(scale)).transpose()?;
-    let mut head =
-        HeadTensors { classes: material.classes, linear: text, bias: None, cache: None };
+    let text = material
+        .text
+        .as_ref()
+        .map(|w| w.f_mul_scalar(scale))
+        .transpose()?;
+    let mut head = HeadTensors {
+        classes: material.classes,
+        linear: text,
+        bias: None,
+        cache: None,
+    };
     match numbers.method {
         Method::ZeroShot => {
             if head.linear.is_none() {
@@ -160,8 +184,12 @@ fn tensors(
             let gaussian = gda::fit(material)?;
             let weight = gaussian.weight.f_mul_scalar(numbers.alpha)?;
             head.linear = Some(plus(head.linear, &weight)?);
-            head.bias =
-                Some(gaussian.bias.f_mul_scalar(numbers.alpha)?.f_to_kind(Kind::Float)?);
+            head.bias = Some(
+                gaussian
+                    .bias
+                    .f_mul_scalar(numbers.alpha)?
+                    .f_to_kind(Kind::Float)?,
+            );
         }
         Method::Proker => {
             let system = Proker::new(material)?;

@@ -59,7 +59,9 @@ impl Material {
 
     /// The validation examples, where there are any.
     pub(super) fn validation(&self) -> Option<&(Tensor, Tensor)> {
-        self.validation.as_ref().filter(|(_, labels)| labels.numel() > 0)
+        self.validation
+            .as_ref()
+            .filter(|(_, labels)| labels.numel() > 0)
     }
 
     /// Checks shapes, kinds, labels, finiteness and unit length.
@@ -138,7 +140,11 @@ pub fn build_keys(views: &Tensor) -> Result<Tensor, TipError> {
     let mean = views.f_mean_dim(Some([1i64].as_slice()), false, Kind::Float)?;
     let norm = row_norms(&mean)?;
     if let Some((row, norm)) = first_where(&norm, &norm.f_lt(LEAST_NORM)?)? {
-        return Err(TipError::NoDirection { thing: "example", row, norm });
+        return Err(TipError::NoDirection {
+            thing: "example",
+            row,
+            norm,
+        });
     }
     Ok(mean.f_div(&norm.f_unsqueeze(1)?)?)
 }
@@ -158,9 +164,12 @@ fn check_features(thing: &'static str, rows: &Tensor) -> Result<(), TipError> {
     let off = norm.f_sub_scalar(1.0)?.f_abs()?.f_gt(UNIT_TOLERANCE)?;
     match first_where(&norm, &off)? {
         None => Ok(()),
-        Some((row, norm)) => {
-            Err(TipError::NotUnit { thing, row, norm, tolerance: UNIT_TOLERANCE })
-        }
+        Some((row, norm)) => Err(TipError::NotUnit {
+            thing,
+            row,
+            norm,
+            tolerance: UNIT_TOLERANCE,
+        }),
     }
 }
 
@@ -182,7 +191,12 @@ fn check_labels(
         None => Ok(()),
         Some(row) => {
             let label = labels.f_int64_value(&[row])?;
-            Err(TipError::Label { thing, row, label, classes })
+            Err(TipError::Label {
+                thing,
+                row,
+                label,
+                classes,
+            })
         }
     }
 }
@@ -199,7 +213,10 @@ fn check_finite(thing: &'static str, tensor: &Tensor) -> Result<(), TipError> {
             Kind::Double,
         )?;
         if let Some(row) = first_index(&sums.f_isfinite()?.f_logical_not()?)? {
-            return Err(TipError::NotFinite { thing, row: start + row });
+            return Err(TipError::NotFinite {
+                thing,
+                row: start + row,
+            });
         }
         start += CHECK_ROWS;
     }
@@ -219,13 +236,25 @@ fn first_where(values: &Tensor, mask: &Tensor) -> Result<Option<(i64, f64)>, Tip
 
 fn first_index(mask: &Tensor) -> Result<Option<i64>, TipError> {
     let at = mask.f_nonzero()?;
-    Ok(if at.numel() == 0 { None } else { Some(at.f_int64_value(&[0, 0])?) })
+    Ok(if at.numel() == 0 {
+        None
+    } else {
+        Some(at.f_int64_value(&[0, 0])?)
+    })
 }
 
 fn shape(thing: &'static str, got: Vec<i64>, expected: &str) -> TipError {
-    TipError::Shape { thing, got, expected: expected.to_owned() }
+    TipError::Shape {
+        thing,
+        got,
+        expected: expected.to_owned(),
+    }
 }
 
 fn kind(thing: &'static str, got: &Tensor, expected: &'static str) -> TipError {
-    TipError::Kind { thing, got: format!("{:?}", got.kind()), expected }
+    TipError::Kind {
+        thing,
+        got: format!("{:?}", got.kind()),
+        expected,
+    }
 }

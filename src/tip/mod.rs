@@ -6,6 +6,7 @@
 //! formula as written; [`evaluate::Evaluator`] says how well a head does.
 
 mod class_mean;
+mod defaults;
 pub mod error;
 pub mod evaluate;
 pub mod finetune;

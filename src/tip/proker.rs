@@ -54,7 +54,10 @@ impl<'a> Proker<'a> {
     pub fn new(material: &'a Material) -> Result<Self, TipError> {
         check_keys(material.key_count())?;
         let keys = material.keys.f_to_kind(Kind::Double)?;
-        let mut residual = material.labels.f_one_hot(material.n())?.f_to_kind(Kind::Double)?;
+        let mut residual = material
+            .labels
+            .f_one_hot(material.n())?
+            .f_to_kind(Kind::Double)?;
         if let Some(text) = &material.text {
             let scores = keys.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
             residual = residual.f_sub(&scores)?;
@@ -62,7 +65,11 @@ impl<'a> Proker<'a> {
         let cosines = (material.key_count() <= PROKER_SEARCH_KEYS)
             .then(|| cosines(&keys))
             .transpose()?;
-        Ok(Self { material, cosines, residual })
+        Ok(Self {
+            material,
+            cosines,
+            residual,
+        })
     }
 
     /// Factorises `K_SS + λI`.
@@ -76,7 +83,11 @@ impl<'a> Proker<'a> {
         let _ = diagonal.f_add_scalar_(lambda)?;
         let (factor, info) = kernel.f_linalg_cholesky_ex(false, false)?;
         if info.f_int64_value(&[])? != 0 {
-            return Err(TipError::Singular { method: Method::Proker, beta, lambda });
+            return Err(TipError::Singular {
+                method: Method::Proker,
+                beta,
+                lambda,
+            });
         }
         Ok(Fitted { factor, beta })
     }
@@ -99,7 +110,10 @@ impl<'a> Proker<'a> {
             .transpose()?;
         for round in rounds {
             if round.left_out.numel() == 0 {
-                let f = held.features.f_index_select(0, &round.examples)?.f_to_kind(Kind::Double)?;
+                let f = held
+                    .features
+                    .f_index_select(0, &round.examples)?
+                    .f_to_kind(Kind::Double)?;
                 let keys = self.material.keys.f_to_kind(Kind::Double)?;
                 let mut affinity = f
                     .f_matmul(&keys.f_tr()?)?

@@ -30,10 +30,7 @@ pub struct SearchOn<'a> {
 ///
 /// # Errors
 /// Torch's own.
-pub fn training_factors(
-    material: &Material,
-    balance: ClassBalance,
-) -> Result<Tensor, TipError> {
+pub fn training_factors(material: &Material, balance: ClassBalance) -> Result<Tensor, TipError> {
     class_factors(material, balance)
 }
 

@@ -6,7 +6,7 @@ use super::{
     class_mean,
     error::TipError,
     gda,
-    grid::{GDA_ALPHA, MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
+    grid::{MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
     held::Held,
     make::{HeadRequest, Watch},
     material::Material,
@@ -53,7 +53,11 @@ impl Search<'_> {
 
     fn unfit(&self, method: Method) -> Option<String> {
         if method == Method::ZeroShot {
-            return self.material.text.is_none().then(|| "no text weights".to_owned());
+            return self
+                .material
+                .text
+                .is_none()
+                .then(|| "no text weights".to_owned());
         }
         if self.material.key_count() == 0 {
             return Some("no examples".to_owned());
@@ -69,7 +73,8 @@ impl Search<'_> {
             .map(|text| {
                 let f = self.held.features.f_to_kind(kind)?;
                 let w = text.f_to_kind(kind)?;
-                Ok(f.f_matmul(&w.f_tr()?)?.f_mul_scalar(self.material.logit_scale)?)
+                Ok(f.f_matmul(&w.f_tr()?)?
+                    .f_mul_scalar(self.material.logit_scale)?)
             })
             .transpose()
     }
@@ -78,8 +83,17 @@ impl Search<'_> {
         let Some(logits) = self.text_logits(Kind::Double)? else {
             return Ok(Outcome::Skipped("no text weights".to_owned()));
         };
-        let numbers = Numbers { method: Method::ZeroShot, alpha: 0.0, beta: 0.0, lambda: 0.0 };
-        Ok(Outcome::Scored(Scored::new(numbers, &logits, &self.held.labels)?))
+        let numbers = Numbers {
+            method: Method::ZeroShot,
+            alpha: 0.0,
+            beta: 0.0,
+            lambda: 0.0,
+        };
+        Ok(Outcome::Scored(Scored::new(
+            numbers,
+            &logits,
+            &self.held.labels,
+        )?))
     }
 
     /// β outer, α inner. Official: the first best accuracy. Wide: ties go to
@@ -110,7 +124,12 @@ impl Search<'_> {
                     logits = logits.f_add_(text)?;
                 }
                 let now = right(&logits, labels)?;
-                let numbers = Numbers { method: Method::TipAdapter, alpha, beta, lambda: 0.0 };
+                let numbers = Numbers {
+                    method: Method::TipAdapter,
+                    alpha,
+                    beta,
+                    lambda: 0.0,
+                };
                 let mut fit = None;
                 let better = match &mut best {
                     None => true,
@@ -190,7 +209,12 @@ impl Search<'_> {
             if let Some(text) = &text {
                 logits = logits.f_add_(text)?;
             }
-            let numbers = Numbers { method, alpha, beta: 0.0, lambda: 0.0 };
+            let numbers = Numbers {
+                method,
+                alpha,
+                beta: 0.0,
+                lambda: 0.0,
+            };
             let scored = Scored::new(numbers, &logits, &self.held.labels)?;
             if best.is_none_or(|best| self.prefers(&scored, &best)) {
                 best = Some(scored);
@@ -203,7 +227,11 @@ impl Search<'_> {
     }
 
     fn prefers(&self, new: &Scored, best: &Scored) -> bool {
-        if self.request.grid.is_official() { new.right > best.right } else { new.beats(best) }
+        if self.request.grid.is_official() {
+            new.right > best.right
+        } else {
+            new.beats(best)
+        }
     }
 
     /// β outer, λ inner. Official: α = 1/λ (ordinary kernel ridge), the first
@@ -232,11 +260,13 @@ impl Search<'_> {
         let mut tried = Vec::new();
         for &beta in &betas {
             for &lambda in &lambdas {
-                self.watch.step(Method::Proker, tried.len(), betas.len() * lambdas.len())?;
-                let alpha = self
-                    .request
-                    .alpha
-                    .unwrap_or(if grid.is_official() { 1.0 / lambda } else { 1.0 });
+                self.watch
+                    .step(Method::Proker, tried.len(), betas.len() * lambdas.len())?;
+                let alpha = self.request.alpha.unwrap_or(if grid.is_official() {
+                    1.0 / lambda
+                } else {
+                    1.0
+                });
                 let fitted = system.factorise(beta, lambda)?;
                 let mut logits = system
                     .held_predictions(&fitted, self.held)?
@@ -244,7 +274,12 @@ impl Search<'_> {
                 if let Some(text) = &text {
                     logits = logits.f_add_(text)?;
                 }
-                let numbers = Numbers { method: Method::Proker, alpha, beta, lambda };
+                let numbers = Numbers {
+                    method: Method::Proker,
+                    alpha,
+                    beta,
+                    lambda,
+                };
                 tried.push(Scored::new(numbers, &logits, &self.held.labels)?);
             }
         }
@@ -252,12 +287,18 @@ impl Search<'_> {
             .iter()
             .find(|s| s.numbers.beta == default_beta && s.numbers.lambda == default_lambda)
             .copied();
-        let best = tried.iter().copied().reduce(|best, new| {
-            if self.prefers(&new, &best) { new } else { best }
-        });
+        let best = tried.iter().copied().reduce(
+            |best, new| {
+                if self.prefers(&new, &best) { new } else { best }
+            },
+        );
         let chosen = match (best, default) {
             (Some(best), Some(default)) if !grid.is_official() => {
-                Some(if best.clearly_beats(&default) { best } else { default })
+                Some(if best.clearly_beats(&default) {
+                    best
+                } else {
+                    default
+                })
             }
             (best, _) => best,
         };
@@ -266,11 +307,6 @@ impl Search<'_> {
             None => Outcome::Skipped("nothing to try".to_owned()),
         })
     }
-}
-
-/// GDA's α where nothing is searched.
-pub(super) fn default_gda_alpha(material: &Material) -> f64 {
-    if material.text.is_some() { GDA_ALPHA } else { 1.0 }
 }
 
 fn given_or(given: Option<f64>, all: Vec<f64>) -> Vec<f64> {

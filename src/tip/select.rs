@@ -1,17 +1,14 @@
 //! Which method, with which numbers, and why.
 
 use super::{
+    defaults::{default_method, default_numbers, default_temperature},
     error::TipError,
-    gda,
-    grid::{
-        GDA_ALPHA_IDENTITY, MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA, TIP_ALPHA, TIP_BETA,
-    },
     held::Held,
     make::{HeadRequest, Watch},
     material::Material,
-    proker::{PROKER_KEY_LIMIT, PROKER_SEARCH_KEYS, check_keys},
+    proker::{PROKER_SEARCH_KEYS, check_keys},
     score::{Numbers, Scored},
-    search::{Outcome, Search, default_gda_alpha},
+    search::{Outcome, Search},
     spec::{Candidate, Method, Selection, SelectionSource},
 };
 
@@ -76,7 +73,14 @@ fn choose_numbers(
     };
     let scored = match &held {
         None => None,
-        Some(held) => match (Search { material, request, held, watch }).best(method)? {
+        Some(held) => match (Search {
+            material,
+            request,
+            held,
+            watch,
+        })
+        .best(method)?
+        {
             Outcome::Scored(scored) => Some((scored, held)),
             Outcome::Skipped(_) => None,
         },
@@ -139,11 +143,25 @@ fn choose_method(
         let others = ORDER
             .into_iter()
             .filter(|&m| m != method)
-            .map(|m| skipped(m, skip_reason(m, material, "not scored: too few classes have a second shot")))
+            .map(|m| {
+                skipped(
+                    m,
+                    skip_reason(
+                        m,
+                        material,
+                        "not scored: too few classes have a second shot",
+                    ),
+                )
+            })
             .collect();
         return by_default(method, material, request, false, others);
     };
-    let search = Search { material, request, held: &held, watch };
+    let search = Search {
+        material,
+        request,
+        held: &held,
+        watch,
+    };
     let mut scored: Vec<Scored> = Vec::new();
     let mut left_out = Vec::new();
     for method in ORDER {
@@ -152,11 +170,18 @@ fn choose_method(
             Outcome::Skipped(reason) => left_out.push(skipped(method, reason)),
         }
     }
-    let best = scored.iter().copied().reduce(|best, new| if new.beats(&best) { new } else { best });
+    let best = scored
+        .iter()
+        .copied()
+        .reduce(|best, new| if new.beats(&best) { new } else { best });
     let (Some(&first), Some(best)) = (scored.first(), best) else {
         return by_default(default_method(material), material, request, false, left_out);
     };
-    let chosen = if best.clearly_beats(&first) { best } else { first };
+    let chosen = if best.clearly_beats(&first) {
+        best
+    } else {
+        first
+    };
     let percent = |s: &Scored| 100.0 * s.accuracy();
     let reason = if chosen == best {
         format!(
@@ -177,9 +202,10 @@ fn choose_method(
         )
     };
     scored.sort_by(|a, b| {
-        (*b == chosen).cmp(&(*a == chosen)).then(b.right.cmp(&a.right)).then(
-            a.cross_entropy.total_cmp(&b.cross_entropy),
-        )
+        (*b == chosen)
+            .cmp(&(*a == chosen))
+            .then(b.right.cmp(&a.right))
+            .then(a.cross_entropy.total_cmp(&b.cross_entropy))
     });
     let mut candidates: Vec<Candidate> = scored.iter().map(Scored::candidate).collect();
     candidates.extend(left_out);
@@ -225,7 +251,11 @@ fn by_default(
         numbers,
         temperature: default_temperature(&numbers, material)?,
         selection: Selection {
-            source: if given { SelectionSource::Given } else { SelectionSource::Default },
+            source: if given {
+                SelectionSource::Given
+            } else {
+                SelectionSource::Default
+            },
             example_count: 0,
             score: "none".to_owned(),
             grid: "none".to_owned(),
@@ -246,61 +276,17 @@ fn by_default(
 }
 
 fn all_given(method: Method, request: &HeadRequest) -> bool {
-    let (alpha, beta, lambda) =
-        (request.alpha.is_some(), request.beta.is_some(), request.lambda.is_some());
+    let (alpha, beta, lambda) = (
+        request.alpha.is_some(),
+        request.beta.is_some(),
+        request.lambda.is_some(),
+    );
     match method {
         Method::ZeroShot | Method::TipAdapterF => false,
         Method::TipAdapter => alpha && beta,
         Method::Gda | Method::ClassMean => alpha,
         Method::Proker => beta && lambda,
     }
-}
-
-/// The method where nothing can be scored: ProKeR, which did best at one shot
-/// on every data set tried, as far as it goes.
-fn default_method(material: &Material) -> Method {
-    if material.key_count() <= PROKER_KEY_LIMIT { Method::Proker } else { Method::TipAdapter }
-}
-
-fn default_numbers(
-    method: Method,
-    material: &Material,
-    request: &HeadRequest,
-) -> Result<Numbers, TipError> {
-    let alpha = |default: f64| request.alpha.unwrap_or(default);
-    let none = Numbers { method, alpha: 0.0, beta: 0.0, lambda: 0.0 };
-    Ok(match method {
-        Method::ZeroShot | Method::TipAdapterF => none,
-        Method::TipAdapter => Numbers {
-            alpha: alpha(TIP_ALPHA),
-            beta: request.beta.unwrap_or(TIP_BETA),
-            ..none
-        },
-        Method::Gda if gda::fit(material)?.identity => {
-            Numbers { alpha: alpha(GDA_ALPHA_IDENTITY), ..none }
-        }
-        Method::Gda => Numbers { alpha: alpha(default_gda_alpha(material)), ..none },
-        Method::Proker => Numbers {
-            alpha: alpha(1.0),
-            beta: request.beta.unwrap_or(PROKER_BETA),
-            lambda: request.lambda.unwrap_or(PROKER_LAMBDA),
-            ..none
-        },
-        Method::ClassMean => Numbers { alpha: alpha(MEAN_ALPHA), ..none },
-    })
-}
-
-/// Temperatures where none can be fitted: the middle of what fitted best at one
-/// shot on three real data sets (ViT-B/32), scaled with the head's own numbers.
-fn default_temperature(numbers: &Numbers, material: &Material) -> Result<f64, TipError> {
-    let scale = material.logit_scale / 100.0;
-    Ok(match numbers.method {
-        Method::Proker => 0.5 * scale,
-        Method::TipAdapter if material.text.is_none() => 0.04 * numbers.alpha,
-        Method::ClassMean => 3.0 * scale * numbers.alpha.max(1.0),
-        Method::Gda if gda::fit(material)?.identity => 0.05 * numbers.alpha.max(10.0),
-        _ => scale,
-    })
 }
 
 fn skipped(method: Method, reason: String) -> Candidate {

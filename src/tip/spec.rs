@@ -14,7 +14,8 @@ pub enum Method {
     /// Gaussian discriminant analysis (Wang et al., ICLR 2024):
     /// L = s·W + α·w, b = α·b_c, no keys.
     Gda,
-    /// ProKeR (CVPR 2025): L = s·W, V = s·(K_SS/λ + I)⁻¹(Y − S·Wᵀ), dense.
+    /// ProKeR (CVPR 2025): L = s·W, V = s·α·(K_SS/λ + I)⁻¹(Y − S·Wᵀ), dense;
+    /// α = 1 in the paper, 1/λ makes it ordinary kernel ridge regression.
     Proker,
     /// Nearest class mean: L = s·W + α·s·mean of the class's keys (unit norm).
     ClassMean,

@@ -47,13 +47,24 @@ fn fit(
     tolerance: f64,
 ) -> Result<Fit, TipError> {
     let z = margins(logits, labels)?;
-    let scale = if z.numel() == 0 { 0.0 } else { z.f_abs()?.f_max()?.f_double_value(&[])? };
+    let scale = if z.numel() == 0 {
+        0.0
+    } else {
+        z.f_abs()?.f_max()?.f_double_value(&[])?
+    };
     if !(scale.is_finite() && scale > 0.0) {
-        return Ok(Fit { temperature: 1.0, cross_entropy: cross_entropy_at(&z, 1.0)? });
+        return Ok(Fit {
+            temperature: 1.0,
+            cross_entropy: cross_entropy_at(&z, 1.0)?,
+        });
     }
     let examples = z.size().first().copied().unwrap_or(1) as f64;
     let all_right = z.f_max()?.f_double_value(&[])? <= 0.0;
-    let smoothing = if all_right { 1.0 / (examples + 1.0) } else { 0.0 };
+    let smoothing = if all_right {
+        1.0 / (examples + 1.0)
+    } else {
+        0.0
+    };
     let pull = smoothing * z.f_mean(Kind::Double)?.f_double_value(&[])?;
 
     // Inverse temperatures; beyond these bounds probabilities are uniform or
@@ -69,14 +80,21 @@ fn fit(
             low = inverse;
         }
         let newton = inverse - slope / curve;
-        let next = if newton > low && newton < high { newton } else { (low * high).sqrt() };
+        let next = if newton > low && newton < high {
+            newton
+        } else {
+            (low * high).sqrt()
+        };
         let moved = (next / inverse - 1.0).abs();
         inverse = next;
         if moved < tolerance {
             break;
         }
     }
-    Ok(Fit { temperature: 1.0 / inverse, cross_entropy: cross_entropy_at(&z, inverse)? })
+    Ok(Fit {
+        temperature: 1.0 / inverse,
+        cross_entropy: cross_entropy_at(&z, inverse)?,
+    })
 }
 
 /// Mean cross-entropy of softmax(logits / temperature), nats; 0 where there is
@@ -84,11 +102,7 @@ fn fit(
 ///
 /// # Errors
 /// Torch's.
-pub fn cross_entropy(
-    logits: &Tensor,
-    labels: &Tensor,
-    temperature: f64,
-) -> Result<f64, TipError> {
+pub fn cross_entropy(logits: &Tensor, labels: &Tensor, temperature: f64) -> Result<f64, TipError> {
     cross_entropy_at(&margins(logits, labels)?, 1.0 / temperature)
 }
 
@@ -103,7 +117,9 @@ fn cross_entropy_at(z: &Tensor, inverse: f64) -> Result<f64, TipError> {
     if z.numel() == 0 {
         return Ok(0.0);
     }
-    let each = z.f_mul_scalar(inverse)?.f_logsumexp([1i64].as_slice(), false)?;
+    let each = z
+        .f_mul_scalar(inverse)?
+        .f_logsumexp([1i64].as_slice(), false)?;
     Ok(each.f_mean(Kind::Double)?.f_double_value(&[])?)
 }
 
@@ -117,6 +133,9 @@ fn derivatives(z: &Tensor, inverse: f64) -> Result<(f64, f64), TipError> {
     let variance = second.f_sub(&first.f_square()?)?;
     Ok((
         first.f_mean(Kind::Double)?.f_double_value(&[])?,
-        variance.f_mean(Kind::Double)?.f_double_value(&[])?.max(f64::MIN_POSITIVE),
+        variance
+            .f_mean(Kind::Double)?
+            .f_double_value(&[])?
+            .max(f64::MIN_POSITIVE),
     ))
 }

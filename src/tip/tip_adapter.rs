@@ -4,12 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    error::TipError,
-    held::Held,
-    material::Material,
-    spec::ClassBalance,
-};
+use super::{error::TipError, held::Held, material::Material, spec::ClassBalance};
 
 /// Elements of one tile of affinities [keys, Q].
 const TILE: i64 = 1 << 23;
@@ -30,7 +25,11 @@ pub(super) fn search_kind(material: &Material, held: &Held, betas: usize) -> Kin
         .count()
         .saturating_mul(material.key_count())
         .saturating_mul(i64::try_from(betas).unwrap_or(i64::MAX));
-    if work < DOUBLE_BELOW { Kind::Double } else { Kind::Float }
+    if work < DOUBLE_BELOW {
+        Kind::Double
+    } else {
+        Kind::Float
+    }
 }
 
 /// Calls `visit` with the cache logits [Q, N] (α = 1) of each β in turn.
@@ -76,9 +75,9 @@ pub(super) fn class_factors(
     let counts = material.counts()?.f_to_kind(Kind::Double)?;
     match balance {
         ClassBalance::Sum => Ok(counts.f_ones_like()?.f_to_kind(Kind::Float)?),
-        ClassBalance::Mean => {
-            Ok(mean_factors(&counts.f_unsqueeze(0)?)?.f_squeeze_dim(0)?.f_to_kind(Kind::Float)?)
-        }
+        ClassBalance::Mean => Ok(mean_factors(&counts.f_unsqueeze(0)?)?
+            .f_squeeze_dim(0)?
+            .f_to_kind(Kind::Float)?),
     }
 }
 
@@ -110,7 +109,9 @@ fn affinity_sums(
             .f_narrow(0, start, length)?
             .f_unsqueeze(1)?
             .f_eq_tensor(&held.rounds.f_unsqueeze(0)?)?;
-        let distance = distance.shallow_clone().f_masked_fill_(&hidden, f64::NEG_INFINITY)?;
+        let distance = distance
+            .shallow_clone()
+            .f_masked_fill_(&hidden, f64::NEG_INFINITY)?;
         for (sum, &beta) in sums.iter_mut().zip(betas) {
             let affinity = distance.f_mul_scalar(beta)?.f_exp_()?;
             let _ = sum.f_index_add_(0, &labels, &affinity)?;
@@ -131,10 +132,10 @@ fn seen_counts(material: &Material, held: &Held) -> Result<Tensor, TipError> {
             .f_index_select(0, &round.left_out)?
             .f_bincount(None::<Tensor>, material.n())?
             .f_to_kind(Kind::Double)?;
-        let rows = counts.f_sub(&out)?.f_unsqueeze(0)?.f_expand(
-            [round.examples.numel() as i64, material.n()],
-            false,
-        )?;
+        let rows = counts
+            .f_sub(&out)?
+            .f_unsqueeze(0)?
+            .f_expand([round.examples.numel() as i64, material.n()], false)?;
         let _ = seen.f_index_copy_(0, &round.examples, &rows)?;
     }
     Ok(seen)
@@ -145,8 +146,10 @@ fn seen_counts(material: &Material, held: &Held) -> Result<Tensor, TipError> {
 fn mean_factors(counts: &Tensor) -> Result<Tensor, TipError> {
     let some = counts.f_gt(0.0)?.f_to_kind(Kind::Double)?;
     let over = Some([1i64].as_slice());
-    let mean = counts
-        .f_sum_dim_intlist(over, true, Kind::Double)?
-        .f_div(&some.f_sum_dim_intlist(over, true, Kind::Double)?.f_clamp_min(1.0)?)?;
+    let mean = counts.f_sum_dim_intlist(over, true, Kind::Double)?.f_div(
+        &some
+            .f_sum_dim_intlist(over, true, Kind::Double)?
+            .f_clamp_min(1.0)?,
+    )?;
     Ok(mean.f_div(&counts.f_clamp_min(1.0)?)?.f_mul(&some)?)
 }

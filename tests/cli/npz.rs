@@ -255,7 +255,8 @@ fn wrong_files_are_named_with_the_array() {
     );
     let minus = npy("|i1", false, "(4,)", &[0, 1, 0xff, 0]);
     let cut = features()[..130].to_vec();
-    let cases: Vec<(&str, Vec<(&str, Vec<u8>)>)> = vec![
+    type Arrays = Vec<(&'static str, Vec<u8>)>;
+    let cases: Vec<(&str, Arrays)> = vec![
         (
             "labels is missing (arrays in the file: classes, features)",
             vec![("features", features()), ("classes", classes())],

@@ -3,9 +3,8 @@ import unicodedata
 
 import pytest
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
-from tokenizers import Tokenizer
-
 from tipserve_export.clip_tokenizer import END, START, tokenizer_writer
+from tokenizers import Tokenizer
 
 TORTURE = [
     "a photo of a cat.",

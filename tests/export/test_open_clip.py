@@ -6,7 +6,6 @@ import pytest
 import torch
 from agreement import assert_agrees
 from conftest import lively
-
 from tipserve_export.cli import main
 
 

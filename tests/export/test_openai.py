@@ -5,9 +5,8 @@ import pytest
 import torch
 from agreement import assert_agrees
 from conftest import lively
-from torch import Tensor, nn
-
 from tipserve_export.cli import main
+from torch import Tensor, nn
 
 
 class Leaf(nn.Module):

@@ -85,10 +85,14 @@ def encode(image, format, **options):
 sizes = [(1, 1), (1, 300), (300, 1), (2, 3), (224, 224), (224, 500), (500, 224), (225, 224)]
 sizes += [(1, 2000), (3000, 2), (640, 480), (223, 223), (1000, 999), (7, 1200)]
 while len(sizes) < 80:
-    sizes.append(tuple(int(round(2 ** draw.uniform(0, 10.3))) for _ in range(2)))
+    sizes.append(tuple(round(2 ** draw.uniform(0, 10.3)) for _ in range(2)))
 for width, height in sizes:
     kind = draw.choice(["bicubic", "bicubic", "bilinear"])
-    add(f"png {width}x{height} {kind}", encode(Image.fromarray(noise(height, width)), "PNG"), kind=kind)
+    add(
+        f"png {width}x{height} {kind}",
+        encode(Image.fromarray(noise(height, width)), "PNG"),
+        kind=kind,
+    )
 
 
 def some_size():
@@ -112,7 +116,14 @@ for _ in range(2):
     add("png P", encode(palette_image(w, h), "PNG"))
     add("png P 4 bits", encode(palette_image(w, h, 16), "PNG", bits=4))
     add("png P 2 bits", encode(palette_image(w, h, 4), "PNG", bits=2))
-    add("png P tRNS", encode(palette_image(w, h), "PNG", transparency=bytes(rng.integers(0, 256, 256, dtype=np.uint8))))
+    add(
+        "png P tRNS",
+        encode(
+            palette_image(w, h),
+            "PNG",
+            transparency=bytes(rng.integers(0, 256, 256, dtype=np.uint8)),
+        ),
+    )
     add("png P one transparent", encode(palette_image(w, h), "PNG", transparency=3))
     add("png L tRNS", encode(Image.fromarray(noise(h, w, 1)[:, :, 0]), "PNG", transparency=9))
     add("png RGB tRNS", encode(Image.fromarray(noise(h, w)), "PNG", transparency=(1, 2, 3)))
@@ -127,17 +138,31 @@ def raw_png(width, height, depth, colour, rows, interlace=False, extra=b""):
     """A PNG written by hand, for kinds that Pillow does not write."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlace))
     data = b"".join(b"\0" + row for row in rows)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
     )
 
 
 def adam7(pixels):
-    for x0, y0, dx, dy in [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]:
+    for x0, y0, dx, dy in [
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ]:
         part = pixels[y0::dy, x0::dx]
         if part.shape[0] and part.shape[1]:
             yield from (row.tobytes() for row in part)
@@ -159,12 +184,20 @@ for quality in (50, 75, 85, 95):
     for subsampling in (0, 1, 2):
         w, h = some_size()
         image = Image.fromarray(noise(h, w))
-        add(f"jpeg q{quality} s{subsampling}", encode(image, "JPEG", quality=quality, subsampling=subsampling), exact=False)
+        add(
+            f"jpeg q{quality} s{subsampling}",
+            encode(image, "JPEG", quality=quality, subsampling=subsampling),
+            exact=False,
+        )
 for _ in range(2):
     w, h = some_size()
     image = Image.fromarray(noise(h, w))
     add("jpeg progressive", encode(image, "JPEG", progressive=True), exact=False)
-    add("jpeg optimised, restarts", encode(image, "JPEG", optimize=True, restart_marker_blocks=3), exact=False)
+    add(
+        "jpeg optimised, restarts",
+        encode(image, "JPEG", optimize=True, restart_marker_blocks=3),
+        exact=False,
+    )
     add("jpeg RGB", encode(image, "JPEG", keep_rgb=True), exact=False)
     add("jpeg L", encode(image.convert("L"), "JPEG"), exact=False)
     add("jpeg CMYK", encode(Image.fromarray(noise(h, w, 4), "CMYK"), "JPEG"), exact=False)
@@ -231,7 +264,10 @@ for _ in range(3):
     add("gif offset transparent", raw_gif((w + 30, h + 20), 11, 7, pixels, palette, transparent=17))
     add("gif over the screen", raw_gif((w, h), 5, 9, pixels, palette))
     frames = [palette_image(w, h) for _ in range(3)]
-    add("gif animated", encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50))
+    add(
+        "gif animated",
+        encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50),
+    )
     add("gif interlaced", encode(palette_image(w, h, 32), "GIF", interlace=1))
     add("gif L", encode(Image.fromarray(noise(h, w, 1)[:, :, 0]), "GIF"))
     add("gif 2 colours", encode(palette_image(w, h, 2), "GIF"))
@@ -245,9 +281,19 @@ for _ in range(2):
     add("webp lossy", encode(rgb, "WEBP", quality=80), exact=False)
     add("webp lossy alpha", encode(rgba, "WEBP", quality=80), exact=False)
     frames = [Image.fromarray(noise(h, w)) for _ in range(3)]
-    add("webp animated", encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True), refusable=True)
+    add(
+        "webp animated",
+        encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True),
+        refusable=True,
+    )
     frames = [Image.fromarray(noise(h, w, 4), "RGBA") for _ in range(3)]
-    add("webp animated alpha", encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, exact=True), refusable=True)
+    add(
+        "webp animated alpha",
+        encode(
+            frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, exact=True
+        ),
+        refusable=True,
+    )
 
 # BMP, TIFF, PNM.
 for _ in range(2):

@@ -18,7 +18,6 @@ import unicodedata
 import ftfy
 import open_clip.tokenizer as tokenizer
 import regex
-
 from tipserve_export.clip_tokenizer import tokenizer_json
 
 out = pathlib.Path(sys.argv[1])
@@ -89,21 +88,37 @@ def redecoded(text):
     on ftfy's version; real mojibake is in the lists."""
     steps = ftfy.fix_and_explain(text).explanation or []
     return any(
-        step.action in ("encode", "decode", "transcode") or step.parameter == "decode_inconsistent_utf8"
+        step.action in ("encode", "decode", "transcode")
+        or step.parameter == "decode_inconsistent_utf8"
         for step in steps
     )
 
 
 def mojibake():
     """UTF-8 read as another encoding, as it lies in real captions."""
-    text = draw.choice(["schön und gut", "l’été à Noël", "“quoted” – dash…", "naïve café", "niño señor", "100 € ™"])
+    text = draw.choice(
+        ["schön und gut", "l’été à Noël", "“quoted” – dash…", "naïve café", "niño señor", "100 € ™"]
+    )
     try:
-        return text.encode().decode(draw.choice(["latin-1", "cp1252", "macroman", "cp437", "cp1250"]))
+        return text.encode().decode(
+            draw.choice(["latin-1", "cp1252", "macroman", "cp437", "cp1250"])
+        )
     except UnicodeDecodeError:
         return text
 
 
-entities = ["&amp;", "&lt", "&eacute;", "&#233;", "&#xe9;", "&NotEqualTilde;", "&hearts;", "&frac12", "&amp;quot;", "&bogus;"]
+entities = [
+    "&amp;",
+    "&lt",
+    "&eacute;",
+    "&#233;",
+    "&#xe9;",
+    "&NotEqualTilde;",
+    "&hearts;",
+    "&frac12",
+    "&amp;quot;",
+    "&bogus;",
+]
 texts = [random_text() for _ in range(600)]
 texts += [random_text() + draw.choice(entities) + random_text() for _ in range(100)]
 texts = [text for text in texts if not redecoded(text)]
@@ -128,7 +143,9 @@ bundle.mkdir()
 files = {"tokenizer.json": json.dumps(tokenizer_json()).encode(), "text.pt": b"none"}
 for name, data in files.items():
     (bundle / name).write_bytes(data)
-listed = "\n".join(f'"{name}" = "{hashlib.sha256(data).hexdigest()}"' for name, data in files.items())
+listed = "\n".join(
+    f'"{name}" = "{hashlib.sha256(data).hexdigest()}"' for name, data in files.items()
+)
 (bundle / "bundle.toml").write_text(
     f"""format = 1
 name = "tokens"

@@ -46,7 +46,7 @@ def matches(view):
     for dw in sorted(range(-4, 5), key=abs):
         for dx in sorted(range(-3, 4), key=abs):
             x, wide = round(left) + dx, round(w) + dw
-            if not (0 <= x and 0 < wide and x + wide <= width):
+            if not (x >= 0 and wide > 0 and x + wide <= width):
                 continue
             strip = image.crop((x, 0, x + wide, height)).resize((64, height), Image.BICUBIC)
             if not np.array_equal(np.asarray(strip)[height // 2, :, 0], view[32, :, 0]):
@@ -54,10 +54,12 @@ def matches(view):
             for dh in sorted(range(-4, 5), key=abs):
                 for dy in sorted(range(-3, 4), key=abs):
                     y, high = round(top) + dy, round(h) + dh
-                    if not (0 <= y and 0 < high and y + high <= height):
+                    if not (y >= 0 and high > 0 and y + high <= height):
                         continue
                     box = (x, y, x + wide, y + high)
-                    if np.array_equal(np.asarray(image.crop(box).resize((64, 64), Image.BICUBIC)), view):
+                    if np.array_equal(
+                        np.asarray(image.crop(box).resize((64, 64), Image.BICUBIC)), view
+                    ):
                         return wide, high
     return None
 

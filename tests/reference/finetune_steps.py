@@ -12,6 +12,7 @@ import sys
 
 import torch
 
+
 def answer(folder):
     shapes = json.loads((folder / "shapes.json").read_text())
 
@@ -39,7 +40,6 @@ def answer(folder):
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = []
     for _ in range(epochs):
-        total = 0.0
         # Each batch holds every example where the batch is as large as the cache,
         # so that the order drawn does not matter.
         assert batch >= len(keys)

@@ -11,6 +11,7 @@ import sys
 
 import torch
 
+
 def answer(folder):
     shapes = json.loads((folder / "shapes.json").read_text())
 

@@ -132,7 +132,9 @@ def rounds_of(labels):
     for label in labels.tolist():
         ranks.append(seen.get(label, 0))
         seen[label] = ranks[-1] + 1
-    return [rank if seen[label] > 1 else -1 for rank, label in zip(ranks, labels.tolist())]
+    return [
+        rank if seen[label] > 1 else -1 for rank, label in zip(ranks, labels.tolist(), strict=False)
+    ]
 
 
 def held_accuracy(r):
@@ -181,7 +183,7 @@ def evaluate(r):
             share = inside.double().mean()
             error += (share * (right[inside].mean() - confidence[inside].mean()).abs()).item()
     confusion = torch.zeros(r["classes"], r["classes"], dtype=torch.int64)
-    for label, taken in zip(labels.tolist(), guess.tolist()):
+    for label, taken in zip(labels.tolist(), guess.tolist(), strict=False):
         confusion[label, taken] += 1
     top5 = (p.topk(min(5, r["classes"]), 1).indices == labels[:, None]).any(1)
     return {

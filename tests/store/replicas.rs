@@ -99,7 +99,7 @@ async fn large_versions_go_in_parts() {
     let mut large = draft(7);
     let (rows, width) = (rand::random_range(150_000..160_000), 128);
     let bytes: Vec<u8> = (0..rows * width * 4_usize)
-        .map(|i| (i * 31 >> 7) as u8)
+        .map(|i| ((i * 31) >> 7) as u8)
         .collect();
     large.tensors[0].shape = vec![rows, width];
     large.tensors[0].bytes = bytes.clone().into();

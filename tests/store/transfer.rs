@@ -173,7 +173,7 @@ async fn a_large_version_is_mapped_and_checked() {
     let store = sample::local(folder.path()).await;
     let mut large = draft(7);
     let bytes: Vec<u8> = (0..40_000 * 128 * 4_usize)
-        .map(|i| (i * 31 >> 7) as u8)
+        .map(|i| ((i * 31) >> 7) as u8)
         .collect();
     large.tensors[0].shape = vec![40_000, 128];
     large.tensors[0].bytes = bytes.clone().into();

@@ -14,7 +14,9 @@ fn accuracy(task: &Task, request: &HeadRequest, validation: bool) -> f64 {
     let made = make(&task.material(validation), request, &|_| true).unwrap();
     let mut evaluator = Evaluator::new(task.classes);
     let logits = plain_logits(&made.spec, &made.tensors, &task.test.0).unwrap();
-    evaluator.add(&logits, &task.test.1, made.spec.temperature).unwrap();
+    evaluator
+        .add(&logits, &task.test.1, made.spec.temperature)
+        .unwrap();
     100.0 * evaluator.finish().top1
 }
 
@@ -36,8 +38,11 @@ fn figures_of_the_reference_on_real_features() {
             grid: task.official,
             ..HeadRequest::default()
         };
-        let given =
-            HeadRequest { alpha: Some(1.0), beta: Some(5.5), ..official(Method::TipAdapter) };
+        let given = HeadRequest {
+            alpha: Some(1.0),
+            beta: Some(5.5),
+            ..official(Method::TipAdapter)
+        };
         for (what, request, figure) in [
             ("α 1, β 5.5", given, fixed),
             ("Tip-Adapter", official(Method::TipAdapter), tip),
@@ -45,7 +50,10 @@ fn figures_of_the_reference_on_real_features() {
             ("ProKeR", official(Method::Proker), proker),
         ] {
             let ours = accuracy(&task, &request, true);
-            assert!((ours - figure).abs() <= 0.1, "{what}, {name} {shots}: {ours} not {figure}");
+            assert!(
+                (ours - figure).abs() <= 0.1,
+                "{what}, {name} {shots}: {ours} not {figure}"
+            );
         }
     }
 }
@@ -60,7 +68,11 @@ fn auto_is_above_tip_adapter_at_more_than_one_shot() {
     for name in NAMES {
         for shots in [2, 4] {
             let task = features::load(&folder, name, shots).unwrap();
-            let with = |method| HeadRequest { method, grid: SearchGrid::Wide, ..HeadRequest::default() };
+            let with = |method| HeadRequest {
+                method,
+                grid: SearchGrid::Wide,
+                ..HeadRequest::default()
+            };
             let auto = accuracy(&task, &with(None), false);
             let tip = accuracy(&task, &with(Some(Method::TipAdapter)), false);
             assert!(auto > tip, "{name} {shots}: {auto} against {tip}");

@@ -24,7 +24,9 @@ fn figures_are_the_references_however_the_items_arrive() {
         let mut start = 0;
         for length in [1, 50, 0, 149] {
             let part = logits.narrow(0, start, length);
-            evaluator.add(&part, &labels.narrow(0, start, length), temperature).unwrap();
+            evaluator
+                .add(&part, &labels.narrow(0, start, length), temperature)
+                .unwrap();
             start += length;
         }
         let ours = evaluator.finish();
@@ -36,13 +38,19 @@ fn figures_are_the_references_however_the_items_arrive() {
         }));
         let near = |value: f64, key: &str| {
             let expected = theirs[key].as_f64().unwrap();
-            assert!((value - expected).abs() < 1e-9, "{key}: {value} against {expected}");
+            assert!(
+                (value - expected).abs() < 1e-9,
+                "{key}: {value} against {expected}"
+            );
         };
         assert_eq!(ours.count, 200);
         near(ours.top1, "top1");
         near(ours.top5, "top5");
         near(ours.cross_entropy, "cross_entropy");
-        near(ours.expected_calibration_error, "expected_calibration_error");
+        near(
+            ours.expected_calibration_error,
+            "expected_calibration_error",
+        );
         assert_eq!(json!(ours.confusion), theirs["confusion"]);
         let total: u64 = ours.per_class.iter().map(|class| class.count).sum();
         assert_eq!(total, 200);
@@ -53,8 +61,16 @@ fn figures_are_the_references_however_the_items_arrive() {
 fn a_bad_batch_is_refused_whole() {
     let mut evaluator = Evaluator::new(3);
     let logits = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
-    assert!(evaluator.add(&logits, &Tensor::from_slice(&[0i64, 3]), 1.0).is_err());
-    assert!(evaluator.add(&logits, &Tensor::from_slice(&[0i64]), 1.0).is_err());
+    assert!(
+        evaluator
+            .add(&logits, &Tensor::from_slice(&[0i64, 3]), 1.0)
+            .is_err()
+    );
+    assert!(
+        evaluator
+            .add(&logits, &Tensor::from_slice(&[0i64]), 1.0)
+            .is_err()
+    );
     assert_eq!(evaluator.finish().count, 0);
     assert_eq!(evaluator.finish().top1, 0.0);
 }

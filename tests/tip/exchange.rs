@@ -10,9 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
-use tipserve::tip::spec::{
-    ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource,
-};
+use tipserve::tip::spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
 
 /// A fresh seed; `TIPSERVE_TEST_SEED` repeats one. Printed, so that a failure
 /// can be repeated.
@@ -41,8 +39,11 @@ pub fn run(name: &str, exchanges: &[Exchange]) {
     for exchange in exchanges {
         let mut numbers = exchange.numbers.clone();
         numbers["arrays"] = json!(exchange.arrays);
-        std::fs::write(exchange.folder.path().join("shapes.json"), numbers.to_string())
-            .expect("written");
+        std::fs::write(
+            exchange.folder.path().join("shapes.json"),
+            numbers.to_string(),
+        )
+        .expect("written");
     }
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/reference")
@@ -72,7 +73,13 @@ impl Exchange {
         let (kind, bytes) = match t.kind() {
             Kind::Float => {
                 let values = Vec::<f32>::try_from(&flat).expect("f32");
-                ("f32", values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+                (
+                    "f32",
+                    values
+                        .iter()
+                        .flat_map(|x| x.to_le_bytes())
+                        .collect::<Vec<u8>>(),
+                )
             }
             Kind::Int64 => {
                 let values = Vec::<i64>::try_from(&flat).expect("int64");

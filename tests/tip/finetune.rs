@@ -29,7 +29,8 @@ impl Little {
         let centres = unit(classes, width);
         let picture = centres.index_select(0, &labels) + unit(keys, width) * 1.2;
         let shape = [keys, views, width];
-        let noise = Tensor::randn(shape, (Kind::Float, Device::Cpu)) * (0.3 / (width as f64).sqrt());
+        let noise =
+            Tensor::randn(shape, (Kind::Float, Device::Cpu)) * (0.3 / (width as f64).sqrt());
         let views = normalised(&(picture.unsqueeze(1) + noise));
         Self {
             keys: normalised(&views.mean_dim([1i64].as_slice(), false, Kind::Float)),
@@ -137,7 +138,10 @@ fn steps_are_autograds_and_adamws() {
             let length = |t: Tensor| t.square().sum(Kind::Double).sqrt().double_value(&[]);
             let apart = length(&tuned.keys - &want) / length(&want - &little.keys);
             println!("{case}: keys {apart:e} of their way apart");
-            assert!(apart < key_limit, "{case}: keys {apart:e} of their way apart");
+            assert!(
+                apart < key_limit,
+                "{case}: keys {apart:e} of their way apart"
+            );
             // One view and no validation: nothing to choose by, so the last.
             assert_eq!(tuned.source, SelectionSource::Default);
             assert_eq!(tuned.best_epoch, options.epochs);
@@ -169,8 +173,15 @@ fn mini_batches_are_the_same_on_every_backend_and_by_seed() {
                 panic!("views are held back");
             };
             // Automatic may multiply in bfloat16.
-            let limit = if backend == Backend::Automatic { 2e-3 } else { 1e-4 };
-            assert!((got.cross_entropy - want.cross_entropy).abs() < limit, "{backend:?}");
+            let limit = if backend == Backend::Automatic {
+                2e-3
+            } else {
+                1e-4
+            };
+            assert!(
+                (got.cross_entropy - want.cross_entropy).abs() < limit,
+                "{backend:?}"
+            );
         }
         let again = train(&little.set(), &options, backend).expect("trained");
         assert_eq!(tuned.keys, again.keys, "{backend:?}");
@@ -208,8 +219,7 @@ fn the_best_epoch_is_chosen_on_validation() {
     assert_eq!(tuned.source, SelectionSource::Validation);
     let better = |a: &EpochReport, b: &EpochReport| {
         let (a, b) = (a.score.expect("a score"), b.score.expect("a score"));
-        a.accuracy > b.accuracy
-            || (a.accuracy == b.accuracy && a.cross_entropy < b.cross_entropy)
+        a.accuracy > b.accuracy || (a.accuracy == b.accuracy && a.cross_entropy < b.cross_entropy)
     };
     let best = &tuned.epochs[tuned.best_epoch];
     assert!(tuned.epochs.iter().all(|epoch| !better(epoch, best)));
@@ -269,10 +279,16 @@ fn held_back_views_are_scored_without_their_own_key() {
         assert!(before.accuracy < 0.3, "{backend:?}: {}", before.accuracy);
         let search = tuned.search_set.expect("held-back views");
         let own = search.own_key.expect("own keys");
-        assert_eq!(Vec::<i64>::try_from(own).expect("rows"), (0..400).collect::<Vec<i64>>());
+        assert_eq!(
+            Vec::<i64>::try_from(own).expect("rows"),
+            (0..400).collect::<Vec<i64>>()
+        );
         // Each is one of its example's two views.
         let first = search.features.unsqueeze(1) - &little.views;
-        let nearest = first.abs().amax([2i64].as_slice(), false).amin([1i64].as_slice(), false);
+        let nearest = first
+            .abs()
+            .amax([2i64].as_slice(), false)
+            .amin([1i64].as_slice(), false);
         assert!(nearest.max().double_value(&[]) < 1e-5);
     }
 }
@@ -374,9 +390,25 @@ fn divergence_and_bad_options_are_errors() {
     let labels = Tensor::from_slice(&[0i64; 29]);
     set.labels = &labels;
     let error = train(&set, &Options::default(), Backend::Automatic).expect_err("refused");
-    assert!(error.to_string().contains("labels has shape [29], expected [30]"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("labels has shape [29], expected [30]"),
+        "{error}"
+    );
 
-    let trainer = Trainer::new(&little.set(), &Options::default(), Device::Cpu, Backend::Automatic);
-    let error = trainer.expect("a trainer").finish().expect_err("unfinished");
-    assert!(matches!(error, TrainError::Unfinished { step: 0, steps: 20 }), "{error}");
+    let trainer = Trainer::new(
+        &little.set(),
+        &Options::default(),
+        Device::Cpu,
+        Backend::Automatic,
+    );
+    let error = trainer
+        .expect("a trainer")
+        .finish()
+        .expect_err("unfinished");
+    assert!(
+        matches!(error, TrainError::Unfinished { step: 0, steps: 20 }),
+        "{error}"
+    );
 }

@@ -25,9 +25,14 @@ fn temperature_has_the_least_cross_entropy() {
         "features": rows(&logits),
         "feature_labels": Vec::<i64>::try_from(&labels).unwrap(),
     }));
-    let (temperature, loss) =
-        (theirs["temperature"].as_f64().unwrap(), theirs["cross_entropy"].as_f64().unwrap());
-    assert!((ours.temperature / temperature - 1.0).abs() < 1e-3, "{ours:?} {temperature}");
+    let (temperature, loss) = (
+        theirs["temperature"].as_f64().unwrap(),
+        theirs["cross_entropy"].as_f64().unwrap(),
+    );
+    assert!(
+        (ours.temperature / temperature - 1.0).abs() < 1e-3,
+        "{ours:?} {temperature}"
+    );
     assert!((ours.cross_entropy - loss).abs() < 1e-6, "{ours:?} {loss}");
     assert!(ours.cross_entropy <= cross_entropy(&logits, &labels, 1.0).unwrap());
 }
@@ -37,7 +42,10 @@ fn temperature_is_finite_where_all_is_right_or_equal() {
     fresh_seed();
     let logits = Tensor::randn([20, 4], (Kind::Float, Device::Cpu));
     let right = fit_temperature(&logits, &logits.argmax(1, false)).unwrap();
-    assert!(right.temperature.is_finite() && right.temperature > 1e-6, "{right:?}");
+    assert!(
+        right.temperature.is_finite() && right.temperature > 1e-6,
+        "{right:?}"
+    );
     let equal = fit_temperature(&logits.zeros_like(), &logits.argmax(1, false)).unwrap();
     assert_eq!(equal.temperature, 1.0);
     let none = Tensor::zeros([0, 4], (Kind::Float, Device::Cpu));

@@ -63,7 +63,9 @@ impl Random {
             tensors: HeadTensors {
                 classes: classes as usize,
                 linear: parts.linear.then(|| unit(classes, width) * 100.0),
-                bias: parts.bias.then(|| Tensor::randn([classes], (Kind::Float, Device::Cpu))),
+                bias: parts
+                    .bias
+                    .then(|| Tensor::randn([classes], (Kind::Float, Device::Cpu))),
                 cache: parts.keys.then_some((k, values)),
             },
             alpha,
@@ -114,15 +116,21 @@ struct Case {
 
 /// Runs the reference over all.
 fn referenced(cases: Vec<(Random, Tensor)>) -> Vec<Case> {
-    let exchanges: Vec<Exchange> =
-        cases.iter().map(|(random, features)| random.exchange(features)).collect();
+    let exchanges: Vec<Exchange> = cases
+        .iter()
+        .map(|(random, features)| random.exchange(features))
+        .collect();
     run("head_logits.py", &exchanges);
     cases
         .into_iter()
         .zip(&exchanges)
         .map(|((random, features), exchange)| {
             let rows = features.size()[0];
-            let keys = random.tensors.cache.as_ref().map_or(0, |(keys, _)| keys.size()[0]);
+            let keys = random
+                .tensors
+                .cache
+                .as_ref()
+                .map_or(0, |(keys, _)| keys.size()[0]);
             let classes = random.tensors.classes as i64;
             Case {
                 logits: exchange.take("logits.f64", &[rows, classes]),
@@ -177,7 +185,10 @@ fn logits_are_the_formulas_on_every_backend() {
         (4, 30, 8, 0, ALL),
     ]
     .map(|(classes, keys, width, rows, parts)| {
-        (Random::new(&mut rng, classes, keys, width, parts), unit(rows, width))
+        (
+            Random::new(&mut rng, classes, keys, width, parts),
+            unit(rows, width),
+        )
     });
     for case in referenced(cases.into()) {
         let classes = case.random.tensors.classes;
@@ -185,7 +196,10 @@ fn logits_are_the_formulas_on_every_backend() {
         for (backend, head) in backends(&case.random) {
             let got = head.logits(&case.features).expect("logits");
             let difference = largest_difference(&got, &case.logits);
-            let name = format!("{backend:?} N={classes} D={width} B, M = {:?}", case.cosines.size());
+            let name = format!(
+                "{backend:?} N={classes} D={width} B, M = {:?}",
+                case.cosines.size()
+            );
             assert!(difference <= 1e-3, "{name}: {difference:e}");
             assert_eq!(argmax_differs(&got, &case.logits, 1e-3), 0, "{name}");
             assert_eq!((head.classes(), head.width() as i64), (classes, width));
@@ -214,7 +228,9 @@ fn sixteen_bit_keys_lose_little() {
     } in referenced(cases.into())
     {
         let width = features.size()[1];
-        let exact = random.head(KeyDtype::F32, Backend::Automatic).expect("a head");
+        let exact = random
+            .head(KeyDtype::F32, Backend::Automatic)
+            .expect("a head");
         for dtype in [KeyDtype::Bf16, KeyDtype::F16] {
             for backend in [Backend::Automatic, Backend::Operators, Backend::Avx2] {
                 let head = match random.head(dtype, backend) {
@@ -249,7 +265,11 @@ fn a_rows_logits_do_not_depend_on_its_batch() {
             let together = head.logits(&features).expect("logits");
             for row in [0, 1, 8, 37, 74] {
                 let alone = head.logits(&features.narrow(0, row, 1)).expect("logits");
-                assert_eq!(alone, together.narrow(0, row, 1), "{backend:?} {dtype:?} row {row}");
+                assert_eq!(
+                    alone,
+                    together.narrow(0, row, 1),
+                    "{backend:?} {dtype:?} row {row}"
+                );
             }
         }
     }
@@ -261,7 +281,10 @@ fn neighbours_are_the_nearest_keys_in_their_own_order() {
     let mut rng = StdRng::seed_from_u64(seed);
     tch::manual_seed(seed as i64);
     let cases = [(3000, 64, 11), (20, 17, 3), (1, 5, 2)].map(|(keys, width, rows)| {
-        (Random::new(&mut rng, 12, keys, width, ALL), unit(rows, width))
+        (
+            Random::new(&mut rng, 12, keys, width, ALL),
+            unit(rows, width),
+        )
     });
     for Case {
         random,
@@ -270,7 +293,9 @@ fn neighbours_are_the_nearest_keys_in_their_own_order() {
         ..
     } in referenced(cases.into())
     {
-        let [rows, keys] = cosines.size()[..] else { unreachable!() };
+        let [rows, keys] = cosines.size()[..] else {
+            unreachable!()
+        };
         for k in [1, 5, 40] {
             let (want, want_at) = cosines.topk(k.min(keys), 1, true, true);
             for (backend, head) in backends(&random) {
@@ -280,7 +305,10 @@ fn neighbours_are_the_nearest_keys_in_their_own_order() {
                 // Where cosines tie to float32's last bits the order may differ.
                 let of = cosines.gather(1, &at, false);
                 assert!(largest_difference(&of, &want) < 1e-5, "{backend:?}");
-                let same = at.eq_tensor(&want_at).to_kind(Kind::Double).mean(Kind::Double);
+                let same = at
+                    .eq_tensor(&want_at)
+                    .to_kind(Kind::Double)
+                    .mean(Kind::Double);
                 assert!(same.double_value(&[]) > 0.98, "{backend:?}");
             }
         }
@@ -305,14 +333,22 @@ fn example_keys_are_shared_where_they_are_the_formulas() {
         let others = unit(70, 32);
         let head = head.with_examples(&others).expect("examples");
         assert!(head.size_bytes() > bytes);
-        let (at, _) = head.neighbours(&others.narrow(0, 5, 6), 1).expect("neighbours");
-        assert_eq!(Vec::<i64>::try_from(at.flatten(0, -1)).expect("rows"), [5, 6, 7, 8, 9, 10]);
+        let (at, _) = head
+            .neighbours(&others.narrow(0, 5, 6), 1)
+            .expect("neighbours");
+        assert_eq!(
+            Vec::<i64>::try_from(at.flatten(0, -1)).expect("rows"),
+            [5, 6, 7, 8, 9, 10]
+        );
     }
 
     // Trained keys are no one's picture; nor has a linear head any.
     let trained = spec(Method::TipAdapterF, 1.0, 5.5, KeyDtype::F32);
     let head = Head::new(&trained, &random.tensors, Device::Cpu).expect("a head");
-    assert!(matches!(head.neighbours(&features, 3), Err(HeadError::NoExamples)));
+    assert!(matches!(
+        head.neighbours(&features, 3),
+        Err(HeadError::NoExamples)
+    ));
     let head = head.with_examples(keys).expect("examples");
     let (at, _) = head.neighbours(keys, 1).expect("neighbours");
     let at = Vec::<i64>::try_from(at.flatten(0, -1)).expect("rows");
@@ -377,7 +413,12 @@ fn what_does_not_fit_is_refused_by_name() {
     let spec = spec(Method::TipAdapter, 1.0, 5.5, KeyDtype::F32);
     let head = Head::new(&spec, &good(), Device::Cpu).expect("a head");
     let error = head.logits(&unit(2, 5)).expect_err("refused");
-    assert!(error.to_string().contains("features has shape [2, 5], expected [B, 4]"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("features has shape [2, 5], expected [B, 4]"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -396,18 +437,27 @@ fn a_mixed_batch_gets_each_heads_own_logits() {
                 keys: i != 5,
                 dense: i == 7,
             };
-            let keys = if i == 9 { 6000 } else { rng.random_range(1..200) };
+            let keys = if i == 9 {
+                6000
+            } else {
+                rng.random_range(1..200)
+            };
             let random = Random::new(&mut rng, 2 + i, keys, 64, parts);
             let wanted = if i == 7 { Backend::Operators } else { backend };
-            heads.push(Arc::new(random.head(KeyDtype::F32, wanted).expect("a head")));
+            heads.push(Arc::new(
+                random.head(KeyDtype::F32, wanted).expect("a head"),
+            ));
         }
         let features = unit(40, 64);
         let mut rows: Vec<Vec<i64>> = vec![Vec::new(); heads.len()];
         for row in 0..40 {
             rows[rng.random_range(0..heads.len())].push(row);
         }
-        let groups: Vec<(&Head, &[i64])> =
-            heads.iter().zip(&rows).map(|(head, rows)| (&**head, &rows[..])).collect();
+        let groups: Vec<(&Head, &[i64])> = heads
+            .iter()
+            .zip(&rows)
+            .map(|(head, rows)| (&**head, &rows[..]))
+            .collect();
         let got = grouped_logits(&features, &groups).expect("logits");
         assert_eq!(got.len(), groups.len());
         for ((head, rows), got) in groups.iter().zip(&got) {

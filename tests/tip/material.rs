@@ -13,11 +13,20 @@ use crate::random::{Shape, fresh_seed, material, unit};
 const OPTIONS: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn valid() -> Material {
-    material(&Shape { shots: vec![2, 3], width: 6, text: true, views: Some(2), validation: 4 }).0
+    material(&Shape {
+        shots: vec![2, 3],
+        width: 6,
+        text: true,
+        views: Some(2),
+        validation: 4,
+    })
+    .0
 }
 
 fn refused(material: &Material) -> String {
-    make(material, &HeadRequest::default(), &|_| true).unwrap_err().to_string()
+    make(material, &HeadRequest::default(), &|_| true)
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
@@ -27,7 +36,11 @@ fn keys_are_the_mean_of_raw_views_normalised_once() {
     let views = Tensor::randn([5, 3, 8], OPTIONS)
         * Tensor::from_slice(&[1f32, 10.0, 100.0]).reshape([1, 3, 1]);
     let keys = build_keys(&views).unwrap();
-    let expected = unit(&views.to_kind(Kind::Double).mean_dim(Some([1i64].as_slice()), false, Kind::Double));
+    let expected = unit(&views.to_kind(Kind::Double).mean_dim(
+        Some([1i64].as_slice()),
+        false,
+        Kind::Double,
+    ));
     assert!((keys - expected).abs().max().double_value(&[]) < 1e-6);
     let half = build_keys(&views.to_kind(Kind::Half)).unwrap();
     assert_eq!(half.kind(), Kind::Float);
@@ -37,9 +50,15 @@ fn keys_are_the_mean_of_raw_views_normalised_once() {
 fn views_that_cancel_out_are_refused() {
     let one = Tensor::ones([1, 1, 4], OPTIONS);
     let views = Tensor::cat(&[one.shallow_clone(), -one], 1);
-    assert!(matches!(build_keys(&views), Err(TipError::NoDirection { row: 0, .. })));
+    assert!(matches!(
+        build_keys(&views),
+        Err(TipError::NoDirection { row: 0, .. })
+    ));
     let bad = Tensor::full([1, 2, 4], f64::NAN, OPTIONS);
-    assert!(matches!(build_keys(&bad), Err(TipError::NotFinite { row: 0, .. })));
+    assert!(matches!(
+        build_keys(&bad),
+        Err(TipError::NotFinite { row: 0, .. })
+    ));
 }
 
 #[test]
@@ -56,14 +75,23 @@ fn errors_name_the_thing_the_value_and_the_limit() {
 
     let mut m = valid();
     m.text = Some(unit(&Tensor::randn([2, 7], OPTIONS)));
-    assert_eq!(refused(&m), "text weights has shape [2, 7], expected [2, 6]");
+    assert_eq!(
+        refused(&m),
+        "text weights has shape [2, 7], expected [2, 6]"
+    );
 
     let mut m = valid();
-    m.keys = m.keys * 2.0;
-    assert!(refused(&m).starts_with("key 0 has length 2.0"), "{}", refused(&m));
+    m.keys *= 2.0;
+    assert!(
+        refused(&m).starts_with("key 0 has length 2.0"),
+        "{}",
+        refused(&m)
+    );
 
     let mut m = valid();
-    m.keys = m.keys.index_fill(0, &Tensor::from_slice(&[1i64]), f64::INFINITY);
+    m.keys = m
+        .keys
+        .index_fill(0, &Tensor::from_slice(&[1i64]), f64::INFINITY);
     assert_eq!(refused(&m), "key 1 holds a value that is not finite");
 
     let mut m = valid();
@@ -92,11 +120,23 @@ fn errors_name_the_thing_the_value_and_the_limit() {
         "there are no examples and no text weights: nothing to classify by"
     );
 
-    let wrong = HeadRequest { alpha: Some(0.0), ..HeadRequest::default() };
+    let wrong = HeadRequest {
+        alpha: Some(0.0),
+        ..HeadRequest::default()
+    };
     let error = make(&valid(), &wrong, &|_| true).unwrap_err().to_string();
     assert_eq!(error, "alpha is 0, expected a finite number over 0");
-    let grid = SearchGrid::Official { beta_scale: 1e9, alpha_scale: 1.0 };
-    let wrong = HeadRequest { grid, ..HeadRequest::default() };
+    let grid = SearchGrid::Official {
+        beta_scale: 1e9,
+        alpha_scale: 1.0,
+    };
+    let wrong = HeadRequest {
+        grid,
+        ..HeadRequest::default()
+    };
     let error = make(&valid(), &wrong, &|_| true).unwrap_err().to_string();
-    assert_eq!(error, "beta_scale is 1000000000, expected a number over 0 and at most 1000");
+    assert_eq!(
+        error,
+        "beta_scale is 1000000000, expected a number over 0 and at most 1000"
+    );
 }

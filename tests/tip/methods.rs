@@ -15,7 +15,13 @@ use crate::{
 };
 
 fn shape(text: bool) -> Shape {
-    Shape { shots: vec![4, 4, 4, 4, 4, 4], width: 24, text, views: None, validation: 0 }
+    Shape {
+        shots: vec![4, 4, 4, 4, 4, 4],
+        width: 24,
+        text,
+        views: None,
+        validation: 0,
+    }
 }
 
 fn build(material: &Material, request: &HeadRequest) -> Made {
@@ -24,7 +30,13 @@ fn build(material: &Material, request: &HeadRequest) -> Made {
 
 /// The head's logits in f32 steps are the formula's: at most 1e-3 off at logits
 /// of about 100, and the same argmax wherever the margin is over that.
-fn holds(material: &Material, queries: &Tensor, request: &HeadRequest, method: &str, numbers: &Value) {
+fn holds(
+    material: &Material,
+    queries: &Tensor,
+    request: &HeadRequest,
+    method: &str,
+    numbers: &Value,
+) {
     let made = build(material, request);
     let ours = plain_logits(&made.spec, &made.tensors, queries).unwrap();
     let more = json!({"what": "logits", "method": method, "numbers": numbers});
@@ -34,7 +46,10 @@ fn holds(material: &Material, queries: &Tensor, request: &HeadRequest, method: &
     let (top, _) = theirs.topk(2, 1, true, true);
     let sure = (top.select(1, 0) - top.select(1, 1)).gt(1e-3);
     let same = ours.argmax(1, false).eq_tensor(&theirs.argmax(1, false));
-    let wrong = sure.logical_and(&same.logical_not()).sum(Kind::Int64).int64_value(&[]);
+    let wrong = sure
+        .logical_and(&same.logical_not())
+        .sum(Kind::Int64)
+        .int64_value(&[]);
     assert_eq!(wrong, 0, "{method}: {wrong} other classes");
 }
 
@@ -42,7 +57,10 @@ fn holds(material: &Material, queries: &Tensor, request: &HeadRequest, method: &
 fn zero_shot_is_the_text_classifier() {
     fresh_seed();
     let (m, q) = material(&shape(true));
-    let request = HeadRequest { method: Some(Method::ZeroShot), ..HeadRequest::default() };
+    let request = HeadRequest {
+        method: Some(Method::ZeroShot),
+        ..HeadRequest::default()
+    };
     holds(&m, &q, &request, "zero_shot", &json!({}));
 }
 
@@ -51,7 +69,10 @@ fn tip_adapter_is_the_papers_formula() {
     fresh_seed();
     for text in [false, true] {
         for (balance, mean) in [(ClassBalance::Sum, false), (ClassBalance::Mean, true)] {
-            let unequal = Shape { shots: vec![1, 5, 2, 0, 7, 3], ..shape(text) };
+            let unequal = Shape {
+                shots: vec![1, 5, 2, 0, 7, 3],
+                ..shape(text)
+            };
             let (m, q) = material(&unequal);
             let request = HeadRequest {
                 method: Some(Method::TipAdapter),
@@ -60,7 +81,13 @@ fn tip_adapter_is_the_papers_formula() {
                 class_balance: balance,
                 ..HeadRequest::default()
             };
-            holds(&m, &q, &request, "tip_adapter", &json!({"alpha": 1.7, "beta": 4.2, "mean": mean}));
+            holds(
+                &m,
+                &q,
+                &request,
+                "tip_adapter",
+                &json!({"alpha": 1.7, "beta": 4.2, "mean": mean}),
+            );
         }
     }
 }
@@ -80,7 +107,10 @@ fn mean_is_sum_at_equal_shots() {
         let made = build(&m, &request);
         plain_logits(&made.spec, &made.tensors, &q).unwrap()
     };
-    let off = (at(ClassBalance::Sum) - at(ClassBalance::Mean)).abs().max().double_value(&[]);
+    let off = (at(ClassBalance::Sum) - at(ClassBalance::Mean))
+        .abs()
+        .max()
+        .double_value(&[]);
     assert!(off < 1e-5, "{off}");
 }
 
@@ -89,7 +119,11 @@ fn gda_is_the_papers_formula() {
     fresh_seed();
     for text in [false, true] {
         for views in [None, Some(5)] {
-            let (m, q) = material(&Shape { views, shots: vec![3, 6, 4, 2, 5, 4], ..shape(text) });
+            let (m, q) = material(&Shape {
+                views,
+                shots: vec![3, 6, 4, 2, 5, 4],
+                ..shape(text)
+            });
             let request = HeadRequest {
                 method: Some(Method::Gda),
                 alpha: Some(0.3),
@@ -103,9 +137,15 @@ fn gda_is_the_papers_formula() {
 #[test]
 fn gda_without_any_scatter_is_the_class_mean() {
     fresh_seed();
-    let (m, q) = material(&Shape { shots: vec![1; 6], ..shape(false) });
-    let request =
-        HeadRequest { method: Some(Method::Gda), alpha: Some(10.0), ..HeadRequest::default() };
+    let (m, q) = material(&Shape {
+        shots: vec![1; 6],
+        ..shape(false)
+    });
+    let request = HeadRequest {
+        method: Some(Method::Gda),
+        alpha: Some(10.0),
+        ..HeadRequest::default()
+    };
     holds(&m, &q, &request, "gda", &json!({"alpha": 10.0}));
 }
 
@@ -113,16 +153,34 @@ fn gda_without_any_scatter_is_the_class_mean() {
 fn proker_is_the_papers_formula_and_alpha_makes_it_ridge_regression() {
     fresh_seed();
     for text in [false, true] {
-        let (m, q) = material(&Shape { shots: vec![3, 6, 0, 2, 1, 4], ..shape(text) });
+        let (m, q) = material(&Shape {
+            shots: vec![3, 6, 0, 2, 1, 4],
+            ..shape(text)
+        });
         let request = HeadRequest {
             method: Some(Method::Proker),
             beta: Some(1.3),
             lambda: Some(0.2),
             ..HeadRequest::default()
         };
-        holds(&m, &q, &request, "proker", &json!({"alpha": 1.0, "beta": 1.3, "lam": 0.2}));
-        let ridge = HeadRequest { alpha: Some(5.0), ..request };
-        holds(&m, &q, &ridge, "proker", &json!({"alpha": 5.0, "beta": 1.3, "lam": 0.2}));
+        holds(
+            &m,
+            &q,
+            &request,
+            "proker",
+            &json!({"alpha": 1.0, "beta": 1.3, "lam": 0.2}),
+        );
+        let ridge = HeadRequest {
+            alpha: Some(5.0),
+            ..request
+        };
+        holds(
+            &m,
+            &q,
+            &ridge,
+            "proker",
+            &json!({"alpha": 5.0, "beta": 1.3, "lam": 0.2}),
+        );
     }
 }
 
@@ -130,7 +188,10 @@ fn proker_is_the_papers_formula_and_alpha_makes_it_ridge_regression() {
 fn class_mean_is_the_nearest_mean() {
     fresh_seed();
     for text in [false, true] {
-        let (m, q) = material(&Shape { shots: vec![3, 6, 1, 2, 0, 4], ..shape(text) });
+        let (m, q) = material(&Shape {
+            shots: vec![3, 6, 1, 2, 0, 4],
+            ..shape(text)
+        });
         let request = HeadRequest {
             method: Some(Method::ClassMean),
             alpha: Some(0.7),
@@ -143,10 +204,26 @@ fn class_mean_is_the_nearest_mean() {
 #[test]
 fn a_class_without_shots_is_never_first_without_text() {
     fresh_seed();
-    let (m, q) = material(&Shape { shots: vec![4, 0, 4, 4, 0, 4], ..shape(false) });
-    for method in [Method::TipAdapter, Method::Gda, Method::ClassMean, Method::Proker] {
-        let made = build(&m, &HeadRequest { method: Some(method), ..HeadRequest::default() });
-        let first = plain_logits(&made.spec, &made.tensors, &q).unwrap().argmax(1, false);
+    let (m, q) = material(&Shape {
+        shots: vec![4, 0, 4, 4, 0, 4],
+        ..shape(false)
+    });
+    for method in [
+        Method::TipAdapter,
+        Method::Gda,
+        Method::ClassMean,
+        Method::Proker,
+    ] {
+        let made = build(
+            &m,
+            &HeadRequest {
+                method: Some(method),
+                ..HeadRequest::default()
+            },
+        );
+        let first = plain_logits(&made.spec, &made.tensors, &q)
+            .unwrap()
+            .argmax(1, false);
         let empty = first.eq(1).logical_or(&first.eq(4)).any().int64_value(&[]);
         assert_eq!(empty, 0, "{method:?}");
     }
@@ -156,7 +233,10 @@ fn a_class_without_shots_is_never_first_without_text() {
 fn every_method_is_defined_at_one_shot() {
     fresh_seed();
     for text in [false, true] {
-        let (m, q) = material(&Shape { shots: vec![1; 6], ..shape(text) });
+        let (m, q) = material(&Shape {
+            shots: vec![1; 6],
+            ..shape(text)
+        });
         let methods = [
             None,
             Some(Method::TipAdapter),
@@ -166,8 +246,19 @@ fn every_method_is_defined_at_one_shot() {
         ];
         for method in methods {
             for grid in [SearchGrid::Wide, SearchGrid::OFFICIAL] {
-                let made = build(&m, &HeadRequest { method, grid, ..HeadRequest::default() });
-                assert_eq!(made.spec.selection.source, SelectionSource::Default, "{method:?}");
+                let made = build(
+                    &m,
+                    &HeadRequest {
+                        method,
+                        grid,
+                        ..HeadRequest::default()
+                    },
+                );
+                assert_eq!(
+                    made.spec.selection.source,
+                    SelectionSource::Default,
+                    "{method:?}"
+                );
                 assert!(made.spec.temperature > 0.0);
                 let logits = plain_logits(&made.spec, &made.tensors, &q).unwrap();
                 assert_eq!(logits.isfinite().all().int64_value(&[]), 1, "{method:?}");

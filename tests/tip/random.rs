@@ -54,7 +54,9 @@ pub fn material(shape: &Shape) -> (Material, Tensor) {
         let labels = draw(shape.validation);
         (near(&labels, 1.0), labels)
     });
-    let text = shape.text.then(|| unit(&(&centres + Tensor::randn(centres.size(), options) * 0.05)));
+    let text = shape
+        .text
+        .then(|| unit(&(&centres + Tensor::randn(centres.size(), options) * 0.05)));
     let queries = near(&draw(40), 1.0);
     let material = Material {
         keys,

@@ -42,6 +42,7 @@ pub fn ask(material: &Material, features: Option<&Tensor>, more: &Value) -> Valu
 }
 
 /// One Python for all tests: importing torch takes longer than they do.
+#[expect(clippy::zombie_processes, reason = "it lives as long as this process")]
 static PYTHON: LazyLock<Mutex<(ChildStdin, BufReader<ChildStdout>)>> = LazyLock::new(|| {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tip_reference.py");
     // It ends when this process does, and its standard input with it.

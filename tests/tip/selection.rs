@@ -13,11 +13,20 @@ use crate::{
     reference::ask,
 };
 
-const OFFICIAL: SearchGrid = SearchGrid::Official { beta_scale: 9.0, alpha_scale: 4.0 };
+const OFFICIAL: SearchGrid = SearchGrid::Official {
+    beta_scale: 9.0,
+    alpha_scale: 4.0,
+};
 
 /// Noisy enough that the searches have something to find.
 fn shape(text: bool, validation: i64) -> Shape {
-    Shape { shots: vec![4; 12], width: 10, text, views: None, validation }
+    Shape {
+        shots: vec![4; 12],
+        width: 10,
+        text,
+        views: None,
+        validation,
+    }
 }
 
 fn build(material: &Material, request: &HeadRequest) -> Made {
@@ -25,7 +34,11 @@ fn build(material: &Material, request: &HeadRequest) -> Made {
 }
 
 fn official(method: Method) -> HeadRequest {
-    HeadRequest { method: Some(method), grid: OFFICIAL, ..HeadRequest::default() }
+    HeadRequest {
+        method: Some(method),
+        grid: OFFICIAL,
+        ..HeadRequest::default()
+    }
 }
 
 #[test]
@@ -55,8 +68,16 @@ fn the_official_search_picks_what_the_reference_picks() {
             // Grid steps are far wider; JSON may lose the last bit.
             let same = |a: f64, b: f64| (a - b).abs() < 1e-12;
             let which = format!("text {text}, validation {validation}: {theirs}");
-            assert!(same(made.spec.beta, at("beta")), "{} {which}", made.spec.beta);
-            assert!(same(made.spec.alpha, at("alpha")), "{} {which}", made.spec.alpha);
+            assert!(
+                same(made.spec.beta, at("beta")),
+                "{} {which}",
+                made.spec.beta
+            );
+            assert!(
+                same(made.spec.alpha, at("alpha")),
+                "{} {which}",
+                made.spec.alpha
+            );
             let candidate = &made.spec.selection.candidates[0];
             assert!((candidate.accuracy - at("accuracy")).abs() < 1e-12);
             let (source, count) = match validation {
@@ -76,7 +97,10 @@ fn scores_of_the_left_out_are_those_of_fits_without_them() {
     fresh_seed();
     for text in [false, true] {
         let shots = vec![4, 3, 5, 2, 1, 4, 3, 6];
-        let (m, _) = material(&Shape { shots, ..shape(text, 0) });
+        let (m, _) = material(&Shape {
+            shots,
+            ..shape(text, 0)
+        });
         for (method, name) in [
             (Method::Proker, "proker"),
             (Method::Gda, "gda"),
@@ -104,8 +128,14 @@ fn scores_of_the_left_out_are_those_of_fits_without_them() {
             let theirs = ask(&m, None, &more);
             let ours = made.spec.selection.candidates[0].accuracy;
             let expected = theirs["accuracy"].as_f64().unwrap();
-            assert!((ours - expected).abs() < 1e-9, "{name}: {ours} against {expected}");
-            assert_eq!(made.spec.selection.example_count as u64, theirs["count"].as_u64().unwrap());
+            assert!(
+                (ours - expected).abs() < 1e-9,
+                "{name}: {ours} against {expected}"
+            );
+            assert_eq!(
+                made.spec.selection.example_count as u64,
+                theirs["count"].as_u64().unwrap()
+            );
         }
     }
 }
@@ -115,7 +145,11 @@ fn scores_of_the_left_out_are_those_of_fits_without_them() {
 #[test]
 fn a_large_cache_is_scored_on_one_round() {
     fresh_seed();
-    let (m, _) = material(&Shape { shots: vec![420; 10], width: 6, ..shape(false, 0) });
+    let (m, _) = material(&Shape {
+        shots: vec![420; 10],
+        width: 6,
+        ..shape(false, 0)
+    });
     let request = HeadRequest {
         method: Some(Method::Proker),
         beta: Some(4.0),
@@ -126,7 +160,11 @@ fn a_large_cache_is_scored_on_one_round() {
 
     let mut seen = [0; 10];
     let (mut out, mut kept) = (Vec::new(), Vec::new());
-    for (row, label) in Vec::<i64>::try_from(&m.labels).unwrap().into_iter().enumerate() {
+    for (row, label) in Vec::<i64>::try_from(&m.labels)
+        .unwrap()
+        .into_iter()
+        .enumerate()
+    {
         let rank = &mut seen[label as usize];
         if *rank % 16 == 0 { &mut out } else { &mut kept }.push(row as i64);
         *rank += 1;
@@ -159,7 +197,11 @@ fn auto_scores_every_method_and_puts_the_chosen_first() {
         assert_eq!(selection.candidates[0].skipped, None);
         for candidate in &selection.candidates {
             let skipped = candidate.skipped.is_some();
-            assert_eq!(skipped, candidate.method == Method::ZeroShot && !text, "{candidate:?}");
+            assert_eq!(
+                skipped,
+                candidate.method == Method::ZeroShot && !text,
+                "{candidate:?}"
+            );
             assert!(skipped || (candidate.accuracy > 0.0 && candidate.cross_entropy > 0.0));
         }
         assert!(!selection.reason.is_empty() && !selection.score.is_empty());
@@ -170,7 +212,11 @@ fn auto_scores_every_method_and_puts_the_chosen_first() {
 fn auto_leaves_its_default_for_a_clearly_better_method() {
     fresh_seed();
     // Keys that say nothing, text that says everything.
-    let (mut m, _) = material(&Shape { shots: vec![6; 12], width: 24, ..shape(true, 120) });
+    let (mut m, _) = material(&Shape {
+        shots: vec![6; 12],
+        width: 24,
+        ..shape(true, 120)
+    });
     m.labels = m.labels.roll(7, 0);
     let made = build(&m, &HeadRequest::default());
     let zero = made
@@ -190,17 +236,34 @@ fn auto_leaves_its_default_for_a_clearly_better_method() {
 fn given_numbers_are_used_as_they_are() {
     fresh_seed();
     let (m, _) = material(&shape(true, 0));
-    let request = HeadRequest { alpha: Some(2.5), beta: Some(7.5), ..HeadRequest::default() };
+    let request = HeadRequest {
+        alpha: Some(2.5),
+        beta: Some(7.5),
+        ..HeadRequest::default()
+    };
     let made = build(&m, &request);
-    assert_eq!((made.spec.method, made.spec.alpha, made.spec.beta), (Method::TipAdapter, 2.5, 7.5));
+    assert_eq!(
+        (made.spec.method, made.spec.alpha, made.spec.beta),
+        (Method::TipAdapter, 2.5, 7.5)
+    );
     assert_eq!(made.spec.selection.source, SelectionSource::Given);
 
-    let one = HeadRequest { beta: Some(7.5), alpha: None, ..request.clone() };
+    let one = HeadRequest {
+        beta: Some(7.5),
+        alpha: None,
+        ..request.clone()
+    };
     let made = build(&m, &one);
     assert_eq!(made.spec.beta, 7.5);
     assert_eq!(made.spec.selection.source, SelectionSource::LeaveOneOut);
 
-    let made = build(&m, &HeadRequest { lambda: Some(0.3), ..HeadRequest::default() });
+    let made = build(
+        &m,
+        &HeadRequest {
+            lambda: Some(0.3),
+            ..HeadRequest::default()
+        },
+    );
     assert_eq!((made.spec.method, made.spec.lambda), (Method::Proker, 0.3));
 }
 
@@ -209,8 +272,11 @@ fn a_cache_without_text_has_usable_probabilities() {
     fresh_seed();
     let (m, _) = material(&shape(false, 80));
     for grid in [OFFICIAL, SearchGrid::Wide] {
-        let request =
-            HeadRequest { method: Some(Method::TipAdapter), grid, ..HeadRequest::default() };
+        let request = HeadRequest {
+            method: Some(Method::TipAdapter),
+            grid,
+            ..HeadRequest::default()
+        };
         let made = build(&m, &request);
         let uniform = 12f64.ln();
         assert!(made.spec.selection.candidates[0].cross_entropy < 0.9 * uniform);
@@ -220,7 +286,10 @@ fn a_cache_without_text_has_usable_probabilities() {
 #[test]
 fn examples_of_validation_alone_decide_where_there_are_any() {
     fresh_seed();
-    let (m, _) = material(&Shape { shots: vec![1; 12], ..shape(false, 60) });
+    let (m, _) = material(&Shape {
+        shots: vec![1; 12],
+        ..shape(false, 60)
+    });
     let made = build(&m, &HeadRequest::default());
     assert_eq!(made.spec.selection.source, SelectionSource::Validation);
     assert_eq!(made.spec.selection.example_count, 60);
@@ -229,30 +298,65 @@ fn examples_of_validation_alone_decide_where_there_are_any() {
 #[test]
 fn text_alone_is_zero_shot_and_nothing_is_an_error() {
     fresh_seed();
-    let (m, _) = material(&Shape { shots: vec![0; 5], ..shape(true, 0) });
-    assert_eq!(build(&m, &HeadRequest::default()).spec.method, Method::ZeroShot);
-    let request = HeadRequest { method: Some(Method::Gda), ..HeadRequest::default() };
-    assert!(matches!(make(&m, &request, &|_| true), Err(TipError::NeedsExamples(Method::Gda))));
+    let (m, _) = material(&Shape {
+        shots: vec![0; 5],
+        ..shape(true, 0)
+    });
+    assert_eq!(
+        build(&m, &HeadRequest::default()).spec.method,
+        Method::ZeroShot
+    );
+    let request = HeadRequest {
+        method: Some(Method::Gda),
+        ..HeadRequest::default()
+    };
+    assert!(matches!(
+        make(&m, &request, &|_| true),
+        Err(TipError::NeedsExamples(Method::Gda))
+    ));
     let (m, _) = material(&shape(false, 0));
-    let request = HeadRequest { method: Some(Method::ZeroShot), ..HeadRequest::default() };
-    assert!(matches!(make(&m, &request, &|_| true), Err(TipError::NeedsText(_))));
+    let request = HeadRequest {
+        method: Some(Method::ZeroShot),
+        ..HeadRequest::default()
+    };
+    assert!(matches!(
+        make(&m, &request, &|_| true),
+        Err(TipError::NeedsText(_))
+    ));
 }
 
 #[test]
 fn proker_says_its_bound_and_auto_goes_on_without_it() {
     fresh_seed();
     let per_class = 16_386 / 3;
-    let (m, _) = material(&Shape { shots: vec![per_class; 3], width: 8, ..shape(false, 40) });
-    let request = HeadRequest { method: Some(Method::Proker), ..HeadRequest::default() };
+    let (m, _) = material(&Shape {
+        shots: vec![per_class; 3],
+        width: 8,
+        ..shape(false, 40)
+    });
+    let request = HeadRequest {
+        method: Some(Method::Proker),
+        ..HeadRequest::default()
+    };
     match make(&m, &request, &|_| true) {
-        Err(TipError::TooManyKeys { keys, limit, .. }) => assert_eq!((keys, limit), (16_386, 16_384)),
+        Err(TipError::TooManyKeys { keys, limit, .. }) => {
+            assert_eq!((keys, limit), (16_386, 16_384))
+        }
         other => panic!("{other:?}"),
     }
     let made = build(&m, &HeadRequest::default());
-    let proker =
-        made.spec.selection.candidates.iter().find(|c| c.method == Method::Proker).unwrap();
+    let proker = made
+        .spec
+        .selection
+        .candidates
+        .iter()
+        .find(|c| c.method == Method::Proker)
+        .unwrap();
     let reason = proker.skipped.clone().unwrap();
-    assert!(reason.contains("16384") && reason.contains("16386"), "{reason}");
+    assert!(
+        reason.contains("16384") && reason.contains("16386"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -264,6 +368,9 @@ fn it_stops_when_told_to() {
         asked.set(asked.get() + 1);
         asked.get() < 5
     };
-    assert!(matches!(make(&m, &HeadRequest::default(), &stop), Err(TipError::Cancelled)));
+    assert!(matches!(
+        make(&m, &HeadRequest::default(), &stop),
+        Err(TipError::Cancelled)
+    ));
     assert_eq!(asked.get(), 5);
 }

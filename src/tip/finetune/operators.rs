@@ -34,9 +34,18 @@ pub struct Operators {
 
 impl Operators {
     pub fn new(device: Device, start: &Start) -> Result<Self, HeadError> {
-        let resident = |t: &Tensor| t.f_to_device(device)?.f_to_kind(Kind::Float)?.f_contiguous();
+        let resident = |t: &Tensor| {
+            t.f_to_device(device)?
+                .f_to_kind(Kind::Float)?
+                .f_contiguous()
+        };
         let order = start.sorted.order_tensor()?;
-        let keys = resident(&start.keys.f_to_device(Device::Cpu)?.f_index_select(0, &order)?)?;
+        let keys = resident(
+            &start
+                .keys
+                .f_to_device(Device::Cpu)?
+                .f_index_select(0, &order)?,
+        )?;
         let labels: Vec<i64> = start.sorted.labels.iter().map(|&c| i64::from(c)).collect();
         Ok(Self {
             device,
@@ -71,7 +80,10 @@ impl Operators {
     fn tile(&self, features: &Tensor, tile: &Tile, logits: &Tensor) -> Result<Tensor, HeadError> {
         let keys = self.keys.f_narrow(0, tile.start, tile.keys)?;
         let mut x = features.f_mm(&keys.f_tr()?)?;
-        let x = x.f_mul_scalar_(self.beta)?.f_sub_scalar_(self.beta)?.f_exp_()?;
+        let x = x
+            .f_mul_scalar_(self.beta)?
+            .f_sub_scalar_(self.beta)?
+            .f_exp_()?;
         let one_hot = tile.one_hot(&self.labels, &self.weight)?;
         let _ = logits
             .f_narrow(1, tile.class, tile.classes)?
@@ -116,10 +128,18 @@ impl Weights for Operators {
         Ok(self.logits.shallow_clone())
     }
 
-    fn backward(&mut self, gradient: &Tensor, adamw: &AdamW, work: usize) -> Result<bool, HeadError> {
+    fn backward(
+        &mut self,
+        gradient: &Tensor,
+        adamw: &AdamW,
+        work: usize,
+    ) -> Result<bool, HeadError> {
         let end = self.slice(work);
         let a = adamw;
-        for (tile, affinities) in self.tiles[self.done..end].iter().zip(&mut self.affinities[self.done..end]) {
+        for (tile, affinities) in self.tiles[self.done..end]
+            .iter()
+            .zip(&mut self.affinities[self.done..end])
+        {
             let one_hot = tile.one_hot(&self.labels, &self.weight)?;
             let g = gradient
                 .f_narrow(1, tile.class, tile.classes)?
@@ -127,8 +147,11 @@ impl Weights for Operators {
             let x = affinities.f_mul_(&g)?.f_mul_scalar_(self.beta)?;
             let g = x.f_tr()?.f_mm(&self.features)?;
             let rows = |t: &Tensor| t.f_narrow(0, tile.start, tile.keys);
-            let (mut keys, mut first, mut second) =
-                (rows(&self.keys)?, rows(&self.moments[0])?, rows(&self.moments[1])?);
+            let (mut keys, mut first, mut second) = (
+                rows(&self.keys)?,
+                rows(&self.moments[0])?,
+                rows(&self.moments[1])?,
+            );
             let _ = keys.f_mul_scalar_(f64::from(a.decay))?;
             let first = first.f_lerp_(&g, 1.0 - f64::from(a.beta1))?;
             let _ = second
@@ -156,18 +179,29 @@ impl Weights for Operators {
     fn own(&self, features: &Tensor, keys: &[usize]) -> Result<Tensor, HeadError> {
         let features = features.f_to_device(self.device)?.f_to_kind(Kind::Float)?;
         let rows: Vec<i64> = keys.iter().map(|&key| key as i64).collect();
-        let at = self.place.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(self.device)?)?;
+        let at = self
+            .place
+            .f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(self.device)?)?;
         let keys = self.keys.f_index_select(0, &at)?;
         let weight = self
             .weight
             .f_index_select(0, &self.labels.f_index_select(0, &at)?)?;
-        let dot = features.f_mul(&keys)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
-        let own = dot.f_mul_scalar(self.beta)?.f_sub_scalar(self.beta)?.f_exp()?;
+        let dot =
+            features
+                .f_mul(&keys)?
+                .f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+        let own = dot
+            .f_mul_scalar(self.beta)?
+            .f_sub_scalar(self.beta)?
+            .f_exp()?;
         Ok(own.f_mul(&weight)?)
     }
 
     fn keys(&self) -> Result<Tensor, HeadError> {
-        Ok(self.keys.f_index_select(0, &self.place)?.f_to_device(Device::Cpu)?)
+        Ok(self
+            .keys
+            .f_index_select(0, &self.place)?
+            .f_to_device(Device::Cpu)?)
     }
 
     fn device(&self) -> Device {

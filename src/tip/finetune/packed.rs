@@ -85,16 +85,25 @@ impl Packed {
     pub fn new(isa: Isa, mixed: bool, start: &Start) -> Result<Self, HeadError> {
         let width = start.keys.size()[1] as usize;
         let keys = Plain::new(start.keys)?;
-        let pack = |dtype| Panels::pack(isa, dtype, keys.values(), width, Some(&start.sorted.order));
+        let pack =
+            |dtype| Panels::pack(isa, dtype, keys.values(), width, Some(&start.sorted.order));
         let copy = match products(isa, KeyDtype::Bf16) {
-            products if mixed && products != Products::F32 => Some((pack(KeyDtype::Bf16), products)),
+            products if mixed && products != Products::F32 => {
+                Some((pack(KeyDtype::Bf16), products))
+            }
             _ => None,
         };
         let keys = pack(KeyDtype::F32);
         let linear = match start.linear {
             Some(linear) => {
                 let linear = Plain::new(linear)?;
-                Some(Panels::pack(isa, KeyDtype::F32, linear.values(), width, None))
+                Some(Panels::pack(
+                    isa,
+                    KeyDtype::F32,
+                    linear.values(),
+                    width,
+                    None,
+                ))
             }
             None => None,
         };
@@ -142,8 +151,7 @@ impl Packed {
                         panels,
                         features: &features,
                         products: Products::F32,
-                        panel_range: i * ITEM_PANELS
-                            ..((i + 1) * ITEM_PANELS).min(panels.count()),
+                        panel_range: i * ITEM_PANELS..((i + 1) * ITEM_PANELS).min(panels.count()),
                         row_range: 0..rows,
                         finish: Finish::Affine {
                             bias: bias.as_deref(),
@@ -255,7 +263,9 @@ impl Weights for Packed {
         batch.done = 0;
         if self.copy.is_some() {
             batch.transposed_bf16.clear();
-            batch.transposed_bf16.resize(padded(self.width) * padded(rows), 0);
+            batch
+                .transposed_bf16
+                .resize(padded(self.width) * padded(rows), 0);
             for (b, row) in features.chunks_exact(self.width).enumerate() {
                 for (d, &value) in row.iter().enumerate() {
                     let value = half::bf16::from_f32(value).to_bits();
@@ -301,7 +311,12 @@ impl Weights for Packed {
         })
     }
 
-    fn backward(&mut self, gradient: &Tensor, adamw: &AdamW, work: usize) -> Result<bool, HeadError> {
+    fn backward(
+        &mut self,
+        gradient: &Tensor,
+        adamw: &AdamW,
+        work: usize,
+    ) -> Result<bool, HeadError> {
         let Batch { rows, done, .. } = self.batch;
         if done == 0 {
             let scale = Tensor::f_from_slice(&self.weight)?.f_mul_scalar(f64::from(self.beta))?;
@@ -566,7 +581,9 @@ unsafe fn adamw<S: Simd>(pass: &Backward, panel: usize, d: usize, rows: usize, g
         while r < rows {
             for v in 0..VECTORS {
                 let first = advance::<S>(pass, panel, d + r, v, gradient, r);
-                let Some((copy, stride)) = pass.copy else { continue };
+                let Some((copy, stride)) = pass.copy else {
+                    continue;
+                };
                 let second = if r + 1 < rows {
                     advance::<S>(pass, panel, d + r + 1, v, gradient, r + 1)
                 } else {

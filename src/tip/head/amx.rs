@@ -33,7 +33,13 @@ fn permitted() -> bool {
     const XFEATURE_XTILEDATA: libc::c_long = 18;
     // SAFETY: the call reads its two numbers and changes only what this
     // process may use.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    unsafe {
+        libc::syscall(
+            libc::SYS_arch_prctl,
+            ARCH_REQ_XCOMP_PERM,
+            XFEATURE_XTILEDATA,
+        ) == 0
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

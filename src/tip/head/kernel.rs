@@ -13,7 +13,9 @@ use super::{
     team::Shards,
 };
 use crate::tip::spec::KeyDtype;
-use std::arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32};
+use std::arch::x86_64::{
+    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+};
 
 /// Rows of the tallest tile of all (AMX's), and of the tile buffer.
 pub const MAX_ROWS: usize = 32;
@@ -53,7 +55,12 @@ impl Features {
     ///
     /// # Safety
     /// `source` holds them, and outlives what is returned.
-    pub unsafe fn new(source: *const f32, rows: usize, panels: &Panels, products: Products) -> Self {
+    pub unsafe fn new(
+        source: *const f32,
+        rows: usize,
+        panels: &Panels,
+        products: Products,
+    ) -> Self {
         let width = panels.width();
         let padded = match panels.dtype() {
             KeyDtype::Bf16 => width.next_multiple_of(super::panels::BF16_STEP),
@@ -78,10 +85,7 @@ impl Features {
         } else {
             FeatureData::Borrowed(source)
         };
-        Self {
-            ld: padded,
-            data,
-        }
+        Self { ld: padded, data }
     }
 
     fn f32_ptr(&self, row: usize) -> *const f32 {
@@ -305,7 +309,14 @@ impl<S: Simd> Format<S> for F32 {
         row: usize,
         panel: *const u8,
     ) -> [[S::V; VECTORS]; R] {
-        unsafe { tile_f32::<S, R>(features.f32_ptr(row), features.ld, panel.cast(), features.ld) }
+        unsafe {
+            tile_f32::<S, R>(
+                features.f32_ptr(row),
+                features.ld,
+                panel.cast(),
+                features.ld,
+            )
+        }
     }
 }
 
@@ -379,7 +390,8 @@ impl<S: Simd> Format<S> for Bf16Wide {
             let mut acc = [[S::zero(); VECTORS]; R];
             for pair in 0..lda / 2 {
                 for v in 0..VECTORS {
-                    let (even, odd) = S::load_bf16_pairs(b.add((pair * VECTORS + v) * S::LANES * 2));
+                    let (even, odd) =
+                        S::load_bf16_pairs(b.add((pair * VECTORS + v) * S::LANES * 2));
                     for (r, acc) in acc.iter_mut().enumerate() {
                         let a = a.add(r * lda + 2 * pair);
                         acc[v] = S::fma(S::splat(*a), even, acc[v]);

@@ -93,7 +93,11 @@ impl Operators {
         bias: Option<&Tensor>,
         cache: Option<(&Tensor, Source, f64, Kind)>,
     ) -> Result<Self, HeadError> {
-        let resident = |t: &Tensor| t.f_to_device(device)?.f_to_kind(Kind::Float)?.f_contiguous();
+        let resident = |t: &Tensor| {
+            t.f_to_device(device)?
+                .f_to_kind(Kind::Float)?
+                .f_contiguous()
+        };
         let cache = match cache {
             None => None,
             Some((keys, Source::Dense(values), beta, kind)) => Some(Cache {
@@ -256,7 +260,10 @@ impl Operators {
         let mut x = x.f_mul_(&betas)?.f_sub_(&betas)?.f_exp_()?;
         let x = x.f_mul_(&Tensor::f_cat(&weights, 0)?)?;
         let range = Tensor::f_arange(classes, (Kind::Int64, device))?;
-        let one_hot = labels.f_unsqueeze(1)?.f_eq_tensor(&range)?.f_to_kind(Kind::Float)?;
+        let one_hot = labels
+            .f_unsqueeze(1)?
+            .f_eq_tensor(&range)?
+            .f_to_kind(Kind::Float)?;
         Ok(logits.f_addmm(&x, &one_hot)?)
     }
 }
@@ -265,7 +272,9 @@ impl Cache {
     /// exp(−β(1 − f·Kᵀ)) for some keys, [B, keys].
     fn affinities(&self, features: &Tensor, start: i64, keys: i64) -> Result<Tensor, HeadError> {
         let mut x = self.keys.cosines(features, start, keys)?;
-        Ok(x.f_mul_scalar_(self.beta)?.f_sub_scalar_(self.beta)?.f_exp_()?)
+        Ok(x.f_mul_scalar_(self.beta)?
+            .f_sub_scalar_(self.beta)?
+            .f_exp_()?)
     }
 }
 
@@ -364,4 +373,3 @@ pub fn tiles(labels: &[u32]) -> Vec<Tile> {
     }
     tiles
 }
-

@@ -75,7 +75,13 @@ pub struct PackedKeys {
 }
 
 impl PackedKeys {
-    pub fn new(isa: Isa, dtype: KeyDtype, keys: &[f32], width: usize, order: Option<Arc<[u32]>>) -> Self {
+    pub fn new(
+        isa: Isa,
+        dtype: KeyDtype,
+        keys: &[f32],
+        width: usize,
+        order: Option<Arc<[u32]>>,
+    ) -> Self {
         Self {
             panels: Panels::pack(isa, dtype, keys, width, order.as_deref()),
             products: products(isa, dtype),
@@ -133,7 +139,13 @@ impl Packed {
             bias
         });
         let cache = source.cache.as_ref().map(|cache| Cache {
-            keys: PackedKeys::new(isa, source.dtype, cache.keys, width, Some(cache.order.clone())),
+            keys: PackedKeys::new(
+                isa,
+                source.dtype,
+                cache.keys,
+                width,
+                Some(cache.order.clone()),
+            ),
             segments: Segments::new(cache.sorted_labels, isa.panel()),
             spans: cache
                 .sorted_labels
@@ -302,7 +314,10 @@ impl Cache {
         let first = self.spans[panels.start].0;
         let last = self.spans[panels.end - 1].1;
         let before = panels.start > 0 && self.spans[panels.start - 1].1 == first;
-        let after = self.spans.get(panels.end).is_some_and(|next| next.0 == last);
+        let after = self
+            .spans
+            .get(panels.end)
+            .is_some_and(|next| next.0 == last);
         (before.then_some(first), after.then_some(last))
     }
 }
@@ -386,7 +401,8 @@ impl PackedKeys {
             return (rows_out, cosines_out);
         }
         // SAFETY: [rows, width], alive throughout.
-        let features = unsafe { Features::new(features.as_ptr(), rows, &self.panels, self.products) };
+        let features =
+            unsafe { Features::new(features.as_ptr(), rows, &self.panels, self.products) };
         let panel = self.panels.isa().panel();
         let plan = Plan::new(self.panels.count(), rows, false);
         let found: Vec<parking_lot::Mutex<Vec<Vec<Found>>>> =

@@ -155,13 +155,19 @@ impl Panels {
     /// The panels in f32, to be trained, and the distance between two in f32.
     pub fn f32_mut(&mut self) -> (Shards<f32>, usize) {
         assert_eq!(self.dtype, KeyDtype::F32);
-        (Shards::new(self.data.as_mut_ptr().cast::<f32>()), self.stride / 4)
+        (
+            Shards::new(self.data.as_mut_ptr().cast::<f32>()),
+            self.stride / 4,
+        )
     }
 
     /// The panels in bfloat16, to be written, and the distance between two.
     pub fn bf16_mut(&mut self) -> (Shards<u16>, usize) {
         assert_eq!(self.dtype, KeyDtype::Bf16);
-        (Shards::new(self.data.as_mut_ptr().cast::<u16>()), self.stride / 2)
+        (
+            Shards::new(self.data.as_mut_ptr().cast::<u16>()),
+            self.stride / 2,
+        )
     }
 
     /// Whether these rows ([rows, width], in that order) would pack to the same.
@@ -249,7 +255,9 @@ fn pack_row(dtype: KeyDtype, bytes: &mut [u8], panel: usize, j: usize, values: &
 fn read(dtype: KeyDtype, bytes: &[u8], panel: usize, j: usize, d: usize) -> f32 {
     let at = offset(dtype, panel, j, d);
     match dtype {
-        KeyDtype::F32 => f32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]),
+        KeyDtype::F32 => {
+            f32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        }
         KeyDtype::F16 => f16::from_ne_bytes([bytes[at], bytes[at + 1]]).to_f32(),
         KeyDtype::Bf16 => bf16::from_ne_bytes([bytes[at], bytes[at + 1]]).to_f32(),
     }

@@ -92,7 +92,10 @@ pub fn run(items: usize, body: &(dyn Fn(usize) + Sync)) {
             // The team is always torch's whole team: another size would make
             // OpenMP end and start threads.
             unsafe { parallel(member, data, team, 0) };
-            assert!(!shared.panicked.load(Ordering::Relaxed), "a kernel panicked");
+            assert!(
+                !shared.panicked.load(Ordering::Relaxed),
+                "a kernel panicked"
+            );
         }
         None => std::thread::scope(|scope| {
             for _ in 1..threads {

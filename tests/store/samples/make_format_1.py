@@ -51,7 +51,12 @@ def version(number: int) -> None:
         "labels": {"kind": "sample"},
         "classes": [
             {"display_name": "one", "example_count": 1},
-            {"display_name": "two", "example_count": 1, "validation_count": 0, "prompts": ["a two."]},
+            {
+                "display_name": "two",
+                "example_count": 1,
+                "validation_count": 0,
+                "prompts": ["a two."],
+            },
         ],
         "width": 2,
         "key_count": 2,

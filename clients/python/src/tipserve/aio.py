@@ -142,7 +142,8 @@ class AsyncClient:
         resizes = resize and self._connection.resize == "client" and info.bundle.image_size > 0
         return Encoder(
             max_message_bytes=requests.max_message_bytes(info),
-            image_size=info.bundle.image_size if resizes else None,
+            # The server then only crops: resizing to what it is changes nothing.
+            image_size=(info.bundle.resize_to or info.bundle.image_size) if resizes else None,
         )
 
     # Caches.

@@ -1,0 +1,152 @@
+//! What is late, cancelled or too much.
+
+use std::time::{Duration, Instant};
+
+use tipserve::engine::{Content, EngineError, EngineSettings, FlowId, Job, Priority, Ticket, Work};
+
+use crate::tagging::{Item, cancel, settings, start, until_waiting};
+
+#[test]
+fn cancelled_work_is_never_encoded() {
+    let (engine, seen) = start(settings(1, 32), false);
+    let hold = engine.hold_until(1000);
+    let mut answers = Vec::new();
+    let mut flags = Vec::new();
+    for n in 0..10 {
+        let item = Item::of(n);
+        flags.push(item.cancelled.clone());
+        answers.push(item.submit(&engine));
+    }
+    until_waiting(&engine, 10);
+    for flag in flags.iter().step_by(2) {
+        cancel(flag);
+    }
+    drop(hold);
+    for (n, answer) in answers.into_iter().enumerate() {
+        let result = answer.blocking_recv().expect("answered");
+        assert_eq!(
+            matches!(result, Err(EngineError::Cancelled)),
+            n % 2 == 0,
+            "{n}: {result:?}"
+        );
+    }
+    assert!(seen.all().iter().all(|n| n % 2 == 1), "{:?}", seen.all());
+}
+
+#[test]
+fn expired_work_is_never_encoded() {
+    let (engine, seen) = start(settings(1, 32), false);
+    let hold = engine.hold_until(1000);
+    let deadline = Instant::now() + Duration::from_millis(50);
+    let late: Vec<_> = (0..5)
+        .map(|n| {
+            Item {
+                deadline: Some(deadline),
+                ..Item::of(n)
+            }
+            .submit(&engine)
+        })
+        .collect();
+    let far = Some(Instant::now() + Duration::from_secs(3600));
+    let timely: Vec<_> = (10..15)
+        .map(|n| {
+            Item {
+                deadline: far,
+                ..Item::of(n)
+            }
+            .submit(&engine)
+        })
+        .collect();
+    while Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    drop(hold);
+    for answer in late {
+        let result = answer.blocking_recv().expect("answered");
+        assert!(
+            matches!(result, Err(EngineError::DeadlineExceeded { .. })),
+            "{result:?}"
+        );
+    }
+    for answer in timely {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+    assert!(seen.all().iter().all(|n| *n >= 10), "{:?}", seen.all());
+}
+
+#[test]
+fn what_was_accepted_is_answered_before_the_engine_stops() {
+    let (engine, _) = start(settings(2, 4), true);
+    let answers: Vec<_> = (0..200).map(|n| Item::of(n).submit(&engine)).collect();
+    engine.shut_down();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+    let after = Item::of(1)
+        .submit(&engine)
+        .blocking_recv()
+        .expect("answered");
+    assert!(matches!(after, Err(EngineError::ShuttingDown)), "{after:?}");
+}
+
+#[test]
+fn the_door_names_the_bound_that_is_reached() {
+    let (engine, _) = start(
+        EngineSettings {
+            queue_items: 3,
+            queue_bytes: 10 << 10,
+            ..settings(1, 4)
+        },
+        false,
+    );
+    let door = engine.admission();
+    let first = door.try_enter(4 << 10).expect("room");
+    let second = door.try_enter(4 << 10).expect("room");
+    let full = door.try_enter(4 << 10).expect_err("too many bytes");
+    assert_eq!((full.limit, full.value), ("queue_bytes", 10 << 10));
+    let third = door.try_enter(1).expect("room");
+    let full = door.try_enter(1).expect_err("too many items");
+    assert_eq!((full.limit, full.value), ("queue_items", 3));
+    assert_eq!(door.items(), 3);
+    drop((first, second, third));
+    assert_eq!((door.items(), door.bytes()), (0, 0));
+}
+
+#[test]
+fn a_bad_picture_costs_itself_alone() {
+    let (engine, seen) = start(settings(1, 8), false);
+    let (ticket, answer) = Ticket::awaited();
+    let source = tipserve::engine::Source::File(bytes::Bytes::from_static(b"not a picture"));
+    engine.submit(Job {
+        content: Content::Picture {
+            source,
+            crop: tipserve::engine::Crop::Centre,
+        },
+        work: Work::Embed,
+        flow: FlowId(1),
+        priority: Priority::Interactive,
+        deadline: None,
+        ticket,
+        cancelled: std::sync::Arc::default(),
+    });
+    let result = answer.blocking_recv().expect("answered");
+    assert!(matches!(result, Err(EngineError::Picture(_))), "{result:?}");
+    assert!(seen.batches.lock().is_empty());
+    Item::of(5)
+        .submit(&engine)
+        .blocking_recv()
+        .expect("answered")
+        .expect("encoded");
+}
+
+#[test]
+fn a_step_runs_on_the_device_and_a_panic_in_one_is_survived() {
+    let (engine, _) = start(settings(1, 8), false);
+    assert_eq!(engine.step(|| 6 * 7), Some(42));
+    assert_eq!(engine.step(|| -> u32 { panic!("a step that fails") }), None);
+    Item::of(5)
+        .submit(&engine)
+        .blocking_recv()
+        .expect("answered")
+        .expect("encoded");
+}

@@ -1,0 +1,7 @@
+//! The engine's promises, held with an encoder that tags: it answers each
+//! picture with the number that the picture carries, so that a mixed-up
+//! answer shows. No test looks at a clock; the device is held instead.
+
+mod batches;
+mod calm;
+mod tagging;
