@@ -1,0 +1,485 @@
+"""Bad input: each a clear error that names the thing, the limit and the value; the server goes on."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import grpc
+import numpy as np
+import pytest
+import wire
+from conftest import WIDTH
+from google.protobuf import field_mask_pb2
+from pictures import photo, png, saved
+from wire import Problem, cache, classify, finetune
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+MISSING = grpc.StatusCode.NOT_FOUND
+
+
+def refused(call, *arguments, **named) -> Problem:
+    """The problem of a call that must fail; a stream is read to its end."""
+    with pytest.raises(grpc.RpcError) as caught:
+        made = call(*arguments, timeout=60, **named)
+        if hasattr(made, "__next__"):
+            list(made)
+    problem = Problem.of_call(caught.value)
+    print(problem)
+    assert problem.reason, f"no ErrorInfo: {problem}"
+    return problem
+
+
+def says(problem, code, reason, *words):
+    """The code, the reason, and what the message must name."""
+    assert (problem.code, problem.reason) == (code, reason), problem
+    for word in words:
+        assert str(word) in problem.message, problem
+
+
+def header(width: int, height: int) -> bytes:
+    """A PNG that announces a size, with hardly any data."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    fields = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+BAD_PICTURES = {
+    "text": (b"This is a text file, whatever its name says.\n" * 20, "PICTURE_UNRECOGNISED", []),
+    "empty": (b"", "PICTURE_EMPTY", []),
+    "bomb": (header(50_000, 50_000), "PICTURE_TOO_LARGE", ["50000"]),
+    "no pixels": (header(0, 10), None, []),
+    "truncated png": (None, None, []),
+    "truncated jpeg": (None, "PICTURE_TRUNCATED", []),
+    "broken jpeg": (None, None, []),
+}
+
+
+def bad_pictures(chance):
+    """Each bad picture with its reason and words of its message."""
+    good = photo(chance)
+    jpeg, whole = saved(good, "JPEG"), png(good)
+    files = BAD_PICTURES | {
+        "truncated png": (whole[: len(whole) // 2], None, []),
+        "truncated jpeg": (jpeg[: len(jpeg) // 2], "PICTURE_TRUNCATED", []),
+        "broken jpeg": (jpeg[:60] + chance.bytes(600), None, []),
+    }
+    return good, files
+
+
+@pytest.fixture(scope="module")
+def picture_cache(tiny):
+    chance = np.random.default_rng(3)
+    examples = [wire.example(k, wire.encoded(png(photo(chance, k)))) for k in (0, 1) for _ in range(2)]
+    tiny.api.create(cache.CacheSpec(cache_id="pictures", classes=wire.classes("ab")), examples)
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def embedding_cache(features):
+    points = np.random.default_rng(4).normal(size=(8, WIDTH))
+    spec = cache.CacheSpec(cache_id="here", classes=wire.classes("ab"))
+    features.api.create(spec, wire.examples_of(points, [0, 1] * 4))
+    return features
+
+
+def test_bad_pictures_everywhere(picture_cache, chance):
+    api = picture_cache.api
+    good, files = bad_pictures(chance)
+    own = wire.encoded(png(good))
+    expected = api.one("pictures", own, logits=True).logits
+
+    def check(problem, name):
+        _, reason, words = files[name]
+        assert problem.code == INVALID, (name, problem)
+        assert problem.reason == reason or (reason is None and problem.reason.startswith("PICTURE_"))
+        for word in words:
+            assert word in problem.message
+        if name == "bomb":
+            assert problem.metadata["limit"] and problem.metadata["value"]
+            assert problem.metadata["limit"] in problem.message.replace(",", "")
+
+    for name, (data, _, _) in files.items():
+        check(refused(api.classifying.Classify, classify.ClassifyRequest(cache="pictures", input=wire.encoded(data))), name)
+    items = [wire.item("good 0", own)]
+    for name, (data, _, _) in files.items():
+        items += [wire.item(name, wire.encoded(data)), wire.item(f"good {len(items)}", own)]
+    results = {r.id: r for r in api.stream("pictures", items, batch=3, logits=True)}
+    assert len(results) == len(items)
+    for result in results.values():
+        if result.id.startswith("good"):
+            np.testing.assert_allclose(result.classification.logits, expected, atol=1e-4)
+        else:
+            check(Problem.of_status(result.error), result.id)
+    embedded = api.classifying.Embed(classify.EmbedRequest(inputs=[wire.encoded(d) for d, _, _ in files.values()] + [own]))
+    for name, result in zip([*files, None], embedded.inputs, strict=True):
+        if name is None:
+            assert len(result.embedding.values) == 48
+        else:
+            check(Problem.of_status(result.error), name)
+    labelled = [wire.example(0, wire.encoded(d), name) for name, (d, _, _) in files.items()]
+    spec = cache.CacheSpec(cache_id="with-bad", classes=wire.classes("a"))
+    created = api.create(spec, [*labelled, wire.example(0, own, "good")])
+    assert created.rejected.keys() == files.keys()
+    assert created.version.key_count == 1
+    for name, one in created.rejected.items():
+        assert one.reason == files[name][1] or one.reason.startswith("PICTURE_")
+        assert one.code == INVALID.value[0] and one.message
+
+
+def test_raw_pixels_of_the_wrong_size(picture_cache):
+    for width, height, count in ((3, 3, 26), (3, 3, 28), (0, 5, 0), (2**31, 2**31, 12), (2**32 - 1, 1, 3)):
+        raw = wire.inputs.RawRgb(width=width, height=height, data=b"\x50" * count)
+        request = classify.ClassifyRequest(cache="pictures", input=wire.inputs.Input(raw_rgb=raw))
+        problem = refused(picture_cache.api.classifying.Classify, request)
+        assert problem.code == INVALID
+        assert problem.reason in ("PICTURE_SHAPE", "PICTURE_TOO_LARGE")
+        assert str(width) in problem.message or problem.reason == "PICTURE_TOO_LARGE"
+
+
+def test_embeddings_that_are_no_direction(embedding_cache, chance):
+    api = embedding_cache.api
+    good = chance.normal(size=WIDTH)
+    bad = {
+        "narrow": (good[:7], ["7", WIDTH]),
+        "wide": (np.tile(good, 3), [3 * WIDTH, WIDTH]),
+        "none": ([], ["0", WIDTH]),
+        "nan": (np.where(np.arange(WIDTH) == 5, np.nan, good), ["value 5", "NaN"]),
+        "infinite": (np.where(np.arange(WIDTH) == 9, -np.inf, good), ["value 9", "inf"]),
+        "zero": (0 * good, ["0"]),
+    }
+    for values, words in bad.values():
+        request = classify.ClassifyRequest(cache="here", input=wire.embedding(values))
+        problem = refused(api.classifying.Classify, request)
+        says(problem, INVALID, "FIELD_INVALID", *words)
+        assert problem.fields == ["input.embedding"]
+    spec = cache.CacheSpec(cache_id="with-bad", classes=wire.classes("a"))
+    examples = [wire.example(0, wire.embedding(values), name) for name, (values, _) in bad.items()]
+    created = api.create(spec, [*examples, wire.example(0, wire.embedding(good))])
+    assert created.rejected.keys() == bad.keys()
+    weights = chance.normal(size=(2, WIDTH))
+    weights[1, 3] = np.nan
+    spec = cache.CacheSpec(cache_id="bad-weights", classes=wire.classes("ab", weights))
+    problem = refused(api.caches.CreateCache, wire.requests_of(spec, []))
+    says(problem, INVALID, "FIELD_INVALID", "classes[1]", "NaN")
+    # Tiny and huge vectors have a direction.
+    expected = api.one("here", wire.embedding(good), logits=True).logits
+    for factor in (1e-30, 1e30):
+        got = api.one("here", wire.embedding(good * factor), logits=True).logits
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_nothing_where_something_must_be(embedding_cache):
+    api = embedding_cache.api
+    problem = refused(api.classifying.Classify, classify.ClassifyRequest(cache="here"))
+    says(problem, INVALID, "FIELD_MISSING", "input")
+    problem = refused(api.classifying.Classify, classify.ClassifyRequest())
+    assert problem.code == INVALID
+
+
+def test_a_picture_for_a_bundle_without_encoder(embedding_cache, chance):
+    content = wire.encoded(png(photo(chance)))
+    request = classify.ClassifyRequest(cache="here", input=content)
+    says(
+        refused(embedding_cache.api.classifying.Classify, request),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "NO_IMAGE_ENCODER",
+        "embeddings",
+    )
+    prompts = cache.CacheSpec(cache_id="prompted", classes=wire.classes("ab"), prompt_templates=["a {}"])
+    problem = refused(embedding_cache.api.caches.CreateCache, wire.requests_of(prompts, []))
+    says(problem, grpc.StatusCode.FAILED_PRECONDITION, "NO_TEXT_ENCODER", "text weights")
+
+
+NOT_THERE = ["nothing", "caches/nothing", "here@9", "here@nobody", "caches/here/versions/77", "caches/here/aliases/nobody"]
+
+
+@pytest.mark.parametrize("reference", NOT_THERE)
+def test_unknown_caches_versions_and_aliases(embedding_cache, reference, chance):
+    api, content = embedding_cache.api, wire.embedding(chance.normal(size=WIDTH))
+    config = classify.ClassifyStreamRequest(config=classify.ClassifyStreamConfig(cache=reference))
+    evaluate = classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here", reference]))
+    for call, request in (
+        (api.classifying.Classify, classify.ClassifyRequest(cache=reference, input=content)),
+        (api.classifying.ClassifyStream, iter([config])),
+        (api.classifying.Evaluate, iter([evaluate])),
+        (api.caches.GetVersion, cache.GetVersionRequest(name=reference)),
+        (api.tuning.FineTune, finetune.FineTuneRequest(cache=reference)),
+    ):
+        problem = refused(call, request)
+        name = reference.replace("caches/", "").split("@")[0].split("/")[0]
+        says(problem, MISSING, "NOT_FOUND", name)
+        assert name in problem.metadata["resource"]
+
+
+def test_unknown_names_of_the_other_calls(embedding_cache):
+    caches = embedding_cache.api.caches
+    for call, request in (
+        (caches.GetCache, cache.GetCacheRequest(name="nothing")),
+        (caches.ListVersions, cache.ListVersionsRequest(parent="caches/nothing")),
+        (caches.DeleteCache, cache.DeleteCacheRequest(name="nothing")),
+        (caches.SetAlias, cache.SetAliasRequest(cache="nothing", alias="a", version=1)),
+        (caches.SetAlias, cache.SetAliasRequest(cache="here", alias="a", version=99)),
+        (caches.DeleteAlias, cache.DeleteAliasRequest(cache="here", alias="nobody")),
+        (embedding_cache.api.tuning.GetFineTune, finetune.GetFineTuneRequest(name="fineTunes/nothing")),
+        (embedding_cache.api.tuning.CancelFineTune, finetune.CancelFineTuneRequest(name="fineTunes/nothing")),
+    ):
+        assert refused(call, request).code == MISSING
+
+
+BAD_IDS = ["a/b", "../../etc/passwd", "..", ".", ".hidden", "", "UPPER", "-dash", "a b", "a@1", "a\nb", "ü", "x" * 64, "a\\b", "caches/a/b", "%2e%2e", "a..b"]
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+def test_ids_that_are_none(embedding_cache, bad):
+    api = embedding_cache.api
+    spec = cache.CacheSpec(cache_id=bad, classes=wire.classes("a"))
+    problem = refused(api.caches.CreateCache, wire.requests_of(spec, []))
+    assert problem.code == INVALID
+    assert any("cache_id" in field for field in problem.fields), problem
+    assert problem.metadata["value"] == bad.removeprefix("caches/")
+    for call, request in (
+        (api.caches.GetCache, cache.GetCacheRequest(name=bad)),
+        (api.caches.DeleteCache, cache.DeleteCacheRequest(name=bad)),
+        (api.caches.ListVersions, cache.ListVersionsRequest(parent=bad)),
+    ):
+        assert refused(call, request).code == INVALID
+    for alias in (bad, "latest"):
+        request = cache.SetAliasRequest(cache="here", alias=alias, version=1)
+        assert refused(api.caches.SetAlias, request).code == INVALID
+    assert not list(embedding_cache.store.parent.glob("**/passwd"))
+
+
+def test_a_cache_without_classes_and_a_class_without_examples(embedding_cache, chance):
+    api = embedding_cache.api
+    problem = refused(api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="none"), []))
+    assert problem.code == INVALID and "0" in problem.message and "classes" in problem.message
+    points = chance.normal(size=(4, WIDTH))
+    weights = chance.normal(size=(3, WIDTH))
+    for given in (None, weights):
+        spec = cache.CacheSpec(cache_id="gap", classes=wire.classes(["ant", "bee", "cow"], given))
+        problem = refused(api.caches.CreateCache, wire.requests_of(spec, wire.examples_of(points, [0, 2, 2, 0])))
+        assert problem.code == INVALID
+        assert "bee" in problem.message
+        spec.allow_empty_classes = True
+        version = api.create(spec, wire.examples_of(points, [0, 2, 2, 0])).version
+        assert [c.example_count for c in version.classes] == [2, 0, 2]
+        assert len(api.one("gap", wire.embedding(points[0]), logits=True).logits) == 3
+    # Validation examples alone are no shots.
+    spec = cache.CacheSpec(cache_id="valid", classes=wire.classes("a"))
+    problem = refused(api.caches.CreateCache, wire.requests_of(spec, wire.examples_of(points, [0] * 4, validation=True)))
+    assert problem.code == INVALID
+
+
+def test_specifications_out_of_range(embedding_cache, chance):
+    api = embedding_cache.api
+    good = wire.examples_of(chance.normal(size=(2, WIDTH)), [0, 0])
+    for fields, word in (
+        ({"views": -1}, "views"),
+        ({"views": 65}, "64"),
+        ({"alpha": -1.0}, "alpha"),
+        ({"alpha": float("nan")}, "alpha"),
+        ({"beta": 0.0}, "beta"),
+        ({"beta": float("inf")}, "beta"),
+        ({"lambda": -2.0}, "lambda"),
+        ({"method": 99}, "method"),
+        ({"method": cache.METHOD_TIP_ADAPTER_F}, "method"),
+        ({"method": cache.METHOD_ZERO_SHOT}, "text"),
+        ({"class_balance": 9}, "class_balance"),
+        ({"key_dtype": 9}, "key_dtype"),
+        ({"on_rejected": 9}, "on_rejected"),
+        ({"description": "d" * 4097}, "4097"),
+        ({"labels": {str(i): "" for i in range(65)}}, "65"),
+        ({"grid": cache.SearchGrid(kind=cache.SearchGrid.KIND_OFFICIAL, beta_scale=1001)}, "1001"),
+        ({"grid": cache.SearchGrid(kind=7)}, "grid"),
+    ):
+        spec = cache.CacheSpec(cache_id="never", classes=wire.classes("a"), **fields)
+        problem = refused(api.caches.CreateCache, wire.requests_of(spec, good))
+        assert problem.code == INVALID, (fields, problem)
+        assert word in problem.message or any(word in field for field in problem.fields), (fields, problem)
+    half = wire.classes("ab")
+    half[0].text_weight.values.extend([1.0] * WIDTH)
+    problem = refused(api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="never", classes=half), []))
+    assert problem.code == INVALID and "1 of 2" in problem.message
+    long = wire.classes(["n" * 1025])
+    problem = refused(api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="never", classes=long), good))
+    says(problem, INVALID, "LIMIT_EXCEEDED", 1024, 1025)
+    assert "caches/never" not in api.ids()
+
+
+def test_ids_of_items_and_examples(embedding_cache, chance):
+    api, content = embedding_cache.api, wire.embedding(chance.normal(size=WIDTH))
+    longest, over = "é" * 512, "é" * 512 + "x"
+    results = list(api.stream("here", [wire.item(longest, content), wire.item(over, content)], ordered=True))
+    assert results[0].WhichOneof("outcome") == "classification"
+    problem = Problem.of_status(results[1].error)
+    says(problem, INVALID, "LIMIT_EXCEEDED", 1024, 1025)
+    assert problem.metadata["value"] == "1025" and problem.metadata["maximum"] == "1024"
+    spec = cache.CacheSpec(cache_id="ids", classes=wire.classes("a"))
+    examples = [wire.example(0, content, name) for name in (longest, over, "same", "same", "a/b", "../x", "")]
+    examples += [wire.example(-1, content, "below"), wire.example(1, content, "beyond"), cache.Example(example_id="bare")]
+    created = api.create(spec, examples)
+    assert created.rejected.keys() == {over, "same", "below", "beyond", "bare"}
+    assert created.version.key_count == 5
+
+
+def test_messages_in_the_wrong_order(embedding_cache, chance):
+    api = embedding_cache.api
+    content = wire.embedding(chance.normal(size=WIDTH))
+    spec = cache.CreateCacheRequest(spec=cache.CacheSpec(cache_id="order", classes=wire.classes("a")))
+    examples = cache.CreateCacheRequest(examples=cache.ExampleBatch(examples=[wire.example(0, content)]))
+    config = classify.ClassifyStreamRequest(config=classify.ClassifyStreamConfig(cache="here"))
+    items = classify.ClassifyStreamRequest(items=classify.ItemBatch(items=[wire.item("i", content)]))
+    labelled = classify.EvaluateRequest(items=classify.LabelledBatch(items=[classify.LabelledItem(input=content)]))
+    evaluate = classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"]))
+    for call, messages in (
+        (api.caches.CreateCache, [examples]),
+        (api.caches.CreateCache, [cache.CreateCacheRequest()]),
+        (api.caches.CreateCache, []),
+        (api.caches.CreateCache, [spec, spec]),
+        (api.caches.CreateCache, [spec, cache.CreateCacheRequest()]),
+        (api.classifying.ClassifyStream, [items]),
+        (api.classifying.ClassifyStream, [classify.ClassifyStreamRequest()]),
+        (api.classifying.ClassifyStream, []),
+        (api.classifying.ClassifyStream, [config, config]),
+        (api.classifying.ClassifyStream, [config, items, classify.ClassifyStreamRequest()]),
+        (api.classifying.Evaluate, [labelled]),
+        (api.classifying.Evaluate, []),
+        (api.classifying.Evaluate, [evaluate, evaluate]),
+        (api.classifying.Evaluate, [classify.EvaluateRequest(config=classify.EvaluateConfig())]),
+        (api.classifying.Evaluate, [classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"] * 9))]),
+    ):
+        assert refused(call, iter(messages)).code == INVALID, messages
+    assert "caches/order" not in api.ids()
+
+
+def test_options_out_of_range(embedding_cache, chance):
+    api, content = embedding_cache.api, wire.embedding(chance.normal(size=WIDTH))
+    for options, value in (
+        ({"top_k": -1}, "-1"),
+        ({"neighbours": -3}, "-3"),
+        ({"neighbours": 101}, "101"),
+    ):
+        wanted = classify.ClassifyOptions(**options)
+        request = classify.ClassifyRequest(cache="here", input=content, options=wanted)
+        problem = refused(api.classifying.Classify, request)
+        assert problem.code == INVALID and value in problem.message
+        config = classify.ClassifyStreamConfig(cache="here", options=wanted)
+        assert refused(api.classifying.ClassifyStream, iter([classify.ClassifyStreamRequest(config=config)])).code == INVALID
+    assert len(api.one("here", content, top_k=1000).top) == 2
+    assert len(api.one("here", content).top) == 2
+    assert len(api.one("here", content, neighbours=100).neighbours) == 8
+    for field, request in (
+        ("priority", classify.ClassifyRequest(cache="here", input=content, priority=9)),
+    ):
+        problem = refused(api.classifying.Classify, request)
+        assert problem.code == INVALID and field in problem.message
+    negative = wire.item("late", content)
+    negative.time_limit.seconds = -1
+    (result,) = api.stream("here", [negative])
+    assert Problem.of_status(result.error).code in (INVALID, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_pages_and_masks_out_of_range(embedding_cache):
+    caches = embedding_cache.api.caches
+    for call, request in (
+        (caches.ListCaches, cache.ListCachesRequest(page_size=-1)),
+        (caches.ListVersions, cache.ListVersionsRequest(parent="here", page_size=-1)),
+        (caches.ListVersions, cache.ListVersionsRequest(parent="here", page_token="no token")),
+        (caches.ListCaches, cache.ListCachesRequest(read_mask=field_mask_pb2.FieldMask(paths=["nothing"]))),
+        (caches.GetCache, cache.GetCacheRequest(name="here", read_mask=field_mask_pb2.FieldMask(paths=["latest.nothing"]))),
+        (embedding_cache.api.tuning.ListFineTunes, finetune.ListFineTunesRequest(page_size=-1)),
+    ):
+        assert refused(call, request).code == INVALID
+
+
+def test_fine_tuning_out_of_range(embedding_cache):
+    for fields in (
+        {"epochs": -1},
+        {"epochs": 1001},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"batch_size": -1},
+        {"patience": -1},
+        {"schedule": 7},
+        {"weight_decay": -0.1},
+        {"alpha": 0.0},
+        {"beta": -1.0},
+        {"move_alias": "a/b"},
+        {"move_alias": "latest"},
+        {"description": "d" * 4097},
+    ):
+        request = finetune.FineTuneRequest(cache="here", **fields)
+        assert refused(embedding_cache.api.tuning.FineTune, request).code == INVALID, fields
+    versions = embedding_cache.api.caches.ListVersions(cache.ListVersionsRequest(parent="here")).versions
+    assert [v.version for v in versions] == [1]
+
+
+@pytest.mark.parametrize("rpc", ["Classify", "ClassifyStream", "CreateCache", "Embed", "Evaluate"])
+def test_a_message_over_the_limit(serve, features_bundle, rpc, chance):
+    limit = 65_536
+    server = serve(features_bundle, "--max-message-bytes", str(limit))
+    api = server.api
+    points = chance.normal(size=(4, WIDTH))
+    api.create(cache.CacheSpec(cache_id="here", classes=wire.classes("ab")), wire.examples_of(points, [0, 1, 0, 1]))
+    large = wire.embedding(np.ones(40_000))
+    first = wire.item("fine", wire.embedding(points[0]))
+    calls = {
+        "Classify": lambda: api.one("here", large),
+        "ClassifyStream": lambda: list(api.stream("here", [first, wire.item("x", large)], batch=1)),
+        "CreateCache": lambda: api.create(cache.CacheSpec(cache_id="large", classes=wire.classes("a")), [wire.example(0, large)]),
+        "Embed": lambda: api.classifying.Embed(classify.EmbedRequest(texts=["x" * 100_000])),
+        "Evaluate": lambda: api.classifying.Evaluate(
+            iter(
+                [
+                    classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"])),
+                    classify.EvaluateRequest(items=classify.LabelledBatch(items=[classify.LabelledItem(input=large)])),
+                ]
+            )
+        ),
+    }
+    with pytest.raises(grpc.RpcError) as caught:
+        calls[rpc]()
+    problem = Problem.of_call(caught.value)
+    print(problem)
+    assert problem.code in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert str(limit) in problem.message
+    assert api.one("here", wire.embedding(points[0])).top
+    assert api.ids() == ["caches/here"]
+
+
+def test_limits_of_a_cache(serve, features_bundle, chance):
+    server = serve(features_bundle, "--max-classes", "3", "--max-examples", "5", "--max-create-bytes", str(5 * WIDTH * 4))
+    points = chance.normal(size=(6, WIDTH))
+
+    def create(classes, examples):
+        return refused(server.api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="c", classes=wire.classes(classes)), examples))
+
+    problem = create("abcd", [])
+    says(problem, INVALID, "LIMIT_EXCEEDED", 3, 4, "max_classes")
+    problem = create("a", wire.examples_of(points, [0] * 6))
+    says(problem, INVALID, "LIMIT_EXCEEDED", 5, 6)
+    assert server.api.ids() == []
+    server.api.create(cache.CacheSpec(cache_id="c", classes=wire.classes("abc")), wire.examples_of(points[:5], [0, 1, 2, 0, 1]))
+
+
+def test_random_bytes_are_no_requests(embedding_cache, chance):
+    channel = embedding_cache.api.channel
+    for method in ("ClassifyService/Classify", "CacheService/GetCache", "FineTuneService/GetFineTune"):
+        call = channel.unary_unary(f"/tipserve.v1.{method}")
+        for _ in range(20):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"\xff" + chance.bytes(50), timeout=60)
+            assert caught.value.code() in (grpc.StatusCode.INTERNAL, INVALID, MISSING)
+
+
+def test_it_still_serves(embedding_cache, picture_cache, chance):
+    assert embedding_cache.api.one("here", wire.embedding(chance.normal(size=WIDTH))).top
+    assert picture_cache.api.one("pictures", wire.encoded(png(photo(chance)))).top
+    for server in (embedding_cache, picture_cache):
+        assert server.http("/healthz")[0] == server.http("/readyz")[0] == 200
+        log = server.log.read_text()
+        assert "panicked" not in log, log
