@@ -156,7 +156,9 @@ impl Address {
         if parsed.host().is_none_or(str::is_empty) {
             return Err(wrong("names no host"));
         }
-        if parsed.port().is_some() && parsed.port_u16().is_none() {
+        // The parser drops a port that is none.
+        let after_bracket = authority.rsplit(']').next().unwrap_or(&authority);
+        if after_bracket.contains(':') && parsed.port_u16().is_none() {
             return Err(wrong("has a port that is not within 0 to 65535"));
         }
         if !matches!(parsed.path(), "" | "/") {
