@@ -297,11 +297,19 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let plan = match device {
-        tch::Device::Cuda(_) => ThreadPlan::for_cuda(cores),
-        _ => ThreadPlan::for_cpu(cores),
+    let max_batch = config.engine.max_batch;
+    let (plan, warm) = match device {
+        tch::Device::Cuda(_) => (
+            ThreadPlan::for_cuda(cores),
+            EngineSettings::warm_on_cuda(max_batch),
+        ),
+        _ => (
+            ThreadPlan::for_cpu(cores),
+            EngineSettings::warm_on_cpu(max_batch),
+        ),
     };
     let settings = EngineSettings {
+        warm,
         threads: config.threads.over(plan),
         ..config.engine.clone()
     };

@@ -208,13 +208,11 @@ impl Device {
             })
     }
 
-    /// Runs every power of two up to the largest batch, twice: the first calls
-    /// at a size are slow, and the cost model learns from the second.
+    /// Runs the batch sizes to be warmed, twice each: the first calls at a size
+    /// are slow, and the cost model learns from the second.
     fn warm(&self) {
         if let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) {
-            let most = self.shared.settings.max_batch;
-            let sizes = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most);
-            for size in sizes.chain([most]) {
+            for &size in &self.shared.settings.warm {
                 let side = i64::from(spec.size);
                 let pixels = guarded(|| {
                     Tensor::f_zeros(

@@ -56,8 +56,27 @@ pub struct EngineSettings {
     /// How long a training step gives way to interactive work before it takes
     /// its turn.
     pub step_patience: Duration,
+    /// Batch sizes that every worker runs, twice, before the engine is ready.
+    pub warm: Vec<usize>,
     /// How the cores are shared out.
     pub threads: ThreadPlan,
+}
+
+impl EngineSettings {
+    /// Sizes to warm on a CPU: nothing is compiled per shape there, so a few
+    /// small ones allocate what all need and teach the cost model its line.
+    pub fn warm_on_cpu(max_batch: usize) -> Vec<usize> {
+        [1, 2, 4].into_iter().filter(|n| *n <= max_batch).collect()
+    }
+
+    /// Sizes to warm on CUDA: every power of two, and the largest; kernels are
+    /// chosen per shape.
+    pub fn warm_on_cuda(max_batch: usize) -> Vec<usize> {
+        std::iter::successors(Some(1), |n| Some(n * 2))
+            .take_while(|n| *n < max_batch)
+            .chain([max_batch])
+            .collect()
+    }
 }
 
 impl Default for EngineSettings {
@@ -70,6 +89,7 @@ impl Default for EngineSettings {
             queue_items: 8192,
             queue_bytes: 1 << 30,
             step_patience: Duration::from_millis(200),
+            warm: EngineSettings::warm_on_cpu(32),
             threads: ThreadPlan::for_cpu(cores),
         }
     }

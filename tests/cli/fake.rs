@@ -480,6 +480,12 @@ impl CacheService for Service {
                 let mut state = this.state.lock().unwrap();
                 state.largest_message = state.largest_message.max(size);
             }
+            // tonic shows a cancelled request stream as one that has ended; the
+            // side that answers learns of it a moment later.
+            tokio::select! {
+                () = events.closed() => return,
+                () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
+            }
             let version = {
                 let mut state = this.state.lock().unwrap();
                 let names = spec.classes.iter().map(|class| class.display_name.clone());

@@ -131,6 +131,12 @@ impl Creation {
             .map_err(CatalogError::internal)??
         };
         self.progress(Stage::Storing, counts).await;
+        // tonic shows a request stream that was cancelled as one that has
+        // ended. The side that answers knows better: nothing is stored for a
+        // client that is gone.
+        if self.events.is_closed() || self.cancelled.load(Ordering::Relaxed) {
+            return Err(CatalogError::Cancelled.into());
+        }
         let manifest = self
             .context
             .catalog
