@@ -18,7 +18,9 @@ def photo(chance, kind: int = 0, side: tuple[int, int] = (120, 420)) -> Image.Im
     for _ in range(int(chance.integers(4, 12))):
         x, y = chance.uniform(0, width), chance.uniform(0, height)
         size = chance.uniform(0.05, 0.3) * min(width, height)
-        colour = tuple(int(v) for v in np.clip(hue[chance.integers(2)] + chance.normal(0, 25, 3), 0, 255))
+        colour = tuple(
+            int(v) for v in np.clip(hue[chance.integers(2)] + chance.normal(0, 25, 3), 0, 255)
+        )
         shape = draw.ellipse if kind % 2 else draw.rectangle
         shape((x - size, y - size, x + size, y + size), fill=colour)
     picture = picture.filter(ImageFilter.GaussianBlur(1.2))

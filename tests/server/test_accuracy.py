@@ -12,7 +12,11 @@ from wire import cache
 
 
 def write(path, points, labels, names, weights=None, dtype="float32", kind="int64"):
-    arrays = {"features": points.astype(dtype), "labels": labels.astype(kind), "classes": np.array(names)}
+    arrays = {
+        "features": points.astype(dtype),
+        "labels": labels.astype(kind),
+        "classes": np.array(names),
+    }
     if weights is not None:
         arrays["text_weights"] = weights.astype(dtype)
     np.savez(path, **arrays)
@@ -75,7 +79,9 @@ def test_embeddings_from_npz(features, chance, name, tmp_path, text, dtype):
         evaluated = features.cli("evaluate", f"{name}@{version['version']}", "--from", test)
         logits = formula.of_head(head, f, keys, labels, 9, unit_text)
         check(evaluated, logits, test_labels, zero_shot)
-        got = features.api.logits(f"{name}@{version['version']}", map(wire.embedding, test_points[:50].astype(dtype)))
+        got = features.api.logits(
+            f"{name}@{version['version']}", map(wire.embedding, test_points[:50].astype(dtype))
+        )
         scale = max(1, np.abs(logits).max() / 100)
         np.testing.assert_allclose(got, logits[:50], rtol=0, atol=1e-3 * scale, err_msg=str(head))
 
@@ -94,7 +100,10 @@ def test_one_shot_and_three_versions_side_by_side(features, chance, name, tmp_pa
     f, keys, text = formula.unit(test_points), formula.unit(points), formula.unit(data.weights)
     for one, head in zip(evaluated["evaluations"], heads, strict=True):
         logits = formula.of_head(head, f, keys, labels, 12, text)
-        assert abs(one["top1"] - formula.top(logits, test_labels)) * 400 <= formula.undecided(logits) + 1e-6
+        assert (
+            abs(one["top1"] - formula.top(logits, test_labels)) * 400
+            <= formula.undecided(logits) + 1e-6
+        )
     assert evaluated["top1"] == evaluated["zero_shot_top1"]
 
 
@@ -105,7 +114,20 @@ def test_shots_are_the_documented_draw(features, chance, name, tmp_path):
     points, labels = data.draw(120)
     names = list("abcd")
     path = write(tmp_path / "all.npz", points, labels, names)
-    flags = ["--from", path, "--shots", 3, "--seed", 17, "--method", "tip-adapter", "--alpha", 1, "--beta", 5]
+    flags = [
+        "--from",
+        path,
+        "--shots",
+        3,
+        "--seed",
+        17,
+        "--method",
+        "tip-adapter",
+        "--alpha",
+        1,
+        "--beta",
+        5,
+    ]
     made = features.cli("create", name, *flags)
     assert made["version"]["key_count"] == 12
     order = sorted(range(120), key=lambda i: hashlib.sha256(f"17/{i}".encode()).digest())
@@ -125,7 +147,9 @@ def test_validation_chooses_by_the_official_grid(features, chance, name, tmp_pat
     train = write(tmp_path / "train.npz", points, labels, names, data.weights)
     valid = write(tmp_path / "valid.npz", valid_points, valid_labels, names)
     flags = ["--validation", valid, "--method", "tip-adapter", "--grid", "official"]
-    made = features.cli("create", name, "--from", train, *flags, "--beta-scale", 12, "--alpha-scale", 10)
+    made = features.cli(
+        "create", name, "--from", train, *flags, "--beta-scale", 12, "--alpha-scale", 10
+    )
     head = made["version"]["head"]
     assert head["selection"]["source"] == "validation"
     assert head["selection"]["example_count"] == 150
@@ -158,14 +182,27 @@ def test_folders_of_pictures(tiny, chance, name, tmp_path):
             for i in range(count):
                 photo(chance, kind).save(folder / f"{i:02}.png")
             labels[part] += [kind] * count
-    made = tiny.cli("create", name, "--from", tmp_path / "train", "--method", "tip-adapter", "--alpha", 4, "--beta", 20)
+    made = tiny.cli(
+        "create",
+        name,
+        "--from",
+        tmp_path / "train",
+        "--method",
+        "tip-adapter",
+        "--alpha",
+        4,
+        "--beta",
+        20,
+    )
     assert [c["display_name"] for c in made["version"]["classes"]] == ["a kite", "b", "c ä"]
     evaluated = tiny.cli("evaluate", name, "--from", tmp_path / "test")
 
     def embedded(part):
         files = sorted((tmp_path / part).glob("*/*.png"))
         request = wire.classify.EmbedRequest(inputs=[wire.encoded(f.read_bytes()) for f in files])
-        return formula.unit([r.embedding.values for r in tiny.api.classifying.Embed(request).inputs])
+        return formula.unit(
+            [r.embedding.values for r in tiny.api.classifying.Embed(request).inputs]
+        )
 
     prompts = ["a photo of a a kite.", "a photo of a b.", "a photo of a c ä."]
     embeds = tiny.api.classifying.Embed(wire.classify.EmbedRequest(texts=prompts))
@@ -191,7 +228,12 @@ def test_the_classes_of_evaluate_are_matched_by_name(features, chance, name, tmp
     train = write(tmp_path / "train.npz", points, labels, list("abcd"))
     features.cli("create", name, "--from", train, "--method", "class-mean")
     test_points, test_labels = data.draw(200)
-    straight = features.cli("evaluate", name, "--from", write(tmp_path / "t.npz", test_points, test_labels, list("abcd")))
+    straight = features.cli(
+        "evaluate",
+        name,
+        "--from",
+        write(tmp_path / "t.npz", test_points, test_labels, list("abcd")),
+    )
     order = np.array([2, 0, 3, 1])
     turned = np.argsort(order)[test_labels]
     shuffled = write(tmp_path / "s.npz", test_points, turned, [list("abcd")[i] for i in order])

@@ -41,10 +41,17 @@ def header(width: int, height: int) -> bytes:
     """A PNG that announces a size, with hardly any data."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     fields = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", fields)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 BAD_PICTURES = {
@@ -73,7 +80,9 @@ def bad_pictures(chance):
 @pytest.fixture(scope="module")
 def picture_cache(tiny):
     chance = np.random.default_rng(3)
-    examples = [wire.example(k, wire.encoded(png(photo(chance, k)))) for k in (0, 1) for _ in range(2)]
+    examples = [
+        wire.example(k, wire.encoded(png(photo(chance, k)))) for k in (0, 1) for _ in range(2)
+    ]
     tiny.api.create(cache.CacheSpec(cache_id="pictures", classes=wire.classes("ab")), examples)
     return tiny
 
@@ -95,7 +104,9 @@ def test_bad_pictures_everywhere(picture_cache, chance):
     def check(problem, name):
         _, reason, words = files[name]
         assert problem.code == INVALID, (name, problem)
-        assert problem.reason == reason or (reason is None and problem.reason.startswith("PICTURE_"))
+        assert problem.reason == reason or (
+            reason is None and problem.reason.startswith("PICTURE_")
+        )
         for word in words:
             assert word in problem.message
         if name == "bomb":
@@ -103,7 +114,13 @@ def test_bad_pictures_everywhere(picture_cache, chance):
             assert problem.metadata["limit"] in problem.message.replace(",", "")
 
     for name, (data, _, _) in files.items():
-        check(refused(api.classifying.Classify, classify.ClassifyRequest(cache="pictures", input=wire.encoded(data))), name)
+        check(
+            refused(
+                api.classifying.Classify,
+                classify.ClassifyRequest(cache="pictures", input=wire.encoded(data)),
+            ),
+            name,
+        )
     items = [wire.item("good 0", own)]
     for name, (data, _, _) in files.items():
         items += [wire.item(name, wire.encoded(data)), wire.item(f"good {len(items)}", own)]
@@ -114,7 +131,9 @@ def test_bad_pictures_everywhere(picture_cache, chance):
             np.testing.assert_allclose(result.classification.logits, expected, atol=1e-4)
         else:
             check(Problem.of_status(result.error), result.id)
-    embedded = api.classifying.Embed(classify.EmbedRequest(inputs=[wire.encoded(d) for d, _, _ in files.values()] + [own]))
+    embedded = api.classifying.Embed(
+        classify.EmbedRequest(inputs=[wire.encoded(d) for d, _, _ in files.values()] + [own])
+    )
     for name, result in zip([*files, None], embedded.inputs, strict=True):
         if name is None:
             assert len(result.embedding.values) == 48
@@ -131,7 +150,13 @@ def test_bad_pictures_everywhere(picture_cache, chance):
 
 
 def test_raw_pixels_of_the_wrong_size(picture_cache):
-    for width, height, count in ((3, 3, 26), (3, 3, 28), (0, 5, 0), (2**31, 2**31, 12), (2**32 - 1, 1, 3)):
+    for width, height, count in (
+        (3, 3, 26),
+        (3, 3, 28),
+        (0, 5, 0),
+        (2**31, 2**31, 12),
+        (2**32 - 1, 1, 3),
+    ):
         raw = wire.inputs.RawRgb(width=width, height=height, data=b"\x50" * count)
         request = classify.ClassifyRequest(cache="pictures", input=wire.inputs.Input(raw_rgb=raw))
         problem = refused(picture_cache.api.classifying.Classify, request)
@@ -189,12 +214,21 @@ def test_a_picture_for_a_bundle_without_encoder(embedding_cache, chance):
         "NO_IMAGE_ENCODER",
         "embeddings",
     )
-    prompts = cache.CacheSpec(cache_id="prompted", classes=wire.classes("ab"), prompt_templates=["a {}"])
+    prompts = cache.CacheSpec(
+        cache_id="prompted", classes=wire.classes("ab"), prompt_templates=["a {}"]
+    )
     problem = refused(embedding_cache.api.caches.CreateCache, wire.requests_of(prompts, []))
     says(problem, grpc.StatusCode.FAILED_PRECONDITION, "NO_TEXT_ENCODER", "text weights")
 
 
-NOT_THERE = ["nothing", "caches/nothing", "here@9", "here@nobody", "caches/here/versions/77", "caches/here/aliases/nobody"]
+NOT_THERE = [
+    "nothing",
+    "caches/nothing",
+    "here@9",
+    "here@nobody",
+    "caches/here/versions/77",
+    "caches/here/aliases/nobody",
+]
 
 
 @pytest.mark.parametrize("reference", NOT_THERE)
@@ -224,13 +258,37 @@ def test_unknown_names_of_the_other_calls(embedding_cache):
         (caches.SetAlias, cache.SetAliasRequest(cache="nothing", alias="a", version=1)),
         (caches.SetAlias, cache.SetAliasRequest(cache="here", alias="a", version=99)),
         (caches.DeleteAlias, cache.DeleteAliasRequest(cache="here", alias="nobody")),
-        (embedding_cache.api.tuning.GetFineTune, finetune.GetFineTuneRequest(name="fineTunes/nothing")),
-        (embedding_cache.api.tuning.CancelFineTune, finetune.CancelFineTuneRequest(name="fineTunes/nothing")),
+        (
+            embedding_cache.api.tuning.GetFineTune,
+            finetune.GetFineTuneRequest(name="fineTunes/nothing"),
+        ),
+        (
+            embedding_cache.api.tuning.CancelFineTune,
+            finetune.CancelFineTuneRequest(name="fineTunes/nothing"),
+        ),
     ):
         assert refused(call, request).code == MISSING
 
 
-BAD_IDS = ["a/b", "../../etc/passwd", "..", ".", ".hidden", "", "UPPER", "-dash", "a b", "a@1", "a\nb", "ü", "x" * 64, "a\\b", "caches/a/b", "%2e%2e", "a..b"]
+BAD_IDS = [
+    "a/b",
+    "../../etc/passwd",
+    "..",
+    ".",
+    ".hidden",
+    "",
+    "UPPER",
+    "-dash",
+    "a b",
+    "a@1",
+    "a\nb",
+    "ü",
+    "x" * 64,
+    "a\\b",
+    "caches/a/b",
+    "%2e%2e",
+    "a..b",
+]
 
 
 @pytest.mark.parametrize("bad", BAD_IDS)
@@ -255,13 +313,17 @@ def test_ids_that_are_none(embedding_cache, bad):
 
 def test_a_cache_without_classes_and_a_class_without_examples(embedding_cache, chance):
     api = embedding_cache.api
-    problem = refused(api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="none"), []))
+    problem = refused(
+        api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="none"), [])
+    )
     assert problem.code == INVALID and "0" in problem.message and "classes" in problem.message
     points = chance.normal(size=(4, WIDTH))
     weights = chance.normal(size=(3, WIDTH))
     for given in (None, weights):
         spec = cache.CacheSpec(cache_id="gap", classes=wire.classes(["ant", "bee", "cow"], given))
-        problem = refused(api.caches.CreateCache, wire.requests_of(spec, wire.examples_of(points, [0, 2, 2, 0])))
+        problem = refused(
+            api.caches.CreateCache, wire.requests_of(spec, wire.examples_of(points, [0, 2, 2, 0]))
+        )
         assert problem.code == INVALID
         assert "bee" in problem.message
         spec.allow_empty_classes = True
@@ -270,7 +332,10 @@ def test_a_cache_without_classes_and_a_class_without_examples(embedding_cache, c
         assert len(api.one("gap", wire.embedding(points[0]), logits=True).logits) == 3
     # Validation examples alone are no shots.
     spec = cache.CacheSpec(cache_id="valid", classes=wire.classes("a"))
-    problem = refused(api.caches.CreateCache, wire.requests_of(spec, wire.examples_of(points, [0] * 4, validation=True)))
+    problem = refused(
+        api.caches.CreateCache,
+        wire.requests_of(spec, wire.examples_of(points, [0] * 4, validation=True)),
+    )
     assert problem.code == INVALID
 
 
@@ -299,13 +364,22 @@ def test_specifications_out_of_range(embedding_cache, chance):
         spec = cache.CacheSpec(cache_id="never", classes=wire.classes("a"), **fields)
         problem = refused(api.caches.CreateCache, wire.requests_of(spec, good))
         assert problem.code == INVALID, (fields, problem)
-        assert word in problem.message or any(word in field for field in problem.fields), (fields, problem)
+        assert word in problem.message or any(word in field for field in problem.fields), (
+            fields,
+            problem,
+        )
     half = wire.classes("ab")
     half[0].text_weight.values.extend([1.0] * WIDTH)
-    problem = refused(api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="never", classes=half), []))
+    problem = refused(
+        api.caches.CreateCache,
+        wire.requests_of(cache.CacheSpec(cache_id="never", classes=half), []),
+    )
     assert problem.code == INVALID and "1 of 2" in problem.message
     long = wire.classes(["n" * 1025])
-    problem = refused(api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="never", classes=long), good))
+    problem = refused(
+        api.caches.CreateCache,
+        wire.requests_of(cache.CacheSpec(cache_id="never", classes=long), good),
+    )
     says(problem, INVALID, "LIMIT_EXCEEDED", 1024, 1025)
     assert "caches/never" not in api.ids()
 
@@ -313,14 +387,23 @@ def test_specifications_out_of_range(embedding_cache, chance):
 def test_ids_of_items_and_examples(embedding_cache, chance):
     api, content = embedding_cache.api, wire.embedding(chance.normal(size=WIDTH))
     longest, over = "é" * 512, "é" * 512 + "x"
-    results = list(api.stream("here", [wire.item(longest, content), wire.item(over, content)], ordered=True))
+    results = list(
+        api.stream("here", [wire.item(longest, content), wire.item(over, content)], ordered=True)
+    )
     assert results[0].WhichOneof("outcome") == "classification"
     problem = Problem.of_status(results[1].error)
     says(problem, INVALID, "LIMIT_EXCEEDED", 1024, 1025)
     assert problem.metadata["value"] == "1025" and problem.metadata["maximum"] == "1024"
     spec = cache.CacheSpec(cache_id="ids", classes=wire.classes("a"))
-    examples = [wire.example(0, content, name) for name in (longest, over, "same", "same", "a/b", "../x", "")]
-    examples += [wire.example(-1, content, "below"), wire.example(1, content, "beyond"), cache.Example(example_id="bare")]
+    examples = [
+        wire.example(0, content, name)
+        for name in (longest, over, "same", "same", "a/b", "../x", "")
+    ]
+    examples += [
+        wire.example(-1, content, "below"),
+        wire.example(1, content, "beyond"),
+        cache.Example(example_id="bare"),
+    ]
     created = api.create(spec, examples)
     assert created.rejected.keys() == {over, "same", "below", "beyond", "bare"}
     assert created.version.key_count == 5
@@ -329,11 +412,19 @@ def test_ids_of_items_and_examples(embedding_cache, chance):
 def test_messages_in_the_wrong_order(embedding_cache, chance):
     api = embedding_cache.api
     content = wire.embedding(chance.normal(size=WIDTH))
-    spec = cache.CreateCacheRequest(spec=cache.CacheSpec(cache_id="order", classes=wire.classes("a")))
-    examples = cache.CreateCacheRequest(examples=cache.ExampleBatch(examples=[wire.example(0, content)]))
+    spec = cache.CreateCacheRequest(
+        spec=cache.CacheSpec(cache_id="order", classes=wire.classes("a"))
+    )
+    examples = cache.CreateCacheRequest(
+        examples=cache.ExampleBatch(examples=[wire.example(0, content)])
+    )
     config = classify.ClassifyStreamRequest(config=classify.ClassifyStreamConfig(cache="here"))
-    items = classify.ClassifyStreamRequest(items=classify.ItemBatch(items=[wire.item("i", content)]))
-    labelled = classify.EvaluateRequest(items=classify.LabelledBatch(items=[classify.LabelledItem(input=content)]))
+    items = classify.ClassifyStreamRequest(
+        items=classify.ItemBatch(items=[wire.item("i", content)])
+    )
+    labelled = classify.EvaluateRequest(
+        items=classify.LabelledBatch(items=[classify.LabelledItem(input=content)])
+    )
     evaluate = classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"]))
     for call, messages in (
         (api.caches.CreateCache, [examples]),
@@ -350,7 +441,10 @@ def test_messages_in_the_wrong_order(embedding_cache, chance):
         (api.classifying.Evaluate, []),
         (api.classifying.Evaluate, [evaluate, evaluate]),
         (api.classifying.Evaluate, [classify.EvaluateRequest(config=classify.EvaluateConfig())]),
-        (api.classifying.Evaluate, [classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"] * 9))]),
+        (
+            api.classifying.Evaluate,
+            [classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"] * 9))],
+        ),
     ):
         assert refused(call, iter(messages)).code == INVALID, messages
     assert "caches/order" not in api.ids()
@@ -368,7 +462,13 @@ def test_options_out_of_range(embedding_cache, chance):
         problem = refused(api.classifying.Classify, request)
         assert problem.code == INVALID and value in problem.message
         config = classify.ClassifyStreamConfig(cache="here", options=wanted)
-        assert refused(api.classifying.ClassifyStream, iter([classify.ClassifyStreamRequest(config=config)])).code == INVALID
+        assert (
+            refused(
+                api.classifying.ClassifyStream,
+                iter([classify.ClassifyStreamRequest(config=config)]),
+            ).code
+            == INVALID
+        )
     assert len(api.one("here", content, top_k=1000).top) == 2
     assert len(api.one("here", content).top) == 2
     assert len(api.one("here", content, neighbours=100).neighbours) == 8
@@ -389,8 +489,16 @@ def test_pages_and_masks_out_of_range(embedding_cache):
         (caches.ListCaches, cache.ListCachesRequest(page_size=-1)),
         (caches.ListVersions, cache.ListVersionsRequest(parent="here", page_size=-1)),
         (caches.ListVersions, cache.ListVersionsRequest(parent="here", page_token="no token")),
-        (caches.ListCaches, cache.ListCachesRequest(read_mask=field_mask_pb2.FieldMask(paths=["nothing"]))),
-        (caches.GetCache, cache.GetCacheRequest(name="here", read_mask=field_mask_pb2.FieldMask(paths=["latest.nothing"]))),
+        (
+            caches.ListCaches,
+            cache.ListCachesRequest(read_mask=field_mask_pb2.FieldMask(paths=["nothing"])),
+        ),
+        (
+            caches.GetCache,
+            cache.GetCacheRequest(
+                name="here", read_mask=field_mask_pb2.FieldMask(paths=["latest.nothing"])
+            ),
+        ),
         (embedding_cache.api.tuning.ListFineTunes, finetune.ListFineTunesRequest(page_size=-1)),
     ):
         assert refused(call, request).code == INVALID
@@ -414,7 +522,9 @@ def test_fine_tuning_out_of_range(embedding_cache):
     ):
         request = finetune.FineTuneRequest(cache="here", **fields)
         assert refused(embedding_cache.api.tuning.FineTune, request).code == INVALID, fields
-    versions = embedding_cache.api.caches.ListVersions(cache.ListVersionsRequest(parent="here")).versions
+    versions = embedding_cache.api.caches.ListVersions(
+        cache.ListVersionsRequest(parent="here")
+    ).versions
     assert [v.version for v in versions] == [1]
 
 
@@ -424,19 +534,26 @@ def test_a_message_over_the_limit(serve, features_bundle, rpc, chance):
     server = serve(features_bundle, "--max-message-bytes", str(limit))
     api = server.api
     points = chance.normal(size=(4, WIDTH))
-    api.create(cache.CacheSpec(cache_id="here", classes=wire.classes("ab")), wire.examples_of(points, [0, 1, 0, 1]))
+    api.create(
+        cache.CacheSpec(cache_id="here", classes=wire.classes("ab")),
+        wire.examples_of(points, [0, 1, 0, 1]),
+    )
     large = wire.embedding(np.ones(40_000))
     first = wire.item("fine", wire.embedding(points[0]))
     calls = {
         "Classify": lambda: api.one("here", large),
         "ClassifyStream": lambda: list(api.stream("here", [first, wire.item("x", large)], batch=1)),
-        "CreateCache": lambda: api.create(cache.CacheSpec(cache_id="large", classes=wire.classes("a")), [wire.example(0, large)]),
+        "CreateCache": lambda: api.create(
+            cache.CacheSpec(cache_id="large", classes=wire.classes("a")), [wire.example(0, large)]
+        ),
         "Embed": lambda: api.classifying.Embed(classify.EmbedRequest(texts=["x" * 100_000])),
         "Evaluate": lambda: api.classifying.Evaluate(
             iter(
                 [
                     classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"])),
-                    classify.EvaluateRequest(items=classify.LabelledBatch(items=[classify.LabelledItem(input=large)])),
+                    classify.EvaluateRequest(
+                        items=classify.LabelledBatch(items=[classify.LabelledItem(input=large)])
+                    ),
                 ]
             )
         ),
@@ -452,23 +569,43 @@ def test_a_message_over_the_limit(serve, features_bundle, rpc, chance):
 
 
 def test_limits_of_a_cache(serve, features_bundle, chance):
-    server = serve(features_bundle, "--max-classes", "3", "--max-examples", "5", "--max-create-bytes", str(5 * WIDTH * 4))
+    server = serve(
+        features_bundle,
+        "--max-classes",
+        "3",
+        "--max-examples",
+        "5",
+        "--max-create-bytes",
+        str(5 * WIDTH * 4),
+    )
     points = chance.normal(size=(6, WIDTH))
 
     def create(classes, examples):
-        return refused(server.api.caches.CreateCache, wire.requests_of(cache.CacheSpec(cache_id="c", classes=wire.classes(classes)), examples))
+        return refused(
+            server.api.caches.CreateCache,
+            wire.requests_of(
+                cache.CacheSpec(cache_id="c", classes=wire.classes(classes)), examples
+            ),
+        )
 
     problem = create("abcd", [])
     says(problem, INVALID, "LIMIT_EXCEEDED", 3, 4, "max_classes")
     problem = create("a", wire.examples_of(points, [0] * 6))
     says(problem, INVALID, "LIMIT_EXCEEDED", 5, 6)
     assert server.api.ids() == []
-    server.api.create(cache.CacheSpec(cache_id="c", classes=wire.classes("abc")), wire.examples_of(points[:5], [0, 1, 2, 0, 1]))
+    server.api.create(
+        cache.CacheSpec(cache_id="c", classes=wire.classes("abc")),
+        wire.examples_of(points[:5], [0, 1, 2, 0, 1]),
+    )
 
 
 def test_random_bytes_are_no_requests(embedding_cache, chance):
     channel = embedding_cache.api.channel
-    for method in ("ClassifyService/Classify", "CacheService/GetCache", "FineTuneService/GetFineTune"):
+    for method in (
+        "ClassifyService/Classify",
+        "CacheService/GetCache",
+        "FineTuneService/GetFineTune",
+    ):
         call = channel.unary_unary(f"/tipserve.v1.{method}")
         for _ in range(20):
             with pytest.raises(grpc.RpcError) as caught:

@@ -45,7 +45,11 @@ def test_every_item_has_one_answer(features, clusters, name, ordered, batch):
     for i in bad:
         values = [points[i][:5], points[i] * np.nan, points[i] * 0][i % 3]
         items[i].input.CopyFrom(wire.embedding(values))
-    results = list(features.api.stream(name, items, batch=batch, ordered=ordered, logits=True, probabilities=True))
+    results = list(
+        features.api.stream(
+            name, items, batch=batch, ordered=ordered, logits=True, probabilities=True
+        )
+    )
     assert sorted(r.sequence for r in results) == list(range(1000))
     if ordered:
         assert [r.sequence for r in results] == list(range(1000))
@@ -55,7 +59,10 @@ def test_every_item_has_one_answer(features, clusters, name, ordered, batch):
         assert result.id == f"item {i}"
         if i in bad:
             problem = Problem.of_status(result.error)
-            assert (problem.code, problem.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID")
+            assert (problem.code, problem.reason) == (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "FIELD_INVALID",
+            )
             continue
         answer = result.classification
         np.testing.assert_allclose(answer.logits, expected[i], rtol=0, atol=1e-3)
@@ -70,7 +77,15 @@ def test_every_item_has_one_answer(features, clusters, name, ordered, batch):
 def test_what_is_asked_for_is_returned_and_nothing_else(features, clusters, name):
     create(features, name, clusters, 20)
     points, _ = clusters.draw(3)
-    for options in ({}, {"top_k": 2}, {"logits": True}, {"probabilities": True}, {"neighbours": 4}, {"embedding": True}, {"timings": True}):
+    for options in (
+        {},
+        {"top_k": 2},
+        {"logits": True},
+        {"probabilities": True},
+        {"neighbours": 4},
+        {"embedding": True},
+        {"timings": True},
+    ):
         for result in features.api.stream(name, items_of(points), **options):
             answer = result.classification
             assert len(answer.top) == options.get("top_k", 5)
@@ -80,14 +95,22 @@ def test_what_is_asked_for_is_returned_and_nothing_else(features, clusters, name
             assert answer.HasField("embedding") == ("embedding" in options)
             assert answer.HasField("timings") == ("timings" in options)
             if "embedding" in options:
-                np.testing.assert_allclose(answer.embedding.values, formula.unit(points[result.sequence]), atol=1e-6)
+                np.testing.assert_allclose(
+                    answer.embedding.values, formula.unit(points[result.sequence]), atol=1e-6
+                )
             if "timings" in options:
                 assert answer.timings.total_seconds >= answer.timings.head_seconds >= 0
 
 
 def test_neighbours_are_the_nearest_examples(features, clusters, name):
     points, labels = clusters.draw(60)
-    spec = cache.CacheSpec(cache_id=name, classes=wire.classes("abcde"), method=cache.METHOD_TIP_ADAPTER, alpha=1, beta=3)
+    spec = cache.CacheSpec(
+        cache_id=name,
+        classes=wire.classes("abcde"),
+        method=cache.METHOD_TIP_ADAPTER,
+        alpha=1,
+        beta=3,
+    )
     features.api.create(spec, wire.examples_of(points, labels, prefix="ex/"))
     queries, _ = clusters.draw(30)
     cosines = formula.unit(queries) @ formula.unit(points).T
@@ -106,7 +129,10 @@ def test_items_too_late_say_so(tiny, chance):
     examples = [wire.example(k, wire.encoded(png(photo(chance, k)))) for k in (0, 1)]
     tiny.api.create(cache.CacheSpec(cache_id="late", classes=wire.classes("ab")), examples)
     picture = wire.encoded(png(photo(chance)))
-    items = [wire.item(str(i), picture, 1e-6 if i % 3 == 1 else 100 if i % 3 == 2 else None) for i in range(90)]
+    items = [
+        wire.item(str(i), picture, 1e-6 if i % 3 == 1 else 100 if i % 3 == 2 else None)
+        for i in range(90)
+    ]
     results = list(tiny.api.stream("late", items))
     assert sorted(r.sequence for r in results) == list(range(90))
     for result in results:
@@ -118,7 +144,10 @@ def test_items_too_late_say_so(tiny, chance):
             assert problem.reason in ("DEADLINE_UNREACHABLE", "QUEUE_FULL")
             assert problem.retry is not None
         else:
-            assert (problem.code, problem.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+            assert (problem.code, problem.reason) == (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "DEADLINE_EXCEEDED",
+            )
 
 
 def test_the_calls_own_deadline_ends_the_stream(features, clusters, name):
@@ -144,7 +173,9 @@ def test_cancelled_in_the_middle(features, clusters, name):
         def requests(stop=stop):
             yield classify.ClassifyStreamRequest(config=classify.ClassifyStreamConfig(cache=name))
             while not stop.is_set():
-                yield classify.ClassifyStreamRequest(items=classify.ItemBatch(items=items_of(points)))
+                yield classify.ClassifyStreamRequest(
+                    items=classify.ItemBatch(items=items_of(points))
+                )
 
         call = features.api.classifying.ClassifyStream(requests(), timeout=60)
         next(call)
@@ -162,7 +193,9 @@ def test_a_client_that_does_not_read_holds_nobody_up(features, clusters, name):
 
     def endless():
         yield classify.ClassifyStreamRequest(
-            config=classify.ClassifyStreamConfig(cache=name, options=classify.ClassifyOptions(logits=True, embedding=True))
+            config=classify.ClassifyStreamConfig(
+                cache=name, options=classify.ClassifyOptions(logits=True, embedding=True)
+            )
         )
         while not stop.is_set():
             yield classify.ClassifyStreamRequest(items=classify.ItemBatch(items=items_of(points)))
@@ -224,7 +257,9 @@ def test_an_alias_moves_under_traffic(features, chance, name):
         assert result.WhichOneof("outcome") == "classification", result
         version = result.classification.version
         seen.add(version)
-        np.testing.assert_allclose(result.classification.logits, expected[version][result.sequence], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(
+            result.classification.logits, expected[version][result.sequence], rtol=0, atol=1e-3
+        )
     assert seen == set(versions)
 
 
@@ -254,7 +289,9 @@ def test_many_streams_at_once(features, clusters, name):
 
     def run(start):
         try:
-            for result in features.api.stream(name, items_of(np.roll(points, -start, 0)), logits=True):
+            for result in features.api.stream(
+                name, items_of(np.roll(points, -start, 0)), logits=True
+            ):
                 want = expected[(result.sequence + start) % 300]
                 if np.abs(np.array(result.classification.logits) - want).max() > 1e-3:
                     wrong.append(result)

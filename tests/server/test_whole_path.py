@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import wire
 from conftest import Server
-from PIL import Image
 from pictures import photo, png, saved
+from PIL import Image
 from wire import cache
 
 torch = pytest.importorskip("torch")
@@ -29,7 +29,9 @@ class Reference:
     """open_clip's own model with the bundle's weights, and torchvision's preprocessing."""
 
     def __init__(self, bundle: Path) -> None:
-        source = re.search(r'source = "open_clip (\S+), .*seed (\d+)"', (bundle / "bundle.toml").read_text())
+        source = re.search(
+            r'source = "open_clip (\S+), .*seed (\d+)"', (bundle / "bundle.toml").read_text()
+        )
         name, seed = source.groups()
         torch.manual_seed(int(seed))
         self.model = open_clip.create_model(name, pretrained=None).eval()
@@ -112,7 +114,9 @@ def spec_of(name, classes, **fields):
 
 
 def examples_of(files, labels):
-    return [wire.example(label, wire.encoded(file)) for file, label in zip(files, labels, strict=True)]
+    return [
+        wire.example(label, wire.encoded(file)) for file, label in zip(files, labels, strict=True)
+    ]
 
 
 def held(rig, name, created, queries, shots, text, **options):
@@ -122,7 +126,15 @@ def held(rig, name, created, queries, shots, text, **options):
     assert created.version.head.logit_scale == pytest.approx(rig.reference.scale, rel=1e-6)
     f, keys = rig.reference.pictures(queries), rig.reference.pictures(files)
     expected = formula.tip_adapter(
-        f, keys, labels, len(NAMES), alpha=3.25, beta=4.5, text=text, scale=rig.reference.scale, **options
+        f,
+        keys,
+        labels,
+        len(NAMES),
+        alpha=3.25,
+        beta=4.5,
+        text=text,
+        scale=rig.reference.scale,
+        **options,
     )
     got = rig.api.logits(name, map(wire.encoded, queries))
     print("largest difference", np.abs(got - expected).max(), "spread", np.ptp(expected, 1).min())
@@ -168,7 +180,9 @@ def test_text_weights_mean_balance_and_other_inputs(rig, shots, queries, name, c
     ]
     np.testing.assert_allclose(rig.api.logits(name, raw), got[:3], rtol=0, atol=1e-4)
     embedded = rig.api.classifying.Embed(
-        wire.classify.EmbedRequest(inputs=map(wire.encoded, queries[:3]), texts=["a photo of a cat."])
+        wire.classify.EmbedRequest(
+            inputs=map(wire.encoded, queries[:3]), texts=["a photo of a cat."]
+        )
     )
     vectors = [result.embedding.values for result in embedded.inputs]
     again = rig.api.logits(name, map(wire.embedding, vectors))

@@ -9,7 +9,6 @@ import numpy as np
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-
 from tipserve._proto import cache_pb2 as cache
 from tipserve._proto import cache_pb2_grpc as cache_grpc
 from tipserve._proto import classify_pb2 as classify
@@ -168,7 +167,9 @@ def item(name, content, limit: float | None = None) -> classify.Item:
     """One item of ClassifyStream."""
     one = classify.Item(id=name, input=content)
     if limit is not None:
-        one.time_limit.CopyFrom(duration_pb2.Duration(seconds=int(limit), nanos=round(limit % 1 * 1e9)))
+        one.time_limit.CopyFrom(
+            duration_pb2.Duration(seconds=int(limit), nanos=round(limit % 1 * 1e9))
+        )
     return one
 
 
