@@ -253,13 +253,11 @@ fn succeeded(screen: &Screen, run: &RunDocument) -> Result<(), Failure> {
     ))?;
     if let Some(record) = &version.fine_tune {
         screen.line(&format!(
-            "{} epochs in {:.1} s, kept epoch {}: {} before, {} after (on {})",
+            "{} epochs in {:.1} s, kept epoch {}: {}",
             record.epochs,
             record.seconds,
             record.best_epoch,
-            percent(record.accuracy_before),
-            percent(record.accuracy_after),
-            record.source.replace('_', " ")
+            report::gain(record)
         ))?;
     }
     if let Some(head) = &version.head {

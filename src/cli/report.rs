@@ -2,7 +2,9 @@
 
 use super::{
     create::CreateDocument,
-    documents::{CandidateDocument, HeadDocument, RejectedDocument, VersionDocument},
+    documents::{
+        CandidateDocument, FineTuneDocument, HeadDocument, RejectedDocument, VersionDocument,
+    },
     evaluate::{EvaluateDocument, EvaluationDocument},
     failure::Failure,
     screen::{Screen, bytes, number, percent, printable, table},
@@ -142,12 +144,10 @@ pub fn version(screen: &Screen, version: &VersionDocument) -> Result<(), Failure
     screen.line(&table(&[], &[], rows))?;
     if let Some(record) = &version.fine_tune {
         screen.line(&format!(
-            "fine-tuned {} epochs, kept epoch {}: {} before, {} after (on {})",
+            "fine-tuned {} epochs, kept epoch {}: {}",
             record.epochs,
             record.best_epoch,
-            percent(record.accuracy_before),
-            percent(record.accuracy_after),
-            record.source.replace('_', " ")
+            gain(record)
         ))?;
     }
     if let Some(head) = &version.head {
@@ -314,4 +314,19 @@ fn rejected(screen: &Screen, rejected: &[RejectedDocument], count: i64) -> Resul
         screen.complaint(&format!("  and {more} more (--json lists them)"));
     }
     Ok(())
+}
+
+/// What fine-tuning gained, and on what that was seen.
+pub fn gain(record: &FineTuneDocument) -> String {
+    if record.source == "default" {
+        return "neither validation examples nor several views to choose on, so the last epoch \
+                was kept unseen; give --validation or --views when creating"
+            .to_owned();
+    }
+    format!(
+        "{} before, {} after (on {})",
+        percent(record.accuracy_before),
+        percent(record.accuracy_after),
+        record.source.replace('_', " ")
+    )
 }
