@@ -377,7 +377,6 @@ def test_cancelled_with_the_cache_deleted(features, clusters, name):
     assert f"caches/{name}-2" not in features.api.ids()
 
 
-@pytest.mark.xfail(strict=True, reason="the run stores its version, and the cache is back")
 def test_a_cache_deleted_while_it_trains_stays_deleted(features, clusters, name):
     make(features, name, clusters, 3000)
     call = features.api.tuning.FineTune(
