@@ -112,8 +112,12 @@ proto: $(VENV)/.test ## Generate the Python client's code from proto/
 bench-tip: build $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
 	cargo bench --locked --bench tip
 
+.PHONY: bench-latency
+bench-latency: build bundle $(VENV)/.test ## Latency of classification with and without fine-tuning beside it
+	$(VENV)/bin/python benches/latency/finetune.py --bundle $(BUNDLE)
+
 .PHONY: bench
-bench: bench-tip ## All measurements
+bench: bench-tip bench-latency ## All measurements
 
 .PHONY: clean
 clean: ## Remove what was built (not .venv)

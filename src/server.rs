@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     engine::{EncodeFault, Encoder, Engine, EngineSettings, ThreadPlan},
     proto::v1::{cache_service_server, classify_service_server, fine_tune_service_server},
-    rpc::{self, Context},
+    rpc::{self, Calls, Context},
     store::{Store, StoreError},
     telemetry,
 };
@@ -142,6 +142,7 @@ impl Server {
             engine,
             limits: config.limits,
             shutdown: CancellationToken::new(),
+            calls: Calls::default(),
         });
 
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -186,12 +187,20 @@ impl Server {
     pub async fn shut_down(self) {
         set_health(&self.health, false).await;
         self.context.shutdown.cancel();
-        let served = tokio::time::timeout(self.limit, self.serving).await;
-        if served.is_err() {
-            tracing::warn!(
-                seconds = self.limit.as_secs(),
-                "connections were still open when the time for shutting down was over"
-            );
+        let mut serving = self.serving;
+        tokio::select! {
+            _ = &mut serving => {}
+            // A connection that says nothing, or never spoke, would hold the
+            // server for the whole time (hyper 4170).
+            () = idle(&self.context.calls) => serving.abort(),
+            () = tokio::time::sleep(self.limit) => {
+                tracing::warn!(
+                    calls = self.context.calls.count(),
+                    seconds = self.limit.as_secs(),
+                    "calls were still under way when the time for shutting down was over"
+                );
+                serving.abort();
+            }
         }
         let engine = self.context.engine.clone();
         let stopping = tokio::task::spawn_blocking(move || engine.shut_down());
@@ -200,6 +209,16 @@ impl Server {
         }
         self.probes.abort();
         self.upkeep.abort();
+    }
+}
+
+/// Waits until no call has been under way for a second.
+async fn idle(calls: &Calls) {
+    const TICK: Duration = Duration::from_millis(100);
+    let mut quiet = 0;
+    while quiet < 10 {
+        tokio::time::sleep(TICK).await;
+        quiet = if calls.count() == 0 { quiet + 1 } else { 0 };
     }
 }
 
@@ -330,7 +349,11 @@ async fn serve_probes(listener: TcpListener, context: Arc<Context>, metrics: Pro
         .route(
             "/metrics",
             get(move || async move {
-                telemetry::refresh(&scraped.engine, scraped.catalog.resident_figures());
+                telemetry::refresh(
+                    &scraped.engine,
+                    scraped.catalog.resident_figures(),
+                    scraped.calls.count(),
+                );
                 metrics.render()
             }),
         )

@@ -23,6 +23,7 @@ const QUEUE: &str = "tipserve_queue_seconds";
 const ENCODE: &str = "tipserve_encode_seconds";
 const HEAD: &str = "tipserve_head_seconds";
 const ITEM: &str = "tipserve_item_seconds";
+const IN_FLIGHT_REQUESTS: &str = "tipserve_in_flight_requests";
 const IN_FLIGHT_ITEMS: &str = "tipserve_in_flight_items";
 const IN_FLIGHT_BYTES: &str = "tipserve_in_flight_bytes";
 const QUEUE_DEPTH: &str = "tipserve_queue_depth_items";
@@ -98,6 +99,7 @@ fn describe() {
     describe_histogram!(ENCODE, "Seconds that a batch takes in the encoder.");
     describe_histogram!(HEAD, "Seconds that a head takes for its part of a batch.");
     describe_histogram!(ITEM, "Seconds from an item's arrival to its answer.");
+    describe_gauge!(IN_FLIGHT_REQUESTS, "RPCs under way.");
     describe_gauge!(IN_FLIGHT_ITEMS, "Items admitted and not yet answered.");
     describe_gauge!(IN_FLIGHT_BYTES, "Bytes that admitted items hold.");
     describe_gauge!(QUEUE_DEPTH, "Items waiting, by stage.");
@@ -129,7 +131,13 @@ fn describe() {
     ] {
         counter!(name).absolute(0);
     }
-    for name in [IN_FLIGHT_ITEMS, IN_FLIGHT_BYTES, RESIDENT, RESIDENT_BYTES] {
+    for name in [
+        IN_FLIGHT_REQUESTS,
+        IN_FLIGHT_ITEMS,
+        IN_FLIGHT_BYTES,
+        RESIDENT,
+        RESIDENT_BYTES,
+    ] {
         gauge!(name).set(0.0);
     }
     for stage in ["decode", "encode", "head"] {
@@ -245,7 +253,8 @@ pub struct ResidentFigures {
 }
 
 /// Brings the gauges up to date; called before each scrape.
-pub fn refresh(engine: &Engine, resident: ResidentFigures) {
+pub fn refresh(engine: &Engine, resident: ResidentFigures, calls: usize) {
+    gauge!(IN_FLIGHT_REQUESTS).set(calls as f64);
     gauge!(IN_FLIGHT_ITEMS).set(engine.admission().items() as f64);
     gauge!(IN_FLIGHT_BYTES).set(engine.admission().bytes() as f64);
     for (stage, depth) in ["decode", "encode", "head"]

@@ -79,6 +79,8 @@ pub struct Gathered {
     pub received: usize,
     /// How many were rejected.
     pub rejected: usize,
+    /// By class: how many were rejected, and why the first was.
+    pub reasons: BTreeMap<usize, (usize, String)>,
 }
 
 /// A text classifier W f32 [N, D], unit rows.

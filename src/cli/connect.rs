@@ -127,16 +127,16 @@ impl Address {
     /// Takes "http://host:port", "host:port", "host", "[::1]:port", ":port".
     fn parse(server: &str) -> Result<Self, Failure> {
         let wrong = |why: &str| Failure::Usage(format!("--server {server:?} {why}"));
-        let server_text = server.trim().trim_end_matches('/');
+        let server_text = server.trim();
         let authority = match server_text.split_once("://") {
-            Some(("http", authority)) => authority.to_owned(),
+            Some(("http", authority)) => authority.trim_end_matches('/').to_owned(),
             Some(("https", _)) => {
                 return Err(wrong(
                     "asks for TLS, which this client does not speak; use http://",
                 ));
             }
             Some((scheme, _)) => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
-            None => match server_text {
+            None => match server_text.trim_end_matches('/') {
                 "" => return Err(wrong("names no host")),
                 port if port.starts_with(':') => format!("127.0.0.1{port}"),
                 host => {
@@ -156,7 +156,9 @@ impl Address {
         if parsed.host().is_none_or(str::is_empty) {
             return Err(wrong("names no host"));
         }
-        if parsed.port().is_some() && parsed.port_u16().is_none() {
+        // The parser drops a port that is none.
+        let after_bracket = authority.rsplit(']').next().unwrap_or(&authority);
+        if after_bracket.contains(':') && parsed.port_u16().is_none() {
             return Err(wrong("has a port that is not within 0 to 65535"));
         }
         if !matches!(parsed.path(), "" | "/") {

@@ -201,7 +201,7 @@ impl CacheService for Caches {
         request: Request<Streaming<pb::CreateCacheRequest>>,
     ) -> Result<Response<Self::CreateCacheStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let call = Call::new("CreateCache");
+        let call = Call::new(&self.context.calls, "CreateCache");
         let context = Arc::clone(&self.context);
         let serving = create::serve(context, deadline, request.into_inner(), &call);
         call.answer(serving).await
@@ -211,48 +211,83 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::GetCacheRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
-        observed("GetCache", self.get(request.into_inner())).await
+        observed(
+            &self.context.calls,
+            "GetCache",
+            self.get(request.into_inner()),
+        )
+        .await
     }
 
     async fn list_caches(
         &self,
         request: Request<pb::ListCachesRequest>,
     ) -> Result<Response<pb::ListCachesResponse>, Status> {
-        observed("ListCaches", self.list(request.into_inner())).await
+        observed(
+            &self.context.calls,
+            "ListCaches",
+            self.list(request.into_inner()),
+        )
+        .await
     }
 
     async fn delete_cache(
         &self,
         request: Request<pb::DeleteCacheRequest>,
     ) -> Result<Response<()>, Status> {
-        observed("DeleteCache", self.delete(request.into_inner())).await
+        observed(
+            &self.context.calls,
+            "DeleteCache",
+            self.delete(request.into_inner()),
+        )
+        .await
     }
 
     async fn get_version(
         &self,
         request: Request<pb::GetVersionRequest>,
     ) -> Result<Response<pb::Version>, Status> {
-        observed("GetVersion", self.version(request.into_inner())).await
+        observed(
+            &self.context.calls,
+            "GetVersion",
+            self.version(request.into_inner()),
+        )
+        .await
     }
 
     async fn list_versions(
         &self,
         request: Request<pb::ListVersionsRequest>,
     ) -> Result<Response<pb::ListVersionsResponse>, Status> {
-        observed("ListVersions", self.versions(request.into_inner())).await
+        observed(
+            &self.context.calls,
+            "ListVersions",
+            self.versions(request.into_inner()),
+        )
+        .await
     }
 
     async fn set_alias(
         &self,
         request: Request<pb::SetAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
-        observed("SetAlias", self.set_alias(request.into_inner())).await
+        observed(
+            &self.context.calls,
+            "SetAlias",
+            self.set_alias(request.into_inner()),
+        )
+        .await
     }
 
     async fn delete_alias(
         &self,
         request: Request<pb::DeleteAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
-        observed("DeleteAlias", self.delete_alias(request.into_inner())).await
+        observed(
+            &self.context.calls,
+            "DeleteAlias",
+            self.delete_alias(request.into_inner()),
+        )
+        .await
     }
 }

@@ -93,7 +93,7 @@ impl ClassifyService for Classify {
         request: Request<Streaming<pb::ClassifyStreamRequest>>,
     ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let call = Call::new("ClassifyStream");
+        let call = Call::new(&self.context.calls, "ClassifyStream");
         let context = Arc::clone(&self.context);
         let serving = classify_stream::serve(context, deadline, request.into_inner(), &call);
         call.answer(serving).await
@@ -103,14 +103,19 @@ impl ClassifyService for Classify {
         &self,
         request: Request<pb::ClassifyRequest>,
     ) -> Result<Response<pb::ClassifyResponse>, Status> {
-        observed("Classify", self.classify_one(request)).await
+        observed(&self.context.calls, "Classify", self.classify_one(request)).await
     }
 
     async fn embed(
         &self,
         request: Request<pb::EmbedRequest>,
     ) -> Result<Response<pb::EmbedResponse>, Status> {
-        observed("Embed", embed::serve(&self.context, request)).await
+        observed(
+            &self.context.calls,
+            "Embed",
+            embed::serve(&self.context, request),
+        )
+        .await
     }
 
     async fn evaluate(
@@ -119,13 +124,16 @@ impl ClassifyService for Classify {
     ) -> Result<Response<pb::EvaluateResponse>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
         let serving = evaluate::serve(&self.context, deadline, request.into_inner());
-        observed("Evaluate", serving).await
+        observed(&self.context.calls, "Evaluate", serving).await
     }
 
     async fn get_server_info(
         &self,
         _: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfo>, Status> {
-        observed("GetServerInfo", async { Ok(info::serve(&self.context)) }).await
+        observed(&self.context.calls, "GetServerInfo", async {
+            Ok(info::serve(&self.context))
+        })
+        .await
     }
 }

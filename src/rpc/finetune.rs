@@ -313,7 +313,7 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::FineTuneRequest>,
     ) -> Result<Response<Self::FineTuneStream>, Status> {
-        let call = Call::new("FineTune");
+        let call = Call::new(&self.context.calls, "FineTune");
         call.answer(self.start(request.into_inner(), &call)).await
     }
 
@@ -321,14 +321,17 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::ListFineTunesRequest>,
     ) -> Result<Response<pb::ListFineTunesResponse>, Status> {
-        observed("ListFineTunes", async { self.list(request.get_ref()) }).await
+        observed(&self.context.calls, "ListFineTunes", async {
+            self.list(request.get_ref())
+        })
+        .await
     }
 
     async fn get_fine_tune(
         &self,
         request: Request<pb::GetFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
-        observed("GetFineTune", async {
+        observed(&self.context.calls, "GetFineTune", async {
             let run = self.runs.get(run_id(&request.get_ref().name)?)?;
             Ok(Response::new(message(&run)))
         })
@@ -339,7 +342,7 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::CancelFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
-        observed("CancelFineTune", async {
+        observed(&self.context.calls, "CancelFineTune", async {
             let run = self.runs.cancel(run_id(&request.get_ref().name)?).await?;
             Ok(Response::new(message(&run)))
         })

@@ -39,6 +39,7 @@ use crate::{
     },
     telemetry,
 };
+pub use observe::Calls;
 use problem::{Failure, Problem};
 use request::RequestError;
 
@@ -52,6 +53,8 @@ pub struct Context {
     pub limits: Limits,
     /// Cancelled when the server shuts down.
     pub shutdown: CancellationToken,
+    /// Calls under way.
+    pub calls: Calls,
 }
 
 impl Context {

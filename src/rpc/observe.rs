@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI32, Ordering},
+    atomic::{AtomicI32, AtomicUsize, Ordering},
 };
 
 use tonic::{Code, Response, Status};
@@ -18,20 +18,35 @@ pub struct Call(Arc<Counted>);
 struct Counted {
     method: &'static str,
     code: AtomicI32,
+    calls: Calls,
+}
+
+/// How many calls are under way.
+#[derive(Clone, Default)]
+pub struct Calls(Arc<AtomicUsize>);
+
+impl Calls {
+    /// Their number now.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let code = Code::from_i32(self.code.load(Ordering::Relaxed));
+        self.calls.0.fetch_sub(1, Ordering::Relaxed);
         telemetry::request(self.method, code);
     }
 }
 
 impl Call {
     /// A call that has begun.
-    pub fn new(method: &'static str) -> Call {
+    pub fn new(calls: &Calls, method: &'static str) -> Call {
+        calls.0.fetch_add(1, Ordering::Relaxed);
         Call(Arc::new(Counted {
             method,
+            calls: calls.clone(),
             code: AtomicI32::new(Code::Cancelled as i32),
         }))
     }
@@ -63,10 +78,11 @@ impl Call {
 
 /// Runs a unary call and counts it.
 pub async fn observed<T>(
+    calls: &Calls,
     method: &'static str,
     work: impl Future<Output = Result<Response<T>, Failure>>,
 ) -> Result<Response<T>, Status> {
-    let call = Call::new(method);
+    let call = Call::new(calls, method);
     let result = call.answer(work).await;
     if result.is_ok() {
         call.ended(Code::Ok);

@@ -229,7 +229,7 @@ def test_several_queue_up(features, clusters, name):
     assert state_of(features, waiting[2][1].name) == Run.STATE_QUEUED
     first.cancel()
     for number in (0, 2):
-        call, _ = waiting[number]
+        call, _run = waiting[number]
         assert list(call)[-1].run.state == Run.STATE_SUCCEEDED
     assert versions_of(features, name) == [3, 2, 1]
     page = features.api.tuning.ListFineTunes(finetune.ListFineTunesRequest(cache=name, page_size=3))

@@ -1,255 +1,32 @@
-//! `CreateCache`: a specification and examples in, progress and a version out.
-//!
-//! Examples are encoded as bulk work while they arrive; a client that sends
-//! faster than they are encoded is slowed by flow control. Nothing is stored
-//! before every feature is there and the head is made.
+//! Receiving examples and gathering their features.
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use half::f16;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Streaming};
 
 use super::{
-    Context, convert,
-    observe::Call,
-    problem::{Failure, Problem},
-    request::{self, RequestError, until},
+    super::{
+        problem::{Failure, Problem},
+        request::{self, RequestError},
+        shutting_down,
+    },
+    Creation, response_of,
 };
 use crate::{
-    catalog::{
-        CatalogError, ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts,
-    },
+    catalog::{CatalogError, ExampleFeature, Gathered, Stage},
     engine::{Content, Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
-    proto::v1::{
-        self as pb, cache_spec::OnRejected, create_cache_request::Payload,
-        create_cache_response::Event, create_progress,
-    },
-    store::CacheId,
-    tip::spec::Method,
+    proto::v1::{self as pb, create_cache_request::Payload, create_cache_response::Event},
 };
 
 /// How often progress is said.
 const PROGRESS: Duration = Duration::from_millis(200);
-const MAX_VIEWS: i32 = 64;
-const MAX_DESCRIPTION_BYTES: usize = 4096;
-const MAX_LABELS: usize = 64;
-const MAX_NAME_BYTES: usize = 1024;
-
-/// The answers of a call.
-pub type Events = ReceiverStream<Result<pb::CreateCacheResponse, Status>>;
-
-/// Serves one call.
-pub async fn serve(
-    context: Arc<Context>,
-    deadline: Option<Instant>,
-    mut incoming: Streaming<pb::CreateCacheRequest>,
-    call: &Call,
-) -> Result<Response<Events>, Failure> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| Failure::from_status(&status))?;
-    let spec = match message.and_then(|message| message.payload) {
-        Some(Payload::Spec(spec)) => spec,
-        Some(Payload::Examples(_)) => {
-            return Err(RequestError::Order {
-                problem: "the first message of CreateCache must be its spec, not examples",
-            }
-            .into());
-        }
-        None => return Err(RequestError::missing("spec").into()),
-    };
-    let strict = spec.on_rejected == OnRejected::Fail as i32;
-    let allow_empty = spec.allow_empty_classes;
-    let seed = spec.seed;
-    let recipe = check(spec, &context)?;
-    let (events, response) = mpsc::channel(16);
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let creation = Creation {
-        context,
-        recipe: Arc::new(recipe),
-        strict,
-        allow_empty,
-        seed,
-        events: events.clone(),
-        cancelled: Arc::clone(&cancelled),
-    };
-    let call = call.clone();
-    tokio::spawn(async move {
-        let ended = tokio::select! {
-            ended = creation.run(incoming) => ended.map_err(Status::from),
-            () = events.closed() => return cancelled.store(true, Ordering::Relaxed),
-            () = until(deadline) => {
-                Err(Problem::from(RequestError::DeadlineExceeded).into())
-            }
-        };
-        cancelled.store(true, Ordering::Relaxed);
-        call.ended(ended.as_ref().map_or_else(Status::code, |_| Code::Ok));
-        let last = ended.map(|version| response_of(Event::Version(version)));
-        let _ = events.send(last).await;
-    });
-    Ok(Response::new(ReceiverStream::new(response)))
-}
-
-fn response_of(event: Event) -> pb::CreateCacheResponse {
-    pb::CreateCacheResponse { event: Some(event) }
-}
-
-/// The recipe of a specification.
-fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
-    let model = context.catalog.model();
-    let limits = &context.limits;
-    let id: CacheId = CacheId::parse_name(&spec.cache_id)
-        .map_err(|error| Problem::from(error).field("spec.cache_id"))?;
-    if spec.classes.is_empty() {
-        return Err(RequestError::invalid(
-            "spec.classes",
-            "a cache needs at least one class, this one has 0",
-        )
-        .into());
-    }
-    RequestError::check(
-        "spec.classes",
-        "max_classes",
-        limits.max_classes,
-        spec.classes.len(),
-    )?;
-    RequestError::check(
-        "spec.description",
-        "max_description_bytes",
-        MAX_DESCRIPTION_BYTES,
-        spec.description.len(),
-    )?;
-    RequestError::check("spec.labels", "max_labels", MAX_LABELS, spec.labels.len())?;
-    for (index, class) in spec.classes.iter().enumerate() {
-        RequestError::check(
-            &format!("spec.classes[{index}].display_name"),
-            "max_name_bytes",
-            MAX_NAME_BYTES,
-            class.display_name.len(),
-        )?;
-    }
-    if !(0..=MAX_VIEWS).contains(&spec.views) {
-        return Err(RequestError::invalid(
-            "spec.views",
-            format!("{} is not in 0 to {MAX_VIEWS}", spec.views),
-        )
-        .into());
-    }
-    if OnRejected::try_from(spec.on_rejected).is_err() {
-        return Err(RequestError::invalid(
-            "spec.on_rejected",
-            format!("{} is not an OnRejected", spec.on_rejected),
-        )
-        .into());
-    }
-    let head = convert::head_request(&spec)?;
-    let names = spec
-        .classes
-        .iter()
-        .map(|class| class.display_name.clone())
-        .collect();
-    let text = text_source(
-        spec.classes,
-        spec.prompt_templates,
-        context,
-        Text {
-            without: spec.without_text,
-            truncate: spec.truncate_prompts,
-        },
-    )?;
-    if matches!(text, TextSource::None) && head.method == Some(Method::ZeroShot) {
-        return Err(RequestError::invalid(
-            "spec.method",
-            "zero-shot needs text: prompts (and a bundle with a text encoder) or text weights",
-        )
-        .into());
-    }
-    Ok(Recipe {
-        id,
-        classes: names,
-        text,
-        head,
-        views: if model.image_size == 0 {
-            1
-        } else {
-            spec.views.max(1) as usize
-        },
-        description: spec.description,
-        labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
-        created_by: String::new(),
-    })
-}
-
-struct Text {
-    without: bool,
-    truncate: bool,
-}
-
-fn text_source(
-    classes: Vec<pb::ClassSpec>,
-    templates: Vec<String>,
-    context: &Context,
-    text: Text,
-) -> Result<TextSource, Failure> {
-    let model = context.catalog.model();
-    if text.without {
-        return Ok(TextSource::None);
-    }
-    let given = classes
-        .iter()
-        .filter(|class| class.text_weight.is_some())
-        .count();
-    if given == classes.len() {
-        let mut rows = Vec::with_capacity(classes.len() * model.width);
-        for (index, class) in classes.into_iter().enumerate() {
-            let field = format!("spec.classes[{index}].text_weight");
-            let values = class.text_weight.unwrap_or_default().values;
-            rows.extend(request::unit(&field, values, model.width)?);
-        }
-        return Ok(TextSource::Weights(rows));
-    }
-    if given > 0 {
-        return Err(RequestError::invalid(
-            "spec.classes",
-            format!(
-                "{given} of {} classes bring a text_weight; either all do or none",
-                classes.len()
-            ),
-        )
-        .into());
-    }
-    let asked = !templates.is_empty() || classes.iter().any(|class| !class.prompts.is_empty());
-    if !model.has_text {
-        if asked {
-            return Err(CatalogError::NoTextEncoder.into());
-        }
-        return Ok(TextSource::None);
-    }
-    let templates = if templates.is_empty() {
-        &model.templates
-    } else {
-        &templates
-    };
-    let prompts = classes
-        .into_iter()
-        .map(|class| class_prompts(class.prompts, &class.display_name, templates))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(TextSource::Prompts {
-        prompts,
-        truncate: text.truncate,
-    })
-}
 
 /// A view of an example, encoded or not.
 struct View {
@@ -268,110 +45,8 @@ struct Pending {
     views: Vec<Option<Vec<f32>>>,
 }
 
-struct Creation {
-    context: Arc<Context>,
-    recipe: Arc<Recipe>,
-    strict: bool,
-    allow_empty: bool,
-    seed: u64,
-    events: mpsc::Sender<Result<pb::CreateCacheResponse, Status>>,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Creation {
-    async fn run(
-        self,
-        incoming: Streaming<pb::CreateCacheRequest>,
-    ) -> Result<pb::Version, Failure> {
-        let text = self.text().await?;
-        let gathered = Gathering::new(&self).run(incoming).await?;
-        if !self.allow_empty {
-            refuse_empty_class(&self.recipe, &gathered)?;
-        }
-        let counts = [
-            gathered.received as i64,
-            gathered.examples.len() as i64,
-            gathered.rejected as i64,
-        ];
-        self.progress(Stage::Selection, counts).await;
-        let draft = {
-            let context = Arc::clone(&self.context);
-            let recipe = Arc::clone(&self.recipe);
-            let cancelled = Arc::clone(&self.cancelled);
-            tokio::task::spawn_blocking(move || {
-                let stop = || cancelled.load(Ordering::Relaxed);
-                context.catalog.prepare(&recipe, text, &gathered, &stop)
-            })
-            .await
-            .map_err(CatalogError::internal)??
-        };
-        self.progress(Stage::Storing, counts).await;
-        let manifest = self
-            .context
-            .catalog
-            .store_version(&self.recipe.id, draft)
-            .await?;
-        Ok(convert::version(&manifest))
-    }
-
-    async fn text(&self) -> Result<Option<TextRows>, Failure> {
-        self.progress(Stage::Text, [0; 3]).await;
-        let context = Arc::clone(&self.context);
-        let recipe = Arc::clone(&self.recipe);
-        let cancelled = Arc::clone(&self.cancelled);
-        let text = tokio::task::spawn_blocking(move || {
-            let stop = || cancelled.load(Ordering::Relaxed);
-            context.catalog.text_classifier(&recipe, &stop)
-        })
-        .await
-        .map_err(CatalogError::internal)??;
-        Ok(text)
-    }
-
-    async fn progress(&self, stage: Stage, [received, encoded, rejected]: [i64; 3]) {
-        let stage = match stage {
-            Stage::Text => create_progress::Stage::Text,
-            Stage::Examples => create_progress::Stage::Examples,
-            Stage::Selection => create_progress::Stage::Selection,
-            Stage::Storing => create_progress::Stage::Storing,
-        };
-        // A client that is gone is noticed by the select in `serve`.
-        let _ = self
-            .events
-            .send(Ok(response_of(Event::Progress(pb::CreateProgress {
-                stage: stage as i32,
-                received,
-                encoded,
-                rejected,
-            }))))
-            .await;
-    }
-}
-
-/// Refuses a class that no training example names.
-fn refuse_empty_class(recipe: &Recipe, gathered: &Gathered) -> Result<(), RequestError> {
-    let mut seen = vec![false; recipe.classes.len()];
-    for example in gathered.examples.iter().filter(|e| !e.validation) {
-        if let Some(seen) = seen.get_mut(example.class) {
-            *seen = true;
-        }
-    }
-    for (index, (name, seen)) in recipe.classes.iter().zip(seen).enumerate() {
-        if !seen {
-            return Err(RequestError::invalid(
-                format!("spec.classes[{index}]"),
-                format!(
-                    "class {name:?} has 0 usable training examples; each needs at least 1, \
-                     unless spec.allow_empty_classes is set"
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// Receives examples and gathers their features.
-struct Gathering<'a> {
+pub struct Gathering<'a> {
     creation: &'a Creation,
     window: Arc<Semaphore>,
     flow: FlowId,
@@ -380,6 +55,7 @@ struct Gathering<'a> {
     pending: Vec<Option<Pending>>,
     finished: Vec<Option<ExampleFeature>>,
     ids: HashSet<String>,
+    reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
     encoded: i64,
     rejected: i64,
@@ -388,7 +64,8 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(creation: &'a Creation) -> Gathering<'a> {
+    /// Nothing yet.
+    pub fn new(creation: &'a Creation) -> Gathering<'a> {
         let (views, done) = mpsc::unbounded_channel();
         Gathering {
             window: Arc::new(Semaphore::new(creation.context.limits.stream_window)),
@@ -398,6 +75,7 @@ impl<'a> Gathering<'a> {
             pending: Vec::new(),
             finished: Vec::new(),
             ids: HashSet::new(),
+            reasons: BTreeMap::new(),
             bytes: 0,
             encoded: 0,
             rejected: 0,
@@ -407,7 +85,9 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    async fn run(
+    /// Receives until the client has said all, then waits for what is on its
+    /// way.
+    pub async fn run(
         mut self,
         mut incoming: Streaming<pb::CreateCacheRequest>,
     ) -> Result<Gathered, Failure> {
@@ -419,7 +99,7 @@ impl<'a> Gathering<'a> {
                     continue;
                 }
                 () = self.creation.context.shutdown.cancelled() => {
-                    return Err(super::shutting_down().into());
+                    return Err(shutting_down().into());
                 }
             };
             match message {
@@ -448,6 +128,7 @@ impl<'a> Gathering<'a> {
         Ok(Gathered {
             received: self.pending.len(),
             rejected: usize::try_from(self.rejected).unwrap_or(0),
+            reasons: self.reasons,
             examples: self.finished.into_iter().flatten().collect(),
         })
     }
@@ -489,7 +170,7 @@ impl<'a> Gathering<'a> {
         });
         let (class, content) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.reject(id, error.into()).await,
+            Err(error) => return self.reject(id, class, error.into()).await,
         };
         self.ids.insert(id.clone());
         let views = match (&content, example.validation) {
@@ -589,7 +270,8 @@ impl<'a> Gathering<'a> {
         };
         match view.result {
             Err(problem) => {
-                let id = slot.take().map(|pending| pending.id).unwrap_or_default();
+                let (id, class) = (std::mem::take(&mut pending.id), pending.class);
+                *slot = None;
                 let its_own = matches!(
                     problem.code,
                     Code::InvalidArgument | Code::Internal | Code::FailedPrecondition
@@ -598,7 +280,7 @@ impl<'a> Gathering<'a> {
                     // Not the example's fault: the whole cannot go on.
                     return Err(problem.into());
                 }
-                self.reject(id, problem).await
+                self.reject(id, Some(class), problem).await
             }
             Ok(outcome) => {
                 let raw = outcome.feature.map(|feature| {
@@ -654,8 +336,17 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    async fn reject(&mut self, id: String, problem: Problem) -> Result<(), Failure> {
+    async fn reject(
+        &mut self,
+        id: String,
+        class: Option<usize>,
+        problem: Problem,
+    ) -> Result<(), Failure> {
         self.rejected += 1;
+        if let Some(class) = class {
+            let first = || (0, format!("example {id:?}: {}", problem.message));
+            self.reasons.entry(class).or_insert_with(first).0 += 1;
+        }
         if self.creation.strict {
             let message = format!("example {id:?}: {}", problem.message);
             return Err(Problem { message, ..problem }.fact("example_id", id).into());
