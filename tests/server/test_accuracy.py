@@ -265,3 +265,43 @@ def test_the_manifest_records_every_candidate(features, chance, name):
     assert selection.score and selection.grid and selection.reason
     for candidate in selection.candidates:
         assert candidate.skipped or 0 <= candidate.accuracy <= 1
+
+
+def test_evaluate_says_how_far_probabilities_can_be_trusted(features, chance, name):
+    data = Clusters(chance, 6, spread=4.0)
+    points, labels = data.draw(60)
+    spec = cache.CacheSpec(cache_id=name, classes=wire.classes("abcdef", data.weights))
+    version = features.api.create(spec, wire.examples_of(points, labels)).version
+    test_points, test_labels = data.draw(500)
+    items = [wire.item(str(i), wire.embedding(p)) for i, p in enumerate(test_points)]
+    results = list(features.api.stream(name, items, ordered=True, logits=True, probabilities=True))
+    probabilities = np.array([r.classification.probabilities for r in results], np.float64)
+    logits = np.array([r.classification.logits for r in results], np.float64)
+    scaled = logits / version.head.temperature
+    expected = np.exp(scaled - scaled.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-5)
+
+    def messages():
+        config = wire.classify.EvaluateConfig(caches=[name])
+        yield wire.classify.EvaluateRequest(config=config)
+        for i in range(0, 500, 90):
+            part = [
+                wire.classify.LabelledItem(class_index=int(label), input=wire.embedding(point))
+                for point, label in zip(
+                    test_points[i : i + 90], test_labels[i : i + 90], strict=True
+                )
+            ]
+            yield wire.classify.EvaluateRequest(items=wire.classify.LabelledBatch(items=part))
+
+    (one,) = features.api.classifying.Evaluate(messages()).evaluations
+    own = expected[np.arange(500), test_labels]
+    assert one.cross_entropy == pytest.approx(-np.log(own).mean(), rel=1e-3)
+    confidence, right = expected.max(1), expected.argmax(1) == test_labels
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    error = sum(
+        abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean()
+        for b in np.unique(bins)
+    )
+    # One item on the edge of a bin may fall on either side.
+    assert one.expected_calibration_error == pytest.approx(error, abs=5e-3)

@@ -15,11 +15,12 @@ LONG = 1000
 
 
 def make(server, name, data, count=60, *, validation=0, text=True, **fields):
-    """A version 1; returns its examples as points and labels."""
+    """A version 1; returns its examples as points and labels. `validation` is a number, or some."""
     points, labels = data.draw(count)
     examples = wire.examples_of(points, labels)
     if validation:
-        examples += wire.examples_of(*data.draw(validation), validation=True, prefix="v")
+        held = data.draw(validation) if isinstance(validation, int) else validation
+        examples += wire.examples_of(*held, validation=True, prefix="v")
     classes = wire.classes([f"n{i}" for i in range(data.count)], data.weights if text else None)
     server.api.create(
         cache.CacheSpec(cache_id=name, classes=classes, method=cache.METHOD_TIP_ADAPTER, **fields),
@@ -143,7 +144,8 @@ def test_its_logits_are_the_formulas_with_the_trained_keys(serve, features_bundl
 
 def test_training_learns_and_its_seed_repeats_it(features, chance, name):
     data = Clusters(chance, 8, spread=5.0)
-    make(features, name, data, 160, text=False, validation=80)
+    valid, valid_labels = data.draw(80)
+    make(features, name, data, 160, text=False, validation=(valid, valid_labels))
     queries, _ = data.draw(20)
     contents = [wire.embedding(q) for q in queries]
     fields = {"epochs": 30, "batch_size": 32, "alpha": 3.0}
@@ -153,8 +155,11 @@ def test_training_learns_and_its_seed_repeats_it(features, chance, name):
     tune(features, f"{name}@1", seed=9, **fields)
     first, again = (features.api.logits(f"{name}@{v}", contents) for v in (2, 3))
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-3 * max(1, np.abs(first).max()))
-    record = runs[-1].version.fine_tune
-    assert record.accuracy_after >= record.accuracy_before
+    # The recorded accuracy is what the new version has on the validation examples.
+    logits = features.api.logits(f"{name}@2", map(wire.embedding, valid))
+    accuracy = formula.top(logits, valid_labels)
+    difference = abs(runs[-1].version.fine_tune.accuracy_after - accuracy) * 80
+    assert difference <= formula.undecided(logits) + 1e-6
     # A tuned version can be tuned again.
     runs, _ = tune(features, f"{name}@2", epochs=2)
     assert runs[-1].version.parent == f"caches/{name}/versions/2"
@@ -304,9 +309,9 @@ def test_an_alias_moves_where_training_did_improve(features, chance, name):
     )
     record = runs[-1].version.fine_tune
     print(record)
-    assert runs[-1].alias_moved == (record.accuracy_after > record.accuracy_before) or (
-        record.accuracy_after == record.accuracy_before
-    )
+    # Where both accuracies are equal, what breaks the tie decides.
+    if record.accuracy_after != record.accuracy_before:
+        assert runs[-1].alias_moved == (record.accuracy_after > record.accuracy_before)
 
 
 def test_versions_without_keys_to_train(features, clusters, name):
@@ -372,7 +377,6 @@ def test_cancelled_with_the_cache_deleted(features, clusters, name):
     assert f"caches/{name}-2" not in features.api.ids()
 
 
-@pytest.mark.xfail(strict=True, reason="the run stores its version, and the cache is back")
 def test_a_cache_deleted_while_it_trains_stays_deleted(features, clusters, name):
     make(features, name, clusters, 3000)
     call = features.api.tuning.FineTune(
