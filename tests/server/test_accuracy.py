@@ -45,8 +45,10 @@ def check(evaluated, logits, labels, zero_shot=None):
     assert confusion.sum(1).tolist() == [c["count"] for c in one["classes"]]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("text", [True, False], ids=["text", "no-text"])
+@pytest.mark.parametrize(
+    ("text", "dtype"),
+    [(True, "float32"), (True, "float16"), (False, "float64"), (False, "float16")],
+)
 def test_embeddings_from_npz(features, chance, name, tmp_path, text, dtype):
     data = Clusters(chance, 9, spread=3.0)
     shots = np.repeat(np.arange(9), chance.integers(2, 9, 9))

@@ -53,14 +53,7 @@ BAD = {
 }
 
 
-LOST = pytest.mark.xfail(
-    strict=True, reason="the error names the class left empty, not the width of the rejected rows"
-)
-
-
-@pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=LOST if what == "another width" else ()) for what in BAD]
-)
+@pytest.mark.parametrize("what", BAD)
 def test_arrays_that_cannot_be_used(features, name, tmp_path, what):
     arrays, word = BAD[what]
     path = tmp_path / "bad.npz"
