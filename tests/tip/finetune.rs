@@ -121,9 +121,11 @@ fn steps_are_autograds_and_adamws() {
         let want = exchange.take("keys.f64", &size);
         let want_losses = exchange.take("losses.f64", &[options.epochs as i64]);
         for backend in backends().chain([Backend::Automatic]) {
-            // Automatic may multiply in bfloat16 (8 bits).
+            // Automatic may multiply in bfloat16, of 8 bits: with β = 2.5 an
+            // affinity is off by about 0.5 %, the sum of a class's 170 by 0.04 %
+            // of a logit of about 20. The keys are held more tightly.
             let (loss_limit, key_limit) = match backend {
-                Backend::Automatic => (2e-3, 2e-2),
+                Backend::Automatic => (1e-2, 2e-2),
                 _ => (1e-4, 1e-3),
             };
             let tuned = match train(&set, &options, backend) {
