@@ -607,6 +607,8 @@ class BundleInfo:
     has_text_encoder: bool
     logit_scale: float
     templates: tuple[str, ...]
+    resize_to: int = 0
+    """What a picture's shorter side is resized to before the crop."""
 
 
 @dataclass(frozen=True)
@@ -633,6 +635,7 @@ class ServerInfo:
                 has_text_encoder=b.has_text_encoder,
                 logit_scale=b.logit_scale,
                 templates=tuple(b.templates),
+                resize_to=b.resize_to,
             ),
             device=m.device,
             dtype=m.dtype,
