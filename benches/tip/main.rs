@@ -48,12 +48,16 @@ fn main() -> Result<ExitCode> {
         rows.extend(auto_time::rows()?);
     }
 
-    println!();
+    println!("\ncommand: cargo bench --bench tip {}", wanted.join(" "));
+    println!("machine: {}", machine());
+    println!("date:    {}\n", chrono::Local::now().format("%Y-%m-%d"));
     for row in &rows {
         let mark = if row.ok { "ok" } else { "MISSED" };
         println!(
-            "{:<70} {:>10.3}  {:<28} {mark}",
-            row.row, row.value, row.goal
+            "{:<70} {:>10}  {:<28} {mark}",
+            row.row,
+            figure(row.value),
+            row.goal
         );
     }
     write(&rows)?;
@@ -63,6 +67,26 @@ fn main() -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// A figure with as many digits as say something.
+fn figure(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-2 {
+        format!("{value:.2e}")
+    } else {
+        format!("{value:.3}")
+    }
+}
+
+/// The processor's name, as far as the system tells, and its cores.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = told
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("an unnamed processor", |(_, name)| name.trim());
+    format!("{name}, {cores} cores")
 }
 
 fn write(rows: &[Row]) -> Result<()> {
