@@ -12,6 +12,18 @@ pub(super) const ALL_OUT_KEYS: i64 = 4096;
 /// At most so many examples are scored when methods are compared.
 const SCORED_LIMIT: usize = 4096;
 
+/// At most so many pairs of an example and a key, so that choosing stays a
+/// matter of seconds where there are hundreds of thousands of keys.
+const PAIRS_LIMIT: usize = 1 << 30;
+
+/// Fewest examples that are scored all the same.
+const SCORED_LEAST: usize = 256;
+
+/// How many examples are scored against so many keys.
+fn scored_limit(keys: usize) -> usize {
+    (PAIRS_LIMIT / keys.max(1)).clamp(SCORED_LEAST, SCORED_LIMIT)
+}
+
 /// Up to so many keys plain leave-one-out scores every one; beyond, only as
 /// many as when methods are compared, evenly spread.
 const ONE_OUT_LIMIT: usize = 16_384;
@@ -115,7 +127,7 @@ impl Held {
         }
         let keys = labels.len();
         let limit = if keys > ONE_OUT_LIMIT {
-            SCORED_LIMIT
+            scored_limit(keys)
         } else {
             keys
         };
@@ -168,7 +180,7 @@ impl Held {
                     .is_some_and(|&r| if all { r >= 0 } else { r == 0 })
             })
             .collect();
-        let picked: Vec<usize> = evenly(scored.len(), SCORED_LIMIT)
+        let picked: Vec<usize> = evenly(scored.len(), scored_limit(labels.len()))
             .into_iter()
             .filter_map(|i| scored.get(i).copied())
             .collect();
