@@ -99,6 +99,7 @@ pub async fn run(
             let answer = caches
                 .delete_cache(DeleteCacheRequest {
                     name: cache.clone(),
+                    ..Default::default()
                 })
                 .await;
             answer.map_err(|status| connection.failure(&format!("deleting {cache:?}"), status))?;
@@ -119,6 +120,7 @@ pub async fn run(
                     cache,
                     alias,
                     version,
+                    ..Default::default()
                 })
                 .await;
             let answer = answer.map_err(|status| connection.failure(&doing, status))?;
@@ -127,7 +129,11 @@ pub async fn run(
         CachesCommand::Unalias { cache, alias } => {
             let doing = format!("removing the alias {cache}@{alias}");
             let answer = caches
-                .delete_alias(DeleteAliasRequest { cache, alias })
+                .delete_alias(DeleteAliasRequest {
+                    cache,
+                    alias,
+                    ..Default::default()
+                })
                 .await;
             let answer = answer.map_err(|status| connection.failure(&doing, status))?;
             aliases(screen, answer.into_inner().into())?;
@@ -144,6 +150,7 @@ async fn list(connection: &Connection, screen: &Screen) -> Result<(), Failure> {
             page_size: PAGE,
             page_token,
             read_mask: None,
+            ..Default::default()
         };
         let page = connection.caches().list_caches(request).await;
         let page = page

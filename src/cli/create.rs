@@ -511,6 +511,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
         without_text: args.without_text,
         allow_empty_classes: args.allow_empty_classes,
         truncate_prompts: args.truncate_prompts,
+        ..Default::default()
     }
 }
 

@@ -56,6 +56,7 @@ impl Caches {
             latest,
             aliases,
             version_count: i32::try_from(info.versions.len()).unwrap_or(i32::MAX),
+            etag: info.etag.clone(),
         })
     }
 
@@ -289,5 +290,51 @@ impl CacheService for Caches {
             self.delete_alias(request.into_inner()),
         )
         .await
+    }
+
+    type AddExamplesStream = tonic::codegen::BoxStream<pb::AddExamplesResponse>;
+
+    async fn add_examples(
+        &self,
+        _: Request<Streaming<pb::AddExamplesRequest>>,
+    ) -> Result<Response<Self::AddExamplesStream>, Status> {
+        Err(Status::unimplemented("AddExamples"))
+    }
+
+    async fn list_examples(
+        &self,
+        _: Request<pb::ListExamplesRequest>,
+    ) -> Result<Response<pb::ListExamplesResponse>, Status> {
+        Err(Status::unimplemented("ListExamples"))
+    }
+
+    async fn delete_version(
+        &self,
+        _: Request<pb::DeleteVersionRequest>,
+    ) -> Result<Response<()>, Status> {
+        Err(Status::unimplemented("DeleteVersion"))
+    }
+
+    async fn prune_versions(
+        &self,
+        _: Request<pb::PruneVersionsRequest>,
+    ) -> Result<Response<pb::PruneVersionsResponse>, Status> {
+        Err(Status::unimplemented("PruneVersions"))
+    }
+
+    type ExportVersionStream = tonic::codegen::BoxStream<pb::ExportVersionResponse>;
+
+    async fn export_version(
+        &self,
+        _: Request<pb::ExportVersionRequest>,
+    ) -> Result<Response<Self::ExportVersionStream>, Status> {
+        Err(Status::unimplemented("ExportVersion"))
+    }
+
+    async fn import_version(
+        &self,
+        _: Request<Streaming<pb::ImportVersionRequest>>,
+    ) -> Result<Response<pb::Version>, Status> {
+        Err(Status::unimplemented("ImportVersion"))
     }
 }

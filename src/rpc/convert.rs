@@ -61,6 +61,9 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         head: Some(head(&details.head)),
         size_bytes: manifest.tensors.size as i64,
         fine_tune: details.fine_tune.as_ref().map(fine_tune),
+        created_by: details.created_by.clone(),
+        bundle_name: details.bundle_name.clone(),
+        source: None,
     }
 }
 

@@ -613,6 +613,52 @@ impl CacheService for Service {
         removed.ok_or_else(|| Status::not_found(format!("{cache} has no alias {alias:?}")))?;
         state.cache(&cache).map(Response::new)
     }
+
+    type AddExamplesStream = tonic::codegen::BoxStream<pb::AddExamplesResponse>;
+
+    async fn add_examples(
+        &self,
+        _: Request<Streaming<pb::AddExamplesRequest>>,
+    ) -> Result<Response<Self::AddExamplesStream>, Status> {
+        Err(Status::unimplemented("AddExamples"))
+    }
+
+    async fn list_examples(
+        &self,
+        _: Request<pb::ListExamplesRequest>,
+    ) -> Result<Response<pb::ListExamplesResponse>, Status> {
+        Err(Status::unimplemented("ListExamples"))
+    }
+
+    async fn delete_version(
+        &self,
+        _: Request<pb::DeleteVersionRequest>,
+    ) -> Result<Response<()>, Status> {
+        Err(Status::unimplemented("DeleteVersion"))
+    }
+
+    async fn prune_versions(
+        &self,
+        _: Request<pb::PruneVersionsRequest>,
+    ) -> Result<Response<pb::PruneVersionsResponse>, Status> {
+        Err(Status::unimplemented("PruneVersions"))
+    }
+
+    type ExportVersionStream = tonic::codegen::BoxStream<pb::ExportVersionResponse>;
+
+    async fn export_version(
+        &self,
+        _: Request<pb::ExportVersionRequest>,
+    ) -> Result<Response<Self::ExportVersionStream>, Status> {
+        Err(Status::unimplemented("ExportVersion"))
+    }
+
+    async fn import_version(
+        &self,
+        _: Request<Streaming<pb::ImportVersionRequest>>,
+    ) -> Result<Response<pb::Version>, Status> {
+        Err(Status::unimplemented("ImportVersion"))
+    }
 }
 
 #[tonic::async_trait]

@@ -24,6 +24,11 @@ class CacheServiceStub(object):
                 request_serializer=tipserve_dot_v1_dot_cache__pb2.CreateCacheRequest.SerializeToString,
                 response_deserializer=tipserve_dot_v1_dot_cache__pb2.CreateCacheResponse.FromString,
                 )
+        self.AddExamples = channel.stream_stream(
+                '/tipserve.v1.CacheService/AddExamples',
+                request_serializer=tipserve_dot_v1_dot_cache__pb2.AddExamplesRequest.SerializeToString,
+                response_deserializer=tipserve_dot_v1_dot_cache__pb2.AddExamplesResponse.FromString,
+                )
         self.GetCache = channel.unary_unary(
                 '/tipserve.v1.CacheService/GetCache',
                 request_serializer=tipserve_dot_v1_dot_cache__pb2.GetCacheRequest.SerializeToString,
@@ -48,6 +53,31 @@ class CacheServiceStub(object):
                 '/tipserve.v1.CacheService/ListVersions',
                 request_serializer=tipserve_dot_v1_dot_cache__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=tipserve_dot_v1_dot_cache__pb2.ListVersionsResponse.FromString,
+                )
+        self.ListExamples = channel.unary_unary(
+                '/tipserve.v1.CacheService/ListExamples',
+                request_serializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesRequest.SerializeToString,
+                response_deserializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesResponse.FromString,
+                )
+        self.DeleteVersion = channel.unary_unary(
+                '/tipserve.v1.CacheService/DeleteVersion',
+                request_serializer=tipserve_dot_v1_dot_cache__pb2.DeleteVersionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                )
+        self.PruneVersions = channel.unary_unary(
+                '/tipserve.v1.CacheService/PruneVersions',
+                request_serializer=tipserve_dot_v1_dot_cache__pb2.PruneVersionsRequest.SerializeToString,
+                response_deserializer=tipserve_dot_v1_dot_cache__pb2.PruneVersionsResponse.FromString,
+                )
+        self.ExportVersion = channel.unary_stream(
+                '/tipserve.v1.CacheService/ExportVersion',
+                request_serializer=tipserve_dot_v1_dot_cache__pb2.ExportVersionRequest.SerializeToString,
+                response_deserializer=tipserve_dot_v1_dot_cache__pb2.ExportVersionResponse.FromString,
+                )
+        self.ImportVersion = channel.stream_unary(
+                '/tipserve.v1.CacheService/ImportVersion',
+                request_serializer=tipserve_dot_v1_dot_cache__pb2.ImportVersionRequest.SerializeToString,
+                response_deserializer=tipserve_dot_v1_dot_cache__pb2.Version.FromString,
                 )
         self.SetAlias = channel.unary_unary(
                 '/tipserve.v1.CacheService/SetAlias',
@@ -79,6 +109,15 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddExamples(self, request_iterator, context):
+        """Makes a new version from an existing one: examples and classes added,
+        examples removed. What the base version holds is not encoded again, so its
+        pictures are not needed. Messages and guarantees are those of CreateCache.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCache(self, request, context):
         """Returns one cache.
         """
@@ -87,7 +126,7 @@ class CacheServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCaches(self, request, context):
-        """Lists caches, ordered by id.
+        """Lists caches, ordered by id; all, or those that a filter lets through.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +154,46 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListExamples(self, request, context):
+        """Lists a version's examples, training examples first, in the order of their
+        keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVersion(self, request, context):
+        """Deletes one version. Its number is never used again. FAILED_PRECONDITION
+        where an alias points at it, or where it is the cache's only version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneVersions(self, request, context):
+        """Deletes a cache's older versions: all but the newest ones and those that an
+        alias points at, in one atomic step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportVersion(self, request, context):
+        """Returns a version as one safetensors file that carries its manifest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportVersion(self, request_iterator, context):
+        """Makes a new version of a cache (version 1 where the cache is new) of an
+        exported file. The first message carries the specification, the following
+        ones the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAlias(self, request, context):
         """Points an alias at a version, atomically; makes the alias where it is new.
         """
@@ -136,6 +215,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.CreateCache,
                     request_deserializer=tipserve_dot_v1_dot_cache__pb2.CreateCacheRequest.FromString,
                     response_serializer=tipserve_dot_v1_dot_cache__pb2.CreateCacheResponse.SerializeToString,
+            ),
+            'AddExamples': grpc.stream_stream_rpc_method_handler(
+                    servicer.AddExamples,
+                    request_deserializer=tipserve_dot_v1_dot_cache__pb2.AddExamplesRequest.FromString,
+                    response_serializer=tipserve_dot_v1_dot_cache__pb2.AddExamplesResponse.SerializeToString,
             ),
             'GetCache': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCache,
@@ -161,6 +245,31 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=tipserve_dot_v1_dot_cache__pb2.ListVersionsRequest.FromString,
                     response_serializer=tipserve_dot_v1_dot_cache__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'ListExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExamples,
+                    request_deserializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesRequest.FromString,
+                    response_serializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesResponse.SerializeToString,
+            ),
+            'DeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersion,
+                    request_deserializer=tipserve_dot_v1_dot_cache__pb2.DeleteVersionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'PruneVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneVersions,
+                    request_deserializer=tipserve_dot_v1_dot_cache__pb2.PruneVersionsRequest.FromString,
+                    response_serializer=tipserve_dot_v1_dot_cache__pb2.PruneVersionsResponse.SerializeToString,
+            ),
+            'ExportVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportVersion,
+                    request_deserializer=tipserve_dot_v1_dot_cache__pb2.ExportVersionRequest.FromString,
+                    response_serializer=tipserve_dot_v1_dot_cache__pb2.ExportVersionResponse.SerializeToString,
+            ),
+            'ImportVersion': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportVersion,
+                    request_deserializer=tipserve_dot_v1_dot_cache__pb2.ImportVersionRequest.FromString,
+                    response_serializer=tipserve_dot_v1_dot_cache__pb2.Version.SerializeToString,
             ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
@@ -200,6 +309,23 @@ class CacheService(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/tipserve.v1.CacheService/CreateCache',
             tipserve_dot_v1_dot_cache__pb2.CreateCacheRequest.SerializeToString,
             tipserve_dot_v1_dot_cache__pb2.CreateCacheResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def AddExamples(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/tipserve.v1.CacheService/AddExamples',
+            tipserve_dot_v1_dot_cache__pb2.AddExamplesRequest.SerializeToString,
+            tipserve_dot_v1_dot_cache__pb2.AddExamplesResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
@@ -285,6 +411,91 @@ class CacheService(object):
         return grpc.experimental.unary_unary(request, target, '/tipserve.v1.CacheService/ListVersions',
             tipserve_dot_v1_dot_cache__pb2.ListVersionsRequest.SerializeToString,
             tipserve_dot_v1_dot_cache__pb2.ListVersionsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tipserve.v1.CacheService/ListExamples',
+            tipserve_dot_v1_dot_cache__pb2.ListExamplesRequest.SerializeToString,
+            tipserve_dot_v1_dot_cache__pb2.ListExamplesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tipserve.v1.CacheService/DeleteVersion',
+            tipserve_dot_v1_dot_cache__pb2.DeleteVersionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PruneVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tipserve.v1.CacheService/PruneVersions',
+            tipserve_dot_v1_dot_cache__pb2.PruneVersionsRequest.SerializeToString,
+            tipserve_dot_v1_dot_cache__pb2.PruneVersionsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ExportVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/tipserve.v1.CacheService/ExportVersion',
+            tipserve_dot_v1_dot_cache__pb2.ExportVersionRequest.SerializeToString,
+            tipserve_dot_v1_dot_cache__pb2.ExportVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ImportVersion(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/tipserve.v1.CacheService/ImportVersion',
+            tipserve_dot_v1_dot_cache__pb2.ImportVersionRequest.SerializeToString,
+            tipserve_dot_v1_dot_cache__pb2.Version.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
