@@ -305,6 +305,7 @@ impl State {
                 .into_iter()
                 .collect(),
             version_count: versions.len() as i32,
+            ..Default::default()
         })
     }
 }
@@ -588,6 +589,7 @@ impl CacheService for Service {
             cache,
             alias,
             version,
+            ..
         } = request.into_inner();
         let mut state = self.locked();
         state.version(&format!("{cache}@{version}"))?;
@@ -603,7 +605,7 @@ impl CacheService for Service {
         &self,
         request: Request<pb::DeleteAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
-        let pb::DeleteAliasRequest { cache, alias } = request.into_inner();
+        let pb::DeleteAliasRequest { cache, alias, .. } = request.into_inner();
         let mut state = self.locked();
         let removed = state
             .aliases
