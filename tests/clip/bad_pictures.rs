@@ -185,7 +185,7 @@ fn a_cut_or_damaged_picture_is_an_error_or_a_picture_but_never_a_panic() {
         if ["jpeg", "png", "webp", "gif"].contains(&format) && !name.contains("animated") {
             assert!(cut.is_err(), "{name}: half of it decodes");
         }
-        if format == "jpeg" {
+        if format == "jpeg" && !name.contains("tail") {
             let most = decode(&bytes[..bytes.len() - 3], &PictureLimits::default());
             assert!(
                 matches!(most, Err(PictureError::Truncated { .. })),

@@ -180,40 +180,44 @@ for _ in range(2):
         add(f"png L {depth} bits", raw_png(w, h, depth, 0, [row.tobytes() for row in bits]))
 
 # JPEG: qualities, subsamplings, colour spaces.
-for quality in (50, 75, 85, 95):
+for quality in (draw.randint(1, 49), 50, 75, 85, 95, 100):
     for subsampling in (0, 1, 2):
         w, h = some_size()
         image = Image.fromarray(noise(h, w))
         add(
             f"jpeg q{quality} s{subsampling}",
             encode(image, "JPEG", quality=quality, subsampling=subsampling),
-            exact=False,
         )
+for w in (1, 2, 3, 15, 16, 17):
+    h = draw.randint(1, 20)
+    add("jpeg narrow", encode(Image.fromarray(noise(h, w)), "JPEG", subsampling=2))
 for _ in range(2):
     w, h = some_size()
     image = Image.fromarray(noise(h, w))
-    add("jpeg progressive", encode(image, "JPEG", progressive=True), exact=False)
+    add("jpeg progressive", encode(image, "JPEG", progressive=True))
     add(
         "jpeg optimised, restarts",
         encode(image, "JPEG", optimize=True, restart_marker_blocks=3),
-        exact=False,
     )
-    add("jpeg RGB", encode(image, "JPEG", keep_rgb=True), exact=False)
-    add("jpeg L", encode(image.convert("L"), "JPEG"), exact=False)
-    add("jpeg CMYK", encode(Image.fromarray(noise(h, w, 4), "CMYK"), "JPEG"), exact=False)
+    plain = encode(image, "JPEG")
+    add("jpeg with stray bytes", plain[:-2] + rng.bytes(5).replace(b"\xff", b"") + plain[-2:])
+    add("jpeg with a tail", plain + rng.bytes(50))
+    add("jpeg RGB", encode(image, "JPEG", keep_rgb=True))
+    add("jpeg L", encode(image.convert("L"), "JPEG"))
+    add("jpeg CMYK", encode(Image.fromarray(noise(h, w, 4), "CMYK"), "JPEG"))
     exif = Image.Exif()
     exif[0x0112] = draw.randint(2, 8)
-    add("jpeg turned", encode(image, "JPEG", exif=exif), exact=False)
+    add("jpeg turned", encode(image, "JPEG", exif=exif))
     add("png turned", encode(image, "PNG", exif=exif))
     # Adobe's YCCK: CMYK data with the transform flag set to 2.
     cmyk = bytearray(encode(Image.fromarray(noise(h, w, 4), "CMYK"), "JPEG"))
     at = cmyk.find(b"Adobe")
     if at > 0:
         cmyk[at + 11] = 2
-        add("jpeg YCCK", bytes(cmyk), exact=False)
+        add("jpeg YCCK", bytes(cmyk))
         # No marker at all: CMYK all the same.
         length = struct.unpack(">H", cmyk[at - 2 : at])[0]
-        add("jpeg CMYK unmarked", bytes(cmyk[: at - 4] + cmyk[at - 2 + length :]), exact=False)
+        add("jpeg CMYK unmarked", bytes(cmyk[: at - 4] + cmyk[at - 2 + length :]))
 
 # GIF: palettes, transparency, a frame smaller than its screen, animation.
 

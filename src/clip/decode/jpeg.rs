@@ -1,52 +1,52 @@
 //! JPEG: baseline and progressive, grey, YCbCr, RGB, and Adobe's CMYK and
-//! YCCK.
+//! YCCK, by libjpeg-turbo, which is what Pillow decodes with: the same bytes.
 
-use zune_jpeg::{
-    JpegDecoder,
-    zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions},
-};
+use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
 use super::{Picture, PictureError, PictureLimits, buffer};
+
+/// Most scans of a progressive picture. Encoders make about ten; a small file
+/// of thousands keeps a decoder busy for minutes.
+const SCANS: u32 = 100;
 
 pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
     let frame = Frame::read(bytes)?;
     let (width, height) = (frame.width, frame.height);
     limits.check_dimensions(width, height)?;
     let pixels = u64::from(width) * u64::from(height);
-    // A progressive picture's coefficients are held whole, two bytes each.
-    let coefficients = if frame.progressive { 2 } else { 0 };
-    limits.check_decoder(pixels * (3 + frame.channels() * (1 + coefficients)))?;
+    // Of a picture in several scans the coefficients are held whole, two bytes
+    // each, in blocks that may reach over the edges.
+    let coefficients = if frame.scans > 1 { 2 } else { 0 };
+    limits.check_decoder(pixels * (3 + frame.channels * (1 + coefficients)))?;
 
-    let raw = frame.raw_space();
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .set_max_width(width as usize)
-        .set_max_height(height as usize)
-        .jpeg_set_out_colorspace(raw);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let mut samples = buffer(width, height, raw.num_components() as u64, limits)?;
-    decoder
-        .decode_into(&mut samples)
-        .map_err(|error| undecodable(format!("{error:?}")))?;
-    if decoder.dimensions() != Some((width as usize, height as usize)) {
-        return Err(undecodable("it states two sizes".into()));
+    let mut decoder = Decompressor::new().map_err(undecodable)?;
+    decoder.set_scan_limit(SCANS).map_err(undecodable)?;
+    let header = decoder.read_header(bytes).map_err(undecodable)?;
+    if (header.width, header.height) != (width as usize, height as usize) {
+        return Err(undecodable("it states two sizes"));
     }
-    let rgb = match frame.space {
-        Space::Grey | Space::YCbCr | Space::Rgb => samples,
-        Space::Cmyk => cmyk_to_rgb(&samples),
-        Space::Ycck => ycck_to_rgb(&samples),
+    let inks = matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK);
+    let format = if inks {
+        PixelFormat::CMYK
+    } else {
+        PixelFormat::RGB
     };
+    let mut samples = buffer(width, height, format.size() as u64, limits)?;
+    let image = Image {
+        pixels: samples.as_mut_slice(),
+        width: width as usize,
+        pitch: width as usize * format.size(),
+        height: height as usize,
+        format,
+    };
+    match decoder.decompress(bytes, image) {
+        Ok(()) => {}
+        // Cameras leave stray bytes between segments. The picture is whole.
+        Err(error) if error.to_string().contains("extraneous bytes before marker") => {}
+        Err(error) => return Err(undecodable(error)),
+    }
+    let rgb = if inks { cmyk_to_rgb(&samples) } else { samples };
     Ok(Picture::new(width, height, rgb))
-}
-
-/// What the components mean, decided as libjpeg decides it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Space {
-    Grey,
-    YCbCr,
-    Rgb,
-    Cmyk,
-    Ycck,
 }
 
 /// The header, and the certainty that the end is there.
@@ -54,10 +54,8 @@ enum Space {
 struct Frame {
     width: u32,
     height: u32,
-    progressive: bool,
-    space: Space,
-    /// The decoder takes for YCbCr what is RGB by its component names.
-    unmarked_rgb: bool,
+    channels: u64,
+    scans: usize,
 }
 
 impl Frame {
@@ -65,27 +63,24 @@ impl Frame {
     /// missing is refused here: decoders fill the rest with grey.
     fn read(bytes: &[u8]) -> Result<Self, PictureError> {
         let mut walk = Markers { bytes, at: 2 };
-        let mut size = None;
-        let mut components = Vec::new();
-        let (mut jfif, mut adobe) = (false, None);
+        let mut frame = None;
+        let mut scans = 0;
         while let Some((marker, segment)) = walk.next()? {
             match marker {
-                0xC0..=0xC2 if size.is_none() => {
-                    let &[precision, h1, h0, w1, w0, count, ref rest @ ..] = segment else {
-                        return Err(undecodable("its frame header is too short".into()));
+                0xC0..=0xC2 if frame.is_none() => {
+                    let &[precision, h1, h0, w1, w0, channels, ..] = segment else {
+                        return Err(undecodable("its frame header is too short"));
                     };
                     if precision != 8 {
                         return Err(unsupported(format!("of {precision} bits a sample")));
                     }
-                    components = rest
-                        .chunks_exact(3)
-                        .take(count.into())
-                        .map(|component| component[0])
-                        .collect();
-                    size = Some((
+                    if !matches!(channels, 1 | 3 | 4) {
+                        return Err(unsupported(format!("of {channels} components")));
+                    }
+                    frame = Some((
                         u32::from(u16::from_be_bytes([w1, w0])),
                         u32::from(u16::from_be_bytes([h1, h0])),
-                        marker == 0xC2,
+                        u64::from(channels),
                     ));
                 }
                 0xC0..=0xC2 => return Err(unsupported("of several frames".into())),
@@ -94,63 +89,22 @@ impl Frame {
                         "in lossless, hierarchical or arithmetic coding".into(),
                     ));
                 }
-                0xE0 if segment.starts_with(b"JFIF\0") => jfif = true,
-                0xEE if segment.starts_with(b"Adobe") => adobe = segment.get(11).copied(),
+                0xDA => scans += 1,
                 _ => {}
             }
         }
-        let Some((width, height, progressive)) = size else {
-            return Err(undecodable("it has no frame".into()));
+        let Some((width, height, channels)) = frame else {
+            return Err(undecodable("it has no frame"));
         };
         if width == 0 || height == 0 {
             return Err(unsupported("with a side of 0".into()));
         }
-        let names_rgb = components == *b"RGB";
-        let space = match (components.len(), adobe) {
-            (1, _) => Space::Grey,
-            (3, _) if jfif => Space::YCbCr,
-            (3, Some(0)) => Space::Rgb,
-            (3, Some(_)) => Space::YCbCr,
-            (3, None) if names_rgb => Space::Rgb,
-            (3, None) => Space::YCbCr,
-            (4, Some(2)) => Space::Ycck,
-            (4, _) => Space::Cmyk,
-            (count, _) => return Err(unsupported(format!("of {count} components"))),
-        };
-        let contradicts = match (space, adobe) {
-            // JFIF beside Adobe's "no transform": the decoder goes by Adobe.
-            (Space::YCbCr, Some(0)) => true,
-            (Space::Cmyk, Some(1)) => true,
-            _ => false,
-        };
-        if contradicts {
-            return Err(unsupported("whose colour markers contradict".into()));
-        }
         Ok(Self {
             width,
             height,
-            progressive,
-            space,
-            unmarked_rgb: space == Space::Rgb && adobe.is_none(),
+            channels,
+            scans,
         })
-    }
-
-    fn channels(&self) -> u64 {
-        match self.space {
-            Space::Grey => 1,
-            Space::YCbCr | Space::Rgb => 3,
-            Space::Cmyk | Space::Ycck => 4,
-        }
-    }
-
-    /// What to ask of the decoder: RGB, or the components as they are.
-    fn raw_space(&self) -> ColorSpace {
-        match self.space {
-            Space::Rgb if self.unmarked_rgb => ColorSpace::YCbCr,
-            Space::Grey | Space::YCbCr | Space::Rgb => ColorSpace::RGB,
-            Space::Cmyk => ColorSpace::CMYK,
-            Space::Ycck => ColorSpace::YCCK,
-        }
     }
 }
 
@@ -204,26 +158,6 @@ fn cmyk_to_rgb(cmyk: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Adobe's YCCK: libjpeg makes CMY of it (255 − RGB), which Pillow inverts.
-fn ycck_to_rgb(ycck: &[u8]) -> Vec<u8> {
-    ycck.chunks_exact(4)
-        .flat_map(|pixel| {
-            let [y, cb, cr] = [pixel[0], pixel[1], pixel[2]].map(i32::from);
-            let paper = pixel[3];
-            ycc_to_rgb(y, cb - 128, cr - 128).map(|ink| paper.saturating_sub(scale(ink, paper)))
-        })
-        .collect()
-}
-
-/// libjpeg's YCbCr to RGB, 16-bit fixed point.
-fn ycc_to_rgb(y: i32, cb: i32, cr: i32) -> [u8; 3] {
-    const HALF: i32 = 1 << 15;
-    let red = (91_881 * cr + HALF) >> 16;
-    let green = (-22_554 * cb - 46_802 * cr + HALF) >> 16;
-    let blue = (116_130 * cb + HALF) >> 16;
-    [y + red, y + green, y + blue].map(|level| level.clamp(0, 255) as u8)
-}
-
 /// a·b/255, rounded as Pillow's MULDIV255.
 fn scale(a: u8, b: u8) -> u8 {
     let product = u32::from(a) * u32::from(b) + 128;
@@ -237,10 +171,10 @@ fn truncated() -> PictureError {
     }
 }
 
-fn undecodable(detail: String) -> PictureError {
+fn undecodable(detail: impl ToString) -> PictureError {
     PictureError::Undecodable {
         format: "JPEG",
-        detail,
+        detail: detail.to_string(),
     }
 }
 
