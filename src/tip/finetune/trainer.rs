@@ -1,0 +1,484 @@
+//! Training in short steps, between which the device can be given away.
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::{
+    AdamW, EpochReport, Options, Progress, Schedule, Score, SearchSet, Start, StepReport,
+    TrainError, TrainingSet, Tuned, Weights, operators,
+    options::{check_options, check_set},
+    packed,
+};
+use crate::tip::{
+    head::{Backend, HeadError, packed::Isa, sort},
+    spec::SelectionSource,
+};
+
+/// Multiplications in one call of [`Trainer::step`]: some 10 to 20 ms on two
+/// processor cores.
+const SLICE: usize = 1 << 30;
+/// Rows scored at once, at most.
+const SCORE_ROWS: usize = 256;
+
+/// What epochs are scored on.
+struct Scored {
+    /// [E, D] on the CPU, unit rows.
+    features: Tensor,
+    labels: Vec<i64>,
+    /// Whose own key is masked: the key of row e is e.
+    own: bool,
+}
+
+/// What a trainer is at.
+enum Phase {
+    /// Scoring epoch `epoch`, from `row` on.
+    Score {
+        epoch: usize,
+        row: usize,
+        right: usize,
+        loss: f64,
+    },
+    /// Between two steps.
+    Ready,
+    Forward,
+    Backward {
+        gradient: Tensor,
+    },
+    Finished,
+}
+
+/// Training in short steps.
+pub struct Trainer {
+    options: Options,
+    weights: Box<dyn Weights>,
+    /// [M·R, D].
+    views: Tensor,
+    views_each: usize,
+    labels: Vec<i64>,
+    /// The view of each example that training never draws.
+    held_back: Option<Vec<usize>>,
+    scored: Option<Scored>,
+    source: SelectionSource,
+    rng: StdRng,
+    phase: Phase,
+    /// The epoch under way, from 1; 0 before training.
+    epoch: usize,
+    step: usize,
+    order: Vec<usize>,
+    next: usize,
+    /// Examples of the batch.
+    batch: Vec<usize>,
+    seen: usize,
+    right: usize,
+    loss: f64,
+    epochs: Vec<EpochReport>,
+    best: Option<(usize, Score)>,
+    best_keys: Tensor,
+}
+
+impl Trainer {
+    /// A trainer on `device`.
+    ///
+    /// It holds K and AdamW's two moments in f32, the best keys so far (f32),
+    /// a copy of the keys in bfloat16 where products are computed in it, one
+    /// batch's affinities, and the E rows that epochs are scored on: about
+    /// 18·M·D + 4·B·M + 4·E·D bytes beside the views.
+    ///
+    /// [`Backend::Automatic`] multiplies in bfloat16, summing in f32, where
+    /// that is faster (AMX, AMD's AVX512-BF16); the keys that are trained are
+    /// f32 always. The other backends multiply in f32.
+    ///
+    /// # Errors
+    /// Options outside their limits, tensors that do not fit together, no
+    /// examples, or torch's own.
+    pub fn new(
+        set: &TrainingSet,
+        options: &Options,
+        device: Device,
+        backend: Backend,
+    ) -> Result<Self, TrainError> {
+        check_options(options)?;
+        let (views_each, width) = check_set(set)?;
+        let examples = set.keys.size()[0] as usize;
+        let sorted = sort(set.labels, set.classes)?;
+        let ones;
+        let factor = match set.class_factor {
+            Some(factor) => factor,
+            None => {
+                ones = Tensor::f_ones([set.classes as i64], (Kind::Float, Device::Cpu))?;
+                &ones
+            }
+        };
+        let start = Start {
+            classes: set.classes,
+            keys: set.keys,
+            sorted: &sorted,
+            linear: set.linear,
+            bias: set.bias,
+            weight: factor.f_to_kind(Kind::Float)?.f_mul_scalar(options.alpha)?,
+            beta: options.beta,
+        };
+        let isa = Isa::detect().filter(|_| device == Device::Cpu);
+        let weights: Box<dyn Weights> = match (backend, isa) {
+            (Backend::Operators, _) | (Backend::Automatic, None) => {
+                Box::new(operators::Operators::new(device, &start)?)
+            }
+            (Backend::Automatic, Some(isa)) => Box::new(packed::Packed::new(isa, true, &start)?),
+            #[cfg(target_arch = "x86_64")]
+            (Backend::Avx2, Some(_)) => Box::new(packed::Packed::new(Isa::Avx2, false, &start)?),
+            #[cfg(target_arch = "x86_64")]
+            (Backend::Avx512, Some(Isa::Avx512)) => {
+                Box::new(packed::Packed::new(Isa::Avx512, false, &start)?)
+            }
+            _ => return Err(HeadError::Backend(backend).into()),
+        };
+
+        let labels = whole_numbers(set.labels)?;
+        let mut rng = StdRng::seed_from_u64(options.seed);
+        let views = set
+            .views
+            .f_to_device(Device::Cpu)?
+            .f_contiguous()?
+            .f_view([(examples * views_each) as i64, width])?;
+        let mut held_back = None;
+        let (scored, source) = if let Some((features, labels)) = set.validation {
+            let scored = Scored {
+                features: unit(features)?,
+                labels: whole_numbers(labels)?,
+                own: false,
+            };
+            (Some(scored), SelectionSource::Validation)
+        } else if views_each > 1 {
+            let held: Vec<usize> = (0..examples)
+                .map(|_| rng.random_range(0..views_each))
+                .collect();
+            let at: Vec<i64> = held
+                .iter()
+                .enumerate()
+                .map(|(example, view)| (example * views_each + view) as i64)
+                .collect();
+            held_back = Some(held);
+            let scored = Scored {
+                features: unit(&views.f_index_select(0, &Tensor::f_from_slice(&at)?)?)?,
+                labels: labels.clone(),
+                own: true,
+            };
+            (Some(scored), SelectionSource::HeldBackViews)
+        } else {
+            (None, SelectionSource::Default)
+        };
+        let phase = Phase::Score {
+            epoch: 0,
+            row: 0,
+            right: 0,
+            loss: 0.0,
+        };
+        Ok(Self {
+            options: options.clone(),
+            weights,
+            views,
+            views_each,
+            labels,
+            held_back,
+            scored,
+            source,
+            rng,
+            phase,
+            epoch: 0,
+            step: 0,
+            order: (0..examples).collect(),
+            next: examples,
+            batch: Vec::new(),
+            seen: 0,
+            right: 0,
+            loss: 0.0,
+            epochs: Vec::new(),
+            best: None,
+            best_keys: set.keys.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?,
+        })
+    }
+
+    /// Optimiser steps in all.
+    pub fn steps(&self) -> usize {
+        self.options.epochs * self.steps_each()
+    }
+
+    fn steps_each(&self) -> usize {
+        self.labels.len().div_ceil(self.options.batch_size)
+    }
+
+    /// Works for some 10 to 20 ms, on as many threads as torch has.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`], or torch's own. The trainer is of no use
+    /// afterwards.
+    pub fn step(&mut self) -> Result<Progress, TrainError> {
+        match std::mem::replace(&mut self.phase, Phase::Finished) {
+            Phase::Score {
+                epoch,
+                row,
+                right,
+                loss,
+            } => self.score(epoch, row, right, loss),
+            Phase::Ready => self.begin(),
+            Phase::Forward => self.forward(),
+            Phase::Backward { gradient } => self.backward(gradient),
+            Phase::Finished => Ok(Progress::Finished),
+        }
+    }
+
+    fn begin(&mut self) -> Result<Progress, TrainError> {
+        if self.next >= self.order.len() {
+            self.order.shuffle(&mut self.rng);
+            (self.next, self.seen, self.right, self.loss) = (0, 0, 0, 0.0);
+            self.epoch += 1;
+        }
+        let end = (self.next + self.options.batch_size).min(self.order.len());
+        self.batch = self.order[self.next..end].to_vec();
+        self.next = end;
+        let mut rows = Vec::with_capacity(self.batch.len());
+        for &example in &self.batch {
+            let view = match &self.held_back {
+                Some(held) => {
+                    let view = self.rng.random_range(0..self.views_each - 1);
+                    view + usize::from(view >= held[example])
+                }
+                None => self.rng.random_range(0..self.views_each),
+            };
+            rows.push((example * self.views_each + view) as i64);
+        }
+        let features = unit(
+            &self
+                .views
+                .f_index_select(0, &Tensor::f_from_slice(&rows)?)?,
+        )?;
+        self.weights.begin(&features)?;
+        self.forward()
+    }
+
+    fn forward(&mut self) -> Result<Progress, TrainError> {
+        if !self.weights.forward(SLICE)? {
+            self.phase = Phase::Forward;
+            return Ok(Progress::Working);
+        }
+        let logits = self.weights.logits()?;
+        let labels: Vec<i64> = self
+            .batch
+            .iter()
+            .map(|&example| self.labels[example])
+            .collect();
+        let labels = Tensor::f_from_slice(&labels)?.f_to_device(self.weights.device())?;
+        let log_p = logits.f_log_softmax(-1, Kind::Float)?;
+        let loss = log_p
+            .f_nll_loss::<Tensor>(&labels, None, Reduction::Mean, -100)?
+            .f_double_value(&[])?;
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged {
+                epoch: self.epoch,
+                step: self.step + 1,
+                loss,
+            });
+        }
+        let right = logits
+            .f_argmax(1, false)?
+            .f_eq_tensor(&labels)?
+            .f_sum(Kind::Int64)?
+            .f_int64_value(&[])? as usize;
+        let count = self.batch.len();
+        self.seen += count;
+        self.right += right;
+        self.loss += loss * count as f64;
+        // ∂loss/∂logits = (softmax − one-hot) / B.
+        let mut gradient = log_p.f_exp()?;
+        let minus_one = Tensor::f_full([count as i64, 1], -1.0, (Kind::Float, gradient.device()))?;
+        let gradient = gradient
+            .f_scatter_add_(1, &labels.f_unsqueeze(1)?, &minus_one)?
+            .f_div_scalar_(count as f64)?;
+        self.phase = Phase::Backward { gradient };
+        Ok(Progress::Working)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        let done = self.step as f64 / self.steps() as f64;
+        match self.options.schedule {
+            Schedule::Cosine => {
+                self.options.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+            }
+            Schedule::Constant => self.options.learning_rate,
+        }
+    }
+
+    fn backward(&mut self, gradient: Tensor) -> Result<Progress, TrainError> {
+        let learning_rate = self.learning_rate();
+        let adamw = AdamW::new(learning_rate, self.options.weight_decay, self.step + 1);
+        if !self.weights.backward(&gradient, &adamw, SLICE)? {
+            self.phase = Phase::Backward { gradient };
+            return Ok(Progress::Working);
+        }
+        self.step += 1;
+        let report = StepReport {
+            epoch: self.epoch,
+            step: self.step,
+            steps: self.steps(),
+            loss: self.loss / self.seen as f64,
+            train_accuracy: self.right as f64 / self.seen as f64,
+            learning_rate,
+        };
+        self.phase = if self.next < self.order.len() {
+            Phase::Ready
+        } else {
+            Phase::Score {
+                epoch: self.epoch,
+                row: 0,
+                right: 0,
+                loss: 0.0,
+            }
+        };
+        Ok(Progress::Step(report))
+    }
+
+    /// Scores some rows of epoch `epoch`; when all are, ends it.
+    fn score(
+        &mut self,
+        epoch: usize,
+        row: usize,
+        mut right: usize,
+        mut loss: f64,
+    ) -> Result<Progress, TrainError> {
+        let Some(scored) = &self.scored else {
+            return self.end_epoch(epoch, None);
+        };
+        let count = scored.labels.len();
+        if row < count {
+            let each = (self.labels.len() * self.views.size()[1] as usize).max(1);
+            let rows = (SLICE / each).clamp(1, SCORE_ROWS).min(count - row);
+            let features = scored.features.f_narrow(0, row as i64, rows as i64)?;
+            let labels = Tensor::f_from_slice(&scored.labels[row..row + rows])?
+                .f_to_device(self.weights.device())?;
+            let mut logits = self.weights.score(&features)?;
+            if scored.own {
+                let keys: Vec<usize> = (row..row + rows).collect();
+                let own = self.weights.own(&features, &keys)?;
+                logits = logits.f_scatter_add_(
+                    1,
+                    &labels.f_unsqueeze(1)?,
+                    &own.f_neg()?.f_unsqueeze(1)?,
+                )?;
+            }
+            right += logits
+                .f_argmax(1, false)?
+                .f_eq_tensor(&labels)?
+                .f_sum(Kind::Int64)?
+                .f_int64_value(&[])? as usize;
+            loss += logits
+                .f_log_softmax(-1, Kind::Float)?
+                .f_nll_loss::<Tensor>(&labels, None, Reduction::Sum, -100)?
+                .f_double_value(&[])?;
+            if row + rows < count {
+                self.phase = Phase::Score {
+                    epoch,
+                    row: row + rows,
+                    right,
+                    loss,
+                };
+                return Ok(Progress::Working);
+            }
+        }
+        let score = Score {
+            accuracy: right as f64 / count as f64,
+            cross_entropy: loss / count as f64,
+            examples: count,
+        };
+        self.end_epoch(epoch, Some(score))
+    }
+
+    fn end_epoch(&mut self, epoch: usize, score: Option<Score>) -> Result<Progress, TrainError> {
+        let last = epoch == self.options.epochs;
+        let best = match (score, &self.best) {
+            (Some(score), Some((_, best))) => score.beats(best),
+            (Some(_), None) => true,
+            (None, _) => last,
+        };
+        if best {
+            if let Some(score) = score {
+                self.best = Some((epoch, score));
+            }
+            if epoch > 0 {
+                self.best_keys = self.weights.keys()?;
+            }
+        }
+        let seen = self.seen as f64;
+        let report = EpochReport {
+            epoch,
+            loss: (epoch > 0).then(|| self.loss / seen),
+            train_accuracy: (epoch > 0).then(|| self.right as f64 / seen),
+            score,
+            best,
+        };
+        self.epochs.push(report);
+        let patience = self.options.patience;
+        let tired = self
+            .best
+            .is_some_and(|(best, _)| patience > 0 && epoch - best >= patience);
+        self.phase = if last || tired {
+            Phase::Finished
+        } else {
+            Phase::Ready
+        };
+        Ok(Progress::Epoch(report))
+    }
+
+    /// The outcome.
+    ///
+    /// # Errors
+    /// [`TrainError::Unfinished`] before [`Progress::Finished`].
+    pub fn finish(self) -> Result<Tuned, TrainError> {
+        if !matches!(self.phase, Phase::Finished) {
+            return Err(TrainError::Unfinished {
+                step: self.step,
+                steps: self.steps(),
+            });
+        }
+        let search_set = match self.scored {
+            Some(scored) => Some(SearchSet {
+                labels: Tensor::f_from_slice(&scored.labels)?,
+                own_key: scored
+                    .own
+                    .then(|| {
+                        Tensor::f_arange(scored.labels.len() as i64, (Kind::Int64, Device::Cpu))
+                    })
+                    .transpose()?,
+                features: scored.features,
+            }),
+            None => None,
+        };
+        Ok(Tuned {
+            keys: self.best_keys,
+            alpha: self.options.alpha,
+            beta: self.options.beta,
+            best_epoch: self.best.map_or(self.epoch, |(epoch, _)| epoch),
+            source: self.source,
+            epochs: self.epochs,
+            search_set,
+        })
+    }
+}
+
+/// Rows in f32 on the CPU, each divided by its norm.
+fn unit(t: &Tensor) -> Result<Tensor, tch::TchError> {
+    let t = t.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+    let norm = t
+        .f_square()?
+        .f_sum_dim_intlist([1i64].as_slice(), true, Kind::Float)?
+        .f_sqrt()?
+        .f_clamp_min(1e-12)?;
+    t.f_div(&norm)
+}
+
+fn whole_numbers(t: &Tensor) -> Result<Vec<i64>, tch::TchError> {
+    Vec::<i64>::try_from(
+        &t.f_to_device(Device::Cpu)?
+            .f_to_kind(Kind::Int64)?
+            .f_contiguous()?,
+    )
+}
