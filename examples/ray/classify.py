@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-
 import tipserve
 
 SCHEMA = pa.schema(

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
-
 import tipserve
 
 HERE = Path(__file__).resolve().parent
@@ -88,7 +87,8 @@ def run(server: str, data: Path, folder: Path) -> int:
             check=True,
             timeout=600,
             # Ray tells its makers nothing about this machine.
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"},
+            env=os.environ
+            | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"},
         )
         outputs[source.name] = parquet.read_table(output).to_pylist()
     return check(outputs, names)

@@ -28,6 +28,9 @@ def _server_fixtures():
 
 
 server_fixtures = _server_fixtures()
+
+from processes import absent  # noqa: E402
+
 built = server_fixtures.built
 bundles = server_fixtures.bundles
 features_bundle = server_fixtures.features_bundle
@@ -43,22 +46,13 @@ def program():
     """Finds a program of another project: `program("haproxy")`; skips or fails without it."""
 
     def find(what: str) -> str:
-        # Debian keeps servers where an ordinary user's path does not lead.
-        path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", str(_venv_bin())])
+        # Debian keeps servers where an ordinary user's path does not lead, and Go its programs.
+        go = os.environ.get("GOBIN") or Path(os.environ.get("GOPATH", Path.home() / "go"), "bin")
+        places = [os.environ.get("PATH", ""), "/usr/sbin", Path(sys.executable).parent, go]
+        path = os.pathsep.join(map(str, places))
         found = shutil.which(what, path=path)
         if found is None:
             absent(f"{what} is not installed (scripts/prerequisites-ops says how)")
         return found
 
     return find
-
-
-def _venv_bin() -> Path:
-    return Path(sys.executable).parent
-
-
-def absent(what: str) -> None:
-    """Something that a test needs is not there."""
-    if os.environ.get("TIPSERVE_OPS_STRICT"):
-        pytest.fail(what)
-    pytest.skip(what)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import seaweed
 import tipserve
-from conftest import absent
-from processes import Process, answers, free_ports
+from processes import Process, absent, answers, free_ports
 from server_fixtures import BINARY, WIDTH, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,9 +108,7 @@ def balanced(program, bucket, features_bundle, tmp_path, name):
     started = []
     try:
         for _ in "AB":
-            started.append(
-                Replica(features_bundle, bucket.url(name), tmp_path, bucket.environment)
-            )
+            started.append(Replica(features_bundle, bucket.url(name), tmp_path, bucket.environment))
         balanced = Balanced(haproxy, list(started), tmp_path)
         started.append(balanced)
         yield balanced
@@ -243,7 +240,7 @@ def test_aliases_agree_on_both_servers(balanced, chance, name):
     replicas = [tipserve.Client(replica.address) for replica in balanced.replicas]
     with tipserve.Client(balanced.address) as client:
         for _ in range(3):
-            points, _ = make_cache(client, name, chance)
+            make_cache(client, name, chance)
         for target in chance.integers(1, 4, 6):
             target = int(target)
             client.set_alias(name, "stable", target)

@@ -218,7 +218,9 @@ def test_no_alert_fires_on_a_healthy_server(prometheus, loaded):
     assert {rule["name"] for rule in rules} == {rule["alert"] for rule in alert_rules()}
     eventually(lambda: prometheus.api("rules")["groups"][0]["lastEvaluation"] > "0002")
     assert [rule["lastError"] for rule in rules if rule["health"] == "err"] == []
-    assert [alert for alert in prometheus.api("alerts")["alerts"] if alert["state"] == "firing"] == []
+    assert [
+        alert for alert in prometheus.api("alerts")["alerts"] if alert["state"] == "firing"
+    ] == []
 
 
 # ---- promtool ----------------------------------------------------------------
@@ -251,7 +253,9 @@ def test_every_rule_fires_when_it_shall_and_only_then(program):
     tests = ALERTS.with_name("alerts_test.yml")
     promtool(program, "test", "rules", tests.name, folder=tests.parent)
     cases = [
-        case for test in yaml.safe_load(tests.read_text())["tests"] for case in test["alert_rule_test"]
+        case
+        for test in yaml.safe_load(tests.read_text())["tests"]
+        for case in test["alert_rule_test"]
     ]
     fires = {case["alertname"] for case in cases if case["exp_alerts"]}
     silent = {case["alertname"] for case in cases if not case["exp_alerts"]}
@@ -276,7 +280,9 @@ def alert_rules() -> list[dict]:
 
 def panels() -> list[dict]:
     """The dashboard's panels."""
-    return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
+    return [
+        panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"
+    ]
 
 
 def filled_in(query: str) -> str:
