@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+RAY_VENV := .venv-ray
 BUNDLE := bundles/demo
 SHARED_DATA := ../shared/data
 
@@ -66,6 +67,17 @@ demo: build bundle ## Learn three textile defects from 16 pictures each, over th
 serve: build bundle ## Serve the demo bundle on 127.0.0.1:50051
 	target/release/tipserve serve --bundle $(BUNDLE)
 
+# Ray brings many packages of its own: an environment apart.
+$(RAY_VENV)/.done: examples/ray/requirements.txt | prerequisites
+	@echo "== Ray into $(RAY_VENV)"
+	test -x $(RAY_VENV)/bin/python || $(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --progress-bar off -r $< --editable ./clients/python
+	touch $@
+
+.PHONY: example-ray
+example-ray: build bundle $(RAY_VENV)/.done ## Classify a folder and a Parquet with Ray Data, on a local Ray
+	$(RAY_VENV)/bin/python examples/ray/demo.py --binary target/release/tipserve --bundle $(BUNDLE) --data "$$(scripts/demo-data)"
+
 # ---- checks -----------------------------------------------------------------
 
 .PHONY: test
@@ -83,6 +95,12 @@ test-export: $(VENV)/.test ## Tests of the bundle tool
 test-python: build bundle $(VENV)/.test ## Tests of the server and the Python client, end to end
 	$(VENV)/bin/python -m pytest -q tests/server
 	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q
+
+.PHONY: test-ops
+test-ops: build bundle $(VENV)/.test ## Tests with Prometheus, HAProxy, helm and others: says what it wants
+	@scripts/prerequisites-ops
+	$(PIP) -r requirements/ops.txt
+	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops
 
 .PHONY: soak
 soak: build $(VENV)/.test ## The long loops: kill -9 at random moments, and the like
