@@ -280,7 +280,9 @@ def test_ids_to_remove_that_are_not_there_are_named(features, clusters, name):
     for base in ("", "no-such-cache", f"{name}@7", f"{name}@stable", "../x"):
         problem = refused(lambda base=base: features.api.add(add(base)))
         assert problem.reason in ("FIELD_MISSING", "NOT_FOUND", "NAME_INVALID"), base
-    assert len(features.api.caches.ListVersions(cache.ListVersionsRequest(parent=name)).versions) == 1
+    assert (
+        len(features.api.caches.ListVersions(cache.ListVersionsRequest(parent=name)).versions) == 1
+    )
 
 
 def test_a_class_left_without_examples(features, clusters, name):
@@ -326,9 +328,7 @@ def test_text_of_new_classes_is_of_the_bases_kind(features, tiny, clusters, chan
     assert api.add(add(name, new_classes=wire.classes("f")), fresh).version.version == 2
     zero_shot = refused(lambda: api.add(add(name, method=cache.METHOD_ZERO_SHOT)))
     assert zero_shot.fields == ["spec.method"]
-    spec = cache.CacheSpec(
-        cache_id=f"{name}-w", classes=wire.classes(NAMES[:5], clusters.weights)
-    )
+    spec = cache.CacheSpec(cache_id=f"{name}-w", classes=wire.classes(NAMES[:5], clusters.weights))
     api.create(spec, examples)
     problem = refused(lambda: api.add(add(f"{name}-w", new_classes=wire.classes("f")), fresh))
     assert "text_weight" in problem.message
@@ -416,7 +416,10 @@ def test_messages_in_the_wrong_order(features, clusters, name):
     spec = cache.CacheSpec(cache_id=name, classes=wire.classes(NAMES[:5]))
     features.api.create(spec, wire.examples_of(points, labels))
     batch = cache.ExampleBatch(examples=wire.examples_of(points, labels, prefix="x"))
-    examples, spec = cache.AddExamplesRequest(examples=batch), cache.AddExamplesRequest(spec=add(name))
+    examples, spec = (
+        cache.AddExamplesRequest(examples=batch),
+        cache.AddExamplesRequest(spec=add(name)),
+    )
     for requests, reason in (
         ([examples], "MESSAGE_ORDER"),
         ([spec, spec], "MESSAGE_ORDER"),

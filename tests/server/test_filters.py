@@ -77,9 +77,9 @@ FILTERS = {
     "method != METHOD_CLASS_MEAN": lambda i: i % 3,
     'created_by = Ada AND description : "number"': lambda i: i < 10,
     r'created_by = "Grace \*"': lambda i: i >= 10,
-    'labels.team = "weaving" AND cache_id = "tex*" AND class_count > 2': lambda i: i % 3 == 0
-    and i % 2
-    and i % 5 > 0,
+    'labels.team = "weaving" AND cache_id = "tex*" AND class_count > 2': lambda i: (
+        i % 3 == 0 and i % 2 and i % 5 > 0
+    ),
     "create_time > 2020-01-01T00:00:00Z": lambda i: True,
     'create_time < "2020-01-01T00:00:00+01:00"': lambda i: False,
 }
@@ -138,8 +138,9 @@ def test_examples_page_by_page(features, clusters, name):
     for text, where in {
         "class_index = 2": lambda e: e.class_index == 2,
         "validation = true": lambda e: e.validation,
-        "validation = false AND class_index >= 3": lambda e: not e.validation
-        and e.class_index >= 3,
+        "validation = false AND class_index >= 3": lambda e: (
+            not e.validation and e.class_index >= 3
+        ),
         "display_name = a": lambda e: e.class_index in (0, 2),
         'example_id = "train/1*"': lambda e: e.example_id.startswith("train/1"),
         "example_id : /4": lambda e: "/4" in e.example_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import e2e_formula as formula
@@ -30,10 +31,10 @@ def make(server, name, clusters, count=1, **fields):
         spec = cache.CacheSpec(cache_id=name, classes=wire.classes("abcde"), **fields)
         version = server.api.create(spec, wire.examples_of(points, labels)).version
 
-        def logits(queries, keys=formula.unit(points), labels=labels):
-            return formula.tip_adapter(formula.unit(queries), keys, labels, 5, alpha=2, beta=5)
-
-        formulas[version.version] = logits
+        formulas[version.version] = functools.partial(
+            formula.tip_adapter, keys=formula.unit(points), labels=labels, classes=5,
+            alpha=2, beta=5,
+        )  # fmt: skip
     return formulas
 
 
@@ -221,9 +222,7 @@ def test_two_editors_take_turns(features, clusters, name):
     ids = {e.example_id for e in features.api.examples(name)}
     assert {f"{who}/{i}" for who in range(3) for i in range(4)} <= ids and len(ids) == 32
     for number in range(2, 14):
-        version = features.api.caches.GetVersion(
-            cache.GetVersionRequest(name=f"{name}@{number}")
-        )
+        version = features.api.caches.GetVersion(cache.GetVersionRequest(name=f"{name}@{number}"))
         assert version.parent == f"caches/{name}/versions/{number - 1}"
 
 
@@ -266,7 +265,7 @@ def test_an_alias_moves_under_full_traffic(features, clusters, name):
     formulas = make(features, name, clusters, 4)
     set_alias(features, name, "stable", 1)
     points, _ = clusters.draw(40)
-    expected = {number: logits(points) for number, logits in formulas.items()}
+    expected = {number: logits(formula.unit(points)) for number, logits in formulas.items()}
     stop, failed, seen = threading.Event(), [], set()
     counts = [0, 0, 0]
 
