@@ -10,7 +10,7 @@ use super::{
     condition::check_etag,
     fault::die_at,
     layout,
-    name::{AliasName, CacheId, VersionNumber},
+    name::{AliasName, CacheId, Reference, VersionNumber, VersionSelector},
     sealed::{FORMAT, seal},
     state::{AliasRecord, State},
     view::View,
@@ -178,6 +178,7 @@ impl Store {
         id: &CacheId,
         expected: Option<&str>,
     ) -> Result<(), StoreError> {
+        let mut highest = 0;
         self.change(id, true, |view, state| {
             match check_exists(view) {
                 // A cache whose state is damaged can still be deleted, by
@@ -188,13 +189,37 @@ impl Store {
             check_etag(view, expected)?;
             state.aliases.clear();
             state.cleared = state.sequence;
-            if view.highest() > 0 {
-                state.delete(1, view.highest());
+            highest = view.highest();
+            if highest > 0 {
+                state.delete(1, highest);
             }
             Ok(Some("cache deleted".into()))
         })
         .await?;
         self.remove_deleted(id).await;
+        self.delete_orphans(id, highest).await
+    }
+
+    /// Deletes children of versions up to `highest`, all deleted with their
+    /// cache, that were published between the listing that the deletion was
+    /// made from and its record: neither side could see the other.
+    async fn delete_orphans(&self, id: &CacheId, highest: u64) -> Result<(), StoreError> {
+        let view = self.views.fresh(id).await?;
+        for (version, _) in view.versions()? {
+            let Ok(manifest) = self.manifest(id, version).await else {
+                continue; // gone, or damaged: its parent is not known
+            };
+            let parent = manifest.details.parent.as_deref();
+            let parent = parent.and_then(|name| name.parse::<Reference>().ok());
+            let orphan = parent.is_some_and(|parent| {
+                let deleted = |number: VersionNumber| number.get() <= highest;
+                parent.cache == *id
+                    && matches!(parent.version, VersionSelector::Number(n) if deleted(n))
+            });
+            if version.get() > highest && orphan {
+                self.take_back(id, version).await?;
+            }
+        }
         Ok(())
     }
 

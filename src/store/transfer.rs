@@ -73,8 +73,8 @@ impl Store {
 
     /// Publishes an exported file as the next version of the cache `id`, which
     /// may have another name than the one exported. Number and date are new;
-    /// the rest of the manifest stays as it was, but for the counts of what its
-    /// making took in. The tensors are checked to be those that were exported,
+    /// the rest of the manifest stays as it was, but for its parent (of another
+    /// store) and the counts of what its making took in. The tensors are checked to be those that were exported,
     /// not to make sense: [`Self::read_export`] is for whoever checks that
     /// first.
     ///
@@ -111,8 +111,10 @@ impl Imported {
         let names = self.tensors.names();
         Draft {
             details: Details {
-                // Counts of examples that were sent: none were, here.
+                // Counts of examples that were sent: none were, here. And a
+                // version of another store.
                 source: None,
+                parent: None,
                 ..self.manifest.details.clone()
             },
             tensors: names

@@ -201,12 +201,15 @@ async fn children_race_with_deletions(servers: [Store; 2]) {
             etag: None,
             needs: Needs::Cache,
         };
+        let mut child = draft(round + 100);
+        child.details.parent = Some(parent.resource_name());
         let (child, deleted) = tokio::join!(
-            a.create_version_if(&x, draft(round + 100), &condition),
+            a.create_version_if(&x, child, &condition),
             b.delete_cache(&x, None)
         );
         deleted.expect("deleted");
-        // Either the deletion took the child along, or there never was one.
+        // Either the deletion took the child along, or there never was one;
+        // the two run into each other at random places.
         if let Err(e) = child {
             assert!(matches!(e, StoreError::NotFound { .. }), "{e}");
         }
