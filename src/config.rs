@@ -103,6 +103,13 @@ settings! {
     /// Most bytes of features in one CreateCache [default: 8 GiB].
     #[arg(long, env = "TIPSERVE_MAX_CREATE_BYTES", value_name = "BYTES")]
     max_create_bytes: usize,
+    /// Largest exported version taken by ImportVersion, in bytes [default: 4 GiB].
+    #[arg(long, env = "TIPSERVE_MAX_IMPORT_BYTES", value_name = "BYTES")]
+    max_import_bytes: usize,
+    /// How many of a cache's newest versions stay, beside those with an alias; 0 keeps all
+    /// [default: 0].
+    #[arg(long, env = "TIPSERVE_KEEP_VERSIONS", value_name = "N")]
+    keep_versions: usize,
     /// Most bytes of caches kept in memory [default: 4 GiB].
     #[arg(long, env = "TIPSERVE_RESIDENT_BYTES", value_name = "BYTES")]
     resident_bytes: usize,
@@ -124,6 +131,8 @@ pub struct Limits {
     pub max_examples: usize,
     /// Most bytes of features in one CreateCache.
     pub max_create_bytes: usize,
+    /// Largest exported version taken, bytes.
+    pub max_import_bytes: usize,
     /// Limits of one picture.
     pub picture: PictureLimits,
 }
@@ -151,6 +160,8 @@ pub struct Config {
     pub threads: GivenThreads,
     /// On requests.
     pub limits: Limits,
+    /// How many of a cache's newest versions stay; 0: all.
+    pub keep_versions: usize,
     /// Most bytes of caches in memory.
     pub resident_bytes: usize,
     /// Longest shutdown.
@@ -325,6 +336,7 @@ impl Config {
                 max_classes: count("max_classes", given.max_classes, 100_000)?,
                 max_examples: count("max_examples", given.max_examples, 2_000_000)?,
                 max_create_bytes: bytes("max_create_bytes", given.max_create_bytes, 8 << 30)?,
+                max_import_bytes: bytes("max_import_bytes", given.max_import_bytes, 4 << 30)?,
                 picture: PictureLimits {
                     encoded_bytes: within(
                         "max_picture_bytes",
@@ -343,6 +355,13 @@ impl Config {
                     ..picture
                 },
             },
+            keep_versions: within(
+                "keep_versions",
+                given.keep_versions.unwrap_or(0),
+                0,
+                1_000_000_000,
+                "0 to 1,000,000,000",
+            )?,
             resident_bytes: bytes("resident_bytes", given.resident_bytes, 4 << 30)?,
             shutdown: Duration::from_secs(within(
                 "shutdown_seconds",

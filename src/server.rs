@@ -136,6 +136,7 @@ impl Server {
             device,
             text,
             engine.clone(),
+            config.keep_versions,
         );
         let context = Arc::new(Context {
             catalog: Arc::new(catalog),
@@ -236,9 +237,8 @@ async fn upkeep(context: Arc<Context>, metrics: PrometheusHandle, health: Health
                     set_health(&health, false).await;
                 }
             }
-            _ = sweep.tick() => match context.catalog.store().sweep().await {
-                Ok(swept) => tracing::debug!(?swept, "swept the store"),
-                Err(error) => tracing::warn!(%error, "could not sweep the store"),
+            _ = sweep.tick() => if let Err(error) = context.catalog.tidy().await {
+                tracing::warn!(%error, "could not sweep the store");
             }
         }
     }

@@ -44,13 +44,19 @@ const SECONDS: [f64; 16] = [
 const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// The RPC methods, the only values of the label `method`.
-pub const METHODS: [&str; 18] = [
+pub const METHODS: [&str; 24] = [
     "CreateCache",
+    "AddExamples",
     "GetCache",
     "ListCaches",
     "DeleteCache",
     "GetVersion",
     "ListVersions",
+    "ListExamples",
+    "DeleteVersion",
+    "PruneVersions",
+    "ExportVersion",
+    "ImportVersion",
     "SetAlias",
     "DeleteAlias",
     "ClassifyStream",

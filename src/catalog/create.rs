@@ -1,16 +1,16 @@
-//! Making a version from labelled features.
+//! Making a version from labelled features, those of a base version among
+//! them where there is one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter, sync::Arc};
 
 use half::f16;
 use tch::{Kind, Tensor};
 
-use super::{Catalog, CatalogError, TextRoom, tensors};
+use super::{Base, Catalog, CatalogError, TextRoom, tensors};
 use crate::{
     store::{
-        CacheId, ClassRecord, Details, Draft, Manifest, NamedTensor, TextColumn, tensors::names,
+        CacheId, ClassRecord, Details, Draft, NamedTensor, SourceCounts, TextColumn, tensors::names,
     },
-    telemetry,
     tip::{
         head::{HeadTensors, Values},
         make::{self, HeadRequest, Made},
@@ -18,10 +18,10 @@ use crate::{
     },
 };
 
-/// Where a cache's text classifier comes from.
+/// Where the text classifier's rows of new classes come from.
 #[derive(Clone, Debug)]
 pub enum TextSource {
-    /// Nowhere: the cache alone decides.
+    /// Nowhere: there are no such classes, or the cache alone decides.
     None,
     /// Each class's prompts.
     Prompts {
@@ -39,9 +39,11 @@ pub enum TextSource {
 pub struct Recipe {
     /// The cache.
     pub id: CacheId,
-    /// Display names, by index.
-    pub classes: Vec<String>,
-    /// The text classifier.
+    /// The version to start from, where there is one.
+    pub base: Option<Arc<Base>>,
+    /// Display names of the classes, or of those that come after the base's.
+    pub new_classes: Vec<String>,
+    /// The text classifier's rows of these.
     pub text: TextSource,
     /// How to make the head.
     pub head: HeadRequest,
@@ -53,6 +55,41 @@ pub struct Recipe {
     pub labels: BTreeMap<String, String>,
     /// Who asked for it.
     pub created_by: String,
+}
+
+impl Recipe {
+    /// Classes of the base.
+    pub fn base_classes(&self) -> &[ClassRecord] {
+        self.base.as_ref().map_or(&[], |base| base.classes())
+    }
+
+    /// Examples taken over from the base.
+    pub fn inherited(&self) -> &[ExampleFeature] {
+        self.base.as_ref().map_or(&[], |base| base.examples())
+    }
+
+    /// Display names of all classes, by index.
+    pub fn class_names(&self) -> impl Iterator<Item = &str> {
+        self.base_classes()
+            .iter()
+            .map(|class| class.display_name.as_str())
+            .chain(self.new_classes.iter().map(String::as_str))
+    }
+
+    /// Number of classes, N.
+    pub fn class_count(&self) -> usize {
+        self.base_classes().len() + self.new_classes.len()
+    }
+
+    /// Bytes that the features of one example take.
+    pub fn feature_bytes(&self, width: usize, validation: bool) -> usize {
+        let views = if validation || self.views == 1 {
+            0
+        } else {
+            self.views
+        };
+        width * (size_of::<f32>() + size_of::<f16>() * views)
+    }
 }
 
 /// The feature of one example.
@@ -83,7 +120,7 @@ pub struct Gathered {
     pub reasons: BTreeMap<usize, (usize, String)>,
 }
 
-/// A text classifier W f32 [N, D], unit rows.
+/// Rows of a text classifier, f32 [·, D], unit ones.
 #[derive(Debug)]
 pub struct TextRows(Tensor);
 
@@ -122,7 +159,8 @@ struct Ingredients {
 }
 
 impl Catalog {
-    /// The text classifier of a recipe [N, D], if it has one. Blocks.
+    /// The text classifier's rows of a recipe's new classes, if they have any.
+    /// Blocks.
     ///
     /// # Errors
     /// A prompt that cannot be encoded; [`CatalogError::NoTextEncoder`].
@@ -152,7 +190,8 @@ impl Catalog {
         gathered: &Gathered,
         stop: &dyn Fn() -> bool,
     ) -> Result<Draft, CatalogError> {
-        let ingredients = self.ingredients(recipe, text.map(|rows| rows.0), gathered)?;
+        let text = self.all_text(recipe, text)?;
+        let ingredients = self.ingredients(recipe, text, gathered)?;
         let made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
         let Ingredients {
             mut named,
@@ -164,7 +203,7 @@ impl Catalog {
         Ok(Draft {
             details: Details {
                 created_by: recipe.created_by.clone(),
-                parent: None,
+                parent: recipe.base.as_ref().map(|base| base.version().to_owned()),
                 description: recipe.description.clone(),
                 labels: recipe.labels.clone(),
                 classes,
@@ -175,28 +214,34 @@ impl Catalog {
                 bundle_name: self.model.name.clone(),
                 head: made.spec,
                 fine_tune: None,
+                source: Some(SourceCounts {
+                    received: gathered.received as u64,
+                    rejected: gathered.rejected as u64,
+                    inherited: recipe.inherited().len() as u64,
+                    removed: recipe.base.as_ref().map_or(0, |base| base.removed()) as u64,
+                }),
             },
             tensors: named,
         })
     }
 
-    /// Stores a draft as the cache's next version, and loads it, so that what
-    /// is reported as made is known to serve.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn store_version(
+    /// W of all classes f32 [N, D]: the base's rows as they are stored, then the
+    /// new ones.
+    fn all_text(
         &self,
-        id: &CacheId,
-        draft: Draft,
-    ) -> Result<Manifest, CatalogError> {
-        let manifest = self.store.create_version(id, draft).await?;
-        telemetry::version_created();
-        tracing::info!(version = manifest.resource_name(), "made a version");
-        if let Err(error) = self.classifier_at(id.clone(), manifest.version).await {
-            tracing::warn!(version = manifest.resource_name(), %error, "it does not load");
-        }
-        Ok(manifest)
+        recipe: &Recipe,
+        new: Option<TextRows>,
+    ) -> Result<Option<Tensor>, CatalogError> {
+        let base = recipe.base.as_ref().and_then(|base| base.text());
+        let base = base
+            .map(|rows| matrix(rows, self.model.width))
+            .transpose()?;
+        Ok(match (base, new.map(|rows| rows.0)) {
+            (Some(base), Some(new)) => {
+                Some(Tensor::f_cat(&[base, new], 0).map_err(CatalogError::internal)?)
+            }
+            (base, new) => base.or(new),
+        })
     }
 
     fn ingredients(
@@ -206,18 +251,11 @@ impl Catalog {
         gathered: &Gathered,
     ) -> Result<Ingredients, CatalogError> {
         let width = self.model.width;
-        let training = || {
-            gathered
-                .examples
-                .iter()
-                .filter(|example| !example.validation)
-        };
-        let validation = || {
-            gathered
-                .examples
-                .iter()
-                .filter(|example| example.validation)
-        };
+        // The base's first, so that a version made in two steps is that made
+        // in one.
+        let all = || recipe.inherited().iter().chain(&gathered.examples);
+        let training = || all().filter(|example| !example.validation);
+        let validation = || all().filter(|example| example.validation);
         let keys: Vec<f32> = training().flat_map(|e| e.key.iter().copied()).collect();
         let keys = matrix(&keys, width)?;
         let key_labels = labels(training());
@@ -274,22 +312,26 @@ impl Catalog {
             None
         };
 
-        let mut classes: Vec<ClassRecord> = recipe
-            .classes
+        let new_prompts: &[Vec<String>] = match &recipe.text {
+            TextSource::Prompts { prompts, .. } => prompts,
+            TextSource::None | TextSource::Weights(_) => &[],
+        };
+        let all_prompts = recipe
+            .base_classes()
             .iter()
-            .enumerate()
-            .map(|(index, name)| ClassRecord {
-                display_name: name.clone(),
-                prompts: match &recipe.text {
-                    TextSource::Prompts { prompts, .. } => {
-                        prompts.get(index).cloned().unwrap_or_default()
-                    }
-                    TextSource::None | TextSource::Weights(_) => Vec::new(),
-                },
+            .map(|class| class.prompts.clone())
+            .chain(new_prompts.iter().cloned())
+            .chain(iter::repeat(Vec::new()));
+        let mut classes: Vec<ClassRecord> = recipe
+            .class_names()
+            .zip(all_prompts)
+            .map(|(name, prompts)| ClassRecord {
+                display_name: name.to_owned(),
+                prompts,
                 ..ClassRecord::default()
             })
             .collect();
-        for example in &gathered.examples {
+        for example in all() {
             if let Some(class) = classes.get_mut(example.class) {
                 if example.validation {
                     class.validation_count += 1;
@@ -302,7 +344,7 @@ impl Catalog {
             material: Material {
                 keys,
                 labels: key_labels,
-                classes: recipe.classes.len(),
+                classes: recipe.class_count(),
                 views,
                 text,
                 validation: validation_set,

@@ -44,6 +44,18 @@ pub enum CatalogError {
         /// The budget, bytes.
         budget: u64,
     },
+    /// A limit of the server is passed.
+    #[error("{what} has {value}, over the server's limit {limit} = {maximum}")]
+    OverLimit {
+        /// What passes it.
+        what: String,
+        /// The limit's name.
+        limit: &'static str,
+        /// The limit.
+        maximum: u64,
+        /// The value.
+        value: u64,
+    },
     /// It could not be loaded now.
     #[error("{detail}")]
     NotLoaded {

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Catalog, CatalogError, tune};
 use crate::{
-    store::{AliasName, CacheId, Manifest, StoreError, VersionNumber},
+    store::{AliasName, CacheId, Condition, Manifest, Needs, StoreError, VersionNumber},
     tip::{finetune::Options, spec::SearchGrid},
 };
 
@@ -311,20 +311,6 @@ impl Tracked {
         }
     }
 
-    /// Whether the version that training started from is still there.
-    async fn check_parent(&self, catalog: &Catalog) -> Result<(), CatalogError> {
-        let request = &self.request;
-        let versions = catalog.store.versions(&request.cache).await?;
-        if versions.iter().any(|v| v.number == request.version) {
-            return Ok(());
-        }
-        Err(StoreError::NotFound {
-            what: request.cache.version_name(request.version),
-            hint: ": it was deleted while it trained".to_owned(),
-        }
-        .into())
-    }
-
     async fn train(&self) -> Result<(Manifest, bool), CatalogError> {
         let _turn = self.wait_for_turn().await?;
         let catalog = self.catalog.upgrade().ok_or(CatalogError::Cancelled)?;
@@ -352,19 +338,13 @@ impl Tracked {
             return Err(CatalogError::Cancelled);
         }
         // A cache that was deleted while it trained must not come back.
-        self.check_parent(&catalog).await?;
-        let manifest = catalog.store_version(&request.cache, draft).await?;
-        if let Err(error) = self.check_parent(&catalog).await {
-            let undone = catalog
-                .store
-                .delete_version(&request.cache, manifest.version)
-                .await;
-            // Alone in a cache that was deleted, it goes with the cache.
-            if let Err(StoreError::Conflict { .. }) = undone {
-                catalog.store.delete_cache(&request.cache, None).await?;
-            }
-            return Err(error);
-        }
+        let condition = Condition {
+            etag: None,
+            needs: Needs::Version(request.version),
+        };
+        let manifest = catalog
+            .store_version(&request.cache, draft, &condition)
+            .await?;
         let moved = match &request.move_alias {
             Some(alias) if improved == Some(true) || !request.only_if_improved => {
                 let moving = catalog

@@ -2,24 +2,33 @@
 //! features, loads them into memory, fine-tunes them. It joins `clip`, `tip`,
 //! `engine` and `store`; of RPCs it knows nothing.
 
+mod add;
+mod check;
 mod classifier;
 mod create;
 mod error;
+mod examples;
 mod finetune;
 mod loader;
 mod scorecard;
 mod tensors;
 mod text;
 mod tune;
+mod versions;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+pub use add::Base;
 pub use classifier::Classifier;
 pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
+pub use examples::{ExampleEntry, ExampleList};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::TextRoom;
+pub use versions::ImportBounds;
+
+use parking_lot::Mutex;
 
 use crate::{
     engine::Engine,
@@ -30,6 +39,15 @@ use crate::{
     telemetry::ResidentFigures,
 };
 use loader::{Loader, VersionKey};
+
+/// Longest display name of a class, bytes.
+pub const MAX_NAME_BYTES: usize = 1024;
+/// Longest description of a version, bytes.
+pub const MAX_DESCRIPTION_BYTES: usize = 4096;
+/// Longest name of who made a version, bytes.
+pub const MAX_CREATED_BY_BYTES: usize = 256;
+/// Most labels of a version.
+pub const MAX_LABELS: usize = 64;
 
 /// How long a load waits for evicted versions that are still in use.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -71,10 +89,16 @@ pub struct Catalog {
     device: tch::Device,
     text: Option<TextRoom>,
     engine: Engine,
+    /// How many of a cache's newest versions stay; 0: all.
+    keep_versions: usize,
+    /// The examples last listed: the pages of one list follow each other.
+    listed: Mutex<Option<Arc<ExampleList>>>,
 }
 
 impl Catalog {
-    /// A catalogue over a store, with so many bytes for resident versions.
+    /// A catalogue over a store, with so many bytes for resident versions. Of
+    /// each cache it keeps the `keep_versions` newest versions and those with
+    /// an alias; all, where that is 0.
     pub fn new(
         store: Store,
         resident_bytes: usize,
@@ -82,6 +106,7 @@ impl Catalog {
         device: tch::Device,
         text: Option<TextRoom>,
         engine: Engine,
+        keep_versions: usize,
     ) -> Catalog {
         let loader = Loader::new(store.clone(), model.fingerprint.clone(), device);
         let budget = loader.budget(resident_bytes);
@@ -99,6 +124,8 @@ impl Catalog {
             device,
             text,
             engine,
+            keep_versions,
+            listed: Mutex::new(None),
         }
     }
 
@@ -157,20 +184,6 @@ impl Catalog {
                 detail: error.to_string(),
             },
         })
-    }
-
-    /// Deletes a cache, and forgets its versions.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn delete_cache(&self, id: &CacheId) -> Result<(), CatalogError> {
-        self.store.delete_cache(id, None).await?;
-        for key in self.resident.keys() {
-            if key.cache == *id {
-                self.resident.remove(&key);
-            }
-        }
-        Ok(())
     }
 
     /// What the resident set has done.

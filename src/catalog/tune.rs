@@ -277,6 +277,7 @@ fn draft(
             description,
             head: made.spec.clone(),
             fine_tune: Some(record),
+            source: None,
             ..parent.details.clone()
         },
         tensors: named,

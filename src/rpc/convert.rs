@@ -1,24 +1,14 @@
-//! Between the API's messages and the house's own types.
+//! The house's own types as the API's messages.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::request::RequestError;
 use crate::{
     proto::v1 as pb,
-    store::{FineTuneRecord, Manifest},
-    tip::{
-        make::HeadRequest,
-        spec::{
-            Candidate, ClassBalance, HeadSpec, KeyDtype, Method, SearchGrid, Selection,
-            SelectionSource,
-        },
-    },
+    store::{FineTuneRecord, Manifest, SourceCounts},
+    tip::spec::{Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
 };
-
-/// Largest α, β, λ, s_α and s_β that are taken.
-const MOST: f64 = 1e6;
 
 /// A time as the API has it.
 pub fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
@@ -63,7 +53,17 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         fine_tune: details.fine_tune.as_ref().map(fine_tune),
         created_by: details.created_by.clone(),
         bundle_name: details.bundle_name.clone(),
-        source: None,
+        source: details.source.as_ref().map(counts),
+    }
+}
+
+fn counts(source: &SourceCounts) -> pb::SourceCounts {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    pb::SourceCounts {
+        received: count(source.received),
+        rejected: count(source.rejected),
+        inherited: count(source.inherited),
+        removed: count(source.removed),
     }
 }
 
@@ -88,7 +88,8 @@ fn head(spec: &HeadSpec) -> pb::Head {
     }
 }
 
-fn method(method: Method) -> pb::Method {
+/// A method as the API has it.
+pub fn method(method: Method) -> pb::Method {
     match method {
         Method::ZeroShot => pb::Method::ZeroShot,
         Method::TipAdapter => pb::Method::TipAdapter,
@@ -143,90 +144,4 @@ fn fine_tune(record: &FineTuneRecord) -> pb::FineTuneRecord {
         source: source(record.source) as i32,
         seconds: record.seconds,
     }
-}
-
-fn positive(field: &str, value: Option<f64>) -> Result<Option<f64>, RequestError> {
-    match value {
-        Some(number) if !(number > 0.0 && number <= MOST) => Err(RequestError::invalid(
-            field,
-            format!("{number} is not over 0 and at most {MOST}"),
-        )),
-        value => Ok(value),
-    }
-}
-
-/// A grid as asked for; none where the server decides.
-///
-/// # Errors
-/// Scales out of range.
-pub fn grid(field: &str, grid: Option<pb::SearchGrid>) -> Result<Option<SearchGrid>, RequestError> {
-    use pb::search_grid::Kind;
-    let Some(grid) = grid else { return Ok(None) };
-    let scale = |name: &str, value: f64, default: f64| {
-        if value == 0.0 {
-            return Ok(default);
-        }
-        if !(0.1..=1000.0).contains(&value) {
-            return Err(RequestError::invalid(
-                format!("{field}.{name}"),
-                format!("{value} is not in 0.1 to 1000"),
-            ));
-        }
-        Ok(value)
-    };
-    match Kind::try_from(grid.kind) {
-        Ok(Kind::Official) => Ok(Some(SearchGrid::Official {
-            beta_scale: scale("beta_scale", grid.beta_scale, 7.0)?,
-            alpha_scale: scale("alpha_scale", grid.alpha_scale, 3.0)?,
-        })),
-        Ok(Kind::Wide) => Ok(Some(SearchGrid::Wide)),
-        Ok(Kind::Unspecified) => Ok(None),
-        Err(_) => Err(RequestError::invalid(
-            format!("{field}.kind"),
-            format!("{} is not a kind of grid", grid.kind),
-        )),
-    }
-}
-
-/// How a specification wants its head made.
-///
-/// # Errors
-/// Values that are no method, balance or dtype, or out of range.
-pub fn head_request(spec: &pb::CacheSpec) -> Result<HeadRequest, RequestError> {
-    let unknown = |field: &str, value: i32| {
-        RequestError::invalid(field, format!("{value} is not one of its values"))
-    };
-    let method = match pb::Method::try_from(spec.method) {
-        Ok(pb::Method::Unspecified | pb::Method::Auto) => None,
-        Ok(pb::Method::ZeroShot) => Some(Method::ZeroShot),
-        Ok(pb::Method::TipAdapter) => Some(Method::TipAdapter),
-        Ok(pb::Method::Gda) => Some(Method::Gda),
-        Ok(pb::Method::Proker) => Some(Method::Proker),
-        Ok(pb::Method::ClassMean) => Some(Method::ClassMean),
-        Ok(pb::Method::TipAdapterF) => {
-            return Err(RequestError::invalid(
-                "spec.method",
-                "METHOD_TIP_ADAPTER_F is made by FineTune, from a version",
-            ));
-        }
-        Err(_) => return Err(unknown("spec.method", spec.method)),
-    };
-    Ok(HeadRequest {
-        method,
-        alpha: positive("spec.alpha", spec.alpha)?,
-        beta: positive("spec.beta", spec.beta)?,
-        lambda: positive("spec.lambda", spec.lambda)?,
-        class_balance: match pb::ClassBalance::try_from(spec.class_balance) {
-            Ok(pb::ClassBalance::Unspecified | pb::ClassBalance::Sum) => ClassBalance::Sum,
-            Ok(pb::ClassBalance::Mean) => ClassBalance::Mean,
-            Err(_) => return Err(unknown("spec.class_balance", spec.class_balance)),
-        },
-        grid: grid("spec.grid", spec.grid)?.unwrap_or(SearchGrid::Wide),
-        key_dtype: match pb::KeyDtype::try_from(spec.key_dtype) {
-            Ok(pb::KeyDtype::Unspecified | pb::KeyDtype::F32) => KeyDtype::F32,
-            Ok(pb::KeyDtype::Bf16) => KeyDtype::Bf16,
-            Ok(pb::KeyDtype::F16) => KeyDtype::F16,
-            Err(_) => return Err(unknown("spec.key_dtype", spec.key_dtype)),
-        },
-    })
 }

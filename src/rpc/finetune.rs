@@ -7,7 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::{
-    Context, convert,
+    Context, convert, heads,
     observe::{Call, observed},
     paging,
     problem::{Failure, Problem},
@@ -130,7 +130,7 @@ impl FineTunes {
             alpha: number("alpha", request.alpha, ALPHA, (1e-6, 1e6))?,
             beta: number("beta", request.beta, 1.0, (1e-6, 1e3))?,
         };
-        let grid = convert::grid("grid", request.grid)?.unwrap_or(SearchGrid::Wide);
+        let grid = heads::grid("grid", request.grid)?.unwrap_or(SearchGrid::Wide);
         let store = self.context.catalog.store();
         let (cache, version) = store.resolve(&reference).await?;
         Ok(TuneRequest {

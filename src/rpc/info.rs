@@ -17,6 +17,7 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         ("max_classes", number(limits.max_classes)),
         ("max_examples", number(limits.max_examples)),
         ("max_create_bytes", number(limits.max_create_bytes)),
+        ("max_import_bytes", number(limits.max_import_bytes)),
         ("max_id_bytes", number(super::request::MAX_ID_BYTES)),
         (
             "max_picture_bytes",

@@ -4,23 +4,35 @@ use prost_types::FieldMask;
 
 use super::request::RequestError;
 
-/// Entries in a page where the client does not say.
-const DEFAULT: i32 = 50;
-/// Most entries in a page.
-const MOST: i32 = 1000;
+/// Entries in a page: where the client does not say, and at most.
+const CACHES: (usize, usize) = (50, 1000);
+/// The same for examples, which are small.
+const EXAMPLES: (usize, usize) = (1000, 10_000);
 
 /// The size of a page.
 ///
 /// # Errors
 /// A negative size.
 pub fn size(asked: i32) -> Result<usize, RequestError> {
-    match asked {
-        0 => Ok(DEFAULT as usize),
-        n if n < 0 => Err(RequestError::invalid(
+    within(asked, CACHES)
+}
+
+/// The size of a page of examples.
+///
+/// # Errors
+/// A negative size.
+pub fn size_of_examples(asked: i32) -> Result<usize, RequestError> {
+    within(asked, EXAMPLES)
+}
+
+fn within(asked: i32, (default, most): (usize, usize)) -> Result<usize, RequestError> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(default),
+        Ok(n) => Ok(n.min(most)),
+        Err(_) => Err(RequestError::invalid(
             "page_size",
-            format!("{n} is negative"),
+            format!("{asked} is negative"),
         )),
-        n => Ok(n.min(MOST) as usize),
     }
 }
 
@@ -71,6 +83,7 @@ macro_rules! masked {
     };
 }
 
-masked!(crate::proto::v1::Cache: name, create_time, latest, aliases, version_count);
+masked!(crate::proto::v1::Cache: name, create_time, latest, aliases, version_count, etag);
 masked!(crate::proto::v1::Version: name, version, create_time, parent, description, labels,
-    classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune);
+    classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune, created_by,
+    bundle_name, source);

@@ -185,6 +185,7 @@ impl From<StoreError> for Problem {
             StoreError::InvalidId { .. } => (Code::InvalidArgument, "NAME_INVALID"),
             StoreError::InvalidDraft { .. } => (Code::InvalidArgument, "CACHE_INVALID"),
             StoreError::Conflict { .. } => (Code::FailedPrecondition, "CONFLICT"),
+            StoreError::EtagMismatch { .. } => (Code::Aborted, "ETAG_MISMATCH"),
             StoreError::Unavailable { .. } => (Code::Unavailable, "STORE_UNAVAILABLE"),
             StoreError::Full { .. } => (Code::ResourceExhausted, "STORE_FULL"),
             StoreError::Refused { .. } => (Code::FailedPrecondition, "STORE_REFUSED"),
@@ -199,6 +200,14 @@ impl From<StoreError> for Problem {
             | StoreError::AlreadyExists { what }
             | StoreError::Damaged { what, .. }
             | StoreError::Conflict { what, .. } => problem.fact("resource", what),
+            StoreError::EtagMismatch {
+                what,
+                expected,
+                found,
+            } => problem
+                .fact("resource", what)
+                .fact("expected", expected)
+                .fact("etag", found),
             StoreError::InvalidId { kind, value, .. } => {
                 problem.field(kind.replace(' ', "_")).fact("value", value)
             }
@@ -264,6 +273,15 @@ impl From<CatalogError> for Problem {
                     .fact("maximum", budget)
                     .fact("value", size)
             }
+            CatalogError::OverLimit {
+                limit,
+                maximum,
+                value,
+                ..
+            } => Problem::new(Code::InvalidArgument, "LIMIT_EXCEEDED", message)
+                .fact("limit", limit)
+                .fact("maximum", maximum)
+                .fact("value", value),
             CatalogError::NotLoaded { .. } => {
                 Problem::new(Code::Unavailable, "CACHE_NOT_LOADED", message)
                     .retry(Duration::from_secs(1))

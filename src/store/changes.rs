@@ -7,6 +7,7 @@ use chrono::Utc;
 
 use super::{
     CacheInfo, Store, StoreError,
+    condition::check_etag,
     fault::die_at,
     layout,
     name::{AliasName, CacheId, VersionNumber},
@@ -63,12 +64,11 @@ impl Store {
     }
 
     /// Points an alias at a version, in one atomic step; makes it where it is
-    /// new. With `expected`, only if the alias has that etag; an empty one
-    /// means that there is no such alias yet.
+    /// new. With `expected`, only if the cache has that etag.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] where the version does not exist,
-    /// [`StoreError::Conflict`] where the etag is another.
+    /// [`StoreError::EtagMismatch`].
     pub async fn set_alias(
         &self,
         id: &CacheId,
@@ -77,7 +77,8 @@ impl Store {
         expected: Option<&str>,
     ) -> Result<CacheInfo, StoreError> {
         self.change(id, false, |view, state| {
-            check_alias(state, id, alias, expected)?;
+            check_exists(view)?;
+            check_etag(view, expected)?;
             if !view.has(version)? {
                 let reference = super::Reference {
                     cache: id.clone(),
@@ -104,16 +105,17 @@ impl Store {
     /// Removes an alias; the version stays.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where `expected` is
-    /// given and the alias has another etag.
+    /// [`StoreError::NotFound`]; [`StoreError::EtagMismatch`] where `expected`
+    /// is given and the cache has another etag.
     pub async fn delete_alias(
         &self,
         id: &CacheId,
         alias: &AliasName,
         expected: Option<&str>,
     ) -> Result<CacheInfo, StoreError> {
-        self.change(id, false, |_, state| {
-            check_alias(state, id, alias, expected)?;
+        self.change(id, false, |view, state| {
+            check_exists(view)?;
+            check_etag(view, expected)?;
             match state.aliases.remove(alias) {
                 Some(_) => Ok(Some(format!("alias {alias} removed"))),
                 None => Err(StoreError::not_found(id.alias_name(alias))),
@@ -123,18 +125,23 @@ impl Store {
         self.cache(id).await
     }
 
-    /// Deletes one version. Its number is never used again.
+    /// Deletes one version. Its number is never used again. With `expected`,
+    /// only if the cache has that etag.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] where an alias points
-    /// at it, or where it is the cache's only version.
+    /// at it, or where it is the cache's only version;
+    /// [`StoreError::EtagMismatch`].
     pub async fn delete_version(
         &self,
         id: &CacheId,
         version: VersionNumber,
+        expected: Option<&str>,
     ) -> Result<(), StoreError> {
         let what = id.version_name(version);
         self.change(id, false, |view, state| {
+            check_exists(view)?;
+            check_etag(view, expected)?;
             if !view.has(version)? {
                 let reference = super::Reference {
                     cache: id.clone(),
@@ -165,25 +172,22 @@ impl Store {
     /// With `expected`, only if the cache has that etag.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Conflict`].
+    /// [`StoreError::NotFound`], [`StoreError::EtagMismatch`].
     pub async fn delete_cache(
         &self,
         id: &CacheId,
         expected: Option<&str>,
     ) -> Result<(), StoreError> {
         self.change(id, true, |view, state| {
-            let info = match CacheInfo::from_view(view) {
-                Ok(Some(info)) => Some(info),
-                Ok(None) => return Err(StoreError::not_found(id.resource_name())),
-                // A cache whose state is damaged can still be deleted.
-                Err(StoreError::Damaged { .. }) => None,
-                Err(e) => return Err(e),
-            };
-            if let Some(expected) = expected {
-                let etag = info.map(|info| info.etag).unwrap_or_default();
-                check_etag(id.resource_name(), expected, &etag)?;
+            match check_exists(view) {
+                // A cache whose state is damaged can still be deleted, by
+                // whoever expects nothing of it.
+                Err(StoreError::Damaged { .. }) if expected.is_none() => {}
+                other => other?,
             }
+            check_etag(view, expected)?;
             state.aliases.clear();
+            state.cleared = state.sequence;
             if view.highest() > 0 {
                 state.delete(1, view.highest());
             }
@@ -194,29 +198,35 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes all versions but the newest `keep` (at least 1) and those that
-    /// an alias points at, in one atomic step; returns the deleted ones.
+    /// Which versions [`Self::retain`] would delete now, newest first.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is no such cache.
+    /// As [`Self::retain`].
+    pub async fn superseded(
+        &self,
+        id: &CacheId,
+        keep: usize,
+        expected: Option<&str>,
+    ) -> Result<Vec<VersionNumber>, StoreError> {
+        superseded(&*self.views.fresh(id).await?, keep, expected)
+    }
+
+    /// Deletes all versions but the newest `keep` (at least 1) and those that
+    /// an alias points at, in one atomic step; returns the deleted ones, newest
+    /// first. With `expected`, only if the cache has that etag.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is no such cache,
+    /// [`StoreError::EtagMismatch`].
     pub async fn retain(
         &self,
         id: &CacheId,
         keep: usize,
+        expected: Option<&str>,
     ) -> Result<Vec<VersionNumber>, StoreError> {
         let mut deleted = Vec::new();
         self.change(id, false, |view, state| {
-            let versions = view.versions()?;
-            if versions.is_empty() {
-                return Err(StoreError::not_found(id.resource_name()));
-            }
-            deleted = versions
-                .iter()
-                .rev()
-                .skip(keep.max(1))
-                .map(|(version, _)| *version)
-                .filter(|version| state.aliases_of(*version).is_empty())
-                .collect();
+            deleted = superseded(view, keep, expected)?;
             for version in &deleted {
                 state.delete(version.get(), version.get());
             }
@@ -224,8 +234,29 @@ impl Store {
             Ok((count > 0).then(|| format!("{count} versions deleted by retention")))
         })
         .await?;
-        self.remove_deleted(id).await;
+        if !deleted.is_empty() {
+            self.remove_deleted(id).await;
+        }
         Ok(deleted)
+    }
+
+    /// Deletes a version that was published and must not have been, even where
+    /// it is the only one; one that an alias names by now stays.
+    pub(super) async fn take_back(
+        &self,
+        id: &CacheId,
+        version: VersionNumber,
+    ) -> Result<(), StoreError> {
+        self.change(id, false, |view, state| {
+            if !view.has(version)? || !state.aliases_of(version).is_empty() {
+                return Ok(None);
+            }
+            state.delete(version.get(), version.get());
+            Ok(Some(format!("version {version} taken back")))
+        })
+        .await?;
+        self.remove_deleted(id).await;
+        Ok(())
     }
 
     /// Removes the bytes of deleted versions. Whatever fails here is swept
@@ -256,26 +287,28 @@ impl Store {
     }
 }
 
-fn check_etag(what: String, expected: &str, found: &str) -> Result<(), StoreError> {
-    if expected == found {
-        return Ok(());
+fn check_exists(view: &View) -> Result<(), StoreError> {
+    match view.latest()? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::not_found(view.id.resource_name())),
     }
-    Err(StoreError::conflict(
-        what,
-        format!("its etag is {found:?}, not {expected:?}: somebody changed it"),
-    ))
 }
 
-fn check_alias(
-    state: &State,
-    id: &CacheId,
-    alias: &AliasName,
+/// All versions but the newest `keep` and those with aliases, newest first.
+fn superseded(
+    view: &View,
+    keep: usize,
     expected: Option<&str>,
-) -> Result<(), StoreError> {
-    let Some(expected) = expected else {
-        return Ok(());
-    };
-    let found = state.aliases.get(alias);
-    let found = found.map(|a| a.changed.to_string()).unwrap_or_default();
-    check_etag(id.alias_name(alias), expected, &found)
+) -> Result<Vec<VersionNumber>, StoreError> {
+    check_exists(view)?;
+    check_etag(view, expected)?;
+    let state = view.state()?;
+    Ok(view
+        .versions()?
+        .iter()
+        .rev()
+        .skip(keep.max(1))
+        .map(|(version, _)| *version)
+        .filter(|version| state.aliases_of(*version).is_empty())
+        .collect())
 }

@@ -77,6 +77,17 @@ pub enum StoreError {
         detail: String,
     },
 
+    /// The caller expected the cache as it was before somebody changed it.
+    #[error("{what} {}", etag_detail(.expected, .found))]
+    EtagMismatch {
+        /// Resource name of the cache.
+        what: String,
+        /// The etag given; [`NEW`](super::NEW) for a cache that must not exist.
+        expected: String,
+        /// The etag now; [`NEW`](super::NEW) where there is no such cache.
+        found: String,
+    },
+
     /// The storage does not answer. What is resident goes on serving.
     #[error("the store does not answer while {doing}: {detail}")]
     Unavailable {
@@ -134,6 +145,16 @@ pub enum StoreError {
         /// The storage's own words.
         detail: String,
     },
+}
+
+fn etag_detail(expected: &str, found: &str) -> String {
+    if expected == super::NEW {
+        format!("was to be new, but is there already, with etag {found:?}")
+    } else if found == super::NEW {
+        format!("does not exist, so its etag is not {expected:?}")
+    } else {
+        format!("has etag {found:?}, not {expected:?}: somebody changed it meanwhile")
+    }
 }
 
 impl StoreError {

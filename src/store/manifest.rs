@@ -62,6 +62,23 @@ pub struct Details {
     /// How it was fine-tuned, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTuneRecord>,
+    /// What its making took in; none where no examples were sent (fine-tuned,
+    /// imported) or where an older tipserve made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceCounts>,
+}
+
+/// What the making of a version took in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCounts {
+    /// Examples received, those rejected included.
+    pub received: u64,
+    /// Examples that could not be used.
+    pub rejected: u64,
+    /// Examples taken over from the parent.
+    pub inherited: u64,
+    /// Examples of the parent that were left out.
+    pub removed: u64,
 }
 
 /// One class.

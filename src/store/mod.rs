@@ -8,6 +8,7 @@
 
 mod backend;
 mod changes;
+mod condition;
 mod error;
 mod fault;
 mod garbage;
@@ -29,15 +30,18 @@ use dashmap::DashMap;
 use futures::{StreamExt as _, stream};
 use object_store::ObjectMeta;
 
+pub use condition::{Condition, NEW, Needs};
 pub use error::StoreError;
 pub use fault::FAIL_POINTS;
 pub use garbage::Swept;
-pub use manifest::{ClassRecord, Details, Draft, FineTuneRecord, Manifest, TensorsRecord};
+pub use manifest::{
+    ClassRecord, Details, Draft, FineTuneRecord, Manifest, SourceCounts, TensorsRecord,
+};
 pub use name::{AliasName, CacheId, Reference, VersionNumber, VersionSelector};
 pub use resident::Resident;
 pub use sealed::FORMAT;
 pub use tensors::{Dtype, NamedTensor, TensorFile, TensorView, TextColumn};
-pub use transfer::{Export, MANIFEST_KEY};
+pub use transfer::{Export, Imported, MANIFEST_KEY};
 
 use backend::Backend;
 use view::{View, Views};
@@ -98,7 +102,8 @@ pub struct CacheInfo {
     pub versions: Vec<VersionInfo>,
     /// Its aliases.
     pub aliases: BTreeMap<AliasName, AliasInfo>,
-    /// Changes with every change of the cache.
+    /// Changes with every change of the cache: a version made or deleted, an
+    /// alias moved.
     pub etag: String,
 }
 
@@ -116,8 +121,6 @@ pub struct VersionInfo {
 pub struct AliasInfo {
     /// The version.
     pub version: VersionNumber,
-    /// Changes with every change of the alias.
-    pub etag: String,
 }
 
 /// A page of caches.
@@ -144,17 +147,14 @@ impl CacheInfo {
             return Ok(None);
         };
         let aliases = state.aliases.iter().map(|(alias, record)| {
-            let info = AliasInfo {
-                version: record.version,
-                etag: record.changed.to_string(),
-            };
-            (alias.clone(), info)
+            let version = record.version;
+            (alias.clone(), AliasInfo { version })
         });
         Ok(Some(Self {
             id: view.id.clone(),
             create_time,
             aliases: aliases.collect(),
-            etag: format!("{}.{}", state.sequence, view.highest()),
+            etag: condition::etag(view)?,
             versions: versions
                 .into_iter()
                 .rev()

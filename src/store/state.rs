@@ -29,6 +29,10 @@ pub(crate) struct State {
     pub(crate) time: DateTime<Utc>,
     /// What changed, for people.
     pub(crate) change: String,
+    /// Sequence of the record that last deleted the whole cache; 0 where none
+    /// did. Tells a cache made anew from one whose older versions were deleted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) cleared: u64,
     /// Deleted versions as ranges, both ends included, ascending, not touching.
     pub(crate) deleted: Vec<(u64, u64)>,
     pub(crate) aliases: BTreeMap<AliasName, AliasRecord>,
@@ -38,8 +42,13 @@ pub(crate) struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AliasRecord {
     pub(crate) version: VersionNumber,
-    /// Sequence of the record that last changed it: its etag.
+    /// Sequence of the record that last changed it.
     pub(crate) changed: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl State {
@@ -52,6 +61,7 @@ impl State {
             nonce: String::new(),
             time: DateTime::UNIX_EPOCH,
             change: String::new(),
+            cleared: 0,
             deleted: Vec::new(),
             aliases: BTreeMap::new(),
         }

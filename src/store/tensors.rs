@@ -356,6 +356,15 @@ impl TextColumn {
         Ok(Some(Self { bytes, offsets }))
     }
 
+    /// The same column in memory of its own, so that the file's can be freed.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self {
+            bytes: Bytes::copy_from_slice(&self.bytes),
+            offsets: Bytes::copy_from_slice(&self.offsets),
+        }
+    }
+
     /// How many texts there are.
     pub fn len(&self) -> usize {
         (self.offsets.len() / 8).saturating_sub(1)

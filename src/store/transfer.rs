@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Store, StoreError,
     backend::blocking,
-    manifest::{Draft, Manifest},
+    manifest::{Details, Draft, Manifest},
     name::{CacheId, VersionNumber},
     sealed::{hex, seal, unseal},
     tensors::{TensorFile, header},
@@ -73,16 +73,53 @@ impl Store {
 
     /// Publishes an exported file as the next version of the cache `id`, which
     /// may have another name than the one exported. Number and date are new;
-    /// the rest of the manifest stays as it was. The tensors are checked to be
-    /// those that were exported, not to make sense: whoever serves them does
-    /// that.
+    /// the rest of the manifest stays as it was, but for the counts of what its
+    /// making took in. The tensors are checked to be those that were exported,
+    /// not to make sense: [`Self::read_export`] is for whoever checks that
+    /// first.
     ///
     /// # Errors
     /// [`StoreError::InvalidDraft`] where the file is no export, or not whole;
     /// [`StoreError::NewerFormat`]; else as [`Self::create_version`].
     pub async fn import(&self, id: &CacheId, file: Bytes) -> Result<Manifest, StoreError> {
-        let draft = blocking("importing", move || read_export(file)).await??;
-        self.create_version(id, draft).await
+        let imported = Self::read_export(file).await?;
+        self.create_version(id, imported.draft()).await
+    }
+
+    /// Reads an exported file and checks that it is whole. Publishes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidDraft`] where the file is no export, or not whole;
+    /// [`StoreError::NewerFormat`].
+    pub async fn read_export(file: Bytes) -> Result<Imported, StoreError> {
+        blocking("importing", move || read_export(file)).await?
+    }
+}
+
+/// An exported file, read and found whole.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its tensors.
+    pub tensors: TensorFile,
+}
+
+impl Imported {
+    /// What is to be published.
+    pub fn draft(&self) -> Draft {
+        let names = self.tensors.names();
+        Draft {
+            details: Details {
+                // Counts of examples that were sent: none were, here.
+                source: None,
+                ..self.manifest.details.clone()
+            },
+            tensors: names
+                .iter()
+                .filter_map(|name| self.tensors.tensor(name))
+                .collect(),
+        }
     }
 }
 
@@ -100,7 +137,7 @@ fn digest(file: &TensorFile) -> String {
     hex(&hasher.finalize())
 }
 
-fn read_export(file: Bytes) -> Result<Draft, StoreError> {
+fn read_export(file: Bytes) -> Result<Imported, StoreError> {
     const WHAT: &str = "the imported file";
     let file = TensorFile::parse(file)
         .map_err(|e| StoreError::invalid(WHAT, format!("no whole safetensors file: {e}")))?;
@@ -121,9 +158,8 @@ fn read_export(file: Bytes) -> Result<Draft, StoreError> {
             "its tensors are not those that were exported",
         ));
     }
-    let names = file.names();
-    Ok(Draft {
-        details: manifest.details,
-        tensors: names.iter().filter_map(|name| file.tensor(name)).collect(),
+    Ok(Imported {
+        manifest,
+        tensors: file,
     })
 }

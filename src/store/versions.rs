@@ -7,7 +7,7 @@ use chrono::Utc;
 use object_store::path::Path;
 
 use super::{
-    Damage, Store, StoreError,
+    Condition, Damage, Store, StoreError,
     backend::{Backend, blocking},
     fault::die_at,
     layout,
@@ -53,6 +53,25 @@ impl Store {
     /// [`StoreError::InvalidDraft`], [`StoreError::Full`],
     /// [`StoreError::Refused`], [`StoreError::Unavailable`].
     pub async fn create_version(&self, id: &CacheId, draft: Draft) -> Result<Manifest, StoreError> {
+        self.create_version_if(id, draft, &Condition::default())
+            .await
+    }
+
+    /// [`Self::create_version`], where a condition holds. It is looked at first
+    /// and again just before the version is published. An etag holds exactly
+    /// against other versions: of several writers that expect the same one,
+    /// one wins. (An alias that is moved between that last look and the
+    /// publication is not seen: the two are different objects.)
+    ///
+    /// # Errors
+    /// [`StoreError::EtagMismatch`]; [`StoreError::NotFound`] where something
+    /// needed is not there; else as [`Self::create_version`].
+    pub async fn create_version_if(
+        &self,
+        id: &CacheId,
+        draft: Draft,
+        condition: &Condition,
+    ) -> Result<Manifest, StoreError> {
         let what = format!("a version of {}", id.resource_name());
         let Draft { details, tensors } = draft;
         let encoded = blocking("encoding tensors", || EncodedTensors::new(tensors)).await??;
@@ -73,7 +92,8 @@ impl Store {
         unseal::<Manifest>(&what, "manifest.json", &seal(&what, &manifest)?)
             .map_err(|e| StoreError::invalid(&what, e))?;
 
-        manifest.version = self.next_number(id).await?;
+        let (number, since) = self.next_number(id, condition).await?;
+        manifest.version = number;
         die_at!("store::version::encoded");
         let tensors_of = |number| layout::tensors(id, number, &manifest.tensors.name);
         let started = Instant::now();
@@ -97,6 +117,11 @@ impl Store {
                     "publishing took so long that its parts may have been swept; try again",
                 ));
             }
+            if !condition.is_none() {
+                let view = self.views.fresh(id).await?;
+                condition.check(&view)?;
+                condition.check_not_cleared(&view, since)?;
+            }
             manifest.create_time = Utc::now();
             let body = seal(&what, &manifest)?;
             let path = layout::manifest(id, manifest.version);
@@ -110,11 +135,19 @@ impl Store {
                     // deleted since we looked: then ours was never visible.
                     let view = self.views.fresh(id).await?;
                     if !view.state()?.is_deleted(manifest.version) {
+                        if let Err(cleared) = condition.check_not_cleared(&view, since) {
+                            self.take_back(id, manifest.version).await?;
+                            return Err(cleared);
+                        }
                         die_at!("store::version::confirmed");
                         return unseal(&what, path.as_ref(), &body);
                     }
+                    condition.check(&view)?;
                 }
-                Ok(false) => {}
+                Ok(false) => {
+                    guard.path = tensors;
+                    condition.check(&*self.views.fresh(id).await?)?;
+                }
                 Err(e) => {
                     let local = self.backend.folder().is_some();
                     if local && matches!(self.backend.head(&path).await, Ok(None)) {
@@ -124,7 +157,7 @@ impl Store {
                 }
             }
             // Lost: take the file along to the next number.
-            let next = self.next_number(id).await?;
+            let (next, _) = self.next_number(id, condition).await?;
             let from = tensors_of(manifest.version);
             guard.path = Some(from.clone());
             let to = tensors_of(next);
@@ -145,12 +178,20 @@ impl Store {
         ))
     }
 
-    async fn next_number(&self, id: &CacheId) -> Result<VersionNumber, StoreError> {
+    /// The number that comes next, and the sequence of the state that says so.
+    async fn next_number(
+        &self,
+        id: &CacheId,
+        condition: &Condition,
+    ) -> Result<(VersionNumber, u64), StoreError> {
         let view = self.views.fresh(id).await?;
-        view.state()?; // deletions that cannot be read could hide higher numbers
-        VersionNumber::new(view.highest().saturating_add(1)).ok_or_else(|| {
+        // Deletions that cannot be read could hide higher numbers.
+        let sequence = view.state()?.sequence;
+        condition.check(&view)?;
+        let number = VersionNumber::new(view.highest().saturating_add(1)).ok_or_else(|| {
             StoreError::conflict(id.resource_name(), "its version numbers are used up")
-        })
+        })?;
+        Ok((number, sequence))
     }
 
     async fn missing_version(&self, id: &CacheId, number: VersionNumber) -> StoreError {

@@ -84,8 +84,16 @@ class Api:
 
     def create(self, spec, examples=(), *, batch=64, timeout=LIMIT) -> Created:
         """Makes a version; raises grpc.RpcError."""
-        created = Created(cache.Version(), [], {}, [])
         call = self.caches.CreateCache(requests_of(spec, examples, batch), timeout=timeout)
+        return self._created(call)
+
+    def add(self, spec, examples=(), *, batch=64, timeout=LIMIT) -> Created:
+        """Makes a version from another; raises grpc.RpcError."""
+        requests = requests_of(spec, examples, batch, cache.AddExamplesRequest)
+        return self._created(self.caches.AddExamples(requests, timeout=timeout))
+
+    def _created(self, call) -> Created:
+        created = Created(cache.Version(), [], {}, [])
         for response in call:
             kind = response.WhichOneof("event")
             created.kinds.append(kind)
@@ -128,17 +136,47 @@ class Api:
         )
         return self.classifying.Classify(request, timeout=timeout).classification
 
+    def examples(self, parent, **options) -> list:
+        """Every example of a version, over as many pages as it takes."""
+        request, found = cache.ListExamplesRequest(parent=parent, **options), []
+        while True:
+            page = self.caches.ListExamples(request, timeout=LIMIT)
+            found.extend(page.examples)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    def export(self, name) -> tuple[cache.ExportHeader, bytes]:
+        """ExportVersion: its header and the file."""
+        first, *parts = self.caches.ExportVersion(
+            cache.ExportVersionRequest(name=name), timeout=LIMIT
+        )
+        assert first.WhichOneof("payload") == "header"
+        assert all(0 < len(part.chunk) <= 1 << 20 for part in parts)
+        return first.header, b"".join(part.chunk for part in parts)
+
+    def import_(self, cache_id, data: bytes, *, chunk=100_000, **options) -> cache.Version:
+        """ImportVersion of a file."""
+
+        def requests():
+            fields = {"cache_id": cache_id, "size_bytes": len(data)} | options
+            yield cache.ImportVersionRequest(spec=cache.ImportSpec(**fields))
+            for at in range(0, len(data), chunk):
+                yield cache.ImportVersionRequest(chunk=data[at : at + chunk])
+
+        return self.caches.ImportVersion(requests(), timeout=LIMIT)
+
     def ids(self) -> list[str]:
         """The names of all caches."""
         page = self.caches.ListCaches(cache.ListCachesRequest(page_size=1000), timeout=LIMIT)
         return [one.name for one in page.caches]
 
 
-def requests_of(spec, examples, batch=64):
-    """CreateCache's requests."""
-    yield cache.CreateCacheRequest(spec=spec)
+def requests_of(spec, examples, batch=64, kind=cache.CreateCacheRequest):
+    """CreateCache's or AddExamples' requests."""
+    yield kind(spec=spec)
     for part in batched(examples, batch):
-        yield cache.CreateCacheRequest(examples=cache.ExampleBatch(examples=part))
+        yield kind(examples=cache.ExampleBatch(examples=part))
 
 
 def batched(things, size):

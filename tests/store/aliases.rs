@@ -38,11 +38,11 @@ async fn aliases_move_only_as_expected() {
     for seed in 0..3 {
         store.create_version(&x, draft(seed)).await.expect("made");
     }
+    let before = store.cache(&x).await.expect("there").etag;
     let first = store
-        .set_alias(&x, &stable, number(2), Some(""))
+        .set_alias(&x, &stable, number(2), Some(&before))
         .await
         .expect("new");
-    let etag = first.aliases[&stable].etag.clone();
     assert_eq!(
         store
             .resolve(&reference("x@stable"))
@@ -53,21 +53,24 @@ async fn aliases_move_only_as_expected() {
     );
 
     // Somebody else was faster.
-    let taken = store.set_alias(&x, &stable, number(3), Some("")).await;
-    assert!(
-        matches!(taken, Err(StoreError::Conflict { .. })),
-        "{taken:?}"
-    );
     let moved = store
-        .set_alias(&x, &stable, number(3), Some(&etag))
+        .set_alias(&x, &stable, number(3), Some(&first.etag))
         .await
         .expect("moves");
-    assert_ne!(moved.aliases[&stable].etag, etag);
-    let stale = store.set_alias(&x, &stable, number(1), Some(&etag)).await;
-    assert!(
-        matches!(stale, Err(StoreError::Conflict { .. })),
-        "{stale:?}"
-    );
+    for old in [before.as_str(), &first.etag, "", "new"] {
+        let taken = store.set_alias(&x, &stable, number(1), Some(old)).await;
+        let expected = StoreError::EtagMismatch {
+            what: "caches/x".into(),
+            expected: old.to_owned(),
+            found: moved.etag.clone(),
+        };
+        assert_eq!(taken, Err(expected));
+        let kept = store.delete_alias(&x, &stable, Some(old)).await;
+        assert!(
+            matches!(kept, Err(StoreError::EtagMismatch { .. })),
+            "{kept:?}"
+        );
+    }
     assert_eq!(
         store
             .resolve(&reference("x@stable"))
@@ -77,13 +80,20 @@ async fn aliases_move_only_as_expected() {
         number(3)
     );
 
-    // Another alias does not disturb this one's etag.
+    // Every change of the cache changes its etag; what changes nothing does
+    // not.
     let other = store
         .set_alias(&x, &alias("canary"), number(1), None)
         .await
         .expect("set");
-    assert_eq!(other.aliases[&stable], moved.aliases[&stable]);
     assert_ne!(other.etag, moved.etag);
+    let same = store
+        .set_alias(&x, &alias("canary"), number(1), None)
+        .await
+        .expect("set");
+    assert_eq!(same.etag, other.etag);
+    store.create_version(&x, draft(9)).await.expect("made");
+    assert_ne!(store.cache(&x).await.expect("there").etag, other.etag);
 
     let missing = store.set_alias(&x, &stable, number(9), None).await;
     assert!(
@@ -117,14 +127,19 @@ async fn what_is_not_there_is_not_found_and_leaves_nothing() {
     }
     assert!(store.load(&id("x"), number(1)).await.is_err());
     assert!(store.delete_cache(&id("x"), None).await.is_err());
-    assert!(store.delete_version(&id("x"), number(1)).await.is_err());
+    assert!(
+        store
+            .delete_version(&id("x"), number(1), None)
+            .await
+            .is_err()
+    );
     assert!(
         store
             .set_alias(&id("x"), &alias("a"), number(1), None)
             .await
             .is_err()
     );
-    assert!(store.retain(&id("x"), 1).await.is_err());
+    assert!(store.retain(&id("x"), 1, None).await.is_err());
     assert!(!folder.path().join("caches").exists());
 }
 

@@ -190,7 +190,7 @@ async fn damaged_versions_do_not_stop_a_sweep_or_deletion() {
     store.sweep().await.expect("sweeps");
     assert!(shelf.file("versions/00000002").is_file(), "nothing swept");
     store
-        .delete_version(&shelf.cache, number(2))
+        .delete_version(&shelf.cache, number(2), None)
         .await
         .expect("deleted");
     assert_eq!(store.latest(&shelf.cache).await, Ok(number(1)));

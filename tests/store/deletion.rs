@@ -32,7 +32,10 @@ async fn numbers_go_on_after_deletion() {
     for seed in 0..3 {
         store.create_version(&x, draft(seed)).await.expect("made");
     }
-    store.delete_version(&x, number(3)).await.expect("deleted");
+    store
+        .delete_version(&x, number(3), None)
+        .await
+        .expect("deleted");
     assert_eq!(store.latest(&x).await, Ok(number(2)));
     let error = store.load(&x, number(3)).await.expect_err("deleted");
     assert!(error.to_string().contains("it was deleted"), "{error}");
@@ -72,7 +75,7 @@ async fn aliased_and_only_versions_stay() {
     let (x, stable) = (id("x"), "stable".parse::<AliasName>().expect("an alias"));
     store.create_version(&x, draft(1)).await.expect("made");
     let only = store
-        .delete_version(&x, number(1))
+        .delete_version(&x, number(1), None)
         .await
         .expect_err("only one");
     assert!(matches!(only, StoreError::Conflict { .. }), "{only}");
@@ -82,7 +85,7 @@ async fn aliased_and_only_versions_stay() {
         .await
         .expect("set");
     let aliased = store
-        .delete_version(&x, number(1))
+        .delete_version(&x, number(1), None)
         .await
         .expect_err("aliased");
     assert!(aliased.to_string().contains("stable"), "{aliased}");
@@ -93,7 +96,7 @@ async fn aliased_and_only_versions_stay() {
     for seed in 3..=6 {
         store.create_version(&x, draft(seed)).await.expect("made");
     }
-    let gone = store.retain(&x, 2).await.expect("kept");
+    let gone = store.retain(&x, 2, None).await.expect("kept");
     assert_eq!(gone, [number(4), number(3), number(2)]);
     let left: Vec<u64> = store
         .versions(&x)
@@ -108,7 +111,7 @@ async fn aliased_and_only_versions_stay() {
             .await
             .expect("whole");
     }
-    assert_eq!(store.retain(&x, 2).await.expect("nothing"), []);
+    assert_eq!(store.retain(&x, 2, None).await.expect("nothing"), []);
 }
 
 #[tokio::test]
@@ -123,7 +126,7 @@ async fn a_cache_changed_meanwhile_is_not_deleted() {
         .delete_cache(&x, Some(&etag))
         .await
         .expect_err("changed");
-    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    assert!(matches!(error, StoreError::EtagMismatch { .. }), "{error}");
     let etag = store.cache(&x).await.expect("there").etag;
     store.delete_cache(&x, Some(&etag)).await.expect("deleted");
 }

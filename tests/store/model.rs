@@ -254,9 +254,9 @@ pub async fn perform(store: &Store, sweeper: &Store, op: Op, tell: &(impl Fn(Lin
         Op::DeleteAlias { cache, alias } => {
             store.delete_alias(&cache, &alias, None).await.map(drop)
         }
-        Op::DeleteVersion { cache, version } => store.delete_version(&cache, version).await,
+        Op::DeleteVersion { cache, version } => store.delete_version(&cache, version, None).await,
         Op::DeleteCache { cache } => store.delete_cache(&cache, None).await,
-        Op::Retain { cache, keep } => store.retain(&cache, keep).await.map(drop),
+        Op::Retain { cache, keep } => store.retain(&cache, keep, None).await.map(drop),
         Op::Sweep => sweeper.sweep().await.map(drop),
     };
     tell(match outcome {

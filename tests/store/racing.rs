@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tipserve::store::{AliasName, Store, StoreError};
+use tipserve::store::{AliasName, Condition, NEW, Needs, Store, StoreError};
 
 use crate::{
     sample::{self, draft, id, number},
@@ -60,7 +60,7 @@ async fn aliases_race_with_deletions(servers: [Store; 2]) {
             .version;
         let (set, deleted) = tokio::join!(
             a.set_alias(&x, &stable, target, None),
-            b.delete_version(&x, target)
+            b.delete_version(&x, target, None)
         );
         assert!(set.is_ok() != deleted.is_ok(), "{set:?} {deleted:?}");
         for store in [&a, &b] {
@@ -121,9 +121,7 @@ async fn one_of_two_expectations_holds(servers: [Store; 2]) {
     a.set_alias(&x, &stable, number(1), None)
         .await
         .expect("set");
-    let etag = a.cache(&x).await.expect("there").aliases[&stable]
-        .etag
-        .clone();
+    let etag = a.cache(&x).await.expect("there").etag;
     let (left, right) = tokio::join!(
         a.set_alias(&x, &stable, number(2), Some(&etag)),
         b.set_alias(&x, &stable, number(3), Some(&etag))
@@ -133,7 +131,100 @@ async fn one_of_two_expectations_holds(servers: [Store; 2]) {
     assert_eq!(at, if left.is_ok() { number(2) } else { number(3) });
 }
 
+/// Eight writers on two servers that expect the same etag: exactly one makes
+/// its version, under the next number; first of a cache that must be new, then
+/// of one that is there.
+async fn one_of_eight_expectations_holds(servers: [Store; 2]) {
+    let x = id("etag");
+    let mut etag = NEW.to_owned();
+    for round in 1..=4_u64 {
+        let writers = (0..WRITERS).map(|writer| {
+            let (store, x) = (servers[(writer % 2) as usize].clone(), x.clone());
+            let condition = Condition::etag(&etag);
+            let seed = round * 100 + writer;
+            tokio::spawn(async move { store.create_version_if(&x, draft(seed), &condition).await })
+        });
+        let (mut made, mut refused) = (Vec::new(), 0);
+        for writer in writers.collect::<Vec<_>>() {
+            match writer.await.expect("ends") {
+                Ok(manifest) => made.push(manifest),
+                Err(StoreError::EtagMismatch { expected, .. }) => {
+                    assert_eq!(expected, etag);
+                    refused += 1;
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        assert_eq!((made.len() as u64, refused), (1, WRITERS - 1));
+        assert_eq!(made[0].version, number(round));
+        for store in &servers {
+            let info = store.cache(&x).await.expect("there");
+            assert_eq!(info.versions.len() as u64, round);
+            assert_ne!(info.etag, etag);
+            sample::load_whole(store, &x, made[0].version)
+                .await
+                .expect("whole");
+        }
+        etag = servers[0].cache(&x).await.expect("there").etag;
+    }
+    // Deleted, it is new again, and its numbers go on.
+    let [a, b] = servers;
+    a.delete_cache(&x, Some(&etag)).await.expect("deleted");
+    let stale = b
+        .create_version_if(&x, draft(1), &Condition::etag(&etag))
+        .await;
+    assert!(
+        matches!(stale, Err(StoreError::EtagMismatch { .. })),
+        "{stale:?}"
+    );
+    let again = b
+        .create_version_if(&x, draft(1), &Condition::etag(NEW))
+        .await
+        .expect("new");
+    assert_eq!(again.version, number(5));
+}
+
+/// Children against the deletion of their cache: none that was acknowledged
+/// after it brings it back.
+async fn children_race_with_deletions(servers: [Store; 2]) {
+    let x = id("child");
+    let [a, b] = servers;
+    for round in 0..12 {
+        let parent = a.create_version(&x, draft(round)).await.expect("made");
+        for needs in [Needs::Cache, Needs::Version(parent.version)] {
+            let condition = Condition { etag: None, needs };
+            a.create_version_if(&x, draft(round), &condition)
+                .await
+                .expect("made");
+        }
+        let condition = Condition {
+            etag: None,
+            needs: Needs::Cache,
+        };
+        let (child, deleted) = tokio::join!(
+            a.create_version_if(&x, draft(round + 100), &condition),
+            b.delete_cache(&x, None)
+        );
+        deleted.expect("deleted");
+        // Either the deletion took the child along, or there never was one.
+        if let Err(e) = child {
+            assert!(matches!(e, StoreError::NotFound { .. }), "{e}");
+        }
+        for store in [&a, &b] {
+            let gone = store.cache(&x).await;
+            assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
+        }
+        let orphan = a.create_version_if(&x, draft(round), &condition).await;
+        assert!(
+            matches!(orphan, Err(StoreError::NotFound { .. })),
+            "{orphan:?}"
+        );
+    }
+}
+
 async fn race(servers: [Store; 2]) {
+    one_of_eight_expectations_holds(servers.clone()).await;
+    children_race_with_deletions(servers.clone()).await;
     writers_race(servers.clone()).await;
     creations_race_with_deletions(servers.clone()).await;
     one_of_two_expectations_holds(servers.clone()).await;

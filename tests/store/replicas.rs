@@ -47,7 +47,9 @@ async fn agree([a, b]: [Store; 2]) {
     .await;
     until("a new latest", async || b.latest(&x).await == Ok(number(2))).await;
 
-    a.delete_version(&x, number(1)).await.expect("deleted");
+    a.delete_version(&x, number(1), None)
+        .await
+        .expect("deleted");
     until("a deletion elsewhere", async || {
         let gone = b.load(&x, number(1)).await;
         matches!(gone, Err(StoreError::NotFound { .. }))

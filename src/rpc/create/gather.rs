@@ -9,7 +9,8 @@ use std::{
 use half::f16;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
-use tonic::{Code, Streaming};
+use tokio_stream::{Stream, StreamExt};
+use tonic::Code;
 
 use super::{
     super::{
@@ -17,12 +18,12 @@ use super::{
         request::{self, RequestError},
         shutting_down,
     },
-    Creation, response_of,
+    Creation, Event,
 };
 use crate::{
     catalog::{CatalogError, ExampleFeature, Gathered, Stage},
     engine::{Content, Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
-    proto::v1::{self as pb, create_cache_request::Payload, create_cache_response::Event},
+    proto::v1 as pb,
 };
 
 /// How often progress is said.
@@ -55,6 +56,8 @@ pub struct Gathering<'a> {
     pending: Vec<Option<Pending>>,
     finished: Vec<Option<ExampleFeature>>,
     ids: HashSet<String>,
+    /// Number that stands for the id of the first example without one.
+    first_id: u64,
     reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
     encoded: i64,
@@ -64,8 +67,11 @@ pub struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    /// Nothing yet.
+    /// Nothing yet but what the base holds.
     pub fn new(creation: &'a Creation) -> Gathering<'a> {
+        let recipe = &creation.order.recipe;
+        let width = creation.context.catalog.model().width;
+        let inherited = recipe.inherited();
         let (views, done) = mpsc::unbounded_channel();
         Gathering {
             window: Arc::new(Semaphore::new(creation.context.limits.stream_window)),
@@ -74,9 +80,13 @@ impl<'a> Gathering<'a> {
             done,
             pending: Vec::new(),
             finished: Vec::new(),
-            ids: HashSet::new(),
+            ids: inherited.iter().map(|e| e.id.clone()).collect(),
+            first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             reasons: BTreeMap::new(),
-            bytes: 0,
+            bytes: inherited
+                .iter()
+                .map(|e| recipe.feature_bytes(width, e.validation))
+                .sum(),
             encoded: 0,
             rejected: 0,
             outstanding: 0,
@@ -89,11 +99,11 @@ impl<'a> Gathering<'a> {
     /// way.
     pub async fn run(
         mut self,
-        mut incoming: Streaming<pb::CreateCacheRequest>,
+        mut incoming: impl Stream<Item = Result<pb::ExampleBatch, Failure>> + Unpin,
     ) -> Result<Gathered, Failure> {
         loop {
             let message = tokio::select! {
-                message = incoming.message() => message.map_err(|status| Failure::from_status(&status))?,
+                message = incoming.next() => message.transpose()?,
                 Some(view) = self.done.recv() => {
                     self.collect(view).await?;
                     continue;
@@ -102,21 +112,9 @@ impl<'a> Gathering<'a> {
                     return Err(shutting_down().into());
                 }
             };
-            match message {
-                None => break,
-                Some(pb::CreateCacheRequest {
-                    payload: Some(Payload::Examples(batch)),
-                }) => {
-                    for example in batch.examples {
-                        self.take(example).await?;
-                    }
-                }
-                Some(_) => {
-                    return Err(RequestError::Order {
-                        problem: "every message of CreateCache but the first must carry examples",
-                    }
-                    .into());
-                }
+            let Some(batch) = message else { break };
+            for example in batch.examples {
+                self.take(example).await?;
             }
         }
         while self.outstanding > 0 {
@@ -136,10 +134,12 @@ impl<'a> Gathering<'a> {
     /// Takes one example: its jobs go to the engine, or it is rejected.
     async fn take(&mut self, example: pb::Example) -> Result<(), Failure> {
         let limits = &self.creation.context.limits;
+        let recipe = &self.creation.order.recipe;
         let number = self.pending.len();
-        RequestError::check("examples", "max_examples", limits.max_examples, number + 1)?;
+        let total = recipe.inherited().len() + number + 1;
+        RequestError::check("examples", "max_examples", limits.max_examples, total)?;
         let id = if example.example_id.is_empty() {
-            number.to_string()
+            self.first_id.saturating_add(number as u64).to_string()
         } else {
             example.example_id
         };
@@ -147,7 +147,7 @@ impl<'a> Gathering<'a> {
         self.finished.push(None);
         let class = usize::try_from(example.class_index)
             .ok()
-            .filter(|class| *class < self.creation.recipe.classes.len());
+            .filter(|class| *class < recipe.class_count());
         let width = self.creation.context.catalog.model().width;
         let checked = request::check_id("examples.example_id", &id).and_then(|()| {
             let class = class.ok_or_else(|| {
@@ -156,7 +156,7 @@ impl<'a> Gathering<'a> {
                     format!(
                         "{} is not in 0..{}",
                         example.class_index,
-                        self.creation.recipe.classes.len()
+                        recipe.class_count()
                     ),
                 )
             })?;
@@ -174,10 +174,10 @@ impl<'a> Gathering<'a> {
         };
         self.ids.insert(id.clone());
         let views = match (&content, example.validation) {
-            (Content::Picture { .. }, false) => self.creation.recipe.views,
+            (Content::Picture { .. }, false) => recipe.views,
             _ => 1,
         };
-        self.bytes += width * (size_of::<f32>() + if views > 1 { views * 2 } else { 0 });
+        self.bytes += recipe.feature_bytes(width, example.validation);
         RequestError::check(
             "examples (bytes of features)",
             "max_create_bytes",
@@ -206,7 +206,7 @@ impl<'a> Gathering<'a> {
                         Crop::Centre
                     } else {
                         Crop::Random {
-                            seed: view_seed(self.creation.seed, &id, view),
+                            seed: view_seed(self.creation.order.seed, &id, view),
                         }
                     };
                     let source = source.clone();
@@ -347,19 +347,19 @@ impl<'a> Gathering<'a> {
             let first = || (0, format!("example {id:?}: {}", problem.message));
             self.reasons.entry(class).or_insert_with(first).0 += 1;
         }
-        if self.creation.strict {
+        if self.creation.order.strict {
             let message = format!("example {id:?}: {}", problem.message);
             return Err(Problem { message, ..problem }.fact("example_id", id).into());
         }
         let _ = self
             .creation
             .events
-            .send(Ok(response_of(Event::Rejected(pb::RejectedExample {
+            .send(Ok(Event::Rejected(pb::RejectedExample {
                 example_id: id,
                 code: problem.code as i32,
                 message: problem.message,
                 reason: problem.reason.to_owned(),
-            }))))
+            })))
             .await;
         Ok(())
     }

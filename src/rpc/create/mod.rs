@@ -1,11 +1,15 @@
-//! `CreateCache`: a specification and examples in, progress and a version out.
+//! `CreateCache` and `AddExamples`: a specification and examples in, progress
+//! and a version out. The two differ in their messages and in where the order
+//! comes from; all else is here, once.
 //!
 //! Examples are encoded as bulk work while they arrive; a client that sends
 //! faster than they are encoded is slowed by flow control. Nothing is stored
 //! before every feature is there and the head is made.
 
+mod add;
 mod gather;
 mod spec;
+mod text;
 
 use std::{
     sync::{
@@ -16,8 +20,8 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Response, Status, Streaming};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
     Context, convert,
@@ -27,56 +31,114 @@ use super::{
 };
 use crate::{
     catalog::{CatalogError, Gathered, Recipe, Stage, TextRows},
-    proto::v1::{
-        self as pb, cache_spec::OnRejected, create_cache_request::Payload,
-        create_cache_response::Event, create_progress,
-    },
+    proto::v1::{self as pb, cache_spec::OnRejected, create_progress},
+    store::Condition,
 };
+pub use add::Adding;
 use gather::Gathering;
+pub use pb::create_cache_response::Event;
+pub use spec::Creating;
 
-/// The answers of a call.
-pub type Events = ReceiverStream<Result<pb::CreateCacheResponse, Status>>;
+/// One of the RPCs that make a version from examples.
+pub trait Making: 'static {
+    /// What it says where the first message is no specification.
+    const SPEC_FIRST: &'static str;
+    /// What it says where a later message carries no examples.
+    const EXAMPLES_AFTER: &'static str;
+    /// The specification.
+    type Spec: Send;
+    /// A message from the client.
+    type Request: Send + 'static;
+    /// A message to the client.
+    type Response: Send + 'static;
+
+    /// What a message carries.
+    fn part(request: Self::Request) -> Option<Part<Self::Spec>>;
+
+    /// The order that a specification makes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn order(
+        spec: Self::Spec,
+        context: &Context,
+    ) -> impl Future<Output = Result<Order, Failure>> + Send;
+
+    /// An event as this RPC's message.
+    fn response(event: Event) -> Self::Response;
+}
+
+/// What a message from the client carries.
+pub enum Part<S> {
+    /// The specification.
+    Spec(S),
+    /// Examples.
+    Examples(pb::ExampleBatch),
+}
+
+/// A specification, checked.
+pub struct Order {
+    recipe: Recipe,
+    /// Whether the first example that cannot be used fails the call.
+    strict: bool,
+    /// Whether classes without a training example are kept.
+    allow_empty: bool,
+    /// Of the augmentation.
+    seed: u64,
+    /// What must hold of the cache.
+    condition: Condition,
+}
 
 /// Serves one call.
-pub async fn serve(
+pub async fn serve<M: Making>(
     context: Arc<Context>,
     deadline: Option<Instant>,
-    mut incoming: Streaming<pb::CreateCacheRequest>,
+    mut incoming: Streaming<M::Request>,
     call: &Call,
-) -> Result<Response<Events>, Failure> {
+) -> Result<Response<BoxStream<M::Response>>, Failure> {
     let message = incoming
         .message()
         .await
         .map_err(|status| Failure::from_status(&status))?;
-    let spec = match message.and_then(|message| message.payload) {
-        Some(Payload::Spec(spec)) => spec,
-        Some(Payload::Examples(_)) => {
+    let spec = match message.and_then(M::part) {
+        Some(Part::Spec(spec)) => spec,
+        Some(Part::Examples(_)) => {
             return Err(RequestError::Order {
-                problem: "the first message of CreateCache must be its spec, not examples",
+                problem: M::SPEC_FIRST,
             }
             .into());
         }
         None => return Err(RequestError::missing("spec").into()),
     };
-    let strict = spec.on_rejected == OnRejected::Fail as i32;
-    let allow_empty = spec.allow_empty_classes;
-    let seed = spec.seed;
-    let recipe = spec::check(spec, &context)?;
+    let order = M::order(spec, &context).await?;
+    // Now, too, so that nothing is encoded in vain.
+    context
+        .catalog
+        .store()
+        .check(&order.recipe.id, &order.condition)
+        .await?;
+    let examples = incoming.map(|message| match message {
+        Err(status) => Err(Failure::from_status(&status)),
+        Ok(message) => match M::part(message) {
+            Some(Part::Examples(batch)) => Ok(batch),
+            _ => Err(RequestError::Order {
+                problem: M::EXAMPLES_AFTER,
+            }
+            .into()),
+        },
+    });
     let (events, response) = mpsc::channel(16);
     let cancelled = Arc::new(AtomicBool::new(false));
     let creation = Creation {
         context,
-        recipe: Arc::new(recipe),
-        strict,
-        allow_empty,
-        seed,
+        order: Arc::new(order),
         events: events.clone(),
         cancelled: Arc::clone(&cancelled),
     };
     let call = call.clone();
     tokio::spawn(async move {
         let ended = tokio::select! {
-            ended = creation.run(incoming) => ended.map_err(Status::from),
+            ended = creation.run(examples) => ended.map_err(Status::from),
             () = events.closed() => return cancelled.store(true, Ordering::Relaxed),
             () = until(deadline) => {
                 Err(Problem::from(RequestError::DeadlineExceeded).into())
@@ -84,34 +146,45 @@ pub async fn serve(
         };
         cancelled.store(true, Ordering::Relaxed);
         call.ended(ended.as_ref().map_or_else(Status::code, |_| Code::Ok));
-        let last = ended.map(|version| response_of(Event::Version(version)));
-        let _ = events.send(last).await;
+        let _ = events.send(ended.map(Event::Version)).await;
     });
-    Ok(Response::new(ReceiverStream::new(response)))
+    let response = ReceiverStream::new(response).map(|event| event.map(M::response));
+    Ok(Response::new(Box::pin(response)))
 }
 
-fn response_of(event: Event) -> pb::CreateCacheResponse {
-    pb::CreateCacheResponse { event: Some(event) }
+/// Whether examples that cannot be used fail the call.
+fn strict(on_rejected: i32) -> Result<bool, RequestError> {
+    match OnRejected::try_from(on_rejected) {
+        Ok(OnRejected::Fail) => Ok(true),
+        Ok(OnRejected::Unspecified | OnRejected::Skip) => Ok(false),
+        Err(_) => Err(RequestError::invalid(
+            "spec.on_rejected",
+            format!("{on_rejected} is not an OnRejected"),
+        )),
+    }
 }
+
+/// Where an etag is given, the cache must have it.
+fn etag(etag: String) -> Option<String> {
+    (!etag.is_empty()).then_some(etag)
+}
+
 struct Creation {
     context: Arc<Context>,
-    recipe: Arc<Recipe>,
-    strict: bool,
-    allow_empty: bool,
-    seed: u64,
-    events: mpsc::Sender<Result<pb::CreateCacheResponse, Status>>,
+    order: Arc<Order>,
+    events: mpsc::Sender<Result<Event, Status>>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Creation {
     async fn run(
         self,
-        incoming: Streaming<pb::CreateCacheRequest>,
+        examples: impl Stream<Item = Result<pb::ExampleBatch, Failure>> + Unpin,
     ) -> Result<pb::Version, Failure> {
         let text = self.text().await?;
-        let gathered = Gathering::new(&self).run(incoming).await?;
-        if !self.allow_empty {
-            refuse_empty_class(&self.recipe, &gathered)?;
+        let gathered = Gathering::new(&self).run(examples).await?;
+        if !self.order.allow_empty {
+            refuse_empty_class(&self.order.recipe, &gathered)?;
         }
         let counts = [
             gathered.received as i64,
@@ -121,11 +194,13 @@ impl Creation {
         self.progress(Stage::Selection, counts).await;
         let draft = {
             let context = Arc::clone(&self.context);
-            let recipe = Arc::clone(&self.recipe);
+            let order = Arc::clone(&self.order);
             let cancelled = Arc::clone(&self.cancelled);
             tokio::task::spawn_blocking(move || {
                 let stop = || cancelled.load(Ordering::Relaxed);
-                context.catalog.prepare(&recipe, text, &gathered, &stop)
+                context
+                    .catalog
+                    .prepare(&order.recipe, text, &gathered, &stop)
             })
             .await
             .map_err(CatalogError::internal)??
@@ -140,7 +215,7 @@ impl Creation {
         let manifest = self
             .context
             .catalog
-            .store_version(&self.recipe.id, draft)
+            .store_version(&self.order.recipe.id, draft, &self.order.condition)
             .await?;
         Ok(convert::version(&manifest))
     }
@@ -148,11 +223,11 @@ impl Creation {
     async fn text(&self) -> Result<Option<TextRows>, Failure> {
         self.progress(Stage::Text, [0; 3]).await;
         let context = Arc::clone(&self.context);
-        let recipe = Arc::clone(&self.recipe);
+        let order = Arc::clone(&self.order);
         let cancelled = Arc::clone(&self.cancelled);
         let text = tokio::task::spawn_blocking(move || {
             let stop = || cancelled.load(Ordering::Relaxed);
-            context.catalog.text_classifier(&recipe, &stop)
+            context.catalog.text_classifier(&order.recipe, &stop)
         })
         .await
         .map_err(CatalogError::internal)??;
@@ -169,35 +244,41 @@ impl Creation {
         // A client that is gone is noticed by the select in `serve`.
         let _ = self
             .events
-            .send(Ok(response_of(Event::Progress(pb::CreateProgress {
+            .send(Ok(Event::Progress(pb::CreateProgress {
                 stage: stage as i32,
                 received,
                 encoded,
                 rejected,
-            }))))
+            })))
             .await;
     }
 }
 
 /// Refuses a class that no training example names.
 fn refuse_empty_class(recipe: &Recipe, gathered: &Gathered) -> Result<(), RequestError> {
-    let mut seen = vec![false; recipe.classes.len()];
-    for example in gathered.examples.iter().filter(|e| !e.validation) {
+    let mut seen = vec![false; recipe.class_count()];
+    let all = recipe.inherited().iter().chain(&gathered.examples);
+    for example in all.filter(|e| !e.validation) {
         if let Some(seen) = seen.get_mut(example.class) {
             *seen = true;
         }
     }
-    for (index, (name, seen)) in recipe.classes.iter().zip(seen).enumerate() {
+    for (index, (name, seen)) in recipe.class_names().zip(seen).enumerate() {
         if !seen {
             let rejected = match gathered.reasons.get(&index) {
                 Some((count, first)) => format!(" ({count} rejected; {first})"),
                 None => String::new(),
             };
+            let field = match (&recipe.base, index.checked_sub(recipe.base_classes().len())) {
+                (None, _) => format!("spec.classes[{index}]"),
+                (Some(_), Some(new)) => format!("spec.new_classes[{new}]"),
+                (Some(_), None) => "spec.remove_example_ids".to_owned(),
+            };
             return Err(RequestError::invalid(
-                format!("spec.classes[{index}]"),
+                field,
                 format!(
-                    "class {name:?} has 0 usable training examples{rejected}; each needs at \
-                     least 1, unless spec.allow_empty_classes is set"
+                    "class {index} {name:?} has 0 usable training examples{rejected}; each needs \
+                     at least 1, unless spec.allow_empty_classes is set"
                 ),
             ));
         }

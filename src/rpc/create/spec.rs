@@ -1,28 +1,68 @@
-//! Checking a specification.
+//! `CreateCache`: what its messages carry, and checking a `CacheSpec`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::super::{
-    Context, convert,
-    problem::{Failure, Problem},
-    request::{self, RequestError},
+use super::{
+    super::{
+        Context,
+        heads::{self, Asked},
+        problem::{Failure, Problem},
+        request::RequestError,
+    },
+    Event, Making, Order, Part, etag, strict,
+    text::Classes,
 };
 use crate::{
-    catalog::{CatalogError, Recipe, TextSource, class_prompts},
-    proto::v1::{self as pb, cache_spec::OnRejected},
-    store::CacheId,
+    catalog::{
+        CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, Recipe, TextSource,
+    },
+    proto::v1::{self as pb, create_cache_request::Payload},
+    store::{CacheId, Condition, Needs},
     tip::spec::Method,
 };
 
 const MAX_VIEWS: i32 = 64;
-const MAX_DESCRIPTION_BYTES: usize = 4096;
-const MAX_LABELS: usize = 64;
-const MAX_NAME_BYTES: usize = 1024;
+
+/// `CreateCache`.
+pub struct Creating;
+
+impl Making for Creating {
+    const SPEC_FIRST: &'static str =
+        "the first message of CreateCache must be its spec, not examples";
+    const EXAMPLES_AFTER: &'static str =
+        "every message of CreateCache but the first must carry examples";
+    type Spec = pb::CacheSpec;
+    type Request = pb::CreateCacheRequest;
+    type Response = pb::CreateCacheResponse;
+
+    fn part(request: Self::Request) -> Option<Part<Self::Spec>> {
+        request.payload.map(|payload| match payload {
+            Payload::Spec(spec) => Part::Spec(spec),
+            Payload::Examples(batch) => Part::Examples(batch),
+        })
+    }
+
+    async fn order(spec: Self::Spec, context: &Context) -> Result<Order, Failure> {
+        Ok(Order {
+            strict: strict(spec.on_rejected)?,
+            allow_empty: spec.allow_empty_classes,
+            seed: spec.seed,
+            condition: Condition {
+                etag: etag(spec.etag.clone()),
+                needs: Needs::Nothing,
+            },
+            recipe: recipe(spec, context)?,
+        })
+    }
+
+    fn response(event: Event) -> Self::Response {
+        pb::CreateCacheResponse { event: Some(event) }
+    }
+}
 
 /// The recipe of a specification.
-pub fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
+fn recipe(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
     let model = context.catalog.model();
-    let limits = &context.limits;
     let id: CacheId = CacheId::parse_name(&spec.cache_id)
         .map_err(|error| Problem::from(error).field("spec.cache_id"))?;
     if spec.classes.is_empty() {
@@ -35,24 +75,10 @@ pub fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> 
     RequestError::check(
         "spec.classes",
         "max_classes",
-        limits.max_classes,
+        context.limits.max_classes,
         spec.classes.len(),
     )?;
-    RequestError::check(
-        "spec.description",
-        "max_description_bytes",
-        MAX_DESCRIPTION_BYTES,
-        spec.description.len(),
-    )?;
-    RequestError::check("spec.labels", "max_labels", MAX_LABELS, spec.labels.len())?;
-    for (index, class) in spec.classes.iter().enumerate() {
-        RequestError::check(
-            &format!("spec.classes[{index}].display_name"),
-            "max_name_bytes",
-            MAX_NAME_BYTES,
-            class.display_name.len(),
-        )?;
-    }
+    check_texts(&spec.description, &spec.labels, &spec.created_by)?;
     if !(0..=MAX_VIEWS).contains(&spec.views) {
         return Err(RequestError::invalid(
             "spec.views",
@@ -60,28 +86,31 @@ pub fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> 
         )
         .into());
     }
-    if OnRejected::try_from(spec.on_rejected).is_err() {
-        return Err(RequestError::invalid(
-            "spec.on_rejected",
-            format!("{} is not an OnRejected", spec.on_rejected),
-        )
-        .into());
-    }
-    let head = convert::head_request(&spec)?;
-    let names = spec
-        .classes
-        .iter()
-        .map(|class| class.display_name.clone())
-        .collect();
-    let text = text_source(
-        spec.classes,
-        spec.prompt_templates,
-        context,
-        Text {
-            without: spec.without_text,
-            truncate: spec.truncate_prompts,
-        },
+    let numbers = heads::Numbers {
+        alpha: spec.alpha,
+        beta: spec.beta,
+        lambda: spec.lambda,
+        grid: spec.grid,
+    };
+    let method = match heads::method(spec.method)? {
+        Asked::Default | Asked::Auto => None,
+        Asked::This(method) => Some(method),
+    };
+    let head = heads::request(
+        method,
+        numbers,
+        heads::class_balance(spec.class_balance)?,
+        heads::key_dtype(spec.key_dtype)?,
     )?;
+    let classes = Classes {
+        field: "spec.classes",
+        classes: spec.classes,
+        templates: spec.prompt_templates,
+        truncate: spec.truncate_prompts,
+        context,
+    };
+    let new_classes = classes.names()?;
+    let text = text_source(classes, spec.without_text)?;
     if matches!(text, TextSource::None) && head.method == Some(Method::ZeroShot) {
         return Err(RequestError::invalid(
             "spec.method",
@@ -91,7 +120,8 @@ pub fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> 
     }
     Ok(Recipe {
         id,
-        classes: names,
+        base: None,
+        new_classes,
         text,
         head,
         views: if model.image_size == 0 {
@@ -101,66 +131,54 @@ pub fn check(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> 
         },
         description: spec.description,
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
-        created_by: String::new(),
+        created_by: spec.created_by,
     })
 }
 
-struct Text {
-    without: bool,
-    truncate: bool,
+/// Checks the free texts of a specification.
+///
+/// # Errors
+/// One that is too long.
+pub fn check_texts(
+    description: &str,
+    labels: &HashMap<String, String>,
+    created_by: &str,
+) -> Result<(), RequestError> {
+    RequestError::check(
+        "spec.description",
+        "max_description_bytes",
+        MAX_DESCRIPTION_BYTES,
+        description.len(),
+    )?;
+    RequestError::check("spec.labels", "max_labels", MAX_LABELS, labels.len())?;
+    RequestError::check(
+        "spec.created_by",
+        "max_created_by_bytes",
+        MAX_CREATED_BY_BYTES,
+        created_by.len(),
+    )
 }
 
-fn text_source(
-    classes: Vec<pb::ClassSpec>,
-    templates: Vec<String>,
-    context: &Context,
-    text: Text,
-) -> Result<TextSource, Failure> {
-    let model = context.catalog.model();
-    if text.without {
+fn text_source(classes: Classes<'_>, without: bool) -> Result<TextSource, Failure> {
+    if without {
         return Ok(TextSource::None);
     }
-    let given = classes
-        .iter()
-        .filter(|class| class.text_weight.is_some())
-        .count();
-    if given == classes.len() {
-        let mut rows = Vec::with_capacity(classes.len() * model.width);
-        for (index, class) in classes.into_iter().enumerate() {
-            let field = format!("spec.classes[{index}].text_weight");
-            let values = class.text_weight.unwrap_or_default().values;
-            rows.extend(request::unit(&field, values, model.width)?);
-        }
-        return Ok(TextSource::Weights(rows));
+    let (given, count) = (classes.with_weight(), classes.classes.len());
+    if given == count {
+        return classes.weights();
     }
     if given > 0 {
         return Err(RequestError::invalid(
             "spec.classes",
-            format!(
-                "{given} of {} classes bring a text_weight; either all do or none",
-                classes.len()
-            ),
+            format!("{given} of {count} classes bring a text_weight; either all do or none"),
         )
         .into());
     }
-    let asked = !templates.is_empty() || classes.iter().any(|class| !class.prompts.is_empty());
-    if !model.has_text {
-        if asked {
-            return Err(CatalogError::NoTextEncoder.into());
-        }
-        return Ok(TextSource::None);
+    if classes.context.catalog.model().has_text {
+        return classes.prompts();
     }
-    let templates = if templates.is_empty() {
-        &model.templates
-    } else {
-        &templates
-    };
-    let prompts = classes
-        .into_iter()
-        .map(|class| class_prompts(class.prompts, &class.display_name, templates))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(TextSource::Prompts {
-        prompts,
-        truncate: text.truncate,
-    })
+    if classes.asks_for_prompts() {
+        return Err(CatalogError::NoTextEncoder.into());
+    }
+    Ok(TextSource::None)
 }

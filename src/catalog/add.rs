@@ -1,0 +1,233 @@
+//! A version as the base of the next: its examples' features as they are
+//! stored, so that nothing is encoded twice.
+
+use std::collections::{BTreeSet, HashSet};
+
+use half::f16;
+
+use super::{Catalog, CatalogError, ExampleFeature, check::check_shapes};
+use crate::store::{
+    CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
+    tensors::names,
+};
+
+/// Ids named in an error, at most.
+const NAMED: usize = 10;
+
+/// A version to start from, without the examples that are to be left out.
+#[derive(Debug)]
+pub struct Base {
+    manifest: Manifest,
+    name: String,
+    /// W f32 [N, D] by rows; none where the cache alone decides.
+    text: Option<Vec<f32>>,
+    examples: Vec<ExampleFeature>,
+    removed: usize,
+    next_id: u64,
+}
+
+impl Base {
+    /// The cache.
+    pub fn cache(&self) -> &CacheId {
+        &self.manifest.cache
+    }
+
+    /// The version's number.
+    pub fn number(&self) -> VersionNumber {
+        self.manifest.version
+    }
+
+    /// `caches/{cache}/versions/{version}`.
+    pub fn version(&self) -> &str {
+        &self.name
+    }
+
+    /// What is known of it.
+    pub fn details(&self) -> &Details {
+        &self.manifest.details
+    }
+
+    /// Its classes, with their prompts. The counts are the version's own.
+    pub fn classes(&self) -> &[ClassRecord] {
+        &self.manifest.details.classes
+    }
+
+    /// W f32 [N, D] by rows; none where the cache alone decides.
+    pub fn text(&self) -> Option<&[f32]> {
+        self.text.as_deref()
+    }
+
+    /// The examples that stay: training ones in the order of their keys, then
+    /// those for validation.
+    pub fn examples(&self) -> &[ExampleFeature] {
+        &self.examples
+    }
+
+    /// How many examples are left out.
+    pub fn removed(&self) -> usize {
+        self.removed
+    }
+
+    /// One more than the highest example id that is a plain number: where
+    /// examples without an id go on counting.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    fn read(
+        manifest: Manifest,
+        file: &TensorFile,
+        remove: &[String],
+    ) -> Result<Base, CatalogError> {
+        let name = manifest.resource_name();
+        let details = &manifest.details;
+        let unusable = |problem: String| CatalogError::Unsupported {
+            version: name.clone(),
+            problem: format!("cannot be added to: {problem}"),
+        };
+        check_shapes(details, file).map_err(unusable)?;
+        let column = |name: &str| TextColumn::read(file, name).map_err(unusable);
+        let width = details.width;
+        let training = Rows {
+            keys: floats(file, names::KEYS),
+            labels: labels(file, names::LABELS),
+            ids: column(names::EXAMPLE_IDS)?,
+            views: halves(file, names::VIEWS),
+            kept_views: details.views.max(1) as usize,
+            validation: false,
+        };
+        let validation = Rows {
+            keys: floats(file, names::VALIDATION_FEATURES),
+            labels: labels(file, names::VALIDATION_LABELS),
+            ids: column(names::VALIDATION_IDS)?,
+            views: Vec::new(),
+            kept_views: 1,
+            validation: true,
+        };
+        let mut examples = training.examples(width);
+        examples.extend(validation.examples(width));
+        let next_id = examples
+            .iter()
+            .filter_map(|example| plain_number(&example.id))
+            .max()
+            .map_or(0, |highest| highest.saturating_add(1));
+
+        let remove: HashSet<&str> = remove.iter().map(String::as_str).collect();
+        let before = examples.len();
+        let mut unknown: BTreeSet<&str> = remove.iter().copied().collect();
+        for example in &examples {
+            unknown.remove(example.id.as_str());
+        }
+        if !unknown.is_empty() {
+            let shown: Vec<String> = unknown
+                .iter()
+                .take(NAMED)
+                .map(|id| format!("{id:?}"))
+                .collect();
+            let more = match unknown.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            return Err(CatalogError::invalid(
+                "spec.remove_example_ids",
+                format!("{name} holds no example {}{more}", shown.join(", ")),
+            ));
+        }
+        examples.retain(|example| !remove.contains(example.id.as_str()));
+        Ok(Base {
+            removed: before - examples.len(),
+            text: file.get(names::TEXT).map(|_| floats(file, names::TEXT)),
+            examples,
+            next_id,
+            name,
+            manifest,
+        })
+    }
+}
+
+impl Catalog {
+    /// A version as a base, without the examples of the ids given.
+    ///
+    /// # Errors
+    /// The store's; [`CatalogError::WrongBundle`]; an id that the version does
+    /// not hold.
+    pub async fn base(
+        &self,
+        reference: &Reference,
+        remove: Vec<String>,
+    ) -> Result<Base, CatalogError> {
+        let (id, number) = self.store.resolve(reference).await?;
+        // Before the tensors, which may be many.
+        let manifest = self.store.manifest(&id, number).await?;
+        if manifest.details.bundle_fingerprint != self.model.fingerprint {
+            return Err(CatalogError::WrongBundle {
+                version: manifest.resource_name(),
+                made_with: manifest.details.bundle_fingerprint.clone(),
+                served: self.model.fingerprint.clone(),
+            });
+        }
+        let (manifest, file) = self.store.load(&id, number).await?;
+        tokio::task::spawn_blocking(move || Base::read(manifest, &file, &remove))
+            .await
+            .map_err(CatalogError::internal)?
+    }
+}
+
+/// Examples as they lie in a version, column by column.
+struct Rows {
+    keys: Vec<f32>,
+    labels: Vec<usize>,
+    ids: Option<TextColumn>,
+    views: Vec<f16>,
+    kept_views: usize,
+    validation: bool,
+}
+
+impl Rows {
+    fn examples(self, width: usize) -> Vec<ExampleFeature> {
+        let width = width.max(1);
+        let mut views = self.views.chunks_exact(width * self.kept_views);
+        let rows = self.keys.chunks_exact(width).zip(&self.labels).enumerate();
+        rows.map(|(row, (key, &class))| ExampleFeature {
+            id: match &self.ids {
+                Some(ids) => ids.get(row).unwrap_or_default().to_owned(),
+                None => row.to_string(),
+            },
+            class,
+            validation: self.validation,
+            key: key.to_vec(),
+            views: match (self.kept_views, views.next()) {
+                (2.., Some(views)) => views.to_vec(),
+                _ => Vec::new(),
+            },
+        })
+        .collect()
+    }
+}
+
+fn plain_number(id: &str) -> Option<u64> {
+    let number: u64 = id.parse().ok()?;
+    (number.to_string() == id).then_some(number)
+}
+
+// The dtypes are those that `check_shapes` found; an absent tensor is empty.
+
+fn floats(file: &TensorFile, name: &str) -> Vec<f32> {
+    let bytes = file.get(name).map_or(&[][..], |tensor| tensor.bytes);
+    let rows = bytes.as_chunks::<4>().0.iter();
+    rows.map(|raw| f32::from_le_bytes(*raw)).collect()
+}
+
+fn halves(file: &TensorFile, name: &str) -> Vec<f16> {
+    let bytes = file.get(name).map_or(&[][..], |tensor| tensor.bytes);
+    let rows = bytes.as_chunks::<2>().0.iter();
+    rows.map(|raw| f16::from_le_bytes(*raw)).collect()
+}
+
+/// Class indices; one that is none becomes one that is over every limit.
+pub(super) fn labels(file: &TensorFile, name: &str) -> Vec<usize> {
+    let bytes = file.get(name).map_or(&[][..], |tensor| tensor.bytes);
+    let rows = bytes.as_chunks::<8>().0.iter();
+    rows.map(|raw| usize::try_from(i64::from_le_bytes(*raw)).unwrap_or(usize::MAX))
+        .collect()
+}

@@ -1,0 +1,198 @@
+//! Versions come and go: stored, imported, deleted, and out of memory at once
+//! when they are.
+
+use bytes::Bytes;
+
+use super::{Catalog, CatalogError, check::check_version};
+use crate::{
+    store::{CacheId, Condition, Draft, Export, Manifest, Store, StoreError, VersionNumber},
+    telemetry,
+};
+
+/// Caches looked at in one go when all are tidied.
+const PAGE: usize = 256;
+
+/// What a server takes of an imported version.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportBounds {
+    /// Most classes.
+    pub classes: usize,
+    /// Most examples, those for validation included.
+    pub examples: usize,
+    /// Whether features of another bundle are taken.
+    pub other_bundle: bool,
+}
+
+impl Catalog {
+    /// Stores a draft as the cache's next version, where a condition holds, and
+    /// loads it, so that what is reported as made is known to serve. Versions
+    /// that are too many by then are deleted.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn store_version(
+        &self,
+        id: &CacheId,
+        draft: Draft,
+        condition: &Condition,
+    ) -> Result<Manifest, CatalogError> {
+        let manifest = self.store.create_version_if(id, draft, condition).await?;
+        telemetry::version_created();
+        tracing::info!(version = manifest.resource_name(), "made a version");
+        if manifest.details.bundle_fingerprint == self.model.fingerprint
+            && let Err(error) = self.classifier_at(id.clone(), manifest.version).await
+        {
+            tracing::warn!(version = manifest.resource_name(), %error, "it does not load");
+        }
+        self.keep_newest(id).await;
+        Ok(manifest)
+    }
+
+    /// A version as one file.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn export(
+        &self,
+        id: &CacheId,
+        number: VersionNumber,
+    ) -> Result<Export, CatalogError> {
+        Ok(self.store.export(id, number).await?)
+    }
+
+    /// Publishes an exported file as the next version of a cache, once it is
+    /// known to make sense.
+    ///
+    /// # Errors
+    /// A file that is no whole export, or whose tensors do not fit its manifest
+    /// or each other; [`CatalogError::WrongBundle`]; a bound that is passed;
+    /// the store's.
+    pub async fn import(
+        &self,
+        id: &CacheId,
+        file: Bytes,
+        bounds: ImportBounds,
+        condition: &Condition,
+    ) -> Result<Manifest, CatalogError> {
+        let imported = Store::read_export(file).await?;
+        let details = &imported.manifest.details;
+        let own = details.bundle_fingerprint == self.model.fingerprint;
+        if !own && !bounds.other_bundle {
+            return Err(CatalogError::WrongBundle {
+                version: format!("the imported {}", imported.manifest.resource_name()),
+                made_with: details.bundle_fingerprint.clone(),
+                served: self.model.fingerprint.clone(),
+            });
+        }
+        let own_width = own.then_some(self.model.width);
+        let imported = tokio::task::spawn_blocking(move || {
+            check_version(&imported, own_width, bounds).map(|()| imported)
+        })
+        .await
+        .map_err(CatalogError::internal)??;
+        self.store_version(id, imported.draft(), condition).await
+    }
+
+    /// Deletes a cache, and forgets its versions.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_cache(
+        &self,
+        id: &CacheId,
+        expected: Option<&str>,
+    ) -> Result<(), CatalogError> {
+        self.store.delete_cache(id, expected).await?;
+        self.forget(id, |_| true);
+        Ok(())
+    }
+
+    /// Deletes a version, and forgets it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete_version(
+        &self,
+        id: &CacheId,
+        number: VersionNumber,
+        expected: Option<&str>,
+    ) -> Result<(), CatalogError> {
+        self.store.delete_version(id, number, expected).await?;
+        self.forget(id, |version| version == number);
+        Ok(())
+    }
+
+    /// Deletes all versions but the newest `keep` and those with an alias, and
+    /// forgets them. Returns them, newest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn prune(
+        &self,
+        id: &CacheId,
+        keep: usize,
+        expected: Option<&str>,
+    ) -> Result<Vec<VersionNumber>, CatalogError> {
+        let deleted = self.store.retain(id, keep, expected).await?;
+        self.forget(id, |version| deleted.contains(&version));
+        Ok(deleted)
+    }
+
+    /// Sweeps the store, applies the server's retention to every cache, and
+    /// drops from memory what other servers deleted.
+    ///
+    /// # Errors
+    /// The store's; what is left is done the next time.
+    pub async fn tidy(&self) -> Result<(), CatalogError> {
+        let swept = self.store.sweep().await?;
+        tracing::debug!(?swept, "swept the store");
+        let mut after = None;
+        while self.keep_versions > 0 {
+            let page = self.store.list_caches(PAGE, after.as_ref()).await?;
+            for info in &page.caches {
+                if info.versions.len() > self.keep_versions {
+                    self.keep_newest(&info.id).await;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        for key in self.resident.keys() {
+            let known = self.store.manifest(&key.cache, key.version).await;
+            if let Err(StoreError::NotFound { .. }) = known {
+                self.resident.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the server's retention to a cache. What fails is done by the
+    /// next sweep.
+    async fn keep_newest(&self, id: &CacheId) {
+        if self.keep_versions == 0 {
+            return;
+        }
+        match self.prune(id, self.keep_versions, None).await {
+            Ok(deleted) if deleted.is_empty() => {}
+            Ok(deleted) => {
+                let keep_versions = self.keep_versions;
+                tracing::info!(cache = %id, ?deleted, keep_versions, "deleted old versions");
+            }
+            Err(error) => tracing::warn!(cache = %id, %error, "could not delete old versions"),
+        }
+    }
+
+    fn forget(&self, id: &CacheId, gone: impl Fn(VersionNumber) -> bool) {
+        for key in self.resident.keys() {
+            if key.cache == *id && gone(key.version) {
+                self.resident.remove(&key);
+            }
+        }
+        let mut listed = self.listed.lock();
+        if listed.as_ref().is_some_and(|l| l.is_of(id, &gone)) {
+            *listed = None;
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Lists of caches, versions and examples, and looking at one.
+
+use futures::{StreamExt as _, stream};
+use prost::Message as _;
+use tonic::Response;
+
+use super::{Caches, cache_id};
+use crate::{
+    catalog::{CatalogError, ExampleEntry},
+    proto::v1 as pb,
+    rpc::{
+        convert,
+        filter::{Filter, Kind, Schema, Value},
+        paging,
+        problem::{Failure, Problem},
+        request::RequestError,
+    },
+    store::{CacheId, CacheInfo, Manifest, Reference, VersionNumber, VersionSelector},
+};
+
+/// What caches can be filtered by; all but the first two are of the newest
+/// version.
+const CACHE_FIELDS: &Schema = &[
+    ("cache_id", Kind::Text),
+    ("create_time", Kind::Time),
+    ("description", Kind::Text),
+    ("created_by", Kind::Text),
+    ("method", Kind::Method),
+    ("bundle_fingerprint", Kind::Text),
+    ("class_count", Kind::Number),
+    ("key_count", Kind::Number),
+    ("labels", Kind::Labels),
+];
+
+/// What examples can be filtered by.
+const EXAMPLE_FIELDS: &Schema = &[
+    ("example_id", Kind::Text),
+    ("class_index", Kind::Number),
+    ("display_name", Kind::Text),
+    ("validation", Kind::Flag),
+];
+
+/// Caches looked at in one go by a list with a filter.
+const SCAN: usize = 256;
+/// Manifests read at once.
+const READS: usize = 16;
+/// Bytes from which a page of examples ends: well under what gRPC clients
+/// take by default (4 MiB).
+const PAGE_BYTES: usize = 2 << 20;
+
+fn bad_token(list: &str) -> RequestError {
+    RequestError::invalid("page_token", format!("it is not one that {list} returned"))
+}
+
+/// A cache as the API has it. `latest` is the newest version, where that can
+/// be read.
+fn message(info: &CacheInfo, latest: Option<&Manifest>) -> pb::Cache {
+    let aliases = info
+        .aliases
+        .iter()
+        .map(|(alias, to)| (alias.to_string(), to.version.as_i64()))
+        .collect();
+    pb::Cache {
+        name: info.id.resource_name(),
+        create_time: Some(convert::timestamp(info.create_time)),
+        latest: latest.map(convert::version),
+        aliases,
+        version_count: i32::try_from(info.versions.len()).unwrap_or(i32::MAX),
+        etag: info.etag.clone(),
+    }
+}
+
+/// What a cache has in a field.
+fn value_of<'a>(
+    info: &'a CacheInfo,
+    latest: Option<&'a Manifest>,
+    field: &'static str,
+    key: Option<&str>,
+) -> Option<Value<'a>> {
+    let count = |n: u64| Value::Number(i64::try_from(n).unwrap_or(i64::MAX));
+    match field {
+        "cache_id" => return Some(Value::Text(info.id.as_str())),
+        "create_time" => return Some(Value::Time(info.create_time)),
+        _ => {}
+    }
+    // A version that cannot be read fits no filter.
+    let details = &latest?.details;
+    Some(match field {
+        "description" => Value::Text(&details.description),
+        "created_by" => Value::Text(&details.created_by),
+        "method" => Value::Text(convert::method(details.head.method).as_str_name()),
+        "bundle_fingerprint" => Value::Text(&details.bundle_fingerprint),
+        "class_count" => count(details.classes.len() as u64),
+        "key_count" => count(details.key_count),
+        "labels" => match details.labels.get(key?) {
+            Some(label) => Value::Text(label),
+            None => Value::Absent,
+        },
+        _ => return None,
+    })
+}
+
+fn value_of_example<'a>(entry: &ExampleEntry<'a>, field: &'static str) -> Option<Value<'a>> {
+    Some(match field {
+        "example_id" => Value::Text(entry.id),
+        "class_index" => Value::Number(i64::try_from(entry.class).unwrap_or(i64::MAX)),
+        "display_name" => Value::Text(entry.class_name),
+        "validation" => Value::Flag(entry.validation),
+        _ => return None,
+    })
+}
+
+impl Caches {
+    /// A cache's newest version. One that cannot be read is left out, so that
+    /// one damaged file hides nothing else.
+    async fn latest(&self, info: &CacheInfo) -> Option<Manifest> {
+        let newest = info.versions.first()?;
+        let store = self.context.catalog.store();
+        match store.manifest(&info.id, newest.number).await {
+            Ok(manifest) => Some(manifest),
+            Err(error) => {
+                tracing::warn!(cache = %info.id, %error, "its latest version cannot be read");
+                None
+            }
+        }
+    }
+
+    /// A cache as the API has it.
+    pub(super) async fn describe(&self, info: &CacheInfo) -> pb::Cache {
+        message(info, self.latest(info).await.as_ref())
+    }
+
+    pub(super) async fn get(
+        &self,
+        request: pb::GetCacheRequest,
+    ) -> Result<Response<pb::Cache>, Failure> {
+        let id = cache_id(&request.name)?;
+        let info = self.context.catalog.store().cache(&id).await?;
+        let mut cache = self.describe(&info).await;
+        paging::mask(&mut cache, request.read_mask.as_ref())?;
+        Ok(Response::new(cache))
+    }
+
+    pub(super) async fn list(
+        &self,
+        request: pb::ListCachesRequest,
+    ) -> Result<Response<pb::ListCachesResponse>, Failure> {
+        let size = paging::size(request.page_size)?;
+        let filter = Filter::parse(&request.filter, CACHE_FIELDS)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse().map_err(|_| bad_token("ListCaches"))?),
+        };
+        let (mut caches, next) = self.page(size, &filter, after).await?;
+        for cache in &mut caches {
+            paging::mask(cache, request.read_mask.as_ref())?;
+        }
+        Ok(Response::new(pb::ListCachesResponse {
+            caches,
+            next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    /// Up to `size` caches that a filter lets through, and after which of them
+    /// the next page begins, where there is one more.
+    async fn page(
+        &self,
+        size: usize,
+        filter: &Filter,
+        mut after: Option<CacheId>,
+    ) -> Result<(Vec<pb::Cache>, Option<CacheId>), Failure> {
+        let store = self.context.catalog.store();
+        let scan = if filter.is_empty() { size } else { SCAN };
+        let mut caches = Vec::new();
+        let mut last = None;
+        loop {
+            let page = store.list_caches(scan, after.as_ref()).await?;
+            for (id, error) in &page.damaged {
+                tracing::warn!(cache = %id, %error, "a cache cannot be listed");
+            }
+            let mut read = stream::iter(page.caches)
+                .map(|info| async move {
+                    let latest = self.latest(&info).await;
+                    (info, latest)
+                })
+                .buffered(READS);
+            while let Some((info, latest)) = read.next().await {
+                let latest = latest.as_ref();
+                if !filter.lets_through(|field, key| value_of(&info, latest, field, key)) {
+                    continue;
+                }
+                if caches.len() == size {
+                    return Ok((caches, last));
+                }
+                caches.push(message(&info, latest));
+                last = Some(info.id);
+            }
+            drop(read);
+            match page.next {
+                None => return Ok((caches, None)),
+                Some(next) if filter.is_empty() && caches.len() == size => {
+                    return Ok((caches, Some(next)));
+                }
+                next => after = next,
+            }
+        }
+    }
+
+    pub(super) async fn version(
+        &self,
+        request: pb::GetVersionRequest,
+    ) -> Result<Response<pb::Version>, Failure> {
+        let store = self.context.catalog.store();
+        let reference: Reference = request.name.parse().map_err(Problem::from)?;
+        let (id, number) = store.resolve(&reference).await?;
+        let mut version = convert::version(&store.manifest(&id, number).await?);
+        paging::mask(&mut version, request.read_mask.as_ref())?;
+        Ok(Response::new(version))
+    }
+
+    pub(super) async fn versions(
+        &self,
+        request: pb::ListVersionsRequest,
+    ) -> Result<Response<pb::ListVersionsResponse>, Failure> {
+        let store = self.context.catalog.store();
+        let id = cache_id(&request.parent)?;
+        let size = paging::size(request.page_size)?;
+        // Newest first: the token is the last number that was returned.
+        let below = match request.page_token.as_str() {
+            "" => u64::MAX,
+            token => token.parse().map_err(|_| bad_token("ListVersions"))?,
+        };
+        let numbers: Vec<VersionNumber> = store
+            .versions(&id)
+            .await?
+            .iter()
+            .map(|version| version.number)
+            .filter(|number| number.get() < below)
+            .collect();
+        let mut versions = Vec::new();
+        for number in numbers.iter().take(size) {
+            match store.manifest(&id, *number).await {
+                Ok(manifest) => {
+                    let mut version = convert::version(&manifest);
+                    paging::mask(&mut version, request.read_mask.as_ref())?;
+                    versions.push(version);
+                }
+                Err(error) => {
+                    tracing::warn!(cache = %id, version = %number, %error, "cannot be listed");
+                }
+            }
+        }
+        let next_page_token = match numbers.get(size) {
+            Some(_) => numbers
+                .get(size - 1)
+                .map(|number| number.get().to_string())
+                .unwrap_or_default(),
+            None => String::new(),
+        };
+        Ok(Response::new(pb::ListVersionsResponse {
+            versions,
+            next_page_token,
+        }))
+    }
+
+    pub(super) async fn examples(
+        &self,
+        request: pb::ListExamplesRequest,
+    ) -> Result<Response<pb::ListExamplesResponse>, Failure> {
+        let size = paging::size_of_examples(request.page_size)?;
+        let filter = Filter::parse(&request.filter, EXAMPLE_FIELDS)?;
+        let mut reference: Reference = request.parent.parse().map_err(Problem::from)?;
+        // The token names the version: an alias that moves between two pages
+        // does not mix two lists.
+        let start = match request.page_token.as_str() {
+            "" => 0,
+            token => {
+                let (number, at) = token
+                    .split_once('.')
+                    .and_then(|(number, at)| Some((number.parse().ok()?, at.parse().ok()?)))
+                    .ok_or_else(|| bad_token("ListExamples"))?;
+                reference.version = VersionSelector::Number(number);
+                at
+            }
+        };
+        let catalog = &self.context.catalog;
+        let (id, number) = catalog.store().resolve(&reference).await?;
+        let list = catalog.examples(&id, number).await?;
+        // Millions may have to be looked at.
+        let page = tokio::task::spawn_blocking(move || {
+            let mut examples = Vec::new();
+            let mut bytes = 0;
+            for at in start..list.len() {
+                let Some(entry) = list.get(at) else { break };
+                if !filter.lets_through(|field, _| value_of_example(&entry, field)) {
+                    continue;
+                }
+                if examples.len() == size || bytes >= PAGE_BYTES {
+                    return (examples, format!("{number}.{at}"));
+                }
+                let info = pb::ExampleInfo {
+                    example_id: entry.id.to_owned(),
+                    class_index: i32::try_from(entry.class).unwrap_or(i32::MAX),
+                    display_name: entry.class_name.to_owned(),
+                    validation: entry.validation,
+                };
+                bytes += info.encoded_len();
+                examples.push(info);
+            }
+            (examples, String::new())
+        });
+        let (examples, next_page_token) = page.await.map_err(CatalogError::internal)?;
+        Ok(Response::new(pb::ListExamplesResponse {
+            examples,
+            next_page_token,
+        }))
+    }
+}

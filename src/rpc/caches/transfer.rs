@@ -1,0 +1,166 @@
+//! `ExportVersion` and `ImportVersion`: a version as one file, in pieces.
+
+use std::time::Instant;
+
+use tokio_stream::{StreamExt as _, iter, once};
+use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
+
+use super::Caches;
+use crate::{
+    catalog::ImportBounds,
+    proto::v1::{self as pb, export_version_response, import_version_request::Payload},
+    rpc::{
+        convert,
+        observe::Call,
+        problem::{Failure, Problem},
+        request::RequestError,
+        shutting_down,
+    },
+    store::{CacheId, Condition, Needs, Reference},
+};
+
+/// Bytes of the file in one message.
+const CHUNK: usize = 1 << 20;
+
+fn order(problem: &'static str) -> Failure {
+    RequestError::Order { problem }.into()
+}
+
+fn part(payload: export_version_response::Payload) -> pb::ExportVersionResponse {
+    pb::ExportVersionResponse {
+        payload: Some(payload),
+    }
+}
+
+impl Caches {
+    pub(super) async fn export(
+        &self,
+        request: pb::ExportVersionRequest,
+        deadline: Option<Instant>,
+        call: &Call,
+    ) -> Result<Response<BoxStream<pb::ExportVersionResponse>>, Failure> {
+        let catalog = &self.context.catalog;
+        let reference: Reference = request.name.parse().map_err(Problem::from)?;
+        let (id, number) = catalog.store().resolve(&reference).await?;
+        let export = catalog.export(&id, number).await?;
+        let header = pb::ExportHeader {
+            version: Some(convert::version(&export.manifest)),
+            size_bytes: i64::try_from(export.size).unwrap_or(i64::MAX),
+        };
+        // The pieces are cut as the client takes them; the call's count lives
+        // as long as its stream.
+        let chunks = export.chunks(CHUNK);
+        let parts = once(part(export_version_response::Payload::Header(header)))
+            .chain(iter(chunks).map(|chunk| part(export_version_response::Payload::Chunk(chunk))))
+            .map(Some)
+            .chain(once(None));
+        let call = call.clone();
+        let parts = parts.filter_map(move |part| match part {
+            None => {
+                call.ended(Code::Ok);
+                None
+            }
+            Some(_) if deadline.is_some_and(|deadline| Instant::now() > deadline) => {
+                call.ended(Code::DeadlineExceeded);
+                let late = Problem::from(RequestError::DeadlineExceeded);
+                Some(Err(Status::from(late)))
+            }
+            Some(part) => Some(Ok(part)),
+        });
+        Ok(Response::new(Box::pin(parts)))
+    }
+
+    pub(super) async fn import(
+        &self,
+        mut incoming: Streaming<pb::ImportVersionRequest>,
+    ) -> Result<Response<pb::Version>, Failure> {
+        let spec = match self.next(&mut incoming).await?.map(|m| m.payload) {
+            Some(Some(Payload::Spec(spec))) => spec,
+            Some(Some(Payload::Chunk(_))) => {
+                return Err(order(
+                    "the first message of ImportVersion must be its spec, not a chunk",
+                ));
+            }
+            Some(None) | None => return Err(RequestError::missing("spec").into()),
+        };
+        let id = CacheId::parse_name(&spec.cache_id)
+            .map_err(|error| Problem::from(error).field("spec.cache_id"))?;
+        let limits = &self.context.limits;
+        let size = usize::try_from(spec.size_bytes)
+            .ok()
+            .filter(|size| *size > 0)
+            .ok_or_else(|| {
+                let problem = format!("{} is not over 0", spec.size_bytes);
+                RequestError::invalid("spec.size_bytes", problem)
+            })?;
+        RequestError::check(
+            "spec.size_bytes",
+            "max_import_bytes",
+            limits.max_import_bytes,
+            size,
+        )?;
+        let condition = Condition {
+            etag: (!spec.etag.is_empty()).then_some(spec.etag),
+            needs: Needs::Nothing,
+        };
+        let catalog = &self.context.catalog;
+        // Now, too, so that nothing is sent in vain.
+        catalog.store().check(&id, &condition).await?;
+        let file = self.receive(incoming, size).await?;
+        let bounds = ImportBounds {
+            classes: limits.max_classes,
+            examples: limits.max_examples,
+            other_bundle: spec.allow_other_bundle,
+        };
+        let manifest = catalog.import(&id, file.into(), bounds, &condition).await?;
+        Ok(Response::new(convert::version(&manifest)))
+    }
+
+    async fn next(
+        &self,
+        incoming: &mut Streaming<pb::ImportVersionRequest>,
+    ) -> Result<Option<pb::ImportVersionRequest>, Failure> {
+        tokio::select! {
+            message = incoming.message() => {
+                message.map_err(|status| Failure::from_status(&status))
+            }
+            () = self.context.shutdown.cancelled() => Err(shutting_down().into()),
+        }
+    }
+
+    /// The file: exactly as many bytes as were announced.
+    async fn receive(
+        &self,
+        mut incoming: Streaming<pb::ImportVersionRequest>,
+        size: usize,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut file = Vec::new();
+        // Taken as address space; memory only as it is filled.
+        file.try_reserve_exact(size).map_err(|_| {
+            Problem::new(
+                Code::ResourceExhausted,
+                "OUT_OF_MEMORY",
+                format!("there is no memory for a file of {size} bytes"),
+            )
+        })?;
+        let wrong = |found: usize, end: &str| {
+            let problem = format!("the file has {found} bytes{end}, {size} were announced");
+            Failure::from(RequestError::invalid("spec.size_bytes", problem))
+        };
+        while let Some(message) = self.next(&mut incoming).await? {
+            let Some(Payload::Chunk(chunk)) = message.payload else {
+                return Err(order(
+                    "every message of ImportVersion but the first must carry a chunk",
+                ));
+            };
+            if chunk.len() > size - file.len() {
+                return Err(wrong(file.len() + chunk.len(), " or more"));
+            }
+            file.extend_from_slice(&chunk);
+        }
+        if file.len() < size {
+            return Err(wrong(file.len(), ""));
+        }
+        Ok(file)
+    }
+}

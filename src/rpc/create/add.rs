@@ -1,0 +1,183 @@
+//! `AddExamples`: what its messages carry, and checking an `AddExamplesSpec`
+//! against the version that it starts from.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        Context,
+        heads::{self, Asked},
+        problem::{Failure, Problem},
+        request::RequestError,
+    },
+    Event, Making, Order, Part, etag,
+    spec::check_texts,
+    strict,
+    text::Classes,
+};
+use crate::{
+    catalog::{Base, Recipe, TextSource},
+    proto::v1::{
+        self as pb, add_examples_request::Payload, add_examples_response::Event as Answer,
+    },
+    store::{Condition, Needs, Reference},
+    tip::spec::Method,
+};
+
+/// `AddExamples`.
+pub struct Adding;
+
+impl Making for Adding {
+    const SPEC_FIRST: &'static str =
+        "the first message of AddExamples must be its spec, not examples";
+    const EXAMPLES_AFTER: &'static str =
+        "every message of AddExamples but the first must carry examples";
+    type Spec = pb::AddExamplesSpec;
+    type Request = pb::AddExamplesRequest;
+    type Response = pb::AddExamplesResponse;
+
+    fn part(request: Self::Request) -> Option<Part<Self::Spec>> {
+        request.payload.map(|payload| match payload {
+            Payload::Spec(spec) => Part::Spec(spec),
+            Payload::Examples(batch) => Part::Examples(batch),
+        })
+    }
+
+    async fn order(mut spec: Self::Spec, context: &Context) -> Result<Order, Failure> {
+        if spec.base.is_empty() {
+            return Err(RequestError::missing("spec.base").into());
+        }
+        let reference: Reference = spec
+            .base
+            .parse()
+            .map_err(|error| Problem::from(error).field("spec.base"))?;
+        check_texts(&spec.description, &spec.labels, &spec.created_by)?;
+        let strict = strict(spec.on_rejected)?;
+        // Checked before the base is read, which may take its time.
+        let asked = heads::method(spec.method)?;
+        let remove = std::mem::take(&mut spec.remove_example_ids);
+        let base = context.catalog.base(&reference, remove).await?;
+        Ok(Order {
+            strict,
+            allow_empty: spec.allow_empty_classes,
+            seed: spec.seed,
+            condition: Condition {
+                etag: etag(std::mem::take(&mut spec.etag)),
+                // Not the base itself: what is needed of it is in memory.
+                needs: Needs::Cache,
+            },
+            recipe: recipe(spec, asked, base, context)?,
+        })
+    }
+
+    fn response(event: Event) -> Self::Response {
+        let event = match event {
+            Event::Progress(progress) => Answer::Progress(progress),
+            Event::Rejected(rejected) => Answer::Rejected(rejected),
+            Event::Version(version) => Answer::Version(version),
+        };
+        pb::AddExamplesResponse { event: Some(event) }
+    }
+}
+
+fn recipe(
+    spec: pb::AddExamplesSpec,
+    asked: Asked,
+    base: Base,
+    context: &Context,
+) -> Result<Recipe, Failure> {
+    let details = base.details();
+    RequestError::check(
+        "spec.new_classes (with the base's)",
+        "max_classes",
+        context.limits.max_classes,
+        details.classes.len() + spec.new_classes.len(),
+    )?;
+    let method = match (asked, details.head.method) {
+        (Asked::Auto, _) => None,
+        (Asked::This(method), _) => Some(method),
+        // Trained keys are of the examples that they were trained on.
+        (Asked::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
+        (Asked::Default, method) => Some(method),
+    };
+    if method == Some(Method::ZeroShot) && base.text().is_none() {
+        return Err(RequestError::invalid(
+            "spec.method",
+            format!("zero-shot needs text, which {} has not", base.version()),
+        )
+        .into());
+    }
+    let numbers = heads::Numbers {
+        alpha: spec.alpha,
+        beta: spec.beta,
+        lambda: spec.lambda,
+        grid: spec.grid,
+    };
+    let head = heads::request(
+        method,
+        numbers,
+        details.head.class_balance,
+        details.head.key_dtype,
+    )?;
+    let classes = Classes {
+        field: "spec.new_classes",
+        classes: spec.new_classes,
+        templates: spec.prompt_templates,
+        truncate: spec.truncate_prompts,
+        context,
+    };
+    let new_classes = classes.names()?;
+    let text = text_source(classes, &base)?;
+    Ok(Recipe {
+        id: base.cache().clone(),
+        new_classes,
+        text,
+        head,
+        views: details.views.max(1) as usize,
+        description: if spec.description.is_empty() {
+            details.description.clone()
+        } else {
+            spec.description
+        },
+        labels: if spec.labels.is_empty() {
+            details.labels.clone()
+        } else {
+            spec.labels.into_iter().collect()
+        },
+        created_by: spec.created_by,
+        base: Some(Arc::new(base)),
+    })
+}
+
+/// The text rows of the new classes: of the kind that the base's are.
+fn text_source(classes: Classes<'_>, base: &Base) -> Result<TextSource, Failure> {
+    if classes.classes.is_empty() {
+        return Ok(TextSource::None);
+    }
+    let refuse = |problem: &str| {
+        let problem = format!("{} {problem}", base.version());
+        Err(RequestError::invalid("spec.new_classes", problem).into())
+    };
+    let has_prompts = classes
+        .classes
+        .iter()
+        .any(|class| !class.prompts.is_empty());
+    let has_weights = classes.with_weight() > 0;
+    if base.text().is_none() {
+        if has_prompts || has_weights {
+            return refuse("was made without text: new classes cannot bring prompts or weights");
+        }
+        return Ok(TextSource::None);
+    }
+    let by_prompts = base.classes().iter().any(|class| !class.prompts.is_empty());
+    if by_prompts {
+        if has_weights {
+            return refuse("was made with prompts: new classes cannot bring a text_weight");
+        }
+        return classes.prompts();
+    }
+    if classes.with_weight() < classes.classes.len() {
+        return refuse("was made with text weights: every new class needs a text_weight");
+    }
+    classes.weights()
+}

@@ -1,0 +1,98 @@
+//! Where the text classifier's rows of a specification's classes come from.
+
+use super::super::{
+    Context,
+    problem::Failure,
+    request::{self, RequestError},
+};
+use crate::{
+    catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts},
+    proto::v1 as pb,
+};
+
+/// The classes of a specification.
+pub struct Classes<'a> {
+    /// Their field.
+    pub field: &'static str,
+    /// As they were sent.
+    pub classes: Vec<pb::ClassSpec>,
+    /// Templates for those without prompts; empty for the bundle's own.
+    pub templates: Vec<String>,
+    /// Cut prompts that are too long instead of refusing them.
+    pub truncate: bool,
+    /// The server's.
+    pub context: &'a Context,
+}
+
+impl Classes<'_> {
+    /// Display names, by index.
+    ///
+    /// # Errors
+    /// One that is too long.
+    pub fn names(&self) -> Result<Vec<String>, RequestError> {
+        for (index, class) in self.classes.iter().enumerate() {
+            RequestError::check(
+                &format!("{}[{index}].display_name", self.field),
+                "max_name_bytes",
+                MAX_NAME_BYTES,
+                class.display_name.len(),
+            )?;
+        }
+        let names = self.classes.iter();
+        Ok(names.map(|class| class.display_name.clone()).collect())
+    }
+
+    /// How many bring a text weight.
+    pub fn with_weight(&self) -> usize {
+        let classes = self.classes.iter();
+        classes.filter(|class| class.text_weight.is_some()).count()
+    }
+
+    /// Whether any class, or the specification itself, asks for prompts.
+    pub fn asks_for_prompts(&self) -> bool {
+        !self.templates.is_empty() || self.classes.iter().any(|class| !class.prompts.is_empty())
+    }
+
+    /// Rows by the weights that every class brings.
+    ///
+    /// # Errors
+    /// One that is missing, of another width, or without a direction.
+    pub fn weights(self) -> Result<TextSource, Failure> {
+        let width = self.context.catalog.model().width;
+        let mut rows = Vec::with_capacity(self.classes.len() * width);
+        for (index, class) in self.classes.into_iter().enumerate() {
+            let field = format!("{}[{index}].text_weight", self.field);
+            let Some(weight) = class.text_weight else {
+                return Err(RequestError::missing(field).into());
+            };
+            rows.extend(request::unit(&field, weight.values, width)?);
+        }
+        Ok(TextSource::Weights(rows))
+    }
+
+    /// Rows by prompts: a class's own, by the templates given, or by the
+    /// bundle's.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoTextEncoder`]; a template without "{}".
+    pub fn prompts(self) -> Result<TextSource, Failure> {
+        let model = self.context.catalog.model();
+        if !model.has_text {
+            return Err(CatalogError::NoTextEncoder.into());
+        }
+        let templates = if self.templates.is_empty() {
+            &model.templates
+        } else {
+            &self.templates
+        };
+        let prompts = self
+            .classes
+            .into_iter()
+            .map(|class| class_prompts(class.prompts, &class.display_name, templates))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(TextSource::Prompts {
+            prompts,
+            truncate: self.truncate,
+        })
+    }
+}

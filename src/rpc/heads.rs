@@ -1,0 +1,152 @@
+//! How clients want a head made.
+
+use super::request::RequestError;
+use crate::{
+    proto::v1 as pb,
+    tip::{
+        make::HeadRequest,
+        spec::{ClassBalance, KeyDtype, Method, SearchGrid},
+    },
+};
+
+/// Largest α, β, λ that are taken.
+const MOST: f64 = 1e6;
+
+/// The method that a client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// None: the RPC's default.
+    Default,
+    /// The best of all.
+    Auto,
+    /// This one.
+    This(Method),
+}
+
+/// What a specification says of its head's numbers.
+pub struct Numbers {
+    /// α, where it is given.
+    pub alpha: Option<f64>,
+    /// β, where it is given.
+    pub beta: Option<f64>,
+    /// λ, where it is given.
+    pub lambda: Option<f64>,
+    /// Which α and β are tried.
+    pub grid: Option<pb::SearchGrid>,
+}
+
+fn positive(field: &str, value: Option<f64>) -> Result<Option<f64>, RequestError> {
+    match value {
+        Some(number) if !(number > 0.0 && number <= MOST) => Err(RequestError::invalid(
+            field,
+            format!("{number} is not over 0 and at most {MOST}"),
+        )),
+        value => Ok(value),
+    }
+}
+
+fn unknown(field: &str, value: i32) -> RequestError {
+    RequestError::invalid(field, format!("{value} is not one of its values"))
+}
+
+/// A method by its number in the API.
+///
+/// # Errors
+/// A value that is none, or a method that is not made from examples.
+pub fn method(value: i32) -> Result<Asked, RequestError> {
+    Ok(match pb::Method::try_from(value) {
+        Ok(pb::Method::Unspecified) => Asked::Default,
+        Ok(pb::Method::Auto) => Asked::Auto,
+        Ok(pb::Method::ZeroShot) => Asked::This(Method::ZeroShot),
+        Ok(pb::Method::TipAdapter) => Asked::This(Method::TipAdapter),
+        Ok(pb::Method::Gda) => Asked::This(Method::Gda),
+        Ok(pb::Method::Proker) => Asked::This(Method::Proker),
+        Ok(pb::Method::ClassMean) => Asked::This(Method::ClassMean),
+        Ok(pb::Method::TipAdapterF) => {
+            return Err(RequestError::invalid(
+                "spec.method",
+                "METHOD_TIP_ADAPTER_F is made by FineTune, from a version",
+            ));
+        }
+        Err(_) => return Err(unknown("spec.method", value)),
+    })
+}
+
+/// A grid as asked for; none where the server decides.
+///
+/// # Errors
+/// Scales out of range.
+pub fn grid(field: &str, grid: Option<pb::SearchGrid>) -> Result<Option<SearchGrid>, RequestError> {
+    use pb::search_grid::Kind;
+    let Some(grid) = grid else { return Ok(None) };
+    let scale = |name: &str, value: f64, default: f64| {
+        if value == 0.0 {
+            return Ok(default);
+        }
+        if !(0.1..=1000.0).contains(&value) {
+            return Err(RequestError::invalid(
+                format!("{field}.{name}"),
+                format!("{value} is not in 0.1 to 1000"),
+            ));
+        }
+        Ok(value)
+    };
+    match Kind::try_from(grid.kind) {
+        Ok(Kind::Official) => Ok(Some(SearchGrid::Official {
+            beta_scale: scale("beta_scale", grid.beta_scale, 7.0)?,
+            alpha_scale: scale("alpha_scale", grid.alpha_scale, 3.0)?,
+        })),
+        Ok(Kind::Wide) => Ok(Some(SearchGrid::Wide)),
+        Ok(Kind::Unspecified) => Ok(None),
+        Err(_) => Err(RequestError::invalid(
+            format!("{field}.kind"),
+            format!("{} is not a kind of grid", grid.kind),
+        )),
+    }
+}
+
+/// A class balance by its number in the API.
+///
+/// # Errors
+/// A value that is none.
+pub fn class_balance(value: i32) -> Result<ClassBalance, RequestError> {
+    match pb::ClassBalance::try_from(value) {
+        Ok(pb::ClassBalance::Unspecified | pb::ClassBalance::Sum) => Ok(ClassBalance::Sum),
+        Ok(pb::ClassBalance::Mean) => Ok(ClassBalance::Mean),
+        Err(_) => Err(unknown("spec.class_balance", value)),
+    }
+}
+
+/// A number format by its number in the API.
+///
+/// # Errors
+/// A value that is none.
+pub fn key_dtype(value: i32) -> Result<KeyDtype, RequestError> {
+    match pb::KeyDtype::try_from(value) {
+        Ok(pb::KeyDtype::Unspecified | pb::KeyDtype::F32) => Ok(KeyDtype::F32),
+        Ok(pb::KeyDtype::Bf16) => Ok(KeyDtype::Bf16),
+        Ok(pb::KeyDtype::F16) => Ok(KeyDtype::F16),
+        Err(_) => Err(unknown("spec.key_dtype", value)),
+    }
+}
+
+/// The request for a head: a method (none: the best) and its numbers.
+///
+/// # Errors
+/// Numbers out of range.
+pub fn request(
+    method: Option<Method>,
+    numbers: Numbers,
+    class_balance: ClassBalance,
+    key_dtype: KeyDtype,
+) -> Result<HeadRequest, RequestError> {
+    Ok(HeadRequest {
+        method,
+        alpha: positive("spec.alpha", numbers.alpha)?,
+        beta: positive("spec.beta", numbers.beta)?,
+        lambda: positive("spec.lambda", numbers.lambda)?,
+        class_balance,
+        grid: grid("spec.grid", numbers.grid)?.unwrap_or(SearchGrid::Wide),
+        key_dtype,
+    })
+}
