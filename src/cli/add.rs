@@ -61,6 +61,10 @@ pub struct AddArgs {
     /// many times. Default: the bundle's own.
     #[arg(long, value_name = "TEXT", value_parser = template)]
     pub template: Vec<String>,
+    /// Do not send the text weights that the file brings for new classes: the
+    /// version was made without text.
+    #[arg(long)]
+    pub without_text: bool,
     /// How to make the head. Default: as the version, with its numbers chosen
     /// anew.
     #[arg(long, value_enum)]
@@ -128,7 +132,7 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Outc
     let spec = AddExamplesSpec {
         // By its number: an alias that moves meanwhile must not mix up classes.
         base: base.name,
-        new_classes: making::class_specs(new, false),
+        new_classes: making::class_specs(new, args.without_text),
         remove_example_ids: removed,
         prompt_templates: args.template.clone(),
         method: args

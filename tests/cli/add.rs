@@ -1,9 +1,10 @@
 //! `tipserve add`, and what `create` says about a version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     fake::Fake,
+    npz,
     run::{Folder, command, tipserve},
 };
 
@@ -146,19 +147,19 @@ fn shots_validation_and_prefixes() {
 fn rows_of_two_files_keep_apart() {
     let fake = with_base();
     let folder = Folder::new(&[], &[]);
-    let made = std::process::Command::new("python3")
-        .args(["-c", "import numpy, sys; numpy.savez(sys.argv[1], features=numpy.eye(8, dtype='f4')[:2], labels=[0, 0], classes=['cat'])"])
-        .arg(folder.path().join("more.npz"))
-        .status()
-        .unwrap();
-    assert!(made.success());
     let path = folder.path().join("more.npz");
-    tipserve(&fake, &["add", "pets", "--from", path.to_str().unwrap()]).expect(0);
-    let ids: BTreeSet<_> = arrived(&fake, false).into_keys().collect();
-    assert_eq!(
-        ids,
-        BTreeSet::from(["more/0".to_owned(), "more/1".to_owned()])
-    );
+    npz::rows_of(&path, "owl");
+    let args = ["add", "pets@1", "--from", path.to_str().unwrap()];
+    tipserve(&fake, &args).expect(0);
+    let rows = (0..4).map(|row| (format!("more/{row}"), 2));
+    assert_eq!(arrived(&fake, false), rows.collect());
+    let weighs = |at: usize| {
+        let class = &fake.state().additions[at].new_classes[0];
+        class.text_weight.is_some()
+    };
+    assert!(weighs(0));
+    tipserve(&fake, &[&args[..], &["--without-text"]].concat()).expect(0);
+    assert!(!weighs(1));
 }
 
 #[test]
