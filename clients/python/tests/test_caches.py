@@ -214,7 +214,7 @@ def test_rolling_back_goes_to_the_version_before(fake, call):
         call("rollback", "pets", "nope")
 
 
-def test_lists_are_filtered_by_the_server(fake, call, base):
+def test_lists_are_filtered_by_the_server(fake, call):
     def page(request, context):
         start = int(request.page_token or 0)
         infos = [
@@ -231,8 +231,7 @@ def test_lists_are_filtered_by_the_server(fake, call, base):
     assert examples == [tipserve.ExampleInfo(str(i), 1, "a dog", i > 2) for i in range(4)]
     requests = [r for n, r in fake.calls if n == "ListExamples"]
     assert [r.filter for r in requests] == ["class_index = 1"] * 2
-    # Of one version, wherever the alias goes meanwhile.
-    assert [r.parent for r in requests] == ["caches/pets/versions/3"] * 2
+    assert [r.parent for r in requests] == ["pets@stable"] * 2
     call("caches", filter='cache_id = "tex*"')
     assert fake.calls[-1][1].filter == 'cache_id = "tex*"'
 

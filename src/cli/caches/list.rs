@@ -187,17 +187,13 @@ pub async fn examples(
     filter: String,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let mut parent = name.to_owned();
-    if let Some(version) = pinned(connection, name).await? {
-        parent = version;
-    }
     let failed = |status| connection.failure(&format!("listing the examples of {name:?}"), status);
     let mut all: Vec<ExampleDocument> = Vec::new();
     let mut page_token = String::new();
     let mut first = true;
     loop {
         let request = ListExamplesRequest {
-            parent: parent.clone(),
+            parent: name.to_owned(),
             page_size: EXAMPLES_PAGE,
             page_token,
             filter: filter.clone(),
@@ -222,21 +218,6 @@ pub async fn examples(
         return screen.document(&ExamplesDocument { examples: all });
     }
     Ok(())
-}
-
-/// The version that a name stands for now, so that every page is of the same.
-async fn pinned(connection: &Connection, name: &str) -> Result<Option<String>, Failure> {
-    let request = crate::proto::v1::GetVersionRequest {
-        name: name.to_owned(),
-        read_mask: Some(prost_types::FieldMask {
-            paths: vec!["name".to_owned()],
-        }),
-    };
-    let version = connection.caches().get_version(request).await;
-    let version = version
-        .map_err(|status| connection.failure(&format!("looking up {name:?}"), status))?
-        .into_inner();
-    Ok(Some(version.name).filter(|name| !name.is_empty()))
 }
 
 fn lines(screen: &Screen, page: &mut Vec<ExampleDocument>, first: bool) -> Result<(), Failure> {

@@ -309,11 +309,7 @@ class AsyncCacheCalls(AsyncCalls):
 
         A filter is, for instance, `display_name = "cat" AND validation = false`.
         """
-        # By its number, so that every page is of the same.
-        pinned = await self.version(name, fields=["name"])
-        request = cache_pb2.ListExamplesRequest(
-            parent=pinned.name or name, filter=filter, page_size=page_size
-        )
+        request = cache_pb2.ListExamplesRequest(parent=name, filter=filter, page_size=page_size)
         async for page in self._pages(self._caches.ListExamples, request):
             for one in page.examples:
                 yield ExampleInfo._from(one)

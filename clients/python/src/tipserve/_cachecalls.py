@@ -301,11 +301,7 @@ class CacheCalls(Calls):
 
         A filter is, for instance, `display_name = "cat" AND validation = false`.
         """
-        # By its number, so that every page is of the same.
-        pinned = self.version(name, fields=["name"])
-        request = cache_pb2.ListExamplesRequest(
-            parent=pinned.name or name, filter=filter, page_size=page_size
-        )
+        request = cache_pb2.ListExamplesRequest(parent=name, filter=filter, page_size=page_size)
         for page in self._pages(self._caches.ListExamples, request):
             yield from map(ExampleInfo._from, page.examples)
 
