@@ -111,6 +111,8 @@ def test_examples_are_added_by_name_or_index(call, base, seen):
     assert new_classes(seen[0]) == ["new"]
     # Positions begin at 0 in every call: the base's number tells them apart.
     assert added(seen[0]) == {"3+0": (0, False), "mine": (2, False), "3+2": (1, False)}
+    call("add_examples", "pets", validation=examples[:1])
+    assert added(seen.pop()) == {"validation/3+0": (0, True)}
     call("add_examples", "pets", iter(examples), new_classes=["newer", "new"], id_prefix="p/")
     assert new_classes(seen[1]) == ["newer", "new"]
     assert added(seen[1]) == {"p/3+0": (0, False), "p/mine": (3, False), "p/3+2": (1, False)}

@@ -133,7 +133,8 @@ def test_an_exported_file_serves_the_same_answers(real_call, data, pets, tmp_pat
         numpy.stack([one.logits for one in real_call("classify", name, points, logits=True)])
         for name in ("c", "copy")
     )
-    numpy.testing.assert_array_equal(first, second)
+    # Sums depend on how many items a batch has.
+    numpy.testing.assert_allclose(first, second, atol=1e-4)
     with safetensors.safe_open(path, framework="numpy") as file:
         assert any(file.get_tensor(name).shape == (20, WIDTH) for name in file.keys())  # noqa: SIM118
         assert any(

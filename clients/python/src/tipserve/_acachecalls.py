@@ -222,7 +222,9 @@ class AsyncCacheCalls(AsyncCalls):
             known = [*known, *added]
         if validation is not None:
             prefix = default_prefix(validation) if id_prefix is None else id_prefix
-            marked = await asyncio.to_thread(load_validation, await collected(validation), known)
+            marked = await asyncio.to_thread(
+                load_validation, await collected(validation), known, version.version
+            )
             parts.append(prefixed(marked, prefix))
         spec = add_spec(
             version,

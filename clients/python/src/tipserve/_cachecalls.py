@@ -216,7 +216,7 @@ class CacheCalls(Calls):
             known = [*known, *added]
         if validation is not None:
             prefix = default_prefix(validation) if id_prefix is None else id_prefix
-            marked = load_validation(validation, known)
+            marked = load_validation(validation, known, version.version)
             parts.append(prefixed(marked, prefix))
         spec = add_spec(
             version,

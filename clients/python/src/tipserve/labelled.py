@@ -99,8 +99,15 @@ def load(source: Source, classes: Sequence[str | ClassSpec] | None = None) -> La
     return Labelled(tuple(given), _Indexed(source, lookup), repeatable)
 
 
-def load_validation(source: Source, classes: Sequence[ClassSpec]) -> Labelled:
-    """Examples of classes that are known already, marked as validation."""
+def load_validation(
+    source: Source, classes: Sequence[ClassSpec], number: int | None = None
+) -> Labelled:
+    """Examples of classes that are known already, marked as validation.
+
+    `number` is that of the version that they are added to, see `load_additions`.
+    """
+    if number is not None and not isinstance(source, str | os.PathLike):
+        source = _Named(source, f"{number}+")
     loaded = load(source, classes)
     return replace(loaded, examples=_Marked(loaded.examples))
 
