@@ -23,7 +23,8 @@ use crate::proto::v1::{self, CacheSpec, cache_spec::OnRejected};
 #[command(after_help = "\
 Examples:
   tipserve create pets --from pets/train --shots 16 --val-shots 4
-  tipserve create pets --from features.npz --method tip-adapter --label team=vision")]
+  tipserve create pets --from features.npz --method tip-adapter --label team=vision
+  tipserve create pets --from pets/train --if-etag new   # only if there is none yet")]
 pub struct CreateArgs {
     /// The cache's id: a-z, 0-9, '-', '_', '.'. A cache that is there gets a
     /// new version.
@@ -68,7 +69,6 @@ pub struct CreateArgs {
     /// Fail, and make nothing, if any example cannot be used.
     #[arg(long)]
     pub strict: bool,
-    /// "new" where the cache must not exist yet; else as for every change.
     #[command(flatten)]
     pub condition: ConditionArgs,
 }

@@ -27,10 +27,13 @@ pub fn made(screen: &Screen, made: &MadeDocument) -> Result<(), Failure> {
     if let Some(head) = &version.head {
         chosen(screen, head)?;
     }
-    screen.line(&format!(
-        "\n{} examples in {:.2} s ({:.1} a second)",
-        made.example_count, made.seconds, made.examples_per_second
-    ))?;
+    screen.line(&match made.example_count {
+        0 => format!("\ndone in {:.2} s", made.seconds),
+        count => format!(
+            "\n{count} examples in {:.2} s ({:.1} a second)",
+            made.seconds, made.examples_per_second
+        ),
+    })?;
     rejected(screen, &made.rejected, made.rejected.len() as i64)
 }
 

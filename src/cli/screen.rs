@@ -119,7 +119,9 @@ fn drawn(total: Option<u64>, template: &str) -> ProgressBar {
 pub fn table(headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(headers.to_vec());
+    if !headers.is_empty() {
+        table.set_header(headers.to_vec());
+    }
     for row in rows {
         let cells: Vec<_> = row
             .iter()

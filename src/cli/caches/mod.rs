@@ -159,7 +159,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   tipserve caches export pets@stable pets.safetensors
-  tipserve caches export pets - | ssh there tipserve-backup")]
+  tipserve caches export pets - | gzip > pets.safetensors.gz")]
     Export {
         /// The version.
         #[arg(value_name = "CACHE[@VERSION|@ALIAS]")]
@@ -172,7 +172,10 @@ Examples:
         force: bool,
     },
     /// Make a version of an exported file.
-    #[command(after_help = "Example:\n  tipserve caches import pets.safetensors pets")]
+    #[command(after_help = "\
+Examples:
+  tipserve caches import pets.safetensors pets
+  tipserve caches import pets.safetensors copy --if-etag new   # only if there is none yet")]
     Import {
         /// The file.
         #[arg(value_name = "FILE")]
