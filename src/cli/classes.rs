@@ -80,6 +80,42 @@ pub fn match_classes(
     Ok((map, MatchedBy::Name))
 }
 
+/// For each class of `given` its index in `known`, or none where `known` has
+/// no class of that name.
+///
+/// Matched as [`match_classes`] does it by name. A name that stands for several
+/// classes of `known`, or that `given` has twice and `known` once, is an error.
+pub fn match_or_new(
+    given: &[&str],
+    given_as: &str,
+    known: &[&str],
+    known_as: &str,
+) -> Result<Vec<Option<usize>>, Failure> {
+    if given == known {
+        return Ok((0..given.len()).map(Some).collect());
+    }
+    let mut indices: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, name) in known.iter().enumerate() {
+        indices.entry(plain(name)).or_default().push(index);
+    }
+    let mut taken = std::collections::HashSet::new();
+    let mut map = Vec::with_capacity(given.len());
+    for name in given {
+        let found = indices.get(&plain(name)).map_or(&[][..], Vec::as_slice);
+        match found {
+            [] => map.push(None),
+            [index] if taken.insert(*index) => map.push(Some(*index)),
+            _ => {
+                return Err(Failure::Input(format!(
+                    "the class name {name:?} of {given_as} is not unique, here or in {known_as}, \
+                     so that its examples cannot be given to a class by name"
+                )));
+            }
+        }
+    }
+    Ok(map)
+}
+
 fn plain(name: &str) -> String {
     name.replace('_', " ")
 }
@@ -156,5 +192,19 @@ mod tests {
             matched(&["x"], &twice, true),
             Ok((vec![2], MatchedBy::Name))
         );
+    }
+
+    #[test]
+    fn unknown_names_are_new_classes() {
+        let matched = |given: &[&str], known: &[&str]| match_or_new(given, "A", known, "B").ok();
+        assert_eq!(
+            matched(&["b", "x_y", "new", "new"], &["x y", "b"]),
+            Some(vec![Some(1), Some(0), None, None])
+        );
+        // The same list needs no unique names.
+        let twice = ["crane", "crane"];
+        assert_eq!(matched(&twice, &twice), Some(vec![Some(0), Some(1)]));
+        assert_eq!(matched(&["crane"], &twice), None);
+        assert_eq!(matched(&twice, &["crane"]), None);
     }
 }

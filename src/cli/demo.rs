@@ -11,14 +11,17 @@ use serde::Serialize;
 
 use super::{
     Global,
+    about::AboutArgs,
     classes::match_classes,
     classify::described,
     connect::Connection,
-    create::{self, CreateArgs, Examples, MethodArg},
+    create::{self, CreateArgs},
     demo_server::DemoServer,
     documents::{HeadDocument, ServerDocument, VersionDocument},
     evaluate,
+    examples::{DrawArgs, Examples},
     failure::{Failure, Outcome},
+    head::MethodArg,
     labelled::Labelled,
     load::{self, Part},
     report,
@@ -246,9 +249,15 @@ async fn make(
     let flags = CreateArgs {
         cache: args.cache.clone(),
         method,
-        seed: args.seed,
+        draw: DrawArgs {
+            seed: args.seed,
+            ..DrawArgs::default()
+        },
         template: args.template.clone(),
-        description: "made by tipserve demo".to_owned(),
+        about: AboutArgs {
+            description: "made by tipserve demo".to_owned(),
+            ..AboutArgs::default()
+        },
         ..CreateArgs::default()
     };
     let made = create::create(connection, &flags, Examples::of(copy(train)), screen).await?;
@@ -283,7 +292,7 @@ async fn stream(
     let part = Part {
         labelled,
         validation: false,
-        prefix: "",
+        prefix: String::new(),
     };
     let mut loading = load::start(vec![part], limit);
     let (sender, entries) = tokio::sync::mpsc::channel(8);

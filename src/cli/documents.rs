@@ -17,6 +17,7 @@ pub struct CacheDocument {
     pub create_time: Option<String>,
     pub version_count: i32,
     pub aliases: BTreeMap<String, i64>,
+    pub etag: String,
     pub latest: Option<VersionDocument>,
 }
 
@@ -32,6 +33,7 @@ impl From<v1::Cache> for CacheDocument {
             create_time: time(cache.create_time),
             version_count: cache.version_count,
             aliases: cache.aliases.into_iter().collect(),
+            etag: cache.etag,
             latest: cache.latest.map(Into::into),
         }
     }
@@ -52,7 +54,10 @@ pub struct VersionDocument {
     pub key_count: i64,
     pub views: i32,
     pub bundle_fingerprint: String,
+    pub bundle_name: String,
     pub size_bytes: i64,
+    pub created_by: String,
+    pub source: Option<SourceDocument>,
     pub head: Option<HeadDocument>,
     pub fine_tune: Option<FineTuneDocument>,
 }
@@ -75,7 +80,10 @@ impl From<v1::Version> for VersionDocument {
             key_count: version.key_count,
             views: version.views,
             bundle_fingerprint: version.bundle_fingerprint,
+            bundle_name: version.bundle_name,
             size_bytes: version.size_bytes,
+            created_by: version.created_by,
+            source: version.source.map(Into::into),
             head: version.head.map(Into::into),
             fine_tune: version.fine_tune.map(Into::into),
             name: version.name,
@@ -99,6 +107,46 @@ impl From<v1::ClassInfo> for ClassDocument {
             display_name: class.display_name,
             example_count: class.example_count,
             validation_count: class.validation_count,
+        }
+    }
+}
+
+/// What the making of a version took in.
+#[derive(Debug, Serialize)]
+pub struct SourceDocument {
+    pub received: i64,
+    pub rejected: i64,
+    pub inherited: i64,
+    pub removed: i64,
+}
+
+impl From<v1::SourceCounts> for SourceDocument {
+    fn from(source: v1::SourceCounts) -> Self {
+        Self {
+            received: source.received,
+            rejected: source.rejected,
+            inherited: source.inherited,
+            removed: source.removed,
+        }
+    }
+}
+
+/// An example of a version.
+#[derive(Debug, Serialize)]
+pub struct ExampleDocument {
+    pub example_id: String,
+    pub class_index: i32,
+    pub display_name: String,
+    pub validation: bool,
+}
+
+impl From<v1::ExampleInfo> for ExampleDocument {
+    fn from(example: v1::ExampleInfo) -> Self {
+        Self {
+            example_id: example.example_id,
+            class_index: example.class_index,
+            display_name: example.display_name,
+            validation: example.validation,
         }
     }
 }

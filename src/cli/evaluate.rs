@@ -9,12 +9,12 @@ use super::{
     Global, batch,
     classes::{MatchedBy, match_classes},
     connect::Connection,
-    create::whole,
     documents::RejectedDocument,
     failure::{Failure, Outcome},
     files::Unusable,
     labelled::{Labelled, Source},
     load::{self, Part},
+    making::whole,
     report, requests,
     screen::Screen,
 };
@@ -170,7 +170,7 @@ pub async fn evaluate(
     let parts = vec![Part {
         labelled,
         validation: false,
-        prefix: "",
+        prefix: String::new(),
     }];
     let feeding = tokio::spawn(batch::feed(
         load::start(parts, limit),

@@ -88,6 +88,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A file, or standard output, that cannot be written.
+    pub fn writing(doing: &str, error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::Output(error);
+        }
+        Self::Input(format!("{doing}: cannot write: {error}"))
+    }
+
     /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -98,6 +106,7 @@ impl Failure {
             Self::Rpc { status, .. } => match status.code() {
                 Code::NotFound => 3,
                 Code::Unavailable => 5,
+                Code::Aborted => 6,
                 _ => 1,
             },
             Self::Input(_) | Self::Broken(_) | Self::Output(_) => 1,
@@ -268,6 +277,7 @@ mod tests {
         };
         assert_eq!(of(Code::NotFound), 3);
         assert_eq!(of(Code::Unavailable), 5);
+        assert_eq!(of(Code::Aborted), 6);
         assert_eq!(of(Code::InvalidArgument), 1);
     }
 }

@@ -8,9 +8,9 @@ use indicatif::ProgressBar;
 use super::{
     Global,
     connect::Connection,
-    create::{GridArg, grid},
     documents::RunDocument,
     failure::{Failure, Outcome},
+    head::{GridArg, grid},
     report,
     screen::{Screen, number, percent},
 };

@@ -32,9 +32,8 @@ pub struct Loaded {
 /// What comes out of the reading thread; an error is the last thing.
 pub type Loading = mpsc::Receiver<Result<Loaded, Failure>>;
 
-/// Examples to read: their source, and whether they validate. Ids of
-/// validation examples begin with "validation/" where `prefix` says so, since
-/// two sources may use the same ids.
+/// Examples to read: their source, whether they validate, and what their ids
+/// begin with, since two sources may use the same ids.
 #[derive(Debug)]
 pub struct Part {
     /// The examples.
@@ -42,7 +41,7 @@ pub struct Part {
     /// Whether they validate.
     pub validation: bool,
     /// What their ids begin with.
-    pub prefix: &'static str,
+    pub prefix: String,
 }
 
 /// Starts reading. A file that no message of `limit` bytes can carry is

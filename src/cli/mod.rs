@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+mod about;
+mod add;
 mod batch;
 mod caches;
 mod classes;
@@ -19,13 +21,16 @@ mod documents;
 mod draw;
 mod embed;
 mod evaluate;
+mod examples;
 mod failure;
 mod files;
 mod finetune;
 mod finetunes;
+mod head;
 mod info;
 mod labelled;
 mod load;
+mod making;
 mod npz;
 mod report;
 mod requests;
@@ -44,6 +49,7 @@ Exit codes:
   3    not found: a cache, version, alias, run, file or folder
   4    done, but some items failed; each is reported
   5    the server cannot be reached, or is not ready
+  6    somebody else changed the cache first (--if-etag); nothing was changed
   130  interrupted (Ctrl-C)
 
 With --json an error is one document {\"error\": {...}} on standard output; all
@@ -90,6 +96,9 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Make a cache (a new version of it, where it is there) from examples.
     Create(Box<create::CreateArgs>),
+    /// Make a version of a cache from an earlier one: add and remove examples
+    /// and classes, without encoding again what is there.
+    Add(Box<add::AddArgs>),
     /// Classify pictures, or embeddings from an .npz file.
     Classify(classify::ClassifyArgs),
     /// Measure how well one version, or several side by side, classify.
@@ -99,7 +108,7 @@ enum Command {
     /// Look at and cancel fine-tuning runs.
     #[command(subcommand)]
     Finetunes(finetunes::FineTunesCommand),
-    /// List, show, alias and delete caches.
+    /// List, show, alias, roll back, delete, export and import caches.
     #[command(subcommand)]
     Caches(caches::CachesCommand),
     /// Embed pictures and texts; prints JSON.
@@ -161,6 +170,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
     match command {
         Command::Create(args) => create::run(*args, global, screen).await,
+        Command::Add(args) => add::run(*args, global, screen).await,
         Command::Classify(args) => classify::run(args, global, screen).await,
         Command::Evaluate(args) => evaluate::run(args, global, screen).await,
         Command::Finetunes(command) => finetunes::run(command, global, screen).await,

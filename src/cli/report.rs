@@ -1,12 +1,13 @@
 //! Reports for people: a version that was made, evaluations.
 
 use super::{
-    create::CreateDocument,
     documents::{
-        CandidateDocument, FineTuneDocument, HeadDocument, RejectedDocument, VersionDocument,
+        CandidateDocument, FineTuneDocument, HeadDocument, RejectedDocument, SourceDocument,
+        VersionDocument,
     },
     evaluate::{EvaluateDocument, EvaluationDocument},
     failure::Failure,
+    making::MadeDocument,
     screen::{Screen, bytes, number, percent, printable, table},
 };
 
@@ -16,26 +17,55 @@ const WHOLE_MATRIX: usize = 20;
 /// Rejections that are shown one by one.
 const SHOWN_REJECTIONS: usize = 20;
 
-/// What `create` made, what it chose and why.
-pub fn created(screen: &Screen, made: &CreateDocument) -> Result<(), Failure> {
+/// What `create` or `add` made, what it chose and why.
+pub fn made(screen: &Screen, made: &MadeDocument) -> Result<(), Failure> {
     let version = &made.version;
-    screen.line(&format!(
-        "made {}@{}: {} classes, {} keys of width {}, {}",
+    screen.line(&format!("made {}", summary(version)))?;
+    if let (Some(parent), Some(source)) = (&version.parent, &version.source) {
+        screen.line(&format!("from {parent}: {}", taken_in(source)))?;
+    }
+    if let Some(head) = &version.head {
+        chosen(screen, head)?;
+    }
+    screen.line(&match made.example_count {
+        0 => format!("\ndone in {:.2} s", made.seconds),
+        count => format!(
+            "\n{count} examples in {:.2} s ({:.1} a second)",
+            made.seconds, made.examples_per_second
+        ),
+    })?;
+    rejected(screen, &made.rejected, made.rejected.len() as i64)
+}
+
+/// "pets@7: 3 classes, 48 keys of width 512, 100 KiB".
+pub fn summary(version: &VersionDocument) -> String {
+    format!(
+        "{}@{}: {} classes, {} keys of width {}, {}",
         version.cache,
         version.version,
         version.classes.len(),
         version.key_count,
         version.width,
         bytes(version.size_bytes)
-    ))?;
-    if let Some(head) = &version.head {
-        chosen(screen, head)?;
+    )
+}
+
+/// "12 examples taken over, 3 received, 1 of them rejected, 2 removed".
+fn taken_in(source: &SourceDocument) -> String {
+    let mut parts = Vec::new();
+    if source.inherited > 0 || source.removed > 0 {
+        parts.push(format!("{} examples taken over", source.inherited));
     }
-    screen.line(&format!(
-        "\n{} examples in {:.2} s ({:.1} a second)",
-        made.example_count, made.seconds, made.examples_per_second
-    ))?;
-    rejected(screen, &made.rejected, made.rejected.len() as i64)
+    if source.received > 0 || parts.is_empty() {
+        parts.push(format!("{} received", source.received));
+    }
+    if source.rejected > 0 {
+        parts.push(format!("{} of them rejected", source.rejected));
+    }
+    if source.removed > 0 {
+        parts.push(format!("{} removed", source.removed));
+    }
+    parts.join(", ")
 }
 
 /// A head's method and numbers, and how they were chosen.
@@ -130,8 +160,19 @@ pub fn version(screen: &Screen, version: &VersionDocument) -> Result<(), Failure
         ],
         vec!["views".into(), version.views.to_string()],
         vec!["size".into(), bytes(version.size_bytes)],
-        vec!["bundle".into(), version.bundle_fingerprint.clone()],
+        vec![
+            "bundle".into(),
+            format!("{} {}", version.bundle_name, version.bundle_fingerprint)
+                .trim_start()
+                .to_owned(),
+        ],
     ];
+    if !version.created_by.is_empty() {
+        rows.insert(2, vec!["by".into(), version.created_by.clone()]);
+    }
+    if let Some(source) = &version.source {
+        rows.push(vec!["examples".into(), taken_in(source)]);
+    }
     if let Some(parent) = &version.parent {
         rows.push(vec!["parent".into(), parent.clone()]);
     }

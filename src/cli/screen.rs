@@ -92,20 +92,36 @@ impl Screen {
             ),
             None => format!("{{spinner}} {{msg:12}} {{human_pos}} {unit} {{per_sec}}"),
         };
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        bar
+        drawn(total, &template)
     }
+
+    /// A progress bar over the bytes of a file, its length to be set once it
+    /// is known.
+    pub fn byte_bar(&self) -> ProgressBar {
+        if self.quiet || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let template = "{bar:32} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+        drawn(Some(0), template)
+    }
+}
+
+fn drawn(total: Option<u64>, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// A table without frame; columns named in `right` are aligned to the right.
 pub fn table(headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(headers.to_vec());
+    if !headers.is_empty() {
+        table.set_header(headers.to_vec());
+    }
     for row in rows {
         let cells: Vec<_> = row
             .iter()

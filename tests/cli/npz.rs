@@ -91,6 +91,17 @@ fn path(folder: &Folder) -> PathBuf {
     folder.path().join("x.npz")
 }
 
+/// A file whose rows are all of one class.
+pub fn rows_of(path: &Path, class: &str) {
+    let arrays = [
+        ("features", features()),
+        ("labels", npy("<i8", false, "(4,)", &[0; 32])),
+        ("classes", names("<U9", 9, &[class])),
+        ("text_weights", npy("<f4", false, "(1, 3)", &[1; 12])),
+    ];
+    archive(path, CompressionMethod::Stored, &arrays);
+}
+
 /// What the server got: class names and (class, embedding) of each example.
 fn got(fake: &Fake) -> (Vec<String>, Vec<(i32, Vec<f32>)>) {
     let mut state = fake.state();

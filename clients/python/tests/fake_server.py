@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf.any_pb2 import Any as Packed
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -113,6 +114,9 @@ class FakeServer(
         self.unary: dict[str, Callable[[Any, grpc.ServicerContext], Any]] = {}
         self.creates: list[Callable[[list[Any], grpc.ServicerContext], Iterator[Any]]] = []
         self.create: Callable[[Iterator[Any], grpc.ServicerContext], Iterator[Any]] | None = None
+        self.add: Callable[[Iterator[Any], grpc.ServicerContext], Iterator[Any]] | None = None
+        self.export: Callable[[Any, grpc.ServicerContext], Iterator[Any]] | None = None
+        self.imported: Callable[[Iterator[Any], grpc.ServicerContext], Any] | None = None
         self.fine_tune: Callable[[Any, grpc.ServicerContext], Iterator[Any]] | None = None
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
@@ -201,6 +205,39 @@ class FakeServer(
 
     def SetAlias(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._call("SetAlias", request, context, cache_pb2.Cache(name="caches/pets"))
+
+    def DeleteAlias(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("DeleteAlias", request, context, cache_pb2.Cache(name="caches/pets"))
+
+    def DeleteCache(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("DeleteCache", request, context, Empty())
+
+    def DeleteVersion(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("DeleteVersion", request, context, Empty())
+
+    def PruneVersions(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("PruneVersions", request, context, cache_pb2.PruneVersionsResponse())
+
+    def ListVersions(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("ListVersions", request, context, cache_pb2.ListVersionsResponse())
+
+    def ListExamples(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("ListExamples", request, context, cache_pb2.ListExamplesResponse())
+
+    def AddExamples(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        assert self.add is not None
+        self.calls.append(("AddExamples", None))
+        yield from self.add(requests, context)
+
+    def ExportVersion(self, request: Any, context: grpc.ServicerContext) -> Any:
+        assert self.export is not None
+        self.calls.append(("ExportVersion", request))
+        yield from self.export(request, context)
+
+    def ImportVersion(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        assert self.imported is not None
+        self.calls.append(("ImportVersion", None))
+        return self.imported(requests, context)
 
     # FineTuneService
 

@@ -15,7 +15,7 @@ from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
 from tipserve.labelled import ClassSpec, Labelled, default_id
 from tipserve.pictures import ENVELOPE_BYTES, Encoder, Picture, picture_files
-from tipserve.types import Embeddings, Method, Rejected, ServerInfo, Version, matrix
+from tipserve.types import Embeddings, Rejected, ServerInfo, Version, matrix
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit, for servers that name none."""
@@ -99,60 +99,6 @@ class Grid:
         return made
 
 
-def cache_spec(
-    cache_id: str,
-    labelled: Labelled,
-    *,
-    templates: Sequence[str] | None,
-    method: Method | str,
-    alpha: float | None,
-    beta: float | None,
-    lambda_: float | None,
-    views: int,
-    seed: int,
-    on_rejected: str,
-    description: str,
-    labels: Mapping[str, str] | None,
-    class_balance: str | None,
-    grid: Grid | None,
-    key_dtype: str | None,
-    without_text: bool,
-    truncate_prompts: bool,
-    allow_empty_classes: bool,
-) -> cache_pb2.CacheSpec:
-    """The first message of CreateCache."""
-    if isinstance(templates, str):
-        raise TypeError("templates must be a list of strings, not one string")
-    spec = cache_pb2.CacheSpec(
-        cache_id=cache_id,
-        classes=[one._message() for one in labelled.classes],
-        prompt_templates=templates or (),
-        views=views,
-        seed=seed,
-        description=description,
-        labels=labels or {},
-        without_text=without_text,
-        truncate_prompts=truncate_prompts,
-        allow_empty_classes=allow_empty_classes,
-        alpha=alpha,
-        beta=beta,
-        **{"lambda": lambda_},  # type: ignore[arg-type]
-    )
-    spec.method = enum_value(cache_pb2.Method, "METHOD_", str(method))  # type: ignore[assignment]
-    spec.on_rejected = enum_value(  # type: ignore[assignment]
-        cache_pb2.CacheSpec.OnRejected, "ON_REJECTED_", on_rejected
-    )
-    spec.class_balance = enum_value(  # type: ignore[assignment]
-        cache_pb2.ClassBalance, "CLASS_BALANCE_", class_balance
-    )
-    spec.key_dtype = enum_value(  # type: ignore[assignment]
-        cache_pb2.KeyDtype, "KEY_DTYPE_", key_dtype
-    )
-    if grid is not None:
-        spec.grid.CopyFrom(grid._message())
-    return spec
-
-
 @dataclass
 class ExampleMessages:
     """Examples as messages, read while they are sent.
@@ -178,15 +124,14 @@ class ExampleMessages:
                     continue
                 yield example.id, int(example.class_), encoded, example.validation
 
-    def for_create(self, spec: cache_pb2.CacheSpec) -> Iterator[cache_pb2.CreateCacheRequest]:
-        """All requests of CreateCache."""
-        yield cache_pb2.CreateCacheRequest(spec=spec)
+    def batches(self) -> Iterator[cache_pb2.ExampleBatch]:
+        """The examples of CreateCache and AddExamples."""
         examples = (
             cache_pb2.Example(example_id=id, class_index=index, input=made, validation=validation)
             for id, index, made, validation in self._encoded()
         )
         for group in grouped(examples, self.encoder.max_message_bytes, _byte_size):
-            yield cache_pb2.CreateCacheRequest(examples=cache_pb2.ExampleBatch(examples=group))
+            yield cache_pb2.ExampleBatch(examples=group)
 
     def for_evaluate(self, caches: Sequence[str]) -> Iterator[classify_pb2.EvaluateRequest]:
         """All requests of Evaluate."""

@@ -4,339 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from typing import Any, TypeVar
-
-import grpc
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from typing import Any
 
 from tipserve import _requests as requests
+from tipserve._acachecalls import AsyncCacheCalls
+from tipserve._acalls import load_source, uploading
 from tipserve._afinetune import AsyncFineTune
 from tipserve._astream import AsyncClassifyStream
-from tipserve._bridge import Stream, unary
-from tipserve._channel import connection
+from tipserve._bridge import Stream
 from tipserve._ledger import Ledger
-from tipserve._proto import (
-    cache_pb2,
-    cache_pb2_grpc,
-    classify_pb2,
-    classify_pb2_grpc,
-    finetune_pb2,
-    finetune_pb2_grpc,
-)
+from tipserve._proto import classify_pb2, finetune_pb2
 from tipserve._requests import Grid, Item
-from tipserve._retry import RetryPolicy, is_transient
-from tipserve._upload import Broken, upload_failure
-from tipserve.errors import TipserveError, from_rpc_error
-from tipserve.labelled import (
-    ClassSpec,
-    Example,
-    Labelled,
-    Source,
-    choose_shots,
-    default_id,
-    load,
-    load_validation,
-)
-from tipserve.pictures import Encoder, Picture
-from tipserve.types import (
-    Cache,
-    CreateProgress,
-    Embeddings,
-    Evaluation,
-    FineTuneRun,
-    Method,
-    Rejected,
-    Result,
-    ServerInfo,
-    Version,
-)
-
-T = TypeVar("T")
+from tipserve.labelled import Example, Source, default_id
+from tipserve.pictures import Picture
+from tipserve.types import Embeddings, Evaluation, FineTuneRun, Result
 
 
-class AsyncClient:
+class AsyncClient(AsyncCacheCalls):
     """A connection to a tipserve server, for one event loop. Tasks may share one.
 
     Every method raises `TipserveError`, of the subclass that fits the code,
     when the server refuses. A cache is named "pets", "pets@7", "pets@stable"
     or by its resource name.
     """
-
-    def __init__(
-        self,
-        target: str = "127.0.0.1:50051",
-        *,
-        token: str | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        metadata: Mapping[str, str] | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = 60.0,
-        resize: str = "server",
-    ) -> None:
-        """Connects lazily: a wrong address shows at the first call.
-
-        Args:
-            target: "host:port", or any name that gRPC resolves.
-            token: A bearer token.
-            credentials: For TLS: grpc.ssl_channel_credentials(...). Default: none.
-            metadata: Headers to send with every call.
-            retry: How calls that are safe to repeat are repeated.
-            timeout: Seconds that a unary call may take, repetitions included.
-            resize: "client" resizes and crops pictures here, with Pillow, to
-                the pixels that the server would make of them, and sends
-                those: less to send and to decode where pictures are large.
-        """
-        self._connection = connection(
-            target,
-            token=token,
-            credentials=credentials,
-            metadata=metadata,
-            retry=retry,
-            timeout=timeout,
-            resize=resize,
-        )
-        self._channel = (
-            grpc.insecure_channel(self._connection.target, self._connection.options)
-            if self._connection.credentials is None
-            else grpc.secure_channel(
-                self._connection.target, self._connection.credentials, self._connection.options
-            )
-        )
-        self._caches = cache_pb2_grpc.CacheServiceStub(self._channel)
-        self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
-        self._tune = finetune_pb2_grpc.FineTuneServiceStub(self._channel)
-        self._info: ServerInfo | None = None
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Closes the connection; calls that run are cancelled."""
-        self._channel.close()
-
-    # The server.
-
-    async def server_info(self) -> ServerInfo:
-        """Version, bundle, device and limits of the server."""
-        self._info = ServerInfo._from(
-            await self._unary(self._classify.GetServerInfo, classify_pb2.GetServerInfoRequest())
-        )
-        return self._info
-
-    async def _encoder(self, *, resize: bool = True) -> Encoder:
-        info = self._info or await self.server_info()
-        resizes = resize and self._connection.resize == "client" and info.bundle.image_size > 0
-        return Encoder(
-            max_message_bytes=requests.max_message_bytes(info),
-            # The server then only crops: resizing to what it is changes nothing.
-            image_size=(info.bundle.resize_to or info.bundle.image_size) if resizes else None,
-        )
-
-    # Caches.
-
-    async def create_cache(
-        self,
-        id: str,
-        source: Source | AsyncIterable[Example],
-        *,
-        classes: Sequence[str | ClassSpec] | None = None,
-        shots: int | None = None,
-        seed: int = 1,
-        validation: Source | AsyncIterable[Example] | None = None,
-        templates: Sequence[str] | None = None,
-        views: int = 0,
-        method: Method | str = Method.AUTO,
-        alpha: float | None = None,
-        beta: float | None = None,
-        lambda_: float | None = None,
-        on_rejected: str = "skip",
-        description: str = "",
-        labels: Mapping[str, str] | None = None,
-        class_balance: str | None = None,
-        grid: Grid | None = None,
-        key_dtype: str | None = None,
-        without_text: bool = False,
-        truncate_prompts: bool = False,
-        allow_empty_classes: bool = False,
-        on_progress: Callable[[CreateProgress], None] | None = None,
-        timeout: float | None = None,
-    ) -> Version:
-        """Makes a new version of a cache from labelled pictures.
-
-        Pictures are read as they are sent; memory does not grow with their
-        number. The call is repeated only where it cannot have succeeded: the
-        connection broke before the last example was sent, and `source` can be
-        read again.
-
-        Args:
-            id: 1 to 63 of a-z, 0-9, '-', '_' and '.'.
-            source: A folder with one folder a class, an .npz file, or `Example`s.
-            classes: The classes, in the order of their indices. Default: the
-                folders, or the classes that occur in `source`, sorted by name.
-            shots: At most so many examples a class, chosen by `seed`. Default: all.
-            seed: Of the choice of shots and of the server's augmentation.
-            validation: Examples that choose numbers and never become keys.
-            templates: "a photo of a {}."; default: the bundle's own.
-            views: Augmented views of each picture; 0 and 1: the centre crop alone.
-            method: How to make the head.
-            alpha: Weight of the cache; chosen where None.
-            beta: Sharpness; chosen where None.
-            lambda_: ProKeR's regularisation; chosen where None.
-            on_rejected: "skip" reports an example that cannot be used in
-                `Version.rejected`; "fail" raises.
-            description: Free text.
-            labels: Free labels.
-            class_balance: "sum" (default) or "mean" over a class's shots.
-            grid: Which α and β to search.
-            key_dtype: "f32" (default), "bf16" or "f16".
-            without_text: Ignore text; the cache alone decides.
-            truncate_prompts: Cut prompts that are too long instead of refusing them.
-            allow_empty_classes: Keep classes without a usable example, decided by
-                their text alone; else such a class is an error.
-            on_progress: Called with every progress message.
-            timeout: Seconds for the whole; default: no bound.
-        """
-        labelled = await _load(source, classes)
-        if shots is not None:
-            labelled = await asyncio.to_thread(choose_shots, labelled, shots, seed)
-        parts = [labelled]
-        if validation is not None:
-            collected = await _collected(validation)
-            parts.append(await asyncio.to_thread(load_validation, collected, labelled.classes))
-        spec = requests.cache_spec(
-            id,
-            labelled,
-            templates=templates,
-            method=method,
-            alpha=alpha,
-            beta=beta,
-            lambda_=lambda_,
-            views=views,
-            seed=seed,
-            on_rejected=on_rejected,
-            description=description,
-            labels=labels,
-            class_balance=class_balance,
-            grid=grid,
-            key_dtype=key_dtype,
-            without_text=without_text,
-            truncate_prompts=truncate_prompts,
-            allow_empty_classes=allow_empty_classes,
-        )
-        # Augmented views are cut out of the whole picture.
-        encoder = await self._encoder(resize=views <= 1)
-        repeatable = all(part.repeatable for part in parts)
-
-        async def attempt(left: float | None) -> Version:
-            messages = requests.ExampleMessages(parts, encoder, on_rejected == "fail")
-            rejected: list[Rejected] = []
-            version: cache_pb2.Version | None = None
-            call = Stream(
-                lambda messages: self._caches.CreateCache(
-                    messages, timeout=left, metadata=self._connection.metadata
-                )
-            )
-            async with _uploading(call, messages.for_create(spec)):
-                async for response in call:
-                    event = response.WhichOneof("event")
-                    if event == "progress" and on_progress is not None:
-                        on_progress(CreateProgress._from(response.progress))
-                    elif event == "rejected":
-                        rejected.append(Rejected._from(response.rejected))
-                    elif event == "version":
-                        version = response.version
-            if version is None:
-                raise TipserveError("the server ended the call without a version")
-            return Version._from(version, [*messages.rejected, *rejected])
-
-        return await self._upload(attempt, timeout, repeatable, only_before_end=True)
-
-    async def _upload(
-        self,
-        attempt: Callable[[float | None], Awaitable[T]],
-        timeout: float | None,
-        repeatable: bool,
-        *,
-        only_before_end: bool,
-    ) -> T:
-        """Runs a call that streams examples up, again where that is safe."""
-        expires = None if timeout is None else time.monotonic() + timeout
-        failures = 0
-        while True:
-            left = None if expires is None else expires - time.monotonic()
-            try:
-                return await attempt(left)
-            except Broken as broken:
-                failures += 1
-                delay = self._connection.retry.delay(failures, broken.error)
-                safe = broken.nothing_made or not only_before_end
-                if not (repeatable and safe and delay is not None) or (
-                    expires is not None and time.monotonic() + delay >= expires
-                ):
-                    raise broken.error from None
-            await asyncio.sleep(delay)
-
-    async def cache(self, name: str, *, fields: Sequence[str] | None = None) -> Cache:
-        """One cache. `fields` names those to return, default all."""
-        request = cache_pb2.GetCacheRequest(name=name, read_mask=requests.read_mask(fields))
-        return Cache._from(await self._unary(self._caches.GetCache, request))
-
-    async def caches(
-        self, *, page_size: int = 0, fields: Sequence[str] | None = None
-    ) -> AsyncIterator[Cache]:
-        """All caches, ordered by id, fetched page by page."""
-        request = cache_pb2.ListCachesRequest(
-            page_size=page_size, read_mask=requests.read_mask(fields)
-        )
-        async for page in self._pages(self._caches.ListCaches, request):
-            for one in page.caches:
-                yield Cache._from(one)
-
-    async def version(self, name: str, *, fields: Sequence[str] | None = None) -> Version:
-        """One version, by any form of its name."""
-        request = cache_pb2.GetVersionRequest(name=name, read_mask=requests.read_mask(fields))
-        return Version._from(await self._unary(self._caches.GetVersion, request))
-
-    async def versions(
-        self, cache: str, *, page_size: int = 0, fields: Sequence[str] | None = None
-    ) -> AsyncIterator[Version]:
-        """The versions of a cache, newest first, fetched page by page."""
-        request = cache_pb2.ListVersionsRequest(
-            parent=cache, page_size=page_size, read_mask=requests.read_mask(fields)
-        )
-        async for page in self._pages(self._caches.ListVersions, request):
-            for one in page.versions:
-                yield Version._from(one)
-
-    async def delete_cache(self, name: str) -> None:
-        """Deletes a cache with all its versions and aliases. Never repeated by itself."""
-        await self._unary(
-            self._caches.DeleteCache, cache_pb2.DeleteCacheRequest(name=name), retry=False
-        )
-
-    async def set_alias(self, cache: str, alias: str, version: int) -> Cache:
-        """Points an alias at a version. Never repeated by itself."""
-        request = cache_pb2.SetAliasRequest(cache=cache, alias=alias, version=version)
-        return Cache._from(await self._unary(self._caches.SetAlias, request, retry=False))
-
-    async def delete_alias(self, cache: str, alias: str) -> Cache:
-        """Removes an alias; its version stays. Never repeated by itself."""
-        request = cache_pb2.DeleteAliasRequest(cache=cache, alias=alias)
-        return Cache._from(await self._unary(self._caches.DeleteAlias, request, retry=False))
 
     # Classification.
 
@@ -515,7 +206,7 @@ class AsyncClient:
         names = [cache] if isinstance(cache, str) else list(cache)
         if not names:
             raise ValueError("evaluate needs at least one cache")
-        labelled = await _load(source, requests.class_specs(await self.version(names[0])))
+        labelled = await load_source(source, requests.class_specs(await self.version(names[0])))
         encoder = await self._encoder()
 
         async def attempt(left: float | None) -> list[Evaluation]:
@@ -526,7 +217,7 @@ class AsyncClient:
                 ),
                 one_response=True,
             )
-            async with _uploading(call, messages.for_evaluate(names)):
+            async with uploading(call, messages.for_evaluate(names)):
                 response = await call.response()
             return Evaluation._all_from(response, messages.rejected)
 
@@ -606,52 +297,6 @@ class AsyncClient:
         request = finetune_pb2.CancelFineTuneRequest(name=name)
         return FineTuneRun._from(await self._unary(self._tune.CancelFineTune, request))
 
-    # Calls.
-
-    async def _unary(
-        self, method: Any, request: Any, *, retry: bool = True, timeout: float | None = None
-    ) -> Any:
-        """A unary call, repeated where that is safe and the time suffices."""
-        timeout = self._connection.timeout if timeout is None else timeout
-        expires = None if timeout is None else time.monotonic() + timeout
-        failures = 0
-        while True:
-            left = None if expires is None else max(expires - time.monotonic(), 0.001)
-            try:
-                return await unary(
-                    method, request, timeout=left, metadata=self._connection.metadata
-                )
-            except grpc.RpcError as raised:
-                error = from_rpc_error(raised)
-            failures += 1
-            delay = self._connection.retry.delay(failures, error)
-            if not (retry and is_transient(error)) or delay is None:
-                raise error
-            if expires is not None and time.monotonic() + delay >= expires:
-                raise error
-            await asyncio.sleep(delay)
-
-    async def _pages(self, method: Any, request: Any) -> AsyncIterator[Any]:
-        while True:
-            page = await self._unary(method, request)
-            yield page
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-
-async def _collected(source: Source | AsyncIterable[Example]) -> Source:
-    if isinstance(source, AsyncIterable):
-        return [example async for example in source]
-    return source
-
-
-async def _load(
-    source: Source | AsyncIterable[Example], classes: Sequence[str | ClassSpec] | None
-) -> Labelled:
-    """`load`, off the event loop; an async iterable is gone through first."""
-    return await asyncio.to_thread(load, await _collected(source), classes)
-
 
 async def _iterate(source: Any) -> AsyncIterator[Any]:
     if isinstance(source, AsyncIterable):
@@ -660,37 +305,3 @@ async def _iterate(source: Any) -> AsyncIterator[Any]:
     else:
         for thing in source:
             yield thing
-
-
-@contextlib.asynccontextmanager
-async def _uploading(call: Stream, messages: Iterator[Any]) -> AsyncIterator[None]:
-    """Sends messages while the body takes answers; turns failures into ours."""
-    sent_all = False
-
-    async def send() -> None:
-        nonlocal sent_all
-        # A failure to write is a failure to read too, and reported there.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            try:
-                # Files are read off the event loop.
-                while (message := await asyncio.to_thread(next, messages, None)) is not None:
-                    await call.write(message)
-            except Exception:
-                # Cancelled, not half-closed: the server must not take what it
-                # has for the whole.
-                call.cancel()
-                raise
-            sent_all = True
-            call.done_writing()
-
-    sender = asyncio.create_task(send())
-    try:
-        yield
-    except grpc.RpcError as error:
-        if sender.done() and not sender.cancelled() and (raised := sender.exception()):
-            raise raised from None
-        raise upload_failure(from_rpc_error(error), sent_all) from None
-    finally:
-        sender.cancel()
-        call.cancel()
-        await asyncio.gather(sender, return_exceptions=True)

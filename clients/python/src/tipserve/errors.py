@@ -168,6 +168,13 @@ class Aborted(TipserveError):
     code = Code.ABORTED
 
 
+class Conflict(Aborted):
+    """The cache has another etag by now: somebody else changed it first.
+
+    Nothing was changed. Look at it again, and decide again.
+    """
+
+
 class OutOfRange(TipserveError):
     """Over a bound, for instance of a message's size."""
 
@@ -225,6 +232,8 @@ _DETAIL_TYPES: tuple[type[Message], ...] = (
 def error_for(code: int, message: str, **rest: Any) -> TipserveError:
     """The exception for a code: of its subclass, or of the base class for UNKNOWN."""
     known = Code(code)
+    if known is Code.ABORTED and rest.get("reason") == "ETAG_MISMATCH":
+        return Conflict(message, **rest)
     return _BY_CODE.get(known, TipserveError)(message, code=known, **rest)
 
 

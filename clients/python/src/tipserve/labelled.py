@@ -95,14 +95,64 @@ def load(source: Source, classes: Sequence[str | ClassSpec] | None = None) -> La
             names.add(example.class_)
         given = [ClassSpec(name) for name in sorted(names)]
     lookup = Lookup(given)
-    repeatable = iter(source) is not source
+    repeatable = not source.once if isinstance(source, _Named) else iter(source) is not source
     return Labelled(tuple(given), _Indexed(source, lookup), repeatable)
 
 
-def load_validation(source: Source, classes: Sequence[ClassSpec]) -> Labelled:
-    """Examples of classes that are known already, marked as validation."""
+def load_validation(
+    source: Source, classes: Sequence[ClassSpec], number: int | None = None
+) -> Labelled:
+    """Examples of classes that are known already, marked as validation.
+
+    `number` is that of the version that they are added to, see `load_additions`.
+    """
+    if number is not None and not isinstance(source, str | os.PathLike):
+        source = _Named(source, f"{number}+")
     loaded = load(source, classes)
     return replace(loaded, examples=_Marked(loaded.examples))
+
+
+def load_additions(
+    source: Source,
+    base: Sequence[ClassSpec],
+    new_classes: Sequence[str | ClassSpec] | None,
+    number: int,
+) -> Labelled:
+    """Examples to add to version `number`, whose classes are `base`.
+
+    The classes are those of the base, then the new ones: `new_classes`, or
+    those that occur in `source` and that the base does not have. Where an
+    example has no id but its position, the version's number goes before it:
+    positions begin at 0 in every call, and ids are unique in a version.
+    """
+    known = Lookup(base)
+    given = None if new_classes is None else [_spec(one) for one in new_classes]
+    if isinstance(source, str | os.PathLike):
+        if given is None:
+            given = [one for one in load(source).classes if not known.has(one.display_name)]
+    elif not isinstance(source, bytes | bytearray | Mapping):
+        if given is None:
+            source = list(source)
+            for example in source:
+                _check(example)
+            names = {e.class_ for e in source if isinstance(e.class_, str)}
+            given = [ClassSpec(name) for name in sorted(names) if not known.has(name)]
+        source = _Named(source, f"{number}+")
+    return load(source, [*base, *(given or ())])
+
+
+def prefixed(labelled: Labelled, prefix: str) -> Labelled:
+    """The same examples with something before their ids."""
+    if not prefix:
+        return labelled
+    return replace(labelled, examples=_Prefixed(labelled.examples, prefix))
+
+
+def default_prefix(source: object) -> str:
+    """What goes before the ids of added examples: rows count from 0 in every file."""
+    if isinstance(source, str | os.PathLike) and Path(source).is_file():
+        return f"{Path(source).stem}/"
+    return ""
 
 
 def choose_shots(labelled: Labelled, shots: int, seed: int) -> Labelled:
@@ -151,6 +201,10 @@ class Lookup:
             raise ValueError(f"class index {index} is not one of the {len(self._names)} classes")
         return index
 
+    def has(self, name: str) -> bool:
+        """Whether a class, or more than one, is called so."""
+        return _plain(name) in self._plain
+
     def _known(self) -> str:
         first = ", ".join(self._names[:10])
         return first if len(self._names) <= 10 else f"{first}, ... {len(self._names)} in all"
@@ -193,6 +247,34 @@ class _Marked:
     def __iter__(self) -> Iterator[Example]:
         for example in self.source:
             yield replace(example, validation=True, id=f"validation/{example.id}")
+
+
+@dataclass(frozen=True)
+class _Prefixed:
+    source: Iterable[Example]
+    prefix: str
+
+    def __iter__(self) -> Iterator[Example]:
+        for example in self.source:
+            yield replace(example, id=f"{self.prefix}{example.id}")
+
+
+class _Named:
+    """Examples of which those that are not named get their position, after `prefix`."""
+
+    def __init__(self, source: Iterable[Example], prefix: str) -> None:
+        self._source = source
+        self._prefix = prefix
+        self.once = iter(source) is source
+        """Whether it can be gone through only once."""
+
+    def __iter__(self) -> Iterator[Example]:
+        for position, example in enumerate(self._source):
+            _check(example)
+            if example.id or isinstance(example.picture, str | os.PathLike):
+                yield example
+            else:
+                yield replace(example, id=f"{self._prefix}{position}")
 
 
 def default_id(picture: Picture, position: int) -> str:

@@ -228,6 +228,38 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class SourceCounts:
+    """What the making of a version took in, in examples."""
+
+    received: int
+    """Rejected ones included; 0 for a version that was fine-tuned or imported."""
+    rejected: int
+    inherited: int
+    """Taken over from the parent version."""
+    removed: int
+    """Of the parent version, left out."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.SourceCounts) -> SourceCounts:
+        return cls(m.received, m.rejected, m.inherited, m.removed)
+
+
+@dataclass(frozen=True)
+class ExampleInfo:
+    """An example that a version holds."""
+
+    id: str
+    class_index: int
+    display_name: str
+    validation: bool
+    """Whether it chose numbers, and is no key."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.ExampleInfo) -> ExampleInfo:
+        return cls(m.example_id, m.class_index, m.display_name, m.validation)
+
+
+@dataclass(frozen=True)
 class Version:
     """One immutable version of a cache."""
 
@@ -250,8 +282,13 @@ class Version:
     head: Head
     size_bytes: int
     fine_tune: FineTuneRecord | None
+    created_by: str = ""
+    """Who made it, as they said."""
+    bundle_name: str = ""
+    source: SourceCounts = SourceCounts(0, 0, 0, 0)
     rejected: tuple[Rejected, ...] = ()
-    """Examples that `create_cache` could not use; empty on every other call."""
+    """Examples that `create_cache` or `add_examples` could not use; empty on
+    every other call."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -275,6 +312,9 @@ class Version:
             head=Head._from(m.head),
             size_bytes=m.size_bytes,
             fine_tune=FineTuneRecord._from(m.fine_tune) if m.HasField("fine_tune") else None,
+            created_by=m.created_by,
+            bundle_name=m.bundle_name,
+            source=SourceCounts._from(m.source),
             rejected=tuple(rejected),
         )
 
@@ -290,6 +330,9 @@ class Cache:
     """The newest version, what the bare name stands for."""
     aliases: Mapping[str, int]
     version_count: int
+    etag: str = ""
+    """Changes with every change of the cache; give it back with a change that
+    is to happen only if nobody else came first."""
 
     @property
     def id(self) -> str:
@@ -304,6 +347,7 @@ class Cache:
             latest=Version._from(m.latest) if m.HasField("latest") else None,
             aliases=dict(m.aliases),
             version_count=m.version_count,
+            etag=m.etag,
         )
 
 

@@ -1,0 +1,174 @@
+"""Versions made of examples: what CreateCache and AddExamples are told, and what they answer.
+
+No threads, no sockets: both clients send what this says, and hand it the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tipserve._proto import cache_pb2
+from tipserve._requests import ExampleMessages, Grid, enum_value
+from tipserve.errors import TipserveError
+from tipserve.labelled import ClassSpec, Labelled
+from tipserve.pictures import Encoder
+from tipserve.types import CreateProgress, Method, Rejected, Version
+
+
+def cache_spec(
+    cache_id: str,
+    labelled: Labelled,
+    *,
+    templates: Sequence[str] | None,
+    method: Method | str,
+    alpha: float | None,
+    beta: float | None,
+    lambda_: float | None,
+    views: int,
+    seed: int,
+    on_rejected: str,
+    description: str,
+    labels: Mapping[str, str] | None,
+    class_balance: str | None,
+    grid: Grid | None,
+    key_dtype: str | None,
+    without_text: bool,
+    truncate_prompts: bool,
+    allow_empty_classes: bool,
+    created_by: str,
+    etag: str,
+) -> cache_pb2.CacheSpec:
+    """The first message of CreateCache."""
+    _strings("templates", templates)
+    spec = cache_pb2.CacheSpec(
+        cache_id=cache_id,
+        classes=[one._message() for one in labelled.classes],
+        prompt_templates=templates or (),
+        views=views,
+        seed=seed,
+        description=description,
+        labels=labels or {},
+        without_text=without_text,
+        truncate_prompts=truncate_prompts,
+        allow_empty_classes=allow_empty_classes,
+        created_by=created_by,
+        etag=etag,
+        alpha=alpha,
+        beta=beta,
+        **{"lambda": lambda_},  # type: ignore[arg-type]
+    )
+    spec.method = enum_value(cache_pb2.Method, "METHOD_", str(method))  # type: ignore[assignment]
+    spec.on_rejected = enum_value(  # type: ignore[assignment]
+        cache_pb2.CacheSpec.OnRejected, "ON_REJECTED_", on_rejected
+    )
+    spec.class_balance = enum_value(  # type: ignore[assignment]
+        cache_pb2.ClassBalance, "CLASS_BALANCE_", class_balance
+    )
+    spec.key_dtype = enum_value(  # type: ignore[assignment]
+        cache_pb2.KeyDtype, "KEY_DTYPE_", key_dtype
+    )
+    if grid is not None:
+        spec.grid.CopyFrom(grid._message())
+    return spec
+
+
+def add_spec(
+    base: Version,
+    new_classes: Sequence[ClassSpec],
+    *,
+    remove: Iterable[str],
+    templates: Sequence[str] | None,
+    method: Method | str | None,
+    alpha: float | None,
+    beta: float | None,
+    lambda_: float | None,
+    seed: int,
+    on_rejected: str,
+    description: str,
+    labels: Mapping[str, str] | None,
+    grid: Grid | None,
+    truncate_prompts: bool,
+    allow_empty_classes: bool,
+    created_by: str,
+    etag: str,
+) -> cache_pb2.AddExamplesSpec:
+    """The first message of AddExamples."""
+    _strings("templates", templates)
+    _strings("remove", remove)
+    spec = cache_pb2.AddExamplesSpec(
+        # By its number: an alias that moves meanwhile must not mix up classes.
+        base=base.name,
+        new_classes=[one._message() for one in new_classes],
+        remove_example_ids=remove,
+        prompt_templates=templates or (),
+        seed=seed,
+        description=description,
+        labels=labels or {},
+        truncate_prompts=truncate_prompts,
+        allow_empty_classes=allow_empty_classes,
+        created_by=created_by,
+        etag=etag,
+        alpha=alpha,
+        beta=beta,
+        **{"lambda": lambda_},  # type: ignore[arg-type]
+    )
+    spec.method = enum_value(  # type: ignore[assignment]
+        cache_pb2.Method, "METHOD_", None if method is None else str(method)
+    )
+    spec.on_rejected = enum_value(  # type: ignore[assignment]
+        cache_pb2.CacheSpec.OnRejected, "ON_REJECTED_", on_rejected
+    )
+    if grid is not None:
+        spec.grid.CopyFrom(grid._message())
+    return spec
+
+
+def _strings(name: str, given: Iterable[str] | None) -> None:
+    if isinstance(given, str):
+        raise TypeError(f"{name} must be a list of strings, not one string")
+
+
+@dataclass
+class Making:
+    """One try at a CreateCache or AddExamples."""
+
+    spec: cache_pb2.CacheSpec | cache_pb2.AddExamplesSpec
+    parts: Sequence[Labelled]
+    encoder: Encoder
+    fail: bool
+    """Raise for an example that the client itself cannot send."""
+    on_progress: Callable[[CreateProgress], None] | None
+    _rejected: list[Rejected] = field(default_factory=list)
+    _version: cache_pb2.Version | None = None
+
+    def __post_init__(self) -> None:
+        self._messages = ExampleMessages(self.parts, self.encoder, self.fail)
+
+    def requests(self) -> Iterator[Any]:
+        """All requests."""
+        if isinstance(self.spec, cache_pb2.CacheSpec):
+            yield cache_pb2.CreateCacheRequest(spec=self.spec)
+            for batch in self._messages.batches():
+                yield cache_pb2.CreateCacheRequest(examples=batch)
+        else:
+            yield cache_pb2.AddExamplesRequest(spec=self.spec)
+            for batch in self._messages.batches():
+                yield cache_pb2.AddExamplesRequest(examples=batch)
+
+    def take(self, response: Any) -> None:
+        """Takes in an answer."""
+        event = response.WhichOneof("event")
+        if event == "progress" and self.on_progress is not None:
+            self.on_progress(CreateProgress._from(response.progress))
+        elif event == "rejected":
+            self._rejected.append(Rejected._from(response.rejected))
+        elif event == "version":
+            self._version = response.version
+
+    def made(self) -> Version:
+        """The finished version."""
+        if self._version is None:
+            raise TipserveError("the server ended the call without a version")
+        return Version._from(self._version, [*self._messages.rejected, *self._rejected])

@@ -1,0 +1,159 @@
+//! Which examples a version is made from: those of a source that the draw
+//! takes, and those that choose its numbers.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{
+    classes::match_classes,
+    failure::Failure,
+    labelled::{Labelled, Source},
+    screen::Screen,
+};
+
+/// What to take of a source of labelled examples.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DrawArgs {
+    /// Display names of folders: lines "folder<TAB>display name". Default:
+    /// the folder's name with '_' as ' '.
+    #[arg(long, value_name = "FILE")]
+    pub names: Option<PathBuf>,
+    /// Draw so many examples of each class. Default: all.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub shots: Option<u32>,
+    /// Seed of the draw and of the augmentation.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Validation examples, in the forms that --from takes; classes are
+    /// matched by display name.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub validation: Option<PathBuf>,
+    /// Draw so many validation examples of each class: of --validation where
+    /// given, else of those of --from that --shots left.
+    #[arg(long, value_name = "Q", value_parser = clap::value_parser!(u32).range(1..))]
+    pub val_shots: Option<u32>,
+}
+
+impl DrawArgs {
+    /// Refuses flags that contradict each other.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.val_shots.is_some() && self.shots.is_none() && self.validation.is_none() {
+            return Err(Failure::Usage(
+                "--val-shots needs --shots (then it draws of what --shots leaves) or --validation"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The examples of a version to be made, drawn but not read.
+#[derive(Debug)]
+pub struct Examples {
+    /// These become keys.
+    pub train: Labelled,
+    /// These choose numbers.
+    pub validation: Option<Labelled>,
+    /// Whether the validation examples are of a source of their own, whose ids
+    /// may be those of `train`.
+    pub apart: bool,
+    /// Classes that have fewer than --shots.
+    pub short: Vec<(String, usize)>,
+}
+
+impl Examples {
+    /// Draws of `all` as the flags say. `number` gives its classes their
+    /// indices in the version.
+    pub fn draw(
+        all: Labelled,
+        draw: &DrawArgs,
+        number: impl FnOnce(Labelled) -> Result<Labelled, Failure>,
+        screen: &Screen,
+    ) -> Result<Self, Failure> {
+        draw.check()?;
+        let shots = draw.shots.map_or(usize::MAX, |shots| shots as usize);
+        let short = if draw.shots.is_some() {
+            all.short_classes(shots)
+        } else {
+            Vec::new()
+        };
+        let (train, rest) = number(all)?.split(draw.seed, shots);
+        let pool = match &draw.validation {
+            Some(path) => Some(matching(path, &train)?),
+            None => draw.val_shots.map(|_| rest),
+        };
+        let validation = match (pool, draw.val_shots) {
+            (Some(pool), Some(count)) => Some(pool.split(draw.seed, count as usize).0),
+            (pool, _) => pool,
+        };
+        for (name, count) in short.iter().take(10) {
+            screen.note(&format!(
+                "note: class {name:?} has {count} of {shots} shots: all are used"
+            ));
+        }
+        if short.len() > 10 {
+            screen.note(&format!(
+                "note: and {} classes more have fewer",
+                short.len() - 10
+            ));
+        }
+        Ok(Self {
+            train,
+            validation,
+            apart: draw.validation.is_some(),
+            short,
+        })
+    }
+
+    /// Of examples that were drawn already.
+    pub fn of(train: Labelled) -> Self {
+        Self {
+            train,
+            validation: None,
+            apart: false,
+            short: Vec::new(),
+        }
+    }
+}
+
+/// Refuses a folder with class folders that hold no file.
+pub fn refuse_empty(all: &Labelled, path: &Path) -> Result<(), Failure> {
+    if !matches!(all.source, Source::Folder(_)) {
+        return Ok(());
+    }
+    let empty = all.short_classes(1);
+    match empty.first() {
+        None => Ok(()),
+        Some((name, _)) => Err(Failure::Input(format!(
+            "{} of the {} class folders in {} hold no file: the first is that of {name:?}",
+            empty.len(),
+            all.classes.len(),
+            path.display()
+        ))),
+    }
+}
+
+/// Says that templates go unused where classes bring their own text weights.
+pub fn note_unused_templates(templates: &[String], train: &Labelled, screen: &Screen) {
+    let text = train
+        .classes
+        .iter()
+        .any(|class| class.text_weight.is_some());
+    if text && !templates.is_empty() {
+        screen.note("note: --template is not used: the file brings text_weights");
+    }
+}
+
+/// Validation examples with the training classes' indices.
+fn matching(path: &Path, train: &Labelled) -> Result<Labelled, Failure> {
+    let found = Labelled::open(path, "--validation", None)?;
+    let (map, _) = match_classes(
+        &found.class_names(),
+        "--validation",
+        &train.class_names(),
+        "the version to be made",
+        matches!(found.source, Source::Npz(_)),
+    )?;
+    Ok(found.renumber(&map, train.classes.clone()))
+}
