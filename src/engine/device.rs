@@ -2,17 +2,20 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use tch::{Kind, Tensor};
 
-use super::{EngineError, Shared, StageTimes, Ticket, Work, heads, job::lapse, queue::Turn};
+use super::{
+    Counters, EngineError, Row, Shared, StageTimes,
+    embeddings::{Known, Lead},
+    heads,
+    job::{Item, lapse},
+    queue::Turn,
+};
 use crate::telemetry;
 
 /// Why a batch could not be encoded.
@@ -76,60 +79,63 @@ enum Payload {
     Pixels(Vec<u8>),
     /// Unit f32 [D].
     Unit(Vec<f32>),
+    /// A feature that was encoded for another.
+    Known(Known),
 }
 
 /// A job that waits for its batch.
 pub(super) struct ReadyJob {
     payload: Payload,
-    pub work: Work,
-    deadline: Option<Instant>,
-    pub ticket: Ticket,
-    cancelled: Arc<AtomicBool>,
-    pub arrived: Instant,
+    pub item: Item,
+    /// Where others may wait for this one's feature.
+    lead: Option<Lead>,
     queued: Instant,
     pub times: StageTimes,
 }
 
 impl ReadyJob {
-    pub fn picture(
-        pixels: Vec<u8>,
-        work: Work,
-        deadline: Option<Instant>,
-        ticket: Ticket,
-        cancelled: Arc<AtomicBool>,
-        arrived: Instant,
-        times: StageTimes,
-    ) -> ReadyJob {
+    pub fn picture(pixels: Vec<u8>, item: Item, lead: Option<Lead>, times: StageTimes) -> ReadyJob {
         ReadyJob {
             payload: Payload::Pixels(pixels),
-            work,
-            deadline,
-            ticket,
-            cancelled,
-            arrived,
+            item,
+            lead,
             queued: Instant::now(),
             times,
         }
     }
 
-    pub fn embedding(
-        unit: Vec<f32>,
-        work: Work,
-        deadline: Option<Instant>,
-        ticket: Ticket,
-        cancelled: Arc<AtomicBool>,
-        arrived: Instant,
-    ) -> ReadyJob {
+    pub fn embedding(unit: Vec<f32>, item: Item) -> ReadyJob {
+        ReadyJob::without_picture(Payload::Unit(unit), item)
+    }
+
+    pub fn known(known: Known, item: Item) -> ReadyJob {
+        ReadyJob::without_picture(Payload::Known(known), item)
+    }
+
+    fn without_picture(payload: Payload, item: Item) -> ReadyJob {
         ReadyJob {
-            payload: Payload::Unit(unit),
-            work,
-            deadline,
-            ticket,
-            cancelled,
-            arrived,
-            queued: arrived,
+            payload,
+            item,
+            lead: None,
+            queued: Instant::now(),
             times: StageTimes::default(),
         }
+    }
+
+    /// Answers the item, and all that wait for its feature, with this error.
+    fn fail(self, error: EngineError) {
+        if let Some(lead) = self.lead {
+            lead.fail(&error);
+        }
+        self.item.ticket.answer(Err(error));
+    }
+
+    /// Answers the item with this error, which is its own; the job goes on for
+    /// the first that waits for its feature, if one does.
+    fn give_way(mut self, error: EngineError, counters: &Counters) -> Option<ReadyJob> {
+        let successor = self.lead.as_mut().and_then(|lead| lead.successor(counters));
+        self.item.ticket.answer(Err(error));
+        successor.map(|item| ReadyJob { item, ..self })
     }
 }
 
@@ -246,24 +252,28 @@ impl Device {
 
     /// Answers jobs that are late or cancelled; returns the others.
     fn drop_lapsed(&self, jobs: Vec<ReadyJob>, needed: Duration) -> Vec<ReadyJob> {
+        let counters = &self.shared.counters;
         jobs.into_iter()
-            .filter_map(
-                |job| match lapse(job.deadline, &job.cancelled, "for a batch", needed) {
-                    None => Some(job),
-                    Some(error) => {
-                        self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                        job.ticket.answer(Err(error));
-                        None
+            .filter_map(|mut job| {
+                loop {
+                    let item = &job.item;
+                    match lapse(item.deadline, &item.cancelled, "for a batch", needed) {
+                        None => return Some(job),
+                        Some(error) => {
+                            counters.dropped.fetch_add(1, Ordering::Relaxed);
+                            job = job.give_way(error, counters)?;
+                        }
                     }
-                },
-            )
+                }
+            })
             .collect()
     }
 
     fn run_pictures(&self, jobs: Vec<ReadyJob>) {
         let predicted = self.shared.cost.lock().predict(jobs.len()).unwrap_or(0.0);
         let needed = Duration::try_from_secs_f64(predicted).unwrap_or_default();
-        let mut jobs = self.drop_lapsed(jobs, needed);
+        let jobs = self.drop_lapsed(jobs, needed);
+        let mut jobs = self.answer_known(jobs);
         if jobs.is_empty() {
             return;
         }
@@ -275,6 +285,40 @@ impl Device {
         self.shared.in_device.fetch_add(count, Ordering::Relaxed);
         self.encode_or_split(jobs);
         self.shared.in_device.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Hands jobs whose feature has come to be held (a bulk job's, where an
+    /// interactive one of the same picture was faster) to the heads; returns
+    /// the others.
+    fn answer_known(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+        let Some(embeddings) = &self.shared.embeddings else {
+            return jobs;
+        };
+        jobs.into_iter()
+            .filter_map(|mut job| {
+                let known = job
+                    .lead
+                    .as_ref()
+                    .map(Lead::key)
+                    .and_then(|key| embeddings.known(key));
+                let Some(known) = known else {
+                    return Some(job);
+                };
+                self.publish(job.lead.take(), known.clone());
+                self.shared.answer_known(job.item, known);
+                None
+            })
+            .collect()
+    }
+
+    /// Keeps a feature; those who wait for it go on to their heads.
+    fn publish(&self, lead: Option<Lead>, known: Known) {
+        for item in lead
+            .into_iter()
+            .flat_map(|lead| lead.publish(known.clone()))
+        {
+            self.shared.answer_known(item, known.clone());
+        }
     }
 
     /// Encodes a batch; where that fails, halves it until the guilty item is
@@ -297,14 +341,14 @@ impl Device {
                 self.shared.broken.store(true, Ordering::Relaxed);
                 tracing::error!(detail = fault.detail, "the device is broken");
                 for job in jobs {
-                    job.ticket.answer(Err(EngineError::DeviceBroken));
+                    job.fail(EngineError::DeviceBroken);
                 }
             }
             Err(fault) if jobs.len() == 1 => {
                 for job in jobs {
-                    job.ticket.answer(Err(EngineError::Encoder {
+                    job.fail(EngineError::Encoder {
                         detail: fault.detail.clone(),
-                    }));
+                    });
                 }
             }
             Err(fault) => {
@@ -365,21 +409,62 @@ impl Device {
         for (row, job) in jobs.into_iter().enumerate() {
             match features.norms.get(row) {
                 Some(norm) if norm.is_finite() && *norm > 0.0 => good.push(Encoded { job, row }),
-                _ => job.ticket.answer(Err(EngineError::NotFinite)),
+                _ => job.fail(EngineError::NotFinite),
             }
         }
+        self.publish_batch(&mut good, &features);
         heads::answer(good, &features);
+    }
+
+    /// Keeps the features of a batch that may be kept.
+    fn publish_batch(&self, batch: &mut [Encoded], features: &Features) {
+        let leads: Vec<(usize, Lead)> = batch
+            .iter_mut()
+            .filter_map(|encoded| Some((encoded.row, encoded.job.lead.take()?)))
+            .collect();
+        if leads.is_empty() {
+            return;
+        }
+        match guarded(|| heads::to_shared(&features.unit)) {
+            Ok(units) => {
+                let width = features.unit.size().get(1).map_or(0, |d| *d as usize);
+                for (row, lead) in leads {
+                    // A copy: a row would keep its whole batch in memory.
+                    let known = Known {
+                        unit: Arc::from(&*Row::new(Arc::clone(&units), row, width)),
+                        norm: features.norms.get(row).copied().unwrap_or(1.0),
+                    };
+                    self.publish(Some(lead), known);
+                }
+            }
+            Err(fault) => {
+                for (_, lead) in leads {
+                    lead.fail(&EngineError::Encoder {
+                        detail: fault.detail.clone(),
+                    });
+                }
+            }
+        }
     }
 
     fn run_embeddings(&self, jobs: Vec<ReadyJob>) {
         let mut jobs = self.drop_lapsed(jobs, Duration::ZERO);
         let started = Instant::now();
         let mut values = Vec::new();
+        let mut norms = Vec::with_capacity(jobs.len());
         for job in &mut jobs {
             job.times.queue = started - job.queued;
             job.times.batch_size = 0;
-            if let Payload::Unit(unit) = &job.payload {
-                values.extend_from_slice(unit);
+            match &job.payload {
+                Payload::Unit(unit) => {
+                    values.extend_from_slice(unit);
+                    norms.push(1.0);
+                }
+                Payload::Known(known) => {
+                    values.extend_from_slice(&known.unit);
+                    norms.push(known.norm);
+                }
+                Payload::Pixels(_) => {}
             }
         }
         if jobs.is_empty() {
@@ -388,7 +473,6 @@ impl Device {
         let shape = [jobs.len() as i64, (values.len() / jobs.len()) as i64];
         match guarded(|| Tensor::f_from_slice(&values)?.f_reshape(shape)) {
             Ok(unit) => {
-                let norms = vec![1.0; jobs.len()];
                 let encoded = jobs
                     .into_iter()
                     .enumerate()
@@ -398,9 +482,9 @@ impl Device {
             }
             Err(fault) => {
                 for job in jobs {
-                    job.ticket.answer(Err(EngineError::Head {
+                    job.fail(EngineError::Head {
                         detail: fault.detail.clone(),
-                    }));
+                    });
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::{
 
 /// Answers every job of a batch whose features are known.
 pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
-    let wants_features = jobs.iter().any(|encoded| match &encoded.job.work {
+    let wants_features = jobs.iter().any(|encoded| match &encoded.job.item.work {
         Work::Embed => true,
         Work::Classify { embedding, .. } => *embedding,
     });
@@ -37,7 +37,7 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
 
     let mut groups: HashMap<*const Head, Group> = HashMap::new();
     for encoded in jobs {
-        match &encoded.job.work {
+        match &encoded.job.item.work {
             Work::Embed => finish(encoded, Row::new(Arc::from([]), 0, 0), Vec::new(), &feature),
             Work::Classify { head, .. } => {
                 let head = Arc::clone(head);
@@ -163,7 +163,7 @@ fn answer_group(
 }
 
 fn neighbours_wanted(encoded: &Encoded) -> usize {
-    match &encoded.job.work {
+    match &encoded.job.item.work {
         Work::Embed => 0,
         Work::Classify { neighbours, .. } => *neighbours,
     }
@@ -176,14 +176,14 @@ fn finish(
     feature: &dyn Fn(usize) -> Option<Feature>,
 ) {
     let Encoded { job, row } = encoded;
-    let wants_feature = match &job.work {
+    let wants_feature = match &job.item.work {
         Work::Embed => true,
         Work::Classify { embedding, .. } => *embedding,
     };
     let mut times = job.times;
-    times.total = job.arrived.elapsed();
+    times.total = job.item.arrived.elapsed();
     telemetry::answered(&times);
-    job.ticket.answer(Ok(Outcome {
+    job.item.ticket.answer(Ok(Outcome {
         logits,
         feature: if wants_feature { feature(row) } else { None },
         neighbours,
@@ -193,13 +193,14 @@ fn finish(
 
 fn fail(jobs: Vec<Encoded>, detail: &str) {
     for encoded in jobs {
-        encoded.job.ticket.answer(Err(EngineError::Head {
+        encoded.job.item.ticket.answer(Err(EngineError::Head {
             detail: detail.to_owned(),
         }));
     }
 }
 
-fn to_shared(matrix: &Tensor) -> Result<Arc<[f32]>, TchError> {
+/// The values of a matrix, row by row, in host memory.
+pub(super) fn to_shared(matrix: &Tensor) -> Result<Arc<[f32]>, TchError> {
     let flat = matrix
         .f_to_kind(Kind::Float)?
         .f_to_device(tch::Device::Cpu)?

@@ -84,6 +84,7 @@ impl Context {
             let left = deadline.saturating_duration_since(Instant::now());
             if let Some(wait) = wait.and_then(|wait| Duration::try_from_secs_f64(wait).ok())
                 && wait > left
+                && !self.engine.holds_feature_of(content)
             {
                 telemetry::refused("deadline");
                 return Err(RequestError::TooLate { wait, left }.into());
