@@ -21,25 +21,38 @@ use crate::telemetry;
 /// Why a batch could not be encoded.
 #[derive(Clone, Debug)]
 pub struct EncodeFault {
-    /// What torch said, first line.
+    /// What torch said, in one line.
     pub detail: String,
     /// Nothing can run on this device any more.
     pub fatal: bool,
 }
 
 impl EncodeFault {
-    /// Reads torch's message: its first line, and whether it names an error
-    /// after which the CUDA context is lost.
+    /// Reads torch's message: the line that says what happened, and whether it
+    /// names an error after which the CUDA context is lost (those that CUDA's
+    /// own documentation calls so: the process must end to use the device
+    /// again).
     pub fn new(message: &str) -> EncodeFault {
-        const FATAL: [&str; 5] = [
+        const FATAL: [&str; 9] = [
             "illegal memory access",
             "device-side assert",
             "unspecified launch failure",
             "misaligned address",
             "uncorrectable ECC error",
+            "illegal instruction was encountered",
+            "hardware stack error",
+            "invalid program counter",
+            "launch timed out and was terminated",
         ];
+        let mut lines = message.lines().filter(|line| !line.trim().is_empty());
+        let detail = if message.contains("in the TorchScript interpreter") {
+            // A traceback of the archive comes first.
+            lines.next_back()
+        } else {
+            lines.next()
+        };
         EncodeFault {
-            detail: message.lines().next().unwrap_or_default().to_owned(),
+            detail: detail.unwrap_or_default().trim().to_owned(),
             fatal: FATAL.iter().any(|sign| message.contains(sign)),
         }
     }
@@ -235,6 +248,7 @@ impl Device {
                             self.shared.cost.lock().observe(size, seconds);
                         }
                         Ok(Ok(_)) => {}
+                        Ok(Err(fault)) if fault.fatal => self.shared.break_device(&fault),
                         Ok(Err(fault)) => tracing::error!(size, fault.detail, "warming failed"),
                         Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
                     }
@@ -269,7 +283,20 @@ impl Device {
             .collect()
     }
 
+    /// Where the device is broken, says so to all; else returns them. What is
+    /// run on a lost context fails, item by item and slowly.
+    fn unless_broken(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+        if !self.shared.broken.load(Ordering::Relaxed) {
+            return jobs;
+        }
+        for job in jobs {
+            job.fail(EngineError::DeviceBroken);
+        }
+        Vec::new()
+    }
+
     fn run_pictures(&self, jobs: Vec<ReadyJob>) {
+        let jobs = self.unless_broken(jobs);
         let predicted = self.shared.cost.lock().predict(jobs.len()).unwrap_or(0.0);
         let needed = Duration::try_from_secs_f64(predicted).unwrap_or_default();
         let jobs = self.drop_lapsed(jobs, needed);
@@ -338,8 +365,7 @@ impl Device {
                 self.answer_finite(jobs, features);
             }
             Err(fault) if fault.fatal => {
-                self.shared.broken.store(true, Ordering::Relaxed);
-                tracing::error!(detail = fault.detail, "the device is broken");
+                self.shared.break_device(&fault);
                 for job in jobs {
                     job.fail(EngineError::DeviceBroken);
                 }
@@ -359,7 +385,7 @@ impl Device {
                 );
                 let rest = jobs.split_off(jobs.len() / 2);
                 for half in [jobs, rest] {
-                    let half = self.drop_lapsed(half, Duration::ZERO);
+                    let half = self.drop_lapsed(self.unless_broken(half), Duration::ZERO);
                     if !half.is_empty() {
                         self.encode_or_split(half);
                     }
@@ -413,7 +439,7 @@ impl Device {
             }
         }
         self.publish_batch(&mut good, &features);
-        heads::answer(good, &features);
+        heads::answer(good, &features, &self.shared);
     }
 
     /// Keeps the features of a batch that may be kept.
@@ -448,6 +474,7 @@ impl Device {
     }
 
     fn run_embeddings(&self, jobs: Vec<ReadyJob>) {
+        let jobs = self.unless_broken(jobs);
         let mut jobs = self.drop_lapsed(jobs, Duration::ZERO);
         let started = Instant::now();
         let mut values = Vec::new();
@@ -478,7 +505,7 @@ impl Device {
                     .enumerate()
                     .map(|(row, job)| Encoded { job, row })
                     .collect();
-                heads::answer(encoded, &Features { unit, norms });
+                heads::answer(encoded, &Features { unit, norms }, &self.shared);
             }
             Err(fault) => {
                 for job in jobs {

@@ -95,6 +95,12 @@ struct Shared {
 }
 
 impl Shared {
+    /// From here on nothing runs on the device, and the server is unready.
+    fn break_device(&self, fault: &EncodeFault) {
+        tracing::error!(detail = fault.detail, "the device is broken");
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// Sends an item whose feature is known to its head.
     fn answer_known(&self, item: Item, known: Known) {
         let (flow, priority) = (item.flow, item.priority);
