@@ -73,6 +73,9 @@ settings! {
     /// Most bytes that these items may hold [default: 1 GiB].
     #[arg(long, env = "TIPSERVE_QUEUE_BYTES", value_name = "BYTES")]
     queue_bytes: usize,
+    /// Most bytes of embeddings kept for pictures sent again; 0 keeps none [default: 0].
+    #[arg(long, env = "TIPSERVE_EMBEDDING_CACHE_BYTES", value_name = "BYTES")]
+    embedding_cache_bytes: usize,
     /// Most unanswered items of one stream [default: 512].
     #[arg(long, env = "TIPSERVE_STREAM_WINDOW", value_name = "N")]
     stream_window: usize,
@@ -323,6 +326,15 @@ impl Config {
                 )?),
                 queue_items: count("queue_items", given.queue_items, defaults.queue_items)?,
                 queue_bytes: bytes("queue_bytes", given.queue_bytes, defaults.queue_bytes)?,
+                embedding_cache_bytes: within(
+                    "embedding_cache_bytes",
+                    given
+                        .embedding_cache_bytes
+                        .unwrap_or(defaults.embedding_cache_bytes),
+                    0,
+                    1 << 50,
+                    "0 to 1 PiB",
+                )?,
                 ..defaults
             },
             threads: GivenThreads {

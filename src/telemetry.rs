@@ -5,7 +5,7 @@
 //! replicas), labels from small fixed sets. Caches are never a label: a
 //! server with 10,000 of them must not make 10,000 series.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -33,6 +33,11 @@ const CACHE_HITS: &str = "tipserve_cache_hits_total";
 const CACHE_LOADS: &str = "tipserve_cache_loads_total";
 const CACHE_LOAD: &str = "tipserve_cache_load_seconds";
 const CACHE_EVICTIONS: &str = "tipserve_cache_evictions_total";
+const EMBEDDING_HITS: &str = "tipserve_embedding_cache_hits_total";
+const EMBEDDING_MISSES: &str = "tipserve_embedding_cache_misses_total";
+const EMBEDDING_COALESCED: &str = "tipserve_embedding_cache_coalesced_total";
+const EMBEDDING_BYTES: &str = "tipserve_embedding_cache_bytes";
+const EMBEDDING_ENTRIES: &str = "tipserve_embedding_cache_entries";
 const VERSIONS: &str = "tipserve_versions_created_total";
 const EPOCHS: &str = "tipserve_finetune_epochs_total";
 
@@ -115,6 +120,17 @@ fn describe() {
     describe_counter!(CACHE_LOADS, "Cache versions loaded from the store.");
     describe_histogram!(CACHE_LOAD, "Seconds that loading a cache version takes.");
     describe_counter!(CACHE_EVICTIONS, "Cache versions dropped to make room.");
+    describe_counter!(EMBEDDING_HITS, "Pictures whose embedding was held.");
+    describe_counter!(
+        EMBEDDING_MISSES,
+        "Pictures encoded because their embedding was not held."
+    );
+    describe_counter!(
+        EMBEDDING_COALESCED,
+        "Pictures that took the embedding of an equal one in flight."
+    );
+    describe_gauge!(EMBEDDING_BYTES, "Bytes that held embeddings take.");
+    describe_gauge!(EMBEDDING_ENTRIES, "Embeddings held.");
     describe_counter!(VERSIONS, "Cache versions made.");
     describe_counter!(EPOCHS, "Epochs of fine-tuning run.");
 
@@ -132,6 +148,9 @@ fn describe() {
         CACHE_HITS,
         CACHE_LOADS,
         CACHE_EVICTIONS,
+        EMBEDDING_HITS,
+        EMBEDDING_MISSES,
+        EMBEDDING_COALESCED,
         VERSIONS,
         EPOCHS,
     ] {
@@ -143,6 +162,8 @@ fn describe() {
         IN_FLIGHT_BYTES,
         RESIDENT,
         RESIDENT_BYTES,
+        EMBEDDING_BYTES,
+        EMBEDDING_ENTRIES,
     ] {
         gauge!(name).set(0.0);
     }
@@ -274,6 +295,17 @@ pub fn refresh(engine: &Engine, resident: ResidentFigures, calls: usize) {
     counter!(CACHE_HITS).absolute(resident.hits);
     counter!(CACHE_LOADS).absolute(resident.loads);
     counter!(CACHE_EVICTIONS).absolute(resident.evictions);
+    let counters = engine.counters();
+    for (name, count) in [
+        (EMBEDDING_HITS, &counters.embedding_hits),
+        (EMBEDDING_MISSES, &counters.embedding_misses),
+        (EMBEDDING_COALESCED, &counters.embedding_coalesced),
+    ] {
+        counter!(name).absolute(count.load(Ordering::Relaxed));
+    }
+    let (entries, bytes) = engine.embeddings_held();
+    gauge!(EMBEDDING_ENTRIES).set(entries as f64);
+    gauge!(EMBEDDING_BYTES).set(bytes as f64);
 }
 
 /// How logs look.

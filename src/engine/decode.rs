@@ -2,18 +2,16 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use super::{
-    Crop, EngineError, FlowId, Priority, Shared, StageTimes, Ticket, Work,
+    Crop, EngineError, FlowId, Priority, Shared, StageTimes,
     device::ReadyJob,
-    job::{Source, lapse},
+    embeddings::{ContentKey, Found, Lead},
+    job::{Item, Source, lapse},
 };
 use crate::{
     clip::{self, ImageSpec, Picture, PictureError, PictureLimits},
@@ -24,13 +22,9 @@ use crate::{
 pub(super) struct DecodeJob {
     pub source: Source,
     pub crop: Crop,
-    pub work: Work,
-    pub flow: FlowId,
-    pub priority: Priority,
-    pub deadline: Option<Instant>,
-    pub ticket: Ticket,
-    pub cancelled: Arc<AtomicBool>,
-    pub arrived: Instant,
+    /// Where its feature may be kept.
+    pub key: Option<ContentKey>,
+    pub item: Item,
 }
 
 /// Starts one decoder.
@@ -49,56 +43,73 @@ pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinH
         })
 }
 
-/// The job made ready, or none where it has been answered.
+/// The job made ready, or none where it has been answered or will be by
+/// others.
 fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob)> {
     let started = Instant::now();
+    let DecodeJob {
+        source,
+        crop,
+        key,
+        item,
+    } = job;
     if let Some(error) = lapse(
-        job.deadline,
-        &job.cancelled,
+        item.deadline,
+        &item.cancelled,
         "for a decoder",
         Duration::ZERO,
     ) {
         shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
-        job.ticket.answer(Err(error));
+        item.ticket.answer(Err(error));
         return None;
     }
     let Some(spec) = shared.spec.as_ref() else {
-        job.ticket.answer(Err(EngineError::NoImageEncoder));
+        item.ticket.answer(Err(EngineError::NoImageEncoder));
         return None;
+    };
+    let (item, lead) = match (&shared.embeddings, key) {
+        (Some(embeddings), Some(key)) => match embeddings.meet(key, item, &shared.counters) {
+            Found::Known(item, known) => {
+                shared.answer_known(item, known);
+                return None;
+            }
+            Found::Lead => return None,
+            Found::Nothing(item, lead) => (item, Some(lead)),
+        },
+        _ => (item, None),
     };
     // A decoder that panics on a hostile file costs that file, nothing else.
     let prepared = catch_unwind(AssertUnwindSafe(|| {
-        prepare(&job.source, job.crop, spec, &shared.limits)
+        prepare(&source, crop, spec, &shared.limits)
     }));
     match prepared {
         Ok(Ok(pixels)) => {
             shared.counters.decoded.fetch_add(1, Ordering::Relaxed);
             let times = StageTimes {
-                decode_queue: started - job.arrived,
+                decode_queue: started - item.arrived,
                 decode: started.elapsed(),
                 ..StageTimes::default()
             };
             telemetry::decoded(&times);
-            let ready = ReadyJob::picture(
-                pixels,
-                job.work,
-                job.deadline,
-                job.ticket,
-                job.cancelled,
-                job.arrived,
-                times,
-            );
-            Some((job.flow, job.priority, ready))
+            let (flow, priority) = (item.flow, item.priority);
+            Some((flow, priority, ReadyJob::picture(pixels, item, lead, times)))
         }
         Ok(Err(error)) => {
-            job.ticket.answer(Err(EngineError::Picture(error)));
+            fail(item, lead, EngineError::Picture(error));
             None
         }
         Err(_) => {
-            job.ticket.answer(Err(EngineError::DecoderPanicked));
+            fail(item, lead, EngineError::DecoderPanicked);
             None
         }
     }
+}
+
+fn fail(item: Item, lead: Option<Lead>, error: EngineError) {
+    if let Some(lead) = lead {
+        lead.fail(&error);
+    }
+    item.ticket.answer(Err(error));
 }
 
 /// The pixels [S, S, 3] that the encoder sees of a picture.

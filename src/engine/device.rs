@@ -2,41 +2,57 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use tch::{Kind, Tensor};
 
-use super::{EngineError, Shared, StageTimes, Ticket, Work, heads, job::lapse, queue::Turn};
+use super::{
+    Counters, EngineError, Row, Shared, StageTimes,
+    embeddings::{Known, Lead},
+    heads,
+    job::{Item, lapse},
+    queue::Turn,
+};
 use crate::telemetry;
 
 /// Why a batch could not be encoded.
 #[derive(Clone, Debug)]
 pub struct EncodeFault {
-    /// What torch said, first line.
+    /// What torch said, in one line.
     pub detail: String,
     /// Nothing can run on this device any more.
     pub fatal: bool,
 }
 
 impl EncodeFault {
-    /// Reads torch's message: its first line, and whether it names an error
-    /// after which the CUDA context is lost.
+    /// Reads torch's message: the line that says what happened, and whether it
+    /// names an error after which the CUDA context is lost (those that CUDA's
+    /// own documentation calls so: the process must end to use the device
+    /// again).
     pub fn new(message: &str) -> EncodeFault {
-        const FATAL: [&str; 5] = [
+        const FATAL: [&str; 9] = [
             "illegal memory access",
             "device-side assert",
             "unspecified launch failure",
             "misaligned address",
             "uncorrectable ECC error",
+            "illegal instruction was encountered",
+            "hardware stack error",
+            "invalid program counter",
+            "launch timed out and was terminated",
         ];
+        let mut lines = message.lines().filter(|line| !line.trim().is_empty());
+        let detail = if message.contains("in the TorchScript interpreter") {
+            // A traceback of the archive comes first.
+            lines.next_back()
+        } else {
+            lines.next()
+        };
         EncodeFault {
-            detail: message.lines().next().unwrap_or_default().to_owned(),
+            detail: detail.unwrap_or_default().trim().to_owned(),
             fatal: FATAL.iter().any(|sign| message.contains(sign)),
         }
     }
@@ -76,60 +92,63 @@ enum Payload {
     Pixels(Vec<u8>),
     /// Unit f32 [D].
     Unit(Vec<f32>),
+    /// A feature that was encoded for another.
+    Known(Known),
 }
 
 /// A job that waits for its batch.
 pub(super) struct ReadyJob {
     payload: Payload,
-    pub work: Work,
-    deadline: Option<Instant>,
-    pub ticket: Ticket,
-    cancelled: Arc<AtomicBool>,
-    pub arrived: Instant,
+    pub item: Item,
+    /// Where others may wait for this one's feature.
+    lead: Option<Lead>,
     queued: Instant,
     pub times: StageTimes,
 }
 
 impl ReadyJob {
-    pub fn picture(
-        pixels: Vec<u8>,
-        work: Work,
-        deadline: Option<Instant>,
-        ticket: Ticket,
-        cancelled: Arc<AtomicBool>,
-        arrived: Instant,
-        times: StageTimes,
-    ) -> ReadyJob {
+    pub fn picture(pixels: Vec<u8>, item: Item, lead: Option<Lead>, times: StageTimes) -> ReadyJob {
         ReadyJob {
             payload: Payload::Pixels(pixels),
-            work,
-            deadline,
-            ticket,
-            cancelled,
-            arrived,
+            item,
+            lead,
             queued: Instant::now(),
             times,
         }
     }
 
-    pub fn embedding(
-        unit: Vec<f32>,
-        work: Work,
-        deadline: Option<Instant>,
-        ticket: Ticket,
-        cancelled: Arc<AtomicBool>,
-        arrived: Instant,
-    ) -> ReadyJob {
+    pub fn embedding(unit: Vec<f32>, item: Item) -> ReadyJob {
+        ReadyJob::without_picture(Payload::Unit(unit), item)
+    }
+
+    pub fn known(known: Known, item: Item) -> ReadyJob {
+        ReadyJob::without_picture(Payload::Known(known), item)
+    }
+
+    fn without_picture(payload: Payload, item: Item) -> ReadyJob {
         ReadyJob {
-            payload: Payload::Unit(unit),
-            work,
-            deadline,
-            ticket,
-            cancelled,
-            arrived,
-            queued: arrived,
+            payload,
+            item,
+            lead: None,
+            queued: Instant::now(),
             times: StageTimes::default(),
         }
+    }
+
+    /// Answers the item, and all that wait for its feature, with this error.
+    fn fail(self, error: EngineError) {
+        if let Some(lead) = self.lead {
+            lead.fail(&error);
+        }
+        self.item.ticket.answer(Err(error));
+    }
+
+    /// Answers the item with this error, which is its own; the job goes on for
+    /// the first that waits for its feature, if one does.
+    fn give_way(mut self, error: EngineError, counters: &Counters) -> Option<ReadyJob> {
+        let successor = self.lead.as_mut().and_then(|lead| lead.successor(counters));
+        self.item.ticket.answer(Err(error));
+        successor.map(|item| ReadyJob { item, ..self })
     }
 }
 
@@ -229,6 +248,7 @@ impl Device {
                             self.shared.cost.lock().observe(size, seconds);
                         }
                         Ok(Ok(_)) => {}
+                        Ok(Err(fault)) if fault.fatal => self.shared.break_device(&fault),
                         Ok(Err(fault)) => tracing::error!(size, fault.detail, "warming failed"),
                         Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
                     }
@@ -246,24 +266,41 @@ impl Device {
 
     /// Answers jobs that are late or cancelled; returns the others.
     fn drop_lapsed(&self, jobs: Vec<ReadyJob>, needed: Duration) -> Vec<ReadyJob> {
+        let counters = &self.shared.counters;
         jobs.into_iter()
-            .filter_map(
-                |job| match lapse(job.deadline, &job.cancelled, "for a batch", needed) {
-                    None => Some(job),
-                    Some(error) => {
-                        self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                        job.ticket.answer(Err(error));
-                        None
+            .filter_map(|mut job| {
+                loop {
+                    let item = &job.item;
+                    match lapse(item.deadline, &item.cancelled, "for a batch", needed) {
+                        None => return Some(job),
+                        Some(error) => {
+                            counters.dropped.fetch_add(1, Ordering::Relaxed);
+                            job = job.give_way(error, counters)?;
+                        }
                     }
-                },
-            )
+                }
+            })
             .collect()
     }
 
+    /// Where the device is broken, says so to all; else returns them. What is
+    /// run on a lost context fails, item by item and slowly.
+    fn unless_broken(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+        if !self.shared.broken.load(Ordering::Relaxed) {
+            return jobs;
+        }
+        for job in jobs {
+            job.fail(EngineError::DeviceBroken);
+        }
+        Vec::new()
+    }
+
     fn run_pictures(&self, jobs: Vec<ReadyJob>) {
+        let jobs = self.unless_broken(jobs);
         let predicted = self.shared.cost.lock().predict(jobs.len()).unwrap_or(0.0);
         let needed = Duration::try_from_secs_f64(predicted).unwrap_or_default();
-        let mut jobs = self.drop_lapsed(jobs, needed);
+        let jobs = self.drop_lapsed(jobs, needed);
+        let mut jobs = self.answer_known(jobs);
         if jobs.is_empty() {
             return;
         }
@@ -275,6 +312,40 @@ impl Device {
         self.shared.in_device.fetch_add(count, Ordering::Relaxed);
         self.encode_or_split(jobs);
         self.shared.in_device.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Hands jobs whose feature has come to be held (a bulk job's, where an
+    /// interactive one of the same picture was faster) to the heads; returns
+    /// the others.
+    fn answer_known(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+        let Some(embeddings) = &self.shared.embeddings else {
+            return jobs;
+        };
+        jobs.into_iter()
+            .filter_map(|mut job| {
+                let known = job
+                    .lead
+                    .as_ref()
+                    .map(Lead::key)
+                    .and_then(|key| embeddings.known(key));
+                let Some(known) = known else {
+                    return Some(job);
+                };
+                self.publish(job.lead.take(), known.clone());
+                self.shared.answer_known(job.item, known);
+                None
+            })
+            .collect()
+    }
+
+    /// Keeps a feature; those who wait for it go on to their heads.
+    fn publish(&self, lead: Option<Lead>, known: Known) {
+        for item in lead
+            .into_iter()
+            .flat_map(|lead| lead.publish(known.clone()))
+        {
+            self.shared.answer_known(item, known.clone());
+        }
     }
 
     /// Encodes a batch; where that fails, halves it until the guilty item is
@@ -294,17 +365,16 @@ impl Device {
                 self.answer_finite(jobs, features);
             }
             Err(fault) if fault.fatal => {
-                self.shared.broken.store(true, Ordering::Relaxed);
-                tracing::error!(detail = fault.detail, "the device is broken");
+                self.shared.break_device(&fault);
                 for job in jobs {
-                    job.ticket.answer(Err(EngineError::DeviceBroken));
+                    job.fail(EngineError::DeviceBroken);
                 }
             }
             Err(fault) if jobs.len() == 1 => {
                 for job in jobs {
-                    job.ticket.answer(Err(EngineError::Encoder {
+                    job.fail(EngineError::Encoder {
                         detail: fault.detail.clone(),
-                    }));
+                    });
                 }
             }
             Err(fault) => {
@@ -315,7 +385,7 @@ impl Device {
                 );
                 let rest = jobs.split_off(jobs.len() / 2);
                 for half in [jobs, rest] {
-                    let half = self.drop_lapsed(half, Duration::ZERO);
+                    let half = self.drop_lapsed(self.unless_broken(half), Duration::ZERO);
                     if !half.is_empty() {
                         self.encode_or_split(half);
                     }
@@ -365,21 +435,63 @@ impl Device {
         for (row, job) in jobs.into_iter().enumerate() {
             match features.norms.get(row) {
                 Some(norm) if norm.is_finite() && *norm > 0.0 => good.push(Encoded { job, row }),
-                _ => job.ticket.answer(Err(EngineError::NotFinite)),
+                _ => job.fail(EngineError::NotFinite),
             }
         }
-        heads::answer(good, &features);
+        self.publish_batch(&mut good, &features);
+        heads::answer(good, &features, &self.shared);
+    }
+
+    /// Keeps the features of a batch that may be kept.
+    fn publish_batch(&self, batch: &mut [Encoded], features: &Features) {
+        let leads: Vec<(usize, Lead)> = batch
+            .iter_mut()
+            .filter_map(|encoded| Some((encoded.row, encoded.job.lead.take()?)))
+            .collect();
+        if leads.is_empty() {
+            return;
+        }
+        match guarded(|| heads::to_shared(&features.unit)) {
+            Ok(units) => {
+                let width = features.unit.size().get(1).map_or(0, |d| *d as usize);
+                for (row, lead) in leads {
+                    // A copy: a row would keep its whole batch in memory.
+                    let known = Known {
+                        unit: Arc::from(&*Row::new(Arc::clone(&units), row, width)),
+                        norm: features.norms.get(row).copied().unwrap_or(1.0),
+                    };
+                    self.publish(Some(lead), known);
+                }
+            }
+            Err(fault) => {
+                for (_, lead) in leads {
+                    lead.fail(&EngineError::Encoder {
+                        detail: fault.detail.clone(),
+                    });
+                }
+            }
+        }
     }
 
     fn run_embeddings(&self, jobs: Vec<ReadyJob>) {
+        let jobs = self.unless_broken(jobs);
         let mut jobs = self.drop_lapsed(jobs, Duration::ZERO);
         let started = Instant::now();
         let mut values = Vec::new();
+        let mut norms = Vec::with_capacity(jobs.len());
         for job in &mut jobs {
             job.times.queue = started - job.queued;
             job.times.batch_size = 0;
-            if let Payload::Unit(unit) = &job.payload {
-                values.extend_from_slice(unit);
+            match &job.payload {
+                Payload::Unit(unit) => {
+                    values.extend_from_slice(unit);
+                    norms.push(1.0);
+                }
+                Payload::Known(known) => {
+                    values.extend_from_slice(&known.unit);
+                    norms.push(known.norm);
+                }
+                Payload::Pixels(_) => {}
             }
         }
         if jobs.is_empty() {
@@ -388,19 +500,18 @@ impl Device {
         let shape = [jobs.len() as i64, (values.len() / jobs.len()) as i64];
         match guarded(|| Tensor::f_from_slice(&values)?.f_reshape(shape)) {
             Ok(unit) => {
-                let norms = vec![1.0; jobs.len()];
                 let encoded = jobs
                     .into_iter()
                     .enumerate()
                     .map(|(row, job)| Encoded { job, row })
                     .collect();
-                heads::answer(encoded, &Features { unit, norms });
+                heads::answer(encoded, &Features { unit, norms }, &self.shared);
             }
             Err(fault) => {
                 for job in jobs {
-                    job.ticket.answer(Err(EngineError::Head {
+                    job.fail(EngineError::Head {
                         detail: fault.detail.clone(),
-                    }));
+                    });
                 }
             }
         }

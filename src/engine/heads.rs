@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use tch::{Kind, TchError, Tensor};
 
 use super::{
-    EngineError, Feature, Outcome, Row, Work,
+    EncodeFault, EngineError, Feature, Outcome, Row, Shared, Work,
     device::{Encoded, Features, guarded},
 };
 use crate::{
@@ -14,15 +14,15 @@ use crate::{
 };
 
 /// Answers every job of a batch whose features are known.
-pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
-    let wants_features = jobs.iter().any(|encoded| match &encoded.job.work {
+pub(super) fn answer(jobs: Vec<Encoded>, features: &Features, shared: &Shared) {
+    let wants_features = jobs.iter().any(|encoded| match &encoded.job.item.work {
         Work::Embed => true,
         Work::Classify { embedding, .. } => *embedding,
     });
     let units = if wants_features {
         match guarded(|| to_shared(&features.unit)) {
             Ok(units) => units,
-            Err(fault) => return fail(jobs, &fault.detail),
+            Err(fault) => return fail(jobs, &fault, shared),
         }
     } else {
         Arc::from([])
@@ -37,7 +37,7 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
 
     let mut groups: HashMap<*const Head, Group> = HashMap::new();
     for encoded in jobs {
-        match &encoded.job.work {
+        match &encoded.job.item.work {
             Work::Embed => finish(encoded, Row::new(Arc::from([]), 0, 0), Vec::new(), &feature),
             Work::Classify { head, .. } => {
                 let head = Arc::clone(head);
@@ -54,7 +54,7 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features) {
     }
     let groups: Vec<Group> = groups.into_values().collect();
     if !groups.is_empty() {
-        run_groups(groups, features, &feature);
+        run_groups(groups, features, &feature, shared);
     }
 }
 
@@ -74,7 +74,12 @@ impl Group {
 
 /// Runs every head of a batch together: many small caches are one piece of
 /// work.
-fn run_groups(groups: Vec<Group>, features: &Features, feature: &dyn Fn(usize) -> Option<Feature>) {
+fn run_groups(
+    groups: Vec<Group>,
+    features: &Features,
+    feature: &dyn Fn(usize) -> Option<Feature>,
+    shared: &Shared,
+) {
     let started = Instant::now();
     let work: Vec<(&Head, &[i64])> = groups
         .iter()
@@ -88,23 +93,23 @@ fn run_groups(groups: Vec<Group>, features: &Features, feature: &dyn Fn(usize) -
                 for encoded in &mut group.jobs {
                     encoded.job.times.head = took;
                 }
-                answer_group(group, &logits, features, feature);
+                answer_group(group, &logits, features, feature, shared);
             }
         }
         // One head's failure must not be the others': each runs alone.
-        Err(fault) if groups.len() > 1 => {
+        Err(fault) if groups.len() > 1 && !fault.fatal => {
             tracing::warn!(
                 heads = groups.len(),
                 detail = fault.detail,
                 "heads failed together"
             );
             for group in groups {
-                run_groups(vec![group], features, feature);
+                run_groups(vec![group], features, feature, shared);
             }
         }
         Err(fault) => {
             for group in groups {
-                fail(group.jobs, &fault.detail);
+                fail(group.jobs, &fault, shared);
             }
         }
     }
@@ -141,12 +146,13 @@ fn answer_group(
     logits: &Tensor,
     features: &Features,
     feature: &dyn Fn(usize) -> Option<Feature>,
+    shared: &Shared,
 ) {
     let classes = logits.size().get(1).map_or(0, |n| *n as usize);
     let ready = guarded(|| Ok((to_shared(logits)?, nearest(&group, features)?)));
     let (logits, nearest) = match ready {
         Ok(ready) => ready,
-        Err(fault) => return fail(group.jobs, &fault.detail),
+        Err(fault) => return fail(group.jobs, &fault, shared),
     };
     for (at, encoded) in group.jobs.into_iter().enumerate() {
         let neighbours = nearest
@@ -163,7 +169,7 @@ fn answer_group(
 }
 
 fn neighbours_wanted(encoded: &Encoded) -> usize {
-    match &encoded.job.work {
+    match &encoded.job.item.work {
         Work::Embed => 0,
         Work::Classify { neighbours, .. } => *neighbours,
     }
@@ -176,14 +182,14 @@ fn finish(
     feature: &dyn Fn(usize) -> Option<Feature>,
 ) {
     let Encoded { job, row } = encoded;
-    let wants_feature = match &job.work {
+    let wants_feature = match &job.item.work {
         Work::Embed => true,
         Work::Classify { embedding, .. } => *embedding,
     };
     let mut times = job.times;
-    times.total = job.arrived.elapsed();
+    times.total = job.item.arrived.elapsed();
     telemetry::answered(&times);
-    job.ticket.answer(Ok(Outcome {
+    job.item.ticket.answer(Ok(Outcome {
         logits,
         feature: if wants_feature { feature(row) } else { None },
         neighbours,
@@ -191,15 +197,22 @@ fn finish(
     }));
 }
 
-fn fail(jobs: Vec<Encoded>, detail: &str) {
+fn fail(jobs: Vec<Encoded>, fault: &EncodeFault, shared: &Shared) {
+    let error = if fault.fatal {
+        shared.break_device(fault);
+        EngineError::DeviceBroken
+    } else {
+        EngineError::Head {
+            detail: fault.detail.clone(),
+        }
+    };
     for encoded in jobs {
-        encoded.job.ticket.answer(Err(EngineError::Head {
-            detail: detail.to_owned(),
-        }));
+        encoded.job.item.ticket.answer(Err(error.clone()));
     }
 }
 
-fn to_shared(matrix: &Tensor) -> Result<Arc<[f32]>, TchError> {
+/// The values of a matrix, row by row, in host memory.
+pub(super) fn to_shared(matrix: &Tensor) -> Result<Arc<[f32]>, TchError> {
     let flat = matrix
         .f_to_kind(Kind::Float)?
         .f_to_device(tch::Device::Cpu)?

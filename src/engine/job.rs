@@ -128,6 +128,17 @@ pub struct Job {
     pub cancelled: Arc<AtomicBool>,
 }
 
+/// A job without its content.
+pub(super) struct Item {
+    pub work: Work,
+    pub flow: FlowId,
+    pub priority: Priority,
+    pub deadline: Option<Instant>,
+    pub ticket: Ticket,
+    pub cancelled: Arc<AtomicBool>,
+    pub arrived: Instant,
+}
+
 /// Why a job should go no further, if so.
 pub(super) fn lapse(
     deadline: Option<Instant>,

@@ -19,6 +19,7 @@ mod admission;
 mod cost;
 mod decode;
 mod device;
+mod embeddings;
 mod error;
 mod heads;
 mod job;
@@ -48,6 +49,8 @@ pub use settings::{EngineSettings, ThreadPlan};
 use crate::clip::{ImageSpec, PictureLimits};
 use decode::DecodeJob;
 use device::{Device, ReadyJob, Step};
+use embeddings::{Embeddings, Known};
+use job::Item;
 use queue::Lane;
 
 /// What the engine has done since it started.
@@ -62,6 +65,12 @@ pub struct Counters {
     pub batches: AtomicU64,
     /// Jobs dropped because they were cancelled or late.
     pub dropped: AtomicU64,
+    /// Pictures whose feature was held by the embedding cache.
+    pub embedding_hits: AtomicU64,
+    /// Pictures that it could have held but had to send to the encoder.
+    pub embedding_misses: AtomicU64,
+    /// Pictures that took the feature of an equal one in flight.
+    pub embedding_coalesced: AtomicU64,
 }
 
 /// What the stages share.
@@ -75,12 +84,29 @@ struct Shared {
     heads: Lane<ReadyJob>,
     cost: Mutex<CostModel>,
     counters: Counters,
+    /// Absent where it is off.
+    embeddings: Option<Arc<Embeddings>>,
     /// Jobs between the decode queue and their answer, for predicting waits.
     in_device: AtomicUsize,
     /// A device that no later batch can use (a poisoned CUDA context).
     broken: AtomicBool,
     /// Workers that have run every batch size.
     warm: (Mutex<usize>, Condvar),
+}
+
+impl Shared {
+    /// From here on nothing runs on the device, and the server is unready.
+    fn break_device(&self, fault: &EncodeFault) {
+        tracing::error!(detail = fault.detail, "the device is broken");
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends an item whose feature is known to its head.
+    fn answer_known(&self, item: Item, known: Known) {
+        let (flow, priority) = (item.flow, item.priority);
+        self.heads
+            .push(flow, priority, ReadyJob::known(known, item));
+    }
 }
 
 /// The handle to the engine; cheap to clone.
@@ -114,6 +140,8 @@ impl Engine {
             heads: Lane::new(usize::MAX),
             cost: Mutex::new(CostModel::default()),
             counters: Counters::default(),
+            embeddings: (settings.embedding_cache_bytes > 0)
+                .then(|| Embeddings::new(settings.embedding_cache_bytes)),
             in_device: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
             warm: (Mutex::new(0), Condvar::new()),
@@ -199,6 +227,24 @@ impl Engine {
         Some(ahead as f64 / throughput + batch_seconds)
     }
 
+    /// Whether the embedding cache holds this content's feature, so that it
+    /// need not wait for the encoder.
+    pub fn holds_feature_of(&self, content: &Content) -> bool {
+        self.shared
+            .embeddings
+            .as_ref()
+            .and_then(|embeddings| embeddings.look_up(content))
+            .is_some_and(|(_, known)| known.is_some())
+    }
+
+    /// Features that the embedding cache holds, and their bytes.
+    pub fn embeddings_held(&self) -> (usize, u64) {
+        self.shared
+            .embeddings
+            .as_ref()
+            .map_or((0, 0), |embeddings| (embeddings.len(), embeddings.bytes()))
+    }
+
     /// Takes a job. It is answered through its ticket, exactly once, whatever
     /// happens; a job that is late or cancelled already is answered at once.
     pub fn submit(&self, job: Job) {
@@ -219,34 +265,47 @@ impl Engine {
             ticket,
             cancelled,
         } = job;
-        let arrived = Instant::now();
+        let looked_up = shared
+            .embeddings
+            .as_ref()
+            .and_then(|embeddings| embeddings.look_up(&content));
+        let item = Item {
+            work,
+            flow,
+            priority,
+            deadline,
+            ticket,
+            cancelled,
+            arrived: Instant::now(),
+        };
         match content {
-            Content::Embedding(values) => shared.heads.push(
-                flow,
-                priority,
-                ReadyJob::embedding(values, work, deadline, ticket, cancelled, arrived),
-            ),
-            Content::Picture { source, crop } => {
-                if shared.spec.is_none() {
-                    ticket.answer(Err(EngineError::NoImageEncoder));
-                    return;
+            Content::Embedding(values) => {
+                shared
+                    .heads
+                    .push(flow, priority, ReadyJob::embedding(values, item));
+            }
+            Content::Picture { .. } if shared.spec.is_none() => {
+                item.ticket.answer(Err(EngineError::NoImageEncoder));
+            }
+            Content::Picture { source, crop } => match looked_up {
+                Some((_, Some(known))) => {
+                    shared
+                        .counters
+                        .embedding_hits
+                        .fetch_add(1, Ordering::Relaxed);
+                    shared.answer_known(item, known);
                 }
-                shared.decode.push(
-                    flow,
-                    priority,
-                    DecodeJob {
+                looked_up => {
+                    let key = looked_up.map(|(key, _)| key);
+                    let job = DecodeJob {
                         source,
                         crop,
-                        work,
-                        flow,
-                        priority,
-                        deadline,
-                        ticket,
-                        cancelled,
-                        arrived,
-                    },
-                );
-            }
+                        key,
+                        item,
+                    };
+                    shared.decode.push(flow, priority, job);
+                }
+            },
         }
     }
 
@@ -286,19 +345,20 @@ impl Engine {
     /// Answers what has been admitted, then stops the threads. Blocks.
     pub fn shut_down(&self) {
         let mut threads = self.threads.lock();
-        // Downstream lanes close only once nothing can be pushed to them.
+        let mut join = |stage: &str| {
+            for thread in threads.extract_if(.., |t| {
+                t.thread().name().is_some_and(|n| n.starts_with(stage))
+            }) {
+                let _ = thread.join();
+            }
+        };
+        // A lane closes only once nothing can be pushed to it.
         self.shared.decode.close();
-        let (decoders, rest): (Vec<_>, Vec<_>) = threads
-            .drain(..)
-            .partition(|thread| thread.thread().name().is_some_and(|n| n.contains("decode")));
-        for thread in decoders {
-            let _ = thread.join();
-        }
+        join("decode");
         self.shared.ready.close();
+        join("device");
         self.shared.heads.close();
-        for thread in rest {
-            let _ = thread.join();
-        }
+        join("heads");
     }
 }
 

@@ -53,6 +53,9 @@ pub struct EngineSettings {
     pub queue_items: usize,
     /// Most bytes that these jobs may hold.
     pub queue_bytes: usize,
+    /// Most bytes of features that are kept for pictures sent again; 0 keeps
+    /// none, and equal pictures in flight are encoded one by one.
+    pub embedding_cache_bytes: usize,
     /// How long a training step gives way to interactive work before it takes
     /// its turn.
     pub step_patience: Duration,
@@ -88,6 +91,7 @@ impl Default for EngineSettings {
             max_queue_delay: Duration::ZERO,
             queue_items: 8192,
             queue_bytes: 1 << 30,
+            embedding_cache_bytes: 0,
             step_patience: Duration::from_millis(200),
             warm: EngineSettings::warm_on_cpu(32),
             threads: ThreadPlan::for_cpu(cores),

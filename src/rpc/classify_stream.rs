@@ -188,6 +188,9 @@ impl Reader {
 
     async fn submit(&self, sequence: u64, item: pb::Item, classifier: &Served, window: Permit) {
         let now = Instant::now();
+        // An item in a hurry would rather be refused than wait at the door,
+        // and hold up those behind it.
+        let may_wait = item.time_limit.is_none();
         let checked = request::check_id("items.id", &item.id)
             .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))
             .and_then(|deadline| {
@@ -200,7 +203,7 @@ impl Reader {
         };
         let admitted = self
             .context
-            .admit(&content, deadline, self.flow, self.priority, true)
+            .admit(&content, deadline, self.flow, self.priority, may_wait)
             .await;
         let permit = match admitted {
             Ok(permit) => permit.and(window),

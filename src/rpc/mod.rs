@@ -61,8 +61,9 @@ pub struct Context {
 
 impl Context {
     /// Room in the engine for an item. One with a deadline is refused at once
-    /// where it would be answered too late or there is no room; one without
-    /// waits for room where `may_wait` (a stream, which flow control slows).
+    /// where it would be answered too late. Where there is no room, it waits
+    /// for some, until its deadline, if it `may_wait` (a stream, which flow
+    /// control slows), and is refused at once if not.
     ///
     /// # Errors
     /// Why there is no room.
@@ -86,12 +87,23 @@ impl Context {
             let left = deadline.saturating_duration_since(Instant::now());
             if let Some(wait) = wait.and_then(|wait| Duration::try_from_secs_f64(wait).ok())
                 && wait > left
+                && !self.engine.holds_feature_of(content)
             {
                 telemetry::refused("deadline");
                 return Err(RequestError::TooLate { wait, left }.into());
             }
-        } else if may_wait {
-            return Ok(self.engine.admission().enter(bytes).await);
+        }
+        if may_wait {
+            let room = self.engine.admission().enter(bytes);
+            return match deadline {
+                None => Ok(room.await),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), room)
+                    .await
+                    .map_err(|_| {
+                        telemetry::refused("deadline");
+                        RequestError::DeadlineExceeded.into()
+                    }),
+            };
         }
         self.engine.admission().try_enter(bytes).map_err(|refusal| {
             telemetry::refused(refusal.limit);

@@ -1,10 +1,10 @@
-//! How batches form, and that every item gets its own answer.
+//! How batches form, and who comes first.
 
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use tipserve::engine::{EngineError, FlowId, Priority};
+use tipserve::engine::{EngineSettings, FlowId, Priority, Work};
 
-use crate::tagging::{Item, NOT_A_NUMBER, POISON, number, settings, start, until_waiting};
+use crate::tagging::{Item, close, head, logits, number, settings, start, until, until_waiting};
 
 #[test]
 fn what_waits_while_the_device_is_held_is_one_batch() {
@@ -103,84 +103,183 @@ fn bulk_work_takes_what_interactive_work_leaves() {
 }
 
 #[test]
-fn a_failing_batch_is_split_until_the_guilty_item_is_alone() {
-    let (engine, _) = start(settings(1, 32), false);
-    let hold = engine.hold_until(1000);
-    let mut answers = Vec::new();
-    for n in 0..16 {
-        answers.push((n, Item::of(n).submit(&engine)));
+fn sizes_are_warmed_more_than_once_each_before_the_engine_is_ready() {
+    let (engine, seen) = start(
+        EngineSettings {
+            warm: vec![1, 4, 16],
+            ..settings(2, 16)
+        },
+        false,
+    );
+    for size in [1, 4, 16] {
+        let runs = seen.warmed.lock().iter().filter(|n| **n == size).count();
+        // Two workers.
+        assert!(runs >= 4, "{size} was run {runs} times");
     }
-    answers.push((POISON, Item::of(POISON).submit(&engine)));
-    answers.push((NOT_A_NUMBER, Item::of(NOT_A_NUMBER).submit(&engine)));
-    until_waiting(&engine, 18);
-    drop(hold);
-    for (n, answer) in answers {
-        match (n, answer.blocking_recv().expect("answered")) {
-            (POISON, Err(EngineError::Encoder { detail })) => {
-                assert_eq!(detail, "a picture that breaks the encoder");
-            }
-            (NOT_A_NUMBER, Err(EngineError::NotFinite)) => {}
-            (n, Ok(outcome)) => assert_eq!(number(&outcome), n),
-            (n, other) => panic!("{n}: {other:?}"),
-        }
-    }
-    // And the device lives on.
-    let outcome = Item::of(77).submit(&engine).blocking_recv();
-    assert_eq!(number(&outcome.expect("answered").expect("encoded")), 77);
+    // What was learned is there for the first caller.
+    assert!(
+        engine
+            .predicted_wait(FlowId(1), Priority::Interactive)
+            .is_some()
+    );
 }
 
 #[test]
-fn every_item_gets_exactly_its_own_answer_whatever_happens() {
-    let (engine, _) = start(settings(2, 8), true);
-    let seed = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |now| now.as_nanos() as u64);
-    println!("seed {seed}");
-    let mut state = seed | 1;
-    let mut next = move || {
-        // xorshift64
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let mut answers = Vec::new();
-    for n in 0..2000_u32 {
-        let dice = next() % 100;
-        let n = match dice {
-            0..3 => POISON,
-            3..6 => NOT_A_NUMBER,
-            _ => n,
-        };
-        let item = Item {
-            flow: FlowId(next() % 7),
-            priority: if next() % 4 == 0 {
-                Priority::Bulk
-            } else {
-                Priority::Interactive
-            },
-            ..Item::of(n)
-        };
-        let cancelled = item.cancelled.clone();
-        if dice == 10 {
-            cancelled.store(true, Ordering::Relaxed);
-        }
-        answers.push((n, cancelled, item.submit(&engine)));
-        if dice == 11 {
-            // Somewhere on the way.
-            if let Some((_, cancelled, _)) = answers.get(answers.len() / 2) {
-                cancelled.store(true, Ordering::Relaxed);
-            }
-        }
+fn an_idle_device_takes_what_is_there() {
+    let (engine, seen) = start(settings(1, 32), false);
+    for n in 0..5 {
+        // Answered although nothing else comes.
+        let outcome = Item::of(n).submit(&engine).blocking_recv();
+        assert_eq!(number(&outcome.expect("answered").expect("encoded")), n);
     }
-    for (n, cancelled, answer) in answers {
-        // A oneshot can be answered once only; it must be.
-        match answer.blocking_recv().expect("answered") {
-            Ok(outcome) => assert_eq!(number(&outcome), n),
-            Err(EngineError::Cancelled) => assert!(cancelled.load(Ordering::Relaxed)),
-            Err(EngineError::Encoder { .. }) => assert_eq!(n, POISON),
-            Err(EngineError::NotFinite) => assert_eq!(n, NOT_A_NUMBER),
-            Err(other) => panic!("{n}: {other}"),
-        }
+    let batches = seen.batches.lock();
+    assert!(batches.iter().all(|batch| batch.len() == 1), "{batches:?}");
+}
+
+#[test]
+fn while_the_device_is_busy_the_next_batch_grows() {
+    // One size in use would say nothing about the cost of a batch as such.
+    let (engine, seen) = start(
+        EngineSettings {
+            warm: vec![1, 4],
+            ..settings(1, 32)
+        },
+        false,
+    );
+    seen.shut();
+    let mut answers = vec![Item::of(0).submit(&engine)];
+    seen.until_batches(1);
+    answers.extend((1..21).map(|n| Item::of(n).submit(&engine)));
+    until_waiting(&engine, 20);
+    seen.open();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+    // The one that waited at the gate was slow whatever its size: a batch
+    // costs by the batch, and all that wait are worth one.
+    let sizes: Vec<usize> = seen.batches.lock().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 20]);
+}
+
+#[test]
+fn a_queue_delay_lets_a_batch_fill_and_a_full_one_go() {
+    let delayed = |max_batch| EngineSettings {
+        max_queue_delay: Duration::from_secs(3600),
+        ..settings(1, max_batch)
+    };
+    let (engine, seen) = start(delayed(4), false);
+    let mut answers = vec![Item::of(0).submit(&engine)];
+    // Time for a worker that does not wait; nothing is asserted of it.
+    std::thread::sleep(Duration::from_millis(50));
+    answers.extend((1..3).map(|n| Item::of(n).submit(&engine)));
+    until_waiting(&engine, 3);
+    answers.push(Item::of(3).submit(&engine));
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+    assert_eq!(seen.batches.lock().len(), 1);
+
+    // And it is no reason to hold a shutdown up.
+    let (engine, seen) = start(delayed(4), false);
+    let answers: Vec<_> = (0..2).map(|n| Item::of(n).submit(&engine)).collect();
+    engine.shut_down();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+    assert_eq!(seen.order().len(), 2);
+}
+
+#[test]
+fn pictures_of_many_caches_share_a_batch_and_their_heads_run_together() {
+    const CACHES: u32 = 1000;
+    let (engine, seen) = start(settings(1, 1024), false);
+    let hold = engine.hold_until(usize::MAX);
+    let answers: Vec<_> = (0..CACHES)
+        .map(|n| {
+            let item = Item {
+                flow: FlowId(u64::from(n)),
+                work: Work::Classify {
+                    head: head(n as f32 + 1.0),
+                    neighbours: 0,
+                    embedding: false,
+                },
+                ..Item::of(n % 50)
+            };
+            (n, item.submit(&engine))
+        })
+        .collect();
+    until_waiting(&engine, CACHES as usize);
+    drop(hold);
+    let mut head_times = std::collections::HashSet::new();
+    for (n, answer) in answers {
+        let outcome = answer.blocking_recv().expect("answered").expect("encoded");
+        let want = logits(n as f32 + 1.0, n % 50);
+        assert!(close(&outcome.logits, &want), "{n}: {:?}", &*outcome.logits);
+        head_times.insert(outcome.times.head);
+    }
+    assert_eq!(seen.batches.lock().len(), 1);
+    // One piece of work has one time; a thousand would not share it.
+    assert_eq!(head_times.len(), 1, "{head_times:?}");
+}
+
+#[test]
+fn two_equal_flows_get_half_each() {
+    // Through both queues, as nothing is held: the ready one has room for 16.
+    let (engine, seen) = start(settings(1, 8), false);
+    seen.shut();
+    let mut answers = vec![Item::of(0).submit(&engine)];
+    seen.until_batches(1);
+    for (flow, first) in [(2, 1000), (3, 5000)] {
+        answers.extend((first..first + 400).map(|n| {
+            Item {
+                flow: FlowId(flow),
+                ..Item::of(n)
+            }
+            .submit(&engine)
+        }));
+    }
+    seen.open();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+    // The first flow had the ready queue for itself until the second came;
+    // from there on, as long as both have some:
+    let order = seen.order();
+    let both = &order[30..630];
+    let first = both.iter().filter(|n| **n < 5000).count();
+    assert!((270..=330).contains(&first), "{first} of 600: {order:?}");
+}
+
+#[test]
+fn a_prediction_grows_with_what_is_ahead_of_the_flow() {
+    let (engine, seen) = start(
+        EngineSettings {
+            warm: vec![1, 4],
+            ..settings(1, 8)
+        },
+        false,
+    );
+    let wait = |flow, priority| {
+        engine
+            .predicted_wait(FlowId(flow), priority)
+            .expect("timed batches")
+    };
+    let idle = wait(1, Priority::Interactive);
+    seen.shut();
+    let mut answers = vec![Item::of(0).submit(&engine)];
+    seen.until_batches(1);
+    answers.extend((1..200).map(|n| Item::of(n).submit(&engine)));
+    until(|| engine.queued()[1] >= 16);
+    let busy = wait(1, Priority::Interactive);
+    let newcomer = wait(2, Priority::Interactive);
+    let bulk = wait(2, Priority::Bulk);
+    assert!(
+        busy > newcomer && newcomer > idle,
+        "{busy} {newcomer} {idle}"
+    );
+    assert!(bulk > newcomer, "{bulk} {newcomer}");
+    seen.open();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
     }
 }

@@ -1,10 +1,13 @@
 //! What is late, cancelled or too much.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use tipserve::engine::{Content, EngineError, EngineSettings, FlowId, Job, Priority, Ticket, Work};
 
-use crate::tagging::{Item, cancel, settings, start, until_waiting};
+use crate::tagging::{Item, cancel, settings, start, until, until_waiting};
 
 #[test]
 fn cancelled_work_is_never_encoded() {
@@ -72,6 +75,70 @@ fn expired_work_is_never_encoded() {
         answer.blocking_recv().expect("answered").expect("encoded");
     }
     assert!(seen.all().iter().all(|n| *n >= 10), "{:?}", seen.all());
+}
+
+#[test]
+fn what_lapses_before_its_turn_is_not_decoded() {
+    let (engine, seen) = start(settings(1, 4), false);
+    seen.shut();
+    let mut answers = Vec::new();
+    let mut fill = |count: u32, cancelled: &std::sync::Arc<_>, deadline| {
+        for n in 0..count {
+            let item = Item {
+                cancelled: std::sync::Arc::clone(cancelled),
+                deadline,
+                ..Item::of(n)
+            };
+            answers.push(item.submit(&engine));
+        }
+    };
+    // What the encoder, the ready queue (8) and two decoders take in.
+    let wanted = std::sync::Arc::default();
+    fill(1, &wanted, None);
+    seen.until_batches(1);
+    fill(10, &wanted, None);
+    until(|| engine.counters().decoded.load(Ordering::Relaxed) == 11);
+    let unwanted = std::sync::Arc::default();
+    fill(50, &unwanted, None);
+    let soon = Instant::now() + Duration::from_millis(30);
+    fill(50, &wanted, Some(soon));
+    assert_eq!(engine.queued()[0], 100);
+    cancel(&unwanted);
+    until(|| Instant::now() > soon);
+    seen.open();
+    let mut counts = [0; 3];
+    for answer in answers {
+        match answer.blocking_recv().expect("answered") {
+            Ok(_) => counts[0] += 1,
+            Err(EngineError::Cancelled) => counts[1] += 1,
+            Err(EngineError::DeadlineExceeded { .. }) => counts[2] += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(counts, [11, 50, 50]);
+    let counters = engine.counters();
+    assert_eq!(counters.decoded.load(Ordering::Relaxed), 11);
+    assert_eq!(counters.encoded.load(Ordering::Relaxed), 11);
+    assert_eq!(counters.dropped.load(Ordering::Relaxed), 100);
+}
+
+#[test]
+fn no_more_is_decoded_than_the_encoder_will_soon_take() {
+    let (engine, seen) = start(settings(1, 4), false);
+    seen.shut();
+    let answers: Vec<_> = (0..300).map(|n| Item::of(n).submit(&engine)).collect();
+    // Two batches wait; two decoders have one each in hand that finds no room.
+    until(|| engine.queued()[1] == 8);
+    seen.until_batches(1);
+    // Time for a decoder that does not wait to go on; nothing is asserted of it.
+    std::thread::sleep(Duration::from_millis(100));
+    let decoded = engine.counters().decoded.load(Ordering::Relaxed);
+    assert!(decoded <= 4 + 8 + 2, "{decoded}");
+    assert!(engine.queued()[0] >= 300 - 14);
+    seen.open();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
 }
 
 #[test]

@@ -4,4 +4,6 @@
 
 mod batches;
 mod calm;
+mod embeddings;
+mod failures;
 mod tagging;

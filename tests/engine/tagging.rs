@@ -4,19 +4,24 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+use rand::{SeedableRng as _, rngs::StdRng};
 use tch::{Kind, Tensor};
 use tipserve::{
     clip::{ImageSpec, PictureLimits, bundle::ResizeRule, resize::Interpolation},
     engine::{
         Content, Crop, EncodeFault, Encoder, Engine, EngineError, EngineSettings, FlowId, Job,
         Outcome, Priority, Source, ThreadPlan, Ticket, Work,
+    },
+    tip::{
+        head::{Head, HeadTensors},
+        spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
     },
 };
 use tokio::sync::oneshot;
@@ -28,15 +33,52 @@ pub const POISON: u32 = 0x00FF_0001;
 /// What a picture whose feature is NaN carries.
 pub const NOT_A_NUMBER: u32 = 0x00FF_0002;
 
-/// What the encoder saw, batch by batch.
+/// What a picture that makes the encoder panic carries.
+pub const PANIC: u32 = 0x00FF_0003;
+/// What a picture that costs the device its context carries.
+pub const FATAL: u32 = 0x00FF_0004;
+
+/// What the encoder saw, batch by batch, and a gate in its way.
 #[derive(Default)]
 pub struct Seen {
     pub batches: Mutex<Vec<Vec<u32>>>,
+    /// Sizes of the batches that warming ran.
+    pub warmed: Mutex<Vec<usize>>,
+    /// Batches over this size are out of memory; 0 is without a limit.
+    pub room: AtomicUsize,
+    shut: Mutex<bool>,
+    opened: Condvar,
 }
 
 impl Seen {
     pub fn all(&self) -> HashSet<u32> {
+        self.order().into_iter().collect()
+    }
+
+    /// Every picture, in the order in which they were encoded.
+    pub fn order(&self) -> Vec<u32> {
         self.batches.lock().iter().flatten().copied().collect()
+    }
+
+    /// How often a picture was encoded.
+    pub fn times(&self, number: u32) -> usize {
+        self.order().iter().filter(|n| **n == number).count()
+    }
+
+    /// Makes batches wait inside the encoder, after they are written down.
+    pub fn shut(&self) {
+        *self.shut.lock() = true;
+    }
+
+    /// Lets them go.
+    pub fn open(&self) {
+        *self.shut.lock() = false;
+        self.opened.notify_all();
+    }
+
+    /// Waits, without a limit, until so many batches have come to the encoder.
+    pub fn until_batches(&self, count: usize) {
+        until(|| self.batches.lock().len() >= count);
     }
 }
 
@@ -76,9 +118,26 @@ impl Encoder for Tagging {
             .map(|one| u32::from_be_bytes([0, one[0], one[1], one[2]]))
             .collect();
         self.seen.batches.lock().push(numbers.clone());
+        let mut shut = self.seen.shut.lock();
+        while *shut {
+            self.seen.opened.wait(&mut shut);
+        }
+        drop(shut);
         if self.dawdle {
             let millis = numbers.iter().sum::<u32>() % 3;
             std::thread::sleep(Duration::from_millis(millis.into()));
+        }
+        let room = self.seen.room.load(Ordering::Relaxed);
+        if room > 0 && numbers.len() > room {
+            return Err(EncodeFault::new(
+                "CUDA out of memory. Tried to allocate 2.00 GiB",
+            ));
+        }
+        assert!(!numbers.contains(&PANIC), "a panic inside the encoder");
+        if numbers.contains(&FATAL) {
+            return Err(EncodeFault::new(
+                "CUDA error: an illegal memory access was encountered\nmore words",
+            ));
         }
         if numbers.contains(&POISON) {
             return Err(EncodeFault::new("a picture that breaks the encoder"));
@@ -115,13 +174,16 @@ pub fn start(settings: EngineSettings, dawdle: bool) -> (Engine, Arc<Seen>) {
         .expect("threads start");
     engine.wait_until_warm();
     // What warming showed the encoder is not the tests'.
-    seen.batches.lock().clear();
+    *seen.warmed.lock() = seen.batches.lock().drain(..).map(|b| b.len()).collect();
     (engine, seen)
 }
 
 pub fn settings(workers: usize, max_batch: usize) -> EngineSettings {
     EngineSettings {
         max_batch,
+        // No cost model at the start: how long this encoder takes says nothing,
+        // and the first batch is then as large as allowed.
+        warm: Vec::new(),
         threads: ThreadPlan {
             decoders: 2,
             workers,
@@ -136,6 +198,7 @@ pub type Answer = oneshot::Receiver<Result<Outcome, EngineError>>;
 /// One item on its way.
 pub struct Item {
     pub content: Content,
+    pub work: Work,
     pub flow: FlowId,
     pub priority: Priority,
     pub deadline: Option<Instant>,
@@ -146,6 +209,7 @@ impl Item {
     pub fn of(number: u32) -> Item {
         Item {
             content: picture(number),
+            work: Work::Embed,
             flow: FlowId(1),
             priority: Priority::Interactive,
             deadline: None,
@@ -157,7 +221,7 @@ impl Item {
         let (ticket, answer) = Ticket::awaited();
         engine.submit(Job {
             content: self.content,
-            work: Work::Embed,
+            work: self.work,
             flow: self.flow,
             priority: self.priority,
             deadline: self.deadline,
@@ -175,7 +239,69 @@ pub fn cancel(flag: &AtomicBool) {
 /// Waits, without a limit, until so many prepared pictures wait for the
 /// encoder.
 pub fn until_waiting(engine: &Engine, count: usize) {
-    while engine.queued()[1] < count {
-        std::thread::yield_now();
+    until(|| engine.queued()[1] >= count);
+}
+
+/// Waits, without a limit, until it is so.
+pub fn until(so: impl Fn() -> bool) {
+    while !so() {
+        std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// A head of two classes whose logits are `scale` times the feature.
+pub fn head(scale: f32) -> Arc<Head> {
+    let spec = HeadSpec {
+        method: Method::ZeroShot,
+        alpha: 0.0,
+        beta: 0.0,
+        lambda: 0.0,
+        logit_scale: 100.0,
+        class_balance: ClassBalance::Sum,
+        temperature: 1.0,
+        key_dtype: KeyDtype::F32,
+        selection: Selection {
+            source: SelectionSource::Given,
+            example_count: 0,
+            score: String::new(),
+            grid: String::new(),
+            candidates: Vec::new(),
+            reason: String::new(),
+        },
+    };
+    let tensors = HeadTensors {
+        classes: 2,
+        linear: Some(Tensor::from_slice(&[scale, 0.0, 0.0, scale]).view([2, 2])),
+        bias: None,
+        cache: None,
+    };
+    Arc::new(Head::new(&spec, &tensors, tch::Device::Cpu).expect("a head"))
+}
+
+/// What [`head`] gives for a picture.
+pub fn logits(scale: f32, number: u32) -> [f32; 2] {
+    let first = f64::from(number) + 1.0;
+    let length = (first * first + 1.0).sqrt();
+    let scale = f64::from(scale);
+    [(scale * first / length) as f32, (scale / length) as f32]
+}
+
+/// Whether these are the same but for rounding.
+pub fn close(got: &[f32], want: &[f32]) -> bool {
+    got.len() == want.len()
+        && got
+            .iter()
+            .zip(want)
+            .all(|(got, want)| (got - want).abs() <= 1e-5 * want.abs().max(1.0))
+}
+
+/// Fresh numbers; the seed is printed, so that a failure can be repeated with
+/// `TIPSERVE_TEST_SEED`.
+pub fn dice() -> StdRng {
+    let seed = std::env::var("TIPSERVE_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random::<u64>);
+    println!("seed {seed}: repeat with TIPSERVE_TEST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
 }

@@ -20,6 +20,9 @@ COUNTERS = [
     "tipserve_cache_hits_total",
     "tipserve_cache_loads_total",
     "tipserve_cache_evictions_total",
+    "tipserve_embedding_cache_hits_total",
+    "tipserve_embedding_cache_misses_total",
+    "tipserve_embedding_cache_coalesced_total",
     "tipserve_versions_created_total",
     "tipserve_finetune_epochs_total",
 ]
@@ -29,6 +32,8 @@ GAUGES = [
     "tipserve_queue_depth_items",
     "tipserve_resident_caches",
     "tipserve_resident_cache_bytes",
+    "tipserve_embedding_cache_bytes",
+    "tipserve_embedding_cache_entries",
 ]
 HISTOGRAMS = [
     "tipserve_batch_size_pictures",
