@@ -172,7 +172,6 @@ func (c *Client) classifyStream(
 			yield(Result{}, err)
 			return
 		}
-		ctx := c.outgoing(ctx)
 		limit, err := c.maxMessageBytes(ctx)
 		if err != nil {
 			yield(Result{}, err)

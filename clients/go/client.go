@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
@@ -107,17 +106,8 @@ func (c *Client) maxMessageBytes(ctx context.Context) (int, error) {
 	return defaultMaxMessageBytes, nil
 }
 
-// outgoing is the context with the client's own headers.
-func (c *Client) outgoing(ctx context.Context) context.Context {
-	if len(c.config.headers) == 0 {
-		return ctx
-	}
-	return metadata.AppendToOutgoingContext(ctx, c.config.headers...)
-}
-
 // bounded is the context of a unary call.
 func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx = c.outgoing(ctx)
 	if _, has := ctx.Deadline(); has || c.config.timeout == 0 {
 		return ctx, func() {}
 	}

@@ -207,7 +207,6 @@ func (c *Client) makeVersion(
 	ctx context.Context, parts []*labelled, fail bool, progress func(*pb.CreateProgress),
 	open func(context.Context) (*making, error),
 ) (*Made, error) {
-	ctx = c.outgoing(ctx)
 	limit, err := c.maxMessageBytes(ctx)
 	if err != nil {
 		return nil, err

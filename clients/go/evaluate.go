@@ -37,7 +37,6 @@ func (c *Client) Evaluate(ctx context.Context, source Source, caches ...string) 
 	if err != nil {
 		return nil, err
 	}
-	ctx = c.outgoing(ctx)
 	limit, err := c.maxMessageBytes(ctx)
 	if err != nil {
 		return nil, err

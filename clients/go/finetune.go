@@ -25,7 +25,7 @@ import (
 func (c *Client) FineTune(
 	ctx context.Context, request *pb.FineTuneRequest, watch func(*pb.FineTuneResponse),
 ) (run *pb.FineTuneRun, err error) {
-	ctx, cancel := context.WithCancel(c.outgoing(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.tune.FineTune(ctx, request)
 	if err != nil {

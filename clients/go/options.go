@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 )
 
 // Option changes how a [Client] reaches its server.
@@ -174,6 +175,20 @@ func (c *config) dialOptions() []grpc.DialOption {
 		// that knows nothing of uploads.
 		grpc.WithDisableRetry(),
 		grpc.WithUserAgent("tipserve-go/" + Version),
+	}
+	if headers := c.headers; len(headers) > 0 {
+		options = append(options,
+			grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any,
+				conn *grpc.ClientConn, call grpc.UnaryInvoker, options ...grpc.CallOption) error {
+				ctx = metadata.AppendToOutgoingContext(ctx, headers...)
+				return call(ctx, method, request, reply, conn, options...)
+			}),
+			grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc,
+				conn *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption,
+			) (grpc.ClientStream, error) {
+				ctx = metadata.AppendToOutgoingContext(ctx, headers...)
+				return open(ctx, desc, conn, method, options...)
+			}))
 	}
 	if c.token != nil {
 		options = append(options, grpc.WithPerRPCCredentials(bearer(c.token)))

@@ -450,7 +450,7 @@ func TestLeavingTheLoopCancelsTheStream(t *testing.T) {
 func TestTheContextEndsTheStream(t *testing.T) {
 	stuck := func(c *connection) error {
 		<-c.Context().Done()
-		return nil
+		return c.Context().Err()
 	}
 	f := start(t, &fake{streams: []behaviour{stuck, stuck}})
 	client := dial(t, f.address)

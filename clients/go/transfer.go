@@ -20,7 +20,6 @@ const chunkBytes = 512 << 10
 // is written. Where it fails after that, what was written is not the whole: a
 // file that was begun is to be thrown away.
 func (c *Client) ExportVersion(ctx context.Context, name string, w io.Writer) (*pb.Version, error) {
-	ctx = c.outgoing(ctx)
 	var header *pb.ExportHeader
 	var written int64
 	var own error
@@ -95,7 +94,6 @@ func (c *Client) ImportVersion(
 	if spec == nil {
 		spec = &pb.ImportSpec{}
 	}
-	ctx = c.outgoing(ctx)
 	limit, err := c.maxMessageBytes(ctx)
 	if err != nil {
 		return nil, err
