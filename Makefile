@@ -84,6 +84,24 @@ test-python: build bundle $(VENV)/.test ## Tests of the server and the Python cl
 	$(VENV)/bin/python -m pytest -q tests/server
 	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q
 
+.PHONY: test-go
+test-go: build bundle ## Tests of the Go client (wants Go)
+	@scripts/prerequisites-go
+	@# Races are looked for where there is a C compiler, which Go needs for that.
+	cd clients/go && go test -count=1 $$(test "$$(go env CGO_ENABLED)" = 1 && echo -race) ./...
+
+# Go may be missing, so its tests are not part of `make test`.
+.PHONY: test-ops
+test-ops: test-go
+
+.PHONY: lint-go
+lint-go: ## Formatting, vet and generated code of the Go client (wants Go)
+	@scripts/prerequisites-go
+	@wrong=$$(gofmt -l clients/go); test -z "$$wrong" || { echo "gofmt -w $$wrong"; exit 1; }
+	go -C clients/go vet ./...
+	go -C clients/go/internal/generate vet ./...
+	go -C clients/go/internal/generate run . --check
+
 .PHONY: soak
 soak: build $(VENV)/.test ## The long loops: kill -9 at random moments, and the like
 	$(CARGO_TEST) --test store -- --ignored --nocapture
@@ -105,6 +123,11 @@ format: $(VENV)/.test ## Format Rust and Python
 .PHONY: proto
 proto: $(VENV)/.test ## Generate the Python client's code from proto/
 	$(VENV)/bin/python clients/python/generate.py
+
+.PHONY: proto-go
+proto-go: ## Generate the Go client's code from proto/ (wants Go)
+	@scripts/prerequisites-go
+	go -C clients/go/internal/generate run .
 
 # ---- measurements -----------------------------------------------------------
 

@@ -54,8 +54,10 @@ func serve(t *testing.T, bundle string) *real {
 }
 
 func binary() string {
-	if named := os.Getenv("TIPSERVE_BIN"); named != "" {
-		return named
+	for _, name := range []string{"TIPSERVE_BIN", "TIPSERVE_BINARY"} {
+		if named := os.Getenv(name); named != "" {
+			return named
+		}
 	}
 	return filepath.Join(repository, "target", "release", "tipserve")
 }
@@ -495,6 +497,14 @@ func TestRealServerOfPictures(t *testing.T) {
 		if text := filepath.Base(result.ID) == "notes.txt"; text != (result.Err != nil) {
 			t.Error(result)
 		}
+	}
+	// The example program finds the same.
+	example := exec.CommandContext(ctx, "go", "run", "./examples/classify",
+		"-server", server.address, "-cache", "stripes", filepath.Join(root, "up_down"), filepath.Join(root, "across", "0"))
+	example.Stderr = os.Stderr
+	lines, err := example.Output()
+	if err != nil || bytes.Count(lines, []byte("\n")) != 9 || !bytes.Contains(lines, []byte("\tup down\t")) {
+		t.Errorf("%v\n%s", err, lines)
 	}
 	texts := must(client.EmbedTexts(ctx, []string{"vertical stripes", "horizontal stripes"}))(t)
 	if len(texts) != 2 || len(texts[0].Values) != int(made.Version.GetWidth()) {
