@@ -2,8 +2,10 @@ package tipserve
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
@@ -108,9 +110,18 @@ func (c *Client) ExamplesOf(
 	ctx context.Context, version string, options ...ReadOption,
 ) iter.Seq2[*pb.ExampleInfo, error] {
 	configured := narrowed(options)
+	parent := ""
 	return pages(func(token string) ([]*pb.ExampleInfo, string, error) {
+		if token == "" {
+			// By its number, so that every page is of the same version.
+			pinned, err := c.GetVersion(ctx, version, Fields("name"))
+			if err != nil {
+				return nil, "", err
+			}
+			parent = pinned.GetName()
+		}
 		page, err := read(ctx, c, c.caches.ListExamples, &pb.ListExamplesRequest{
-			Parent: version, PageSize: configured.pageSize, PageToken: token, Filter: configured.filter,
+			Parent: parent, PageSize: configured.pageSize, PageToken: token, Filter: configured.filter,
 		})
 		return page.GetExamples(), page.GetNextPageToken(), err
 	})
@@ -158,4 +169,36 @@ func (c *Client) DeleteAlias(
 ) (*pb.Cache, error) {
 	return change(ctx, c, c.caches.DeleteAlias,
 		&pb.DeleteAliasRequest{Cache: cache, Alias: alias, Etag: etagOf(options)})
+}
+
+// Rollback points an alias at the version before the one that it points at.
+// Whoever changes the cache meanwhile makes this fail with [ErrConflict]. Never
+// repeated by itself.
+func (c *Client) Rollback(
+	ctx context.Context, cache, alias string, options ...ChangeOption,
+) (*pb.Cache, error) {
+	before, err := c.GetCache(ctx, cache)
+	if err != nil {
+		return nil, err
+	}
+	now, there := before.GetAliases()[alias]
+	if !there {
+		return nil, &Error{Code: codes.NotFound, Reason: "ALIAS_NOT_FOUND",
+			Message: fmt.Sprintf("%s has no alias %q", before.GetName(), alias)}
+	}
+	etag := etagOf(options)
+	if etag == "" {
+		etag = before.GetEtag()
+	}
+	for version, err := range c.Versions(ctx, cache, Fields("version")) {
+		if err != nil {
+			return nil, err
+		}
+		if version.GetVersion() < now {
+			return c.SetAlias(ctx, cache, alias, version.GetVersion(), IfMatch(etag))
+		}
+	}
+	return nil, &Error{Code: codes.FailedPrecondition, Reason: "NO_EARLIER_VERSION",
+		Message: fmt.Sprintf("%s@%s points at version %d, and there is none before that",
+			before.GetName(), alias, now)}
 }

@@ -217,7 +217,7 @@ func TestConditionsAndChoicesAreSent(t *testing.T) {
 		`name:"pets" keep:2 etag:"e1"`,
 		`page_size:7 read_mask:{paths:"name"} filter:"class_count > 2"`,
 		`parent:"pets" page_size:3`,
-		`parent:"pets@2" filter:"validation = true"`,
+		`parent:"caches/pets/versions/1" filter:"validation = true"`,
 		`name:"pets" read_mask:{paths:"etag"}`,
 	}
 	for i, request := range got {
@@ -238,6 +238,31 @@ func compact(message any) string {
 		made = append(made, r)
 	}
 	return string(made)
+}
+
+func TestRollback(t *testing.T) {
+	var request *pb.SetAliasRequest
+	pets := &pb.Cache{Name: "caches/pets", Etag: "e7", Aliases: map[string]int64{"stable": 5, "first": 2}}
+	f := start(t, &fake{unary: map[string]func(any) (any, error){
+		"GetCache": failing(0, nil, pets),
+		"ListVersions": failing(0, nil, &pb.ListVersionsResponse{
+			Versions: []*pb.Version{{Version: 6}, {Version: 5}, {Version: 3}, {Version: 2}}}),
+		"SetAlias": func(got any) (any, error) {
+			request = got.(*pb.SetAliasRequest)
+			return pets, nil
+		},
+	}})
+	client := dial(t, f.address)
+	must(client.Rollback(within(t), "pets", "stable"))(t)
+	if request.GetVersion() != 3 || request.GetAlias() != "stable" || request.GetEtag() != "e7" {
+		t.Error(request)
+	}
+	if _, err := client.Rollback(within(t), "pets", "first"); !errors.Is(err, tipserve.ErrFailedPrecondition) {
+		t.Error(err)
+	}
+	if _, err := client.Rollback(within(t), "pets", "none"); !errors.Is(err, tipserve.ErrNotFound) {
+		t.Error(err)
+	}
 }
 
 func TestListsGoThroughAllPages(t *testing.T) {

@@ -101,10 +101,15 @@ func (c *Client) CreateCache(
 // says). What the base version holds is not encoded again.
 //
 // A source's classes are matched by name with the base's and spec.NewClasses.
+// Where that is nil, the classes that the source names and that the base does
+// not have are new ones; an empty slice refuses them. Examples without an id or
+// a file are called by the base's number and their position, "3+17".
+//
 // It is repeated under the same conditions as [Client.CreateCache].
 func (c *Client) AddExamples(
 	ctx context.Context, spec *pb.AddExamplesSpec, source Source, options ...CreateOption,
 ) (*Made, error) {
+	anyNew := spec.GetNewClasses() == nil
 	spec = proto.CloneOf(spec)
 	if spec == nil {
 		spec = &pb.AddExamplesSpec{}
@@ -120,10 +125,25 @@ func (c *Client) AddExamples(
 		return nil, err
 	}
 	spec.Base = base.GetName()
-	classes := append(classSpecs(base), spec.GetNewClasses()...)
-	parts, err := configured.parts(source, classes)
+	classes := classSpecs(base)
+	if anyNew {
+		known := newLookup(classes)
+		names, err := source.names()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if !known.has(name) {
+				spec.NewClasses = append(spec.NewClasses, &pb.ClassSpec{DisplayName: name})
+			}
+		}
+	}
+	parts, err := configured.parts(source, append(classes, spec.GetNewClasses()...))
 	if err != nil {
 		return nil, err
+	}
+	for i, part := range parts {
+		parts[i] = addedTo(base.GetVersion(), part)
 	}
 	fail := spec.GetOnRejected() == pb.CacheSpec_ON_REJECTED_FAIL
 	return c.makeVersion(ctx, parts, fail, configured.progress, func(ctx context.Context) (*making, error) {

@@ -25,6 +25,8 @@ type Example struct {
 	ID string
 	// Validation examples choose numbers; they never become keys.
 	Validation bool
+
+	numbered bool // its id is its position
 }
 
 // Source is where labelled pictures come from: [Folder], [Examples] or
@@ -33,6 +35,9 @@ type Source interface {
 	// load reads what the classes are, and no picture yet. Given classes are
 	// those to match; without any they come from the source.
 	load(given []*pb.ClassSpec) (*labelled, error)
+	// names are the classes that the source names, sorted; none where it would
+	// have to be used up to tell.
+	names() ([]string, error)
 }
 
 // labelled are examples with the classes that their indices point into.
@@ -109,6 +114,15 @@ func (s folderSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	}, nil
 }
 
+func (s folderSource) names() ([]string, error) {
+	folders, err := classFolders(string(s))
+	var names []string
+	for _, folder := range folders {
+		names = append(names, folder.displayName)
+	}
+	return names, err
+}
+
 func sameNames(folders []classFolder, given []*pb.ClassSpec) bool {
 	return slices.EqualFunc(folders, given, func(folder classFolder, class *pb.ClassSpec) bool {
 		return folder.displayName == plainName(class.GetDisplayName())
@@ -119,16 +133,18 @@ type sliceSource []Example
 
 func (s sliceSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	if given == nil {
-		names := map[string]bool{}
 		for i, example := range s {
 			if example.Class == "" {
 				return nil, invalid(ReasonClassUnknown,
 					"example %d names its class by index, so the classes must be given: "+
 						"their number is never guessed from the largest index", i)
 			}
-			names[example.Class] = true
 		}
-		for _, name := range slices.Sorted(maps.Keys(names)) {
+		names, err := s.names()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
 			given = append(given, &pb.ClassSpec{DisplayName: name})
 		}
 	}
@@ -140,6 +156,16 @@ func (s sliceSource) load(given []*pb.ClassSpec) (*labelled, error) {
 		}
 	}
 	return &labelled{classes: given, examples: indexed(all, newLookup(given)), repeatable: true}, nil
+}
+
+func (s sliceSource) names() ([]string, error) {
+	names := map[string]bool{}
+	for _, example := range s {
+		if example.Class != "" {
+			names[example.Class] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names)), nil
 }
 
 type streamSource iter.Seq2[Example, error]
@@ -157,6 +183,8 @@ func (s streamSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	}, nil
 }
 
+func (streamSource) names() ([]string, error) { return nil, nil }
+
 // indexed looks up the classes and fills in ids as the examples are read.
 func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example, error] {
 	return func(yield func(Example, error) bool) {
@@ -171,6 +199,7 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 			}
 			if example.ID == "" {
 				example.ID = defaultID(example.Picture, position)
+				example.numbered = example.Picture == nil || example.Picture.name() == ""
 			}
 			position++
 			if !yield(example, nil) {
@@ -218,6 +247,9 @@ func (l *lookup) index(example Example) (int, error) {
 	}
 	return example.ClassIndex, nil
 }
+
+// has says whether a class, or more than one, is called so.
+func (l *lookup) has(name string) bool { return l.plain[plainName(name)] != nil }
 
 func (l *lookup) byName(name string) (int, error) {
 	found := l.exact[name]
@@ -292,6 +324,23 @@ func chooseShots(from *labelled, shots int, seed uint64) (*labelled, error) {
 			}
 		},
 	}, nil
+}
+
+// addedTo puts a version's number before ids that are positions: those begin at
+// 0 in every call, and ids are unique in a version.
+func addedTo(version int64, from *labelled) *labelled {
+	renamed := *from
+	renamed.examples = func(yield func(Example, error) bool) {
+		for example, err := range from.examples {
+			if example.numbered {
+				example.ID = fmt.Sprintf("%d+%s", version, example.ID)
+			}
+			if !yield(example, err) {
+				return
+			}
+		}
+	}
+	return &renamed
 }
 
 // forValidation marks examples, and keeps their ids apart from training's.

@@ -24,6 +24,12 @@ var fast = tipserve.RetryPolicy{
 	Jitter: 0.3, MaxServerDelay: time.Minute,
 }
 
+// patient repeats until the test's own end, nearly.
+var patient = tipserve.RetryPolicy{
+	Attempts: 300, FirstDelay: 5 * time.Millisecond, Factor: 2, MaxDelay: 100 * time.Millisecond,
+	Jitter: 0.3, MaxServerDelay: time.Minute,
+}
+
 // dial makes a client that ends with the test.
 func dial(t testing.TB, address string, options ...tipserve.Option) *tipserve.Client {
 	t.Helper()

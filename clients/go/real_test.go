@@ -376,8 +376,6 @@ func TestRealServerOfVersions(t *testing.T) {
 
 func TestRealServerKilledUnderAStream(t *testing.T) {
 	server := serve(t, features(t, 64))
-	patient := fast
-	patient.Attempts, patient.MaxDelay = 200, 100*time.Millisecond
 	client, ctx, rng := dial(t, server.address, tipserve.WithRetry(patient)), within(t), random(t)
 	width := int(must(client.ServerInfo(ctx))(t).GetBundle().GetWidth())
 	names := []string{"ash", "elm", "oak"}

@@ -2,9 +2,13 @@ package tipserve
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -52,6 +56,57 @@ func (c *Client) ExportVersion(ctx context.Context, name string, w io.Writer) (*
 			"the export of %s has %d bytes, announced were %d", name, written, header.GetSizeBytes())}
 	}
 	return header.GetVersion(), nil
+}
+
+// ExportVersionFile writes a version into a file that must not be there yet.
+// The file has its name only once it is whole and on the disk, so the call is
+// repeated as one that only reads.
+func (c *Client) ExportVersionFile(ctx context.Context, name, path string) (*pb.Version, error) {
+	if _, err := os.Lstat(path); err == nil {
+		return nil, &fs.PathError{Op: "export", Path: path, Err: fs.ErrExist}
+	}
+	var version *pb.Version
+	var own error
+	failed := c.config.retry.repeated(ctx, func() *Error {
+		err := wholeFile(path, func(part io.Writer) (err error) {
+			version, err = c.ExportVersion(ctx, name, part)
+			return err
+		})
+		var failure *Error
+		if err != nil && !errors.As(err, &failure) {
+			own = err
+		}
+		return failure
+	})
+	switch {
+	case own != nil:
+		return nil, own
+	case failed != nil:
+		return nil, failed
+	}
+	return version, nil
+}
+
+// wholeFile makes a file under another name, and gives it its own when it is
+// whole; it fails where that is taken by then.
+func wholeFile(path string, write func(io.Writer) error) error {
+	part, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".tipserve-export-"+rand.Text()),
+		os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part.Name())
+	defer part.Close()
+	if err := write(part); err != nil {
+		return err
+	}
+	if err := part.Sync(); err != nil {
+		return err
+	}
+	if err := part.Close(); err != nil {
+		return err
+	}
+	return os.Link(part.Name(), path)
 }
 
 // export makes the call once.

@@ -395,6 +395,21 @@ func TestAddingExamples(t *testing.T) {
 	if given.GetBase() != "pets@stable" {
 		t.Error("the caller's spec was changed")
 	}
+	if examples[0].GetExampleId() != "1+0" || examples[1].GetExampleId() != "1+1" {
+		t.Error("ids that the base may have:", examples)
+	}
+	// Classes that the base does not have are new, unless they are refused.
+	examples = nil
+	folder := tipserve.Folder(tree(t, "dog/a", "big_cow/b"))
+	must(client.AddExamples(within(t), &pb.AddExamplesSpec{Base: "pets"}, folder))(t)
+	if len(spec.GetNewClasses()) != 1 || spec.GetNewClasses()[0].GetDisplayName() != "big cow" ||
+		examples[0].GetClassIndex() != 2 || examples[0].GetExampleId() != "big_cow/b" || examples[1].GetClassIndex() != 1 {
+		t.Error(spec, examples)
+	}
+	refused := &pb.AddExamplesSpec{Base: "pets", NewClasses: []*pb.ClassSpec{}}
+	if _, err := client.AddExamples(within(t), refused, folder); !errors.Is(err, tipserve.ErrInvalidArgument) {
+		t.Error(err)
+	}
 	// Removing alone needs no examples.
 	examples = nil
 	must(client.AddExamples(within(t), &pb.AddExamplesSpec{Base: "pets", RemoveExampleIds: []string{"a"}}, nil))(t)
@@ -489,6 +504,35 @@ func TestExport(t *testing.T) {
 	}
 	if _, err := export(fullDisk{}, whole); err != errFull {
 		t.Error("the writer's own error:", err)
+	}
+}
+
+func TestExportIntoAFile(t *testing.T) {
+	down := status.Error(codes.Unavailable, "down")
+	f := start(t, &fake{export: func(try int, stream grpc.ServerStreamingServer[pb.ExportVersionResponse]) error {
+		if try == 0 {
+			return exporter(6, [][]byte{[]byte("abc")}, down)(stream)
+		}
+		return exporter(6, [][]byte{[]byte("abc"), []byte("def")}, nil)(stream)
+	}})
+	client, folder := dial(t, f.address), t.TempDir()
+	path := filepath.Join(folder, "pets.safetensors")
+	// Half a file is thrown away, and fetched again.
+	must(client.ExportVersionFile(within(t), "pets", path))(t)
+	if content, err := os.ReadFile(path); err != nil || string(content) != "abcdef" || f.count("ExportVersion") != 2 {
+		t.Error(string(content), err, f.count("ExportVersion"))
+	}
+	if _, err := client.ExportVersionFile(within(t), "pets", path); !errors.Is(err, os.ErrExist) {
+		t.Error(err)
+	}
+	f.export = func(int, grpc.ServerStreamingServer[pb.ExportVersionResponse]) error {
+		return refusal(codes.NotFound, "NOT_FOUND", "no such version", -1).Err()
+	}
+	if _, err := client.ExportVersionFile(within(t), "pets", path+"2"); !errors.Is(err, tipserve.ErrNotFound) {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(folder); len(left) != 1 {
+		t.Error("left over:", left)
 	}
 }
 
