@@ -110,18 +110,9 @@ func (c *Client) ExamplesOf(
 	ctx context.Context, version string, options ...ReadOption,
 ) iter.Seq2[*pb.ExampleInfo, error] {
 	configured := narrowed(options)
-	parent := ""
 	return pages(func(token string) ([]*pb.ExampleInfo, string, error) {
-		if token == "" {
-			// By its number, so that every page is of the same version.
-			pinned, err := c.GetVersion(ctx, version, Fields("name"))
-			if err != nil {
-				return nil, "", err
-			}
-			parent = pinned.GetName()
-		}
 		page, err := read(ctx, c, c.caches.ListExamples, &pb.ListExamplesRequest{
-			Parent: parent, PageSize: configured.pageSize, PageToken: token, Filter: configured.filter,
+			Parent: version, PageSize: configured.pageSize, PageToken: token, Filter: configured.filter,
 		})
 		return page.GetExamples(), page.GetNextPageToken(), err
 	})

@@ -217,7 +217,7 @@ func TestConditionsAndChoicesAreSent(t *testing.T) {
 		`name:"pets" keep:2 etag:"e1"`,
 		`page_size:7 read_mask:{paths:"name"} filter:"class_count > 2"`,
 		`parent:"pets" page_size:3`,
-		`parent:"caches/pets/versions/1" filter:"validation = true"`,
+		`parent:"pets@2" filter:"validation = true"`,
 		`name:"pets" read_mask:{paths:"etag"}`,
 	}
 	for i, request := range got {
