@@ -124,6 +124,17 @@ func TestReadingIsRepeated(t *testing.T) {
 	}
 }
 
+func TestADelayBeyondTheBoundIsNotWaitedFor(t *testing.T) {
+	f := start(t, &fake{unary: map[string]func(any) (any, error){
+		"GetCache": failing(1, refusal(codes.Unavailable, "STORE_UNAVAILABLE", "", 20*time.Millisecond), &pb.Cache{})}})
+	policy := fast
+	policy.MaxServerDelay = 10 * time.Millisecond
+	_, err := dial(t, f.address, tipserve.WithRetry(policy)).GetCache(within(t), "pets")
+	if !errors.Is(err, tipserve.ErrUnavailable) || f.count("GetCache") != 1 {
+		t.Errorf("%v after %d tries", err, f.count("GetCache"))
+	}
+}
+
 func TestTheServersDelayIsKept(t *testing.T) {
 	var times []time.Time
 	f := start(t, &fake{unary: map[string]func(any) (any, error){"GetCache": func(any) (any, error) {

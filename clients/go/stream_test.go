@@ -400,31 +400,47 @@ func TestReadingStaysWithinTheWindow(t *testing.T) {
 }
 
 func TestBytesStayWithinTheWindow(t *testing.T) {
-	release := make(chan struct{})
-	f := start(t, &fake{streams: []behaviour{func(c *connection) error {
-		<-release
-		return echo(c)
-	}}})
 	var reading atomic.Int64
+	f := start(t, &fake{streams: []behaviour{func(c *connection) error {
+		for answered := int64(0); ; answered++ {
+			item, sequence, more := c.item()
+			if !more {
+				return nil
+			}
+			time.Sleep(time.Millisecond) // A reader without bounds runs ahead.
+			// Pictures of 1000 bytes: the eleventh passes the bound.
+			if ahead := reading.Load() - answered; ahead > 11 {
+				t.Errorf("read %d pictures ahead of the answers", ahead)
+			}
+			if err := c.answer(item, sequence); err != nil {
+				return err
+			}
+		}
+	}}})
 	items := func(yield func(tipserve.Item, error) bool) {
 		for range 100 {
-			if reading.Add(1) == 10 {
-				close(release) // Ten of 1000 bytes fit.
-			}
+			reading.Add(1)
 			if !yield(tipserve.Item{Picture: tipserve.FromBytes(make([]byte, 1000))}, nil) {
 				return
 			}
 		}
 	}
-	ctx := within(t)
-	for _, err := range dial(t, f.address).Classify(ctx, "pets", items, tipserve.Window(512, 10_000)) {
-		if err != nil {
-			t.Fatal(err)
-		}
+	results, err := collect(dial(t, f.address).Classify(within(t), "pets", items, tipserve.Window(512, 10_000)))
+	if err != nil || len(results) != 100 {
+		t.Fatal(len(results), err)
 	}
-	if reading.Load() != 100 {
-		t.Errorf("%d items read", reading.Load())
+}
+
+func TestEveryAnswerBeginsTheCountOfTriesAnew(t *testing.T) {
+	down := breaks(1, func(*connection) error {
+		return refusal(codes.Unavailable, "SHUTTING_DOWN", "down", -1).Err()
+	})
+	f := start(t, &fake{streams: slices.Repeat([]behaviour{down}, 3*fast.Attempts)})
+	results, err := collect(dial(t, f.address).Classify(within(t), "pets", numbered(50)))
+	if err != nil {
+		t.Fatal(err)
 	}
+	checkEach(t, results, 50, true)
 }
 
 func TestLeavingTheLoopCancelsTheStream(t *testing.T) {
