@@ -97,10 +97,24 @@ test-python: build bundle $(VENV)/.test ## Tests of the server and the Python cl
 	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q
 
 .PHONY: test-ops
-test-ops: build bundle $(VENV)/.test ## Tests with Prometheus, HAProxy, helm and others: says what it wants
+test-ops: build bundle $(VENV)/.test test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
 	@scripts/prerequisites-ops
 	$(PIP) -r requirements/ops.txt
 	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops
+
+.PHONY: test-go
+test-go: build bundle ## Tests of the Go client (wants Go)
+	@scripts/prerequisites-go
+	@# Races are looked for where there is a C compiler, which Go needs for that.
+	cd clients/go && go test -count=1 $$(test "$$(go env CGO_ENABLED)" = 1 && echo -race) ./...
+
+.PHONY: lint-go
+lint-go: ## Formatting, vet and generated code of the Go client (wants Go)
+	@scripts/prerequisites-go
+	@wrong=$$(gofmt -l clients/go); test -z "$$wrong" || { echo "gofmt -w $$wrong"; exit 1; }
+	go -C clients/go vet ./...
+	go -C clients/go/internal/generate vet ./...
+	go -C clients/go/internal/generate run . --check
 
 .PHONY: soak
 soak: build $(VENV)/.test ## The long loops: kill -9 at random moments, and the like
@@ -123,6 +137,11 @@ format: $(VENV)/.test ## Format Rust and Python
 .PHONY: proto
 proto: $(VENV)/.test ## Generate the Python client's code from proto/
 	$(VENV)/bin/python clients/python/generate.py
+
+.PHONY: proto-go
+proto-go: ## Generate the Go client's code from proto/ (wants Go)
+	@scripts/prerequisites-go
+	go -C clients/go/internal/generate run .
 
 # ---- measurements -----------------------------------------------------------
 

@@ -1,0 +1,174 @@
+package tipserve
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
+)
+
+// Version is the client's version.
+const Version = "0.1.0"
+
+// maxMessage is what gRPC itself may take; the server's limit is checked here.
+const maxMessage = math.MaxInt32
+
+// Client is a connection to a tipserve server. Goroutines may share one.
+//
+// A cache is named "pets", "pets@7", "pets@stable" or by its resource name.
+type Client struct {
+	conn     *grpc.ClientConn
+	caches   pb.CacheServiceClient
+	classify pb.ClassifyServiceClient
+	tune     pb.FineTuneServiceClient
+	config   config
+
+	mu   sync.Mutex
+	info *pb.ServerInfo // as last asked for
+}
+
+// New makes a client of the server at "host:port" or any other name that gRPC
+// resolves; "https://host:port" means TLS. It connects with the first call, so
+// a wrong address shows there.
+func New(address string, options ...Option) (*Client, error) {
+	c := config{retry: DefaultRetry, timeout: defaultTimeout}
+	if strings.HasPrefix(address, "https://") {
+		c.secure()
+	}
+	for _, option := range options {
+		if err := option(&c); err != nil {
+			return nil, err
+		}
+	}
+	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
+	address = strings.TrimSuffix(address, "/")
+	if address == "" {
+		return nil, errors.New("tipserve: the server's address is empty: give host:port")
+	}
+	conn, err := grpc.NewClient(address, c.dialOptions()...)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		conn:     conn,
+		caches:   pb.NewCacheServiceClient(conn),
+		classify: pb.NewClassifyServiceClient(conn),
+		tune:     pb.NewFineTuneServiceClient(conn),
+		config:   c,
+	}, nil
+}
+
+// Close closes the connection; calls that run are cancelled.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Conn is the connection, for calls that this package does not wrap
+// (grpc.health.v1, the Open Inference Protocol).
+func (c *Client) Conn() *grpc.ClientConn { return c.conn }
+
+// ServerInfo returns version, bundle, device and limits of the server.
+func (c *Client) ServerInfo(ctx context.Context) (*pb.ServerInfo, error) {
+	info, err := read(ctx, c, c.classify.GetServerInfo, &pb.GetServerInfoRequest{})
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.info = info
+	return info, nil
+}
+
+// knownInfo is the server's information, asked for once.
+func (c *Client) knownInfo(ctx context.Context) (*pb.ServerInfo, error) {
+	c.mu.Lock()
+	info := c.info
+	c.mu.Unlock()
+	if info != nil {
+		return info, nil
+	}
+	return c.ServerInfo(ctx)
+}
+
+// maxMessageBytes is the largest message that the server takes.
+func (c *Client) maxMessageBytes(ctx context.Context) (int, error) {
+	info, err := c.knownInfo(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if limit := info.GetLimits()["max_message_bytes"]; limit > 0 {
+		return int(min(limit, maxMessage)), nil
+	}
+	return defaultMaxMessageBytes, nil
+}
+
+// bounded is the context of a unary call.
+func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, has := ctx.Deadline(); has || c.config.timeout == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.config.timeout)
+}
+
+// unary is a generated method that takes one message and returns one.
+type unary[Request, Response any] func(context.Context, Request, ...grpc.CallOption) (Response, error)
+
+// read makes a call that changes nothing, again where that is of use.
+func read[Request, Response any](
+	ctx context.Context, c *Client, method unary[Request, Response], request Request,
+) (response Response, err error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	failed := c.config.retry.repeated(ctx, func() *Error {
+		var err error
+		if response, err = method(ctx, request); err != nil {
+			return fromCall(err)
+		}
+		return nil
+	})
+	if failed != nil {
+		return response, failed
+	}
+	return response, nil
+}
+
+// change makes a call that changes something, once.
+func change[Request, Response any](
+	ctx context.Context, c *Client, method unary[Request, Response], request Request,
+) (Response, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	response, err := method(ctx, request)
+	if err != nil {
+		return response, fromCall(err)
+	}
+	return response, nil
+}
+
+// pages goes through a list, fetching page by page. fetch returns a page and
+// the token of the next.
+func pages[T any](fetch func(token string) ([]T, string, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		for token := ""; ; {
+			page, next, err := fetch(token)
+			if err != nil {
+				yield(none, err)
+				return
+			}
+			for _, one := range page {
+				if !yield(one, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			token = next
+		}
+	}
+}

@@ -1,0 +1,346 @@
+package tipserve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
+)
+
+// Made is a new version, and what could not be used in making it.
+type Made struct {
+	// Version is the new version.
+	Version *pb.Version
+	// Rejected are the examples that could not be used: those that the client
+	// could not read or send, then those that the server reported.
+	Rejected []Rejected
+}
+
+// CreateOption changes how [Client.CreateCache] and [Client.AddExamples] work.
+type CreateOption func(*createConfig)
+
+type createConfig struct {
+	shots      int
+	hasShots   bool
+	seed       uint64
+	validation Source
+	progress   func(*pb.CreateProgress)
+}
+
+// Shots takes at most so many training examples of each class, chosen by the
+// seed and the examples' ids: the same as `tipserve create --shots K --seed S`.
+func Shots(shots int, seed uint64) CreateOption {
+	return func(c *createConfig) { c.shots, c.seed, c.hasShots = shots, seed, true }
+}
+
+// Validation adds examples that choose numbers and never become keys. Their ids
+// get "validation/" in front.
+func Validation(source Source) CreateOption {
+	return func(c *createConfig) { c.validation = source }
+}
+
+// OnProgress is called with every progress message, before the call returns.
+func OnProgress(progress func(*pb.CreateProgress)) CreateOption {
+	return func(c *createConfig) { c.progress = progress }
+}
+
+// CreateCache makes a new version of a cache, version 1 where the cache is
+// new, from labelled pictures. Where spec.Classes is empty, the classes are
+// those of the source. The spec is not changed.
+//
+// Pictures are read as they are sent; memory does not grow with their number.
+// The call is repeated only where it cannot have succeeded: it was refused for
+// now, or the connection broke before the last example was sent, and the source
+// can be read again. Cancelling the context leaves nothing behind.
+func (c *Client) CreateCache(
+	ctx context.Context, spec *pb.CacheSpec, source Source, options ...CreateOption,
+) (*Made, error) {
+	spec = proto.CloneOf(spec)
+	if spec == nil {
+		spec = &pb.CacheSpec{}
+	}
+	if source == nil {
+		source = Examples()
+	}
+	configured := configure(options)
+	parts, err := configured.parts(source, spec.GetClasses())
+	if err != nil {
+		return nil, err
+	}
+	spec.Classes = parts[0].classes
+	fail := spec.GetOnRejected() == pb.CacheSpec_ON_REJECTED_FAIL
+	return c.makeVersion(ctx, parts, fail, configured.progress, func(ctx context.Context) (*making, error) {
+		stream, err := c.caches.CreateCache(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &making{
+			sendSpec: func() error {
+				return stream.Send(&pb.CreateCacheRequest{
+					Payload: &pb.CreateCacheRequest_Spec{Spec: spec}})
+			},
+			sendExamples: func(batch *pb.ExampleBatch) error {
+				return stream.Send(&pb.CreateCacheRequest{
+					Payload: &pb.CreateCacheRequest_Examples{Examples: batch}})
+			},
+			closeSend: stream.CloseSend,
+			receive:   func() (makingEvent, error) { return stream.Recv() },
+		}, nil
+	})
+}
+
+// AddExamples makes a new version from an existing one: examples and classes
+// added (from the source, which may be nil), examples removed (as the spec
+// says). What the base version holds is not encoded again.
+//
+// A source's classes are matched by name with the base's and spec.NewClasses.
+// Where that is nil, the classes that the source names and that the base does
+// not have are new ones; an empty slice refuses them. Examples without an id or
+// a file are called by the base's number and their position, "3+17".
+//
+// It is repeated under the same conditions as [Client.CreateCache].
+func (c *Client) AddExamples(
+	ctx context.Context, spec *pb.AddExamplesSpec, source Source, options ...CreateOption,
+) (*Made, error) {
+	anyNew := spec.GetNewClasses() == nil
+	spec = proto.CloneOf(spec)
+	if spec == nil {
+		spec = &pb.AddExamplesSpec{}
+	}
+	if source == nil {
+		source = Examples()
+	}
+	configured := configure(options)
+	// Indices count the classes of one version, so the base is one version from
+	// here on, whatever its name may come to mean.
+	base, err := c.GetVersion(ctx, spec.GetBase())
+	if err != nil {
+		return nil, err
+	}
+	spec.Base = base.GetName()
+	classes := classSpecs(base)
+	if anyNew {
+		known := newLookup(classes)
+		names, err := source.names()
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if !known.has(name) {
+				spec.NewClasses = append(spec.NewClasses, &pb.ClassSpec{DisplayName: name})
+			}
+		}
+	}
+	parts, err := configured.parts(source, append(classes, spec.GetNewClasses()...))
+	if err != nil {
+		return nil, err
+	}
+	for i, part := range parts {
+		parts[i] = addedTo(base.GetVersion(), part)
+	}
+	fail := spec.GetOnRejected() == pb.CacheSpec_ON_REJECTED_FAIL
+	return c.makeVersion(ctx, parts, fail, configured.progress, func(ctx context.Context) (*making, error) {
+		stream, err := c.caches.AddExamples(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &making{
+			sendSpec: func() error {
+				return stream.Send(&pb.AddExamplesRequest{
+					Payload: &pb.AddExamplesRequest_Spec{Spec: spec}})
+			},
+			sendExamples: func(batch *pb.ExampleBatch) error {
+				return stream.Send(&pb.AddExamplesRequest{
+					Payload: &pb.AddExamplesRequest_Examples{Examples: batch}})
+			},
+			closeSend: stream.CloseSend,
+			receive:   func() (makingEvent, error) { return stream.Recv() },
+		}, nil
+	})
+}
+
+func configure(options []CreateOption) *createConfig {
+	configured := &createConfig{}
+	for _, option := range options {
+		option(configured)
+	}
+	return configured
+}
+
+// parts are the training and the validation examples; the first has the classes.
+func (c *createConfig) parts(source Source, classes []*pb.ClassSpec) ([]*labelled, error) {
+	if len(classes) == 0 {
+		classes = nil
+	}
+	training, err := source.load(classes)
+	if err != nil {
+		return nil, err
+	}
+	if c.hasShots {
+		if training, err = chooseShots(training, c.shots, c.seed); err != nil {
+			return nil, err
+		}
+	}
+	parts := []*labelled{training}
+	if c.validation != nil {
+		validation, err := c.validation.load(training.classes)
+		if err != nil {
+			return nil, fmt.Errorf("of the validation examples: %w", err)
+		}
+		parts = append(parts, forValidation(validation))
+	}
+	return parts, nil
+}
+
+// classSpecs are a version's classes, for labels to be matched with.
+func classSpecs(version *pb.Version) []*pb.ClassSpec {
+	specs := make([]*pb.ClassSpec, 0, len(version.GetClasses()))
+	for _, class := range version.GetClasses() {
+		specs = append(specs, &pb.ClassSpec{DisplayName: class.GetDisplayName()})
+	}
+	return specs
+}
+
+// making is a stream of CreateCache or AddExamples, which say the same.
+type making struct {
+	sendSpec     func() error
+	sendExamples func(*pb.ExampleBatch) error
+	closeSend    func() error
+	receive      func() (makingEvent, error)
+}
+
+type makingEvent interface {
+	GetProgress() *pb.CreateProgress
+	GetRejected() *pb.RejectedExample
+	GetVersion() *pb.Version
+}
+
+// makeVersion makes the call that open opens.
+func (c *Client) makeVersion(
+	ctx context.Context, parts []*labelled, fail bool, progress func(*pb.CreateProgress),
+	open func(context.Context) (*making, error),
+) (*Made, error) {
+	limit, err := c.maxMessageBytes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	again := true
+	for _, part := range parts {
+		again = again && part.repeatable
+	}
+	var made *Made
+	err = c.config.retry.run(ctx, func(ctx context.Context) (*upload, error) {
+		stream, err := open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		made = &Made{}
+		var unsendable, reported []Rejected
+		send := func() error {
+			if err := stream.sendSpec(); err != nil {
+				return err
+			}
+			batch := group[*pb.Example]{limit: limit}
+			for example, input := range encoded(parts, limit) {
+				if input.err != nil {
+					if fail || input.fatal {
+						return errOwn{input.err}
+					}
+					unsendable = append(unsendable, Rejected{example.ID, fromCall(input.err)})
+					continue
+				}
+				message := &pb.Example{
+					ExampleId: valid(example.ID), ClassIndex: int32(example.ClassIndex),
+					Input: input.message, Validation: example.Validation,
+				}
+				if full := batch.add(message, proto.Size(message)); full != nil {
+					if err := stream.sendExamples(&pb.ExampleBatch{Examples: full}); err != nil {
+						return err
+					}
+				}
+			}
+			if rest := batch.take(); rest != nil {
+				return stream.sendExamples(&pb.ExampleBatch{Examples: rest})
+			}
+			return nil
+		}
+		receive := func() error {
+			for {
+				event, err := stream.receive()
+				switch {
+				case errors.Is(err, io.EOF):
+					if made.Version == nil {
+						return &Error{Code: codes.Unknown, Message: "the server ended the call without a version"}
+					}
+					return nil
+				case err != nil:
+					return err
+				case event.GetProgress() != nil:
+					if progress != nil {
+						progress(event.GetProgress())
+					}
+				case event.GetRejected() != nil:
+					reported = append(reported, rejectedFrom(event.GetRejected()))
+				case event.GetVersion() != nil:
+					made.Version = event.GetVersion()
+				}
+			}
+		}
+		return &upload{
+			again: again, changes: true, send: send, closeSend: stream.closeSend,
+			receive: receive,
+			done:    func() { made.Rejected = append(unsendable, reported...) },
+		}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return made, nil
+}
+
+func rejectedFrom(one *pb.RejectedExample) Rejected {
+	return Rejected{one.GetExampleId(), &Error{
+		Code: codes.Code(one.GetCode()), Message: one.GetMessage(), Reason: one.GetReason(),
+		Domain: "tipserve",
+	}}
+}
+
+// sendable is an example's message, or why there is none.
+type sendable struct {
+	message *pb.Input
+	err     error
+	// fatal: the source itself failed, not one picture.
+	fatal bool
+}
+
+// encoded reads examples and their pictures, one at a time.
+func encoded(parts []*labelled, limit int) iter.Seq2[Example, sendable] {
+	return func(yield func(Example, sendable) bool) {
+		for _, part := range parts {
+			for example, err := range part.examples {
+				if err != nil {
+					yield(example, sendable{err: err, fatal: true})
+					return
+				}
+				made, failed := encode(example.Picture, limit)
+				one := sendable{message: made}
+				if failed != nil {
+					one.err = failed
+				}
+				if !yield(example, one) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// valid is a text as the wire takes it.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
