@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod batch;
+mod bench;
 mod caches;
 mod classes;
 mod classify;
@@ -104,6 +105,8 @@ enum Command {
     Caches(caches::CachesCommand),
     /// Embed pictures and texts; prints JSON.
     Embed(embed::EmbedArgs),
+    /// Put a load on a server and measure what comes back.
+    Bench(Box<bench::BenchArgs>),
     /// Say what the server serves: version, bundle, device, limits.
     Info,
     /// Make a cache from some pictures, classify others, show what came out.
@@ -141,6 +144,8 @@ pub fn main() -> ExitCode {
             Command::Finetune(args) => {
                 finetune::run(args, &cli.global, &screen, interrupted()).await
             }
+            // Reports what there is so far.
+            Command::Bench(args) => bench::run(*args, &cli.global, &screen, interrupted()).await,
             command => tokio::select! {
                 outcome = dispatch(command, &cli.global, &screen) => outcome,
                 () = interrupted() => Err(Failure::Interrupted),
@@ -169,7 +174,10 @@ async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,
         // main() ran these already.
-        Command::Serve(_) | Command::Completions { .. } | Command::Finetune(_) => Ok(Outcome::Done),
+        Command::Serve(_)
+        | Command::Completions { .. }
+        | Command::Finetune(_)
+        | Command::Bench(_) => Ok(Outcome::Done),
     }
 }
 
