@@ -1,6 +1,7 @@
 //! The command line through the compiled binary, against a server in this
 //! process that answers logically but knows no pictures (`fake`).
 
+mod bench;
 mod caches;
 mod classify;
 mod create;
@@ -11,3 +12,4 @@ mod fake;
 mod finetune;
 mod npz;
 mod run;
+mod scripted;
