@@ -82,6 +82,7 @@ class Service(classify_pb2_grpc.ClassifyServiceServicer):
     async def ClassifyStream(self, requests, context):
         """The stream: a task reads, this one writes."""
         config = (await anext(requests)).config
+        await context.send_initial_metadata(())
         top_k = config.options.top_k or 5
         out: asyncio.Queue = asyncio.Queue()
         room = asyncio.Semaphore(WINDOW)

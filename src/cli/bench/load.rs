@@ -10,9 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::{runtime::Handle, sync::Notify, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore, mpsc},
+    task::JoinHandle,
+};
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
@@ -26,6 +29,9 @@ use crate::proto::v1::ClassifyStreamConfig;
 
 /// Streams that are opened at the same time.
 const OPENING: usize = 64;
+
+/// How long no stream need open before the load begins regardless.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long streams may take to end once everything is answered.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -147,24 +153,46 @@ impl Load {
         })
     }
 
-    /// Opens all streams; the first failure, where one cannot be opened.
+    /// Opens all streams; the first failure, where one cannot be opened. A
+    /// server may say nothing before it has an answer: then the load begins,
+    /// and shows.
     pub async fn open(self: &Arc<Self>) -> Result<Vec<JoinHandle<()>>, Status> {
-        if self.plan.unary {
-            return Ok(Vec::new());
-        }
-        futures::stream::iter(self.targets.iter().zip(&self.lanes))
+        let count = if self.plan.unary {
+            0
+        } else {
+            self.targets.len()
+        };
+        let opening = Arc::new(Semaphore::new(OPENING));
+        let (opened, mut results) = mpsc::unbounded_channel();
+        let streams: Vec<_> = self
+            .targets
+            .iter()
+            .zip(&self.lanes)
+            .take(count)
             .map(|(target, lane)| {
-                let config = target.config.clone();
-                let requests = Requests::new(Arc::clone(lane), self, config, self.plan.pack);
-                let (load, lane) = (Arc::clone(self), Arc::clone(lane));
-                async move {
-                    let answers = wire::open(target.channel.clone(), requests).await?;
-                    Ok(tokio::spawn(load.receive(lane, answers)))
-                }
+                tokio::spawn(Arc::clone(self).stream(
+                    target.clone(),
+                    Arc::clone(lane),
+                    Arc::clone(&opening),
+                    opened.clone(),
+                ))
             })
-            .buffer_unordered(OPENING)
-            .try_collect()
-            .await
+            .collect();
+        for _ in 0..count {
+            match tokio::time::timeout(SILENCE, results.recv()).await {
+                Ok(Some(Err(status))) => {
+                    for stream in &streams {
+                        stream.abort();
+                    }
+                    return Err(status);
+                }
+                Ok(Some(Ok(()))) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        // Those that were not begun yet wait for none of the others.
+        opening.close();
+        Ok(streams)
     }
 
     /// Runs the load to its end, showing progress now and then.
@@ -405,16 +433,47 @@ impl Load {
         }
     }
 
-    /// Takes a stream's answers until it ends.
-    async fn receive(self: Arc<Self>, lane: Arc<Lane>, mut answers: Streaming<StreamResponse>) {
-        let why = loop {
-            match answers.message().await {
-                Ok(Some(message)) => self.take(&lane, &message),
-                Ok(None) => break Reason::own(Miss::Lost, "STREAM_ENDED"),
-                Err(status) => break Reason::of_stream(&status),
+    /// Opens a stream and takes its answers until it ends.
+    async fn stream(
+        self: Arc<Self>,
+        target: Target,
+        lane: Arc<Lane>,
+        turn: Arc<Semaphore>,
+        opened: mpsc::UnboundedSender<Result<(), Status>>,
+    ) {
+        let permit = turn.acquire().await.ok();
+        let requests = Requests::new(Arc::clone(&lane), &self, target.config, self.plan.pack);
+        let answers = wire::open(target.channel, requests).await;
+        drop(permit);
+        let why = match answers {
+            Ok(answers) => {
+                // Nobody listens once the load has begun.
+                let _ = opened.send(Ok(()));
+                drop(opened);
+                self.receive(&lane, answers).await
+            }
+            Err(status) => {
+                let why = Reason::of_stream(&status);
+                let _ = opened.send(Err(status));
+                why
             }
         };
         self.end(&lane, &why);
+    }
+
+    /// Takes a stream's answers until it ends; why it did.
+    async fn receive(
+        self: &Arc<Self>,
+        lane: &Lane,
+        mut answers: Streaming<StreamResponse>,
+    ) -> Reason {
+        loop {
+            match answers.message().await {
+                Ok(Some(message)) => self.take(lane, &message),
+                Ok(None) => return Reason::own(Miss::Lost, "STREAM_ENDED"),
+                Err(status) => return Reason::of_stream(&status),
+            }
+        }
     }
 
     /// A stream, or a unary target's connection, has ended.

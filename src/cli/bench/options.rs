@@ -36,7 +36,7 @@ pub struct BenchArgs {
     pub inputs: u32,
     /// Decode the pictures here, once, and send their pixels: the server only
     /// resizes and crops.
-    #[arg(long, requires = "pictures")]
+    #[arg(long, conflicts_with_all = ["embeddings", "random_embeddings"])]
     pub raw: bool,
 
     /// Closed loop: so many items on their way at every moment, over all
