@@ -153,8 +153,13 @@ bench-tip: build $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in
 bench-latency: build bundle $(VENV)/.test ## Latency of classification with and without fine-tuning beside it
 	$(VENV)/bin/python benches/latency/finetune.py --bundle $(BUNDLE)
 
+.PHONY: bench-engine
+bench-engine: build $(VENV)/.test ## What a server makes of the machine; JSON in target/bench/engine.json
+	$(VENV)/bin/python benches/engine/run.py
+
 .PHONY: bench
-bench: bench-tip bench-latency ## All measurements
+bench: ## All measurements; fails at the end where a row misses its goal
+	@missed=0; for part in tip latency engine; do $(MAKE) bench-$$part || missed=1; done; exit $$missed
 
 .PHONY: clean
 clean: ## Remove what was built (not .venv)

@@ -64,6 +64,11 @@ impl Connection {
         FineTuneServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
+    /// The connection itself.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Where the server is.
     pub fn address(&self) -> &str {
         &self.address.uri

@@ -14,14 +14,17 @@ pub enum Outcome {
     Done,
     /// But for some items, which it reported.
     SomeFailed,
+    /// As far as it came until it was interrupted, which it reported.
+    Interrupted,
 }
 
 impl Outcome {
-    /// 0, or 4 where some items failed.
+    /// 0, 4 where some items failed, 130 where it was interrupted.
     pub fn exit_code(self) -> ExitCode {
         match self {
             Self::Done => ExitCode::SUCCESS,
             Self::SomeFailed => ExitCode::from(4),
+            Self::Interrupted => ExitCode::from(130),
         }
     }
 

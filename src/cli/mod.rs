@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 mod about;
 mod add;
 mod batch;
+mod bench;
 mod caches;
 mod classes;
 mod classify;
@@ -113,6 +114,8 @@ enum Command {
     Caches(caches::CachesCommand),
     /// Embed pictures and texts; prints JSON.
     Embed(embed::EmbedArgs),
+    /// Put a load on a server and measure what comes back.
+    Bench(Box<bench::BenchArgs>),
     /// Say what the server serves: version, bundle, device, limits.
     Info,
     /// Make a cache from some pictures, classify others, show what came out.
@@ -150,6 +153,8 @@ pub fn main() -> ExitCode {
             Command::Finetune(args) => {
                 finetune::run(args, &cli.global, &screen, interrupted()).await
             }
+            // Reports what there is so far.
+            Command::Bench(args) => bench::run(*args, &cli.global, &screen, interrupted()).await,
             command => tokio::select! {
                 outcome = dispatch(command, &cli.global, &screen) => outcome,
                 () = interrupted() => Err(Failure::Interrupted),
@@ -179,7 +184,10 @@ async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,
         // main() ran these already.
-        Command::Serve(_) | Command::Completions { .. } | Command::Finetune(_) => Ok(Outcome::Done),
+        Command::Serve(_)
+        | Command::Completions { .. }
+        | Command::Finetune(_)
+        | Command::Bench(_) => Ok(Outcome::Done),
     }
 }
 

@@ -2,6 +2,7 @@
 //! process that answers logically but knows no pictures (`fake`).
 
 mod add;
+mod bench;
 mod caches;
 mod classify;
 mod create;
@@ -14,3 +15,4 @@ mod npz;
 mod run;
 mod transfer;
 mod versions;
+mod scripted;

@@ -1,0 +1,178 @@
+//! `cargo bench --bench engine -- --bundle DIR --pictures DIR`: what the
+//! machine itself can do, without a server: pictures a second through the
+//! encoder, in every layout of threads and at several batch sizes, and the
+//! processor time of decoding one. Uses the server's own loader, dtype choice
+//! and decoder. The last line of its output is JSON; `run.py` reads it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Barrier},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use serde::Serialize;
+use tch::{Kind, Tensor};
+use tipserve::clip::{
+    self, Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, encoder::kind_name,
+};
+
+#[derive(Parser)]
+struct Args {
+    /// Folder of the bundle.
+    #[arg(long)]
+    bundle: PathBuf,
+    /// Folder of pictures to decode.
+    #[arg(long)]
+    pictures: PathBuf,
+    /// "auto", "float32", "bfloat16".
+    #[arg(long, default_value = "auto")]
+    dtype: String,
+    /// Seconds that each figure is measured for.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Batch sizes.
+    #[arg(long, value_delimiter = ',', default_value = "1,4,8,16,32")]
+    batches: Vec<usize>,
+    /// cargo adds it.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One way to share out the cores, at one batch size.
+#[derive(Serialize)]
+struct Layout {
+    workers: usize,
+    threads: usize,
+    batch: usize,
+    pictures_per_second: f64,
+    batch_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Ceiling {
+    cores: usize,
+    dtype: String,
+    decode_core_seconds: f64,
+    layouts: Vec<Layout>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let bundle = Bundle::open(&args.bundle)?;
+    let device = "cpu".parse::<DeviceChoice>()?.open()?;
+    let kind = args.dtype.parse::<DtypeChoice>()?.on(device)?;
+    let encoder = Arc::new(ImageEncoder::load(&bundle, device, kind)?);
+    let time = Duration::try_from_secs_f64(args.seconds)?;
+
+    let decode_core_seconds = decoding(&args.pictures, &encoder, cores, time)?;
+    let mut layouts = Vec::new();
+    // Interleaved, so that a machine that drifts does not favour one.
+    for &batch in &args.batches {
+        for threads in (1..=cores).filter(|threads| cores % threads == 0) {
+            layouts.push(encoding(&encoder, cores / threads, threads, batch, time)?);
+        }
+    }
+    let ceiling = Ceiling {
+        cores,
+        dtype: kind_name(kind).to_owned(),
+        decode_core_seconds,
+        layouts,
+    };
+    println!("{}", serde_json::to_string(&ceiling)?);
+    Ok(())
+}
+
+/// Seconds of one core for a picture: check, decode, resize, crop; on all
+/// cores at once, as a busy server does it.
+fn decoding(folder: &Path, encoder: &ImageEncoder, cores: usize, time: Duration) -> Result<f64> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        files.push(std::fs::read(entry?.path())?);
+    }
+    if files.is_empty() {
+        bail!("{} has no files", folder.display());
+    }
+    let (spec, limits) = (encoder.spec(), PictureLimits::default());
+    for file in &files {
+        clip::decode(file, &limits)?;
+    }
+    let busy: Vec<f64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores)
+            .map(|first| {
+                let (files, limits) = (&files, &limits);
+                scope.spawn(move || {
+                    let started = Instant::now();
+                    let mut count = 0_usize;
+                    for file in files.iter().cycle().skip(first) {
+                        if let Ok(picture) = clip::decode(file, limits) {
+                            std::hint::black_box(clip::prepare(&picture, spec));
+                        }
+                        count += 1;
+                        if started.elapsed() >= time {
+                            break;
+                        }
+                    }
+                    started.elapsed().as_secs_f64() / count as f64
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .filter_map(|it| it.join().ok())
+            .collect()
+    });
+    Ok(busy.iter().sum::<f64>() / busy.len() as f64)
+}
+
+/// So many workers that share the weights, each with so many torch threads,
+/// as `engine::device` runs them.
+fn encoding(
+    encoder: &Arc<ImageEncoder>,
+    workers: usize,
+    threads: usize,
+    batch: usize,
+    time: Duration,
+) -> Result<Layout> {
+    let start = Barrier::new(workers);
+    let rates: Vec<Result<f64>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    tch::set_num_threads(i32::try_from(threads)?);
+                    let side = i64::from(encoder.spec().size);
+                    let pixels = Tensor::f_randint(
+                        256,
+                        [batch as i64, side, side, 3],
+                        (Kind::Uint8, tch::Device::Cpu),
+                    )?;
+                    for _ in 0..2 {
+                        drop(encoder.encode(&pixels)?);
+                    }
+                    start.wait();
+                    let started = Instant::now();
+                    let mut own = 0_u64;
+                    while started.elapsed() < time {
+                        drop(encoder.encode(&pixels)?);
+                        own += 1;
+                    }
+                    Ok((own as usize * batch) as f64 / started.elapsed().as_secs_f64())
+                })
+            })
+            .collect();
+        handles
+            .into_iter()
+            .map(|it| it.join().unwrap_or_else(|_| bail!("a worker panicked")))
+            .collect()
+    });
+    let rate = rates.into_iter().sum::<Result<f64>>()?;
+    Ok(Layout {
+        workers,
+        threads,
+        batch,
+        pictures_per_second: rate,
+        batch_seconds: (batch * workers) as f64 / rate,
+    })
+}
