@@ -2,6 +2,7 @@
 
 TIPSERVE_BINARY names the binary (default: target/release/tipserve). TIPSERVE_TEST_BUNDLES names a
 folder with bundles that are there already, by their names here; others are exported afresh.
+Tests marked `soak` run where SOAK_MINUTES says for how long (`make soak`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,22 @@ BINARY = Path(os.environ.get("TIPSERVE_BINARY", ROOT / "target/release/tipserve"
 WIDTH = 64
 # Generous, for machines under load: nothing here measures time.
 START = 300
+
+
+def pytest_configure(config) -> None:
+    config.addinivalue_line("markers", "soak: a long loop; runs where SOAK_MINUTES is set")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    if "SOAK_MINUTES" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="a long loop: make soak"))
+
+
+def soak_seconds() -> float:
+    """How long one long loop runs."""
+    return 60 * float(os.environ["SOAK_MINUTES"])
 
 
 class Server:

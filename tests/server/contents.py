@@ -15,36 +15,39 @@ CLASSES, SHOTS, ALPHA, BETA = 3, 2, 1.5, 2.0
 PROBES = np.random.default_rng(20).normal(size=(4, WIDTH)).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Content:
-    """A Tip-Adapter cache whose every number follows from a seed."""
+    """A Tip-Adapter cache with text weights: all that its logits follow from."""
 
-    seed: int
-    classes: int = CLASSES
+    description: str
+    weights: np.ndarray
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    points: np.ndarray
 
-    @property
-    def description(self) -> str:
-        """Stands with the version: whose content it says it is."""
-        return f"content {self.seed}"
+    @classmethod
+    def of(cls, seed: int) -> Content:
+        """What a seed gives: CLASSES classes of SHOTS examples."""
+        weights = np.random.default_rng(seed).normal(size=(CLASSES, WIDTH)).astype(np.float32)
+        return cls(f"content {seed}", *drawn(seed, weights))
 
-    def drawn(self):
-        """Text weights [N,D], points [M,D], labels [M]."""
-        chance = np.random.default_rng(self.seed)
-        weights = chance.normal(size=(self.classes, WIDTH)).astype(np.float32)
-        labels = np.repeat(np.arange(self.classes), SHOTS)
-        points = weights[labels] + chance.normal(size=(len(labels), WIDTH)).astype(np.float32)
-        return weights, points, labels
+    @classmethod
+    def drawn_by(cls, chance: np.random.Generator) -> Content:
+        """A fresh one."""
+        return cls.of(int(chance.integers(2**40)))
 
     def examples(self) -> list:
         """Its labelled examples."""
-        _, points, labels = self.drawn()
-        return wire.examples_of(points, labels)
+        return [
+            wire.example(label, wire.embedding(point), name)
+            for name, label, point in zip(self.ids, self.labels, self.points, strict=True)
+        ]
 
     def spec(self, cache_id: str, **fields) -> cache.CacheSpec:
         """How to make it."""
         return cache.CacheSpec(
             cache_id=cache_id,
-            classes=wire.classes([f"n{i}" for i in range(self.classes)], self.drawn()[0]),
+            classes=wire.classes([f"n{i}" for i in range(CLASSES)], self.weights),
             method=cache.METHOD_TIP_ADAPTER,
             alpha=ALPHA,
             beta=BETA,
@@ -54,10 +57,9 @@ class Content:
 
     def logits(self) -> np.ndarray:
         """The probes' logits, [4,N], by the formula in float64."""
-        weights, points, labels = self.drawn()
         return formula.tip_adapter(
-            formula.unit(PROBES), formula.unit(points), labels, self.classes,
-            alpha=ALPHA, beta=BETA, text=formula.unit(weights),
+            formula.unit(PROBES), formula.unit(self.points), self.labels, CLASSES,
+            alpha=ALPHA, beta=BETA, text=formula.unit(self.weights),
         )  # fmt: skip
 
     def make(self, api: wire.Api, cache_id: str, **fields) -> cache.Version:
@@ -69,6 +71,26 @@ class Content:
     def serves_at(self, api: wire.Api, reference: str) -> None:
         """Asserts that this is what is served under a name."""
         assert_same(served(api, reference), self.logits(), reference)
+
+    def grown(self, seed: int, removed: set[str]) -> Content:
+        """Without some examples, and with what the seed gives."""
+        _, ids, labels, points = drawn(seed, self.weights)
+        stay = [i for i, name in enumerate(self.ids) if name not in removed]
+        return Content(
+            f"grown {seed}",
+            self.weights,
+            tuple(self.ids[i] for i in stay) + ids,
+            np.concatenate([self.labels[stay], labels]),
+            np.concatenate([self.points[stay], points]),
+        )
+
+
+def drawn(seed: int, weights: np.ndarray):
+    """Weights, and ids, labels [M] and points [M,D] of SHOTS examples a class around them."""
+    labels = np.repeat(np.arange(CLASSES), SHOTS)
+    noise = np.random.default_rng([seed, 1]).normal(size=(len(labels), WIDTH))
+    points = (weights[labels] + noise).astype(np.float32)
+    return weights, tuple(f"{seed}-{i}" for i in range(len(labels))), labels, points
 
 
 def served(api: wire.Api, reference: str) -> np.ndarray:

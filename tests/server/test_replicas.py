@@ -46,10 +46,6 @@ def x(name):
     return name
 
 
-def draw(chance, **fields) -> Content:
-    return Content(int(chance.integers(2**40)), **fields)
-
-
 def soon(condition, what: str) -> None:
     """Within the promise, told in the test's output; fails only when it is far exceeded."""
     begun = time.monotonic()
@@ -71,7 +67,7 @@ def is_gone(api, reference) -> bool:
 
 def test_what_one_makes_the_other_serves(pair, chance, x):
     a, b = pair
-    first, second = draw(chance), draw(chance)
+    first, second = Content.drawn_by(chance), Content.drawn_by(chance)
     assert is_gone(b, x)  # and having looked in vain does not hide what comes
     assert first.make(a, x).version == 1
     first.serves_at(b, f"{x}@1")
@@ -86,7 +82,7 @@ def test_what_one_makes_the_other_serves(pair, chance, x):
 
 def test_an_alias_moved_on_one_is_seen_on_the_other(pair, chance, x):
     a, b = pair
-    versions = {n: draw(chance) for n in (1, 2, 3)}
+    versions = {n: Content.drawn_by(chance) for n in (1, 2, 3)}
     for content in versions.values():
         content.make(a, x)
     set_alias(a, x, "stable", 1)
@@ -107,7 +103,7 @@ def test_an_alias_moved_on_one_is_seen_on_the_other(pair, chance, x):
 
 def test_a_stream_goes_over_when_the_other_moves_its_alias(pair, chance, x):
     a, b = pair
-    versions = {n: draw(chance) for n in (1, 2)}
+    versions = {n: Content.drawn_by(chance) for n in (1, 2)}
     for content in versions.values():
         content.make(a, x)
     set_alias(a, x, "stable", 1)
@@ -143,7 +139,7 @@ def test_a_stream_goes_over_when_the_other_moves_its_alias(pair, chance, x):
 
 def test_eight_writers_on_one_id(pair, chance, x):
     made, lock = {}, threading.Lock()
-    work = [[draw(chance) for _ in range(EACH)] for _ in range(WRITERS)]
+    work = [[Content.drawn_by(chance) for _ in range(EACH)] for _ in range(WRITERS)]
 
     def write(index: int) -> list[int]:
         numbers = []
@@ -173,7 +169,7 @@ def test_eight_writers_on_one_id(pair, chance, x):
 def test_writers_against_a_mover_of_aliases(pair, chance, x):
     """Aliases always point at versions that are there, whoever wins."""
     a, b = pair
-    draw(chance).make(a, x)
+    Content.drawn_by(chance).make(a, x)
     stop = threading.Event()
     moves = []
 
@@ -187,7 +183,9 @@ def test_writers_against_a_mover_of_aliases(pair, chance, x):
         movers = [pool.submit(move, a, "stable"), pool.submit(move, b, "canary")]
         try:
             for writer in [
-                pool.submit(lambda api: [draw(chance).make(api, x) for _ in range(4)], api)
+                pool.submit(
+                    lambda api: [Content.drawn_by(chance).make(api, x) for _ in range(4)], api
+                )
                 for api in pair
             ]:
                 writer.result()
@@ -203,7 +201,7 @@ def test_writers_against_a_mover_of_aliases(pair, chance, x):
 
 def test_deletions_are_agreed(pair, chance, x):
     (a, b), y = pair, f"{x}-y"
-    content = draw(chance)
+    content = Content.drawn_by(chance)
     content.make(a, x)
     content.make(a, y)
     set_alias(a, x, "stable", 1)
@@ -219,7 +217,7 @@ def test_deletions_are_agreed(pair, chance, x):
         set_alias(b, x, "stable", 1)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
     # Made again by the other: numbers go on.
-    again = draw(chance)
+    again = Content.drawn_by(chance)
     assert again.make(b, x).version == 2
     again.serves_at(a, f"{x}@2")
     assert is_gone(a, f"{x}@1") and aliases_of(a, x) == {}
@@ -229,12 +227,12 @@ def test_deletions_are_agreed(pair, chance, x):
 def test_a_server_that_dies_takes_nothing_along(serve, features_bundle, shared_s3, chance, name):
     store, env = shared_s3.url(name), shared_s3.environment
     a, b = (serve(features_bundle, store=store, env=env) for _ in range(2))
-    content = draw(chance)
+    content = Content.drawn_by(chance)
     content.make(a.api, "x")
     set_alias(a.api, "x", "stable", 1)
     a.kill()
     content.serves_at(b.api, "x@stable")
-    assert draw(chance).make(b.api, "x").version == 2
+    assert Content.drawn_by(chance).make(b.api, "x").version == 2
     third = serve(features_bundle, store=store, env=env)
     assert aliases_of(third.api, "x") == {"stable": 1} and sorted(listed(third.api, "x")) == [1, 2]
     content.serves_at(third.api, "x@stable")
