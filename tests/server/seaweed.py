@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 BUCKET = "tipserve-test"
 START = 120
@@ -55,14 +56,25 @@ class SeaweedFs:
         self.process = None
         for _ in range(3):  # a port may be taken between our looking and the server's
             self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-            if self.start():
+            if self._started():
                 return
+        self._give_up()
+
+    def start(self) -> None:
+        """Starts it again, on the same ports and data."""
+        for _ in range(10):
+            if self._started():
+                return
+            time.sleep(1)  # somebody has one of the ports for a moment
+        self._give_up()
+
+    def _give_up(self) -> NoReturn:
         said = Path(self.data, "log").read_text(errors="replace")[-3000:]
         self.close()
         raise RuntimeError(f"SeaweedFS does not start:\n{said}")
 
-    def start(self) -> bool:
-        """Starts it (again, on the same ports and data); whether the bucket is there in time."""
+    def _started(self) -> bool:
+        """Starts it; whether the bucket is there in time."""
         plain = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         with open(Path(self.data, "log"), "ab") as log:
             self.process = subprocess.Popen(
