@@ -178,8 +178,6 @@ def all_fail(attempts, code, reason) -> dict[str, Problem]:
             return Problem(CODE.OK, repr(call()))
         except grpc.RpcError as error:
             return Problem.of_call(error)
-        except Failed as failed:
-            return failed.problem
 
     with ThreadPoolExecutor(len(attempts)) as pool:
         problems = dict(zip(attempts, pool.map(attempt, attempts.values()), strict=True))
