@@ -82,12 +82,12 @@ def kill_for(server, chance, *, rounds: int, longest: float, seconds: float = 0)
 
 
 def test_on_a_folder(serve, features_bundle, chance):
-    kill_for(serve(features_bundle), chance, rounds=5, longest=0.8)
+    kill_for(serve(features_bundle), chance, rounds=4, longest=0.8)
 
 
 def test_on_s3(serve, features_bundle, shared_s3, chance, name):
     server = serve(features_bundle, store=shared_s3.url(name), env=shared_s3.environment)
-    kill_for(server, chance, rounds=3, longest=1.5)
+    kill_for(server, chance, rounds=2, longest=1.5)
 
 
 @pytest.mark.soak

@@ -57,7 +57,7 @@ def soon(condition, what: str) -> None:
 
 def is_gone(api, reference) -> bool:
     try:
-        contents.served(api, reference)
+        number_of(api, reference)
     except grpc.RpcError as error:
         problem = Problem.of_call(error)
         assert (problem.code, problem.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND"), problem
