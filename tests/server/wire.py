@@ -74,6 +74,7 @@ class Api:
 
     def __init__(self, address: str) -> None:
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self.address = address
         self.channel = grpc.insecure_channel(address, options)
         self.caches = cache_grpc.CacheServiceStub(self.channel)
         self.classifying = classify_grpc.ClassifyServiceStub(self.channel)

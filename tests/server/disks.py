@@ -1,0 +1,62 @@
+"""Disks that are small or become read-only, in a mount namespace of their own.
+
+Nothing outside that namespace sees them, and they are gone when its last process is. It takes
+util-linux and the right to make namespaces: root's, or a system's that lets users make them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+MOUNT = 'mount -t tmpfs -o "size=$2" tipserve-test "$1" && echo mounted && exec cat'
+
+
+class Disk:
+    """A tmpfs of `size` ("4m") at `path`, an empty folder. Close it."""
+
+    def __init__(self, path: Path, size: str) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        kind = ["--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--mount"]
+        # `cat` holds the namespace until its input ends, if need be by our death.
+        self.holder = subprocess.Popen(
+            ["unshare", *kind, "--propagation", "private", "sh", "-c", MOUNT, "sh", path, size],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        if self.holder.stdout.readline() != b"mounted\n":
+            said = self.holder.communicate()[1].decode().strip()
+            raise PermissionError(f"no small tmpfs can be mounted here: {said}")
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        self.enter = ["nsenter", "--target", str(self.holder.pid), *user, "--mount", "--"]
+
+    def run(self, *command) -> str:
+        """A command that sees the disk; what it prints."""
+        done = subprocess.run(
+            [*self.enter, *map(str, command)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        return done.stdout
+
+    def resize(self, size: str) -> None:
+        """Another size, in use as it is."""
+        self.run("mount", "-o", f"remount,size={size}", self.path)
+
+    def read_only(self, on: bool) -> None:
+        """Read-only, or writable again."""
+        self.run("mount", "-o", f"remount,{'ro' if on else 'rw'}", self.path)
+
+    def files(self) -> list[str]:
+        """Every file on it, relative to it."""
+        found = self.run("find", self.path, "-type", "f", "-printf", "%P\\n")
+        return sorted(found.splitlines())
+
+    def close(self) -> None:
+        """Lets go of it."""
+        self.holder.stdin.close()
+        self.holder.wait(60)
+        self.holder.stdout.close()
+        self.holder.stderr.close()
