@@ -7,9 +7,8 @@ use axum::{Router, http::StatusCode, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport;
+use tonic::transport::{self, server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
@@ -152,15 +151,17 @@ impl Server {
             .add_service(health_service);
         set_health(&health, true).await;
         let stop = context.shutdown.clone();
+        // Asked of the sockets: the builder's own setting is for listeners that it
+        // binds itself. Without it answers wait for delayed acknowledgements.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving = tokio::spawn(
             transport::Server::builder()
-                .tcp_nodelay(true)
                 .max_concurrent_streams(MAX_STREAMS)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .http2_keepalive_interval(Some(Duration::from_secs(30)))
                 .add_routes(routes)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                .serve_with_incoming_shutdown(incoming, async move {
                     stop.cancelled().await;
                 }),
         );

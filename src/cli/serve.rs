@@ -1,6 +1,6 @@
 //! `tipserve serve`: the server.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -76,9 +76,12 @@ async fn serve(config: Config) -> ExitCode {
              reaches the port may read and change every cache"
         );
     }
-    println!(
+    // Whoever started the server may have closed its output.
+    let _ = writeln!(
+        std::io::stdout(),
         "tipserve: serving on {} (metrics on {})",
-        server.address, server.metrics_address
+        server.address,
+        server.metrics_address
     );
     tokio::select! {
         _ = terminate.recv() => {}

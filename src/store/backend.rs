@@ -135,6 +135,16 @@ impl Backend {
             | (_, Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)) => {
                 StoreError::Refused { doing, detail }
             }
+            // object_store gives a refused listing no kind of its own, and the
+            // error that holds the status is not public.
+            (E::Generic { .. }, _)
+                if self.folder.is_none()
+                    && ["status code: 401", "status code: 403"]
+                        .iter()
+                        .any(|status| detail.contains(status)) =>
+            {
+                StoreError::Refused { doing, detail }
+            }
             (E::Generic { .. }, _) if self.folder.is_none() => StoreError::Unavailable {
                 doing,
                 detail,

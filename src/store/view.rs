@@ -29,6 +29,8 @@ use super::{
 const REFRESH_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long after a failed refresh the older view serves without another try.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// How long after a failed refresh nobody waits for the next one.
+const OUTAGE_MEMORY: Duration = Duration::from_secs(10);
 
 /// One listing of a cache.
 #[derive(Debug)]
@@ -241,8 +243,10 @@ impl Views {
         if age < self.ttl / 2 || failed.is_some_and(|at| at.elapsed() < RETRY_PAUSE) {
             return Ok(older);
         }
-        if age < self.ttl {
-            // Ahead of need, so that under steady traffic nobody ever waits.
+        let outage = failed.is_some_and(|at| at.elapsed() < OUTAGE_MEMORY);
+        if age < self.ttl || outage {
+            // Ahead of need, so that under steady traffic nobody ever waits:
+            // not for a storage that answers, nor for one that does not.
             if !slot.ahead.swap(true, Relaxed) {
                 let (views, id) = (Arc::clone(self), id.clone());
                 tokio::spawn(async move {

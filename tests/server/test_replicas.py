@@ -215,22 +215,6 @@ def test_of_many_that_expect_the_same_etag_one_wins(pair, chance, x):
     assert len(aliases_of(pair[0], x)) == 1
 
 
-@pytest.mark.xfail(strict=False, reason="versions and aliases are two sequences: both may win")
-def test_of_a_version_and_an_alias_that_expect_the_same_etag_one_wins(pair, chance, x):
-    a, b = pair
-    Content.drawn_by(chance).make(a, x)
-    for round_number in range(15):
-        etag = a.caches.GetCache(cache.GetCacheRequest(name=x)).etag
-        content, pause = Content.drawn_by(chance), chance.uniform(0, 0.03)
-        request = cache.SetAliasRequest(cache=x, alias=f"a{round_number}", version=1, etag=etag)
-
-        def move(pause=pause, request=request):
-            time.sleep(pause)
-            return b.caches.SetAlias(request, timeout=wire.LIMIT)
-
-        assert_one_wins(outcomes([lambda c=content, e=etag: c.make(a, x, etag=e), move]))
-
-
 def test_writers_against_a_mover_of_aliases(pair, chance, x):
     """Aliases always point at versions that are there, whoever wins."""
     a, b = pair

@@ -41,7 +41,6 @@ def connections_of(pid: int, port: int) -> list[socket.socket]:
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="tonic ignores tcp_nodelay with serve_with_incoming")
 def test_answers_do_not_wait_for_acknowledgements(features):
     """TCP_NODELAY: without it, many an answer waits for the client's delayed ACK, some 40 ms."""
     features.api.ids()

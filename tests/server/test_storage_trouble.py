@@ -379,9 +379,6 @@ def test_a_bucket_stopped_in_mid_write(serve, features_bundle, own_s3, chance, h
     watch.stop()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a listing that is refused (403) is told as STORE_UNAVAILABLE"
-)
 def test_a_bucket_that_refuses(serve, features_bundle, chance):
     """Its keys are changed under a running server, and changed back."""
     s3 = SeaweedFs(keys=("first", "secret-1"))
