@@ -146,18 +146,8 @@ impl Catalog {
     pub async fn tidy(&self) -> Result<(), CatalogError> {
         let swept = self.store.sweep().await?;
         tracing::debug!(?swept, "swept the store");
-        let mut after = None;
-        while self.keep_versions > 0 {
-            let page = self.store.list_caches(PAGE, after.as_ref()).await?;
-            for info in &page.caches {
-                if info.versions.len() > self.keep_versions {
-                    self.keep_newest(&info.id).await;
-                }
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
+        if self.keep_versions > 0 {
+            self.keep_newest_of_all().await?;
         }
         for key in self.resident.keys() {
             let known = self.store.manifest(&key.cache, key.version).await;
@@ -166,6 +156,22 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    async fn keep_newest_of_all(&self) -> Result<(), CatalogError> {
+        let mut after = None;
+        loop {
+            let page = self.store.list_caches(PAGE, after.as_ref()).await?;
+            for info in &page.caches {
+                if info.versions.len() > self.keep_versions {
+                    self.keep_newest(&info.id).await;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Applies the server's retention to a cache. What fails is done by the
