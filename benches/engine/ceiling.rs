@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     let mut layouts = Vec::new();
     // Interleaved, so that a machine that drifts does not favour one.
     for &batch in &args.batches {
-        for threads in (1..=cores).filter(|threads| cores % threads == 0) {
+        for threads in (1..=cores).filter(|threads| cores.is_multiple_of(*threads)) {
             layouts.push(encoding(&encoder, cores / threads, threads, batch, time)?);
         }
     }
