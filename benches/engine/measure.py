@@ -1,4 +1,8 @@
-"""What the rows share: servers as processes, loads by `tipserve bench`, caches, pictures."""
+"""What the rows share: servers as processes, loads by `tipserve bench`, caches, pictures.
+
+TIPSERVE_BINARY and TIPSERVE_CEILING name the built server and ceiling.rs, for machines without
+cargo; by default the one is target/release/tipserve, and cargo builds the other.
+"""
 
 from __future__ import annotations
 
@@ -210,9 +214,11 @@ def make_caches(address: str, ids: list[str]) -> None:
 
 def ceiling(bundle: Path, folder: Path, seconds: float, batches: list[int], dtype: str) -> dict:
     """What the machine does without a server; see ceiling.rs."""
+    built = os.environ.get("TIPSERVE_CEILING")
+    cargo = ("cargo", "bench", "--quiet", "--locked", "--bench", "engine", "--")
     done = subprocess.run(
         [
-            *("cargo", "bench", "--quiet", "--locked", "--bench", "engine", "--"),
+            *((built,) if built else cargo),
             *("--bundle", bundle, "--pictures", folder, "--seconds", str(seconds)),
             *("--batches", ",".join(map(str, batches)), "--dtype", dtype),
         ],

@@ -78,8 +78,7 @@ def speed(bench: Bench) -> list[Row]:
             before = running.cpu_seconds()
             loads.append(bench.closed(running.address, "--cache", ONE, "--timings"))
             spent = running.cpu_seconds() - before
-            answered = loads[-1]["answers_per_second"] * (loads[-1]["seconds"] + 2)
-            server_cpu.append(spent / answered)
+            server_cpu.append(spent / items(loads[-1]))
 
     encode = {
         name(layout): [
@@ -299,13 +298,15 @@ def embeddings(bench: Bench) -> list[Row]:
             alpha=1.0,
             beta=5.5,
         )
-        for packing, pack in (("as many a message as are due", 128), ("one a message", 1)):
-            ours, plain = [], {1: [], CORES: []}
+        for packing, pack, goal in (("one a message", 1, 10), ("packed by the client", 128, None)):
+            ours, cost, plain = [], [], {1: [], CORES: []}
             for turn in range(bench.rounds):
                 say(f"embeddings, {packing}, round {turn + 1}")
                 flags = ("--cache", ONE, "--random-embeddings", "--concurrency", 1024)
-                flags += ("--pack", pack, "--duration", seconds)
+                flags += ("--streams", 4, "--pack", pack, "--duration", seconds)
+                before = running.cpu_seconds()
                 ours.append(load(running.address, *flags))
+                cost.append((running.cpu_seconds() - before) / items(ours[-1]))
                 for threads, loads in plain.items():
                     with plain_server(cache, threads) as address:
                         loads.append(load(address, *flags))
@@ -316,20 +317,26 @@ def embeddings(bench: Bench) -> list[Row]:
             best = max(rate, key=rate.__getitem__)
             rows.append(
                 Row.of(
-                    f"embeddings to labels, {packing}: items a second over plain grpc.aio's",
+                    f"embeddings to labels, {packing}: over a plain grpc.aio server",
                     [
                         o["answers_per_second"] / p["answers_per_second"]
                         for o, p in zip(ours, plain[best], strict=True)
                     ],
-                    ">= 10",
-                    lambda value: value >= 10,
+                    "shown" if goal is None else f">= {goal}",
+                    lambda value, goal=goal: goal is None or value >= goal,
                     ours_per_second=[it["answers_per_second"] for it in ours],
-                    plain_per_second=rate,
+                    ours_core_us_per_item=[it * 1e6 for it in cost],
+                    plain_per_second_by_torch_threads=rate,
                     client_us_per_item=[it["client_cpu_seconds_per_item"] * 1e6 for it in ours],
                     client_cores=[it["client_cpu_cores"] for it in ours],
                 )
             )
     return rows
+
+
+def items(document: dict) -> float:
+    """How many items a load sent, its warm-up's included."""
+    return document["client_cpu_seconds"] / document["client_cpu_seconds_per_item"]
 
 
 def keys_of(width: int) -> np.ndarray:
