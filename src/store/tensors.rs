@@ -351,8 +351,10 @@ impl TextColumn {
         if last != text.bytes.len() || index.bytes.is_empty() {
             return Err(format!("{offsets_name} does not cover {bytes_name}"));
         }
-        let bytes = file.bytes(&bytes_name).unwrap_or_default();
-        let offsets = file.bytes(&offsets_name).unwrap_or_default();
+        // Copies: a slice of the file would keep all of it, keys and views too,
+        // in memory (or mapped) for as long as the column lives.
+        let bytes = Bytes::copy_from_slice(text.bytes);
+        let offsets = Bytes::copy_from_slice(index.bytes);
         Ok(Some(Self { bytes, offsets }))
     }
 
