@@ -2,11 +2,26 @@
 
 /// Weight that an observation keeps when the next one arrives.
 const MEMORY: f64 = 0.98;
-/// Share of the best throughput at which a batch is large enough.
-const WORTHWHILE: f64 = 0.97;
+/// Share of the best throughput at which a batch is large enough. Close to 1,
+/// as the shape is known roughly: where it is taken for too flat, 0.97 would
+/// give batches of some 3 pictures where 12 are cheaper.
+const WORTHWHILE: f64 = 0.99;
+/// How much batch sizes must vary (standard deviation over mean) for a slope
+/// to be read off them: below that it is noise.
+const SPREAD: f64 = 0.2;
+/// How far the shape goes towards what the latest observations say.
+const LEARNING: f64 = 0.005;
 
-/// A least-squares line through (batch size, seconds), older batches weighing
-/// less.
+/// The line a·n + b: its height, and its shape, which is the share of a batch of
+/// one that is the batch's own and not the picture's, b/(a + b).
+///
+/// The height follows the machine at once. The shape is learned while warming,
+/// where sizes vary and the machine does not, and then moves slowly, by
+/// least squares over batches of different sizes. Under load it could not be
+/// read off directly: all batches come to have the size that the model itself
+/// chose, so that noise decides; and large batches are those of a busy
+/// machine, so that a line through them and the small ones of a quiet one is
+/// too steep, and says that batches are not worth it.
 #[derive(Clone, Debug, Default)]
 pub struct CostModel {
     weight: f64,
@@ -14,11 +29,27 @@ pub struct CostModel {
     sum_t: f64,
     sum_nn: f64,
     sum_nt: f64,
+    /// b/(a + b), 0 to 1, once sizes have varied enough to see it.
+    shape: Option<f64>,
 }
 
 impl CostModel {
+    /// Adds a batch of `n` that took `seconds`, while nothing else runs.
+    pub fn warm(&mut self, n: usize, seconds: f64) {
+        self.add(n, seconds);
+        self.shape = self.regression().or(self.shape);
+    }
+
     /// Adds a batch of `n` that took `seconds`.
     pub fn observe(&mut self, n: usize, seconds: f64) {
+        self.add(n, seconds);
+        if let Some(seen) = self.regression() {
+            let shape = self.shape.unwrap_or(seen);
+            self.shape = Some(shape + LEARNING * (seen - shape));
+        }
+    }
+
+    fn add(&mut self, n: usize, seconds: f64) {
         if !seconds.is_finite() || seconds <= 0.0 || n == 0 {
             return;
         }
@@ -39,9 +70,9 @@ impl CostModel {
         self.sum_nt += n * seconds;
     }
 
-    /// (a, b): seconds per picture and per batch; none before the first
-    /// observation. Neither is negative.
-    pub fn line(&self) -> Option<(f64, f64)> {
+    /// The shape of the line through the observations, where their sizes vary
+    /// enough.
+    fn regression(&self) -> Option<f64> {
         if self.weight <= 0.0 {
             return None;
         }
@@ -49,14 +80,25 @@ impl CostModel {
         let mean_t = self.sum_t / self.weight;
         let variance = self.sum_nn / self.weight - mean_n * mean_n;
         let covariance = self.sum_nt / self.weight - mean_n * mean_t;
-        // With one batch size only there is no slope to see: take it all as
-        // cost per picture, which errs towards small batches.
-        let slope = if variance > 1e-9 {
-            (covariance / variance).clamp(0.0, mean_t / mean_n)
-        } else {
-            mean_t / mean_n
-        };
-        Some((slope, (mean_t - slope * mean_n).max(0.0)))
+        if variance <= (SPREAD * mean_n).powi(2) {
+            return None;
+        }
+        let slope = (covariance / variance).clamp(0.0, mean_t / mean_n);
+        let own = (mean_t - slope * mean_n).max(0.0);
+        Some(own / (slope + own))
+    }
+
+    /// (a, b): seconds per picture and per batch; none before the first
+    /// observation. Neither is negative.
+    pub fn line(&self) -> Option<(f64, f64)> {
+        if self.weight <= 0.0 {
+            return None;
+        }
+        // With one batch size only, ever, all is taken as cost per picture,
+        // which errs towards small batches.
+        let shape = self.shape.unwrap_or(0.0);
+        let one = self.sum_t / ((1.0 - shape) * self.sum_n + shape * self.weight);
+        Some(((1.0 - shape) * one, shape * one))
     }
 
     /// Seconds that a batch of `n` takes.
@@ -71,7 +113,7 @@ impl CostModel {
         (seconds > 0.0).then(|| n as f64 / seconds)
     }
 
-    /// The smallest batch that has 97 % of the throughput of `most`: waiting
+    /// The smallest batch that has 99 % of the throughput of `most`: waiting
     /// for more than that costs latency and gains nothing.
     pub fn worthwhile(&self, most: usize) -> Option<usize> {
         let (a, b) = self.line()?;
@@ -89,7 +131,7 @@ impl CostModel {
 
 #[cfg(test)]
 mod tests {
-    use super::CostModel;
+    use super::{CostModel, WORTHWHILE};
 
     #[test]
     fn a_line_is_found_again() {
@@ -104,8 +146,8 @@ mod tests {
         );
         let n = cost.worthwhile(32).unwrap();
         let best = cost.throughput(32).unwrap();
-        assert!(cost.throughput(n).unwrap() >= 0.97 * best);
-        assert!(n == 1 || cost.throughput(n - 1).unwrap() < 0.97 * best);
+        assert!(cost.throughput(n).unwrap() >= WORTHWHILE * best);
+        assert!(n == 1 || cost.throughput(n - 1).unwrap() < WORTHWHILE * best);
     }
 
     #[test]
@@ -123,10 +165,41 @@ mod tests {
         for n in (1..=16).cycle().take(300) {
             cost.observe(n, 0.001 * n as f64 + 0.005);
         }
-        for n in (1..=16).cycle().take(600) {
+        for n in (1..=16).cycle().take(2000) {
             cost.observe(n, 0.003 * n as f64 + 0.005);
         }
         let (a, _) = cost.line().unwrap();
         assert!((a - 0.003).abs() < 1e-5, "{a}");
+    }
+
+    #[test]
+    fn a_steady_load_does_not_unlearn_what_a_batch_costs() {
+        let mut cost = CostModel::default();
+        for n in [1, 1, 2, 2, 4, 4] {
+            cost.warm(n, 0.050 * n as f64 + 0.030);
+        }
+        let chosen = cost.worthwhile(32).unwrap();
+        assert!(chosen > 4, "{chosen}");
+        // The noise is a tenth, and the machine half as fast.
+        for i in 0..2000 {
+            let n = cost.worthwhile(32).unwrap();
+            let noise = if i % 2 == 0 { 1.1 } else { 0.9 };
+            cost.observe(n, 2.0 * noise * (0.050 * n as f64 + 0.030));
+        }
+        let n = cost.worthwhile(32).unwrap();
+        assert!(4 * n >= 3 * chosen && n <= chosen + 2, "{n}, not {chosen}");
+        let (a, _) = cost.line().unwrap();
+        assert!((a - 0.100).abs() < 0.02, "{a}");
+    }
+
+    #[test]
+    fn durations_that_do_not_grow_ask_for_the_largest_batch() {
+        let mut cost = CostModel::default();
+        for n in [1, 2, 4, 8] {
+            cost.warm(n, 0.010 - 0.000_1 * n as f64);
+        }
+        assert_eq!(cost.worthwhile(32), Some(32));
+        let seconds = cost.predict(32).unwrap();
+        assert!(seconds > 0.009 && seconds < 0.011, "{seconds}");
     }
 }

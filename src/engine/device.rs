@@ -245,7 +245,7 @@ impl Device {
                     match result {
                         Ok(Ok(_)) if run > 0 => {
                             let seconds = started.elapsed().as_secs_f64();
-                            self.shared.cost.lock().observe(size, seconds);
+                            self.shared.cost.lock().warm(size, seconds);
                         }
                         Ok(Ok(_)) => {}
                         Ok(Err(fault)) if fault.fatal => self.shared.break_device(&fault),
