@@ -15,7 +15,7 @@ use crate::{
     catalog::{Catalog, Model, TextRoom},
     clip::{
         Bundle, BundleError, DeviceChoice, DeviceError, DtypeChoice, EncodeError, ImageEncoder,
-        TextEncoder, Tokenizer, TokenizerError,
+        ImageSpec, TextEncoder, Tokenizer, TokenizerError,
         encoder::{device_name, kind_name},
     },
     config::Config,
@@ -274,29 +274,45 @@ struct Loaded {
     device: tch::Device,
 }
 
+type ImageRoom = (Arc<dyn Encoder>, ImageSpec);
+
+/// The bundle's encoders, loaded side by side: reading, hashing and optimising
+/// the two takes most of a start.
+fn encoders(
+    bundle: &Bundle,
+    device: tch::Device,
+    kind: tch::Kind,
+) -> Result<(Option<ImageRoom>, Option<(Tokenizer, TextEncoder)>), StartError> {
+    let load_text = || -> Result<_, StartError> {
+        let encoder = TextEncoder::load(bundle, device, kind)?;
+        tracing::info!("{}", encoder.loaded());
+        Ok((Tokenizer::load(bundle)?, encoder))
+    };
+    std::thread::scope(|scope| {
+        let text = bundle.text.as_ref().map(|_| scope.spawn(load_text));
+        let image = match &bundle.image {
+            None => None,
+            Some(spec) => {
+                let encoder = ImageEncoder::load(bundle, device, kind)?;
+                tracing::info!("{}", encoder.loaded());
+                let encoder: Arc<dyn Encoder> = Arc::new(Encoding(encoder));
+                Some((encoder, spec.clone()))
+            }
+        };
+        let text = match text.map(std::thread::ScopedJoinHandle::join) {
+            None => None,
+            Some(Ok(loaded)) => Some(loaded?),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        };
+        Ok((image, text))
+    })
+}
+
 fn load(config: &Config) -> Result<Loaded, StartError> {
     let bundle = Bundle::open(&config.bundle)?;
     let device = config.device.parse::<DeviceChoice>()?.open()?;
     let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
-    let encoder = match &bundle.image {
-        None => None,
-        Some(spec) => {
-            let encoder = ImageEncoder::load(&bundle, device, kind)?;
-            tracing::info!("{}", encoder.loaded());
-            Some((
-                Arc::new(Encoding(encoder)) as Arc<dyn Encoder>,
-                spec.clone(),
-            ))
-        }
-    };
-    let text = match &bundle.text {
-        None => None,
-        Some(_) => {
-            let encoder = TextEncoder::load(&bundle, device, kind)?;
-            tracing::info!("{}", encoder.loaded());
-            Some((Tokenizer::load(&bundle)?, encoder))
-        }
-    };
+    let (encoder, text) = encoders(&bundle, device, kind)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let max_batch = config.engine.max_batch;
     let (plan, warm) = match device {

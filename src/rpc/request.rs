@@ -236,8 +236,9 @@ pub fn unit(field: &str, mut values: Vec<f32>, width: usize) -> Result<Vec<f32>,
             "all values are 0: it has no direction",
         ));
     }
+    let scale = norm.recip();
     for value in &mut values {
-        *value = (f64::from(*value) / norm) as f32;
+        *value = (f64::from(*value) * scale) as f32;
     }
     Ok(values)
 }
