@@ -4,7 +4,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
@@ -53,12 +53,7 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
         key,
         item,
     } = job;
-    if let Some(error) = lapse(
-        item.deadline,
-        &item.cancelled,
-        "for a decoder",
-        Duration::ZERO,
-    ) {
+    if let Some(error) = lapse(item.deadline, &item.cancelled, "for a decoder") {
         shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
         item.ticket.answer(Err(error));
         return None;

@@ -265,13 +265,13 @@ impl Device {
     }
 
     /// Answers jobs that are late or cancelled; returns the others.
-    fn drop_lapsed(&self, jobs: Vec<ReadyJob>, needed: Duration) -> Vec<ReadyJob> {
+    fn drop_lapsed(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
         let counters = &self.shared.counters;
         jobs.into_iter()
             .filter_map(|mut job| {
                 loop {
                     let item = &job.item;
-                    match lapse(item.deadline, &item.cancelled, "for a batch", needed) {
+                    match lapse(item.deadline, &item.cancelled, "for a batch") {
                         None => return Some(job),
                         Some(error) => {
                             counters.dropped.fetch_add(1, Ordering::Relaxed);
@@ -296,22 +296,59 @@ impl Device {
     }
 
     fn run_pictures(&self, jobs: Vec<ReadyJob>) {
-        let jobs = self.unless_broken(jobs);
-        let predicted = self.shared.cost.lock().predict(jobs.len()).unwrap_or(0.0);
-        let needed = Duration::try_from_secs_f64(predicted).unwrap_or_default();
-        let jobs = self.drop_lapsed(jobs, needed);
-        let mut jobs = self.answer_known(jobs);
-        if jobs.is_empty() {
-            return;
+        let mut held = jobs.len();
+        self.shared.in_device.fetch_add(held, Ordering::Relaxed);
+        let mut jobs = self.answer_known(self.unless_broken(jobs));
+        loop {
+            jobs = self.drop_lapsed(self.unless_broken(jobs));
+            let Some(mut batch) = self.in_time(&mut jobs) else {
+                break;
+            };
+            let started = Instant::now();
+            for job in &mut batch {
+                job.times.queue = started - job.queued;
+            }
+            self.encode_or_split(batch);
+            self.shared
+                .in_device
+                .fetch_sub(held - jobs.len(), Ordering::Relaxed);
+            held = jobs.len();
         }
-        let started = Instant::now();
-        for job in &mut jobs {
-            job.times.queue = started - job.queued;
+        self.shared.in_device.fetch_sub(held, Ordering::Relaxed);
+    }
+
+    /// Takes the next batch from jobs that are alive: all of them, or, where
+    /// that would take longer than the most urgent has left, as many as it
+    /// leaves time for, the urgent ones first. One that cannot be in time even
+    /// alone is answered so, unless it is the only one: whoever runs nothing
+    /// never learns that the machine has become faster.
+    fn in_time(&self, jobs: &mut Vec<ReadyJob>) -> Option<Vec<ReadyJob>> {
+        let cost = self.shared.cost.lock().clone();
+        let fits = |n: usize, left: Duration| {
+            let seconds = cost.predict(n).unwrap_or(0.0);
+            seconds * super::MARGIN <= left.as_secs_f64()
+        };
+        jobs.sort_by_key(|job| (job.item.deadline.is_none(), job.item.deadline));
+        loop {
+            let count = jobs.len();
+            let deadline = jobs.first()?.item.deadline;
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let size = match left {
+                None => count,
+                Some(left) => (1..=count).rev().find(|n| fits(*n, left)).unwrap_or(0),
+            };
+            if size > 0 || count == 1 {
+                return Some(jobs.drain(..size.max(1)).collect());
+            }
+            let error = EngineError::DeadlineExceeded {
+                stage: "for a batch",
+            };
+            self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            if let Some(successor) = jobs.remove(0).give_way(error, &self.shared.counters) {
+                jobs.push(successor);
+                jobs.sort_by_key(|job| (job.item.deadline.is_none(), job.item.deadline));
+            }
         }
-        let count = jobs.len();
-        self.shared.in_device.fetch_add(count, Ordering::Relaxed);
-        self.encode_or_split(jobs);
-        self.shared.in_device.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Hands jobs whose feature has come to be held (a bulk job's, where an
@@ -385,7 +422,7 @@ impl Device {
                 );
                 let rest = jobs.split_off(jobs.len() / 2);
                 for half in [jobs, rest] {
-                    let half = self.drop_lapsed(self.unless_broken(half), Duration::ZERO);
+                    let half = self.drop_lapsed(self.unless_broken(half));
                     if !half.is_empty() {
                         self.encode_or_split(half);
                     }
@@ -475,7 +512,7 @@ impl Device {
 
     fn run_embeddings(&self, jobs: Vec<ReadyJob>) {
         let jobs = self.unless_broken(jobs);
-        let mut jobs = self.drop_lapsed(jobs, Duration::ZERO);
+        let mut jobs = self.drop_lapsed(jobs);
         let started = Instant::now();
         let mut values = Vec::new();
         let mut norms = Vec::with_capacity(jobs.len());

@@ -21,7 +21,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -209,7 +208,7 @@ impl Lead {
                 next
             }?;
             let stage = "for the same picture sent before it";
-            match lapse(next.deadline, &next.cancelled, stage, Duration::ZERO) {
+            match lapse(next.deadline, &next.cancelled, stage) {
                 None => return Some(next),
                 Some(error) => {
                     counters.dropped.fetch_add(1, Ordering::Relaxed);

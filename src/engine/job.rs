@@ -144,11 +144,10 @@ pub(super) fn lapse(
     deadline: Option<Instant>,
     cancelled: &AtomicBool,
     stage: &'static str,
-    needed: Duration,
 ) -> Option<EngineError> {
     if cancelled.load(Ordering::Relaxed) {
         Some(EngineError::Cancelled)
-    } else if deadline.is_some_and(|deadline| Instant::now() + needed > deadline) {
+    } else if deadline.is_some_and(|deadline| Instant::now() > deadline) {
         Some(EngineError::DeadlineExceeded { stage })
     } else {
         None
@@ -158,12 +157,7 @@ pub(super) fn lapse(
 impl Job {
     /// The job, or none where it was late or cancelled and has been answered.
     pub(super) fn alive(self, counters: &Counters) -> Option<Job> {
-        match lapse(
-            self.deadline,
-            &self.cancelled,
-            "at the door",
-            Duration::ZERO,
-        ) {
+        match lapse(self.deadline, &self.cancelled, "at the door") {
             None => Some(self),
             Some(error) => {
                 counters.dropped.fetch_add(1, Ordering::Relaxed);

@@ -116,6 +116,9 @@ pub struct Engine {
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
+/// How much longer than predicted something may take and still be in time.
+const MARGIN: f64 = 1.15;
+
 impl Engine {
     /// Starts the decoders and device workers. `encoder` is absent for a
     /// bundle that takes embeddings alone.
@@ -210,21 +213,26 @@ impl Engine {
     }
 
     /// Predicted seconds until a picture of this flow and priority, arriving
-    /// now, would be answered; none before the first batch has been timed.
+    /// now, would be answered; none before the first batch has been timed. 0
+    /// for an idle engine: it begins at once, whatever it expects, for that is
+    /// how it learns that the machine has become faster.
     pub fn predicted_wait(&self, flow: FlowId, priority: Priority) -> Option<f64> {
         let shared = &self.shared;
-        let batch = shared.settings.max_batch;
-        let (batch_seconds, throughput) = {
-            let cost = shared.cost.lock();
-            let size = cost.worthwhile(batch)?;
-            (cost.predict(size)?, cost.throughput(size)?)
-        };
-        let throughput = throughput * shared.settings.threads.workers as f64;
+        let workers = shared.settings.threads.workers;
         let running = shared.in_device.load(Ordering::Relaxed);
-        let ahead = shared.decode.ahead_of(flow, priority)
-            + shared.ready.ahead_of(flow, priority)
-            + running;
-        Some(ahead as f64 / throughput + batch_seconds)
+        let waiting =
+            shared.decode.ahead_of(flow, priority) + shared.ready.ahead_of(flow, priority);
+        let cost = shared.cost.lock();
+        let size = cost.worthwhile(shared.settings.max_batch)?;
+        let throughput = cost.throughput(size)? * workers as f64;
+        if waiting + running == 0 {
+            return Some(0.0);
+        }
+        // What is running is half done, in the mean. The item's own batch has
+        // those that wait beside it.
+        let ahead = waiting as f64 + running as f64 / 2.0;
+        let own = (waiting / workers.max(1) + 1).min(size);
+        Some(MARGIN * (ahead / throughput + cost.predict(own)?))
     }
 
     /// Whether the embedding cache holds this content's feature, so that it
