@@ -1,10 +1,12 @@
 //! How batches form, and who comes first.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tipserve::engine::{EngineSettings, FlowId, Priority, Work};
 
-use crate::tagging::{Item, close, head, logits, number, settings, start, until, until_waiting};
+use crate::tagging::{
+    Item, close, head, logits, number, settings, start, start_paced, until, until_waiting,
+};
 
 #[test]
 fn what_waits_while_the_device_is_held_is_one_batch() {
@@ -282,4 +284,56 @@ fn a_prediction_grows_with_what_is_ahead_of_the_flow() {
     for answer in answers {
         answer.blocking_recv().expect("answered").expect("encoded");
     }
+}
+
+#[test]
+fn a_batch_ends_before_the_deadline_of_its_most_urgent_item() {
+    let (engine, seen) = start_paced(
+        EngineSettings {
+            warm: vec![1, 2, 4],
+            ..settings(1, 16)
+        },
+        60,
+        40,
+    );
+    let hold = engine.hold_until(1000);
+    let answers: Vec<_> = (0..14)
+        .map(|n| {
+            Item {
+                // All 14 at once take 620 ms.
+                deadline: (n == 7).then(|| Instant::now() + Duration::from_millis(500)),
+                ..Item::of(n)
+            }
+            .submit(&engine)
+        })
+        .collect();
+    until_waiting(&engine, 14);
+    drop(hold);
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+    let batches = seen.batches.lock();
+    assert!(batches[0].contains(&7), "{batches:?}");
+    assert!((2..14).contains(&batches[0].len()), "{batches:?}");
+}
+
+#[test]
+fn an_idle_engine_expects_no_wait_however_slow_it_was() {
+    let (engine, seen) = start_paced(
+        EngineSettings {
+            warm: vec![1, 4],
+            ..settings(1, 8)
+        },
+        100,
+        0,
+    );
+    let wait = || engine.predicted_wait(FlowId(1), Priority::Interactive);
+    assert_eq!(wait(), Some(0.0));
+    seen.shut();
+    let answer = Item::of(0).submit(&engine);
+    seen.until_batches(1);
+    assert!(wait() > Some(0.05), "{:?}", wait());
+    seen.open();
+    answer.blocking_recv().expect("answered").expect("encoded");
+    until(|| wait() == Some(0.0));
 }

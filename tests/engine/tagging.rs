@@ -46,6 +46,8 @@ pub struct Seen {
     pub warmed: Mutex<Vec<usize>>,
     /// Batches over this size are out of memory; 0 is without a limit.
     pub room: AtomicUsize,
+    /// Milliseconds that a batch takes, and each picture in it.
+    pub pace: (AtomicUsize, AtomicUsize),
     shut: Mutex<bool>,
     opened: Condvar,
 }
@@ -127,6 +129,10 @@ impl Encoder for Tagging {
             let millis = numbers.iter().sum::<u32>() % 3;
             std::thread::sleep(Duration::from_millis(millis.into()));
         }
+        let (batch_millis, each_millis) = &self.seen.pace;
+        let millis = batch_millis.load(Ordering::Relaxed)
+            + each_millis.load(Ordering::Relaxed) * numbers.len();
+        std::thread::sleep(Duration::from_millis(millis as u64));
         let room = self.seen.room.load(Ordering::Relaxed);
         if room > 0 && numbers.len() > room {
             return Err(EncodeFault::new(
@@ -156,7 +162,20 @@ impl Encoder for Tagging {
 }
 
 pub fn start(settings: EngineSettings, dawdle: bool) -> (Engine, Arc<Seen>) {
-    let seen = Arc::new(Seen::default());
+    start_as(settings, Seen::default(), dawdle)
+}
+
+/// An engine whose encoder takes so many milliseconds a batch and a picture.
+pub fn start_paced(settings: EngineSettings, batch: usize, each: usize) -> (Engine, Arc<Seen>) {
+    let seen = Seen {
+        pace: (batch.into(), each.into()),
+        ..Seen::default()
+    };
+    start_as(settings, seen, false)
+}
+
+fn start_as(settings: EngineSettings, seen: Seen, dawdle: bool) -> (Engine, Arc<Seen>) {
+    let seen = Arc::new(seen);
     let encoder = Arc::new(Tagging {
         seen: Arc::clone(&seen),
         dawdle,
