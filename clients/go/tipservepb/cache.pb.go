@@ -2242,7 +2242,8 @@ type AddExamplesRequest_Spec struct {
 type AddExamplesRequest_Examples struct {
 	// Every later message. class_index counts the base's classes, then the new
 	// ones. An example whose id the base holds, and that is not being removed,
-	// is rejected.
+	// is rejected. Examples without an id go on counting after the highest id
+	// of the base that is a plain number.
 	Examples *ExampleBatch `protobuf:"bytes,2,opt,name=examples,proto3,oneof"`
 }
 
