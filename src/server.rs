@@ -274,15 +274,15 @@ struct Loaded {
     device: tch::Device,
 }
 
-type ImageRoom = (Arc<dyn Encoder>, ImageSpec);
+/// A bundle's encoders, those it has.
+struct Encoders {
+    image: Option<(Arc<dyn Encoder>, ImageSpec)>,
+    text: Option<(Tokenizer, TextEncoder)>,
+}
 
 /// The bundle's encoders, loaded side by side: reading, hashing and optimising
 /// the two takes most of a start.
-fn encoders(
-    bundle: &Bundle,
-    device: tch::Device,
-    kind: tch::Kind,
-) -> Result<(Option<ImageRoom>, Option<(Tokenizer, TextEncoder)>), StartError> {
+fn encoders(bundle: &Bundle, device: tch::Device, kind: tch::Kind) -> Result<Encoders, StartError> {
     let load_text = || -> Result<_, StartError> {
         let encoder = TextEncoder::load(bundle, device, kind)?;
         tracing::info!("{}", encoder.loaded());
@@ -304,7 +304,7 @@ fn encoders(
             Some(Ok(loaded)) => Some(loaded?),
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         };
-        Ok((image, text))
+        Ok(Encoders { image, text })
     })
 }
 
@@ -312,7 +312,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
     let bundle = Bundle::open(&config.bundle)?;
     let device = config.device.parse::<DeviceChoice>()?.open()?;
     let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
-    let (encoder, text) = encoders(&bundle, device, kind)?;
+    let Encoders { image, text } = encoders(&bundle, device, kind)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let max_batch = config.engine.max_batch;
     let (plan, warm) = match device {
@@ -357,7 +357,7 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         device: device_name(device),
         dtype: kind_name(kind).to_owned(),
     };
-    let engine = Engine::start(settings, encoder, config.limits.picture)?;
+    let engine = Engine::start(settings, image, config.limits.picture)?;
     engine.wait_until_warm();
     let text = text.map(|(tokenizer, encoder)| TextRoom::new(tokenizer, encoder, engine.clone()));
     Ok(Loaded {
