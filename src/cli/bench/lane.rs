@@ -61,9 +61,13 @@ impl Lane {
     }
 
     /// Items answered, in the order of `sequences`; none for one that was
-    /// never sent or is answered already.
+    /// never sent or is answered already. Nothing once the stream was given
+    /// up: what it had is counted then.
     pub fn answered(&self, sequences: impl Iterator<Item = u64>) -> Vec<Option<Due>> {
         let mut state = self.state.lock();
+        if state.broken {
+            return Vec::new();
+        }
         sequences.map(|sequence| state.answered(sequence)).collect()
     }
 

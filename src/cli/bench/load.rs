@@ -262,8 +262,10 @@ impl Load {
             End::Interrupted => "INTERRUPTED",
         };
         for lane in &self.lanes {
-            lane.close();
+            // Taken before the stream is closed: a server that ends its side at
+            // once would have them counted as the stream's loss.
             let (lost, unsent) = lane.give_up();
+            lane.close();
             self.count_missed(&lost, &Reason::own(Miss::Lost, why));
             self.count_missed(&unsent, &Reason::own(Miss::Unsent, why));
         }
