@@ -296,25 +296,26 @@ impl Device {
     }
 
     fn run_pictures(&self, jobs: Vec<ReadyJob>) {
-        let mut held = jobs.len();
-        self.shared.in_device.fetch_add(held, Ordering::Relaxed);
-        let mut jobs = self.answer_known(self.unless_broken(jobs));
-        loop {
-            jobs = self.drop_lapsed(self.unless_broken(jobs));
-            let Some(mut batch) = self.in_time(&mut jobs) else {
-                break;
-            };
-            let started = Instant::now();
-            for job in &mut batch {
-                job.times.queue = started - job.queued;
-            }
-            self.encode_or_split(batch);
-            self.shared
-                .in_device
-                .fetch_sub(held - jobs.len(), Ordering::Relaxed);
-            held = jobs.len();
+        let jobs = self.answer_known(self.unless_broken(jobs));
+        let mut jobs = self.drop_lapsed(jobs);
+        let Some(mut batch) = self.in_time(&mut jobs) else {
+            return;
+        };
+        let running = batch.len();
+        self.shared.in_device.fetch_add(running, Ordering::Relaxed);
+        // What this batch has no time for is whoever's is free first, and
+        // goes with those that come in the meantime: kept here, it would run
+        // in ever smaller batches.
+        self.shared.ready.give_back(
+            jobs.into_iter()
+                .map(|job| (job.item.flow, job.item.priority, job)),
+        );
+        let started = Instant::now();
+        for job in &mut batch {
+            job.times.queue = started - job.queued;
         }
-        self.shared.in_device.fetch_sub(held, Ordering::Relaxed);
+        self.encode_or_split(batch);
+        self.shared.in_device.fetch_sub(running, Ordering::Relaxed);
     }
 
     /// Takes the next batch from jobs that are alive: all of them, or, where

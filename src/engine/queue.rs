@@ -38,6 +38,16 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
+    /// Puts back what was popped, before the flow's others.
+    fn push_front(&mut self, flow: FlowId, item: T) {
+        let queue = self.flows.entry(flow).or_default();
+        if queue.is_empty() {
+            self.turns.push_front(flow);
+        }
+        queue.push_front(item);
+        self.len += 1;
+    }
+
     fn pop(&mut self) -> Option<T> {
         let flow = self.turns.pop_front()?;
         let queue = self.flows.get_mut(&flow)?;
@@ -146,6 +156,26 @@ impl<T> Lane<T> {
         if !held {
             self.filled.notify_one();
         }
+    }
+
+    /// Puts back what was taken, in its order, before all that waits. Never
+    /// blocks, and works on a closed lane too: whoever took it takes again.
+    pub fn give_back(&self, items: impl DoubleEndedIterator<Item = (FlowId, Priority, T)>) {
+        let mut items = items.rev().peekable();
+        if items.peek().is_none() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for (flow, priority, item) in items {
+            match priority {
+                Priority::Interactive => state.interactive.push_front(flow, item),
+                Priority::Bulk => state.bulk.push_front(flow, item),
+            }
+        }
+        // It has waited for others already.
+        state.filled = None;
+        drop(state);
+        self.filled.notify_one();
     }
 
     /// Adds a step of background work.
@@ -306,6 +336,25 @@ mod tests {
         let last_interactive = rest.iter().rposition(|flow| *flow == 2);
         assert!(last_interactive < Some(36), "{rest:?}");
         assert_eq!(rest.iter().filter(|flow| **flow == 1).count(), 62);
+    }
+
+    #[test]
+    fn what_is_given_back_goes_first_and_in_its_order() {
+        let lane = Lane::new(4);
+        for i in 0..4 {
+            lane.push(FlowId(1), Priority::Interactive, (1, i));
+        }
+        let taken = drain(&lane, 3);
+        lane.push(FlowId(1), Priority::Interactive, (1, 4));
+        lane.close();
+        // More than it has room for, and closed: nothing is lost.
+        lane.give_back(
+            taken
+                .into_iter()
+                .map(|item| (FlowId(1), Priority::Interactive, item)),
+        );
+        let order: Vec<u32> = drain(&lane, 9).into_iter().map(|(_, i)| i).collect();
+        assert_eq!(order, [0, 1, 2, 3, 4]);
     }
 
     #[test]

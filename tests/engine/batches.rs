@@ -1,11 +1,15 @@
 //! How batches form, and who comes first.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
-use tipserve::engine::{EngineSettings, FlowId, Priority, Work};
+use tipserve::engine::{Engine, EngineSettings, FlowId, Priority, Work};
 
 use crate::tagging::{
-    Item, close, head, logits, number, settings, start, start_paced, until, until_waiting,
+    Answer, Item, Seen, close, head, logits, number, settings, start, start_paced, until,
+    until_waiting,
 };
 
 #[test]
@@ -286,22 +290,26 @@ fn a_prediction_grows_with_what_is_ahead_of_the_flow() {
     }
 }
 
-#[test]
-fn a_batch_ends_before_the_deadline_of_its_most_urgent_item() {
+/// 14 items wait for workers that expect 300 ms a batch and 200 ms an item; all
+/// together they would take 3.1 s, and the one that is named must be done
+/// within 2.5 s. The encoder itself then takes no time at all.
+fn urgent_among_others(workers: usize, urgent: u32) -> (Engine, Arc<Seen>, Vec<Answer>) {
     let (engine, seen) = start_paced(
         EngineSettings {
-            warm: vec![1, 2, 4],
-            ..settings(1, 16)
+            warm: vec![1, 3],
+            ..settings(workers, 16)
         },
-        60,
-        40,
+        300,
+        200,
     );
+    seen.pace.0.store(0, Ordering::Relaxed);
+    seen.pace.1.store(0, Ordering::Relaxed);
+    seen.shut();
     let hold = engine.hold_until(1000);
-    let answers: Vec<_> = (0..14)
+    let answers = (0..14)
         .map(|n| {
             Item {
-                // All 14 at once take 620 ms.
-                deadline: (n == 7).then(|| Instant::now() + Duration::from_millis(500)),
+                deadline: (n == urgent).then(|| Instant::now() + Duration::from_millis(2500)),
                 ..Item::of(n)
             }
             .submit(&engine)
@@ -309,12 +317,41 @@ fn a_batch_ends_before_the_deadline_of_its_most_urgent_item() {
         .collect();
     until_waiting(&engine, 14);
     drop(hold);
+    (engine, seen, answers)
+}
+
+#[test]
+fn a_batch_ends_before_the_deadline_of_its_most_urgent_item() {
+    let (_engine, seen, answers) = urgent_among_others(1, 7);
+    seen.until_batches(1);
+    {
+        let batches = seen.batches.lock();
+        assert!(batches[0].contains(&7), "{batches:?}");
+        assert!((2..14).contains(&batches[0].len()), "{batches:?}");
+    }
+    seen.open();
     for answer in answers {
         answer.blocking_recv().expect("answered").expect("encoded");
     }
-    let batches = seen.batches.lock();
-    assert!(batches[0].contains(&7), "{batches:?}");
-    assert!((2..14).contains(&batches[0].len()), "{batches:?}");
+}
+
+#[test]
+fn what_a_batch_has_no_time_for_is_whoevers_is_free_first() {
+    let (_engine, seen, answers) = urgent_among_others(2, 0);
+    // The first worker is kept in its batch; the other takes what that left.
+    seen.until_batches(2);
+    {
+        let mut batches = seen.batches.lock().clone();
+        let mut all = batches.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..14).collect::<Vec<_>>(), "{batches:?}");
+        batches.retain(|batch| batch.contains(&0));
+        assert!((2..14).contains(&batches[0].len()), "{batches:?}");
+    }
+    seen.open();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
 }
 
 #[test]
