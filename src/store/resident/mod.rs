@@ -1,6 +1,9 @@
 //! Values kept in memory within a budget: loaded once however many ask, the
 //! least recently used dropped first, never while in use.
 
+mod figures;
+mod room;
+
 use std::{
     fmt,
     future::Future,
@@ -19,8 +22,11 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::sync::Notify;
+
+pub use figures::{Event, ResidentError, Stats};
+pub use room::Footprint;
+use room::{Reserved, Room, Taken};
 
 /// What a [`Resident`] may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +35,6 @@ pub struct Limits {
     pub budget: Footprint,
     /// How long a load waits for evicted values that are still in use.
     pub patience: Duration,
-}
-
-/// Bytes of memory, by where they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Footprint {
-    /// In the machine's memory.
-    pub host: u64,
-    /// In the accelerator's memory.
-    pub device: u64,
 }
 
 /// Makes the values of a [`Resident`]. Both functions run in a task of their
@@ -77,83 +74,6 @@ impl<L: Load> Load for Arc<L> {
     }
 }
 
-/// Why a value cannot be had.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ResidentError<E> {
-    /// The loader's own error.
-    #[error(transparent)]
-    Load(E),
-    /// It alone is larger than the whole budget.
-    #[error("{what} takes {size} bytes of {place} memory; the budget is {budget}")]
-    TooLarge {
-        /// The key.
-        what: String,
-        /// "host" or "device".
-        place: &'static str,
-        /// Its size, bytes.
-        size: u64,
-        /// The budget, bytes.
-        budget: u64,
-    },
-    /// Everything else within the budget stayed in use.
-    #[error("{what} found no room: everything resident stayed in use for {waited:?}")]
-    Busy {
-        /// The key.
-        what: String,
-        /// How long the load waited.
-        waited: Duration,
-    },
-    /// The loader panicked or the runtime is shutting down.
-    #[error("loading {what} was broken off")]
-    Stopped {
-        /// The key.
-        what: String,
-    },
-}
-
-/// Something that happened, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Event {
-    /// A value was there.
-    Hit,
-    /// A value was made.
-    Loaded {
-        /// How long that took, from the request.
-        seconds: f64,
-        /// Its size.
-        footprint: Footprint,
-    },
-    /// A value could not be made.
-    Failed,
-    /// A value made room for another.
-    Evicted {
-        /// Its size.
-        footprint: Footprint,
-    },
-}
-
-/// Counts since the start, and what is there now.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Stats {
-    /// Values in the registry.
-    pub count: u64,
-    /// Memory of all values alive, evicted ones still in use included, and of
-    /// those being loaded.
-    pub bytes: Footprint,
-    /// The budget.
-    pub budget: Footprint,
-    /// Requests for values that were there.
-    pub hits: u64,
-    /// Values made.
-    pub loads: u64,
-    /// Loads that failed.
-    pub failures: u64,
-    /// Seconds spent on loads that succeeded.
-    pub load_seconds: f64,
-    /// Values that made room for others.
-    pub evictions: u64,
-}
-
 /// A value in use: it stays whole until the last lease is dropped.
 pub struct Lease<T>(Arc<Held<T>>);
 
@@ -162,27 +82,6 @@ struct Held<T> {
     footprint: Footprint,
     used: AtomicU64,
     reserved: Reserved,
-}
-
-/// Room in the budget, given back on drop.
-struct Reserved {
-    footprint: Footprint,
-    evicted: AtomicBool,
-    room: Arc<Room>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Taken {
-    /// Of all values alive and all loads under way.
-    all: Footprint,
-    /// Of values evicted and still in use.
-    leaving: Footprint,
-}
-
-struct Room {
-    taken: Mutex<Taken>,
-    /// Told when memory was given back, or may be evicted.
-    changed: Notify,
 }
 
 type Outcome<L> = Result<Lease<<L as Load>::Value>, ResidentError<<L as Load>::Error>>;
@@ -206,32 +105,6 @@ struct Inner<L: Load> {
 /// The registry of resident values.
 pub struct Resident<L: Load>(Arc<Inner<L>>);
 
-impl Footprint {
-    /// So much of the machine's memory, none of the accelerator's.
-    pub fn host(bytes: u64) -> Self {
-        let (host, device) = (bytes, 0);
-        Self { host, device }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self {
-            host: self.host.saturating_add(other.host),
-            device: self.device.saturating_add(other.device),
-        }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        Self {
-            host: self.host.saturating_sub(other.host),
-            device: self.device.saturating_sub(other.device),
-        }
-    }
-
-    fn within(self, budget: Self) -> bool {
-        self.host <= budget.host && self.device <= budget.device
-    }
-}
-
 impl<T> Clone for Lease<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -249,19 +122,6 @@ impl<T> Deref for Lease<T> {
 impl<T: fmt::Debug> fmt::Debug for Lease<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.value.fmt(f)
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        {
-            let mut taken = self.room.taken.lock();
-            taken.all = taken.all.minus(self.footprint);
-            if self.evicted.load(Relaxed) {
-                taken.leaving = taken.leaving.minus(self.footprint);
-            }
-        }
-        self.room.changed.notify_waiters();
     }
 }
 

@@ -1,0 +1,84 @@
+//! What a registry tells of itself.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::Footprint;
+
+/// Something that happened, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    /// A value was there.
+    Hit,
+    /// A value was made.
+    Loaded {
+        /// How long that took, from the request.
+        seconds: f64,
+        /// Its size.
+        footprint: Footprint,
+    },
+    /// A value could not be made.
+    Failed,
+    /// A value made room for another.
+    Evicted {
+        /// Its size.
+        footprint: Footprint,
+    },
+}
+
+/// Counts since the start, and what is there now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Values in the registry.
+    pub count: u64,
+    /// Memory of all values alive, evicted ones still in use included, and of
+    /// those being loaded.
+    pub bytes: Footprint,
+    /// The budget.
+    pub budget: Footprint,
+    /// Requests for values that were there.
+    pub hits: u64,
+    /// Values made.
+    pub loads: u64,
+    /// Loads that failed.
+    pub failures: u64,
+    /// Seconds spent on loads that succeeded.
+    pub load_seconds: f64,
+    /// Values that made room for others.
+    pub evictions: u64,
+}
+
+/// Why a value cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ResidentError<E> {
+    /// The loader's own error.
+    #[error(transparent)]
+    Load(E),
+    /// It alone is larger than the whole budget.
+    #[error("{what} takes {size} bytes of {place} memory; the budget is {budget}")]
+    TooLarge {
+        /// The key.
+        what: String,
+        /// "host" or "device".
+        place: &'static str,
+        /// Its size, bytes.
+        size: u64,
+        /// The budget, bytes.
+        budget: u64,
+    },
+    /// Everything else within the budget stayed in use.
+    #[error("{what} found no room: everything resident stayed in use for {waited:?}")]
+    Busy {
+        /// The key.
+        what: String,
+        /// How long the load waited.
+        waited: Duration,
+    },
+    /// The loader panicked or the runtime is shutting down.
+    #[error("loading {what} was broken off")]
+    Stopped {
+        /// The key.
+        what: String,
+    },
+}

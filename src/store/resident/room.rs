@@ -1,0 +1,78 @@
+//! Room in the budget: what is taken, by whom, and until when.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Bytes of memory, by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// In the machine's memory.
+    pub host: u64,
+    /// In the accelerator's memory.
+    pub device: u64,
+}
+
+impl Footprint {
+    /// So much of the machine's memory, none of the accelerator's.
+    pub fn host(bytes: u64) -> Self {
+        let (host, device) = (bytes, 0);
+        Self { host, device }
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            host: self.host.saturating_add(other.host),
+            device: self.device.saturating_add(other.device),
+        }
+    }
+
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self {
+            host: self.host.saturating_sub(other.host),
+            device: self.device.saturating_sub(other.device),
+        }
+    }
+
+    pub(super) fn within(self, budget: Self) -> bool {
+        self.host <= budget.host && self.device <= budget.device
+    }
+}
+
+/// Room in the budget, given back on drop.
+pub(super) struct Reserved {
+    pub footprint: Footprint,
+    pub evicted: AtomicBool,
+    pub room: Arc<Room>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Taken {
+    /// Of all values alive and all loads under way.
+    pub all: Footprint,
+    /// Of values evicted and still in use.
+    pub leaving: Footprint,
+}
+
+pub(super) struct Room {
+    pub taken: Mutex<Taken>,
+    /// Told when memory was given back, or may be evicted.
+    pub changed: Notify,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        {
+            let mut taken = self.room.taken.lock();
+            taken.all = taken.all.minus(self.footprint);
+            if self.evicted.load(Relaxed) {
+                taken.leaving = taken.leaving.minus(self.footprint);
+            }
+        }
+        self.room.changed.notify_waiters();
+    }
+}
