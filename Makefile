@@ -43,9 +43,10 @@ $(VENV)/.s3: $(VENV)/.runtime requirements/s3.txt
 	$(PIP) -r requirements/s3.txt
 	touch $@
 
-$(VENV)/.test: $(VENV)/.s3 requirements/test.txt
+$(VENV)/.test: $(VENV)/.s3 requirements/test.txt requirements/tritonclient.txt
 	@echo "== Python packages for the tests"
 	$(PIP) -r requirements/test.txt
+	$(PIP) --no-deps -r requirements/tritonclient.txt
 	$(PIP) --editable './clients/python[test]'
 	touch $@
 
@@ -110,6 +111,7 @@ test-python: build bundle $(VENV)/.test ## Tests of the server and the Python cl
 test-ops: build bundle $(VENV)/.test test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
 	@scripts/prerequisites-ops
 	$(PIP) -r requirements/ops.txt
+	$(PIP) --no-deps --upgrade --target $(VENV)/perf-analyzer -r requirements/perf_analyzer.txt
 	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops
 
 .PHONY: test-go

@@ -5,11 +5,12 @@ use std::{env, error::Error, path::PathBuf};
 
 use protox::prost::Message as _;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "tipserve/v1/input.proto",
     "tipserve/v1/cache.proto",
     "tipserve/v1/classify.proto",
     "tipserve/v1/finetune.proto",
+    "inference/grpc_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .bytes(".tipserve.v1")
+        .bytes(".inference")
         .compile_fds(descriptors)?;
 
     // torch-sys says where it found libtorch; the binary must find it again

@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::{
     clip::PictureLimits,
     engine::{EngineSettings, ThreadPlan},
+    rpc::web::Origin,
     telemetry::LogFormat,
 };
 
@@ -52,6 +53,10 @@ settings! {
     /// Address of /metrics, /healthz and /readyz [default: 127.0.0.1:9090].
     #[arg(long, env = "TIPSERVE_METRICS_LISTEN", value_name = "ADDR")]
     metrics_listen: SocketAddr,
+    /// Origins of the pages that browsers may call from (gRPC-web), separated by commas; * for
+    /// all [default: none].
+    #[arg(long, env = "TIPSERVE_WEB_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    web_origins: Vec<String>,
     /// Device: auto, cpu, cuda, cuda:N [default: auto].
     #[arg(long, env = "TIPSERVE_DEVICE")]
     device: String,
@@ -151,6 +156,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the metrics and probes.
     pub metrics_listen: SocketAddr,
+    /// Origins of the pages that browsers may call from.
+    pub web_origins: Vec<Origin>,
     /// "auto", "cpu", "cuda", "cuda:N".
     pub device: String,
     /// "auto", "float32", "bfloat16", "float16".
@@ -312,6 +319,18 @@ impl Config {
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
             listen: given.listen.unwrap_or_else(|| local(50051)),
             metrics_listen: given.metrics_listen.unwrap_or_else(|| local(9090)),
+            web_origins: given
+                .web_origins
+                .unwrap_or_default()
+                .iter()
+                .map(|origin| {
+                    origin.parse().map_err(|range| ConfigError::Range {
+                        name: "web_origins",
+                        value: format!("{origin:?}"),
+                        range,
+                    })
+                })
+                .collect::<Result<_, _>>()?,
             device: given.device.unwrap_or_else(|| "auto".to_owned()),
             dtype: given.dtype.unwrap_or_else(|| "auto".to_owned()),
             log_format: given.log_format.unwrap_or_default(),

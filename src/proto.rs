@@ -1,10 +1,15 @@
-//! The generated API types (`proto/tipserve/v1`).
+//! The generated API types (`proto/tipserve/v1`, `proto/inference`).
 
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 
 /// `tipserve.v1`.
 pub mod v1 {
     tonic::include_proto!("tipserve.v1");
+}
+
+/// `inference`: the Open Inference Protocol.
+pub mod inference {
+    tonic::include_proto!("inference");
 }
 
 /// The descriptors of every file, for reflection.

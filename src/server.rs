@@ -20,7 +20,10 @@ use crate::{
     },
     config::Config,
     engine::{EncodeFault, Encoder, Engine, EngineSettings, ThreadPlan},
-    proto::v1::{cache_service_server, classify_service_server, fine_tune_service_server},
+    proto::{
+        inference::grpc_inference_service_server,
+        v1::{cache_service_server, classify_service_server, fine_tune_service_server},
+    },
     rpc::{self, Calls, Context},
     store::{Store, StoreError},
     telemetry,
@@ -37,11 +40,12 @@ const MAX_STREAMS: u32 = 1024;
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// What `grpc.health.v1` knows; the empty name is the server as a whole.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
     cache_service_server::SERVICE_NAME,
     classify_service_server::SERVICE_NAME,
     fine_tune_service_server::SERVICE_NAME,
+    grpc_inference_service_server::SERVICE_NAME,
 ];
 
 /// Why a server did not start.
@@ -160,6 +164,9 @@ impl Server {
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .http2_keepalive_interval(Some(Duration::from_secs(30)))
+                // gRPC-web, which browsers may speak over HTTP/1.1.
+                .accept_http1(true)
+                .layer(rpc::web::BrowserLayer::new(&config.web_origins))
                 .add_routes(routes)
                 .serve_with_incoming_shutdown(incoming, async move {
                     stop.cancelled().await;

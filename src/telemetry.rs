@@ -49,7 +49,7 @@ const SECONDS: [f64; 16] = [
 const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// The RPC methods, the only values of the label `method`.
-pub const METHODS: [&str; 24] = [
+pub const METHODS: [&str; 35] = [
     "CreateCache",
     "AddExamples",
     "GetCache",
@@ -73,6 +73,17 @@ pub const METHODS: [&str; 24] = [
     "ListFineTunes",
     "GetFineTune",
     "CancelFineTune",
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelInfer",
+    "ModelStreamInfer",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
     "other",
 ];
 

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Classes returned where the client does not say.
-const DEFAULT_TOP: usize = 5;
+pub const DEFAULT_TOP: usize = 5;
 /// Most neighbours returned.
 const MAX_NEIGHBOURS: u32 = 100;
 

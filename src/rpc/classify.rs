@@ -11,12 +11,13 @@ use super::{
     Context,
     answer::{Options, classification},
     classify_stream, embed, evaluate, flow_of, info,
+    item::Item,
     observe::{Call, observed},
     problem::{Failure, Problem},
     request,
 };
 use crate::{
-    engine::{Crop, Job, Ticket, Work},
+    engine::{Crop, Work},
     proto::v1::{self as pb, classify_service_server::ClassifyService},
     store::Reference,
     telemetry,
@@ -46,13 +47,9 @@ impl Classify {
         let reference: Reference = request.cache.parse().map_err(Problem::from)?;
         let classifier = context.catalog.classifier(&reference).await?;
         let content = request::content(request.input, Crop::Centre, classifier.width())?;
-        let permit = context
-            .admit(&content, deadline, flow, priority, false)
-            .await?;
-        let (ticket, answer) = Ticket::awaited();
         // Dropped with this future: a client that goes away cancels the job.
         let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
-        context.engine.submit(Job {
+        let item = Item {
             content,
             work: Work::Classify {
                 head: Arc::clone(&classifier.head),
@@ -62,11 +59,10 @@ impl Classify {
             flow,
             priority,
             deadline,
-            ticket,
             cancelled: Arc::clone(&cancel.0),
-        });
-        let result = answer.await.map_err(|_| super::shutting_down())?;
-        drop(permit);
+            may_wait: false,
+        };
+        let result = context.send(item).await?.outcome().await;
         telemetry::item(result.is_ok());
         let outcome = result?;
         Ok(Response::new(pb::ClassifyResponse {

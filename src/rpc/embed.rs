@@ -14,12 +14,13 @@ use super::{
     Context,
     classify::CancelOnDrop,
     flow_of,
+    item::Item,
     problem::{Failure, Problem},
     request,
 };
 use crate::{
     catalog::CatalogError,
-    engine::{Crop, FlowId, Job, Priority, Ticket, Work},
+    engine::{Crop, FlowId, Priority, Work},
     proto::v1::{self as pb, embed_result::Outcome},
 };
 
@@ -70,21 +71,16 @@ impl Picture {
         let priority = Priority::Interactive;
         // A request's pictures together may be more than the queue holds:
         // they wait for room one by one.
-        let permit = context
-            .admit(&content, self.deadline, self.flow, priority, true)
-            .await?;
-        let (ticket, answer) = Ticket::awaited();
-        context.engine.submit(Job {
+        let item = Item {
             content,
             work: Work::Embed,
             flow: self.flow,
             priority,
             deadline: self.deadline,
-            ticket,
             cancelled: self.cancelled,
-        });
-        let outcome = answer.await.map_err(|_| super::shutting_down())??;
-        drop(permit);
+            may_wait: true,
+        };
+        let outcome = context.send(item).await?.outcome().await?;
         let feature = outcome
             .feature
             .ok_or_else(|| Problem::from(CatalogError::internal("no feature")))?;

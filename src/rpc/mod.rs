@@ -12,11 +12,14 @@ mod evaluate;
 mod filter;
 mod finetune;
 mod heads;
+mod inference;
 mod info;
+mod item;
 mod observe;
 mod paging;
 pub mod problem;
 pub mod request;
+pub mod web;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -33,6 +36,7 @@ use crate::{
     engine::{Content, Engine, FlowId, Permit, Priority},
     proto::{
         DESCRIPTORS,
+        inference::grpc_inference_service_server::GrpcInferenceServiceServer,
         v1::{
             cache_service_server::CacheServiceServer,
             classify_service_server::ClassifyServiceServer,
@@ -167,10 +171,13 @@ pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server
         .max_decoding_message_size(largest);
     let classify = ClassifyServiceServer::new(classify::Classify::new(Arc::clone(context)))
         .max_decoding_message_size(largest);
+    let inference = GrpcInferenceServiceServer::new(inference::Inference::new(Arc::clone(context)))
+        .max_decoding_message_size(largest);
     let finetune = FineTuneServiceServer::new(finetune::FineTunes::new(Arc::clone(context)));
     Ok(Routes::new(caches)
         .add_service(classify)
         .add_service(finetune)
+        .add_service(inference)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
 }

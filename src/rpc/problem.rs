@@ -251,6 +251,9 @@ impl From<RequestError> for Problem {
             RequestError::DeadlineExceeded => {
                 Problem::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message)
             }
+            RequestError::NotOffered { .. } => {
+                Problem::new(Code::Unimplemented, "NOT_OFFERED", message)
+            }
         }
     }
 }

@@ -60,6 +60,14 @@ pub enum RequestError {
     /// The call's deadline has passed.
     #[error("the call's deadline has passed")]
     DeadlineExceeded,
+    /// A protocol has it, this server does not.
+    #[error("{what} is not offered: {instead}")]
+    NotOffered {
+        /// What was asked for.
+        what: &'static str,
+        /// What to do instead, or why.
+        instead: &'static str,
+    },
 }
 
 impl RequestError {

@@ -1,0 +1,214 @@
+//! One request: its elements go to the engine, its answer comes together.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Code;
+
+use super::{
+    model,
+    outputs::{self, Wanted},
+    parameters::Manner,
+    statistics::{Entry, Statistics},
+    tensors::{Batch, Form, element},
+};
+use crate::{
+    catalog::Served,
+    engine::{FlowId, Outcome, Work},
+    proto::inference::{ModelInferRequest, ModelInferResponse},
+    rpc::{
+        Context,
+        classify::CancelOnDrop,
+        item::{Answer, Item},
+        problem::Problem,
+        request,
+    },
+    telemetry,
+};
+
+/// Who sends a request, and how.
+pub struct Caller {
+    /// Its flow.
+    pub flow: FlowId,
+    /// The call's deadline.
+    pub deadline: Option<Instant>,
+    /// Room for the stream's unanswered elements; none for a unary call.
+    pub window: Option<Arc<Semaphore>>,
+}
+
+/// A request whose elements are in the engine. Dropped, it cancels them.
+pub struct Started {
+    response: ModelInferResponse,
+    classifier: Served,
+    input: &'static str,
+    form: Form,
+    wanted: Vec<Wanted>,
+    answers: Vec<Answer>,
+    entry: Arc<Entry>,
+    began: Instant,
+    limit: usize,
+    _cancel: CancelOnDrop,
+    window: Option<OwnedSemaphorePermit>,
+}
+
+/// Checks a request and gives its elements to the engine, once there is room.
+///
+/// # Errors
+/// What is wrong with it, or why there is no room.
+pub async fn start(
+    context: &Context,
+    statistics: &Statistics,
+    request: ModelInferRequest,
+    caller: &Caller,
+) -> Result<Started, Problem> {
+    let began = Instant::now();
+    let (reference, classifier) =
+        model::served(context, &request.model_name, &request.model_version).await?;
+    let version = classifier.manifest.version;
+    let entry = statistics.entry(&reference.cache, version);
+    let started = submit(context, request, caller, classifier, &entry, began).await;
+    if started.is_err() {
+        entry.failed(began.elapsed());
+    }
+    started
+}
+
+async fn submit(
+    context: &Context,
+    mut request: ModelInferRequest,
+    caller: &Caller,
+    classifier: Served,
+    entry: &Arc<Entry>,
+    began: Instant,
+) -> Result<Started, Problem> {
+    request::check_id("id", &request.id)?;
+    let manner = Manner::read(&request.parameters, caller.deadline, began)?;
+    let wanted = outputs::wanted(&request.outputs)?;
+    let batch = Batch::read(
+        &mut request,
+        classifier.width(),
+        context.limits.stream_window,
+    )?;
+    let count = batch.contents.len();
+    let limit = context.limits.max_message_bytes;
+    let least = outputs::least_bytes(&wanted, count, classifier.classes());
+    if least > limit {
+        return Err(outputs::too_large(limit, least).into());
+    }
+    let window = match &caller.window {
+        None => None,
+        Some(window) => {
+            let places = u32::try_from(count).unwrap_or(u32::MAX);
+            let room = Arc::clone(window).acquire_many_owned(places).await;
+            Some(room.map_err(|_| crate::rpc::shutting_down())?)
+        }
+    };
+    let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let mut answers = Vec::with_capacity(count);
+    for (index, content) in batch.contents.into_iter().enumerate() {
+        let item = Item {
+            content,
+            work: Work::Classify {
+                head: Arc::clone(&classifier.head),
+                neighbours: 0,
+                embedding: false,
+            },
+            flow: caller.flow,
+            priority: manner.priority,
+            deadline: manner.deadline,
+            cancelled: Arc::clone(&cancel.0),
+            // A full server refuses a call at its first element. The others
+            // wait: together they may be more than it has room for.
+            may_wait: index > 0 || (caller.window.is_some() && !manner.in_a_hurry),
+        };
+        let sent = context.send(item).await;
+        answers.push(sent.map_err(|problem| of_element(problem, batch.input, index))?);
+    }
+    Ok(Started {
+        response: ModelInferResponse {
+            model_name: request.model_name,
+            model_version: classifier.manifest.version.to_string(),
+            id: request.id,
+            ..ModelInferResponse::default()
+        },
+        classifier,
+        input: batch.input,
+        form: batch.form,
+        wanted,
+        answers,
+        entry: Arc::clone(entry),
+        began,
+        limit,
+        _cancel: cancel,
+        window,
+    })
+}
+
+impl Started {
+    /// The request's id and its model's name.
+    pub fn names(&self) -> (String, String) {
+        (self.response.id.clone(), self.response.model_name.clone())
+    }
+
+    /// Its place in the stream's window, to be given back once the answer is
+    /// written.
+    pub fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.window.take()
+    }
+
+    /// Waits for the elements and puts their answers together. The first
+    /// element that fails fails the request, and the others are cancelled.
+    ///
+    /// # Errors
+    /// That element's, with its index.
+    pub async fn finish(mut self) -> Result<ModelInferResponse, Problem> {
+        let count = self.answers.len();
+        let finished = self.gather().await;
+        let took = self.began.elapsed();
+        for _ in 0..count {
+            telemetry::item(finished.is_ok());
+        }
+        match finished {
+            Ok(outcomes) => {
+                self.entry.answered(&outcomes, took);
+                Ok(self.response)
+            }
+            Err(problem) => {
+                self.entry.failed(took);
+                Err(problem)
+            }
+        }
+    }
+
+    async fn gather(&mut self) -> Result<Vec<Outcome>, Problem> {
+        let mut outcomes = Vec::with_capacity(self.answers.len());
+        for (index, answer) in self.answers.drain(..).enumerate() {
+            let outcome = answer.outcome().await;
+            outcomes.push(outcome.map_err(|problem| of_element(problem, self.input, index))?);
+        }
+        outputs::fill(
+            &mut self.response,
+            &self.wanted,
+            &self.classifier,
+            &outcomes,
+            self.form,
+            self.limit,
+        )?;
+        Ok(outcomes)
+    }
+}
+
+/// A problem of one element: the protocol has no place for it but the
+/// request's own error.
+fn of_element(mut problem: Problem, input: &str, index: usize) -> Problem {
+    let field = element(input, index);
+    problem.message = format!("{field}: {}", problem.message);
+    let problem = problem.fact("element", index);
+    match problem.code {
+        Code::InvalidArgument => problem.field(field),
+        _ => problem,
+    }
+}

@@ -1,0 +1,303 @@
+//! The outputs: what each is, which are asked for, and their values.
+
+use std::fmt::Write as _;
+
+use super::{
+    parameters::{no_shared_memory, whole},
+    tensors::{Form, Values},
+};
+use crate::{
+    catalog::Classifier,
+    engine::Outcome,
+    proto::inference::{ModelInferResponse, model_infer_request::InferRequestedOutputTensor},
+    rpc::{
+        answer::{DEFAULT_TOP, probabilities, top},
+        request::RequestError,
+    },
+};
+
+/// The parameter of Triton's classification extension.
+const CLASSIFICATION: &str = "classification";
+
+/// An output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The most probable class's name, BYTES [N].
+    Label,
+    /// Its probability, FP32 [N].
+    Score,
+    /// FP32 [N, classes].
+    Logits,
+    /// The most probable classes as "probability:index:name", BYTES [N, K].
+    Classification,
+}
+
+impl Output {
+    /// Every output, in the order in which they are answered.
+    pub const ALL: [Output; 4] = [
+        Output::Label,
+        Output::Score,
+        Output::Logits,
+        Output::Classification,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Output::Label => "label",
+            Output::Score => "score",
+            Output::Logits => "logits",
+            Output::Classification => CLASSIFICATION,
+        }
+    }
+
+    /// The protocol's name of its type.
+    pub fn datatype(self) -> &'static str {
+        match self {
+            Output::Label | Output::Classification => "BYTES",
+            Output::Score | Output::Logits => "FP32",
+        }
+    }
+
+    /// Its dimensions but the batch's.
+    pub fn dims(self, classes: usize) -> Vec<i64> {
+        match self {
+            Output::Label | Output::Score => Vec::new(),
+            Output::Logits => vec![i64::try_from(classes).unwrap_or(i64::MAX)],
+            Output::Classification => vec![-1],
+        }
+    }
+}
+
+/// An output that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    output: Output,
+    /// How many classes of it, by the classification extension; none for the
+    /// tensor itself.
+    ranked: Option<usize>,
+}
+
+/// What a request asks for; everything, where it does not say.
+///
+/// # Errors
+/// Names that are no output's or come twice, and parameters that do not fit.
+pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<Wanted>, RequestError> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for asked in asked {
+        let name = &asked.name;
+        let field = format!("outputs.{name}");
+        let output = Output::ALL
+            .into_iter()
+            .find(|output| output.name() == name)
+            .ok_or_else(|| {
+                let names = Output::ALL.map(Output::name).join(", ");
+                let problem = format!("there is no output {name:?}: the outputs are {names}");
+                RequestError::invalid("outputs", problem)
+            })?;
+        if wanted.iter().any(|wanted| wanted.output == output) {
+            return Err(RequestError::invalid(field, "it is asked for twice"));
+        }
+        no_shared_memory(&asked.parameters)?;
+        let ranked = whole(&asked.parameters, CLASSIFICATION)?
+            .filter(|count| *count > 0)
+            .map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        if ranked.is_some() && output == Output::Label {
+            let problem =
+                "it has no numbers to rank: ask for the classification of score or logits";
+            return Err(RequestError::invalid(field, problem));
+        }
+        wanted.push(Wanted { output, ranked });
+    }
+    if wanted.is_empty() {
+        wanted.extend(Output::ALL.map(|output| Wanted {
+            output,
+            ranked: None,
+        }));
+    }
+    Ok(wanted)
+}
+
+/// Bytes that the answers to `count` elements take at the least.
+pub fn least_bytes(wanted: &[Wanted], count: usize, classes: usize) -> usize {
+    let per_element = |wanted: &Wanted| match (wanted.output, wanted.ranked) {
+        (Output::Logits, None) => size_of::<f32>() * classes,
+        // "0:0:".
+        (_, Some(ranked)) => 8 * ranked.min(classes),
+        _ => size_of::<f32>(),
+    };
+    wanted.iter().map(per_element).sum::<usize>() * count
+}
+
+/// The answers take more than a message may.
+pub fn too_large(maximum: usize, value: usize) -> RequestError {
+    RequestError::TooMuch {
+        field: "outputs".to_owned(),
+        limit: "max_message_bytes",
+        maximum: maximum as u64,
+        value: value as u64,
+    }
+}
+
+/// Fills a response with the outputs of every element, in at most `limit`
+/// bytes.
+///
+/// # Errors
+/// Where that is not enough.
+pub fn fill(
+    response: &mut ModelInferResponse,
+    wanted: &[Wanted],
+    classifier: &Classifier,
+    outcomes: &[Outcome],
+    form: Form,
+    limit: usize,
+) -> Result<(), RequestError> {
+    let mut left = limit;
+    for wanted in wanted {
+        let (values, shape) = values(*wanted, classifier, outcomes, left)
+            .ok_or_else(|| too_large(limit, limit.saturating_add(1)))?;
+        left = left
+            .checked_sub(values.bytes())
+            .ok_or_else(|| too_large(limit, limit - left + values.bytes()))?;
+        let (tensor, raw) = values.tensor(wanted.output.name(), &shape, form);
+        response.outputs.push(tensor);
+        response.raw_output_contents.extend(raw);
+    }
+    Ok(())
+}
+
+/// One output's values and shape; none where they take more than `limit`.
+fn values(
+    wanted: Wanted,
+    classifier: &Classifier,
+    outcomes: &[Outcome],
+    limit: usize,
+) -> Option<(Values, Vec<usize>)> {
+    let count = outcomes.len();
+    let shares = |outcome: &Outcome| probabilities(&outcome.logits, classifier.temperature());
+    let best = |outcome: &Outcome| top(&outcome.logits, 1).into_iter().next().unwrap_or(0);
+    let ranked = match (wanted.output, wanted.ranked) {
+        (Output::Classification, None) => Some(DEFAULT_TOP),
+        (_, ranked) => ranked,
+    };
+    if let Some(ranked) = ranked {
+        let ranked = ranked.min(classifier.classes());
+        let mut texts = Vec::new();
+        let mut bytes = 0;
+        for outcome in outcomes {
+            let shares = match wanted.output {
+                Output::Logits => None,
+                _ => Some(shares(outcome)),
+            };
+            for index in top(&outcome.logits, ranked) {
+                let value = match &shares {
+                    Some(shares) => shares.get(index).map(|share| *share as f32),
+                    None => outcome.logits.get(index).copied(),
+                };
+                let text = ranked_class(
+                    value.unwrap_or_default(),
+                    index,
+                    classifier.class_name(index),
+                );
+                bytes += size_of::<u32>() + text.len();
+                if bytes > limit {
+                    return None;
+                }
+                texts.push(text);
+            }
+        }
+        return Some((Values::Texts(texts), vec![count, ranked]));
+    }
+    Some(match wanted.output {
+        Output::Score => {
+            let score = |outcome: &Outcome| {
+                shares(outcome)
+                    .get(best(outcome))
+                    .map_or(0.0, |share| *share as f32)
+            };
+            (
+                Values::Floats(outcomes.iter().map(score).collect()),
+                vec![count],
+            )
+        }
+        Output::Logits => {
+            let rows = outcomes.iter().flat_map(|outcome| outcome.logits.iter());
+            let shape = vec![count, classifier.classes()];
+            (Values::Floats(rows.copied().collect()), shape)
+        }
+        Output::Label | Output::Classification => {
+            let label = |outcome: &Outcome| classifier.class_name(best(outcome)).to_owned();
+            (
+                Values::Texts(outcomes.iter().map(label).collect()),
+                vec![count],
+            )
+        }
+    })
+}
+
+/// "value:index:name", as the classification extension has it; the value in as
+/// many digits as it takes to read the same number back.
+fn ranked_class(value: f32, index: usize, name: &str) -> String {
+    let mut text = format!("{value}:{index}");
+    if !name.is_empty() {
+        // Writing to a string does not fail.
+        let _ = write!(text, ":{name}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::inference::{InferParameter, infer_parameter::ParameterChoice};
+
+    fn asked(name: &str, classes: Option<i64>) -> InferRequestedOutputTensor {
+        let parameters = classes.map(|count| {
+            let choice = ParameterChoice::Int64Param(count);
+            let parameter = InferParameter {
+                parameter_choice: Some(choice),
+            };
+            (CLASSIFICATION.to_owned(), parameter)
+        });
+        InferRequestedOutputTensor {
+            name: name.to_owned(),
+            parameters: parameters.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn no_outputs_are_all_outputs() {
+        let all = wanted(&[]).expect("all");
+        assert_eq!(
+            all.iter().map(|w| w.output).collect::<Vec<_>>(),
+            Output::ALL
+        );
+        let one = wanted(&[asked("logits", Some(3))]).expect("one");
+        assert_eq!(one.len(), 1);
+        assert_eq!(one[0].ranked, Some(3));
+    }
+
+    #[test]
+    fn outputs_that_cannot_be_are_refused() {
+        for (outputs, words) in [
+            (vec![asked("scores", None)], "there is no output \"scores\""),
+            (vec![asked("score", None); 2], "it is asked for twice"),
+            (vec![asked("label", Some(2))], "no numbers to rank"),
+            (vec![asked("score", Some(-2))], "-2 is negative"),
+        ] {
+            let error = wanted(&outputs).expect_err("refused").to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_ranked_class_reads_back_exactly() {
+        for value in [0.1_f32, 1e-30, -25.375, f32::MIN_POSITIVE] {
+            let text = ranked_class(value, 7, "a:b");
+            let mut parts = text.splitn(3, ':');
+            assert_eq!(parts.next().and_then(|v| v.parse().ok()), Some(value));
+            assert_eq!(parts.collect::<Vec<_>>(), ["7", "a:b"]);
+        }
+        assert_eq!(ranked_class(0.5, 1, ""), "0.5:1");
+    }
+}

@@ -1,0 +1,171 @@
+//! A request's `parameters`, as Triton reads them: `priority` and `timeout`
+//! count, names that begin with `triton_` are reserved, the rest is let pass.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    engine::Priority,
+    proto::inference::{InferParameter, infer_parameter::ParameterChoice},
+    rpc::request::RequestError,
+};
+
+/// Parameters by name.
+pub type Parameters = HashMap<String, InferParameter>;
+
+/// How many levels of priority there are; 1 is the highest.
+pub const PRIORITY_LEVELS: u64 = 2;
+/// Reserved by Triton for its own.
+const RESERVED: &str = "triton_";
+/// Of its own the one that its clients send: every request has one answer, and
+/// an answer on a stream says that it is the last.
+const FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+
+/// How a request is to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// How urgent it is.
+    pub priority: Priority,
+    /// After this it is of no use: its own `timeout` or the call's deadline,
+    /// whichever is first.
+    pub deadline: Option<Instant>,
+    /// Whether it has a `timeout` of its own.
+    pub in_a_hurry: bool,
+}
+
+impl Manner {
+    /// Reads a request's parameters.
+    ///
+    /// # Errors
+    /// Reserved names, and numbers that are none.
+    pub fn read(
+        parameters: &Parameters,
+        call: Option<Instant>,
+        now: Instant,
+    ) -> Result<Manner, RequestError> {
+        let reserved = |name: &&String| name.starts_with(RESERVED) && *name != FINAL_RESPONSE;
+        if let Some(name) = parameters.keys().find(reserved) {
+            return Err(RequestError::invalid(
+                field(name),
+                "names that begin with triton_ are reserved",
+            ));
+        }
+        // The first level is interactive, and what is not said is too.
+        let priority = match whole(parameters, "priority")? {
+            None | Some(0 | 1) => Priority::Interactive,
+            Some(_) => Priority::Bulk,
+        };
+        let timeout = whole(parameters, "timeout")?.filter(|micros| *micros > 0);
+        let own = timeout.and_then(|micros| now.checked_add(Duration::from_micros(micros)));
+        Ok(Manner {
+            priority,
+            deadline: match (own, call) {
+                (Some(own), Some(call)) => Some(own.min(call)),
+                (own, call) => own.or(call),
+            },
+            in_a_hurry: timeout.is_some(),
+        })
+    }
+}
+
+fn field(name: &str) -> String {
+    format!("parameters.{name}")
+}
+
+/// A whole number from 0, where the parameter is there.
+///
+/// # Errors
+/// Where it is something else.
+pub fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, RequestError> {
+    let Some(parameter) = parameters.get(name) else {
+        return Ok(None);
+    };
+    let number = match &parameter.parameter_choice {
+        Some(ParameterChoice::Uint64Param(number)) => Ok(*number),
+        Some(ParameterChoice::Int64Param(number)) => {
+            u64::try_from(*number).map_err(|_| format!("{number} is negative"))
+        }
+        _ => Err("it must be an int64_param or a uint64_param".to_owned()),
+    };
+    number
+        .map(Some)
+        .map_err(|problem| RequestError::invalid(field(name), problem))
+}
+
+/// Refuses tensors that lie in shared memory.
+///
+/// # Errors
+/// Where one does.
+pub fn no_shared_memory(parameters: &Parameters) -> Result<(), RequestError> {
+    if parameters
+        .keys()
+        .any(|name| name.starts_with("shared_memory_"))
+    {
+        return Err(RequestError::NotOffered {
+            what: super::SHARED_MEMORY,
+            instead: super::SEND_TENSORS,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, choice: ParameterChoice) -> Result<Manner, RequestError> {
+        let parameter = InferParameter {
+            parameter_choice: Some(choice),
+        };
+        let now = Instant::now();
+        Manner::read(&[(name.to_owned(), parameter)].into(), None, now)
+    }
+
+    #[test]
+    fn one_is_the_highest_priority_and_two_the_lowest() {
+        let priority = |number| {
+            read("priority", ParameterChoice::Uint64Param(number))
+                .expect("a priority")
+                .priority
+        };
+        assert_eq!([0, 1].map(priority), [Priority::Interactive; 2]);
+        assert_eq!([2, 3, 1 << 40].map(priority), [Priority::Bulk; 3]);
+    }
+
+    #[test]
+    fn the_earlier_of_timeout_and_deadline_counts() {
+        let now = Instant::now();
+        let timeout = |micros| {
+            let parameter = InferParameter {
+                parameter_choice: Some(ParameterChoice::Int64Param(micros)),
+            };
+            let call = Some(now + Duration::from_millis(1));
+            let manner = Manner::read(&[("timeout".to_owned(), parameter)].into(), call, now)
+                .expect("a timeout");
+            manner.deadline.map(|at| at - now)
+        };
+        assert_eq!(timeout(500), Some(Duration::from_micros(500)));
+        assert_eq!(timeout(5000), Some(Duration::from_millis(1)));
+        assert_eq!(timeout(0), Some(Duration::from_millis(1)));
+        assert_eq!(timeout(i64::MAX), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn what_is_unknown_passes_and_what_is_reserved_does_not() {
+        assert!(read("colour", ParameterChoice::StringParam("red".to_owned())).is_ok());
+        assert!(read(FINAL_RESPONSE, ParameterChoice::BoolParam(true)).is_ok());
+        for (name, choice) in [
+            ("triton_x", ParameterChoice::BoolParam(true)),
+            ("priority", ParameterChoice::Int64Param(-1)),
+            ("timeout", ParameterChoice::StringParam("5".to_owned())),
+        ] {
+            let error = read(name, choice).expect_err("refused").to_string();
+            assert!(
+                error.starts_with(&format!("parameters.{name}: ")),
+                "{error}"
+            );
+        }
+    }
+}

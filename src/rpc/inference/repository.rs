@@ -1,0 +1,129 @@
+//! The model repository: every version of every cache, as Triton lists models.
+
+use std::collections::HashMap;
+
+use prost::Message as _;
+use tonic::{Code, Response};
+
+use super::model;
+use crate::{
+    proto::inference::{
+        RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+        RepositoryModelLoadResponse, repository_index_response::ModelIndex,
+    },
+    rpc::{
+        Context,
+        problem::{Failure, Problem},
+        request::RequestError,
+    },
+    store::StoreError,
+};
+
+/// Caches looked at in one go.
+const PAGE: usize = 256;
+/// Bytes that an index may take: the protocol has no pages, and gRPC's clients
+/// take 4 MiB by default.
+const INDEX_BYTES: usize = 4_000_000;
+
+fn only_repository(name: &str) -> Result<(), RequestError> {
+    match name {
+        "" => Ok(()),
+        _ => Err(RequestError::invalid(
+            "repository_name",
+            "there is one repository, the store: leave it empty",
+        )),
+    }
+}
+
+/// `RepositoryIndex`.
+///
+/// # Errors
+/// The storage's, and an index that takes more than a message.
+pub async fn index(
+    context: &Context,
+    request: RepositoryIndexRequest,
+) -> Result<Response<RepositoryIndexResponse>, Failure> {
+    only_repository(&request.repository_name)?;
+    let store = context.catalog.store();
+    let set_aside: HashMap<String, String> = store
+        .set_aside()
+        .into_iter()
+        .filter_map(|error| match &error {
+            StoreError::Damaged { what, .. } => Some((what.clone(), error.to_string())),
+            _ => None,
+        })
+        .collect();
+    let row = |name: String, version: String, reason: String| ModelIndex {
+        name,
+        version,
+        state: if reason.is_empty() {
+            "READY"
+        } else {
+            "UNAVAILABLE"
+        }
+        .to_owned(),
+        reason,
+    };
+    let mut index = RepositoryIndexResponse::default();
+    let mut bytes = 0;
+    let mut after = None;
+    loop {
+        let page = store.list_caches(PAGE, after.as_ref()).await?;
+        let versions = page.caches.iter().flat_map(|cache| {
+            cache.versions.iter().rev().map(|version| {
+                let reason = set_aside.get(&cache.id.version_name(version.number));
+                let reason = reason.cloned().unwrap_or_default();
+                row(cache.id.to_string(), version.number.to_string(), reason)
+            })
+        });
+        let damaged = page
+            .damaged
+            .iter()
+            .map(|(id, error)| row(id.to_string(), String::new(), error.to_string()));
+        for row in versions.chain(damaged) {
+            if request.ready && !row.reason.is_empty() {
+                continue;
+            }
+            // A tag and a length of at most two bytes go with each row.
+            bytes += row.encoded_len() + 4;
+            if bytes > INDEX_BYTES {
+                return Err(Problem::new(
+                    Code::ResourceExhausted,
+                    "INDEX_TOO_LARGE",
+                    format!(
+                        "the index takes more than {INDEX_BYTES} bytes and this protocol has no \
+                         pages: use tipserve.v1.CacheService.ListCaches"
+                    ),
+                )
+                .fact("maximum", INDEX_BYTES)
+                .into());
+            }
+            index.models.push(row);
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(Response::new(index));
+        }
+    }
+}
+
+/// `RepositoryModelLoad`: brings a version into memory before it is asked for.
+/// It may leave again when room is needed.
+///
+/// # Errors
+/// What cannot be served, and any parameter: they would change the model.
+pub async fn load(
+    context: &Context,
+    request: RepositoryModelLoadRequest,
+) -> Result<Response<RepositoryModelLoadResponse>, Failure> {
+    only_repository(&request.repository_name)?;
+    if let Some(name) = request.parameters.keys().min() {
+        return Err(RequestError::invalid(
+            format!("parameters.{name}"),
+            "a cache is loaded as it was made: no parameters are taken",
+        )
+        .into());
+    }
+    model::served(context, &request.model_name, "").await?;
+    Ok(Response::new(RepositoryModelLoadResponse {}))
+}

@@ -1,0 +1,194 @@
+//! `ModelStreamInfer`: many requests on one stream, answered in their order.
+//!
+//! A reader takes requests, no faster than the stream's window and the
+//! engine's door let it: it reads the next one when all elements of the last
+//! are in. A writer answers them. As in Triton a request that fails has its
+//! error in its response, or ends the stream with it where the call's metadata
+//! has `triton_grpc_error: true`.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{
+    infer::{self, Caller, Started},
+    statistics::Statistics,
+};
+use crate::{
+    engine::FlowId,
+    proto::inference::{
+        InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+        infer_parameter::ParameterChoice,
+    },
+    rpc::{
+        Context,
+        observe::Call,
+        problem::{Failure, Problem},
+        request::{self, RequestError, until},
+    },
+};
+
+/// The answers of a stream.
+pub type Answers = ReceiverStream<Result<ModelStreamInferResponse, Status>>;
+
+/// Says in an answer that no other follows it.
+const FINAL_RESPONSE: &str = "triton_final_response";
+/// Asks in a call's metadata for errors as gRPC's own.
+const GRPC_ERROR: &str = "triton_grpc_error";
+
+/// A request on its way to the writer.
+enum Pending {
+    Started(Box<Started>),
+    Refused {
+        id: String,
+        model: String,
+        problem: Problem,
+        /// Even what is refused at once is not read without bound.
+        _place: Option<OwnedSemaphorePermit>,
+    },
+}
+
+/// Serves one stream.
+pub fn serve(
+    context: Arc<Context>,
+    statistics: Arc<Statistics>,
+    request: Request<Streaming<ModelInferRequest>>,
+    call: Call,
+) -> Response<Answers> {
+    let metadata = request.metadata();
+    let deadline = request::deadline(metadata, Instant::now());
+    let grpc_errors = metadata
+        .get(GRPC_ERROR)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    let incoming = request.into_inner();
+    let (pending, started) = mpsc::unbounded_channel();
+    let (answers, response) = mpsc::channel(4);
+    let window = Arc::new(Semaphore::new(context.limits.stream_window));
+    let reader = Reader {
+        caller: Caller {
+            flow: FlowId::next(),
+            deadline,
+            window: Some(Arc::clone(&window)),
+        },
+        window,
+        context,
+        statistics,
+        pending,
+    };
+    tokio::spawn(async move {
+        let reading = tokio::spawn(reader.run(incoming));
+        let stop = reading.abort_handle();
+        let last = tokio::select! {
+            written = write(started, &answers, grpc_errors) => match written {
+                // Every answer is out: how did the reader end?
+                Ok(()) => reading.await.ok().flatten().map_or(Ok(()), Err),
+                Err(status) => Err(status),
+            },
+            () = answers.closed() => Err(Status::cancelled("")),
+            () = until(deadline) => Err(Problem::from(RequestError::DeadlineExceeded).into()),
+        };
+        stop.abort();
+        call.ended(last.as_ref().map_or_else(Status::code, |()| Code::Ok));
+        if let Err(status) = last {
+            // A client that is gone does not hear it.
+            let _ = answers.send(Err(status)).await;
+        }
+    });
+    Response::new(ReceiverStream::new(response))
+}
+
+struct Reader {
+    context: Arc<Context>,
+    statistics: Arc<Statistics>,
+    caller: Caller,
+    window: Arc<Semaphore>,
+    pending: mpsc::UnboundedSender<Pending>,
+}
+
+impl Reader {
+    /// Reads until the client has said all, goes away, or the server shuts
+    /// down. The status, if any, ends the stream after the last answer.
+    async fn run(self, mut incoming: Streaming<ModelInferRequest>) -> Option<Status> {
+        loop {
+            let message = tokio::select! {
+                message = incoming.message() => message,
+                () = self.context.shutdown.cancelled() => {
+                    return Some(crate::rpc::shutting_down().into());
+                }
+            };
+            let request = match message {
+                Ok(Some(request)) => request,
+                Ok(None) => return None,
+                // A message over the size limit, or a client that reset the
+                // stream: what was accepted before is still answered.
+                Err(status) => return Some(Failure::from_status(&status).into()),
+            };
+            let (id, model) = (request.id.clone(), request.model_name.clone());
+            let started =
+                infer::start(&self.context, &self.statistics, request, &self.caller).await;
+            let pending = match started {
+                Ok(started) => Pending::Started(Box::new(started)),
+                Err(problem) => Pending::Refused {
+                    id,
+                    model,
+                    problem,
+                    _place: Arc::clone(&self.window).acquire_owned().await.ok(),
+                },
+            };
+            // A writer that is gone needs no answers.
+            if self.pending.send(pending).is_err() {
+                return None;
+            }
+        }
+    }
+}
+
+/// Writes answers in the requests' order, until there are no more.
+async fn write(
+    mut started: mpsc::UnboundedReceiver<Pending>,
+    answers: &mpsc::Sender<Result<ModelStreamInferResponse, Status>>,
+    grpc_errors: bool,
+) -> Result<(), Status> {
+    while let Some(pending) = started.recv().await {
+        let (id, model, place, finished) = match pending {
+            Pending::Started(mut started) => {
+                let (id, model) = started.names();
+                let place = started.place();
+                (id, model, place, started.finish().await)
+            }
+            Pending::Refused {
+                id,
+                model,
+                problem,
+                _place,
+            } => (id, model, _place, Err(problem)),
+        };
+        let answer = match finished {
+            Ok(mut response) => {
+                let last = InferParameter {
+                    parameter_choice: Some(ParameterChoice::BoolParam(true)),
+                };
+                response.parameters.insert(FINAL_RESPONSE.to_owned(), last);
+                ModelStreamInferResponse {
+                    error_message: String::new(),
+                    infer_response: Some(response),
+                }
+            }
+            Err(problem) if grpc_errors => return Err(problem.into()),
+            Err(problem) => ModelStreamInferResponse {
+                error_message: format!("[{}] {}", problem.reason, problem.message),
+                infer_response: Some(ModelInferResponse {
+                    id,
+                    model_name: model,
+                    ..ModelInferResponse::default()
+                }),
+            },
+        };
+        let sent = answers.send(Ok(answer)).await;
+        sent.map_err(|_| Status::cancelled(""))?;
+        drop(place);
+    }
+    Ok(())
+}

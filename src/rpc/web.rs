@@ -1,0 +1,184 @@
+//! Browsers: gRPC-web, and who may use it.
+//!
+//! A browser names the page that it calls for in `Origin`. A page is served
+//! where its origin is allowed, and refused otherwise, also where the browser
+//! takes it for our own (a name that was made to point here, DNS rebinding).
+//! Programs send no `Origin` and pass by all of this untouched.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    str::FromStr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::Either;
+use tonic::{
+    body::Body,
+    codegen::{
+        Service,
+        http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
+    },
+};
+use tonic_web::{GrpcWebLayer, GrpcWebService};
+use tower::Layer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
+
+/// How long a browser may remember that it may call.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+/// What scripts may read beside the body; those of a response without one.
+const EXPOSED: [&str; 4] = [
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+    "grpc-encoding",
+];
+
+/// A page's origin that is allowed: `https://example.org`, with its port where
+/// that is not the scheme's, or `*` for every page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(HeaderValue);
+
+/// What [`Origin`] takes.
+pub const ORIGIN_RULE: &str = "*, or scheme://host[:port] as browsers send it: lower case, no path";
+
+impl FromStr for Origin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Origin, &'static str> {
+        let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+            !scheme.is_empty()
+                && !host.is_empty()
+                && !host.contains(['/', '?', '#', '@', '*'])
+                && !text.contains(|c: char| c.is_ascii_uppercase() || c.is_whitespace())
+        });
+        match HeaderValue::from_str(text) {
+            Ok(value) if is_origin || text == "*" => Ok(Origin(value)),
+            _ => Err(ORIGIN_RULE),
+        }
+    }
+}
+
+/// Serves browsers beside programs.
+#[derive(Clone)]
+pub struct BrowserLayer {
+    cors: CorsLayer,
+    origins: Vec<Origin>,
+}
+
+impl BrowserLayer {
+    /// For pages of these origins.
+    pub fn new(origins: &[Origin]) -> BrowserLayer {
+        let allowed = match all(origins) {
+            true => AllowOrigin::any(),
+            false => AllowOrigin::list(origins.iter().map(|origin| origin.0.clone())),
+        };
+        BrowserLayer {
+            cors: CorsLayer::new()
+                .allow_origin(allowed)
+                .allow_methods([Method::POST])
+                // Clients send metadata of their own.
+                .allow_headers(AllowHeaders::mirror_request())
+                .expose_headers(EXPOSED.map(HeaderName::from_static))
+                .max_age(MAX_AGE),
+            origins: origins.to_vec(),
+        }
+    }
+}
+
+fn all(origins: &[Origin]) -> bool {
+    origins.iter().any(|origin| origin.0 == "*")
+}
+
+impl<S: Clone> Layer<S> for BrowserLayer {
+    type Service = Browsers<S>;
+
+    fn layer(&self, inner: S) -> Browsers<S> {
+        let inner = GrpcWebLayer::new().layer(inner);
+        Browsers {
+            browsers: self.cors.layer(inner.clone()),
+            programs: inner,
+            origins: self.origins.clone(),
+        }
+    }
+}
+
+/// A service that browsers can call, too.
+#[derive(Clone)]
+pub struct Browsers<S> {
+    programs: GrpcWebService<S>,
+    browsers: Cors<GrpcWebService<S>>,
+    origins: Vec<Origin>,
+}
+
+type Answer<S, R> = <S as Service<Request<R>>>::Future;
+
+impl<S, R> Service<Request<R>> for Browsers<S>
+where
+    GrpcWebService<S>: Service<Request<R>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<
+        Answer<GrpcWebService<S>, R>,
+        Either<Answer<Cors<GrpcWebService<S>>, R>, Ready<Result<Response<Body>, Infallible>>>,
+    >;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        match self.programs.poll_ready(context) {
+            Poll::Ready(Ok(())) => self.browsers.poll_ready(context),
+            other => other,
+        }
+    }
+
+    fn call(&mut self, request: Request<R>) -> Self::Future {
+        let Some(origin) = request.headers().get(header::ORIGIN) else {
+            return Either::Left(self.programs.call(request));
+        };
+        let allowed = all(&self.origins) || self.origins.iter().any(|known| known.0 == origin);
+        Either::Right(if allowed {
+            Either::Left(self.browsers.call(request))
+        } else {
+            tracing::debug!(?origin, "refused: not in web_origins");
+            Either::Right(ready(Ok(refusal())))
+        })
+    }
+}
+
+/// For people who look into their browser's console.
+fn refusal() -> Response<Body> {
+    let text = "This server's setting web_origins does not allow this page's origin.\n";
+    let mut response = Response::new(Body::new(text.to_owned()));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    let kind = HeaderValue::from_static("text/plain");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        for good in [
+            "*",
+            "https://example.org",
+            "http://localhost:8080",
+            "http://[::1]:80",
+        ] {
+            assert!(good.parse::<Origin>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "example.org",
+            "https://example.org/",
+            "https://*.example.org",
+            "://x",
+            "HTTP://a",
+        ] {
+            assert_eq!(bad.parse::<Origin>(), Err(ORIGIN_RULE), "{bad}");
+        }
+    }
+}
