@@ -13,9 +13,13 @@ use thiserror::Error;
 use crate::{
     clip::PictureLimits,
     engine::{EngineSettings, ThreadPlan},
+    guard::{ExposureError, GuardSettings, TlsFiles},
     rpc::web::Origin,
     telemetry::LogFormat,
 };
+
+/// Under what `--help` lists what guards the server.
+const GUARD: &str = "Who may call";
 
 /// Declares the settings once, as flags, environment and TOML keys alike.
 macro_rules! settings {
@@ -121,6 +125,39 @@ settings! {
     /// Most bytes of caches kept in memory [default: 4 GiB].
     #[arg(long, env = "TIPSERVE_RESIDENT_BYTES", value_name = "BYTES")]
     resident_bytes: usize,
+    /// PEM file of the server's certificate and those between it and its authority; with
+    /// --tls-key the API is served by TLS.
+    #[arg(long, env = "TIPSERVE_TLS_CERT", value_name = "FILE", help_heading = GUARD)]
+    tls_cert: PathBuf,
+    /// PEM file of the certificate's private key.
+    #[arg(long, env = "TIPSERVE_TLS_KEY", value_name = "FILE", help_heading = GUARD)]
+    tls_key: PathBuf,
+    /// PEM file of the authorities whose certificates clients must show (mTLS).
+    #[arg(long, env = "TIPSERVE_TLS_CLIENT_CA", value_name = "FILE", help_heading = GUARD)]
+    tls_client_ca: PathBuf,
+    /// TOML file of the tokens that clients must show (see `tipserve token new`).
+    #[arg(long, env = "TIPSERVE_TOKENS", value_name = "FILE", help_heading = GUARD)]
+    tokens: PathBuf,
+    /// Let the API listen beyond this machine without TLS or without tokens.
+    #[arg(long, env = "TIPSERVE_INSECURE", value_name = "BOOL", help_heading = GUARD,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    insecure: bool,
+    /// Let /metrics, /healthz and /readyz listen beyond this machine.
+    #[arg(long, env = "TIPSERVE_EXPOSE_METRICS", value_name = "BOOL", help_heading = GUARD,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    expose_metrics: bool,
+    /// Seconds between two looks at whether certificates or tokens have changed; SIGHUP looks at
+    /// once [default: 10].
+    #[arg(long, env = "TIPSERVE_RELOAD_SECONDS", value_name = "S", help_heading = GUARD)]
+    reload_seconds: u64,
+    /// Most calls under way in the server, streams and unary ones [default: 10,000].
+    #[arg(long, env = "TIPSERVE_MAX_STREAMS", value_name = "N")]
+    max_streams: usize,
+    /// Most calls under way in one connection [default: 1024].
+    #[arg(long, env = "TIPSERVE_MAX_CONNECTION_STREAMS", value_name = "N")]
+    max_connection_streams: usize,
     /// Seconds that a shutdown may take [default: 30].
     #[arg(long, env = "TIPSERVE_SHUTDOWN_SECONDS", value_name = "S")]
     shutdown_seconds: u64,
@@ -176,6 +213,8 @@ pub struct Config {
     pub resident_bytes: usize,
     /// Longest shutdown.
     pub shutdown: Duration,
+    /// Who may call.
+    pub guard: GuardSettings,
 }
 
 /// Thread settings as given.
@@ -229,6 +268,17 @@ pub enum ConfigError {
         /// Its variable.
         env: &'static str,
     },
+    /// Of two settings that belong together one is absent.
+    #[error("--{given} is set, and --{missing} is not: one is of no use without the other")]
+    Half {
+        /// What is there.
+        given: &'static str,
+        /// What is not.
+        missing: &'static str,
+    },
+    /// Something would be served beyond this machine unguarded.
+    #[error(transparent)]
+    Exposure(#[from] ExposureError),
     /// A value is outside its range.
     #[error("{name} = {value} is outside its range {range}")]
     Range {
@@ -295,6 +345,45 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+/// The guard that these settings make.
+fn guard(given: &Given) -> Result<GuardSettings, ConfigError> {
+    let defaults = GuardSettings::default();
+    let half = |given, missing| Err(ConfigError::Half { given, missing });
+    let tls = match (&given.tls_cert, &given.tls_key, &given.tls_client_ca) {
+        (Some(certificate), Some(key), client_ca) => Some(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_ca: client_ca.clone(),
+        }),
+        (Some(_), None, _) => return half("tls-cert", "tls-key"),
+        (None, Some(_), _) => return half("tls-key", "tls-cert"),
+        (None, None, Some(_)) => return half("tls-client-ca", "tls-cert"),
+        (None, None, None) => None,
+    };
+    let connection = within(
+        "max_connection_streams",
+        given.max_connection_streams.unwrap_or(1024),
+        1,
+        1_000_000,
+        "1 to 1,000,000",
+    )?;
+    Ok(GuardSettings {
+        tls,
+        tokens: given.tokens.clone(),
+        insecure: given.insecure.unwrap_or_default(),
+        expose_metrics: given.expose_metrics.unwrap_or_default(),
+        reload: Duration::from_secs(within(
+            "reload_seconds",
+            given.reload_seconds.unwrap_or(10),
+            1,
+            86_400,
+            "1 to 86,400",
+        )?),
+        max_streams: count("max_streams", given.max_streams, defaults.max_streams)?,
+        max_connection_streams: u32::try_from(connection).unwrap_or(u32::MAX),
+    })
+}
+
 impl Config {
     /// The configuration that these settings make.
     ///
@@ -310,15 +399,21 @@ impl Config {
             4096,
             "1 to 4096",
         )?;
+        let guard = guard(&given)?;
+        let listen = given.listen.unwrap_or_else(|| local(50051));
+        let metrics_listen = given.metrics_listen.unwrap_or_else(|| local(9090));
+        let bundle = given.bundle.ok_or(ConfigError::Missing {
+            name: "bundle",
+            flag: "bundle",
+            env: "TIPSERVE_BUNDLE",
+        })?;
+        guard.check_addresses(listen, metrics_listen)?;
         Ok(Config {
-            bundle: given.bundle.ok_or(ConfigError::Missing {
-                name: "bundle",
-                flag: "bundle",
-                env: "TIPSERVE_BUNDLE",
-            })?,
+            bundle,
+            guard,
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
-            listen: given.listen.unwrap_or_else(|| local(50051)),
-            metrics_listen: given.metrics_listen.unwrap_or_else(|| local(9090)),
+            listen,
+            metrics_listen,
             web_origins: given
                 .web_origins
                 .unwrap_or_default()

@@ -2,7 +2,8 @@
 //! served image classifier.
 //!
 //! The rooms, and what each may know, are drawn in `docs/architecture.md`.
-//! Imports run one way: `rpc` → `engine`, `store` → `tip`, `clip`.
+//! Imports run one way: `rpc` → `engine`, `store` → `tip`, `clip`; `rpc` →
+//! `guard`.
 
 #![warn(missing_docs)]
 
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod clip;
 pub mod config;
 pub mod engine;
+pub mod guard;
 pub mod proto;
 pub mod rpc;
 pub mod server;

@@ -20,11 +20,12 @@ use crate::{
     },
     config::Config,
     engine::{EncodeFault, Encoder, Engine, EngineSettings, ThreadPlan},
+    guard::{Guard, OpenError, tls},
     proto::{
         inference::grpc_inference_service_server,
         v1::{cache_service_server, classify_service_server, fine_tune_service_server},
     },
-    rpc::{self, Calls, Context},
+    rpc::{self, Calls, Context, door::Door},
     store::{Store, StoreError},
     telemetry,
 };
@@ -34,8 +35,6 @@ use crate::{
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How often what dead writers left behind is removed from the store.
 const SWEEP: Duration = Duration::from_secs(3600);
-/// Streams of one connection at once.
-const MAX_STREAMS: u32 = 1024;
 /// Bytes that may be under way to the server, per stream and per connection.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
@@ -76,6 +75,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A certificate, key or tokens file cannot be used.
+    #[error(transparent)]
+    Guard(#[from] OpenError),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -95,6 +97,8 @@ pub struct Server {
     probes: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     health: HealthReporter,
+    guard: Arc<Guard>,
+    watch: JoinHandle<()>,
     limit: Duration,
 }
 
@@ -117,6 +121,7 @@ impl Server {
     /// The first thing that stands against it.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Server, StartError> {
         // Bound first: a port in use is known before anything is loaded.
+        let guard = Arc::new(Guard::new(&config.guard)?);
         let listener = listen(config.listen, "--listen").await?;
         let probes = listen(config.metrics_listen, "--metrics-listen").await?;
         let address = listener.local_addr()?;
@@ -155,23 +160,29 @@ impl Server {
             .add_service(health_service);
         set_health(&health, true).await;
         let stop = context.shutdown.clone();
-        // Asked of the sockets: the builder's own setting is for listeners that it
-        // binds itself. Without it answers wait for delayed acknowledgements.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = tokio::spawn(
-            transport::Server::builder()
-                .max_concurrent_streams(MAX_STREAMS)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .http2_keepalive_interval(Some(Duration::from_secs(30)))
-                // gRPC-web, which browsers may speak over HTTP/1.1.
-                .accept_http1(true)
-                .layer(rpc::web::BrowserLayer::new(&config.web_origins))
-                .add_routes(routes)
-                .serve_with_incoming_shutdown(incoming, async move {
-                    stop.cancelled().await;
-                }),
-        );
+        let router = transport::Server::builder()
+            .max_concurrent_streams(config.guard.max_connection_streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            // gRPC-web, which browsers may speak over HTTP/1.1. Outside the door:
+            // what the door refuses must reach the browser too.
+            .accept_http1(true)
+            .layer(rpc::web::BrowserLayer::new(&config.web_origins))
+            .layer(Door::new(Arc::clone(&guard), config.guard.max_streams))
+            .add_routes(routes);
+        let stop = async move { stop.cancelled().await };
+        let serving = if guard.tls().is_some() {
+            let incoming = tls::incoming(listener, Arc::clone(&guard));
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+        } else {
+            // Asked of the sockets: the builder's own setting is for listeners that
+            // it binds itself. Without it answers wait for delayed
+            // acknowledgements.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+        };
+        let watch = tokio::spawn(Arc::clone(&guard).watch());
         let probes = tokio::spawn(serve_probes(probes, Arc::clone(&context), metrics.clone()));
         let upkeep = tokio::spawn(upkeep(Arc::clone(&context), metrics, health.clone()));
         Ok(Server {
@@ -182,6 +193,8 @@ impl Server {
             probes,
             upkeep,
             health,
+            guard,
+            watch,
             limit: config.shutdown,
         })
     }
@@ -189,6 +202,11 @@ impl Server {
     /// What the services share; for tests that hold the device.
     pub fn context(&self) -> &Arc<Context> {
         &self.context
+    }
+
+    /// What stands between the network and the services.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
     }
 
     /// Stops: unready at once, no new streams, what was accepted is answered,
@@ -218,6 +236,7 @@ impl Server {
         }
         self.probes.abort();
         self.upkeep.abort();
+        self.watch.abort();
     }
 }
 

@@ -40,6 +40,10 @@ const EMBEDDING_BYTES: &str = "tipserve_embedding_cache_bytes";
 const EMBEDDING_ENTRIES: &str = "tipserve_embedding_cache_entries";
 const VERSIONS: &str = "tipserve_versions_created_total";
 const EPOCHS: &str = "tipserve_finetune_epochs_total";
+const GUARD_RELOADS: &str = "tipserve_guard_reloads_total";
+const TLS_HANDSHAKE_FAILURES: &str = "tipserve_tls_handshake_failures_total";
+const TLS_EXPIRY: &str = "tipserve_tls_certificate_expiry_timestamp_seconds";
+const TOKENS: &str = "tipserve_tokens";
 
 /// Seconds, from a tenth of a millisecond to ten.
 const SECONDS: [f64; 16] = [
@@ -88,7 +92,7 @@ pub const METHODS: [&str; 35] = [
 ];
 
 /// Why items are refused, the only values of the label `reason`.
-pub const REFUSALS: [&str; 3] = ["queue_items", "queue_bytes", "deadline"];
+pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];
 
 /// Installs the process's recorder, with every series present at zero.
 ///
@@ -144,6 +148,7 @@ fn describe() {
     describe_gauge!(EMBEDDING_ENTRIES, "Embeddings held.");
     describe_counter!(VERSIONS, "Cache versions made.");
     describe_counter!(EPOCHS, "Epochs of fine-tuning run.");
+    describe_guard();
 
     for method in METHODS {
         counter!(REQUESTS, "method" => method, "code" => "OK").absolute(0);
@@ -194,6 +199,52 @@ fn describe() {
         // Registers the series; nothing is recorded.
         let _ = histogram!(name);
     }
+}
+
+/// What guards the server: present at zero where it is not asked for.
+fn describe_guard() {
+    describe_counter!(
+        GUARD_RELOADS,
+        "Changed certificates and tokens files read anew, by kind and outcome."
+    );
+    describe_counter!(
+        TLS_HANDSHAKE_FAILURES,
+        "TLS handshakes that failed or took too long."
+    );
+    describe_gauge!(
+        TLS_EXPIRY,
+        "When the server's certificate ends, seconds since 1970; 0 without TLS."
+    );
+    describe_gauge!(TOKENS, "Tokens that the server knows.");
+    for kind in ["tls", "tokens"] {
+        for outcome in ["ok", "error"] {
+            counter!(GUARD_RELOADS, "kind" => kind, "outcome" => outcome).absolute(0);
+        }
+    }
+    counter!(TLS_HANDSHAKE_FAILURES).absolute(0);
+    gauge!(TLS_EXPIRY).set(0.0);
+    gauge!(TOKENS).set(0.0);
+}
+
+/// A changed file of the guard was read anew, or could not be used.
+pub fn guard_reloaded(kind: &'static str, ok: bool) {
+    let outcome = if ok { "ok" } else { "error" };
+    counter!(GUARD_RELOADS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+/// A TLS handshake failed.
+pub fn handshake_failed() {
+    counter!(TLS_HANDSHAKE_FAILURES).increment(1);
+}
+
+/// The certificate in force ends then (seconds since 1970).
+pub fn certificate_ends(at: i64) {
+    gauge!(TLS_EXPIRY).set(at as f64);
+}
+
+/// So many tokens are in force.
+pub fn tokens_known(count: usize) {
+    gauge!(TOKENS).set(count as f64);
 }
 
 /// An RPC ended.

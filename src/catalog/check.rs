@@ -86,7 +86,7 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
 pub(super) fn check_version(
     imported: &Imported,
     width: Option<usize>,
-    bounds: ImportBounds,
+    bounds: &ImportBounds,
 ) -> Result<(), CatalogError> {
     let (details, file) = (&imported.manifest.details, &imported.tensors);
     if let Some(width) = width.filter(|width| *width != details.width) {

@@ -42,6 +42,8 @@ pub struct TuneRequest {
     pub only_if_improved: bool,
     /// Description of the new version.
     pub description: String,
+    /// Who asks for it, where that is known for sure; empty: nobody is named.
+    pub created_by: String,
 }
 
 /// Where a run stands.
@@ -204,7 +206,7 @@ impl FineTunes {
             .lock()
             .get(id)
             .map(|entry| entry.run.borrow().clone())
-            .ok_or_else(|| unknown(id))
+            .ok_or_else(|| Self::unknown(id))
     }
 
     /// Cancels a run and returns it; one that has ended stays as it is.
@@ -214,7 +216,7 @@ impl FineTunes {
     pub async fn cancel(&self, id: &str) -> Result<Run, CatalogError> {
         let (mut run, cancelled) = {
             let runs = self.runs.lock();
-            let entry = runs.get(id).ok_or_else(|| unknown(id))?;
+            let entry = runs.get(id).ok_or_else(|| Self::unknown(id))?;
             (entry.run.clone(), Arc::clone(&entry.cancelled))
         };
         cancelled.store(true, Ordering::Relaxed);
@@ -225,6 +227,15 @@ impl FineTunes {
         Ok(now)
     }
 
+    /// What is said of a run that this server does not know.
+    pub fn unknown(id: &str) -> CatalogError {
+        StoreError::NotFound {
+            what: format!("fineTunes/{id}"),
+            hint: ": this server knows no such run".to_owned(),
+        }
+        .into()
+    }
+
     /// Asks a run to stop, without waiting.
     pub fn abandon(&self, id: &str) {
         if let Some(entry) = self.runs.lock().get(id) {
@@ -232,27 +243,24 @@ impl FineTunes {
         }
     }
 
-    /// Runs, newest first, of one cache where given; those before the run
+    /// Runs, newest first, of the caches that are wanted; those before the run
     /// `before` where given.
-    pub fn list(&self, cache: Option<&CacheId>, before: Option<&str>, size: usize) -> Vec<Run> {
+    pub fn list(
+        &self,
+        wanted: impl Fn(&CacheId) -> bool,
+        before: Option<&str>,
+        size: usize,
+    ) -> Vec<Run> {
         self.runs
             .lock()
             .iter()
             .rev()
             .filter(|(id, _)| before.is_none_or(|before| id.as_str() < before))
             .map(|(_, entry)| entry.run.borrow().clone())
-            .filter(|run| cache.is_none_or(|cache| run.cache == *cache))
+            .filter(|run| wanted(&run.cache))
             .take(size)
             .collect()
     }
-}
-
-fn unknown(id: &str) -> CatalogError {
-    StoreError::NotFound {
-        what: format!("fineTunes/{id}"),
-        hint: ": this server knows no such run".to_owned(),
-    }
-    .into()
 }
 
 fn forget_old(runs: &mut BTreeMap<String, Entry>) {

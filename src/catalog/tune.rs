@@ -275,6 +275,11 @@ fn draft(
         details: Details {
             parent: Some(parent.resource_name()),
             description,
+            created_by: if request.created_by.is_empty() {
+                parent.details.created_by.clone()
+            } else {
+                request.created_by.clone()
+            },
             head: made.spec.clone(),
             fine_tune: Some(record),
             source: None,

@@ -13,7 +13,7 @@ use crate::{
 const PAGE: usize = 256;
 
 /// What a server takes of an imported version.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ImportBounds {
     /// Most classes.
     pub classes: usize,
@@ -21,6 +21,9 @@ pub struct ImportBounds {
     pub examples: usize,
     /// Whether features of another bundle are taken.
     pub other_bundle: bool,
+    /// Who imports it, where that is known for sure; empty: the file's word is
+    /// taken.
+    pub created_by: String,
 }
 
 impl Catalog {
@@ -85,11 +88,15 @@ impl Catalog {
             });
         }
         let own_width = own.then_some(self.model.width);
-        let imported = tokio::task::spawn_blocking(move || {
-            check_version(&imported, own_width, bounds).map(|()| imported)
+        let created_by = bounds.created_by.clone();
+        let mut imported = tokio::task::spawn_blocking(move || {
+            check_version(&imported, own_width, &bounds).map(|()| imported)
         })
         .await
         .map_err(CatalogError::internal)??;
+        if !created_by.is_empty() {
+            imported.manifest.details.created_by = created_by;
+        }
         self.store_version(id, imported.draft(), condition).await
     }
 

@@ -1,12 +1,13 @@
 //! `tipserve serve`: the server.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{self, Config, Given},
+    guard::Guard,
     server::Server,
     telemetry,
 };
@@ -48,17 +49,21 @@ pub fn run(args: ServeArgs) -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    let exposed = [config.listen, config.metrics_listen]
-        .iter()
-        .any(|address| !address.ip().is_loopback());
+    let warnings = config
+        .guard
+        .check_addresses(config.listen, config.metrics_listen)
+        .unwrap_or_default();
     let metrics = match telemetry::install_metrics() {
         Ok(metrics) => metrics,
         Err(error) => return refuse(&error, FAILED),
     };
     // Asked for before the server starts, so that no signal is missed.
-    let signals = signal(SignalKind::terminate())
-        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)));
-    let (mut terminate, mut interrupt) = match signals {
+    let reloads = config.guard.tls.is_some() || config.guard.tokens.is_some();
+    let signals = signal(SignalKind::terminate()).and_then(|terminate| {
+        let hangup = reloads.then(|| signal(SignalKind::hangup())).transpose()?;
+        Ok((terminate, signal(SignalKind::interrupt())?, hangup))
+    });
+    let (mut terminate, mut interrupt, hangup) = match signals {
         Ok(signals) => signals,
         Err(error) => return refuse(&error, FAILED),
     };
@@ -70,11 +75,8 @@ async fn serve(config: Config) -> ExitCode {
         _ = terminate.recv() => return ExitCode::SUCCESS,
         _ = interrupt.recv() => return ExitCode::SUCCESS,
     };
-    if exposed {
-        tracing::warn!(
-            "listening beyond this machine without encryption or authentication: everybody who \
-             reaches the port may read and change every cache"
-        );
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
     // Whoever started the server may have closed its output.
     let _ = writeln!(
@@ -86,10 +88,23 @@ async fn serve(config: Config) -> ExitCode {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = read_again_at(hangup, server.guard()) => {}
     }
     tracing::info!("shutting down");
     server.shut_down().await;
     ExitCode::SUCCESS
+}
+
+/// Reads certificates and tokens again at each SIGHUP; never ends. Where there
+/// is nothing to read, the signal keeps its meaning: the terminal is gone.
+async fn read_again_at(hangup: Option<Signal>, guard: &Arc<Guard>) {
+    if let Some(mut hangup) = hangup {
+        while hangup.recv().await.is_some() {
+            let guard = Arc::clone(guard);
+            let _ = tokio::task::spawn_blocking(move || guard.refresh()).await;
+        }
+    }
+    std::future::pending().await
 }
 
 fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {

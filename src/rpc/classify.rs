@@ -13,13 +13,13 @@ use super::{
     classify_stream, embed, evaluate, flow_of, info,
     item::Item,
     observe::{Call, observed},
-    problem::{Failure, Problem},
+    problem::Failure,
     request,
 };
 use crate::{
     engine::{Crop, Work},
+    guard::Caller,
     proto::v1::{self as pb, classify_service_server::ClassifyService},
-    store::Reference,
     telemetry,
 };
 
@@ -41,12 +41,14 @@ impl Classify {
         let context = &self.context;
         let deadline = request::deadline(request.metadata(), Instant::now());
         let flow = flow_of(&request);
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         let options = Options::check(request.options.unwrap_or_default())?;
         let priority = request::priority(request.priority)?;
-        let reference: Reference = request.cache.parse().map_err(Problem::from)?;
+        let reference = super::reference(&caller, &request.cache)?;
         let classifier = context.catalog.classifier(&reference).await?;
         let content = request::content(request.input, Crop::Centre, classifier.width())?;
+        context.pace(&caller, 1, deadline, false).await?;
         // Dropped with this future: a client that goes away cancels the job.
         let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
         let item = Item {
@@ -91,7 +93,9 @@ impl ClassifyService for Classify {
         let deadline = request::deadline(request.metadata(), Instant::now());
         let call = Call::new(&self.context.calls, "ClassifyStream");
         let context = Arc::clone(&self.context);
-        let serving = classify_stream::serve(context, deadline, request.into_inner(), &call);
+        let caller = Caller::of(request.extensions());
+        let serving =
+            classify_stream::serve(context, caller, deadline, request.into_inner(), &call);
         call.answer(serving).await
     }
 
@@ -119,7 +123,8 @@ impl ClassifyService for Classify {
         request: Request<Streaming<pb::EvaluateRequest>>,
     ) -> Result<Response<pb::EvaluateResponse>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let serving = evaluate::serve(&self.context, deadline, request.into_inner());
+        let caller = Caller::of(request.extensions());
+        let serving = evaluate::serve(&self.context, caller, deadline, request.into_inner());
         observed(&self.context.calls, "Evaluate", serving).await
     }
 

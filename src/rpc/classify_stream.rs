@@ -28,6 +28,7 @@ use super::{
 use crate::{
     catalog::Served,
     engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
+    guard::Caller,
     proto::v1::{self as pb, classify_stream_request::Payload, item_result},
     store::Reference,
     telemetry,
@@ -53,6 +54,7 @@ struct Event {
 /// Serves one stream.
 pub async fn serve(
     context: Arc<Context>,
+    caller: Caller,
     deadline: Option<Instant>,
     mut incoming: Streaming<pb::ClassifyStreamRequest>,
     call: &Call,
@@ -60,7 +62,7 @@ pub async fn serve(
     let config = first_message(&mut incoming).await?;
     let options = Options::check(config.options.unwrap_or_default())?;
     let priority = request::priority(config.priority)?;
-    let reference: Reference = config.cache.parse().map_err(Problem::from)?;
+    let reference = super::reference(&caller, &config.cache)?;
     // An unknown cache is the call's error, not each item's.
     context.catalog.classifier(&reference).await?;
 
@@ -71,6 +73,7 @@ pub async fn serve(
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
         flow: FlowId::next(),
         context: Arc::clone(&context),
+        caller,
         reference,
         options,
         priority,
@@ -113,6 +116,7 @@ async fn first_message(
 
 struct Reader {
     context: Arc<Context>,
+    caller: Caller,
     reference: Reference,
     options: Options,
     priority: Priority,
@@ -201,8 +205,11 @@ impl Reader {
             Ok(checked) => checked,
             Err(error) => return self.refuse(sequence, item.id, error.into(), window),
         };
-        let admitted = self
-            .context
+        let context = &self.context;
+        if let Err(problem) = context.pace(&self.caller, 1, deadline, may_wait).await {
+            return self.refuse(sequence, item.id, problem, window);
+        }
+        let admitted = context
             .admit(&content, deadline, self.flow, self.priority, may_wait)
             .await;
         let permit = match admitted {

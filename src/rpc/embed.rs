@@ -21,6 +21,7 @@ use super::{
 use crate::{
     catalog::CatalogError,
     engine::{Crop, FlowId, Priority, Work},
+    guard::Caller,
     proto::v1::{self as pb, embed_result::Outcome},
 };
 
@@ -31,7 +32,10 @@ pub async fn serve(
 ) -> Result<Response<pb::EmbedResponse>, Failure> {
     let deadline = request::deadline(request.metadata(), Instant::now());
     let flow = flow_of(&request);
+    let caller = Caller::of(request.extensions());
     let request = request.into_inner();
+    let count = request.inputs.len() + request.texts.len();
+    context.pace(&caller, count, deadline, false).await?;
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
     let texts = texts(context, &request, &cancel).await?;
     let pictures = request.inputs.into_iter().map(|input| {

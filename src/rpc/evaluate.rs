@@ -20,8 +20,8 @@ use super::{
 use crate::{
     catalog::{CatalogError, Scorecard, Served},
     engine::{Content, Crop, FlowId, Job, Priority, Ticket, Work},
+    guard::Caller,
     proto::v1::{self as pb, evaluate_request::Payload},
-    store::Reference,
     tip::head::Head,
 };
 
@@ -35,11 +35,12 @@ const MAX_CONFUSION: usize = 1000;
 /// Serves one call.
 pub async fn serve(
     context: &Arc<Context>,
+    caller: Caller,
     deadline: Option<Instant>,
     incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, Failure> {
     tokio::select! {
-        response = evaluate(context, incoming) => response,
+        response = evaluate(context, caller, incoming) => response,
         () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
         () = context.shutdown.cancelled() => Err(super::shutting_down().into()),
     }
@@ -47,6 +48,7 @@ pub async fn serve(
 
 async fn evaluate(
     context: &Arc<Context>,
+    caller: Caller,
     mut incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, Failure> {
     let message = incoming
@@ -63,10 +65,11 @@ async fn evaluate(
         }
         None => return Err(RequestError::missing("config").into()),
     };
-    let versions = versions(context, &config).await?;
+    let versions = versions(context, &caller, &config).await?;
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
     let mut evaluation = Evaluation {
         context: Arc::clone(context),
+        caller,
         flow: FlowId::next(),
         cancelled: Arc::clone(&cancel.0),
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
@@ -103,7 +106,11 @@ struct Version {
     card: Scorecard,
 }
 
-async fn versions(context: &Context, config: &pb::EvaluateConfig) -> Result<Vec<Version>, Failure> {
+async fn versions(
+    context: &Context,
+    caller: &Caller,
+    config: &pb::EvaluateConfig,
+) -> Result<Vec<Version>, Failure> {
     if config.caches.is_empty() {
         return Err(RequestError::missing("config.caches").into());
     }
@@ -115,7 +122,7 @@ async fn versions(context: &Context, config: &pb::EvaluateConfig) -> Result<Vec<
     )?;
     let mut versions = Vec::new();
     for name in &config.caches {
-        let reference: Reference = name.parse().map_err(Problem::from)?;
+        let reference = super::reference(caller, name)?;
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Scorecard::new(&classifier)?,
@@ -137,6 +144,7 @@ struct Judged {
 
 struct Evaluation {
     context: Arc<Context>,
+    caller: Caller,
     flow: FlowId,
     cancelled: Arc<AtomicBool>,
     window: Arc<Semaphore>,
@@ -174,6 +182,7 @@ impl Evaluation {
                 return Ok(());
             }
         };
+        self.context.pace(&self.caller, 1, None, true).await?;
         let place = loop {
             tokio::select! {
                 place = Arc::clone(&self.window).acquire_owned() => break place,

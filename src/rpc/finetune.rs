@@ -14,12 +14,13 @@ use super::{
     request::RequestError,
 };
 use crate::{
-    catalog::{FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
+    catalog::{CatalogError, FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
+    guard::{Caller, audit::Change},
     proto::v1::{
         self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
         fine_tune_run::State, fine_tune_service_server::FineTuneService,
     },
-    store::{AliasName, CacheId, Reference},
+    store::AliasName,
     tip::{
         finetune::{Options, Schedule},
         spec::SearchGrid,
@@ -62,11 +63,18 @@ impl FineTunes {
 
     async fn start(
         &self,
+        caller: &Caller,
         request: pb::FineTuneRequest,
         call: &Call,
     ) -> Result<Response<Events>, Failure> {
         let detached = request.detached;
-        let run = self.runs.start(self.check(request).await?)?;
+        let order = self.check(caller, request).await?;
+        let parent = order.cache.version_name(order.version);
+        let run = self.runs.start(order);
+        let code = run.as_ref().map_or_else(code_of, |_| Code::Ok);
+        Change::new(caller, "start_finetune", &parent).ended(code);
+        let run = run?;
+        tokio::spawn(audit_end(caller.clone(), run.clone()));
         let cancel = (!detached).then(|| CancelOnDrop {
             runs: Arc::clone(&self.runs),
             id: run.borrow().id.clone(),
@@ -84,8 +92,12 @@ impl FineTunes {
         Ok(Response::new(ReceiverStream::new(response)))
     }
 
-    async fn check(&self, request: pb::FineTuneRequest) -> Result<TuneRequest, Failure> {
-        let reference: Reference = request.cache.parse().map_err(Problem::from)?;
+    async fn check(
+        &self,
+        caller: &Caller,
+        request: pb::FineTuneRequest,
+    ) -> Result<TuneRequest, Failure> {
+        let reference = super::reference(caller, &request.cache)?;
         RequestError::check(
             "description",
             "max_description_bytes",
@@ -141,20 +153,50 @@ impl FineTunes {
             move_alias,
             only_if_improved: request.only_if_improved,
             description: request.description,
+            created_by: caller.created_by(String::new()),
         })
+    }
+
+    /// A run that the caller may see. Of others it is said what is said of
+    /// those that there are not.
+    fn seen(&self, caller: &Caller, name: &str) -> Result<Run, Failure> {
+        let id = run_id(name)?;
+        let run = self.runs.get(id)?;
+        if caller.sees(&run.cache) {
+            Ok(run)
+        } else {
+            Err(Runs::unknown(id).into())
+        }
+    }
+
+    async fn cancel(
+        &self,
+        caller: &Caller,
+        request: &pb::CancelFineTuneRequest,
+    ) -> Result<Response<pb::FineTuneRun>, Failure> {
+        let run = self.seen(caller, &request.name)?;
+        let change = Change::new(caller, "cancel_finetune", format!("fineTunes/{}", run.id));
+        let run = self.runs.cancel(&run.id).await;
+        change.ended(run.as_ref().map_or_else(code_of, |_| Code::Ok));
+        Ok(Response::new(message(&run?)))
     }
 
     fn list(
         &self,
+        caller: &Caller,
         request: &pb::ListFineTunesRequest,
     ) -> Result<Response<pb::ListFineTunesResponse>, Failure> {
         let size = paging::size(request.page_size)?;
         let cache = match request.cache.as_str() {
             "" => None,
-            name => Some(CacheId::parse_name(name)?),
+            name => Some(super::cache_id(caller, name)?),
         };
         let before = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
-        let mut runs = self.runs.list(cache.as_ref(), before, size + 1);
+        let mut runs = self.runs.list(
+            |of| caller.sees(of) && cache.as_ref().is_none_or(|cache| of == cache),
+            before,
+            size + 1,
+        );
         let more = runs.len() > size;
         runs.truncate(size);
         let next_page_token = match runs.last() {
@@ -193,6 +235,26 @@ fn number(
             format!("{value} is not in {low} to {high}"),
         )),
     }
+}
+
+fn code_of(error: &CatalogError) -> Code {
+    Problem::from(error.clone()).code
+}
+
+/// Waits for a run's end, whoever follows it, and writes the audit line.
+async fn audit_end(caller: Caller, mut run: watch::Receiver<Run>) {
+    let mut change = Change::new(&caller, "end_finetune", run.borrow().parent.clone());
+    // A sender that is gone has said its last.
+    let _ = run.wait_for(|run| run.state.has_ended()).await;
+    let run = run.borrow().clone();
+    if let Some(version) = &run.version {
+        change.names(version.resource_name());
+    }
+    change.ended(match (run.state, &run.error) {
+        (RunState::Succeeded, _) => Code::Ok,
+        (RunState::Failed, Some(error)) => code_of(error),
+        _ => Code::Cancelled,
+    });
 }
 
 /// Sends a run's changes until it has ended; returns the call's code.
@@ -314,7 +376,9 @@ impl FineTuneService for FineTunes {
         request: Request<pb::FineTuneRequest>,
     ) -> Result<Response<Self::FineTuneStream>, Status> {
         let call = Call::new(&self.context.calls, "FineTune");
-        call.answer(self.start(request.into_inner(), &call)).await
+        let caller = Caller::of(request.extensions());
+        call.answer(self.start(&caller, request.into_inner(), &call))
+            .await
     }
 
     async fn list_fine_tunes(
@@ -322,7 +386,7 @@ impl FineTuneService for FineTunes {
         request: Request<pb::ListFineTunesRequest>,
     ) -> Result<Response<pb::ListFineTunesResponse>, Status> {
         observed(&self.context.calls, "ListFineTunes", async {
-            self.list(request.get_ref())
+            self.list(&Caller::of(request.extensions()), request.get_ref())
         })
         .await
     }
@@ -332,7 +396,8 @@ impl FineTuneService for FineTunes {
         request: Request<pb::GetFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
         observed(&self.context.calls, "GetFineTune", async {
-            let run = self.runs.get(run_id(&request.get_ref().name)?)?;
+            let caller = Caller::of(request.extensions());
+            let run = self.seen(&caller, &request.get_ref().name)?;
             Ok(Response::new(message(&run)))
         })
         .await
@@ -343,8 +408,8 @@ impl FineTuneService for FineTunes {
         request: Request<pb::CancelFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
         observed(&self.context.calls, "CancelFineTune", async {
-            let run = self.runs.cancel(run_id(&request.get_ref().name)?).await?;
-            Ok(Response::new(message(&run)))
+            let caller = Caller::of(request.extensions());
+            self.cancel(&caller, request.get_ref()).await
         })
         .await
     }

@@ -7,6 +7,7 @@ mod classify;
 mod classify_stream;
 mod convert;
 mod create;
+pub mod door;
 mod embed;
 mod evaluate;
 mod filter;
@@ -34,6 +35,7 @@ use crate::{
     catalog::Catalog,
     config::Limits,
     engine::{Content, Engine, FlowId, Permit, Priority},
+    guard::{Caller, GuardError},
     proto::{
         DESCRIPTORS,
         inference::grpc_inference_service_server::GrpcInferenceServiceServer,
@@ -43,6 +45,7 @@ use crate::{
             fine_tune_service_server::FineTuneServiceServer,
         },
     },
+    store::{CacheId, Reference},
     telemetry,
 };
 pub use observe::Calls;
@@ -117,6 +120,61 @@ impl Context {
     }
 }
 
+impl Context {
+    /// Counts items against their caller's rate. One that is too fast waits
+    /// its turn, until its deadline, if it `may_wait` (a stream, which flow
+    /// control slows), and is refused at once if not.
+    ///
+    /// # Errors
+    /// [`GuardError::Rate`]; a shutdown.
+    async fn pace(
+        &self,
+        caller: &Caller,
+        count: usize,
+        deadline: Option<Instant>,
+        may_wait: bool,
+    ) -> Result<(), Problem> {
+        loop {
+            let error = match caller.items(count) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let GuardError::Rate { wait, .. } = error else {
+                return Err(error.into());
+            };
+            let in_time = match (Instant::now().checked_add(wait), deadline) {
+                (None, _) => false,
+                (Some(turn), Some(deadline)) => turn < deadline,
+                (Some(_), None) => true,
+            };
+            if !may_wait || !in_time {
+                telemetry::refused("items_per_second");
+                return Err(error.into());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shutdown.cancelled() => return Err(shutting_down()),
+            }
+        }
+    }
+}
+
+/// The reference that a name stands for, once it is known that the caller may
+/// touch the cache: asked before the cache is looked for. Every method that
+/// takes the name of a cache takes it through here or [`cache_id`].
+fn reference(caller: &Caller, name: &str) -> Result<Reference, Problem> {
+    let reference: Reference = name.parse()?;
+    caller.check(&reference.cache)?;
+    Ok(reference)
+}
+
+/// The same for `caches/{cache}` and bare ids.
+fn cache_id(caller: &Caller, name: &str) -> Result<CacheId, Problem> {
+    let id = CacheId::parse_name(name)?;
+    caller.check(&id)?;
+    Ok(id)
+}
+
 /// The flow that a unary call belongs to: its connection, so that a client of
 /// many calls is one flow, as a stream of many items is.
 fn flow_of<T>(request: &Request<T>) -> FlowId {
@@ -142,10 +200,12 @@ impl Failure {
     /// A status that tonic made (an over-large message, a reset stream),
     /// passed on as it is.
     fn from_status(status: &Status) -> Failure {
+        if status.code() == Code::OutOfRange {
+            return Problem::message_too_large(status.message()).into();
+        }
         Failure::from(Problem::new(
             status.code(),
             match status.code() {
-                Code::OutOfRange => "MESSAGE_TOO_LARGE",
                 Code::Cancelled => "CANCELLED",
                 _ => "TRANSPORT",
             },
@@ -173,7 +233,8 @@ pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server
         .max_decoding_message_size(largest);
     let inference = GrpcInferenceServiceServer::new(inference::Inference::new(Arc::clone(context)))
         .max_decoding_message_size(largest);
-    let finetune = FineTuneServiceServer::new(finetune::FineTunes::new(Arc::clone(context)));
+    let finetune = FineTuneServiceServer::new(finetune::FineTunes::new(Arc::clone(context)))
+        .max_decoding_message_size(largest);
     Ok(Routes::new(caches)
         .add_service(classify)
         .add_service(finetune)

@@ -11,6 +11,7 @@ use crate::{
     catalog::CatalogError,
     clip::{PictureError, TextError},
     engine::{EngineError, Refusal},
+    guard::GuardError,
     store::StoreError,
     tip::error::TipError,
 };
@@ -67,6 +68,28 @@ impl Problem {
     pub fn retry(mut self, after: Duration) -> Problem {
         self.retry = Some(after);
         self
+    }
+
+    /// A message over the server's limit, from what tonic says of it: "…found
+    /// 5000 bytes, the limit is: 1024 bytes".
+    pub fn message_too_large(said: &str) -> Problem {
+        let mut numbers = said
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|digits| !digits.is_empty());
+        let problem = Problem::new(Code::OutOfRange, "MESSAGE_TOO_LARGE", said)
+            .fact("limit", "max_message_bytes");
+        let (Some(value), Some(maximum)) = (numbers.next(), numbers.next()) else {
+            return problem;
+        };
+        Problem {
+            message: format!(
+                "the message has {value} bytes, over the server's limit max_message_bytes = \
+                 {maximum}"
+            ),
+            ..problem
+        }
+        .fact("value", value)
+        .fact("maximum", maximum)
     }
 
     fn details(&self) -> ErrorDetails {
@@ -155,6 +178,58 @@ impl From<Refusal> for Problem {
         )
         .fact("limit", refusal.limit)
         .fact("value", refusal.value)
+    }
+}
+
+impl From<GuardError> for Problem {
+    fn from(error: GuardError) -> Problem {
+        let (code, reason) = match &error {
+            GuardError::TokenMissing => (Code::Unauthenticated, "TOKEN_MISSING"),
+            GuardError::TokenMalformed => (Code::Unauthenticated, "TOKEN_MALFORMED"),
+            GuardError::TokenUnknown => (Code::Unauthenticated, "TOKEN_UNKNOWN"),
+            GuardError::TokenExpired { .. } => (Code::Unauthenticated, "TOKEN_EXPIRED"),
+            GuardError::Role { .. } => (Code::PermissionDenied, "ROLE_NOT_ALLOWED"),
+            GuardError::Cache { .. } => (Code::PermissionDenied, "CACHE_NOT_ALLOWED"),
+            GuardError::UnknownMethod { .. } => (Code::Unimplemented, "METHOD_UNKNOWN"),
+            GuardError::Rate { .. } => (Code::ResourceExhausted, "RATE_LIMITED"),
+            GuardError::Burst { .. } => (Code::InvalidArgument, "LIMIT_EXCEEDED"),
+            GuardError::TokenStreams { .. } | GuardError::ServerStreams { .. } => {
+                (Code::ResourceExhausted, "TOO_MANY_STREAMS")
+            }
+        };
+        let problem = Problem::new(code, reason, &error);
+        match error {
+            GuardError::Role {
+                name, role, needed, ..
+            } => problem
+                .fact("token", name)
+                .fact("role", role)
+                .fact("needed", needed),
+            GuardError::Cache { name, prefix, .. } => {
+                problem.fact("token", name).fact("prefix", prefix)
+            }
+            GuardError::Rate {
+                limit,
+                maximum,
+                wait,
+                ..
+            } => problem
+                .fact("limit", limit)
+                .fact("maximum", maximum)
+                .retry(wait.max(Duration::from_millis(1))),
+            GuardError::Burst { burst, asked, .. } => problem
+                .fact("limit", "items_burst")
+                .fact("maximum", burst)
+                .fact("value", asked),
+            GuardError::TokenStreams { maximum, .. } | GuardError::ServerStreams { maximum } => {
+                problem
+                    .fact("limit", "max_streams")
+                    .fact("maximum", maximum)
+                    // Nobody knows when a call ends.
+                    .retry(Duration::from_secs(1))
+            }
+            _ => problem,
+        }
     }
 }
 
@@ -326,6 +401,13 @@ macro_rules! status_from {
             }
         })*
 
+        impl Failure {
+            /// The gRPC code.
+            pub fn code(&self) -> Code {
+                self.0.code
+            }
+        }
+
         impl From<Failure> for Status {
             fn from(failure: Failure) -> Status {
                 (*failure.0).into()
@@ -341,5 +423,6 @@ status_from!(
     TextError,
     StoreError,
     RequestError,
-    CatalogError
+    CatalogError,
+    GuardError
 );

@@ -37,7 +37,7 @@ pub use garbage::Swept;
 pub use manifest::{
     ClassRecord, Details, Draft, FineTuneRecord, Manifest, SourceCounts, TensorsRecord,
 };
-pub use name::{AliasName, CacheId, Reference, VersionNumber, VersionSelector};
+pub use name::{AliasName, CacheId, MAX_ID_LEN, Reference, VersionNumber, VersionSelector};
 pub use resident::Resident;
 pub use sealed::FORMAT;
 pub use tensors::{Dtype, NamedTensor, TensorFile, TensorView, TextColumn};
@@ -263,8 +263,23 @@ impl Store {
         size: usize,
         after: Option<&CacheId>,
     ) -> Result<CachePage, StoreError> {
+        self.list_caches_of("", size, after).await
+    }
+
+    /// [`Self::list_caches`] of those alone whose ids begin with `prefix`; of no
+    /// other is anything looked at, and none is named in the page.
+    ///
+    /// # Errors
+    /// As [`Self::list_caches`].
+    pub async fn list_caches_of(
+        &self,
+        prefix: &str,
+        size: usize,
+        after: Option<&CacheId>,
+    ) -> Result<CachePage, StoreError> {
         let names = self.backend.folders(&layout::caches()).await?;
-        let mut ids: Vec<CacheId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let names = names.iter().filter(|name| name.starts_with(prefix));
+        let mut ids: Vec<CacheId> = names.filter_map(|name| name.parse().ok()).collect();
         ids.sort_unstable();
         if let Some(after) = after {
             ids.retain(|id| id > after);

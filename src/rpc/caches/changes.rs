@@ -1,15 +1,18 @@
 //! Changing a cache: aliases moved, versions deleted.
 
-use tonic::Response;
+use tonic::{Code, Response};
 
-use super::{Caches, cache_id};
+use super::Caches;
 use crate::{
+    guard::{Caller, audit::Change},
     proto::v1 as pb,
     rpc::{
+        cache_id,
         problem::{Failure, Problem},
+        reference,
         request::RequestError,
     },
-    store::{AliasName, Reference, VersionNumber, VersionSelector},
+    store::{AliasName, VersionNumber, VersionSelector},
 };
 
 /// The etag that is expected; empty for none.
@@ -20,20 +23,21 @@ fn expected(etag: &str) -> Option<&str> {
 impl Caches {
     pub(super) async fn delete(
         &self,
+        caller: &Caller,
         request: pb::DeleteCacheRequest,
     ) -> Result<Response<()>, Failure> {
-        let id = cache_id(&request.name)?;
+        let id = cache_id(caller, &request.name)?;
         let catalog = &self.context.catalog;
         catalog.delete_cache(&id, expected(&request.etag)).await?;
-        tracing::info!(cache = %id, "deleted a cache");
         Ok(Response::new(()))
     }
 
     pub(super) async fn delete_version(
         &self,
+        caller: &Caller,
         request: pb::DeleteVersionRequest,
     ) -> Result<Response<()>, Failure> {
-        let reference: Reference = request.name.parse().map_err(Problem::from)?;
+        let reference = reference(caller, &request.name)?;
         let VersionSelector::Number(number) = reference.version else {
             // What an alias points at changes; what is deleted must not.
             let problem = format!(
@@ -49,15 +53,15 @@ impl Caches {
         catalog
             .delete_version(&id, number, expected(&request.etag))
             .await?;
-        tracing::info!(version = id.version_name(number), "deleted a version");
         Ok(Response::new(()))
     }
 
     pub(super) async fn prune(
         &self,
+        caller: &Caller,
         request: pb::PruneVersionsRequest,
     ) -> Result<Response<pb::PruneVersionsResponse>, Failure> {
-        let id = cache_id(&request.name)?;
+        let id = cache_id(caller, &request.name)?;
         let keep = usize::try_from(request.keep)
             .ok()
             .filter(|keep| *keep > 0)
@@ -69,9 +73,18 @@ impl Caches {
         let gone = if request.validate_only {
             catalog.store().superseded(&id, keep, etag).await?
         } else {
-            let gone = catalog.prune(&id, keep, etag).await?;
-            tracing::info!(cache = %id, keep, deleted = ?gone, "pruned versions");
-            gone
+            let mut change = Change::new(caller, "prune_versions", id.resource_name());
+            let gone = catalog.prune(&id, keep, etag).await.map_err(Failure::from);
+            if let Ok(gone) = &gone {
+                let numbers: Vec<_> = gone.iter().map(ToString::to_string).collect();
+                change.names(format!(
+                    "{}/versions/[{}]",
+                    id.resource_name(),
+                    numbers.join(",")
+                ));
+            }
+            change.ended(gone.as_ref().map_or_else(Failure::code, |_| Code::Ok));
+            gone?
         };
         Ok(Response::new(pb::PruneVersionsResponse {
             deleted_versions: gone.iter().map(|number| number.as_i64()).collect(),
@@ -80,10 +93,11 @@ impl Caches {
 
     pub(super) async fn set_alias(
         &self,
+        caller: &Caller,
         request: pb::SetAliasRequest,
     ) -> Result<Response<pb::Cache>, Failure> {
         let store = self.context.catalog.store();
-        let id = cache_id(&request.cache)?;
+        let id = cache_id(caller, &request.cache)?;
         let alias: AliasName = request.alias.parse().map_err(Problem::from)?;
         let number = u64::try_from(request.version)
             .ok()
@@ -93,20 +107,19 @@ impl Caches {
             })?;
         let etag = expected(&request.etag);
         let info = store.set_alias(&id, &alias, number, etag).await?;
-        tracing::info!(cache = %id, %alias, version = %number, "set an alias");
         Ok(Response::new(self.describe(&info).await))
     }
 
     pub(super) async fn delete_alias(
         &self,
+        caller: &Caller,
         request: pb::DeleteAliasRequest,
     ) -> Result<Response<pb::Cache>, Failure> {
         let store = self.context.catalog.store();
-        let id = cache_id(&request.cache)?;
+        let id = cache_id(caller, &request.cache)?;
         let alias: AliasName = request.alias.parse().map_err(Problem::from)?;
         let etag = expected(&request.etag);
         let info = store.delete_alias(&id, &alias, etag).await?;
-        tracing::info!(cache = %id, %alias, "deleted an alias");
         Ok(Response::new(self.describe(&info).await))
     }
 }

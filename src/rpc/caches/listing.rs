@@ -4,18 +4,20 @@ use futures::{StreamExt as _, stream};
 use prost::Message as _;
 use tonic::Response;
 
-use super::{Caches, cache_id};
+use super::Caches;
 use crate::{
     catalog::{CatalogError, ExampleEntry},
+    guard::Caller,
     proto::v1 as pb,
     rpc::{
-        convert,
+        cache_id, convert,
         filter::{Filter, Kind, Schema, Value},
         paging,
-        problem::{Failure, Problem},
+        problem::Failure,
+        reference,
         request::RequestError,
     },
-    store::{CacheId, CacheInfo, Manifest, Reference, VersionNumber, VersionSelector},
+    store::{CacheId, CacheInfo, Manifest, VersionNumber, VersionSelector},
 };
 
 /// What caches can be filtered by; all but the first two are of the newest
@@ -132,9 +134,10 @@ impl Caches {
 
     pub(super) async fn get(
         &self,
+        caller: &Caller,
         request: pb::GetCacheRequest,
     ) -> Result<Response<pb::Cache>, Failure> {
-        let id = cache_id(&request.name)?;
+        let id = cache_id(caller, &request.name)?;
         let info = self.context.catalog.store().cache(&id).await?;
         let mut cache = self.describe(&info).await;
         paging::mask(&mut cache, request.read_mask.as_ref())?;
@@ -143,6 +146,7 @@ impl Caches {
 
     pub(super) async fn list(
         &self,
+        caller: &Caller,
         request: pb::ListCachesRequest,
     ) -> Result<Response<pb::ListCachesResponse>, Failure> {
         let size = paging::size(request.page_size)?;
@@ -151,7 +155,7 @@ impl Caches {
             "" => None,
             token => Some(token.parse().map_err(|_| bad_token("ListCaches"))?),
         };
-        let (mut caches, next) = self.page(size, &filter, after).await?;
+        let (mut caches, next) = self.page(caller.prefix(), size, &filter, after).await?;
         for cache in &mut caches {
             paging::mask(cache, request.read_mask.as_ref())?;
         }
@@ -161,10 +165,11 @@ impl Caches {
         }))
     }
 
-    /// Up to `size` caches that a filter lets through, and after which of them
+    /// Up to `size` caches of a prefix that a filter lets through, and after which of them
     /// the next page begins, where there is one more.
     async fn page(
         &self,
+        prefix: &str,
         size: usize,
         filter: &Filter,
         mut after: Option<CacheId>,
@@ -174,7 +179,7 @@ impl Caches {
         let mut caches = Vec::new();
         let mut last = None;
         loop {
-            let page = store.list_caches(scan, after.as_ref()).await?;
+            let page = store.list_caches_of(prefix, scan, after.as_ref()).await?;
             for (id, error) in &page.damaged {
                 tracing::warn!(cache = %id, %error, "a cache cannot be listed");
             }
@@ -208,10 +213,11 @@ impl Caches {
 
     pub(super) async fn version(
         &self,
+        caller: &Caller,
         request: pb::GetVersionRequest,
     ) -> Result<Response<pb::Version>, Failure> {
         let store = self.context.catalog.store();
-        let reference: Reference = request.name.parse().map_err(Problem::from)?;
+        let reference = reference(caller, &request.name)?;
         let (id, number) = store.resolve(&reference).await?;
         let mut version = convert::version(&store.manifest(&id, number).await?);
         paging::mask(&mut version, request.read_mask.as_ref())?;
@@ -220,10 +226,11 @@ impl Caches {
 
     pub(super) async fn versions(
         &self,
+        caller: &Caller,
         request: pb::ListVersionsRequest,
     ) -> Result<Response<pb::ListVersionsResponse>, Failure> {
         let store = self.context.catalog.store();
-        let id = cache_id(&request.parent)?;
+        let id = cache_id(caller, &request.parent)?;
         let size = paging::size(request.page_size)?;
         // Newest first: the token is the last number that was returned.
         let below = match request.page_token.as_str() {
@@ -265,11 +272,12 @@ impl Caches {
 
     pub(super) async fn examples(
         &self,
+        caller: &Caller,
         request: pb::ListExamplesRequest,
     ) -> Result<Response<pb::ListExamplesResponse>, Failure> {
         let size = paging::size_of_examples(request.page_size)?;
         let filter = Filter::parse(&request.filter, EXAMPLE_FIELDS)?;
-        let mut reference: Reference = request.parent.parse().map_err(Problem::from)?;
+        let mut reference = reference(caller, &request.parent)?;
         // The token names the version: an alias that moves between two pages
         // does not mix two lists.
         let start = match request.page_token.as_str() {

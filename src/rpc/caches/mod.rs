@@ -7,17 +7,17 @@ mod transfer;
 
 use std::{sync::Arc, time::Instant};
 
-use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
+use tonic::{Code, Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
     Context, create,
     observe::{Call, observed},
-    problem::{Failure, Problem},
+    problem::Failure,
     request,
 };
 use crate::{
+    guard::{Caller, audit::Change},
     proto::v1::{self as pb, cache_service_server::CacheService},
-    store::CacheId,
 };
 
 /// The service.
@@ -25,8 +25,17 @@ pub struct Caches {
     context: Arc<Context>,
 }
 
-fn cache_id(name: &str) -> Result<CacheId, Failure> {
-    CacheId::parse_name(name).map_err(|error| Problem::from(error).into())
+/// Runs a change, and writes its audit line.
+async fn audited<T>(
+    caller: &Caller,
+    action: &'static str,
+    resource: String,
+    work: impl Future<Output = Result<Response<T>, Failure>>,
+) -> Result<Response<T>, Failure> {
+    let change = Change::new(caller, action, resource);
+    let result = work.await;
+    change.ended(result.as_ref().map_or_else(Failure::code, |_| Code::Ok));
+    result
 }
 
 impl Caches {
@@ -47,8 +56,14 @@ impl CacheService for Caches {
         let deadline = request::deadline(request.metadata(), Instant::now());
         let call = Call::new(&self.context.calls, "CreateCache");
         let context = Arc::clone(&self.context);
-        let serving =
-            create::serve::<create::Creating>(context, deadline, request.into_inner(), &call);
+        let caller = Caller::of(request.extensions());
+        let serving = create::serve::<create::Creating>(
+            context,
+            caller,
+            deadline,
+            request.into_inner(),
+            &call,
+        );
         call.answer(serving).await
     }
 
@@ -61,8 +76,9 @@ impl CacheService for Caches {
         let deadline = request::deadline(request.metadata(), Instant::now());
         let call = Call::new(&self.context.calls, "AddExamples");
         let context = Arc::clone(&self.context);
+        let caller = Caller::of(request.extensions());
         let serving =
-            create::serve::<create::Adding>(context, deadline, request.into_inner(), &call);
+            create::serve::<create::Adding>(context, caller, deadline, request.into_inner(), &call);
         call.answer(serving).await
     }
 
@@ -70,10 +86,11 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::GetCacheRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "GetCache",
-            self.get(request.into_inner()),
+            self.get(&caller, request.into_inner()),
         )
         .await
     }
@@ -82,10 +99,11 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::ListCachesRequest>,
     ) -> Result<Response<pb::ListCachesResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "ListCaches",
-            self.list(request.into_inner()),
+            self.list(&caller, request.into_inner()),
         )
         .await
     }
@@ -94,10 +112,14 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::DeleteCacheRequest>,
     ) -> Result<Response<()>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let resource = request.name.clone();
+        let work = self.delete(&caller, request);
         observed(
             &self.context.calls,
             "DeleteCache",
-            self.delete(request.into_inner()),
+            audited(&caller, "delete_cache", resource, work),
         )
         .await
     }
@@ -106,10 +128,11 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::GetVersionRequest>,
     ) -> Result<Response<pb::Version>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "GetVersion",
-            self.version(request.into_inner()),
+            self.version(&caller, request.into_inner()),
         )
         .await
     }
@@ -118,10 +141,11 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::ListVersionsRequest>,
     ) -> Result<Response<pb::ListVersionsResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "ListVersions",
-            self.versions(request.into_inner()),
+            self.versions(&caller, request.into_inner()),
         )
         .await
     }
@@ -130,10 +154,14 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::SetAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let resource = format!("{}/aliases/{}", request.cache, request.alias);
+        let work = self.set_alias(&caller, request);
         observed(
             &self.context.calls,
             "SetAlias",
-            self.set_alias(request.into_inner()),
+            audited(&caller, "set_alias", resource, work),
         )
         .await
     }
@@ -142,10 +170,14 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::DeleteAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let resource = format!("{}/aliases/{}", request.cache, request.alias);
+        let work = self.delete_alias(&caller, request);
         observed(
             &self.context.calls,
             "DeleteAlias",
-            self.delete_alias(request.into_inner()),
+            audited(&caller, "delete_alias", resource, work),
         )
         .await
     }
@@ -154,10 +186,11 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::ListExamplesRequest>,
     ) -> Result<Response<pb::ListExamplesResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "ListExamples",
-            self.examples(request.into_inner()),
+            self.examples(&caller, request.into_inner()),
         )
         .await
     }
@@ -166,10 +199,14 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::DeleteVersionRequest>,
     ) -> Result<Response<()>, Status> {
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        let resource = request.name.clone();
+        let work = self.delete_version(&caller, request);
         observed(
             &self.context.calls,
             "DeleteVersion",
-            self.delete_version(request.into_inner()),
+            audited(&caller, "delete_version", resource, work),
         )
         .await
     }
@@ -178,10 +215,11 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::PruneVersionsRequest>,
     ) -> Result<Response<pb::PruneVersionsResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "PruneVersions",
-            self.prune(request.into_inner()),
+            self.prune(&caller, request.into_inner()),
         )
         .await
     }
@@ -194,7 +232,8 @@ impl CacheService for Caches {
     ) -> Result<Response<Self::ExportVersionStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
         let call = Call::new(&self.context.calls, "ExportVersion");
-        call.answer(self.export(request.into_inner(), deadline, &call))
+        let caller = Caller::of(request.extensions());
+        call.answer(self.export(&caller, request.into_inner(), deadline, &call))
             .await
     }
 
@@ -202,10 +241,11 @@ impl CacheService for Caches {
         &self,
         request: Request<Streaming<pb::ImportVersionRequest>>,
     ) -> Result<Response<pb::Version>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "ImportVersion",
-            self.import(request.into_inner()),
+            self.import(&caller, request.into_inner()),
         )
         .await
     }

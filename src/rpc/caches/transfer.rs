@@ -8,15 +8,17 @@ use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 use super::Caches;
 use crate::{
     catalog::ImportBounds,
+    guard::{Caller, audit::Change},
     proto::v1::{self as pb, export_version_response, import_version_request::Payload},
     rpc::{
-        convert,
+        cache_id, convert,
         observe::Call,
         problem::{Failure, Problem},
+        reference,
         request::RequestError,
         shutting_down,
     },
-    store::{CacheId, Condition, Needs, Reference},
+    store::{CacheId, Condition, Needs},
 };
 
 /// Bytes of the file in one message.
@@ -35,12 +37,13 @@ fn part(payload: export_version_response::Payload) -> pb::ExportVersionResponse 
 impl Caches {
     pub(super) async fn export(
         &self,
+        caller: &Caller,
         request: pb::ExportVersionRequest,
         deadline: Option<Instant>,
         call: &Call,
     ) -> Result<Response<BoxStream<pb::ExportVersionResponse>>, Failure> {
         let catalog = &self.context.catalog;
-        let reference: Reference = request.name.parse().map_err(Problem::from)?;
+        let reference = reference(caller, &request.name)?;
         let (id, number) = catalog.store().resolve(&reference).await?;
         let export = catalog.export(&id, number).await?;
         let header = pb::ExportHeader {
@@ -72,6 +75,7 @@ impl Caches {
 
     pub(super) async fn import(
         &self,
+        caller: &Caller,
         mut incoming: Streaming<pb::ImportVersionRequest>,
     ) -> Result<Response<pb::Version>, Failure> {
         let spec = match self.next(&mut incoming).await?.map(|m| m.payload) {
@@ -83,8 +87,24 @@ impl Caches {
             }
             Some(None) | None => return Err(RequestError::missing("spec").into()),
         };
-        let id = CacheId::parse_name(&spec.cache_id)
-            .map_err(|error| Problem::from(error).field("spec.cache_id"))?;
+        let id = cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))?;
+        let mut change = Change::new(caller, "import_version", id.resource_name());
+        let imported = self.take(caller, &id, spec, incoming).await;
+        if let Ok(version) = &imported {
+            change.names(&version.name);
+        }
+        change.ended(imported.as_ref().map_or_else(Failure::code, |_| Code::Ok));
+        imported.map(Response::new)
+    }
+
+    /// The version that an announced file makes.
+    async fn take(
+        &self,
+        caller: &Caller,
+        id: &CacheId,
+        spec: pb::ImportSpec,
+        incoming: Streaming<pb::ImportVersionRequest>,
+    ) -> Result<pb::Version, Failure> {
         let limits = &self.context.limits;
         let size = usize::try_from(spec.size_bytes)
             .ok()
@@ -105,15 +125,16 @@ impl Caches {
         };
         let catalog = &self.context.catalog;
         // Now, too, so that nothing is sent in vain.
-        catalog.store().check(&id, &condition).await?;
+        catalog.store().check(id, &condition).await?;
         let file = self.receive(incoming, size).await?;
         let bounds = ImportBounds {
             classes: limits.max_classes,
             examples: limits.max_examples,
             other_bundle: spec.allow_other_bundle,
+            created_by: caller.created_by(String::new()),
         };
-        let manifest = catalog.import(&id, file.into(), bounds, &condition).await?;
-        Ok(Response::new(convert::version(&manifest)))
+        let manifest = catalog.import(id, file.into(), bounds, &condition).await?;
+        Ok(convert::version(&manifest))
     }
 
     async fn next(

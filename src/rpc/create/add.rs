@@ -7,7 +7,8 @@ use super::{
     super::{
         Context,
         heads::{self, Asked},
-        problem::{Failure, Problem},
+        problem::Failure,
+        reference,
         request::RequestError,
     },
     Event, Making, Order, Part, etag,
@@ -17,10 +18,11 @@ use super::{
 };
 use crate::{
     catalog::{Base, Recipe, TextSource},
+    guard::Caller,
     proto::v1::{
         self as pb, add_examples_request::Payload, add_examples_response::Event as Answer,
     },
-    store::{Condition, Needs, Reference},
+    store::{Condition, Needs},
     tip::spec::Method,
 };
 
@@ -32,6 +34,7 @@ impl Making for Adding {
         "the first message of AddExamples must be its spec, not examples";
     const EXAMPLES_AFTER: &'static str =
         "every message of AddExamples but the first must carry examples";
+    const ACTION: &'static str = "add_examples";
     type Spec = pb::AddExamplesSpec;
     type Request = pb::AddExamplesRequest;
     type Response = pb::AddExamplesResponse;
@@ -43,15 +46,17 @@ impl Making for Adding {
         })
     }
 
-    async fn order(mut spec: Self::Spec, context: &Context) -> Result<Order, Failure> {
+    async fn order(
+        mut spec: Self::Spec,
+        context: &Context,
+        caller: &Caller,
+    ) -> Result<Order, Failure> {
         if spec.base.is_empty() {
             return Err(RequestError::missing("spec.base").into());
         }
-        let reference: Reference = spec
-            .base
-            .parse()
-            .map_err(|error| Problem::from(error).field("spec.base"))?;
+        let reference = reference(caller, &spec.base).map_err(|error| error.field("spec.base"))?;
         check_texts(&spec.description, &spec.labels, &spec.created_by)?;
+        spec.created_by = caller.created_by(spec.created_by);
         let strict = strict(spec.on_rejected)?;
         // Checked before the base is read, which may take its time.
         let asked = heads::method(spec.method)?;

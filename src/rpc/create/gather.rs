@@ -177,6 +177,8 @@ impl<'a> Gathering<'a> {
             (Content::Picture { .. }, false) => recipe.views,
             _ => 1,
         };
+        let context = &self.creation.context;
+        context.pace(&self.creation.caller, 1, None, true).await?;
         self.bytes += recipe.feature_bytes(width, example.validation);
         RequestError::check(
             "examples (bytes of features)",

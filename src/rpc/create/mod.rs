@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     catalog::{CatalogError, Gathered, Recipe, Stage, TextRows},
+    guard::{Caller, audit::Change},
     proto::v1::{self as pb, cache_spec::OnRejected, create_progress},
     store::Condition,
 };
@@ -52,6 +53,9 @@ pub trait Making: 'static {
     /// A message to the client.
     type Response: Send + 'static;
 
+    /// What audit lines call it.
+    const ACTION: &'static str;
+
     /// What a message carries.
     fn part(request: Self::Request) -> Option<Part<Self::Spec>>;
 
@@ -62,6 +66,7 @@ pub trait Making: 'static {
     fn order(
         spec: Self::Spec,
         context: &Context,
+        caller: &Caller,
     ) -> impl Future<Output = Result<Order, Failure>> + Send;
 
     /// An event as this RPC's message.
@@ -92,6 +97,7 @@ pub struct Order {
 /// Serves one call.
 pub async fn serve<M: Making>(
     context: Arc<Context>,
+    caller: Caller,
     deadline: Option<Instant>,
     mut incoming: Streaming<M::Request>,
     call: &Call,
@@ -110,13 +116,15 @@ pub async fn serve<M: Making>(
         }
         None => return Err(RequestError::missing("spec").into()),
     };
-    let order = M::order(spec, &context).await?;
+    let order = M::order(spec, &context, &caller).await?;
+    let mut change = Change::new(&caller, M::ACTION, order.recipe.id.resource_name());
     // Now, too, so that nothing is encoded in vain.
-    context
-        .catalog
-        .store()
-        .check(&order.recipe.id, &order.condition)
-        .await?;
+    let store = context.catalog.store();
+    if let Err(error) = store.check(&order.recipe.id, &order.condition).await {
+        let failure = Failure::from(error);
+        change.ended(failure.code());
+        return Err(failure);
+    }
     let examples = incoming.map(|message| match message {
         Err(status) => Err(Failure::from_status(&status)),
         Ok(message) => match M::part(message) {
@@ -131,6 +139,7 @@ pub async fn serve<M: Making>(
     let cancelled = Arc::new(AtomicBool::new(false));
     let creation = Creation {
         context,
+        caller,
         order: Arc::new(order),
         events: events.clone(),
         cancelled: Arc::clone(&cancelled),
@@ -145,7 +154,12 @@ pub async fn serve<M: Making>(
             }
         };
         cancelled.store(true, Ordering::Relaxed);
-        call.ended(ended.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        let code = ended.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        call.ended(code);
+        if let Ok(version) = &ended {
+            change.names(&version.name);
+        }
+        change.ended(code);
         let _ = events.send(ended.map(Event::Version)).await;
     });
     let response = ReceiverStream::new(response).map(|event| event.map(M::response));
@@ -171,6 +185,7 @@ fn etag(etag: String) -> Option<String> {
 
 struct Creation {
     context: Arc<Context>,
+    caller: Caller,
     order: Arc<Order>,
     events: mpsc::Sender<Result<Event, Status>>,
     cancelled: Arc<AtomicBool>,

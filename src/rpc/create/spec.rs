@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     super::{
-        Context,
+        Context, cache_id,
         heads::{self, Asked},
-        problem::{Failure, Problem},
+        problem::Failure,
         request::RequestError,
     },
     Event, Making, Order, Part, etag, strict,
@@ -16,8 +16,9 @@ use crate::{
     catalog::{
         CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, Recipe, TextSource,
     },
+    guard::Caller,
     proto::v1::{self as pb, create_cache_request::Payload},
-    store::{CacheId, Condition, Needs},
+    store::{Condition, Needs},
     tip::spec::Method,
 };
 
@@ -31,6 +32,7 @@ impl Making for Creating {
         "the first message of CreateCache must be its spec, not examples";
     const EXAMPLES_AFTER: &'static str =
         "every message of CreateCache but the first must carry examples";
+    const ACTION: &'static str = "create_cache";
     type Spec = pb::CacheSpec;
     type Request = pb::CreateCacheRequest;
     type Response = pb::CreateCacheResponse;
@@ -42,7 +44,7 @@ impl Making for Creating {
         })
     }
 
-    async fn order(spec: Self::Spec, context: &Context) -> Result<Order, Failure> {
+    async fn order(spec: Self::Spec, context: &Context, caller: &Caller) -> Result<Order, Failure> {
         Ok(Order {
             strict: strict(spec.on_rejected)?,
             allow_empty: spec.allow_empty_classes,
@@ -51,7 +53,7 @@ impl Making for Creating {
                 etag: etag(spec.etag.clone()),
                 needs: Needs::Nothing,
             },
-            recipe: recipe(spec, context)?,
+            recipe: recipe(spec, context, caller)?,
         })
     }
 
@@ -61,10 +63,9 @@ impl Making for Creating {
 }
 
 /// The recipe of a specification.
-fn recipe(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
+fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, Failure> {
     let model = context.catalog.model();
-    let id: CacheId = CacheId::parse_name(&spec.cache_id)
-        .map_err(|error| Problem::from(error).field("spec.cache_id"))?;
+    let id = cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))?;
     if spec.classes.is_empty() {
         return Err(RequestError::invalid(
             "spec.classes",
@@ -131,7 +132,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context) -> Result<Recipe, Failure> {
         },
         description: spec.description,
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
-        created_by: spec.created_by,
+        created_by: caller.created_by(spec.created_by),
     })
 }
 

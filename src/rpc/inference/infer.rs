@@ -18,6 +18,7 @@ use super::{
 use crate::{
     catalog::Served,
     engine::{FlowId, Outcome, Work},
+    guard::Caller,
     proto::inference::{ModelInferRequest, ModelInferResponse},
     rpc::{
         Context,
@@ -30,7 +31,9 @@ use crate::{
 };
 
 /// Who sends a request, and how.
-pub struct Caller {
+pub struct Sender {
+    /// Who it is, and what it may touch.
+    pub caller: Caller,
     /// Its flow.
     pub flow: FlowId,
     /// The call's deadline.
@@ -62,14 +65,14 @@ pub async fn start(
     context: &Context,
     statistics: &Statistics,
     request: ModelInferRequest,
-    caller: &Caller,
+    sender: &Sender,
 ) -> Result<Started, Problem> {
     let began = Instant::now();
-    let (reference, classifier) =
-        model::served(context, &request.model_name, &request.model_version).await?;
+    let reference = model::reference(&sender.caller, &request.model_name, &request.model_version)?;
+    let classifier = context.catalog.classifier(&reference).await?;
     let version = classifier.manifest.version;
     let entry = statistics.entry(&reference.cache, version);
-    let started = submit(context, request, caller, classifier, &entry, began).await;
+    let started = submit(context, request, sender, classifier, &entry, began).await;
     if started.is_err() {
         entry.failed(began.elapsed());
     }
@@ -79,13 +82,13 @@ pub async fn start(
 async fn submit(
     context: &Context,
     mut request: ModelInferRequest,
-    caller: &Caller,
+    sender: &Sender,
     classifier: Served,
     entry: &Arc<Entry>,
     began: Instant,
 ) -> Result<Started, Problem> {
     request::check_id("id", &request.id)?;
-    let manner = Manner::read(&request.parameters, caller.deadline, began)?;
+    let manner = Manner::read(&request.parameters, sender.deadline, began)?;
     let wanted = outputs::wanted(&request.outputs)?;
     let batch = Batch::read(
         &mut request,
@@ -98,7 +101,7 @@ async fn submit(
     if least > limit {
         return Err(outputs::too_large(limit, least).into());
     }
-    let window = match &caller.window {
+    let window = match &sender.window {
         None => None,
         Some(window) => {
             let places = u32::try_from(count).unwrap_or(u32::MAX);
@@ -106,6 +109,10 @@ async fn submit(
             Some(room.map_err(|_| crate::rpc::shutting_down())?)
         }
     };
+    let may_wait = sender.window.is_some() && !manner.in_a_hurry;
+    context
+        .pace(&sender.caller, count, manner.deadline, may_wait)
+        .await?;
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
     let mut answers = Vec::with_capacity(count);
     for (index, content) in batch.contents.into_iter().enumerate() {
@@ -116,13 +123,13 @@ async fn submit(
                 neighbours: 0,
                 embedding: false,
             },
-            flow: caller.flow,
+            flow: sender.flow,
             priority: manner.priority,
             deadline: manner.deadline,
             cancelled: Arc::clone(&cancel.0),
             // A full server refuses a call at its first element. The others
             // wait: together they may be more than it has room for.
-            may_wait: index > 0 || (caller.window.is_some() && !manner.in_a_hurry),
+            may_wait: index > 0 || may_wait,
         };
         let sent = context.send(item).await;
         answers.push(sent.map_err(|problem| of_element(problem, batch.input, index))?);

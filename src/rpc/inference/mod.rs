@@ -21,8 +21,11 @@ use super::{
     problem::{Failure, Problem},
     request::{self, RequestError},
 };
-use crate::proto::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService};
-use infer::Caller;
+use crate::{
+    guard::Caller,
+    proto::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService},
+};
+use infer::Sender;
 use statistics::Statistics;
 
 /// Triton's extensions that are served in full, by Triton's names.
@@ -52,7 +55,8 @@ impl Inference {
         &self,
         request: Request<v2::ModelInferRequest>,
     ) -> Result<Response<v2::ModelInferResponse>, Failure> {
-        let caller = Caller {
+        let sender = Sender {
+            caller: Caller::of(request.extensions()),
             flow: flow_of(&request),
             deadline: request::deadline(request.metadata(), Instant::now()),
             window: None,
@@ -61,7 +65,7 @@ impl Inference {
             &self.context,
             &self.statistics,
             request.into_inner(),
-            &caller,
+            &sender,
         )
         .await?;
         Ok(Response::new(started.finish().await?))
@@ -109,9 +113,10 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<v2::ModelReadyRequest>,
     ) -> Result<Response<v2::ModelReadyResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let v2::ModelReadyRequest { name, version } = request.into_inner();
         observed(&self.context.calls, "ModelReady", async {
-            let ready = model::ready(&self.context, &name, &version).await?;
+            let ready = model::ready(&self.context, &caller, &name, &version).await?;
             Ok(Response::new(v2::ModelReadyResponse { ready }))
         })
         .await
@@ -135,11 +140,12 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<v2::ModelMetadataRequest>,
     ) -> Result<Response<v2::ModelMetadataResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let v2::ModelMetadataRequest { name, version } = request.into_inner();
         observed(
             &self.context.calls,
             "ModelMetadata",
-            model::metadata(&self.context, name, &version),
+            model::metadata(&self.context, &caller, name, &version),
         )
         .await
     }
@@ -148,11 +154,12 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<v2::ModelConfigRequest>,
     ) -> Result<Response<v2::ModelConfigResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let v2::ModelConfigRequest { name, version } = request.into_inner();
         observed(
             &self.context.calls,
             "ModelConfig",
-            model::config(&self.context, name, &version),
+            model::config(&self.context, &caller, name, &version),
         )
         .await
     }
@@ -183,11 +190,12 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<v2::ModelStatisticsRequest>,
     ) -> Result<Response<v2::ModelStatisticsResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         let v2::ModelStatisticsRequest { name, version } = request.into_inner();
         observed(
             &self.context.calls,
             "ModelStatistics",
-            statistics::serve(&self.context, &self.statistics, &name, &version),
+            statistics::serve(&self.context, &self.statistics, &caller, &name, &version),
         )
         .await
     }
@@ -196,10 +204,11 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<v2::RepositoryIndexRequest>,
     ) -> Result<Response<v2::RepositoryIndexResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "RepositoryIndex",
-            repository::index(&self.context, request.into_inner()),
+            repository::index(&self.context, &caller, request.into_inner()),
         )
         .await
     }
@@ -208,10 +217,11 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<v2::RepositoryModelLoadRequest>,
     ) -> Result<Response<v2::RepositoryModelLoadResponse>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
             "RepositoryModelLoad",
-            repository::load(&self.context, request.into_inner()),
+            repository::load(&self.context, &caller, request.into_inner()),
         )
         .await
     }

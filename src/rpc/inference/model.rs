@@ -11,7 +11,8 @@ use super::{
     tensors::{EMBEDDING, IMAGE},
 };
 use crate::{
-    catalog::{CatalogError, Served},
+    catalog::CatalogError,
+    guard::Caller,
     proto::inference::{
         self as v2, DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
         ModelParameter, ModelQueuePolicy, ModelTransactionPolicy, ModelVersionPolicy,
@@ -36,18 +37,20 @@ const BACKEND: &str = "pytorch";
 /// number, an alias, "latest" or empty, which is the newest; or the name says
 /// it, in any form that the API takes elsewhere (`CACHE@ALIAS`).
 ///
-/// Every method of the service that names a model comes through here, so this
-/// is the place for a check of the caller's right to the cache.
+/// Every method of the service that names a model comes through here: whether
+/// the caller may touch the cache is asked before it is looked for.
 ///
 /// # Errors
-/// What is no name or version, or a version said twice.
-pub fn reference(name: &str, version: &str) -> Result<Reference, Problem> {
+/// What is no name or version, or a version said twice; a cache that is not
+/// the caller's.
+pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference, Problem> {
     if name.is_empty() {
         return Err(RequestError::missing("model_name").into());
     }
     let named: Reference = name
         .parse()
         .map_err(|error| Problem::from(StoreError::clone(&error)).field("model_name"))?;
+    caller.check(&named.cache)?;
     if version.is_empty() {
         return Ok(named);
     }
@@ -61,20 +64,6 @@ pub fn reference(name: &str, version: &str) -> Result<Reference, Problem> {
         .map_err(|error: StoreError| Problem::from(error).field("model_version"))
 }
 
-/// The classifier that a name and a version stand for, loaded if need be.
-///
-/// # Errors
-/// Of [`reference`], and the catalogue's.
-pub async fn served(
-    context: &Context,
-    name: &str,
-    version: &str,
-) -> Result<(Reference, Served), Problem> {
-    let reference = reference(name, version)?;
-    let classifier = context.catalog.classifier(&reference).await?;
-    Ok((reference, classifier))
-}
-
 /// Whether requests are taken.
 pub fn server_ready(context: &Context) -> bool {
     !context.shutdown.is_cancelled() && context.engine.is_healthy()
@@ -84,8 +73,13 @@ pub fn server_ready(context: &Context) -> bool {
 ///
 /// # Errors
 /// Names that are none, and a storage that does not answer.
-pub async fn ready(context: &Context, name: &str, version: &str) -> Result<bool, Failure> {
-    let reference = reference(name, version)?;
+pub async fn ready(
+    context: &Context,
+    caller: &Caller,
+    name: &str,
+    version: &str,
+) -> Result<bool, Failure> {
+    let reference = reference(caller, name, version)?;
     if !server_ready(context) {
         return Ok(false);
     }
@@ -118,10 +112,11 @@ fn signed(value: usize) -> i64 {
 /// What there is not, or cannot be read.
 pub async fn metadata(
     context: &Context,
+    caller: &Caller,
     name: String,
     version: &str,
 ) -> Result<Response<v2::ModelMetadataResponse>, Failure> {
-    let reference = reference(&name, version)?;
+    let reference = reference(caller, &name, version)?;
     let manifest = manifest(context, &reference).await?;
     let versions = match reference.version {
         VersionSelector::Latest => {
@@ -164,10 +159,11 @@ pub async fn metadata(
 /// As [`metadata`].
 pub async fn config(
     context: &Context,
+    caller: &Caller,
     name: String,
     version: &str,
 ) -> Result<Response<v2::ModelConfigResponse>, Failure> {
-    let reference = reference(&name, version)?;
+    let reference = reference(caller, &name, version)?;
     let manifest = manifest(context, &reference).await?;
     let details = &manifest.details;
     let pictures = context.engine.takes_pictures();
@@ -266,6 +262,7 @@ mod tests {
 
     #[test]
     fn a_version_is_a_number_an_alias_or_nothing() {
+        let caller = Caller::default();
         for (name, version, means) in [
             ("birds", "", "caches/birds"),
             ("birds", "latest", "caches/birds"),
@@ -275,7 +272,7 @@ mod tests {
             ("caches/birds/versions/3", "", "caches/birds/versions/3"),
             ("caches/birds", "3", "caches/birds/versions/3"),
         ] {
-            let reference = reference(name, version).expect("a reference");
+            let reference = reference(&caller, name, version).expect("a reference");
             assert_eq!(reference.to_string(), means, "{name:?} {version:?}");
         }
         for (name, version, field) in [
@@ -286,7 +283,7 @@ mod tests {
             ("birds", "1@2", "model_version"),
             ("birds@2", "2", "model_version"),
         ] {
-            let problem = reference(name, version).expect_err("refused");
+            let problem = reference(&caller, name, version).expect_err("refused");
             assert_eq!(
                 problem.field.as_deref(),
                 Some(field),

@@ -7,6 +7,7 @@ use tonic::{Code, Response};
 
 use super::model;
 use crate::{
+    guard::Caller,
     proto::inference::{
         RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
         RepositoryModelLoadResponse, repository_index_response::ModelIndex,
@@ -41,6 +42,7 @@ fn only_repository(name: &str) -> Result<(), RequestError> {
 /// The storage's, and an index that takes more than a message.
 pub async fn index(
     context: &Context,
+    caller: &Caller,
     request: RepositoryIndexRequest,
 ) -> Result<Response<RepositoryIndexResponse>, Failure> {
     only_repository(&request.repository_name)?;
@@ -69,7 +71,8 @@ pub async fn index(
     let mut after = None;
     loop {
         let page = store.list_caches(PAGE, after.as_ref()).await?;
-        let versions = page.caches.iter().flat_map(|cache| {
+        let seen = page.caches.iter().filter(|cache| caller.sees(&cache.id));
+        let versions = seen.flat_map(|cache| {
             cache.versions.iter().rev().map(|version| {
                 let reason = set_aside.get(&cache.id.version_name(version.number));
                 let reason = reason.cloned().unwrap_or_default();
@@ -79,6 +82,7 @@ pub async fn index(
         let damaged = page
             .damaged
             .iter()
+            .filter(|(id, _)| caller.sees(id))
             .map(|(id, error)| row(id.to_string(), String::new(), error.to_string()));
         for row in versions.chain(damaged) {
             if request.ready && !row.reason.is_empty() {
@@ -114,6 +118,7 @@ pub async fn index(
 /// What cannot be served, and any parameter: they would change the model.
 pub async fn load(
     context: &Context,
+    caller: &Caller,
     request: RepositoryModelLoadRequest,
 ) -> Result<Response<RepositoryModelLoadResponse>, Failure> {
     only_repository(&request.repository_name)?;
@@ -124,6 +129,7 @@ pub async fn load(
         )
         .into());
     }
-    model::served(context, &request.model_name, "").await?;
+    let reference = model::reference(caller, &request.model_name, "")?;
+    context.catalog.classifier(&reference).await?;
     Ok(Response::new(RepositoryModelLoadResponse {}))
 }

@@ -15,6 +15,7 @@ use tonic::Response;
 use super::model;
 use crate::{
     engine::{Outcome, StageTimes},
+    guard::Caller,
     proto::inference::{self as v2, InferStatistics, StatisticDuration},
     rpc::{Context, problem::Failure},
     store::{CacheId, VersionNumber, VersionSelector},
@@ -159,15 +160,17 @@ impl Entry {
 pub async fn serve(
     context: &Context,
     statistics: &Statistics,
+    caller: &Caller,
     name: &str,
     version: &str,
 ) -> Result<Response<v2::ModelStatisticsResponse>, Failure> {
     let mut keys: Vec<(CacheId, VersionNumber)> = Vec::new();
     if name.is_empty() {
-        keys.extend(statistics.0.iter().map(|(key, _)| key));
+        let all = statistics.0.iter().map(|(key, _)| key);
+        keys.extend(all.filter(|(cache, _)| caller.sees(cache)));
         keys.sort_unstable();
     } else {
-        let reference = model::reference(name, version)?;
+        let reference = model::reference(caller, name, version)?;
         let store = context.catalog.store();
         if version.is_empty() && reference.version == VersionSelector::Latest {
             let versions = store.versions(&reference.cache).await?;

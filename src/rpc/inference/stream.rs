@@ -13,11 +13,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
-    infer::{self, Caller, Started},
+    infer::{self, Sender, Started},
     statistics::Statistics,
 };
 use crate::{
     engine::FlowId,
+    guard::Caller,
     proto::inference::{
         InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
         infer_parameter::ParameterChoice,
@@ -62,12 +63,12 @@ pub fn serve(
     let grpc_errors = metadata
         .get(GRPC_ERROR)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-    let incoming = request.into_inner();
     let (pending, started) = mpsc::unbounded_channel();
     let (answers, response) = mpsc::channel(4);
     let window = Arc::new(Semaphore::new(context.limits.stream_window));
     let reader = Reader {
-        caller: Caller {
+        sender: Sender {
+            caller: Caller::of(request.extensions()),
             flow: FlowId::next(),
             deadline,
             window: Some(Arc::clone(&window)),
@@ -77,6 +78,7 @@ pub fn serve(
         statistics,
         pending,
     };
+    let incoming = request.into_inner();
     tokio::spawn(async move {
         let reading = tokio::spawn(reader.run(incoming));
         let stop = reading.abort_handle();
@@ -102,7 +104,7 @@ pub fn serve(
 struct Reader {
     context: Arc<Context>,
     statistics: Arc<Statistics>,
-    caller: Caller,
+    sender: Sender,
     window: Arc<Semaphore>,
     pending: mpsc::UnboundedSender<Pending>,
 }
@@ -127,7 +129,7 @@ impl Reader {
             };
             let (id, model) = (request.id.clone(), request.model_name.clone());
             let started =
-                infer::start(&self.context, &self.statistics, request, &self.caller).await;
+                infer::start(&self.context, &self.statistics, request, &self.sender).await;
             let pending = match started {
                 Ok(started) => Pending::Started(Box::new(started)),
                 Err(problem) => Pending::Refused {

@@ -1,0 +1,49 @@
+//! What a server is told about its guard.
+
+use std::{path::PathBuf, time::Duration};
+
+/// Files of a server that speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM: the server's certificate, then those between it and its authority.
+    pub certificate: PathBuf,
+    /// PEM: its private key.
+    pub key: PathBuf,
+    /// PEM: authorities whose certificates clients must show; none: clients
+    /// need no certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Settings of a [`super::Guard`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardSettings {
+    /// TLS, where the server speaks it.
+    pub tls: Option<TlsFiles>,
+    /// File of the tokens, where the server wants them.
+    pub tokens: Option<PathBuf>,
+    /// Whether the API may listen beyond this machine unguarded.
+    pub insecure: bool,
+    /// Whether metrics and probes may.
+    pub expose_metrics: bool,
+    /// How often the files are looked at.
+    pub reload: Duration,
+    /// Most calls under way in the whole server.
+    pub max_streams: usize,
+    /// Most calls under way in one connection.
+    pub max_connection_streams: u32,
+}
+
+impl Default for GuardSettings {
+    /// No TLS, no tokens, this machine alone.
+    fn default() -> GuardSettings {
+        GuardSettings {
+            tls: None,
+            tokens: None,
+            insecure: false,
+            expose_metrics: false,
+            reload: Duration::from_secs(10),
+            max_streams: 10_000,
+            max_connection_streams: 1024,
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! TLS by rustls: certificates read from PEM files, and handshakes that hold
+//! nobody up.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+        server::WebPkiClientVerifier,
+        sign::CertifiedKey,
+    },
+    server::TlsStream,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::{Guard, OpenError, TlsFiles, reload::FromFiles};
+use crate::telemetry;
+
+const CERTIFICATE: &str = "the certificate (--tls-cert)";
+const KEY: &str = "the private key (--tls-key)";
+const CLIENT_CA: &str = "the clients' authorities (--tls-client-ca)";
+
+/// How long a client may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long to wait after the system refused to accept (no descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What is spoken inside: HTTP/2, and HTTP/1.1 for gRPC-Web and probes.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Certificates in force.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    /// When the server's certificate ends.
+    pub not_after: DateTime<Utc>,
+    /// Whose certificate it is.
+    pub subject: String,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TLS as {}, until {}", self.subject, self.not_after)
+    }
+}
+
+/// The subject of a certificate, as RFC 4514 writes it, or what stands for it
+/// where it has none: its first name of another kind.
+pub fn subject(certificate: &CertificateDer<'_>) -> String {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return "a certificate that cannot be read".to_owned();
+    };
+    let subject = parsed.subject().to_string();
+    if !subject.is_empty() {
+        return subject;
+    }
+    let names = parsed.subject_alternative_name().ok().flatten();
+    names
+        .and_then(|names| names.value.general_names.first())
+        .map_or_else(
+            || "a certificate without a name".to_owned(),
+            ToString::to_string,
+        )
+}
+
+fn certificates(
+    what: &'static str,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, OpenError> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|error| OpenError::invalid(what, path, format!("not PEM: {error}")))?;
+    if found.is_empty() {
+        return Err(OpenError::invalid(
+            what,
+            path,
+            "there is no \"BEGIN CERTIFICATE\" in it",
+        ));
+    }
+    Ok(found)
+}
+
+fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, OpenError> {
+    let text = String::from_utf8_lossy(bytes);
+    if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(OpenError::invalid(
+            KEY,
+            path,
+            "it is encrypted; the server needs it without a passphrase (openssl pkey -in KEY -out \
+             PLAIN)",
+        ));
+    }
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
+        let reason = match error {
+            pem::Error::NoItemsFound => "there is no \"BEGIN PRIVATE KEY\" in it".to_owned(),
+            other => format!("not PEM: {other}"),
+        };
+        OpenError::invalid(KEY, path, reason)
+    })
+}
+
+/// When the first certificate ends, and whose it is.
+fn validity(
+    path: &Path,
+    chain: &[CertificateDer<'_>],
+) -> Result<(DateTime<Utc>, String), OpenError> {
+    let wrong = |reason: String| OpenError::invalid(CERTIFICATE, path, reason);
+    let own = chain
+        .first()
+        .ok_or_else(|| wrong("it is empty".to_owned()))?;
+    let (_, parsed) =
+        X509Certificate::from_der(own).map_err(|error| wrong(format!("not X.509: {error}")))?;
+    let not_after = DateTime::from_timestamp(parsed.validity().not_after.timestamp(), 0)
+        .ok_or_else(|| wrong("its end is no date".to_owned()))?;
+    if not_after <= Utc::now() {
+        return Err(wrong(format!("it expired at {}", not_after.to_rfc3339())));
+    }
+    Ok((not_after, subject(own)))
+}
+
+impl FromFiles for Tls {
+    type Files = TlsFiles;
+    const KIND: &'static str = "tls";
+
+    fn files(files: &TlsFiles) -> Vec<(&'static str, PathBuf)> {
+        let mut all = vec![
+            (CERTIFICATE, files.certificate.clone()),
+            (KEY, files.key.clone()),
+        ];
+        all.extend(files.client_ca.clone().map(|path| (CLIENT_CA, path)));
+        all
+    }
+
+    fn make(files: &TlsFiles, bytes: &[Vec<u8>], _: Option<&Tls>) -> Result<Tls, OpenError> {
+        let bytes = |index: usize| bytes.get(index).map(Vec::as_slice).unwrap_or_default();
+        let chain = certificates(CERTIFICATE, &files.certificate, bytes(0))?;
+        let key = private_key(&files.key, bytes(1))?;
+        let (not_after, subject) = validity(&files.certificate, &chain)?;
+        let provider = Arc::new(ring::default_provider());
+        // Looked at apart, for an error that names the right file.
+        let unusable = |error: rustls::Error| {
+            let reason = match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    format!("it is not the key of {}", files.certificate.display())
+                }
+                other => format!("it cannot be used: {other}"),
+            };
+            OpenError::invalid(KEY, &files.key, reason)
+        };
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(unusable)?;
+
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        let builder = match &files.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for authority in certificates(CLIENT_CA, path, bytes(2))? {
+                    roots
+                        .add(authority)
+                        .map_err(|error| OpenError::invalid(CLIENT_CA, path, error))?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                        .build()
+                        .map_err(|error| OpenError::invalid(CLIENT_CA, path, error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        Ok(Tls {
+            config: Arc::new(config),
+            not_after,
+            subject,
+        })
+    }
+
+    fn took_effect(&self) {
+        telemetry::certificate_ends(self.not_after.timestamp());
+        tracing::info!(
+            subject = self.subject,
+            until = self.not_after.to_rfc3339(),
+            "the certificate in force"
+        );
+    }
+}
+
+/// Connections whose handshake is done. Each handshake runs on its own, for ten
+/// seconds at most, so that one that never ends holds up neither other
+/// connections nor a shutdown: all of them end with the stream.
+pub fn incoming(
+    listener: TcpListener,
+    guard: Arc<Guard>,
+) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    let (ready, connections) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let mut handshakes = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = handshakes.join_next() => continue,
+                // The server has stopped; dropping the set ends its tasks.
+                () = ready.closed() => return,
+            };
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // The certificates of this moment; connections before keep theirs.
+            let Some(tls) = guard.tls() else { return };
+            let ready = ready.clone();
+            handshakes.spawn(async move {
+                match handshake(socket, &tls).await {
+                    Ok(stream) => {
+                        let _ = ready.send(Ok(stream)).await;
+                    }
+                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+async fn handshake(socket: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
+    // As the plain listener does: answers do not wait for acknowledgements.
+    socket.set_nodelay(true)?;
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+    let accepted = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await;
+    let result = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    if result.is_err() {
+        telemetry::handshake_failed();
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    fn pair(name: &str, years: i32) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020 + years, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("signed");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn files(client_ca: bool) -> TlsFiles {
+        TlsFiles {
+            certificate: "cert.pem".into(),
+            key: "key.pem".into(),
+            client_ca: client_ca.then(|| "ca.pem".into()),
+        }
+    }
+
+    fn make(parts: &[&str]) -> Result<Tls, OpenError> {
+        let bytes: Vec<_> = parts.iter().map(|part| part.as_bytes().to_vec()).collect();
+        Tls::make(&files(parts.len() == 3), &bytes, None)
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_taken() {
+        let (certificate, key) = pair("a server", 80);
+        let tls = make(&[&certificate, &key]).expect("good");
+        assert!(tls.subject.contains("CN=a server"), "{}", tls.subject);
+        assert_eq!(
+            tls.not_after,
+            "2100-01-01T00:00:00Z"
+                .parse::<DateTime<Utc>>()
+                .expect("a time")
+        );
+        make(&[&certificate, &key, &certificate]).expect("good, with clients' authorities");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_file() {
+        let (certificate, key) = pair("a", 80);
+        let (_, other_key) = pair("b", 80);
+        let (old, old_key) = pair("c", 1);
+        let encrypted =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        for (parts, file, words) in [
+            (
+                vec!["", key.as_str()],
+                "cert.pem",
+                "no \"BEGIN CERTIFICATE\"",
+            ),
+            (vec![&key, &key], "cert.pem", "no \"BEGIN CERTIFICATE\""),
+            (
+                vec![&certificate, ""],
+                "key.pem",
+                "no \"BEGIN PRIVATE KEY\"",
+            ),
+            (
+                vec![&certificate, &certificate],
+                "key.pem",
+                "no \"BEGIN PRIVATE KEY\"",
+            ),
+            (vec![&certificate, encrypted], "key.pem", "passphrase"),
+            (
+                vec![&certificate, &other_key],
+                "key.pem",
+                "is not the key of cert.pem",
+            ),
+            (vec![&old, &old_key], "cert.pem", "it expired at 2021-01-01"),
+            (
+                vec![&certificate, &key, ""],
+                "ca.pem",
+                "no \"BEGIN CERTIFICATE\"",
+            ),
+        ] {
+            let error = make(&parts).expect_err("refused").to_string();
+            assert!(error.contains(file) && error.contains(words), "{error}");
+        }
+    }
+}
