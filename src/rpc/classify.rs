@@ -11,7 +11,7 @@ use super::{
     Context,
     answer::{Options, classification},
     classify_stream, embed, evaluate, flow_of, info,
-    observe::{Call, observed},
+    observe::{Call, about, observed},
     problem::{Failure, Problem},
     request,
 };
@@ -44,31 +44,37 @@ impl Classify {
         let options = Options::check(request.options.unwrap_or_default())?;
         let priority = request::priority(request.priority)?;
         let reference: Reference = request.cache.parse().map_err(Problem::from)?;
+        about(&reference);
         let classifier = context.catalog.classifier(&reference).await?;
-        let content = request::content(request.input, Crop::Centre, classifier.width())?;
-        let permit = context
-            .admit(&content, deadline, flow, priority, false)
-            .await?;
-        let (ticket, answer) = Ticket::awaited();
-        // Dropped with this future: a client that goes away cancels the job.
-        let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
-        context.engine.submit(Job {
-            content,
-            work: Work::Classify {
-                head: Arc::clone(&classifier.head),
-                neighbours: options.neighbours,
-                embedding: options.embedding,
-            },
-            flow,
-            priority,
-            deadline,
-            ticket,
-            cancelled: Arc::clone(&cancel.0),
-        });
-        let result = answer.await.map_err(|_| super::shutting_down())?;
-        drop(permit);
-        telemetry::item(result.is_ok());
-        let outcome = result?;
+        // From here on what goes wrong is the item's, as a stream would have it.
+        let answering = async {
+            let content = request::content(request.input, Crop::Centre, classifier.width())?;
+            let permit = context
+                .admit(&content, deadline, flow, priority, false)
+                .await?;
+            let (ticket, answer) = Ticket::awaited();
+            // Dropped with this future: a client that goes away cancels the job.
+            let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+            context.engine.submit(Job {
+                content,
+                work: Work::Classify {
+                    head: Arc::clone(&classifier.head),
+                    neighbours: options.neighbours,
+                    embedding: options.embedding,
+                },
+                flow,
+                priority,
+                deadline,
+                ticket,
+                cancelled: Arc::clone(&cancel.0),
+            });
+            let result = answer.await.map_err(|_| super::shutting_down())?;
+            drop(permit);
+            Ok::<_, Failure>(result?)
+        };
+        let outcome = answering.await;
+        telemetry::item(outcome.is_ok());
+        let outcome = outcome?;
         Ok(Response::new(pb::ClassifyResponse {
             classification: Some(classification(&classifier, &options, outcome)),
         }))

@@ -21,7 +21,7 @@ use tonic::{Code, Response, Status, Streaming};
 use super::{
     Context,
     answer::{Options, classification},
-    observe::Call,
+    observe::{Call, about, carried},
     problem::{Failure, Problem},
     request::{self, RequestError, until},
 };
@@ -61,6 +61,7 @@ pub async fn serve(
     let options = Options::check(config.options.unwrap_or_default())?;
     let priority = request::priority(config.priority)?;
     let reference: Reference = config.cache.parse().map_err(Problem::from)?;
+    about(&reference);
     // An unknown cache is the call's error, not each item's.
     context.catalog.classifier(&reference).await?;
 
@@ -79,7 +80,7 @@ pub async fn serve(
         cancelled: Arc::clone(&cancelled),
         sequence: 0,
     };
-    let reading = tokio::spawn(reader.run(incoming));
+    let reading = tokio::spawn(carried(reader.run(incoming)));
     let writer = Writer {
         options,
         ordered: config.ordered,
@@ -88,9 +89,7 @@ pub async fn serve(
         cancelled,
         call: call.clone(),
     };
-    tokio::spawn(async move {
-        writer.run(answered, reading).await;
-    });
+    tokio::spawn(carried(writer.run(answered, reading)));
     Ok(Response::new(ReceiverStream::new(response)))
 }
 

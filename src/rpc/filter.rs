@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::request::RequestError;
 
 /// Longest filter, bytes.
-const MAX_BYTES: usize = 4096;
+pub const MAX_BYTES: usize = 4096;
 /// Characters of a token that an error quotes.
 const SHOWN: usize = 40;
 /// What ends a bare word.

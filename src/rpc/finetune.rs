@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{
     Context, convert, heads,
-    observe::{Call, observed},
+    observe::{Call, about, carried, observed},
     paging,
     problem::{Failure, Problem},
     request::RequestError,
@@ -73,19 +73,20 @@ impl FineTunes {
         });
         let (events, response) = mpsc::channel(16);
         let call = call.clone();
-        tokio::spawn(async move {
+        tokio::spawn(carried(async move {
             // Dropped when the client is gone, or the run has ended.
             let _cancel = cancel;
             tokio::select! {
                 code = follow(run, &events) => call.ended(code),
                 () = events.closed() => {}
             }
-        });
+        }));
         Ok(Response::new(ReceiverStream::new(response)))
     }
 
     async fn check(&self, request: pb::FineTuneRequest) -> Result<TuneRequest, Failure> {
         let reference: Reference = request.cache.parse().map_err(Problem::from)?;
+        about(&reference);
         RequestError::check(
             "description",
             "max_description_bytes",

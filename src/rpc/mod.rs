@@ -11,6 +11,8 @@ mod embed;
 mod evaluate;
 mod filter;
 mod finetune;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heads;
 mod info;
 mod observe;
@@ -41,7 +43,7 @@ use crate::{
     },
     telemetry,
 };
-pub use observe::Calls;
+pub use observe::{Calls, Observe, REQUEST_ID};
 use problem::{Failure, Problem};
 use request::RequestError;
 

@@ -25,7 +25,7 @@ use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
     Context, convert,
-    observe::Call,
+    observe::{Call, about, carried, say},
     problem::{Failure, Problem},
     request::{RequestError, until},
 };
@@ -111,6 +111,7 @@ pub async fn serve<M: Making>(
         None => return Err(RequestError::missing("spec").into()),
     };
     let order = M::order(spec, &context).await?;
+    about(&order.recipe.id);
     // Now, too, so that nothing is encoded in vain.
     context
         .catalog
@@ -136,7 +137,7 @@ pub async fn serve<M: Making>(
         cancelled: Arc::clone(&cancelled),
     };
     let call = call.clone();
-    tokio::spawn(async move {
+    tokio::spawn(carried(async move {
         let ended = tokio::select! {
             ended = creation.run(examples) => ended.map_err(Status::from),
             () = events.closed() => return cancelled.store(true, Ordering::Relaxed),
@@ -146,8 +147,11 @@ pub async fn serve<M: Making>(
         };
         cancelled.store(true, Ordering::Relaxed);
         call.ended(ended.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        if let Err(status) = &ended {
+            say(status);
+        }
         let _ = events.send(ended.map(Event::Version)).await;
-    });
+    }));
     let response = ReceiverStream::new(response).map(|event| event.map(M::response));
     Ok(Response::new(Box::pin(response)))
 }
