@@ -177,6 +177,8 @@ pub fn request_id() -> Option<String> {
 
 /// Names the cache that this task's call is about, in its span.
 pub fn about(cache: impl std::fmt::Display) {
+    let cache = cache.to_string();
+    let cache = cache.strip_prefix("caches/").unwrap_or(&cache);
     Span::current().record("cache", field::display(cache));
 }
 

@@ -1,5 +1,7 @@
 //! Logs, and the subscriber that also feeds the traces' exporter.
 
+use std::io::IsTerminal as _;
+
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt as _,
@@ -23,7 +25,9 @@ pub enum LogFormat {
 /// `RUST_LOG` filters the logs alone; default `info`.
 pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Human => lines.with_target(false).with_filter(filter).boxed(),
         LogFormat::Json => lines

@@ -164,7 +164,7 @@ pub fn batch_span<'a>(
     caches: usize,
     origins: impl Iterator<Item = &'a Origin>,
 ) -> Span {
-    let span = tracing::info_span!(target: "tipserve", parent: None, "batch", pictures, caches);
+    let span = tracing::info_span!(target: "tipserve", parent: None, "batch", pictures = pictures as i64, caches = caches as i64);
     if EXPORTING.load(Ordering::Relaxed) {
         let mut seen = HashSet::new();
         for origin in origins.filter_map(|origin| origin.0.as_deref()) {

@@ -275,7 +275,7 @@ def test_items_given_up_are_counted_by_reason(tiny, chance, name):
     before = dropped()
     # Each picture another: and far more than are encoded before the client goes.
     items = [wire.item(str(i), wire.encoded(png(photo(chance)))) for i in range(300)]
-    call = tiny.api.stream(name, items, batch=300)
+    call = tiny.api.stream(name, items, batch=16)
     next(call)
     call.close()
     eventually(lambda: tiny.metrics()["tipserve_in_flight_items"] == 0)

@@ -295,5 +295,9 @@ def from_rpc_error(error: Any) -> TipserveError:
 
 def _request_id(error: Any) -> str:
     """The request's id from the answer's metadata, for a status without details."""
-    metadata = error.initial_metadata() if hasattr(error, "initial_metadata") else None
-    return next((str(value) for key, value in metadata or () if key == "x-request-id"), "")
+    for part in ("initial_metadata", "trailing_metadata"):
+        metadata = getattr(error, part, lambda: None)()
+        for key, value in metadata or ():
+            if key == "x-request-id":
+                return str(value)
+    return ""
