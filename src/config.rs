@@ -70,6 +70,10 @@ settings! {
     /// Log format [default: human].
     #[arg(long, env = "TIPSERVE_LOG_FORMAT", value_enum)]
     log_format: LogFormat,
+    /// OpenTelemetry collector (OTLP over gRPC) that spans are sent to, such as
+    /// http://127.0.0.1:4317 [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none].
+    #[arg(long, env = "TIPSERVE_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: String,
     /// Most pictures in one batch [default: 32].
     #[arg(long, env = "TIPSERVE_MAX_BATCH", value_name = "N")]
     max_batch: usize,
@@ -201,6 +205,8 @@ pub struct Config {
     pub dtype: String,
     /// Log format.
     pub log_format: LogFormat,
+    /// URL of the collector that spans are sent to, if they are.
+    pub otlp_endpoint: Option<String>,
     /// Of the engine.
     pub engine: EngineSettings,
     /// Thread settings as given, absent where the device decides.
@@ -384,6 +390,17 @@ fn guard(given: &Given) -> Result<GuardSettings, ConfigError> {
     })
 }
 
+/// The collector that OpenTelemetry's own variables name.
+fn standard_otlp_endpoint() -> Option<String> {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || set("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none")
+    {
+        return None;
+    }
+    set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"))
+}
+
 impl Config {
     /// The configuration that these settings make.
     ///
@@ -429,6 +446,7 @@ impl Config {
             device: given.device.unwrap_or_else(|| "auto".to_owned()),
             dtype: given.dtype.unwrap_or_else(|| "auto".to_owned()),
             log_format: given.log_format.unwrap_or_default(),
+            otlp_endpoint: given.otlp_endpoint.or_else(standard_otlp_endpoint),
             engine: EngineSettings {
                 max_batch,
                 max_queue_delay: Duration::from_millis(within(

@@ -3,7 +3,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    routing::get,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -38,6 +42,8 @@ const SWEEP: Duration = Duration::from_secs(3600);
 /// Bytes that may be under way to the server, per stream and per connection.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Prometheus's text format, as it names it itself.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 /// What `grpc.health.v1` knows; the empty name is the server as a whole.
 const SERVICES: [&str; 5] = [
     "",
@@ -154,6 +160,16 @@ impl Server {
             calls: Calls::default(),
         });
 
+        telemetry::serving(
+            &telemetry::About {
+                bundle: context.catalog.model().name.clone(),
+                device: context.catalog.model().device.clone(),
+                dtype: context.catalog.model().dtype.clone(),
+                resident_bytes: context.catalog.resident_bytes(),
+            },
+            &context.engine,
+        );
+
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = rpc::routes(&context)
             .map_err(|error| StartError::Internal(error.to_string()))?
@@ -165,10 +181,11 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            // gRPC-web, which browsers may speak over HTTP/1.1. Outside the door:
-            // what the door refuses must reach the browser too.
+            // gRPC-web, which browsers may speak over HTTP/1.1. The outermost: what
+            // is refused within must reach the browser too.
             .accept_http1(true)
             .layer(rpc::web::BrowserLayer::new(&config.web_origins))
+            .layer(rpc::Observe::new(&context.calls))
             .layer(Door::new(Arc::clone(&guard), config.guard.max_streams))
             .add_routes(routes);
         let stop = async move { stop.cancelled().await };
@@ -405,7 +422,7 @@ async fn serve_probes(listener: TcpListener, context: Arc<Context>, metrics: Pro
                     scraped.catalog.resident_figures(),
                     scraped.calls.count(),
                 );
-                metrics.render()
+                ([(CONTENT_TYPE, METRICS_TYPE)], metrics.render())
             }),
         )
         .route("/healthz", get(|| async { "ok\n" }))

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{Catalog, CatalogError, tune};
 use crate::{
     store::{AliasName, CacheId, Condition, Manifest, Needs, StoreError, VersionNumber},
+    telemetry::{RunCount, RunEnd},
     tip::{finetune::Options, spec::SearchGrid},
 };
 
@@ -187,6 +188,7 @@ impl FineTunes {
         );
         drop(runs);
         let tracked = Tracked {
+            count: RunCount::queued(),
             catalog: Weak::clone(&self.catalog),
             turn: Arc::clone(&self.turn),
             request,
@@ -276,6 +278,7 @@ fn forget_old(runs: &mut BTreeMap<String, Entry>) {
 
 /// A run with all that it needs.
 struct Tracked {
+    count: RunCount,
     catalog: Weak<Catalog>,
     turn: Arc<Semaphore>,
     request: TuneRequest,
@@ -284,8 +287,13 @@ struct Tracked {
 }
 
 impl Tracked {
-    async fn run(self) {
+    async fn run(mut self) {
         let result = self.train().await;
+        self.count.ended(match &result {
+            Ok(_) => RunEnd::Succeeded,
+            Err(CatalogError::Cancelled) => RunEnd::Cancelled,
+            Err(_) => RunEnd::Failed,
+        });
         self.run.send_modify(|run| {
             run.end_time = Some(Utc::now());
             match result {
@@ -319,9 +327,10 @@ impl Tracked {
         }
     }
 
-    async fn train(&self) -> Result<(Manifest, bool), CatalogError> {
+    async fn train(&mut self) -> Result<(Manifest, bool), CatalogError> {
         let _turn = self.wait_for_turn().await?;
         let catalog = self.catalog.upgrade().ok_or(CatalogError::Cancelled)?;
+        self.count.running();
         self.run.send_modify(|run| run.state = RunState::Running);
         let request = &self.request;
         let (parent, file) = catalog.store.load(&request.cache, request.version).await?;

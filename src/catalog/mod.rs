@@ -9,6 +9,8 @@ mod create;
 mod error;
 mod examples;
 mod finetune;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod loader;
 mod scorecard;
 mod tensors;
@@ -147,6 +149,12 @@ impl Catalog {
         self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
     }
 
+    /// Most bytes of versions kept in memory.
+    pub fn resident_bytes(&self) -> usize {
+        let budget = self.resident.stats().budget;
+        usize::try_from(budget.host.min(budget.device)).unwrap_or(usize::MAX)
+    }
+
     /// Bytes of a prepared picture.
     pub fn prepared_bytes(&self) -> usize {
         self.model.image_size * self.model.image_size * 3
@@ -194,6 +202,7 @@ impl Catalog {
             bytes: stats.bytes.host + stats.bytes.device,
             hits: stats.hits,
             loads: stats.loads,
+            failures: stats.failures,
             evictions: stats.evictions,
         }
     }

@@ -185,6 +185,7 @@ fn train(
         steps: trainer.steps(),
         ..RunProgress::default()
     };
+    let mut began = Instant::now();
     loop {
         if stop() {
             return Err(CatalogError::Cancelled);
@@ -208,8 +209,10 @@ fn train(
                 say(progress);
             }
             Progress::Epoch(epoch) => {
+                let took = std::mem::replace(&mut began, Instant::now()).elapsed();
+                // 0 is the score before training.
                 if epoch.epoch > 0 {
-                    telemetry::epoch();
+                    telemetry::epoch(took);
                 }
                 progress.validation_accuracy = epoch.score.map(|score| score.accuracy);
                 say(progress);

@@ -182,6 +182,8 @@ pub struct StatusDocument {
     field_violations: Vec<FieldViolation>,
     /// `RetryInfo.retry_delay`.
     retry_after_seconds: Option<f64>,
+    /// `RequestInfo.request_id`: what the server's logs and traces call it.
+    request_id: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -217,6 +219,14 @@ impl StatusDocument {
                 .retry_info()
                 .and_then(|retry| retry.retry_delay)
                 .map(|delay| delay.as_secs_f64()),
+            request_id: details
+                .request_info()
+                .map(|info| info.request_id.clone())
+                .or_else(|| {
+                    let id = status.metadata().get("x-request-id")?;
+                    id.to_str().ok().map(str::to_owned)
+                })
+                .filter(|id| !id.is_empty()),
         }
     }
 
@@ -236,6 +246,9 @@ impl StatusDocument {
         }
         if let Some(seconds) = self.retry_after_seconds {
             lines.push(format!("try again in {seconds:.1} s"));
+        }
+        if let Some(id) = &self.request_id {
+            lines.push(format!("request: {id}"));
         }
         lines
     }

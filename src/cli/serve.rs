@@ -9,7 +9,7 @@ use crate::{
     config::{self, Config, Given},
     guard::Guard,
     server::Server,
-    telemetry,
+    telemetry::{self, Exporter},
 };
 
 /// The command line is wrong (see `tipserve --help`).
@@ -38,14 +38,28 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error, USAGE),
     };
-    telemetry::install_tracing(config.log_format);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(serve(config)),
-        Err(error) => refuse(&error, FAILED),
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&error, FAILED),
+    };
+    let exporter = {
+        // The exporter's connection lives on the runtime.
+        let _entered = runtime.enter();
+        config.otlp_endpoint.as_deref().map(Exporter::new)
+    };
+    let exporter = match exporter.transpose() {
+        Ok(exporter) => exporter,
+        Err(error) => return refuse(&error, USAGE),
+    };
+    telemetry::install_tracing(config.log_format, exporter.as_ref());
+    let code = runtime.block_on(serve(config));
+    if let Some(exporter) = exporter {
+        exporter.shut_down();
     }
+    code
 }
 
 async fn serve(config: Config) -> ExitCode {

@@ -1,6 +1,7 @@
 //! The device workers: encode a batch once, then one head per cache version.
 
 use std::{
+    collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -164,6 +165,12 @@ pub(super) struct Features {
     pub unit: Tensor,
     /// Lengths of the raw features, [B].
     pub norms: Vec<f32>,
+}
+
+fn batch_span(jobs: &[ReadyJob]) -> tracing::Span {
+    let heads: HashSet<_> = jobs.iter().filter_map(|job| job.item.head()).collect();
+    let origins = jobs.iter().map(|job| &job.item.origin);
+    telemetry::batch_span(jobs.len(), heads.len(), origins)
 }
 
 /// One worker.
@@ -389,6 +396,7 @@ impl Device {
     /// Encodes a batch; where that fails, halves it until the guilty item is
     /// alone. The others get their answers.
     fn encode_or_split(&self, mut jobs: Vec<ReadyJob>) {
+        let _span = batch_span(&jobs).entered();
         let started = Instant::now();
         match self.encode(&jobs) {
             Ok(features) => {

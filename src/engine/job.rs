@@ -12,7 +12,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{Counters, EngineError};
-use crate::tip::head::Head;
+use crate::{
+    telemetry::{self, Origin},
+    tip::head::Head,
+};
 
 /// Who sent a job: a stream, a call. Flows share the device fairly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,6 +140,18 @@ pub(super) struct Item {
     pub ticket: Ticket,
     pub cancelled: Arc<AtomicBool>,
     pub arrived: Instant,
+    /// The RPC that it came with, for whoever traces it.
+    pub origin: Origin,
+}
+
+impl Item {
+    /// Tells the head that answers it from others, if one does.
+    pub fn head(&self) -> Option<*const Head> {
+        match &self.work {
+            Work::Embed => None,
+            Work::Classify { head, .. } => Some(Arc::as_ptr(head)),
+        }
+    }
 }
 
 /// Why a job should go no further, if so.
@@ -267,7 +282,12 @@ impl Ticket {
 
     /// Answers the item.
     pub fn answer(mut self, result: Result<Outcome, EngineError>) {
+        self.reply(result);
+    }
+
+    fn reply(&mut self, result: Result<Outcome, EngineError>) {
         if let Some(reply) = self.reply.take() {
+            telemetry::ticket_answered(&result);
             reply(result);
         }
     }
@@ -275,8 +295,6 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            reply(Err(EngineError::ShuttingDown));
-        }
+        self.reply(Err(EngineError::ShuttingDown));
     }
 }

@@ -46,7 +46,10 @@ pub use job::{
 };
 pub use settings::{EngineSettings, ThreadPlan};
 
-use crate::clip::{ImageSpec, PictureLimits};
+use crate::{
+    clip::{ImageSpec, PictureLimits},
+    telemetry::Origin,
+};
 use decode::DecodeJob;
 use device::{Device, ReadyJob, Step};
 use embeddings::{Embeddings, Known};
@@ -285,6 +288,7 @@ impl Engine {
             ticket,
             cancelled,
             arrived: Instant::now(),
+            origin: Origin::current(),
         };
         match content {
             Content::Embedding(values) => {

@@ -47,26 +47,30 @@ impl Classify {
         let priority = request::priority(request.priority)?;
         let reference = super::reference(&caller, &request.cache)?;
         let classifier = context.catalog.classifier(&reference).await?;
-        let content = request::content(request.input, Crop::Centre, classifier.width())?;
-        context.pace(&caller, 1, deadline, false).await?;
-        // Dropped with this future: a client that goes away cancels the job.
-        let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
-        let item = Item {
-            content,
-            work: Work::Classify {
-                head: Arc::clone(&classifier.head),
-                neighbours: options.neighbours,
-                embedding: options.embedding,
-            },
-            flow,
-            priority,
-            deadline,
-            cancelled: Arc::clone(&cancel.0),
-            may_wait: false,
+        // From here on what goes wrong is the item's, as a stream would have it.
+        let answering = async {
+            let content = request::content(request.input, Crop::Centre, classifier.width())?;
+            context.pace(&caller, 1, deadline, false).await?;
+            // Dropped with this future: a client that goes away cancels the job.
+            let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+            let item = Item {
+                content,
+                work: Work::Classify {
+                    head: Arc::clone(&classifier.head),
+                    neighbours: options.neighbours,
+                    embedding: options.embedding,
+                },
+                flow,
+                priority,
+                deadline,
+                cancelled: Arc::clone(&cancel.0),
+                may_wait: false,
+            };
+            context.send(item).await?.outcome().await
         };
-        let result = context.send(item).await?.outcome().await;
-        telemetry::item(result.is_ok());
-        let outcome = result?;
+        let outcome = answering.await;
+        telemetry::item(outcome.is_ok());
+        let outcome = outcome?;
         Ok(Response::new(pb::ClassifyResponse {
             classification: Some(classification(&classifier, &options, outcome)),
         }))

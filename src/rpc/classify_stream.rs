@@ -21,7 +21,7 @@ use tonic::{Code, Response, Status, Streaming};
 use super::{
     Context,
     answer::{Options, classification},
-    observe::Call,
+    observe::{Call, carried},
     problem::{Failure, Problem},
     request::{self, RequestError, until},
 };
@@ -82,7 +82,7 @@ pub async fn serve(
         cancelled: Arc::clone(&cancelled),
         sequence: 0,
     };
-    let reading = tokio::spawn(reader.run(incoming));
+    let reading = tokio::spawn(carried(reader.run(incoming)));
     let writer = Writer {
         options,
         ordered: config.ordered,
@@ -91,9 +91,7 @@ pub async fn serve(
         cancelled,
         call: call.clone(),
     };
-    tokio::spawn(async move {
-        writer.run(answered, reading).await;
-    });
+    tokio::spawn(carried(writer.run(answered, reading)));
     Ok(Response::new(ReceiverStream::new(response)))
 }
 

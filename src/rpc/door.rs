@@ -20,21 +20,13 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-use super::problem::Problem;
-use crate::{
-    guard::{
-        Caller, Guard, GuardError, audit,
-        rates::StreamPlace,
-        roles::{Access, Rule, rule_of},
-        tokens::Token,
-    },
-    telemetry,
+use super::{observe, problem::Problem};
+use crate::guard::{
+    Caller, Guard, GuardError, audit,
+    rates::StreamPlace,
+    roles::{Access, Rule, rule_of},
+    tokens::Token,
 };
-
-/// The header by which proxies and clients name a request.
-const REQUEST_ID: &str = "x-request-id";
-/// Longest id that is taken over, bytes.
-const MAX_REQUEST_ID: usize = 128;
 
 /// Puts the door before services.
 #[derive(Clone)]
@@ -112,20 +104,16 @@ fn bearer(headers: &HeaderMap) -> Result<&str, GuardError> {
 
 fn caller_of<B>(request: &Request<B>) -> Caller {
     let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
-    let id = request.headers().get(REQUEST_ID);
-    let id = id.and_then(|id| id.to_str().ok());
     Caller::new(
         None,
         tls.and_then(TlsConnectInfo::peer_certs),
-        id.filter(|id| id.len() <= MAX_REQUEST_ID)
-            .map(str::to_owned),
+        observe::request_id(),
     )
 }
 
 fn refuse(path: &str, caller: &Caller, error: GuardError) -> Status {
     let problem = Problem::from(error);
     let method = path.rsplit('/').next().unwrap_or_default();
-    telemetry::request(method, problem.code);
     // Somebody who is known tried what they may not: that is for the audit.
     let changes = rule_of(path).is_some_and(|rule| rule.changes);
     if changes && problem.code == Code::PermissionDenied {

@@ -23,6 +23,7 @@ use crate::{
     engine::{Crop, FlowId, Priority, Work},
     guard::Caller,
     proto::v1::{self as pb, embed_result::Outcome},
+    telemetry,
 };
 
 /// Serves one call.
@@ -55,10 +56,11 @@ pub async fn serve(
             }
         }
     });
-    Ok(Response::new(pb::EmbedResponse {
-        inputs: futures::future::join_all(pictures).await,
-        texts,
-    }))
+    let inputs = futures::future::join_all(pictures).await;
+    for result in inputs.iter().chain(&texts) {
+        telemetry::item(matches!(result.outcome, Some(Outcome::Embedding(_))));
+    }
+    Ok(Response::new(pb::EmbedResponse { inputs, texts }))
 }
 
 struct Picture {

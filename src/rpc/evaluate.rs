@@ -14,6 +14,7 @@ use tonic::{Response, Streaming};
 use super::{
     Context,
     classify::CancelOnDrop,
+    observe::{about, carried},
     problem::{Failure, Problem},
     request::{self, RequestError, until},
 };
@@ -22,11 +23,12 @@ use crate::{
     engine::{Content, Crop, FlowId, Job, Priority, Ticket, Work},
     guard::Caller,
     proto::v1::{self as pb, evaluate_request::Payload},
+    telemetry,
     tip::head::Head,
 };
 
 /// Most versions side by side.
-const MAX_VERSIONS: usize = 8;
+pub const MAX_VERSIONS: usize = 8;
 /// Most rejected items named in the answer.
 const MAX_REJECTED: usize = 1000;
 /// Most classes for which the confusion matrix is returned.
@@ -120,6 +122,7 @@ async fn versions(
         MAX_VERSIONS,
         config.caches.len(),
     )?;
+    about(config.caches.join(","));
     let mut versions = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
@@ -178,6 +181,7 @@ impl Evaluation {
         let (class, content) = match checked {
             Ok(checked) => checked,
             Err(error) => {
+                telemetry::item(false);
                 self.reject(item.id, error.into());
                 return Ok(());
             }
@@ -203,7 +207,7 @@ impl Evaluation {
                 })
                 .collect(),
         };
-        self.judging.spawn(async move {
+        self.judging.spawn(carried(async move {
             let logits = judge.run(content).await;
             drop(place);
             Judged {
@@ -211,12 +215,13 @@ impl Evaluation {
                 class,
                 logits,
             }
-        });
+        }));
         Ok(())
     }
 
     fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), Failure> {
         let judged = judged.map_err(CatalogError::internal)?;
+        telemetry::item(judged.logits.is_ok());
         match judged.logits {
             Err(problem) => self.reject(judged.id, problem),
             Ok(logits) => {

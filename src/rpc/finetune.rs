@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{
     Context, convert, heads,
-    observe::{Call, observed},
+    observe::{Call, carried, observed},
     paging,
     problem::{Failure, Problem},
     request::RequestError,
@@ -81,14 +81,14 @@ impl FineTunes {
         });
         let (events, response) = mpsc::channel(16);
         let call = call.clone();
-        tokio::spawn(async move {
+        tokio::spawn(carried(async move {
             // Dropped when the client is gone, or the run has ended.
             let _cancel = cancel;
             tokio::select! {
                 code = follow(run, &events) => call.ended(code),
                 () = events.closed() => {}
             }
-        });
+        }));
         Ok(Response::new(ReceiverStream::new(response)))
     }
 

@@ -3,7 +3,10 @@
 use tonic::Response;
 
 use super::Context;
-use crate::proto::v1 as pb;
+use crate::{
+    catalog::{MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, MAX_NAME_BYTES},
+    proto::v1 as pb,
+};
 
 /// What is served here.
 pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
@@ -31,6 +34,17 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         ("queue_items", number(settings.queue_items)),
         ("queue_bytes", number(settings.queue_bytes)),
         ("max_batch", number(settings.max_batch)),
+        (
+            "embedding_cache_bytes",
+            number(settings.embedding_cache_bytes),
+        ),
+        ("resident_bytes", number(context.catalog.resident_bytes())),
+        ("max_name_bytes", number(MAX_NAME_BYTES)),
+        ("max_description_bytes", number(MAX_DESCRIPTION_BYTES)),
+        ("max_created_by_bytes", number(MAX_CREATED_BY_BYTES)),
+        ("max_labels", number(MAX_LABELS)),
+        ("max_filter_bytes", number(super::filter::MAX_BYTES)),
+        ("max_versions", number(super::evaluate::MAX_VERSIONS)),
     ];
     Response::new(pb::ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),

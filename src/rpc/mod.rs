@@ -12,6 +12,8 @@ mod embed;
 mod evaluate;
 mod filter;
 mod finetune;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heads;
 mod inference;
 mod info;
@@ -48,7 +50,7 @@ use crate::{
     store::{CacheId, Reference},
     telemetry,
 };
-pub use observe::Calls;
+pub use observe::{Calls, Observe, REQUEST_ID};
 use problem::{Failure, Problem};
 use request::RequestError;
 
@@ -165,6 +167,7 @@ impl Context {
 fn reference(caller: &Caller, name: &str) -> Result<Reference, Problem> {
     let reference: Reference = name.parse()?;
     caller.check(&reference.cache)?;
+    observe::about(&reference);
     Ok(reference)
 }
 
@@ -172,6 +175,7 @@ fn reference(caller: &Caller, name: &str) -> Result<Reference, Problem> {
 fn cache_id(caller: &Caller, name: &str) -> Result<CacheId, Problem> {
     let id = CacheId::parse_name(name)?;
     caller.check(&id)?;
+    observe::about(&id);
     Ok(id)
 }
 

@@ -1,12 +1,12 @@
 //! One total mapping from errors to gRPC statuses with details
-//! (`google.rpc.ErrorInfo`, `BadRequest`, `RetryInfo`; AIP-193).
+//! (`google.rpc.ErrorInfo`, `BadRequest`, `RetryInfo`, `RequestInfo`; AIP-193).
 
 use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::request::RequestError;
+use super::{observe, request::RequestError};
 use crate::{
     catalog::CatalogError,
     clip::{PictureError, TextError},
@@ -95,13 +95,24 @@ impl Problem {
     fn details(&self) -> ErrorDetails {
         let mut details = ErrorDetails::new();
         details.set_error_info(self.reason, DOMAIN, self.metadata.clone());
+        if let Some(id) = observe::request_id() {
+            details.set_request_info(id, "");
+        }
         if let Some(field) = &self.field {
-            details.add_bad_request_violation(field, &self.message);
+            details.add_bad_request_violation(field, self.of_field(field));
         }
         if let Some(retry) = self.retry {
             details.set_retry_info(Some(retry));
         }
         details
+    }
+
+    /// The message without the name of the field, which is said beside it.
+    fn of_field(&self, field: &str) -> &str {
+        match self.message.strip_prefix(field) {
+            Some(rest) if rest.starts_with([':', ' ']) => rest.trim_start_matches([':', ' ']),
+            _ => &self.message,
+        }
     }
 
     /// As the status of one item.
@@ -426,3 +437,30 @@ status_from!(
     CatalogError,
     GuardError
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(error: RequestError) -> String {
+        let status = Status::from(Problem::from(error));
+        let details = status.get_error_details();
+        let violations = &details.bad_request().expect("a field").field_violations;
+        violations.first().expect("a violation").description.clone()
+    }
+
+    #[test]
+    fn a_field_is_named_once() {
+        for (error, said) in [
+            (RequestError::invalid("spec.views", "7 is odd"), "7 is odd"),
+            (RequestError::missing("spec"), "is missing"),
+            // Another field's name, that begins alike.
+            (
+                RequestError::invalid("spec", "spec.views: 7 is odd"),
+                "spec.views: 7 is odd",
+            ),
+        ] {
+            assert_eq!(description(error), said);
+        }
+    }
+}

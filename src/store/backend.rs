@@ -11,7 +11,7 @@ use object_store::{
     gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
 };
 
-use super::StoreError;
+use super::{StoreError, wire::Watched};
 
 /// Bytes of one part of a large transfer to or from a bucket.
 const PART_BYTES: usize = 16 << 20;
@@ -411,7 +411,7 @@ fn open_bucket(scheme: &str, bucket: &str, settings: &[(String, String)]) -> Opt
     };
     macro_rules! build {
         ($builder:expr) => {{
-            let mut builder = $builder.with_retry(retry);
+            let mut builder = $builder.with_retry(retry).with_http_connector(Watched);
             for (key, value) in settings {
                 match key.parse() {
                     Ok(key) => builder = builder.with_config(key, value),

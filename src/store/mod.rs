@@ -11,6 +11,8 @@ mod changes;
 mod condition;
 mod error;
 mod fault;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod garbage;
 mod layout;
 pub mod manifest;
@@ -22,6 +24,7 @@ pub mod tensors;
 mod transfer;
 mod versions;
 mod view;
+mod wire;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

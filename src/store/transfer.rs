@@ -139,7 +139,7 @@ fn digest(file: &TensorFile) -> String {
     hex(&hasher.finalize())
 }
 
-fn read_export(file: Bytes) -> Result<Imported, StoreError> {
+pub(super) fn read_export(file: Bytes) -> Result<Imported, StoreError> {
     const WHAT: &str = "the imported file";
     let file = TensorFile::parse(file)
         .map_err(|e| StoreError::invalid(WHAT, format!("no whole safetensors file: {e}")))?;

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import urllib.request
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import wire
-from conftest import WIDTH, eventually
+from conftest import ROOT, WIDTH, eventually
 from pictures import photo, png
 from wire import cache, classify, finetune
 
@@ -16,15 +21,21 @@ COUNTERS = [
     "tipserve_requests_total",
     "tipserve_items_total",
     "tipserve_refused_items_total",
+    "tipserve_dropped_items_total",
     "tipserve_batches_total",
     "tipserve_cache_hits_total",
     "tipserve_cache_loads_total",
+    "tipserve_cache_load_failures_total",
     "tipserve_cache_evictions_total",
     "tipserve_embedding_cache_hits_total",
     "tipserve_embedding_cache_misses_total",
     "tipserve_embedding_cache_coalesced_total",
+    "tipserve_store_requests_total",
     "tipserve_versions_created_total",
     "tipserve_finetune_epochs_total",
+    "tipserve_finetune_runs_started_total",
+    "tipserve_finetune_runs_ended_total",
+    "process_cpu_seconds_total",
 ]
 GAUGES = [
     "tipserve_in_flight_items",
@@ -34,6 +45,18 @@ GAUGES = [
     "tipserve_resident_cache_bytes",
     "tipserve_embedding_cache_bytes",
     "tipserve_embedding_cache_entries",
+    "tipserve_finetune_runs",
+    "tipserve_build_info",
+    "tipserve_queue_limit_items",
+    "tipserve_queue_limit_bytes",
+    "tipserve_resident_cache_limit_bytes",
+    "tipserve_embedding_cache_limit_bytes",
+    "tipserve_batch_limit_pictures",
+    "tipserve_encoder_workers",
+    "process_open_fds",
+    "process_max_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
 ]
 HISTOGRAMS = [
     "tipserve_batch_size_pictures",
@@ -44,7 +67,16 @@ HISTOGRAMS = [
     "tipserve_head_seconds",
     "tipserve_item_seconds",
     "tipserve_cache_load_seconds",
+    "tipserve_request_seconds",
+    "tipserve_store_request_seconds",
+    "tipserve_finetune_epoch_seconds",
 ]
+METHODS = {
+    method.name
+    for module in (cache, classify, finetune)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+} | {"other"}
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="[^"]*",?)*)\})? (\S+)')
 
 
@@ -83,8 +115,175 @@ def test_every_series_is_there_at_the_start(fresh):
             assert counts.get(name), f"{name} has no sample"
     for name in types:
         assert f"# HELP {name} " in text
-    assert all(value == 0 for name, value in fresh.metrics().items() if "_total" in name)
+    ours = {k: v for k, v in fresh.metrics().items() if k.startswith("tipserve_") and "_total" in k}
+    assert not any(ours.values())
+    # Every label's every value: methods and codes, reasons, outcomes.
+    assert counts["tipserve_requests_total"] == len(METHODS) * len(grpc.StatusCode)
+    assert {match[1] for match in re.finditer(r'method="(\w+)"', text)} == METHODS
+    assert {match[1] for match in re.finditer(r'code="(\w+)"', text)} == {
+        code.name for code in grpc.StatusCode
+    }
+    for name, count in (("refused_items", 3), ("dropped_items", 5), ("items", 2)):
+        assert counts[f"tipserve_{name}_total"] == count
 
+
+def test_nothing_done_adds_a_series(fresh, chance):
+    """What a server does changes values, not what there is."""
+    before = set(fresh.metrics())
+    points = chance.normal(size=(4, WIDTH))
+    spec = cache.CacheSpec(cache_id="c", classes=wire.classes("ab"))
+    fresh.api.create(spec, wire.examples_of(points, [0, 1] * 2))
+    fresh.api.one("c", wire.embedding(points[0]))
+    with pytest.raises(grpc.RpcError):
+        fresh.api.one("nobody", wire.embedding(points[0]))
+    list(fresh.api.stream("c", [wire.item("bad", wire.embedding([1.0]))]))
+    list(fresh.api.tuning.FineTune(finetune.FineTuneRequest(cache="c", epochs=1)))
+    with pytest.raises(grpc.RpcError):
+        fresh.api.channel.unary_unary("/tipserve.v1.ClassifyService/Unheard")(b"", timeout=60)
+    assert set(fresh.metrics()) == before
+
+
+def test_the_content_type_is_prometheus_own(fresh):
+    with urllib.request.urlopen(f"http://{fresh.probes}/metrics", timeout=60) as page:
+        assert page.headers["Content-Type"] == "text/plain; version=0.0.4"
+
+
+def test_build_and_limits(serve, features_bundle):
+    server = serve(
+        features_bundle,
+        *("--queue-items", "77", "--queue-bytes", "123456", "--resident-bytes", "7654321"),
+        *("--embedding-cache-bytes", "2345", "--max-batch", "9", "--workers", "3"),
+    )
+    metrics = server.metrics()
+    info = server.api.classifying.GetServerInfo(classify.GetServerInfoRequest())
+    [build] = [name for name in metrics if name.startswith("tipserve_build_info")]
+    assert dict(re.findall(r'(\w+)="([^"]*)"', build)) == {
+        "version": info.version,
+        "bundle": info.bundle.name,
+        "device": info.device,
+        "dtype": info.dtype,
+    }
+    assert metrics[build] == 1
+    for name, value in {
+        "queue_limit_items": 77,
+        "queue_limit_bytes": 123456,
+        "resident_cache_limit_bytes": 7654321,
+        "embedding_cache_limit_bytes": 2345,
+        "batch_limit_pictures": 9,
+        "encoder_workers": 3,
+    }.items():
+        assert metrics[f"tipserve_{name}"] == value, name
+    assert info.limits["queue_items"] == 77
+    assert info.limits["resident_bytes"] == 7654321
+    stat = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    boot = float(re.search(r"btime (\d+)", Path("/proc/stat").read_text())[1])
+    started = boot + int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    assert abs(metrics["process_start_time_seconds"] - started) < 5
+    assert metrics["process_resident_memory_bytes"] > 10e6
+    assert metrics["process_open_fds"] >= 5
+
+
+def test_every_way_to_answer_an_item_counts_alike(fresh, chance):
+    points = chance.normal(size=(6, WIDTH))
+    spec = cache.CacheSpec(cache_id="c", classes=wire.classes("ab"))
+    fresh.api.create(spec, wire.examples_of(points, [0, 1] * 3))
+    good, bad = [wire.embedding(p) for p in points], wire.embedding([1.0])
+
+    def counts():
+        metrics = fresh.metrics()
+        return [metrics[f'tipserve_items_total{{outcome="{one}"}}'] for one in ("ok", "error")]
+
+    def unary():
+        for content in good:
+            fresh.api.one("c", content)
+        with pytest.raises(grpc.RpcError):
+            fresh.api.one("c", bad)
+
+    def stream():
+        contents = [*good, bad]
+        list(fresh.api.stream("c", [wire.item(str(i), c) for i, c in enumerate(contents)]))
+
+    def embed():
+        fresh.api.classifying.Embed(classify.EmbedRequest(inputs=[*good, bad]))
+
+    def evaluate():
+        items = [
+            classify.LabelledItem(id=str(i), class_index=0, input=content)
+            for i, content in enumerate([*good, bad])
+        ]
+        config = classify.EvaluateConfig(caches=["c"])
+        requests = [
+            classify.EvaluateRequest(config=config),
+            classify.EvaluateRequest(items=classify.LabelledBatch(items=items)),
+        ]
+        fresh.api.classifying.Evaluate(iter(requests))
+
+    for way in (unary, stream, embed, evaluate):
+        before = counts()
+        way()
+        assert np.subtract(counts(), before).tolist() == [len(good), 1], way.__name__
+
+
+def test_rpcs_are_timed_and_those_without_a_handler_counted(fresh):
+    fresh.api.ids()
+    metrics = fresh.metrics()
+    assert metrics['tipserve_request_seconds_count{method="ListCaches"}'] == 1
+    assert metrics['tipserve_request_seconds_sum{method="ListCaches"}'] > 0
+    call = fresh.api.channel.unary_unary("/tipserve.v1.CacheService/ListCaches")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"\xff\xff", timeout=60)  # no protobuf
+    for path in ("tipserve.v1.CacheService/Unheard", "nobody.Here/Unheard"):
+        with pytest.raises(grpc.RpcError):
+            fresh.api.channel.unary_unary(f"/{path}")(b"", timeout=60)
+    counts = labelled(fresh.metrics())
+    code = caught.value.code().name
+    assert counts[labelled({requests("ListCaches", code): 0}).popitem()[0]] == 1
+    assert counts[labelled({requests("other", "UNIMPLEMENTED"): 0}).popitem()[0]] == 2
+    assert counts["tipserve_in_flight_requests"] == 0
+
+
+def test_fine_tuning_is_counted(fresh, chance):
+    points = chance.normal(size=(8, WIDTH))
+    spec = cache.CacheSpec(
+        cache_id="c", classes=wire.classes("ab"), method=cache.METHOD_TIP_ADAPTER
+    )
+    fresh.api.create(spec, wire.examples_of(points, [0, 1] * 4))
+    list(fresh.api.tuning.FineTune(finetune.FineTuneRequest(cache="c", epochs=4)))
+    long = fresh.api.tuning.FineTune(finetune.FineTuneRequest(cache="c", epochs=1000, detached=True))
+    run = next(iter(long)).run.name
+    fresh.api.tuning.CancelFineTune(finetune.CancelFineTuneRequest(name=run))
+    metrics = fresh.metrics()
+    prefix = "tipserve_finetune_runs"
+    assert metrics[f"{prefix}_started_total"] == 2
+    assert metrics[f'{prefix}_ended_total{{outcome="succeeded"}}'] == 1
+    assert metrics[f'{prefix}_ended_total{{outcome="cancelled"}}'] == 1
+    assert metrics[f'{prefix}_ended_total{{outcome="failed"}}'] == 0
+    assert metrics[f'{prefix}{{state="queued"}}'] == metrics[f'{prefix}{{state="running"}}'] == 0
+    epochs = metrics["tipserve_finetune_epochs_total"]
+    assert epochs >= 4
+    assert metrics["tipserve_finetune_epoch_seconds_count"] == epochs
+
+
+def test_items_given_up_are_counted_by_reason(tiny, chance, name):
+    examples = [wire.example(k, wire.encoded(png(photo(chance, k)))) for k in (0, 1)]
+    tiny.api.create(cache.CacheSpec(cache_id=name, classes=wire.classes("ab")), examples)
+
+    def dropped():
+        prefix = "tipserve_dropped_items_total"
+        return {k: v for k, v in tiny.metrics().items() if k.startswith(prefix)}
+
+    before = dropped()
+    # Each picture another: and far more than are encoded before the client goes.
+    items = [wire.item(str(i), wire.encoded(png(photo(chance)))) for i in range(300)]
+    call = tiny.api.stream(name, items, batch=16)
+    next(call)
+    call.close()
+    eventually(lambda: tiny.metrics()["tipserve_in_flight_items"] == 0)
+    after = dropped()
+    cancelled = 'tipserve_dropped_items_total{reason="cancelled"}'
+    assert after[cancelled] > before[cancelled]
+    del after[cancelled], before[cancelled]
+    assert after == before
 
 def test_prometheus_own_parser_takes_it(fresh):
     parser = pytest.importorskip("prometheus_client.parser")
@@ -236,6 +435,65 @@ def test_grpc_health(features, service):
     with pytest.raises(grpc.RpcError) as caught:
         check(b"\x0a\x07nothing", timeout=60)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def varint_field(status: bytes) -> int:
+    return status[1] if status else 0
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_health_is_watched_through_a_shutdown(serve, features_bundle, service):
+    server = serve(features_bundle, "--shutdown-seconds", "5")
+    watch = server.api.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    name = service.encode()
+    updates = watch(bytes([10, len(name)]) + name if name else b"", timeout=120)
+    assert varint_field(next(updates)) == 1  # SERVING
+    server.process.send_signal(signal.SIGTERM)
+    assert varint_field(next(updates)) == 2  # NOT_SERVING
+    assert server.process.wait(120) == 0
+
+
+def test_health_of_a_service_that_is_not_there_is_watched_too(features):
+    watch = features.api.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    updates = watch(b"\x0a\x07nothing", timeout=60)
+    try:
+        assert varint_field(next(updates)) == 3  # SERVICE_UNKNOWN
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.NOT_FOUND
+    updates.cancel()
+
+
+def test_the_server_says_every_limit(features):
+    info = features.api.classifying.GetServerInfo(classify.GetServerInfoRequest())
+    sources = [*ROOT.glob("src/rpc/**/*.rs"), *ROOT.glob("src/catalog/*.rs")]
+    named = {
+        match[1] for path in sources for match in re.finditer(r'"(max_\w+)"', path.read_text())
+    }
+    assert named <= set(info.limits), "errors name limits that GetServerInfo does not"
+    assert {"queue_items", "queue_bytes", "resident_bytes", "stream_window"} <= set(info.limits)
+    assert all(value >= 0 for value in info.limits.values())
+
+
+def test_deploy_asks_for_metrics_that_there_are(features):
+    """Every metric that a query of deploy/ or a table of the documents names is exported."""
+    exported = set(families(features.http("/metrics")[1])[0])
+    dashboard = json.loads((ROOT / "deploy/grafana/tipserve.json").read_text())
+    queries = [
+        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])
+    ]
+    queries.append((ROOT / "deploy/prometheus/alerts.yml").read_text())
+    queries.append((ROOT / "docs/operations.md").read_text())
+    names = {
+        name
+        for text in queries
+        for name in re.findall(r"\b((?:tipserve|process)_[a-z_]+[a-z])\b", text)
+        if not name.startswith("tipserve_export")
+    }
+    assert len(names) > 20
+    unknown = {re.sub("_(bucket|sum|count)$", "", name) for name in names} - exported
+    assert unknown == set()
+    told = set(re.findall(r"`(tipserve_[a-z_]+)", (ROOT / "docs/operations.md").read_text()))
+    assert {name for name in exported if name.startswith("tipserve_")} <= told
 
 
 def test_reflection_lists_the_services(features):

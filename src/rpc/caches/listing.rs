@@ -22,7 +22,7 @@ use crate::{
 
 /// What caches can be filtered by; all but the first two are of the newest
 /// version.
-const CACHE_FIELDS: &Schema = &[
+pub const CACHE_FIELDS: &Schema = &[
     ("cache_id", Kind::Text),
     ("create_time", Kind::Time),
     ("description", Kind::Text),
@@ -35,7 +35,7 @@ const CACHE_FIELDS: &Schema = &[
 ];
 
 /// What examples can be filtered by.
-const EXAMPLE_FIELDS: &Schema = &[
+pub const EXAMPLE_FIELDS: &Schema = &[
     ("example_id", Kind::Text),
     ("class_index", Kind::Number),
     ("display_name", Kind::Text),

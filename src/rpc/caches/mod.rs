@@ -2,7 +2,7 @@
 //! [`create`].
 
 mod changes;
-mod listing;
+pub mod listing;
 mod transfer;
 
 use std::{sync::Arc, time::Instant};

@@ -25,7 +25,7 @@ use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
     Context, convert,
-    observe::Call,
+    observe::{Call, carried, say},
     problem::{Failure, Problem},
     request::{RequestError, until},
 };
@@ -145,7 +145,7 @@ pub async fn serve<M: Making>(
         cancelled: Arc::clone(&cancelled),
     };
     let call = call.clone();
-    tokio::spawn(async move {
+    tokio::spawn(carried(async move {
         let ended = tokio::select! {
             ended = creation.run(examples) => ended.map_err(Status::from),
             () = events.closed() => return cancelled.store(true, Ordering::Relaxed),
@@ -156,12 +156,13 @@ pub async fn serve<M: Making>(
         cancelled.store(true, Ordering::Relaxed);
         let code = ended.as_ref().map_or_else(Status::code, |_| Code::Ok);
         call.ended(code);
-        if let Ok(version) = &ended {
-            change.names(&version.name);
+        match &ended {
+            Ok(version) => change.names(&version.name),
+            Err(status) => say(status),
         }
         change.ended(code);
         let _ = events.send(ended.map(Event::Version)).await;
-    });
+    }));
     let response = ReceiverStream::new(response).map(|event| event.map(M::response));
     Ok(Response::new(Box::pin(response)))
 }

@@ -12,7 +12,7 @@ use super::request::RequestError;
 use scan::Scanner;
 
 /// Longest filter, bytes.
-const MAX_BYTES: usize = 4096;
+pub const MAX_BYTES: usize = 4096;
 
 /// What a field's values are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use crate::{
     },
     rpc::{
         Context,
+        observe::about,
         problem::{Failure, Problem},
         request::RequestError,
     },
@@ -51,6 +52,7 @@ pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference
         .parse()
         .map_err(|error| Problem::from(StoreError::clone(&error)).field("model_name"))?;
     caller.check(&named.cache)?;
+    about(&named);
     if version.is_empty() {
         return Ok(named);
     }

@@ -97,6 +97,8 @@ class TipserveError(Exception):
             text += f" [{self.reason}]"
         for violation in self.violations:
             text += f"\n  {violation.field}: {violation.description}"
+        if self.request_id:
+            text += f"\n  request: {self.request_id}"
         return text
 
     def __repr__(self) -> str:
@@ -288,4 +290,14 @@ def from_rpc_error(error: Any) -> TipserveError:
         return from_status(status)
     code = error.code()
     number = code.value[0] if isinstance(code, grpc.StatusCode) else Code.UNKNOWN
-    return error_for(number, error.details() or "")
+    return error_for(number, error.details() or "", request_id=_request_id(error))
+
+
+def _request_id(error: Any) -> str:
+    """The request's id from the answer's metadata, for a status without details."""
+    for part in ("initial_metadata", "trailing_metadata"):
+        metadata = getattr(error, part, lambda: None)()
+        for key, value in metadata or ():
+            if key == "x-request-id":
+                return str(value)
+    return ""

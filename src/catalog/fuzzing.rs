@@ -1,0 +1,31 @@
+//! A door for the fuzz targets in `fuzz/`. Compiled under `--cfg fuzzing` alone.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Classifier, ImportBounds, check::check_version};
+use crate::store::Imported;
+
+/// Checks a version as `ImportVersion` does. What passes must serve.
+///
+/// # Panics
+/// Where it does not.
+pub fn check(imported: &Imported) {
+    let bounds = ImportBounds {
+        classes: 1000,
+        examples: 1000,
+        other_bundle: true,
+    };
+    if check_version(imported, None, bounds).is_err() {
+        return;
+    }
+    let classifier = Classifier::load(imported.manifest.clone(), &imported.tensors, Device::Cpu)
+        .expect("what was checked loads");
+    let width = classifier.width() as i64;
+    let feature = Tensor::full(
+        [1, width],
+        (width as f64).sqrt().recip(),
+        (Kind::Float, Device::Cpu),
+    );
+    let logits = classifier.head.logits(&feature).expect("what loads serves");
+    assert_eq!(logits.size(), [1, classifier.classes() as i64]);
+}

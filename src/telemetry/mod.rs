@@ -1,0 +1,25 @@
+//! What can be seen of a server: metrics, logs and traces.
+//!
+//! Metric names follow Prometheus's conventions: base units, `_total` on
+//! counters, histograms and never summaries (summaries cannot be added up
+//! across replicas), labels from small fixed sets. Caches are never a label: a
+//! server with 10,000 of them must not make 10,000 series. Traces and logs
+//! name them instead.
+
+mod drops;
+mod guard;
+mod logs;
+mod metrics;
+mod names;
+mod traces;
+
+pub use drops::answered as ticket_answered;
+pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};
+pub use logs::{LogFormat, install_tracing};
+pub use metrics::{
+    About, ResidentFigures, RunCount, RunEnd, StoreAnswer, cache_loaded, epoch, install_metrics,
+    item, refresh, refused, request, serving, store_request, version_created,
+};
+pub(crate) use metrics::{answered, batch, decoded, head};
+pub use names::{METHODS, REFUSALS, code_name, method_name};
+pub use traces::{Exporter, ExporterError, Origin, batch_span, ended, inject, join, remote_parent};

@@ -1,0 +1,151 @@
+//! The metrics' names and the values of their labels.
+
+pub(super) const REQUESTS: &str = "tipserve_requests_total";
+pub(super) const REQUEST: &str = "tipserve_request_seconds";
+pub(super) const ITEMS: &str = "tipserve_items_total";
+pub(super) const REFUSED: &str = "tipserve_refused_items_total";
+pub(super) const DROPPED: &str = "tipserve_dropped_items_total";
+pub(super) const BATCHES: &str = "tipserve_batches_total";
+pub(super) const BATCH_SIZE: &str = "tipserve_batch_size_pictures";
+pub(super) const DECODE_QUEUE: &str = "tipserve_decode_queue_seconds";
+pub(super) const DECODE: &str = "tipserve_decode_seconds";
+pub(super) const QUEUE: &str = "tipserve_queue_seconds";
+pub(super) const ENCODE: &str = "tipserve_encode_seconds";
+pub(super) const HEAD: &str = "tipserve_head_seconds";
+pub(super) const ITEM: &str = "tipserve_item_seconds";
+pub(super) const IN_FLIGHT_REQUESTS: &str = "tipserve_in_flight_requests";
+pub(super) const IN_FLIGHT_ITEMS: &str = "tipserve_in_flight_items";
+pub(super) const IN_FLIGHT_BYTES: &str = "tipserve_in_flight_bytes";
+pub(super) const QUEUE_DEPTH: &str = "tipserve_queue_depth_items";
+pub(super) const RESIDENT: &str = "tipserve_resident_caches";
+pub(super) const RESIDENT_BYTES: &str = "tipserve_resident_cache_bytes";
+pub(super) const CACHE_HITS: &str = "tipserve_cache_hits_total";
+pub(super) const CACHE_LOADS: &str = "tipserve_cache_loads_total";
+pub(super) const CACHE_LOAD_FAILURES: &str = "tipserve_cache_load_failures_total";
+pub(super) const CACHE_LOAD: &str = "tipserve_cache_load_seconds";
+pub(super) const CACHE_EVICTIONS: &str = "tipserve_cache_evictions_total";
+pub(super) const EMBEDDING_HITS: &str = "tipserve_embedding_cache_hits_total";
+pub(super) const EMBEDDING_MISSES: &str = "tipserve_embedding_cache_misses_total";
+pub(super) const EMBEDDING_COALESCED: &str = "tipserve_embedding_cache_coalesced_total";
+pub(super) const EMBEDDING_BYTES: &str = "tipserve_embedding_cache_bytes";
+pub(super) const EMBEDDING_ENTRIES: &str = "tipserve_embedding_cache_entries";
+pub(super) const STORE_REQUESTS: &str = "tipserve_store_requests_total";
+pub(super) const STORE_REQUEST: &str = "tipserve_store_request_seconds";
+pub(super) const VERSIONS: &str = "tipserve_versions_created_total";
+pub(super) const EPOCHS: &str = "tipserve_finetune_epochs_total";
+pub(super) const EPOCH: &str = "tipserve_finetune_epoch_seconds";
+pub(super) const RUNS_STARTED: &str = "tipserve_finetune_runs_started_total";
+pub(super) const RUNS_ENDED: &str = "tipserve_finetune_runs_ended_total";
+pub(super) const RUNS: &str = "tipserve_finetune_runs";
+pub(super) const BUILD: &str = "tipserve_build_info";
+pub(super) const LIMIT_ITEMS: &str = "tipserve_queue_limit_items";
+pub(super) const LIMIT_BYTES: &str = "tipserve_queue_limit_bytes";
+pub(super) const LIMIT_RESIDENT: &str = "tipserve_resident_cache_limit_bytes";
+pub(super) const LIMIT_EMBEDDING: &str = "tipserve_embedding_cache_limit_bytes";
+pub(super) const LIMIT_BATCH: &str = "tipserve_batch_limit_pictures";
+pub(super) const WORKERS: &str = "tipserve_encoder_workers";
+
+/// Where an item may wait: the label `stage`.
+pub(super) const STAGES: [&str; 3] = ["decode", "encode", "head"];
+
+/// How an item may be answered: the label `outcome`.
+pub(super) const OUTCOMES: [&str; 2] = ["ok", "error"];
+
+/// The RPC methods, the only values of the label `method`.
+pub const METHODS: [&str; 35] = [
+    "CreateCache",
+    "AddExamples",
+    "GetCache",
+    "ListCaches",
+    "DeleteCache",
+    "GetVersion",
+    "ListVersions",
+    "ListExamples",
+    "DeleteVersion",
+    "PruneVersions",
+    "ExportVersion",
+    "ImportVersion",
+    "SetAlias",
+    "DeleteAlias",
+    "ClassifyStream",
+    "Classify",
+    "Embed",
+    "Evaluate",
+    "GetServerInfo",
+    "FineTune",
+    "ListFineTunes",
+    "GetFineTune",
+    "CancelFineTune",
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelInfer",
+    "ModelStreamInfer",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "other",
+];
+
+/// The method as a label: its name where it is one of [`METHODS`], else
+/// "other".
+pub fn method_name(method: &str) -> &'static str {
+    METHODS
+        .iter()
+        .find(|known| **known == method)
+        .unwrap_or(&"other")
+}
+
+/// Why items are refused, the only values of the label `reason`.
+pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];
+
+/// All codes, the values of the label `code`.
+pub(super) const CODES: [tonic::Code; 17] = {
+    use tonic::Code;
+    [
+        Code::Ok,
+        Code::Cancelled,
+        Code::Unknown,
+        Code::InvalidArgument,
+        Code::DeadlineExceeded,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::FailedPrecondition,
+        Code::Aborted,
+        Code::OutOfRange,
+        Code::Unimplemented,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DataLoss,
+        Code::Unauthenticated,
+    ]
+};
+
+/// A code as gRPC spells it.
+pub fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
