@@ -145,7 +145,7 @@ impl Server {
         let context = Arc::new(Context {
             catalog: Arc::new(catalog),
             engine,
-            limits: config.limits,
+            limits: config.limits.clone(),
             shutdown: CancellationToken::new(),
             calls: Calls::default(),
         });
@@ -157,11 +157,11 @@ impl Server {
         set_health(&health, true).await;
         let stop = context.shutdown.clone();
         let router = transport::Server::builder()
-            .max_concurrent_streams(config.guard.max_connection_streams)
+            .max_concurrent_streams(config.limits.max_connection_streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .layer(Door::new(Arc::clone(&guard), config.guard.max_streams))
+            .layer(Door::new(Arc::clone(&guard), config.limits.max_streams))
             .add_routes(routes);
         let stop = async move { stop.cancelled().await };
         let serving = if guard.tls().is_some() {

@@ -92,6 +92,7 @@ pub struct Global {
     #[arg(short, long, global = true)]
     pub quiet: bool,
 
+    /// Who calls, and whom it trusts.
     #[command(flatten)]
     pub credentials: credentials::Credentials,
 }
