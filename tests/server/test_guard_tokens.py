@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import queue
 import re
 import secrets
 import signal
+import subprocess
+import threading
 
 import grpc
 import pytest
 import wire
-from conftest import WIDTH, eventually
+from conftest import BINARY, WIDTH, Server, eventually
 from tokens import TokensFile, api
 from wire import Problem, cache, classify, finetune
 
@@ -20,12 +23,32 @@ SERVICES = {
     "tipserve.v1.FineTuneService": finetune.DESCRIPTOR,
 }
 READ = set(
-    "ClassifyStream Classify Embed Evaluate GetServerInfo GetCache ListCaches GetVersion "
-    "ListVersions ListExamples ListFineTunes GetFineTune".split()
+    [
+        "ClassifyStream",
+        "Classify",
+        "Embed",
+        "Evaluate",
+        "GetServerInfo",
+        "GetCache",
+        "ListCaches",
+        "GetVersion",
+        "ListVersions",
+        "ListExamples",
+        "ListFineTunes",
+        "GetFineTune",
+    ]
 )
 WRITE = set(
-    "ExportVersion CreateCache AddExamples ImportVersion SetAlias DeleteAlias FineTune "
-    "CancelFineTune".split()
+    [
+        "ExportVersion",
+        "CreateCache",
+        "AddExamples",
+        "ImportVersion",
+        "SetAlias",
+        "DeleteAlias",
+        "FineTune",
+        "CancelFineTune",
+    ]
 )
 ADMIN = {"DeleteCache", "DeleteVersion", "PruneVersions"}
 SLOW = "items_per_second = 0.000001\n"
@@ -34,8 +57,6 @@ SLOW = "items_per_second = 0.000001\n"
 @pytest.fixture(scope="module")
 def guarded(features_bundle, tmp_path_factory):
     """A server with tokens; its log is JSON."""
-    from conftest import Server
-
     folder = tmp_path_factory.mktemp("guarded")
     file = TokensFile(folder)
     for role in ("classify", "write", "admin"):
@@ -83,7 +104,9 @@ def test_every_method_is_in_this_tests_table():
 
 @pytest.mark.parametrize("role", ["classify", "write", "admin"])
 def test_every_role_on_every_method(guarded, role):
-    allowed = READ | (WRITE if role != "classify" else set()) | (ADMIN if role == "admin" else set())
+    allowed = (
+        READ | (WRITE if role != "classify" else set()) | (ADMIN if role == "admin" else set())
+    )
     one = guarded.as_(role)
     reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
     for path in [*methods(), reflection, reflection.replace(".v1.", ".v1alpha.")]:
@@ -117,7 +140,6 @@ def test_without_a_good_token_nothing_but_health(guarded, header, reason):
         problem = outcome(one.channel, path)
         assert problem.code is grpc.StatusCode.UNAUTHENTICATED, (path, problem)
         assert problem.reason in (reason, "TOKEN_UNKNOWN"), problem
-        assert header is None or header.split(" ")[-1][:20] not in problem.message or True
     assert outcome(one.channel, "/grpc.health.v1.Health/Check").code is grpc.StatusCode.OK
 
 
@@ -223,7 +245,9 @@ def test_who_made_a_version_is_the_tokens_name(guarded, chance):
     _, data = admin.export(name)
     assert guarded.as_("write").import_(name, data).created_by == "write"
     spec = cache.AddExamplesSpec(base=name, created_by="somebody else")
-    added = guarded.as_("write").add(spec, [wire.example(0, wire.embedding(chance.normal(size=WIDTH)))])
+    added = guarded.as_("write").add(
+        spec, [wire.example(0, wire.embedding(chance.normal(size=WIDTH)))]
+    )
     assert added.version.created_by == "write"
     *_, last = guarded.as_("write").tuning.FineTune(finetune.FineTuneRequest(cache=name, epochs=1))
     assert last.run.version.created_by == "write"
@@ -391,22 +415,35 @@ def test_items_over_the_rate_are_refused(limited, chance):
         problem = Problem.of_status(result.error)
         assert problem.reason == "RATE_LIMITED"
     # A stream's others wait for their turn, which shall not hold up a shutdown.
-    waiting = slow.stream("c", [wire.item("x", point)])
+    left = []
+
+    def wait():
+        try:
+            left.extend(slow.stream("c", [wire.item("x", point)]))
+        except grpc.RpcError as error:
+            left.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    eventually(lambda: server.metrics()["tipserve_in_flight_requests"] == 1)
     assert len(list(admin.stream("c", [wire.item("y", point)]))) == 1
     assert server.metrics()['tipserve_refused_items_total{reason="items_per_second"}'] >= 5
     assert server.terminate() == 0
-    (left,) = waiting
-    assert Problem.of_status(left.error).reason == "SHUTTING_DOWN"
+    waiting.join(60)
+    first = left[0]
+    problem = (
+        Problem.of_call(first)
+        if isinstance(first, grpc.RpcError)
+        else Problem.of_status(first.error)
+    )
+    assert problem.reason == "SHUTTING_DOWN"
 
 
 def test_calls_of_one_token_at_once(limited, chance):
     _, admin, slow = limited("max_streams = 2\n")
     point = wire.embedding(chance.normal(size=WIDTH))
-    gates = [[], []]
-    import queue
-
     opened = []
-    for _ in gates:
+    for _ in range(2):
         items: queue.Queue = queue.Queue()
         stream = slow.stream("c", iter(items.get, None), batch=1)
         items.put(wire.item("1", point))
@@ -434,8 +471,6 @@ def ends_well(call) -> bool:
 
 
 def test_calls_of_the_server_at_once(serve, features_bundle, chance):
-    import queue
-
     server = serve(features_bundle, "--max-streams", "2")
     make(server.api, "c", chance)
     opened = []
@@ -460,7 +495,6 @@ def test_calls_of_the_server_at_once(serve, features_bundle, chance):
 def test_a_message_over_the_limit_names_it(serve, features_bundle):
     server = serve(features_bundle, "--max-message-bytes", "5000")
     big = wire.embedding([0.5] * 3000)
-    stream = server.api.stream("c", [wire.item("x", big)])
     calls = (
         lambda: server.api.one("c", big),
         lambda: server.api.create(cache.CacheSpec(cache_id="c", description="x" * 6000)),
@@ -473,14 +507,9 @@ def test_a_message_over_the_limit_names_it(serve, features_bundle):
         assert "max_message_bytes = 5000" in problem.message
         assert problem.metadata["limit"] == "max_message_bytes"
         assert int(problem.metadata["value"]) > 5000 == int(problem.metadata["maximum"])
-    del stream
 
 
 def test_the_command_line_shows_its_token(guarded, tmp_path):
-    import subprocess
-
-    from conftest import BINARY
-
     secret = tmp_path / "token"
     secret.write_text(guarded.file.tokens["classify"] + "\n")
 
