@@ -110,6 +110,15 @@ settings! {
     /// Most pixels of a picture [default: 64,000,000].
     #[arg(long, env = "TIPSERVE_MAX_PIXELS", value_name = "N")]
     max_pixels: u64,
+    /// Longest side of a picture, in pixels [default: 32,768].
+    #[arg(long, env = "TIPSERVE_MAX_SIDE", value_name = "N")]
+    max_side: u32,
+    /// Most frames of an animation, of which the first is used [default: 10,000].
+    #[arg(long, env = "TIPSERVE_MAX_FRAMES", value_name = "N")]
+    max_frames: u64,
+    /// Most bytes that decoding one picture may take [default: 640 MiB].
+    #[arg(long, env = "TIPSERVE_MAX_DECODER_BYTES", value_name = "BYTES")]
+    max_decoder_bytes: u64,
     /// Most classes of a cache [default: 100,000].
     #[arg(long, env = "TIPSERVE_MAX_CLASSES", value_name = "N")]
     max_classes: usize,
@@ -161,7 +170,7 @@ settings! {
     max_streams: usize,
     /// Most calls under way in one connection [default: 1024].
     #[arg(long, env = "TIPSERVE_MAX_CONNECTION_STREAMS", value_name = "N")]
-    max_connection_streams: usize,
+    max_connection_streams: u32,
     /// Seconds that a shutdown may take [default: 30].
     #[arg(long, env = "TIPSERVE_SHUTDOWN_SECONDS", value_name = "S")]
     shutdown_seconds: u64,
@@ -184,6 +193,10 @@ pub struct Limits {
     pub max_import_bytes: usize,
     /// Limits of one picture.
     pub picture: PictureLimits,
+    /// Most calls under way in the server.
+    pub max_streams: usize,
+    /// Most calls under way in one connection.
+    pub max_connection_streams: u32,
 }
 
 /// The configuration of a server.
@@ -353,7 +366,6 @@ fn local(port: u16) -> SocketAddr {
 
 /// The guard that these settings make.
 fn guard(given: &Given) -> Result<GuardSettings, ConfigError> {
-    let defaults = GuardSettings::default();
     let half = |given, missing| Err(ConfigError::Half { given, missing });
     let tls = match (&given.tls_cert, &given.tls_key, &given.tls_client_ca) {
         (Some(certificate), Some(key), client_ca) => Some(TlsFiles {
@@ -366,13 +378,6 @@ fn guard(given: &Given) -> Result<GuardSettings, ConfigError> {
         (None, None, Some(_)) => return half("tls-client-ca", "tls-cert"),
         (None, None, None) => None,
     };
-    let connection = within(
-        "max_connection_streams",
-        given.max_connection_streams.unwrap_or(1024),
-        1,
-        1_000_000,
-        "1 to 1,000,000",
-    )?;
     Ok(GuardSettings {
         tls,
         tokens: given.tokens.clone(),
@@ -385,8 +390,6 @@ fn guard(given: &Given) -> Result<GuardSettings, ConfigError> {
             86_400,
             "1 to 86,400",
         )?),
-        max_streams: count("max_streams", given.max_streams, defaults.max_streams)?,
-        max_connection_streams: u32::try_from(connection).unwrap_or(u32::MAX),
     })
 }
 
@@ -496,8 +499,36 @@ impl Config {
                         1 << 32,
                         "1 to 2^32",
                     )?,
-                    ..picture
+                    side: within(
+                        "max_side",
+                        given.max_side.unwrap_or(picture.side),
+                        1,
+                        1 << 20,
+                        "1 to 1,048,576",
+                    )?,
+                    frames: within(
+                        "max_frames",
+                        given.max_frames.unwrap_or(picture.frames),
+                        1,
+                        1 << 32,
+                        "1 to 2^32",
+                    )?,
+                    decoder_bytes: within(
+                        "max_decoder_bytes",
+                        given.max_decoder_bytes.unwrap_or(picture.decoder_bytes),
+                        1 << 10,
+                        1 << 40,
+                        "1 KiB to 1 TiB",
+                    )?,
                 },
+                max_streams: count("max_streams", given.max_streams, 10_000)?,
+                max_connection_streams: within(
+                    "max_connection_streams",
+                    given.max_connection_streams.unwrap_or(1024),
+                    1,
+                    1_000_000,
+                    "1 to 1,000,000",
+                )?,
             },
             keep_versions: within(
                 "keep_versions",

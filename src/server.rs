@@ -155,7 +155,7 @@ impl Server {
         let context = Arc::new(Context {
             catalog: Arc::new(catalog),
             engine,
-            limits: config.limits,
+            limits: config.limits.clone(),
             shutdown: CancellationToken::new(),
             calls: Calls::default(),
         });
@@ -177,7 +177,7 @@ impl Server {
         set_health(&health, true).await;
         let stop = context.shutdown.clone();
         let router = transport::Server::builder()
-            .max_concurrent_streams(config.guard.max_connection_streams)
+            .max_concurrent_streams(config.limits.max_connection_streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
@@ -186,7 +186,7 @@ impl Server {
             .accept_http1(true)
             .layer(rpc::web::BrowserLayer::new(&config.web_origins))
             .layer(rpc::Observe::new(&context.calls))
-            .layer(Door::new(Arc::clone(&guard), config.guard.max_streams))
+            .layer(Door::new(Arc::clone(&guard), config.limits.max_streams))
             .add_routes(routes);
         let stop = async move { stop.cancelled().await };
         let serving = if guard.tls().is_some() {

@@ -100,7 +100,7 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Outc
     if let Some(path) = &args.remove_file {
         removed.extend(read_ids(path)?);
     }
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let doing = format!("adding to {:?}", args.cache);
     let request = GetVersionRequest {
         name: args.cache.clone(),

@@ -172,7 +172,7 @@ impl From<Classification> for AnswerDocument {
 
 /// Runs `tipserve classify`.
 pub async fn run(args: ClassifyArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let flow = Flow {
         window: args.in_flight as usize,
         limit: connection.message_limit().await?,

@@ -2,12 +2,13 @@
 
 use std::{error::Error as _, time::Duration};
 
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Endpoint};
 
-use super::failure::Failure;
+use super::{
+    Global,
+    credentials::{Credentials, Wire},
+    failure::Failure,
+};
 use crate::proto::v1::{
     GetServerInfoRequest, ServerInfo, cache_service_client::CacheServiceClient,
     classify_service_client::ClassifyServiceClient,
@@ -26,18 +27,37 @@ const MESSAGE_LIMIT_NAMES: [&str; 2] = ["max_message_bytes", "message_bytes"];
 /// A connection to one server.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    channel: Channel,
+    channel: Wire,
     address: Address,
 }
 
 impl Connection {
-    /// Connects; `Unreachable` where nobody answers.
-    pub async fn open(server: &str) -> Result<Self, Failure> {
-        let address = Address::parse(server)?;
-        let endpoint = Endpoint::from_shared(address.uri.clone())
-            .map_err(|error| Failure::Usage(format!("--server {server:?}: {error}")))?
+    /// Connects as the command line says; `Unreachable` where nobody answers.
+    pub async fn open(global: &Global) -> Result<Self, Failure> {
+        Self::connect(&global.server, &global.credentials).await
+    }
+
+    /// Connects to a server of this process's own, which knows no credentials.
+    pub async fn open_local(server: &str) -> Result<Self, Failure> {
+        Self::connect(server, &Credentials::default()).await
+    }
+
+    async fn connect(server: &str, credentials: &Credentials) -> Result<Self, Failure> {
+        let address = Address::parse(server, credentials.ask_for_tls())?;
+        let wrong =
+            |error: &dyn std::error::Error| Failure::Usage(format!("--server {server:?}: {error}"));
+        let mut endpoint = Endpoint::from_shared(address.uri.clone())
+            .map_err(|error| wrong(&error))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
+        if address.uri.starts_with("https://") {
+            endpoint = endpoint.tls_config(credentials.tls()?).map_err(|error| {
+                let cause = error.source().map(ToString::to_string);
+                let cause = cause.unwrap_or_else(|| error.to_string());
+                Failure::Usage(format!("--ca, --cert or --key cannot be used: {cause}"))
+            })?;
+        }
+        let bearer = credentials.bearer()?;
         let channel = endpoint.connect().await.map_err(|error| {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(inner) = cause.source() {
@@ -45,27 +65,30 @@ impl Connection {
             }
             address.unreachable(cause.to_string())
         })?;
-        Ok(Self { channel, address })
+        Ok(Self {
+            channel: Wire::new(channel, bearer),
+            address,
+        })
     }
 
     /// The cache service. Answers may be of any size: a confusion matrix of
     /// 10,000 classes is large, and the server is the user's own.
-    pub fn caches(&self) -> CacheServiceClient<Channel> {
+    pub fn caches(&self) -> CacheServiceClient<Wire> {
         CacheServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// The classification service.
-    pub fn classify(&self) -> ClassifyServiceClient<Channel> {
+    pub fn classify(&self) -> ClassifyServiceClient<Wire> {
         ClassifyServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// The fine-tuning service.
-    pub fn fine_tunes(&self) -> FineTuneServiceClient<Channel> {
+    pub fn fine_tunes(&self) -> FineTuneServiceClient<Wire> {
         FineTuneServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// The connection itself.
-    pub fn channel(&self) -> Channel {
+    pub fn channel(&self) -> Wire {
         self.channel.clone()
     }
 
@@ -129,16 +152,21 @@ struct Address {
 }
 
 impl Address {
-    /// Takes "http://host:port", "host:port", "host", "[::1]:port", ":port".
-    fn parse(server: &str) -> Result<Self, Failure> {
+    /// Takes "http://host:port", "https://host:port", "host:port", "host",
+    /// "[::1]:port", ":port"; those without a scheme are of TLS where `tls`.
+    fn parse(server: &str, tls: bool) -> Result<Self, Failure> {
         let wrong = |why: &str| Failure::Usage(format!("--server {server:?} {why}"));
         let server_text = server.trim();
+        let mut scheme = if tls { "https" } else { "http" };
         let authority = match server_text.split_once("://") {
-            Some(("http", authority)) => authority.trim_end_matches('/').to_owned(),
-            Some(("https", _)) => {
+            Some(("http", _)) if tls => {
                 return Err(wrong(
-                    "asks for TLS, which this client does not speak; use http://",
+                    "is without TLS, and --ca, --cert or --key asks for it",
                 ));
+            }
+            Some((given @ ("http" | "https"), authority)) => {
+                scheme = given;
+                authority.trim_end_matches('/').to_owned()
             }
             Some((scheme, _)) => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
             None => match server_text.trim_end_matches('/') {
@@ -154,7 +182,7 @@ impl Address {
                 }
             },
         };
-        let uri = format!("http://{authority}");
+        let uri = format!("{scheme}://{authority}");
         let parsed: tonic::transport::Uri = uri
             .parse()
             .map_err(|error| wrong(&format!("is no address: {error}")))?;
@@ -197,20 +225,20 @@ mod tests {
             (":7", "http://127.0.0.1:7"),
             ("[::1]:7", "http://[::1]:7"),
             ("[::1]", "http://[::1]:50051"),
+            ("https://a:1", "https://a:1"),
         ] {
-            assert_eq!(Address::parse(given).unwrap().uri, uri, "{given}");
+            assert_eq!(Address::parse(given, false).unwrap().uri, uri, "{given}");
         }
-        for given in [
-            "",
-            "https://a:1",
-            "ftp://a",
-            "http://a:1/x",
-            "http://",
-            "a:99999",
-            "a b:1",
-        ] {
+        for (given, uri) in [("a", "https://a:50051"), ("https://a:1", "https://a:1")] {
+            assert_eq!(Address::parse(given, true).unwrap().uri, uri, "{given}");
+        }
+        assert!(matches!(
+            Address::parse("http://a:1", true),
+            Err(Failure::Usage(_))
+        ));
+        for given in ["", "ftp://a", "http://a:1/x", "http://", "a:99999", "a b:1"] {
             assert!(
-                matches!(Address::parse(given), Err(Failure::Usage(_))),
+                matches!(Address::parse(given, false), Err(Failure::Usage(_))),
                 "{given}"
             );
         }

@@ -82,7 +82,7 @@ pub async fn run(args: CreateArgs, global: &Global, screen: &Screen) -> Result<O
     }
     let drawn = Examples::draw(all, &args.draw, Ok, screen)?;
     examples::note_unused_templates(&args.template, &drawn.train, screen);
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let made = create(&connection, &args, drawn, screen).await?;
     if screen.json {
         screen.document(&made)?;

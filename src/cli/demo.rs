@@ -106,7 +106,7 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Out
             let (server, connection) = DemoServer::start(bundle).await?;
             (Some(server), connection)
         }
-        None => (None, Connection::open(&global.server).await?),
+        None => (None, Connection::open(global).await?),
     };
     let server = ServerDocument::of(connection.info().await?, connection.address());
     say(

@@ -45,6 +45,11 @@ impl DemoServer {
             .arg("--store")
             .arg(&store)
             .args(["--listen", &listen, "--metrics-listen", &metrics])
+            // It serves this process alone, whatever guards other servers.
+            .env_remove("TIPSERVE_TLS_CERT")
+            .env_remove("TIPSERVE_TLS_KEY")
+            .env_remove("TIPSERVE_TLS_CLIENT_CA")
+            .env_remove("TIPSERVE_TOKENS")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)
@@ -61,7 +66,7 @@ impl DemoServer {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.failed(&format!("ended at once ({status})")));
             }
-            let answer = match Connection::open(listen).await {
+            let answer = match Connection::open_local(listen).await {
                 Ok(connection) => connection.info().await.map(|_| connection),
                 Err(failure) => Err(failure),
             };

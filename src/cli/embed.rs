@@ -52,7 +52,7 @@ struct EmbeddingDocument<'a> {
 /// Runs `tipserve embed`: prints `{"inputs": [...], "texts": [...]}`, written
 /// as the answers come.
 pub async fn run(args: EmbedArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let limit = connection.message_limit().await?;
     let mut paths = Vec::new();
     for path in &args.files {

@@ -126,7 +126,7 @@ pub async fn run(args: EvaluateArgs, global: &Global, screen: &Screen) -> Result
     if let Some(shots) = args.except_shots {
         labelled = labelled.split(args.seed, shots as usize).1;
     }
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let outcome = evaluate(&connection, &args.caches, labelled, screen).await?;
     if screen.json {
         screen.document(&outcome)?;

@@ -96,7 +96,7 @@ pub async fn run(
     tokio::pin!(interrupted);
     let running = RefCell::new(None);
     let connection = tokio::select! {
-        connection = Connection::open(&global.server) => connection?,
+        connection = Connection::open(global) => connection?,
         () = &mut interrupted => return Err(Failure::Interrupted),
     };
     tokio::select! {

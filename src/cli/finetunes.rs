@@ -44,7 +44,7 @@ pub async fn run(
     global: &Global,
     screen: &Screen,
 ) -> Result<Outcome, Failure> {
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let mut runs = connection.fine_tunes();
     match command {
         FineTunesCommand::List { cache } => list(&connection, cache, screen).await?,

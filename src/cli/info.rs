@@ -10,7 +10,7 @@ use super::{
 
 /// Runs `tipserve info`.
 pub async fn run(global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let info = ServerDocument::of(connection.info().await?, connection.address());
     if screen.json {
         screen.document(&info)?;

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use prost::Message;
 use serde::Serialize;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 
 use super::{
     batch::{self, Fed},
     connect::Connection,
+    credentials::Wire,
     documents::{RejectedDocument, VersionDocument},
     examples::Examples,
     failure::Failure,
@@ -41,7 +42,7 @@ pub trait Making: Sized {
     fn examples(batch: ExampleBatch) -> Self::Request;
     /// Makes the call.
     async fn call(
-        client: &mut CacheServiceClient<Channel>,
+        client: &mut CacheServiceClient<Wire>,
         requests: RequestStream<Self::Request>,
     ) -> Result<Streaming<Self::Answer>, Status>;
     /// What an answer says.
@@ -76,7 +77,7 @@ impl Making for CacheSpec {
     }
 
     async fn call(
-        client: &mut CacheServiceClient<Channel>,
+        client: &mut CacheServiceClient<Wire>,
         requests: RequestStream<CreateCacheRequest>,
     ) -> Result<Streaming<CreateCacheResponse>, Status> {
         Ok(client.create_cache(requests).await?.into_inner())
@@ -109,7 +110,7 @@ impl Making for AddExamplesSpec {
     }
 
     async fn call(
-        client: &mut CacheServiceClient<Channel>,
+        client: &mut CacheServiceClient<Wire>,
         requests: RequestStream<AddExamplesRequest>,
     ) -> Result<Streaming<AddExamplesResponse>, Status> {
         Ok(client.add_examples(requests).await?.into_inner())

@@ -16,6 +16,7 @@ mod classes;
 mod classify;
 mod connect;
 mod create;
+mod credentials;
 mod demo;
 mod demo_server;
 mod documents;
@@ -37,6 +38,7 @@ mod report;
 mod requests;
 mod screen;
 pub mod serve;
+mod token;
 mod window;
 
 use failure::{Failure, Outcome};
@@ -72,7 +74,7 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Where the server listens: "host:port" or "http://host:port".
+    /// Where the server listens: "host:port", "http://host:port", or "https://host:port" for TLS.
     #[arg(
         long,
         global = true,
@@ -89,6 +91,10 @@ pub struct Global {
     /// Neither progress bars nor remarks on standard error; errors only.
     #[arg(short, long, global = true)]
     pub quiet: bool,
+
+    /// Who calls, and whom it trusts.
+    #[command(flatten)]
+    pub credentials: credentials::Credentials,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +126,9 @@ enum Command {
     Info,
     /// Make a cache from some pictures, classify others, show what came out.
     Demo(demo::DemoArgs),
+    /// Make tokens for a server that wants them (`tipserve serve --tokens`).
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -183,6 +192,7 @@ async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<
         Command::Embed(args) => embed::run(args, global, screen).await,
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,
+        Command::Token(command) => token::run(&command, screen).map(|()| Outcome::Done),
         // main() ran these already.
         Command::Serve(_)
         | Command::Completions { .. }

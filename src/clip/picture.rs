@@ -71,19 +71,22 @@ pub struct PictureLimits {
     pub side: u32,
     /// Most pixels (width × height).
     pub pixels: u64,
+    /// Most frames of an animation, pages of a TIFF. The first alone is decoded.
+    pub frames: u64,
     /// Most bytes that a decoder may hold at once, its output included.
     pub decoder_bytes: u64,
 }
 
 impl Default for PictureLimits {
     /// 32 MiB encoded, sides to 32,768, 64 million pixels (what today's
-    /// phones make), 640 MiB while decoding (a progressive JPEG of 64 million
+    /// phones make), 10,000 frames, 640 MiB while decoding (a progressive JPEG of 64 million
     /// pixels needs 576).
     fn default() -> Self {
         Self {
             encoded_bytes: 32 << 20,
             side: 32_768,
             pixels: 64_000_000,
+            frames: 10_000,
             decoder_bytes: 640 << 20,
         }
     }
@@ -99,6 +102,7 @@ impl PictureLimits {
         if longest > self.side {
             return Err(PictureError::TooLarge {
                 what: "pixels on the longest side",
+                setting: "max_side",
                 limit: self.side.into(),
                 value: longest.into(),
             });
@@ -107,8 +111,22 @@ impl PictureLimits {
         if pixels > self.pixels {
             return Err(PictureError::TooLarge {
                 what: "pixels",
+                setting: "max_pixels",
                 limit: self.pixels,
                 value: pixels,
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses an animation of too many frames.
+    pub(super) fn check_frames(&self, frames: u64) -> Result<(), PictureError> {
+        if frames > self.frames {
+            return Err(PictureError::TooLarge {
+                what: "frames",
+                setting: "max_frames",
+                limit: self.frames,
+                value: frames,
             });
         }
         Ok(())
@@ -119,6 +137,7 @@ impl PictureLimits {
         if bytes > self.decoder_bytes {
             return Err(PictureError::TooLarge {
                 what: "bytes of memory while decoding",
+                setting: "max_decoder_bytes",
                 limit: self.decoder_bytes,
                 value: bytes,
             });
@@ -148,10 +167,12 @@ pub enum PictureError {
         what: String,
     },
     /// Over a limit.
-    #[error("the picture has {value} {what}, the limit is {limit}")]
+    #[error("the picture has {value} {what}, the limit {setting} is {limit}")]
     TooLarge {
         /// What there is too much of, with its unit.
         what: &'static str,
+        /// The limit's name among the server's settings.
+        setting: &'static str,
         /// The limit.
         limit: u64,
         /// What the picture has, or at least has.

@@ -27,10 +27,6 @@ pub struct GuardSettings {
     pub expose_metrics: bool,
     /// How often the files are looked at.
     pub reload: Duration,
-    /// Most calls under way in the whole server.
-    pub max_streams: usize,
-    /// Most calls under way in one connection.
-    pub max_connection_streams: u32,
 }
 
 impl Default for GuardSettings {
@@ -42,8 +38,6 @@ impl Default for GuardSettings {
             insecure: false,
             expose_metrics: false,
             reload: Duration::from_secs(10),
-            max_streams: 10_000,
-            max_connection_streams: 1024,
         }
     }
 }

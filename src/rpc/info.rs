@@ -31,6 +31,19 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
             i64::try_from(limits.picture.pixels).unwrap_or(i64::MAX),
         ),
         ("max_side", i64::from(limits.picture.side)),
+        (
+            "max_frames",
+            i64::try_from(limits.picture.frames).unwrap_or(i64::MAX),
+        ),
+        (
+            "max_decoder_bytes",
+            i64::try_from(limits.picture.decoder_bytes).unwrap_or(i64::MAX),
+        ),
+        ("max_streams", number(limits.max_streams)),
+        (
+            "max_connection_streams",
+            i64::from(limits.max_connection_streams),
+        ),
         ("queue_items", number(settings.queue_items)),
         ("queue_bytes", number(settings.queue_bytes)),
         ("max_batch", number(settings.max_batch)),

@@ -146,8 +146,14 @@ impl From<PictureError> for Problem {
         };
         let problem = Problem::new(Code::InvalidArgument, reason, &error).field("input");
         match error {
-            PictureError::TooLarge { what, limit, value } => problem
+            PictureError::TooLarge {
+                what,
+                setting,
+                limit,
+                value,
+            } => problem
                 .fact("what", what)
+                .fact("setting", setting)
                 .fact("limit", limit)
                 .fact("value", value),
             _ => problem,

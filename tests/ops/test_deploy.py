@@ -32,6 +32,11 @@ VARIANTS = {
     "all, keda": ALL,
     "all, hpa": [*ALL, "--set", "autoscaling.kind=hpa"],
     "http readiness": [*LEAST, "--set", "readiness=http"],
+    "guarded": [
+        *LEAST,
+        *("--set", "tls.existingSecret=certificate,tls.clients=true"),
+        *("--set", "tokens.existingSecret=tokens"),
+    ],
 }
 CUSTOM = {"ScaledObject", "ServiceMonitor", "PrometheusRule"}
 
@@ -85,6 +90,8 @@ def test_what_is_missing_is_said(helm):
         "bundle.image=x": "store.url is needed",
         "store.url=s3://b": "the bundle is missing",
         "store.url=s3://b,bundle.image=x,bundle.existingClaim=y": "exclude each other",
+        "store.url=s3://b,bundle.image=x,networkPolicy.enabled=false": "nothing guards the API",
+        "store.url=s3://b,bundle.image=x,tls.clients=true": "needs tls.existingSecret",
     }.items():
         assert said in helm(*template, values, code=1)
 
@@ -121,6 +128,32 @@ def test_selectors_ports_and_references_agree(rendered):
     assert settings["TIPSERVE_RESIDENT_BYTES"] == "8589934592"
     grace = pod["spec"]["terminationGracePeriodSeconds"]
     assert grace > 2 * int(settings["TIPSERVE_SHUTDOWN_SECONDS"])
+
+
+def test_who_guards_the_api(rendered):
+    def settings(*values):
+        return rendered(*values)["ConfigMap/test-tipserve"]["data"]
+
+    assert settings(*LEAST)["TIPSERVE_INSECURE"] == "true"  # the network policy does
+    waived = settings(*LEAST, "--set", "networkPolicy.enabled=false,insecure=true")
+    assert waived["TIPSERVE_INSECURE"] == "true"
+    objects = rendered(*VARIANTS["guarded"])
+    guarded = objects["ConfigMap/test-tipserve"]["data"]
+    assert "TIPSERVE_INSECURE" not in guarded
+    pod = objects["Deployment/test-tipserve"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+    assert secrets == {"tls": "certificate", "tokens": "tokens"}
+    for key, (volume, file) in {
+        "TIPSERVE_TLS_CERT": ("tls", "tls.crt"),
+        "TIPSERVE_TLS_KEY": ("tls", "tls.key"),
+        "TIPSERVE_TLS_CLIENT_CA": ("tls", "ca.crt"),
+        "TIPSERVE_TOKENS": ("tokens", "tokens.toml"),
+    }.items():
+        assert guarded[key] == f"{places[volume]}/{file}"
+    # The kubelet speaks no gRPC over TLS.
+    assert "httpGet" in container["readinessProbe"]
 
 
 def test_the_server_takes_the_charts_settings(rendered, tiny_bundle, tmp_path):

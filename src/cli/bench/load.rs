@@ -16,7 +16,7 @@ use tokio::{
     sync::{Notify, Semaphore, mpsc},
     task::JoinHandle,
 };
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 
 use super::{
     lane::{Lane, Requests},
@@ -25,7 +25,7 @@ use super::{
     schedule::{Draw, Draws, Poisson},
     wire::{self, StreamResponse, UnaryRequest},
 };
-use crate::proto::v1::ClassifyStreamConfig;
+use crate::{cli::credentials::Wire, proto::v1::ClassifyStreamConfig};
 
 /// Streams that are opened at the same time.
 const OPENING: usize = 64;
@@ -68,7 +68,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The connection.
-    pub channel: Channel,
+    pub channel: Wire,
     /// What is asked for.
     pub config: ClassifyStreamConfig,
 }

@@ -26,6 +26,7 @@ pub use options::BenchArgs;
 use super::{
     Global,
     connect::Connection,
+    credentials::Wire,
     failure::{Failure, Outcome},
     screen::Screen,
 };
@@ -113,7 +114,7 @@ struct Prepared {
 }
 
 async fn prepare(args: &BenchArgs, global: &Global) -> Result<Prepared, Failure> {
-    let connection = Connection::open(&global.server).await?;
+    let connection = Connection::open(global).await?;
     let limit = connection.message_limit().await?;
     let width = if args.random_embeddings {
         let bundle = connection.info().await?.bundle.unwrap_or_default();
@@ -194,14 +195,10 @@ fn config(args: &BenchArgs, cache: &str) -> ClassifyStreamConfig {
     }
 }
 
-async fn channels(
-    first: &Connection,
-    global: &Global,
-    count: usize,
-) -> Result<Vec<tonic::transport::Channel>, Failure> {
+async fn channels(first: &Connection, global: &Global, count: usize) -> Result<Vec<Wire>, Failure> {
     let mut channels = vec![first.channel()];
     while channels.len() < count {
-        channels.push(Connection::open(&global.server).await?.channel());
+        channels.push(Connection::open(global).await?.channel());
     }
     Ok(channels)
 }

@@ -4,10 +4,13 @@
 
 use bytes::Bytes;
 use prost::Message;
-use tonic::{codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 
-use crate::proto::v1::{ClassifyOptions, ClassifyStreamConfig, Input, Timings};
+use crate::{
+    cli::credentials::Wire,
+    proto::v1::{ClassifyOptions, ClassifyStreamConfig, Input, Timings},
+};
 
 const CLASSIFY_STREAM: &str = "/tipserve.v1.ClassifyService/ClassifyStream";
 const CLASSIFY: &str = "/tipserve.v1.ClassifyService/Classify";
@@ -91,7 +94,7 @@ pub fn encode(input: &Input) -> Bytes {
 
 /// Opens a stream; returns once the server has taken its configuration.
 pub async fn open<S>(
-    channel: Channel,
+    channel: Wire,
     requests: S,
 ) -> Result<tonic::Streaming<StreamResponse>, tonic::Status>
 where
@@ -108,7 +111,7 @@ where
 
 /// Classifies one input.
 pub async fn classify(
-    channel: Channel,
+    channel: Wire,
     request: tonic::Request<UnaryRequest>,
 ) -> Result<UnaryResponse, tonic::Status> {
     let mut client = ready(channel).await?;
@@ -117,7 +120,7 @@ pub async fn classify(
     Ok(client.unary(request, path, codec).await?.into_inner())
 }
 
-async fn ready(channel: Channel) -> Result<tonic::client::Grpc<Channel>, tonic::Status> {
+async fn ready(channel: Wire) -> Result<tonic::client::Grpc<Wire>, tonic::Status> {
     let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
     client
         .ready()

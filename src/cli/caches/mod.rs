@@ -203,7 +203,7 @@ pub async fn run(
         CachesCommand::Export { file, force, .. } => export::check(file, *force, screen)?,
         _ => {}
     }
-    let connection = &Connection::open(&global.server).await?;
+    let connection = &Connection::open(global).await?;
     match command {
         CachesCommand::List { filter } => list::caches(connection, filter, screen).await?,
         CachesCommand::Versions { cache } => list::versions(connection, &cache, screen).await?,

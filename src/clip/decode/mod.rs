@@ -10,6 +10,7 @@
 //! crate, whose conversions hide what decides the bytes: strictness, the
 //! palette under transparent pixels, inverted CMYK.
 
+mod frames;
 mod gif;
 mod jpeg;
 mod png;
@@ -35,11 +36,16 @@ pub fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureEr
     if bytes.len() as u64 > limits.encoded_bytes {
         return Err(PictureError::TooLarge {
             what: "encoded bytes",
+            setting: "max_picture_bytes",
             limit: limits.encoded_bytes,
             value: bytes.len() as u64,
         });
     }
-    match image::guess_format(bytes) {
+    let format = image::guess_format(bytes);
+    if let Ok(format) = format {
+        limits.check_frames(frames::count(bytes, format, limits.frames))?;
+    }
+    match format {
         Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits),
         Ok(ImageFormat::Png) => png::decode(bytes, limits),
         Ok(ImageFormat::Gif) => gif::decode(bytes, limits),

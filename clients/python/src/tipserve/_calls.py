@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from tipserve import _requests as requests
-from tipserve._channel import connection
+from tipserve._channel import Pem, connection
 from tipserve._proto import (
     cache_pb2_grpc,
     classify_pb2,
@@ -34,6 +34,8 @@ class Calls:
         target: str = "127.0.0.1:50051",
         *,
         token: str | None = None,
+        root_certificates: Pem | None = None,
+        client_certificate: tuple[Pem, Pem] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
@@ -45,7 +47,12 @@ class Calls:
         Args:
             target: "host:port", or any name that gRPC resolves.
             token: A bearer token.
-            credentials: For TLS: grpc.ssl_channel_credentials(...). Default: none.
+            root_certificates: TLS with a server whose certificate one of these
+                authorities issued: PEM as bytes, or a file's path. Default for
+                "https://host:port": the authorities that gRPC brings.
+            client_certificate: Mutual TLS: this client's certificate and its
+                private key, each PEM as bytes or a file's path.
+            credentials: Instead of both: grpc.ssl_channel_credentials(...).
             metadata: Headers to send with every call.
             retry: How calls that are safe to repeat are repeated.
             timeout: Seconds that a unary call may take, repetitions included.
@@ -56,6 +63,8 @@ class Calls:
         self._connection = connection(
             target,
             token=token,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
             credentials=credentials,
             metadata=metadata,
             retry=retry,

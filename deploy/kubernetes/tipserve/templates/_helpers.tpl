@@ -20,7 +20,23 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{/* Every setting as the environment has it. Whole numbers are written out: YAML's are floats here. */}}
 {{- define "tipserve.environment" -}}
-{{- $own := dict "listen" "0.0.0.0:50051" "metrics_listen" "0.0.0.0:9090" "bundle" "/bundle" "store" (required "store.url is needed: a bucket that all replicas share, such as s3://models/tipserve" .Values.store.url) }}
+{{- $own := dict "listen" "0.0.0.0:50051" "metrics_listen" "0.0.0.0:9090" "expose_metrics" "true" "bundle" "/bundle" "store" (required "store.url is needed: a bucket that all replicas share, such as s3://models/tipserve" .Values.store.url) }}
+{{- if .Values.tls.existingSecret }}
+{{- $_ := set $own "tls_cert" "/tls/tls.crt" }}
+{{- $_ := set $own "tls_key" "/tls/tls.key" }}
+{{- if .Values.tls.clients }}
+{{- $_ := set $own "tls_client_ca" "/tls/ca.crt" }}
+{{- end }}
+{{- else if .Values.tls.clients }}
+{{- fail "tls.clients needs tls.existingSecret" }}
+{{- else if or .Values.insecure .Values.networkPolicy.enabled }}
+{{- $_ := set $own "insecure" "true" }}
+{{- else }}
+{{- fail "nothing guards the API: set tls.existingSecret, or networkPolicy.enabled, or insecure=true where something else does" }}
+{{- end }}
+{{- if .Values.tokens.existingSecret }}
+{{- $_ := set $own "tokens" "/tokens/tokens.toml" }}
+{{- end }}
 {{- range $key, $value := merge $own .Values.config }}
 TIPSERVE_{{ upper $key }}: {{ if kindIs "float64" $value }}{{ if eq (float64 (int64 $value)) $value }}{{ int64 $value | toString | quote }}{{ else }}{{ toString $value | quote }}{{ end }}{{ else }}{{ toString $value | quote }}{{ end }}
 {{- end }}

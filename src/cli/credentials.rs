@@ -1,0 +1,186 @@
+//! How a client shows who it is, and checks who it talks to.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
+};
+
+use super::failure::Failure;
+
+/// What calls go through: the connection, and the token on each.
+pub type Wire = InterceptedService<Channel, Bearer>;
+
+/// Flags of every client.
+#[derive(Clone, Default, Args)]
+#[command(next_help_heading = "Who calls")]
+pub struct Credentials {
+    /// Token to show; better in TIPSERVE_TOKEN or a file than on the command line, where other
+    /// users of this machine see it.
+    #[arg(
+        long,
+        global = true,
+        env = "TIPSERVE_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    token: Option<String>,
+
+    /// File that holds the token.
+    #[arg(
+        long,
+        global = true,
+        env = "TIPSERVE_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "token"
+    )]
+    token_file: Option<PathBuf>,
+
+    /// PEM file of the authorities that a server's certificate may be of [default: those that this
+    /// machine trusts].
+    #[arg(long, global = true, env = "TIPSERVE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// PEM file of this client's certificate (mTLS).
+    #[arg(long, global = true, env = "TIPSERVE_CERT", value_name = "FILE")]
+    cert: Option<PathBuf>,
+
+    /// PEM file of its private key.
+    #[arg(long, global = true, env = "TIPSERVE_KEY", value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+/// Never shows the token.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("token_file", &self.token_file)
+            .field("ca", &self.ca)
+            .field("cert", &self.cert)
+            .finish_non_exhaustive()
+    }
+}
+
+fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| {
+        Failure::Usage(format!(
+            "{flag} {}: cannot be read: {error}",
+            path.display()
+        ))
+    })
+}
+
+impl Credentials {
+    /// Whether any of them is of TLS.
+    pub fn ask_for_tls(&self) -> bool {
+        self.ca.is_some() || self.cert.is_some() || self.key.is_some()
+    }
+
+    /// How TLS is spoken.
+    pub fn tls(&self) -> Result<ClientTlsConfig, Failure> {
+        let config = match &self.ca {
+            None => ClientTlsConfig::new().with_enabled_roots(),
+            Some(path) => {
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("--ca", path)?))
+            }
+        };
+        match (&self.cert, &self.key) {
+            (None, None) => Ok(config),
+            (Some(cert), Some(key)) => {
+                let identity = Identity::from_pem(read("--cert", cert)?, read("--key", key)?);
+                Ok(config.identity(identity))
+            }
+            (Some(_), None) => Err(Failure::Usage("--cert needs --key".to_owned())),
+            (None, Some(_)) => Err(Failure::Usage("--key needs --cert".to_owned())),
+        }
+    }
+
+    /// What goes with every call.
+    pub fn bearer(&self) -> Result<Bearer, Failure> {
+        let (token, from) = match (&self.token, &self.token_file) {
+            (Some(token), _) => (token.clone(), "--token (or TIPSERVE_TOKEN)".to_owned()),
+            (None, Some(path)) => {
+                let bytes = read("--token-file", path)?;
+                let from = format!("--token-file {}", path.display());
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| Failure::Usage(format!("{from}: it is not text")))?;
+                (text, from)
+            }
+            (None, None) => return Ok(Bearer(None)),
+        };
+        let token = token.trim();
+        let value: Result<MetadataValue<Ascii>, _> = format!("Bearer {token}").parse();
+        match value {
+            Ok(mut value) if !token.is_empty() => {
+                value.set_sensitive(true);
+                Ok(Bearer(Some(value)))
+            }
+            // Without the text: it may be a token all the same.
+            _ => Err(Failure::Usage(format!(
+                "{from}: it is empty, or has characters that no token has"
+            ))),
+        }
+    }
+}
+
+/// Puts the token on every call.
+#[derive(Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer")
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let credentials = Credentials {
+            token: Some("hunter2".to_owned()),
+            ..Credentials::default()
+        };
+        let shown = format!("{credentials:?} {:?}", credentials.bearer().unwrap());
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let bad = Credentials {
+            token: Some("hunter2\nx".to_owned()),
+            ..Credentials::default()
+        };
+        let error = bad.bearer().unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_token_is_read_from_a_file_without_its_line_end() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "abc\n").unwrap();
+        let credentials = Credentials {
+            token_file: Some(file.path().to_owned()),
+            ..Credentials::default()
+        };
+        let Bearer(value) = credentials.bearer().unwrap();
+        assert_eq!(value.unwrap().to_str().unwrap(), "Bearer abc");
+    }
+}

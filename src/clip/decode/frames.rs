@@ -1,0 +1,251 @@
+//! How many frames an animation has, counted by walking its blocks: nothing is
+//! decoded, and the walk is over after the file's last byte at the latest.
+
+use image::ImageFormat;
+
+/// Frames of a file; 1 of a picture that is not animated. What cannot be
+/// walked to its end counts as far as it goes: the decoder says what is wrong
+/// with it. Counting ends once there are more than `enough`.
+pub(super) fn count(bytes: &[u8], format: ImageFormat, enough: u64) -> u64 {
+    let found = match format {
+        ImageFormat::Gif => gif(bytes),
+        ImageFormat::Png => png(bytes),
+        ImageFormat::WebP => webp(bytes),
+        ImageFormat::Tiff => tiff(bytes, enough),
+        _ => None,
+    };
+    found.unwrap_or(1).max(1)
+}
+
+/// What is left after so many bytes.
+fn skip(bytes: &[u8], count: usize) -> Option<&[u8]> {
+    bytes.get(count..)
+}
+
+fn byte(bytes: &[u8], at: usize) -> Option<u8> {
+    bytes.get(at).copied()
+}
+
+/// GIF89a: image descriptors (0x2C) among extensions, each followed by its
+/// table of colours and its data in sub-blocks.
+fn gif(bytes: &[u8]) -> Option<u64> {
+    let colours = |flags: u8| match flags & 0x80 {
+        0 => 0,
+        _ => 3 << ((flags & 7) + 1),
+    };
+    let mut rest = skip(bytes, 13 + colours(byte(bytes, 10)?))?;
+    let mut frames = 0;
+    loop {
+        let data = match byte(rest, 0) {
+            Some(0x2c) => {
+                frames += 1;
+                byte(rest, 9).and_then(|flags| skip(rest, 11 + colours(flags)))
+            }
+            Some(0x21) => skip(rest, 2),
+            _ => return Some(frames),
+        };
+        let Some(mut data) = data else {
+            return Some(frames);
+        };
+        loop {
+            match byte(data, 0).map(usize::from) {
+                Some(0) => break,
+                Some(size) => match skip(data, size + 1) {
+                    Some(after) => data = after,
+                    None => return Some(frames),
+                },
+                None => return Some(frames),
+            }
+        }
+        rest = skip(data, 1)?;
+    }
+}
+
+/// PNG: an `fcTL` chunk for each frame of an animation.
+fn png(bytes: &[u8]) -> Option<u64> {
+    let mut rest = skip(bytes, 8)?;
+    let mut frames = 0;
+    while let (Some(size), Some(kind)) = (rest.first_chunk(), rest.get(4..8)) {
+        frames += u64::from(kind == b"fcTL");
+        let size = u32::from_be_bytes(*size) as usize;
+        match size.checked_add(12).and_then(|size| skip(rest, size)) {
+            Some(after) => rest = after,
+            None => break,
+        }
+    }
+    Some(frames)
+}
+
+/// WebP: an `ANMF` chunk for each frame of an animation.
+fn webp(bytes: &[u8]) -> Option<u64> {
+    let mut rest = skip(bytes, 12)?;
+    let mut frames = 0;
+    while let (Some(kind), Some(size)) = (rest.get(..4), rest.get(4..8)) {
+        frames += u64::from(kind == b"ANMF");
+        let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
+        // Chunks begin at even places.
+        let whole = size
+            .checked_add(size % 2)
+            .and_then(|size| size.checked_add(8));
+        match whole.and_then(|size| skip(rest, size)) {
+            Some(after) => rest = after,
+            None => break,
+        }
+    }
+    Some(frames)
+}
+
+/// TIFF: a chain of directories, one a page. The chain of a hostile file may
+/// be a ring.
+fn tiff(bytes: &[u8], enough: u64) -> Option<u64> {
+    let little = bytes.starts_with(b"II");
+    let number = |at: usize, size: usize| -> Option<usize> {
+        let field = bytes.get(at..at.checked_add(size)?)?;
+        let digit = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
+        Some(match little {
+            true => field.iter().rev().fold(0, digit),
+            false => field.iter().fold(0, digit),
+        })
+    };
+    // BigTIFF (43) has wider fields.
+    let (start, wide, entries, entry) = match number(2, 2)? {
+        42 => (4, 4, 2, 12),
+        43 => (8, 8, 8, 20),
+        _ => return None,
+    };
+    let mut directory = number(start, wide)?;
+    let mut pages = 0;
+    while directory != 0 && pages <= enough {
+        let Some(count) = number(directory, entries) else {
+            break;
+        };
+        pages += 1;
+        let next = count
+            .checked_mul(entry)
+            .and_then(|size| size.checked_add(entries))
+            .and_then(|size| size.checked_add(directory))
+            .and_then(|at| number(at, wide));
+        match next {
+            Some(next) => directory = next,
+            None => break,
+        }
+    }
+    Some(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gif_of(frames: usize, own_colours: bool) -> Vec<u8> {
+        let mut file = Vec::new();
+        let palette = [0, 0, 0, 255, 255, 255];
+        let mut encoder = gif::Encoder::new(&mut file, 40, 30, &palette).expect("a GIF");
+        for index in 0..frames {
+            let mut frame = gif::Frame {
+                width: 40,
+                height: 30,
+                buffer: (0..1200).map(|i| ((i * index) % 2) as u8).collect(),
+                ..gif::Frame::default()
+            };
+            if own_colours {
+                frame.palette = Some(palette.to_vec());
+            }
+            encoder.write_frame(&frame).expect("a frame");
+        }
+        drop(encoder);
+        file
+    }
+
+    fn png_of(frames: u32) -> Vec<u8> {
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 4, 4);
+        encoder.set_color(png::ColorType::Rgb);
+        if frames > 0 {
+            encoder.set_animated(frames, 0).expect("an animation");
+        }
+        let mut writer = encoder.write_header().expect("a PNG");
+        for _ in 0..frames.max(1) {
+            writer.write_image_data(&[7; 48]).expect("a frame");
+        }
+        writer.finish().expect("a PNG");
+        file
+    }
+
+    fn webp_of(frames: usize) -> Vec<u8> {
+        let mut chunks = b"VP8X\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        for _ in 0..frames {
+            // An odd size, and its padding.
+            chunks.extend(b"ANMF\x03\0\0\0abc\0");
+        }
+        let mut file = b"RIFF".to_vec();
+        file.extend((chunks.len() as u32 + 4).to_le_bytes());
+        file.extend(b"WEBP");
+        file.extend(chunks);
+        file
+    }
+
+    fn tiff_of(pages: usize, ring: bool) -> Vec<u8> {
+        let mut file = b"II*\0\x08\0\0\0".to_vec();
+        for page in 0..pages {
+            let next = match page + 1 == pages {
+                true if ring => 8,
+                true => 0,
+                false => file.len() as u32 + 18,
+            };
+            file.extend([1, 0]);
+            file.extend([0; 12]);
+            file.extend(next.to_le_bytes());
+        }
+        file
+    }
+
+    #[test]
+    fn frames_are_counted() {
+        for frames in [1, 2, 17] {
+            for own in [false, true] {
+                assert_eq!(
+                    count(&gif_of(frames, own), ImageFormat::Gif, 99),
+                    frames as u64
+                );
+            }
+            assert_eq!(
+                count(&png_of(frames as u32), ImageFormat::Png, 99),
+                frames as u64
+            );
+            assert_eq!(
+                count(&webp_of(frames), ImageFormat::WebP, 99),
+                frames as u64
+            );
+            assert_eq!(
+                count(&tiff_of(frames, false), ImageFormat::Tiff, 99),
+                frames as u64
+            );
+        }
+        assert_eq!(count(&png_of(0), ImageFormat::Png, 99), 1);
+        assert_eq!(count(&webp_of(0), ImageFormat::WebP, 99), 1);
+        assert_eq!(
+            count(&tiff_of(3, true), ImageFormat::Tiff, 99),
+            100,
+            "a ring ends"
+        );
+    }
+
+    #[test]
+    fn no_bytes_make_it_fail() {
+        let files = [
+            (gif_of(3, true), ImageFormat::Gif),
+            (png_of(3), ImageFormat::Png),
+            (webp_of(3), ImageFormat::WebP),
+            (tiff_of(3, true), ImageFormat::Tiff),
+        ];
+        for (file, format) in files {
+            for end in 0..file.len() {
+                assert!(count(&file[..end], format, 9) <= 10);
+                let mut broken = file.clone();
+                broken[end] = 0xff;
+                assert!(count(&broken, format, 9) <= 99);
+            }
+        }
+    }
+}
