@@ -395,11 +395,15 @@ def test_a_damaged_model_is_not_ready_and_listed_as_such(serve, features_bundle,
     server = serve(features_bundle)
     points_cache(server, name, clusters)
     points_cache(server, name, clusters)
-    (tensors,) = server.store.glob(f"**/{name}/**/2/**/*.safetensors")
+    # What is in memory goes on serving: damage is found when it is read.
+    assert server.terminate() == 0
+    tensors = sorted(server.store.glob(f"**/{name}/**/*.safetensors"))[-1]
+    assert "2" in tensors.parent.name
     data = bytearray(tensors.read_bytes())
     data[-3] ^= 1
     tensors.unlink()
     tensors.write_bytes(data)
+    server.start()
     with triton.InferenceServerClient(server.address) as client:
         assert not client.is_model_ready(name)
         assert not client.is_model_ready(name, "2")
@@ -411,6 +415,19 @@ def test_a_damaged_model_is_not_ready_and_listed_as_such(serve, features_bundle,
         with pytest.raises(InferenceServerException, match="DATA_LOSS"):
             client.infer(name, [embedded(clusters.draw(1)[0])])
         client.infer(name, [embedded(clusters.draw(1)[0])], model_version="1")
+
+
+def test_a_model_of_another_bundle_is_not_ready(serve, bundles, features_bundle, clusters, name):
+    server = serve(features_bundle)
+    points_cache(server, name, clusters)
+    assert server.terminate() == 0
+    other = serve(bundles("features-32", "features", "--width", "32"), store=server.store)
+    with triton.InferenceServerClient(other.address) as client:
+        assert client.is_server_ready()
+        assert not client.is_model_ready(name)
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer(name, [embedded(clusters.draw(1)[0])])
+        assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
 
 
 def test_what_is_not_offered_says_so(client):
