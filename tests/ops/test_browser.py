@@ -122,9 +122,7 @@ def test_a_page_classifies_pictures(browser, pages, tiny_bundle, tmp_path, chanc
     )
     try:
         names = ["ash", "oak", "føhre"]
-        examples = [
-            wire.example(i % 3, wire.encoded(png(photo(chance, i % 3)))) for i in range(9)
-        ]
+        examples = [wire.example(i % 3, wire.encoded(png(photo(chance, i % 3)))) for i in range(9)]
         spec = cache.CacheSpec(
             cache_id=name, classes=wire.classes(names), method=cache.METHOD_CLASS_MEAN
         )
@@ -149,9 +147,7 @@ def test_a_page_classifies_pictures(browser, pages, tiny_bundle, tmp_path, chanc
         server.close()
 
 
-def test_a_page_that_is_not_allowed_hears_nothing(
-    browser, pages, features_bundle, tmp_path, name
-):
+def test_a_page_that_is_not_allowed_hears_nothing(browser, pages, features_bundle, tmp_path, name):
     server = Server(
         features_bundle, tmp_path / "store", "--web-origins", "https://pages.example.org"
     )

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -153,8 +154,8 @@ def test_real_pictures(analyzer, pictures_server, tmp_path, chance, name, stream
 
 
 def encoded(file: bytes) -> str:
-    """Bytes as the input data has them."""
-    return base64.b64encode(file).decode()
+    """A picture as the input data has it: a raw tensor, so with its length before it."""
+    return base64.b64encode(struct.pack("<I", len(file)) + file).decode()
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import tritonclient.grpc as triton
 import wire
-from conftest import Clusters
 from pictures import photo, png
 from wire import cache
 
@@ -25,7 +24,7 @@ def pictured(files, *, column=False) -> triton.InferInput:
     return triton.InferInput("image", list(array.shape), "BYTES").set_data_from_numpy(array)
 
 
-def points_cache(server, name: str, data: Clusters, count=40, classes=None) -> None:
+def points_cache(server, name: str, data, count=40, classes=None) -> None:
     """A version learnt from points, one for each of a cluster."""
     points, labels = data.draw(count)
     made = wire.classes(classes or CLASSES, data.weights)

@@ -127,7 +127,7 @@ def test_every_form_of_a_version_is_taken(features, client, clusters, name):
     other = Clusters(clusters.chance, 5)
     points_cache(features, name, clusters)
     points_cache(features, name, other)
-    alias = cache.SetAliasRequest(name=f"caches/{name}/aliases/stable", version=1)
+    alias = cache.SetAliasRequest(cache=name, alias="stable", version=1)
     features.api.caches.SetAlias(alias, timeout=60)
     points = clusters.draw(4)[0]
     for model, version, number in [
@@ -182,7 +182,7 @@ def test_one_bad_element_fails_its_request_by_its_index(tiny, chance, name):
 def test_priority_and_timeout_are_taken(client, points, name):
     for priority in (0, 1, 2, 7):
         client.infer(name, [embedded(points)], priority=priority, timeout=60_000_000)
-    with pytest.raises(InferenceServerException, match="parameters.timeout: -5 is negative"):
+    with pytest.raises(InferenceServerException, match=r"parameters\.timeout: -5 is negative"):
         client.infer(name, [embedded(points)], timeout=-5)
     client.infer(name, [embedded(points)], parameters={"colour": "red", "shade": 3})
     with pytest.raises(InferenceServerException, match="reserved"):
@@ -206,9 +206,9 @@ def test_a_timeout_that_cannot_be_kept_is_an_error(tiny, chance, name):
 # ---- refusals --------------------------------------------------------------------
 
 
-def request_of(name, points, **changes):
+def request_of(model, points, **changes):
     """A request made by hand, so that it can be wrong."""
-    request = v2.ModelInferRequest(model_name=name)
+    request = v2.ModelInferRequest(model_name=model)
     tensor = request.inputs.add(name="embedding", datatype="FP32", shape=points.shape)
     for field in changes.keys() & {"name", "datatype"}:
         setattr(tensor, field, changes[field])
@@ -395,11 +395,15 @@ def test_a_damaged_model_is_not_ready_and_listed_as_such(serve, features_bundle,
     server = serve(features_bundle)
     points_cache(server, name, clusters)
     points_cache(server, name, clusters)
-    (tensors,) = server.store.glob(f"**/{name}/**/2/**/*.safetensors")
+    # What is in memory goes on serving: damage is found when it is read.
+    assert server.terminate() == 0
+    tensors = sorted(server.store.glob(f"**/{name}/**/*.safetensors"))[-1]
+    assert "2" in tensors.parent.name
     data = bytearray(tensors.read_bytes())
     data[-3] ^= 1
     tensors.unlink()
     tensors.write_bytes(data)
+    server.start()
     with triton.InferenceServerClient(server.address) as client:
         assert not client.is_model_ready(name)
         assert not client.is_model_ready(name, "2")
@@ -411,6 +415,19 @@ def test_a_damaged_model_is_not_ready_and_listed_as_such(serve, features_bundle,
         with pytest.raises(InferenceServerException, match="DATA_LOSS"):
             client.infer(name, [embedded(clusters.draw(1)[0])])
         client.infer(name, [embedded(clusters.draw(1)[0])], model_version="1")
+
+
+def test_a_model_of_another_bundle_is_not_ready(serve, bundles, features_bundle, clusters, name):
+    server = serve(features_bundle)
+    points_cache(server, name, clusters)
+    assert server.terminate() == 0
+    other = serve(bundles("features-32", "features", "--width", "32"), store=server.store)
+    with triton.InferenceServerClient(other.address) as client:
+        assert client.is_server_ready()
+        assert not client.is_model_ready(name)
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer(name, [embedded(clusters.draw(1)[0])])
+        assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
 
 
 def test_what_is_not_offered_says_so(client):

@@ -423,6 +423,7 @@ SERVICES = [
     "tipserve.v1.CacheService",
     "tipserve.v1.ClassifyService",
     "tipserve.v1.FineTuneService",
+    "inference.GRPCInferenceService",
 ]
 
 
@@ -501,6 +502,8 @@ def test_reflection_lists_the_services(features):
     database = reflection.ProtoReflectionDescriptorDatabase(features.api.channel)
     assert set(SERVICES[1:]) <= set(database.get_services())
     assert database.FindFileContainingSymbol("tipserve.v1.CacheSpec").package == "tipserve.v1"
+    found = database.FindFileContainingSymbol("inference.ModelConfig")
+    assert (found.package, found.name) == ("inference", "inference/model_config.proto")
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
