@@ -52,7 +52,7 @@ settings! {
     /// Address of /metrics, /healthz and /readyz [default: 127.0.0.1:9090].
     #[arg(long, env = "TIPSERVE_METRICS_LISTEN", value_name = "ADDR")]
     metrics_listen: SocketAddr,
-    /// Device: auto, cpu, cuda, cuda:N [default: auto].
+    /// Device: auto, cpu, cuda, cuda:N; several GPUs: cuda:N,M,… or cuda:all [default: auto].
     #[arg(long, env = "TIPSERVE_DEVICE")]
     device: String,
     /// Number format of the encoders: auto, float32, bfloat16, float16 [default: auto].
@@ -61,7 +61,7 @@ settings! {
     /// Log format [default: human].
     #[arg(long, env = "TIPSERVE_LOG_FORMAT", value_enum)]
     log_format: LogFormat,
-    /// Most pictures in one batch [default: 32].
+    /// Most pictures in one batch [default: CPU 32, CUDA 256].
     #[arg(long, env = "TIPSERVE_MAX_BATCH", value_name = "N")]
     max_batch: usize,
     /// How long an idle device waits for a batch to fill, in milliseconds [default: 0].
@@ -82,7 +82,8 @@ settings! {
     /// Threads that decode pictures [default: one per core].
     #[arg(long, env = "TIPSERVE_DECODE_THREADS", value_name = "N")]
     decode_threads: usize,
-    /// Workers that run the encoder, sharing its weights [default: CPU one per core, CUDA 1].
+    /// Workers that run the encoder, sharing its weights [default: CPU one per core, CUDA 3 per
+    /// GPU].
     #[arg(long, env = "TIPSERVE_WORKERS", value_name = "N")]
     workers: usize,
     /// torch's threads per worker [default: 1].
@@ -113,9 +114,13 @@ settings! {
     /// [default: 0].
     #[arg(long, env = "TIPSERVE_KEEP_VERSIONS", value_name = "N")]
     keep_versions: usize,
-    /// Most bytes of caches kept in memory [default: 4 GiB].
+    /// Most bytes of caches kept in memory, on the CPU [default: 4 GiB].
     #[arg(long, env = "TIPSERVE_RESIDENT_BYTES", value_name = "BYTES")]
     resident_bytes: usize,
+    /// Most bytes of caches kept in the memory of a GPU (the first, of several)
+    /// [default: half of what the card has left].
+    #[arg(long, env = "TIPSERVE_DEVICE_RESIDENT_BYTES", value_name = "BYTES")]
+    device_resident_bytes: usize,
     /// Seconds that a shutdown may take [default: 30].
     #[arg(long, env = "TIPSERVE_SHUTDOWN_SECONDS", value_name = "S")]
     shutdown_seconds: u64,
@@ -151,7 +156,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the metrics and probes.
     pub metrics_listen: SocketAddr,
-    /// "auto", "cpu", "cuda", "cuda:N".
+    /// "auto", "cpu", "cuda", "cuda:N", "cuda:N,M", "cuda:all".
     pub device: String,
     /// "auto", "float32", "bfloat16", "float16".
     pub dtype: String,
@@ -165,8 +170,12 @@ pub struct Config {
     pub limits: Limits,
     /// How many of a cache's newest versions stay; 0: all.
     pub keep_versions: usize,
-    /// Most bytes of caches in memory.
+    /// Most bytes of caches in memory, on the CPU.
     pub resident_bytes: usize,
+    /// Most bytes of caches in a GPU's memory, absent where the card decides.
+    pub device_resident_bytes: Option<usize>,
+    /// Most pictures in a batch as given, absent where the device decides.
+    pub max_batch: Option<usize>,
     /// Longest shutdown.
     pub shutdown: Duration,
 }
@@ -375,6 +384,11 @@ impl Config {
                 "0 to 1,000,000,000",
             )?,
             resident_bytes: bytes("resident_bytes", given.resident_bytes, 4 << 30)?,
+            device_resident_bytes: given
+                .device_resident_bytes
+                .map(|given| bytes("device_resident_bytes", Some(given), 0))
+                .transpose()?,
+            max_batch: given.max_batch,
             shutdown: Duration::from_secs(within(
                 "shutdown_seconds",
                 given.shutdown_seconds.unwrap_or(30),

@@ -32,6 +32,7 @@ mod info;
 mod labelled;
 mod load;
 mod making;
+mod measure;
 mod npz;
 mod report;
 mod requests;
@@ -120,6 +121,9 @@ enum Command {
     Info,
     /// Make a cache from some pictures, classify others, show what came out.
     Demo(demo::DemoArgs),
+    /// Measurements of this machine, for scripts/gpu-check.
+    #[command(hide = true)]
+    Measure(Box<measure::MeasureArgs>),
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -133,6 +137,7 @@ pub fn main() -> ExitCode {
     let command = match cli.command {
         Command::Serve(args) => return serve::run(*args),
         Command::Completions { shell } => return completions(shell),
+        Command::Measure(args) => return measure::run(*args),
         command => command,
     };
     let screen = Screen::new(&cli.global);
@@ -186,6 +191,7 @@ async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<
         // main() ran these already.
         Command::Serve(_)
         | Command::Completions { .. }
+        | Command::Measure(_)
         | Command::Finetune(_)
         | Command::Bench(_) => Ok(Outcome::Done),
     }

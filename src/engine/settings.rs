@@ -29,11 +29,13 @@ impl ThreadPlan {
         }
     }
 
-    /// The plan for a CUDA device: one worker, all cores decode.
-    pub fn for_cuda(cores: usize) -> ThreadPlan {
+    /// The plan for CUDA devices: all cores decode, and three workers a device
+    /// keep it without gaps: while one's batch is computed, another's goes up
+    /// and a third's answers are written.
+    pub fn for_cuda(cores: usize, devices: usize) -> ThreadPlan {
         ThreadPlan {
             decoders: cores.max(1),
-            workers: 1,
+            workers: 3 * devices.max(1),
             intra_op: 1,
         }
     }
@@ -66,6 +68,9 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
+    /// Most pictures in one batch on CUDA, where nothing is said.
+    pub const MAX_BATCH_ON_CUDA: usize = 256;
+
     /// Sizes to warm on a CPU: nothing is compiled per shape there, so a few
     /// small ones allocate what all need and teach the cost model its line.
     pub fn warm_on_cpu(max_batch: usize) -> Vec<usize> {
