@@ -79,6 +79,10 @@ settings! {
     /// Most unanswered items of one stream [default: 512].
     #[arg(long, env = "TIPSERVE_STREAM_WINDOW", value_name = "N")]
     stream_window: usize,
+    /// Decode large JPEGs at 1/2, 1/4 or 1/8, as long as each side keeps so many times the pixels
+    /// that it is resized to (1 to 8; 0: never) [default: 0].
+    #[arg(long, env = "TIPSERVE_JPEG_SHRINK", value_name = "TIMES")]
+    jpeg_shrink: f64,
     /// Threads that decode pictures [default: one per core].
     #[arg(long, env = "TIPSERVE_DECODE_THREADS", value_name = "N")]
     decode_threads: usize,
@@ -266,7 +270,8 @@ fn within<T: PartialOrd + ToString>(
     high: T,
     range: &'static str,
 ) -> Result<T, ConfigError> {
-    if value < low || value > high {
+    // Not a number is in no range.
+    if !(low..=high).contains(&value) {
         return Err(ConfigError::Range {
             name,
             value: value.to_string(),
@@ -344,6 +349,10 @@ impl Config {
                     1 << 50,
                     "0 to 1 PiB",
                 )?,
+                jpeg_shrink: match given.jpeg_shrink.unwrap_or(0.0) {
+                    never if never == 0.0 => never,
+                    times => within("jpeg_shrink", times, 1.0, 8.0, "0, or 1 to 8")?,
+                },
                 ..defaults
             },
             threads: GivenThreads {

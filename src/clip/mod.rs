@@ -16,7 +16,7 @@ pub mod tokenize;
 pub mod views;
 
 pub use bundle::{Bundle, BundleError, ImageSpec};
-pub use decode::decode;
+pub use decode::{decode, decode_at_least};
 pub use device::{DeviceChoice, DeviceError, DtypeChoice};
 pub use encoder::{EncodeError, ImageEncoder, TextEncoder};
 pub use lanes::Lanes;

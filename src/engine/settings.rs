@@ -58,6 +58,9 @@ pub struct EngineSettings {
     /// Most bytes of features that are kept for pictures sent again; 0 keeps
     /// none, and equal pictures in flight are encoded one by one.
     pub embedding_cache_bytes: usize,
+    /// Decode a large JPEG at a half, a quarter or an eighth, as long as each
+    /// side keeps so many times the pixels that it is resized to; 0: never.
+    pub jpeg_shrink: f64,
     /// How long a training step gives way to interactive work before it takes
     /// its turn.
     pub step_patience: Duration,
@@ -97,6 +100,7 @@ impl Default for EngineSettings {
             queue_items: 8192,
             queue_bytes: 1 << 30,
             embedding_cache_bytes: 0,
+            jpeg_shrink: 0.0,
             step_patience: Duration::from_millis(200),
             warm: EngineSettings::warm_on_cpu(32),
             threads: ThreadPlan::for_cpu(cores),

@@ -41,6 +41,9 @@ pub struct DecodeArgs {
     pictures: PathBuf,
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// As `tipserve serve` takes it.
+    #[arg(long, default_value_t = 0.0)]
+    jpeg_shrink: f64,
 }
 
 /// An engine as a server starts it.
@@ -175,6 +178,8 @@ pub fn decode(args: &DecodeArgs) -> anyhow::Result<Value> {
     for file in &files {
         clip::decode(file, &limits)?;
     }
+    let side = (args.jpeg_shrink > 0.0)
+        .then(|| (args.jpeg_shrink * f64::from(spec.resize_to)).ceil() as u32);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let time = Duration::from_secs_f64(args.seconds);
     let rate: f64 = std::thread::scope(|scope| {
@@ -185,7 +190,7 @@ pub fn decode(args: &DecodeArgs) -> anyhow::Result<Value> {
                     let started = Instant::now();
                     let mut count = 0_u64;
                     for file in files.iter().cycle().skip(first) {
-                        if let Ok(picture) = clip::decode(file, &limits) {
+                        if let Ok(picture) = clip::decode_at_least(file, &limits, side) {
                             std::hint::black_box(clip::prepare(&picture, spec));
                             count += 1;
                         }

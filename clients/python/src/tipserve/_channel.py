@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import grpc
 
 from tipserve._retry import RetryPolicy
 
-Resize = Literal["server", "client"]
-"""Who resizes pictures."""
+Resize = Literal["server", "client", "client-jpeg"]
+"""Who resizes pictures, and how they are sent then."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def connection(
     resize: str,
 ) -> Connection:
     """Checks the arguments of a client."""
-    if resize not in ("server", "client"):
-        raise ValueError(f"resize is {resize!r}, must be 'server' or 'client'")
+    choices = get_args(Resize)
+    if resize not in choices:
+        raise ValueError(f"resize is {resize!r}, must be one of {', '.join(map(repr, choices))}")
     if target.startswith("https://"):
         credentials = credentials or grpc.ssl_channel_credentials()
     target = target.removeprefix("http://").removeprefix("https://").rstrip("/")
@@ -68,5 +69,5 @@ def connection(
         metadata=tuple(headers),
         retry=retry if retry is not None else RetryPolicy(),
         timeout=timeout,
-        resize="client" if resize == "client" else "server",
+        resize=cast(Resize, resize),
     )
