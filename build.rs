@@ -1,5 +1,6 @@
-//! Compiles the protos (with protox, so that no protoc is needed) and tells
-//! the linker where libtorch lies.
+//! Compiles the protos (with protox, so that no protoc is needed) and the few
+//! calls of torch that tch lacks (`native/`), and tells the linker where
+//! libtorch lies.
 
 use std::{env, error::Error, path::PathBuf};
 
@@ -27,8 +28,22 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // torch-sys says where it found libtorch; the binary must find it again
     // when it runs, without LD_LIBRARY_PATH.
-    if let Ok(lib) = env::var("DEP_TCH_LIBTORCH_LIB") {
-        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
-    }
+    let lib = PathBuf::from(env::var("DEP_TCH_LIBTORCH_LIB")?);
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+
+    println!("cargo:rerun-if-changed=native");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    // As torch-sys looks for the headers.
+    let root = env::var_os("LIBTORCH_INCLUDE").map(PathBuf::from);
+    let root = root.unwrap_or_else(|| lib.join(".."));
+    let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
+        .flag("-isystem")
+        .flag(root.join("include"))
+        .file("native/cuda_streams.cpp")
+        .compile("tipserve_native");
     Ok(())
 }

@@ -61,7 +61,7 @@ settings! {
     /// all [default: none].
     #[arg(long, env = "TIPSERVE_WEB_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     web_origins: Vec<String>,
-    /// Device: auto, cpu, cuda, cuda:N [default: auto].
+    /// Device: auto, cpu, cuda, cuda:N; several GPUs: cuda:N,M,… or cuda:all [default: auto].
     #[arg(long, env = "TIPSERVE_DEVICE")]
     device: String,
     /// Number format of the encoders: auto, float32, bfloat16, float16 [default: auto].
@@ -74,7 +74,7 @@ settings! {
     /// http://127.0.0.1:4317 [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none].
     #[arg(long, env = "TIPSERVE_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: String,
-    /// Most pictures in one batch [default: 32].
+    /// Most pictures in one batch [default: CPU 32, CUDA 256].
     #[arg(long, env = "TIPSERVE_MAX_BATCH", value_name = "N")]
     max_batch: usize,
     /// How long an idle device waits for a batch to fill, in milliseconds [default: 0].
@@ -92,10 +92,15 @@ settings! {
     /// Most unanswered items of one stream [default: 512].
     #[arg(long, env = "TIPSERVE_STREAM_WINDOW", value_name = "N")]
     stream_window: usize,
+    /// Decode large JPEGs at 1/2, 1/4 or 1/8, as long as each side keeps so many times the pixels
+    /// that it is resized to (1 to 8; 0: never) [default: 0].
+    #[arg(long, env = "TIPSERVE_JPEG_SHRINK", value_name = "TIMES")]
+    jpeg_shrink: f64,
     /// Threads that decode pictures [default: one per core].
     #[arg(long, env = "TIPSERVE_DECODE_THREADS", value_name = "N")]
     decode_threads: usize,
-    /// Workers that run the encoder, sharing its weights [default: CPU one per core, CUDA 1].
+    /// Workers that run the encoder, sharing its weights [default: CPU one per core, CUDA 3 per
+    /// GPU].
     #[arg(long, env = "TIPSERVE_WORKERS", value_name = "N")]
     workers: usize,
     /// torch's threads per worker [default: 1].
@@ -135,9 +140,13 @@ settings! {
     /// [default: 0].
     #[arg(long, env = "TIPSERVE_KEEP_VERSIONS", value_name = "N")]
     keep_versions: usize,
-    /// Most bytes of caches kept in memory [default: 4 GiB].
+    /// Most bytes of caches kept in memory, on the CPU [default: 4 GiB].
     #[arg(long, env = "TIPSERVE_RESIDENT_BYTES", value_name = "BYTES")]
     resident_bytes: usize,
+    /// Most bytes of caches kept in the memory of a GPU (the first, of several)
+    /// [default: half of what the card has left].
+    #[arg(long, env = "TIPSERVE_DEVICE_RESIDENT_BYTES", value_name = "BYTES")]
+    device_resident_bytes: usize,
     /// PEM file of the server's certificate and those between it and its authority; with
     /// --tls-key the API is served by TLS.
     #[arg(long, env = "TIPSERVE_TLS_CERT", value_name = "FILE", help_heading = GUARD)]
@@ -212,7 +221,7 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// Origins of the pages that browsers may call from.
     pub web_origins: Vec<Origin>,
-    /// "auto", "cpu", "cuda", "cuda:N".
+    /// "auto", "cpu", "cuda", "cuda:N", "cuda:N,M", "cuda:all".
     pub device: String,
     /// "auto", "float32", "bfloat16", "float16".
     pub dtype: String,
@@ -228,8 +237,12 @@ pub struct Config {
     pub limits: Limits,
     /// How many of a cache's newest versions stay; 0: all.
     pub keep_versions: usize,
-    /// Most bytes of caches in memory.
+    /// Most bytes of caches in memory, on the CPU.
     pub resident_bytes: usize,
+    /// Most bytes of caches in a GPU's memory, absent where the card decides.
+    pub device_resident_bytes: Option<usize>,
+    /// Most pictures in a batch as given, absent where the device decides.
+    pub max_batch: Option<usize>,
     /// Longest shutdown.
     pub shutdown: Duration,
     /// Who may call.
@@ -333,7 +346,8 @@ fn within<T: PartialOrd + ToString>(
     high: T,
     range: &'static str,
 ) -> Result<T, ConfigError> {
-    if value < low || value > high {
+    // Not a number is in no range.
+    if !(low..=high).contains(&value) {
         return Err(ConfigError::Range {
             name,
             value: value.to_string(),
@@ -470,6 +484,10 @@ impl Config {
                     1 << 50,
                     "0 to 1 PiB",
                 )?,
+                jpeg_shrink: match given.jpeg_shrink.unwrap_or(0.0) {
+                    never if never == 0.0 => never,
+                    times => within("jpeg_shrink", times, 1.0, 8.0, "0, or 1 to 8")?,
+                },
                 ..defaults
             },
             threads: GivenThreads {
@@ -538,6 +556,11 @@ impl Config {
                 "0 to 1,000,000,000",
             )?,
             resident_bytes: bytes("resident_bytes", given.resident_bytes, 4 << 30)?,
+            device_resident_bytes: given
+                .device_resident_bytes
+                .map(|given| bytes("device_resident_bytes", Some(given), 0))
+                .transpose()?,
+            max_batch: given.max_batch,
             shutdown: Duration::from_secs(within(
                 "shutdown_seconds",
                 given.shutdown_seconds.unwrap_or(30),

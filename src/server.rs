@@ -19,7 +19,7 @@ use crate::{
     catalog::{Catalog, Model, TextRoom},
     clip::{
         Bundle, BundleError, DeviceChoice, DeviceError, DtypeChoice, EncodeError, ImageEncoder,
-        ImageSpec, TextEncoder, Tokenizer, TokenizerError,
+        ImageSpec, Lanes, TextEncoder, Tokenizer, TokenizerError, cuda,
         encoder::{device_name, kind_name},
     },
     config::Config,
@@ -108,15 +108,35 @@ pub struct Server {
     limit: Duration,
 }
 
-/// The encoder as the engine sees it.
+/// The encoder on the CPU, as the engine sees it.
 struct Encoding(ImageEncoder);
 
 impl Encoder for Encoding {
     fn encode(&self, pixels: &tch::Tensor) -> Result<tch::Tensor, EncodeFault> {
-        self.0
-            .encode(pixels)
-            .map_err(|error| EncodeFault::new(&error.to_string()))
+        self.0.encode(pixels).map_err(|error| fault(&error))
     }
+}
+
+/// The encoder on CUDA devices, as the engine sees it.
+struct EncodingInLanes(Lanes);
+
+impl Encoder for EncodingInLanes {
+    fn encode(&self, pixels: &tch::Tensor) -> Result<tch::Tensor, EncodeFault> {
+        let side = pixels.size().get(1).copied().unwrap_or(0);
+        let bytes = (side * side * 3).max(1) as usize;
+        let flat = Vec::<u8>::try_from(pixels.flatten(0, -1))
+            .map_err(|error| EncodeFault::new(&error.to_string()))?;
+        let pictures: Vec<&[u8]> = flat.chunks(bytes).collect();
+        self.encode_apart(&pictures, side as usize)
+    }
+
+    fn encode_apart(&self, pictures: &[&[u8]], _: usize) -> Result<tch::Tensor, EncodeFault> {
+        self.0.encode(pictures).map_err(|error| fault(&error))
+    }
+}
+
+fn fault(error: &EncodeError) -> EncodeFault {
+    EncodeFault::new(&error.to_string())
 }
 
 impl Server {
@@ -140,12 +160,13 @@ impl Server {
             model,
             text,
             device,
+            resident_bytes,
         } = tokio::task::spawn_blocking(move || load(&loading))
             .await
             .map_err(|error| StartError::Internal(error.to_string()))??;
         let catalog = Catalog::new(
             store,
-            config.resident_bytes,
+            resident_bytes,
             model,
             device,
             text,
@@ -314,7 +335,10 @@ struct Loaded {
     engine: Engine,
     model: Model,
     text: Option<TextRoom>,
+    /// Where heads and training are.
     device: tch::Device,
+    /// Most bytes of caches there.
+    resident_bytes: usize,
 }
 
 /// A bundle's encoders, those it has.
@@ -325,7 +349,17 @@ struct Encoders {
 
 /// The bundle's encoders, loaded side by side: reading, hashing and optimising
 /// the two takes most of a start.
-fn encoders(bundle: &Bundle, device: tch::Device, kind: tch::Kind) -> Result<Encoders, StartError> {
+///
+/// The image encoder is on every device, with `lanes` on each that is CUDA's,
+/// for batches of `max_batch`; the text encoder on the first.
+fn encoders(
+    bundle: &Bundle,
+    devices: &[tch::Device],
+    kind: tch::Kind,
+    lanes: usize,
+    max_batch: usize,
+) -> Result<Encoders, StartError> {
+    let device = first(devices);
     let load_text = || -> Result<_, StartError> {
         let encoder = TextEncoder::load(bundle, device, kind)?;
         tracing::info!("{}", encoder.loaded());
@@ -336,9 +370,7 @@ fn encoders(bundle: &Bundle, device: tch::Device, kind: tch::Kind) -> Result<Enc
         let image = match &bundle.image {
             None => None,
             Some(spec) => {
-                let encoder = ImageEncoder::load(bundle, device, kind)?;
-                tracing::info!("{}", encoder.loaded());
-                let encoder: Arc<dyn Encoder> = Arc::new(Encoding(encoder));
+                let encoder = image_encoder(bundle, devices, kind, lanes, max_batch)?;
                 Some((encoder, spec.clone()))
             }
         };
@@ -351,33 +383,104 @@ fn encoders(bundle: &Bundle, device: tch::Device, kind: tch::Kind) -> Result<Enc
     })
 }
 
-fn load(config: &Config) -> Result<Loaded, StartError> {
-    let bundle = Bundle::open(&config.bundle)?;
-    let device = config.device.parse::<DeviceChoice>()?.open()?;
-    let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
-    let Encoders { image, text } = encoders(&bundle, device, kind)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let max_batch = config.engine.max_batch;
-    let (plan, warm) = match device {
+/// A bundle's image encoder on some devices, as the engine takes it: alone on
+/// the CPU, in `lanes` a device on CUDA.
+///
+/// # Errors
+/// What stands against loading it.
+pub fn image_encoder(
+    bundle: &Bundle,
+    devices: &[tch::Device],
+    kind: tch::Kind,
+    lanes: usize,
+    max_batch: usize,
+) -> Result<Arc<dyn Encoder>, EncodeError> {
+    let mut loaded = Vec::with_capacity(devices.len());
+    for &device in devices {
+        let encoder = ImageEncoder::load(bundle, device, kind)?;
+        tracing::info!("{}", encoder.loaded());
+        loaded.push(encoder);
+    }
+    if !first(devices).is_cuda()
+        && let Some(encoder) = loaded.pop()
+    {
+        return Ok(Arc::new(Encoding(encoder)));
+    }
+    Ok(Arc::new(EncodingInLanes(Lanes::new(
+        loaded, lanes, max_batch,
+    )?)))
+}
+
+fn first(devices: &[tch::Device]) -> tch::Device {
+    devices.first().copied().unwrap_or(tch::Device::Cpu)
+}
+
+/// "cpu", "cuda:0", "cuda:0,1".
+fn devices_name(devices: &[tch::Device]) -> String {
+    let mut name = device_name(first(devices));
+    for device in devices.iter().skip(1) {
+        if let tch::Device::Cuda(index) = device {
+            name.push_str(&format!(",{index}"));
+        }
+    }
+    name
+}
+
+/// The settings that a device and a machine of so many cores ask for, where
+/// the configuration is silent.
+pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> EngineSettings {
+    let (plan, max_batch) = match first(devices) {
         tch::Device::Cuda(_) => (
-            ThreadPlan::for_cuda(cores),
-            EngineSettings::warm_on_cuda(max_batch),
+            ThreadPlan::for_cuda(cores, devices.len()),
+            config
+                .max_batch
+                .unwrap_or(EngineSettings::MAX_BATCH_ON_CUDA),
         ),
-        _ => (
-            ThreadPlan::for_cpu(cores),
-            EngineSettings::warm_on_cpu(max_batch),
-        ),
+        _ => (ThreadPlan::for_cpu(cores), config.engine.max_batch),
     };
-    let settings = EngineSettings {
-        warm,
+    EngineSettings {
+        max_batch,
+        warm: match first(devices) {
+            tch::Device::Cuda(_) => EngineSettings::warm_on_cuda(max_batch),
+            _ => EngineSettings::warm_on_cpu(max_batch),
+        },
         threads: config.threads.over(plan),
         ..config.engine.clone()
-    };
+    }
+}
+
+/// Most bytes of caches on a device: on the CPU as set for the host, on CUDA
+/// as set for the device, or half of what the card has left.
+fn resident_bytes(config: &Config, device: tch::Device) -> usize {
+    if !device.is_cuda() {
+        return config.resident_bytes;
+    }
+    if let Some(bytes) = config.device_resident_bytes {
+        return bytes;
+    }
+    match cuda::memory(device) {
+        Ok(memory) => usize::try_from(memory.free / 2).unwrap_or(usize::MAX),
+        Err(error) => {
+            tracing::warn!(error, "the card's memory is not known");
+            config.resident_bytes
+        }
+    }
+}
+
+fn load(config: &Config) -> Result<Loaded, StartError> {
+    let bundle = Bundle::open(&config.bundle)?;
+    let devices = config.device.parse::<DeviceChoice>()?.open()?;
+    let device = first(&devices);
+    let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = settings(config, &devices, cores);
+    let lanes = settings.threads.workers.div_ceil(devices.len().max(1));
+    let Encoders { image, text } = encoders(&bundle, &devices, kind, lanes, settings.max_batch)?;
     tracing::info!(
         bundle = bundle.name,
         width = bundle.width,
         fingerprint = bundle.fingerprint,
-        device = device_name(device),
+        device = devices_name(&devices),
         dtype = kind_name(kind),
         decoders = settings.threads.decoders,
         workers = settings.threads.workers,
@@ -397,17 +500,20 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
         templates: bundle.templates.clone(),
-        device: device_name(device),
+        device: devices_name(&devices),
         dtype: kind_name(kind).to_owned(),
     };
     let engine = Engine::start(settings, image, config.limits.picture)?;
     engine.wait_until_warm();
+    // After warming: what batches need is taken by then.
+    let resident_bytes = resident_bytes(config, device);
     let text = text.map(|(tokenizer, encoder)| TextRoom::new(tokenizer, encoder, engine.clone()));
     Ok(Loaded {
         engine,
         model,
         text,
         device,
+        resident_bytes,
     })
 }
 

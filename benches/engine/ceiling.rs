@@ -62,7 +62,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let bundle = Bundle::open(&args.bundle)?;
-    let device = "cpu".parse::<DeviceChoice>()?.open()?;
+    let device = "cpu".parse::<DeviceChoice>()?.open()?[0];
     let kind = args.dtype.parse::<DtypeChoice>()?.on(device)?;
     let encoder = Arc::new(ImageEncoder::load(&bundle, device, kind)?);
     let time = Duration::try_from_secs_f64(args.seconds)?;

@@ -33,6 +33,7 @@ mod info;
 mod labelled;
 mod load;
 mod making;
+mod measure;
 mod npz;
 mod report;
 mod requests;
@@ -129,6 +130,9 @@ enum Command {
     /// Make tokens for a server that wants them (`tipserve serve --tokens`).
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Measurements of this machine, for scripts/gpu-check.
+    #[command(hide = true)]
+    Measure(Box<measure::MeasureArgs>),
     /// Print a shell's completion script.
     Completions {
         /// The shell.
@@ -142,6 +146,7 @@ pub fn main() -> ExitCode {
     let command = match cli.command {
         Command::Serve(args) => return serve::run(*args),
         Command::Completions { shell } => return completions(shell),
+        Command::Measure(args) => return measure::run(*args),
         command => command,
     };
     let screen = Screen::new(&cli.global);
@@ -196,6 +201,7 @@ async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<
         // main() ran these already.
         Command::Serve(_)
         | Command::Completions { .. }
+        | Command::Measure(_)
         | Command::Finetune(_)
         | Command::Bench(_) => Ok(Outcome::Done),
     }

@@ -1,20 +1,28 @@
 //! Where the encoders run, and in which number format.
 
-use std::{ffi::CString, fmt, os::unix::ffi::OsStrExt as _, path::PathBuf, str::FromStr};
+use std::{
+    ffi::{CStr, CString},
+    fmt,
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    str::FromStr,
+};
 
 use tch::{Cuda, Device, Kind};
 use thiserror::Error;
 
 /// A device as it is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first CUDA device if there is one, the CPU otherwise.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device, by number.
-    Cuda(usize),
+    /// CUDA devices, by number: one or more, each once.
+    Cuda(Vec<usize>),
+    /// All CUDA devices of the machine.
+    EveryCuda,
 }
 
 /// A number format as it is asked for.
@@ -35,7 +43,10 @@ pub enum DtypeChoice {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DeviceError {
     /// Not a device's name.
-    #[error("{given:?} is not a device: auto, cpu, cuda or cuda:N is needed")]
+    #[error(
+        "{given:?} is not a device: auto, cpu, cuda, cuda:N, cuda:N,M,… (each once) or cuda:all \
+         is needed"
+    )]
     UnknownDevice {
         /// What was given.
         given: String,
@@ -75,12 +86,20 @@ impl FromStr for DeviceChoice {
         match given.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            other => other
-                .strip_prefix("cuda:")
-                .and_then(|index| index.parse().ok())
-                .map(Self::Cuda)
-                .ok_or_else(unknown),
+            "cuda" => Ok(Self::Cuda(vec![0])),
+            "cuda:all" => Ok(Self::EveryCuda),
+            other => {
+                let list = other.strip_prefix("cuda:").ok_or_else(unknown)?;
+                let mut indices: Vec<usize> = Vec::new();
+                for index in list.split(',') {
+                    let index = index.trim().parse().map_err(|_| unknown())?;
+                    if indices.contains(&index) {
+                        return Err(unknown());
+                    }
+                    indices.push(index);
+                }
+                Ok(Self::Cuda(indices))
+            }
         }
     }
 }
@@ -90,7 +109,11 @@ impl fmt::Display for DeviceChoice {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Cuda(indices) => {
+                let indices: Vec<String> = indices.iter().map(usize::to_string).collect();
+                write!(f, "cuda:{}", indices.join(","))
+            }
+            Self::EveryCuda => f.write_str("cuda:all"),
         }
     }
 }
@@ -112,16 +135,37 @@ impl FromStr for DtypeChoice {
 }
 
 impl DeviceChoice {
-    /// The device, with CUDA's libraries loaded where it is CUDA.
+    /// The devices, at least one, with CUDA's libraries loaded where they are
+    /// CUDA's.
+    ///
+    /// To be called before anything else of torch's: torch looks once whether
+    /// its CUDA half is there, at the first operation that could want it.
     ///
     /// # Errors
     /// [`DeviceError::NoCuda`], [`DeviceError::NoSuchCuda`]. `Auto` does not
     /// fail.
-    pub fn open(self) -> Result<Device, DeviceError> {
+    pub fn open(&self) -> Result<Vec<Device>, DeviceError> {
         match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(open_cuda(0).unwrap_or(Device::Cpu)),
-            Self::Cuda(index) => open_cuda(index),
+            Self::Cpu => Ok(vec![Device::Cpu]),
+            Self::Auto => Ok(vec![match count_cuda() {
+                Ok(_) => Device::Cuda(0),
+                Err(error) => {
+                    tracing::debug!(%error, "no CUDA; on the CPU");
+                    Device::Cpu
+                }
+            }]),
+            Self::EveryCuda => Ok((0..count_cuda()?).map(Device::Cuda).collect()),
+            Self::Cuda(indices) => {
+                let count = count_cuda()?;
+                let device = |&index| {
+                    if index < count {
+                        Ok(Device::Cuda(index))
+                    } else {
+                        Err(DeviceError::NoSuchCuda { index, count })
+                    }
+                };
+                indices.iter().map(device).collect()
+            }
         }
     }
 }
@@ -167,19 +211,28 @@ fn has_bf16_products() -> bool {
     false
 }
 
-fn open_cuda(index: usize) -> Result<Device, DeviceError> {
+/// How many CUDA devices there are, at least one; CUDA's libraries are loaded
+/// then.
+fn count_cuda() -> Result<usize, DeviceError> {
+    find_driver()?;
     load_cuda()?;
     let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
     if !Cuda::is_available() || count == 0 {
         return Err(DeviceError::NoCuda {
-            reason: "torch sees no device (is a driver installed, and does it fit torch's CUDA?)"
+            reason: "torch sees no device (is the driver new enough for torch's CUDA, and does \
+                     CUDA_VISIBLE_DEVICES leave one?)"
                 .into(),
         });
     }
-    if index >= count {
-        return Err(DeviceError::NoSuchCuda { index, count });
-    }
-    Ok(Device::Cuda(index))
+    Ok(count)
+}
+
+/// Looks for NVIDIA's driver first: loading torch's CUDA half, some gigabytes
+/// of libraries, would tell no more.
+fn find_driver() -> Result<(), DeviceError> {
+    load(c"libcuda.so.1").map_err(|reason| DeviceError::NoCuda {
+        reason: format!("this machine has no NVIDIA driver ({reason})"),
+    })
 }
 
 /// Loads libtorch_cuda.so, from beside the libtorch_cpu.so that is running.
@@ -198,28 +251,29 @@ fn load_cuda() -> Result<(), DeviceError> {
     }
     let name = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| no_cuda("libtorch's path has a zero byte".into()))?;
-    // SAFETY: `name` is a C string. Loading runs the library's initialisers,
-    // which register kernels with the torch already loaded: the same build,
-    // from the same folder. It is never unloaded.
+    // The same build as the torch already loaded, from the same folder.
+    load(&name).map_err(|reason| no_cuda(format!("{} does not load: {reason}", path.display())))
+}
+
+/// Loads a shared library for good, its symbols for all to see.
+fn load(name: &CStr) -> Result<(), String> {
+    // SAFETY: `name` is a C string. Loading runs the library's initialisers;
+    // the only two libraries that are loaded so are the driver, which has
+    // none to speak of, and torch's CUDA half, which registers its kernels.
+    // Neither is ever unloaded.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    if handle.is_null() {
-        // SAFETY: after a failed dlopen, dlerror gives a C string or null.
-        let reason = unsafe {
-            let message = libc::dlerror();
-            if message.is_null() {
-                "unknown".into()
-            } else {
-                std::ffi::CStr::from_ptr(message)
-                    .to_string_lossy()
-                    .into_owned()
-            }
-        };
-        return Err(no_cuda(format!(
-            "{} does not load: {reason}",
-            path.display()
-        )));
+    if !handle.is_null() {
+        return Ok(());
     }
-    Ok(())
+    // SAFETY: after a failed dlopen, dlerror gives a C string or null.
+    unsafe {
+        let message = libc::dlerror();
+        Err(if message.is_null() {
+            "unknown".into()
+        } else {
+            CStr::from_ptr(message).to_string_lossy().into_owned()
+        })
+    }
 }
 
 /// The folder of the libtorch_cpu.so in this process.

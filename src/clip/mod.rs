@@ -4,9 +4,11 @@
 
 pub mod bundle;
 pub mod clean;
+pub mod cuda;
 pub mod decode;
 pub mod device;
 pub mod encoder;
+pub mod lanes;
 pub mod picture;
 pub mod prompts;
 pub mod resize;
@@ -14,9 +16,10 @@ pub mod tokenize;
 pub mod views;
 
 pub use bundle::{Bundle, BundleError, ImageSpec};
-pub use decode::decode;
+pub use decode::{decode, decode_at_least};
 pub use device::{DeviceChoice, DeviceError, DtypeChoice};
 pub use encoder::{EncodeError, ImageEncoder, TextEncoder};
+pub use lanes::Lanes;
 pub use picture::{Picture, PictureError, PictureLimits};
 pub use prompts::{PromptError, classifier as classifier_rows, fill as fill_templates};
 pub use tokenize::{TextError, Tokenizer, TokenizerError};

@@ -8,6 +8,8 @@ pub struct Picture {
     width: u32,
     height: u32,
     rgb: Vec<u8>,
+    /// Columns and rows of what it was decoded from.
+    full: (u32, u32),
 }
 
 impl Picture {
@@ -36,13 +38,24 @@ impl Picture {
             width,
             height,
             rgb: rgb.to_vec(),
+            full: (width, height),
         })
     }
 
     /// For decoders, which have checked the limits before they allocated.
     pub(super) fn new(width: u32, height: u32, rgb: Vec<u8>) -> Self {
         debug_assert_eq!(rgb.len(), width as usize * height as usize * 3);
-        Self { width, height, rgb }
+        Self {
+            width,
+            height,
+            rgb,
+            full: (width, height),
+        }
+    }
+
+    /// The same, as a smaller picture of one of `full` columns and rows.
+    pub(super) fn shrunk_from(self, full: (u32, u32)) -> Self {
+        Self { full, ..self }
     }
 
     /// Columns.
@@ -53,6 +66,12 @@ impl Picture {
     /// Rows.
     pub fn height(&self) -> u32 {
         self.height
+    }
+
+    /// Columns and rows of the file's picture: more than its own where it was
+    /// decoded at a fraction of its size.
+    pub fn full_size(&self) -> (u32, u32) {
+        self.full
     }
 
     /// The bytes: height × width × 3.

@@ -17,7 +17,10 @@ use super::{
 /// Returns size × size × 3 bytes (rows, columns, RGB), those of torchvision's
 /// `Resize` and `CenterCrop` on a Pillow (≤ 12) picture.
 pub fn prepare(picture: &Picture, spec: &ImageSpec) -> Vec<u8> {
-    let (width, height) = (u64::from(picture.width()), u64::from(picture.height()));
+    // Of a picture decoded at a fraction: the sides that the whole one would
+    // have been resized to.
+    let (width, height) = picture.full_size();
+    let (width, height) = (u64::from(width), u64::from(height));
     let to = u64::from(spec.resize_to);
     let (short, long) = (width.min(height), width.max(height));
     // Python's `int(size * long / short)`: one correctly rounded division.

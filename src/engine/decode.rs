@@ -75,7 +75,7 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
     };
     // A decoder that panics on a hostile file costs that file, nothing else.
     let prepared = catch_unwind(AssertUnwindSafe(|| {
-        prepare(&source, crop, spec, &shared.limits)
+        prepare(&source, crop, spec, &shared.limits, shared.settings.jpeg_shrink)
     }));
     match prepared {
         Ok(Ok(pixels)) => {
@@ -113,9 +113,15 @@ fn prepare(
     crop: Crop,
     spec: &ImageSpec,
     limits: &PictureLimits,
+    shrink: f64,
 ) -> Result<Vec<u8>, PictureError> {
+    // Random crops look closer than the whole, and are taken for caches only.
+    let side = match crop {
+        Crop::Centre if shrink > 0.0 => Some((shrink * f64::from(spec.resize_to)).ceil() as u32),
+        _ => None,
+    };
     let picture = match source {
-        Source::File(bytes) => clip::decode(bytes, limits)?,
+        Source::File(bytes) => clip::decode_at_least(bytes, limits, side)?,
         Source::Rgb {
             width,
             height,

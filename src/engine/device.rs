@@ -67,6 +67,18 @@ pub trait Encoder: Send + Sync {
     /// # Errors
     /// Torch's, and whether the device survives it.
     fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeFault>;
+
+    /// The same of pictures that lie apart, each S·S·3 bytes. An encoder that
+    /// must copy them anyway, to another device, does it here in one go.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    fn encode_apart(&self, pictures: &[&[u8]], side: usize) -> Result<Tensor, EncodeFault> {
+        let pixels = pictures.concat();
+        let shape = [pictures.len() as i64, side as i64, side as i64, 3];
+        guarded(|| Ok(Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8)?))
+            .and_then(|pixels| self.encode(&pixels))
+    }
 }
 
 /// A short piece of background work for a device worker.
@@ -239,24 +251,19 @@ impl Device {
     fn warm(&self) {
         if let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) {
             for &size in &self.shared.settings.warm {
-                let side = i64::from(spec.size);
-                let pixels = guarded(|| {
-                    Tensor::f_zeros(
-                        [size as i64, side, side, 3],
-                        (Kind::Uint8, tch::Device::Cpu),
-                    )
-                });
+                let side = spec.size as usize;
+                let picture = vec![0; side * side * 3];
+                let pictures = vec![picture.as_slice(); size];
                 for run in 0..2 {
                     let started = Instant::now();
-                    let result = pixels.as_ref().map(|pixels| encoder.encode(pixels));
-                    match result {
-                        Ok(Ok(_)) if run > 0 => {
+                    let result = guarded(|| Ok(encoder.encode_apart(&pictures, side)));
+                    match result.and_then(|result| result) {
+                        Ok(_) if run > 0 => {
                             let seconds = started.elapsed().as_secs_f64();
                             self.shared.cost.lock().warm(size, seconds);
                         }
-                        Ok(Ok(_)) => {}
-                        Ok(Err(fault)) if fault.fatal => self.shared.break_device(&fault),
-                        Ok(Err(fault)) => tracing::error!(size, fault.detail, "warming failed"),
+                        Ok(_) => {}
+                        Err(fault) if fault.fatal => self.shared.break_device(&fault),
                         Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
                     }
                 }
@@ -447,32 +454,28 @@ impl Device {
                 fatal: false,
             });
         };
-        let side = spec.size as usize;
-        let mut pixels = Vec::with_capacity(jobs.len() * side * side * 3);
-        for job in jobs {
-            if let Payload::Pixels(one) = &job.payload {
-                pixels.extend_from_slice(one);
-            }
-        }
+        let pictures: Vec<&[u8]> = jobs
+            .iter()
+            .filter_map(|job| match &job.payload {
+                Payload::Pixels(pixels) => Some(pixels.as_slice()),
+                _ => None,
+            })
+            .collect();
         self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.shared
             .counters
             .encoded
             .fetch_add(jobs.len() as u64, Ordering::Relaxed);
-        guarded(|| {
-            let shape = [jobs.len() as i64, side as i64, side as i64, 3];
-            let pixels = Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8)?;
-            Ok(encoder.encode(&pixels))
-        })
-        .and_then(|result| result)
-        .and_then(|raw| {
-            guarded(|| {
-                let norms = raw.f_norm_scalaropt_dim(2.0, [1], true)?;
-                let unit = raw.f_div(&norms)?;
-                let norms = Vec::<f32>::try_from(norms.f_flatten(0, -1)?)?;
-                Ok(Features { unit, norms })
+        guarded(|| Ok(encoder.encode_apart(&pictures, spec.size as usize)))
+            .and_then(|result| result)
+            .and_then(|raw| {
+                guarded(|| {
+                    let norms = raw.f_norm_scalaropt_dim(2.0, [1], true)?;
+                    let unit = raw.f_div(&norms)?;
+                    let norms = Vec::<f32>::try_from(norms.f_flatten(0, -1)?)?;
+                    Ok(Features { unit, norms })
+                })
             })
-        })
     }
 
     /// Answers the items whose feature is not a direction; heads get the rest.

@@ -29,11 +29,13 @@ impl ThreadPlan {
         }
     }
 
-    /// The plan for a CUDA device: one worker, all cores decode.
-    pub fn for_cuda(cores: usize) -> ThreadPlan {
+    /// The plan for CUDA devices: all cores decode, and three workers a device
+    /// keep it without gaps: while one's batch is computed, another's goes up
+    /// and a third's answers are written.
+    pub fn for_cuda(cores: usize, devices: usize) -> ThreadPlan {
         ThreadPlan {
             decoders: cores.max(1),
-            workers: 1,
+            workers: 3 * devices.max(1),
             intra_op: 1,
         }
     }
@@ -56,6 +58,9 @@ pub struct EngineSettings {
     /// Most bytes of features that are kept for pictures sent again; 0 keeps
     /// none, and equal pictures in flight are encoded one by one.
     pub embedding_cache_bytes: usize,
+    /// Decode a large JPEG at a half, a quarter or an eighth, as long as each
+    /// side keeps so many times the pixels that it is resized to; 0: never.
+    pub jpeg_shrink: f64,
     /// How long a training step gives way to interactive work before it takes
     /// its turn.
     pub step_patience: Duration,
@@ -66,6 +71,9 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
+    /// Most pictures in one batch on CUDA, where nothing is said.
+    pub const MAX_BATCH_ON_CUDA: usize = 256;
+
     /// Sizes to warm on a CPU: nothing is compiled per shape there, so a few
     /// small ones allocate what all need and teach the cost model its line.
     pub fn warm_on_cpu(max_batch: usize) -> Vec<usize> {
@@ -92,6 +100,7 @@ impl Default for EngineSettings {
             queue_items: 8192,
             queue_bytes: 1 << 30,
             embedding_cache_bytes: 0,
+            jpeg_shrink: 0.0,
             step_patience: Duration::from_millis(200),
             warm: EngineSettings::warm_on_cpu(32),
             threads: ThreadPlan::for_cpu(cores),

@@ -5,8 +5,11 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use tipserve::clip::{
     bundle::Bundle,
+    cuda,
     decode::decode,
+    device::{DeviceChoice, DeviceError},
     encoder::{EncodeError, ImageEncoder, TextEncoder},
+    lanes::Lanes,
     picture::PictureLimits,
     prompts::classifier,
     tokenize::Tokenizer,
@@ -67,6 +70,8 @@ fn features_are_open_clips(model: &str) {
         println!("{model} image {kind:?}: cosine {cosine:.7}");
         assert!(cosine >= least, "{model} image {kind:?}: {cosine}");
         check_threads(&encoder, &pixels, &ours, kind);
+        let again = ImageEncoder::load(&bundle, Device::Cpu, kind).expect("an encoder");
+        check_lanes(vec![encoder, again], &pixels, &ours, kind);
 
         let encoder = TextEncoder::load(&bundle, Device::Cpu, kind).expect("an encoder");
         println!("{}", encoder.loaded());
@@ -91,6 +96,76 @@ fn check_threads(encoder: &ImageEncoder, pixels: &Tensor, expected: &Tensor, kin
             assert!(cosine > 0.99999, "{kind:?} in a thread: {cosine}");
         }
     });
+}
+
+/// Two encoders in five lanes, asked by more threads than there are lanes.
+fn check_lanes(encoders: Vec<ImageEncoder>, pixels: &Tensor, expected: &Tensor, kind: Kind) {
+    let lanes = Lanes::new(encoders, 2, 4).expect("lanes");
+    let bytes = Vec::<u8>::try_from(pixels.flatten(0, -1)).expect("bytes");
+    let count = pixels.size()[0] as usize;
+    let pictures: Vec<&[u8]> = bytes.chunks(bytes.len() / count).collect();
+    let (lanes, pictures) = (&lanes, &pictures);
+    let rows: Vec<Tensor> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(move || lanes.encode(pictures).expect("features")))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a thread"))
+            .collect()
+    });
+    for row in rows {
+        let cosine = least_cosine(&row, expected);
+        assert!(cosine > 0.99999, "{kind:?} in a lane: {cosine}");
+    }
+    let short = bytes.get(1..11).expect("bytes");
+    let error = lanes.encode(&[short]).expect_err("ten bytes are no picture");
+    assert!(matches!(error, EncodeError::Input { .. }), "{error}");
+    // A failure takes no lane away.
+    for _ in 0..8 {
+        lanes.encode(pictures).expect("features");
+    }
+}
+
+/// What a device may be called, and what a machine without a driver says.
+#[test]
+fn devices_are_named_and_missed_plainly() {
+    let parse = |text: &str| text.parse::<DeviceChoice>();
+    for (text, choice) in [
+        ("auto", DeviceChoice::Auto),
+        ("CPU", DeviceChoice::Cpu),
+        ("cuda", DeviceChoice::Cuda(vec![0])),
+        ("cuda:3", DeviceChoice::Cuda(vec![3])),
+        ("cuda:1,0", DeviceChoice::Cuda(vec![1, 0])),
+        ("cuda:all", DeviceChoice::EveryCuda),
+    ] {
+        assert_eq!(parse(text), Ok(choice.clone()), "{text}");
+        assert_eq!(parse(&choice.to_string()), Ok(choice));
+    }
+    for text in ["", "gpu", "cuda:", "cuda:x", "cuda:0,0", "cuda:-1", "cuda:0,"] {
+        let error = parse(text).expect_err(text);
+        assert!(error.to_string().contains("cuda:N"), "{error}");
+    }
+    assert_eq!(DeviceChoice::Cpu.open(), Ok(vec![Device::Cpu]));
+    match DeviceChoice::EveryCuda.open() {
+        // A machine with a GPU.
+        Ok(devices) => {
+            assert_eq!(DeviceChoice::Auto.open(), Ok(vec![Device::Cuda(0)]));
+            let beyond = DeviceChoice::Cuda(vec![devices.len()]).open();
+            assert!(matches!(beyond, Err(DeviceError::NoSuchCuda { .. })), "{beyond:?}");
+        }
+        Err(error) => {
+            println!("{error}");
+            assert!(matches!(error, DeviceError::NoCuda { .. }), "{error}");
+            assert_eq!(DeviceChoice::Auto.open(), Ok(vec![Device::Cpu]));
+            let named = DeviceChoice::Cuda(vec![0]).open().expect_err("no CUDA");
+            assert_eq!(named, error);
+            // Nor streams or memory, and no exception of C++ gets out.
+            assert!(cuda::memory(Device::Cuda(0)).is_err());
+            assert!(cuda::release_memory().is_err());
+            assert!(cuda::Stream::new(Device::Cuda(0)).is_err());
+        }
+    }
 }
 
 #[test]

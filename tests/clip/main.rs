@@ -5,4 +5,5 @@ mod bundles;
 mod encoders;
 mod pictures;
 mod reference;
+mod shrinking;
 mod tokens;

@@ -471,3 +471,44 @@ fn a_mixed_batch_gets_each_heads_own_logits() {
         assert!(error.to_string().contains("row 40"), "{error}");
     }
 }
+
+/// Classes of equally many keys are summed as rows of a matrix; a class of very
+/// many in parts; and where all have different numbers, by one-hot products.
+#[test]
+fn operators_sum_any_numbers_of_keys() {
+    let seed = seed();
+    tch::manual_seed(seed as i64);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut one_large = vec![3; 40];
+    one_large[7] = 5000;
+    one_large[11] = 0;
+    for counts in [vec![4; 30], one_large, (1..=260).collect::<Vec<usize>>()] {
+        let classes = counts.len();
+        let mut labels: Vec<i64> = counts
+            .iter()
+            .enumerate()
+            .flat_map(|(class, &count)| std::iter::repeat_n(class as i64, count))
+            .collect();
+        rand::seq::SliceRandom::shuffle(labels.as_mut_slice(), &mut rng);
+        let labels = Tensor::from_slice(&labels);
+        let (keys, features) = (unit(labels.size()[0], 12), unit(5, 12));
+        let weight = Tensor::rand([classes as i64], (Kind::Float, Device::Cpu)) + 0.5;
+        let x = (features.to_kind(Kind::Double).matmul(&keys.to_kind(Kind::Double).tr()) - 1.0)
+            * 5.5;
+        let x = x.exp() * weight.to_kind(Kind::Double).index_select(0, &labels);
+        let expected = Tensor::zeros([5, classes as i64], (Kind::Double, Device::Cpu))
+            .index_add(1, &labels, &x);
+        let tensors = HeadTensors {
+            classes,
+            linear: None,
+            bias: None,
+            cache: Some((keys, Values::OneHot { labels, weight })),
+        };
+        let spec = spec(Method::TipAdapter, 1.0, 5.5, KeyDtype::F32);
+        let head = Head::on(&spec, &tensors, Device::Cpu, Backend::Operators).expect("a head");
+        let logits = head.logits(&features).expect("logits").to_kind(Kind::Double);
+        let error = (logits - &expected).abs() / (expected.abs() + 1.0);
+        let error = error.max().double_value(&[]);
+        assert!(error < 1e-5, "{classes} classes: {error}");
+    }
+}

@@ -111,7 +111,7 @@ def test_pixels_over_the_limit_go_as_png_where_that_fits(chance):
     assert caught.value.reason == "PICTURE_TOO_LARGE"
 
 
-def reference(picture, size):
+def reference(picture, size, crop=None):
     """CLIP's preprocessing as torchvision's Resize and CenterCrop do it with Pillow."""
     picture = picture.convert("RGB")
     w, h = picture.size
@@ -119,8 +119,9 @@ def reference(picture, size):
     longer = int(size * long / short)
     w, h = (size, longer) if w <= h else (longer, size)
     picture = picture.resize((w, h), Image.Resampling.BICUBIC)
-    top, left = round((h - size) / 2.0), round((w - size) / 2.0)
-    return numpy.asarray(picture)[top : top + size, left : left + size]
+    crop = crop or size
+    top, left = round((h - crop) / 2.0), round((w - crop) / 2.0)
+    return numpy.asarray(picture)[top : top + crop, left : left + crop]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
@@ -135,6 +136,30 @@ def test_the_client_resizes_as_clip_does(chance, mode, tmp_path):
         picture.save(path)
         for given in (picture, path, path.read_bytes()):
             numpy.testing.assert_array_equal(raw(room.encode(given)), expected)
+
+
+def test_what_the_server_cuts_out_of_it_is_the_whole_pictures_centre(chance):
+    """Two crops, one here and one there, that round as one would."""
+    for _ in range(200):
+        width, height = (int(side) for side in chance.integers(1, 60, 2))
+        size = int(chance.integers(1, 30))
+        crop = int(chance.integers(1, size + 1))
+        picture = Image.fromarray(pixels(chance, height, width))
+        made = tipserve.resize_and_crop(picture, size, crop)
+        assert made.size == (size, size)
+        top = left = round((size - crop) / 2.0)
+        ours = numpy.asarray(made)[top : top + crop, left : left + crop]
+        numpy.testing.assert_array_equal(ours, reference(picture, size, crop))
+
+
+def test_resized_pictures_can_go_as_jpeg(chance):
+    picture = Image.fromarray(pixels(chance, 6, 8)).resize((300, 200), Image.Resampling.BICUBIC)
+    room = Encoder(max_message_bytes=4 * 1024 * 1024, image_size=64, jpeg=True)
+    sent = room.encode(picture).encoded_image
+    got = numpy.asarray(Image.open(io.BytesIO(sent)), numpy.int16)
+    assert Image.open(io.BytesIO(sent)).format == "JPEG"
+    assert abs(got - reference(picture, 64)).max() <= 8
+    assert len(sent) < 64 * 64 * 3 / 2
 
 
 def test_what_pillow_cannot_read_is_left_to_the_server():

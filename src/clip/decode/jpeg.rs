@@ -1,7 +1,7 @@
 //! JPEG: baseline and progressive, grey, YCbCr, RGB, and Adobe's CMYK and
 //! YCCK, by libjpeg-turbo, which is what Pillow decodes with: the same bytes.
 
-use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
+use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat, ScalingFactor};
 
 use super::{Picture, PictureError, PictureLimits, buffer};
 
@@ -9,7 +9,12 @@ use super::{Picture, PictureError, PictureLimits, buffer};
 /// of thousands keeps a decoder busy for minutes.
 const SCANS: u32 = 100;
 
-pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
+/// Decodes it, at a fraction where `side` pixels of the shorter side are enough.
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &PictureLimits,
+    side: Option<u32>,
+) -> Result<Picture, PictureError> {
     let frame = Frame::read(bytes)?;
     let (width, height) = (frame.width, frame.height);
     limits.check_dimensions(width, height)?;
@@ -31,6 +36,11 @@ pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, Pi
     } else {
         PixelFormat::RGB
     };
+    let full = (width, height);
+    let factor = fraction(width.min(height), side);
+    decoder.set_scaling_factor(factor).map_err(undecodable)?;
+    let scaled = |side: u32| factor.scale(side as usize) as u32;
+    let (width, height) = (scaled(width), scaled(height));
     let mut samples = buffer(width, height, format.size() as u64, limits)?;
     let image = Image {
         pixels: samples.as_mut_slice(),
@@ -46,7 +56,23 @@ pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, Pi
         Err(error) => return Err(undecodable(error)),
     }
     let rgb = if inks { cmyk_to_rgb(&samples) } else { samples };
-    Ok(Picture::new(width, height, rgb))
+    Ok(Picture::new(width, height, rgb).shrunk_from(full))
+}
+
+/// The smallest fraction that leaves `side` pixels of a shorter side of
+/// `short`. Only those that libjpeg-turbo has vector code for.
+fn fraction(short: u32, side: Option<u32>) -> ScalingFactor {
+    let enough = |factor: &ScalingFactor| {
+        side.is_some_and(|side| factor.scale(short as usize) >= side.max(1) as usize)
+    };
+    [
+        ScalingFactor::ONE_EIGHTH,
+        ScalingFactor::ONE_QUARTER,
+        ScalingFactor::ONE_HALF,
+    ]
+    .into_iter()
+    .find(enough)
+    .unwrap_or(ScalingFactor::ONE)
 }
 
 /// The header, and the certainty that the end is there.

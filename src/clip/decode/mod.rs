@@ -30,6 +30,22 @@ use super::picture::{Picture, PictureError, PictureLimits};
 /// [`PictureError`], naming the limit and the value where there is one. No
 /// input makes it panic or allocate more than `limits` say.
 pub fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
+    decode_at_least(bytes, limits, None)
+}
+
+/// The same, but that a JPEG may be decoded at a half, a quarter or an eighth
+/// of its size, the smallest whose shorter side still has `side` pixels. That
+/// is done on the DCT's coefficients and saves most of the work after the
+/// entropy decoder; the pixels are close to the full picture's box averages,
+/// and not those that Pillow gives.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_at_least(
+    bytes: &[u8],
+    limits: &PictureLimits,
+    side: Option<u32>,
+) -> Result<Picture, PictureError> {
     if bytes.is_empty() {
         return Err(PictureError::Empty);
     }
@@ -46,7 +62,7 @@ pub fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureEr
         limits.check_frames(frames::count(bytes, format, limits.frames))?;
     }
     match format {
-        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits),
+        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits, side),
         Ok(ImageFormat::Png) => png::decode(bytes, limits),
         Ok(ImageFormat::Gif) => gif::decode(bytes, limits),
         Ok(ImageFormat::WebP) => still::decode(bytes, ImageFormat::WebP, "WebP", limits),

@@ -1,6 +1,8 @@
 //! The head in torch operators alone, for every device and for dense values:
 //! CUDA, processors without our kernels, and ProKeR.
 
+use std::sync::OnceLock;
+
 use tch::{Device, Kind, Tensor};
 
 use super::HeadError;
@@ -11,6 +13,12 @@ const JOINS: i64 = 1 << 20;
 const TILE: i64 = 2048;
 /// Classes in a tile of one-hot values: bounds the second product.
 const TILE_CLASSES: i64 = 256;
+/// Affinities in a tile on CUDA, so that they stay in the card's L2 between the
+/// product, the exponential and the sum (32 MB; data-centre cards have 40 and
+/// more), and still fill it.
+const TILE_ON_CUDA: i64 = 1 << 23;
+/// Runs of classes with equally many keys above which tiles are fewer.
+const RUNS: usize = 256;
 
 /// A resident head.
 pub struct Operators {
@@ -32,12 +40,38 @@ enum Values {
     OneHot {
         labels: Tensor,
         weight: Tensor,
-        tiles: Vec<Tile>,
+        sums: Sums,
         /// β once for each key, [M]: joined heads have different ones.
         betas: Tensor,
     },
     /// [M, N].
     Dense(Tensor),
+}
+
+/// How the affinities of a class are summed.
+enum Sums {
+    /// By products with one-hot tiles; keys in the order of their classes.
+    Tiles(Vec<Tile>),
+    /// By adding up rows of equal length, a run of classes at a time.
+    Runs {
+        runs: Vec<Run>,
+        /// −β, [M].
+        offsets: Tensor,
+        /// int64, the class of each column of the runs; none where it is its
+        /// number.
+        columns: Option<Tensor>,
+        /// The weight of each column.
+        weight: Tensor,
+    },
+}
+
+/// `classes` columns from `column` on, each of `each` keys, the first of them
+/// `start`.
+struct Run {
+    start: i64,
+    column: i64,
+    classes: i64,
+    each: i64,
 }
 
 /// Keys `start..start + keys`, of the classes `class..class + classes`.
@@ -115,19 +149,31 @@ impl Operators {
                 beta,
                 kind,
             )) => {
-                let labels: Vec<i64> = sorted_labels.iter().map(|&c| i64::from(c)).collect();
+                let by_count = ByCount::new(sorted_labels);
+                let order = order.f_index_select(0, &Tensor::f_from_slice(&by_count.order)?)?;
+                let labels = Tensor::f_from_slice(&by_count.labels)?.f_to_device(device)?;
+                let betas = Tensor::f_full([labels.size()[0]], beta, (Kind::Float, device))?;
+                let weight = resident(weight)?;
+                let sums = if by_count.sorted {
+                    Sums::Tiles(tiles(sorted_labels))
+                } else {
+                    let columns = Tensor::f_from_slice(&by_count.columns)?.f_to_device(device)?;
+                    let plain = (0..classes).eq(by_count.columns.iter().copied());
+                    Sums::Runs {
+                        runs: by_count.runs,
+                        offsets: betas.f_neg()?,
+                        weight: weight.f_index_select(0, &columns)?,
+                        columns: (!plain).then_some(columns),
+                    }
+                };
                 Some(Cache {
-                    keys: OperatorKeys::new(keys, Some(order), device, kind)?,
+                    keys: OperatorKeys::new(keys, Some(&order), device, kind)?,
                     beta,
                     values: Values::OneHot {
-                        tiles: tiles(sorted_labels),
-                        betas: Tensor::f_full(
-                            [sorted_labels.len() as i64],
-                            beta,
-                            (Kind::Float, device),
-                        )?,
-                        labels: Tensor::f_from_slice(&labels)?.f_to_device(device)?,
-                        weight: resident(weight)?,
+                        sums,
+                        betas,
+                        labels,
+                        weight,
                     },
                 })
             }
@@ -156,8 +202,19 @@ impl Operators {
                             labels,
                             weight,
                             betas,
-                            ..
-                        } => of(labels) + of(weight) + of(betas),
+                            sums,
+                        } => {
+                            let own = match sums {
+                                Sums::Tiles(_) => 0,
+                                Sums::Runs {
+                                    offsets,
+                                    columns,
+                                    weight,
+                                    ..
+                                } => of(offsets) + of(weight) + columns.as_ref().map_or(0, of),
+                            };
+                            of(labels) + of(weight) + of(betas) + own
+                        }
                         Values::Dense(values) => of(values),
                     }
             })
@@ -177,9 +234,42 @@ impl Operators {
         };
         match &cache.values {
             Values::OneHot {
+                sums:
+                    Sums::Runs {
+                        runs,
+                        offsets,
+                        columns,
+                        weight,
+                    },
+                ..
+            } => {
+                let keys = ScaledProduct::new(&cache.keys, features, cache.beta, offsets)?;
+                let most = match self.device {
+                    Device::Cuda(_) => (TILE_ON_CUDA / rows.max(1)).max(TILE),
+                    _ => TILE,
+                };
+                for part in runs.iter().flat_map(|run| run.cut(most)) {
+                    let x = keys.affinities(part.start, part.classes * part.each)?;
+                    let x = x.f_view([rows, part.classes, part.each])?;
+                    let sums = x.f_sum_dim_intlist([2i64].as_slice(), false, Kind::Float)?;
+                    let weight = weight.f_narrow(0, part.column, part.classes)?;
+                    match columns {
+                        None => {
+                            let mut target = logits.f_narrow(1, part.column, part.classes)?;
+                            let _ = target.f_addcmul_(&sums, &weight)?;
+                        }
+                        Some(columns) => {
+                            // Each class once: adding has one order.
+                            let columns = columns.f_narrow(0, part.column, part.classes)?;
+                            let _ = logits.f_index_add_(1, &columns, &sums.f_mul(&weight)?)?;
+                        }
+                    }
+                }
+            }
+            Values::OneHot {
                 labels,
                 weight,
-                tiles,
+                sums: Sums::Tiles(tiles),
                 ..
             } => {
                 for tile in tiles {
@@ -351,6 +441,150 @@ impl OperatorKeys {
         };
         Ok((rows, cosines))
     }
+}
+
+impl Run {
+    /// Itself in parts of at most `most` keys: some classes, or, where a class
+    /// has more, some keys of one.
+    fn cut(&self, most: i64) -> impl Iterator<Item = Run> {
+        let classes = (most / self.each).clamp(1, self.classes);
+        let each = self.each.min(most);
+        (0..self.classes)
+            .step_by(classes as usize)
+            .flat_map(move |class| {
+                (0..self.each).step_by(each as usize).map(move |key| Run {
+                    start: self.start + class * self.each + key,
+                    column: self.column + class,
+                    classes: classes.min(self.classes - class),
+                    each: each.min(self.each - key),
+                })
+            })
+    }
+}
+
+/// Keys sorted by how many their class has, then by class.
+struct ByCount {
+    /// Where each key was among those sorted by class.
+    order: Vec<i64>,
+    /// The class of each key.
+    labels: Vec<i64>,
+    runs: Vec<Run>,
+    /// The classes, in the order of the runs.
+    columns: Vec<i64>,
+    /// Too many runs to be of use: the keys stay in the order of their classes.
+    sorted: bool,
+}
+
+impl ByCount {
+    fn new(sorted_labels: &[u32]) -> Self {
+        // (count, class, first key) of every class that has one.
+        let mut classes: Vec<(i64, i64, i64)> = Vec::new();
+        for (at, &class) in sorted_labels.iter().enumerate() {
+            match classes.last_mut() {
+                Some((count, last, _)) if *last == i64::from(class) => *count += 1,
+                _ => classes.push((1, i64::from(class), at as i64)),
+            }
+        }
+        let by_class = classes.clone();
+        classes.sort_unstable();
+        let mut runs: Vec<Run> = Vec::new();
+        let mut start = 0;
+        for (column, &(each, ..)) in classes.iter().enumerate() {
+            match runs.last_mut() {
+                Some(run) if run.each == each => run.classes += 1,
+                _ => runs.push(Run {
+                    start,
+                    column: column as i64,
+                    classes: 1,
+                    each,
+                }),
+            }
+            start += each;
+        }
+        let sorted = runs.len() > RUNS;
+        if sorted {
+            classes = by_class;
+        }
+        Self {
+            order: (classes.iter())
+                .flat_map(|&(count, _, first)| first..first + count)
+                .collect(),
+            labels: (classes.iter())
+                .flat_map(|&(count, class, _)| std::iter::repeat_n(class, count as usize))
+                .collect(),
+            columns: classes.iter().map(|&(_, class, _)| class).collect(),
+            runs,
+            sorted,
+        }
+    }
+}
+
+/// exp(β·f·Kᵀ − β), for some keys at a time.
+struct ScaledProduct<'a> {
+    keys: &'a OperatorKeys,
+    /// β·f, in float32, or in the keys' format where the device multiplies
+    /// that and sums in float32.
+    features: Tensor,
+    beta: f64,
+    /// −β, [M].
+    offsets: &'a Tensor,
+    halves: bool,
+}
+
+impl<'a> ScaledProduct<'a> {
+    fn new(
+        keys: &'a OperatorKeys,
+        features: &Tensor,
+        beta: f64,
+        offsets: &'a Tensor,
+    ) -> Result<Self, HeadError> {
+        let kind = keys.keys.kind();
+        let halves = kind != Kind::Float && sums_halves_in_float(keys.keys.device());
+        // A rounding of the features is no coarser than that of the keys.
+        let features = features.f_mul_scalar(beta)?;
+        Ok(Self {
+            keys,
+            features: if halves {
+                features.f_to_kind(kind)?
+            } else {
+                features
+            },
+            beta,
+            offsets,
+            halves,
+        })
+    }
+
+    /// For `count` keys from `start` on, [B, count].
+    fn affinities(&self, start: i64, count: i64) -> Result<Tensor, HeadError> {
+        let keys = self.keys.keys.f_narrow(0, start, count)?;
+        let mut x = if self.halves {
+            let mut x = self.features.f_mm_dtype(&keys.f_tr()?, Kind::Float)?;
+            x.f_sub_scalar_(self.beta)?
+        } else {
+            let keys = keys.f_to_kind(Kind::Float)?;
+            let offsets = self.offsets.f_narrow(0, start, count)?;
+            offsets.f_addmm(&self.features, &keys.f_tr()?)?
+        };
+        Ok(x.f_exp_()?)
+    }
+}
+
+/// Whether a device gives float32 products of 16-bit factors: CUDA, where this
+/// torch can; tried once.
+fn sums_halves_in_float(device: Device) -> bool {
+    static TRIED: OnceLock<bool> = OnceLock::new();
+    if !device.is_cuda() {
+        return false;
+    }
+    *TRIED.get_or_init(|| {
+        [Kind::Half, Kind::BFloat16].into_iter().all(|kind| {
+            Tensor::f_ones([16, 16], (kind, device))
+                .and_then(|ones| ones.f_mm_dtype(&ones, Kind::Float))
+                .and_then(|product| product.f_double_value(&[3, 5]))
+                .is_ok_and(|sum| sum == 16.0)
+        })
+    })
 }
 
 /// Cuts keys sorted by class into tiles.

@@ -71,6 +71,8 @@ class AsyncCalls:
             resize: "client" resizes and crops pictures here, with Pillow, to
                 the pixels that the server would make of them, and sends
                 those: less to send and to decode where pictures are large.
+                "client-jpeg" sends them as JPEG of quality 95: a fifth of the
+                bytes or less, and not quite the same pixels.
         """
         self._connection = connection(
             target,
@@ -114,11 +116,13 @@ class AsyncCalls:
 
     async def _encoder(self, *, resize: bool = True) -> Encoder:
         info = self._info or await self.server_info()
-        resizes = resize and self._connection.resize == "client" and info.bundle.image_size > 0
+        resizes = resize and self._connection.resize != "server" and info.bundle.image_size > 0
         return Encoder(
             max_message_bytes=requests.max_message_bytes(info),
             # The server then only crops: resizing to what it is changes nothing.
             image_size=(info.bundle.resize_to or info.bundle.image_size) if resizes else None,
+            crop_size=info.bundle.image_size or None,
+            jpeg=self._connection.resize == "client-jpeg",
         )
 
     async def _upload(

@@ -59,6 +59,8 @@ class Calls:
             resize: "client" resizes and crops pictures here, with Pillow, to
                 the pixels that the server would make of them, and sends
                 those: less to send and to decode where pictures are large.
+                "client-jpeg" sends them as JPEG of quality 95: a fifth of the
+                bytes or less, and not quite the same pixels.
         """
         self._connection = connection(
             target,
@@ -102,11 +104,13 @@ class Calls:
 
     def _encoder(self, *, resize: bool = True) -> Encoder:
         info = self._info or self.server_info()
-        resizes = resize and self._connection.resize == "client" and info.bundle.image_size > 0
+        resizes = resize and self._connection.resize != "server" and info.bundle.image_size > 0
         return Encoder(
             max_message_bytes=requests.max_message_bytes(info),
             # The server then only crops: resizing to what it is changes nothing.
             image_size=(info.bundle.resize_to or info.bundle.image_size) if resizes else None,
+            crop_size=info.bundle.image_size or None,
+            jpeg=self._connection.resize == "client-jpeg",
         )
 
     def _upload(

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import grpc
 
 from tipserve._retry import RetryPolicy
 
-Resize = Literal["server", "client"]
-"""Who resizes pictures."""
+Resize = Literal["server", "client", "client-jpeg"]
+"""Who resizes pictures, and how they are sent then."""
 
 Pem = bytes | str | os.PathLike[str]
 """PEM itself, as bytes, or the path of a file that holds it."""
@@ -61,8 +61,9 @@ def connection(
     resize: str,
 ) -> Connection:
     """Checks the arguments of a client."""
-    if resize not in ("server", "client"):
-        raise ValueError(f"resize is {resize!r}, must be 'server' or 'client'")
+    choices = get_args(Resize)
+    if resize not in choices:
+        raise ValueError(f"resize is {resize!r}, must be one of {', '.join(map(repr, choices))}")
     if root_certificates is not None or client_certificate is not None:
         if credentials is not None:
             raise ValueError("give credentials, or certificates, not both")
@@ -86,7 +87,7 @@ def connection(
         metadata=tuple(headers),
         retry=retry if retry is not None else RetryPolicy(),
         timeout=timeout,
-        resize="client" if resize == "client" else "server",
+        resize=cast(Resize, resize),
     )
 
 

@@ -33,6 +33,7 @@ width, 3] or [height, width]; or an embedding, floats of [D]."""
 
 # A message may carry other things beside its one picture: ids, tags, lengths.
 ENVELOPE_BYTES = 4096
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class Encoder:
     max_message_bytes: int
     """The largest message that the server takes."""
     image_size: int | None = None
-    """Resize and crop to this square as the server would; None: leave it to the server."""
+    """Resize to this shorter side and cut out this square; None: leave it to the server."""
+    crop_size: int | None = None
+    """The square that the server then cuts out of that; None: all of it."""
+    jpeg: bool = False
+    """Send what was resized as JPEG instead of raw pixels."""
 
     @property
     def max_input_bytes(self) -> int:
@@ -112,7 +117,13 @@ class Encoder:
         return input_pb2.Input(encoded_image=png.getvalue())
 
     def _resized(self, picture: Any, size: int) -> input_pb2.Input:
-        return self._pixels(resize_and_crop(picture, size))
+        made = resize_and_crop(picture, size, self.crop_size)
+        if not self.jpeg:
+            return self._pixels(made)
+        # Colours at full resolution: the encoder sees every pixel.
+        file = io.BytesIO()
+        made.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return input_pb2.Input(encoded_image=file.getvalue())
 
     def _array(self, array: Any) -> input_pb2.Input:
         import numpy
@@ -189,12 +200,13 @@ def _embedding(values: Any) -> input_pb2.Input:
     return input_pb2.Input(embedding=embedding)
 
 
-def resize_and_crop(picture: Any, size: int) -> Any:
+def resize_and_crop(picture: Any, size: int, crop: int | None = None) -> Any:
     """CLIP's own preprocessing up to the pixels, as the server computes it.
 
     RGB first; the shorter side to `size` (the longer to int(size · long /
     short)) with Pillow's bicubic; then the centre, its offset rounded half to
-    even.
+    even. The square has sides of `size`, and where `crop` is given it lies so
+    that its own centre of `crop` × `crop` pixels is that of the whole picture.
     """
     import PIL.Image
 
@@ -208,8 +220,11 @@ def resize_and_crop(picture: Any, size: int) -> Any:
         new = (int(size * width / height), size)
     if new != (width, height):
         rgb = rgb.resize(new, PIL.Image.Resampling.BICUBIC)
-    left = round((rgb.width - size) / 2)
-    top = round((rgb.height - size) / 2)
+    # Rounding twice is not rounding once: what the server will take off is
+    # left out of the one rounding that there should be.
+    inner = size if crop is None else crop
+    left = round((rgb.width - inner) / 2) - round((size - inner) / 2)
+    top = round((rgb.height - inner) / 2) - round((size - inner) / 2)
     return rgb.crop((left, top, left + size, top + size))
 
 

@@ -1,0 +1,90 @@
+"""Correct first: each check gives a row whose `ok` is judged, on a CPU too."""
+
+from __future__ import annotations
+
+from processes import Row, Setup
+
+LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999, "float16": 0.999}
+# Of a logit, by the keys' format: sizes up to 100 and sums of exponentials up to a few hundred.
+LARGEST_ERROR = {"float32": 5e-3, "bfloat16": 2.0, "float16": 0.3}
+
+
+def agreement(setup: Setup) -> list[Row]:
+    """The same pictures on the CPU and on the device."""
+    pictures = 8 if setup.quick else 64
+    found = setup.measure("agreement", "--bundle", setup.bundle, "--pictures", pictures)
+    rows = []
+    for each in found["formats"]:
+        dtype, cosine = each["dtype"], each["least_cosine"]
+        goal = LEAST_COSINE[dtype]
+        rows.append(
+            Row(f"cosine of {dtype} to the CPU's float32", cosine, f">= {goal}", cosine >= goal)
+        )
+        wrong = each["argmax_wrong"]
+        name = f"best classes of {dtype} that differ, outside the margin"
+        rows.append(Row(name, wrong, "0", wrong == 0, each))
+    return rows
+
+
+def head(setup: Setup) -> list[Row]:
+    """The head against float64, classes with equally and unequally many keys."""
+    rows = []
+    sizes = ("--classes", 20, "--keys", 320, "--width", 64) if setup.quick else ()
+    for dtype, goal in LARGEST_ERROR.items():
+        for uneven in ((), ("--uneven",)):
+            found = setup.measure(
+                "head", "--keys-dtype", dtype, *uneven, *sizes,
+                *("--batch", 16, "--checked", 16, "--rounds", 1, "--round", 0.01),
+            )  # fmt: skip
+            error = found["largest_error"]
+            kind = "unequally" if uneven else "equally"
+            name = f"head of {dtype} keys, {kind} many a class: largest error to float64"
+            rows.append(Row(name, error, f"<= {goal}", error <= goal))
+    return rows
+
+
+def finetune(setup: Setup) -> list[Row]:
+    """Training on the CPU and on the device: the same examples, order and seed."""
+    sizes = ("--classes", 10, "--epochs", 3, "--width", 32) if setup.quick else ()
+    found = setup.measure("finetune", *sizes)
+    cpu, device = (run["epochs"] for run in found["cpu_then_device"])
+    losses = [(a["loss"], b["loss"]) for a, b in zip(cpu, device, strict=True) if a["loss"]]
+    apart = max(abs(a - b) / max(abs(a), 1e-3) for a, b in losses)
+    accuracy = max(abs(a["accuracy"] - b["accuracy"]) for a, b in zip(cpu, device, strict=True))
+    # Two of the validation examples may fall the other way for rounding alone; the CPU itself
+    # multiplies in bfloat16 where it has units for it.
+    noise = max(2 / found["validation_examples"], 0.01)
+    return [
+        Row("fine-tuning: largest relative difference of an epoch's loss", apart, "<= 0.02",
+            apart <= 0.02, {"cpu_and_device": losses}),
+        Row("fine-tuning: largest difference of an epoch's accuracy", accuracy,
+            f"<= {noise:.4f}", accuracy <= noise),
+    ]  # fmt: skip
+
+
+def memory(setup: Setup) -> list[Row]:
+    """Out of memory survived; nothing grows."""
+    batches = 200 if setup.quick else 100_000
+    found = setup.measure("memory", *setup.encoding(), "--batches", batches)
+    host, allocator = found["host_bytes_grown"], found["allocator_bytes_grown"]
+    # An allocator of the host may still take an arena.
+    limit = 64 << 20
+    rows = [
+        Row(f"bytes of the host grown in {batches} batches", host, f"<= {limit}",
+            host <= limit, found),
+        Row(f"bytes of the device grown in {batches} batches", allocator, f"<= {limit}",
+            allocator <= limit),
+    ]  # fmt: skip
+    shortage = found["out_of_memory"]
+    if shortage is None:
+        return rows
+    cosine = min(shortage["least_cosine_during"], shortage["least_cosine_after"])
+    survived = shortage["healthy"] and cosine >= LEAST_COSINE["float16"]
+    rows.append(
+        Row("out of memory: cosine of the features meanwhile and afterwards", cosine, ">= 0.999",
+            survived, shortage)
+    )  # fmt: skip
+    return rows
+
+
+CHECKS = {"agreement": agreement, "head": head, "finetune": finetune, "memory": memory}
