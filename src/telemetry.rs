@@ -370,10 +370,21 @@ pub enum LogFormat {
     Json,
 }
 
+/// The filter, with audit lines let through unless it names them itself.
+fn with_audit(filter: tracing_subscriber::EnvFilter) -> tracing_subscriber::EnvFilter {
+    use crate::guard::audit::TARGET;
+    let named = filter.to_string().contains(TARGET);
+    match format!("{TARGET}=info").parse() {
+        Ok(directive) if !named => filter.add_directive(directive),
+        _ => filter,
+    }
+}
+
 /// Starts logging to standard error. `RUST_LOG` filters; default `info`.
 pub fn install_tracing(format: LogFormat) {
     use tracing_subscriber::{EnvFilter, fmt};
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = with_audit(filter);
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second installation (tests in one process) changes nothing.
     let _ = match format {
