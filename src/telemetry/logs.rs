@@ -9,6 +9,7 @@ use tracing_subscriber::{
 };
 
 use super::traces::Exporter;
+use crate::guard::audit;
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
@@ -21,10 +22,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// The filter, with audit lines let through unless it names them itself.
+fn with_audit(filter: EnvFilter) -> EnvFilter {
+    let named = filter.to_string().contains(audit::TARGET);
+    match format!("{}=info", audit::TARGET).parse() {
+        Ok(directive) if !named => filter.add_directive(directive),
+        _ => filter,
+    }
+}
+
 /// Starts logging to standard error, and tracing where there is an exporter.
 /// `RUST_LOG` filters the logs alone; default `info`.
 pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = with_audit(filter);
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());

@@ -66,8 +66,12 @@ class Server:
         env: dict | None = None,
         log: Path | None = None,
         within: Sequence[str] = (),
+        listen: Sequence[str] = ("127.0.0.1:0", "127.0.0.1:0"),
     ) -> None:
-        """`within` is a command that runs another one, for instance in a namespace."""
+        """`within` is a command that runs another one, for instance in a namespace; `listen` has
+        the addresses of the API and of the probes.
+        """
+        self.listen = listen
         self.bundle, self.store, self.flags, self.within = bundle, store, flags, within
         self.log = log or store.with_name(store.name + ".log")
         self.environment = os.environ | (env or {})
@@ -80,7 +84,7 @@ class Server:
                 [
                     *self.within,
                     *(BINARY, "serve", "--bundle", self.bundle, "--store", self.store),
-                    *("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"),
+                    *("--listen", self.listen[0], "--metrics-listen", self.listen[1]),
                     *self.flags,
                 ],
                 stdout=subprocess.PIPE,

@@ -205,17 +205,16 @@ def test_anothers_key_is_said_at_the_start(features_bundle, tmp_path, files, aut
     assert "key.pem" in said and "is not the key of" in said and "cert.pem" in said
 
 
-def refusal(bundle, folder, *flags, code, env=None, listen="127.0.0.1:0") -> str:
+def refusal(bundle, folder, *flags, code, listen="127.0.0.1:0", metrics="127.0.0.1:0") -> str:
     """Standard error of a server that must not start."""
     done = subprocess.run(
         [
             *(BINARY, "serve", "--bundle", bundle, "--store", folder / "store"),
-            *("--listen", listen, "--metrics-listen", "127.0.0.1:0", *flags),
+            *("--listen", listen, "--metrics-listen", metrics, *flags),
         ],
         capture_output=True,
         text=True,
         timeout=300,
-        env=env,
     )
     print(done.stderr)
     assert done.returncode == code, done
@@ -233,7 +232,7 @@ def test_unguarded_servers_stay_on_this_machine(features_bundle, tmp_path, files
     file.add("t", "admin")
     said = refusal(features_bundle, tmp_path, "--tokens", str(file.path), code=2, listen=address)
     assert "in the open" in said and "--insecure" in said
-    said = refusal(features_bundle, tmp_path, "--metrics-listen", address, code=2)
+    said = refusal(features_bundle, tmp_path, code=2, metrics=address)
     assert "--expose-metrics" in said
 
 
@@ -247,16 +246,16 @@ def test_half_of_a_pair_is_said(features_bundle, tmp_path, flag, missing):
 
 
 def test_what_may_listen_beyond_this_machine(serve, features_bundle, files, tmp_path, authority):
-    wide = ("--listen", "0.0.0.0:0")
-    waived = serve(features_bundle, *wide, env={"TIPSERVE_INSECURE": "true"})
+    wide = ("0.0.0.0:0", "0.0.0.0:0")
+    waived = serve(features_bundle, listen=wide, env={"TIPSERVE_INSECURE": "true"})
     assert waived.address.startswith("0.0.0.0:")
     assert "everybody who reaches the port" in waived.log.read_text()
     file = TokensFile(tmp_path)
     token = file.add("t", "admin")
     guarded = serve(
         features_bundle,
-        *(*wide, "--metrics-listen", "0.0.0.0:0", "--expose-metrics"),
-        *(*files.flags(), "--tokens", str(file.path)),
+        *("--expose-metrics", *files.flags(), "--tokens", str(file.path)),
+        listen=wide,
     )
     assert "everybody" not in guarded.log.read_text()
     address = guarded.address.replace("0.0.0.0", "127.0.0.1")
@@ -301,8 +300,11 @@ def test_clients_of_ours_speak_it(serve, features_bundle, files, authority, tmp_
 
     listed = run("caches", "list")
     assert listed.returncode == 0 and "own-c" in listed.stdout, listed
-    bench = run("bench", "--cache", "own-c", "--count", "20")
-    print(bench)
+    bench = run(
+        *("bench", "--cache", "own-c", "--random-embeddings", "--count", "20", "--warmup", "0"),
+        *("--concurrency", "2", "--connections", "2"),
+    )
+    assert bench.returncode == 0, bench
     plain = run("info", server_=f"http://{server.address}")
     assert plain.returncode == 2 and "without TLS" in plain.stderr
     environment["TIPSERVE_CA"] = str(tmp_path / "nothing.pem")

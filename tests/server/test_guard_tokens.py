@@ -419,7 +419,7 @@ def test_items_over_the_rate_are_refused(limited, chance):
 
     def wait():
         try:
-            left.extend(slow.stream("c", [wire.item("x", point)]))
+            left.extend(slow.stream("c", [wire.item("x", point)], timeout=None))
         except grpc.RpcError as error:
             left.append(error)
 
