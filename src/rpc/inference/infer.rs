@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Who sends a request, and how.
-pub struct Caller {
+pub struct Client {
     /// Its flow.
     pub flow: FlowId,
     /// The call's deadline.
@@ -62,14 +62,14 @@ pub async fn start(
     context: &Context,
     statistics: &Statistics,
     request: ModelInferRequest,
-    caller: &Caller,
+    client: &Client,
 ) -> Result<Started, Problem> {
     let began = Instant::now();
     let (reference, classifier) =
         model::served(context, &request.model_name, &request.model_version).await?;
     let version = classifier.manifest.version;
     let entry = statistics.entry(&reference.cache, version);
-    let started = submit(context, request, caller, classifier, &entry, began).await;
+    let started = submit(context, request, client, classifier, &entry, began).await;
     if started.is_err() {
         entry.failed(began.elapsed());
     }
@@ -79,13 +79,13 @@ pub async fn start(
 async fn submit(
     context: &Context,
     mut request: ModelInferRequest,
-    caller: &Caller,
+    client: &Client,
     classifier: Served,
     entry: &Arc<Entry>,
     began: Instant,
 ) -> Result<Started, Problem> {
     request::check_id("id", &request.id)?;
-    let manner = Manner::read(&request.parameters, caller.deadline, began)?;
+    let manner = Manner::read(&request.parameters, client.deadline, began)?;
     let wanted = outputs::wanted(&request.outputs)?;
     let batch = Batch::read(
         &mut request,
@@ -98,7 +98,7 @@ async fn submit(
     if least > limit {
         return Err(outputs::too_large(limit, least).into());
     }
-    let window = match &caller.window {
+    let window = match &client.window {
         None => None,
         Some(window) => {
             let places = u32::try_from(count).unwrap_or(u32::MAX);
@@ -116,13 +116,13 @@ async fn submit(
                 neighbours: 0,
                 embedding: false,
             },
-            flow: caller.flow,
+            flow: client.flow,
             priority: manner.priority,
             deadline: manner.deadline,
             cancelled: Arc::clone(&cancel.0),
             // A full server refuses a call at its first element. The others
             // wait: together they may be more than it has room for.
-            may_wait: index > 0 || (caller.window.is_some() && !manner.in_a_hurry),
+            may_wait: index > 0 || (client.window.is_some() && !manner.in_a_hurry),
         };
         let sent = context.send(item).await;
         answers.push(sent.map_err(|problem| of_element(problem, batch.input, index))?);

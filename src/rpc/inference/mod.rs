@@ -22,7 +22,7 @@ use super::{
     request::{self, RequestError},
 };
 use crate::proto::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService};
-use infer::Caller;
+use infer::Client;
 use statistics::Statistics;
 
 /// Triton's extensions that are served in full, by Triton's names.
@@ -52,7 +52,7 @@ impl Inference {
         &self,
         request: Request<v2::ModelInferRequest>,
     ) -> Result<Response<v2::ModelInferResponse>, Failure> {
-        let caller = Caller {
+        let client = Client {
             flow: flow_of(&request),
             deadline: request::deadline(request.metadata(), Instant::now()),
             window: None,
@@ -61,7 +61,7 @@ impl Inference {
             &self.context,
             &self.statistics,
             request.into_inner(),
-            &caller,
+            &client,
         )
         .await?;
         Ok(Response::new(started.finish().await?))

@@ -37,7 +37,7 @@ const BACKEND: &str = "pytorch";
 /// it, in any form that the API takes elsewhere (`CACHE@ALIAS`).
 ///
 /// Every method of the service that names a model comes through here, so this
-/// is the place for a check of the caller's right to the cache.
+/// is the place for a check of the client's right to the cache.
 ///
 /// # Errors
 /// What is no name or version, or a version said twice.

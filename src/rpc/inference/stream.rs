@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
-    infer::{self, Caller, Started},
+    infer::{self, Client, Started},
     statistics::Statistics,
 };
 use crate::{
@@ -67,7 +67,7 @@ pub fn serve(
     let (answers, response) = mpsc::channel(4);
     let window = Arc::new(Semaphore::new(context.limits.stream_window));
     let reader = Reader {
-        caller: Caller {
+        client: Client {
             flow: FlowId::next(),
             deadline,
             window: Some(Arc::clone(&window)),
@@ -102,7 +102,7 @@ pub fn serve(
 struct Reader {
     context: Arc<Context>,
     statistics: Arc<Statistics>,
-    caller: Caller,
+    client: Client,
     window: Arc<Semaphore>,
     pending: mpsc::UnboundedSender<Pending>,
 }
@@ -127,7 +127,7 @@ impl Reader {
             };
             let (id, model) = (request.id.clone(), request.model_name.clone());
             let started =
-                infer::start(&self.context, &self.statistics, request, &self.caller).await;
+                infer::start(&self.context, &self.statistics, request, &self.client).await;
             let pending = match started {
                 Ok(started) => Pending::Started(Box::new(started)),
                 Err(problem) => Pending::Refused {
