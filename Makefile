@@ -107,11 +107,15 @@ test-python: build bundle $(VENV)/.test ## Tests of the server and the Python cl
 	$(VENV)/bin/python -m pytest -q tests/server
 	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q
 
+$(VENV)/perf-analyzer/.done: requirements/perf_analyzer.txt | $(VENV)/.runtime
+	@echo "== perf_analyzer into $(VENV)/perf-analyzer"
+	$(PIP) --no-deps --upgrade --target $(@D) -r $<
+	touch $@
+
 .PHONY: test-ops
-test-ops: build bundle $(VENV)/.test test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
+test-ops: build bundle $(VENV)/.test $(VENV)/perf-analyzer/.done test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
 	@scripts/prerequisites-ops
 	$(PIP) -r requirements/ops.txt
-	$(PIP) --no-deps --upgrade --target $(VENV)/perf-analyzer -r requirements/perf_analyzer.txt
 	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops
 
 .PHONY: test-go

@@ -406,6 +406,12 @@ macro_rules! status_from {
         #[derive(Debug)]
         pub struct Failure(Box<Problem>);
 
+        impl From<Box<Problem>> for Failure {
+            fn from(problem: Box<Problem>) -> Failure {
+                Failure(problem)
+            }
+        }
+
         impl From<Problem> for Failure {
             fn from(problem: Problem) -> Failure {
                 Failure(Box::new(problem))

@@ -9,6 +9,7 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     str::FromStr,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use tonic::{
     },
 };
 use tonic_web::{GrpcWebLayer, GrpcWebService};
-use tower::Layer;
+use tower::{Layer, ServiceExt as _, util::Oneshot};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
 /// How long a browser may remember that it may call.
@@ -63,8 +64,8 @@ impl FromStr for Origin {
 /// Serves browsers beside programs.
 #[derive(Clone)]
 pub struct BrowserLayer {
-    cors: CorsLayer,
-    origins: Vec<Origin>,
+    cors: Arc<CorsLayer>,
+    origins: Arc<[Origin]>,
 }
 
 impl BrowserLayer {
@@ -75,14 +76,16 @@ impl BrowserLayer {
             false => AllowOrigin::list(origins.iter().map(|origin| origin.0.clone())),
         };
         BrowserLayer {
-            cors: CorsLayer::new()
-                .allow_origin(allowed)
-                .allow_methods([Method::POST])
-                // Clients send metadata of their own.
-                .allow_headers(AllowHeaders::mirror_request())
-                .expose_headers(EXPOSED.map(HeaderName::from_static))
-                .max_age(MAX_AGE),
-            origins: origins.to_vec(),
+            cors: Arc::new(
+                CorsLayer::new()
+                    .allow_origin(allowed)
+                    .allow_methods([Method::POST])
+                    // Clients send metadata of their own.
+                    .allow_headers(AllowHeaders::mirror_request())
+                    .expose_headers(EXPOSED.map(HeaderName::from_static))
+                    .max_age(MAX_AGE),
+            ),
+            origins: origins.into(),
         }
     }
 }
@@ -91,54 +94,51 @@ fn all(origins: &[Origin]) -> bool {
     origins.iter().any(|origin| origin.0 == "*")
 }
 
-impl<S: Clone> Layer<S> for BrowserLayer {
+impl<S> Layer<S> for BrowserLayer {
     type Service = Browsers<S>;
 
     fn layer(&self, inner: S) -> Browsers<S> {
-        let inner = GrpcWebLayer::new().layer(inner);
         Browsers {
-            browsers: self.cors.layer(inner.clone()),
-            programs: inner,
-            origins: self.origins.clone(),
+            inner: GrpcWebLayer::new().layer(inner),
+            cors: Arc::clone(&self.cors),
+            origins: Arc::clone(&self.origins),
         }
     }
 }
 
-/// A service that browsers can call, too.
+/// A service that browsers can call, too. Cheap to clone: it is, for every
+/// request.
 #[derive(Clone)]
 pub struct Browsers<S> {
-    programs: GrpcWebService<S>,
-    browsers: Cors<GrpcWebService<S>>,
-    origins: Vec<Origin>,
+    inner: GrpcWebService<S>,
+    cors: Arc<CorsLayer>,
+    origins: Arc<[Origin]>,
 }
 
-type Answer<S, R> = <S as Service<Request<R>>>::Future;
+type ToProgram<S, R> = <GrpcWebService<S> as Service<Request<R>>>::Future;
+type ToBrowser<S, R> = Oneshot<Cors<GrpcWebService<S>>, Request<R>>;
+type Refused = Ready<Result<Response<Body>, Infallible>>;
 
 impl<S, R> Service<Request<R>> for Browsers<S>
 where
-    GrpcWebService<S>: Service<Request<R>, Response = Response<Body>, Error = Infallible>,
+    GrpcWebService<S>: Service<Request<R>, Response = Response<Body>, Error = Infallible> + Clone,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<
-        Answer<GrpcWebService<S>, R>,
-        Either<Answer<Cors<GrpcWebService<S>>, R>, Ready<Result<Response<Body>, Infallible>>>,
-    >;
+    type Future = Either<ToProgram<S, R>, Either<ToBrowser<S, R>, Refused>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        match self.programs.poll_ready(context) {
-            Poll::Ready(Ok(())) => self.browsers.poll_ready(context),
-            other => other,
-        }
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<R>) -> Self::Future {
         let Some(origin) = request.headers().get(header::ORIGIN) else {
-            return Either::Left(self.programs.call(request));
+            return Either::Left(self.inner.call(request));
         };
         let allowed = all(&self.origins) || self.origins.iter().any(|known| known.0 == origin);
         Either::Right(if allowed {
-            Either::Left(self.browsers.call(request))
+            let browser = self.cors.layer(self.inner.clone());
+            Either::Left(browser.oneshot(request))
         } else {
             tracing::debug!(?origin, "refused: not in web_origins");
             Either::Right(ready(Ok(refusal())))

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Who sends a request, and how.
-pub struct Sender {
+pub struct Client {
     /// Who it is, and what it may touch.
     pub caller: Caller,
     /// Its flow.
@@ -65,14 +65,16 @@ pub async fn start(
     context: &Context,
     statistics: &Statistics,
     request: ModelInferRequest,
-    sender: &Sender,
+    client: &Client,
 ) -> Result<Started, Problem> {
     let began = Instant::now();
-    let reference = model::reference(&sender.caller, &request.model_name, &request.model_version)?;
+    let reference =
+        model::reference(&client.caller, &request.model_name, &request.model_version)
+            .map_err(|problem| *problem)?;
     let classifier = context.catalog.classifier(&reference).await?;
     let version = classifier.manifest.version;
     let entry = statistics.entry(&reference.cache, version);
-    let started = submit(context, request, sender, classifier, &entry, began).await;
+    let started = submit(context, request, client, classifier, &entry, began).await;
     if started.is_err() {
         entry.failed(began.elapsed());
     }
@@ -82,13 +84,13 @@ pub async fn start(
 async fn submit(
     context: &Context,
     mut request: ModelInferRequest,
-    sender: &Sender,
+    client: &Client,
     classifier: Served,
     entry: &Arc<Entry>,
     began: Instant,
 ) -> Result<Started, Problem> {
     request::check_id("id", &request.id)?;
-    let manner = Manner::read(&request.parameters, sender.deadline, began)?;
+    let manner = Manner::read(&request.parameters, client.deadline, began)?;
     let wanted = outputs::wanted(&request.outputs)?;
     let batch = Batch::read(
         &mut request,
@@ -101,7 +103,7 @@ async fn submit(
     if least > limit {
         return Err(outputs::too_large(limit, least).into());
     }
-    let window = match &sender.window {
+    let window = match &client.window {
         None => None,
         Some(window) => {
             let places = u32::try_from(count).unwrap_or(u32::MAX);
@@ -109,9 +111,9 @@ async fn submit(
             Some(room.map_err(|_| crate::rpc::shutting_down())?)
         }
     };
-    let may_wait = sender.window.is_some() && !manner.in_a_hurry;
+    let may_wait = client.window.is_some() && !manner.in_a_hurry;
     context
-        .pace(&sender.caller, count, manner.deadline, may_wait)
+        .pace(&client.caller, count, manner.deadline, may_wait)
         .await?;
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
     let mut answers = Vec::with_capacity(count);
@@ -123,7 +125,7 @@ async fn submit(
                 neighbours: 0,
                 embedding: false,
             },
-            flow: sender.flow,
+            flow: client.flow,
             priority: manner.priority,
             deadline: manner.deadline,
             cancelled: Arc::clone(&cancel.0),

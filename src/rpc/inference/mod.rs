@@ -25,7 +25,7 @@ use crate::{
     guard::Caller,
     proto::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService},
 };
-use infer::Sender;
+use infer::Client;
 use statistics::Statistics;
 
 /// Triton's extensions that are served in full, by Triton's names.
@@ -55,7 +55,7 @@ impl Inference {
         &self,
         request: Request<v2::ModelInferRequest>,
     ) -> Result<Response<v2::ModelInferResponse>, Failure> {
-        let sender = Sender {
+        let client = Client {
             caller: Caller::of(request.extensions()),
             flow: flow_of(&request),
             deadline: request::deadline(request.metadata(), Instant::now()),
@@ -65,7 +65,7 @@ impl Inference {
             &self.context,
             &self.statistics,
             request.into_inner(),
-            &sender,
+            &client,
         )
         .await?;
         Ok(Response::new(started.finish().await?))

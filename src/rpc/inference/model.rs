@@ -44,26 +44,31 @@ const BACKEND: &str = "pytorch";
 /// # Errors
 /// What is no name or version, or a version said twice; a cache that is not
 /// the caller's.
-pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference, Problem> {
+pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference, Box<Problem>> {
+    let invalid = |problem: Problem, field: &str| Box::new(problem.field(field));
     if name.is_empty() {
-        return Err(RequestError::missing("model_name").into());
+        return Err(Box::new(RequestError::missing("model_name").into()));
     }
     let named: Reference = name
         .parse()
-        .map_err(|error| Problem::from(StoreError::clone(&error)).field("model_name"))?;
-    caller.check(&named.cache)?;
+        .map_err(|error: StoreError| invalid(error.into(), "model_name"))?;
+    caller
+        .check(&named.cache)
+        .map_err(|error| Box::new(Problem::from(error)))?;
     about(&named);
     if version.is_empty() {
         return Ok(named);
     }
     if named.version != VersionSelector::Latest {
         let problem = format!("it is {version:?}, and the name {name:?} has a version too");
-        return Err(RequestError::invalid("model_version", problem).into());
+        return Err(Box::new(
+            RequestError::invalid("model_version", problem).into(),
+        ));
     }
     // As the API reads what follows the @.
     format!("{}@{version}", named.cache)
         .parse()
-        .map_err(|error: StoreError| Problem::from(error).field("model_version"))
+        .map_err(|error: StoreError| invalid(error.into(), "model_version"))
 }
 
 /// Whether requests are taken.

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
-    infer::{self, Sender, Started},
+    infer::{self, Client, Started},
     statistics::Statistics,
 };
 use crate::{
@@ -67,7 +67,7 @@ pub fn serve(
     let (answers, response) = mpsc::channel(4);
     let window = Arc::new(Semaphore::new(context.limits.stream_window));
     let reader = Reader {
-        sender: Sender {
+        client: Client {
             caller: Caller::of(request.extensions()),
             flow: FlowId::next(),
             deadline,
@@ -104,9 +104,9 @@ pub fn serve(
 struct Reader {
     context: Arc<Context>,
     statistics: Arc<Statistics>,
-    sender: Sender,
+    client: Client,
     window: Arc<Semaphore>,
-    pending: mpsc::UnboundedSender<Pending>,
+    pending: mpsc::UnboundedClient<Pending>,
 }
 
 impl Reader {
@@ -129,7 +129,7 @@ impl Reader {
             };
             let (id, model) = (request.id.clone(), request.model_name.clone());
             let started =
-                infer::start(&self.context, &self.statistics, request, &self.sender).await;
+                infer::start(&self.context, &self.statistics, request, &self.client).await;
             let pending = match started {
                 Ok(started) => Pending::Started(Box::new(started)),
                 Err(problem) => Pending::Refused {
@@ -150,7 +150,7 @@ impl Reader {
 /// Writes answers in the requests' order, until there are no more.
 async fn write(
     mut started: mpsc::UnboundedReceiver<Pending>,
-    answers: &mpsc::Sender<Result<ModelStreamInferResponse, Status>>,
+    answers: &mpsc::Client<Result<ModelStreamInferResponse, Status>>,
     grpc_errors: bool,
 ) -> Result<(), Status> {
     while let Some(pending) = started.recv().await {
