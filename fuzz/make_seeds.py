@@ -1,6 +1,6 @@
 """Small valid inputs for the fuzz targets to start from, into fuzz/corpus/TARGET/.
 
-    python fuzz/make_seeds.py
+python fuzz/make_seeds.py
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def exported(manifest: bytes, tensors: bytes) -> bytes:
         start, end = entry["data_offsets"]
         shape = ",".join(map(str, entry["shape"]))
         digest.update(f"{name}\n{entry['dtype']}\n{shape}\n".encode() + data[start:end])
-    metadata |= {"tipserve.manifest": manifest.decode(), "tipserve.tensors_sha256": digest.hexdigest()}
+    metadata |= {
+        "tipserve.manifest": manifest.decode(),
+        "tipserve.tensors_sha256": digest.hexdigest(),
+    }
     text = json.dumps({"__metadata__": metadata} | header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
