@@ -105,7 +105,7 @@ fn create(bytes: &[u8]) {
         }
         Ok(Some(create_cache_request::Payload::Examples(batch))) => {
             for example in batch.examples {
-                said(request::check_id("examples.id", &example.id));
+                said(request::check_id("examples.id", &example.example_id));
                 input(example.input);
             }
         }

@@ -353,7 +353,7 @@ impl<B: Body> Body for Answer<B> {
             this.body.poll_frame(context)
         }));
         let ended = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().map(|trailers| status_of(trailers)),
+            Some(Ok(frame)) => frame.trailers_ref().map(status_of),
             Some(Err(_)) => Some(Some(Code::Unknown)),
             None => Some(None),
         };

@@ -6,7 +6,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use super::{drops::DROPS, names::*};
+use super::{drops::DROPS, names::*, runs};
 use crate::engine::{Engine, StageTimes};
 
 /// Seconds, from a tenth of a millisecond to ten.
@@ -139,12 +139,7 @@ fn register() {
     for reason in DROPS {
         counter!(DROPPED, "reason" => reason).absolute(0);
     }
-    for ending in [RunEnd::Succeeded, RunEnd::Failed, RunEnd::Cancelled] {
-        counter!(RUNS_ENDED, "outcome" => ending.name()).absolute(0);
-    }
-    for state in [Run::Queued, Run::Running] {
-        gauge!(RUNS, "state" => state.name()).set(0.0);
-    }
+    runs::register();
     for outcome in OUTCOMES {
         counter!(ITEMS, "outcome" => outcome).absolute(0);
     }
@@ -285,76 +280,6 @@ pub fn version_created() {
 pub fn epoch(took: Duration) {
     counter!(EPOCHS).increment(1);
     histogram!(EPOCH).record(took);
-}
-
-/// Where a fine-tuning run is before it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Run {
-    /// Waiting for its turn.
-    Queued,
-    /// Training.
-    Running,
-}
-
-impl Run {
-    fn name(self) -> &'static str {
-        match self {
-            Run::Queued => "queued",
-            Run::Running => "running",
-        }
-    }
-}
-
-/// How a fine-tuning run ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunEnd {
-    /// With a version.
-    Succeeded,
-    /// With an error.
-    Failed,
-    /// Cancelled.
-    Cancelled,
-}
-
-impl RunEnd {
-    fn name(self) -> &'static str {
-        match self {
-            RunEnd::Succeeded => "succeeded",
-            RunEnd::Failed => "failed",
-            RunEnd::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// Counts one fine-tuning run in the state that it is in, as long as it lives.
-#[derive(Debug)]
-pub struct RunCount(Run);
-
-impl RunCount {
-    /// A run was asked for.
-    pub fn queued() -> RunCount {
-        counter!(RUNS_STARTED).increment(1);
-        gauge!(RUNS, "state" => Run::Queued.name()).increment(1.0);
-        RunCount(Run::Queued)
-    }
-
-    /// Its turn has come.
-    pub fn running(&mut self) {
-        gauge!(RUNS, "state" => self.0.name()).decrement(1.0);
-        self.0 = Run::Running;
-        gauge!(RUNS, "state" => self.0.name()).increment(1.0);
-    }
-
-    /// It has ended.
-    pub fn ended(self, how: RunEnd) {
-        counter!(RUNS_ENDED, "outcome" => how.name()).increment(1);
-    }
-}
-
-impl Drop for RunCount {
-    fn drop(&mut self) {
-        gauge!(RUNS, "state" => self.0.name()).decrement(1.0);
-    }
 }
 
 /// What is served, and within which limits: what never changes while a server

@@ -249,7 +249,9 @@ def test_fine_tuning_is_counted(fresh, chance):
     )
     fresh.api.create(spec, wire.examples_of(points, [0, 1] * 4))
     list(fresh.api.tuning.FineTune(finetune.FineTuneRequest(cache="c", epochs=4)))
-    long = fresh.api.tuning.FineTune(finetune.FineTuneRequest(cache="c", epochs=1000, detached=True))
+    long = fresh.api.tuning.FineTune(
+        finetune.FineTuneRequest(cache="c", epochs=1000, detached=True)
+    )
     run = next(iter(long)).run.name
     fresh.api.tuning.CancelFineTune(finetune.CancelFineTuneRequest(name=run))
     metrics = fresh.metrics()
@@ -284,6 +286,7 @@ def test_items_given_up_are_counted_by_reason(tiny, chance, name):
     assert after[cancelled] > before[cancelled]
     del after[cancelled], before[cancelled]
     assert after == before
+
 
 def test_prometheus_own_parser_takes_it(fresh):
     parser = pytest.importorskip("prometheus_client.parser")

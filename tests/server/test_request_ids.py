@@ -49,7 +49,9 @@ def made(features, name, points):
     return name
 
 
-@pytest.mark.parametrize("given", ["a", "0af7651916cd43dd8448eb211c80319c", "x/y:z=1;2,3~", "q" * 128])
+@pytest.mark.parametrize(
+    "given", ["a", "0af7651916cd43dd8448eb211c80319c", "x/y:z=1;2,3~", "q" * 128]
+)
 def test_an_id_that_is_given_comes_back(features, given):
     assert initial(info_call(features, (ID, given)))[ID] == given
 
@@ -106,7 +108,10 @@ def test_errors_of_streams_name_it(features, made, method):
 def test_errors_of_items_name_it(features, made, points):
     def requests():
         yield classify.ClassifyStreamRequest(config=classify.ClassifyStreamConfig(cache=made))
-        items = [wire.item("good", wire.embedding(points[0])), wire.item("bad", wire.embedding([1]))]
+        items = [
+            wire.item("good", wire.embedding(points[0])),
+            wire.item("bad", wire.embedding([1])),
+        ]
         yield classify.ClassifyStreamRequest(items=classify.ItemBatch(items=items))
 
     metadata = [(ID, "of-the-stream")]
@@ -153,9 +158,7 @@ def test_clients_show_it(features, made):
 
 @pytest.mark.parametrize("shape", ["human", "json"])
 def test_every_log_line_of_a_request_names_it(serve, features_bundle, shape, points):
-    server = serve(
-        features_bundle, "--log-format", shape, env={"RUST_LOG": "warn,tipserve=debug"}
-    )
+    server = serve(features_bundle, "--log-format", shape, env={"RUST_LOG": "warn,tipserve=debug"})
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     request = classify.ClassifyRequest(cache="nobody", input=wire.embedding(points[0]))
     with pytest.raises(grpc.RpcError):
@@ -167,7 +170,7 @@ def test_every_log_line_of_a_request_names_it(serve, features_bundle, shape, poi
     assert len(lines) >= 2  # the refusal and the end
     trace = "0af7651916cd43dd8448eb211c80319c"
     if shape == "human":
-        for word in ("method=\"Classify\"", "cache=nobody", "peer=127.0.0.1", f'trace_id="{trace}"'):
+        for word in ('method="Classify"', "cache=nobody", "peer=127.0.0.1", f'trace_id="{trace}"'):
             assert all(word in line for line in lines), (word, lines)
         assert 'code="NOT_FOUND"' in lines[-1] and "seconds=" in lines[-1]
     else:

@@ -35,7 +35,7 @@ class Collector(otlp_grpc.TraceServiceServicer):
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
 
-    def Export(self, request, context):  # noqa: N802
+    def Export(self, request, context):
         with self.lock:
             self.metadata.append(dict(context.invocation_metadata()))
             for batch in request.resource_spans:
@@ -54,9 +54,7 @@ class Collector(otlp_grpc.TraceServiceServicer):
 
 
 def attributes(thing) -> dict:
-    return {
-        one.key: getattr(one.value, one.value.WhichOneof("value")) for one in thing.attributes
-    }
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in thing.attributes}
 
 
 @pytest.fixture

@@ -1,0 +1,172 @@
+"""Small valid inputs for the fuzz targets to start from, into fuzz/corpus/TARGET/.
+
+python fuzz/make_seeds.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SAMPLES = ROOT / "tests/store/samples/format-1/caches/kept"
+sys.path.insert(0, str(ROOT / "clients/python/src"))
+
+from tipserve._proto import cache_pb2 as cache  # noqa: E402
+from tipserve._proto import classify_pb2 as classify  # noqa: E402
+from tipserve._proto import finetune_pb2 as finetune  # noqa: E402
+from tipserve._proto import input_pb2 as inputs  # noqa: E402
+
+
+def pictures():
+    """Every format, in the modes that take another path through its decoder."""
+    chance = np.random.default_rng(1)
+    colour = Image.fromarray(chance.integers(0, 256, (9, 13, 3), dtype=np.uint8))
+    modes = {
+        "RGB": colour,
+        "L": colour.convert("L"),
+        "P": colour.quantize(16),
+        "RGBA": colour.convert("RGBA"),
+        "CMYK": colour.convert("CMYK"),
+        "1": colour.convert("1"),
+        "I;16": Image.fromarray(chance.integers(0, 65536, (9, 13), dtype=np.uint16)),
+    }
+    kinds = [
+        *(("JPEG", mode, options) for mode in ("RGB", "L", "CMYK") for options in ({},)),
+        ("JPEG", "RGB", {"progressive": True}),
+        *(("PNG", mode, {}) for mode in ("RGB", "L", "P", "RGBA", "1", "I;16")),
+        *(("GIF", mode, {}) for mode in ("P", "L")),
+        ("WEBP", "RGB", {}),
+        ("WEBP", "RGBA", {"lossless": True}),
+        *(("BMP", mode, {}) for mode in ("RGB", "P", "1")),
+        *(("TIFF", mode, {}) for mode in ("RGB", "L", "CMYK", "1")),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+        *(("PPM", mode, {}) for mode in ("RGB", "L", "1")),
+    ]
+    for kind, mode, options in kinds:
+        out = io.BytesIO()
+        modes[mode].save(out, kind, **options)
+        yield out.getvalue()
+
+
+def bundle():
+    """Manifests of both kinds; the file is the one that the target lays beside it."""
+    digest = hashlib.sha256(b"an archive").hexdigest()
+    head = 'format = 1\nname = "b"\nwidth = 8\nlogit_scale = 100.0\n'
+    image = (
+        '[image]\nfile = "image.pt"\nsize = 32\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n'
+        'resize = "shortest-side"\nresize_to = 36\ninterpolation = "bicubic"\n'
+    )
+    text = (
+        '[text]\nfile = "image.pt"\ntokenizer = "image.pt"\nrules = "plain"\n'
+        "context_length = 16\npad_id = 0\n"
+    )
+    files = f'[files]\n"image.pt" = "{digest}"\n'
+    templates = 'templates = ["a photo of a {}."]\n'
+    for parts in (
+        (head,),
+        (head, templates, image, files),
+        (head, templates, image, text, files),
+        (head.replace("format = 1", "format = 99"),),
+        (head, '[files]\n"../image.pt" = "00"\n'),
+    ):
+        yield "".join(parts).encode()
+
+
+def caches():
+    """The target's first byte says what follows: records, an export, manifest and tensors."""
+    for path in sorted(SAMPLES.glob("state/*.json")):
+        yield b"\0" + path.read_bytes()
+    for version in sorted(SAMPLES.glob("versions/*")):
+        manifest = (version / "manifest.json").read_bytes()
+        [tensors] = [path.read_bytes() for path in version.glob("*.safetensors")]
+        yield b"\0" + manifest
+        yield b"\2" + struct.pack("<H", len(manifest)) + manifest + tensors
+        yield b"\1" + exported(manifest, tensors)
+
+
+def exported(manifest: bytes, tensors: bytes) -> bytes:
+    """A safetensors file with the manifest in its metadata, as ExportVersion sends it."""
+    (length,) = struct.unpack("<Q", tensors[:8])
+    header, data = json.loads(tensors[8 : 8 + length]), tensors[8 + length :]
+    metadata = header.pop("__metadata__", {})
+    digest = hashlib.sha256()
+    for name in sorted(header):
+        entry = header[name]
+        start, end = entry["data_offsets"]
+        shape = ",".join(map(str, entry["shape"]))
+        digest.update(f"{name}\n{entry['dtype']}\n{shape}\n".encode() + data[start:end])
+    metadata |= {
+        "tipserve.manifest": manifest.decode(),
+        "tipserve.tensors_sha256": digest.hexdigest(),
+    }
+    text = json.dumps({"__metadata__": metadata} | header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def messages():
+    """The target's first byte says which message it is."""
+    embedding = inputs.Input(embedding=inputs.Embedding(values=[1, 0, 0, 0]))
+    picture = inputs.Input(encoded_image=b"\x89PNG")
+    raw = inputs.Input(raw_rgb=inputs.RawRgb(width=1, height=1, data=b"rgb"))
+    items = [classify.Item(id=str(i), input=one) for i, one in enumerate((embedding, picture, raw))]
+    items[0].time_limit.FromMilliseconds(20)
+    config = classify.ClassifyStreamConfig(
+        cache="caches/pets@stable", options=classify.ClassifyOptions(top_k=3, neighbours=2)
+    )
+    spec = cache.CacheSpec(
+        cache_id="pets",
+        classes=[cache.ClassSpec(display_name="cat"), cache.ClassSpec(display_name="dog")],
+        method=cache.METHOD_TIP_ADAPTER,
+        alpha=1.5,
+        beta=2.5,
+        labels={"team": "a"},
+    )
+    spec.classes[0].text_weight.values.extend([1, 0, 0, 0])
+    example = cache.Example(example_id="e", class_index=1, input=embedding)
+    filters = [
+        'labels.team = "vision" AND class_count > 3',
+        "create_time >= 2026-01-01T00:00:00Z",
+        'cache_id = "pets-*" AND description:"it\\"s"',
+        "validation = true AND class_index != 2",
+    ]
+    listing = cache.ListCachesRequest(page_size=5, page_token="pets", filter=filters[0])
+    listing.read_mask.paths.extend(["name", "etag"])
+    for kind, message in (
+        (0, classify.ClassifyStreamRequest(config=config)),
+        (0, classify.ClassifyStreamRequest(items=classify.ItemBatch(items=items))),
+        (1, cache.CreateCacheRequest(spec=spec)),
+        (1, cache.CreateCacheRequest(examples=cache.ExampleBatch(examples=[example]))),
+        (2, listing),
+        (3, classify.EmbedRequest(inputs=[embedding, raw], texts=["a cat"])),
+        (5, finetune.FineTuneRequest(cache="pets@7", epochs=3, move_alias="stable")),
+    ):
+        yield bytes([kind]) + message.SerializeToString()
+    for name in ("pets", "caches/pets/versions/7", "caches/pets@stable", "pets@latest", "p/../q"):
+        yield b"\4" + name.encode()
+    for text in filters:
+        yield b"\6" + text.encode()
+
+
+def main() -> None:
+    """Writes all seeds, by their hash as libFuzzer names its own."""
+    for target in (pictures, bundle, caches, messages):
+        folder = HERE / "corpus" / target.__name__
+        folder.mkdir(parents=True, exist_ok=True)
+        seeds = list(target())
+        for seed in seeds:
+            (folder / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
+        print(f"{len(seeds)} seeds in {folder.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
