@@ -12,9 +12,9 @@ use tipserve::clip::{
 
 use crate::{pictures::spec, reference};
 
-/// Smooth, with some grain, as photographs are.
+/// Smooth, with some grain.
 fn photograph(rng: &mut StdRng, width: u32, height: u32) -> Vec<u8> {
-    let small = RgbImage::from_fn(24, 18, |_, _| image::Rgb(rng.random()));
+    let small = RgbImage::from_fn(10, 8, |_, _| image::Rgb(rng.random()));
     let mut picture = image::imageops::resize(&small, width, height, FilterType::CatmullRom);
     for pixel in picture.pixels_mut() {
         let grain = rng.random_range(-8..=8);
