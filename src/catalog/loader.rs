@@ -77,8 +77,8 @@ impl Loader {
     }
 }
 
-/// Bytes that a version's heads take, from its manifest.
-fn head_bytes(manifest: &Manifest) -> u64 {
+/// Bytes that a version's heads take on a device, from its manifest.
+fn head_bytes(manifest: &Manifest, device: Device) -> u64 {
     let details = &manifest.details;
     let (classes, width, keys) = (
         details.classes.len() as u64,
@@ -90,7 +90,9 @@ fn head_bytes(manifest: &Manifest) -> u64 {
         KeyDtype::Bf16 | KeyDtype::F16 => 2,
     };
     let linear = classes * width * 4;
-    let examples = keys * (width * element + 16);
+    // Labels, places and factors: torch operators hold them wider.
+    let beside = if device.is_cuda() { 24 } else { 16 };
+    let examples = keys * (width * element + beside);
     let own = match details.head.method {
         // The keys of the formula are the examples' own.
         Method::TipAdapter | Method::ZeroShot | Method::Gda | Method::ClassMean => 0,
@@ -109,7 +111,7 @@ impl Load for Loader {
     async fn footprint(&self, key: &VersionKey) -> Result<Footprint, CatalogError> {
         let manifest = self.store.manifest(&key.cache, key.version).await?;
         self.check(&manifest)?;
-        Ok(self.place(head_bytes(&manifest), 0))
+        Ok(self.place(head_bytes(&manifest, self.device), 0))
     }
 
     async fn load(&self, key: &VersionKey) -> Result<Classifier, CatalogError> {

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +117,16 @@ impl Drop for Back {
 /// # Errors
 /// torch's message, where it is no CUDA device for instance.
 pub fn memory(device: Device) -> Result<Memory, String> {
+    let index = index(device)?;
+    // torch's allocator knows a device from its first tensor on.
+    let first = Tensor::f_zeros([1], (Kind::Uint8, device));
+    if let Err(error) = first {
+        let message = error.to_string();
+        return Err(message.lines().next().unwrap_or_default().to_owned());
+    }
     let mut memory = Memory::default();
     // SAFETY: `memory` is written by the call, which keeps no pointer.
-    checked(unsafe { tipserve_memory_of(index(device)?, &raw mut memory) })?;
+    checked(unsafe { tipserve_memory_of(index, &raw mut memory) })?;
     Ok(memory)
 }
 

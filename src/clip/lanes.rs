@@ -105,26 +105,26 @@ impl Lanes {
             .ok_or_else(|| torch("no such encoder".to_owned()))?;
         let device = encoder.loaded().device;
         let staged = stage(lane, encoder, pictures, self.most)?;
-        let features = match &lane.stream {
-            None => encoder.encode(&staged)?,
-            // The copy does not block; `encode` then finds the pixels on its
-            // device. What was launched is waited for before the buffer is
-            // used again, and before another stream reads the features.
+        let failed = |error: TchError| torch(error.to_string());
+        match &lane.stream {
+            None => encoder.encode(&staged),
+            // The copy up does not block; `encode` then finds the pixels on
+            // its device. What was launched, the way to the first device
+            // included, is waited for before the buffer is used again and
+            // before another stream reads the features.
             Some(stream) => stream
                 .run(|| {
                     let pixels = staged
                         .f_to_device_(device, Kind::Uint8, true, false)
-                        .map_err(|error| torch(error.to_string()))?;
-                    encoder.encode(&pixels)
+                        .map_err(failed)?;
+                    let features = encoder.encode(&pixels)?;
+                    if features.device() == self.home {
+                        return Ok(features);
+                    }
+                    features.f_to_device(self.home).map_err(failed)
                 })
-                .map_err(torch)??,
-        };
-        if features.device() == self.home {
-            return Ok(features);
+                .map_err(torch)?,
         }
-        features
-            .f_to_device(self.home)
-            .map_err(|error| torch(error.to_string()))
     }
 
     fn take(&self) -> Result<Taken<'_>, EncodeError> {
@@ -221,5 +221,11 @@ fn torch(reason: String) -> EncodeError {
 
 /// Whether a device's memory ran out, which a smaller batch may mend.
 fn out_of_memory(error: &EncodeError) -> bool {
-    matches!(error, EncodeError::Torch { reason, .. } if reason.contains("CUDA out of memory"))
+    const SIGNS: [&str; 3] = [
+        "CUDA out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    ];
+    matches!(error, EncodeError::Torch { reason, .. }
+        if SIGNS.iter().any(|sign| reason.contains(sign)))
 }

@@ -10,6 +10,8 @@ pub struct Picture {
     rgb: Vec<u8>,
     /// Columns and rows of what it was decoded from.
     full: (u32, u32),
+    /// It was decoded at 1/`fraction` of that.
+    fraction: u32,
 }
 
 impl Picture {
@@ -39,6 +41,7 @@ impl Picture {
             height,
             rgb: rgb.to_vec(),
             full: (width, height),
+            fraction: 1,
         })
     }
 
@@ -50,12 +53,24 @@ impl Picture {
             height,
             rgb,
             full: (width, height),
+            fraction: 1,
         }
     }
 
-    /// The same, as a smaller picture of one of `full` columns and rows.
-    pub(super) fn shrunk_from(self, full: (u32, u32)) -> Self {
-        Self { full, ..self }
+    /// The same, as one of `full` columns and rows at 1/`fraction`, where the
+    /// last column and row may reach over its edges.
+    pub(super) fn shrunk_from(self, full: (u32, u32), fraction: u32) -> Self {
+        Self {
+            full,
+            fraction: fraction.max(1),
+            ..self
+        }
+    }
+
+    /// How many of its own columns and rows the file's picture covers.
+    pub(super) fn extent(&self) -> (f64, f64) {
+        let covered = |side: u32| f64::from(side) / f64::from(self.fraction);
+        (covered(self.full.0), covered(self.full.1))
     }
 
     /// Columns.

@@ -70,10 +70,16 @@ struct Axis {
 }
 
 impl Axis {
-    /// Output pixels `first .. first + count` of an axis resized from
-    /// `input` to `output` pixels.
-    fn new(input: usize, output: u64, first: u64, count: usize, filter: Interpolation) -> Self {
-        let scale = input as f64 / output as f64;
+    /// Output pixels `first .. first + count` of an axis of `input` pixels,
+    /// `extent` of which are resized to `output`.
+    fn new(
+        (input, extent): (usize, f64),
+        output: u64,
+        first: u64,
+        count: usize,
+        filter: Interpolation,
+    ) -> Self {
+        let scale = extent / output as f64;
         let filter_scale = scale.max(1.0);
         let support = filter.support() * filter_scale;
         let inverse = 1.0 / filter_scale;
@@ -122,13 +128,13 @@ impl Axis {
     }
 
     fn for_window(
-        input: usize,
+        input: (usize, f64),
         output: u64,
         first: u64,
         count: usize,
         filter: Interpolation,
     ) -> Self {
-        if input as u64 == output {
+        if input == (output as usize, output as f64) {
             Self::copy(first, count)
         } else {
             Self::new(input, output, first, count, filter)
@@ -148,17 +154,23 @@ impl Axis {
 /// the bytes that Pillow gives for
 /// `picture.crop(region).resize((width, height), filter).crop(window)`.
 ///
+/// `extent` is how much of the region's columns and rows is resized, where it
+/// is not all of them (Pillow's `box`).
+///
 /// The caller keeps `region` within the picture and `window` within the
 /// output.
 pub(super) fn resize(
     picture: &Picture,
     region: Window,
+    extent: Option<(f64, f64)>,
     (width, height): (u64, u64),
     window: Window,
     filter: Interpolation,
 ) -> Vec<u8> {
-    let columns = Axis::for_window(region.width, width, window.x, window.width, filter);
-    let rows = Axis::for_window(region.height, height, window.y, window.height, filter);
+    let (across, down) = extent.unwrap_or((region.width as f64, region.height as f64));
+    let (across, down) = ((region.width, across), (region.height, down));
+    let columns = Axis::for_window(across, width, window.x, window.width, filter);
+    let rows = Axis::for_window(down, height, window.y, window.height, filter);
     let pitch = picture.width() as usize * 3;
     let (top, bottom) = rows.span();
     let out_pitch = window.width * 3;

@@ -40,6 +40,7 @@ pub fn prepare(picture: &Picture, spec: &ImageSpec) -> Vec<u8> {
     resize(
         picture,
         whole(picture),
+        Some(picture.extent()),
         (new_width, new_height),
         window,
         spec.interpolation,
@@ -90,7 +91,7 @@ pub fn view(picture: &Picture, spec: &ImageSpec, rng: &mut impl RngCore) -> Vec<
         height: size,
     };
     let target = (u64::from(spec.size), u64::from(spec.size));
-    let mut pixels = resize(picture, region, target, window, spec.interpolation);
+    let mut pixels = resize(picture, region, None, target, window, spec.interpolation);
     if uniform(rng) < 0.5 {
         for row in pixels.chunks_exact_mut(size * 3) {
             mirror(row);

@@ -75,7 +75,13 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
     };
     // A decoder that panics on a hostile file costs that file, nothing else.
     let prepared = catch_unwind(AssertUnwindSafe(|| {
-        prepare(&source, crop, spec, &shared.limits, shared.settings.jpeg_shrink)
+        prepare(
+            &source,
+            crop,
+            spec,
+            &shared.limits,
+            shared.settings.jpeg_shrink,
+        )
     }));
     match prepared {
         Ok(Ok(pixels)) => {

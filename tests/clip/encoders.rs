@@ -119,7 +119,9 @@ fn check_lanes(encoders: Vec<ImageEncoder>, pixels: &Tensor, expected: &Tensor, 
         assert!(cosine > 0.99999, "{kind:?} in a lane: {cosine}");
     }
     let short = bytes.get(1..11).expect("bytes");
-    let error = lanes.encode(&[short]).expect_err("ten bytes are no picture");
+    let error = lanes
+        .encode(&[short])
+        .expect_err("ten bytes are no picture");
     assert!(matches!(error, EncodeError::Input { .. }), "{error}");
     // A failure takes no lane away.
     for _ in 0..8 {
@@ -142,7 +144,9 @@ fn devices_are_named_and_missed_plainly() {
         assert_eq!(parse(text), Ok(choice.clone()), "{text}");
         assert_eq!(parse(&choice.to_string()), Ok(choice));
     }
-    for text in ["", "gpu", "cuda:", "cuda:x", "cuda:0,0", "cuda:-1", "cuda:0,"] {
+    for text in [
+        "", "gpu", "cuda:", "cuda:x", "cuda:0,0", "cuda:-1", "cuda:0,",
+    ] {
         let error = parse(text).expect_err(text);
         assert!(error.to_string().contains("cuda:N"), "{error}");
     }
@@ -152,7 +156,10 @@ fn devices_are_named_and_missed_plainly() {
         Ok(devices) => {
             assert_eq!(DeviceChoice::Auto.open(), Ok(vec![Device::Cuda(0)]));
             let beyond = DeviceChoice::Cuda(vec![devices.len()]).open();
-            assert!(matches!(beyond, Err(DeviceError::NoSuchCuda { .. })), "{beyond:?}");
+            assert!(
+                matches!(beyond, Err(DeviceError::NoSuchCuda { .. })),
+                "{beyond:?}"
+            );
         }
         Err(error) => {
             println!("{error}");

@@ -493,7 +493,10 @@ fn operators_sum_any_numbers_of_keys() {
         let labels = Tensor::from_slice(&labels);
         let (keys, features) = (unit(labels.size()[0], 12), unit(5, 12));
         let weight = Tensor::rand([classes as i64], (Kind::Float, Device::Cpu)) + 0.5;
-        let x = (features.to_kind(Kind::Double).matmul(&keys.to_kind(Kind::Double).tr()) - 1.0)
+        let x = (features
+            .to_kind(Kind::Double)
+            .matmul(&keys.to_kind(Kind::Double).tr())
+            - 1.0)
             * 5.5;
         let x = x.exp() * weight.to_kind(Kind::Double).index_select(0, &labels);
         let expected = Tensor::zeros([5, classes as i64], (Kind::Double, Device::Cpu))
@@ -506,7 +509,10 @@ fn operators_sum_any_numbers_of_keys() {
         };
         let spec = spec(Method::TipAdapter, 1.0, 5.5, KeyDtype::F32);
         let head = Head::on(&spec, &tensors, Device::Cpu, Backend::Operators).expect("a head");
-        let logits = head.logits(&features).expect("logits").to_kind(Kind::Double);
+        let logits = head
+            .logits(&features)
+            .expect("logits")
+            .to_kind(Kind::Double);
         let error = (logits - &expected).abs() / (expected.abs() + 1.0);
         let error = error.max().double_value(&[]);
         assert!(error < 1e-5, "{classes} classes: {error}");

@@ -44,20 +44,34 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         _ => None,
     };
 
-    let counters = engine.counters();
-    let end = counters.batches.load(Ordering::Relaxed) + args.batches;
-    let settled = end - args.batches * 4 / 5;
-    let mut before = None;
-    let mut number = 0;
-    while counters.batches.load(Ordering::Relaxed) < end {
-        if before.is_none() && counters.batches.load(Ordering::Relaxed) >= settled {
-            before = Some(held(device)?);
-        }
-        number += 1;
-        let few = inputs.get(..number % 4 + 1).unwrap_or(&inputs);
-        embed(&engine, side, few)?;
-    }
-    let (before, after) = (before.context("no batch has run")?, held(device)?);
+    // As many callers as workers, so that every lane is used all the time.
+    let run = |batches: u64| -> anyhow::Result<()> {
+        let end = engine.counters().batches.load(Ordering::Relaxed) + batches;
+        std::thread::scope(|scope| {
+            let callers: Vec<_> = (0..opened.settings.threads.workers)
+                .map(|caller| {
+                    let (engine, inputs) = (&engine, &inputs);
+                    scope.spawn(move || -> anyhow::Result<()> {
+                        let mut number = caller;
+                        while engine.counters().batches.load(Ordering::Relaxed) < end {
+                            number += 1;
+                            embed(engine, side, inputs.get(..number % 4 + 1).unwrap_or(inputs))?;
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            callers.into_iter().try_for_each(|caller| {
+                caller
+                    .join()
+                    .unwrap_or_else(|_| anyhow::bail!("a caller panicked"))
+            })
+        })
+    };
+    run(args.batches / 5)?;
+    let before = held(device)?;
+    run(args.batches - args.batches / 5)?;
+    let after = held(device)?;
     engine.shut_down();
     let grown = |what: usize| after[what].saturating_sub(before[what]);
     Ok(json!({

@@ -56,7 +56,7 @@ pub(super) fn decode(
         Err(error) => return Err(undecodable(error)),
     }
     let rgb = if inks { cmyk_to_rgb(&samples) } else { samples };
-    Ok(Picture::new(width, height, rgb).shrunk_from(full))
+    Ok(Picture::new(width, height, rgb).shrunk_from(full, factor.denom() as u32))
 }
 
 /// The smallest fraction that leaves `side` pixels of a shorter side of

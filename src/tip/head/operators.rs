@@ -9,7 +9,8 @@ use super::HeadError;
 
 /// Numbers in a head above which it is computed by itself.
 const JOINS: i64 = 1 << 20;
-/// Keys in a tile: enough to fill a product, few enough that [B, tile] stays small.
+/// Keys in a tile on a CPU: enough to fill a product, few enough that [B, tile]
+/// stays small.
 const TILE: i64 = 2048;
 /// Classes in a tile of one-hot values: bounds the second product.
 const TILE_CLASSES: i64 = 256;
@@ -244,10 +245,7 @@ impl Operators {
                 ..
             } => {
                 let keys = ScaledProduct::new(&cache.keys, features, cache.beta, offsets)?;
-                let most = match self.device {
-                    Device::Cuda(_) => (TILE_ON_CUDA / rows.max(1)).max(TILE),
-                    _ => TILE,
-                };
+                let most = keys_in_a_tile(self.device, rows);
                 for part in runs.iter().flat_map(|run| run.cut(most)) {
                     let x = keys.affinities(part.start, part.classes * part.each)?;
                     let x = x.f_view([rows, part.classes, part.each])?;
@@ -281,8 +279,9 @@ impl Operators {
             }
             Values::Dense(values) => {
                 let count = cache.keys.count();
-                for start in (0..count).step_by(TILE as usize) {
-                    let keys = TILE.min(count - start);
+                let most = keys_in_a_tile(self.device, rows);
+                for start in (0..count).step_by(most as usize) {
+                    let keys = most.min(count - start);
                     let affinities = cache.affinities(features, start, keys)?;
                     logits = logits.f_addmm_(&affinities, &values.f_narrow(0, start, keys)?)?;
                 }
@@ -415,9 +414,10 @@ impl OperatorKeys {
     /// The `k` nearest keys of each row, best first: rows and cosines, [B, k].
     pub fn nearest(&self, features: &Tensor, k: i64) -> Result<(Tensor, Tensor), HeadError> {
         let count = self.count();
+        let most = keys_in_a_tile(self.keys.device(), features.size()[0]);
         let mut best: Option<(Tensor, Tensor)> = None;
-        for start in (0..count).step_by(TILE as usize) {
-            let keys = TILE.min(count - start);
+        for start in (0..count).step_by(most as usize) {
+            let keys = most.min(count - start);
             let cosines = self.cosines(features, start, keys)?;
             let (cosines, at) = cosines.f_topk(k.min(keys), 1, true, true)?;
             let at = at.f_add_scalar(start)?;
@@ -585,6 +585,14 @@ fn sums_halves_in_float(device: Device) -> bool {
                 .is_ok_and(|sum| sum == 16.0)
         })
     })
+}
+
+/// Keys whose affinities to `rows` features are held at once.
+fn keys_in_a_tile(device: Device, rows: i64) -> i64 {
+    match device {
+        Device::Cuda(_) => (TILE_ON_CUDA / rows.max(1)).max(TILE),
+        _ => TILE,
+    }
 }
 
 /// Cuts keys sorted by class into tiles.

@@ -1,0 +1,53 @@
+"""scripts/gpu-check itself, tiny and on the CPU: every check holds, every row is measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from conftest import BINARY, ROOT
+
+TABLE = (
+    "encoder through the engine",
+    "JPEG to label",
+    "times as fast as the formula in plain PyTorch",
+    "floor over time",
+    "caches at random over one cache",
+    "latency of one picture",
+    "Tip-Adapter-F",
+    "goodput at 3 x",
+)
+
+
+def check(out, *flags: str, binary=BINARY) -> tuple[int, list[dict]]:
+    done = subprocess.run(
+        [
+            *(sys.executable, ROOT / "scripts/gpu-check", "--device", "cpu", "--quick"),
+            *("--seconds", "0.3", "--binary", binary, "--out", out, *flags),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    print(done.stdout, done.stderr, sep="\n")
+    return done.returncode, json.loads(out.read_text())
+
+
+def test_every_row_is_measured_and_every_check_holds(tmp_path):
+    code, rows = check(tmp_path / "gpu.json")
+    assert code == 0
+    for part in TABLE:
+        assert any(part in row["row"] for row in rows), part
+    for row in rows:
+        assert {"row", "value", "goal", "ok", "card", "date"} <= row.keys()
+        assert row["value"] is not None
+        # Right is right on a CPU too; how fast a GPU is, a CPU cannot say.
+        speed = any(part in row["row"] for part in TABLE)
+        assert row["ok"] is (None if speed else True), row
+
+
+def test_what_does_not_run_is_missed(tmp_path):
+    code, rows = check(tmp_path / "gpu.json", "--only", "head", binary="/bin/false")
+    assert code == 1
+    assert [row["ok"] for row in rows] == [False]
