@@ -68,9 +68,8 @@ pub async fn start(
     client: &Client,
 ) -> Result<Started, Problem> {
     let began = Instant::now();
-    let reference =
-        model::reference(&client.caller, &request.model_name, &request.model_version)
-            .map_err(|problem| *problem)?;
+    let reference = model::reference(&client.caller, &request.model_name, &request.model_version)
+        .map_err(|problem| *problem)?;
     let classifier = context.catalog.classifier(&reference).await?;
     let version = classifier.manifest.version;
     let entry = statistics.entry(&reference.cache, version);

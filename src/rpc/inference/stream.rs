@@ -106,7 +106,7 @@ struct Reader {
     statistics: Arc<Statistics>,
     client: Client,
     window: Arc<Semaphore>,
-    pending: mpsc::UnboundedClient<Pending>,
+    pending: mpsc::UnboundedSender<Pending>,
 }
 
 impl Reader {
@@ -150,7 +150,7 @@ impl Reader {
 /// Writes answers in the requests' order, until there are no more.
 async fn write(
     mut started: mpsc::UnboundedReceiver<Pending>,
-    answers: &mpsc::Client<Result<ModelStreamInferResponse, Status>>,
+    answers: &mpsc::Sender<Result<ModelStreamInferResponse, Status>>,
     grpc_errors: bool,
 ) -> Result<(), Status> {
     while let Some(pending) = started.recv().await {
