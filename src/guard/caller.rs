@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::Utc;
 use http::Extensions;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
@@ -106,13 +107,17 @@ impl Caller {
         }
     }
 
-    /// Counts items against the token's rate.
+    /// Counts items against the token's rate, where the token is still good: a
+    /// stream may last longer than it.
     ///
     /// # Errors
-    /// [`GuardError::Rate`], [`GuardError::Burst`].
+    /// [`GuardError::Rate`], [`GuardError::Burst`]; those of [`Token::check`].
     pub fn items(&self, count: usize) -> Result<(), GuardError> {
         match &self.token {
-            Some(token) => token.rates.items(&token.name, count),
+            Some(token) => {
+                token.check(Utc::now())?;
+                token.rates.items(&token.name, count)
+            }
             None => Ok(()),
         }
     }

@@ -31,6 +31,9 @@ pub trait FromFiles: Sized {
 
     /// It is in force now.
     fn took_effect(&self);
+
+    /// It is in force no more: `next` is.
+    fn was_replaced(&self, next: &Self);
 }
 
 /// A value in force, and where it comes from.
@@ -95,7 +98,8 @@ impl<T: FromFiles> Reloaded<T> {
             Ok(None) => {}
             Ok(Some(value)) => {
                 value.took_effect();
-                self.now.store(Arc::new(value));
+                let value = Arc::new(value);
+                self.now.swap(Arc::clone(&value)).was_replaced(&value);
                 tried.1 = None;
                 telemetry::guard_reloaded(T::KIND, true);
                 tracing::info!(kind = T::KIND, "read anew; in force from now on");

@@ -191,6 +191,9 @@ impl FromFiles for Tls {
         })
     }
 
+    /// Connections from before go on with what they began with.
+    fn was_replaced(&self, _: &Tls) {}
+
     fn took_effect(&self) {
         telemetry::certificate_ends(self.not_after.timestamp());
         tracing::info!(

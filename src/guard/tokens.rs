@@ -1,7 +1,15 @@
 //! Bearer tokens: a TOML file with one entry a token. The file holds hashes
 //! only; tokens are random, so that a plain hash of one gives nothing away.
 
-use std::{collections::HashSet, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -43,6 +51,28 @@ pub struct Token {
     pub expires: Option<DateTime<Utc>>,
     /// How fast it may call.
     pub rates: Arc<Rates>,
+    /// Whether the file has it no more.
+    revoked: AtomicBool,
+}
+
+impl Token {
+    /// Whether it is still good: asked when a call begins, and again for each
+    /// item of one that goes on.
+    ///
+    /// # Errors
+    /// [`GuardError::TokenUnknown`], [`GuardError::TokenExpired`].
+    pub fn check(&self, now: DateTime<Utc>) -> Result<(), GuardError> {
+        if self.revoked.load(Ordering::Relaxed) {
+            return Err(GuardError::TokenUnknown);
+        }
+        match self.expires {
+            Some(at) if at <= now => Err(GuardError::TokenExpired {
+                name: self.name.clone(),
+                at: at.to_rfc3339(),
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Debug for Token {
@@ -188,6 +218,7 @@ impl Entry {
             prefix: self.prefix,
             expires,
             rates,
+            revoked: AtomicBool::new(false),
         };
         Ok((hash, token))
     }
@@ -259,13 +290,8 @@ impl Tokens {
             }
         }
         let token = found.ok_or(GuardError::TokenUnknown)?;
-        match token.expires {
-            Some(at) if at <= now => Err(GuardError::TokenExpired {
-                name: token.name.clone(),
-                at: at.to_rfc3339(),
-            }),
-            _ => Ok(Arc::clone(token)),
-        }
+        token.check(now)?;
+        Ok(Arc::clone(token))
     }
 }
 
@@ -286,6 +312,19 @@ impl FromFiles for Tokens {
         let bytes = bytes.first().map(Vec::as_slice).unwrap_or_default();
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
         Tokens::parse(text, previous).map_err(wrong)
+    }
+
+    /// Calls under way with a token that is gone, or may do less or else now,
+    /// are not served further.
+    fn was_replaced(&self, next: &Tokens) {
+        for (hash, token) in &self.entries {
+            let stays = next.entries.iter().any(|(other, now)| {
+                other == hash && now.role >= token.role && now.prefix == token.prefix
+            });
+            if !stays {
+                token.revoked.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     fn took_effect(&self) {

@@ -360,6 +360,32 @@ def test_a_token_that_has_expired(serve, features_bundle, tmp_path):
     assert "2020-01-31" in problem.message
 
 
+def test_a_stream_does_not_outlive_its_token(serve, features_bundle, tmp_path, chance):
+    file = TokensFile(tmp_path)
+    admin, gone = file.add("admin", "admin"), file.add("gone", "classify")
+    server = serve(features_bundle, "--tokens", str(file.path), "--reload-seconds", "3600")
+    make(api(server.address, admin), "c", chance)
+    point = wire.embedding(chance.normal(size=WIDTH))
+    streams = []
+    for token in (gone, admin):
+        items: queue.Queue = queue.Queue()
+        stream = api(server.address, token).stream("c", iter(items.get, None), batch=1)
+        items.put(wire.item("1", point))
+        assert next(stream).WhichOneof("outcome") == "classification"
+        streams.append((items, stream))
+    file.remove("gone")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: server.metrics()["tipserve_tokens"] == 1)
+    for (items, stream), reason in zip(streams, ("TOKEN_UNKNOWN", None), strict=True):
+        items.put(wire.item("2", point))
+        items.put(None)
+        [result] = stream
+        if reason is None:
+            assert result.WhichOneof("outcome") == "classification"
+        else:
+            assert Problem.of_status(result.error).reason == reason
+
+
 @pytest.fixture
 def limited(serve, features_bundle, tmp_path, chance):
     """Starts a server whose token "slow" has limits; "admin" has none."""
