@@ -154,12 +154,13 @@ fuzz: $(VENV)/.test ## Fuzz pictures, bundle.toml, cache files and messages, FUZ
 	done
 
 .PHONY: lint
-lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos
+lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it is installed
 	cargo fmt --check
 	cargo clippy --release --locked --all-targets --features failpoints -- -D warnings
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python clients/python/generate.py --check
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
 
 .PHONY: format
 format: $(VENV)/.test ## Format Rust and Python
