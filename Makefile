@@ -159,6 +159,8 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	cargo clippy --release --locked --all-targets --features failpoints -- -D warnings
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/buf lint
+	$(VENV)/bin/buf format --diff --exit-code
 	$(VENV)/bin/python clients/python/generate.py --check
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
 
