@@ -164,6 +164,7 @@ impl Context {
 /// The reference that a name stands for, once it is known that the caller may
 /// touch the cache: asked before the cache is looked for. Every method that
 /// takes the name of a cache takes it through here or [`cache_id`].
+#[allow(clippy::result_large_err, reason = "a name is looked at once a call")]
 fn reference(caller: &Caller, name: &str) -> Result<Reference, Problem> {
     let reference: Reference = name.parse()?;
     caller.check(&reference.cache)?;
@@ -172,6 +173,7 @@ fn reference(caller: &Caller, name: &str) -> Result<Reference, Problem> {
 }
 
 /// The same for `caches/{cache}` and bare ids.
+#[allow(clippy::result_large_err, reason = "a name is looked at once a call")]
 fn cache_id(caller: &Caller, name: &str) -> Result<CacheId, Problem> {
     let id = CacheId::parse_name(name)?;
     caller.check(&id)?;

@@ -80,7 +80,10 @@ fn a_command_line_that_is_wrong() {
         &["create", "c", "--from", "x", "--template", "no braces"],
         &["classify", "c", "x", "--top-k", "0"],
         &["info", "--server", "ftp://x"],
-        &["info", "--server", "https://x:1"],
+        &["info", "--server", "http://x:1", "--ca", "ca.pem"],
+        &["info", "--server", "https://x:1", "--ca", "no-such.pem"],
+        &["token", "new", "--name", "a b", "--role", "admin"],
+        &["token", "new", "--name", "a", "--role", "king"],
     ] {
         let ran = tipserve(&fake, args).expect(2);
         assert!(!ran.stderr.is_empty(), "{args:?}");

@@ -559,3 +559,14 @@ def test_the_command_line_shows_its_token(guarded, tmp_path):
     assert re.search("TOKEN_MISSING|authorization", run("info").stdout)
     denied = run("--token-file", str(secret), "caches", "delete", "x", "--yes")
     assert denied.returncode != 0 and "admin" in denied.stdout + denied.stderr
+
+
+@pytest.mark.parametrize(
+    ("filter_", "there"), [("error", True), ("off", True), ("info,tipserve::audit=off", False)]
+)
+def test_audit_lines_pass_other_filters(serve, features_bundle, chance, filter_, there):
+    server = serve(features_bundle, env={"RUST_LOG": filter_})
+    make(server.api, "c", chance)
+    server.terminate()
+    log = server.log.read_text()
+    assert ("create_cache" in log and "anonymous" in log) == there, log
