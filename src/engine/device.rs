@@ -76,7 +76,7 @@ pub trait Encoder: Send + Sync {
     fn encode_apart(&self, pictures: &[&[u8]], side: usize) -> Result<Tensor, EncodeFault> {
         let pixels = pictures.concat();
         let shape = [pictures.len() as i64, side as i64, side as i64, 3];
-        guarded(|| Ok(Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8)?))
+        guarded(|| Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8))
             .and_then(|pixels| self.encode(&pixels))
     }
 }

@@ -98,7 +98,7 @@ fn check_threads(encoder: &ImageEncoder, pixels: &Tensor, expected: &Tensor, kin
     });
 }
 
-/// Two encoders in five lanes, asked by more threads than there are lanes.
+/// Two encoders in four lanes, asked by more threads than there are lanes.
 fn check_lanes(encoders: Vec<ImageEncoder>, pixels: &Tensor, expected: &Tensor, kind: Kind) {
     let lanes = Lanes::new(encoders, 2, 4).expect("lanes");
     let bytes = Vec::<u8>::try_from(pixels.flatten(0, -1)).expect("bytes");

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+import torch
 from conftest import BINARY, ROOT
 
 TABLE = (
@@ -51,3 +53,18 @@ def test_what_does_not_run_is_missed(tmp_path):
     code, rows = check(tmp_path / "gpu.json", "--only", "head", binary="/bin/false")
     assert code == 1
     assert [row["ok"] for row in rows] == [False]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_machine_without_a_driver_is_told_so(features_bundle, tmp_path):
+    for device in ("cuda", "cuda:1", "cuda:0,1", "cuda:all"):
+        flags = ("--bundle", features_bundle, "--store", tmp_path, "--device", device)
+        done = subprocess.run(
+            [BINARY, "serve", *flags, "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 1
+        assert "CUDA is not available" in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) < 5

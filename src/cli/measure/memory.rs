@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, default_value_t = 100_000)]
     batches: u64,
     /// Bytes left on the card while it is out of memory.
-    #[arg(long, default_value_t = 96 << 20)]
+    #[arg(long, default_value_t = 192 << 20)]
     leave: u64,
 }
 
@@ -103,7 +103,7 @@ fn shortage(
     while cuda::memory(device).map_err(anyhow::Error::msg)?.free > leave + PIECE {
         // Plain allocations, to the byte: the largest that fit first.
         let free = cuda::memory(device).map_err(anyhow::Error::msg)?.free;
-        let bytes = (free - leave).min(8 << 30).max(PIECE) as i64;
+        let bytes = (free - leave).clamp(PIECE, 8 << 30) as i64;
         match Tensor::f_empty([bytes], (Kind::Uint8, device)) {
             Ok(piece) => filling.push(piece),
             Err(_) => break,
