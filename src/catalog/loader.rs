@@ -91,7 +91,7 @@ fn head_bytes(manifest: &Manifest, device: Device) -> u64 {
     };
     let linear = classes * width * 4;
     // Labels, places and factors: torch operators hold them wider.
-    let beside = if device.is_cuda() { 24 } else { 16 };
+    let beside = if device.is_cuda() { 28 } else { 16 };
     let examples = keys * (width * element + beside);
     let own = match details.head.method {
         // The keys of the formula are the examples' own.

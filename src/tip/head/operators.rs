@@ -44,6 +44,8 @@ enum Values {
         sums: Sums,
         /// β once for each key, [M]: joined heads have different ones.
         betas: Tensor,
+        /// The weight of each key's class, [M].
+        factors: Tensor,
     },
     /// [M, N].
     Dense(Tensor),
@@ -173,6 +175,7 @@ impl Operators {
                     values: Values::OneHot {
                         sums,
                         betas,
+                        factors: weight.f_index_select(0, &labels)?,
                         labels,
                         weight,
                     },
@@ -203,6 +206,7 @@ impl Operators {
                             labels,
                             weight,
                             betas,
+                            factors,
                             sums,
                         } => {
                             let own = match sums {
@@ -214,7 +218,7 @@ impl Operators {
                                     ..
                                 } => of(offsets) + of(weight) + columns.as_ref().map_or(0, of),
                             };
-                            of(labels) + of(weight) + of(betas) + own
+                            of(labels) + of(weight) + of(betas) + of(factors) + own
                         }
                         Values::Dense(values) => of(values),
                     }
@@ -310,20 +314,22 @@ impl Operators {
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut offsets: Vec<i64> = Vec::new();
         let mut classes = 0;
+        // Launches cost more than what small heads compute: none a head.
+        let nothing = Tensor::f_zeros([1, 1], float)?;
         for head in heads {
             let n = head.classes;
             linears.push(match &head.linear {
                 Some(linear) => linear.shallow_clone(),
-                None => Tensor::f_zeros([1, 1], float)?.f_expand([n, width], false)?,
+                None => nothing.f_expand([n, width], false)?,
             });
             biases.push(match &head.bias {
                 Some(bias) => bias.shallow_clone(),
-                None => Tensor::f_zeros([1], float)?.f_expand([n], false)?,
+                None => nothing.f_view([1])?.f_expand([n], false)?,
             });
             if let Some(cache) = &head.cache
                 && let Values::OneHot {
                     labels: own,
-                    weight,
+                    factors,
                     betas: beta,
                     ..
                 } = &cache.values
@@ -331,7 +337,7 @@ impl Operators {
                 let count = cache.keys.count() as usize;
                 keys.push(cache.keys.keys.f_to_kind(Kind::Float)?);
                 labels.push(own.shallow_clone());
-                weights.push(weight.f_index_select(0, own)?);
+                weights.push(factors.shallow_clone());
                 betas.push(beta.shallow_clone());
                 offsets.extend(std::iter::repeat_n(classes, count));
             }
