@@ -1,24 +1,37 @@
-//! Any bytes as a picture file: an error or a picture within the limits, and
-//! then its prepared form.
+//! Any bytes as a picture file: an error or a picture within the limits, with
+//! no more memory than they grant, and then its prepared form.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use peak_alloc::PeakAlloc;
 use tipserve::clip::{
-    ImageSpec, PictureLimits,
-    bundle::{Interpolation, ResizeRule},
-    decode, prepare, view, view_rng,
+    ImageSpec, PictureLimits, bundle::ResizeRule, decode, prepare, resize::Interpolation, view,
+    view_rng,
 };
 
+/// Counts what Rust allocates; libjpeg-turbo has C's allocator.
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// What decoders may allocate besides, whatever the picture's size: tables, and
+/// for WebP a partition of up to 16 MiB, before it is known to be there.
+const BESIDES: usize = 18 << 20;
 const SIDE: u32 = 32;
 
 fuzz_target!(|bytes: &[u8]| {
     // Small, so that the time goes into the decoders and not into pixels.
     let limits = PictureLimits {
         pixels: 1 << 16,
+        decoder_bytes: 4 << 20,
         ..PictureLimits::default()
     };
-    if let Ok(picture) = decode(bytes, &limits) {
+    MEMORY.reset_peak_usage();
+    let before = MEMORY.current_usage();
+    let decoded = decode(bytes, &limits);
+    let taken = MEMORY.peak_usage() - before;
+    assert!(taken <= (4 << 20) + BESIDES, "{taken} bytes to decode");
+    if let Ok(picture) = decoded {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         assert!(width * height <= 1 << 16);
         assert_eq!(picture.rgb().len(), width * height * 3);

@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{CatalogError, Classifier, add::labels, tensors, versions::ImportBounds};
 use crate::{
+    clip::bundle::MAX_WIDTH,
     store::{Details, Dtype, Imported, StoreError, TensorFile, TextColumn, tensors::names},
     tip::material::Material,
 };
@@ -28,8 +29,10 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
     let q = file
         .get(names::VALIDATION_LABELS)
         .map_or(0, |labels| labels.shape.first().copied().unwrap_or(0));
-    if n == 0 || d == 0 {
-        return Err(format!("it has {n} classes and a width of {d}"));
+    if n == 0 || !(1..=MAX_WIDTH).contains(&d) {
+        return Err(format!(
+            "it has {n} classes and a width of {d}, not of 1 to {MAX_WIDTH}"
+        ));
     }
     let needed = [
         (names::KEYS, m > 0),
@@ -213,4 +216,44 @@ fn check_counts(details: &Details, train: &[usize], held: &[usize]) -> Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Found by fuzzing: no tensor holds the width, which is none of torch's.
+    const WIDE: &[u8] = br#"{
+        "format": 1, "cache": "x", "version": 1, "create_time": "2026-01-02T03:04:05Z",
+        "classes": [{"display_name": "one", "example_count": 0}],
+        "width": 9223372036854775808, "key_count": 0, "views": 1, "bundle_fingerprint": "",
+        "head": {
+            "method": "tip_adapter", "alpha": 1.0, "beta": 1.0, "lambda": 0.0,
+            "logit_scale": 100.0, "class_balance": "sum", "temperature": 1.0, "key_dtype": "f32",
+            "selection": {
+                "source": "given", "example_count": 0, "score": "none", "grid": "none",
+                "candidates": [], "reason": "given"
+            }
+        },
+        "tensors": {"name": "tensors.safetensors", "size": 16, "sha256": ""}
+    }"#;
+
+    #[test]
+    fn a_width_without_tensors_has_a_limit() {
+        let imported = Imported {
+            manifest: serde_json::from_slice(WIDE).expect("a manifest"),
+            tensors: TensorFile::parse(Bytes::from_static(b"\x08\0\0\0\0\0\0\0{}      "))
+                .expect("a file of no tensors"),
+        };
+        let bounds = ImportBounds {
+            classes: 10,
+            examples: 10,
+            other_bundle: true,
+            created_by: String::new(),
+        };
+        let error = check_version(&imported, None, &bounds).expect_err("refused");
+        assert!(error.to_string().contains("9223372036854775808"), "{error}");
+    }
 }

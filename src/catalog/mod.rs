@@ -9,7 +9,7 @@ mod create;
 mod error;
 mod examples;
 mod finetune;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod loader;
 mod scorecard;

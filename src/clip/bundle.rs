@@ -17,6 +17,9 @@ use super::{prompts::check_template, resize::Interpolation};
 /// The bundle format that this version reads.
 pub const FORMAT: u32 = 1;
 
+/// Widest embedding that is served, D.
+pub const MAX_WIDTH: usize = 65_536;
+
 /// A bundle whose files have been checked against their sha256.
 #[derive(Clone, Debug)]
 pub struct Bundle {
@@ -274,7 +277,7 @@ impl Manifest {
             "1 to 256 characters are needed",
         )?;
         ensure(
-            (1..=65_536).contains(&self.width),
+            (1..=MAX_WIDTH).contains(&self.width),
             "width",
             self.width,
             "must be from 1 to 65536",

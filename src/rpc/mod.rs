@@ -12,7 +12,7 @@ mod embed;
 mod evaluate;
 mod filter;
 mod finetune;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod heads;
 mod inference;

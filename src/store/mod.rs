@@ -11,7 +11,7 @@ mod changes;
 mod condition;
 mod error;
 mod fault;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod garbage;
 mod layout;

@@ -127,6 +127,58 @@ fn sizes_are_refused_from_the_header_alone() {
     assert!(peak() - before < 64 << 20, "{} bytes", peak() - before);
 }
 
+/// A grey TIFF of one pixel in one strip, its third tag with this many values.
+fn tiff_claiming(values: u32) -> Vec<u8> {
+    let mut file = b"II*\0\x08\0\0\0\x08\0".to_vec();
+    let tags: [(u16, u16, u32, u32); 8] = [
+        (256, 3, 1, 1),
+        (257, 3, 1, 1),
+        (258, 3, values, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, 110),
+        (278, 3, 1, 1),
+        (279, 4, 1, 1),
+    ];
+    for (tag, kind, count, value) in tags {
+        file.extend(tag.to_le_bytes());
+        file.extend(kind.to_le_bytes());
+        file.extend(count.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0, 0, 0, 0, 77]);
+    file
+}
+
+/// Found by fuzzing: the decoder allocates what a tag claims.
+#[test]
+fn a_tiffs_tags_hold_what_they_claim() {
+    if !alone("a_tiffs_tags_hold_what_they_claim") {
+        return;
+    }
+    let limits = PictureLimits {
+        decoder_bytes: 4 << 20,
+        ..PictureLimits::default()
+    };
+    let picture = decode(&tiff_claiming(1), &limits).expect("a picture");
+    assert_eq!(picture.rgb(), [77; 3]);
+    let before = peak();
+    for values in [100, 327_681, 100_000_000, u32::MAX] {
+        let error = decode(&tiff_claiming(values), &limits).expect_err("refused");
+        assert!(
+            matches!(error, PictureError::Undecodable { .. })
+                && error.to_string().contains(&format!("258 claims {values}")),
+            "{error}"
+        );
+    }
+    // Claims that the file holds, but whose values are over the limit.
+    let mut long = tiff_claiming(200_000);
+    long.resize(500_000, 0);
+    let error = decode(&long, &limits).expect_err("refused");
+    assert!(matches!(error, PictureError::TooLarge { .. }), "{error}");
+    assert!(peak() - before < 8 << 20, "{} bytes", peak() - before);
+}
+
 #[test]
 fn encoded_bytes_have_a_limit() {
     let limits = PictureLimits {

@@ -3,6 +3,8 @@
 
 use image::ImageFormat;
 
+use super::tiff::Directories;
+
 /// Frames of a file; 1 of a picture that is not animated. What cannot be
 /// walked to its end counts as far as it goes: the decoder says what is wrong
 /// with it. Counting ends once there are more than `enough`.
@@ -98,34 +100,15 @@ fn webp(bytes: &[u8]) -> Option<u64> {
 /// TIFF: a chain of directories, one a page. The chain of a hostile file may
 /// be a ring.
 fn tiff(bytes: &[u8], enough: u64) -> Option<u64> {
-    let little = bytes.starts_with(b"II");
-    let number = |at: usize, size: usize| -> Option<usize> {
-        let field = bytes.get(at..at.checked_add(size)?)?;
-        let digit = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
-        Some(match little {
-            true => field.iter().rev().fold(0, digit),
-            false => field.iter().fold(0, digit),
-        })
-    };
-    // BigTIFF (43) has wider fields.
-    let (start, wide, entries, entry) = match number(2, 2)? {
-        42 => (4, 4, 2, 12),
-        43 => (8, 8, 8, 20),
-        _ => return None,
-    };
-    let mut directory = number(start, wide)?;
+    let file = Directories::open(bytes)?;
+    let mut directory = file.first()?;
     let mut pages = 0;
     while directory != 0 && pages <= enough {
-        let Some(count) = number(directory, entries) else {
+        let Some(entries) = file.entries(directory) else {
             break;
         };
         pages += 1;
-        let next = count
-            .checked_mul(entry)
-            .and_then(|size| size.checked_add(entries))
-            .and_then(|size| size.checked_add(directory))
-            .and_then(|at| number(at, wide));
-        match next {
+        match file.after(directory, entries) {
             Some(next) => directory = next,
             None => break,
         }

@@ -15,6 +15,7 @@ mod gif;
 mod jpeg;
 mod png;
 mod still;
+mod tiff;
 
 use image::ImageFormat;
 

@@ -7,7 +7,7 @@ use image::{
     codecs::pnm::PnmDecoder, error::UnsupportedErrorKind, metadata::Orientation,
 };
 
-use super::{Picture, PictureError, PictureLimits, buffer, drop_alpha, grey};
+use super::{Picture, PictureError, PictureLimits, buffer, drop_alpha, grey, tiff};
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -26,6 +26,9 @@ pub(super) fn decode(
         if !matches!(levels, 1 | 255) {
             return Err(unsupported(&format!("whose white is {levels}, not 255")));
         }
+    }
+    if kind == ImageFormat::Tiff {
+        tiff::check(bytes, limits)?;
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), kind);
     // A decoder's own first allocations, such as tables.
