@@ -71,26 +71,6 @@ HISTOGRAMS = [
     "tipserve_store_request_seconds",
     "tipserve_finetune_epoch_seconds",
 ]
-METHODS = {
-    method.name
-    for module in (cache, classify, finetune)
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-} | {
-    # What is offered of the Open Inference Protocol; the rest of it is "other".
-    "ServerLive",
-    "ServerReady",
-    "ServerMetadata",
-    "ModelReady",
-    "ModelMetadata",
-    "ModelConfig",
-    "ModelInfer",
-    "ModelStreamInfer",
-    "ModelStatistics",
-    "RepositoryIndex",
-    "RepositoryModelLoad",
-    "other",
-}
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="[^"]*",?)*)\})? (\S+)')
 
 
@@ -132,8 +112,8 @@ def test_every_series_is_there_at_the_start(fresh):
     ours = {k: v for k, v in fresh.metrics().items() if k.startswith("tipserve_") and "_total" in k}
     assert not any(ours.values())
     # Every label's every value: methods and codes, reasons, outcomes.
-    assert counts["tipserve_requests_total"] == len(METHODS) * len(grpc.StatusCode)
-    assert {match[1] for match in re.finditer(r'method="(\w+)"', text)} == METHODS
+    assert counts["tipserve_requests_total"] == len(wire.METHODS) * len(grpc.StatusCode)
+    assert {match[1] for match in re.finditer(r'method="(\w+)"', text)} == wire.METHODS
     assert {match[1] for match in re.finditer(r'code="(\w+)"', text)} == {
         code.name for code in grpc.StatusCode
     }

@@ -20,6 +20,28 @@ from tipserve._proto import input_pb2 as inputs
 __all__ = ["Api", "Problem", "cache", "classify", "finetune", "inputs"]
 
 LIMIT = 120
+
+METHODS = {
+    method.name
+    for module in (cache, classify, finetune)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+} | {
+    # What is offered of the Open Inference Protocol; the rest of it is "other".
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelInfer",
+    "ModelStreamInfer",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "other",
+}
+"""What the metrics' label `method` says."""
 LARGE = 256 << 20
 
 
