@@ -127,6 +127,41 @@ fn sizes_are_refused_from_the_header_alone() {
     assert!(peak() - before < 64 << 20, "{} bytes", peak() - before);
 }
 
+/// A PNG of one pixel, of colour 0, and a palette of so many bytes.
+fn png_with_palette(bytes: usize) -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    png.extend(chunk(b"IHDR", &[0, 0, 0, 1, 0, 0, 0, 1, 8, 3, 0, 0, 0]));
+    png.extend(chunk(b"PLTE", &vec![7; bytes]));
+    // The zlib stream of two zeros, stored.
+    png.extend(chunk(
+        b"IDAT",
+        &[0x78, 1, 1, 2, 0, 0xfd, 0xff, 0, 0, 0, 2, 0, 1],
+    ));
+    png.extend(chunk(b"IEND", &[]));
+    png
+}
+
+/// Found by fuzzing: the decoder panics over a part of an entry.
+#[test]
+fn a_palette_is_whole() {
+    for bytes in [3, 48, 768] {
+        let picture = decode(&png_with_palette(bytes), &PictureLimits::default());
+        assert_eq!(picture.expect("a picture").rgb(), [7; 3]);
+    }
+    for bytes in [4, 49, 50, 767] {
+        let error = refusal(&png_with_palette(bytes));
+        assert!(
+            matches!(error, PictureError::Undecodable { .. })
+                && error.to_string().contains(&format!("{bytes} bytes")),
+            "{error}"
+        );
+    }
+    for bytes in [0, 1, 2, 769, 771, 3000] {
+        let error = refusal(&png_with_palette(bytes));
+        assert!(matches!(error, PictureError::Undecodable { .. }), "{error}");
+    }
+}
+
 /// A grey TIFF of one pixel in one strip, its third tag with this many values.
 fn tiff_claiming(values: u32) -> Vec<u8> {
     let mut file = b"II*\0\x08\0\0\0\x08\0".to_vec();

@@ -33,6 +33,16 @@ pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, Pi
     // EXPAND: palettes become RGB, grey below 8 bits is scaled to 8.
     decoder.set_transformations(Transformations::EXPAND);
     let mut reader = decoder.read_info().map_err(refuse)?;
+    // The decoder checks that there are at most 256 entries, and panics over a
+    // part of one (png 0.18.1).
+    if let (ColorType::Indexed, Some(palette)) = (reader.info().color_type, &reader.info().palette)
+        && !palette.len().is_multiple_of(3)
+    {
+        return Err(undecodable(format!(
+            "its palette has {} bytes, not 3 for each entry",
+            palette.len()
+        )));
+    }
     let (colour, depth) = reader.output_color_type();
     let sample_bytes = if depth == BitDepth::Sixteen { 2 } else { 1 };
     let channels = colour.samples() as u64 * sample_bytes;
