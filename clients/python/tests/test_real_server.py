@@ -27,8 +27,9 @@ class Data:
 
     def points(self, count: int):
         """Points and their classes' indices."""
-        labels = self.chance.integers(0, len(CLASSES), count)
-        labels[: len(CLASSES)] = range(len(CLASSES))
+        labels = numpy.arange(count) % len(CLASSES)
+        rest = labels[len(CLASSES) :]
+        rest[:] = self.chance.permutation(rest)
         points = self.centres[labels] + 0.5 * self.chance.normal(size=(count, WIDTH))
         return points.astype(numpy.float32), labels
 
