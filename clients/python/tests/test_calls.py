@@ -165,8 +165,6 @@ def versioned(seen):
 
     def create(requests, context):
         messages = list(requests)
-        if not context.is_active():
-            return
         seen.append(messages)
         version = cache_pb2.Version(name="caches/pets/versions/1", version=1)
         progress = cache_pb2.CreateProgress(
