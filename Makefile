@@ -154,7 +154,7 @@ fuzz: $(VENV)/.test ## Fuzz pictures, bundle.toml, cache files and messages, FUZ
 		mkdir -p fuzz/artifacts/$$target; \
 		target/fuzz/release/$$target fuzz/corpus/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
 			-max_total_time=$$FUZZ_SECONDS -rss_limit_mb=2048 -timeout=20 -max_len=65536 \
-			-print_final_stats=1 -verbosity=0 || exit 1; \
+			-print_final_stats=1 -print_funcs=0 -verbosity=0 || exit 1; \
 	done
 
 .PHONY: lint
