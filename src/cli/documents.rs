@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp;
 use serde::Serialize;
 
-use super::failure::code_name;
-use crate::proto::v1;
+use crate::{proto::v1, telemetry::code_name};
 
 /// A cache.
 #[derive(Debug, Serialize)]

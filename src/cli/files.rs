@@ -12,9 +12,12 @@ use walkdir::{DirEntry, WalkDir};
 
 use super::{
     documents::{ItemError, RejectedDocument},
-    failure::{Failure, code_name},
+    failure::Failure,
 };
-use crate::proto::v1::{Input, input::Content};
+use crate::{
+    proto::v1::{Input, input::Content},
+    telemetry::code_name,
+};
 
 /// What an item's message weighs besides the picture: ids, tags, the batch.
 const MESSAGE_OVERHEAD: usize = 2048;

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use tonic::Code;
 use tonic_types::{RpcStatusExt as _, StatusExt as _};
 
-use crate::{cli::failure::code_name, proto::v1::Timings};
+use crate::{proto::v1::Timings, telemetry::code_name};
 
 /// Longest latency that is told from longer ones, in microseconds.
 const LONGEST: u64 = 3_600_000_000;
