@@ -13,8 +13,7 @@ use thiserror::Error;
 use crate::{
     clip::PictureLimits,
     engine::{EngineSettings, ThreadPlan},
-    guard::{ExposureError, GuardSettings, TlsFiles},
-    rpc::web::Origin,
+    guard::{ExposureError, GuardSettings, Origin, TlsFiles},
     telemetry::LogFormat,
 };
 

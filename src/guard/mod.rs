@@ -9,6 +9,7 @@ pub mod audit;
 mod caller;
 mod error;
 mod exposure;
+mod origin;
 pub mod rates;
 mod reload;
 pub mod roles;
@@ -21,6 +22,7 @@ use std::{sync::Arc, time::Duration};
 pub use caller::Caller;
 pub use error::{GuardError, OpenError};
 pub use exposure::ExposureError;
+pub use origin::{ORIGIN_RULE, Origin};
 pub use settings::{GuardSettings, TlsFiles};
 
 use reload::Reloaded;

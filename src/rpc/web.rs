@@ -8,7 +8,6 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
-    str::FromStr,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -26,6 +25,8 @@ use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, ServiceExt as _, util::Oneshot};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
+use crate::guard::Origin;
+
 /// How long a browser may remember that it may call.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 /// What scripts may read beside the body; those of a response without one.
@@ -35,31 +36,6 @@ const EXPOSED: [&str; 4] = [
     "grpc-status-details-bin",
     "grpc-encoding",
 ];
-
-/// A page's origin that is allowed: `https://example.org`, with its port where
-/// that is not the scheme's, or `*` for every page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin(HeaderValue);
-
-/// What [`Origin`] takes.
-pub const ORIGIN_RULE: &str = "*, or scheme://host[:port] as browsers send it: lower case, no path";
-
-impl FromStr for Origin {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Origin, &'static str> {
-        let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
-            !scheme.is_empty()
-                && !host.is_empty()
-                && !host.contains(['/', '?', '#', '@', '*'])
-                && !text.contains(|c: char| c.is_ascii_uppercase() || c.is_whitespace())
-        });
-        match HeaderValue::from_str(text) {
-            Ok(value) if is_origin || text == "*" => Ok(Origin(value)),
-            _ => Err(ORIGIN_RULE),
-        }
-    }
-}
 
 /// Serves browsers beside programs.
 #[derive(Clone)]
@@ -73,7 +49,7 @@ impl BrowserLayer {
     pub fn new(origins: &[Origin]) -> BrowserLayer {
         let allowed = match all(origins) {
             true => AllowOrigin::any(),
-            false => AllowOrigin::list(origins.iter().map(|origin| origin.0.clone())),
+            false => AllowOrigin::list(origins.iter().map(|origin| origin.value().clone())),
         };
         BrowserLayer {
             cors: Arc::new(
@@ -91,7 +67,7 @@ impl BrowserLayer {
 }
 
 fn all(origins: &[Origin]) -> bool {
-    origins.iter().any(|origin| origin.0 == "*")
+    origins.iter().any(|origin| *origin.value() == "*")
 }
 
 impl<S> Layer<S> for BrowserLayer {
@@ -135,7 +111,8 @@ where
         let Some(origin) = request.headers().get(header::ORIGIN) else {
             return Either::Left(self.inner.call(request));
         };
-        let allowed = all(&self.origins) || self.origins.iter().any(|known| known.0 == origin);
+        let allowed =
+            all(&self.origins) || self.origins.iter().any(|known| *known.value() == origin);
         Either::Right(if allowed {
             let browser = self.cors.layer(self.inner.clone());
             Either::Left(browser.oneshot(request))
@@ -159,6 +136,7 @@ fn refusal() -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::ORIGIN_RULE;
 
     #[test]
     fn origins_are_as_browsers_send_them() {
