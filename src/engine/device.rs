@@ -12,6 +12,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Counters, EngineError, Row, Shared, StageTimes,
+    cut::{Deadline, cut},
     embeddings::{Known, Lead},
     heads,
     job::{Item, lapse},
@@ -146,6 +147,15 @@ impl ReadyJob {
             queued: Instant::now(),
             times: StageTimes::default(),
         }
+    }
+
+    fn deadline(&self, now: Instant) -> Option<Deadline> {
+        self.item.deadline.map(|deadline| Deadline {
+            left: deadline.saturating_duration_since(now).as_secs_f64(),
+            allowed: deadline
+                .saturating_duration_since(self.item.arrived)
+                .as_secs_f64(),
+        })
     }
 
     /// Answers the item, and all that wait for its feature, with this error.
@@ -332,37 +342,34 @@ impl Device {
         self.shared.in_device.fetch_sub(running, Ordering::Relaxed);
     }
 
-    /// Takes the next batch from jobs that are alive: all of them, or, where
-    /// that would take longer than the most urgent has left, as many as it
-    /// leaves time for, the urgent ones first. One that cannot be in time even
-    /// alone is answered so, unless it is the only one: whoever runs nothing
-    /// never learns that the machine has become faster.
+    /// Takes the next batch ([`cut`]) from jobs that are alive, the urgent ones
+    /// first; what is lost is answered so.
     fn in_time(&self, jobs: &mut Vec<ReadyJob>) -> Option<Vec<ReadyJob>> {
         let cost = self.shared.cost.lock().clone();
-        let fits = |n: usize, left: Duration| {
-            let seconds = cost.predict(n).unwrap_or(0.0);
-            seconds * super::MARGIN <= left.as_secs_f64()
-        };
-        jobs.sort_by_key(|job| (job.item.deadline.is_none(), job.item.deadline));
+        let crowded = self.shared.crowded();
         loop {
-            let count = jobs.len();
-            let deadline = jobs.first()?.item.deadline;
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let size = match left {
-                None => count,
-                Some(left) => (1..=count).rev().find(|n| fits(*n, left)).unwrap_or(0),
-            };
-            if size > 0 || count == 1 {
-                return Some(jobs.drain(..size.max(1)).collect());
+            jobs.sort_by_key(|job| (job.item.deadline.is_none(), job.item.deadline));
+            let now = Instant::now();
+            let deadlines: Vec<_> = jobs.iter().map(|job| job.deadline(now)).collect();
+            let next = cut(&deadlines, &cost, self.shared.settings.max_batch, crowded)?;
+            let lost: Vec<_> = jobs.drain(..next.lost).collect();
+            let batch = jobs.drain(..next.size).collect();
+            let counters = &self.shared.counters;
+            let mut successors = Vec::new();
+            for job in lost {
+                let error = EngineError::DeadlineExceeded {
+                    stage: "for a batch",
+                };
+                counters.dropped.fetch_add(1, Ordering::Relaxed);
+                successors.extend(job.give_way(error, counters));
             }
-            let error = EngineError::DeadlineExceeded {
-                stage: "for a batch",
-            };
-            self.shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
-            if let Some(successor) = jobs.remove(0).give_way(error, &self.shared.counters) {
-                jobs.push(successor);
-                jobs.sort_by_key(|job| (job.item.deadline.is_none(), job.item.deadline));
+            if successors.is_empty() {
+                return Some(batch);
             }
+            // Whoever waited for the same picture's feature may have more
+            // time, or less, than the others.
+            jobs.extend(batch);
+            jobs.extend(successors);
         }
     }
 

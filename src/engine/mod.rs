@@ -17,6 +17,7 @@
 
 mod admission;
 mod cost;
+mod cut;
 mod decode;
 mod device;
 mod embeddings;
@@ -32,7 +33,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -91,6 +92,8 @@ struct Shared {
     embeddings: Option<Arc<Embeddings>>,
     /// Jobs between the decode queue and their answer, for predicting waits.
     in_device: AtomicUsize,
+    /// When a caller was last told that there is no time for its item.
+    refused: Mutex<Option<Instant>>,
     /// A device that no later batch can use (a poisoned CUDA context).
     broken: AtomicBool,
     /// Workers that have run every batch size.
@@ -102,6 +105,13 @@ impl Shared {
     fn break_device(&self, fault: &EncodeFault) {
         tracing::error!(detail = fault.detail, "the device is broken");
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is more work than can be done in time.
+    fn crowded(&self) -> bool {
+        self.refused
+            .lock()
+            .is_some_and(|at| at.elapsed() < CROWDED_FOR)
     }
 
     /// Sends an item whose feature is known to its head.
@@ -118,6 +128,11 @@ pub struct Engine {
     shared: Arc<Shared>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
+
+/// How long after a refusal for want of time the engine counts as crowded: long
+/// against the time between two refusals under overload, short against a
+/// caller's patience.
+const CROWDED_FOR: Duration = Duration::from_secs(1);
 
 /// How much longer than predicted something may take and still be in time.
 const MARGIN: f64 = 1.15;
@@ -149,6 +164,7 @@ impl Engine {
             embeddings: (settings.embedding_cache_bytes > 0)
                 .then(|| Embeddings::new(settings.embedding_cache_bytes)),
             in_device: AtomicUsize::new(0),
+            refused: Mutex::new(None),
             broken: AtomicBool::new(false),
             warm: (Mutex::new(0), Condvar::new()),
             spec,
@@ -236,6 +252,11 @@ impl Engine {
         let ahead = waiting as f64 + running as f64 / 2.0;
         let own = (waiting / workers.max(1) + 1).min(size);
         Some(MARGIN * (ahead / throughput + cost.predict(own)?))
+    }
+
+    /// Tells the engine that an item was refused as there is no time for it.
+    pub fn note_refusal(&self) {
+        *self.shared.refused.lock() = Some(Instant::now());
     }
 
     /// Whether the embedding cache holds this content's feature, so that it

@@ -99,6 +99,7 @@ impl Context {
                 && !self.engine.holds_feature_of(content)
             {
                 telemetry::refused("deadline");
+                self.engine.note_refusal();
                 return Err(RequestError::TooLate { wait, left }.into());
             }
         }

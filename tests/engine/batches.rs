@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tipserve::engine::{Engine, EngineSettings, FlowId, Priority, Work};
+use tipserve::engine::{Engine, EngineError, EngineSettings, FlowId, Priority, Work};
 
 use crate::tagging::{
     Answer, Item, Seen, close, head, logits, number, settings, start, start_paced, until,
@@ -294,6 +294,17 @@ fn a_prediction_grows_with_what_is_ahead_of_the_flow() {
 /// together they would take 3.1 s, and the one that is named must be done
 /// within 2.5 s. The encoder itself then takes no time at all.
 fn urgent_among_others(workers: usize, urgent: u32) -> (Engine, Arc<Seen>, Vec<Answer>) {
+    let deadline = |n| (n == urgent).then_some(Duration::from_millis(2500));
+    fourteen(workers, deadline, |_| {})
+}
+
+/// 14 items with these deadlines from now, and those workers; `before` they
+/// are let go.
+fn fourteen(
+    workers: usize,
+    deadline: impl Fn(u32) -> Option<Duration>,
+    before: impl FnOnce(&Engine),
+) -> (Engine, Arc<Seen>, Vec<Answer>) {
     let (engine, seen) = start_paced(
         EngineSettings {
             warm: vec![1, 3],
@@ -309,13 +320,14 @@ fn urgent_among_others(workers: usize, urgent: u32) -> (Engine, Arc<Seen>, Vec<A
     let answers = (0..14)
         .map(|n| {
             Item {
-                deadline: (n == urgent).then(|| Instant::now() + Duration::from_millis(2500)),
+                deadline: deadline(n).map(|left| Instant::now() + left),
                 ..Item::of(n)
             }
             .submit(&engine)
         })
         .collect();
     until_waiting(&engine, 14);
+    before(&engine);
     drop(hold);
     (engine, seen, answers)
 }
@@ -348,6 +360,41 @@ fn what_a_batch_has_no_time_for_is_whoevers_is_free_first() {
         batches.retain(|batch| batch.contains(&0));
         assert!((2..14).contains(&batches[0].len()), "{batches:?}");
     }
+    seen.open();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+}
+
+/// Item 0 has time for a batch of some 9, the others for some 11 of those 14.
+fn one_a_little_more_urgent(n: u32) -> Option<Duration> {
+    Some(Duration::from_millis(if n == 0 { 2500 } else { 3000 }))
+}
+
+#[test]
+fn while_others_are_refused_one_item_does_not_cut_the_batch_of_many() {
+    let (_engine, seen, mut answers) = fourteen(1, one_a_little_more_urgent, Engine::note_refusal);
+    seen.until_batches(1);
+    let first = seen.batches.lock()[0].clone();
+    assert!(!first.contains(&0) && first.len() >= 2, "{first:?}");
+    // It has its answer at once, not when its time is up.
+    let lost = answers.remove(0).blocking_recv().expect("answered");
+    assert!(
+        matches!(lost, Err(EngineError::DeadlineExceeded { .. })),
+        "{lost:?}"
+    );
+    seen.open();
+    for answer in answers {
+        answer.blocking_recv().expect("answered").expect("encoded");
+    }
+}
+
+#[test]
+fn while_nobody_is_refused_the_most_urgent_item_is_in_the_next_batch() {
+    let (_engine, seen, answers) = fourteen(1, one_a_little_more_urgent, |_| {});
+    seen.until_batches(1);
+    let first = seen.batches.lock()[0].clone();
+    assert!(first.contains(&0) && first.len() < 14, "{first:?}");
     seen.open();
     for answer in answers {
         answer.blocking_recv().expect("answered").expect("encoded");
