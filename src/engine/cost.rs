@@ -1,7 +1,11 @@
 //! How long a batch takes: duration = a·n + b, fitted online.
 
-/// Weight that an observation keeps when the next one arrives.
+/// Weight that an observation keeps for the shape when the next one arrives.
 const MEMORY: f64 = 0.98;
+/// The same for the height: ten batches or so. A machine that loses a core to
+/// another process is slower at once, and what is promised until that is seen
+/// comes too late.
+const RECENT: f64 = 0.9;
 /// Share of the best throughput at which a batch is large enough. Close to 1,
 /// as the shape is known roughly: where it is taken for too flat, 0.97 would
 /// give batches of some 3 pictures where 12 are cheaper.
@@ -15,7 +19,7 @@ const LEARNING: f64 = 0.005;
 /// The line a·n + b: its height, and its shape, which is the share of a batch of
 /// one that is the batch's own and not the picture's, b/(a + b).
 ///
-/// The height follows the machine at once. The shape is learned while warming,
+/// The height follows the machine within some ten batches. The shape is learned while warming,
 /// where sizes vary and the machine does not, and then moves slowly, by
 /// least squares over batches of different sizes. Under load it could not be
 /// read off directly: all batches come to have the size that the model itself
@@ -29,6 +33,9 @@ pub struct CostModel {
     sum_t: f64,
     sum_nn: f64,
     sum_nt: f64,
+    recent_weight: f64,
+    recent_n: f64,
+    recent_t: f64,
     /// b/(a + b), 0 to 1, once sizes have varied enough to see it.
     shape: Option<f64>,
 }
@@ -63,6 +70,16 @@ impl CostModel {
         ] {
             *sum *= MEMORY;
         }
+        for sum in [
+            &mut self.recent_weight,
+            &mut self.recent_n,
+            &mut self.recent_t,
+        ] {
+            *sum *= RECENT;
+        }
+        self.recent_weight += 1.0;
+        self.recent_n += n;
+        self.recent_t += seconds;
         self.weight += 1.0;
         self.sum_n += n;
         self.sum_t += seconds;
@@ -97,7 +114,7 @@ impl CostModel {
         // With one batch size only, ever, all is taken as cost per picture,
         // which errs towards small batches.
         let shape = self.shape.unwrap_or(0.0);
-        let one = self.sum_t / ((1.0 - shape) * self.sum_n + shape * self.weight);
+        let one = self.recent_t / ((1.0 - shape) * self.recent_n + shape * self.recent_weight);
         Some(((1.0 - shape) * one, shape * one))
     }
 
