@@ -394,6 +394,10 @@ impl OperatorKeys {
         self.keys.size()[0]
     }
 
+    pub fn device(&self) -> Device {
+        self.keys.device()
+    }
+
     pub fn size_bytes(&self) -> usize {
         let of = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
         of(&self.keys) + self.order.as_ref().map_or(0, of)
