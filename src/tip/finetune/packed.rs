@@ -232,16 +232,8 @@ impl Packed {
                 },
             });
         });
-        for (i, sums) in edges.chunks_exact(2 * rows).enumerate() {
-            let (before, after) = self.shared(&panels_of(i));
-            let (first, last) = sums.split_at(rows);
-            for (class, sums) in [(before, first), (after, last)] {
-                let Some(class) = class else { continue };
-                for (b, sum) in sums.iter().enumerate() {
-                    out[b * self.classes + class as usize] += sum;
-                }
-            }
-        }
+        let shared = |i| self.shared(&panels_of(i));
+        kernel::add_edges(edges, rows, shared, out, self.classes);
     }
 
     /// Panels whose product with `rows` rows is about `work` multiplications.

@@ -295,16 +295,8 @@ impl Packed {
                 },
             });
         });
-        for (p, sums) in edges.chunks_exact(2 * rows).enumerate() {
-            let (before, after) = cache.shared(&plan.panel_range(p));
-            let (first, last) = sums.split_at(rows);
-            for (class, sums) in [(before, first), (after, last)] {
-                let Some(class) = class else { continue };
-                for (b, sum) in sums.iter().enumerate() {
-                    out[b * self.classes + class as usize] += sum;
-                }
-            }
-        }
+        let shared = |p| cache.shared(&plan.panel_range(p));
+        kernel::add_edges(&edges, rows, shared, out, self.classes);
     }
 }
 
