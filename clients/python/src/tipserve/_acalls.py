@@ -12,7 +12,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import grpc
 
@@ -96,7 +96,16 @@ class AsyncCalls(Connected):
             request.page_token = page.next_page_token
 
 
-async def collected(source: Source | AsyncIterable[Example]) -> Source:
+@overload
+async def collected(source: Source | AsyncIterable[Example]) -> Source: ...
+
+
+@overload
+async def collected(source: Source | AsyncIterable[Example] | None) -> Source | None: ...
+
+
+async def collected(source: Source | AsyncIterable[Example] | None) -> Source | None:
+    """The same source; an async iterable's examples as a list."""
     if isinstance(source, AsyncIterable):
         return [example async for example in source]
     return source
