@@ -71,14 +71,7 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype,
-        selection: Selection {
-            source: SelectionSource::Given,
-            example_count: 0,
-            score: String::new(),
-            grid: String::new(),
-            candidates: Vec::new(),
-            reason: String::new(),
-        },
+        selection: Selection::unsearched(SelectionSource::Given),
     }
 }
 

@@ -2,102 +2,20 @@ package tipserve_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"image"
-	"image/color"
-	"image/jpeg"
-	"image/png"
 	"io"
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"syscall"
 	"testing"
-	"time"
 
 	tipserve "github.com/tipserve/tipserve/clients/go"
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
-
-const repository = "../.."
-
-// real is a `tipserve serve` with a store of its own.
-type real struct {
-	address string
-	folder  string
-	bundle  string
-	process *exec.Cmd
-	starts  int
-}
-
-var servingOn = regexp.MustCompile(`serving on (\S+:\d+)`)
-
-// serve starts a real server with a bundle, or skips where there is none.
-func serve(t *testing.T, bundle string) *real {
-	t.Helper()
-	if _, err := os.Stat(binary()); err != nil {
-		t.Skipf("no server at %s: build it (`make build`), or set TIPSERVE_BIN", binary())
-	}
-	if _, err := os.Stat(filepath.Join(bundle, "bundle.toml")); err != nil {
-		t.Skipf("no bundle at %s (`make bundle` makes the demo's)", bundle)
-	}
-	r := &real{address: "127.0.0.1:0", folder: t.TempDir(), bundle: bundle}
-	r.start(t)
-	t.Cleanup(func() { r.stop(syscall.SIGTERM) })
-	return r
-}
-
-func binary() string {
-	for _, name := range []string{"TIPSERVE_BIN", "TIPSERVE_BINARY"} {
-		if named := os.Getenv(name); named != "" {
-			return named
-		}
-	}
-	return filepath.Join(repository, "target", "release", "tipserve")
-}
-
-// start starts the server, again on the same address, and waits until it says
-// where it listens.
-func (r *real) start(t *testing.T) {
-	t.Helper()
-	path := filepath.Join(r.folder, "log")
-	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	r.process = exec.Command(binary(), "serve", "--bundle", r.bundle,
-		"--store", filepath.Join(r.folder, "store"), "--listen", r.address,
-		"--metrics-listen", "127.0.0.1:0", "--device", "cpu")
-	r.process.Stdout, r.process.Stderr = log, log
-	if err := r.process.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for range 1200 {
-		text, _ := os.ReadFile(path)
-		if found := servingOn.FindAllSubmatch(text, -1); len(found) > r.starts {
-			r.starts = len(found)
-			r.address = string(found[len(found)-1][1])
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	r.stop(syscall.SIGKILL)
-	text, _ := os.ReadFile(path)
-	t.Fatalf("%s serve did not start:\n%s", binary(), text)
-}
-
-// stop ends it: with SIGTERM in order, with SIGKILL as a crash would.
-func (r *real) stop(signal syscall.Signal) {
-	r.process.Process.Signal(signal)
-	r.process.Wait()
-}
 
 // features is a bundle without encoders, of this width.
 func features(t *testing.T, width int) string {
@@ -408,104 +326,5 @@ func TestRealServerKilledUnderAStream(t *testing.T) {
 	}
 	if taken != n {
 		t.Errorf("%d results for %d items", taken, n)
-	}
-}
-
-// stripes is a picture whose stripes tell its class, in a random colour.
-func stripes(rng *rand.Rand, vertical bool) image.Image {
-	made := image.NewNRGBA(image.Rect(0, 0, 96, 96))
-	ink := color.NRGBA{byte(rng.IntN(100)), byte(rng.IntN(100)), byte(rng.IntN(100)), 255}
-	period := 6 + rng.IntN(4)
-	for y := range 96 {
-		for x := range 96 {
-			along := y
-			if vertical {
-				along = x
-			}
-			if along/period%2 == 0 {
-				made.SetNRGBA(x, y, ink)
-			} else {
-				made.SetNRGBA(x, y, color.NRGBA{230, 230, 230, 255})
-			}
-		}
-	}
-	return made
-}
-
-func TestRealServerOfPictures(t *testing.T) {
-	server := serve(t, filepath.Join(repository, "bundles", "demo"))
-	client, rng := dial(t, server.address), random(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	root := t.TempDir()
-	for i := range 8 {
-		for class, name := range []string{"across", "up_down"} {
-			var file bytes.Buffer
-			var err error
-			picture := stripes(rng, class == 1)
-			if i%2 == 0 {
-				err = png.Encode(&file, picture)
-			} else {
-				err = jpeg.Encode(&file, picture, &jpeg.Options{Quality: 95})
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join(root, name, fmt.Sprint(i))
-			os.MkdirAll(filepath.Dir(path), 0o755)
-			if err := os.WriteFile(path, file.Bytes(), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := os.WriteFile(filepath.Join(root, "across", "notes.txt"), []byte("no picture"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	made := must(client.CreateCache(ctx, &pb.CacheSpec{CacheId: "stripes"}, tipserve.Folder(root)))(t)
-	if len(made.Rejected) != 1 || made.Rejected[0].ID != "across/notes.txt" || made.Version.GetKeyCount() != 16 {
-		t.Error(made)
-	}
-	if got := made.Version.GetClasses()[1].GetDisplayName(); got != "up down" {
-		t.Error(got)
-	}
-	wrong := 0
-	var pictures []tipserve.Picture
-	for i := range 20 {
-		pictures = append(pictures, tipserve.FromImage(stripes(rng, i%2 == 1)))
-	}
-	results, err := collect(client.Classify(ctx, "stripes", tipserve.Pictures(pictures...)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, result := range results {
-		if result.Err != nil {
-			t.Fatal(result.Err)
-		}
-		if int(result.Best().GetIndex()) != i%2 {
-			wrong++
-		}
-	}
-	if wrong > 2 {
-		t.Errorf("%d of 20 plain stripes taken for the other kind", wrong)
-	}
-	for result, err := range client.Classify(ctx, "stripes", tipserve.FolderItems(root), tipserve.Unordered()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if text := filepath.Base(result.ID) == "notes.txt"; text != (result.Err != nil) {
-			t.Error(result)
-		}
-	}
-	// The example program finds the same.
-	example := exec.CommandContext(ctx, "go", "run", "./examples/classify",
-		"-server", server.address, "-cache", "stripes", filepath.Join(root, "up_down"), filepath.Join(root, "across", "0"))
-	example.Stderr = os.Stderr
-	lines, err := example.Output()
-	if err != nil || bytes.Count(lines, []byte("\n")) != 9 || !bytes.Contains(lines, []byte("\tup down\t")) {
-		t.Errorf("%v\n%s", err, lines)
-	}
-	texts := must(client.EmbedTexts(ctx, []string{"vertical stripes", "horizontal stripes"}))(t)
-	if len(texts) != 2 || len(texts[0].Values) != int(made.Version.GetWidth()) {
-		t.Error(texts)
 	}
 }

@@ -23,12 +23,14 @@ use tch::{Device, Tensor};
 use super::head::{HeadError, Sorted};
 
 mod adamw;
+mod draws;
 mod error;
 mod operators;
 mod options;
 #[cfg_attr(not(target_arch = "x86_64"), path = "finetune/packed_absent.rs")]
 mod packed;
 mod report;
+mod scored;
 mod trainer;
 
 use adamw::AdamW;

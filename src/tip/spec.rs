@@ -116,6 +116,20 @@ pub struct Selection {
     pub reason: String,
 }
 
+impl Selection {
+    /// Of numbers that nothing was searched for, and nothing is said about.
+    pub fn unsearched(source: SelectionSource) -> Self {
+        Self {
+            source,
+            example_count: 0,
+            score: String::new(),
+            grid: String::new(),
+            candidates: Vec::new(),
+            reason: String::new(),
+        }
+    }
+}
+
 /// A head's numbers. Its tensors are in [`super::head::HeadTensors`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeadSpec {

@@ -279,14 +279,7 @@ pub fn head(scale: f32) -> Arc<Head> {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype: KeyDtype::F32,
-        selection: Selection {
-            source: SelectionSource::Given,
-            example_count: 0,
-            score: String::new(),
-            grid: String::new(),
-            candidates: Vec::new(),
-            reason: String::new(),
-        },
+        selection: Selection::unsearched(SelectionSource::Given),
     };
     let tensors = HeadTensors {
         classes: 2,

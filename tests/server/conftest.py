@@ -266,6 +266,15 @@ def tiny(tiny_bundle, tmp_path_factory):
     server.close()
 
 
+@pytest.fixture(scope="module")
+def embedding_cache(features):
+    """`features` with a cache "here" of two classes."""
+    points = np.random.default_rng(4).normal(size=(8, WIDTH))
+    spec = wire.cache.CacheSpec(cache_id="here", classes=wire.classes("ab"))
+    features.api.create(spec, wire.examples_of(points, [0, 1] * 4))
+    return features
+
+
 @pytest.fixture
 def seed() -> int:
     value = secrets.randbelow(2**32)

@@ -2,167 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-
 import grpc
 import numpy as np
 import pytest
 import wire
 from conftest import WIDTH
 from google.protobuf import field_mask_pb2
-from pictures import photo, png, saved
+from pictures import photo, png
+from refusals import INVALID, MISSING, refused, says, still_serves
 from wire import Problem, cache, classify, finetune
-
-INVALID = grpc.StatusCode.INVALID_ARGUMENT
-MISSING = grpc.StatusCode.NOT_FOUND
-
-
-def refused(call, *arguments, **named) -> Problem:
-    """The problem of a call that must fail; a stream is read to its end."""
-    with pytest.raises(grpc.RpcError) as caught:
-        made = call(*arguments, timeout=60, **named)
-        if hasattr(made, "__next__"):
-            list(made)
-    problem = Problem.of_call(caught.value)
-    print(problem)
-    assert problem.reason, f"no ErrorInfo: {problem}"
-    return problem
-
-
-def says(problem, code, reason, *words):
-    """The code, the reason, and what the message must name."""
-    assert (problem.code, problem.reason) == (code, reason), problem
-    for word in words:
-        assert str(word) in problem.message, problem
-
-
-def header(width: int, height: int) -> bytes:
-    """A PNG that announces a size, with hardly any data."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    fields = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", fields)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-        + chunk(b"IEND", b"")
-    )
-
-
-BAD_PICTURES = {
-    "text": (b"This is a text file, whatever its name says.\n" * 20, "PICTURE_UNRECOGNISED", []),
-    "empty": (b"", "PICTURE_EMPTY", []),
-    "bomb": (header(50_000, 50_000), "PICTURE_TOO_LARGE", ["50000"]),
-    "no pixels": (header(0, 10), None, []),
-    "truncated png": (None, None, []),
-    "truncated jpeg": (None, "PICTURE_TRUNCATED", []),
-    "broken jpeg": (None, None, []),
-}
-
-
-def bad_pictures(chance):
-    """Each bad picture with its reason and words of its message."""
-    good = photo(chance)
-    jpeg, whole = saved(good, "JPEG"), png(good)
-    files = BAD_PICTURES | {
-        "truncated png": (whole[: len(whole) // 2], None, []),
-        "truncated jpeg": (jpeg[: len(jpeg) // 2], "PICTURE_TRUNCATED", []),
-        "broken jpeg": (jpeg[:60] + chance.bytes(600), None, []),
-    }
-    return good, files
-
-
-@pytest.fixture(scope="module")
-def picture_cache(tiny):
-    chance = np.random.default_rng(3)
-    examples = [
-        wire.example(k, wire.encoded(png(photo(chance, k)))) for k in (0, 1) for _ in range(2)
-    ]
-    tiny.api.create(cache.CacheSpec(cache_id="pictures", classes=wire.classes("ab")), examples)
-    return tiny
-
-
-@pytest.fixture(scope="module")
-def embedding_cache(features):
-    points = np.random.default_rng(4).normal(size=(8, WIDTH))
-    spec = cache.CacheSpec(cache_id="here", classes=wire.classes("ab"))
-    features.api.create(spec, wire.examples_of(points, [0, 1] * 4))
-    return features
-
-
-def test_bad_pictures_everywhere(picture_cache, chance):
-    api = picture_cache.api
-    good, files = bad_pictures(chance)
-    own = wire.encoded(png(good))
-    expected = api.one("pictures", own, logits=True).logits
-
-    def check(problem, name):
-        _, reason, words = files[name]
-        assert problem.code == INVALID, (name, problem)
-        assert problem.reason == reason or (
-            reason is None and problem.reason.startswith("PICTURE_")
-        )
-        for word in words:
-            assert word in problem.message
-        if name == "bomb":
-            assert problem.metadata["limit"] and problem.metadata["value"]
-            assert problem.metadata["limit"] in problem.message.replace(",", "")
-
-    for name, (data, _, _) in files.items():
-        check(
-            refused(
-                api.classifying.Classify,
-                classify.ClassifyRequest(cache="pictures", input=wire.encoded(data)),
-            ),
-            name,
-        )
-    items = [wire.item("good 0", own)]
-    for name, (data, _, _) in files.items():
-        items += [wire.item(name, wire.encoded(data)), wire.item(f"good {len(items)}", own)]
-    results = {r.id: r for r in api.stream("pictures", items, batch=3, logits=True)}
-    assert len(results) == len(items)
-    for result in results.values():
-        if result.id.startswith("good"):
-            np.testing.assert_allclose(result.classification.logits, expected, atol=1e-4)
-        else:
-            check(Problem.of_status(result.error), result.id)
-    embedded = api.classifying.Embed(
-        classify.EmbedRequest(inputs=[wire.encoded(d) for d, _, _ in files.values()] + [own])
-    )
-    for name, result in zip([*files, None], embedded.inputs, strict=True):
-        if name is None:
-            assert len(result.embedding.values) == 48
-        else:
-            check(Problem.of_status(result.error), name)
-    labelled = [wire.example(0, wire.encoded(d), name) for name, (d, _, _) in files.items()]
-    spec = cache.CacheSpec(cache_id="with-bad", classes=wire.classes("a"))
-    created = api.create(spec, [*labelled, wire.example(0, own, "good")])
-    assert created.rejected.keys() == files.keys()
-    assert created.version.key_count == 1
-    for name, one in created.rejected.items():
-        assert one.reason == files[name][1] or one.reason.startswith("PICTURE_")
-        assert one.code == INVALID.value[0] and one.message
-
-
-def test_raw_pixels_of_the_wrong_size(picture_cache):
-    for width, height, count in (
-        (3, 3, 26),
-        (3, 3, 28),
-        (0, 5, 0),
-        (2**31, 2**31, 12),
-        (2**32 - 1, 1, 3),
-    ):
-        raw = wire.inputs.RawRgb(width=width, height=height, data=b"\x50" * count)
-        request = classify.ClassifyRequest(cache="pictures", input=wire.inputs.Input(raw_rgb=raw))
-        problem = refused(picture_cache.api.classifying.Classify, request)
-        assert problem.code == INVALID
-        assert problem.reason in ("PICTURE_SHAPE", "PICTURE_TOO_LARGE")
-        assert str(width) in problem.message or problem.reason == "PICTURE_TOO_LARGE"
 
 
 def test_embeddings_that_are_no_direction(embedding_cache, chance):
@@ -219,96 +67,6 @@ def test_a_picture_for_a_bundle_without_encoder(embedding_cache, chance):
     )
     problem = refused(embedding_cache.api.caches.CreateCache, wire.requests_of(prompts, []))
     says(problem, grpc.StatusCode.FAILED_PRECONDITION, "NO_TEXT_ENCODER", "text weights")
-
-
-NOT_THERE = [
-    "nothing",
-    "caches/nothing",
-    "here@9",
-    "here@nobody",
-    "caches/here/versions/77",
-    "caches/here/aliases/nobody",
-]
-
-
-@pytest.mark.parametrize("reference", NOT_THERE)
-def test_unknown_caches_versions_and_aliases(embedding_cache, reference, chance):
-    api, content = embedding_cache.api, wire.embedding(chance.normal(size=WIDTH))
-    config = classify.ClassifyStreamRequest(config=classify.ClassifyStreamConfig(cache=reference))
-    evaluate = classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here", reference]))
-    for call, request in (
-        (api.classifying.Classify, classify.ClassifyRequest(cache=reference, input=content)),
-        (api.classifying.ClassifyStream, iter([config])),
-        (api.classifying.Evaluate, iter([evaluate])),
-        (api.caches.GetVersion, cache.GetVersionRequest(name=reference)),
-        (api.tuning.FineTune, finetune.FineTuneRequest(cache=reference)),
-    ):
-        problem = refused(call, request)
-        name = reference.replace("caches/", "").split("@")[0].split("/")[0]
-        says(problem, MISSING, "NOT_FOUND", name)
-        assert name in problem.metadata["resource"]
-
-
-def test_unknown_names_of_the_other_calls(embedding_cache):
-    caches = embedding_cache.api.caches
-    for call, request in (
-        (caches.GetCache, cache.GetCacheRequest(name="nothing")),
-        (caches.ListVersions, cache.ListVersionsRequest(parent="caches/nothing")),
-        (caches.DeleteCache, cache.DeleteCacheRequest(name="nothing")),
-        (caches.SetAlias, cache.SetAliasRequest(cache="nothing", alias="a", version=1)),
-        (caches.SetAlias, cache.SetAliasRequest(cache="here", alias="a", version=99)),
-        (caches.DeleteAlias, cache.DeleteAliasRequest(cache="here", alias="nobody")),
-        (
-            embedding_cache.api.tuning.GetFineTune,
-            finetune.GetFineTuneRequest(name="fineTunes/nothing"),
-        ),
-        (
-            embedding_cache.api.tuning.CancelFineTune,
-            finetune.CancelFineTuneRequest(name="fineTunes/nothing"),
-        ),
-    ):
-        assert refused(call, request).code == MISSING
-
-
-BAD_IDS = [
-    "a/b",
-    "../../etc/passwd",
-    "..",
-    ".",
-    ".hidden",
-    "",
-    "UPPER",
-    "-dash",
-    "a b",
-    "a@1",
-    "a\nb",
-    "ü",
-    "x" * 64,
-    "a\\b",
-    "caches/a/b",
-    "%2e%2e",
-    "a..b",
-]
-
-
-@pytest.mark.parametrize("bad", BAD_IDS)
-def test_ids_that_are_none(embedding_cache, bad):
-    api = embedding_cache.api
-    spec = cache.CacheSpec(cache_id=bad, classes=wire.classes("a"))
-    problem = refused(api.caches.CreateCache, wire.requests_of(spec, []))
-    assert problem.code == INVALID
-    assert any("cache_id" in field for field in problem.fields), problem
-    assert problem.metadata["value"] == bad.removeprefix("caches/")
-    for call, request in (
-        (api.caches.GetCache, cache.GetCacheRequest(name=bad)),
-        (api.caches.DeleteCache, cache.DeleteCacheRequest(name=bad)),
-        (api.caches.ListVersions, cache.ListVersionsRequest(parent=bad)),
-    ):
-        assert refused(call, request).code == INVALID
-    for alias in (bad, "latest"):
-        request = cache.SetAliasRequest(cache="here", alias=alias, version=1)
-        assert refused(api.caches.SetAlias, request).code == INVALID
-    assert not list(embedding_cache.store.parent.glob("**/passwd"))
 
 
 def test_a_cache_without_classes_and_a_class_without_examples(embedding_cache, chance):
@@ -528,77 +286,6 @@ def test_fine_tuning_out_of_range(embedding_cache):
     assert [v.version for v in versions] == [1]
 
 
-@pytest.mark.parametrize("rpc", ["Classify", "ClassifyStream", "CreateCache", "Embed", "Evaluate"])
-def test_a_message_over_the_limit(serve, features_bundle, rpc, chance):
-    limit = 65_536
-    server = serve(features_bundle, "--max-message-bytes", str(limit))
-    api = server.api
-    points = chance.normal(size=(4, WIDTH))
-    api.create(
-        cache.CacheSpec(cache_id="here", classes=wire.classes("ab")),
-        wire.examples_of(points, [0, 1, 0, 1]),
-    )
-    large = wire.embedding(np.ones(40_000))
-    first = wire.item("fine", wire.embedding(points[0]))
-    calls = {
-        "Classify": lambda: api.one("here", large),
-        "ClassifyStream": lambda: list(api.stream("here", [first, wire.item("x", large)], batch=1)),
-        "CreateCache": lambda: api.create(
-            cache.CacheSpec(cache_id="large", classes=wire.classes("a")), [wire.example(0, large)]
-        ),
-        "Embed": lambda: api.classifying.Embed(classify.EmbedRequest(texts=["x" * 100_000])),
-        "Evaluate": lambda: api.classifying.Evaluate(
-            iter(
-                [
-                    classify.EvaluateRequest(config=classify.EvaluateConfig(caches=["here"])),
-                    classify.EvaluateRequest(
-                        items=classify.LabelledBatch(items=[classify.LabelledItem(input=large)])
-                    ),
-                ]
-            )
-        ),
-    }
-    with pytest.raises(grpc.RpcError) as caught:
-        calls[rpc]()
-    problem = Problem.of_call(caught.value)
-    print(problem)
-    assert problem.code in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    assert str(limit) in problem.message
-    assert api.one("here", wire.embedding(points[0])).top
-    assert api.ids() == ["caches/here"]
-
-
-def test_limits_of_a_cache(serve, features_bundle, chance):
-    server = serve(
-        features_bundle,
-        "--max-classes",
-        "3",
-        "--max-examples",
-        "5",
-        "--max-create-bytes",
-        str(5 * WIDTH * 4),
-    )
-    points = chance.normal(size=(6, WIDTH))
-
-    def create(classes, examples):
-        return refused(
-            server.api.caches.CreateCache,
-            wire.requests_of(
-                cache.CacheSpec(cache_id="c", classes=wire.classes(classes)), examples
-            ),
-        )
-
-    problem = create("abcd", [])
-    says(problem, INVALID, "LIMIT_EXCEEDED", 3, 4, "max_classes")
-    problem = create("a", wire.examples_of(points, [0] * 6))
-    says(problem, INVALID, "LIMIT_EXCEEDED", 5, 6)
-    assert server.api.ids() == []
-    server.api.create(
-        cache.CacheSpec(cache_id="c", classes=wire.classes("abc")),
-        wire.examples_of(points[:5], [0, 1, 2, 0, 1]),
-    )
-
-
 def test_random_bytes_are_no_requests(embedding_cache, chance):
     channel = embedding_cache.api.channel
     for method in (
@@ -613,10 +300,5 @@ def test_random_bytes_are_no_requests(embedding_cache, chance):
             assert caught.value.code() in (grpc.StatusCode.INTERNAL, INVALID, MISSING)
 
 
-def test_it_still_serves(embedding_cache, picture_cache, chance):
-    assert embedding_cache.api.one("here", wire.embedding(chance.normal(size=WIDTH))).top
-    assert picture_cache.api.one("pictures", wire.encoded(png(photo(chance)))).top
-    for server in (embedding_cache, picture_cache):
-        assert server.http("/healthz")[0] == server.http("/readyz")[0] == 200
-        log = server.log.read_text()
-        assert "panicked" not in log, log
+def test_it_still_serves(embedding_cache, chance):
+    still_serves(embedding_cache, "here", wire.embedding(chance.normal(size=WIDTH)))

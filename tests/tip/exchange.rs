@@ -132,14 +132,7 @@ pub fn spec(method: Method, alpha: f64, beta: f64, key_dtype: KeyDtype) -> HeadS
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype,
-        selection: Selection {
-            source: SelectionSource::Given,
-            example_count: 0,
-            score: String::new(),
-            grid: String::new(),
-            candidates: Vec::new(),
-            reason: String::new(),
-        },
+        selection: Selection::unsearched(SelectionSource::Given),
     }
 }
 

@@ -151,7 +151,8 @@ fn mixed(
     })
 }
 
-/// The formula in float64, a run of keys at a time.
+/// The formula in float64, a run of keys at a time: of a million keys,
+/// [`plain_logits`](crate::tip::formula::plain_logits) would hold [M, N].
 fn reference(features: &Tensor, tensors: &HeadTensors) -> anyhow::Result<Tensor> {
     const RUN: i64 = 65_536;
     let f = features.f_to_kind(Kind::Double)?;
@@ -186,13 +187,6 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype,
-        selection: Selection {
-            source: SelectionSource::Default,
-            example_count: 0,
-            score: String::new(),
-            grid: String::new(),
-            candidates: Vec::new(),
-            reason: String::new(),
-        },
+        selection: Selection::unsearched(SelectionSource::Default),
     }
 }

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::{AdamW, Start, Weights};
 use crate::tip::head::{
     HeadError,
-    operators::{Tile, tiles},
+    operators::{Tile, linear_logits, tiles},
 };
 
 /// Keys in training.
@@ -67,13 +67,12 @@ impl Operators {
     }
 
     fn linear_logits(&self, features: &Tensor) -> Result<Tensor, HeadError> {
-        let rows = features.size()[0];
-        Ok(match (&self.linear, &self.bias) {
-            (Some(linear), Some(bias)) => bias.f_addmm(features, &linear.f_tr()?)?,
-            (Some(linear), None) => features.f_mm(&linear.f_tr()?)?,
-            (None, Some(bias)) => bias.f_unsqueeze(0)?.f_repeat([rows, 1])?,
-            (None, None) => Tensor::f_zeros([rows, self.classes], (Kind::Float, self.device))?,
-        })
+        linear_logits(
+            self.linear.as_ref(),
+            self.bias.as_ref(),
+            self.classes,
+            features,
+        )
     }
 
     /// The affinities of a tile, added to the logits.

@@ -1,13 +1,15 @@
 //! Training in short steps, between which the device can be given away.
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::{
-    AdamW, EpochReport, Options, Progress, Schedule, Score, SearchSet, Start, StepReport,
-    TrainError, TrainingSet, Tuned, Weights, operators,
+    AdamW, EpochReport, Options, Progress, Schedule, Score, Start, StepReport, TrainError,
+    TrainingSet, Tuned, Weights,
+    draws::Draws,
+    operators,
     options::{check_options, check_set},
     packed,
+    scored::{Scored, Scoring, right, whole_numbers},
 };
 use crate::tip::{
     head::{Backend, HeadError, packed::Isa, sort},
@@ -20,24 +22,10 @@ const SLICE: usize = 1 << 30;
 /// Rows scored at once, at most.
 const SCORE_ROWS: usize = 256;
 
-/// What epochs are scored on.
-struct Scored {
-    /// [E, D] on the CPU, unit rows.
-    features: Tensor,
-    labels: Vec<i64>,
-    /// Whose own key is masked: the key of row e is e.
-    own: bool,
-}
-
 /// What a trainer is at.
 enum Phase {
-    /// Scoring epoch `epoch`, from `row` on.
-    Score {
-        epoch: usize,
-        row: usize,
-        right: usize,
-        loss: f64,
-    },
+    /// Scoring an epoch.
+    Score(Scoring),
     /// Between two steps.
     Ready,
     Forward,
@@ -51,21 +39,16 @@ enum Phase {
 pub struct Trainer {
     options: Options,
     weights: Box<dyn Weights>,
-    /// [M·R, D].
-    views: Tensor,
-    views_each: usize,
+    /// D.
+    width: usize,
     labels: Vec<i64>,
-    /// The view of each example that training never draws.
-    held_back: Option<Vec<usize>>,
+    draws: Draws,
     scored: Option<Scored>,
     source: SelectionSource,
-    rng: StdRng,
     phase: Phase,
     /// The epoch under way, from 1; 0 before training.
     epoch: usize,
     step: usize,
-    order: Vec<usize>,
-    next: usize,
     /// Examples of the batch.
     batch: Vec<usize>,
     seen: usize,
@@ -98,8 +81,7 @@ impl Trainer {
         backend: Backend,
     ) -> Result<Self, TrainError> {
         check_options(options)?;
-        let (views_each, width) = check_set(set)?;
-        let examples = set.keys.size()[0] as usize;
+        let sizes = check_set(set)?;
         let sorted = sort(set.labels, set.classes)?;
         let ones;
         let factor = match set.class_factor {
@@ -134,60 +116,19 @@ impl Trainer {
         };
 
         let labels = whole_numbers(set.labels)?;
-        let mut rng = StdRng::seed_from_u64(options.seed);
-        let views = set
-            .views
-            .f_to_device(Device::Cpu)?
-            .f_contiguous()?
-            .f_view([(examples * views_each) as i64, width])?;
-        let mut held_back = None;
-        let (scored, source) = if let Some((features, labels)) = set.validation {
-            let scored = Scored {
-                features: unit(features)?,
-                labels: whole_numbers(labels)?,
-                own: false,
-            };
-            (Some(scored), SelectionSource::Validation)
-        } else if views_each > 1 {
-            let held: Vec<usize> = (0..examples)
-                .map(|_| rng.random_range(0..views_each))
-                .collect();
-            let at: Vec<i64> = held
-                .iter()
-                .enumerate()
-                .map(|(example, view)| (example * views_each + view) as i64)
-                .collect();
-            held_back = Some(held);
-            let scored = Scored {
-                features: unit(&views.f_index_select(0, &Tensor::f_from_slice(&at)?)?)?,
-                labels: labels.clone(),
-                own: true,
-            };
-            (Some(scored), SelectionSource::HeldBackViews)
-        } else {
-            (None, SelectionSource::Default)
-        };
-        let phase = Phase::Score {
-            epoch: 0,
-            row: 0,
-            right: 0,
-            loss: 0.0,
-        };
+        let draws = Draws::new(set, options, sizes)?;
+        let (scored, source) = Scored::new(set, &draws, &labels)?;
         Ok(Self {
             options: options.clone(),
             weights,
-            views,
-            views_each,
+            width: sizes.1 as usize,
             labels,
-            held_back,
+            draws,
             scored,
             source,
-            rng,
-            phase,
+            phase: Phase::Score(Scoring::new(0)),
             epoch: 0,
             step: 0,
-            order: (0..examples).collect(),
-            next: examples,
             batch: Vec::new(),
             seen: 0,
             right: 0,
@@ -214,12 +155,7 @@ impl Trainer {
     /// afterwards.
     pub fn step(&mut self) -> Result<Progress, TrainError> {
         match std::mem::replace(&mut self.phase, Phase::Finished) {
-            Phase::Score {
-                epoch,
-                row,
-                right,
-                loss,
-            } => self.score(epoch, row, right, loss),
+            Phase::Score(scoring) => self.score(scoring),
             Phase::Ready => self.begin(),
             Phase::Forward => self.forward(),
             Phase::Backward { gradient } => self.backward(gradient),
@@ -228,30 +164,13 @@ impl Trainer {
     }
 
     fn begin(&mut self) -> Result<Progress, TrainError> {
-        if self.next >= self.order.len() {
-            self.order.shuffle(&mut self.rng);
-            (self.next, self.seen, self.right, self.loss) = (0, 0, 0, 0.0);
+        if self.draws.exhausted() {
+            self.draws.shuffle();
+            (self.seen, self.right, self.loss) = (0, 0, 0.0);
             self.epoch += 1;
         }
-        let end = (self.next + self.options.batch_size).min(self.order.len());
-        self.batch = self.order[self.next..end].to_vec();
-        self.next = end;
-        let mut rows = Vec::with_capacity(self.batch.len());
-        for &example in &self.batch {
-            let view = match &self.held_back {
-                Some(held) => {
-                    let view = self.rng.random_range(0..self.views_each - 1);
-                    view + usize::from(view >= held[example])
-                }
-                None => self.rng.random_range(0..self.views_each),
-            };
-            rows.push((example * self.views_each + view) as i64);
-        }
-        let features = unit(
-            &self
-                .views
-                .f_index_select(0, &Tensor::f_from_slice(&rows)?)?,
-        )?;
+        let (batch, features) = self.draws.batch()?;
+        self.batch = batch;
         self.weights.begin(&features)?;
         self.forward()
     }
@@ -279,11 +198,7 @@ impl Trainer {
                 loss,
             });
         }
-        let right = logits
-            .f_argmax(1, false)?
-            .f_eq_tensor(&labels)?
-            .f_sum(Kind::Int64)?
-            .f_int64_value(&[])? as usize;
+        let right = right(&logits, &labels)?;
         let count = self.batch.len();
         self.seen += count;
         self.right += right;
@@ -324,72 +239,29 @@ impl Trainer {
             train_accuracy: self.right as f64 / self.seen as f64,
             learning_rate,
         };
-        self.phase = if self.next < self.order.len() {
-            Phase::Ready
+        self.phase = if self.draws.exhausted() {
+            Phase::Score(Scoring::new(self.epoch))
         } else {
-            Phase::Score {
-                epoch: self.epoch,
-                row: 0,
-                right: 0,
-                loss: 0.0,
-            }
+            Phase::Ready
         };
         Ok(Progress::Step(report))
     }
 
-    /// Scores some rows of epoch `epoch`; when all are, ends it.
-    fn score(
-        &mut self,
-        epoch: usize,
-        row: usize,
-        mut right: usize,
-        mut loss: f64,
-    ) -> Result<Progress, TrainError> {
+    /// Scores some rows of an epoch; when all are, ends it.
+    fn score(&mut self, mut scoring: Scoring) -> Result<Progress, TrainError> {
         let Some(scored) = &self.scored else {
-            return self.end_epoch(epoch, None);
+            return self.end_epoch(scoring.epoch, None);
         };
-        let count = scored.labels.len();
-        if row < count {
-            let each = (self.labels.len() * self.views.size()[1] as usize).max(1);
-            let rows = (SLICE / each).clamp(1, SCORE_ROWS).min(count - row);
-            let features = scored.features.f_narrow(0, row as i64, rows as i64)?;
-            let labels = Tensor::f_from_slice(&scored.labels[row..row + rows])?
-                .f_to_device(self.weights.device())?;
-            let mut logits = self.weights.score(&features)?;
-            if scored.own {
-                let keys: Vec<usize> = (row..row + rows).collect();
-                let own = self.weights.own(&features, &keys)?;
-                logits = logits.f_scatter_add_(
-                    1,
-                    &labels.f_unsqueeze(1)?,
-                    &own.f_neg()?.f_unsqueeze(1)?,
-                )?;
+        let each = (self.labels.len() * self.width).max(1);
+        let rows = (SLICE / each).clamp(1, SCORE_ROWS);
+        scored.advance(&mut scoring, &*self.weights, rows)?;
+        match scored.score(&scoring) {
+            None => {
+                self.phase = Phase::Score(scoring);
+                Ok(Progress::Working)
             }
-            right += logits
-                .f_argmax(1, false)?
-                .f_eq_tensor(&labels)?
-                .f_sum(Kind::Int64)?
-                .f_int64_value(&[])? as usize;
-            loss += logits
-                .f_log_softmax(-1, Kind::Float)?
-                .f_nll_loss::<Tensor>(&labels, None, Reduction::Sum, -100)?
-                .f_double_value(&[])?;
-            if row + rows < count {
-                self.phase = Phase::Score {
-                    epoch,
-                    row: row + rows,
-                    right,
-                    loss,
-                };
-                return Ok(Progress::Working);
-            }
+            score => self.end_epoch(scoring.epoch, score),
         }
-        let score = Score {
-            accuracy: right as f64 / count as f64,
-            cross_entropy: loss / count as f64,
-            examples: count,
-        };
-        self.end_epoch(epoch, Some(score))
     }
 
     fn end_epoch(&mut self, epoch: usize, score: Option<Score>) -> Result<Progress, TrainError> {
@@ -439,19 +311,7 @@ impl Trainer {
                 steps: self.steps(),
             });
         }
-        let search_set = match self.scored {
-            Some(scored) => Some(SearchSet {
-                labels: Tensor::f_from_slice(&scored.labels)?,
-                own_key: scored
-                    .own
-                    .then(|| {
-                        Tensor::f_arange(scored.labels.len() as i64, (Kind::Int64, Device::Cpu))
-                    })
-                    .transpose()?,
-                features: scored.features,
-            }),
-            None => None,
-        };
+        let search_set = self.scored.map(Scored::search_set).transpose()?;
         Ok(Tuned {
             keys: self.best_keys,
             alpha: self.options.alpha,
@@ -462,23 +322,4 @@ impl Trainer {
             search_set,
         })
     }
-}
-
-/// Rows in f32 on the CPU, each divided by its norm.
-fn unit(t: &Tensor) -> Result<Tensor, tch::TchError> {
-    let t = t.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
-    let norm = t
-        .f_square()?
-        .f_sum_dim_intlist([1i64].as_slice(), true, Kind::Float)?
-        .f_sqrt()?
-        .f_clamp_min(1e-12)?;
-    t.f_div(&norm)
-}
-
-fn whole_numbers(t: &Tensor) -> Result<Vec<i64>, tch::TchError> {
-    Vec::<i64>::try_from(
-        &t.f_to_device(Device::Cpu)?
-            .f_to_kind(Kind::Int64)?
-            .f_contiguous()?,
-    )
 }

@@ -1,7 +1,10 @@
 //! The head on x86-64 processors with AVX2 or AVX-512: packed keys, our own
 //! kernels. See [`super::kernel`] for why.
 
-use std::{collections::BinaryHeap, sync::Arc};
+mod keys;
+mod plan;
+
+use std::sync::Arc;
 
 use super::{
     amx,
@@ -12,13 +15,9 @@ use super::{
 use crate::tip::spec::KeyDtype;
 
 pub use super::panels::Isa;
+pub use keys::PackedKeys;
+use plan::Plan;
 
-/// Panels in an item of work, for heads of up to ITEMS times as many; more in
-/// larger heads. Never a question of threads, so that sums never depend on them.
-const ITEM_PANELS: usize = 8;
-const ITEMS: usize = 256;
-/// Rows in an item where there are too few panels to go round.
-const ITEM_ROWS: usize = 64;
 /// Multiplications under which waking other threads costs more than it brings.
 const ALONE: usize = 1 << 21;
 
@@ -64,43 +63,6 @@ struct Cache {
     spans: Vec<(u32, u32)>,
     weight: Vec<f32>,
     beta: f32,
-}
-
-/// Keys to be searched among.
-pub struct PackedKeys {
-    panels: Panels,
-    products: Products,
-    /// The row that each packed key was; none where the same.
-    order: Option<Arc<[u32]>>,
-}
-
-impl PackedKeys {
-    pub fn new(
-        isa: Isa,
-        dtype: KeyDtype,
-        keys: &[f32],
-        width: usize,
-        order: Option<Arc<[u32]>>,
-    ) -> Self {
-        Self {
-            panels: Panels::pack(isa, dtype, keys, width, order.as_deref()),
-            products: products(isa, dtype),
-            order,
-        }
-    }
-
-    pub fn count(&self) -> usize {
-        self.panels.rows()
-    }
-
-    /// Whether they are these keys ([M, D]), as far as their format can tell.
-    pub fn hold(&self, keys: &[f32]) -> bool {
-        self.panels.hold(keys, self.order.as_deref())
-    }
-
-    pub fn size_bytes(&self) -> usize {
-        self.panels.size_bytes() + self.order.as_ref().map_or(0, |order| order.len() * 4)
-    }
 }
 
 /// bfloat16 products where the processor gains by them: AMX multiplies them
@@ -295,16 +257,8 @@ impl Packed {
                 },
             });
         });
-        for (p, sums) in edges.chunks_exact(2 * rows).enumerate() {
-            let (before, after) = cache.shared(&plan.panel_range(p));
-            let (first, last) = sums.split_at(rows);
-            for (class, sums) in [(before, first), (after, last)] {
-                let Some(class) = class else { continue };
-                for (b, sum) in sums.iter().enumerate() {
-                    out[b * self.classes + class as usize] += sum;
-                }
-            }
-        }
+        let shared = |p| cache.shared(&plan.panel_range(p));
+        kernel::add_edges(&edges, rows, shared, out, self.classes);
     }
 }
 
@@ -319,150 +273,5 @@ impl Cache {
             .get(panels.end)
             .is_some_and(|next| next.0 == last);
         (before.then_some(first), after.then_some(last))
-    }
-}
-
-/// How panels × rows is cut into items.
-struct Plan {
-    panels: usize,
-    rows: usize,
-    item_panels: usize,
-    item_rows: usize,
-    row_items: usize,
-}
-
-impl Plan {
-    fn new(panels: usize, rows: usize, alone: bool) -> Self {
-        let item_panels = ITEM_PANELS.max(panels.div_ceil(ITEMS));
-        let enough = alone || panels.div_ceil(item_panels) >= 4 * team::threads();
-        let item_rows = if enough { rows } else { ITEM_ROWS };
-        Self {
-            panels,
-            rows,
-            item_panels,
-            item_rows,
-            row_items: rows.div_ceil(item_rows),
-        }
-    }
-
-    fn panel_items(&self) -> usize {
-        self.panels.div_ceil(self.item_panels)
-    }
-
-    fn items(&self) -> usize {
-        self.panel_items() * self.row_items
-    }
-
-    fn panel_range(&self, p: usize) -> std::ops::Range<usize> {
-        p * self.item_panels..((p + 1) * self.item_panels).min(self.panels)
-    }
-
-    fn item(&self, i: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let row = i % self.row_items * self.item_rows;
-        (
-            self.panel_range(i / self.row_items),
-            row..(row + self.item_rows).min(self.rows),
-        )
-    }
-}
-
-/// A key found: ordered so that a heap's greatest is the one to give up first.
-#[derive(Clone, Copy, PartialEq)]
-struct Found {
-    cosine: f32,
-    row: u32,
-}
-
-impl Eq for Found {}
-
-impl Ord for Found {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        // Lower cosines first out, then later rows: ties go to the earlier row.
-        other
-            .cosine
-            .total_cmp(&self.cosine)
-            .then(self.row.cmp(&other.row))
-    }
-}
-
-impl PartialOrd for Found {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PackedKeys {
-    /// The `k` nearest keys of each row of `features` ([B, D]), best first:
-    /// their rows and cosines, [B, k] each. `k` ≤ count.
-    pub fn nearest(&self, features: &[f32], rows: usize, k: usize) -> (Vec<i64>, Vec<f32>) {
-        let mut rows_out = vec![0i64; rows * k];
-        let mut cosines_out = vec![0f32; rows * k];
-        if rows_out.is_empty() {
-            return (rows_out, cosines_out);
-        }
-        // SAFETY: [rows, width], alive throughout.
-        let features =
-            unsafe { Features::new(features.as_ptr(), rows, &self.panels, self.products) };
-        let panel = self.panels.isa().panel();
-        let plan = Plan::new(self.panels.count(), rows, false);
-        let found: Vec<parking_lot::Mutex<Vec<Vec<Found>>>> =
-            (0..plan.items()).map(|_| Default::default()).collect();
-        team::run(plan.items(), &|i| {
-            let (panel_range, row_range) = plan.item(i);
-            let first = panel_range.start * panel;
-            let count = (panel_range.end * panel).min(self.count()) - first;
-            // The item's rows only, so that the scores stay small; the kernel
-            // counts rows from the batch's first.
-            let mut scores = vec![0f32; row_range.len() * count];
-            let base = scores.as_mut_ptr().wrapping_sub(row_range.start * count);
-            kernel::compute(&Item {
-                panels: &self.panels,
-                features: &features,
-                products: self.products,
-                panel_range,
-                row_range,
-                finish: Finish::Dots {
-                    beta: None,
-                    out: Shards::new(base),
-                    ld: count,
-                    first,
-                },
-            });
-            *found[i].lock() = scores
-                .chunks_exact(count)
-                .map(|scores| self.best(scores, first, k))
-                .collect();
-        });
-        for b in 0..rows {
-            let mut all: Vec<Found> = Vec::new();
-            for p in 0..plan.panel_items() {
-                let item = p * plan.row_items + b / plan.item_rows;
-                all.extend(&found[item].lock()[b % plan.item_rows]);
-            }
-            all.sort_unstable();
-            for (j, found) in all.iter().take(k).enumerate() {
-                rows_out[b * k + j] = i64::from(found.row);
-                cosines_out[b * k + j] = found.cosine;
-            }
-        }
-        (rows_out, cosines_out)
-    }
-
-    fn best(&self, scores: &[f32], first: usize, k: usize) -> Vec<Found> {
-        let mut heap = BinaryHeap::with_capacity(k + 1);
-        for (j, &cosine) in scores.iter().enumerate() {
-            let row = match &self.order {
-                Some(order) => order[first + j],
-                None => (first + j) as u32,
-            };
-            let found = Found { cosine, row };
-            if heap.len() < k {
-                heap.push(found);
-            } else if heap.peek().is_some_and(|worst| found < *worst) {
-                heap.pop();
-                heap.push(found);
-            }
-        }
-        heap.into_vec()
     }
 }

@@ -10,25 +10,15 @@ from typing import Any
 import grpc
 
 from tipserve import _requests as requests
-from tipserve._acalls import AsyncCalls, collected, load_source, uploading
+from tipserve._acalls import AsyncCalls, collected, uploading
 from tipserve._bridge import Stream
-from tipserve._making import Making, add_spec, cache_spec
+from tipserve._making import Making, add_spec, added_parts, cache_parts, cache_spec
 from tipserve._proto import cache_pb2
 from tipserve._requests import Grid
 from tipserve._transfer import Incoming, Target, import_requests
 from tipserve._upload import upload_failure
 from tipserve.errors import FailedPrecondition, NotFound, from_rpc_error
-from tipserve.labelled import (
-    ClassSpec,
-    Example,
-    Labelled,
-    Source,
-    choose_shots,
-    default_prefix,
-    load_additions,
-    load_validation,
-    prefixed,
-)
+from tipserve.labelled import ClassSpec, Example, Source
 from tipserve.types import Cache, CreateProgress, ExampleInfo, Method, Version
 
 
@@ -102,16 +92,17 @@ class AsyncCacheCalls(AsyncCalls):
             on_progress: Called with every progress message.
             timeout: Seconds for the whole; default: no bound.
         """
-        labelled = await load_source(source, classes)
-        if shots is not None:
-            labelled = await asyncio.to_thread(choose_shots, labelled, shots, seed)
-        parts = [labelled]
-        if validation is not None:
-            chosen = await collected(validation)
-            parts.append(await asyncio.to_thread(load_validation, chosen, labelled.classes))
+        parts = await asyncio.to_thread(
+            cache_parts,
+            await collected(source),
+            classes,
+            shots=shots,
+            seed=seed,
+            validation=await collected(validation),
+        )
         spec = cache_spec(
             id,
-            labelled,
+            parts[0],
             templates=templates,
             method=method,
             alpha=alpha,
@@ -203,29 +194,16 @@ class AsyncCacheCalls(AsyncCalls):
             timeout: Seconds for the whole; default: no bound.
         """
         version = await self.version(base)
-        known = requests.class_specs(version)
-        parts: list[Labelled] = []
-        added: Sequence[ClassSpec] = ()
-        if source is not None:
-            prefix = default_prefix(source) if id_prefix is None else id_prefix
-            examples = await collected(source)
-            labelled = await asyncio.to_thread(
-                load_additions, examples, known, new_classes, version.version
-            )
-            if shots is not None:
-                labelled = await asyncio.to_thread(choose_shots, labelled, shots, seed)
-            added = labelled.classes[len(known) :]
-            known = list(labelled.classes)
-            parts.append(prefixed(labelled, prefix))
-        elif new_classes:
-            added = [one if isinstance(one, ClassSpec) else ClassSpec(one) for one in new_classes]
-            known = [*known, *added]
-        if validation is not None:
-            prefix = default_prefix(validation) if id_prefix is None else id_prefix
-            marked = await asyncio.to_thread(
-                load_validation, await collected(validation), known, version.version
-            )
-            parts.append(prefixed(marked, prefix))
+        parts, added = await asyncio.to_thread(
+            added_parts,
+            version,
+            await collected(source),
+            new_classes,
+            id_prefix=id_prefix,
+            shots=shots,
+            seed=seed,
+            validation=await collected(validation),
+        )
         spec = add_spec(
             version,
             added,

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Awaitable,
     Callable,
     Iterator,
-    Mapping,
     Sequence,
 )
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import grpc
 
-from tipserve import _requests as requests
 from tipserve._bridge import Stream, unary
-from tipserve._channel import Pem, connection
-from tipserve._proto import (
-    cache_pb2_grpc,
-    classify_pb2,
-    classify_pb2_grpc,
-    finetune_pb2_grpc,
-)
-from tipserve._retry import RetryPolicy, is_transient
+from tipserve._connected import Connected
+from tipserve._proto import classify_pb2
+from tipserve._retry import Tries, is_transient
 from tipserve._upload import Broken, upload_failure
 from tipserve.errors import from_rpc_error
 from tipserve.labelled import ClassSpec, Example, Labelled, Source, load
@@ -38,64 +30,8 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="AsyncCalls")
 
 
-class AsyncCalls:
+class AsyncCalls(Connected):
     """What all of a client's methods stand on."""
-
-    def __init__(
-        self,
-        target: str = "127.0.0.1:50051",
-        *,
-        token: str | None = None,
-        root_certificates: Pem | None = None,
-        client_certificate: tuple[Pem, Pem] | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        metadata: Mapping[str, str] | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = 60.0,
-        resize: str = "server",
-    ) -> None:
-        """Connects lazily: a wrong address shows at the first call.
-
-        Args:
-            target: "host:port", or any name that gRPC resolves.
-            token: A bearer token.
-            root_certificates: TLS with a server whose certificate one of these
-                authorities issued: PEM as bytes, or a file's path. Default for
-                "https://host:port": the authorities that gRPC brings.
-            client_certificate: Mutual TLS: this client's certificate and its
-                private key, each PEM as bytes or a file's path.
-            credentials: Instead of both: grpc.ssl_channel_credentials(...).
-            metadata: Headers to send with every call.
-            retry: How calls that are safe to repeat are repeated.
-            timeout: Seconds that a unary call may take, repetitions included.
-            resize: "client" resizes and crops pictures here, with Pillow, to
-                the pixels that the server would make of them, and sends
-                those: less to send and to decode where pictures are large.
-                "client-jpeg" sends them as JPEG of quality 95: a fifth of the
-                bytes or less, and not quite the same pixels.
-        """
-        self._connection = connection(
-            target,
-            token=token,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            credentials=credentials,
-            metadata=metadata,
-            retry=retry,
-            timeout=timeout,
-            resize=resize,
-        )
-        self._channel = (
-            grpc.insecure_channel(self._connection.target, self._connection.options)
-            if self._connection.credentials is None
-            else grpc.secure_channel(
-                self._connection.target, self._connection.credentials, self._connection.options
-            )
-        )
-        self._caches = cache_pb2_grpc.CacheServiceStub(self._channel)
-        self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
-        self._tune = finetune_pb2_grpc.FineTuneServiceStub(self._channel)
-        self._info: ServerInfo | None = None
 
     async def __aenter__(self: Self) -> Self:
         return self
@@ -115,15 +51,7 @@ class AsyncCalls:
         return self._info
 
     async def _encoder(self, *, resize: bool = True) -> Encoder:
-        info = self._info or await self.server_info()
-        resizes = resize and self._connection.resize != "server" and info.bundle.image_size > 0
-        return Encoder(
-            max_message_bytes=requests.max_message_bytes(info),
-            # The server then only crops: resizing to what it is changes nothing.
-            image_size=(info.bundle.resize_to or info.bundle.image_size) if resizes else None,
-            crop_size=info.bundle.image_size or None,
-            jpeg=self._connection.resize == "client-jpeg",
-        )
+        return self._encoder_for(self._info or await self.server_info(), resize)
 
     async def _upload(
         self,
@@ -134,44 +62,30 @@ class AsyncCalls:
         only_before_end: bool,
     ) -> T:
         """Runs a call that streams examples up, again where that is safe."""
-        expires = None if timeout is None else time.monotonic() + timeout
-        failures = 0
+        tries = Tries(self._connection.retry, timeout)
         while True:
-            left = None if expires is None else expires - time.monotonic()
             try:
-                return await attempt(left)
+                return await attempt(tries.left())
             except Broken as broken:
-                failures += 1
-                delay = self._connection.retry.delay(failures, broken.error)
+                error = broken.error
                 safe = broken.nothing_made or not only_before_end
-                if not (repeatable and safe and delay is not None) or (
-                    expires is not None and time.monotonic() + delay >= expires
-                ):
-                    raise broken.error from None
-            await asyncio.sleep(delay)
+            await asyncio.sleep(tries.pause(error, repeatable and safe))
 
     async def _unary(
         self, method: Any, request: Any, *, retry: bool = True, timeout: float | None = None
     ) -> Any:
         """A unary call, repeated where that is safe and the time suffices."""
-        timeout = self._connection.timeout if timeout is None else timeout
-        expires = None if timeout is None else time.monotonic() + timeout
-        failures = 0
+        tries = Tries(
+            self._connection.retry, self._connection.timeout if timeout is None else timeout
+        )
         while True:
-            left = None if expires is None else max(expires - time.monotonic(), 0.001)
             try:
                 return await unary(
-                    method, request, timeout=left, metadata=self._connection.metadata
+                    method, request, timeout=tries.left(), metadata=self._connection.metadata
                 )
             except grpc.RpcError as raised:
                 error = from_rpc_error(raised)
-            failures += 1
-            delay = self._connection.retry.delay(failures, error)
-            if not (retry and is_transient(error)) or delay is None:
-                raise error
-            if expires is not None and time.monotonic() + delay >= expires:
-                raise error
-            await asyncio.sleep(delay)
+            await asyncio.sleep(tries.pause(error, retry and is_transient(error)))
 
     async def _pages(self, method: Any, request: Any) -> AsyncIterator[Any]:
         while True:
@@ -182,7 +96,16 @@ class AsyncCalls:
             request.page_token = page.next_page_token
 
 
-async def collected(source: Source | AsyncIterable[Example]) -> Source:
+@overload
+async def collected(source: Source | AsyncIterable[Example]) -> Source: ...
+
+
+@overload
+async def collected(source: Source | AsyncIterable[Example] | None) -> Source | None: ...
+
+
+async def collected(source: Source | AsyncIterable[Example] | None) -> Source | None:
+    """The same source; an async iterable's examples as a list."""
     if isinstance(source, AsyncIterable):
         return [example async for example in source]
     return source

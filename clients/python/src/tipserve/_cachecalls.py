@@ -10,23 +10,13 @@ import grpc
 
 from tipserve import _requests as requests
 from tipserve._calls import Calls
-from tipserve._making import Making, add_spec, cache_spec
+from tipserve._making import Making, add_spec, added_parts, cache_parts, cache_spec
 from tipserve._proto import cache_pb2
 from tipserve._requests import Grid
 from tipserve._transfer import Incoming, Target, import_requests
 from tipserve._upload import Uploading, upload_failure
 from tipserve.errors import FailedPrecondition, NotFound, from_rpc_error
-from tipserve.labelled import (
-    ClassSpec,
-    Labelled,
-    Source,
-    choose_shots,
-    default_prefix,
-    load,
-    load_additions,
-    load_validation,
-    prefixed,
-)
+from tipserve.labelled import ClassSpec, Source
 from tipserve.types import Cache, CreateProgress, ExampleInfo, Method, Version
 
 
@@ -100,15 +90,10 @@ class CacheCalls(Calls):
             on_progress: Called with every progress message.
             timeout: Seconds for the whole; default: no bound.
         """
-        labelled = load(source, classes)
-        if shots is not None:
-            labelled = choose_shots(labelled, shots, seed)
-        parts = [labelled]
-        if validation is not None:
-            parts.append(load_validation(validation, labelled.classes))
+        parts = cache_parts(source, classes, shots=shots, seed=seed, validation=validation)
         spec = cache_spec(
             id,
-            labelled,
+            parts[0],
             templates=templates,
             method=method,
             alpha=alpha,
@@ -200,24 +185,15 @@ class CacheCalls(Calls):
             timeout: Seconds for the whole; default: no bound.
         """
         version = self.version(base)
-        known = requests.class_specs(version)
-        parts: list[Labelled] = []
-        added: Sequence[ClassSpec] = ()
-        if source is not None:
-            prefix = default_prefix(source) if id_prefix is None else id_prefix
-            labelled = load_additions(source, known, new_classes, version.version)
-            if shots is not None:
-                labelled = choose_shots(labelled, shots, seed)
-            added = labelled.classes[len(known) :]
-            known = list(labelled.classes)
-            parts.append(prefixed(labelled, prefix))
-        elif new_classes:
-            added = [one if isinstance(one, ClassSpec) else ClassSpec(one) for one in new_classes]
-            known = [*known, *added]
-        if validation is not None:
-            prefix = default_prefix(validation) if id_prefix is None else id_prefix
-            marked = load_validation(validation, known, version.version)
-            parts.append(prefixed(marked, prefix))
+        parts, added = added_parts(
+            version,
+            source,
+            new_classes,
+            id_prefix=id_prefix,
+            shots=shots,
+            seed=seed,
+            validation=validation,
+        )
         spec = add_spec(
             version,
             added,

@@ -10,11 +10,71 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tipserve._proto import cache_pb2
-from tipserve._requests import ExampleMessages, Grid, enum_value
+from tipserve._requests import ExampleMessages, Grid, class_specs, enum_value
 from tipserve.errors import TipserveError
-from tipserve.labelled import ClassSpec, Labelled
+from tipserve.labelled import (
+    ClassSpec,
+    Labelled,
+    Source,
+    choose_shots,
+    default_prefix,
+    load,
+    load_additions,
+    load_validation,
+    prefixed,
+)
 from tipserve.pictures import Encoder
 from tipserve.types import CreateProgress, Method, Rejected, Version
+
+
+def cache_parts(
+    source: Source,
+    classes: Sequence[str | ClassSpec] | None,
+    *,
+    shots: int | None,
+    seed: int,
+    validation: Source | None,
+) -> list[Labelled]:
+    """The examples of CreateCache: those that become keys, then those for validation."""
+    labelled = load(source, classes)
+    if shots is not None:
+        labelled = choose_shots(labelled, shots, seed)
+    parts = [labelled]
+    if validation is not None:
+        parts.append(load_validation(validation, labelled.classes))
+    return parts
+
+
+def added_parts(
+    base: Version,
+    source: Source | None,
+    new_classes: Sequence[str | ClassSpec] | None,
+    *,
+    id_prefix: str | None,
+    shots: int | None,
+    seed: int,
+    validation: Source | None,
+) -> tuple[list[Labelled], Sequence[ClassSpec]]:
+    """The examples of AddExamples, and the classes that the base does not have."""
+    known = class_specs(base)
+    parts: list[Labelled] = []
+    added: Sequence[ClassSpec] = ()
+    if source is not None:
+        prefix = default_prefix(source) if id_prefix is None else id_prefix
+        labelled = load_additions(source, known, new_classes, base.version)
+        if shots is not None:
+            labelled = choose_shots(labelled, shots, seed)
+        added = labelled.classes[len(known) :]
+        known = list(labelled.classes)
+        parts.append(prefixed(labelled, prefix))
+    elif new_classes:
+        added = [one if isinstance(one, ClassSpec) else ClassSpec(one) for one in new_classes]
+        known = [*known, *added]
+    if validation is not None:
+        prefix = default_prefix(validation) if id_prefix is None else id_prefix
+        marked = load_validation(validation, known, base.version)
+        parts.append(prefixed(marked, prefix))
+    return parts, added
 
 
 def cache_spec(

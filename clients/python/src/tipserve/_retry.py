@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 
 from tipserve.errors import Code, TipserveError
@@ -61,6 +62,29 @@ class RetryPolicy:
 
 NO_RETRIES = RetryPolicy(attempts=0)
 """Every failure is handed on at once."""
+
+
+class Tries:
+    """The tries of one call, and the time that they have together."""
+
+    def __init__(self, policy: RetryPolicy, timeout: float | None) -> None:
+        self._policy = policy
+        self._expires = None if timeout is None else time.monotonic() + timeout
+        self._failures = 0
+
+    def left(self) -> float | None:
+        """Seconds that the next try may take; None: without bound."""
+        return None if self._expires is None else max(self._expires - time.monotonic(), 0.001)
+
+    def pause(self, error: TipserveError, repeatable: bool) -> float:
+        """Seconds to wait before the next try; raises `error` where there is to be none."""
+        self._failures += 1
+        delay = self._policy.delay(self._failures, error)
+        if not repeatable or delay is None:
+            raise error
+        if self._expires is not None and time.monotonic() + delay >= self._expires:
+            raise error
+        return delay
 
 
 def is_transient(error: TipserveError) -> bool:

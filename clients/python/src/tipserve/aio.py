@@ -13,7 +13,7 @@ from tipserve._acalls import load_source, uploading
 from tipserve._afinetune import AsyncFineTune
 from tipserve._astream import AsyncClassifyStream
 from tipserve._bridge import Stream
-from tipserve._ledger import Ledger
+from tipserve._classify import classify_plan
 from tipserve._proto import classify_pb2, finetune_pb2
 from tipserve._requests import Grid, Item
 from tipserve.labelled import Example, Source, default_id
@@ -79,14 +79,10 @@ class AsyncClient(AsyncCacheCalls):
                 sent again. Default: as often as the client's retry policy says.
             timeout: Seconds for the whole; default: no bound.
         """
-        if window < 1 or window_bytes < 1:
-            raise ValueError("window and window_bytes must be at least 1")
-        source = requests.items_of(items)
-        policy = self._connection.retry
-        item_policy = policy if resend is None else requests.with_attempts(policy, resend)
-        config = classify_pb2.ClassifyStreamConfig(
-            cache=cache,
-            options=requests.classify_options(
+        plan = classify_plan(
+            cache,
+            items,
+            requests.classify_options(
                 top_k=top_k,
                 logits=logits,
                 probabilities=probabilities,
@@ -94,10 +90,12 @@ class AsyncClient(AsyncCacheCalls):
                 embedding=embedding,
                 timings=timings,
             ),
-            # The order is put right here, across connections and resends; the
-            # server need hold nothing back.
-            ordered=False,
-            priority=requests.priority(priority),
+            self._connection.retry,
+            ordered=ordered,
+            priority=priority,
+            window=window,
+            window_bytes=window_bytes,
+            resend=resend,
         )
 
         async def results() -> AsyncGenerator[Result, None]:
@@ -108,18 +106,11 @@ class AsyncClient(AsyncCacheCalls):
                         messages, timeout=left, metadata=self._connection.metadata
                     )
                 ),
-                config,
-                _iterate(source),
+                plan.config,
+                _iterate(plan.source),
                 encoder.encode,
-                Ledger(
-                    ordered=ordered,
-                    window=window,
-                    window_bytes=window_bytes,
-                    max_batch_bytes=requests.batch_bytes(encoder.max_message_bytes),
-                    max_batch_items=requests.BATCH_ITEMS,
-                    item_policy=item_policy,
-                ),
-                policy,
+                plan.ledger(encoder),
+                self._connection.retry,
                 time_limit=time_limit,
                 timeout=timeout,
             )

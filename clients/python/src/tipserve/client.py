@@ -8,8 +8,8 @@ import grpc
 
 from tipserve import _requests as requests
 from tipserve._cachecalls import CacheCalls
+from tipserve._classify import classify_plan
 from tipserve._finetune import FineTune
-from tipserve._ledger import Ledger
 from tipserve._proto import classify_pb2, finetune_pb2
 from tipserve._requests import Grid, Item
 from tipserve._stream import ClassifyStream
@@ -77,14 +77,10 @@ class Client(CacheCalls):
                 sent again. Default: as often as the client's retry policy says.
             timeout: Seconds for the whole; default: no bound.
         """
-        if window < 1 or window_bytes < 1:
-            raise ValueError("window and window_bytes must be at least 1")
-        source = requests.items_of(items)
-        policy = self._connection.retry
-        item_policy = policy if resend is None else requests.with_attempts(policy, resend)
-        config = classify_pb2.ClassifyStreamConfig(
-            cache=cache,
-            options=requests.classify_options(
+        plan = classify_plan(
+            cache,
+            items,
+            requests.classify_options(
                 top_k=top_k,
                 logits=logits,
                 probabilities=probabilities,
@@ -92,10 +88,12 @@ class Client(CacheCalls):
                 embedding=embedding,
                 timings=timings,
             ),
-            # The order is put right here, across connections and resends; the
-            # server need hold nothing back.
-            ordered=False,
-            priority=requests.priority(priority),
+            self._connection.retry,
+            ordered=ordered,
+            priority=priority,
+            window=window,
+            window_bytes=window_bytes,
+            resend=resend,
         )
 
         def results() -> Iterator[Result]:
@@ -104,18 +102,11 @@ class Client(CacheCalls):
                 lambda stream_requests, left: self._classify.ClassifyStream(
                     stream_requests, timeout=left, metadata=self._connection.metadata
                 ),
-                config,
-                source,
+                plan.config,
+                plan.source,
                 encoder.encode,
-                Ledger(
-                    ordered=ordered,
-                    window=window,
-                    window_bytes=window_bytes,
-                    max_batch_bytes=requests.batch_bytes(encoder.max_message_bytes),
-                    max_batch_items=requests.BATCH_ITEMS,
-                    item_policy=item_policy,
-                ),
-                policy,
+                plan.ledger(encoder),
+                self._connection.retry,
                 time_limit=time_limit,
                 timeout=timeout,
             )

@@ -1,0 +1,49 @@
+"""What the server answers, as plain values."""
+
+from tipserve.types._answer import ClassScore, Embeddings, Neighbour, Result, Timings
+from tipserve.types._arrays import matrix, vector
+from tipserve.types._cache import (
+    Cache,
+    ClassInfo,
+    CreateProgress,
+    ExampleInfo,
+    FineTuneRecord,
+    Rejected,
+    SourceCounts,
+    Version,
+)
+from tipserve.types._evaluation import ClassEvaluation, Evaluation
+from tipserve.types._finetune import FineTuneProgress, FineTuneRun
+from tipserve.types._head import Candidate, Head, Selection
+from tipserve.types._names import Method, RunState, enum_name
+from tipserve.types._server import BundleInfo, ServerInfo
+
+__all__ = [
+    "BundleInfo",
+    "Cache",
+    "Candidate",
+    "ClassEvaluation",
+    "ClassInfo",
+    "ClassScore",
+    "CreateProgress",
+    "Embeddings",
+    "Evaluation",
+    "ExampleInfo",
+    "FineTuneProgress",
+    "FineTuneRecord",
+    "FineTuneRun",
+    "Head",
+    "Method",
+    "Neighbour",
+    "Rejected",
+    "Result",
+    "RunState",
+    "Selection",
+    "ServerInfo",
+    "SourceCounts",
+    "Timings",
+    "Version",
+    "enum_name",
+    "matrix",
+    "vector",
+]

@@ -1,0 +1,132 @@
+"""What became of a picture or a text: its classification, its embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tipserve._proto import classify_pb2
+from tipserve.errors import TipserveError
+from tipserve.types._arrays import vector
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """A class with its score."""
+
+    index: int
+    display_name: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A cached example near a picture."""
+
+    example_id: str
+    class_index: int
+    display_name: str
+    similarity: float
+    """Cosine, -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds that an item spent in each stage."""
+
+    decode_queue_seconds: float
+    decode_seconds: float
+    queue_seconds: float
+    encode_seconds: float
+    head_seconds: float
+    total_seconds: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one item: an answer or an error, never both."""
+
+    id: str
+    """The item's id; for a path the path, else its position, "17"."""
+    position: int
+    """The item's position in what was given, from 0."""
+    version: str = ""
+    """The version that answered."""
+    top: tuple[ClassScore, ...] = ()
+    """The best classes, best first."""
+    logits: NDArray[np.float32] | None = None
+    """All logits, where asked for (a tuple where numpy is not installed)."""
+    probabilities: NDArray[np.float32] | None = None
+    """All probabilities, where asked for."""
+    neighbours: tuple[Neighbour, ...] = ()
+    """The nearest cached examples, nearest first, where asked for."""
+    embedding: NDArray[np.float32] | None = None
+    """The L2-normalised embedding, where asked for."""
+    timings: Timings | None = None
+    """How long it took, where asked for."""
+    error: TipserveError | None = None
+    """Why there is no answer."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an answer."""
+        return self.error is None
+
+    @property
+    def best(self) -> ClassScore:
+        """The best class; raises `error` where there is no answer."""
+        if self.error is not None:
+            raise self.error
+        return self.top[0]
+
+    @classmethod
+    def _from(cls, id: str, position: int, m: classify_pb2.Classification) -> Result:
+        return cls(
+            id=id,
+            position=position,
+            version=m.version,
+            top=tuple(ClassScore(s.index, s.display_name, s.logit, s.probability) for s in m.top),
+            logits=vector(m.logits) if m.logits else None,
+            probabilities=vector(m.probabilities) if m.probabilities else None,
+            neighbours=tuple(
+                Neighbour(n.example_id, n.class_index, n.display_name, n.similarity)
+                for n in m.neighbours
+            ),
+            embedding=vector(m.embedding.values) if m.HasField("embedding") else None,
+            timings=_timings(m.timings) if m.HasField("timings") else None,
+        )
+
+
+def _timings(m: classify_pb2.Timings) -> Timings:
+    return Timings(
+        m.decode_queue_seconds,
+        m.decode_seconds,
+        m.queue_seconds,
+        m.encode_seconds,
+        m.head_seconds,
+        m.total_seconds,
+        m.batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of pictures and texts, float32 arrays of [count, D].
+
+    Where numpy is not installed, a list of tuples. A row that failed (only
+    with `strict=False`) is all NaN, and its error is in `errors`.
+    """
+
+    pictures: NDArray[np.float32]
+    texts: NDArray[np.float32]
+    picture_errors: Mapping[int, TipserveError] = field(default_factory=dict)
+    """By position."""
+    text_errors: Mapping[int, TipserveError] = field(default_factory=dict)
+    """By position."""

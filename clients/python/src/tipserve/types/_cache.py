@@ -1,0 +1,207 @@
+"""Caches, their versions, and what these were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tipserve._proto import cache_pb2
+from tipserve.errors import TipserveError, error_for
+from tipserve.types._head import Head
+from tipserve.types._names import enum_name, source_of, time_of
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class of a version."""
+
+    index: int
+    display_name: str
+    example_count: int
+    """Training examples (shots)."""
+    validation_count: int
+
+    @classmethod
+    def _from(cls, m: cache_pb2.ClassInfo) -> ClassInfo:
+        return cls(m.index, m.display_name, m.example_count, m.validation_count)
+
+
+@dataclass(frozen=True)
+class FineTuneRecord:
+    """How a version was fine-tuned."""
+
+    epochs: int
+    best_epoch: int
+    """The epoch whose keys were kept, from 1; 0 for the keys before training."""
+    seed: int
+    loss: float
+    accuracy_before: float
+    accuracy_after: float
+    source: str
+    seconds: float
+
+    @classmethod
+    def _from(cls, m: cache_pb2.FineTuneRecord) -> FineTuneRecord:
+        return cls(
+            epochs=m.epochs,
+            best_epoch=m.best_epoch,
+            seed=m.seed,
+            loss=m.loss,
+            accuracy_before=m.accuracy_before,
+            accuracy_after=m.accuracy_after,
+            source=source_of(m.source),
+            seconds=m.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An example that could not be used, and why."""
+
+    id: str
+    error: TipserveError
+
+    @classmethod
+    def _from(cls, m: cache_pb2.RejectedExample) -> Rejected:
+        return cls(m.example_id, error_for(m.code, m.message, reason=m.reason))
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What the making of a version took in, in examples."""
+
+    received: int
+    """Rejected ones included; 0 for a version that was fine-tuned or imported."""
+    rejected: int
+    inherited: int
+    """Taken over from the parent version."""
+    removed: int
+    """Of the parent version, left out."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.SourceCounts) -> SourceCounts:
+        return cls(m.received, m.rejected, m.inherited, m.removed)
+
+
+@dataclass(frozen=True)
+class ExampleInfo:
+    """An example that a version holds."""
+
+    id: str
+    class_index: int
+    display_name: str
+    validation: bool
+    """Whether it chose numbers, and is no key."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.ExampleInfo) -> ExampleInfo:
+        return cls(m.example_id, m.class_index, m.display_name, m.validation)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One immutable version of a cache."""
+
+    name: str
+    """As in "caches/{cache}/versions/{version}"."""
+    version: int
+    create_time: datetime | None
+    parent: str
+    """The version that this one was made from; empty where there is none."""
+    description: str
+    labels: Mapping[str, str]
+    classes: tuple[ClassInfo, ...]
+    """In the order of their indices."""
+    width: int
+    """Of the embedding space, D."""
+    key_count: int
+    """M."""
+    views: int
+    bundle_fingerprint: str
+    head: Head
+    size_bytes: int
+    fine_tune: FineTuneRecord | None
+    created_by: str = ""
+    """Who made it, as they said."""
+    bundle_name: str = ""
+    source: SourceCounts = SourceCounts(0, 0, 0, 0)
+    rejected: tuple[Rejected, ...] = ()
+    """Examples that `create_cache` or `add_examples` could not use; empty on
+    every other call."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The display names, in the order of the indices."""
+        return tuple(info.display_name for info in self.classes)
+
+    @classmethod
+    def _from(cls, m: cache_pb2.Version, rejected: Sequence[Rejected] = ()) -> Version:
+        return cls(
+            name=m.name,
+            version=m.version,
+            create_time=time_of(m.create_time),
+            parent=m.parent,
+            description=m.description,
+            labels=dict(m.labels),
+            classes=tuple(ClassInfo._from(info) for info in m.classes),
+            width=m.width,
+            key_count=m.key_count,
+            views=m.views,
+            bundle_fingerprint=m.bundle_fingerprint,
+            head=Head._from(m.head),
+            size_bytes=m.size_bytes,
+            fine_tune=FineTuneRecord._from(m.fine_tune) if m.HasField("fine_tune") else None,
+            created_by=m.created_by,
+            bundle_name=m.bundle_name,
+            source=SourceCounts._from(m.source),
+            rejected=tuple(rejected),
+        )
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A named classifier."""
+
+    name: str
+    """As in "caches/{cache}"."""
+    create_time: datetime | None
+    latest: Version | None
+    """The newest version, what the bare name stands for."""
+    aliases: Mapping[str, int]
+    version_count: int
+    etag: str = ""
+    """Changes with every change of the cache; give it back with a change that
+    is to happen only if nobody else came first."""
+
+    @property
+    def id(self) -> str:
+        """The name without "caches/"."""
+        return self.name.removeprefix("caches/")
+
+    @classmethod
+    def _from(cls, m: cache_pb2.Cache) -> Cache:
+        return cls(
+            name=m.name,
+            create_time=time_of(m.create_time),
+            latest=Version._from(m.latest) if m.HasField("latest") else None,
+            aliases=dict(m.aliases),
+            version_count=m.version_count,
+            etag=m.etag,
+        )
+
+
+@dataclass(frozen=True)
+class CreateProgress:
+    """How far `create_cache` is."""
+
+    stage: str
+    """One of "text", "examples", "selection" and "storing"."""
+    received: int
+    encoded: int
+    rejected: int
+
+    @classmethod
+    def _from(cls, m: cache_pb2.CreateProgress) -> CreateProgress:
+        stage = enum_name(cache_pb2.CreateProgress.Stage, m.stage, "STAGE_")
+        return cls(stage, m.received, m.encoded, m.rejected)

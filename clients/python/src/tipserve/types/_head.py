@@ -1,0 +1,94 @@
+"""How a version computes logits, and how its numbers were chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tipserve._proto import cache_pb2
+from tipserve.types._names import Method, enum_name, method_of, source_of
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One method with its best numbers, from the choice of the head."""
+
+    method: Method
+    alpha: float
+    beta: float
+    lambda_: float
+    accuracy: float
+    """Share classified rightly, 0 to 1."""
+    cross_entropy: float
+    """Mean, in nats."""
+    skipped: str
+    """Why it was left out; empty where it was scored."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.Candidate) -> Candidate:
+        return cls(
+            method=method_of(m.method),
+            alpha=m.alpha,
+            beta=m.beta,
+            lambda_=getattr(m, "lambda"),
+            accuracy=m.accuracy,
+            cross_entropy=m.cross_entropy,
+            skipped=m.skipped,
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """On what, and how, method, α, β and temperature were chosen."""
+
+    source: str
+    """One of "validation", "leave_one_out", "default" and so on."""
+    example_count: int
+    score: str
+    grid: str
+    candidates: tuple[Candidate, ...]
+    """Every candidate, the chosen one first."""
+    reason: str
+    """Why, in one sentence."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.Selection) -> Selection:
+        return cls(
+            source=source_of(m.source),
+            example_count=m.example_count,
+            score=m.score,
+            grid=m.grid,
+            candidates=tuple(Candidate._from(candidate) for candidate in m.candidates),
+            reason=m.reason,
+        )
+
+
+@dataclass(frozen=True)
+class Head:
+    """How logits are computed: f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V."""
+
+    method: Method
+    alpha: float
+    beta: float
+    lambda_: float
+    logit_scale: float
+    class_balance: str
+    """One of "sum" and "mean"."""
+    temperature: float
+    """Probabilities are softmax(logits / temperature)."""
+    selection: Selection
+    key_dtype: str
+    """Number format of the resident keys: "f32", "bf16", "f16"."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.Head) -> Head:
+        return cls(
+            method=method_of(m.method),
+            alpha=m.alpha,
+            beta=m.beta,
+            lambda_=getattr(m, "lambda"),
+            logit_scale=m.logit_scale,
+            class_balance=enum_name(cache_pb2.ClassBalance, m.class_balance, "CLASS_BALANCE_"),
+            temperature=m.temperature,
+            selection=Selection._from(m.selection),
+            key_dtype=enum_name(cache_pb2.KeyDtype, m.key_dtype, "KEY_DTYPE_"),
+        )

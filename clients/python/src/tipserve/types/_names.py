@@ -1,0 +1,81 @@
+"""Enumerations by their names, and times."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime, timezone
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tipserve._proto import cache_pb2
+
+
+class _Name(str, enum.Enum):
+    """An enumeration whose values are the names used on the command line too."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Method(_Name):
+    """How a classifier's head is made; docs/api.md has the formulas."""
+
+    AUTO = "auto"
+    """The best of the others by validation or leave-one-out score."""
+    ZERO_SHOT = "zero_shot"
+    """CLIP's text classifier alone."""
+    TIP_ADAPTER = "tip_adapter"
+    """Tip-Adapter (Zhang et al., ECCV 2022)."""
+    GDA = "gda"
+    """Gaussian discriminant analysis (Wang et al., ICLR 2024)."""
+    PROKER = "proker"
+    """Kernel ridge regression (ProKeR, CVPR 2025)."""
+    CLASS_MEAN = "class_mean"
+    """Nearest class mean."""
+    TIP_ADAPTER_F = "tip_adapter_f"
+    """Fine-tuned keys; only `finetune` makes it."""
+    UNKNOWN = "unknown"
+    """One that this client does not know; the server is newer."""
+
+
+class RunState(_Name):
+    """Where a fine-tuning run stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+def time_of(stamp: Timestamp) -> datetime | None:
+    """A time, or None where there is none."""
+    if not (stamp.seconds or stamp.nanos):
+        return None
+    return stamp.ToDatetime(tzinfo=timezone.utc)
+
+
+def enum_name(kind: Any, number: int, prefix: str) -> str:
+    """The lower-case name of a protobuf enumeration's value, without its prefix."""
+    try:
+        return str(kind.Name(number)).removeprefix(prefix).lower()
+    except ValueError:
+        return "unknown"
+
+
+def method_of(number: int) -> Method:
+    """A method by its number."""
+    name = enum_name(cache_pb2.Method, number, "METHOD_")
+    return Method(name) if name in Method._value2member_map_ else Method.UNKNOWN
+
+
+def source_of(number: int) -> str:
+    """What numbers were chosen on, by its number."""
+    return enum_name(cache_pb2.SelectionSource, number, "SELECTION_SOURCE_")

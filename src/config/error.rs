@@ -1,0 +1,59 @@
+//! Why a configuration cannot be used.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::guard::ExposureError;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not valid.
+    #[error("the configuration file {path} is not valid: {source}")]
+    Parse {
+        /// Its path.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Something needed is absent.
+    #[error("no {name} given: set --{flag} or {env}")]
+    Missing {
+        /// What.
+        name: &'static str,
+        /// Its flag.
+        flag: &'static str,
+        /// Its variable.
+        env: &'static str,
+    },
+    /// Of two settings that belong together one is absent.
+    #[error("--{given} is set, and --{missing} is not: one is of no use without the other")]
+    Half {
+        /// What is there.
+        given: &'static str,
+        /// What is not.
+        missing: &'static str,
+    },
+    /// Something would be served beyond this machine unguarded.
+    #[error(transparent)]
+    Exposure(#[from] ExposureError),
+    /// A value is outside its range.
+    #[error("{name} = {value} is outside its range {range}")]
+    Range {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        range: &'static str,
+    },
+}

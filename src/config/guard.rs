@@ -1,0 +1,51 @@
+//! Who may call: TLS, tokens, and what may be seen from beyond this machine.
+
+use std::time::Duration;
+
+use super::{ConfigError, Given, range::within};
+use crate::guard::{GuardSettings, Origin, TlsFiles};
+
+/// The guard that these settings make.
+pub(super) fn settings(given: &Given) -> Result<GuardSettings, ConfigError> {
+    let half = |given, missing| Err(ConfigError::Half { given, missing });
+    let tls = match (&given.tls_cert, &given.tls_key, &given.tls_client_ca) {
+        (Some(certificate), Some(key), client_ca) => Some(TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_ca: client_ca.clone(),
+        }),
+        (Some(_), None, _) => return half("tls-cert", "tls-key"),
+        (None, Some(_), _) => return half("tls-key", "tls-cert"),
+        (None, None, Some(_)) => return half("tls-client-ca", "tls-cert"),
+        (None, None, None) => None,
+    };
+    Ok(GuardSettings {
+        tls,
+        tokens: given.tokens.clone(),
+        insecure: given.insecure.unwrap_or_default(),
+        expose_metrics: given.expose_metrics.unwrap_or_default(),
+        reload: Duration::from_secs(within(
+            "reload_seconds",
+            given.reload_seconds.unwrap_or(10),
+            1,
+            86_400,
+            "1 to 86,400",
+        )?),
+    })
+}
+
+/// The origins of the pages that browsers may call from.
+pub(super) fn origins(given: &Given) -> Result<Vec<Origin>, ConfigError> {
+    given
+        .web_origins
+        .iter()
+        .flatten()
+        .map(|origin| {
+            origin.parse().map_err(|range| ConfigError::Range {
+                name: "web_origins",
+                value: format!("{origin:?}"),
+                range,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! The limits on requests.
+
+use super::{
+    ConfigError, Given,
+    range::{bytes, count, within},
+};
+use crate::clip::PictureLimits;
+
+/// Limits on what one request may ask for.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest gRPC message taken, bytes.
+    pub max_message_bytes: usize,
+    /// Most unanswered items of one stream.
+    pub stream_window: usize,
+    /// Most classes of a cache.
+    pub max_classes: usize,
+    /// Most examples in one CreateCache.
+    pub max_examples: usize,
+    /// Most bytes of features in one CreateCache.
+    pub max_create_bytes: usize,
+    /// Largest exported version taken, bytes.
+    pub max_import_bytes: usize,
+    /// Limits of one picture.
+    pub picture: PictureLimits,
+    /// Most calls under way in the server.
+    pub max_streams: usize,
+    /// Most calls under way in one connection.
+    pub max_connection_streams: u32,
+}
+
+impl Limits {
+    /// The limits that these settings make.
+    pub(super) fn resolve(given: &Given) -> Result<Limits, ConfigError> {
+        Ok(Limits {
+            max_message_bytes: bytes("max_message_bytes", given.max_message_bytes, 32 << 20)?,
+            stream_window: count("stream_window", given.stream_window, 512)?,
+            max_classes: count("max_classes", given.max_classes, 100_000)?,
+            max_examples: count("max_examples", given.max_examples, 2_000_000)?,
+            max_create_bytes: bytes("max_create_bytes", given.max_create_bytes, 8 << 30)?,
+            max_import_bytes: bytes("max_import_bytes", given.max_import_bytes, 4 << 30)?,
+            picture: picture(given)?,
+            max_streams: count("max_streams", given.max_streams, 10_000)?,
+            max_connection_streams: within(
+                "max_connection_streams",
+                given.max_connection_streams.unwrap_or(1024),
+                1,
+                1_000_000,
+                "1 to 1,000,000",
+            )?,
+        })
+    }
+}
+
+/// The limits of one picture.
+fn picture(given: &Given) -> Result<PictureLimits, ConfigError> {
+    let defaults = PictureLimits::default();
+    Ok(PictureLimits {
+        encoded_bytes: within(
+            "max_picture_bytes",
+            given.max_picture_bytes.unwrap_or(defaults.encoded_bytes),
+            1,
+            1 << 32,
+            "1 to 4 GiB",
+        )?,
+        pixels: within(
+            "max_pixels",
+            given.max_pixels.unwrap_or(defaults.pixels),
+            1,
+            1 << 32,
+            "1 to 2^32",
+        )?,
+        side: within(
+            "max_side",
+            given.max_side.unwrap_or(defaults.side),
+            1,
+            1 << 20,
+            "1 to 1,048,576",
+        )?,
+        frames: within(
+            "max_frames",
+            given.max_frames.unwrap_or(defaults.frames),
+            1,
+            1 << 32,
+            "1 to 2^32",
+        )?,
+        decoder_bytes: within(
+            "max_decoder_bytes",
+            given.max_decoder_bytes.unwrap_or(defaults.decoder_bytes),
+            1 << 10,
+            1 << 40,
+            "1 KiB to 1 TiB",
+        )?,
+    })
+}
