@@ -152,7 +152,7 @@ func (e *encoder) resized(picture scanlines) (*pb.Input, error) {
 	if !e.jpeg {
 		return e.pixels(made)
 	}
-	file, err := asJPEG(made.width, made.height, made.data)
+	file, err := fullColourJPEG(made.width, made.height, made.data, jpegQuality)
 	if err != nil {
 		return nil, err
 	}

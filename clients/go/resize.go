@@ -1,10 +1,8 @@
 package tipserve
 
 import (
-	"bytes"
 	"fmt"
 	"image"
-	"image/jpeg"
 )
 
 // Resizing says who resizes pictures, and how they are sent then.
@@ -80,15 +78,6 @@ func (s square) of(picture scanlines) []byte {
 
 // halfToEven is round(n / 2), for n of 0 or more.
 func halfToEven(n int) int { return n/2 + n%2*(n/2%2) }
-
-// asJPEG is pixels as a JPEG file.
-func asJPEG(width, height int, pixels []byte) ([]byte, error) {
-	var file bytes.Buffer
-	if err := jpeg.Encode(&file, opaque(width, height, pixels), &jpeg.Options{Quality: jpegQuality}); err != nil {
-		return nil, fmt.Errorf("as JPEG: %w", err)
-	}
-	return file.Bytes(), nil
-}
 
 // opaque is pixels as Go's encoders take them.
 func opaque(width, height int, pixels []byte) *image.RGBA {
