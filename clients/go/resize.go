@@ -14,8 +14,8 @@ const (
 	// ResizeOnClient sends the pixels that the server would make, as raw RGB:
 	// three bytes each, 150 kB for a side of 224.
 	ResizeOnClient
-	// ResizeOnClientJPEG sends those pixels as JPEG of quality 95: a fifth of the
-	// bytes or less, and not quite the same pixels.
+	// ResizeOnClientJPEG sends those pixels as JPEG of quality 95 with full
+	// colour: a tenth to two fifths of the bytes, and not quite the same pixels.
 	ResizeOnClientJPEG
 )
 
@@ -33,7 +33,9 @@ const jpegQuality = 95
 // cuts out of whole pictures. Resizing is bicubic: where a bundle says
 // bilinear, leave it to the server.
 //
-// The README says how close the answers are.
+// Raw, PNG and GIF files and decoded pictures get the server's own answers, and
+// JPEG files nearly: Go's decoder rounds otherwise. docs/clients.md has figures,
+// for [ResizeOnClientJPEG] too.
 func WithResize(how Resizing) Option {
 	return func(c *config) error {
 		if how < ResizeOnServer || how > ResizeOnClientJPEG {

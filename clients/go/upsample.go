@@ -8,8 +8,8 @@ import "image"
 // is halved, and 16-bit fixed point for the colours (jdcolor.c). Go's own
 // conversion repeats the differences, which moves the colours of every edge.
 //
-// What is left is the inverse DCT, that of image/jpeg: it rounds a few samples
-// in a thousand to a neighbour of libjpeg's.
+// What is left is the inverse DCT, that of image/jpeg: by it one level in twenty
+// is beside libjpeg's.
 type libjpegRows struct {
 	*image.YCbCr
 	// Of one row at full resolution, with room for the last column's double.
