@@ -122,11 +122,14 @@ func head(file io.ReaderAt) []byte {
 
 // file is the message for a picture's file. What cannot be decoded here is sent
 // as it is: the server decides about it, so that an error is the same whoever
-// resizes.
+// resizes. So is what only the file has room for.
 func (e *encoder) file(data []byte) (*pb.Input, error) {
 	if e.resizeTo != nil {
 		if picture := decode(data, e.limits); picture != nil {
-			return e.resized(picture)
+			made, err := e.resized(picture)
+			if err != nil || proto.Size(made) <= e.maxInputBytes() {
+				return made, err
+			}
 		}
 	}
 	return encodedImage(data)

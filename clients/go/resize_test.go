@@ -133,6 +133,34 @@ func TestPicturesAreResizedAsPillowResizesThem(t *testing.T) {
 	}
 }
 
+// Whatever is damaged, something is sent: pixels, or the file as it is.
+func TestDamagedPicturesAreSentAllTheSame(t *testing.T) {
+	archive := must(zip.OpenReader(filepath.Join("testdata", "resize.zip")))(t)
+	defer archive.Close()
+	rng := random(t)
+	r := resizing(t, tipserve.ResizeOnClient, 24, 19, 1<<20)
+	for _, entry := range archive.File {
+		if strings.Count(entry.Name, ".") != 1 || entry.Name == "cases.json" {
+			continue
+		}
+		whole := must(fs.ReadFile(archive, entry.Name))(t)
+		for range 40 {
+			file := bytes.Clone(whole)
+			for range 1 + rng.IntN(6) {
+				file[rng.IntN(len(file))] = byte(rng.Uint32())
+			}
+			if rng.IntN(4) == 0 {
+				file = file[:1+rng.IntN(len(file)-1)]
+			}
+			got, err := r.sent(t, tipserve.FromBytes(file))
+			raw := got.GetRawRgb()
+			if err != nil || !bytes.Equal(got.GetEncodedImage(), file) && (raw.GetWidth() != 24 || raw.GetHeight() != 24) {
+				t.Fatalf("%s, damaged to %x: %v", entry.Name, file, err)
+			}
+		}
+	}
+}
+
 // resampled is Pillow's resampling by its definition, in float64, slowly.
 func resampled(rows [][][3]float64, to int) [][][3]float64 {
 	scale := float64(len(rows)) / float64(to)
@@ -316,6 +344,15 @@ func TestLargeFilesAreResizedBeforeTheyAreMeasured(t *testing.T) {
 	got := must(r.sent(t, tipserve.FromImage(plain)))(t)
 	if decoded, err := png.Decode(bytes.NewReader(got.GetEncodedImage())); err != nil || decoded.Bounds().Dx() != 150 {
 		t.Error(err)
+	}
+	// A small file of what does not fit even so goes as it is.
+	r = resizing(t, tipserve.ResizeOnClient, 150, 150, 20_000)
+	file.Reset()
+	if err := png.Encode(&file, painted(t, 50, 40)); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(r.sent(t, tipserve.FromBytes(file.Bytes())))(t); !bytes.Equal(got.GetEncodedImage(), file.Bytes()) {
+		t.Error("a picture whose square does not fit is not sent as its file")
 	}
 	// A picture over the server's limits is the server's to refuse.
 	r = resizing(t, tipserve.ResizeOnClient, 20, 20, 1<<20)
