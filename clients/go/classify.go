@@ -172,7 +172,7 @@ func (c *Client) classifyStream(
 			yield(Result{}, err)
 			return
 		}
-		limit, err := c.maxMessageBytes(ctx)
+		encoder, err := c.encoder(ctx, 1)
 		if err != nil {
 			yield(Result{}, err)
 			return
@@ -190,14 +190,14 @@ func (c *Client) classifyStream(
 				Ordered: false,
 			},
 			source:    source,
-			limit:     limit,
+			encoder:   encoder,
 			timeLimit: configured.timeLimit,
 			policy:    c.config.retry,
 			ledger: ledger{
 				ordered:      !configured.unordered,
 				window:       configured.window,
 				windowBytes:  configured.windowBytes,
-				messageBytes: messageBytes(limit),
+				messageBytes: messageBytes(encoder.maxMessageBytes),
 				itemPolicy:   itemPolicy,
 				now:          time.Now,
 				sent:         map[uint64]*pending{},
@@ -216,11 +216,11 @@ func (c *Client) ClassifyOne(
 	if err != nil {
 		return nil, err
 	}
-	limit, err := c.maxMessageBytes(ctx)
+	encoder, err := c.encoder(ctx, 1)
 	if err != nil {
 		return nil, err
 	}
-	input, failed := encode(picture, limit)
+	input, failed := encoder.encode(picture)
 	if failed != nil {
 		return nil, failed
 	}

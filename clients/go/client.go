@@ -94,16 +94,32 @@ func (c *Client) knownInfo(ctx context.Context) (*pb.ServerInfo, error) {
 	return c.ServerInfo(ctx)
 }
 
+// encoder makes messages of pictures as the server and the client's options
+// will have them. Augmented views, where there are several, are cut out of whole
+// pictures: those are not resized here.
+func (c *Client) encoder(ctx context.Context, views int32) (*encoder, error) {
+	info, err := c.knownInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resize := c.config.resize
+	if views > 1 {
+		resize = ResizeOnServer
+	}
+	return newEncoder(info, resize), nil
+}
+
 // maxMessageBytes is the largest message that the server takes.
 func (c *Client) maxMessageBytes(ctx context.Context) (int, error) {
 	info, err := c.knownInfo(ctx)
-	if err != nil {
-		return 0, err
-	}
+	return maxMessageBytes(info), err
+}
+
+func maxMessageBytes(info *pb.ServerInfo) int {
 	if limit := info.GetLimits()["max_message_bytes"]; limit > 0 {
-		return int(min(limit, maxMessage)), nil
+		return int(min(limit, maxMessage))
 	}
-	return defaultMaxMessageBytes, nil
+	return defaultMaxMessageBytes
 }
 
 // bounded is the context of a unary call.

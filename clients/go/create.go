@@ -75,8 +75,12 @@ func (c *Client) CreateCache(
 		return nil, err
 	}
 	spec.Classes = parts[0].classes
+	encoder, err := c.encoder(ctx, spec.GetViews())
+	if err != nil {
+		return nil, err
+	}
 	fail := spec.GetOnRejected() == pb.CacheSpec_ON_REJECTED_FAIL
-	return c.makeVersion(ctx, parts, fail, configured.progress, func(ctx context.Context) (*making, error) {
+	return c.makeVersion(ctx, parts, encoder, fail, configured.progress, func(ctx context.Context) (*making, error) {
 		stream, err := c.caches.CreateCache(ctx)
 		if err != nil {
 			return nil, err
@@ -145,8 +149,12 @@ func (c *Client) AddExamples(
 	for i, part := range parts {
 		parts[i] = addedTo(base.GetVersion(), part)
 	}
+	encoder, err := c.encoder(ctx, base.GetViews())
+	if err != nil {
+		return nil, err
+	}
 	fail := spec.GetOnRejected() == pb.CacheSpec_ON_REJECTED_FAIL
-	return c.makeVersion(ctx, parts, fail, configured.progress, func(ctx context.Context) (*making, error) {
+	return c.makeVersion(ctx, parts, encoder, fail, configured.progress, func(ctx context.Context) (*making, error) {
 		stream, err := c.caches.AddExamples(ctx)
 		if err != nil {
 			return nil, err
@@ -224,19 +232,15 @@ type makingEvent interface {
 
 // makeVersion makes the call that open opens.
 func (c *Client) makeVersion(
-	ctx context.Context, parts []*labelled, fail bool, progress func(*pb.CreateProgress),
-	open func(context.Context) (*making, error),
+	ctx context.Context, parts []*labelled, encoder *encoder, fail bool,
+	progress func(*pb.CreateProgress), open func(context.Context) (*making, error),
 ) (*Made, error) {
-	limit, err := c.maxMessageBytes(ctx)
-	if err != nil {
-		return nil, err
-	}
 	again := true
 	for _, part := range parts {
 		again = again && part.repeatable
 	}
 	var made *Made
-	err = c.config.retry.run(ctx, func(ctx context.Context) (*upload, error) {
+	err := c.config.retry.run(ctx, func(ctx context.Context) (*upload, error) {
 		stream, err := open(ctx)
 		if err != nil {
 			return nil, err
@@ -247,8 +251,8 @@ func (c *Client) makeVersion(
 			if err := stream.sendSpec(); err != nil {
 				return err
 			}
-			batch := group[*pb.Example]{limit: limit}
-			for example, input := range encoded(parts, limit) {
+			batch := group[*pb.Example]{limit: encoder.maxMessageBytes}
+			for example, input := range encoded(parts, encoder) {
 				if input.err != nil {
 					if fail || input.fatal {
 						return errOwn{input.err}
@@ -321,7 +325,7 @@ type sendable struct {
 }
 
 // encoded reads examples and their pictures, one at a time.
-func encoded(parts []*labelled, limit int) iter.Seq2[Example, sendable] {
+func encoded(parts []*labelled, encoder *encoder) iter.Seq2[Example, sendable] {
 	return func(yield func(Example, sendable) bool) {
 		for _, part := range parts {
 			for example, err := range part.examples {
@@ -329,7 +333,7 @@ func encoded(parts []*labelled, limit int) iter.Seq2[Example, sendable] {
 					yield(example, sendable{err: err, fatal: true})
 					return
 				}
-				made, failed := encode(example.Picture, limit)
+				made, failed := encoder.encode(example.Picture)
 				one := sendable{message: made}
 				if failed != nil {
 					one.err = failed

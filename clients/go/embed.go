@@ -34,7 +34,7 @@ func TruncateTexts() EmbedOption { return func(r *pb.EmbedRequest) { r.TruncateT
 func (c *Client) EmbedPictures(
 	ctx context.Context, pictures []Picture, options ...EmbedOption,
 ) ([]Embedded, error) {
-	limit, err := c.maxMessageBytes(ctx)
+	encoder, err := c.encoder(ctx, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,9 @@ func (c *Client) EmbedPictures(
 		}
 		return nil
 	}
-	batch := group[one]{limit: limit}
+	batch := group[one]{limit: encoder.maxMessageBytes}
 	for position, picture := range pictures {
-		input, failed := encode(picture, limit)
+		input, failed := encoder.encode(picture)
 		if failed != nil {
 			all[position].Err = failed
 			continue

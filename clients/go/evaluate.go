@@ -37,7 +37,7 @@ func (c *Client) Evaluate(ctx context.Context, source Source, caches ...string) 
 	if err != nil {
 		return nil, err
 	}
-	limit, err := c.maxMessageBytes(ctx)
+	encoder, err := c.encoder(ctx, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +58,8 @@ func (c *Client) Evaluate(ctx context.Context, source Source, caches ...string) 
 				Config: &pb.EvaluateConfig{Caches: caches}}}); err != nil {
 				return err
 			}
-			batch := group[*pb.LabelledItem]{limit: limit}
-			for example, input := range encoded([]*labelled{items}, limit) {
+			batch := group[*pb.LabelledItem]{limit: encoder.maxMessageBytes}
+			for example, input := range encoded([]*labelled{items}, encoder) {
 				if input.fatal {
 					return errOwn{input.err}
 				}

@@ -51,6 +51,15 @@ func ExampleNew_mutualTLS() {
 	defer client.Close()
 }
 
+func ExampleWithResize() {
+	// The server gets squares of pixels, and has nothing to decode.
+	client, err := tipserve.New("127.0.0.1:50051", tipserve.WithResize(tipserve.ResizeOnClient))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+}
+
 func ExampleClient_ClassifyChan() {
 	client, err := tipserve.New("127.0.0.1:50051")
 	if err != nil {

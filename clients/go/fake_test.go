@@ -122,6 +122,7 @@ type fake struct {
 	address string
 	options []grpc.ServerOption
 	limits  map[string]int64
+	bundle  *pb.BundleInfo // what it says it serves; nil: pictures of 32 × 32
 
 	// What tests replace. unary is asked first, by the call's name.
 	unary    map[string]func(request any) (any, error)
@@ -261,8 +262,11 @@ func lastPart(method string) int {
 }
 
 func (f *fake) GetServerInfo(context.Context, *pb.GetServerInfoRequest) (*pb.ServerInfo, error) {
-	return &pb.ServerInfo{Version: "0", Limits: f.limits,
-		Bundle: &pb.BundleInfo{Name: "fake", Width: 4, ImageSize: 32}}, nil
+	bundle := f.bundle
+	if bundle == nil {
+		bundle = &pb.BundleInfo{Name: "fake", Width: 4, ImageSize: 32}
+	}
+	return &pb.ServerInfo{Version: "0", Limits: f.limits, Bundle: bundle}, nil
 }
 
 func (f *fake) Classify(_ context.Context, request *pb.ClassifyRequest) (*pb.ClassifyResponse, error) {

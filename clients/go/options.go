@@ -27,6 +27,7 @@ type config struct {
 	token   func(context.Context) (string, error)
 	retry   RetryPolicy
 	timeout time.Duration
+	resize  Resizing
 	dial    []grpc.DialOption
 }
 

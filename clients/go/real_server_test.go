@@ -17,6 +17,7 @@ type real struct {
 	address string
 	folder  string
 	bundle  string
+	flags   []string
 	process *exec.Cmd
 	starts  int
 }
@@ -24,7 +25,7 @@ type real struct {
 var servingOn = regexp.MustCompile(`serving on (\S+:\d+)`)
 
 // serve starts a real server with a bundle, or skips where there is none.
-func serve(t *testing.T, bundle string) *real {
+func serve(t *testing.T, bundle string, flags ...string) *real {
 	t.Helper()
 	if _, err := os.Stat(binary()); err != nil {
 		t.Skipf("no server at %s: build it (`make build`), or set TIPSERVE_BIN", binary())
@@ -32,7 +33,7 @@ func serve(t *testing.T, bundle string) *real {
 	if _, err := os.Stat(filepath.Join(bundle, "bundle.toml")); err != nil {
 		t.Skipf("no bundle at %s (`make bundle` makes the demo's)", bundle)
 	}
-	r := &real{address: "127.0.0.1:0", folder: t.TempDir(), bundle: bundle}
+	r := &real{address: "127.0.0.1:0", folder: t.TempDir(), bundle: bundle, flags: flags}
 	r.start(t)
 	t.Cleanup(func() { r.stop(syscall.SIGTERM) })
 	return r
@@ -57,9 +58,9 @@ func (r *real) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	r.process = exec.Command(binary(), "serve", "--bundle", r.bundle,
+	r.process = exec.Command(binary(), append([]string{"serve", "--bundle", r.bundle,
 		"--store", filepath.Join(r.folder, "store"), "--listen", r.address,
-		"--metrics-listen", "127.0.0.1:0", "--device", "cpu")
+		"--metrics-listen", "127.0.0.1:0", "--device", "cpu"}, r.flags...)...)
 	r.process.Stdout, r.process.Stderr = log, log
 	if err := r.process.Start(); err != nil {
 		t.Fatal(err)

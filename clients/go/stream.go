@@ -26,7 +26,7 @@ type classifyRun struct {
 	open      func(context.Context, ...grpc.CallOption) (classifyStream, error)
 	config    *pb.ClassifyStreamConfig
 	source    itemSource
-	limit     int // of a message, bytes
+	encoder   *encoder
 	timeLimit time.Duration
 	policy    RetryPolicy
 
@@ -111,7 +111,7 @@ func (r *classifyRun) read(ctx context.Context) {
 			if limit <= 0 {
 				limit = r.timeLimit
 			}
-			input, failed := encode(item.Picture, r.limit)
+			input, failed := r.encoder.encode(item.Picture)
 			r.mu.Lock()
 			if failed != nil {
 				r.ledger.addFailed(id, failed)
