@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Instant};
 
 use rand::Rng as _;
-use tipserve::engine::{EngineError, EngineSettings, FlowId, Priority, Work};
+use tipserve::engine::{EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
 
 use crate::tagging::{
     FATAL, Item, NOT_A_NUMBER, PANIC, POISON, close, dice, head, logits, number, settings, start,
@@ -139,6 +139,7 @@ fn mayhem(settings: EngineSettings) {
             deadline: expired.then(Instant::now),
             work: Work::Classify {
                 head: head(scale),
+                wanted: Wanted::Logits,
                 neighbours: 0,
                 embedding: true,
             },
@@ -162,7 +163,7 @@ fn mayhem(settings: EngineSettings) {
         match answer.blocking_recv().expect("answered") {
             Ok(outcome) => {
                 assert_eq!(number(&outcome), n);
-                assert!(close(&outcome.logits, &logits(scale, n)), "{n}");
+                assert!(close(outcome.scores.logits(), &logits(scale, n)), "{n}");
                 assert!(!expired, "{n}");
             }
             Err(EngineError::Cancelled) => assert!(cancelled.load(Ordering::Relaxed)),
