@@ -66,6 +66,10 @@ settings! {
     /// Number format of the encoders: auto, float32, bfloat16, float16 [default: auto].
     #[arg(long, env = "TIPSERVE_DTYPE")]
     dtype: String,
+    /// Whether small batches are replayed as CUDA graphs: off, or auto for those that prove to be
+    /// right and quicker at the start [default: off].
+    #[arg(long, env = "TIPSERVE_CUDA_GRAPHS")]
+    cuda_graphs: String,
     /// Log format [default: human].
     #[arg(long, env = "TIPSERVE_LOG_FORMAT", value_enum)]
     log_format: LogFormat,
@@ -224,6 +228,8 @@ pub struct Config {
     pub device: String,
     /// "auto", "float32", "bfloat16", "float16".
     pub dtype: String,
+    /// "off", "auto".
+    pub cuda_graphs: String,
     /// Log format.
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
@@ -461,6 +467,7 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             device: given.device.unwrap_or_else(|| "auto".to_owned()),
             dtype: given.dtype.unwrap_or_else(|| "auto".to_owned()),
+            cuda_graphs: given.cuda_graphs.unwrap_or_else(|| "off".to_owned()),
             log_format: given.log_format.unwrap_or_default(),
             otlp_endpoint: given.otlp_endpoint.or_else(standard_otlp_endpoint),
             engine: EngineSettings {
