@@ -17,6 +17,8 @@ TABLE = (
     "floor over time",
     "caches at random over one cache",
     "latency of one picture",
+    "with CUDA graphs",
+    "chosen there",
     "Tip-Adapter-F",
     "goodput at 3 x",
 )
