@@ -6,13 +6,13 @@
 // memory that the allocator hands to others.) The device-agnostic half of torch has no graphs, the
 // class's header needs CUDA's headers, and its library is loaded at run time only. So its methods
 // are looked up by their mangled names when they are first wanted. What the names do not say is the
-// object's size: 0x62 bytes in torch 2.11, for which `room` has space many times over. A torch that
+// object's size: 104 bytes in torch 2.11, for which `room` has space many times over. A torch that
 // has changed a signature has changed the name, and there are no graphs then, which is said.
 //
 // Where recording fails (an operator that waits for the device, say), capture_end() of torch 2.11
 // throws before it tells the allocator and the random generator that recording is over, and leaves
-// them as they are: memory could no longer be given back, nor anything random be drawn. A second,
-// empty recording that ends well tidies up; `end` makes one.
+// them as they are: memory is no longer given back from then on, and nothing random can be drawn. A
+// second, empty recording that ends well tidies up; `end` makes one.
 //
 // No function throws: each gives null, or a message that the caller frees.
 

@@ -35,7 +35,8 @@ def replayed(setup: Setup, pictures: int) -> list[Row]:
         dtype, cosine, graphs = each["dtype"], each["least_cosine"], each["cuda_graphs"]
         goal = LEAST_COSINE[dtype]
         used = [graph["size"] for graph in graphs if graph["used"]]
-        name = f"cosine of {dtype} to the CPU's float32, CUDA graphs for batches of {used}"
+        used = used or "none"
+        name = f"cosine of {dtype} to the CPU's float32, --cuda-graphs auto (replayed: {used})"
         right = cosine >= goal and each["argmax_wrong"] == 0
         # A graph that gives something else is off, and a defect all the same.
         right = right and not any("being wrong" in graph["verdict"] for graph in graphs)

@@ -185,8 +185,10 @@ impl Graphs {
             let verdict = match tried {
                 Err(error) => {
                     refused = Some(size);
+                    // CUDA's hints follow on lines of their own.
+                    let message = error.to_string();
                     Verdict::Refused {
-                        reason: error.to_string(),
+                        reason: message.lines().next().unwrap_or_default().to_owned(),
                     }
                 }
                 Ok((recording, verdict)) => {

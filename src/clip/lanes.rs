@@ -331,7 +331,8 @@ fn stage(
     let make = |rows: i64| -> Result<Tensor, TchError> {
         let plain = Tensor::f_empty([rows, side, side, 3], (Kind::Uint8, Device::Cpu))?;
         match device {
-            Device::Cuda(_) => plain.f_pin_memory(device),
+            // The operator behind pin_memory, which warns of its argument.
+            Device::Cuda(_) => plain.f_internal_pin_memory(device),
             _ => Ok(plain),
         }
     };

@@ -103,7 +103,9 @@ impl Recorder for Fake {
 
     fn record(&self, size: usize) -> Result<Box<dyn Recording>, EncodeError> {
         if self.fault == Fault::Refuses(size) {
-            return Err(refusal("operation not permitted when stream is capturing"));
+            return Err(refusal(
+                "operation not permitted when stream is capturing\nFor debugging consider …",
+            ));
         }
         Ok(Box::new(FakeGraph {
             size,
@@ -252,6 +254,7 @@ fn after_a_refusal_nothing_more_is_recorded() {
             other => panic!("{fault:?}: {other:?}"),
         };
         assert!(reason(1).contains("capturing") || reason(1).contains("illegal"));
+        assert!(!reason(1).contains('\n'), "{}", reason(1));
         assert!(
             reason(2).contains("a batch of 2 was refused"),
             "{}",
