@@ -172,6 +172,7 @@ impl Lanes {
             }
         }
         *self.free.lock() = lanes;
+        self.freed.notify_all();
         Ok(found)
     }
 
