@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
         .flag("-isystem")
         .flag(root.join("include"))
-        .file("native/cuda_streams.cpp")
+        .files(["native/cuda_streams.cpp", "native/cuda_graphs.cpp"])
         .compile("tipserve_native");
     Ok(())
 }

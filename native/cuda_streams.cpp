@@ -4,56 +4,16 @@
 // without CUDA, against every libtorch. The CUDA half registers itself with it once libtorch_cuda.so
 // is loaded. No function throws: each gives null, or a message that the caller frees.
 
+#include "guarded.h"
+
 #include <c10/core/CachingDeviceAllocator.h>
-#include <c10/core/Device.h>
-#include <c10/core/Stream.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
-
-namespace {
-
-// For when there is no memory for a line of text: something must still not be null.
-char nothing_left[] = "out of memory";
-
-char* copy(const char* text) {
-  char* copied = strdup(text);
-  return copied != nullptr ? copied : nothing_left;
-}
-
-template <typename Body>
-char* guarded(Body body) noexcept {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return copy(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return copy(error.what());
-  } catch (...) {
-    return copy("an exception of an unknown kind");
-  }
-}
-
-c10::impl::VirtualGuardImpl cuda() {
-  return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA);
-}
-
-c10::Device device_of(int32_t index) {
-  return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
-}
-
-}  // namespace
+using tipserve::cuda;
+using tipserve::device_of;
+using tipserve::guarded;
+using tipserve::stream_of;
 
 extern "C" {
-
-struct tipserve_stream {
-  int64_t id;
-  int32_t device;
-};
 
 struct tipserve_memory {
   uint64_t free;       // of the card, whoever uses it
@@ -61,10 +21,6 @@ struct tipserve_memory {
   uint64_t allocated;  // by this process's tensors
   uint64_t reserved;   // by torch's allocator in this process
 };
-
-static c10::Stream stream_of(tipserve_stream stream) {
-  return c10::Stream(c10::Stream::UNSAFE, device_of(stream.device), stream.id);
-}
 
 // A stream that neither waits for the default stream nor is waited for.
 char* tipserve_stream_new(int32_t device, tipserve_stream* made) {
@@ -108,9 +64,7 @@ char* tipserve_memory_release() {
 }
 
 void tipserve_message_free(char* message) {
-  if (message != nothing_left) {
-    std::free(message);
-  }
+  tipserve::free_message(message);
 }
 
 }  // extern "C"

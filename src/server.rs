@@ -1,6 +1,8 @@
 //! A whole server: bundle, engine, store, services and probes, started and
 //! stopped as one. The binary and the tests run the same.
 
+mod pictures;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
@@ -18,12 +20,12 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     catalog::{Catalog, Model, TextRoom},
     clip::{
-        Bundle, BundleError, DeviceChoice, DeviceError, DtypeChoice, EncodeError, ImageEncoder,
-        ImageSpec, Lanes, TextEncoder, Tokenizer, TokenizerError, cuda,
+        Bundle, BundleError, DeviceChoice, DeviceError, DtypeChoice, EncodeError, GraphsChoice,
+        ImageSpec, TextEncoder, Tokenizer, TokenizerError, cuda,
         encoder::{device_name, kind_name},
     },
     config::Config,
-    engine::{EncodeFault, Encoder, Engine, EngineSettings, ThreadPlan},
+    engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan},
     guard::{Guard, OpenError, tls},
     proto::{
         inference::grpc_inference_service_server,
@@ -32,7 +34,10 @@ use crate::{
     rpc::{self, Calls, Context, door::Door},
     store::{Store, StoreError},
     telemetry,
+    tip::best,
 };
+
+pub use pictures::{PictureEncoder, image_encoder};
 
 /// How often the metrics' histograms are folded; without it they grow where
 /// nobody scrapes (metrics-rs 467).
@@ -106,37 +111,6 @@ pub struct Server {
     guard: Arc<Guard>,
     watch: JoinHandle<()>,
     limit: Duration,
-}
-
-/// The encoder on the CPU, as the engine sees it.
-struct Encoding(ImageEncoder);
-
-impl Encoder for Encoding {
-    fn encode(&self, pixels: &tch::Tensor) -> Result<tch::Tensor, EncodeFault> {
-        self.0.encode(pixels).map_err(|error| fault(&error))
-    }
-}
-
-/// The encoder on CUDA devices, as the engine sees it.
-struct EncodingInLanes(Lanes);
-
-impl Encoder for EncodingInLanes {
-    fn encode(&self, pixels: &tch::Tensor) -> Result<tch::Tensor, EncodeFault> {
-        let side = pixels.size().get(1).copied().unwrap_or(0);
-        let bytes = (side * side * 3).max(1) as usize;
-        let flat = Vec::<u8>::try_from(pixels.flatten(0, -1))
-            .map_err(|error| EncodeFault::new(&error.to_string()))?;
-        let pictures: Vec<&[u8]> = flat.chunks(bytes).collect();
-        self.encode_apart(&pictures, side as usize)
-    }
-
-    fn encode_apart(&self, pictures: &[&[u8]], _: usize) -> Result<tch::Tensor, EncodeFault> {
-        self.0.encode(pictures).map_err(|error| fault(&error))
-    }
-}
-
-fn fault(error: &EncodeError) -> EncodeFault {
-    EncodeFault::new(&error.to_string())
 }
 
 impl Server {
@@ -348,7 +322,8 @@ struct Encoders {
 }
 
 /// The bundle's encoders, loaded side by side: reading, hashing and optimising
-/// the two takes most of a start.
+/// the two takes most of a start. Graphs are recorded, if at all, when both
+/// are there: nothing may run beside that.
 ///
 /// The image encoder is on every device, with `lanes` on each that is CUDA's,
 /// for batches of `max_batch`; the text encoder on the first.
@@ -358,6 +333,7 @@ fn encoders(
     kind: tch::Kind,
     lanes: usize,
     max_batch: usize,
+    graphs: GraphsChoice,
 ) -> Result<Encoders, StartError> {
     let device = first(devices);
     let load_text = || -> Result<_, StartError> {
@@ -379,36 +355,12 @@ fn encoders(
             Some(Ok(loaded)) => Some(loaded?),
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         };
+        let image = image.map(|(encoder, spec)| {
+            encoder.record(graphs);
+            (Arc::new(encoder) as Arc<dyn Encoder>, spec)
+        });
         Ok(Encoders { image, text })
     })
-}
-
-/// A bundle's image encoder on some devices, as the engine takes it: alone on
-/// the CPU, in `lanes` a device on CUDA.
-///
-/// # Errors
-/// What stands against loading it.
-pub fn image_encoder(
-    bundle: &Bundle,
-    devices: &[tch::Device],
-    kind: tch::Kind,
-    lanes: usize,
-    max_batch: usize,
-) -> Result<Arc<dyn Encoder>, EncodeError> {
-    let mut loaded = Vec::with_capacity(devices.len());
-    for &device in devices {
-        let encoder = ImageEncoder::load(bundle, device, kind)?;
-        tracing::info!("{}", encoder.loaded());
-        loaded.push(encoder);
-    }
-    if !first(devices).is_cuda()
-        && let Some(encoder) = loaded.pop()
-    {
-        return Ok(Arc::new(Encoding(encoder)));
-    }
-    Ok(Arc::new(EncodingInLanes(Lanes::new(
-        loaded, lanes, max_batch,
-    )?)))
 }
 
 fn first(devices: &[tch::Device]) -> tch::Device {
@@ -449,6 +401,24 @@ pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> Engin
     }
 }
 
+/// Where the best classes are chosen: where the device decides, if it is found
+/// to choose as the host does.
+pub fn choosing(device: tch::Device) -> Choosing {
+    if !device.is_cuda() {
+        return Choosing::Automatic;
+    }
+    match best::verify(device) {
+        Ok(()) => Choosing::Automatic,
+        Err(reason) => {
+            tracing::warn!(
+                reason,
+                "the best classes are chosen on the host: the device chose others"
+            );
+            Choosing::Host
+        }
+    }
+}
+
 /// Most bytes of caches on a device: on the CPU as set for the host, on CUDA
 /// as set for the device, or half of what the card has left.
 fn resident_bytes(config: &Config, device: tch::Device) -> usize {
@@ -473,9 +443,14 @@ fn load(config: &Config) -> Result<Loaded, StartError> {
     let device = first(&devices);
     let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let settings = settings(config, &devices, cores);
+    let graphs = config.cuda_graphs.parse::<GraphsChoice>()?;
+    let settings = EngineSettings {
+        choosing: choosing(device),
+        ..settings(config, &devices, cores)
+    };
     let lanes = settings.threads.workers.div_ceil(devices.len().max(1));
-    let Encoders { image, text } = encoders(&bundle, &devices, kind, lanes, settings.max_batch)?;
+    let max_batch = settings.max_batch;
+    let Encoders { image, text } = encoders(&bundle, &devices, kind, lanes, max_batch, graphs)?;
     tracing::info!(
         bundle = bundle.name,
         width = bundle.width,

@@ -23,6 +23,24 @@ def agreement(setup: Setup) -> list[Row]:
         wrong = each["argmax_wrong"]
         name = f"best classes of {dtype} that differ, outside the margin"
         rows.append(Row(name, wrong, "0", wrong == 0, each))
+    return rows + replayed(setup, pictures)
+
+
+def replayed(setup: Setup, pictures: int) -> list[Row]:
+    """The same with CUDA graphs: what is replayed is what is computed."""
+    flags = ("--bundle", setup.bundle, "--pictures", pictures, "--cuda-graphs", "auto")
+    found = setup.measure("agreement", *flags)
+    rows = []
+    for each in found["formats"]:
+        dtype, cosine, graphs = each["dtype"], each["least_cosine"], each["cuda_graphs"]
+        goal = LEAST_COSINE[dtype]
+        used = [graph["size"] for graph in graphs if graph["used"]]
+        used = used or "none"
+        name = f"cosine of {dtype} to the CPU's float32, --cuda-graphs auto (replayed: {used})"
+        right = cosine >= goal and each["argmax_wrong"] == 0
+        # A graph that gives something else is off, and a defect all the same.
+        right = right and not any("being wrong" in graph["verdict"] for graph in graphs)
+        rows.append(Row(name, cosine, f">= {goal}", right, each))
     return rows
 
 
@@ -40,6 +58,20 @@ def head(setup: Setup) -> list[Row]:
             kind = "unequally" if uneven else "equally"
             name = f"head of {dtype} keys, {kind} many a class: largest error to float64"
             rows.append(Row(name, error, f"<= {goal}", error <= goal))
+    return rows + best_classes(setup, sizes)
+
+
+def best_classes(setup: Setup, sizes: tuple) -> list[Row]:
+    """The best classes, chosen on the device and from whole logits."""
+    rows = []
+    for count in (1, 5, 1000):
+        found = setup.measure(
+            *("head", *sizes, "--batch", 64, "--checked", 1, "--best", count),
+            *("--rounds", 1, "--round", 0.01),
+        )["best"]
+        differ = found["rows_that_differ"] + (64 if found["fell_back"] else 0)
+        name = f"of 64 rows, those whose {count} best classes the device chooses otherwise"
+        rows.append(Row(name, differ, "0", differ == 0, found))
     return rows
 
 

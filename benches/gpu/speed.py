@@ -14,6 +14,11 @@ def judged(setup: Setup, holds: bool) -> bool | None:
     return bool(holds) if setup.cuda and not setup.quick else None
 
 
+def beside(quicker: bool, what: str) -> str:
+    """The goal of a row that is shown beside another: which of the two is quicker."""
+    return f"shown: quicker {'with' if quicker else 'without'} {what}"
+
+
 def shape(setup: Setup) -> dict:
     """The sizes of the bundle's encoder."""
     return SHAPES["tiny" if setup.quick else "ViT-B/32"]
@@ -42,12 +47,22 @@ def encoder(setup: Setup) -> list[Row]:
     devices = len(setup.measure("device")["devices"])
     rate = max(it["pictures_per_second"] for it in tries.values())
     value = rate / (rates[best] * devices)
+    batch = max(tries, key=lambda batch: tries[batch]["pictures_per_second"])
+    flags = ("--max-batch", batch, "--seconds", setup.seconds, "--cuda-graphs", "auto")
+    graphs = setup.measure("engine", *setup.encoding(), *flags)
     return [
         Row(
             "encoder through the engine (raw u8 in) over the bare forward at its best batch",
             *(value, ">= 0.95", judged(setup, value >= 0.95)),
             {"bare_per_second": rates, "engine_by_max_batch": tries, "devices": devices},
-        )
+        ),
+        Row(
+            "encoder with CUDA graphs over without: pictures a second",
+            graphs["pictures_per_second"] / rate,
+            beside(graphs["pictures_per_second"] > rate, "CUDA graphs"),
+            None,
+            graphs,
+        ),
     ]
 
 
@@ -106,6 +121,7 @@ def heads(setup: Setup) -> list[Row]:
             ours = setup.measure(
                 *("head", "--keys-dtype", dtype, "--classes", classes, "--keys", keys),
                 *("--width", width, "--batch", batch, "--round", setup.seconds / 50),
+                *("--best", 5),
             )
             floor = head_floor(found, dtype, *arguments)
             details = {
@@ -124,6 +140,12 @@ def heads(setup: Setup) -> list[Row]:
             rows.append(
                 Row(f"{name}: floor over time", share, ">= 0.7", judged(setup, share >= 0.7))
             )
+            there = ours["best"]["seconds_chosen_there"]
+            whole = ours["best"]["seconds_whole_logits_and_chosen_by_one_core"]
+            rows.append(
+                Row(f"{name}: seconds from whole logits over those of the 5 best chosen there",
+                    whole / there, beside(there < whole, "choosing there"), None, ours["best"])
+            )  # fmt: skip
     return rows
 
 
@@ -154,23 +176,31 @@ def caches(setup: Setup) -> list[Row]:
 
 
 def latency(setup: Setup) -> list[Row]:
-    """One raw picture, unary, nothing beside it."""
+    """One raw picture, unary, nothing beside it; with CUDA graphs too."""
     side = shape(setup)["size"]
     pictures = setup.pictures("small", 8 if setup.quick else 128, side, side)
     calls = 20 if setup.quick else 500
     alone = bare_latency(setup.bundle / "image.pt", setup.torch_device, setup.dtype, side, calls)
-    with setup.server() as server:
-        server.make_caches([ONE], shape(setup)["out_width"])
-        load = server.load(
-            *(pictures, "--cache", ONE, "--raw", "--unary", "--concurrency", 1, "--timings"),
-            *("--count", calls, "--warmup", 0.5),
-        )
-    median = load["latency_seconds"]["p50"]
+
+    def served(*flags) -> tuple[float, dict]:
+        with setup.server(*flags) as server:
+            server.make_caches([ONE], shape(setup)["out_width"])
+            load = server.load(
+                *(pictures, "--cache", ONE, "--raw", "--unary", "--concurrency", 1, "--timings"),
+                *("--count", calls, "--warmup", 0.5),
+            )
+        median = load["latency_seconds"]["p50"]
+        details = {"p50_seconds": median, "bare_seconds": alone, "stages": load["server_seconds"]}
+        return median, details
+
+    median, details = served()
+    replayed, with_graphs = served("--cuda-graphs", "auto")
     value = median / alone
+    name = "latency of one picture, unary, over the bare forward at batch 1"
     return [
-        Row("latency of one picture, unary, over the bare forward at batch 1", value, "<= 1.3",
-            judged(setup, value <= 1.3),
-            {"p50_seconds": median, "bare_seconds": alone, "stages": load["server_seconds"]})
+        Row(name, value, "<= 1.3", judged(setup, value <= 1.3), details),
+        Row(f"{name}: with CUDA graphs", replayed / alone,
+            beside(replayed < median, "CUDA graphs"), None, with_graphs),
     ]  # fmt: skip
 
 

@@ -1,7 +1,11 @@
-//! CUDA streams and memory: what tch has no call for (`native/`).
+//! CUDA streams, graphs and memory: what tch has no call for (`native/`).
 
-use std::ffi::{CStr, c_char};
+use std::{
+    ffi::{CStr, c_char, c_void},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
 
+use parking_lot::Mutex;
 use tch::{Device, Kind, Tensor};
 
 #[repr(C)]
@@ -31,6 +35,11 @@ unsafe extern "C" {
     fn tipserve_stream_wait(stream: RawStream) -> *mut c_char;
     fn tipserve_memory_of(device: i32, memory: *mut Memory) -> *mut c_char;
     fn tipserve_memory_release() -> *mut c_char;
+    fn tipserve_graph_available() -> *mut c_char;
+    fn tipserve_graph_begin(stream: RawStream, begun: *mut *mut c_void) -> *mut c_char;
+    fn tipserve_graph_end(recorded: *mut c_void) -> *mut c_char;
+    fn tipserve_graph_replay(graph: *mut c_void) -> *mut c_char;
+    fn tipserve_graph_free(graph: *mut c_void) -> *mut c_char;
     fn tipserve_message_free(message: *mut c_char);
 }
 
@@ -62,7 +71,7 @@ fn index(device: Device) -> Result<i32, String> {
 /// run in streams of their own ([`Stream::run`], which waits for the end);
 /// everything else runs in the default stream. What is made in the default
 /// stream and read in another (weights) is waited for once, when it is made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Stream(RawStream);
 
 impl Stream {
@@ -88,13 +97,86 @@ impl Stream {
         // SAFETY: `before` is written by the call, which keeps no pointer.
         checked(unsafe { tipserve_stream_enter(self.0, &raw mut before) })?;
         let back = Back(before);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        let result = catch_unwind(AssertUnwindSafe(work));
         // SAFETY: plain numbers.
         let waited = checked(unsafe { tipserve_stream_wait(self.0) });
         drop(back);
         match result {
             Ok(result) => waited.map(|()| result),
-            Err(panic) => std::panic::resume_unwind(panic),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// Records what `work` launches in this stream, and computes none of it.
+    /// What it allocates is the graph's own, for as long as that lives;
+    /// tensors that `work` gives are filled by each [`Graph::replay`].
+    ///
+    /// What it launches must have run before in this stream and thread, since
+    /// libraries that are loaded on first use cannot be while recording.
+    ///
+    /// # Errors
+    /// That of `work`, or torch's message, where something that `work` did
+    /// cannot be recorded.
+    pub fn record<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, String>,
+    ) -> Result<(T, Graph), String> {
+        // torch's random generator knows of one recording at a time.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock();
+        self.run(|| {
+            let mut begun = std::ptr::null_mut();
+            // SAFETY: `begun` is written by the call, which keeps no pointer;
+            // this is the current stream.
+            checked(unsafe { tipserve_graph_begin(self.0, &raw mut begun) })?;
+            let result = catch_unwind(AssertUnwindSafe(work));
+            // SAFETY: `begun` was made above, and is not used again where this
+            // fails.
+            let graph = checked(unsafe { tipserve_graph_end(begun) }).map(|()| Graph(begun));
+            match result {
+                Ok(Ok(made)) => Ok((made, graph?)),
+                // It failed first.
+                Ok(Err(error)) => Err(error),
+                Err(panic) => resume_unwind(panic),
+            }
+        })?
+    }
+}
+
+/// What was launched in a stream, recorded, and launched again as a whole.
+#[derive(Debug)]
+pub struct Graph(*mut c_void);
+
+// SAFETY: nothing in it is bound to a thread, and it is used by one at a time:
+// it is not Sync.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Whether this torch has graphs; CUDA's half of it must be loaded.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn available() -> Result<(), String> {
+        // SAFETY: it takes and keeps nothing.
+        checked(unsafe { tipserve_graph_available() })
+    }
+
+    /// Launches it in the calling thread's current stream ([`Stream::run`]).
+    ///
+    /// # Errors
+    /// torch's message.
+    pub fn replay(&self) -> Result<(), String> {
+        // SAFETY: made by `Stream::record`, and not freed before it is dropped.
+        checked(unsafe { tipserve_graph_replay(self.0) })
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: freed once, here. It does not run: whoever launches it waits
+        // for the stream.
+        if let Err(error) = checked(unsafe { tipserve_graph_free(self.0) }) {
+            tracing::error!(error, "a CUDA graph could not be freed");
         }
     }
 }

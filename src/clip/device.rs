@@ -57,6 +57,12 @@ pub enum DeviceError {
         /// What was given.
         given: String,
     },
+    /// Neither yes nor no.
+    #[error("{given:?} says nothing of CUDA graphs: off or auto is needed")]
+    UnknownGraphs {
+        /// What was given.
+        given: String,
+    },
     /// CUDA was asked for and is not there.
     #[error("CUDA is not available: {reason}")]
     NoCuda {

@@ -61,6 +61,19 @@ pub enum EncodeError {
     },
 }
 
+impl EncodeError {
+    /// Whether a device's memory ran out, which a smaller batch may mend.
+    pub fn is_out_of_memory(&self) -> bool {
+        const SIGNS: [&str; 3] = [
+            "CUDA out of memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "CUDNN_STATUS_ALLOC_FAILED",
+        ];
+        matches!(self, EncodeError::Torch { reason, .. }
+            if SIGNS.iter().any(|sign| reason.contains(sign)))
+    }
+}
+
 /// What was loaded, for the log.
 #[derive(Clone, Debug)]
 pub struct Loaded {

@@ -11,8 +11,9 @@ use tch::{Device, Kind, TchError, Tensor};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    cuda::{self, Stream},
+    cuda::{self, Graph, Stream},
     encoder::{EncodeError, ImageEncoder},
+    graphs::{Graphs, Recorder, Recording, SIZES, Verdict},
 };
 
 /// What a batch goes through.
@@ -24,6 +25,8 @@ struct Lane {
     stream: Option<Stream>,
     /// u8 [most, S, S, 3], page-locked where the device is CUDA's.
     staging: Option<Tensor>,
+    /// Batches of some sizes, recorded; none where they are not wanted.
+    graphs: Graphs,
 }
 
 /// Image encoders on one or more devices, used by several threads at once.
@@ -59,6 +62,7 @@ impl Lanes {
                     encoder,
                     stream,
                     staging: None,
+                    graphs: Graphs::default(),
                 });
             }
         }
@@ -86,7 +90,7 @@ impl Lanes {
         let mut taken = self.take()?;
         let first = self.encode_in(&mut taken.lane, pictures);
         match first {
-            Err(error) if out_of_memory(&error) => {
+            Err(error) if error.is_out_of_memory() => {
                 tracing::warn!(
                     batch = pictures.len(),
                     "a device is out of memory; giving back what is cached"
@@ -103,28 +107,73 @@ impl Lanes {
             .encoders
             .get(lane.encoder)
             .ok_or_else(|| torch("no such encoder".to_owned()))?;
-        let device = encoder.loaded().device;
         let staged = stage(lane, encoder, pictures, self.most)?;
-        let failed = |error: TchError| torch(error.to_string());
         match &lane.stream {
             None => encoder.encode(&staged),
-            // The copy up does not block; `encode` then finds the pixels on
-            // its device. What was launched, the way to the first device
-            // included, is waited for before the buffer is used again and
-            // before another stream reads the features.
-            Some(stream) => stream
-                .run(|| {
-                    let pixels = staged
-                        .f_to_device_(device, Kind::Uint8, true, false)
-                        .map_err(failed)?;
-                    let features = encoder.encode(&pixels)?;
-                    if features.device() == self.home {
-                        return Ok(features);
-                    }
-                    features.f_to_device(self.home).map_err(failed)
-                })
-                .map_err(torch)?,
+            Some(stream) => {
+                let way = Way {
+                    encoder,
+                    stream,
+                    home: self.home,
+                };
+                lane.graphs.encode(&staged, &way)
+            }
         }
+    }
+
+    /// Records small batches as CUDA graphs, in every lane, and keeps those
+    /// that are right and quicker (see [`graphs`](super::graphs)). Gives what
+    /// came of each size in the first lane of each encoder, by its device;
+    /// other lanes record those that are replayed there.
+    ///
+    /// To be called before the first batch, and while nothing else runs on
+    /// the devices, since it measures.
+    ///
+    /// # Errors
+    /// Why there are no graphs here at all: no CUDA device, or a torch that
+    /// has none.
+    pub fn record(&self) -> Result<Vec<(Device, usize, Verdict)>, String> {
+        if !self.home.is_cuda() {
+            return Err("there is no CUDA device, and nowhere else are there graphs".to_owned());
+        }
+        Graph::available()?;
+        let mut found: Vec<(Device, usize, Verdict)> = Vec::new();
+        let mut lanes = std::mem::take(&mut *self.free.lock());
+        for lane in &mut lanes {
+            let Some((encoder, stream)) = self.encoders.get(lane.encoder).zip(lane.stream.clone())
+            else {
+                continue;
+            };
+            let device = encoder.loaded().device;
+            let way = Way {
+                encoder,
+                stream: &stream,
+                home: self.home,
+            };
+            let before: Vec<_> = found.iter().filter(|(it, ..)| *it == device).collect();
+            let first = before.is_empty();
+            let sizes: Vec<usize> = if first {
+                SIZES.into_iter().filter(|&n| n <= self.most).collect()
+            } else {
+                let replayed = before
+                    .iter()
+                    .filter(|(.., verdict)| matches!(verdict, Verdict::Replayed { .. }));
+                replayed.map(|(_, size, _)| *size).collect()
+            };
+            let side = i64::from(encoder.spec().size);
+            let (graphs, verdicts) = Graphs::record(&way, &sizes, side);
+            lane.graphs = graphs;
+            for (size, verdict) in verdicts {
+                if first {
+                    found.push((device, size, verdict));
+                } else {
+                    tracing::debug!(?device, size, %verdict, "CUDA graph of another lane");
+                }
+            }
+        }
+        *self.free.lock() = lanes;
+        self.freed.notify_all();
+        Ok(found)
     }
 
     fn take(&self) -> Result<Taken<'_>, EncodeError> {
@@ -144,6 +193,105 @@ impl Lanes {
     }
 }
 
+/// How a lane's stream computes batches.
+struct Way<'a> {
+    encoder: &'a ImageEncoder,
+    stream: &'a Stream,
+    home: Device,
+}
+
+impl Recorder for Way<'_> {
+    fn plain(&self, staged: &Tensor) -> Result<Tensor, EncodeError> {
+        let device = self.encoder.loaded().device;
+        // The copy up does not block; `encode` then finds the pixels on its
+        // device. What was launched, the way to the first device included, is
+        // waited for before the buffer is used again and before another stream
+        // reads the features.
+        self.stream
+            .run(|| {
+                let pixels = staged
+                    .f_to_device_(device, Kind::Uint8, true, false)
+                    .map_err(failed)?;
+                let features = self.encoder.encode(&pixels)?;
+                if features.device() == self.home {
+                    return Ok(features);
+                }
+                features.f_to_device(self.home).map_err(failed)
+            })
+            .map_err(torch)?
+    }
+
+    fn record(&self, size: usize) -> Result<Box<dyn Recording>, EncodeError> {
+        let device = self.encoder.loaded().device;
+        let side = i64::from(self.encoder.spec().size);
+        let shape = [size as i64, side, side, 3];
+        let pixels = self
+            .stream
+            .run(|| {
+                let pixels = Tensor::f_zeros(shape, (Kind::Uint8, device)).map_err(failed)?;
+                for _ in 0..RUNS_BEFORE {
+                    let _features = self.encoder.encode(&pixels)?;
+                }
+                Ok::<_, EncodeError>(pixels)
+            })
+            .map_err(torch)??;
+        let encode = || {
+            self.encoder
+                .encode(&pixels)
+                .map_err(|error| error.to_string())
+        };
+        let (features, graph) = self.stream.record(encode).map_err(torch)?;
+        Ok(Box::new(RecordedBatch {
+            stream: self.stream.clone(),
+            home: self.home,
+            pixels,
+            features,
+            graph,
+        }))
+    }
+}
+
+/// Runs of a shape after which everything that it needs is loaded and chosen.
+const RUNS_BEFORE: usize = 3;
+
+/// A batch recorded in a lane's stream: the graph reads `pixels` and writes
+/// `features`.
+#[derive(Debug)]
+struct RecordedBatch {
+    stream: Stream,
+    home: Device,
+    /// u8 [n, S, S, 3].
+    pixels: Tensor,
+    /// f32 [n, D], in the graph's own memory.
+    features: Tensor,
+    graph: Graph,
+}
+
+impl Recording for RecordedBatch {
+    fn replay(&self, staged: &Tensor) -> Result<Tensor, EncodeError> {
+        let device = self.pixels.device();
+        let rows = staged.size().first().copied().unwrap_or(0);
+        self.stream
+            .run(|| {
+                // By way of a tensor of its own: a copy from the host into one
+                // that is there would block. On the card it does not.
+                let up = staged.f_to_device_(device, Kind::Uint8, true, false)?;
+                self.pixels.f_narrow(0, 0, rows)?.f_copy_(&up)?;
+                self.graph.replay().map_err(TchError::Torch)?;
+                // A copy, since the next replay writes there again.
+                self.features
+                    .f_narrow(0, 0, rows)?
+                    .f_to_device_(self.home, Kind::Float, true, true)
+            })
+            .map_err(torch)?
+            .map_err(failed)
+    }
+}
+
+fn failed(error: TchError) -> EncodeError {
+    torch(error.to_string())
+}
+
 /// A lane in use; free again when dropped.
 struct Taken<'a> {
     lanes: &'a Lanes,
@@ -156,6 +304,7 @@ impl Drop for Taken<'_> {
             encoder: self.lane.encoder,
             stream: self.lane.stream.take(),
             staging: self.lane.staging.take(),
+            graphs: std::mem::take(&mut self.lane.graphs),
         };
         self.lanes.free.lock().push(lane);
         self.lanes.freed.notify_one();
@@ -183,7 +332,8 @@ fn stage(
     let make = |rows: i64| -> Result<Tensor, TchError> {
         let plain = Tensor::f_empty([rows, side, side, 3], (Kind::Uint8, Device::Cpu))?;
         match device {
-            Device::Cuda(_) => plain.f_pin_memory(device),
+            // The operator behind pin_memory, which warns of its argument.
+            Device::Cuda(_) => plain.f_internal_pin_memory(device),
             _ => Ok(plain),
         }
     };
@@ -217,15 +367,4 @@ fn torch(reason: String) -> EncodeError {
         encoder: "image",
         reason,
     }
-}
-
-/// Whether a device's memory ran out, which a smaller batch may mend.
-fn out_of_memory(error: &EncodeError) -> bool {
-    const SIGNS: [&str; 3] = [
-        "CUDA out of memory",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-        "CUDNN_STATUS_ALLOC_FAILED",
-    ];
-    matches!(error, EncodeError::Torch { reason, .. }
-        if SIGNS.iter().any(|sign| reason.contains(sign)))
 }

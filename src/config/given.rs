@@ -60,6 +60,10 @@ settings! {
     /// Number format of the encoders: auto, float32, bfloat16, float16 [default: auto].
     #[arg(long, env = "TIPSERVE_DTYPE")]
     dtype: String,
+    /// Whether small batches are replayed as CUDA graphs: off, or auto for those that prove to be
+    /// right and quicker at the start [default: off].
+    #[arg(long, env = "TIPSERVE_CUDA_GRAPHS")]
+    cuda_graphs: String,
     /// Log format [default: human].
     #[arg(long, env = "TIPSERVE_LOG_FORMAT", value_enum)]
     log_format: LogFormat,

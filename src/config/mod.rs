@@ -42,6 +42,8 @@ pub struct Config {
     pub device: String,
     /// "auto", "float32", "bfloat16", "float16".
     pub dtype: String,
+    /// "off", "auto".
+    pub cuda_graphs: String,
     /// Log format.
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
@@ -114,6 +116,7 @@ impl Config {
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
             device: given.device.unwrap_or_else(|| "auto".to_owned()),
             dtype: given.dtype.unwrap_or_else(|| "auto".to_owned()),
+            cuda_graphs: given.cuda_graphs.unwrap_or_else(|| "off".to_owned()),
             log_format: given.log_format.unwrap_or_default(),
             otlp_endpoint: given.otlp_endpoint.or_else(standard_otlp_endpoint),
         })

@@ -2,15 +2,19 @@
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use super::{
-    EncodeFault, EngineError, Feature, Outcome, Row, Shared, Work,
+    EncodeFault, EngineError, Feature, Outcome, Row, Scores, Shared, Wanted, Work,
     device::{Encoded, Features, guarded},
 };
+pub(super) use crate::tip::answer::to_host as to_shared;
 use crate::{
     telemetry,
-    tip::{grouped::grouped_logits, head::Head},
+    tip::{
+        answer::{Asked, answers},
+        head::Head,
+    },
 };
 
 /// Answers every job of a batch whose features are known.
@@ -38,17 +42,18 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features, shared: &Shared) {
     let mut groups: HashMap<*const Head, Group> = HashMap::new();
     for encoded in jobs {
         match &encoded.job.item.work {
-            Work::Embed => finish(encoded, Row::new(Arc::from([]), 0, 0), Vec::new(), &feature),
-            Work::Classify { head, .. } => {
-                let head = Arc::clone(head);
+            Work::Embed => finish(encoded, Scores::none(), Vec::new(), &feature),
+            Work::Classify { head, wanted, .. } => {
+                let (head, wanted) = (Arc::clone(head), *wanted);
                 groups
                     .entry(Arc::as_ptr(&head))
                     .or_insert_with(|| Group {
                         head,
                         rows: Vec::new(),
+                        wanted: Vec::new(),
                         jobs: Vec::new(),
                     })
-                    .push(encoded);
+                    .push(encoded, wanted);
             }
         }
     }
@@ -62,12 +67,14 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features, shared: &Shared) {
 struct Group {
     head: Arc<Head>,
     rows: Vec<i64>,
+    wanted: Vec<Wanted>,
     jobs: Vec<Encoded>,
 }
 
 impl Group {
-    fn push(&mut self, encoded: Encoded) {
+    fn push(&mut self, encoded: Encoded, wanted: Wanted) {
         self.rows.push(encoded.row as i64);
+        self.wanted.push(wanted);
         self.jobs.push(encoded);
     }
 }
@@ -81,19 +88,24 @@ fn run_groups(
     shared: &Shared,
 ) {
     let started = Instant::now();
-    let work: Vec<(&Head, &[i64])> = groups
+    let work: Vec<Asked> = groups
         .iter()
-        .map(|group| (group.head.as_ref(), group.rows.as_slice()))
+        .map(|group| Asked {
+            head: &group.head,
+            rows: &group.rows,
+            wanted: &group.wanted,
+        })
         .collect();
-    match guarded(|| grouped_logits(&features.unit, &work).map_err(torch)) {
-        Ok(logits) => {
+    let choosing = shared.settings.choosing;
+    match guarded(|| answers(&features.unit, &work, choosing).map_err(torch)) {
+        Ok(scores) => {
             let took = started.elapsed();
             telemetry::head(took);
-            for (mut group, logits) in groups.into_iter().zip(logits) {
+            for (mut group, scores) in groups.into_iter().zip(scores) {
                 for encoded in &mut group.jobs {
                     encoded.job.times.head = took;
                 }
-                answer_group(group, &logits, features, feature, shared);
+                answer_group(group, scores, features, feature, shared);
             }
         }
         // One head's failure must not be the others': each runs alone.
@@ -143,18 +155,16 @@ fn nearest(group: &Group, features: &Features) -> Result<Nearest, TchError> {
 
 fn answer_group(
     group: Group,
-    logits: &Tensor,
+    scores: Vec<Scores>,
     features: &Features,
     feature: &dyn Fn(usize) -> Option<Feature>,
     shared: &Shared,
 ) {
-    let classes = logits.size().get(1).map_or(0, |n| *n as usize);
-    let ready = guarded(|| Ok((to_shared(logits)?, nearest(&group, features)?)));
-    let (logits, nearest) = match ready {
-        Ok(ready) => ready,
+    let nearest = match guarded(|| nearest(&group, features)) {
+        Ok(nearest) => nearest,
         Err(fault) => return fail(group.jobs, &fault, shared),
     };
-    for (at, encoded) in group.jobs.into_iter().enumerate() {
+    for (at, (encoded, scores)) in group.jobs.into_iter().zip(scores).enumerate() {
         let neighbours = nearest
             .index
             .iter()
@@ -163,8 +173,7 @@ fn answer_group(
             .take(neighbours_wanted(&encoded).min(nearest.k))
             .map(|(index, cosine)| (*index as usize, *cosine))
             .collect();
-        let row = Row::new(Arc::clone(&logits), at, classes);
-        finish(encoded, row, neighbours, feature);
+        finish(encoded, scores, neighbours, feature);
     }
 }
 
@@ -177,7 +186,7 @@ fn neighbours_wanted(encoded: &Encoded) -> usize {
 
 fn finish(
     encoded: Encoded,
-    logits: Row,
+    scores: Scores,
     neighbours: Vec<(usize, f32)>,
     feature: &dyn Fn(usize) -> Option<Feature>,
 ) {
@@ -190,7 +199,7 @@ fn finish(
     times.total = job.item.arrived.elapsed();
     telemetry::answered(&times);
     job.item.ticket.answer(Ok(Outcome {
-        logits,
+        scores,
         feature: if wants_feature { feature(row) } else { None },
         neighbours,
         times,
@@ -209,16 +218,6 @@ fn fail(jobs: Vec<Encoded>, fault: &EncodeFault, shared: &Shared) {
     for encoded in jobs {
         encoded.job.item.ticket.answer(Err(error.clone()));
     }
-}
-
-/// The values of a matrix, row by row, in host memory.
-pub(super) fn to_shared(matrix: &Tensor) -> Result<Arc<[f32]>, TchError> {
-    let flat = matrix
-        .f_to_kind(Kind::Float)?
-        .f_to_device(tch::Device::Cpu)?
-        .f_contiguous()?
-        .f_flatten(0, -1)?;
-    Ok(Vec::<f32>::try_from(flat)?.into())
 }
 
 fn torch(error: impl std::fmt::Display) -> TchError {

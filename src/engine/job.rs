@@ -14,7 +14,10 @@ use tokio::sync::oneshot;
 use super::{Counters, EngineError};
 use crate::{
     telemetry::{self, Origin},
-    tip::head::Head,
+    tip::{
+        answer::{Row, Scores, Wanted},
+        head::Head,
+    },
 };
 
 /// Who sent a job: a stream, a call. Flows share the device fairly.
@@ -102,10 +105,12 @@ pub enum Content {
 pub enum Work {
     /// Return the feature.
     Embed,
-    /// Return a head's logits.
+    /// Return what a head says of it.
     Classify {
         /// The head, kept alive by the job.
         head: Arc<Head>,
+        /// What of that; the answer may hold more.
+        wanted: Wanted,
         /// How many of the nearest cached examples to return.
         neighbours: usize,
         /// Return the feature too.
@@ -183,36 +188,6 @@ impl Job {
     }
 }
 
-/// A row of a matrix that a whole batch shares.
-#[derive(Clone, Debug)]
-pub struct Row {
-    matrix: Arc<[f32]>,
-    start: usize,
-    width: usize,
-}
-
-impl Row {
-    /// Row `index` of a matrix with rows of `width`; empty where there is no
-    /// such row.
-    pub fn new(matrix: Arc<[f32]>, index: usize, width: usize) -> Row {
-        Row {
-            start: index * width,
-            matrix,
-            width,
-        }
-    }
-}
-
-impl std::ops::Deref for Row {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        self.matrix
-            .get(self.start..self.start + self.width)
-            .unwrap_or(&[])
-    }
-}
-
 /// An embedding.
 #[derive(Clone, Debug)]
 pub struct Feature {
@@ -244,8 +219,8 @@ pub struct StageTimes {
 /// A job's answer.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Logits [N]; empty for [`Work::Embed`].
-    pub logits: Row,
+    /// What the head says; nothing for [`Work::Embed`].
+    pub scores: Scores,
     /// The feature, where asked for.
     pub feature: Option<Feature>,
     /// The nearest cached examples (index into the keys, cosine), nearest

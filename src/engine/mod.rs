@@ -43,10 +43,11 @@ pub use cost::CostModel;
 pub use device::{EncodeFault, Encoder};
 pub use error::EngineError;
 pub use job::{
-    Content, Crop, Feature, FlowId, Job, Outcome, Priority, Row, Source, StageTimes, Ticket, Work,
+    Content, Crop, Feature, FlowId, Job, Outcome, Priority, Source, StageTimes, Ticket, Work,
 };
 pub use settings::{EngineSettings, ThreadPlan};
 
+pub use crate::tip::answer::{Choosing, Row, Scores, Wanted};
 use crate::{
     clip::{ImageSpec, PictureLimits},
     telemetry::Origin,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::tip::answer::Choosing;
+
 /// How the machine's cores are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadPlan {
@@ -66,6 +68,8 @@ pub struct EngineSettings {
     pub step_patience: Duration,
     /// Batch sizes that every worker runs, twice, before the engine is ready.
     pub warm: Vec<usize>,
+    /// Where the best classes are chosen.
+    pub choosing: Choosing,
     /// How the cores are shared out.
     pub threads: ThreadPlan,
 }
@@ -103,6 +107,7 @@ impl Default for EngineSettings {
             jpeg_shrink: 0.0,
             step_patience: Duration::from_millis(200),
             warm: EngineSettings::warm_on_cpu(32),
+            choosing: Choosing::Automatic,
             threads: ThreadPlan::for_cpu(cores),
         }
     }

@@ -1,10 +1,13 @@
 //! From the engine's outcome to the API's answer.
 
+use std::sync::Arc;
+
 use super::request::RequestError;
 use crate::{
     catalog::Classifier,
-    engine::{Outcome, StageTimes},
+    engine::{Outcome, StageTimes, Wanted, Work},
     proto::v1 as pb,
+    tip::best::{Wish, probabilities},
 };
 
 /// Classes returned where the client does not say.
@@ -18,10 +21,8 @@ pub struct Options {
     top: usize,
     logits: bool,
     probabilities: bool,
-    /// How many neighbours.
-    pub neighbours: usize,
-    /// Whether the embedding is returned.
-    pub embedding: bool,
+    neighbours: usize,
+    embedding: bool,
     timings: bool,
 }
 
@@ -54,37 +55,28 @@ impl Options {
             timings: sent.timings,
         })
     }
-}
 
-/// softmax(logits / temperature), in f64.
-pub fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut shares: Vec<f64> = logits
-        .iter()
-        .map(|logit| (f64::from(logit - most) / temperature).exp())
-        .collect();
-    let sum: f64 = shares.iter().sum();
-    for share in &mut shares {
-        *share /= sum;
+    /// The classes that are returned of a classifier's.
+    fn wish(&self, classifier: &Classifier) -> Wish {
+        Wish {
+            classes: self.top,
+            temperature: classifier.temperature(),
+        }
     }
-    shares
-}
 
-/// Indices of the `k` largest logits, largest first; of equals the lower
-/// index first.
-pub fn top(logits: &[f32], k: usize) -> Vec<usize> {
-    let k = k.min(logits.len());
-    let by_logit = |a: &usize, b: &usize| {
-        let logit = |i: &usize| logits.get(*i).copied().unwrap_or(f32::NEG_INFINITY);
-        logit(b).total_cmp(&logit(a)).then(a.cmp(b))
-    };
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    if k > 0 && k < order.len() {
-        order.select_nth_unstable_by(k - 1, by_logit);
+    /// What the engine is to do for an item of this classifier.
+    pub fn work(&self, classifier: &Classifier) -> Work {
+        Work::Classify {
+            head: Arc::clone(&classifier.head),
+            wanted: if self.logits || self.probabilities {
+                Wanted::Logits
+            } else {
+                Wanted::Best(self.wish(classifier))
+            },
+            neighbours: self.neighbours,
+            embedding: self.embedding,
+        }
     }
-    order.truncate(k);
-    order.sort_unstable_by(by_logit);
-    order
 }
 
 /// The API's answer for one item.
@@ -93,18 +85,19 @@ pub fn classification(
     options: &Options,
     outcome: Outcome,
 ) -> pb::Classification {
-    let logits: &[f32] = &outcome.logits;
-    let shares = probabilities(logits, classifier.temperature());
     let class_name = |index: usize| classifier.class_name(index).to_owned();
-    let best = top(logits, options.top)
+    let best = outcome
+        .scores
+        .best(options.wish(classifier))
         .into_iter()
-        .map(|index| pb::ClassScore {
-            index: index as i32,
-            display_name: class_name(index),
-            logit: logits.get(index).copied().unwrap_or_default(),
-            probability: shares.get(index).copied().unwrap_or_default() as f32,
+        .map(|best| pb::ClassScore {
+            index: best.class as i32,
+            display_name: class_name(best.class),
+            logit: best.logit,
+            probability: best.probability as f32,
         })
         .collect();
+    let logits = outcome.scores.logits();
     let neighbours = outcome
         .neighbours
         .iter()
@@ -127,7 +120,8 @@ pub fn classification(
             Vec::new()
         },
         probabilities: if options.probabilities {
-            shares.iter().map(|share| *share as f32).collect()
+            let shares = probabilities(logits, classifier.temperature());
+            shares.into_iter().map(|share| share as f32).collect()
         } else {
             Vec::new()
         },
@@ -148,24 +142,5 @@ fn timings(times: &StageTimes) -> pb::Timings {
         head_seconds: times.head.as_secs_f64(),
         total_seconds: times.total.as_secs_f64(),
         batch_size: i32::try_from(times.batch_size).unwrap_or(i32::MAX),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_best_come_first_and_of_equals_the_lower_index() {
-        assert_eq!(top(&[1.0, 3.0, 3.0, 2.0], 3), [1, 2, 3]);
-        assert_eq!(top(&[1.0, 3.0], 9), [1, 0]);
-        assert!(top(&[], 3).is_empty());
-    }
-
-    #[test]
-    fn probabilities_survive_large_logits() {
-        let shares = probabilities(&[1000.0, 999.0], 1.0);
-        assert!((shares[0] - 1.0 / (1.0 + (-1f64).exp())).abs() < 1e-12);
-        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
     }
 }

@@ -17,7 +17,7 @@ use super::{
     request,
 };
 use crate::{
-    engine::{Crop, Work},
+    engine::Crop,
     guard::Caller,
     proto::v1::{self as pb, classify_service_server::ClassifyService},
     telemetry,
@@ -55,11 +55,7 @@ impl Classify {
             let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
             let item = Item {
                 content,
-                work: Work::Classify {
-                    head: Arc::clone(&classifier.head),
-                    neighbours: options.neighbours,
-                    embedding: options.embedding,
-                },
+                work: options.work(&classifier),
                 flow,
                 priority,
                 deadline,

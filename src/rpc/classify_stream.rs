@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     catalog::Served,
-    engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
+    engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket},
     guard::Caller,
     proto::v1::{self as pb, classify_stream_request::Payload, item_result},
     store::Reference,
@@ -228,11 +228,7 @@ impl Reader {
         });
         self.context.engine.submit(Job {
             content,
-            work: Work::Classify {
-                head: Arc::clone(&classifier.head),
-                neighbours: self.options.neighbours,
-                embedding: self.options.embedding,
-            },
+            work: self.options.work(&classifier),
             flow: self.flow,
             priority: self.priority,
             deadline,

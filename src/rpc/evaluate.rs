@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     catalog::{CatalogError, Scorecard, Served},
-    engine::{Content, Crop, FlowId, Job, Priority, Ticket, Work},
+    engine::{Content, Crop, FlowId, Job, Priority, Ticket, Wanted, Work},
     guard::Caller,
     proto::v1::{self as pb, evaluate_request::Payload},
     telemetry,
@@ -322,11 +322,12 @@ impl Judge {
     async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, Problem> {
         let work = Work::Classify {
             head: Arc::clone(head),
+            wanted: Wanted::Logits,
             neighbours: 0,
             embedding: false,
         };
         let outcome = self.job(Content::Embedding(unit.to_vec()), work).await?;
-        Ok(outcome.logits.to_vec())
+        Ok(outcome.scores.logits().to_vec())
     }
 
     async fn job(&self, content: Content, work: Work) -> Result<crate::engine::Outcome, Problem> {

@@ -29,6 +29,92 @@ pub fn grouped_logits(
     features: &Tensor,
     groups: &[(&Head, &[i64])],
 ) -> Result<Vec<Tensor>, HeadError> {
+    let mut answers: Vec<Option<Tensor>> = groups.iter().map(|_| None).collect();
+    for block in blocks(features, groups)? {
+        for part in &block.parts {
+            let own = block
+                .logits
+                .f_narrow(0, part.row as i64, part.rows as i64)?
+                .f_narrow(1, part.class as i64, part.classes as i64)?;
+            if let Some(answer) = answers.get_mut(part.group) {
+                *answer = Some(own);
+            }
+        }
+    }
+    // Every group is in one block.
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// The logits of one group, or of several that were computed together.
+pub(super) struct Block {
+    /// f32 [rows of all parts, classes].
+    pub logits: Tensor,
+    /// Where the groups' are, in the order of the rows.
+    pub parts: Vec<Part>,
+}
+
+/// The logits of a group in a block: `rows` from `row` on, `classes` from
+/// `class` on.
+pub(super) struct Part {
+    pub group: usize,
+    pub row: usize,
+    pub rows: usize,
+    pub class: usize,
+    pub classes: usize,
+}
+
+impl Block {
+    /// A group's own logits.
+    fn alone(group: usize, (head, rows): (&Head, &[i64]), logits: Tensor) -> Block {
+        let part = Part {
+            group,
+            row: 0,
+            rows: rows.len(),
+            class: 0,
+            classes: head.classes(),
+        };
+        Block {
+            logits,
+            parts: vec![part],
+        }
+    }
+
+    /// Every row's own classes from the first column on, f32 [rows, most
+    /// classes]; what a row has fewer is filled with its last.
+    ///
+    /// # Errors
+    /// Torch's own.
+    pub fn aligned(&self) -> Result<Tensor, HeadError> {
+        if let [_] = self.parts.as_slice() {
+            return Ok(self.logits.shallow_clone());
+        }
+        let device = self.logits.device();
+        let of_rows = |number: fn(&Part) -> usize| {
+            (self.parts.iter())
+                .flat_map(move |part| std::iter::repeat_n(number(part) as i64, part.rows))
+        };
+        let ends: Vec<i64> = of_rows(|part| part.class)
+            .chain(of_rows(|part| part.class + part.classes - 1))
+            .collect();
+        let ends = Tensor::f_from_slice(&ends)?
+            .f_view([2, -1, 1])?
+            .f_to_device(device)?;
+        let most = self.parts.iter().map(|part| part.classes).max();
+        let columns = Tensor::f_arange(most.unwrap_or(0) as i64, (Kind::Int64, device))?;
+        let index = ends.f_select(0, 0)?.f_add(&columns)?;
+        let index = index.f_minimum(&ends.f_select(0, 1)?)?;
+        Ok(self.logits.f_gather(1, &index, false)?)
+    }
+}
+
+/// The logits of every group, each in one block.
+///
+/// # Errors
+/// As [`grouped_logits`].
+pub(super) fn blocks(
+    features: &Tensor,
+    groups: &[(&Head, &[i64])],
+) -> Result<Vec<Block>, HeadError> {
     let batch = features.size().first().copied().unwrap_or(0);
     for &(head, rows) in groups {
         head.rows(features)?;
@@ -39,10 +125,11 @@ pub fn grouped_logits(
     if let [(head, rows)] = groups
         && rows.iter().copied().eq(0..batch)
     {
-        return Ok(vec![head.logits(features)?]);
+        let logits = head.logits(features)?;
+        return Ok(vec![Block::alone(0, (head, rows), logits)]);
     }
 
-    let mut answers: Vec<Option<Tensor>> = groups.iter().map(|_| None).collect();
+    let mut blocks = Vec::new();
     let mut kernels = Vec::new();
     let mut operators: Vec<(usize, &Operators)> = Vec::new();
     for (g, &(head, rows)) in groups.iter().enumerate() {
@@ -51,20 +138,20 @@ pub fn grouped_logits(
             (_, Some(small)) if small.joins() => operators.push((g, small)),
             _ => {
                 let own = features.f_index_select(0, &indices(rows, features.device())?)?;
-                answers[g] = Some(head.logits(&own)?);
+                blocks.push(Block::alone(g, (head, rows), head.logits(&own)?));
             }
         }
     }
-    by_kernels(features, groups, &kernels, &mut answers)?;
+    by_kernels(features, groups, &kernels, &mut blocks)?;
     // Heads on one device at a time.
     operators.sort_by_key(|(g, _)| device_number(groups[*g].0.device()));
     for same in operators.chunk_by(|a, b| groups[a.0].0.device() == groups[b.0].0.device()) {
         for joined in same.chunks(TOGETHER) {
-            by_operators(features, groups, joined, &mut answers)?;
+            blocks.extend(by_operators(features, groups, joined)?);
         }
     }
     // Every group went one of the three ways.
-    Ok(answers.into_iter().flatten().collect())
+    Ok(blocks)
 }
 
 fn indices(rows: &[i64], device: Device) -> Result<Tensor, HeadError> {
@@ -83,7 +170,7 @@ fn by_kernels(
     features: &Tensor,
     groups: &[(&Head, &[i64])],
     which: &[usize],
-    answers: &mut [Option<Tensor>],
+    blocks: &mut Vec<Block>,
 ) -> Result<(), HeadError> {
     if which.is_empty() {
         return Ok(());
@@ -120,20 +207,20 @@ fn by_kernels(
         let (head, rows) = groups[g];
         let count = head.classes() * rows.len();
         let own = Tensor::f_from_slice(&logits[start..start + count])?;
-        answers[g] = Some(own.f_view([rows.len() as i64, head.classes() as i64])?);
+        let own = own.f_view([rows.len() as i64, head.classes() as i64])?;
+        blocks.push(Block::alone(g, (head, rows), own));
     }
     Ok(())
 }
 
-/// All of `which` as one head; each answer is a block of its logits.
+/// All of `which` as one head; each group's part is a block of its logits.
 fn by_operators(
     features: &Tensor,
     groups: &[(&Head, &[i64])],
     which: &[(usize, &Operators)],
-    answers: &mut [Option<Tensor>],
-) -> Result<(), HeadError> {
+) -> Result<Option<Block>, HeadError> {
     let Some(&(first, _)) = which.first() else {
-        return Ok(());
+        return Ok(None);
     };
     let device = groups[first].0.device();
     let rows: Vec<i64> = which
@@ -148,11 +235,21 @@ fn by_operators(
     let heads: Vec<&Operators> = which.iter().map(|&(_, head)| head).collect();
     let logits = Operators::joined_logits(&heads, &own)?;
     let (mut row, mut class) = (0, 0);
-    for &(g, _) in which {
-        let (rows, classes) = (groups[g].1.len() as i64, groups[g].0.classes() as i64);
-        answers[g] = Some(logits.f_narrow(0, row, rows)?.f_narrow(1, class, classes)?);
-        row += rows;
-        class += classes;
-    }
-    Ok(())
+    let parts = which
+        .iter()
+        .map(|&(group, _)| {
+            let (rows, classes) = (groups[group].1.len(), groups[group].0.classes());
+            let part = Part {
+                group,
+                row,
+                rows,
+                class,
+                classes,
+            };
+            row += rows;
+            class += classes;
+            part
+        })
+        .collect();
+    Ok(Some(Block { logits, parts }))
 }

@@ -5,6 +5,8 @@
 //! tensors ([`head::HeadTensors`]). [`formula::plain_logits`] is the head's
 //! formula as written; [`evaluate::Evaluator`] says how well a head does.
 
+pub mod answer;
+pub mod best;
 mod class_mean;
 mod defaults;
 pub mod error;

@@ -101,6 +101,9 @@ fn check_threads(encoder: &ImageEncoder, pixels: &Tensor, expected: &Tensor, kin
 /// Two encoders in four lanes, asked by more threads than there are lanes.
 fn check_lanes(encoders: Vec<ImageEncoder>, pixels: &Tensor, expected: &Tensor, kind: Kind) {
     let lanes = Lanes::new(encoders, 2, 4).expect("lanes");
+    // On the CPU there is nothing to record; the lanes go on as they are.
+    let refusal = lanes.record().expect_err("no CUDA device");
+    assert!(refusal.contains("no CUDA device"), "{refusal}");
     let bytes = Vec::<u8>::try_from(pixels.flatten(0, -1)).expect("bytes");
     let count = pixels.size()[0] as usize;
     let pictures: Vec<&[u8]> = bytes.chunks(bytes.len() / count).collect();

@@ -3,6 +3,7 @@
 mod bad_pictures;
 mod bundles;
 mod encoders;
+mod graphs;
 mod pictures;
 mod reference;
 mod shrinking;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tipserve::engine::{Engine, EngineError, EngineSettings, FlowId, Priority, Work};
+use tipserve::engine::{Engine, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
 
 use crate::tagging::{
     Answer, Item, Seen, close, head, logits, number, settings, start, start_paced, until,
@@ -206,6 +206,7 @@ fn pictures_of_many_caches_share_a_batch_and_their_heads_run_together() {
                 flow: FlowId(u64::from(n)),
                 work: Work::Classify {
                     head: head(n as f32 + 1.0),
+                    wanted: Wanted::Logits,
                     neighbours: 0,
                     embedding: false,
                 },
@@ -220,7 +221,11 @@ fn pictures_of_many_caches_share_a_batch_and_their_heads_run_together() {
     for (n, answer) in answers {
         let outcome = answer.blocking_recv().expect("answered").expect("encoded");
         let want = logits(n as f32 + 1.0, n % 50);
-        assert!(close(&outcome.logits, &want), "{n}: {:?}", &*outcome.logits);
+        assert!(
+            close(outcome.scores.logits(), &want),
+            "{n}: {:?}",
+            outcome.scores.logits()
+        );
         head_times.insert(outcome.times.head);
     }
     assert_eq!(seen.batches.lock().len(), 1);

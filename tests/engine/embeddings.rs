@@ -8,7 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use tipserve::engine::{
-    Content, Crop, Engine, EngineError, EngineSettings, FlowId, Outcome, Priority, Source, Work,
+    Content, Crop, Engine, EngineError, EngineSettings, FlowId, Outcome, Priority, Source, Wanted,
+    Work,
 };
 
 use crate::tagging::{
@@ -46,6 +47,7 @@ fn classify(number: u32, scale: f32, embedding: bool) -> Item {
     Item {
         work: Work::Classify {
             head: head(scale),
+            wanted: Wanted::Logits,
             neighbours: 0,
             embedding,
         },
@@ -80,7 +82,7 @@ fn a_picture_seen_lately_skips_decoder_and_encoder() {
     for scale in [1.0, 3.0, 250.0] {
         for embedding in [false, true] {
             let outcome = result(classify(7, scale, embedding).submit(&engine)).expect("held");
-            assert!(close(&outcome.logits, &logits(scale, 7)));
+            assert!(close(outcome.scores.logits(), &logits(scale, 7)));
             assert_eq!(outcome.feature.is_some(), embedding);
         }
     }
@@ -113,7 +115,10 @@ fn equal_pictures_in_flight_are_encoded_once_and_answered_each() {
     drop(hold);
     for (n, scale, embedding, answer) in answers {
         let outcome = result(answer).expect("encoded");
-        assert!(close(&outcome.logits, &logits(scale, n)), "{n} {scale}");
+        assert!(
+            close(outcome.scores.logits(), &logits(scale, n)),
+            "{n} {scale}"
+        );
         assert_eq!(outcome.feature.is_some(), embedding);
         if embedding {
             assert_eq!(number(&outcome), n);
@@ -215,7 +220,7 @@ fn a_lead_that_is_cancelled_leaves_its_place_to_a_follower() {
         match result(answer) {
             Ok(outcome) => {
                 assert!(![0, 1, 4].contains(&i));
-                assert!(close(&outcome.logits, &logits(i as f32 + 1.0, 11)));
+                assert!(close(outcome.scores.logits(), &logits(i as f32 + 1.0, 11)));
             }
             Err(EngineError::Cancelled) => assert!([0, 1, 4].contains(&i)),
             Err(other) => panic!("{other}"),

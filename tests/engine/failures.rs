@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Instant};
 
 use rand::Rng as _;
-use tipserve::engine::{EngineError, EngineSettings, FlowId, Priority, Work};
+use tipserve::engine::{EncodeFault, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
 
 use crate::tagging::{
     FATAL, Item, NOT_A_NUMBER, PANIC, POISON, close, dice, head, logits, number, settings, start,
@@ -139,6 +139,7 @@ fn mayhem(settings: EngineSettings) {
             deadline: expired.then(Instant::now),
             work: Work::Classify {
                 head: head(scale),
+                wanted: Wanted::Logits,
                 neighbours: 0,
                 embedding: true,
             },
@@ -162,7 +163,7 @@ fn mayhem(settings: EngineSettings) {
         match answer.blocking_recv().expect("answered") {
             Ok(outcome) => {
                 assert_eq!(number(&outcome), n);
-                assert!(close(&outcome.logits, &logits(scale, n)), "{n}");
+                assert!(close(outcome.scores.logits(), &logits(scale, n)), "{n}");
                 assert!(!expired, "{n}");
             }
             Err(EngineError::Cancelled) => assert!(cancelled.load(Ordering::Relaxed)),
@@ -173,4 +174,23 @@ fn mayhem(settings: EngineSettings) {
         }
     }
     assert_eq!(engine.queued(), [0, 0, 0]);
+}
+
+/// What torch 2.11 writes under every error of CUDA's, lost context or not.
+#[test]
+fn a_hint_at_assertions_is_no_lost_context() {
+    const HINTS: &str = "\nCUDA kernel errors might be asynchronously reported at some other API call, \
+                         so the stacktrace below might be incorrect.\nFor debugging consider passing \
+                         CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable \
+                         device-side assertions.\n";
+    for (error, fatal) in [
+        ("invalid argument", false),
+        ("operation not permitted when stream is capturing", false),
+        ("device-side assert triggered", true),
+        ("an illegal memory access was encountered", true),
+    ] {
+        let fault = EncodeFault::new(&format!("CUDA error: {error}{HINTS}"));
+        assert_eq!(fault.fatal, fatal, "{error}");
+        assert_eq!(fault.detail, format!("CUDA error: {error}"));
+    }
 }

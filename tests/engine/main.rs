@@ -3,6 +3,7 @@
 //! answer shows. No test looks at a clock; the device is held instead.
 
 mod batches;
+mod best;
 mod calm;
 mod embeddings;
 mod failures;

@@ -17,6 +17,8 @@ TABLE = (
     "floor over time",
     "caches at random over one cache",
     "latency of one picture",
+    "with CUDA graphs",
+    "chosen there",
     "Tip-Adapter-F",
     "goodput at 3 x",
 )
@@ -53,6 +55,22 @@ def test_what_does_not_run_is_missed(tmp_path):
     code, rows = check(tmp_path / "gpu.json", "--only", "head", binary="/bin/false")
     assert code == 1
     assert [row["ok"] for row in rows] == [False]
+
+
+def test_a_server_without_a_gpu_says_that_it_has_no_graphs_and_serves(tiny_bundle, serve):
+    server = serve(tiny_bundle, "--device", "cpu", "--cuda-graphs", "auto")
+    said = "no CUDA graphs: every batch is computed without"
+    assert said in server.log.read_text()
+    assert server.http("/readyz")[0] == 200
+    quiet = serve(tiny_bundle, "--device", "cpu")
+    assert "CUDA graph" not in quiet.log.read_text()
+
+
+def test_a_word_that_says_nothing_of_graphs_is_refused(features_bundle, tmp_path):
+    flags = ("--bundle", features_bundle, "--store", tmp_path, "--cuda-graphs", "on")
+    done = subprocess.run([BINARY, "serve", *flags], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "off or auto is needed" in done.stderr, done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

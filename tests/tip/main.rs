@@ -2,6 +2,7 @@
 //! in PyTorch on fresh random inputs, and against figures on real features.
 
 mod accuracy;
+mod best;
 mod evaluation;
 mod exchange;
 mod finetune;

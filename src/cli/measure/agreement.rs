@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Encoding, first, pictures};
 use crate::{
     clip::{ImageEncoder, encoder::kind_name},
-    server,
+    engine::Encoder as _,
 };
 
 #[derive(Clone, Debug, clap::Args)]
@@ -50,13 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     };
     let mut formats = Vec::new();
     for &kind in kinds {
-        let encoder = server::image_encoder(
-            &opened.bundle,
-            &opened.devices,
-            kind,
-            opened.lanes(),
-            opened.settings.max_batch,
-        )?;
+        let (encoder, graphs) = opened.image_encoder(kind)?;
         // In batches of several sizes, and once per lane and device.
         let mut cosine = f64::INFINITY;
         let (mut judged, mut wrong, mut other) = (0, 0, 0);
@@ -81,6 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
             "argmax_judged": judged,
             "argmax_wrong": wrong,
             "argmax_other_within_margin": other,
+            "cuda_graphs": graphs,
         }));
     }
     Ok(json!({"pictures": pictures.len(), "classes": args.classes, "formats": formats}))

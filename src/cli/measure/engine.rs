@@ -19,7 +19,6 @@ use crate::{
     engine::{
         Content, Crop, Engine, EngineError, FlowId, Job, Outcome, Priority, Source, Ticket, Work,
     },
-    server,
 };
 
 #[derive(Clone, Debug, clap::Args)]
@@ -46,27 +45,21 @@ pub struct DecodeArgs {
     jpeg_shrink: f64,
 }
 
-/// An engine as a server starts it.
-pub fn start(opened: &Opened) -> anyhow::Result<(Engine, ImageSpec)> {
+/// An engine as a server starts it, and what came of CUDA graphs.
+pub fn start(opened: &Opened) -> anyhow::Result<(Engine, ImageSpec, Value)> {
     let spec = opened
         .bundle
         .image
         .clone()
         .context("the bundle has no image encoder")?;
-    let encoder = server::image_encoder(
-        &opened.bundle,
-        &opened.devices,
-        opened.kind,
-        opened.lanes(),
-        opened.settings.max_batch,
-    )?;
+    let (encoder, graphs) = opened.image_encoder(opened.kind)?;
     let engine = Engine::start(
         opened.settings.clone(),
-        Some((encoder, spec.clone())),
+        Some((Arc::new(encoder), spec.clone())),
         PictureLimits::default(),
     )?;
     engine.wait_until_warm();
-    Ok((engine, spec))
+    Ok((engine, spec, graphs))
 }
 
 /// A job that embeds raw pixels.
@@ -96,7 +89,7 @@ pub fn raw_job(
 
 pub fn run(args: &Args) -> anyhow::Result<Value> {
     let opened = args.encoding.open()?;
-    let (engine, spec) = start(&opened)?;
+    let (engine, spec, graphs) = start(&opened)?;
     // What the bundle's preprocessing leaves as it is.
     let side = spec.resize_to;
     let inputs: Vec<Bytes> = pictures::prepared(64, side as usize, 1)
@@ -163,6 +156,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         "workers": settings.threads.workers,
         "decoders": settings.threads.decoders,
         "dtype": kind_name(opened.kind),
+        "cuda_graphs": graphs,
     }))
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::{Place, first, seconds};
+use super::{Place, best, first, seconds};
 use crate::tip::{
     grouped::grouped_logits,
     head::{Head, HeadTensors, Values},
@@ -38,6 +38,9 @@ pub struct Args {
     /// Small heads beside it, drawn at random for each picture.
     #[arg(long)]
     among: Option<usize>,
+    /// Of so many best classes: are they the same, chosen on the device?
+    #[arg(long)]
+    best: Option<usize>,
     /// Rounds of `--round` seconds.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -103,6 +106,15 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         drop(head.logits(&features)?);
         Ok(())
     })?;
+    let best = match args.best {
+        None => None,
+        Some(classes) => Some(best::measure(&best::Batch {
+            head: &head,
+            features: &features,
+            classes,
+            rounds: (args.rounds, args.round),
+        })?),
+    };
     let among = match args.among {
         None => None,
         Some(count) => Some(mixed(args, &tensors, dtype, device, &features, count)?),
@@ -113,6 +125,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         "head_bytes": head.size_bytes(),
         "computes_with": head.describe(),
         "seconds_among_many": among,
+        "best": best,
     }))
 }
 

@@ -32,7 +32,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Value> {
     let opened = args.encoding.open()?;
     let device = first(&opened.devices);
-    let (engine, spec) = start(&opened)?;
+    let (engine, spec, _) = start(&opened)?;
     let side = spec.resize_to;
     let inputs: Vec<Bytes> = pictures::prepared(opened.settings.max_batch, side as usize, 2)
         .into_iter()

@@ -5,6 +5,7 @@
 //! knows the goals.
 
 mod agreement;
+mod best;
 mod engine;
 mod finetune;
 mod head;
@@ -18,9 +19,11 @@ use serde_json::Value;
 use tch::{Device, Kind};
 
 use crate::{
-    clip::{Bundle, DeviceChoice, DtypeChoice, cuda},
+    clip::{Bundle, DeviceChoice, DtypeChoice, GraphsChoice, cuda},
+    clip::{encoder::device_name, graphs::Verdict},
     config::{Config, Given},
-    server,
+    engine::EngineSettings,
+    server::{self, PictureEncoder},
 };
 
 /// Flags of `tipserve measure`.
@@ -80,13 +83,17 @@ struct Encoding {
     /// As `tipserve serve` takes it.
     #[arg(long)]
     max_batch: Option<usize>,
+    /// As `tipserve serve` takes it.
+    #[arg(long, default_value = "off")]
+    cuda_graphs: String,
 }
 
 struct Opened {
     bundle: Bundle,
     devices: Vec<Device>,
     kind: Kind,
-    settings: crate::engine::EngineSettings,
+    settings: EngineSettings,
+    graphs: GraphsChoice,
 }
 
 impl Encoding {
@@ -100,12 +107,16 @@ impl Encoding {
             ..Given::default()
         })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let settings = server::settings(&config, &devices, cores);
+        let settings = EngineSettings {
+            choosing: server::choosing(first(&devices)),
+            ..server::settings(&config, &devices, cores)
+        };
         Ok(Opened {
             bundle,
             devices,
             kind,
             settings,
+            graphs: self.cuda_graphs.parse()?,
         })
     }
 }
@@ -113,6 +124,31 @@ impl Encoding {
 impl Opened {
     fn lanes(&self) -> usize {
         self.settings.threads.workers.div_ceil(self.devices.len())
+    }
+
+    /// The bundle's image encoder, and what came of CUDA graphs.
+    fn image_encoder(&self, kind: Kind) -> anyhow::Result<(PictureEncoder, Value)> {
+        let most = self.settings.max_batch;
+        let encoder = server::image_encoder(&self.bundle, &self.devices, kind, self.lanes(), most)?;
+        let graphs = encoder.record(self.graphs).into_iter();
+        let graphs = graphs.map(|(device, size, verdict)| {
+            let (plain, replayed) = match verdict {
+                Verdict::Replayed { plain, replayed } | Verdict::NoQuicker { plain, replayed } => {
+                    (Some(plain), Some(replayed))
+                }
+                _ => (None, None),
+            };
+            serde_json::json!({
+                "device": device_name(device),
+                "size": size,
+                "used": matches!(verdict, Verdict::Replayed { .. }),
+                "plain_seconds": plain,
+                "replayed_seconds": replayed,
+                "verdict": verdict.to_string(),
+            })
+        });
+        let graphs = graphs.collect();
+        Ok((encoder, graphs))
     }
 }
 
@@ -149,7 +185,7 @@ fn device(place: &Place) -> anyhow::Result<Value> {
     let devices = place.open()?;
     let memory = cuda::memory(first(&devices)).ok();
     Ok(serde_json::json!({
-        "devices": devices.iter().map(|&device| crate::clip::encoder::device_name(device)).collect::<Vec<_>>(),
+        "devices": devices.iter().map(|&device| device_name(device)).collect::<Vec<_>>(),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "memory_total": memory.map(|memory| memory.total),
         "memory_free": memory.map(|memory| memory.free),

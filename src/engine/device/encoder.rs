@@ -21,7 +21,8 @@ impl EncodeFault {
     pub fn new(message: &str) -> EncodeFault {
         const FATAL: [&str; 9] = [
             "illegal memory access",
-            "device-side assert",
+            // In full: a hint at "device-side assertions" ends every CUDA error.
+            "device-side assert triggered",
             "unspecified launch failure",
             "misaligned address",
             "uncorrectable ECC error",

@@ -115,12 +115,14 @@ async fn submit(
         .pace(&client.caller, count, manner.deadline, may_wait)
         .await?;
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let of_each = outputs::of_each(&wanted, classifier.temperature());
     let mut answers = Vec::with_capacity(count);
     for (index, content) in batch.contents.into_iter().enumerate() {
         let item = Item {
             content,
             work: Work::Classify {
                 head: Arc::clone(&classifier.head),
+                wanted: of_each,
                 neighbours: 0,
                 embedding: false,
             },

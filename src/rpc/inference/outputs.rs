@@ -8,12 +8,11 @@ use super::{
 };
 use crate::{
     catalog::Classifier,
+    engine,
     engine::Outcome,
     proto::inference::{ModelInferResponse, model_infer_request::InferRequestedOutputTensor},
-    rpc::{
-        answer::{DEFAULT_TOP, probabilities, top},
-        request::RequestError,
-    },
+    rpc::{answer::DEFAULT_TOP, request::RequestError},
+    tip::best::Wish,
 };
 
 /// The parameter of Triton's classification extension.
@@ -78,6 +77,21 @@ pub struct Wanted {
     ranked: Option<usize>,
 }
 
+impl Wanted {
+    /// How many classes it ranks; none where it is the tensor itself.
+    fn ranks(self) -> Option<usize> {
+        match (self.output, self.ranked) {
+            (Output::Classification, None) => Some(DEFAULT_TOP),
+            (_, ranked) => ranked,
+        }
+    }
+
+    /// How many of the best classes it takes.
+    fn classes(self) -> usize {
+        self.ranks().unwrap_or(1)
+    }
+}
+
 /// What a request asks for; everything, where it does not say.
 ///
 /// # Errors
@@ -116,6 +130,19 @@ pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<Wanted>, Reque
         }));
     }
     Ok(wanted)
+}
+
+/// What the engine is to find out of every element.
+pub fn of_each(wanted: &[Wanted], temperature: f64) -> engine::Wanted {
+    let whole = |wanted: &Wanted| wanted.output == Output::Logits && wanted.ranked.is_none();
+    if wanted.iter().any(whole) {
+        return engine::Wanted::Logits;
+    }
+    let classes = wanted.iter().map(|wanted| wanted.classes()).max();
+    engine::Wanted::Best(Wish {
+        classes: classes.unwrap_or(1),
+        temperature,
+    })
 }
 
 /// Bytes that the answers to `count` elements take at the least.
@@ -174,31 +201,24 @@ fn values(
     limit: usize,
 ) -> Option<(Values, Vec<usize>)> {
     let count = outcomes.len();
-    let shares = |outcome: &Outcome| probabilities(&outcome.logits, classifier.temperature());
-    let best = |outcome: &Outcome| top(&outcome.logits, 1).into_iter().next().unwrap_or(0);
-    let ranked = match (wanted.output, wanted.ranked) {
-        (Output::Classification, None) => Some(DEFAULT_TOP),
-        (_, ranked) => ranked,
+    let best = |outcome: &Outcome| {
+        outcome.scores.best(Wish {
+            classes: wanted.classes(),
+            temperature: classifier.temperature(),
+        })
     };
-    if let Some(ranked) = ranked {
+    let first = |outcome: &Outcome| best(outcome).into_iter().next();
+    if let Some(ranked) = wanted.ranks() {
         let ranked = ranked.min(classifier.classes());
         let mut texts = Vec::new();
         let mut bytes = 0;
         for outcome in outcomes {
-            let shares = match wanted.output {
-                Output::Logits => None,
-                _ => Some(shares(outcome)),
-            };
-            for index in top(&outcome.logits, ranked) {
-                let value = match &shares {
-                    Some(shares) => shares.get(index).map(|share| *share as f32),
-                    None => outcome.logits.get(index).copied(),
+            for scored in best(outcome) {
+                let value = match wanted.output {
+                    Output::Logits => scored.logit,
+                    _ => scored.probability as f32,
                 };
-                let text = ranked_class(
-                    value.unwrap_or_default(),
-                    index,
-                    classifier.class_name(index),
-                );
+                let text = ranked_class(value, scored.class, classifier.class_name(scored.class));
                 bytes += size_of::<u32>() + text.len();
                 if bytes > limit {
                     return None;
@@ -210,23 +230,23 @@ fn values(
     }
     Some(match wanted.output {
         Output::Score => {
-            let score = |outcome: &Outcome| {
-                shares(outcome)
-                    .get(best(outcome))
-                    .map_or(0.0, |share| *share as f32)
-            };
+            let score =
+                |outcome: &Outcome| first(outcome).map_or(0.0, |best| best.probability as f32);
             (
                 Values::Floats(outcomes.iter().map(score).collect()),
                 vec![count],
             )
         }
         Output::Logits => {
-            let rows = outcomes.iter().flat_map(|outcome| outcome.logits.iter());
+            let rows = (outcomes.iter()).flat_map(|outcome| outcome.scores.logits());
             let shape = vec![count, classifier.classes()];
             (Values::Floats(rows.copied().collect()), shape)
         }
         Output::Label | Output::Classification => {
-            let label = |outcome: &Outcome| classifier.class_name(best(outcome)).to_owned();
+            let label = |outcome: &Outcome| {
+                let class = first(outcome).map_or(0, |best| best.class);
+                classifier.class_name(class).to_owned()
+            };
             (
                 Values::Texts(outcomes.iter().map(label).collect()),
                 vec![count],

@@ -1,0 +1,111 @@
+//! A bundle's image encoder, as the engine takes it.
+
+use tch::{Device, Kind, Tensor};
+
+use super::first;
+use crate::{
+    clip::{
+        Bundle, EncodeError, GraphsChoice, ImageEncoder, Lanes, encoder::device_name,
+        graphs::Verdict,
+    },
+    engine::{EncodeFault, Encoder},
+};
+
+/// An image encoder on one or more devices.
+pub struct PictureEncoder(Place);
+
+enum Place {
+    Cpu(Alone),
+    Cuda(Lanes),
+}
+
+/// An encoder on the CPU: many threads may use it as it is.
+struct Alone(ImageEncoder);
+
+impl Encoder for Alone {
+    fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeFault> {
+        self.0.encode(pixels).map_err(|error| fault(&error))
+    }
+}
+
+/// A bundle's image encoder on some devices: alone on the CPU, in `lanes` a
+/// device on CUDA, for batches of up to `max_batch`.
+///
+/// # Errors
+/// What stands against loading it.
+pub fn image_encoder(
+    bundle: &Bundle,
+    devices: &[Device],
+    kind: Kind,
+    lanes: usize,
+    max_batch: usize,
+) -> Result<PictureEncoder, EncodeError> {
+    let mut loaded = Vec::with_capacity(devices.len());
+    for &device in devices {
+        let encoder = ImageEncoder::load(bundle, device, kind)?;
+        tracing::info!("{}", encoder.loaded());
+        loaded.push(encoder);
+    }
+    if !first(devices).is_cuda()
+        && let Some(encoder) = loaded.pop()
+    {
+        return Ok(PictureEncoder(Place::Cpu(Alone(encoder))));
+    }
+    let lanes = Lanes::new(loaded, lanes, max_batch)?;
+    Ok(PictureEncoder(Place::Cuda(lanes)))
+}
+
+impl PictureEncoder {
+    /// Records small batches as CUDA graphs, where that is wanted, and says in
+    /// the log what came of it. To be called before the first batch.
+    ///
+    /// Gives device, size and verdict.
+    pub fn record(&self, choice: GraphsChoice) -> Vec<(Device, usize, Verdict)> {
+        if choice == GraphsChoice::Off {
+            return Vec::new();
+        }
+        let found = match &self.0 {
+            Place::Cpu(_) => Err("this server is on the CPU".to_owned()),
+            Place::Cuda(lanes) => lanes.record(),
+        };
+        match found {
+            Ok(found) => {
+                for (device, size, verdict) in &found {
+                    tracing::info!(device = device_name(*device), size, "CUDA graph {verdict}");
+                }
+                found
+            }
+            Err(reason) => {
+                tracing::warn!(reason, "no CUDA graphs: every batch is computed without");
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Encoder for PictureEncoder {
+    fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeFault> {
+        match &self.0 {
+            Place::Cpu(alone) => alone.encode(pixels),
+            Place::Cuda(_) => {
+                let side = pixels.size().get(1).copied().unwrap_or(0);
+                let bytes = (side * side * 3).max(1) as usize;
+                let flat = Vec::<u8>::try_from(pixels.flatten(0, -1))
+                    .map_err(|error| EncodeFault::new(&error.to_string()))?;
+                let pictures: Vec<&[u8]> = flat.chunks(bytes).collect();
+                self.encode_apart(&pictures, side as usize)
+            }
+        }
+    }
+
+    fn encode_apart(&self, pictures: &[&[u8]], side: usize) -> Result<Tensor, EncodeFault> {
+        match &self.0 {
+            Place::Cpu(alone) => alone.encode_apart(pictures, side),
+            Place::Cuda(lanes) => lanes.encode(pictures).map_err(|error| fault(&error)),
+        }
+    }
+}
+
+fn fault(error: &EncodeError) -> EncodeFault {
+    EncodeFault::new(&error.to_string())
+}

@@ -1,0 +1,217 @@
+//! What the heads of a batch say, in host memory: whole logits, or the best
+//! classes alone where that is all that is wanted.
+
+use std::{ops::Deref, sync::Arc};
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::{
+    best::{self, Scored, Wish},
+    grouped::{Block, blocks},
+    head::{Head, HeadError},
+};
+
+/// Logits of a batch below which choosing on the card is not worth its
+/// launches, about fifteen. By counting: so many logits cost the host some 0.2 ms
+/// to exponentiate and to search, and the launches take less than half of that.
+const WORTH: usize = 1 << 15;
+
+/// A row of a matrix that a whole batch shares.
+#[derive(Clone, Debug)]
+pub struct Row {
+    matrix: Arc<[f32]>,
+    start: usize,
+    width: usize,
+}
+
+impl Row {
+    /// Row `index` of a matrix with rows of `width`; empty where there is no
+    /// such row.
+    pub fn new(matrix: Arc<[f32]>, index: usize, width: usize) -> Row {
+        Row {
+            start: index * width,
+            matrix,
+            width,
+        }
+    }
+
+    /// Its first `width` numbers.
+    #[must_use]
+    fn first(self, width: usize) -> Row {
+        Row {
+            width: width.min(self.width),
+            ..self
+        }
+    }
+}
+
+impl Deref for Row {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.matrix
+            .get(self.start..self.start + self.width)
+            .unwrap_or(&[])
+    }
+}
+
+/// What is wanted of a head for one row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wanted {
+    /// The logits of all classes.
+    Logits,
+    /// The best classes and their probabilities.
+    Best(Wish),
+}
+
+/// What a head says of one row.
+#[derive(Clone, Debug)]
+pub enum Scores {
+    /// The logits of all classes, [N]: they answer whatever was wanted.
+    Logits(Row),
+    /// As many of the best classes as were wanted, best first.
+    Best(Vec<Scored>),
+}
+
+impl Scores {
+    /// Of a row that no head has seen.
+    pub fn none() -> Scores {
+        Scores::Best(Vec::new())
+    }
+
+    /// The logits of all classes; empty where they were not wanted.
+    pub fn logits(&self) -> &[f32] {
+        match self {
+            Scores::Logits(logits) => logits,
+            Scores::Best(_) => &[],
+        }
+    }
+
+    /// The best classes, best first; no more of them, and with the same
+    /// temperature, as were wanted.
+    pub fn best(&self, wish: Wish) -> Vec<Scored> {
+        match self {
+            Scores::Logits(logits) => best::best(logits, wish),
+            Scores::Best(best) => best.iter().take(wish.classes).copied().collect(),
+        }
+    }
+}
+
+/// Where the best classes are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choosing {
+    /// On a CUDA device, where that is quicker; from whole logits elsewhere.
+    #[default]
+    Automatic,
+    /// In torch's operators wherever nobody wants more: for tests and
+    /// measurements.
+    Operators,
+    /// From whole logits, by whoever reads them.
+    Host,
+}
+
+/// The rows of a batch that one head answers.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The head.
+    pub head: &'a Head,
+    /// Rows of the features.
+    pub rows: &'a [i64],
+    /// What is wanted, a row each.
+    pub wanted: &'a [Wanted],
+}
+
+/// What every head says of its rows (of `features`, f32 [B, D], unit rows), in
+/// their order.
+///
+/// Where one row of a head, or of small heads that are computed together,
+/// wants its logits, all of these rows' logits come down.
+///
+/// # Errors
+/// As [`grouped_logits`](super::grouped::grouped_logits).
+pub fn answers(
+    features: &Tensor,
+    asked: &[Asked],
+    choosing: Choosing,
+) -> Result<Vec<Vec<Scores>>, HeadError> {
+    let groups: Vec<(&Head, &[i64])> = asked.iter().map(|it| (it.head, it.rows)).collect();
+    let mut answers: Vec<Vec<Scores>> = asked.iter().map(|_| Vec::new()).collect();
+    for block in blocks(features, &groups)? {
+        let wanted: Vec<Wanted> = (block.parts.iter())
+            .filter_map(|part| asked.get(part.group))
+            .flat_map(|it| it.wanted)
+            .copied()
+            .collect();
+        let mut scores = of_block(&block, &wanted, choosing)?.into_iter();
+        for part in &block.parts {
+            if let Some(own) = answers.get_mut(part.group) {
+                own.extend(scores.by_ref().take(part.rows));
+            }
+        }
+    }
+    Ok(answers)
+}
+
+fn of_block(
+    block: &Block,
+    wanted: &[Wanted],
+    choosing: Choosing,
+) -> Result<Vec<Scores>, HeadError> {
+    let logits = block.aligned()?;
+    let widths: Vec<usize> = (block.parts.iter())
+        .flat_map(|part| std::iter::repeat_n(part.classes, part.rows))
+        .collect();
+    let columns = logits.size().get(1).map_or(0, |columns| *columns as usize);
+    if let Some(wishes) = wishes(wanted)
+        && worth_choosing(choosing, logits.device(), &wishes, columns)
+    {
+        match best::choose(&logits, &widths, &wishes) {
+            Ok(best) => return Ok(best.into_iter().map(Scores::Best).collect()),
+            // Its way to the same answer is longer, not another.
+            Err(error) => tracing::warn!(%error, "the best classes are chosen on the host"),
+        }
+    }
+    let matrix = to_host(&logits)?;
+    Ok(widths
+        .into_iter()
+        .enumerate()
+        .map(|(row, width)| Row::new(Arc::clone(&matrix), row, columns).first(width))
+        .map(Scores::Logits)
+        .collect())
+}
+
+/// What is wished for, if nobody wants logits.
+fn wishes(wanted: &[Wanted]) -> Option<Vec<Wish>> {
+    wanted
+        .iter()
+        .map(|wanted| match wanted {
+            Wanted::Logits => None,
+            Wanted::Best(wish) => Some(*wish),
+        })
+        .collect()
+}
+
+fn worth_choosing(choosing: Choosing, device: Device, wishes: &[Wish], columns: usize) -> bool {
+    let most = wishes.iter().map(|wish| wish.classes).max().unwrap_or(0);
+    match choosing {
+        Choosing::Host => false,
+        Choosing::Operators => true,
+        // What comes down is 8 bytes a class that is wished for, and 4 a logit.
+        Choosing::Automatic => {
+            device.is_cuda() && wishes.len() * columns >= WORTH && most.saturating_mul(4) < columns
+        }
+    }
+}
+
+/// The values of a matrix, row by row, in host memory.
+///
+/// # Errors
+/// Torch's own.
+pub fn to_host(matrix: &Tensor) -> Result<Arc<[f32]>, TchError> {
+    let flat = matrix
+        .f_to_kind(Kind::Float)?
+        .f_to_device(Device::Cpu)?
+        .f_contiguous()?
+        .f_flatten(0, -1)?;
+    Ok(Vec::<f32>::try_from(flat)?.into())
+}

@@ -1,0 +1,151 @@
+//! Items that want the best classes, whole logits, neighbours and features of
+//! one head in one batch: each gets its own, wherever the best are chosen.
+
+use rand::Rng as _;
+use tch::{Device, Kind, Tensor};
+use tipserve::{
+    engine::{Choosing, Content, EngineSettings, Outcome, Scores, Wanted, Work},
+    tip::{
+        best::Wish,
+        head::{Head, HeadTensors, Values},
+        spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
+    },
+};
+
+use crate::tagging::{Item, dice, settings, start};
+
+const WIDTH: i64 = 8;
+
+fn head(classes: i64) -> std::sync::Arc<Head> {
+    let spec = HeadSpec {
+        method: Method::TipAdapter,
+        alpha: 1.0,
+        beta: 5.5,
+        lambda: 0.0,
+        logit_scale: 10.0,
+        class_balance: ClassBalance::Sum,
+        temperature: 1.0,
+        key_dtype: KeyDtype::F32,
+        selection: Selection {
+            source: SelectionSource::Given,
+            example_count: 0,
+            score: String::new(),
+            grid: String::new(),
+            candidates: Vec::new(),
+            reason: String::new(),
+        },
+    };
+    let float = (Kind::Float, Device::Cpu);
+    let tensors = HeadTensors {
+        classes: classes as usize,
+        // Every other class twice: many logits are equal.
+        linear: Some(
+            Tensor::randn([(classes + 1) / 2, WIDTH], float)
+                .repeat([2, 1])
+                .narrow(0, 0, classes)
+                .contiguous(),
+        ),
+        bias: None,
+        cache: Some((
+            Tensor::randn([2 * classes, WIDTH], float),
+            Values::OneHot {
+                labels: Tensor::arange(2 * classes, (Kind::Int64, Device::Cpu)).remainder(classes),
+                weight: Tensor::zeros([classes], float),
+            },
+        )),
+    };
+    std::sync::Arc::new(Head::new(&spec, &tensors, Device::Cpu).expect("a head"))
+}
+
+#[test]
+fn items_of_one_batch_get_what_each_wants() {
+    let mut rng = dice();
+    tch::manual_seed(rng.random());
+    let heads = [head(1), head(10), head(301)];
+    struct Want {
+        unit: Vec<f32>,
+        head: usize,
+        wanted: Wanted,
+        neighbours: usize,
+        embedding: bool,
+    }
+    let wants: Vec<Want> = (0..60)
+        .map(|_| {
+            let unit: Vec<f32> = (0..WIDTH).map(|_| rng.random_range(-1.0..1.0)).collect();
+            Want {
+                unit,
+                head: rng.random_range(0..heads.len()),
+                wanted: if rng.random_ratio(1, 40) {
+                    Wanted::Logits
+                } else {
+                    Wanted::Best(Wish {
+                        classes: rng.random_range(1..400),
+                        temperature: rng.random_range(0.5..2.0),
+                    })
+                },
+                neighbours: rng.random_range(0..4),
+                embedding: rng.random(),
+            }
+        })
+        .collect();
+    let run = |choosing| -> Vec<Outcome> {
+        let settings = EngineSettings {
+            choosing,
+            ..settings(1, 64)
+        };
+        let (engine, _) = start(settings, false);
+        let hold = engine.hold_until(wants.len());
+        let answers: Vec<_> = (wants.iter())
+            .map(|want| {
+                Item {
+                    content: Content::Embedding(want.unit.clone()),
+                    work: Work::Classify {
+                        head: heads[want.head].clone(),
+                        wanted: want.wanted,
+                        neighbours: want.neighbours,
+                        embedding: want.embedding,
+                    },
+                    ..Item::of(0)
+                }
+                .submit(&engine)
+            })
+            .collect();
+        let outcomes = (answers.into_iter())
+            .map(|answer| answer.blocking_recv().expect("answered").expect("a head"))
+            .collect();
+        drop(hold);
+        outcomes
+    };
+    let (host, there) = (run(Choosing::Host), run(Choosing::Operators));
+    for ((want, host), there) in wants.iter().zip(&host).zip(&there) {
+        let classes = heads[want.head].classes();
+        assert_eq!(host.scores.logits().len(), classes);
+        match want.wanted {
+            Wanted::Logits => assert_eq!(there.scores.logits(), host.scores.logits()),
+            Wanted::Best(wish) => {
+                let (host, best) = (host.scores.best(wish), there.scores.best(wish));
+                assert_eq!(best.len(), wish.classes.min(classes));
+                for (host, best) in host.iter().zip(&best) {
+                    assert_eq!((host.class, host.logit), (best.class, best.logit));
+                    let apart = (host.probability - best.probability).abs();
+                    assert!(apart <= 1e-9, "{host:?} {best:?}");
+                }
+                let whole = wants
+                    .iter()
+                    .any(|it| it.head == want.head && it.wanted == Wanted::Logits);
+                if !whole {
+                    assert!(matches!(there.scores, Scores::Best(_)));
+                }
+            }
+        }
+        assert_eq!(host.neighbours, there.neighbours);
+        assert_eq!(there.neighbours.len(), want.neighbours.min(2 * classes));
+        for outcome in [host, there] {
+            let unit = outcome
+                .feature
+                .as_ref()
+                .map(|feature| feature.unit.to_vec());
+            assert_eq!(unit, want.embedding.then(|| want.unit.clone()));
+        }
+    }
+}
