@@ -228,7 +228,7 @@ impl Reader {
         });
         self.context.engine.submit(Job {
             content,
-            work: self.options.work(&classifier),
+            work: self.options.work(classifier),
             flow: self.flow,
             priority: self.priority,
             deadline,
