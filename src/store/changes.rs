@@ -79,13 +79,7 @@ impl Store {
         self.change(id, false, |view, state| {
             check_exists(view)?;
             check_etag(view, expected)?;
-            if !view.has(version)? {
-                let reference = super::Reference {
-                    cache: id.clone(),
-                    version: super::VersionSelector::Number(version),
-                };
-                return Err(super::missing(view, &reference));
-            }
+            check_has(view, version)?;
             if state
                 .aliases
                 .get(alias)
@@ -142,13 +136,7 @@ impl Store {
         self.change(id, false, |view, state| {
             check_exists(view)?;
             check_etag(view, expected)?;
-            if !view.has(version)? {
-                let reference = super::Reference {
-                    cache: id.clone(),
-                    version: super::VersionSelector::Number(version),
-                };
-                return Err(super::missing(view, &reference));
-            }
+            check_has(view, version)?;
             let aliases = state.aliases_of(version);
             if !aliases.is_empty() {
                 let aliases: Vec<&str> = aliases.iter().map(|a| a.as_str()).collect();
@@ -317,6 +305,17 @@ fn check_exists(view: &View) -> Result<(), StoreError> {
         Some(_) => Ok(()),
         None => Err(StoreError::not_found(view.id.resource_name())),
     }
+}
+
+fn check_has(view: &View, version: VersionNumber) -> Result<(), StoreError> {
+    if view.has(version)? {
+        return Ok(());
+    }
+    let reference = Reference {
+        cache: view.id.clone(),
+        version: VersionSelector::Number(version),
+    };
+    Err(super::missing(view, &reference))
 }
 
 /// All versions but the newest `keep` and those with aliases, newest first.

@@ -26,6 +26,7 @@ pub(super) mod panels;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod simd;
+mod source;
 pub(super) mod team;
 mod tensors;
 

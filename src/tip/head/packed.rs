@@ -4,8 +4,6 @@
 mod keys;
 mod plan;
 
-use std::sync::Arc;
-
 use super::{
     amx,
     kernel::{self, Features, Finish, Item, Products, Segments},
@@ -14,37 +12,15 @@ use super::{
 };
 use crate::tip::spec::KeyDtype;
 
-pub use super::panels::Isa;
+pub use super::{
+    panels::Isa,
+    source::{CacheSource, Source},
+};
 pub use keys::PackedKeys;
 use plan::Plan;
 
 /// Multiplications under which waking other threads costs more than it brings.
 const ALONE: usize = 1 << 21;
-
-/// What `Packed::new` packs: plain slices, checked by the caller.
-pub struct Source<'a> {
-    pub classes: usize,
-    pub width: usize,
-    /// [N, D].
-    pub linear: Option<&'a [f32]>,
-    /// [N].
-    pub bias: Option<&'a [f32]>,
-    pub cache: Option<CacheSource<'a>>,
-    pub dtype: KeyDtype,
-}
-
-/// Keys with one-hot values.
-pub struct CacheSource<'a> {
-    /// [M, D].
-    pub keys: &'a [f32],
-    /// Ascending, by `order`.
-    pub sorted_labels: &'a [u32],
-    /// The i-th sorted key's row.
-    pub order: Arc<[u32]>,
-    /// [N].
-    pub weight: &'a [f32],
-    pub beta: f32,
-}
 
 /// A resident head.
 pub struct Packed {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+pub use super::source::{CacheSource, Source};
 use crate::tip::spec::KeyDtype;
 
 /// No instruction set.
@@ -13,23 +14,6 @@ impl Isa {
     pub fn detect() -> Option<Self> {
         None
     }
-}
-
-pub struct Source<'a> {
-    pub classes: usize,
-    pub width: usize,
-    pub linear: Option<&'a [f32]>,
-    pub bias: Option<&'a [f32]>,
-    pub cache: Option<CacheSource<'a>>,
-    pub dtype: KeyDtype,
-}
-
-pub struct CacheSource<'a> {
-    pub keys: &'a [f32],
-    pub sorted_labels: &'a [u32],
-    pub order: Arc<[u32]>,
-    pub weight: &'a [f32],
-    pub beta: f32,
 }
 
 pub enum Packed {}
