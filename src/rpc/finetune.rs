@@ -266,6 +266,13 @@ async fn follow(
     let mut progress: Option<RunProgress> = None;
     loop {
         let now = run.borrow_and_update().clone();
+        // The run itself comes first, however far it is by now.
+        if state.is_none() {
+            state = Some(now.state);
+            if send(events, Event::Run(message(&now))).await.is_err() {
+                return Code::Cancelled;
+            }
+        }
         if now.progress != progress
             && let Some(new) = now.progress
         {
@@ -412,5 +419,54 @@ impl FineTuneService for FineTunes {
             self.cancel(&caller, request.get_ref()).await
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+
+    /// What follows a run that is well under way before anybody looks.
+    #[tokio::test]
+    async fn the_run_itself_is_the_first_message() {
+        let progress = RunProgress {
+            epoch: 1,
+            epochs: 2,
+            step: 1,
+            steps: 4,
+            loss: 1.0,
+            train_accuracy: 0.5,
+            validation_accuracy: None,
+            learning_rate: 1e-3,
+            time_left: None,
+        };
+        let under_way = Run {
+            id: "1".to_owned(),
+            state: RunState::Running,
+            parent: "caches/a/versions/1".to_owned(),
+            cache: "a".parse().expect("an id"),
+            version: None,
+            progress: Some(progress),
+            error: None,
+            create_time: Utc::now(),
+            end_time: None,
+            alias_moved: false,
+        };
+        let (sender, run) = watch::channel(under_way);
+        let (events, mut sent) = mpsc::channel(16);
+        drop(sender);
+        follow(run, &events).await;
+        drop(events);
+        let mut kinds = Vec::new();
+        while let Some(event) = sent.recv().await {
+            kinds.push(match event.expect("no status").event {
+                Some(Event::Run(run)) => run.name,
+                Some(Event::Progress(_)) => "progress".to_owned(),
+                None => "nothing".to_owned(),
+            });
+        }
+        assert_eq!(kinds, ["fineTunes/1", "progress"]);
     }
 }
