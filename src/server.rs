@@ -1,15 +1,14 @@
 //! A whole server: bundle, engine, store, services and probes, started and
 //! stopped as one. The binary and the tests run the same.
 
+mod loading;
+mod memory;
 mod pictures;
+mod probes;
+mod upkeep;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    http::{StatusCode, header::CONTENT_TYPE},
-    routing::get,
-};
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -18,14 +17,9 @@ use tonic::transport::{self, server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    catalog::{Catalog, Model, TextRoom},
-    clip::{
-        Bundle, BundleError, DeviceChoice, DeviceError, DtypeChoice, EncodeError, GraphsChoice,
-        ImageSpec, TextEncoder, Tokenizer, TokenizerError, cuda,
-        encoder::{device_name, kind_name},
-    },
+    catalog::Catalog,
+    clip::{BundleError, DeviceError, EncodeError, TokenizerError},
     config::Config,
-    engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan},
     guard::{Guard, OpenError, tls},
     proto::{
         inference::grpc_inference_service_server,
@@ -34,21 +28,18 @@ use crate::{
     rpc::{self, Calls, Context, door::Door},
     store::{Store, StoreError},
     telemetry,
-    tip::best,
 };
 
+pub use loading::{choosing, settings};
 pub use pictures::{PictureEncoder, image_encoder};
 
-/// How often the metrics' histograms are folded; without it they grow where
-/// nobody scrapes (metrics-rs 467).
-const UPKEEP: Duration = Duration::from_secs(5);
-/// How often what dead writers left behind is removed from the store.
-const SWEEP: Duration = Duration::from_secs(3600);
+use loading::{Loaded, load};
+use probes::serve_probes;
+use upkeep::upkeep;
+
 /// Bytes that may be under way to the server, per stream and per connection.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Prometheus's text format, as it names it itself.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 /// What `grpc.health.v1` knows; the empty name is the server as a whole.
 const SERVICES: [&str; 5] = [
     "",
@@ -262,27 +253,6 @@ async fn idle(calls: &Calls) {
     }
 }
 
-/// What must be done again and again while a server runs.
-async fn upkeep(context: Arc<Context>, metrics: PrometheusHandle, health: HealthReporter) {
-    let mut fold = tokio::time::interval(UPKEEP);
-    let mut sweep = tokio::time::interval(SWEEP);
-    let mut healthy = true;
-    loop {
-        tokio::select! {
-            _ = fold.tick() => {
-                metrics.run_upkeep();
-                if healthy && !context.engine.is_healthy() {
-                    healthy = false;
-                    set_health(&health, false).await;
-                }
-            }
-            _ = sweep.tick() => if let Err(error) = context.catalog.tidy().await {
-                tracing::warn!(%error, "could not sweep the store");
-            }
-        }
-    }
-}
-
 async fn set_health(health: &HealthReporter, serving: bool) {
     let status = if serving {
         ServingStatus::Serving
@@ -302,224 +272,4 @@ async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListene
             setting,
             source,
         })
-}
-
-/// What is loaded before a server can serve.
-struct Loaded {
-    engine: Engine,
-    model: Model,
-    text: Option<TextRoom>,
-    /// Where heads and training are.
-    device: tch::Device,
-    /// Most bytes of caches there.
-    resident_bytes: usize,
-}
-
-/// A bundle's encoders, those it has.
-struct Encoders {
-    image: Option<(Arc<dyn Encoder>, ImageSpec)>,
-    text: Option<(Tokenizer, TextEncoder)>,
-}
-
-/// The bundle's encoders, loaded side by side: reading, hashing and optimising
-/// the two takes most of a start. Graphs are recorded, if at all, when both
-/// are there: nothing may run beside that.
-///
-/// The image encoder is on every device, with `lanes` on each that is CUDA's,
-/// for batches of `max_batch`; the text encoder on the first.
-fn encoders(
-    bundle: &Bundle,
-    devices: &[tch::Device],
-    kind: tch::Kind,
-    lanes: usize,
-    max_batch: usize,
-    graphs: GraphsChoice,
-) -> Result<Encoders, StartError> {
-    let device = first(devices);
-    let load_text = || -> Result<_, StartError> {
-        let encoder = TextEncoder::load(bundle, device, kind)?;
-        tracing::info!("{}", encoder.loaded());
-        Ok((Tokenizer::load(bundle)?, encoder))
-    };
-    std::thread::scope(|scope| {
-        let text = bundle.text.as_ref().map(|_| scope.spawn(load_text));
-        let image = match &bundle.image {
-            None => None,
-            Some(spec) => {
-                let encoder = image_encoder(bundle, devices, kind, lanes, max_batch)?;
-                Some((encoder, spec.clone()))
-            }
-        };
-        let text = match text.map(std::thread::ScopedJoinHandle::join) {
-            None => None,
-            Some(Ok(loaded)) => Some(loaded?),
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-        };
-        let image = image.map(|(encoder, spec)| {
-            encoder.record(graphs);
-            (Arc::new(encoder) as Arc<dyn Encoder>, spec)
-        });
-        Ok(Encoders { image, text })
-    })
-}
-
-fn first(devices: &[tch::Device]) -> tch::Device {
-    devices.first().copied().unwrap_or(tch::Device::Cpu)
-}
-
-/// "cpu", "cuda:0", "cuda:0,1".
-fn devices_name(devices: &[tch::Device]) -> String {
-    let mut name = device_name(first(devices));
-    for device in devices.iter().skip(1) {
-        if let tch::Device::Cuda(index) = device {
-            name.push_str(&format!(",{index}"));
-        }
-    }
-    name
-}
-
-/// The settings that a device and a machine of so many cores ask for, where
-/// the configuration is silent.
-pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> EngineSettings {
-    let (plan, max_batch) = match first(devices) {
-        tch::Device::Cuda(_) => (
-            ThreadPlan::for_cuda(cores, devices.len()),
-            config
-                .max_batch
-                .unwrap_or(EngineSettings::MAX_BATCH_ON_CUDA),
-        ),
-        _ => (ThreadPlan::for_cpu(cores), config.engine.max_batch),
-    };
-    EngineSettings {
-        max_batch,
-        warm: match first(devices) {
-            tch::Device::Cuda(_) => EngineSettings::warm_on_cuda(max_batch),
-            _ => EngineSettings::warm_on_cpu(max_batch),
-        },
-        threads: config.threads.over(plan),
-        ..config.engine.clone()
-    }
-}
-
-/// Where the best classes are chosen: where the device decides, if it is found
-/// to choose as the host does.
-pub fn choosing(device: tch::Device) -> Choosing {
-    if !device.is_cuda() {
-        return Choosing::Automatic;
-    }
-    match best::verify(device) {
-        Ok(()) => Choosing::Automatic,
-        Err(reason) => {
-            tracing::warn!(
-                reason,
-                "the best classes are chosen on the host: the device chose others"
-            );
-            Choosing::Host
-        }
-    }
-}
-
-/// Most bytes of caches on a device: on the CPU as set for the host, on CUDA
-/// as set for the device, or half of what the card has left.
-fn resident_bytes(config: &Config, device: tch::Device) -> usize {
-    if !device.is_cuda() {
-        return config.resident_bytes;
-    }
-    if let Some(bytes) = config.device_resident_bytes {
-        return bytes;
-    }
-    match cuda::memory(device) {
-        Ok(memory) => usize::try_from(memory.free / 2).unwrap_or(usize::MAX),
-        Err(error) => {
-            tracing::warn!(error, "the card's memory is not known");
-            config.resident_bytes
-        }
-    }
-}
-
-fn load(config: &Config) -> Result<Loaded, StartError> {
-    let bundle = Bundle::open(&config.bundle)?;
-    let devices = config.device.parse::<DeviceChoice>()?.open()?;
-    let device = first(&devices);
-    let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let graphs = config.cuda_graphs.parse::<GraphsChoice>()?;
-    let settings = EngineSettings {
-        choosing: choosing(device),
-        ..settings(config, &devices, cores)
-    };
-    let lanes = settings.threads.workers.div_ceil(devices.len().max(1));
-    let max_batch = settings.max_batch;
-    let Encoders { image, text } = encoders(&bundle, &devices, kind, lanes, max_batch, graphs)?;
-    tracing::info!(
-        bundle = bundle.name,
-        width = bundle.width,
-        fingerprint = bundle.fingerprint,
-        device = devices_name(&devices),
-        dtype = kind_name(kind),
-        decoders = settings.threads.decoders,
-        workers = settings.threads.workers,
-        torch_threads = settings.threads.intra_op,
-        max_batch = settings.max_batch,
-        "loaded the bundle"
-    );
-    let model = Model {
-        name: bundle.name.clone(),
-        fingerprint: bundle.fingerprint.clone(),
-        width: bundle.width,
-        image_size: bundle.image.as_ref().map_or(0, |image| image.size as usize),
-        resize_to: bundle
-            .image
-            .as_ref()
-            .map_or(0, |image| image.resize_to as usize),
-        has_text: text.is_some(),
-        logit_scale: bundle.logit_scale,
-        templates: bundle.templates.clone(),
-        device: devices_name(&devices),
-        dtype: kind_name(kind).to_owned(),
-    };
-    let engine = Engine::start(settings, image, config.limits.picture)?;
-    engine.wait_until_warm();
-    // After warming: what batches need is taken by then.
-    let resident_bytes = resident_bytes(config, device);
-    let text = text.map(|(tokenizer, encoder)| TextRoom::new(tokenizer, encoder, engine.clone()));
-    Ok(Loaded {
-        engine,
-        model,
-        text,
-        device,
-        resident_bytes,
-    })
-}
-
-async fn serve_probes(listener: TcpListener, context: Arc<Context>, metrics: PrometheusHandle) {
-    let scraped = Arc::clone(&context);
-    let probes = Router::new()
-        .route(
-            "/metrics",
-            get(move || async move {
-                telemetry::refresh(
-                    &scraped.engine,
-                    scraped.catalog.resident_figures(),
-                    scraped.calls.count(),
-                );
-                ([(CONTENT_TYPE, METRICS_TYPE)], metrics.render())
-            }),
-        )
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route(
-            "/readyz",
-            get(move || async move {
-                if context.shutdown.is_cancelled() {
-                    (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
-                } else if !context.engine.is_healthy() {
-                    (StatusCode::SERVICE_UNAVAILABLE, "the device is broken\n")
-                } else {
-                    (StatusCode::OK, "ready\n")
-                }
-            }),
-        );
-    if let Err(error) = axum::serve(listener, probes).await {
-        tracing::error!(%error, "the metrics and probes are no longer served");
-    }
 }

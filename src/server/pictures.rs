@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::first;
+use super::loading::first;
 use crate::{
     clip::{
         Bundle, EncodeError, GraphsChoice, ImageEncoder, Lanes, encoder::device_name,
