@@ -1,7 +1,10 @@
 //! How batches form, and who comes first.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -378,8 +381,20 @@ fn one_a_little_more_urgent(n: u32) -> Option<Duration> {
 
 #[test]
 fn while_others_are_refused_one_item_does_not_cut_the_batch_of_many() {
-    let (_engine, seen, mut answers) = fourteen(1, one_a_little_more_urgent, Engine::note_refusal);
+    let over = Arc::new(AtomicBool::new(false));
+    let refusing = Arc::clone(&over);
+    let (_engine, seen, mut answers) = fourteen(1, one_a_little_more_urgent, |engine| {
+        engine.note_refusal();
+        let engine = engine.clone();
+        std::thread::spawn(move || {
+            while !refusing.load(Ordering::Relaxed) {
+                engine.note_refusal();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+    });
     seen.until_batches(1);
+    over.store(true, Ordering::Relaxed);
     let first = seen.batches.lock()[0].clone();
     assert!(!first.contains(&0) && first.len() >= 2, "{first:?}");
     // It has its answer at once, not when its time is up.

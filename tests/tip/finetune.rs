@@ -165,13 +165,18 @@ fn steps_are_autograds_and_adamws() {
             let apart = largest_difference(&Tensor::from_slice(&losses), &want_losses);
             println!("{case}: losses {apart:e} apart, limit {loss_limit:e}");
             assert!(apart < loss_limit, "{case}: losses {apart:e} apart");
-            // Against how far training moved them.
+            // Against how far training moved them. Keys are kept in f32: a step
+            // rounds its weight decay's factor and what that gives by up to
+            // 2⁻²⁴ of a key each, which shows where examples are told apart
+            // from the start and decay is all that moves the keys.
             let length = |t: Tensor| t.square().sum(Kind::Double).sqrt().double_value(&[]);
-            let apart = length(&tuned.keys - &want) / length(&want - &little.keys);
-            println!("{case}: keys {apart:e} of their way apart");
+            let kept = options.epochs as f64 / f64::from(1 << 23) * length(want.shallow_clone());
+            let apart = length(&tuned.keys - &want);
+            let way = length(&want - &little.keys);
+            println!("{case}: keys {apart:e} apart after a way of {way:e}");
             assert!(
-                apart < key_limit,
-                "{case}: keys {apart:e} of their way apart"
+                apart < key_limit * way + kept,
+                "{case}: keys {apart:e} apart after a way of {way:e}, {kept:e} for keeping them"
             );
             // One view and no validation: nothing to choose by, so the last.
             assert_eq!(tuned.source, SelectionSource::Default);
