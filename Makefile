@@ -95,8 +95,8 @@ example-ray: build bundle $(RAY_VENV)/.done ## Classify a folder and a Parquet w
 test: lint test-rust test-export test-python ## Everything that CI runs
 
 .PHONY: test-rust
-test-rust: build $(VENV)/.test ## Tests in Rust, against Python references
-	$(CARGO_TEST)
+test-rust: build $(VENV)/.test ## Tests in Rust, against Python references; TESTS="--test tip" for some
+	$(CARGO_TEST) --no-fail-fast $(TESTS)
 
 .PHONY: test-export
 test-export: $(VENV)/.test ## Tests of the bundle tool
