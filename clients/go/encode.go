@@ -34,10 +34,13 @@ func newEncoder(info *pb.ServerInfo, resize Resizing) *encoder {
 		jpeg:            resize == ResizeOnClientJPEG,
 		limits:          limitsOf(info),
 	}
-	crop := int(info.GetBundle().GetImageSize())
-	if resize != ResizeOnServer && crop > 0 {
+	bundle := info.GetBundle()
+	crop := int(bundle.GetImageSize())
+	// Another kernel than these is a newer server's own matter.
+	by, known := kernels[bundle.GetInterpolation()]
+	if resize != ResizeOnServer && crop > 0 && known {
 		// A server from before resize_to states only the crop.
-		made.resizeTo = &square{side: max(int(info.GetBundle().GetResizeTo()), crop), crop: crop}
+		made.resizeTo = &square{side: max(int(bundle.GetResizeTo()), crop), crop: crop, by: by}
 	}
 	return made
 }

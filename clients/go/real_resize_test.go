@@ -21,8 +21,9 @@ import (
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
 
-// resizedTo is the demo's bundle, with another shorter side (it takes 260).
-func resizedTo(t *testing.T, side int) string {
+// resizedTo is the demo's bundle, with another shorter side (it takes 260) and
+// another interpolation.
+func resizedTo(t *testing.T, side int, interpolation string) string {
 	t.Helper()
 	demo := filepath.Join(repository, "bundles", "demo")
 	text, err := os.ReadFile(filepath.Join(demo, "bundle.toml"))
@@ -40,6 +41,8 @@ func resizedTo(t *testing.T, side int) string {
 		t.Fatal(err)
 	}
 	changed := regexp.MustCompile(`(?m)^resize_to = .*$`).ReplaceAll(text, fmt.Appendf(nil, "resize_to = %d", side))
+	changed = regexp.MustCompile(`(?m)^interpolation = .*$`).
+		ReplaceAll(changed, fmt.Appendf(nil, "interpolation = %q", interpolation))
 	if err := os.WriteFile(filepath.Join(folder, "bundle.toml"), changed, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -117,13 +120,16 @@ func cosine(a, b []float32) float64 {
 
 // Pictures resized here get the answers of those that the server resizes.
 func TestRealServerOfResizedPictures(t *testing.T) {
-	for _, side := range []int{260, 263} {
-		t.Run(fmt.Sprint(side), func(t *testing.T) {
-			server := serve(t, resizedTo(t, side), "--dtype", "float32")
+	for _, stated := range []struct {
+		side          int
+		interpolation string
+	}{{260, "bicubic"}, {263, "bicubic"}, {260, "bilinear"}} {
+		t.Run(fmt.Sprint(stated.side, " ", stated.interpolation), func(t *testing.T) {
+			server := serve(t, resizedTo(t, stated.side, stated.interpolation), "--dtype", "float32")
 			ctx, rng := within(t), random(t)
 			client := dial(t, server.address)
 			bundle := must(client.ServerInfo(ctx))(t).GetBundle()
-			if int(bundle.GetResizeTo()) != side {
+			if int(bundle.GetResizeTo()) != stated.side || bundle.GetInterpolation() != stated.interpolation {
 				t.Fatal(bundle)
 			}
 			files := freshFiles(t, rng)
@@ -195,7 +201,7 @@ func TestRealServerReadsTheClientsJPEG(t *testing.T) {
 	ctx, rng := within(t), random(t)
 	client := dial(t, server.address)
 	bundle := must(client.ServerInfo(ctx))(t).GetBundle()
-	maker := resizing(t, tipserve.ResizeOnClientJPEG, bundle.GetResizeTo(), bundle.GetImageSize(), 4<<20)
+	maker := resizingFor(t, tipserve.ResizeOnClientJPEG, proto.CloneOf(bundle), 4<<20)
 	var pictures []tipserve.Picture
 	for range 4 {
 		file := must(maker.sent(t, tipserve.FromImage(photo(rng, 400, 300))))(t).GetEncodedImage()

@@ -2,23 +2,44 @@ package tipserve
 
 import "math"
 
-// Pillow's bicubic resampling of 8-bit RGB, bit for bit, for a window of the
-// output. CLIP was trained on it, and the server computes it.
+// Pillow's bicubic and bilinear resampling of 8-bit RGB, bit for bit, for a
+// window of the output. CLIP was trained on it, and the server computes it.
 //
 // The algorithm is that of Pillow's Resample.c, up to Pillow 12: a horizontal
-// and then a vertical convolution with Keys' cubic (a = -0.5), widened by the
-// scale where the picture shrinks (antialiasing). The coefficients are computed
-// in float64, normalised and rounded to 22-bit fixed point, and each pass is
-// rounded to 8 bits. What others call bicubic, golang.org/x/image/draw's
-// CatmullRom too, keeps more digits between the passes and gives other pixels.
+// and then a vertical convolution with Keys' cubic (a = -0.5) or the triangle,
+// widened by the scale where the picture shrinks (antialiasing). The
+// coefficients are computed in float64, normalised and rounded to 22-bit fixed
+// point, and each pass is rounded to 8 bits. What others call so,
+// golang.org/x/image/draw's CatmullRom and BiLinear too, keeps more digits
+// between the passes and gives other pixels.
 
 const (
 	// precisionBits of a coefficient: 8 bits of level and 2 of overshoot fit
 	// beside them.
 	precisionBits = 32 - 8 - 2
 	half          = 1 << (precisionBits - 1)
-	cubicSupport  = 2.0
 )
+
+// kernel is what pixels are weighted with, by their distance from an output
+// pixel's centre.
+type kernel struct {
+	// support is the distance from which on the weight is 0.
+	support float64
+	weight  func(distance float64) float64
+}
+
+var (
+	bicubic  = kernel{2, cubic}
+	bilinear = kernel{1, linear}
+)
+
+// kernels by the names that the server states.
+var kernels = map[string]kernel{
+	"bicubic":  bicubic,
+	"bilinear": bilinear,
+	// A server from before it stated any.
+	"": bicubic,
+}
 
 // scanlines is a picture as rows of 8-bit RGB.
 type scanlines interface {
@@ -43,7 +64,7 @@ type span struct{ first, count int }
 
 // newAxis is output pixels first to first+count of an axis of input pixels that
 // is resized to output.
-func newAxis(input, output, first, count int) axis {
+func newAxis(input, output, first, count int, by kernel) axis {
 	if input == output {
 		return copied(first, count)
 	}
@@ -51,7 +72,7 @@ func newAxis(input, output, first, count int) axis {
 	// two on some machines, which rounds once where Pillow rounds twice.
 	scale := float64(input) / float64(output)
 	widened := max(scale, 1)
-	support := cubicSupport * widened
+	support := float64(by.support * widened)
 	inverse := 1 / widened
 	a := axis{stride: int(math.Ceil(support))*2 + 1}
 	a.spans = make([]span, count)
@@ -64,7 +85,7 @@ func newAxis(input, output, first, count int) axis {
 		weights = weights[:high-low]
 		total := 0.0
 		for k := range weights {
-			weights[k] = cubic((float64(low+k) - centre + 0.5) * inverse)
+			weights[k] = by.weight(float64((float64(low+k) - centre + 0.5) * inverse))
 			total += weights[k]
 		}
 		for k, weight := range weights {
@@ -103,6 +124,9 @@ func cubic(x float64) float64 {
 	return 0
 }
 
+// linear is the triangle, the kernel of linear interpolation.
+func linear(x float64) float64 { return max(1-math.Abs(x), 0) }
+
 // covered is the source pixels that are read: the first, and one past the last.
 func (a axis) covered() (low, high int) {
 	low = math.MaxInt
@@ -117,13 +141,13 @@ func clip8(sum int32) byte { return byte(min(max(sum>>precisionBits, 0), 255)) }
 // resample resizes a picture to width × height pixels and returns the window of
 // that: window.height · window.width · 3 bytes, those of Pillow's
 //
-//	picture.resize((width, height), BICUBIC).crop(window)
+//	picture.resize((width, height), BICUBIC or BILINEAR).crop(window)
 //
 // The window must lie within the output.
-func resample(picture scanlines, width, height int, part window) []byte {
+func resample(picture scanlines, width, height int, part window, by kernel) []byte {
 	fromWidth, fromHeight := picture.size()
-	columns := newAxis(fromWidth, width, part.x, part.width)
-	rows := newAxis(fromHeight, height, part.y, part.height)
+	columns := newAxis(fromWidth, width, part.x, part.width, by)
+	rows := newAxis(fromHeight, height, part.y, part.height, by)
 	top, bottom := rows.covered()
 	pitch := part.width * 3
 	source := make([]byte, fromWidth*3)

@@ -26,12 +26,12 @@ const jpegQuality = 95
 // [ResizeOnServer]. Doing it here pays where pictures are large and the network
 // is slow, or where the server's cores are busy with decoding.
 //
-// Pictures are resized as the server does it, by the sizes that it states, in
-// the goroutine that reads them. JPEG, PNG and GIF files are; all others, and
-// what cannot be decoded here as the server would decode it, are sent as they
-// are. So are all pictures for caches with augmented views, which the server
-// cuts out of whole pictures. Resizing is bicubic: where a bundle says
-// bilinear, leave it to the server.
+// Pictures are resized as the server does it, by the sizes and the interpolation
+// that it states, in the goroutine that reads them. JPEG, PNG and GIF files are;
+// all others, and what cannot be decoded here as the server would decode it, are
+// sent as they are. So are all pictures for caches with augmented views, which
+// the server cuts out of whole pictures, and those for a server that states an
+// interpolation other than bicubic and bilinear.
 //
 // Raw, PNG and GIF files and decoded pictures get the server's own answers, and
 // JPEG files nearly: Go's decoder rounds otherwise. docs/clients.md has figures,
@@ -53,6 +53,8 @@ type square struct {
 	side int
 	// crop is the side of the centre that the server then takes of the square.
 	crop int
+	// by is how it is resized.
+	by kernel
 }
 
 // of is CLIP's own preprocessing up to the pixels, as the server computes it:
@@ -75,7 +77,7 @@ func (s square) of(picture scanlines) []byte {
 	// out of the one rounding that there should be.
 	offset := func(to int) int { return halfToEven(to-s.crop) - halfToEven(s.side-s.crop) }
 	return resample(picture, toWidth, toHeight,
-		window{offset(toWidth), offset(toHeight), s.side, s.side})
+		window{offset(toWidth), offset(toHeight), s.side, s.side}, s.by)
 }
 
 // halfToEven is round(n / 2), for n of 0 or more.

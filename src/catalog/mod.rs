@@ -33,6 +33,7 @@ pub use versions::ImportBounds;
 use parking_lot::Mutex;
 
 use crate::{
+    clip::resize::Interpolation,
     engine::Engine,
     store::{
         CacheId, Reference, Resident, Store, VersionNumber,
@@ -68,6 +69,8 @@ pub struct Model {
     /// Length that a picture's shorter side is resized to before it is cropped;
     /// 0 without image encoder.
     pub resize_to: usize,
+    /// How it is resized; none without image encoder.
+    pub interpolation: Option<Interpolation>,
     /// Whether texts can be embedded.
     pub has_text: bool,
     /// Logit scale s.

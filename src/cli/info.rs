@@ -31,6 +31,13 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
     ];
     if bundle.image_size > 0 {
         rows.push(vec!["image size".into(), bundle.image_size.to_string()]);
+        // Older servers say less.
+        if bundle.resize_to > 0 {
+            rows.push(vec!["resized to".into(), bundle.resize_to.to_string()]);
+        }
+        if !bundle.interpolation.is_empty() {
+            rows.push(vec!["interpolation".into(), bundle.interpolation.clone()]);
+        }
     }
     for template in &bundle.templates {
         rows.push(vec!["template".into(), template.clone()]);

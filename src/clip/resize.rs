@@ -19,6 +19,14 @@ pub enum Interpolation {
 }
 
 impl Interpolation {
+    /// As `bundle.toml` and the API name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bicubic => "bicubic",
+            Self::Bilinear => "bilinear",
+        }
+    }
+
     fn support(self) -> f64 {
         match self {
             Self::Bicubic => 2.0,

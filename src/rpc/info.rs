@@ -67,6 +67,9 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
             width: model.width as i32,
             image_size: model.image_size as i32,
             resize_to: model.resize_to as i32,
+            interpolation: model
+                .interpolation
+                .map_or_else(String::new, |kernel| kernel.name().to_owned()),
             has_image_encoder: context.engine.takes_pictures(),
             has_text_encoder: model.has_text,
             logit_scale: model.logit_scale,

@@ -67,6 +67,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
             .image
             .as_ref()
             .map_or(0, |image| image.resize_to as usize),
+        interpolation: bundle.image.as_ref().map(|image| image.interpolation),
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
         templates: bundle.templates.clone(),

@@ -78,12 +78,13 @@ fn what_the_server_serves() {
     let fake = Fake::start();
     let out = tipserve(&fake, &["info", "--json"]).expect(0).json();
     assert_eq!(out["bundle"]["width"], 8);
+    assert_eq!(out["bundle"]["image_size"], 224);
+    assert_eq!(out["bundle"]["resize_to"], 256);
+    assert_eq!(out["bundle"]["interpolation"], "bilinear");
     assert_eq!(out["limits"]["max_message_bytes"], 4 << 20);
     assert_eq!(out["address"], format!("http://{}", fake.address()));
-    assert!(
-        tipserve(&fake, &["info"])
-            .expect(0)
-            .stdout
-            .contains("max_message_bytes")
-    );
+    let shown = tipserve(&fake, &["info"]).expect(0).stdout;
+    for part in ["max_message_bytes", "256", "bilinear"] {
+        assert!(shown.contains(part), "{shown}");
+    }
 }

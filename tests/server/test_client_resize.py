@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 
 import numpy as np
 import pytest
+import torch
 from pictures import photo, saved
 
 tipserve = pytest.importorskip("tipserve")
 
+SIZE = 32
 
-@pytest.fixture(params=[0, 3, 30], ids=lambda more: f"resize-{more}-more-than-the-crop")
-def server(request, serve, tiny_bundle, tmp_path):
+
+class Pixels(torch.nn.Module):
+    """An encoder whose embedding is the picture: one level of one pixel shows."""
+
+    def forward(self, x):
+        return x.float().flatten(1)
+
+
+@pytest.fixture(
+    params=[(0, "bicubic"), (3, "bicubic"), (30, "bicubic"), (0, "bilinear"), (13, "bilinear")],
+    ids=lambda how: f"{how[1]}-resize-{how[0]}-more-than-the-crop",
+)
+def server(request, serve, tmp_path):
     """A bundle that resizes to what it takes, or to more and cuts the centre out."""
+    more, interpolation = request.param
     bundle = tmp_path / "bundle"
-    shutil.copytree(tiny_bundle, bundle)
-    text = (bundle / "bundle.toml").read_text(encoding="utf-8")
-    size = next(line for line in text.splitlines() if line.startswith("size = "))
-    resize_to = next(line for line in text.splitlines() if line.startswith("resize_to = "))
-    larger = int(size.removeprefix("size = ")) + request.param
-    (bundle / "bundle.toml").write_text(text.replace(resize_to, f"resize_to = {larger}"))
-    return serve(bundle, "--dtype", "float32")
+    bundle.mkdir()
+    torch.jit.script(Pixels().eval()).save(bundle / "image.pt")
+    digest = hashlib.sha256((bundle / "image.pt").read_bytes()).hexdigest()
+    (bundle / "bundle.toml").write_text(
+        f'format = 1\nname = "pixels"\nwidth = {3 * SIZE * SIZE}\nlogit_scale = 100.0\n'
+        f'[image]\nfile = "image.pt"\nsize = {SIZE}\nmean = [0.5, 0.5, 0.5]\n'
+        f'std = [1.0, 1.0, 1.0]\nresize = "shortest-side"\nresize_to = {SIZE + more}\n'
+        f'interpolation = "{interpolation}"\n[files]\n"image.pt" = "{digest}"\n'
+    )
+    started = serve(bundle, "--dtype", "float32")
+    stated = started.cli("info")["bundle"]
+    assert (stated["resize_to"], stated["interpolation"]) == (SIZE + more, interpolation)
+    return started
 
 
 def test_the_answers_are_the_servers(server, chance, tmp_path):
@@ -29,9 +49,7 @@ def test_the_answers_are_the_servers(server, chance, tmp_path):
     files = [saved(picture, "JPEG", quality=92) for picture in photos]
     logits, embeddings = {}, {}
     with tipserve.Client(server.address) as client:
-        width = client.server_info().bundle.width
-        points = chance.standard_normal((8, width)).astype(np.float32)
-        examples = [tipserve.Example(i % 4, point) for i, point in enumerate(points)]
+        examples = [tipserve.Example(i % 4, photo(chance, kind=i % 4)) for i in range(8)]
         client.create_cache(
             "c", examples, classes=["a", "b", "c", "d"], without_text=True,
             method="tip_adapter", alpha=1, beta=5.5,
@@ -42,7 +60,9 @@ def test_the_answers_are_the_servers(server, chance, tmp_path):
             assert [result.error for result in results] == [None] * len(files)
             logits[resize] = np.stack([result.logits for result in results])
             embeddings[resize] = np.stack([result.embedding for result in results])
-    # The same pixels: what is left is the order of sums in batches of other sizes.
+    # The same pixels: what is left is the order of sums in batches of other
+    # sizes. One level is 1/255 before the embedding is normalised.
+    np.testing.assert_allclose(embeddings["client"], embeddings["server"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(logits["client"], logits["server"], rtol=1e-5, atol=1e-4)
     # JPEG of quality 95 is not quite the same.
     cosine = (embeddings["client-jpeg"] * embeddings["server"]).sum(1)

@@ -176,6 +176,7 @@ def test_what_the_server_says_of_itself(features, tiny):
     assert info.version and info.device == "cpu"
     bundle = info.bundle
     assert (bundle.width, bundle.image_size, bundle.logit_scale) == (WIDTH, 0, 100)
+    assert (bundle.resize_to, bundle.interpolation) == (0, "")
     assert not bundle.has_image_encoder and not bundle.has_text_encoder
     assert len(bundle.fingerprint) == 64
     assert info.limits["max_message_bytes"] == 32 << 20
@@ -185,8 +186,11 @@ def test_what_the_server_says_of_itself(features, tiny):
     bundle = info.bundle
     assert info.dtype == "float32"
     assert (bundle.width, bundle.image_size) == (48, 96)
+    assert (bundle.resize_to, bundle.interpolation) == (96, "bicubic")
     assert bundle.has_image_encoder and bundle.has_text_encoder
     assert list(bundle.templates) == ["a photo of a {}."]
     document = tiny.cli("info")
     assert document["bundle"]["fingerprint"] == bundle.fingerprint
+    assert document["bundle"]["resize_to"] == 96
+    assert document["bundle"]["interpolation"] == "bicubic"
     assert document["limits"] == dict(info.limits)

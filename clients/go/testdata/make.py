@@ -2,14 +2,15 @@
 
 python clients/go/testdata/make.py    (wants Pillow, numpy and the Python client)
 
-cases.json in it has a line for each case: the file, the sides that a server
-would state (resize_to, image_size), and the PNG with the pixels that the client
-must send; null where it must send the file as it is.
+cases.json in it has a line for each case: the file, the sides and the
+interpolation that a server would state (resize_to, image_size), and the PNG with
+the pixels that the client must send; null where it must send the file as it is.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import struct
 import zipfile
@@ -153,13 +154,19 @@ def main() -> None:
             # Decoded alone; smaller; larger, with a margin of odd width.
             short = min(picture.size)
             sides = {(short, short), (short * 2 // 3 + 1, short // 2 + 1), (short + 7, short)}
-            for side, crop in sorted(sides):
-                sent = f"{name}.{side}-{crop}.png"
-                add(sent, saved(resize_and_crop(picture, side, crop), "PNG", optimize=True))
-                cases.append({"file": name, "side": side, "crop": crop, "sent": sent})
+            for (side, crop), by in itertools.product(sorted(sides), ("bicubic", "bilinear")):
+                # Not resized, it is the same by both.
+                if side == short and by == "bilinear":
+                    continue
+                sent = f"{name}.{side}-{crop}-{by}.png"
+                made = resize_and_crop(picture, side, crop, by)
+                add(sent, saved(made, "PNG", optimize=True))
+                sides_stated = {"side": side, "crop": crop, "interpolation": by}
+                cases.append({"file": name, **sides_stated, "sent": sent})
         for name, data in AS_THEY_ARE.items():
             add(name, data)
-            cases.append({"file": name, "side": 16, "crop": 16, "sent": None})
+            case = {"file": name, "side": 16, "crop": 16, "interpolation": "bicubic"}
+            cases.append({**case, "sent": None})
         lines = ",\n".join("  " + json.dumps(case) for case in cases)
         add("cases.json", f"[\n{lines}\n]\n")
 

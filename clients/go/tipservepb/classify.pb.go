@@ -1917,7 +1917,12 @@ type BundleInfo struct {
 	Templates []string `protobuf:"bytes,8,rep,name=templates,proto3" json:"templates,omitempty"`
 	// Length to which a picture's shorter side is resized before the centre
 	// crop; 0 without encoder.
-	ResizeTo      int32 `protobuf:"varint,9,opt,name=resize_to,json=resizeTo,proto3" json:"resize_to,omitempty"`
+	ResizeTo int32 `protobuf:"varint,9,opt,name=resize_to,json=resizeTo,proto3" json:"resize_to,omitempty"`
+	// How pictures are resized: "bicubic" or "bilinear", as Pillow computes
+	// them; empty without encoder. Of a server with an encoder that says
+	// nothing here (one from before this field) it is "bicubic". A client that
+	// resizes sends pictures as they are where it does not know the value.
+	Interpolation string `protobuf:"bytes,10,opt,name=interpolation,proto3" json:"interpolation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2013,6 +2018,13 @@ func (x *BundleInfo) GetResizeTo() int32 {
 		return x.ResizeTo
 	}
 	return 0
+}
+
+func (x *BundleInfo) GetInterpolation() string {
+	if x != nil {
+		return x.Interpolation
+	}
+	return ""
 }
 
 var File_tipserve_v1_classify_proto protoreflect.FileDescriptor
@@ -2151,7 +2163,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x1a9\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa9\x02\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xcf\x02\n" +
 	"\n" +
 	"BundleInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -2164,7 +2176,9 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\vlogit_scale\x18\a \x01(\x01R\n" +
 	"logitScale\x12\x1c\n" +
 	"\ttemplates\x18\b \x03(\tR\ttemplates\x12\x1b\n" +
-	"\tresize_to\x18\t \x01(\x05R\bresizeTo*Q\n" +
+	"\tresize_to\x18\t \x01(\x05R\bresizeTo\x12$\n" +
+	"\rinterpolation\x18\n" +
+	" \x01(\tR\rinterpolation*Q\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n" +

@@ -111,27 +111,33 @@ def test_pixels_over_the_limit_go_as_png_where_that_fits(chance):
     assert caught.value.reason == "PICTURE_TOO_LARGE"
 
 
-def reference(picture, size, crop=None):
+KERNELS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+def reference(picture, size, crop=None, interpolation="bicubic"):
     """CLIP's preprocessing as torchvision's Resize and CenterCrop do it with Pillow."""
     picture = picture.convert("RGB")
     w, h = picture.size
     short, long = min(w, h), max(w, h)
     longer = int(size * long / short)
     w, h = (size, longer) if w <= h else (longer, size)
-    picture = picture.resize((w, h), Image.Resampling.BICUBIC)
+    picture = picture.resize((w, h), KERNELS[interpolation])
     crop = crop or size
     top, left = round((h - crop) / 2.0), round((w - crop) / 2.0)
     return numpy.asarray(picture)[top : top + crop, left : left + crop]
 
 
+@pytest.mark.parametrize("interpolation", KERNELS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
-def test_the_client_resizes_as_clip_does(chance, mode, tmp_path):
+def test_the_client_resizes_as_clip_does(chance, mode, interpolation, tmp_path):
     for _ in range(10):
         width, height = (int(side) for side in chance.integers(1, 150, 2))
         size = int(chance.integers(1, 64))
         picture = Image.fromarray(pixels(chance, height, width)).convert(mode)
-        expected = reference(picture, size)
-        room = Encoder(max_message_bytes=4 * 1024 * 1024, image_size=size)
+        expected = reference(picture, size, interpolation=interpolation)
+        room = Encoder(
+            max_message_bytes=4 * 1024 * 1024, image_size=size, interpolation=interpolation
+        )
         path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
         picture.save(path)
         for given in (picture, path, path.read_bytes()):
@@ -196,3 +202,52 @@ def test_resize_client_takes_its_size_from_the_server(fake, call, chance):
     numpy.testing.assert_array_equal(raw(seen[0]), reference(picture, IMAGE_SIZE))
     call("classify_one", "pets", picture)
     assert (seen[1].raw_rgb.width, seen[1].raw_rgb.height) == (60, 90)
+
+
+@pytest.mark.parametrize(
+    ("stated", "kernel"),
+    # A server of before the field; both kernels; one that this client does not know.
+    [("", "bicubic"), ("bicubic", "bicubic"), ("bilinear", "bilinear"), ("lanczos", None)],
+)
+@pytest.mark.parametrize("resize", ["client", "client-jpeg"])
+def test_resize_client_takes_its_interpolation_from_the_server(
+    fake, call, chance, stated, kernel, resize
+):
+    from tipserve._proto import classify_pb2
+
+    seen = []
+
+    def info(request, context):
+        bundle = classify_pb2.BundleInfo(
+            name="fake", width=4, image_size=20, resize_to=24, interpolation=stated
+        )
+        return classify_pb2.ServerInfo(version="0", bundle=bundle, limits=fake.limits)
+
+    def classify(request, context):
+        seen.append(request.input)
+        return classify_pb2.ClassifyResponse()
+
+    fake.unary.update(GetServerInfo=info, Classify=classify)
+    assert call("server_info").bundle.interpolation == stated
+    picture = Image.fromarray(pixels(chance, 6, 8)).resize((90, 60), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    call("classify_one", "pets", file.getvalue(), client_resize=resize)
+    if kernel is None:
+        assert seen[0].encoded_image == file.getvalue()
+        return
+    expected = reference(picture, 24, interpolation=kernel)
+    if resize == "client":
+        numpy.testing.assert_array_equal(raw(seen[0]), expected)
+    else:
+        sent = Image.open(io.BytesIO(seen[0].encoded_image))
+        other = reference(
+            picture, 24, interpolation="bilinear" if kernel == "bicubic" else "bicubic"
+        )
+        got = numpy.asarray(sent, numpy.int16)
+        assert abs(got - expected).mean() < abs(got - other).mean()
+
+
+def test_another_interpolation_is_refused(chance):
+    with pytest.raises(ValueError, match="'lanczos'"):
+        tipserve.resize_and_crop(Image.fromarray(pixels(chance, 9, 9)), 5, interpolation="lanczos")

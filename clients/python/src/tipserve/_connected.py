@@ -10,7 +10,7 @@ from tipserve import _requests as requests
 from tipserve._channel import Pem, connection
 from tipserve._proto import cache_pb2_grpc, classify_pb2_grpc, finetune_pb2_grpc
 from tipserve._retry import RetryPolicy
-from tipserve.pictures import Encoder
+from tipserve.pictures import INTERPOLATIONS, Encoder
 from tipserve.types import ServerInfo
 
 
@@ -74,11 +74,21 @@ class Connected:
         self._info: ServerInfo | None = None
 
     def _encoder_for(self, info: ServerInfo, resize: bool) -> Encoder:
-        resizes = resize and self._connection.resize != "server" and info.bundle.image_size > 0
+        bundle = info.bundle
+        # A server of before this field means bicubic. Another kernel than these
+        # is a newer server's own matter.
+        interpolation = bundle.interpolation or "bicubic"
+        resizes = (
+            resize
+            and self._connection.resize != "server"
+            and bundle.image_size > 0
+            and interpolation in INTERPOLATIONS
+        )
         return Encoder(
             max_message_bytes=requests.max_message_bytes(info),
             # The server then only crops: resizing to what it is changes nothing.
-            image_size=(info.bundle.resize_to or info.bundle.image_size) if resizes else None,
-            crop_size=info.bundle.image_size or None,
+            image_size=(bundle.resize_to or bundle.image_size) if resizes else None,
+            crop_size=bundle.image_size or None,
+            interpolation=interpolation,
             jpeg=self._connection.resize == "client-jpeg",
         )

@@ -34,6 +34,8 @@ width, 3] or [height, width]; or an embedding, floats of [D]."""
 # A message may carry other things beside its one picture: ids, tags, lengths.
 ENVELOPE_BYTES = 4096
 JPEG_QUALITY = 95
+# By the server's names, which in capitals are those of PIL.Image.Resampling.
+INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Encoder:
     """Resize to this shorter side and cut out this square; None: leave it to the server."""
     crop_size: int | None = None
     """The square that the server then cuts out of that; None: all of it."""
+    interpolation: str = "bicubic"
+    """How pictures are resized: one of INTERPOLATIONS."""
     jpeg: bool = False
     """Send what was resized as JPEG instead of raw pixels."""
 
@@ -117,7 +121,7 @@ class Encoder:
         return input_pb2.Input(encoded_image=png.getvalue())
 
     def _resized(self, picture: Any, size: int) -> input_pb2.Input:
-        made = resize_and_crop(picture, size, self.crop_size)
+        made = resize_and_crop(picture, size, self.crop_size, self.interpolation)
         if not self.jpeg:
             return self._pixels(made)
         # Colours at full resolution: the encoder sees every pixel.
@@ -200,16 +204,23 @@ def _embedding(values: Any) -> input_pb2.Input:
     return input_pb2.Input(embedding=embedding)
 
 
-def resize_and_crop(picture: Any, size: int, crop: int | None = None) -> Any:
+def resize_and_crop(
+    picture: Any, size: int, crop: int | None = None, interpolation: str = "bicubic"
+) -> Any:
     """CLIP's own preprocessing up to the pixels, as the server computes it.
 
     RGB first; the shorter side to `size` (the longer to int(size · long /
-    short)) with Pillow's bicubic; then the centre, its offset rounded half to
-    even. The square has sides of `size`, and where `crop` is given it lies so
-    that its own centre of `crop` × `crop` pixels is that of the whole picture.
+    short)) with Pillow's bicubic or bilinear, as `interpolation` says; then the
+    centre, its offset rounded half to even. The square has sides of `size`, and
+    where `crop` is given it lies so that its own centre of `crop` × `crop`
+    pixels is that of the whole picture.
+
+    Raises ValueError for another interpolation.
     """
     import PIL.Image
 
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is one of {INTERPOLATIONS}, not {interpolation!r}")
     rgb = picture.convert("RGB")
     width, height = rgb.size
     if not (width and height):
@@ -219,7 +230,7 @@ def resize_and_crop(picture: Any, size: int, crop: int | None = None) -> Any:
     else:
         new = (int(size * width / height), size)
     if new != (width, height):
-        rgb = rgb.resize(new, PIL.Image.Resampling.BICUBIC)
+        rgb = rgb.resize(new, PIL.Image.Resampling[interpolation.upper()])
     # Rounding twice is not rounding once: what the server will take off is
     # left out of the one rounding that there should be.
     inner = size if crop is None else crop

@@ -295,7 +295,7 @@ class ServerInfo(_message.Message):
     def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class BundleInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to")
+    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +305,7 @@ class BundleInfo(_message.Message):
     LOGIT_SCALE_FIELD_NUMBER: _ClassVar[int]
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     RESIZE_TO_FIELD_NUMBER: _ClassVar[int]
+    INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     width: int
@@ -314,4 +315,5 @@ class BundleInfo(_message.Message):
     logit_scale: float
     templates: _containers.RepeatedScalarFieldContainer[str]
     resize_to: int
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ...) -> None: ...
+    interpolation: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ...) -> None: ...

@@ -22,6 +22,9 @@ class BundleInfo:
     templates: tuple[str, ...]
     resize_to: int = 0
     """What a picture's shorter side is resized to before the crop."""
+    interpolation: str = ""
+    """How it is resized: "bicubic" or "bilinear". Empty without encoder, and
+    from servers of before this field, which mean "bicubic"."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class ServerInfo:
                 logit_scale=b.logit_scale,
                 templates=tuple(b.templates),
                 resize_to=b.resize_to,
+                interpolation=b.interpolation,
             ),
             device=m.device,
             dtype=m.dtype,
