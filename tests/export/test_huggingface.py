@@ -79,6 +79,18 @@ def test_a_folder(kind: str, activation: str, tmp_path: Path, seed: int) -> None
     assert info["image"]["interpolation"] == "bilinear"
 
 
+def test_a_preprocessor_that_squeezes_pictures_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tiny("gelu"), tmp_path / "clip", "safetensors")
+    preprocessor = {"size": {"height": 64, "width": 64}, "crop_size": {"height": 64, "width": 64}}
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    assert main(["huggingface", str(tmp_path / "clip"), "--out", str(tmp_path / "bundle")]) != 0
+    told = capsys.readouterr().err
+    assert "shortest_edge" in told and "{'height': 64, 'width': 64}" in told
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_same_input_same_bytes(tmp_path: Path, seed: int) -> None:
     save(tiny("quick_gelu"), tmp_path / "clip", "safetensors")
     environment = os.environ | {"PYTHONPATH": str(Path(tipserve_export.__file__).parents[1])}

@@ -198,7 +198,14 @@ def _preprocessing(folder: Path, image_size: int) -> Preprocessing:
     for step in ("do_resize", "do_center_crop", "do_normalize", "do_rescale"):
         if not config.get(step, True):
             raise SourceError(f"a preprocessor with {step} = false is not supported")
-    resize_to = _side(config.get("size", image_size))
+    size = config.get("size", image_size)
+    if isinstance(size, dict) and set(size) != {"shortest_edge"}:
+        # transformers then squeezes the whole picture into these sides.
+        raise SourceError(
+            f"a preprocessor that resizes to {size} is not supported: only to a shortest edge, "
+            'which "size": {"shortest_edge": N} in preprocessor_config.json asks for'
+        )
+    resize_to = _side(size)
     crop = _side(config.get("crop_size", image_size))
     if crop != image_size:
         raise SourceError(f"the preprocessor crops to {crop}, the weights are for {image_size}")
