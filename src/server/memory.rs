@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use metrics_process::collector;
 
-/// Growth over the last rest that is given back at rest, a 16th: less than
-/// that the next batch would take again, page by page.
-const AT_REST: u64 = 16;
+/// Growth over the last rest that is given back at rest, a 32nd: less than
+/// that the next picture would take again, page by page.
+const AT_REST: u64 = 32;
 /// The same under load, a quarter, and how often at most: giving back holds
 /// the allocator up for some 20 ms.
 const UNDER_LOAD: u64 = 4;
@@ -91,8 +91,8 @@ mod tests {
         };
         let soon = start + Duration::from_secs(5);
         let late = start + PAUSE;
-        assert!(!memory.is_due(1700, true, soon));
-        assert!(memory.is_due(1701, true, soon));
+        assert!(!memory.is_due(1650, true, soon));
+        assert!(memory.is_due(1651, true, soon));
         assert!(!memory.is_due(2001, false, soon));
         assert!(!memory.is_due(2000, false, late));
         assert!(memory.is_due(2001, false, late));
