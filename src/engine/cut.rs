@@ -45,8 +45,14 @@ pub(super) fn cut(
     crowded: bool,
 ) -> Option<Cut> {
     let count = waiting.len();
-    let fits = |n: usize, left: f64| cost.predict(n).unwrap_or(0.0) * MARGIN <= left;
-    let in_time = |left: f64, most: usize| (1..=most).rev().find(|n| fits(*n, left));
+    // A larger batch never takes less time.
+    let ends: Vec<f64> = (1..=count)
+        .map(|n| cost.predict(n).unwrap_or(0.0) * MARGIN)
+        .collect();
+    let in_time = |left: f64, most: usize| {
+        let size = ends.partition_point(|end| *end <= left).min(most);
+        (size > 0).then_some(size)
+    };
     let full = cost.worthwhile(most).and_then(|n| cost.throughput(n));
     let value = |n: usize| {
         let seconds = cost.predict(n).unwrap_or(0.0);
