@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
 PIP := $(VENV)/bin/python -m pip install --quiet --progress-bar off
-CARGO_TEST := cargo test --release --locked --features failpoints
+CARGO_TEST := cargo test --release --locked --workspace --features failpoints
 
 .PHONY: help
 help: ## List the targets
@@ -56,6 +56,10 @@ setup: $(VENV)/.runtime ## Install the Python packages into .venv
 .PHONY: build
 build: $(VENV)/.runtime ## Build target/release/tipserve
 	@cargo build --release --locked
+
+.PHONY: measure
+measure: $(VENV)/.runtime ## Build target/release/tipserve-measure, which scripts/gpu-check runs
+	@cargo build --release --locked -p tipserve-measure
 
 $(BUNDLE)/bundle.toml: | $(VENV)/.runtime
 	@echo "== the demo bundle into $(BUNDLE)"
@@ -103,7 +107,7 @@ test-export: $(VENV)/.test ## Tests of the bundle tool
 	$(VENV)/bin/python -m pytest -q tests/export
 
 .PHONY: test-python
-test-python: build bundle $(VENV)/.test ## Tests of the server and the Python client, end to end
+test-python: build measure bundle $(VENV)/.test ## Tests of the server and the Python client, end to end
 	$(VENV)/bin/python -m pytest -q tests/server
 	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q
 
@@ -159,8 +163,8 @@ fuzz: $(VENV)/.test ## Fuzz pictures, bundle.toml, cache files and messages, FUZ
 
 .PHONY: lint
 lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it is installed
-	cargo fmt --check
-	cargo clippy --release --locked --all-targets --features failpoints -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/buf lint
@@ -170,7 +174,7 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 
 .PHONY: format
 format: $(VENV)/.test ## Format Rust and Python
-	cargo fmt
+	cargo fmt --all
 	$(VENV)/bin/ruff check --fix --quiet .
 	$(VENV)/bin/ruff format --quiet .
 
@@ -187,7 +191,7 @@ proto-go: ## Generate the Go client's code from proto/ (wants Go)
 
 .PHONY: bench-tip
 bench-tip: build $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
-	cargo bench --locked --bench tip
+	cargo bench --locked -p tip-adapter --bench tip
 
 .PHONY: bench-latency
 bench-latency: build bundle $(VENV)/.test ## Latency of classification with and without fine-tuning beside it

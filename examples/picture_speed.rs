@@ -6,7 +6,7 @@
 
 use std::{env, error::Error, fs, hint::black_box, time::Instant};
 
-use tipserve::clip::{
+use tipserve_clip::{
     bundle::{ImageSpec, ResizeRule},
     decode::decode,
     picture::PictureLimits,

@@ -17,18 +17,18 @@ use tonic::transport::{self, server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    auth::{Guard, OpenError, tls},
     catalog::Catalog,
-    clip::{BundleError, DeviceError, EncodeError, TokenizerError},
     config::Config,
-    guard::{Guard, OpenError, tls},
-    proto::{
-        inference::grpc_inference_service_server,
-        v1::{cache_service_server, classify_service_server, fine_tune_service_server},
-    },
     rpc::{self, Calls, Context, door::Door},
-    store::{Store, StoreError},
     telemetry,
 };
+use tipserve_api::{
+    inference::grpc_inference_service_server,
+    v1::{cache_service_server, classify_service_server, fine_tune_service_server},
+};
+use tipserve_clip::{BundleError, DeviceError, EncodeError, TokenizerError};
+use tipserve_store::{Store, StoreError, StoreOptions};
 
 pub use loading::{choosing, settings};
 pub use pictures::{PictureEncoder, image_encoder};
@@ -118,7 +118,14 @@ impl Server {
         let address = listener.local_addr()?;
         let metrics_address = probes.local_addr()?;
 
-        let store = Store::open(&config.store).await?;
+        let store = Store::open_with(
+            &config.store,
+            StoreOptions {
+                observer: Arc::new(telemetry::BucketMetrics),
+                ..StoreOptions::default()
+            },
+        )
+        .await?;
         let loading = config.clone();
         let Loaded {
             engine,

@@ -1,4 +1,4 @@
-//! `cargo bench --bench engine -- --bundle DIR --pictures DIR`: what the
+//! `cargo bench -p tipserve-clip --bench engine -- --bundle DIR --pictures DIR`: what the
 //! machine itself can do, without a server: pictures a second through the
 //! encoder, in every layout of threads and at several batch sizes, and the
 //! processor time of decoding one. Uses the server's own loader, dtype choice
@@ -14,8 +14,9 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tipserve::clip::{
-    self, Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, encoder::kind_name,
+use tipserve_clip;
+use tipserve_clip::{
+    Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, encoder::kind_name,
 };
 
 #[derive(Parser)]
@@ -97,7 +98,7 @@ fn decoding(folder: &Path, encoder: &ImageEncoder, cores: usize, time: Duration)
     }
     let (spec, limits) = (encoder.spec(), PictureLimits::default());
     for file in &files {
-        clip::decode(file, &limits)?;
+        tipserve_clip::decode(file, &limits)?;
     }
     let busy: Vec<f64> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..cores)
@@ -107,8 +108,8 @@ fn decoding(folder: &Path, encoder: &ImageEncoder, cores: usize, time: Duration)
                     let started = Instant::now();
                     let mut count = 0_usize;
                     for file in files.iter().cycle().skip(first) {
-                        if let Ok(picture) = clip::decode(file, limits) {
-                            std::hint::black_box(clip::prepare(&picture, spec));
+                        if let Ok(picture) = tipserve_clip::decode(file, limits) {
+                            std::hint::black_box(tipserve_clip::prepare(&picture, spec));
                         }
                         count += 1;
                         if started.elapsed() >= time {

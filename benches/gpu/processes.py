@@ -1,4 +1,4 @@
-"""The binary under test as processes: `tipserve measure`, servers, loads."""
+"""The binaries under test as processes: `tipserve-measure`, servers, loads."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ class Setup:
         path = f"{library}:{before}" if before else library
         return os.environ | {"LD_LIBRARY_PATH": path}
 
-    def run(self, *arguments, timeout: float = 900) -> dict:
-        """Runs the binary; gives the JSON document that it prints last."""
+    def run(self, program: Path, *arguments, timeout: float = 900) -> dict:
+        """Runs a program; gives the JSON document that it prints last."""
         done = subprocess.run(
-            [self.binary, *map(str, arguments)],
+            [program, *map(str, arguments)],
             env=self.environment(),
             capture_output=True,
             text=True,
@@ -85,15 +85,16 @@ class Setup:
         if done.returncode != 0:
             words = " ".join(map(str, arguments))
             raise RuntimeError(
-                f"tipserve {words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+                f"{program.name} {words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
             )
         lines = done.stdout.strip().splitlines()
         return json.loads(lines[-1]) if lines else {}
 
     def measure(self, part: str, *arguments, device: bool = True) -> dict:
-        """`tipserve measure PART`."""
+        """`tipserve-measure PART`: the program beside the binary."""
         place = ("--device", self.device) if device else ()
-        return self.run("measure", part, *place, *arguments)
+        program = self.binary.with_name("tipserve-measure")
+        return self.run(program, part, *place, *arguments)
 
     def encoding(self) -> tuple:
         """Flags of the parts that encode."""
@@ -153,7 +154,7 @@ class Server:
 
     def ask(self, *arguments) -> dict:
         """A command of the binary against this server."""
-        return self.setup.run("--quiet", "--json", "--server", self.address, *arguments)
+        return self.setup.run(self.setup.binary, "--quiet", "--json", "--server", self.address, *arguments)
 
     def load(self, *flags) -> dict:
         """`tipserve bench`."""

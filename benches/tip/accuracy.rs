@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use tipserve::tip::{
+use tip_adapter::{
     evaluate::Evaluator,
     formula::plain_logits,
     make::{HeadRequest, Made, make},
-    spec::{Method, SearchGrid},
 };
+use tip_spec::{Method, SearchGrid};
 
 use super::{
     Row,

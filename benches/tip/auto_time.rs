@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::{
+use tip_adapter::{
     make::{HeadRequest, make},
     material::Material,
 };

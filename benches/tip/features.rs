@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context, Result};
 use npyz::npz::NpzArchive;
 use tch::{Kind, Tensor};
-use tipserve::tip::{material::Material, spec::SearchGrid};
+use tip_adapter::material::Material;
+use tip_spec::SearchGrid;
 
 /// The shots that every data set is drawn at.
 pub const SHOTS: [usize; 5] = [1, 2, 4, 8, 16];
@@ -49,7 +50,8 @@ impl Task {
 
 /// The folder of features, or none (then say so and skip).
 pub fn folder() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/clip-vitb32");
+    let path =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/data/clip-vitb32");
     let found = path.join("caltech101.npz").is_file() && path.join("dtd.npz").is_file();
     found.then_some(path)
 }

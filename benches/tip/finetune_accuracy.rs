@@ -5,11 +5,11 @@
 
 use anyhow::{Context, Result};
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::{
+use tip_adapter::{
     finetune::{Options, Progress, Trainer, TrainingSet, Tuned},
     head::Backend,
-    spec::SearchGrid,
 };
+use tip_spec::SearchGrid;
 
 use crate::{
     Row,

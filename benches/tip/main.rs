@@ -1,5 +1,5 @@
-//! `cargo bench --bench tip [-- accuracy auto]`: what the mathematics of
-//! `tipserve::tip` must reach, as a table, and as JSON rows in
+//! `cargo bench -p tip-adapter --bench tip [-- accuracy auto]`: what the mathematics of
+//! `tip_adapter` must reach, as a table, and as JSON rows in
 //! `target/bench/tip.json`.
 
 use std::{path::Path, process::ExitCode};
@@ -48,7 +48,10 @@ fn main() -> Result<ExitCode> {
         rows.extend(auto_time::rows()?);
     }
 
-    println!("\ncommand: cargo bench --bench tip {}", wanted.join(" "));
+    println!(
+        "\ncommand: cargo bench -p tip-adapter --bench tip {}",
+        wanted.join(" ")
+    );
     println!("machine: {}", machine());
     println!("date:    {}\n", chrono::Local::now().format("%Y-%m-%d"));
     for row in &rows {
@@ -90,7 +93,8 @@ fn machine() -> String {
 }
 
 fn write(rows: &[Row]) -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/tip.json");
+    let path =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("target/bench/tip.json");
     let folder = path.parent().context("no folder")?;
     std::fs::create_dir_all(folder)?;
     std::fs::write(&path, serde_json::to_string_pretty(rows)?)

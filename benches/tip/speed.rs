@@ -10,12 +10,12 @@ use tch::{
     Device, Kind, Tensor,
     nn::{self, OptimizerConfig as _},
 };
-use tipserve::tip::{
+use tip_adapter::{
     finetune::{Options, Progress, Trainer, TrainingSet},
     grouped::grouped_logits,
     head::{Backend, Head, HeadTensors, Values},
-    spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
 };
+use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
 
 use crate::Row;
 
@@ -143,7 +143,10 @@ fn clock() -> f64 {
         tv_nsec: 0,
     };
     // SAFETY: writes one timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut now) };
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut now)
+    };
     now.tv_sec as f64 + now.tv_nsec as f64 * 1e-9
 }
 

@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
-use tipserve::clip::Bundle;
+use tipserve_clip::Bundle;
 
 static FOLDER: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");

@@ -5,7 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tipserve::{catalog::fuzzing::check, store::fuzzing};
+use tipserve::catalog::fuzzing::check;
+use tipserve_store::fuzzing;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, rest)) = bytes.split_first() else {

@@ -5,10 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;
-use tipserve::clip::{
-    ImageSpec, PictureLimits, bundle::ResizeRule, decode, prepare, resize::Interpolation, view,
-    view_rng,
-};
+use tipserve_clip::{ImageSpec, PictureLimits, decode, prepare, view, view_rng, bundle::ResizeRule, resize::Interpolation};
 
 /// Counts what Rust allocates; libjpeg-turbo has C's allocator.
 #[global_allocator]

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use half::f16;
 
 use super::{Catalog, CatalogError, ExampleFeature, check::check_shapes};
-use crate::store::{
+use tipserve_store::{
     CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
     tensors::names,
 };

@@ -4,10 +4,10 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{CatalogError, Classifier, add::labels, tensors, versions::ImportBounds};
-use crate::{
-    clip::bundle::MAX_WIDTH,
-    store::{Details, Dtype, Imported, StoreError, TensorFile, TextColumn, tensors::names},
-    tip::material::Material,
+use tip_adapter::material::Material;
+use tipserve_clip::bundle::MAX_WIDTH;
+use tipserve_store::{
+    Details, Dtype, Imported, StoreError, TensorFile, TextColumn, tensors::names,
 };
 
 /// What errors call the file.

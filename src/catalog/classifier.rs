@@ -5,13 +5,9 @@ use std::sync::Arc;
 use tch::{Device, Kind};
 
 use super::{CatalogError, tensors};
-use crate::{
-    store::{Manifest, TensorFile, TextColumn, tensors::names},
-    tip::{
-        head::{Head, HeadTensors, Values},
-        spec::Method,
-    },
-};
+use tip_adapter::head::{Head, HeadTensors, Values};
+use tip_spec::Method;
+use tipserve_store::{Manifest, TensorFile, TextColumn, tensors::names};
 
 /// A version in memory: its head, and the names that go with it.
 pub struct Classifier {
@@ -157,7 +153,7 @@ fn text_head(
     text: &tch::Tensor,
     device: Device,
 ) -> Result<Head, CatalogError> {
-    let spec = crate::tip::spec::HeadSpec {
+    let spec = tip_spec::HeadSpec {
         method: Method::ZeroShot,
         ..manifest.details.head.clone()
     };

@@ -7,15 +7,13 @@ use half::f16;
 use tch::{Kind, Tensor};
 
 use super::{Base, Catalog, CatalogError, TextRoom, tensors};
-use crate::{
-    store::{
-        CacheId, ClassRecord, Details, Draft, NamedTensor, SourceCounts, TextColumn, tensors::names,
-    },
-    tip::{
-        head::{HeadTensors, Values},
-        make::{self, HeadRequest, Made},
-        material::Material,
-    },
+use tip_adapter::{
+    head::{HeadTensors, Values},
+    make::{self, HeadRequest, Made},
+    material::Material,
+};
+use tipserve_store::{
+    CacheId, ClassRecord, Details, Draft, NamedTensor, SourceCounts, TextColumn, tensors::names,
 };
 
 /// Where the text classifier's rows of new classes come from.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{clip::TextError, engine::EngineError, store::StoreError, tip::error::TipError};
+use tip_adapter::error::TipError;
+use tipserve_clip::TextError;
+use tipserve_engine::EngineError;
+use tipserve_store::StoreError;
 
 /// What can go wrong with classifiers. `Clone`, because a load that many wait
 /// for fails for all of them alike.

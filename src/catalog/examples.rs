@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Catalog, CatalogError, add::labels, check::check_shapes};
-use crate::store::{CacheId, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names};
+use tipserve_store::{CacheId, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names};
 
 /// The examples of a version: those of its keys in their order, then those for
 /// validation.

@@ -15,11 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::{Catalog, CatalogError, tune};
-use crate::{
-    store::{AliasName, CacheId, Condition, Manifest, Needs, StoreError, VersionNumber},
-    telemetry::{RunCount, RunEnd},
-    tip::{finetune::Options, spec::SearchGrid},
-};
+use crate::telemetry::{RunCount, RunEnd};
+use tip_adapter::finetune::Options;
+use tip_spec::SearchGrid;
+use tipserve_store::{AliasName, CacheId, Condition, Manifest, Needs, StoreError, VersionNumber};
 
 /// Runs that may wait or run at once.
 const MAX_ACTIVE: usize = 64;

@@ -4,7 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Classifier, ImportBounds, check::check_version};
-use crate::store::Imported;
+use tipserve_store::Imported;
 
 /// Checks a version as `ImportVersion` does. What passes must serve.
 ///

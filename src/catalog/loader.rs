@@ -5,13 +5,11 @@ use std::fmt;
 use tch::Device;
 
 use super::{CatalogError, Classifier};
-use crate::{
-    store::{
-        CacheId, Manifest, Store, VersionNumber,
-        resident::{Event, Footprint, Load},
-    },
-    telemetry,
-    tip::spec::{KeyDtype, Method},
+use crate::telemetry;
+use tip_spec::{KeyDtype, Method};
+use tipserve_store::{
+    CacheId, Manifest, Store, VersionNumber,
+    resident::{Event, Footprint, Load},
 };
 
 /// Which version of which cache.

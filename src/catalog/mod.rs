@@ -32,16 +32,14 @@ pub use versions::ImportBounds;
 
 use parking_lot::Mutex;
 
-use crate::{
-    clip::resize::Interpolation,
-    engine::Engine,
-    store::{
-        CacheId, Reference, Resident, Store, VersionNumber,
-        resident::{Lease, Limits, ResidentError},
-    },
-    telemetry::ResidentFigures,
-};
+use crate::telemetry::ResidentFigures;
 use loader::{Loader, VersionKey};
+use tipserve_clip::resize::Interpolation;
+use tipserve_engine::Engine;
+use tipserve_store::{
+    CacheId, Reference, Resident, Store, VersionNumber,
+    resident::{Lease, Limits, ResidentError},
+};
 
 /// Longest display name of a class, bytes.
 pub const MAX_NAME_BYTES: usize = 1024;

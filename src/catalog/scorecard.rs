@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{CatalogError, Classifier};
-use crate::tip::evaluate::{Evaluation, Evaluator};
+use tip_adapter::evaluate::{Evaluation, Evaluator};
 
 /// Most classes that can be evaluated: N² counts are kept.
 pub const MAX_CLASSES: usize = 10_000;

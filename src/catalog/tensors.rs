@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tch::{Device, Kind, Tensor};
 
 use super::CatalogError;
-use crate::store::{Dtype, NamedTensor, TensorFile};
+use tipserve_store::{Dtype, NamedTensor, TensorFile};
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {

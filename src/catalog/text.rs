@@ -5,10 +5,8 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::CatalogError;
-use crate::{
-    clip::{TextEncoder, Tokenizer, classifier_rows, fill_templates},
-    engine::Engine,
-};
+use tipserve_clip::{TextEncoder, Tokenizer, classifier_rows, fill_templates};
+use tipserve_engine::Engine;
 
 /// Texts that are encoded in one step.
 const STEP: usize = 32;

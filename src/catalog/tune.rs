@@ -5,17 +5,17 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::{Catalog, CatalogError, RunProgress, TuneRequest, create::head_tensors, tensors};
-use crate::{
-    store::{Details, Draft, FineTuneRecord, Manifest, NamedTensor, TensorFile, tensors::names},
-    telemetry,
-    tip::{
-        finetune::{Progress, TrainError, Trainer, TrainingSet, Tuned},
-        head::{Backend, Values},
-        make::{HeadRequest, Made},
-        material::Material,
-        retune::{SearchOn, retune, training_factors},
-        spec::Method,
-    },
+use crate::telemetry;
+use tip_adapter::{
+    finetune::{Progress, TrainError, Trainer, TrainingSet, Tuned},
+    head::{Backend, Values},
+    make::{HeadRequest, Made},
+    material::Material,
+    retune::{SearchOn, retune, training_factors},
+};
+use tip_spec::Method;
+use tipserve_store::{
+    Details, Draft, FineTuneRecord, Manifest, NamedTensor, TensorFile, tensors::names,
 };
 
 /// Tensors of a version that its children keep.

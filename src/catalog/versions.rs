@@ -4,9 +4,9 @@
 use bytes::Bytes;
 
 use super::{Catalog, CatalogError, check::check_version};
-use crate::{
-    store::{CacheId, Condition, Draft, Export, Manifest, Store, StoreError, VersionNumber},
-    telemetry,
+use crate::telemetry;
+use tipserve_store::{
+    CacheId, Condition, Draft, Export, Manifest, Store, StoreError, VersionNumber,
 };
 
 /// Caches looked at in one go when all are tidied.

@@ -6,7 +6,7 @@ use super::{
     ConfigError, Given,
     range::{bytes, count, threads, within},
 };
-use crate::engine::{EngineSettings, ThreadPlan};
+use tipserve_engine::{EngineSettings, ThreadPlan};
 
 /// Thread settings as given.
 #[derive(Clone, Copy, Debug, Default)]

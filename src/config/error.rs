@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::guard::ExposureError;
+use crate::auth::ExposureError;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{ConfigError, Given, range::within};
-use crate::guard::{GuardSettings, Origin, TlsFiles};
+use crate::auth::{GuardSettings, Origin, TlsFiles};
 
 /// The guard that these settings make.
 pub(super) fn settings(given: &Given) -> Result<GuardSettings, ConfigError> {

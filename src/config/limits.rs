@@ -4,7 +4,7 @@ use super::{
     ConfigError, Given,
     range::{bytes, count, within},
 };
-use crate::clip::PictureLimits;
+use tipserve_clip::PictureLimits;
 
 /// Limits on what one request may ask for.
 #[derive(Clone, Debug)]

@@ -19,11 +19,11 @@ pub use given::{Given, read_file};
 pub use limits::Limits;
 
 use crate::{
-    engine::EngineSettings,
-    guard::{GuardSettings, Origin},
+    auth::{GuardSettings, Origin},
     telemetry::LogFormat,
 };
 use range::{bytes, within};
+use tipserve_engine::EngineSettings;
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use super::request::RequestError;
-use crate::{
-    catalog::Classifier,
-    engine::{Outcome, StageTimes, Wanted, Work},
-    proto::v1 as pb,
-    tip::best::{Wish, probabilities},
-};
+use crate::catalog::Classifier;
+use tip_adapter::best::{Wish, probabilities};
+use tipserve_api::v1 as pb;
+use tipserve_engine::{Outcome, StageTimes, Wanted, Work};
 
 /// Classes returned where the client does not say.
 pub const DEFAULT_TOP: usize = 5;

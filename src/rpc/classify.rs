@@ -16,12 +16,9 @@ use super::{
     problem::Failure,
     request,
 };
-use crate::{
-    engine::Crop,
-    guard::Caller,
-    proto::v1::{self as pb, classify_service_server::ClassifyService},
-    telemetry,
-};
+use crate::{auth::Caller, telemetry};
+use tipserve_api::v1::{self as pb, classify_service_server::ClassifyService};
+use tipserve_engine::Crop;
 
 /// The service.
 pub struct Classify {

@@ -25,14 +25,10 @@ use super::{
     problem::{Failure, Problem},
     request::{self, RequestError, until},
 };
-use crate::{
-    catalog::Served,
-    engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket},
-    guard::Caller,
-    proto::v1::{self as pb, classify_stream_request::Payload, item_result},
-    store::Reference,
-    telemetry,
-};
+use crate::{auth::Caller, catalog::Served, telemetry};
+use tipserve_api::v1::{self as pb, classify_stream_request::Payload, item_result};
+use tipserve_engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket};
+use tipserve_store::Reference;
 
 /// Answers that are packed into one message, at the most.
 const PACK: usize = 64;

@@ -4,11 +4,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::{
-    proto::v1 as pb,
-    store::{FineTuneRecord, Manifest, SourceCounts},
-    tip::spec::{Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
-};
+use tip_spec::{Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
+use tipserve_api::v1 as pb;
+use tipserve_store::{FineTuneRecord, Manifest, SourceCounts};
 
 /// A time as the API has it.
 pub fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {

@@ -21,12 +21,8 @@ use tonic::{
 use tower::{Layer, Service};
 
 use super::{observe, problem::Problem};
-use crate::guard::{
-    Caller, Guard, GuardError, audit,
-    rates::StreamPlace,
-    roles::{Access, Rule, rule_of},
-    tokens::Token,
-};
+use crate::auth::{Caller, Guard, GuardError, audit, rates::StreamPlace, tokens::Token};
+use tipserve_api::methods::{Access, Rule, rule_of};
 
 /// Puts the door before services.
 #[derive(Clone)]

@@ -18,13 +18,9 @@ use super::{
     problem::{Failure, Problem},
     request,
 };
-use crate::{
-    catalog::CatalogError,
-    engine::{Crop, FlowId, Priority, Work},
-    guard::Caller,
-    proto::v1::{self as pb, embed_result::Outcome},
-    telemetry,
-};
+use crate::{auth::Caller, catalog::CatalogError, telemetry};
+use tipserve_api::v1::{self as pb, embed_result::Outcome};
+use tipserve_engine::{Crop, FlowId, Priority, Work};
 
 /// Serves one call.
 pub async fn serve(

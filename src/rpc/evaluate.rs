@@ -19,13 +19,13 @@ use super::{
     request::{self, RequestError, until},
 };
 use crate::{
+    auth::Caller,
     catalog::{CatalogError, Scorecard, Served},
-    engine::{Content, Crop, FlowId, Job, Priority, Ticket, Wanted, Work},
-    guard::Caller,
-    proto::v1::{self as pb, evaluate_request::Payload},
     telemetry,
-    tip::head::Head,
 };
+use tip_adapter::head::Head;
+use tipserve_api::v1::{self as pb, evaluate_request::Payload};
+use tipserve_engine::{Content, Crop, FlowId, Job, Priority, Ticket, Wanted, Work};
 
 /// Most versions side by side.
 pub const MAX_VERSIONS: usize = 8;
@@ -330,7 +330,7 @@ impl Judge {
         Ok(outcome.scores.logits().to_vec())
     }
 
-    async fn job(&self, content: Content, work: Work) -> Result<crate::engine::Outcome, Problem> {
+    async fn job(&self, content: Content, work: Work) -> Result<tipserve_engine::Outcome, Problem> {
         let permit = self
             .context
             .admit(&content, None, self.flow, Priority::Bulk, true)

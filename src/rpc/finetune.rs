@@ -14,18 +14,16 @@ use super::{
     request::RequestError,
 };
 use crate::{
+    auth::{Caller, audit::Change},
     catalog::{CatalogError, FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
-    guard::{Caller, audit::Change},
-    proto::v1::{
-        self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
-        fine_tune_run::State, fine_tune_service_server::FineTuneService,
-    },
-    store::AliasName,
-    tip::{
-        finetune::{Options, Schedule},
-        spec::SearchGrid,
-    },
 };
+use tip_adapter::finetune::{Options, Schedule};
+use tip_spec::SearchGrid;
+use tipserve_api::v1::{
+    self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
+    fine_tune_run::State, fine_tune_service_server::FineTuneService,
+};
+use tipserve_store::AliasName;
 
 /// α while training: the recipe's for ImageNet, Food, Pets and SUN
 /// (tip-adapter.md, "Tip-Adapter-F").

@@ -13,11 +13,9 @@ use super::{
     problem::Problem,
     request,
 };
-use crate::{
-    engine::Crop,
-    proto::v1::{self as pb, classify_stream_request, create_cache_request},
-    store::{AliasName, CacheId, Reference},
-};
+use tipserve_api::v1::{self as pb, classify_stream_request, create_cache_request};
+use tipserve_engine::Crop;
+use tipserve_store::{AliasName, CacheId, Reference};
 
 const WIDTH: usize = 4;
 

@@ -1,13 +1,9 @@
 //! How clients want a head made.
 
 use super::request::RequestError;
-use crate::{
-    proto::v1 as pb,
-    tip::{
-        make::HeadRequest,
-        spec::{ClassBalance, KeyDtype, Method, SearchGrid},
-    },
-};
+use tip_adapter::make::HeadRequest;
+use tip_spec::{ClassBalance, KeyDtype, Method, SearchGrid};
+use tipserve_api::v1 as pb;
 
 /// Largest α, β, λ that are taken.
 const MOST: f64 = 1e6;

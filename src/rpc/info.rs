@@ -3,10 +3,8 @@
 use tonic::Response;
 
 use super::Context;
-use crate::{
-    catalog::{MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, MAX_NAME_BYTES},
-    proto::v1 as pb,
-};
+use crate::catalog::{MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, MAX_NAME_BYTES};
+use tipserve_api::v1 as pb;
 
 /// What is served here.
 pub fn serve(context: &Context) -> Response<pb::ServerInfo> {

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{Context, problem::Problem};
-use crate::engine::{Content, EngineError, FlowId, Job, Outcome, Priority, Ticket, Work};
+use tipserve_engine::{Content, EngineError, FlowId, Job, Outcome, Priority, Ticket, Work};
 
 /// An item that has been checked.
 pub(super) struct Item {

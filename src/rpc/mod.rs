@@ -34,25 +34,24 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, service::Routes};
 
 use crate::{
+    auth::{Caller, GuardError},
     catalog::Catalog,
     config::Limits,
-    engine::{Content, Engine, FlowId, Permit, Priority},
-    guard::{Caller, GuardError},
-    proto::{
-        DESCRIPTORS,
-        inference::grpc_inference_service_server::GrpcInferenceServiceServer,
-        v1::{
-            cache_service_server::CacheServiceServer,
-            classify_service_server::ClassifyServiceServer,
-            fine_tune_service_server::FineTuneServiceServer,
-        },
-    },
-    store::{CacheId, Reference},
     telemetry,
 };
 pub use observe::{Calls, Observe, REQUEST_ID};
 use problem::{Failure, Problem};
 use request::RequestError;
+use tipserve_api::{
+    DESCRIPTORS,
+    inference::grpc_inference_service_server::GrpcInferenceServiceServer,
+    v1::{
+        cache_service_server::CacheServiceServer, classify_service_server::ClassifyServiceServer,
+        fine_tune_service_server::FineTuneServiceServer,
+    },
+};
+use tipserve_engine::{Content, Engine, FlowId, Permit, Priority};
+use tipserve_store::{CacheId, Reference};
 
 /// What every service needs.
 pub struct Context {

@@ -83,7 +83,7 @@ impl Record {
         let took = self.started.elapsed();
         self.calls.0.fetch_sub(1, Ordering::Relaxed);
         telemetry::request(self.method, code, took);
-        self.span.record("code", telemetry::code_name(code));
+        self.span.record("code", tipserve_api::code_name(code));
         telemetry::ended(&self.span, code);
         let _entered = self.span.enter();
         tracing::debug!(seconds = took.as_secs_f64(), "ended");
@@ -145,7 +145,7 @@ impl Call {
 /// Logs an error that a call ends with: the server's own faults for everybody
 /// to see, the callers' for who asks.
 pub fn say(status: &Status) {
-    let code = telemetry::code_name(status.code());
+    let code = tipserve_api::code_name(status.code());
     let message = status.message();
     match status.code() {
         Code::Unknown | Code::Internal | Code::DataLoss => {

@@ -83,7 +83,7 @@ macro_rules! masked {
     };
 }
 
-masked!(crate::proto::v1::Cache: name, create_time, latest, aliases, version_count, etag);
-masked!(crate::proto::v1::Version: name, version, create_time, parent, description, labels,
+masked!(tipserve_api::v1::Cache: name, create_time, latest, aliases, version_count, etag);
+masked!(tipserve_api::v1::Version: name, version, create_time, parent, description, labels,
     classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune, created_by,
     bundle_name, source);

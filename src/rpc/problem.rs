@@ -7,14 +7,12 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{observe, request::RequestError};
-use crate::{
-    catalog::CatalogError,
-    clip::{PictureError, TextError},
-    engine::{EngineError, Refusal},
-    guard::GuardError,
-    store::StoreError,
-    tip::error::TipError,
-};
+use crate::{auth::GuardError, catalog::CatalogError};
+use tip_adapter::error::TipError;
+use tipserve_api::names::NameError;
+use tipserve_clip::{PictureError, TextError};
+use tipserve_engine::{EngineError, Refusal};
+use tipserve_store::StoreError;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tipserve";
@@ -267,6 +265,14 @@ impl From<&TipError> for Problem {
     }
 }
 
+impl From<NameError> for Problem {
+    fn from(error: NameError) -> Problem {
+        Problem::new(Code::InvalidArgument, "NAME_INVALID", &error)
+            .field(error.kind.replace(' ', "_"))
+            .fact("value", &error.value)
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
         let (code, reason) = match &error {
@@ -274,7 +280,7 @@ impl From<StoreError> for Problem {
             StoreError::AlreadyExists { .. } => (Code::AlreadyExists, "ALREADY_EXISTS"),
             StoreError::Damaged { .. } => (Code::DataLoss, "DAMAGED"),
             StoreError::NewerFormat { .. } => (Code::FailedPrecondition, "NEWER_FORMAT"),
-            StoreError::InvalidId { .. } => (Code::InvalidArgument, "NAME_INVALID"),
+            StoreError::InvalidName(error) => return error.clone().into(),
             StoreError::InvalidDraft { .. } => (Code::InvalidArgument, "CACHE_INVALID"),
             StoreError::Conflict { .. } => (Code::FailedPrecondition, "CONFLICT"),
             StoreError::EtagMismatch { .. } => (Code::Aborted, "ETAG_MISMATCH"),
@@ -300,9 +306,6 @@ impl From<StoreError> for Problem {
                 .fact("resource", what)
                 .fact("expected", expected)
                 .fact("etag", found),
-            StoreError::InvalidId { kind, value, .. } => {
-                problem.field(kind.replace(' ', "_")).fact("value", value)
-            }
             StoreError::TooLarge { what, size, limit } => problem
                 .fact("resource", what)
                 .fact("value", size)
@@ -444,6 +447,7 @@ status_from!(
     EngineError,
     Refusal,
     TextError,
+    NameError,
     StoreError,
     RequestError,
     CatalogError,

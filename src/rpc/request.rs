@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tonic::metadata::MetadataMap;
 
-use crate::{
-    engine::{Content, Crop, Priority, Source},
-    proto::v1::{self as pb, input},
-};
+use tipserve_api::v1::{self as pb, input};
+use tipserve_engine::{Content, Crop, Priority, Source};
 
 /// A request that cannot be served as it is.
 #[derive(Clone, Debug, PartialEq, Error)]

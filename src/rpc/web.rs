@@ -25,7 +25,7 @@ use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, ServiceExt as _, util::Oneshot};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Cors, CorsLayer};
 
-use crate::guard::Origin;
+use crate::auth::Origin;
 
 /// How long a browser may remember that it may call.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -136,7 +136,7 @@ fn refusal() -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::ORIGIN_RULE;
+    use crate::auth::ORIGIN_RULE;
 
     #[test]
     fn origins_are_as_browsers_send_them() {

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use super::{StartError, image_encoder};
 use crate::{
     catalog::{Model, TextRoom},
-    clip::{
-        Bundle, DeviceChoice, DtypeChoice, GraphsChoice, ImageSpec, TextEncoder, Tokenizer, cuda,
-        encoder::{device_name, kind_name},
-    },
     config::Config,
-    engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan},
-    tip::best,
+    telemetry,
 };
+use tip_adapter::best;
+use tipserve_clip::{
+    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, ImageSpec, TextEncoder, Tokenizer, cuda,
+    encoder::{device_name, kind_name},
+};
+use tipserve_engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan};
 
 /// What is loaded before a server can serve.
 pub(super) struct Loaded {
@@ -41,6 +42,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     let graphs = config.cuda_graphs.parse::<GraphsChoice>()?;
     let settings = EngineSettings {
         choosing: choosing(device),
+        observer: Arc::new(telemetry::EngineMetrics),
         ..settings(config, &devices, cores)
     };
     let lanes = settings.threads.workers.div_ceil(devices.len().max(1));

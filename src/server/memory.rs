@@ -69,6 +69,7 @@ fn resident() -> u64 {
 fn give_back() {
     // SAFETY: glibc's own call, for any thread at any time; it touches what is
     // free alone.
+    #[allow(unsafe_code)]
     unsafe {
         libc::malloc_trim(0);
     }

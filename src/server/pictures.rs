@@ -3,13 +3,10 @@
 use tch::{Device, Kind, Tensor};
 
 use super::loading::first;
-use crate::{
-    clip::{
-        Bundle, EncodeError, GraphsChoice, ImageEncoder, Lanes, encoder::device_name,
-        graphs::Verdict,
-    },
-    engine::{EncodeFault, Encoder},
+use tipserve_clip::{
+    Bundle, EncodeError, GraphsChoice, ImageEncoder, Lanes, encoder::device_name, graphs::Verdict,
 };
+use tipserve_engine::{EncodeFault, Encoder};
 
 /// An image encoder on one or more devices.
 pub struct PictureEncoder(Place);

@@ -9,7 +9,7 @@ use tracing_subscriber::{
 };
 
 use super::traces::Exporter;
-use crate::guard::audit;
+use crate::auth::audit;
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]

@@ -6,8 +6,13 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use super::{drops::DROPS, names::*, runs};
-use crate::engine::{Engine, StageTimes};
+use super::{
+    names::*,
+    observers::{BUCKET_ANSWERS, DROPS},
+    runs,
+};
+use tipserve_api::{CODES, code_name};
+use tipserve_engine::Engine;
 
 /// Seconds, from a tenth of a millisecond to ten.
 const SECONDS: [f64; 16] = [
@@ -133,8 +138,8 @@ fn register() {
         }
         let _ = histogram!(REQUEST, "method" => method);
     }
-    for outcome in [StoreAnswer::Ok, StoreAnswer::Error, StoreAnswer::None] {
-        counter!(STORE_REQUESTS, "outcome" => outcome.name()).absolute(0);
+    for outcome in BUCKET_ANSWERS {
+        counter!(STORE_REQUESTS, "outcome" => outcome).absolute(0);
     }
     for reason in DROPS {
         counter!(DROPPED, "reason" => reason).absolute(0);
@@ -215,60 +220,9 @@ pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
 }
 
-/// A picture was decoded.
-pub(crate) fn decoded(times: &StageTimes) {
-    histogram!(DECODE_QUEUE).record(times.decode_queue);
-    histogram!(DECODE).record(times.decode);
-}
-
-/// The encoder ran a batch.
-pub(crate) fn batch(size: usize, took: Duration) {
-    counter!(BATCHES).increment(1);
-    histogram!(BATCH_SIZE).record(size as f64);
-    histogram!(ENCODE).record(took);
-}
-
-/// A head ran.
-pub(crate) fn head(took: Duration) {
-    histogram!(HEAD).record(took);
-}
-
-/// An item left the engine.
-pub(crate) fn answered(times: &StageTimes) {
-    histogram!(QUEUE).record(times.queue);
-    histogram!(ITEM).record(times.total);
-}
-
 /// A cache version was loaded.
 pub fn cache_loaded(seconds: f64) {
     histogram!(CACHE_LOAD).record(seconds);
-}
-
-/// How the store's bucket answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreAnswer {
-    /// As a working one does, also that there is no such object.
-    Ok,
-    /// With an error of its own, or that it refuses us.
-    Error,
-    /// Not at all.
-    None,
-}
-
-impl StoreAnswer {
-    fn name(self) -> &'static str {
-        match self {
-            StoreAnswer::Ok => "ok",
-            StoreAnswer::Error => "error",
-            StoreAnswer::None => "unreachable",
-        }
-    }
-}
-
-/// A request to the store's bucket has ended.
-pub fn store_request(answer: StoreAnswer, took: Duration) {
-    counter!(STORE_REQUESTS, "outcome" => answer.name()).increment(1);
-    histogram!(STORE_REQUEST).record(took);
 }
 
 /// A cache version was made.

@@ -6,22 +6,21 @@
 //! server with 10,000 of them must not make 10,000 series. Traces and logs
 //! name them instead.
 
-mod drops;
 mod guard;
 mod logs;
 mod metrics;
 mod names;
+mod observers;
 mod runs;
 mod traces;
 
-pub use drops::answered as ticket_answered;
 pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{
-    About, ResidentFigures, StoreAnswer, cache_loaded, epoch, install_metrics, item, refresh,
-    refused, request, serving, store_request, version_created,
+    About, ResidentFigures, cache_loaded, epoch, install_metrics, item, refresh, refused, request,
+    serving, version_created,
 };
-pub(crate) use metrics::{answered, batch, decoded, head};
-pub use names::{METHODS, REFUSALS, code_name, method_name};
+pub use names::{METHODS, REFUSALS, method_name};
+pub use observers::{BucketMetrics, EngineMetrics};
 pub use runs::{RunCount, RunEnd};
-pub use traces::{Exporter, ExporterError, Origin, batch_span, ended, inject, join, remote_parent};
+pub use traces::{Exporter, ExporterError, ended, join, remote_parent};

@@ -1,12 +1,10 @@
 //! Traces: OpenTelemetry spans, sent to a collector over OTLP where one is
 //! named, and W3C trace context.
 //!
-//! An RPC is a span, and so is a batch. A batch serves items of many RPCs and
-//! is the child of none: it is a trace of its own, with a link to the span of
-//! each RPC that it served, as OpenTelemetry recommends for batches.
+//! An RPC is a span, and so is a batch (the engine makes it), with a link to the
+//! span of each RPC that it served.
 
 use std::{
-    collections::HashSet,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -15,7 +13,7 @@ use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue,
     propagation::{Extractor, Injector, TextMapPropagator as _},
-    trace::{SpanContext, TraceContextExt as _, TracerProvider as _},
+    trace::{TraceContextExt as _, TracerProvider as _},
 };
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
@@ -141,41 +139,6 @@ pub fn inject(headers: &mut HeaderMap) {
     }
 }
 
-/// The span that an item belongs to, where spans are exported.
-#[derive(Clone, Debug, Default)]
-pub struct Origin(Option<Box<SpanContext>>);
-
-impl Origin {
-    /// That of the current span.
-    pub fn current() -> Origin {
-        if !EXPORTING.load(Ordering::Relaxed) {
-            return Origin(None);
-        }
-        let context = Span::current().context();
-        let span = context.span().span_context().clone();
-        Origin(span.is_valid().then(|| Box::new(span)))
-    }
-}
-
-/// The span of a batch of so many pictures for so many caches, linked to the
-/// RPCs that its items came with.
-pub fn batch_span<'a>(
-    pictures: usize,
-    caches: usize,
-    origins: impl Iterator<Item = &'a Origin>,
-) -> Span {
-    let span = tracing::info_span!(target: "tipserve", parent: None, "batch", pictures = pictures as i64, caches = caches as i64);
-    if EXPORTING.load(Ordering::Relaxed) {
-        let mut seen = HashSet::new();
-        for origin in origins.filter_map(|origin| origin.0.as_deref()) {
-            if seen.insert((origin.trace_id(), origin.span_id())) {
-                span.add_link(origin.clone());
-            }
-        }
-    }
-    span
-}
-
 /// Joins a span to the caller's trace, and says what the span is in
 /// OpenTelemetry's terms. Returns the trace's id.
 pub fn join(span: &Span, service: &str, method: &str, parent: Option<Context>) -> Option<String> {
@@ -215,6 +178,6 @@ pub fn ended(span: &Span, code: tonic::Code) {
             | Code::Unavailable
             | Code::DataLoss
     ) {
-        span.set_status(Status::error(super::code_name(code)));
+        span.set_status(Status::error(tipserve_api::code_name(code)));
     }
 }

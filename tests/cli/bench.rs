@@ -176,7 +176,7 @@ fn an_open_loop_sends_every_item_of_its_schedule() {
     let mut different = std::collections::HashSet::new();
     for item in seen.items.iter().flatten() {
         let content = item.input.as_ref().unwrap().content.as_ref().unwrap();
-        let tipserve::proto::v1::input::Content::Embedding(embedding) = content else {
+        let tipserve_api::v1::input::Content::Embedding(embedding) = content else {
             panic!("{content:?}");
         };
         assert_eq!(embedding.values.len(), 8);

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use tipserve::proto::v1::input::Content;
+use tipserve_api::v1::input::Content;
 use zip::{CompressionMethod, ZipWriter, write::FileOptions};
 
 use crate::{

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use tipserve::proto::v1::{
+use tipserve_api::v1::{
     self as pb,
     classify_service_server::{ClassifyService, ClassifyServiceServer},
 };

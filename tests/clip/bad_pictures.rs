@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use tipserve::clip::{
+use tipserve_clip::{
     decode::decode,
     picture::{Picture, PictureError, PictureLimits},
     resize::Interpolation,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use tipserve::clip::bundle::{Bundle, BundleError};
+use tipserve_clip::bundle::{Bundle, BundleError};
 
 /// A bundle.toml with an image encoder, over files that lie in `folder`.
 pub fn manifest(folder: &Path, files: &[&str]) -> String {

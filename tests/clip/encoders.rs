@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
-use tipserve::clip::{
+use tipserve_clip::{
     bundle::Bundle,
     cuda,
     decode::decode,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tch::{Device, Kind, Tensor};
-use tipserve::clip::{
+use tipserve_clip::{
     EncodeError, GraphsChoice,
     cuda::{Graph, Stream},
     graphs::{Graphs, Recorder, Recording, SIZES, Verdict},

@@ -1,7 +1,7 @@
 //! Decoding and preprocessing: the bytes that Pillow and torchvision give.
 
 use serde::Deserialize;
-use tipserve::clip::{
+use tipserve_clip::{
     bundle::{ImageSpec, ResizeRule},
     decode::decode,
     picture::{Picture, PictureError, PictureLimits},

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 /// The repository's root.
 pub fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// A fresh seed; `TIPSERVE_TEST_SEED` repeats one. Printed, so that a failure

@@ -3,7 +3,7 @@
 
 use image::{ImageFormat, RgbImage, imageops::FilterType};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tipserve::clip::{
+use tipserve_clip::{
     decode::{decode, decode_at_least},
     picture::PictureLimits,
     resize::Interpolation,

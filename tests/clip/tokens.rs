@@ -1,7 +1,7 @@
 //! Cleaning and tokens: those of ftfy, Python's `html` and open_clip.
 
 use serde::Deserialize;
-use tipserve::clip::{
+use tipserve_clip::{
     bundle::Bundle,
     clean::clean,
     tokenize::{TextError, Tokenizer},
@@ -124,7 +124,7 @@ fn special_tokens_in_a_text_are_text() {
             assert_eq!(ids.iter().filter(|&&id| id == special).count(), 1, "{text}");
         }
     }
-    let long = "x".repeat(tipserve::clip::tokenize::MAX_TEXT_BYTES + 1);
+    let long = "x".repeat(tipserve_clip::tokenize::MAX_TEXT_BYTES + 1);
     assert!(matches!(
         tokenizer.encode(&long, true),
         Err(TextError::TooManyBytes { .. })

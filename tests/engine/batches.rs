@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tipserve::engine::{Engine, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
+use tipserve_engine::{Engine, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
 
 use crate::tagging::{
     Answer, Item, Seen, close, head, logits, number, settings, start, start_paced, until,

@@ -3,14 +3,12 @@
 
 use rand::Rng as _;
 use tch::{Device, Kind, Tensor};
-use tipserve::{
-    engine::{Choosing, Content, EngineSettings, Outcome, Scores, Wanted, Work},
-    tip::{
-        best::Wish,
-        head::{Head, HeadTensors, Values},
-        spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
-    },
+use tip_adapter::{
+    best::Wish,
+    head::{Head, HeadTensors, Values},
 };
+use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
+use tipserve_engine::{Choosing, Content, EngineSettings, Outcome, Scores, Wanted, Work};
 
 use crate::tagging::{Item, dice, settings, start};
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tipserve::engine::{Content, EngineError, EngineSettings, FlowId, Job, Priority, Ticket, Work};
+use tipserve_engine::{Content, EngineError, EngineSettings, FlowId, Job, Priority, Ticket, Work};
 
 use crate::tagging::{Item, cancel, settings, start, until, until_waiting};
 
@@ -183,11 +183,11 @@ fn the_door_names_the_bound_that_is_reached() {
 fn a_bad_picture_costs_itself_alone() {
     let (engine, seen) = start(settings(1, 8), false);
     let (ticket, answer) = Ticket::awaited();
-    let source = tipserve::engine::Source::File(bytes::Bytes::from_static(b"not a picture"));
+    let source = tipserve_engine::Source::File(bytes::Bytes::from_static(b"not a picture"));
     engine.submit(Job {
         content: Content::Picture {
             source,
-            crop: tipserve::engine::Crop::Centre,
+            crop: tipserve_engine::Crop::Centre,
         },
         work: Work::Embed,
         flow: FlowId(1),

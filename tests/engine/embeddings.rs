@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tipserve::engine::{
+use tipserve_engine::{
     Content, Crop, Engine, EngineError, EngineSettings, FlowId, Outcome, Priority, Source, Wanted,
     Work,
 };

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Instant};
 
 use rand::Rng as _;
-use tipserve::engine::{EncodeFault, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
+use tipserve_engine::{EncodeFault, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
 
 use crate::tagging::{
     FATAL, Item, NOT_A_NUMBER, PANIC, POISON, close, dice, head, logits, number, settings, start,

@@ -13,16 +13,12 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rand::{SeedableRng as _, rngs::StdRng};
 use tch::{Kind, Tensor};
-use tipserve::{
-    clip::{ImageSpec, PictureLimits, bundle::ResizeRule, resize::Interpolation},
-    engine::{
-        Content, Crop, EncodeFault, Encoder, Engine, EngineError, EngineSettings, FlowId, Job,
-        Outcome, Priority, Source, ThreadPlan, Ticket, Work,
-    },
-    tip::{
-        head::{Head, HeadTensors},
-        spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
-    },
+use tip_adapter::head::{Head, HeadTensors};
+use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
+use tipserve_clip::{ImageSpec, PictureLimits, bundle::ResizeRule, resize::Interpolation};
+use tipserve_engine::{
+    Content, Crop, EncodeFault, Encoder, Engine, EngineError, EngineSettings, FlowId, Job, Outcome,
+    Priority, Source, ThreadPlan, Ticket, Work,
 };
 use tokio::sync::oneshot;
 

@@ -1,6 +1,6 @@
 //! Versions and aliases as their users know them.
 
-use tipserve::store::{AliasName, Reference, StoreError};
+use tipserve_store::{AliasName, Reference, StoreError};
 
 use crate::sample::{self, draft, id, number};
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use tipserve::store::{CacheId, Store, StoreError};
+use tipserve_store::{CacheId, Store, StoreError};
 
 use crate::sample::{self, draft, id, number};
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use tipserve::store::{AliasName, StoreError, StoreOptions, Swept};
+use tipserve_store::{AliasName, StoreError, StoreOptions, Swept};
 
 use crate::sample::{self, draft, id, number};
 

@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use tipserve::store::{Store, StoreError, StoreOptions};
+use tipserve_store::{Store, StoreError, StoreOptions};
 
 use crate::{
     sample::{self, draft, id, number},

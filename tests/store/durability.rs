@@ -207,7 +207,7 @@ fn dies_at_every_fail_point() {
 async fn dies_at_every_fail_point() {
     let seed = sample::fresh_seed();
     let mut rng = StdRng::seed_from_u64(seed);
-    for point in tipserve::store::FAIL_POINTS {
+    for point in tipserve_store::FAIL_POINTS {
         let folder = tempfile::tempdir().expect("a folder");
         let mut model = Model::new();
         for _ in 0..3 {

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use sha2::{Digest as _, Sha256};
-use tipserve::store::{Dtype, StoreError, TextColumn};
+use tipserve_store::{Dtype, StoreError, TextColumn};
 
 use crate::sample::{self, id, number};
 
@@ -21,7 +21,8 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn kept(format: u32) -> tempfile::TempDir {
-    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/samples");
+    let samples =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/store/samples");
     let folder = tempfile::tempdir().expect("a folder");
     copy(&samples.join(format!("format-{format}")), folder.path());
     folder

@@ -1,7 +1,7 @@
 //! Ids cannot escape the store, and references read as they are written.
 
 use proptest::prelude::*;
-use tipserve::store::{AliasName, CacheId, Reference, StoreError, VersionNumber, VersionSelector};
+use tipserve_store::{AliasName, CacheId, Reference, VersionNumber, VersionSelector};
 
 use crate::sample;
 
@@ -108,10 +108,7 @@ fn what_a_reference_cannot_be() {
         "caches/x@2",
     ] {
         let error = text.parse::<Reference>().expect_err(text);
-        assert!(
-            matches!(error, StoreError::InvalidId { .. }),
-            "{text}: {error}"
-        );
+        assert!(!error.rule.is_empty(), "{text}: {error}");
     }
     let named: Reference = "caches/x/aliases/latest".parse().expect("a reference");
     assert_eq!(named.version, VersionSelector::Latest);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tipserve::store::{AliasName, CacheId, Store, StoreError, VersionNumber};
+use tipserve_store::{AliasName, CacheId, Store, StoreError, VersionNumber};
 
 use crate::sample;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tipserve::store::{AliasName, Condition, NEW, Needs, Store, StoreError};
+use tipserve_store::{AliasName, Condition, NEW, Needs, Store, StoreError};
 
 use crate::{
     sample::{self, draft, id, number},

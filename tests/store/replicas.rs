@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tipserve::store::{AliasName, Store, StoreError};
+use tipserve_store::{AliasName, Store, StoreError};
 
 use crate::{
     sample::{self, draft, id, number},

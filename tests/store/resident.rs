@@ -9,7 +9,7 @@ use std::{
 };
 
 use rand::Rng as _;
-use tipserve::store::resident::{Event, Footprint, Limits, Load, Resident, ResidentError};
+use tipserve_store::resident::{Event, Footprint, Limits, Load, Resident, ResidentError};
 use tokio::sync::Semaphore;
 
 /// Makes values of the size that their key says, as fast as it is let.

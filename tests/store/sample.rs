@@ -3,12 +3,10 @@
 use std::{path::Path, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use tipserve::{
-    store::{
-        CacheId, ClassRecord, Details, Draft, Dtype, Manifest, NamedTensor, Store, StoreError,
-        StoreOptions, TensorFile, TextColumn, VersionNumber,
-    },
-    tip::spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource},
+use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
+use tipserve_store::{
+    CacheId, ClassRecord, Details, Draft, Dtype, Manifest, NamedTensor, Store, StoreError,
+    StoreOptions, TensorFile, TextColumn, VersionNumber,
 };
 
 use crate::seaweedfs::SeaweedFs;

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::Command};
 
-use tipserve::store::{Dtype, StoreError, TensorFile, TextColumn};
+use tipserve_store::{Dtype, StoreError, TensorFile, TextColumn};
 
 use crate::sample::{self, draft, id, number};
 

@@ -23,7 +23,7 @@ fn binary() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("TIPSERVE_WEED") {
         return Some(path.into());
     }
-    let venv = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".venv/bin");
+    let venv = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(".venv/bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([venv])
@@ -83,6 +83,7 @@ impl SeaweedFs {
             .stderr(Stdio::null());
         // SAFETY: prctl is async-signal-safe. The server goes when the test's
         // thread does, even if the test is killed.
+        #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(|| {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

@@ -1,12 +1,12 @@
 //! Real features: the reference's figures, and AUTO beside Tip-Adapter. The
 //! whole table is `cargo bench --bench tip -- accuracy`.
 
-use tipserve::tip::{
+use tip_adapter::{
     evaluate::Evaluator,
     formula::plain_logits,
     make::{HeadRequest, make},
-    spec::{Method, SearchGrid},
 };
+use tip_spec::{Method, SearchGrid};
 
 use crate::features::{self, NAMES, SHOTS, Task};
 

@@ -3,12 +3,12 @@
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::{
+use tip_adapter::{
     answer::{Asked, Choosing, Scores, Wanted, answers},
     best::{self, Scored, Wish, choose},
     head::{Backend, Head, HeadTensors, Values},
-    spec::{KeyDtype, Method},
 };
+use tip_spec::{KeyDtype, Method};
 
 use crate::exchange::{seed, spec, unit};
 

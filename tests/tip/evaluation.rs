@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::evaluate::Evaluator;
+use tip_adapter::evaluate::Evaluator;
 
 use crate::{
     random::fresh_seed,

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
-use tipserve::tip::spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
+use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
 
 /// A fresh seed; `TIPSERVE_TEST_SEED` repeats one. Printed, so that a failure
 /// can be repeated.
@@ -45,7 +45,7 @@ pub fn run(name: &str, exchanges: &[Exchange]) {
         )
         .expect("written");
     }
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    let script = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .join("tests/reference")
         .join(name);
     let output = Command::new("python3")

@@ -3,11 +3,11 @@
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::{
+use tip_adapter::{
     finetune::{EpochReport, Options, Progress, Schedule, TrainError, Trainer, TrainingSet, Tuned},
     head::{Backend, HeadError},
-    spec::SelectionSource,
 };
+use tip_spec::SelectionSource;
 
 use crate::exchange::{Exchange, largest_difference, normalised, run, seed, unit};
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::temperature::{cross_entropy, fit_temperature};
+use tip_adapter::temperature::{cross_entropy, fit_temperature};
 
 use crate::{
     random::fresh_seed,

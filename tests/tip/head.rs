@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::{
+use tip_adapter::{
     grouped::grouped_logits,
     head::{Backend, Head, HeadError, HeadTensors, Values},
-    spec::{KeyDtype, Method},
 };
+use tip_spec::{KeyDtype, Method};
 
 use crate::exchange::{
     Exchange, argmax_differs, largest_difference, normalised, run, seed, spec, unit,

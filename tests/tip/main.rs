@@ -1,4 +1,4 @@
-//! The mathematics of `tipserve::tip`, held against plain float64 references
+//! The mathematics of `tip_adapter`, held against plain float64 references
 //! in PyTorch on fresh random inputs, and against figures on real features.
 
 mod accuracy;

@@ -1,12 +1,12 @@
 //! Keys from views, and what is refused.
 
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::{
+use tip_adapter::{
     error::TipError,
     make::{HeadRequest, make},
     material::{Material, build_keys},
-    spec::SearchGrid,
 };
+use tip_spec::SearchGrid;
 
 use crate::random::{Shape, fresh_seed, material, unit};
 

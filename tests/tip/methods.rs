@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
-use tipserve::tip::{
+use tip_adapter::{
     formula::plain_logits,
     make::{HeadRequest, Made, make},
     material::Material,
-    spec::{ClassBalance, Method, SearchGrid, SelectionSource},
 };
+use tip_spec::{ClassBalance, Method, SearchGrid, SelectionSource};
 
 use crate::{
     random::{Shape, fresh_seed, material},

@@ -1,7 +1,7 @@
 //! Random caches: clusters of unit vectors.
 
 use tch::{Device, Kind, Tensor};
-use tipserve::tip::material::Material;
+use tip_adapter::material::Material;
 
 /// What to draw.
 pub struct Shape {

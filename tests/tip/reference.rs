@@ -9,11 +9,11 @@ use std::{
 
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
-use tipserve::tip::material::Material;
+use tip_adapter::material::Material;
 
 /// The Python whose torch this was built with.
 fn python() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     std::env::var_os("VIRTUAL_ENV")
         .map(|venv| PathBuf::from(venv).join("bin/python"))
         .into_iter()
@@ -44,7 +44,8 @@ pub fn ask(material: &Material, features: Option<&Tensor>, more: &Value) -> Valu
 /// One Python for all tests: importing torch takes longer than they do.
 #[expect(clippy::zombie_processes, reason = "it lives as long as this process")]
 static PYTHON: LazyLock<Mutex<(ChildStdin, BufReader<ChildStdout>)>> = LazyLock::new(|| {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tip_reference.py");
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/reference/tip_reference.py");
     // It ends when this process does, and its standard input with it.
     let mut child = Command::new(python())
         .arg(script)

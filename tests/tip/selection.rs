@@ -1,12 +1,13 @@
 //! What is chosen, on what, and that it says so.
 
 use serde_json::json;
-use tipserve::tip::{
+use tip_adapter::{
+    GridValues as _,
     error::TipError,
     make::{HeadRequest, Made, make},
     material::Material,
-    spec::{Method, SearchGrid, SelectionSource},
 };
+use tip_spec::{Method, SearchGrid, SelectionSource};
 
 use crate::{
     random::{Shape, fresh_seed, material},

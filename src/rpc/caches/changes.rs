@@ -4,16 +4,16 @@ use tonic::{Code, Response};
 
 use super::Caches;
 use crate::{
-    guard::{Caller, audit::Change},
-    proto::v1 as pb,
+    auth::{Caller, audit::Change},
     rpc::{
         cache_id,
         problem::{Failure, Problem},
         reference,
         request::RequestError,
     },
-    store::{AliasName, VersionNumber, VersionSelector},
 };
+use tipserve_api::v1 as pb;
+use tipserve_store::{AliasName, VersionNumber, VersionSelector};
 
 /// The etag that is expected; empty for none.
 fn expected(etag: &str) -> Option<&str> {

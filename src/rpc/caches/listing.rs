@@ -6,9 +6,8 @@ use tonic::Response;
 
 use super::Caches;
 use crate::{
+    auth::Caller,
     catalog::{CatalogError, ExampleEntry},
-    guard::Caller,
-    proto::v1 as pb,
     rpc::{
         cache_id, convert,
         filter::{Filter, Kind, Schema, Value},
@@ -17,8 +16,9 @@ use crate::{
         reference,
         request::RequestError,
     },
-    store::{CacheId, CacheInfo, Manifest, VersionNumber, VersionSelector},
 };
+use tipserve_api::v1 as pb;
+use tipserve_store::{CacheId, CacheInfo, Manifest, VersionNumber, VersionSelector};
 
 /// What caches can be filtered by; all but the first two are of the newest
 /// version.

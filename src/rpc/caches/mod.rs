@@ -15,10 +15,8 @@ use super::{
     problem::Failure,
     request,
 };
-use crate::{
-    guard::{Caller, audit::Change},
-    proto::v1::{self as pb, cache_service_server::CacheService},
-};
+use crate::auth::{Caller, audit::Change};
+use tipserve_api::v1::{self as pb, cache_service_server::CacheService};
 
 /// The service.
 pub struct Caches {

@@ -7,9 +7,8 @@ use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 
 use super::Caches;
 use crate::{
+    auth::{Caller, audit::Change},
     catalog::ImportBounds,
-    guard::{Caller, audit::Change},
-    proto::v1::{self as pb, export_version_response, import_version_request::Payload},
     rpc::{
         cache_id, convert,
         observe::Call,
@@ -18,8 +17,9 @@ use crate::{
         request::RequestError,
         shutting_down,
     },
-    store::{CacheId, Condition, Needs},
 };
+use tipserve_api::v1::{self as pb, export_version_response, import_version_request::Payload};
+use tipserve_store::{CacheId, Condition, Needs};
 
 /// Bytes of the file in one message.
 const CHUNK: usize = 1 << 20;

@@ -17,14 +17,14 @@ use super::{
     text::Classes,
 };
 use crate::{
+    auth::Caller,
     catalog::{Base, Recipe, TextSource},
-    guard::Caller,
-    proto::v1::{
-        self as pb, add_examples_request::Payload, add_examples_response::Event as Answer,
-    },
-    store::{Condition, Needs},
-    tip::spec::Method,
 };
+use tip_spec::Method;
+use tipserve_api::v1::{
+    self as pb, add_examples_request::Payload, add_examples_response::Event as Answer,
+};
+use tipserve_store::{Condition, Needs};
 
 /// `AddExamples`.
 pub struct Adding;

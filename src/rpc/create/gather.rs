@@ -20,11 +20,9 @@ use super::{
     },
     Creation, Event,
 };
-use crate::{
-    catalog::{CatalogError, ExampleFeature, Gathered, Stage},
-    engine::{Content, Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work},
-    proto::v1 as pb,
-};
+use crate::catalog::{CatalogError, ExampleFeature, Gathered, Stage};
+use tipserve_api::v1 as pb;
+use tipserve_engine::{Content, Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work};
 
 /// How often progress is said.
 const PROGRESS: Duration = Duration::from_millis(200);

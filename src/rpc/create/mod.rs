@@ -30,15 +30,15 @@ use super::{
     request::{RequestError, until},
 };
 use crate::{
+    auth::{Caller, audit::Change},
     catalog::{CatalogError, Gathered, Recipe, Stage, TextRows},
-    guard::{Caller, audit::Change},
-    proto::v1::{self as pb, cache_spec::OnRejected, create_progress},
-    store::Condition,
 };
 pub use add::Adding;
 use gather::Gathering;
 pub use pb::create_cache_response::Event;
 pub use spec::Creating;
+use tipserve_api::v1::{self as pb, cache_spec::OnRejected, create_progress};
+use tipserve_store::Condition;
 
 /// One of the RPCs that make a version from examples.
 pub trait Making: 'static {

@@ -13,14 +13,14 @@ use super::{
     text::Classes,
 };
 use crate::{
+    auth::Caller,
     catalog::{
         CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, Recipe, TextSource,
     },
-    guard::Caller,
-    proto::v1::{self as pb, create_cache_request::Payload},
-    store::{Condition, Needs},
-    tip::spec::Method,
 };
+use tip_spec::Method;
+use tipserve_api::v1::{self as pb, create_cache_request::Payload};
+use tipserve_store::{Condition, Needs};
 
 const MAX_VIEWS: i32 = 64;
 

@@ -5,10 +5,8 @@ use super::super::{
     problem::Failure,
     request::{self, RequestError},
 };
-use crate::{
-    catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts},
-    proto::v1 as pb,
-};
+use crate::catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts};
+use tipserve_api::v1 as pb;
 
 /// The classes of a specification.
 pub struct Classes<'a> {

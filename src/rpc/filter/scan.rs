@@ -93,7 +93,7 @@ impl<'a> Scanner<'a> {
                     None => name,
                 };
                 let name = format!("METHOD_{name}");
-                if crate::proto::v1::Method::from_str_name(&name).is_none()
+                if tipserve_api::v1::Method::from_str_name(&name).is_none()
                     || exact() != pattern.text
                 {
                     return Err(self.error(

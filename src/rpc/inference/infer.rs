@@ -16,10 +16,8 @@ use super::{
     tensors::{Batch, Form, element},
 };
 use crate::{
+    auth::Caller,
     catalog::Served,
-    engine::{FlowId, Outcome, Work},
-    guard::Caller,
-    proto::inference::{ModelInferRequest, ModelInferResponse},
     rpc::{
         Context,
         classify::CancelOnDrop,
@@ -29,6 +27,8 @@ use crate::{
     },
     telemetry,
 };
+use tipserve_api::inference::{ModelInferRequest, ModelInferResponse};
+use tipserve_engine::{FlowId, Outcome, Work};
 
 /// Who sends a request, and how.
 pub struct Client {

@@ -21,12 +21,10 @@ use super::{
     problem::{Failure, Problem},
     request::{self, RequestError},
 };
-use crate::{
-    guard::Caller,
-    proto::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService},
-};
+use crate::auth::Caller;
 use infer::Client;
 use statistics::Statistics;
+use tipserve_api::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService};
 
 /// Triton's extensions that are served in full, by Triton's names.
 const EXTENSIONS: [&str; 4] = [

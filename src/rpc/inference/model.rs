@@ -11,23 +11,24 @@ use super::{
     tensors::{EMBEDDING, IMAGE},
 };
 use crate::{
+    auth::Caller,
     catalog::CatalogError,
-    guard::Caller,
-    proto::inference::{
-        self as v2, DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
-        ModelParameter, ModelQueuePolicy, ModelTransactionPolicy, ModelVersionPolicy,
-        model_config::SchedulingChoice, model_instance_group::Kind,
-        model_metadata_response::TensorMetadata, model_queue_policy::TimeoutAction,
-        model_version_policy,
-    },
     rpc::{
         Context,
         observe::about,
         problem::{Failure, Problem},
         request::RequestError,
     },
-    store::{Manifest, Reference, StoreError, VersionSelector},
 };
+use tipserve_api::inference::{
+    self as v2, DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
+    ModelParameter, ModelQueuePolicy, ModelTransactionPolicy, ModelVersionPolicy,
+    model_config::SchedulingChoice, model_instance_group::Kind,
+    model_metadata_response::TensorMetadata, model_queue_policy::TimeoutAction,
+    model_version_policy,
+};
+use tipserve_api::names::NameError;
+use tipserve_store::{Manifest, Reference, StoreError, VersionSelector};
 
 /// The protocol's name for TorchScript.
 const PLATFORM: &str = "pytorch_torchscript";
@@ -51,7 +52,7 @@ pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference
     }
     let named: Reference = name
         .parse()
-        .map_err(|error: StoreError| invalid(error.into(), "model_name"))?;
+        .map_err(|error: NameError| invalid(error.into(), "model_name"))?;
     caller
         .check(&named.cache)
         .map_err(|error| Box::new(Problem::from(error)))?;
@@ -68,7 +69,7 @@ pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference
     // As the API reads what follows the @.
     format!("{}@{version}", named.cache)
         .parse()
-        .map_err(|error: StoreError| invalid(error.into(), "model_version"))
+        .map_err(|error: NameError| invalid(error.into(), "model_version"))
 }
 
 /// Whether requests are taken.

@@ -8,12 +8,13 @@ use super::{
 };
 use crate::{
     catalog::Classifier,
-    engine,
-    engine::Outcome,
-    proto::inference::{ModelInferResponse, model_infer_request::InferRequestedOutputTensor},
     rpc::{answer::DEFAULT_TOP, request::RequestError},
-    tip::best::Wish,
 };
+use tip_adapter::best::Wish;
+use tipserve_api::inference::{
+    ModelInferResponse, model_infer_request::InferRequestedOutputTensor,
+};
+use tipserve_engine::Outcome;
 
 /// The parameter of Triton's classification extension.
 const CLASSIFICATION: &str = "classification";
@@ -133,13 +134,13 @@ pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<Wanted>, Reque
 }
 
 /// What the engine is to find out of every element.
-pub fn of_each(wanted: &[Wanted], temperature: f64) -> engine::Wanted {
+pub fn of_each(wanted: &[Wanted], temperature: f64) -> tipserve_engine::Wanted {
     let whole = |wanted: &Wanted| wanted.output == Output::Logits && wanted.ranked.is_none();
     if wanted.iter().any(whole) {
-        return engine::Wanted::Logits;
+        return tipserve_engine::Wanted::Logits;
     }
     let classes = wanted.iter().map(|wanted| wanted.classes()).max();
-    engine::Wanted::Best(Wish {
+    tipserve_engine::Wanted::Best(Wish {
         classes: classes.unwrap_or(1),
         temperature,
     })
@@ -269,7 +270,7 @@ fn ranked_class(value: f32, index: usize, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::inference::{InferParameter, infer_parameter::ParameterChoice};
+    use tipserve_api::inference::{InferParameter, infer_parameter::ParameterChoice};
 
     fn asked(name: &str, classes: Option<i64>) -> InferRequestedOutputTensor {
         let parameters = classes.map(|count| {

@@ -6,11 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    engine::Priority,
-    proto::inference::{InferParameter, infer_parameter::ParameterChoice},
-    rpc::request::RequestError,
-};
+use crate::rpc::request::RequestError;
+use tipserve_api::inference::{InferParameter, infer_parameter::ParameterChoice};
+use tipserve_engine::Priority;
 
 /// Parameters by name.
 pub type Parameters = HashMap<String, InferParameter>;

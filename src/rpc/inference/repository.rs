@@ -7,18 +7,18 @@ use tonic::{Code, Response};
 
 use super::model;
 use crate::{
-    guard::Caller,
-    proto::inference::{
-        RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
-        RepositoryModelLoadResponse, repository_index_response::ModelIndex,
-    },
+    auth::Caller,
     rpc::{
         Context,
         problem::{Failure, Problem},
         request::RequestError,
     },
-    store::StoreError,
 };
+use tipserve_api::inference::{
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, repository_index_response::ModelIndex,
+};
+use tipserve_store::StoreError;
 
 /// Caches looked at in one go.
 const PAGE: usize = 256;

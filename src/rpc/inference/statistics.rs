@@ -14,12 +14,12 @@ use tonic::Response;
 
 use super::model;
 use crate::{
-    engine::{Outcome, StageTimes},
-    guard::Caller,
-    proto::inference::{self as v2, InferStatistics, StatisticDuration},
+    auth::Caller,
     rpc::{Context, problem::Failure},
-    store::{CacheId, VersionNumber, VersionSelector},
 };
+use tipserve_api::inference::{self as v2, InferStatistics, StatisticDuration};
+use tipserve_engine::{Outcome, StageTimes};
+use tipserve_store::{CacheId, VersionNumber, VersionSelector};
 
 /// Versions whose statistics are held: some hundred bytes each.
 const HELD: usize = 16_384;

@@ -17,12 +17,7 @@ use super::{
     statistics::Statistics,
 };
 use crate::{
-    engine::FlowId,
-    guard::Caller,
-    proto::inference::{
-        InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
-        infer_parameter::ParameterChoice,
-    },
+    auth::Caller,
     rpc::{
         Context,
         observe::Call,
@@ -30,6 +25,11 @@ use crate::{
         request::{self, RequestError, until},
     },
 };
+use tipserve_api::inference::{
+    InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+    infer_parameter::ParameterChoice,
+};
+use tipserve_engine::FlowId;
 
 /// The answers of a stream.
 pub type Answers = ReceiverStream<Result<ModelStreamInferResponse, Status>>;

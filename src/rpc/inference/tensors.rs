@@ -7,14 +7,12 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use half::{bf16, f16};
 
 use super::parameters::no_shared_memory;
-use crate::{
-    engine::{Content, Crop, Source},
-    proto::inference::{
-        InferTensorContents, ModelInferRequest, model_infer_request::InferInputTensor,
-        model_infer_response::InferOutputTensor,
-    },
-    rpc::request::{RequestError, unit},
+use crate::rpc::request::{RequestError, unit};
+use tipserve_api::inference::{
+    InferTensorContents, ModelInferRequest, model_infer_request::InferInputTensor,
+    model_infer_response::InferOutputTensor,
 };
+use tipserve_engine::{Content, Crop, Source};
 
 /// The input of encoded pictures.
 pub const IMAGE: &str = "image";

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tipserve::proto::v1::{self as pb, cache_service_server::CacheService};
+use tipserve_api::v1::{self as pb, cache_service_server::CacheService};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use tipserve::proto::v1::{self as pb, classify_service_server::ClassifyService};
+use tipserve_api::v1::{self as pb, classify_service_server::ClassifyService};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};

@@ -1,6 +1,6 @@
 //! Fine-tuning: one run, "fineTunes/7".
 
-use tipserve::proto::v1::{self as pb, fine_tune_service_server::FineTuneService};
+use tipserve_api::v1::{self as pb, fine_tune_service_server::FineTuneService};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use tipserve::proto::v1::{
+use tipserve_api::v1::{
     self as pb, cache_service_server::CacheServiceServer,
     classify_service_server::ClassifyServiceServer,
     fine_tune_service_server::FineTuneServiceServer,

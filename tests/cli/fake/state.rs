@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tipserve::proto::v1 as pb;
+use tipserve_api::v1 as pb;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 

@@ -1,0 +1,31 @@
+//! The mathematics of Tip-Adapter and its relatives: tensors in, tensors out.
+//!
+//! [`make::make`] turns a [`material::Material`] (keys, labels, text weights,
+//! views, validation examples) into a head's numbers ([`spec::HeadSpec`]) and
+//! tensors ([`head::HeadTensors`]). [`formula::plain_logits`] is the head's
+//! formula as written; [`evaluate::Evaluator`] says how well a head does.
+
+pub mod answer;
+pub mod best;
+mod class_mean;
+mod defaults;
+pub mod error;
+pub mod evaluate;
+pub mod finetune;
+pub mod formula;
+mod gda;
+mod grid;
+pub mod grouped;
+pub mod head;
+mod held;
+pub mod make;
+pub mod material;
+pub mod proker;
+pub mod retune;
+mod score;
+mod search;
+mod select;
+pub use grid::GridValues;
+pub use tip_spec as spec;
+pub mod temperature;
+mod tip_adapter;

@@ -1,0 +1,159 @@
+//! After fine-tuning: α, β and temperature searched again, with the trained
+//! keys, on the examples that chose the epoch (tip-adapter.md, "Tip-Adapter-F").
+
+use tch::{Kind, Tensor};
+
+use super::{
+    error::TipError,
+    finetune::SearchSet,
+    head::{HeadTensors, Values},
+    held::Held,
+    make::{HeadRequest, Made, Progress, Watch},
+    material::Material,
+    score::Scored,
+    search::{Outcome, Search},
+    spec::{ClassBalance, HeadSpec, Method, Selection, SelectionSource},
+    tip_adapter::class_factors,
+};
+use crate::grid::GridValues as _;
+
+/// The examples that α and β are searched on, and where they come from.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchOn<'a> {
+    /// The examples.
+    pub set: &'a SearchSet,
+    /// Validation, or held-back views.
+    pub source: SelectionSource,
+}
+
+/// The factor of each class in training, f32 [N]: 1, or under
+/// `ClassBalance::Mean` the mean shots over the class's own.
+///
+/// # Errors
+/// Torch's own.
+pub fn training_factors(material: &Material, balance: ClassBalance) -> Result<Tensor, TipError> {
+    class_factors(material, balance)
+}
+
+/// A Tip-Adapter-F head of trained keys. `material` holds the keys as they
+/// were before training; its labels, text and scale are used as they are.
+/// Without examples to search on, the numbers of the training stay.
+///
+/// Returns the head, and the share that the search's winner classifies rightly
+/// (none without examples).
+///
+/// # Errors
+/// Tensors that do not fit together, torch's own, [`TipError::Cancelled`].
+pub fn retune(
+    material: Material,
+    trained: Tensor,
+    trained_with: (f64, f64),
+    search_on: Option<SearchOn<'_>>,
+    request: &HeadRequest,
+    watch: &dyn Fn(Progress) -> bool,
+) -> Result<(Made, Option<f64>), TipError> {
+    let _no_grad = tch::no_grad_guard();
+    let material = Material {
+        keys: trained.f_to_kind(Kind::Float)?.f_contiguous()?,
+        ..material
+    };
+    let scored = match search_on {
+        None => None,
+        Some(on) => Some((on, search(&material, on, request, watch)?)),
+    };
+    let (alpha, beta, temperature, accuracy, selection) = match scored {
+        Some((on, scored)) => (
+            scored.numbers.alpha,
+            scored.numbers.beta,
+            scored.temperature,
+            Some(scored.accuracy()),
+            Selection {
+                source: on.source,
+                example_count: usize::try_from(scored.count).unwrap_or(0),
+                score: if request.grid.is_official() {
+                    "accuracy, the first best".to_owned()
+                } else {
+                    "accuracy, ties by cross-entropy".to_owned()
+                },
+                grid: request.grid.describe(),
+                candidates: vec![scored.candidate()],
+                reason: format!(
+                    "fine-tuned keys; α and β searched again: {:.1} % of {} examples are right",
+                    scored.accuracy() * 100.0,
+                    scored.count
+                ),
+            },
+        ),
+        None => (
+            trained_with.0,
+            trained_with.1,
+            1.0,
+            None,
+            Selection {
+                source: SelectionSource::Default,
+                example_count: 0,
+                score: "none".to_owned(),
+                grid: "none".to_owned(),
+                candidates: Vec::new(),
+                reason: "fine-tuned keys with the α and β of the training: there are neither \
+                         validation examples nor views held back to choose others on"
+                    .to_owned(),
+            },
+        ),
+    };
+    let weight = class_factors(&material, request.class_balance)?.f_mul_scalar(alpha)?;
+    let linear = material
+        .text
+        .as_ref()
+        .map(|text| text.f_mul_scalar(material.logit_scale))
+        .transpose()?;
+    let values = Values::OneHot {
+        labels: material.labels.f_contiguous()?,
+        weight,
+    };
+    Ok((
+        Made {
+            spec: HeadSpec {
+                method: Method::TipAdapterF,
+                alpha,
+                beta,
+                lambda: 0.0,
+                logit_scale: material.logit_scale,
+                class_balance: request.class_balance,
+                temperature,
+                key_dtype: request.key_dtype,
+                selection,
+            },
+            tensors: HeadTensors {
+                classes: material.classes,
+                linear,
+                bias: None,
+                cache: Some((material.keys, values)),
+            },
+        },
+        accuracy,
+    ))
+}
+
+fn search(
+    material: &Material,
+    on: SearchOn<'_>,
+    request: &HeadRequest,
+    watch: &dyn Fn(Progress) -> bool,
+) -> Result<Scored, TipError> {
+    let held = Held::given(material, on.set, on.source)?;
+    let watch = Watch(watch);
+    let search = Search {
+        material,
+        request,
+        held: &held,
+        watch: &watch,
+    };
+    match search.best(Method::TipAdapter)? {
+        Outcome::Scored(mut scored) => {
+            scored.numbers.method = Method::TipAdapterF;
+            Ok(scored)
+        }
+        Outcome::Skipped(_) => Err(TipError::NoClasses),
+    }
+}

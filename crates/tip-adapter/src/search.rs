@@ -1,0 +1,325 @@
+//! Each method's numbers, chosen on the held examples.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    class_mean,
+    error::TipError,
+    gda,
+    grid::{MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
+    held::Held,
+    make::{HeadRequest, Watch},
+    material::Material,
+    proker::{PROKER_SEARCH_KEYS, Proker, check_keys},
+    score::{Numbers, Scored, right},
+    spec::Method,
+    temperature::{Fit, fit_near, fit_temperature},
+    tip_adapter::{search_kind, sweep},
+};
+use crate::grid::GridValues as _;
+
+/// What came of scoring a method.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Scored(Scored),
+    /// Why it could not be scored.
+    Skipped(String),
+}
+
+/// What every search needs.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'a> {
+    pub material: &'a Material,
+    pub request: &'a HeadRequest,
+    pub held: &'a Held,
+    pub watch: &'a Watch<'a>,
+}
+
+impl Search<'_> {
+    /// The best numbers of one method.
+    pub fn best(&self, method: Method) -> Result<Outcome, TipError> {
+        self.watch.step(method, 0, 1)?;
+        if let Some(reason) = self.unfit(method) {
+            return Ok(Outcome::Skipped(reason));
+        }
+        match method {
+            Method::ZeroShot => self.zero_shot(),
+            Method::TipAdapter => self.tip_adapter(),
+            Method::Gda => self.gda(),
+            Method::Proker => self.proker(),
+            Method::ClassMean => self.class_mean(),
+            Method::TipAdapterF => Ok(Outcome::Skipped("made by fine-tuning only".to_owned())),
+        }
+    }
+
+    fn unfit(&self, method: Method) -> Option<String> {
+        if method == Method::ZeroShot {
+            return self
+                .material
+                .text
+                .is_none()
+                .then(|| "no text weights".to_owned());
+        }
+        if self.material.key_count() == 0 {
+            return Some("no examples".to_owned());
+        }
+        None
+    }
+
+    /// s·f·Wᵀ, f64 [Q, N], where there is text.
+    fn text_logits(&self, kind: Kind) -> Result<Option<Tensor>, TipError> {
+        self.material
+            .text
+            .as_ref()
+            .map(|text| {
+                let f = self.held.features.f_to_kind(kind)?;
+                let w = text.f_to_kind(kind)?;
+                Ok(f.f_matmul(&w.f_tr()?)?
+                    .f_mul_scalar(self.material.logit_scale)?)
+            })
+            .transpose()
+    }
+
+    fn zero_shot(&self) -> Result<Outcome, TipError> {
+        let Some(logits) = self.text_logits(Kind::Double)? else {
+            return Ok(Outcome::Skipped("no text weights".to_owned()));
+        };
+        let numbers = Numbers {
+            method: Method::ZeroShot,
+            alpha: 0.0,
+            beta: 0.0,
+            lambda: 0.0,
+        };
+        Ok(Outcome::Scored(Scored::new(
+            numbers,
+            &logits,
+            &self.held.labels,
+        )?))
+    }
+
+    /// β outer, α inner. Official: the first best accuracy. Wide: ties go to
+    /// the lower cross-entropy (at its fitted temperature).
+    fn tip_adapter(&self) -> Result<Outcome, TipError> {
+        let grid = &self.request.grid;
+        let betas = given_or(self.request.beta, grid.betas());
+        let mut alphas = given_or(self.request.alpha, grid.alphas());
+        let cache_only = self.material.text.is_none();
+        if cache_only {
+            // α only scales the logits, so that the first of them is never
+            // beaten; the wide search then sets it by the temperature.
+            let first = alphas.first().copied().unwrap_or(1.0);
+            let free = self.request.alpha.is_none() && !grid.is_official();
+            alphas = vec![if free { 1.0 } else { first }];
+        }
+        let kind = search_kind(self.material, self.held, betas.len());
+        let text = self.text_logits(kind)?;
+        let labels = &self.held.labels;
+        let mut best: Option<(i64, Numbers, Tensor, Option<Fit>)> = None;
+        let mut near = None;
+        let mut visit = |at: usize, cache: &Tensor| {
+            self.watch.step(Method::TipAdapter, at, betas.len())?;
+            let beta = betas.get(at).copied().unwrap_or_default();
+            for &alpha in &alphas {
+                let mut logits = cache.f_mul_scalar(alpha)?;
+                if let Some(text) = &text {
+                    logits = logits.f_add_(text)?;
+                }
+                let now = right(&logits, labels)?;
+                let numbers = Numbers {
+                    method: Method::TipAdapter,
+                    alpha,
+                    beta,
+                    lambda: 0.0,
+                };
+                let mut fit = None;
+                let better = match &mut best {
+                    None => true,
+                    Some((before, ..)) if now != *before => now > *before,
+                    Some(_) if grid.is_official() => false,
+                    Some((_, _, kept, known)) => {
+                        let before = match *known {
+                            Some(fit) => fit,
+                            None => rough_fit(kept, labels, near)?,
+                        };
+                        *known = Some(before);
+                        // Neighbours on the grid have temperatures near each other.
+                        let now = rough_fit(&logits, labels, near)?;
+                        near = Some(now.temperature);
+                        fit = Some(now);
+                        now.cross_entropy < before.cross_entropy
+                    }
+                };
+                if better {
+                    best = Some((now, numbers, logits, fit));
+                }
+            }
+            Ok(())
+        };
+        let balance = self.request.class_balance;
+        sweep(self.material, self.held, &betas, balance, kind, &mut visit)?;
+        let Some((_, numbers, logits, _)) = best else {
+            return Ok(Outcome::Skipped("nothing to try".to_owned()));
+        };
+        let mut scored = Scored::new(numbers, &logits, labels)?;
+        if cache_only && self.request.alpha.is_none() && !grid.is_official() {
+            scored.numbers.alpha = 1.0 / scored.temperature;
+            scored.temperature = 1.0;
+        }
+        Ok(Outcome::Scored(scored))
+    }
+
+    fn gda(&self) -> Result<Outcome, TipError> {
+        let Some(term) = gda::held_logits(self.material, self.held)? else {
+            return Ok(Outcome::Skipped(
+                "with one shot of every class left out nothing varies within a class: the pooled \
+                 covariance is zero"
+                    .to_owned(),
+            ));
+        };
+        let alphas = match self.material.text {
+            Some(_) => given_or(self.request.alpha, self.request.grid.gda_alphas()),
+            None => vec![self.request.alpha.unwrap_or(1.0)],
+        };
+        self.best_alpha(Method::Gda, &term, &alphas)
+    }
+
+    fn class_mean(&self) -> Result<Outcome, TipError> {
+        let term = class_mean::held_cosines(self.material, self.held)?
+            .f_to_kind(Kind::Double)?
+            .f_mul_scalar(self.material.logit_scale)?;
+        let alphas = match self.material.text {
+            Some(_) => given_or(self.request.alpha, self.request.grid.mean_alphas()),
+            None => vec![self.request.alpha.unwrap_or(MEAN_ALPHA)],
+        };
+        self.best_alpha(Method::ClassMean, &term, &alphas)
+    }
+
+    /// The best α in `text + α·term`: the first best accuracy (official), ties
+    /// by cross-entropy (wide).
+    fn best_alpha(
+        &self,
+        method: Method,
+        term: &Tensor,
+        alphas: &[f64],
+    ) -> Result<Outcome, TipError> {
+        let text = self.text_logits(Kind::Double)?;
+        let mut best: Option<Scored> = None;
+        for (at, &alpha) in alphas.iter().enumerate() {
+            self.watch.step(method, at, alphas.len())?;
+            let mut logits = term.f_mul_scalar(alpha)?;
+            if let Some(text) = &text {
+                logits = logits.f_add_(text)?;
+            }
+            let numbers = Numbers {
+                method,
+                alpha,
+                beta: 0.0,
+                lambda: 0.0,
+            };
+            let scored = Scored::new(numbers, &logits, &self.held.labels)?;
+            if best.is_none_or(|best| self.prefers(&scored, &best)) {
+                best = Some(scored);
+            }
+        }
+        Ok(match best {
+            Some(best) => Outcome::Scored(best),
+            None => Outcome::Skipped("nothing to try".to_owned()),
+        })
+    }
+
+    fn prefers(&self, new: &Scored, best: &Scored) -> bool {
+        if self.request.grid.is_official() {
+            new.right > best.right
+        } else {
+            new.beats(best)
+        }
+    }
+
+    /// β outer, λ inner. Official: α = 1/λ (ordinary kernel ridge), the first
+    /// best accuracy. Wide: α = 1 (the paper's form), and the defaults stay
+    /// unless others are better by over one standard error (the
+    /// one-standard-error rule of Breiman et al., 1984): on few examples the
+    /// best of a grid is mostly the luckiest.
+    fn proker(&self) -> Result<Outcome, TipError> {
+        if let Err(error) = check_keys(self.material.key_count()) {
+            return Ok(Outcome::Skipped(error.to_string()));
+        }
+        let grid = &self.request.grid;
+        let search = self.material.key_count() <= PROKER_SEARCH_KEYS;
+        let or = |given: Option<f64>, default: f64, all: Vec<f64>| match given {
+            Some(value) => vec![value],
+            None if search => all,
+            None => vec![default],
+        };
+        let betas = or(self.request.beta, PROKER_BETA, grid.proker_betas());
+        let lambdas = or(self.request.lambda, PROKER_LAMBDA, grid.proker_lambdas());
+        let default_beta = self.request.beta.unwrap_or(PROKER_BETA);
+        let default_lambda = self.request.lambda.unwrap_or(PROKER_LAMBDA);
+
+        let system = Proker::new(self.material)?;
+        let text = self.text_logits(Kind::Double)?;
+        let mut tried = Vec::new();
+        for &beta in &betas {
+            for &lambda in &lambdas {
+                self.watch
+                    .step(Method::Proker, tried.len(), betas.len() * lambdas.len())?;
+                let alpha = self.request.alpha.unwrap_or(if grid.is_official() {
+                    1.0 / lambda
+                } else {
+                    1.0
+                });
+                let fitted = system.factorise(beta, lambda)?;
+                let mut logits = system
+                    .held_predictions(&fitted, self.held)?
+                    .f_mul_scalar_(self.material.logit_scale * alpha * lambda)?;
+                if let Some(text) = &text {
+                    logits = logits.f_add_(text)?;
+                }
+                let numbers = Numbers {
+                    method: Method::Proker,
+                    alpha,
+                    beta,
+                    lambda,
+                };
+                tried.push(Scored::new(numbers, &logits, &self.held.labels)?);
+            }
+        }
+        let default = tried
+            .iter()
+            .find(|s| s.numbers.beta == default_beta && s.numbers.lambda == default_lambda)
+            .copied();
+        let best = tried.iter().copied().reduce(
+            |best, new| {
+                if self.prefers(&new, &best) { new } else { best }
+            },
+        );
+        let chosen = match (best, default) {
+            (Some(best), Some(default)) if !grid.is_official() => {
+                Some(if best.clearly_beats(&default) {
+                    best
+                } else {
+                    default
+                })
+            }
+            (best, _) => best,
+        };
+        Ok(match chosen {
+            Some(chosen) => Outcome::Scored(chosen),
+            None => Outcome::Skipped("nothing to try".to_owned()),
+        })
+    }
+}
+
+fn given_or(given: Option<f64>, all: Vec<f64>) -> Vec<f64> {
+    match given {
+        Some(value) => vec![value],
+        None => all,
+    }
+}
+
+fn rough_fit(logits: &Tensor, labels: &Tensor, near: Option<f64>) -> Result<Fit, TipError> {
+    match near {
+        Some(near) => fit_near(logits, labels, near),
+        None => fit_temperature(logits, labels),
+    }
+}

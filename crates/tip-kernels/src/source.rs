@@ -1,0 +1,49 @@
+//! What a head is packed from, on every processor the same.
+
+use std::sync::Arc;
+
+use tip_spec::KeyDtype;
+
+/// What `Packed::new` packs: plain slices, checked by the caller.
+pub struct Source<'a> {
+    pub classes: usize,
+    pub width: usize,
+    /// [N, D].
+    pub linear: Option<&'a [f32]>,
+    /// [N].
+    pub bias: Option<&'a [f32]>,
+    pub cache: Option<CacheSource<'a>>,
+    pub dtype: KeyDtype,
+}
+
+/// What `Training::new` starts from, checked by the caller.
+pub struct TrainingSource<'a> {
+    pub classes: usize,
+    pub width: usize,
+    /// [M, D], in the examples' order.
+    pub keys: &'a [f32],
+    /// Ascending, by `order`.
+    pub sorted_labels: &'a [u32],
+    /// The i-th sorted key's row.
+    pub order: &'a std::sync::Arc<[u32]>,
+    /// [N, D].
+    pub linear: Option<&'a [f32]>,
+    /// [N].
+    pub bias: Option<&'a [f32]>,
+    /// α times the class's factor, [N].
+    pub weight: &'a [f32],
+    pub beta: f32,
+}
+
+/// Keys with one-hot values.
+pub struct CacheSource<'a> {
+    /// [M, D].
+    pub keys: &'a [f32],
+    /// Ascending, by `order`.
+    pub sorted_labels: &'a [u32],
+    /// The i-th sorted key's row.
+    pub order: Arc<[u32]>,
+    /// [N].
+    pub weight: &'a [f32],
+    pub beta: f32,
+}

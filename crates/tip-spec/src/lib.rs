@@ -1,0 +1,162 @@
+//! What a head is, in numbers and names: the part of a version that goes into
+//! its manifest.
+
+use serde::{Deserialize, Serialize};
+
+/// A way to make the head `f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// CLIP's text classifier alone: L = s·W.
+    ZeroShot,
+    /// Tip-Adapter (Zhang et al., ECCV 2022): L = s·W, V = α·one-hot.
+    TipAdapter,
+    /// Gaussian discriminant analysis (Wang et al., ICLR 2024):
+    /// L = s·W + α·w, b = α·b_c, no keys.
+    Gda,
+    /// ProKeR (CVPR 2025): L = s·W, V = s·α·(K_SS/λ + I)⁻¹(Y − S·Wᵀ), dense;
+    /// α = 1 in the paper, 1/λ makes it ordinary kernel ridge regression.
+    Proker,
+    /// Nearest class mean: L = s·W + α·s·mean of the class's keys (unit norm).
+    ClassMean,
+    /// Tip-Adapter-F: Tip-Adapter with trained keys.
+    TipAdapterF,
+}
+
+/// What a class's affinities do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassBalance {
+    /// Add up, as the paper has it.
+    #[default]
+    Sum,
+    /// Are averaged within the class, then multiplied by the mean number of
+    /// shots of the classes that have any: equal to the sum at equal shots.
+    Mean,
+}
+
+/// Number format of resident keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyDtype {
+    /// 32-bit float.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half.
+    F16,
+}
+
+/// Where the scores that chose something came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectionSource {
+    /// The caller gave the numbers; nothing was chosen.
+    Given,
+    /// Examples marked as validation.
+    Validation,
+    /// Leave-one-out over the cache, each example's own key masked.
+    LeaveOneOut,
+    /// Too little to choose on: documented defaults.
+    Default,
+    /// Views of the examples that training did not see.
+    HeldBackViews,
+}
+
+/// Which α and β are searched.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum SearchGrid {
+    /// The authors' grid, exactly: β outer, α inner, strict `>` on accuracy.
+    Official {
+        /// s_β.
+        beta_scale: f64,
+        /// s_α.
+        alpha_scale: f64,
+    },
+    /// Logarithmic and wider; ties in accuracy go to the lower cross-entropy.
+    Wide,
+}
+
+impl SearchGrid {
+    /// The official grid at s_β = 7, s_α = 3 (ImageNet's).
+    pub const OFFICIAL: Self = Self::Official {
+        beta_scale: 7.0,
+        alpha_scale: 3.0,
+    };
+}
+
+/// One method with its best numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The method.
+    pub method: Method,
+    /// Its best α; 0 where it has none.
+    pub alpha: f64,
+    /// Its best β; 0 where it has none.
+    pub beta: f64,
+    /// Its best λ; 0 where it has none.
+    pub lambda: f64,
+    /// Share classified rightly, 0 to 1.
+    pub accuracy: f64,
+    /// Mean cross-entropy, nats.
+    pub cross_entropy: f64,
+    /// Why it was left out, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+}
+
+/// On what, and how, a head's numbers were chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Selection {
+    /// What the candidates were scored on.
+    pub source: SelectionSource,
+    /// How many examples that were.
+    pub example_count: usize,
+    /// The score that decided, in words.
+    pub score: String,
+    /// The grid searched, in words.
+    pub grid: String,
+    /// Every candidate, the chosen one first.
+    pub candidates: Vec<Candidate>,
+    /// Why, in one sentence for people.
+    pub reason: String,
+}
+
+impl Selection {
+    /// Of numbers that nothing was searched for, and nothing is said about.
+    pub fn unsearched(source: SelectionSource) -> Self {
+        Self {
+            source,
+            example_count: 0,
+            score: String::new(),
+            grid: String::new(),
+            candidates: Vec::new(),
+            reason: String::new(),
+        }
+    }
+}
+
+/// A head's numbers; its tensors are kept beside them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadSpec {
+    /// The method that made it.
+    pub method: Method,
+    /// Weight of the cache; 0 where the method has none.
+    pub alpha: f64,
+    /// Sharpness; 0 where the method has none.
+    pub beta: f64,
+    /// Regularisation of ProKeR; 0 elsewhere.
+    pub lambda: f64,
+    /// The bundle's logit scale s.
+    pub logit_scale: f64,
+    /// Sum or mean over a class's shots.
+    pub class_balance: ClassBalance,
+    /// Probabilities are softmax(logits / temperature).
+    pub temperature: f64,
+    /// Number format of the resident keys.
+    pub key_dtype: KeyDtype,
+    /// How the numbers were chosen.
+    pub selection: Selection,
+}

@@ -1,0 +1,231 @@
+//! `tipserve add`: makes a version of a cache from an earlier one, with
+//! examples and classes added and examples removed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{
+    Global,
+    about::{AboutArgs, ConditionArgs},
+    classes::match_or_new,
+    connect::Connection,
+    create::on_rejected,
+    examples::{self, DrawArgs, Examples},
+    failure::{Failure, Outcome},
+    files,
+    head::{MethodArg, NumbersArgs, template},
+    labelled::{Labelled, Source, SourceClass},
+    making::{self, Sending},
+    report,
+    screen::Screen,
+};
+use tipserve_api::v1::{self, AddExamplesSpec, GetVersionRequest};
+
+/// Flags of `tipserve add`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tipserve add pets --from pets/more
+  tipserve add pets@3 --from more.npz --no-new-classes
+  tipserve add pets --remove cat/017.jpg --remove dog/002.jpg")]
+pub struct AddArgs {
+    /// The version to start from: CACHE (its newest), CACHE@VERSION or
+    /// CACHE@ALIAS. It stays as it is.
+    #[arg(value_name = "CACHE[@VERSION|@ALIAS]")]
+    pub cache: String,
+    /// A folder with one folder a class, or an .npz file, as for create. What
+    /// has a class's display name goes to that class, all else becomes new
+    /// classes.
+    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "remove", "remove_file"])]
+    pub from: Option<PathBuf>,
+    /// Fail where --from has a class that the version does not have.
+    #[arg(long)]
+    pub no_new_classes: bool,
+    /// Leave out the example of this id; may be given many times.
+    #[arg(long, value_name = "ID")]
+    pub remove: Vec<String>,
+    /// Leave out the examples whose ids are the lines of this file.
+    #[arg(long, value_name = "FILE")]
+    pub remove_file: Option<PathBuf>,
+    /// What the new examples' ids begin with. Default: nothing for a folder,
+    /// "NAME/" for the rows of NAME.npz.
+    #[arg(long, value_name = "TEXT")]
+    pub id_prefix: Option<String>,
+    #[command(flatten)]
+    pub draw: DrawArgs,
+    /// Prompt template for new classes, "{}" stands for the class; may be given
+    /// many times. Default: the bundle's own.
+    #[arg(long, value_name = "TEXT", value_parser = template)]
+    pub template: Vec<String>,
+    /// Do not send the text weights that the file brings for new classes: the
+    /// version was made without text.
+    #[arg(long)]
+    pub without_text: bool,
+    /// How to make the head. Default: as the version, with its numbers chosen
+    /// anew.
+    #[arg(long, value_enum)]
+    pub method: Option<MethodArg>,
+    #[command(flatten)]
+    pub numbers: NumbersArgs,
+    /// Keep classes that are left without an example.
+    #[arg(long)]
+    pub allow_empty_classes: bool,
+    /// Cut prompts that are too long for the text encoder.
+    #[arg(long)]
+    pub truncate_prompts: bool,
+    #[command(flatten)]
+    pub about: AboutArgs,
+    /// Fail, and make nothing, if any example cannot be used.
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub condition: ConditionArgs,
+}
+
+/// Runs `tipserve add`.
+pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+    args.draw.check()?;
+    if args.draw.shots.is_some() && args.from.is_none() {
+        return Err(Failure::Usage("--shots draws of --from".to_owned()));
+    }
+    let opened = match &args.from {
+        Some(path) => Some(Labelled::open(path, "--from", args.draw.names.as_deref())?),
+        None => None,
+    };
+    let mut removed = args.remove.clone();
+    if let Some(path) = &args.remove_file {
+        removed.extend(read_ids(path)?);
+    }
+    let connection = Connection::open(global).await?;
+    let doing = format!("adding to {:?}", args.cache);
+    let request = GetVersionRequest {
+        name: args.cache.clone(),
+        read_mask: None,
+    };
+    let base = connection.caches().get_version(request).await;
+    let base = base
+        .map_err(|status| connection.failure(&doing, status))?
+        .into_inner();
+
+    let known: Vec<_> = base.classes.into_iter().map(named).collect();
+    let old = known.len();
+    let drawn = match opened {
+        Some(all) => {
+            let number = |all| number(all, &known, &args);
+            Examples::draw(all, &args.draw, number, screen)?
+        }
+        None => {
+            let nothing = Labelled {
+                source: Source::Folder(PathBuf::new()),
+                classes: known,
+                examples: Vec::new(),
+            };
+            Examples::draw(nothing, &args.draw, Ok, screen)?
+        }
+    };
+    examples::note_unused_templates(&args.template, &drawn.train, screen);
+    let new = drawn.train.classes.get(old..).unwrap_or_default();
+    let spec = AddExamplesSpec {
+        // By its number: an alias that moves meanwhile must not mix up classes.
+        base: base.name,
+        new_classes: making::class_specs(new, args.without_text),
+        remove_example_ids: removed,
+        prompt_templates: args.template.clone(),
+        method: args
+            .method
+            .map_or(v1::Method::Unspecified, Into::into)
+            .into(),
+        alpha: args.numbers.alpha,
+        beta: args.numbers.beta,
+        lambda: args.numbers.lambda,
+        seed: args.draw.seed,
+        on_rejected: on_rejected(args.strict).into(),
+        description: args.about.description.clone(),
+        labels: args.about.labels(),
+        grid: args.numbers.search_grid(),
+        truncate_prompts: args.truncate_prompts,
+        allow_empty_classes: args.allow_empty_classes,
+        created_by: args.about.creator(),
+        etag: args.condition.if_etag.clone(),
+    };
+    let sending = Sending {
+        doing,
+        id_prefix: id_prefix(&args),
+        strict: args.strict,
+        screen,
+    };
+    let made = making::make(&connection, spec, drawn, &sending).await?;
+    if screen.json {
+        screen.document(&made)?;
+    } else {
+        report::made(screen, &made)?;
+    }
+    Ok(Outcome::of(made.rejected.len()))
+}
+
+fn named(class: v1::ClassInfo) -> SourceClass {
+    SourceClass {
+        display_name: class.display_name,
+        text_weight: None,
+    }
+}
+
+/// Gives the examples' classes their indices: those of the base's classes,
+/// then those of new ones.
+fn number(all: Labelled, known: &[SourceClass], args: &AddArgs) -> Result<Labelled, Failure> {
+    let names: Vec<_> = known.iter().map(|it| it.display_name.as_str()).collect();
+    let matched = match_or_new(&all.class_names(), "--from", &names, &args.cache)?;
+    let mut classes = known.to_vec();
+    let mut map = Vec::with_capacity(matched.len());
+    let counts = all.counts();
+    for ((class, count), known) in all.classes.iter().zip(counts).zip(matched) {
+        let Some(index) = known else {
+            if args.no_new_classes {
+                return Err(Failure::Input(format!(
+                    "--from has the class {:?}, which {} does not have (--no-new-classes)",
+                    class.display_name, args.cache
+                )));
+            }
+            if count == 0 && !args.allow_empty_classes {
+                return Err(Failure::Input(format!(
+                    "the new class {:?} of --from has no example",
+                    class.display_name
+                )));
+            }
+            map.push(classes.len());
+            classes.push(class.clone());
+            continue;
+        };
+        map.push(index);
+    }
+    Ok(all.renumber(&map, classes))
+}
+
+/// What new ids begin with. Rows count from 0 in every file, so that those of
+/// two files would be the same ids.
+fn id_prefix(args: &AddArgs) -> String {
+    if let Some(prefix) = &args.id_prefix {
+        return prefix.clone();
+    }
+    let source = args.from.as_ref().or(args.draw.validation.as_ref());
+    match source {
+        Some(path) if !path.is_dir() => path
+            .file_stem()
+            .map(|stem| format!("{}/", stem.to_string_lossy()))
+            .unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+/// The lines of a file, empty ones left out.
+fn read_ids(path: &Path) -> Result<Vec<String>, Failure> {
+    files::existing(path, "--remove-file")?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::Input(format!("--remove-file {}: {error}", path.display())))?;
+    let lines = text.lines().filter(|line| !line.is_empty());
+    Ok(lines.map(str::to_owned).collect())
+}

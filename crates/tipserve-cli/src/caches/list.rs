@@ -1,0 +1,245 @@
+//! `tipserve caches list`, `versions` and `examples`.
+
+use serde::Serialize;
+
+use super::{PAGE, alias::alias_list};
+use crate::{
+    connect::Connection,
+    documents::{CacheDocument, ExampleDocument, VersionDocument},
+    failure::Failure,
+    report,
+    screen::{Screen, bytes, table},
+};
+use tipserve_api::v1::{ListCachesRequest, ListExamplesRequest, ListVersionsRequest, Version};
+
+/// How many examples a call asks for.
+const EXAMPLES_PAGE: i32 = 10_000;
+
+#[derive(Serialize)]
+struct CachesDocument {
+    caches: Vec<CacheDocument>,
+}
+
+#[derive(Serialize)]
+struct VersionsDocument {
+    versions: Vec<VersionDocument>,
+}
+
+#[derive(Serialize)]
+struct ExamplesDocument {
+    examples: Vec<ExampleDocument>,
+}
+
+/// All caches that the filter lets through.
+pub async fn caches(
+    connection: &Connection,
+    filter: String,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let mut caches: Vec<CacheDocument> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListCachesRequest {
+            page_size: PAGE,
+            page_token,
+            read_mask: None,
+            filter: filter.clone(),
+        };
+        let page = connection.caches().list_caches(request).await;
+        let page = page
+            .map_err(|status| connection.failure("listing caches", status))?
+            .into_inner();
+        caches.extend(page.caches.into_iter().map(CacheDocument::from));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if screen.json {
+        return screen.document(&CachesDocument { caches });
+    }
+    if caches.is_empty() {
+        screen.note(if filter.is_empty() {
+            "there are no caches; make one with tipserve create CACHE --from DIR"
+        } else {
+            "the filter lets no cache through"
+        });
+        return Ok(());
+    }
+    let rows = caches
+        .iter()
+        .map(|cache| {
+            let latest = cache.latest.as_ref();
+            let of =
+                |text: &dyn Fn(&VersionDocument) -> String| latest.map(text).unwrap_or_default();
+            vec![
+                cache.cache.clone(),
+                of(&|it| it.version.to_string()),
+                of(&|it| it.classes.len().to_string()),
+                of(&|it| it.key_count.to_string()),
+                of(&|it| {
+                    it.head
+                        .as_ref()
+                        .map_or_else(String::new, |head| head.method.clone())
+                }),
+                of(&|it| bytes(it.size_bytes)),
+                of(&|it| it.create_time.clone().unwrap_or_default()),
+                alias_list(cache),
+            ]
+        })
+        .collect();
+    let headers = [
+        "cache", "latest", "classes", "keys", "method", "size", "made", "aliases",
+    ];
+    screen.line(&table(&headers, &[1, 2, 3, 5], rows))
+}
+
+/// A cache's versions, newest first.
+pub async fn versions(
+    connection: &Connection,
+    cache: &str,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let mut versions: Vec<VersionDocument> = Vec::new();
+    each_version(connection, cache, None, |version| {
+        versions.push(version.into());
+        true
+    })
+    .await?;
+    if screen.json {
+        return screen.document(&VersionsDocument { versions });
+    }
+    let rows = versions
+        .iter()
+        .map(|version| {
+            vec![
+                version.version.to_string(),
+                version
+                    .head
+                    .as_ref()
+                    .map(report::numbers)
+                    .unwrap_or_default(),
+                version.key_count.to_string(),
+                bytes(version.size_bytes),
+                version.create_time.clone().unwrap_or_default(),
+                version.created_by.clone(),
+                version.parent.clone().unwrap_or_default(),
+                version.description.clone(),
+            ]
+        })
+        .collect();
+    let headers = [
+        "version",
+        "head",
+        "keys",
+        "size",
+        "made",
+        "by",
+        "parent",
+        "description",
+    ];
+    screen.line(&table(&headers, &[0, 2, 3], rows))
+}
+
+/// Goes through a cache's versions, newest first, until `take` says that it is
+/// enough. `fields` names those to return, default all.
+pub async fn each_version(
+    connection: &Connection,
+    cache: &str,
+    fields: Option<&[&str]>,
+    mut take: impl FnMut(Version) -> bool,
+) -> Result<(), Failure> {
+    let failed = |status| connection.failure(&format!("listing the versions of {cache:?}"), status);
+    let mut page_token = String::new();
+    loop {
+        let request = ListVersionsRequest {
+            parent: cache.to_owned(),
+            page_size: PAGE,
+            page_token,
+            read_mask: fields.map(|fields| prost_types::FieldMask {
+                paths: fields.iter().map(|field| (*field).to_owned()).collect(),
+            }),
+        };
+        let page = connection
+            .caches()
+            .list_versions(request)
+            .await
+            .map_err(failed)?
+            .into_inner();
+        for version in page.versions {
+            if !take(version) {
+                return Ok(());
+            }
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// A version's examples. As text they are written page by page.
+pub async fn examples(
+    connection: &Connection,
+    name: &str,
+    filter: String,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let failed = |status| connection.failure(&format!("listing the examples of {name:?}"), status);
+    let mut all: Vec<ExampleDocument> = Vec::new();
+    let mut page_token = String::new();
+    let mut first = true;
+    loop {
+        let request = ListExamplesRequest {
+            parent: name.to_owned(),
+            page_size: EXAMPLES_PAGE,
+            page_token,
+            filter: filter.clone(),
+        };
+        let page = connection
+            .caches()
+            .list_examples(request)
+            .await
+            .map_err(failed)?
+            .into_inner();
+        all.extend(page.examples.into_iter().map(ExampleDocument::from));
+        page_token = page.next_page_token;
+        if !screen.json {
+            lines(screen, &mut all, first)?;
+            first = false;
+        }
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if screen.json {
+        return screen.document(&ExamplesDocument { examples: all });
+    }
+    Ok(())
+}
+
+fn lines(screen: &Screen, page: &mut Vec<ExampleDocument>, first: bool) -> Result<(), Failure> {
+    if page.is_empty() {
+        if first {
+            screen.note("there are no such examples");
+        }
+        return Ok(());
+    }
+    let rows = page
+        .drain(..)
+        .map(|example| {
+            vec![
+                example.class_index.to_string(),
+                example.display_name,
+                if example.validation { "yes" } else { "" }.to_owned(),
+                example.example_id,
+            ]
+        })
+        .collect();
+    let headers: &[&str] = if first {
+        &["index", "class", "validation", "example"]
+    } else {
+        &[]
+    };
+    screen.line(&table(headers, &[0], rows))
+}

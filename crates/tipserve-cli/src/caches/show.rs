@@ -1,0 +1,58 @@
+//! `tipserve caches show`.
+
+use super::alias::alias_list;
+use crate::{
+    connect::Connection,
+    documents::{CacheDocument, VersionDocument},
+    failure::Failure,
+    report,
+    screen::{Screen, table},
+};
+use tipserve_api::v1::{GetCacheRequest, GetVersionRequest};
+
+/// A cache with its newest version, or one version.
+pub async fn show(connection: &Connection, name: &str, screen: &Screen) -> Result<(), Failure> {
+    let failed = |status| connection.failure(&format!("looking up {name:?}"), status);
+    let is_version = name.contains('@') || name.matches('/').count() > 1;
+    if is_version {
+        let request = GetVersionRequest {
+            name: name.to_owned(),
+            read_mask: None,
+        };
+        let version = connection
+            .caches()
+            .get_version(request)
+            .await
+            .map_err(failed)?;
+        let version = VersionDocument::from(version.into_inner());
+        return if screen.json {
+            screen.document(&version)
+        } else {
+            report::version(screen, &version)
+        };
+    }
+    let request = GetCacheRequest {
+        name: name.to_owned(),
+        read_mask: None,
+    };
+    let cache = connection
+        .caches()
+        .get_cache(request)
+        .await
+        .map_err(failed)?;
+    let cache = CacheDocument::from(cache.into_inner());
+    if screen.json {
+        return screen.document(&cache);
+    }
+    let rows = vec![
+        vec!["cache".into(), cache.cache.clone()],
+        vec!["versions".into(), cache.version_count.to_string()],
+        vec!["aliases".into(), alias_list(&cache)],
+        vec!["etag".into(), cache.etag.clone()],
+    ];
+    screen.line(&table(&[], &[], rows))?;
+    match &cache.latest {
+        Some(version) => report::version(screen, version),
+        None => Ok(()),
+    }
+}

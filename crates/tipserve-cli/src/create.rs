@@ -1,0 +1,150 @@
+//! `tipserve create`: makes a version of a cache from labelled examples.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{
+    Global,
+    about::{AboutArgs, ConditionArgs},
+    connect::Connection,
+    examples::{self, DrawArgs, Examples},
+    failure::{Failure, Outcome},
+    head::{BalanceArg, KeyDtypeArg, MethodArg, NumbersArgs, template},
+    labelled::Labelled,
+    making::{self, MadeDocument, Sending},
+    report,
+    screen::Screen,
+};
+use tipserve_api::v1::{self, CacheSpec, cache_spec::OnRejected};
+
+/// Flags of `tipserve create`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "\
+Examples:
+  tipserve create pets --from pets/train --shots 16 --val-shots 4
+  tipserve create pets --from features.npz --method tip-adapter --label team=vision
+  tipserve create pets --from pets/train --if-etag new   # only if there is none yet")]
+pub struct CreateArgs {
+    /// The cache's id: a-z, 0-9, '-', '_', '.'. A cache that is there gets a
+    /// new version.
+    pub cache: String,
+    /// A folder with one folder a class, or an .npz file with the arrays
+    /// features [M,D], labels [M], classes [N] and, if wanted, text_weights
+    /// [N,D].
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub from: PathBuf,
+    #[command(flatten)]
+    pub draw: DrawArgs,
+    /// Prompt template, "{}" stands for the class; may be given many times.
+    /// Default: the bundle's own.
+    #[arg(long, value_name = "TEXT", value_parser = template)]
+    pub template: Vec<String>,
+    /// Augmented views of each picture. Default: the plain centre crop.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(i32).range(1..=64))]
+    pub views: Option<i32>,
+    /// How to make the head; auto takes the best by validation or
+    /// leave-one-out.
+    #[arg(long, value_enum, default_value_t)]
+    pub method: MethodArg,
+    #[command(flatten)]
+    pub numbers: NumbersArgs,
+    /// Whether a class's affinities add up or are averaged. Default: sum.
+    #[arg(long, value_enum)]
+    pub balance: Option<BalanceArg>,
+    /// Ignore text altogether: the cache alone decides.
+    #[arg(long)]
+    pub without_text: bool,
+    /// Keep classes that no usable example names, decided by their text alone.
+    #[arg(long)]
+    pub allow_empty_classes: bool,
+    /// Cut prompts that are too long for the text encoder.
+    #[arg(long)]
+    pub truncate_prompts: bool,
+    /// Number format of the keys when resident. Default: f32.
+    #[arg(long, value_enum)]
+    pub key_dtype: Option<KeyDtypeArg>,
+    #[command(flatten)]
+    pub about: AboutArgs,
+    /// Fail, and make nothing, if any example cannot be used.
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub condition: ConditionArgs,
+}
+
+/// Runs `tipserve create`.
+pub async fn run(args: CreateArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+    args.draw.check()?;
+    let all = Labelled::open(&args.from, "--from", args.draw.names.as_deref())?;
+    if !args.allow_empty_classes {
+        examples::refuse_empty(&all, &args.from)?;
+    }
+    let drawn = Examples::draw(all, &args.draw, Ok, screen)?;
+    examples::note_unused_templates(&args.template, &drawn.train, screen);
+    let connection = Connection::open(global).await?;
+    let made = create(&connection, &args, drawn, screen).await?;
+    if screen.json {
+        screen.document(&made)?;
+    } else {
+        report::made(screen, &made)?;
+    }
+    Ok(Outcome::of(made.rejected.len()))
+}
+
+/// Makes the version over the API.
+pub async fn create(
+    connection: &Connection,
+    args: &CreateArgs,
+    examples: Examples,
+    screen: &Screen,
+) -> Result<MadeDocument, Failure> {
+    let sending = Sending {
+        doing: format!("creating the cache {:?}", args.cache),
+        id_prefix: String::new(),
+        strict: args.strict,
+        screen,
+    };
+    let spec = spec(args, &examples.train);
+    making::make(connection, spec, examples, &sending).await
+}
+
+fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
+    CacheSpec {
+        cache_id: args.cache.clone(),
+        classes: making::class_specs(&train.classes, args.without_text),
+        prompt_templates: args.template.clone(),
+        method: v1::Method::from(args.method).into(),
+        alpha: args.numbers.alpha,
+        beta: args.numbers.beta,
+        lambda: args.numbers.lambda,
+        views: args.views.unwrap_or(0),
+        seed: args.draw.seed,
+        on_rejected: on_rejected(args.strict).into(),
+        description: args.about.description.clone(),
+        labels: args.about.labels(),
+        class_balance: args
+            .balance
+            .map_or(v1::ClassBalance::Unspecified, Into::into)
+            .into(),
+        grid: args.numbers.search_grid(),
+        key_dtype: args
+            .key_dtype
+            .map_or(v1::KeyDtype::Unspecified, Into::into)
+            .into(),
+        without_text: args.without_text,
+        truncate_prompts: args.truncate_prompts,
+        allow_empty_classes: args.allow_empty_classes,
+        created_by: args.about.creator(),
+        etag: args.condition.if_etag.clone(),
+    }
+}
+
+/// What `--strict` asks of the server.
+pub fn on_rejected(strict: bool) -> OnRejected {
+    if strict {
+        OnRejected::Fail
+    } else {
+        OnRejected::Skip
+    }
+}

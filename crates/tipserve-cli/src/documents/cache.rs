@@ -1,0 +1,150 @@
+//! Caches, their versions, classes and examples.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{FineTuneDocument, HeadDocument, time};
+use tipserve_api::v1;
+
+/// A cache.
+#[derive(Debug, Serialize)]
+pub struct CacheDocument {
+    pub name: String,
+    pub cache: String,
+    pub create_time: Option<String>,
+    pub version_count: i32,
+    pub aliases: BTreeMap<String, i64>,
+    pub etag: String,
+    pub latest: Option<VersionDocument>,
+}
+
+impl From<v1::Cache> for CacheDocument {
+    fn from(cache: v1::Cache) -> Self {
+        Self {
+            cache: cache
+                .name
+                .strip_prefix("caches/")
+                .unwrap_or(&cache.name)
+                .to_owned(),
+            name: cache.name,
+            create_time: time(cache.create_time),
+            version_count: cache.version_count,
+            aliases: cache.aliases.into_iter().collect(),
+            etag: cache.etag,
+            latest: cache.latest.map(Into::into),
+        }
+    }
+}
+
+/// A version of a cache.
+#[derive(Debug, Serialize)]
+pub struct VersionDocument {
+    pub name: String,
+    pub cache: String,
+    pub version: i64,
+    pub create_time: Option<String>,
+    pub parent: Option<String>,
+    pub description: String,
+    pub labels: BTreeMap<String, String>,
+    pub classes: Vec<ClassDocument>,
+    pub width: i32,
+    pub key_count: i64,
+    pub views: i32,
+    pub bundle_fingerprint: String,
+    pub bundle_name: String,
+    pub size_bytes: i64,
+    pub created_by: String,
+    pub source: Option<SourceDocument>,
+    pub head: Option<HeadDocument>,
+    pub fine_tune: Option<FineTuneDocument>,
+}
+
+impl From<v1::Version> for VersionDocument {
+    fn from(version: v1::Version) -> Self {
+        let cache = version
+            .name
+            .strip_prefix("caches/")
+            .unwrap_or(&version.name);
+        Self {
+            cache: cache.split('/').next().unwrap_or_default().to_owned(),
+            version: version.version,
+            create_time: time(version.create_time),
+            parent: Some(version.parent).filter(|parent| !parent.is_empty()),
+            description: version.description,
+            labels: version.labels.into_iter().collect(),
+            classes: version.classes.into_iter().map(Into::into).collect(),
+            width: version.width,
+            key_count: version.key_count,
+            views: version.views,
+            bundle_fingerprint: version.bundle_fingerprint,
+            bundle_name: version.bundle_name,
+            size_bytes: version.size_bytes,
+            created_by: version.created_by,
+            source: version.source.map(Into::into),
+            head: version.head.map(Into::into),
+            fine_tune: version.fine_tune.map(Into::into),
+            name: version.name,
+        }
+    }
+}
+
+/// A class of a version.
+#[derive(Debug, Serialize)]
+pub struct ClassDocument {
+    pub index: i32,
+    pub display_name: String,
+    pub example_count: i32,
+    pub validation_count: i32,
+}
+
+impl From<v1::ClassInfo> for ClassDocument {
+    fn from(class: v1::ClassInfo) -> Self {
+        Self {
+            index: class.index,
+            display_name: class.display_name,
+            example_count: class.example_count,
+            validation_count: class.validation_count,
+        }
+    }
+}
+
+/// What the making of a version took in.
+#[derive(Debug, Serialize)]
+pub struct SourceDocument {
+    pub received: i64,
+    pub rejected: i64,
+    pub inherited: i64,
+    pub removed: i64,
+}
+
+impl From<v1::SourceCounts> for SourceDocument {
+    fn from(source: v1::SourceCounts) -> Self {
+        Self {
+            received: source.received,
+            rejected: source.rejected,
+            inherited: source.inherited,
+            removed: source.removed,
+        }
+    }
+}
+
+/// An example of a version.
+#[derive(Debug, Serialize)]
+pub struct ExampleDocument {
+    pub example_id: String,
+    pub class_index: i32,
+    pub display_name: String,
+    pub validation: bool,
+}
+
+impl From<v1::ExampleInfo> for ExampleDocument {
+    fn from(example: v1::ExampleInfo) -> Self {
+        Self {
+            example_id: example.example_id,
+            class_index: example.class_index,
+            display_name: example.display_name,
+            validation: example.validation,
+        }
+    }
+}

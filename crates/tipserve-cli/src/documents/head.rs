@@ -1,0 +1,86 @@
+//! Heads, and what their numbers were chosen on.
+
+use serde::Serialize;
+
+use super::{method_name, short};
+use tipserve_api::v1;
+
+/// A head's numbers.
+#[derive(Debug, Serialize)]
+pub struct HeadDocument {
+    pub method: String,
+    pub alpha: f64,
+    pub beta: f64,
+    pub lambda: f64,
+    pub logit_scale: f64,
+    pub class_balance: String,
+    pub temperature: f64,
+    pub key_dtype: String,
+    pub selection: Option<SelectionDocument>,
+}
+
+impl From<v1::Head> for HeadDocument {
+    fn from(head: v1::Head) -> Self {
+        Self {
+            method: method_name(head.method),
+            alpha: head.alpha,
+            beta: head.beta,
+            lambda: head.lambda,
+            logit_scale: head.logit_scale,
+            class_balance: short(head.class_balance().as_str_name(), "CLASS_BALANCE_"),
+            temperature: head.temperature,
+            key_dtype: short(head.key_dtype().as_str_name(), "KEY_DTYPE_"),
+            selection: head.selection.map(Into::into),
+        }
+    }
+}
+
+/// On what a head's numbers were chosen.
+#[derive(Debug, Serialize)]
+pub struct SelectionDocument {
+    pub source: String,
+    pub example_count: i64,
+    pub score: String,
+    pub grid: String,
+    pub reason: String,
+    pub candidates: Vec<CandidateDocument>,
+}
+
+impl From<v1::Selection> for SelectionDocument {
+    fn from(selection: v1::Selection) -> Self {
+        Self {
+            source: short(selection.source().as_str_name(), "SELECTION_SOURCE_"),
+            example_count: selection.example_count,
+            score: selection.score,
+            grid: selection.grid,
+            reason: selection.reason,
+            candidates: selection.candidates.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// One method with its best numbers.
+#[derive(Debug, Serialize)]
+pub struct CandidateDocument {
+    pub method: String,
+    pub alpha: f64,
+    pub beta: f64,
+    pub lambda: f64,
+    pub accuracy: f64,
+    pub cross_entropy: f64,
+    pub skipped: Option<String>,
+}
+
+impl From<v1::Candidate> for CandidateDocument {
+    fn from(candidate: v1::Candidate) -> Self {
+        Self {
+            method: method_name(candidate.method),
+            alpha: candidate.alpha,
+            beta: candidate.beta,
+            lambda: candidate.lambda,
+            accuracy: candidate.accuracy,
+            cross_entropy: candidate.cross_entropy,
+            skipped: Some(candidate.skipped).filter(|why| !why.is_empty()),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A server and its bundle.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use tipserve_api::v1;
+
+/// What the server serves.
+#[derive(Debug, Serialize)]
+pub struct ServerDocument {
+    pub address: String,
+    pub version: String,
+    pub device: String,
+    pub dtype: String,
+    pub bundle: BundleDocument,
+    pub limits: BTreeMap<String, i64>,
+}
+
+/// The bundle that the server serves.
+#[derive(Debug, Serialize)]
+pub struct BundleDocument {
+    pub name: String,
+    pub fingerprint: String,
+    pub width: i32,
+    pub image_size: i32,
+    pub resize_to: i32,
+    pub interpolation: String,
+    pub has_image_encoder: bool,
+    pub has_text_encoder: bool,
+    pub logit_scale: f64,
+    pub templates: Vec<String>,
+}
+
+impl ServerDocument {
+    /// Of the server's answer and the address that it was had from.
+    pub fn of(info: v1::ServerInfo, address: &str) -> Self {
+        let bundle = info.bundle.unwrap_or_default();
+        Self {
+            address: address.to_owned(),
+            version: info.version,
+            device: info.device,
+            dtype: info.dtype,
+            bundle: BundleDocument {
+                name: bundle.name,
+                fingerprint: bundle.fingerprint,
+                width: bundle.width,
+                image_size: bundle.image_size,
+                resize_to: bundle.resize_to,
+                interpolation: bundle.interpolation,
+                has_image_encoder: bundle.has_image_encoder,
+                has_text_encoder: bundle.has_text_encoder,
+                logit_scale: bundle.logit_scale,
+                templates: bundle.templates,
+            },
+            limits: info.limits.into_iter().collect(),
+        }
+    }
+}

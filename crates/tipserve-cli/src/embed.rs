@@ -1,0 +1,236 @@
+//! `tipserve embed`: embeddings of pictures and texts, as JSON.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::Args;
+use prost::Message as _;
+use serde::Serialize;
+
+use super::screen::Screen;
+use super::{
+    Global,
+    connect::Connection,
+    documents::ItemError,
+    failure::{Failure, Outcome},
+    files,
+};
+use tipserve_api::v1::{EmbedRequest, EmbedResult, Input, embed_result};
+
+/// Pictures or texts in one call, at most.
+const CALL_ITEMS: usize = 64;
+
+/// Flags of `tipserve embed`.
+#[derive(Clone, Debug, Args)]
+pub struct EmbedArgs {
+    /// Picture files and folders (walked).
+    #[arg(value_name = "FILE|DIR", required_unless_present = "text")]
+    pub files: Vec<PathBuf>,
+    /// A text; may be given many times.
+    #[arg(long, value_name = "TEXT")]
+    pub text: Vec<String>,
+    /// Cut texts that are too long for the encoder.
+    #[arg(long)]
+    pub truncate: bool,
+    /// The encoder's raw output instead of unit vectors.
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// One entry of `inputs` or `texts`.
+#[derive(Serialize)]
+struct EmbeddingDocument<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ItemError>,
+}
+
+/// Runs `tipserve embed`: prints `{"inputs": [...], "texts": [...]}`, written
+/// as the answers come.
+pub async fn run(args: EmbedArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+    let connection = Connection::open(global).await?;
+    let limit = connection.message_limit().await?;
+    let mut paths = Vec::new();
+    for path in &args.files {
+        if path.is_dir() {
+            for file in files::walk(path) {
+                paths.push(file?);
+            }
+        } else {
+            paths.push(path.clone());
+        }
+    }
+    if paths.is_empty() && args.text.is_empty() {
+        return Err(Failure::Input("there is no file to embed".to_owned()));
+    }
+    let bar = screen.bar(Some((paths.len() + args.text.len()) as u64), "embedded");
+    let mut call = Call {
+        connection: &connection,
+        args: &args,
+        limit,
+        writer: Writer::default(),
+    };
+
+    // The first call is made before anything is written, so that its failure
+    // is the only document.
+    let mut pictures = Vec::new();
+    let mut size = 0;
+    for path in &paths {
+        let id = path.display().to_string();
+        let input = files::read(path, limit);
+        let weight = input.as_ref().map_or(0, |input| input.encoded_len() + 16);
+        if pictures.len() >= CALL_ITEMS || size + weight > limit - limit / 16 {
+            call.pictures(std::mem::take(&mut pictures)).await?;
+            size = 0;
+        }
+        size += weight;
+        pictures.push((id, input.map_err(files::Unusable::error)));
+        bar.inc(1);
+    }
+    call.pictures(pictures).await?;
+    for texts in args.text.chunks(CALL_ITEMS) {
+        call.texts(texts).await?;
+        bar.inc(texts.len() as u64);
+    }
+    bar.finish_and_clear();
+    call.writer.end()
+}
+
+struct Call<'a> {
+    connection: &'a Connection,
+    args: &'a EmbedArgs,
+    limit: usize,
+    writer: Writer,
+}
+
+impl Call<'_> {
+    async fn embed(
+        &self,
+        inputs: Vec<Input>,
+        texts: Vec<String>,
+    ) -> Result<(Vec<EmbedResult>, Vec<EmbedResult>), Failure> {
+        let (pictures, words) = (inputs.len(), texts.len());
+        let request = EmbedRequest {
+            inputs,
+            texts,
+            truncate_texts: self.args.truncate,
+            raw: self.args.raw,
+        };
+        let size = request.encoded_len();
+        if size > self.limit {
+            return Err(Failure::Input(format!(
+                "the texts take {size} bytes, but the server takes messages of at most {} bytes",
+                self.limit
+            )));
+        }
+        let answer = self.connection.classify().embed(request).await;
+        let answer = answer
+            .map_err(|status| self.connection.failure("embedding", status))?
+            .into_inner();
+        if (answer.inputs.len(), answer.texts.len()) != (pictures, words) {
+            return Err(Failure::Broken(format!(
+                "embedding: the server answered {} of {pictures} pictures and {} of {words} texts",
+                answer.inputs.len(),
+                answer.texts.len()
+            )));
+        }
+        Ok((answer.inputs, answer.texts))
+    }
+
+    async fn pictures(
+        &mut self,
+        pictures: Vec<(String, Result<Input, ItemError>)>,
+    ) -> Result<(), Failure> {
+        let inputs: Vec<_> = pictures
+            .iter()
+            .filter_map(|(_, input)| input.as_ref().ok().cloned())
+            .collect();
+        let mut answers = if inputs.is_empty() {
+            Vec::new().into_iter()
+        } else {
+            self.embed(inputs, Vec::new()).await?.0.into_iter()
+        };
+        for (id, input) in pictures {
+            let outcome = match input {
+                Ok(_) => result(answers.next().unwrap_or_default()),
+                Err(error) => Err(error),
+            };
+            self.writer.write("inputs", &id, outcome)?;
+        }
+        Ok(())
+    }
+
+    async fn texts(&mut self, texts: &[String]) -> Result<(), Failure> {
+        let answers = self.embed(Vec::new(), texts.to_vec()).await?.1;
+        for (text, answer) in texts.iter().zip(answers) {
+            self.writer.write("texts", text, result(answer))?;
+        }
+        Ok(())
+    }
+}
+
+fn result(answer: EmbedResult) -> Result<Vec<f32>, ItemError> {
+    match answer.outcome {
+        Some(embed_result::Outcome::Embedding(embedding)) => Ok(embedding.values),
+        Some(embed_result::Outcome::Error(status)) => Err(status.into()),
+        None => Err(ItemError {
+            code: "INTERNAL".to_owned(),
+            reason: None,
+            message: "the server's answer is empty".to_owned(),
+        }),
+    }
+}
+
+/// Writes the one document piece by piece.
+#[derive(Default)]
+struct Writer {
+    list: Option<&'static str>,
+    failed: usize,
+}
+
+impl Writer {
+    fn write(
+        &mut self,
+        list: &'static str,
+        id: &str,
+        outcome: Result<Vec<f32>, ItemError>,
+    ) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        match (self.list, list) {
+            (None, "inputs") => out.write_all(b"{\"inputs\":[\n")?,
+            (None, _) => out.write_all(b"{\"inputs\":[],\"texts\":[\n")?,
+            (Some(open), list) if open != list => out.write_all(b"\n],\"texts\":[\n")?,
+            (Some(_), _) => out.write_all(b",\n")?,
+        }
+        self.list = Some(list);
+        let (embedding, error) = match outcome {
+            Ok(values) => (Some(values), None),
+            Err(error) => {
+                self.failed += 1;
+                (None, Some(error))
+            }
+        };
+        let document = EmbeddingDocument {
+            id,
+            embedding,
+            error,
+        };
+        serde_json::to_writer(&mut out, &document).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    fn end(self) -> Result<Outcome, Failure> {
+        let mut out = io::stdout().lock();
+        match self.list {
+            None => out.write_all(b"{\"inputs\":[],\"texts\":[]}\n")?,
+            Some("inputs") => out.write_all(b"\n],\"texts\":[]}\n")?,
+            Some(_) => out.write_all(b"\n]}\n")?,
+        }
+        out.flush()?;
+        Ok(Outcome::of(self.failed))
+    }
+}

@@ -1,0 +1,270 @@
+//! `tipserve finetune`: trains a version's keys (Tip-Adapter-F).
+
+use std::{cell::RefCell, time::Duration};
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+
+use super::{
+    Global,
+    connect::Connection,
+    documents::RunDocument,
+    failure::{Failure, Outcome},
+    head::{GridArg, grid},
+    report,
+    screen::{Screen, number, percent},
+};
+use tipserve_api::v1::{
+    CancelFineTuneRequest, FineTuneProgress, FineTuneRequest, FineTuneRun, fine_tune_request,
+    fine_tune_response::Event, fine_tune_run::State,
+};
+
+/// Flags of `tipserve finetune`. What is not given is the authors' recipe.
+#[derive(Clone, Debug, Args)]
+pub struct FineTuneArgs {
+    /// The version to start from: CACHE, CACHE@VERSION or CACHE@ALIAS.
+    #[arg(value_name = "CACHE[@VERSION|@ALIAS]")]
+    pub cache: String,
+    /// Passes over the examples.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub epochs: i32,
+    /// Learning rate of AdamW. Default: 0.001.
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Examples in a step. Default: 256.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub batch: Option<i32>,
+    /// How the learning rate goes. Default: cosine.
+    #[arg(long, value_enum)]
+    pub schedule: Option<ScheduleArg>,
+    /// Weight decay of AdamW. Default: 0.01.
+    #[arg(long, value_name = "DECAY")]
+    pub weight_decay: Option<f64>,
+    /// Seed of every random choice. Default: 1.
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Stop after so many epochs without improvement. Default: never.
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(i32).range(1..))]
+    pub patience: Option<i32>,
+    /// α while training [default: 1.17, the recipe's for most data sets].
+    #[arg(long)]
+    pub alpha: Option<f64>,
+    /// β while training. Default: 1.
+    #[arg(long)]
+    pub beta: Option<f64>,
+    /// The grid on which α and β are searched afterwards. Default: as the
+    /// version.
+    #[arg(long, value_enum)]
+    pub grid: Option<GridArg>,
+    /// Point this alias at the new version on success.
+    #[arg(long, value_name = "ALIAS")]
+    pub alias: Option<String>,
+    /// Move the alias only if the score that chose the epoch improved.
+    #[arg(long, requires = "alias")]
+    pub only_if_improved: bool,
+    /// Description of the new version.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub description: String,
+    /// Start the run, print its name and leave; see `tipserve finetunes`.
+    #[arg(long)]
+    pub detached: bool,
+}
+
+/// `--schedule`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum ScheduleArg {
+    Cosine,
+    Constant,
+}
+
+/// How long an interrupted command waits for its run to be cancelled.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs `tipserve finetune` until it ends or `interrupted` does.
+pub async fn run(
+    args: FineTuneArgs,
+    global: &Global,
+    screen: &Screen,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Outcome, Failure> {
+    tokio::pin!(interrupted);
+    let running = RefCell::new(None);
+    let connection = tokio::select! {
+        connection = Connection::open(global) => connection?,
+        () = &mut interrupted => return Err(Failure::Interrupted),
+    };
+    tokio::select! {
+        outcome = follow(&connection, &args, screen, &running) => return outcome,
+        () = &mut interrupted => {}
+    }
+    // Closing the call cancels a run too; asking says whether it came in time.
+    if let Some(name) = running.into_inner() {
+        let mut runs = connection.fine_tunes();
+        let cancelling = runs.cancel_fine_tune(CancelFineTuneRequest { name: name.clone() });
+        match tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await {
+            Ok(Ok(_)) => screen.note(&format!("cancelled {name}")),
+            Ok(Err(status)) => {
+                screen.complaint(&format!("cancelling {name}: {}", status.message()));
+            }
+            Err(_) => screen.complaint(&format!("cancelling {name}: no answer")),
+        }
+    }
+    Err(Failure::Interrupted)
+}
+
+async fn follow(
+    connection: &Connection,
+    args: &FineTuneArgs,
+    screen: &Screen,
+    running: &RefCell<Option<String>>,
+) -> Result<Outcome, Failure> {
+    let doing = format!("fine-tuning {:?}", args.cache);
+    let failed = |status| connection.failure(&doing, status);
+    let bar = screen.bar(Some(0), "steps");
+    bar.set_message("starting");
+    let mut latest: Option<FineTuneRun> = None;
+    let mut events = connection
+        .fine_tunes()
+        .fine_tune(request(args))
+        .await
+        .map_err(failed)?
+        .into_inner();
+    while let Some(answer) = events.message().await.map_err(failed)? {
+        match answer.event {
+            Some(Event::Run(run)) => {
+                *running.borrow_mut() = Some(run.name.clone());
+                if run.state() == State::Queued {
+                    bar.set_message("queued");
+                }
+                if args.detached {
+                    bar.finish_and_clear();
+                    return started(screen, run);
+                }
+                latest = Some(run);
+            }
+            Some(Event::Progress(progress)) => show(&bar, &progress),
+            None => {}
+        }
+    }
+    bar.finish_and_clear();
+    let run = latest.ok_or_else(|| {
+        Failure::Broken(format!("{doing}: the server ended the call without a run"))
+    })?;
+    ended(screen, run)
+}
+
+fn request(args: &FineTuneArgs) -> FineTuneRequest {
+    let schedule = match args.schedule {
+        None => fine_tune_request::Schedule::Unspecified,
+        Some(ScheduleArg::Cosine) => fine_tune_request::Schedule::Cosine,
+        Some(ScheduleArg::Constant) => fine_tune_request::Schedule::Constant,
+    };
+    FineTuneRequest {
+        cache: args.cache.clone(),
+        epochs: args.epochs,
+        learning_rate: args.lr,
+        batch_size: args.batch.unwrap_or(0),
+        schedule: schedule.into(),
+        weight_decay: args.weight_decay,
+        seed: args.seed,
+        patience: args.patience.unwrap_or(0),
+        move_alias: args.alias.clone().unwrap_or_default(),
+        only_if_improved: args.only_if_improved,
+        detached: args.detached,
+        alpha: args.alpha,
+        beta: args.beta,
+        grid: grid(args.grid, None, None),
+        description: args.description.clone(),
+    }
+}
+
+fn show(bar: &ProgressBar, progress: &FineTuneProgress) {
+    bar.set_length(progress.steps.max(0).unsigned_abs());
+    bar.set_position(progress.step.max(0).unsigned_abs());
+    let mut text = format!(
+        "epoch {}/{}  loss {:.4}  train {}",
+        progress.epoch,
+        progress.epochs,
+        progress.loss,
+        percent(progress.train_accuracy)
+    );
+    if let Some(accuracy) = progress.validation_accuracy {
+        text += &format!("  validation {}", percent(accuracy));
+    }
+    text += &format!("  lr {}", number(progress.learning_rate));
+    bar.set_message(text);
+}
+
+/// A detached run's name.
+fn started(screen: &Screen, run: FineTuneRun) -> Result<Outcome, Failure> {
+    if screen.json {
+        screen.document(&RunDocument::from(run))?;
+    } else {
+        screen.line(&format!("started {}", run.name))?;
+        screen.note(&format!("see: tipserve finetunes show {}", run.name));
+    }
+    Ok(Outcome::Done)
+}
+
+/// How a run ended.
+fn ended(screen: &Screen, run: FineTuneRun) -> Result<Outcome, Failure> {
+    let state = run.state();
+    let run = RunDocument::from(run);
+    match state {
+        State::Succeeded => {
+            if screen.json {
+                screen.document(&run)?;
+            } else {
+                succeeded(screen, &run)?;
+            }
+            Ok(Outcome::Done)
+        }
+        _ => {
+            let why = run
+                .error
+                .as_ref()
+                .map(|error| format!(": {} [{}]", error.message, error.code));
+            Err(Failure::Broken(format!(
+                "{} {}{}",
+                run.name,
+                run.state,
+                why.unwrap_or_default()
+            )))
+        }
+    }
+}
+
+fn succeeded(screen: &Screen, run: &RunDocument) -> Result<(), Failure> {
+    let Some(version) = &run.version else {
+        return Err(Failure::Broken(format!(
+            "{} succeeded without a version",
+            run.name
+        )));
+    };
+    screen.line(&format!(
+        "made {}@{} from {}",
+        version.cache, version.version, run.parent
+    ))?;
+    if let Some(record) = &version.fine_tune {
+        screen.line(&format!(
+            "{} epochs in {:.1} s, kept epoch {}: {}",
+            record.epochs,
+            record.seconds,
+            record.best_epoch,
+            report::gain(record)
+        ))?;
+    }
+    if let Some(head) = &version.head {
+        screen.line(&format!("method {}", report::numbers(head)))?;
+    }
+    if run.alias_moved {
+        screen.line("the alias was moved")?;
+    }
+    Ok(())
+}

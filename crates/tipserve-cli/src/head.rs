@@ -1,0 +1,143 @@
+//! The flags that say how a classifier's head is made; shared by the commands
+//! that make one.
+
+use clap::{Args, ValueEnum};
+
+use tipserve_api::v1::{self, SearchGrid, search_grid};
+
+/// The numbers of a head, and where they are searched.
+#[derive(Clone, Debug, Default, Args)]
+pub struct NumbersArgs {
+    /// Weight of the cache, over 0. Default: chosen.
+    #[arg(long, value_parser = positive)]
+    pub alpha: Option<f64>,
+    /// Sharpness, over 0. Default: chosen.
+    #[arg(long, value_parser = positive)]
+    pub beta: Option<f64>,
+    /// Regularisation of ProKeR, over 0. Default: chosen.
+    #[arg(long, value_parser = positive)]
+    pub lambda: Option<f64>,
+    /// The grid of α and β to search: the authors' own, or a wider one.
+    #[arg(long, value_enum)]
+    pub grid: Option<GridArg>,
+    /// Largest β of the official grid, s_β. Default: 7.
+    #[arg(long, value_name = "S", value_parser = positive)]
+    pub beta_scale: Option<f64>,
+    /// Largest α of the official grid, s_α. Default: 3.
+    #[arg(long, value_name = "S", value_parser = positive)]
+    pub alpha_scale: Option<f64>,
+}
+
+impl NumbersArgs {
+    /// The grid that the flags ask for.
+    pub fn search_grid(&self) -> Option<SearchGrid> {
+        grid(self.grid, self.beta_scale, self.alpha_scale)
+    }
+}
+
+/// `--method`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum MethodArg {
+    #[default]
+    Auto,
+    ZeroShot,
+    TipAdapter,
+    Gda,
+    Proker,
+    ClassMean,
+}
+
+impl From<MethodArg> for v1::Method {
+    fn from(method: MethodArg) -> Self {
+        match method {
+            MethodArg::Auto => Self::Auto,
+            MethodArg::ZeroShot => Self::ZeroShot,
+            MethodArg::TipAdapter => Self::TipAdapter,
+            MethodArg::Gda => Self::Gda,
+            MethodArg::Proker => Self::Proker,
+            MethodArg::ClassMean => Self::ClassMean,
+        }
+    }
+}
+
+/// `--grid`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum GridArg {
+    Official,
+    Wide,
+}
+
+/// `--balance`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum BalanceArg {
+    Sum,
+    Mean,
+}
+
+impl From<BalanceArg> for v1::ClassBalance {
+    fn from(balance: BalanceArg) -> Self {
+        match balance {
+            BalanceArg::Sum => Self::Sum,
+            BalanceArg::Mean => Self::Mean,
+        }
+    }
+}
+
+/// `--key-dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum KeyDtypeArg {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<KeyDtypeArg> for v1::KeyDtype {
+    fn from(dtype: KeyDtypeArg) -> Self {
+        match dtype {
+            KeyDtypeArg::F32 => Self::F32,
+            KeyDtypeArg::Bf16 => Self::Bf16,
+            KeyDtypeArg::F16 => Self::F16,
+        }
+    }
+}
+
+/// A finite number over 0.
+pub fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
+        _ => Err("must be a number over 0".to_owned()),
+    }
+}
+
+/// A prompt template.
+pub fn template(text: &str) -> Result<String, String> {
+    if text.contains("{}") {
+        Ok(text.to_owned())
+    } else {
+        Err("must hold {}, which stands for the class".to_owned())
+    }
+}
+
+/// The grid that the flags ask for; a scale alone asks for the official one.
+pub fn grid(
+    grid: Option<GridArg>,
+    beta_scale: Option<f64>,
+    alpha_scale: Option<f64>,
+) -> Option<SearchGrid> {
+    let scaled = beta_scale.is_some() || alpha_scale.is_some();
+    let kind = match grid {
+        Some(GridArg::Wide) => search_grid::Kind::Wide,
+        Some(GridArg::Official) => search_grid::Kind::Official,
+        None if scaled => search_grid::Kind::Official,
+        None => return None,
+    };
+    Some(SearchGrid {
+        kind: kind.into(),
+        beta_scale: beta_scale.unwrap_or(0.0),
+        alpha_scale: alpha_scale.unwrap_or(0.0),
+    })
+}

@@ -1,0 +1,37 @@
+//! `tipserve-client`: tipserve's commands without its server, so that calling
+//! one needs no libtorch.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tipserve_cli::{Command, EXIT_CODES, Global, completions, run};
+
+/// Talks to a tipserve server.
+#[derive(Debug, Parser)]
+#[command(name = "tipserve-client", version, max_term_width = 100)]
+#[command(after_long_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    #[command(flatten)]
+    Client(Command),
+    /// Print a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Commands::Client(command) => run(command, &cli.global),
+        Commands::Completions { shell } => completions(shell, Cli::command()),
+    }
+}

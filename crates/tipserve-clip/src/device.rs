@@ -1,0 +1,296 @@
+//! Where the encoders run, and in which number format.
+
+// libtorch_cuda is loaded at run time, by dlopen.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{CStr, CString},
+    fmt,
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    str::FromStr,
+};
+
+use tch::{Cuda, Device, Kind};
+use thiserror::Error;
+
+/// A device as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device if there is one, the CPU otherwise.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA devices, by number: one or more, each once.
+    Cuda(Vec<usize>),
+    /// All CUDA devices of the machine.
+    EveryCuda,
+}
+
+/// A number format as it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// What the device does fastest: see [`fastest_kind`].
+    #[default]
+    Auto,
+    /// 32-bit float.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half; on CUDA only.
+    F16,
+}
+
+/// Why a device or number format cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DeviceError {
+    /// Not a device's name.
+    #[error(
+        "{given:?} is not a device: auto, cpu, cuda, cuda:N, cuda:N,M,… (each once) or cuda:all \
+         is needed"
+    )]
+    UnknownDevice {
+        /// What was given.
+        given: String,
+    },
+    /// Not a number format's name.
+    #[error("{given:?} is not a number format: auto, f32, bf16 or f16 is needed")]
+    UnknownDtype {
+        /// What was given.
+        given: String,
+    },
+    /// Neither yes nor no.
+    #[error("{given:?} says nothing of CUDA graphs: off or auto is needed")]
+    UnknownGraphs {
+        /// What was given.
+        given: String,
+    },
+    /// CUDA was asked for and is not there.
+    #[error("CUDA is not available: {reason}")]
+    NoCuda {
+        /// Why not.
+        reason: String,
+    },
+    /// There are not that many devices.
+    #[error("there is no device cuda:{index}: this machine has {count}, counted from 0")]
+    NoSuchCuda {
+        /// The device asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// Half precision on a CPU is slow and not worth having.
+    #[error("f16 runs on CUDA only; on the CPU take bf16 or f32")]
+    HalfOnCpu,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(given: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::UnknownDevice {
+            given: given.into(),
+        };
+        match given.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(vec![0])),
+            "cuda:all" => Ok(Self::EveryCuda),
+            other => {
+                let list = other.strip_prefix("cuda:").ok_or_else(unknown)?;
+                let mut indices: Vec<usize> = Vec::new();
+                for index in list.split(',') {
+                    let index = index.trim().parse().map_err(|_| unknown())?;
+                    if indices.contains(&index) {
+                        return Err(unknown());
+                    }
+                    indices.push(index);
+                }
+                Ok(Self::Cuda(indices))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(indices) => {
+                let indices: Vec<String> = indices.iter().map(usize::to_string).collect();
+                write!(f, "cuda:{}", indices.join(","))
+            }
+            Self::EveryCuda => f.write_str("cuda:all"),
+        }
+    }
+}
+
+impl FromStr for DtypeChoice {
+    type Err = DeviceError;
+
+    fn from_str(given: &str) -> Result<Self, DeviceError> {
+        match given.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "f32" | "float32" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            "f16" | "float16" => Ok(Self::F16),
+            _ => Err(DeviceError::UnknownDtype {
+                given: given.into(),
+            }),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The devices, at least one, with CUDA's libraries loaded where they are
+    /// CUDA's.
+    ///
+    /// To be called before anything else of torch's: torch looks once whether
+    /// its CUDA half is there, at the first operation that could want it.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoCuda`], [`DeviceError::NoSuchCuda`]. `Auto` does not
+    /// fail.
+    pub fn open(&self) -> Result<Vec<Device>, DeviceError> {
+        match self {
+            Self::Cpu => Ok(vec![Device::Cpu]),
+            Self::Auto => Ok(vec![match count_cuda() {
+                Ok(_) => Device::Cuda(0),
+                Err(error) => {
+                    tracing::debug!(%error, "no CUDA; on the CPU");
+                    Device::Cpu
+                }
+            }]),
+            Self::EveryCuda => Ok((0..count_cuda()?).map(Device::Cuda).collect()),
+            Self::Cuda(indices) => {
+                let count = count_cuda()?;
+                let device = |&index| {
+                    if index < count {
+                        Ok(Device::Cuda(index))
+                    } else {
+                        Err(DeviceError::NoSuchCuda { index, count })
+                    }
+                };
+                indices.iter().map(device).collect()
+            }
+        }
+    }
+}
+
+impl DtypeChoice {
+    /// The number format for a device.
+    ///
+    /// # Errors
+    /// [`DeviceError::HalfOnCpu`].
+    pub fn on(self, device: Device) -> Result<Kind, DeviceError> {
+        match self {
+            Self::Auto => Ok(fastest_kind(device)),
+            Self::F32 => Ok(Kind::Float),
+            Self::Bf16 => Ok(Kind::BFloat16),
+            Self::F16 if device.is_cuda() => Ok(Kind::Half),
+            Self::F16 => Err(DeviceError::HalfOnCpu),
+        }
+    }
+}
+
+/// What a device multiplies fastest: half on CUDA; on a CPU bfloat16 where it
+/// has AMX-BF16 or AVX512-BF16, float32 otherwise.
+pub fn fastest_kind(device: Device) -> Kind {
+    match device {
+        Device::Cuda(_) => Kind::Half,
+        Device::Cpu if has_bf16_products() => Kind::BFloat16,
+        _ => Kind::Float,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_bf16_products() -> bool {
+    // CPUID, leaf 7: subleaf 0 EDX bit 22 is AMX-BF16, subleaf 1 EAX bit 5
+    // AVX512-BF16. (AVX-512's registers must be enabled by the system too,
+    // which is what the standard macro sees to.)
+    std::arch::is_x86_feature_detected!("avx512bf16")
+        || std::arch::x86_64::__cpuid_count(7, 0).edx & (1 << 22) != 0
+            && std::arch::is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_bf16_products() -> bool {
+    false
+}
+
+/// How many CUDA devices there are, at least one; CUDA's libraries are loaded
+/// then.
+fn count_cuda() -> Result<usize, DeviceError> {
+    find_driver()?;
+    load_cuda()?;
+    let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
+    if !Cuda::is_available() || count == 0 {
+        return Err(DeviceError::NoCuda {
+            reason: "torch sees no device (is the driver new enough for torch's CUDA, and does \
+                     CUDA_VISIBLE_DEVICES leave one?)"
+                .into(),
+        });
+    }
+    Ok(count)
+}
+
+/// Looks for NVIDIA's driver first: loading torch's CUDA half, some gigabytes
+/// of libraries, would tell no more.
+fn find_driver() -> Result<(), DeviceError> {
+    load(c"libcuda.so.1").map_err(|reason| DeviceError::NoCuda {
+        reason: format!("this machine has no NVIDIA driver ({reason})"),
+    })
+}
+
+/// Loads libtorch_cuda.so, from beside the libtorch_cpu.so that is running.
+///
+/// Nothing in this binary names a symbol of it, so the linker leaves it out
+/// (`--as-needed`), and its kernels register themselves only on loading.
+fn load_cuda() -> Result<(), DeviceError> {
+    let no_cuda = |reason: String| DeviceError::NoCuda { reason };
+    let folder = torch_folder().ok_or_else(|| no_cuda("libtorch_cpu.so is not found".into()))?;
+    let path = folder.join("libtorch_cuda.so");
+    if !path.exists() {
+        return Err(no_cuda(format!(
+            "this torch is built for the CPU only: there is no {}",
+            path.display()
+        )));
+    }
+    let name = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| no_cuda("libtorch's path has a zero byte".into()))?;
+    // The same build as the torch already loaded, from the same folder.
+    load(&name).map_err(|reason| no_cuda(format!("{} does not load: {reason}", path.display())))
+}
+
+/// Loads a shared library for good, its symbols for all to see.
+fn load(name: &CStr) -> Result<(), String> {
+    // SAFETY: `name` is a C string. Loading runs the library's initialisers;
+    // the only two libraries that are loaded so are the driver, which has
+    // none to speak of, and torch's CUDA half, which registers its kernels.
+    // Neither is ever unloaded.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    if !handle.is_null() {
+        return Ok(());
+    }
+    // SAFETY: after a failed dlopen, dlerror gives a C string or null.
+    unsafe {
+        let message = libc::dlerror();
+        Err(if message.is_null() {
+            "unknown".into()
+        } else {
+            CStr::from_ptr(message).to_string_lossy().into_owned()
+        })
+    }
+}
+
+/// The folder of the libtorch_cpu.so in this process.
+fn torch_folder() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps
+        .lines()
+        .find(|line| line.ends_with("/libtorch_cpu.so"))?;
+    let path = PathBuf::from(line.get(line.find('/')?..)?);
+    Some(path.parent()?.into())
+}

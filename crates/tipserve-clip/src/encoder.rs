@@ -1,0 +1,416 @@
+//! The image and text encoders: TorchScript, run through tch.
+
+// TorchScript modules, which tch does not call Sync.
+#![allow(unsafe_code)]
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Once,
+    time::{Duration, Instant},
+};
+
+use tch::{CModule, Device, Kind, TchError, Tensor};
+use thiserror::Error;
+
+use super::bundle::{Bundle, ImageSpec};
+
+/// Why an encoder cannot be loaded or cannot encode.
+#[derive(Debug, Error)]
+pub enum EncodeError {
+    /// The bundle has no such encoder.
+    #[error("the bundle {bundle} has no {encoder} encoder")]
+    Absent {
+        /// The bundle's name.
+        bundle: String,
+        /// `image` or `text`.
+        encoder: &'static str,
+    },
+    /// The archive does not load.
+    #[error("{} does not load as TorchScript: {reason}", path.display())]
+    Unloadable {
+        /// The archive.
+        path: PathBuf,
+        /// torch's reason.
+        reason: String,
+    },
+    /// Input of another shape or type than the encoder takes.
+    #[error("the {encoder} encoder takes {expected}, it was given {found}")]
+    Input {
+        /// `image` or `text`.
+        encoder: &'static str,
+        /// Shape and type that it takes.
+        expected: String,
+        /// Shape and type that it was given.
+        found: String,
+    },
+    /// Features of another shape than the bundle states.
+    #[error("the {encoder} encoder gave features of shape {found:?}; {expected:?} is expected")]
+    Output {
+        /// `image` or `text`.
+        encoder: &'static str,
+        /// Rows and bundle width.
+        expected: [i64; 2],
+        /// What came.
+        found: Vec<i64>,
+    },
+    /// torch failed, for want of memory for instance.
+    #[error("the {encoder} encoder failed: {reason}")]
+    Torch {
+        /// `image` or `text`.
+        encoder: &'static str,
+        /// torch's reason.
+        reason: String,
+    },
+}
+
+impl EncodeError {
+    /// Whether a device's memory ran out, which a smaller batch may mend.
+    pub fn is_out_of_memory(&self) -> bool {
+        const SIGNS: [&str; 3] = [
+            "CUDA out of memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "CUDNN_STATUS_ALLOC_FAILED",
+        ];
+        matches!(self, EncodeError::Torch { reason, .. }
+            if SIGNS.iter().any(|sign| reason.contains(sign)))
+    }
+}
+
+/// What was loaded, for the log.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// `image` or `text`.
+    pub encoder: &'static str,
+    /// The archive.
+    pub path: PathBuf,
+    /// Size of the archive, bytes.
+    pub file_bytes: u64,
+    /// Number of parameters.
+    pub parameters: u64,
+    /// Where it runs.
+    pub device: Device,
+    /// In which number format.
+    pub kind: Kind,
+    /// The bundle's fingerprint.
+    pub fingerprint: String,
+    /// How long loading took.
+    pub took: Duration,
+}
+
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} encoder {} ({:.1} MB, {:.1} million parameters) as {} on {} in {:.2} s, bundle {}",
+            self.encoder,
+            self.path.display(),
+            self.file_bytes as f64 / 1e6,
+            self.parameters as f64 / 1e6,
+            kind_name(self.kind),
+            device_name(self.device),
+            self.took.as_secs_f64(),
+            self.fingerprint.get(..12).unwrap_or(&self.fingerprint),
+        )
+    }
+}
+
+/// A number format's name: `float32`, `bfloat16`, `float16`.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Float => "float32",
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "another number format",
+    }
+}
+
+/// A device's name: `cpu`, `cuda:0`.
+pub fn device_name(device: Device) -> String {
+    match device {
+        Device::Cpu => "cpu".into(),
+        Device::Cuda(index) => format!("cuda:{index}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+/// A TorchScript module with one tensor in and one out.
+struct Archive {
+    module: CModule,
+    loaded: Loaded,
+    width: i64,
+}
+
+// SAFETY: a CModule is a pointer to a `torch::jit::Module`, a counted
+// reference to the module object; tch makes it !Sync for holding a raw
+// pointer. `forward` of a module that is not changed any more is safe from
+// several threads at once (PyTorch, "CPU threading and TorchScript
+// inference"): each call makes its own interpreter state, and the executor
+// locks its cache of compiled graphs. After `load` nothing here changes the
+// module: it is frozen in `eval`, its number format is set before it is
+// shared, and no method takes `&mut self`.
+unsafe impl Sync for Archive {}
+// SAFETY: nothing in it is bound to a thread; the count is atomic.
+unsafe impl Send for Archive {}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.loaded)
+    }
+}
+
+/// How TorchScript runs here; process-wide, set once.
+///
+/// Without the profiling executor: it interprets the first calls at each
+/// shape while it observes, then compiles, which made the first two calls
+/// 1.5 times as slow and no later call faster (ViT-B/32, CPU, torch 2.11).
+fn set_executor() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tch::jit::set_profiling_mode(false));
+}
+
+impl Archive {
+    fn load(
+        bundle: &Bundle,
+        encoder: &'static str,
+        file: &str,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, EncodeError> {
+        set_executor();
+        let start = Instant::now();
+        let path = bundle.dir.join(file);
+        let unloadable = |reason: String| EncodeError::Unloadable {
+            path: path.clone(),
+            reason,
+        };
+        let file_bytes = std::fs::metadata(&path)
+            .map_err(|error| unloadable(error.to_string()))?
+            .len();
+        let load = |path: &Path| -> Result<(CModule, u64), TchError> {
+            let mut module = CModule::load_on_device(path, device)?;
+            module.f_set_eval()?;
+            // The archive is f32 throughout, buffers too.
+            module.to(device, kind, false);
+            let parameters = module
+                .named_parameters()?
+                .iter()
+                .map(|(_, tensor)| tensor.numel() as u64)
+                .sum();
+            Ok((module, parameters))
+        };
+        let (module, parameters) = load(&path).map_err(|error| unloadable(brief(&error)))?;
+        Ok(Self {
+            module,
+            width: bundle.width as i64,
+            loaded: Loaded {
+                encoder,
+                file_bytes,
+                parameters,
+                device,
+                kind,
+                fingerprint: bundle.fingerprint.clone(),
+                took: start.elapsed(),
+                path,
+            },
+        })
+    }
+
+    /// Runs the module on `input` [n, …] and checks that f32 [n, D] comes.
+    fn forward(&self, input: &Tensor) -> Result<Tensor, EncodeError> {
+        let encoder = self.loaded.encoder;
+        let features = self
+            .module
+            .forward_ts(&[input])
+            .and_then(|features| features.f_to_kind(Kind::Float))
+            .map_err(|error| EncodeError::Torch {
+                encoder,
+                reason: brief(&error),
+            })?;
+        let expected = [input.size().first().copied().unwrap_or(0), self.width];
+        if features.size() != expected {
+            return Err(EncodeError::Output {
+                encoder,
+                expected,
+                found: features.size(),
+            });
+        }
+        Ok(features)
+    }
+}
+
+/// The part of torch's message that says something: before its stack.
+fn brief(error: &TchError) -> String {
+    let message = error.to_string();
+    let end = message
+        .find("\nException raised from")
+        .unwrap_or(message.len());
+    message.get(..end).unwrap_or(&message).trim().to_string()
+}
+
+/// Pictures to embeddings.
+#[derive(Debug)]
+pub struct ImageEncoder {
+    archive: Archive,
+    spec: ImageSpec,
+    /// 1/(255·std) and mean/std, [1, 3, 1, 1], in the encoder's format.
+    scale: Tensor,
+    shift: Tensor,
+}
+
+// SAFETY: as for `Archive`; the two tensors are only read.
+unsafe impl Sync for ImageEncoder {}
+
+impl ImageEncoder {
+    /// Loads the bundle's image encoder onto a device, in a number format.
+    ///
+    /// # Errors
+    /// [`EncodeError::Absent`], [`EncodeError::Unloadable`].
+    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self, EncodeError> {
+        let spec = bundle.image.clone().ok_or_else(|| EncodeError::Absent {
+            bundle: bundle.name.clone(),
+            encoder: "image",
+        })?;
+        let archive = Archive::load(bundle, "image", &spec.file, device, kind)?;
+        let channels = |values: [f64; 3]| {
+            Tensor::from_slice(&values.map(|value| value as f32))
+                .view([1, 3, 1, 1])
+                .to_device(device)
+        };
+        let scale = channels([0, 1, 2].map(|c| 1.0 / (255.0 * spec.std[c])));
+        let shift = channels([0, 1, 2].map(|c| spec.mean[c] / spec.std[c]));
+        Ok(Self {
+            archive,
+            spec,
+            scale,
+            shift,
+        })
+    }
+
+    /// What was loaded.
+    pub fn loaded(&self) -> &Loaded {
+        &self.archive.loaded
+    }
+
+    /// How its pictures are prepared.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
+    /// Raw features, f32 [B, D] on the encoder's device, of B prepared
+    /// pictures: u8 [B, size, size, 3] on any device, as
+    /// [`prepare`](super::views::prepare) gives them. Not normalised.
+    ///
+    /// # Errors
+    /// [`EncodeError::Input`], [`EncodeError::Output`], [`EncodeError::Torch`].
+    pub fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeError> {
+        let size = i64::from(self.spec.size);
+        let shape = pixels.size();
+        if pixels.kind() != Kind::Uint8
+            || shape.len() != 4
+            || shape.first() == Some(&0)
+            || shape.get(1..) != Some(&[size, size, 3])
+        {
+            return Err(EncodeError::Input {
+                encoder: "image",
+                expected: format!("u8 [B, {size}, {size}, 3] with B of 1 or more"),
+                found: format!("{:?} {shape:?}", pixels.kind()),
+            });
+        }
+        tch::no_grad(|| {
+            let input = self.normalise(pixels).map_err(|error| EncodeError::Torch {
+                encoder: "image",
+                reason: brief(&error),
+            })?;
+            self.archive.forward(&input)
+        })
+    }
+
+    /// (x/255 − mean)/std, in f32, then in the encoder's format: [B, 3, S, S]
+    /// with channels last in memory, as the pictures come.
+    fn normalise(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+        pixels
+            .f_to_device(self.archive.loaded.device)?
+            .f_permute([0, 3, 1, 2])?
+            .f_to_kind(Kind::Float)?
+            .f_mul_(&self.scale)?
+            .f_sub_(&self.shift)?
+            .f_to_kind(self.archive.loaded.kind)
+    }
+
+    /// Runs every batch size several times, so that no caller pays for a
+    /// first call at its size.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn warm(&self, batch_sizes: &[usize]) -> Result<(), EncodeError> {
+        let size = i64::from(self.spec.size);
+        for &batch in batch_sizes.iter().filter(|&&batch| batch > 0) {
+            let shape = [batch as i64, size, size, 3];
+            let pixels = Tensor::zeros(shape, (Kind::Uint8, Device::Cpu));
+            for _ in 0..WARM_RUNS {
+                let _features = self.encode(&pixels)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs that a new batch size takes to reach its speed.
+const WARM_RUNS: usize = 2;
+
+/// Texts to embeddings.
+#[derive(Debug)]
+pub struct TextEncoder {
+    archive: Archive,
+    context_length: usize,
+}
+
+impl TextEncoder {
+    /// Loads the bundle's text encoder onto a device, in a number format.
+    ///
+    /// # Errors
+    /// [`EncodeError::Absent`], [`EncodeError::Unloadable`].
+    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self, EncodeError> {
+        let spec = bundle.text.as_ref().ok_or_else(|| EncodeError::Absent {
+            bundle: bundle.name.clone(),
+            encoder: "text",
+        })?;
+        Ok(Self {
+            archive: Archive::load(bundle, "text", &spec.file, device, kind)?,
+            context_length: spec.context_length,
+        })
+    }
+
+    /// What was loaded.
+    pub fn loaded(&self) -> &Loaded {
+        &self.archive.loaded
+    }
+
+    /// Raw features, f32 [n, D] on the encoder's device, of n rows of
+    /// `context_length` ids, as [`Tokenizer`](super::tokenize::Tokenizer)
+    /// gives them. Not normalised. No rows give [0, D].
+    ///
+    /// # Errors
+    /// [`EncodeError::Input`], [`EncodeError::Output`], [`EncodeError::Torch`].
+    pub fn encode(&self, ids: &[Vec<i64>]) -> Result<Tensor, EncodeError> {
+        let device = self.archive.loaded.device;
+        if let Some(row) = ids.iter().find(|row| row.len() != self.context_length) {
+            return Err(EncodeError::Input {
+                encoder: "text",
+                expected: format!("rows of {} ids", self.context_length),
+                found: format!("a row of {}", row.len()),
+            });
+        }
+        if ids.is_empty() {
+            return Ok(Tensor::zeros(
+                [0, self.archive.width],
+                (Kind::Float, device),
+            ));
+        }
+        let rows = Tensor::from_slice(&ids.concat())
+            .view([ids.len() as i64, self.context_length as i64])
+            .to_device(device);
+        tch::no_grad(|| self.archive.forward(&rows))
+    }
+}

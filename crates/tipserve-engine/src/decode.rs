@@ -1,0 +1,139 @@
+//! The decode pool: picture files to pixels, before the batch is formed.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use super::{
+    Crop, EngineError, FlowId, Priority, Shared, Stage, StageTimes,
+    device::ReadyJob,
+    embeddings::{ContentKey, Found, Lead},
+    job::{Item, Source, lapse},
+};
+use tipserve_clip as clip;
+use tipserve_clip::{ImageSpec, Picture, PictureError, PictureLimits};
+
+/// A picture waiting for a decoder.
+pub(super) struct DecodeJob {
+    pub source: Source,
+    pub crop: Crop,
+    /// Where its feature may be kept.
+    pub key: Option<ContentKey>,
+    pub item: Item,
+}
+
+/// Starts one decoder.
+pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(format!("decode-{number}"))
+        .spawn(move || {
+            while let Some(job) = shared.decode.pop() {
+                shared.in_device.fetch_add(1, Ordering::Relaxed);
+                let ready = decode(job, &shared);
+                shared.in_device.fetch_sub(1, Ordering::Relaxed);
+                if let Some((flow, priority, job)) = ready {
+                    shared.ready.push(flow, priority, job);
+                }
+            }
+        })
+}
+
+/// The job made ready, or none where it has been answered or will be by
+/// others.
+fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob)> {
+    let started = Instant::now();
+    let DecodeJob {
+        source,
+        crop,
+        key,
+        item,
+    } = job;
+    if let Some(error) = lapse(item.deadline, &item.cancelled, Stage::Decode) {
+        shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        item.ticket.answer(Err(error));
+        return None;
+    }
+    let Some(spec) = shared.spec.as_ref() else {
+        item.ticket.answer(Err(EngineError::NoImageEncoder));
+        return None;
+    };
+    let (item, lead) = match (&shared.embeddings, key) {
+        (Some(embeddings), Some(key)) => match embeddings.meet(key, item, &shared.counters) {
+            Found::Known(item, known) => {
+                shared.answer_known(item, known);
+                return None;
+            }
+            Found::Lead => return None,
+            Found::Nothing(item, lead) => (item, Some(lead)),
+        },
+        _ => (item, None),
+    };
+    // A decoder that panics on a hostile file costs that file, nothing else.
+    let prepared = catch_unwind(AssertUnwindSafe(|| {
+        prepare(
+            &source,
+            crop,
+            spec,
+            &shared.limits,
+            shared.settings.jpeg_shrink,
+        )
+    }));
+    match prepared {
+        Ok(Ok(pixels)) => {
+            shared.counters.decoded.fetch_add(1, Ordering::Relaxed);
+            let times = StageTimes {
+                decode_queue: started - item.arrived,
+                decode: started.elapsed(),
+                ..StageTimes::default()
+            };
+            shared.settings.observer.decoded(&times);
+            let (flow, priority) = (item.flow, item.priority);
+            Some((flow, priority, ReadyJob::picture(pixels, item, lead, times)))
+        }
+        Ok(Err(error)) => {
+            fail(item, lead, EngineError::Picture(error));
+            None
+        }
+        Err(_) => {
+            fail(item, lead, EngineError::DecoderPanicked);
+            None
+        }
+    }
+}
+
+fn fail(item: Item, lead: Option<Lead>, error: EngineError) {
+    if let Some(lead) = lead {
+        lead.fail(&error);
+    }
+    item.ticket.answer(Err(error));
+}
+
+/// The pixels [S, S, 3] that the encoder sees of a picture.
+fn prepare(
+    source: &Source,
+    crop: Crop,
+    spec: &ImageSpec,
+    limits: &PictureLimits,
+    shrink: f64,
+) -> Result<Vec<u8>, PictureError> {
+    // Random crops look closer than the whole, and are taken for caches only.
+    let side = match crop {
+        Crop::Centre if shrink > 0.0 => Some((shrink * f64::from(spec.resize_to)).ceil() as u32),
+        _ => None,
+    };
+    let picture = match source {
+        Source::File(bytes) => clip::decode_at_least(bytes, limits, side)?,
+        Source::Rgb {
+            width,
+            height,
+            data,
+        } => Picture::from_raw(*width, *height, data, limits)?,
+    };
+    match crop {
+        Crop::Centre => Ok(clip::prepare(&picture, spec)),
+        Crop::Random { seed } => Ok(clip::view(&picture, spec, &mut clip::view_rng(seed, 0, 0))),
+    }
+}

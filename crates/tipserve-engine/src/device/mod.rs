@@ -1,0 +1,140 @@
+//! The device workers: encode a batch once, then one head per cache version.
+
+mod embeddings;
+mod encoder;
+mod pictures;
+mod ready;
+mod step;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{EngineError, Shared, Stage, job::lapse, queue::Turn};
+pub(super) use encoder::guarded;
+pub use encoder::{EncodeFault, Encoder};
+pub(super) use ready::{Encoded, Features, ReadyJob};
+pub(super) use step::Step;
+
+/// One worker.
+pub(super) struct Device {
+    shared: Arc<Shared>,
+    encoder: Option<Arc<dyn Encoder>>,
+}
+
+impl Device {
+    pub fn new(shared: Arc<Shared>, encoder: Option<Arc<dyn Encoder>>) -> Device {
+        Device { shared, encoder }
+    }
+
+    /// Starts a worker that encodes pictures and runs background steps. It
+    /// keeps its OS thread for life: TorchScript on ever new threads leaks
+    /// (pytorch#24237).
+    pub fn spawn_encoding(self, number: usize) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new()
+            .name(format!("device-{number}"))
+            .spawn(move || {
+                tch::set_num_threads(self.intra_op());
+                self.warm();
+                let settings = &self.shared.settings;
+                let most = || {
+                    let worthwhile = self.shared.cost.lock().worthwhile(settings.max_batch);
+                    // Small batches only where that costs no throughput: what
+                    // waits longer than one batch should all go at once.
+                    worthwhile.unwrap_or(settings.max_batch)
+                };
+                while let Some(turn) =
+                    self.shared
+                        .ready
+                        .take(most, settings.max_queue_delay, settings.step_patience)
+                {
+                    match turn {
+                        Turn::Batch(jobs) => self.run_pictures(jobs),
+                        Turn::Step(step) => step.run(),
+                    }
+                }
+            })
+    }
+
+    /// Starts the worker that serves embeddings.
+    pub fn spawn_heads(self) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new()
+            .name("heads".to_owned())
+            .spawn(move || {
+                tch::set_num_threads(self.intra_op());
+                let settings = &self.shared.settings;
+                while let Some(Turn::Batch(jobs)) = self.shared.heads.take(
+                    || settings.max_head_batch,
+                    Duration::ZERO,
+                    Duration::ZERO,
+                ) {
+                    self.run_embeddings(jobs);
+                }
+            })
+    }
+
+    /// Runs the batch sizes to be warmed, twice each: the first calls at a size
+    /// are slow, and the cost model learns from the second.
+    fn warm(&self) {
+        if let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) {
+            for &size in &self.shared.settings.warm {
+                let side = spec.size as usize;
+                let picture = vec![0; side * side * 3];
+                let pictures = vec![picture.as_slice(); size];
+                for run in 0..2 {
+                    let started = Instant::now();
+                    let result = guarded(|| Ok(encoder.encode_apart(&pictures, side)));
+                    match result.and_then(|result| result) {
+                        Ok(_) if run > 0 => {
+                            let seconds = started.elapsed().as_secs_f64();
+                            self.shared.cost.lock().warm(size, seconds);
+                        }
+                        Ok(_) => {}
+                        Err(fault) if fault.fatal => self.shared.break_device(&fault),
+                        Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
+                    }
+                }
+            }
+        }
+        let (warm, changed) = &self.shared.warm;
+        *warm.lock() += 1;
+        changed.notify_all();
+    }
+
+    fn intra_op(&self) -> i32 {
+        i32::try_from(self.shared.settings.threads.intra_op).unwrap_or(1)
+    }
+
+    /// Answers jobs that are late or cancelled; returns the others.
+    fn drop_lapsed(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+        let counters = &self.shared.counters;
+        jobs.into_iter()
+            .filter_map(|mut job| {
+                loop {
+                    let item = &job.item;
+                    match lapse(item.deadline, &item.cancelled, Stage::Batch) {
+                        None => return Some(job),
+                        Some(error) => {
+                            counters.dropped.fetch_add(1, Ordering::Relaxed);
+                            job = job.give_way(error, counters)?;
+                        }
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// Where the device is broken, says so to all; else returns them. What is
+    /// run on a lost context fails, item by item and slowly.
+    fn unless_broken(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+        if !self.shared.broken.load(Ordering::Relaxed) {
+            return jobs;
+        }
+        for job in jobs {
+            job.fail(EngineError::DeviceBroken);
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,254 @@
+//! Batches of pictures: as many as are in time, encoded in one go or, where
+//! that fails, in halves.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use super::{
+    Device,
+    encoder::{EncodeFault, guarded},
+    ready::{Encoded, Features, Payload, ReadyJob},
+};
+use crate::{
+    EngineError, Row, Stage,
+    cut::cut,
+    embeddings::{Known, Lead},
+    heads,
+};
+
+impl Device {
+    /// Runs a batch of the ready queue.
+    pub(super) fn run_pictures(&self, jobs: Vec<ReadyJob>) {
+        let jobs = self.answer_known(self.unless_broken(jobs));
+        let mut jobs = self.drop_lapsed(jobs);
+        let Some(mut batch) = self.in_time(&mut jobs) else {
+            return;
+        };
+        let running = batch.len();
+        self.shared.in_device.fetch_add(running, Ordering::Relaxed);
+        // What this batch has no time for is whoever's is free first, and
+        // goes with those that come in the meantime: kept here, it would run
+        // in ever smaller batches.
+        self.shared.ready.give_back(
+            jobs.into_iter()
+                .map(|job| (job.item.flow, job.item.priority, job)),
+        );
+        let started = Instant::now();
+        for job in &mut batch {
+            job.times.queue = started - job.queued;
+        }
+        self.encode_or_split(batch);
+        self.shared.in_device.fetch_sub(running, Ordering::Relaxed);
+    }
+
+    /// Takes the next batch ([`cut`]) from jobs that are alive, the urgent ones
+    /// first; what is lost is answered so.
+    fn in_time(&self, jobs: &mut Vec<ReadyJob>) -> Option<Vec<ReadyJob>> {
+        let cost = self.shared.cost.lock().clone();
+        let crowded = self.shared.crowded();
+        loop {
+            jobs.sort_by_key(|job| (job.item.deadline.is_none(), job.item.deadline));
+            let now = Instant::now();
+            let deadlines: Vec<_> = jobs.iter().map(|job| job.deadline(now)).collect();
+            let next = cut(&deadlines, &cost, self.shared.settings.max_batch, crowded)?;
+            let lost: Vec<_> = jobs.drain(..next.lost).collect();
+            let batch = jobs.drain(..next.size).collect();
+            let counters = &self.shared.counters;
+            let mut successors = Vec::new();
+            for job in lost {
+                let error = EngineError::DeadlineExceeded {
+                    stage: Stage::Batch,
+                };
+                counters.dropped.fetch_add(1, Ordering::Relaxed);
+                successors.extend(job.give_way(error, counters));
+            }
+            if successors.is_empty() {
+                return Some(batch);
+            }
+            // Whoever waited for the same picture's feature may have more
+            // time, or less, than the others.
+            jobs.extend(batch);
+            jobs.extend(successors);
+        }
+    }
+
+    /// Hands jobs whose feature has come to be held (a bulk job's, where an
+    /// interactive one of the same picture was faster) to the heads; returns
+    /// the others.
+    fn answer_known(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+        let Some(embeddings) = &self.shared.embeddings else {
+            return jobs;
+        };
+        jobs.into_iter()
+            .filter_map(|mut job| {
+                let known = job
+                    .lead
+                    .as_ref()
+                    .map(Lead::key)
+                    .and_then(|key| embeddings.known(key));
+                let Some(known) = known else {
+                    return Some(job);
+                };
+                self.publish(job.lead.take(), known.clone());
+                self.shared.answer_known(job.item, known);
+                None
+            })
+            .collect()
+    }
+
+    /// Keeps a feature; those who wait for it go on to their heads.
+    fn publish(&self, lead: Option<Lead>, known: Known) {
+        for item in lead
+            .into_iter()
+            .flat_map(|lead| lead.publish(known.clone()))
+        {
+            self.shared.answer_known(item, known.clone());
+        }
+    }
+
+    /// Encodes a batch; where that fails, halves it until the guilty item is
+    /// alone. The others get their answers.
+    fn encode_or_split(&self, mut jobs: Vec<ReadyJob>) {
+        let _span = batch_span(&jobs).entered();
+        let started = Instant::now();
+        match self.encode(&jobs) {
+            Ok(features) => {
+                let took = started.elapsed();
+                let count = jobs.len();
+                self.shared.cost.lock().observe(count, took.as_secs_f64());
+                self.shared.settings.observer.batch_encoded(count, took);
+                for job in &mut jobs {
+                    job.times.encode = took;
+                    job.times.batch_size = count;
+                }
+                self.answer_finite(jobs, features);
+            }
+            Err(fault) if fault.fatal => {
+                self.shared.break_device(&fault);
+                for job in jobs {
+                    job.fail(EngineError::DeviceBroken);
+                }
+            }
+            Err(fault) if jobs.len() == 1 => {
+                for job in jobs {
+                    job.fail(EngineError::Encoder {
+                        detail: fault.detail.clone(),
+                    });
+                }
+            }
+            Err(fault) => {
+                tracing::warn!(
+                    batch = jobs.len(),
+                    detail = fault.detail,
+                    "a batch failed; splitting it"
+                );
+                let rest = jobs.split_off(jobs.len() / 2);
+                for half in [jobs, rest] {
+                    let half = self.drop_lapsed(self.unless_broken(half));
+                    if !half.is_empty() {
+                        self.encode_or_split(half);
+                    }
+                }
+            }
+        }
+    }
+
+    fn encode(&self, jobs: &[ReadyJob]) -> Result<Features, EncodeFault> {
+        let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) else {
+            return Err(EncodeFault {
+                detail: "no image encoder".to_owned(),
+                fatal: false,
+            });
+        };
+        let pictures: Vec<&[u8]> = jobs
+            .iter()
+            .filter_map(|job| match &job.payload {
+                Payload::Pixels(pixels) => Some(pixels.as_slice()),
+                _ => None,
+            })
+            .collect();
+        self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .counters
+            .encoded
+            .fetch_add(jobs.len() as u64, Ordering::Relaxed);
+        guarded(|| Ok(encoder.encode_apart(&pictures, spec.size as usize)))
+            .and_then(|result| result)
+            .and_then(|raw| {
+                guarded(|| {
+                    let norms = raw.f_norm_scalaropt_dim(2.0, [1], true)?;
+                    let unit = raw.f_div(&norms)?;
+                    let norms = Vec::<f32>::try_from(norms.f_flatten(0, -1)?)?;
+                    Ok(Features { unit, norms })
+                })
+            })
+    }
+
+    /// Answers the items whose feature is not a direction; heads get the rest.
+    fn answer_finite(&self, jobs: Vec<ReadyJob>, features: Features) {
+        let mut good = Vec::with_capacity(jobs.len());
+        for (row, job) in jobs.into_iter().enumerate() {
+            match features.norms.get(row) {
+                Some(norm) if norm.is_finite() && *norm > 0.0 => good.push(Encoded { job, row }),
+                _ => job.fail(EngineError::NotFinite),
+            }
+        }
+        self.publish_batch(&mut good, &features);
+        heads::answer(good, &features, &self.shared);
+    }
+
+    /// Keeps the features of a batch that may be kept.
+    fn publish_batch(&self, batch: &mut [Encoded], features: &Features) {
+        let leads: Vec<(usize, Lead)> = batch
+            .iter_mut()
+            .filter_map(|encoded| Some((encoded.row, encoded.job.lead.take()?)))
+            .collect();
+        if leads.is_empty() {
+            return;
+        }
+        match guarded(|| heads::to_shared(&features.unit)) {
+            Ok(units) => {
+                let width = features.unit.size().get(1).map_or(0, |d| *d as usize);
+                for (row, lead) in leads {
+                    // A copy: a row would keep its whole batch in memory.
+                    let known = Known {
+                        unit: Arc::from(&*Row::new(Arc::clone(&units), row, width)),
+                        norm: features.norms.get(row).copied().unwrap_or(1.0),
+                    };
+                    self.publish(Some(lead), known);
+                }
+            }
+            Err(fault) => {
+                for (_, lead) in leads {
+                    lead.fail(&EngineError::Encoder {
+                        detail: fault.detail.clone(),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The span of a batch. It serves items of many RPCs and is the child of none:
+/// a trace of its own, with a link to the span of each RPC that it served, as
+/// OpenTelemetry recommends for batches.
+fn batch_span(jobs: &[ReadyJob]) -> tracing::Span {
+    let caches: HashSet<_> = jobs.iter().filter_map(|job| job.item.head()).collect();
+    let span = tracing::info_span!(
+        target: "tipserve",
+        parent: None,
+        "batch",
+        pictures = jobs.len() as i64,
+        caches = caches.len() as i64
+    );
+    let mut linked = HashSet::new();
+    for origin in jobs.iter().filter_map(|job| job.item.origin.id()) {
+        if linked.insert(origin.clone()) {
+            span.follows_from(origin);
+        }
+    }
+    span
+}

@@ -1,0 +1,257 @@
+//! The embedding cache: a picture that was encoded lately, or is being
+//! encoded, is not encoded again. Off by default.
+//!
+//! A content has a key, the hash of what the client sent. Held features are
+//! looked up at the door (a hit goes straight to the head) and once more when
+//! the picture's turn at a decoder comes; there, a picture whose content is
+//! on its way to the encoder already follows that one, its *lead*. Following
+//! starts at the picture's own turn and not at the door, so that the lead is
+//! always ahead of it: queueing behind a greedy flow's copy would be unfair,
+//! and so an interactive picture never follows a bulk one. The lead may then
+//! still wait in the ready lane, which is bounded to two batches a worker.
+//!
+//! Every follower keeps its own head, deadline and ticket. A lead that lapses
+//! hands its prepared pixels and its place to its first follower that has not;
+//! one that fails gives its followers the same error.
+//!
+//! One engine has one encoder for life, so the bundle's fingerprint need not
+//! be part of the key. Only centre crops are kept: a random view is seldom
+//! drawn twice.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+};
+
+use parking_lot::Mutex;
+// Bounded by weight at every moment, as moka's is not (it evicts in batches,
+// later); small, without threads of its own.
+use quick_cache::{Weighter, sync::Cache};
+
+use super::{
+    Content, Counters, Crop, EngineError, Priority, Source, Stage,
+    job::{Item, lapse},
+};
+
+/// What an entry takes beside its feature: the key, the counted pointer's
+/// header and the table's slot, rounded up.
+const ENTRY_BYTES: u64 = 128;
+/// Width that the number of entries is estimated with, before any is known.
+const TYPICAL_WIDTH: usize = 512;
+
+/// The hash of a picture as it was sent. BLAKE3: it must resist collisions
+/// made on purpose, as callers share the cache, and is several times as fast
+/// as SHA-256 on machines without instructions for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ContentKey([u8; 32]);
+
+impl ContentKey {
+    /// The key of a content whose feature may be kept.
+    fn of(content: &Content) -> Option<ContentKey> {
+        let Content::Picture {
+            source,
+            crop: Crop::Centre,
+        } = content
+        else {
+            return None;
+        };
+        let mut hasher = blake3::Hasher::new();
+        match source {
+            Source::File(bytes) => hasher.update(b"file").update(bytes),
+            Source::Rgb {
+                width,
+                height,
+                data,
+            } => hasher
+                .update(b"rgb ")
+                .update(&width.to_le_bytes())
+                .update(&height.to_le_bytes())
+                .update(data),
+        };
+        Some(ContentKey(hasher.finalize().into()))
+    }
+}
+
+/// A feature that is kept.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Unit f32 [D].
+    pub unit: Arc<[f32]>,
+    /// Length of the encoder's raw output.
+    pub norm: f32,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<ContentKey, Known> for Weight {
+    fn weight(&self, _: &ContentKey, known: &Known) -> u64 {
+        size_of_val(&*known.unit) as u64 + ENTRY_BYTES
+    }
+}
+
+/// Items that wait for the feature of an equal picture ahead of them, oldest
+/// first. Their own pictures are dropped: where the lead lapses, its pixels
+/// are passed on. A lead and its followers are of one priority, but that bulk
+/// items may follow an interactive one.
+type InFlight = HashMap<(ContentKey, Priority), VecDeque<Item>>;
+
+/// Features held, and contents on their way to the encoder.
+pub(super) struct Embeddings {
+    held: Cache<ContentKey, Known, Weight>,
+    in_flight: Mutex<InFlight>,
+}
+
+/// What a picture finds when its turn at a decoder has come.
+pub(super) enum Found {
+    /// Its feature; the item is given back.
+    Known(Item, Known),
+    /// Another of its content, which it follows now.
+    Lead,
+    /// Nothing: it leads.
+    Nothing(Item, Lead),
+}
+
+impl Embeddings {
+    /// Holds at most so many bytes.
+    pub fn new(bytes: usize) -> Arc<Embeddings> {
+        let typical = TYPICAL_WIDTH * size_of::<f32>() + ENTRY_BYTES as usize;
+        Arc::new(Embeddings {
+            held: Cache::with_weighter(bytes.div_ceil(typical), bytes as u64, Weight),
+            in_flight: Mutex::default(),
+        })
+    }
+
+    /// The content's key, and its feature if that is held.
+    pub fn look_up(&self, content: &Content) -> Option<(ContentKey, Option<Known>)> {
+        let key = ContentKey::of(content)?;
+        Some((key, self.held.get(&key)))
+    }
+
+    /// The feature, if it is held.
+    pub fn known(&self, key: &ContentKey) -> Option<Known> {
+        self.held.get(key)
+    }
+
+    /// Features held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> u64 {
+        self.held.weight()
+    }
+
+    /// Takes an item whose turn at a decoder has come.
+    pub fn meet(self: &Arc<Self>, key: ContentKey, item: Item, counters: &Counters) -> Found {
+        let mut in_flight = self.in_flight.lock();
+        // A lead lets its feature be held before it ceases to be in flight:
+        // under the lock one of the two is seen.
+        if let Some(known) = self.held.get(&key) {
+            counters.embedding_hits.fetch_add(1, Ordering::Relaxed);
+            return Found::Known(item, known);
+        }
+        let followed = match item.priority {
+            Priority::Bulk if !in_flight.contains_key(&(key, Priority::Interactive)) => {
+                Priority::Bulk
+            }
+            _ => Priority::Interactive,
+        };
+        if let Some(followers) = in_flight.get_mut(&(key, followed)) {
+            followers.push_back(item);
+            counters.embedding_coalesced.fetch_add(1, Ordering::Relaxed);
+            return Found::Lead;
+        }
+        in_flight.insert((key, followed), VecDeque::new());
+        counters.embedding_misses.fetch_add(1, Ordering::Relaxed);
+        let lead = Lead {
+            embeddings: Arc::clone(self),
+            key,
+            priority: followed,
+            ended: false,
+        };
+        Found::Nothing(item, lead)
+    }
+}
+
+/// The right, and duty, to say what became of a content in flight. It goes
+/// with the item that is encoded; dropped, it gives followers no answer but
+/// their tickets' own.
+pub(super) struct Lead {
+    embeddings: Arc<Embeddings>,
+    key: ContentKey,
+    priority: Priority,
+    ended: bool,
+}
+
+impl Lead {
+    /// The content's key.
+    pub fn key(&self) -> &ContentKey {
+        &self.key
+    }
+
+    /// The first follower that is alive, to take the place of a lead that is
+    /// not; where there is none, the content is no longer in flight. Others
+    /// are answered.
+    pub fn successor(&mut self, counters: &Counters) -> Option<Item> {
+        loop {
+            let next = {
+                let mut in_flight = self.embeddings.in_flight.lock();
+                let next = in_flight
+                    .get_mut(&(self.key, self.priority))
+                    .and_then(VecDeque::pop_front);
+                if next.is_none() {
+                    in_flight.remove(&(self.key, self.priority));
+                    self.ended = true;
+                }
+                next
+            }?;
+            let stage = Stage::EqualPicture;
+            match lapse(next.deadline, &next.cancelled, stage) {
+                None => return Some(next),
+                Some(error) => {
+                    counters.dropped.fetch_add(1, Ordering::Relaxed);
+                    next.ticket.answer(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Keeps the feature, and returns those who wait for it.
+    pub fn publish(mut self, known: Known) -> VecDeque<Item> {
+        self.embeddings.held.insert(self.key, known);
+        let mut followers = self.end();
+        if self.priority == Priority::Interactive {
+            // What follows a slower bulk lead need wait no longer.
+            let mut in_flight = self.embeddings.in_flight.lock();
+            if let Some(bulk) = in_flight.get_mut(&(self.key, Priority::Bulk)) {
+                followers.append(bulk);
+            }
+        }
+        followers
+    }
+
+    /// Gives every follower this error.
+    pub fn fail(mut self, error: &EngineError) {
+        for follower in self.end() {
+            follower.ticket.answer(Err(error.clone()));
+        }
+    }
+
+    fn end(&mut self) -> VecDeque<Item> {
+        if std::mem::replace(&mut self.ended, true) {
+            return VecDeque::new();
+        }
+        let mut in_flight = self.embeddings.in_flight.lock();
+        in_flight
+            .remove(&(self.key, self.priority))
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}

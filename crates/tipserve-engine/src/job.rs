@@ -1,0 +1,292 @@
+//! What goes into the engine and what comes out.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Counters, Dropped, EngineError, Observer, Stage};
+use tip_adapter::{
+    answer::{Row, Scores, Wanted},
+    head::Head,
+};
+
+/// Who sent a job: a stream, a call. Flows share the device fairly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId(pub u64);
+
+impl FlowId {
+    /// An id that no other flow of this process has.
+    pub fn next() -> FlowId {
+        use std::sync::atomic::AtomicU64;
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        FlowId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// How urgent a job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// It takes what interactive jobs leave, and a sixteenth of each batch.
+    Bulk,
+}
+
+/// Which part of a picture is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crop {
+    /// The centre crop, CLIP's own preprocessing.
+    Centre,
+    /// A random resized crop and flip, drawn from this seed.
+    Random {
+        /// Same seed and picture, same view.
+        seed: u64,
+    },
+}
+
+/// A picture as it arrived.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A picture file.
+    File(Bytes),
+    /// RGB, row by row.
+    Rgb {
+        /// Pixels in a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// width · height · 3 bytes.
+        data: Bytes,
+    },
+}
+
+impl Source {
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        match self {
+            Source::File(bytes) => bytes.len(),
+            Source::Rgb { data, .. } => data.len(),
+        }
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a job carries.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A picture to be encoded.
+    Picture {
+        /// The picture.
+        source: Source,
+        /// The part to look at.
+        crop: Crop,
+    },
+    /// A unit vector [D], encoded elsewhere.
+    Embedding(Vec<f32>),
+}
+
+/// What to do with a job's feature.
+#[derive(Clone)]
+pub enum Work {
+    /// Return the feature.
+    Embed,
+    /// Return what a head says of it.
+    Classify {
+        /// The head, kept alive by the job.
+        head: Arc<Head>,
+        /// What of that; the answer may hold more.
+        wanted: Wanted,
+        /// How many of the nearest cached examples to return.
+        neighbours: usize,
+        /// Return the feature too.
+        embedding: bool,
+    },
+}
+
+/// One picture or embedding on its way.
+pub struct Job {
+    /// What it is.
+    pub content: Content,
+    /// What to do with it.
+    pub work: Work,
+    /// Who sent it.
+    pub flow: FlowId,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// After this it is of no use.
+    pub deadline: Option<Instant>,
+    /// Where the answer goes.
+    pub ticket: Ticket,
+    /// Set when nobody wants the answer any more.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+/// A job without its content.
+pub(super) struct Item {
+    pub work: Work,
+    pub flow: FlowId,
+    pub priority: Priority,
+    pub deadline: Option<Instant>,
+    pub ticket: Ticket,
+    pub cancelled: Arc<AtomicBool>,
+    pub arrived: Instant,
+    /// The span of the RPC that it came with: a batch's span links to it.
+    pub origin: tracing::Span,
+}
+
+impl Item {
+    /// Tells the head that answers it from others, if one does.
+    pub fn head(&self) -> Option<*const Head> {
+        match &self.work {
+            Work::Embed => None,
+            Work::Classify { head, .. } => Some(Arc::as_ptr(head)),
+        }
+    }
+}
+
+/// Why a job should go no further, if so.
+pub(super) fn lapse(
+    deadline: Option<Instant>,
+    cancelled: &AtomicBool,
+    stage: Stage,
+) -> Option<EngineError> {
+    if cancelled.load(Ordering::Relaxed) {
+        Some(EngineError::Cancelled)
+    } else if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+        Some(EngineError::DeadlineExceeded { stage })
+    } else {
+        None
+    }
+}
+
+impl Job {
+    /// The same, with its ticket's answer reported to `observer`.
+    pub(super) fn observed_by(mut self, observer: &Arc<dyn Observer>) -> Job {
+        self.ticket.observer = Some(Arc::clone(observer));
+        self
+    }
+
+    /// The job, or none where it was late or cancelled and has been answered.
+    pub(super) fn alive(self, counters: &Counters) -> Option<Job> {
+        match lapse(self.deadline, &self.cancelled, Stage::Admission) {
+            None => Some(self),
+            Some(error) => {
+                counters.dropped.fetch_add(1, Ordering::Relaxed);
+                self.ticket.answer(Err(error));
+                None
+            }
+        }
+    }
+}
+
+/// An embedding.
+#[derive(Clone, Debug)]
+pub struct Feature {
+    /// The unit vector [D].
+    pub unit: Row,
+    /// Length of the encoder's raw output: raw = unit · norm.
+    pub norm: f32,
+}
+
+/// How long each stage took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StageTimes {
+    /// Waiting for a decoder.
+    pub decode_queue: Duration,
+    /// Decoding, resizing, cropping.
+    pub decode: Duration,
+    /// Waiting for a batch.
+    pub queue: Duration,
+    /// The batch in the encoder.
+    pub encode: Duration,
+    /// The head.
+    pub head: Duration,
+    /// From arrival to answer.
+    pub total: Duration,
+    /// Pictures in the batch.
+    pub batch_size: usize,
+}
+
+/// A job's answer.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the head says; nothing for [`Work::Embed`].
+    pub scores: Scores,
+    /// The feature, where asked for.
+    pub feature: Option<Feature>,
+    /// The nearest cached examples (index into the keys, cosine), nearest
+    /// first.
+    pub neighbours: Vec<(usize, f32)>,
+    /// How long it took.
+    pub times: StageTimes,
+}
+
+/// The right, and duty, to answer one item. Dropped without an answer it says
+/// [`EngineError::ShuttingDown`]: no admitted item is left without one.
+pub struct Ticket {
+    reply: Option<Reply>,
+    /// Absent until the item is submitted.
+    observer: Option<Arc<dyn Observer>>,
+}
+
+type Reply = Box<dyn FnOnce(Result<Outcome, EngineError>) + Send>;
+
+impl Ticket {
+    /// A ticket whose answer goes to `reply`, which runs on the engine's
+    /// threads: it must not block.
+    pub fn new(reply: impl FnOnce(Result<Outcome, EngineError>) + Send + 'static) -> Ticket {
+        Ticket {
+            reply: Some(Box::new(reply)),
+            observer: None,
+        }
+    }
+
+    /// A ticket whose answer somebody awaits.
+    pub fn awaited() -> (Ticket, oneshot::Receiver<Result<Outcome, EngineError>>) {
+        let (sender, receiver) = oneshot::channel();
+        // A receiver that is gone has cancelled.
+        let ticket = Ticket::new(move |result| drop(sender.send(result)));
+        (ticket, receiver)
+    }
+
+    /// Answers the item.
+    pub fn answer(mut self, result: Result<Outcome, EngineError>) {
+        self.reply(result);
+    }
+
+    fn reply(&mut self, result: Result<Outcome, EngineError>) {
+        if let Some(reply) = self.reply.take() {
+            if let (Some(observer), Some(reason)) = (&self.observer, drop_reason(&result)) {
+                observer.dropped(reason);
+            }
+            reply(result);
+        }
+    }
+}
+
+fn drop_reason(result: &Result<Outcome, EngineError>) -> Option<Dropped> {
+    match result {
+        Err(EngineError::Cancelled) => Some(Dropped::Cancelled),
+        Err(EngineError::DeadlineExceeded { stage }) => Some(Dropped::Expired(*stage)),
+        Err(EngineError::ShuttingDown) => Some(Dropped::ShuttingDown),
+        _ => None,
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.reply(Err(EngineError::ShuttingDown));
+    }
+}

@@ -1,0 +1,61 @@
+//! What the engine reports while it works, for whoever counts and measures it.
+
+use std::{fmt::Debug, time::Duration};
+
+use super::StageTimes;
+
+/// Where an item waits. [`EngineError::DeadlineExceeded`](super::EngineError)
+/// names the stage at which an item's deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Before it is admitted.
+    Admission,
+    /// In the queue for a decoder.
+    Decode,
+    /// In the queue for a batch.
+    Batch,
+    /// For the embedding of an equal picture in flight (single-flight).
+    EqualPicture,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stage::Admission => "at admission",
+            Stage::Decode => "for a decoder",
+            Stage::Batch => "for a batch",
+            Stage::EqualPicture => "for the same picture sent before it",
+        })
+    }
+}
+
+/// Why an admitted item got no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dropped {
+    /// Its caller cancelled it.
+    Cancelled,
+    /// Its deadline passed at this stage.
+    Expired(Stage),
+    /// The engine is shutting down.
+    ShuttingDown,
+}
+
+/// Called on the engine's own threads: implementations must not block.
+pub trait Observer: Debug + Send + Sync {
+    /// A picture was decoded; `decode_queue` and `decode` are set.
+    fn decoded(&self, _times: &StageTimes) {}
+    /// The encoder ran a batch of `size` pictures.
+    fn batch_encoded(&self, _size: usize, _took: Duration) {}
+    /// The heads of a batch ran.
+    fn heads_ran(&self, _took: Duration) {}
+    /// An item was answered with a result.
+    fn answered(&self, _times: &StageTimes) {}
+    /// An item was answered without one, through no fault of its content.
+    fn dropped(&self, _reason: Dropped) {}
+}
+
+/// Observes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}

@@ -1,0 +1,119 @@
+//! What can be set about the engine.
+
+use std::{sync::Arc, time::Duration};
+
+use tip_adapter::answer::Choosing;
+
+use super::{Observer, Unobserved};
+
+/// How the machine's cores are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadPlan {
+    /// Threads that decode pictures.
+    pub decoders: usize,
+    /// Workers that run the encoder, sharing its weights.
+    pub workers: usize,
+    /// torch's threads inside one operation, per worker.
+    pub intra_op: usize,
+}
+
+impl ThreadPlan {
+    /// The plan for a CPU device with so many cores: a worker with one torch
+    /// thread per core. Workers with a core each need no barrier between
+    /// threads inside an operation, so that a core lost to another process
+    /// slows one worker instead of all (`docs/performance.md` has the
+    /// figures). Decoders are as many: the ready queue is bounded, so they
+    /// take only the time that the encoder needs.
+    pub fn for_cpu(cores: usize) -> ThreadPlan {
+        let cores = cores.max(1);
+        ThreadPlan {
+            decoders: cores,
+            workers: cores,
+            intra_op: 1,
+        }
+    }
+
+    /// The plan for CUDA devices: all cores decode, and three workers a device
+    /// keep it without gaps: while one's batch is computed, another's goes up
+    /// and a third's answers are written.
+    pub fn for_cuda(cores: usize, devices: usize) -> ThreadPlan {
+        ThreadPlan {
+            decoders: cores.max(1),
+            workers: 3 * devices.max(1),
+            intra_op: 1,
+        }
+    }
+}
+
+/// Settings of the engine. All are checked by `config`.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Most pictures in one batch.
+    pub max_batch: usize,
+    /// Most embeddings in one batch of the head worker.
+    pub max_head_batch: usize,
+    /// How long an idle device waits for a batch to fill. Default zero: it
+    /// takes what is there at once.
+    pub max_queue_delay: Duration,
+    /// Most jobs in the engine at once, in all its queues.
+    pub queue_items: usize,
+    /// Most bytes that these jobs may hold.
+    pub queue_bytes: usize,
+    /// Most bytes of features that are kept for pictures sent again; 0 keeps
+    /// none, and equal pictures in flight are encoded one by one.
+    pub embedding_cache_bytes: usize,
+    /// Decode a large JPEG at a half, a quarter or an eighth, as long as each
+    /// side keeps so many times the pixels that it is resized to; 0: never.
+    pub jpeg_shrink: f64,
+    /// How long a training step gives way to interactive work before it takes
+    /// its turn.
+    pub step_patience: Duration,
+    /// Batch sizes that every worker runs, twice, before the engine is ready.
+    pub warm: Vec<usize>,
+    /// Where the best classes are chosen.
+    pub choosing: Choosing,
+    /// How the cores are shared out.
+    pub threads: ThreadPlan,
+    /// Who counts and measures.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl EngineSettings {
+    /// Most pictures in one batch on CUDA, where nothing is said.
+    pub const MAX_BATCH_ON_CUDA: usize = 256;
+
+    /// Sizes to warm on a CPU: nothing is compiled per shape there, so a few
+    /// small ones allocate what all need and teach the cost model its line.
+    pub fn warm_on_cpu(max_batch: usize) -> Vec<usize> {
+        [1, 2, 4].into_iter().filter(|n| *n <= max_batch).collect()
+    }
+
+    /// Sizes to warm on CUDA: every power of two, and the largest; kernels are
+    /// chosen per shape.
+    pub fn warm_on_cuda(max_batch: usize) -> Vec<usize> {
+        std::iter::successors(Some(1), |n| Some(n * 2))
+            .take_while(|n| *n < max_batch)
+            .chain([max_batch])
+            .collect()
+    }
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        EngineSettings {
+            max_batch: 32,
+            max_head_batch: 256,
+            max_queue_delay: Duration::ZERO,
+            queue_items: 8192,
+            queue_bytes: 1 << 30,
+            embedding_cache_bytes: 0,
+            jpeg_shrink: 0.0,
+            step_patience: Duration::from_millis(200),
+            warm: EngineSettings::warm_on_cpu(32),
+            choosing: Choosing::Automatic,
+            threads: ThreadPlan::for_cpu(cores),
+            observer: Arc::new(Unobserved),
+        }
+    }
+}

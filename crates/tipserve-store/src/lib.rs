@@ -1,0 +1,358 @@
+//! Versioned caches on an object store: a local folder, S3, Google Cloud
+//! Storage or Azure Blob Storage.
+//!
+//! Every change is a new object, created only if there is none of its name; a
+//! version exists once its manifest does. So the same code is safe on a local
+//! disk and on a bucket with many replicas, without locks or a database.
+//! `docs/storage.md` describes format, layout and promises.
+
+mod backend;
+mod changes;
+mod condition;
+mod error;
+mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod garbage;
+mod layout;
+pub mod manifest;
+mod mapped;
+pub mod resident;
+mod sealed;
+mod state;
+pub mod tensors;
+mod transfer;
+mod versions;
+mod view;
+mod wire;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use dashmap::DashMap;
+use futures::{StreamExt as _, stream};
+use object_store::ObjectMeta;
+
+pub use condition::{Condition, NEW, Needs};
+pub use error::StoreError;
+pub use fault::FAIL_POINTS;
+pub use garbage::Swept;
+pub use manifest::{
+    ClassRecord, Details, Draft, FineTuneRecord, Manifest, SourceCounts, TensorsRecord,
+};
+pub use resident::Resident;
+pub use sealed::FORMAT;
+pub use tensors::{Dtype, NamedTensor, TensorFile, TensorView, TextColumn};
+use tipserve_api::names as name;
+pub use tipserve_api::names::{
+    AliasName, CacheId, MAX_ID_LEN, Reference, VersionNumber, VersionSelector,
+};
+pub use transfer::{Export, Imported, MANIFEST_KEY};
+pub use wire::{BucketAnswer, RequestObserver, Unobserved};
+
+use backend::Backend;
+use view::{View, Views};
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Settings of the storage that overrule the environment, by
+    /// object_store's keys: `("aws_endpoint", "http://127.0.0.1:8333")`.
+    pub settings: Vec<(String, String)>,
+    /// How long `latest`, an alias or a deletion made by another server may
+    /// stay unseen. Default 1 s. Versions are seen at once by number.
+    pub freshness: Duration,
+    /// Age from which leftovers of dead writers, and records that newer ones
+    /// replaced, are swept. Default one day. No writer may pause longer
+    /// between two steps of one change; one that finds that it did gives up.
+    pub leftover_age: Duration,
+    /// Sees the requests to a bucket.
+    pub observer: Arc<dyn RequestObserver>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            settings: Vec::new(),
+            freshness: Duration::from_secs(1),
+            leftover_age: Duration::from_secs(24 * 60 * 60),
+            observer: Arc::new(wire::Unobserved),
+        }
+    }
+}
+
+/// A store of versioned caches. Cheap to clone; clones share their memory of
+/// what they saw.
+#[derive(Clone)]
+pub struct Store {
+    backend: Arc<Backend>,
+    views: Arc<Views>,
+    /// Versions found damaged, with the state of the file that was found so.
+    damaged: Arc<DashMap<(CacheId, VersionNumber), Damage>>,
+    options: Arc<StoreOptions>,
+}
+
+/// A version set aside.
+#[derive(Clone, Debug)]
+struct Damage {
+    error: StoreError,
+    /// The tensors file as it was; none where it was absent. When it changes
+    /// (restored from a backup, say), it is read again.
+    file: Option<ObjectMeta>,
+}
+
+/// A cache: its versions and aliases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheInfo {
+    /// The cache.
+    pub id: CacheId,
+    /// When the oldest of its versions was published.
+    pub create_time: DateTime<Utc>,
+    /// Its versions, newest first; at least one. The first is `latest`.
+    pub versions: Vec<VersionInfo>,
+    /// Its aliases.
+    pub aliases: BTreeMap<AliasName, AliasInfo>,
+    /// Changes with every change of the cache: a version made or deleted, an
+    /// alias moved.
+    pub etag: String,
+}
+
+/// A version in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionInfo {
+    /// Its number.
+    pub number: VersionNumber,
+    /// When it was published, by the storage's clock.
+    pub create_time: DateTime<Utc>,
+}
+
+/// Where an alias points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasInfo {
+    /// The version.
+    pub version: VersionNumber,
+}
+
+/// A page of caches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CachePage {
+    /// By id.
+    pub caches: Vec<CacheInfo>,
+    /// Caches of this page that cannot be shown, each with its reason.
+    pub damaged: Vec<(CacheId, StoreError)>,
+    /// Pass this as `after` for the next page; none on the last one.
+    pub next: Option<CacheId>,
+}
+
+impl CacheInfo {
+    /// The newest version.
+    pub fn latest(&self) -> Option<VersionNumber> {
+        self.versions.first().map(|v| v.number)
+    }
+
+    fn from_view(view: &View) -> Result<Option<Self>, StoreError> {
+        let state = view.state()?;
+        let versions = view.versions()?;
+        let Some(&(_, create_time)) = versions.first() else {
+            return Ok(None);
+        };
+        let aliases = state.aliases.iter().map(|(alias, record)| {
+            let version = record.version;
+            (alias.clone(), AliasInfo { version })
+        });
+        Ok(Some(Self {
+            id: view.id.clone(),
+            create_time,
+            aliases: aliases.collect(),
+            etag: condition::etag(view)?,
+            versions: versions
+                .into_iter()
+                .rev()
+                .map(|(number, create_time)| VersionInfo {
+                    number,
+                    create_time,
+                })
+                .collect(),
+        }))
+    }
+}
+
+impl Store {
+    /// Opens the store at `url`: a folder (made where it is absent), or
+    /// `file://`, `s3://BUCKET/PREFIX`, `gs://…`, `az://…` with credentials and
+    /// endpoint from the environment, as object_store reads it
+    /// (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, …).
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] where the folder or bucket cannot be used.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Self::open_with(url, StoreOptions::default()).await
+    }
+
+    /// [`Self::open`] with options.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
+        let backend = Arc::new(Backend::open(url, &options.settings, &options.observer).await?);
+        let views = Views::new(Arc::clone(&backend), options.freshness);
+        Ok(Self {
+            backend,
+            views: Arc::new(views),
+            damaged: Arc::new(DashMap::new()),
+            options: Arc::new(options),
+        })
+    }
+
+    /// Which version a reference stands for, now. `latest`, aliases and
+    /// deletions by other servers are seen within the store's `freshness`,
+    /// what this store did itself at once; what is not found is always looked
+    /// for afresh. While the storage does not answer, what was last seen counts.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Damaged`] where the cache's
+    /// state cannot be read.
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+    ) -> Result<(CacheId, VersionNumber), StoreError> {
+        let id = &reference.cache;
+        let look = |view: &View| match &reference.version {
+            VersionSelector::Latest => view.latest(),
+            VersionSelector::Number(number) => Ok(view.has(*number)?.then_some(*number)),
+            VersionSelector::Alias(alias) => view.alias(alias),
+        };
+        let recent = self.views.recent(id).await?;
+        if let Some(number) = look(&recent)? {
+            return Ok((id.clone(), number));
+        }
+        let fresh = self.views.fresh(id).await?;
+        match look(&fresh)? {
+            Some(number) => Ok((id.clone(), number)),
+            None => Err(missing(&fresh, reference)),
+        }
+    }
+
+    /// The newest version of a cache.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn latest(&self, id: &CacheId) -> Result<VersionNumber, StoreError> {
+        let reference = Reference {
+            cache: id.clone(),
+            version: VersionSelector::Latest,
+        };
+        self.resolve(&reference).await.map(|(_, number)| number)
+    }
+
+    /// One cache with its versions and aliases, as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Damaged`].
+    pub async fn cache(&self, id: &CacheId) -> Result<CacheInfo, StoreError> {
+        let view = self.views.fresh(id).await?;
+        CacheInfo::from_view(&view)?.ok_or_else(|| StoreError::not_found(id.resource_name()))
+    }
+
+    /// Versions of a cache, newest first.
+    ///
+    /// # Errors
+    /// As [`Self::cache`].
+    pub async fn versions(&self, id: &CacheId) -> Result<Vec<VersionInfo>, StoreError> {
+        self.cache(id).await.map(|cache| cache.versions)
+    }
+
+    /// Up to `size` caches by id, after the one given. Costs one listing of all
+    /// ids and one of each cache on the page that was not looked at within
+    /// the store's `freshness`.
+    ///
+    /// # Errors
+    /// Those of the storage. A damaged cache is listed apart and hides no other.
+    pub async fn list_caches(
+        &self,
+        size: usize,
+        after: Option<&CacheId>,
+    ) -> Result<CachePage, StoreError> {
+        self.list_caches_of("", size, after).await
+    }
+
+    /// [`Self::list_caches`] of those alone whose ids begin with `prefix`; of no
+    /// other is anything looked at, and none is named in the page.
+    ///
+    /// # Errors
+    /// As [`Self::list_caches`].
+    pub async fn list_caches_of(
+        &self,
+        prefix: &str,
+        size: usize,
+        after: Option<&CacheId>,
+    ) -> Result<CachePage, StoreError> {
+        let names = self.backend.folders(&layout::caches()).await?;
+        let names = names.iter().filter(|name| name.starts_with(prefix));
+        let mut ids: Vec<CacheId> = names.filter_map(|name| name.parse().ok()).collect();
+        ids.sort_unstable();
+        if let Some(after) = after {
+            ids.retain(|id| id > after);
+        }
+        let mut page = CachePage::default();
+        let mut views = stream::iter(ids)
+            .map(|id| async move { (self.views.recent(&id).await, id) })
+            .buffered(16);
+        let mut last = None;
+        while let Some((view, id)) = views.next().await {
+            let shown = match view.and_then(|view| CacheInfo::from_view(&view)) {
+                Ok(None) => continue, // deleted
+                Ok(Some(info)) => Ok(info),
+                Err(e @ (StoreError::Damaged { .. } | StoreError::NewerFormat { .. })) => Err(e),
+                Err(e) => return Err(e),
+            };
+            if page.caches.len() + page.damaged.len() >= size.max(1) {
+                page.next = last;
+                break;
+            }
+            last = Some(id.clone());
+            match shown {
+                Ok(info) => page.caches.push(info),
+                Err(e) => page.damaged.push((id, e)),
+            }
+        }
+        Ok(page)
+    }
+
+    /// Versions that were found damaged and are set aside, with the reasons.
+    pub fn set_aside(&self) -> Vec<StoreError> {
+        self.damaged.iter().map(|d| d.error.clone()).collect()
+    }
+}
+
+/// Why `reference` stands for nothing, as helpfully as can be.
+fn missing(view: &View, reference: &Reference) -> StoreError {
+    let latest = view.latest().ok().flatten();
+    let (what, hint) = match (&reference.version, latest) {
+        (_, None) | (VersionSelector::Latest, _) => {
+            (reference.cache.resource_name(), String::new())
+        }
+        (VersionSelector::Number(number), Some(latest)) => {
+            let deleted = view.state().is_ok_and(|state| state.is_deleted(*number));
+            let hint = if deleted {
+                ": it was deleted".to_owned()
+            } else {
+                format!(": the newest version is {latest}")
+            };
+            (reference.to_string(), hint)
+        }
+        (VersionSelector::Alias(_), Some(_)) => {
+            let aliases: Vec<&str> = view
+                .state()
+                .map(|state| state.aliases.keys().map(AliasName::as_str).collect())
+                .unwrap_or_default();
+            let hint = if aliases.is_empty() {
+                ": the cache has no aliases".to_owned()
+            } else {
+                format!(": the cache's aliases are {}", aliases.join(", "))
+            };
+            (reference.to_string(), hint)
+        }
+    };
+    StoreError::NotFound { what, hint }
+}

@@ -1,0 +1,145 @@
+//! What is known of a version apart from its tensors: `manifest.json`.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    name::{CacheId, VersionNumber},
+    tensors::NamedTensor,
+};
+use tip_spec::{HeadSpec, SelectionSource};
+
+/// A version's manifest: everything but the tensors. Immutable once written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Format of the manifest and of what it describes.
+    pub format: u32,
+    /// The cache.
+    pub cache: CacheId,
+    /// The version's number.
+    pub version: VersionNumber,
+    /// When it was published.
+    pub create_time: DateTime<Utc>,
+    /// What its maker said about it.
+    #[serde(flatten)]
+    pub details: Details,
+    /// The file with its tensors.
+    pub tensors: TensorsRecord,
+}
+
+/// What the maker of a version says about it. Flat in `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Details {
+    /// Who or what made it, for people.
+    #[serde(default)]
+    pub created_by: String,
+    /// The version that it was made from (`caches/x/versions/3`), if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Free labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The classes, by index; N of them.
+    pub classes: Vec<ClassRecord>,
+    /// Width of the embedding space, D.
+    pub width: usize,
+    /// Number of keys, M.
+    pub key_count: u64,
+    /// Views kept of each example, R; 0 where none are.
+    pub views: u32,
+    /// Fingerprint of the bundle that made the features.
+    pub bundle_fingerprint: String,
+    /// Its name, for people.
+    #[serde(default)]
+    pub bundle_name: String,
+    /// The head's numbers, and how they were chosen.
+    pub head: HeadSpec,
+    /// How it was fine-tuned, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_tune: Option<FineTuneRecord>,
+    /// What its making took in; none where no examples were sent (fine-tuned,
+    /// imported) or where an older tipserve made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceCounts>,
+}
+
+/// What the making of a version took in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCounts {
+    /// Examples received, those rejected included.
+    pub received: u64,
+    /// Examples that could not be used.
+    pub rejected: u64,
+    /// Examples taken over from the parent.
+    pub inherited: u64,
+    /// Examples of the parent that were left out.
+    pub removed: u64,
+}
+
+/// One class.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassRecord {
+    /// What people call it; two classes may share it.
+    pub display_name: String,
+    /// Training examples.
+    pub example_count: u64,
+    /// Validation examples.
+    #[serde(default)]
+    pub validation_count: u64,
+    /// The prompts that its text weights were made of, if any.
+    #[serde(default)]
+    pub prompts: Vec<String>,
+}
+
+/// What fine-tuning did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FineTuneRecord {
+    /// Epochs run.
+    pub epochs: u32,
+    /// The epoch whose keys were kept, from 1; 0 for the keys before training.
+    pub best_epoch: u32,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Training loss of the epoch that was kept, nats.
+    pub loss: f64,
+    /// Score by which the epoch was chosen, before training, 0 to 1.
+    pub accuracy_before: f64,
+    /// The same score of the epoch that was kept.
+    pub accuracy_after: f64,
+    /// What the epoch was chosen on.
+    pub source: SelectionSource,
+    /// Seconds spent training.
+    pub seconds: f64,
+}
+
+/// The file with a version's tensors, beside its manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorsRecord {
+    /// File name within the version's folder.
+    pub name: String,
+    /// Its size, bytes.
+    pub size: u64,
+    /// SHA-256 of the whole file, lower-case hex.
+    pub sha256: String,
+}
+
+/// A version that is to be: no number, no date yet.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Goes into the manifest.
+    pub details: Details,
+    /// Go into the tensors file; see `docs/storage.md` for names and shapes.
+    pub tensors: Vec<NamedTensor>,
+}
+
+impl Manifest {
+    /// `caches/{cache}/versions/{version}`.
+    pub fn resource_name(&self) -> String {
+        self.cache.version_name(self.version)
+    }
+}

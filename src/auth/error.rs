@@ -1,0 +1,137 @@
+//! Why a call is not let through, and why a guard cannot be set up. No message
+//! ever holds a token.
+
+use std::{path::PathBuf, time::Duration};
+
+use thiserror::Error;
+
+use tipserve_api::methods::Role;
+
+/// Why a call is not let through.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum GuardError {
+    /// The server wants a token, and there is none.
+    #[error("this server wants a token: send the header \"authorization: Bearer TOKEN\"")]
+    TokenMissing,
+    /// The header is there, but not of the form that is needed.
+    #[error("the header authorization must be one, of the form \"Bearer TOKEN\"")]
+    TokenMalformed,
+    /// No such token.
+    #[error("the token is not one that this server knows")]
+    TokenUnknown,
+    /// The token's time is over.
+    #[error("the token {name:?} expired at {at}")]
+    TokenExpired {
+        /// Its name.
+        name: String,
+        /// When.
+        at: String,
+    },
+    /// The role does not allow the method.
+    #[error("{method} needs the role {needed}; the token {name:?} has {role}")]
+    Role {
+        /// The token's name.
+        name: String,
+        /// Its role.
+        role: Role,
+        /// What is needed.
+        needed: Role,
+        /// The method.
+        method: String,
+    },
+    /// The prefix does not allow the cache. Whether there is such a cache does
+    /// not matter, and cannot be told from this.
+    #[error("the token {name:?} may touch caches whose id begins with {prefix:?}, not {cache:?}")]
+    Cache {
+        /// The token's name.
+        name: String,
+        /// Its prefix.
+        prefix: String,
+        /// The cache's id.
+        cache: String,
+    },
+    /// No rule says who may call it.
+    #[error("{path} is not a method of this server")]
+    UnknownMethod {
+        /// The path.
+        path: String,
+    },
+    /// Too fast.
+    #[error("the token {name:?} is over its limit {limit} = {maximum}; wait {:.3} s", wait.as_secs_f64())]
+    Rate {
+        /// The token's name.
+        name: String,
+        /// The limit's name.
+        limit: &'static str,
+        /// The limit, a second.
+        maximum: f64,
+        /// How long until it would be let through.
+        wait: Duration,
+    },
+    /// So much at once that no waiting helps.
+    #[error(
+        "{asked} items in one request are over the token {name:?}'s limit items_burst = {burst}"
+    )]
+    Burst {
+        /// The token's name.
+        name: String,
+        /// The most at once.
+        burst: u32,
+        /// What was asked for at once.
+        asked: u64,
+    },
+    /// Too many calls of one token.
+    #[error("the token {name:?} has {maximum} calls under way, its limit max_streams = {maximum}")]
+    TokenStreams {
+        /// The token's name.
+        name: String,
+        /// The limit.
+        maximum: usize,
+    },
+    /// Too many calls in the whole server.
+    #[error("the server has {maximum} calls under way, its limit max_streams = {maximum}")]
+    ServerStreams {
+        /// The limit.
+        maximum: usize,
+    },
+}
+
+/// Why a guard cannot be set up.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// A file cannot be read.
+    #[error("cannot read {what} {path}: {reason}")]
+    Read {
+        /// What the file is, with its setting.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A file cannot be used.
+    #[error("{what} {path}: {reason}")]
+    Invalid {
+        /// What the file is, with its setting.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    /// A file that cannot be used.
+    pub(super) fn invalid(
+        what: &'static str,
+        path: &std::path::Path,
+        reason: impl ToString,
+    ) -> OpenError {
+        OpenError::Invalid {
+            what,
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The `tipserve` command line: the client's commands ([`tipserve_cli`]), the
+//! load generator ([`tipserve_bench`]), and the server.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tipserve_cli::{EXIT_CODES, Global, completions};
+
+use crate::serve;
+
+/// Turns a few labelled pictures into a served image classifier.
+///
+/// `tipserve serve` is the server, all other commands are its clients.
+#[derive(Debug, Parser)]
+#[command(name = "tipserve", version, max_term_width = 100)]
+#[command(after_long_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(Box<serve::ServeArgs>),
+    #[command(flatten)]
+    Client(tipserve_cli::Command),
+    /// Put a load on a server and measure what comes back.
+    Bench(Box<tipserve_bench::BenchArgs>),
+    /// Print a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Client(command) => tipserve_cli::run(command, &cli.global),
+        Command::Bench(args) => tipserve_bench::run(*args, &cli.global),
+        Command::Completions { shell } => completions(shell, Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}
