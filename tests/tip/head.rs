@@ -464,7 +464,9 @@ fn a_mixed_batch_gets_each_heads_own_logits() {
             let own = features.index_select(0, &Tensor::from_slice(rows));
             let want = head.logits(&own).expect("logits");
             assert_eq!(got.size(), want.size());
-            assert!(largest_difference(got, &want) <= 1e-4, "{head:?}");
+            // Sums of thousands of affinities round in another order.
+            let size = 1.0 + largest_difference(&want, &want.zeros_like());
+            assert!(largest_difference(got, &want) <= 1e-5 * size, "{head:?}");
         }
         let outside = [40i64];
         let error = grouped_logits(&features, &[(&heads[0], &outside)]).expect_err("refused");
