@@ -51,7 +51,14 @@ def decoding(bundle: Path, folder: Path, shrink: float) -> float:
     """Milliseconds of one core for a picture."""
     done = subprocess.run(
         [
-            *(BINARY, "measure", "decode", "--bundle", bundle, "--pictures", folder),
+            *(
+                BINARY.with_name("tipserve-measure"),
+                "decode",
+                "--bundle",
+                bundle,
+                "--pictures",
+                folder,
+            ),
             *("--seconds", "2", "--jpeg-shrink", str(shrink)),
         ],
         capture_output=True,

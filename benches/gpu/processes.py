@@ -154,7 +154,9 @@ class Server:
 
     def ask(self, *arguments) -> dict:
         """A command of the binary against this server."""
-        return self.setup.run(self.setup.binary, "--quiet", "--json", "--server", self.address, *arguments)
+        return self.setup.run(
+            self.setup.binary, "--quiet", "--json", "--server", self.address, *arguments
+        )
 
     def load(self, *flags) -> dict:
         """`tipserve bench`."""

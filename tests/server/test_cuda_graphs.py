@@ -102,7 +102,7 @@ batch_dynamic = true
 
 def test_torch_is_as_before_whether_a_recording_ends_well_or_is_refused(runtime, tmp_path):
     fake, environment = runtime
-    native = ROOT / "native"
+    native = ROOT / "crates/tipserve-clip/native"
     sources = [native / "cuda_graphs.cpp", native / "cuda_streams.cpp"]
     link = (f"-L{TORCH / 'lib'}", "-lc10", "-ldl")
     calls = build(tmp_path / "calls.so", "-isystem", TORCH / "include", *sources, *link)
@@ -133,7 +133,7 @@ def test_lanes_replay_what_was_recorded_and_go_on_where_it_was_refused(runtime, 
     _, environment = runtime
     flags = ("--device", "cuda", "--bundle", bundle, "--dtype", "float32", "--max-batch", "16")
     done = subprocess.run(
-        [BINARY, "measure", "engine", *flags, "--cuda-graphs", "auto", "--seconds", "0.5"],
+        [BINARY.with_name("tipserve-measure"), "engine", *flags, "--cuda-graphs", "auto", "--seconds", "0.5"],
         env=environment | {"FAKE_CUDA_REFUSALS": str(refusals)},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
