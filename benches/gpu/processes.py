@@ -85,7 +85,8 @@ class Setup:
         if done.returncode != 0:
             words = " ".join(map(str, arguments))
             raise RuntimeError(
-                f"{program.name} {words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+                f"{program.name} {words} ended with {done.returncode}:\n"
+                f"{done.stdout}\n{done.stderr}"
             )
         lines = done.stdout.strip().splitlines()
         return json.loads(lines[-1]) if lines else {}
