@@ -6,7 +6,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RAY_VENV := .venv-ray
+WHEEL_VENV := .venv-wheel
 BUNDLE := bundles/demo
+# The kinds of image, and the libtorch that they get; of torch's CPU build for the smallest image.
+IMAGES ?= cpu cuda
+TORCH_LIB ?= $(wildcard $(VENV)/lib/python3.*/site-packages/torch/lib)
 SHARED_DATA := ../shared/data
 
 # torch-sys finds libtorch through the first python3 on PATH.
@@ -92,6 +96,29 @@ $(RAY_VENV)/.done: examples/ray/requirements.txt | prerequisites
 .PHONY: example-ray
 example-ray: build bundle $(RAY_VENV)/.done ## Classify a folder and a Parquet with Ray Data, on a local Ray
 	$(RAY_VENV)/bin/python examples/ray/demo.py --binary target/release/tipserve --bundle $(BUNDLE) --data "$$(scripts/demo-data)"
+
+# ---- packages and images ----------------------------------------------------
+
+# What builds wheels: apart from .venv, which the server's tests run in.
+$(WHEEL_VENV)/.done: requirements/wheel.txt | prerequisites
+	@echo "== the tools that build wheels into $(WHEEL_VENV)"
+	test -x $(WHEEL_VENV)/bin/python || $(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
+.PHONY: wheel
+wheel: build bundle $(WHEEL_VENV)/.done ## Build the wheels into dist/: client, server, demo, export
+	@PYTHON=$(WHEEL_VENV)/bin/python scripts/wheels target/release/tipserve $(BUNDLE) dist
+
+.PHONY: test-wheel
+test-wheel: wheel $(VENV)/.test ## Install the wheels into an empty environment; the demo from there
+	TIPSERVE_WHEELS=dist $(VENV)/bin/python -m pytest -q tests/packages
+
+.PHONY: image-files
+image-files: wheel ## Gather what the images hold into dist/image: docker build takes it from there
+	@for kind in $(IMAGES); do \
+		deploy/docker/image-files $$kind dist/tipserve_server-*.whl $(TORCH_LIB) dist/image/$$kind || exit; \
+	done
 
 # ---- checks -----------------------------------------------------------------
 
@@ -208,4 +235,4 @@ bench: ## All measurements; fails at the end where a row misses its goal
 .PHONY: clean
 clean: ## Remove what was built (not .venv)
 	cargo clean
-	rm -rf bundles
+	rm -rf bundles dist
