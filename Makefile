@@ -8,8 +8,9 @@ VENV := .venv
 RAY_VENV := .venv-ray
 WHEEL_VENV := .venv-wheel
 BUNDLE := bundles/demo
-# The kinds of image, and the libtorch that they get; of torch's CPU build for the smallest image.
-IMAGES ?= cpu cuda
+# The kinds of image (cpu, cuda), and the libtorch that they get; of torch's CPU build for the
+# smallest image.
+IMAGES ?= cpu
 TORCH_LIB ?= $(wildcard $(VENV)/lib/python3.*/site-packages/torch/lib)
 SHARED_DATA := ../shared/data
 
@@ -144,7 +145,7 @@ $(VENV)/perf-analyzer/.done: requirements/perf_analyzer.txt | $(VENV)/.runtime
 	touch $@
 
 .PHONY: test-ops
-test-ops: build bundle $(VENV)/.test $(VENV)/perf-analyzer/.done test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
+test-ops: build bundle image-files $(VENV)/.test $(VENV)/perf-analyzer/.done test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
 	@scripts/prerequisites-ops
 	$(PIP) -r requirements/ops.txt
 	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops

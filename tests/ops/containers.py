@@ -28,7 +28,7 @@ class Images:
 
     def __init__(self, program, folder: Path) -> None:
         self.program, self.folder = program, folder
-        self.environment = os.environ | {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
+        self.environment = os.environ | {"BUILDAH_ISOLATION": "chroot"}
 
     def buildah(self, *arguments: object) -> str:
         """Runs one command; what it prints."""
@@ -39,6 +39,11 @@ class Images:
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout.strip()
+
+    def close(self) -> None:
+        """Removes all that was built."""
+        self.buildah("rm", "--all")
+        shutil.rmtree(self.folder)
 
     def make_base(self, cache: Path) -> None:
         """Debian under the name BASE; `cache` keeps it for the next run."""
@@ -125,10 +130,10 @@ class Container:
             "root": {"path": str(image.root), "readonly": True},
             "process": process,
             "mounts": [
-                filesystem("proc", "/proc"),
-                filesystem("tmpfs", "/dev", "mode=755"),
-                filesystem("sysfs", "/sys", "ro"),
-                *(filesystem("tmpfs", place, "mode=1777") for place in temporary),
+                filesystem("proc", "/proc", "nosuid", "noexec", "nodev"),
+                filesystem("tmpfs", "/dev", "nosuid", "noexec", "mode=755"),
+                filesystem("sysfs", "/sys", "nosuid", "noexec", "nodev", "ro"),
+                *(filesystem("tmpfs", one, "nosuid", "nodev", "mode=1777") for one in temporary),
                 *(bind(source, place, "ro") for place, source in (mounts or {}).items()),
                 *(bind(source, place, "rw") for place, source in (writable or {}).items()),
             ],
@@ -187,8 +192,7 @@ class Container:
 
 def filesystem(kind: str, place: str, *options: str) -> dict:
     """A mount of one of the kernel's file systems."""
-    options = ["nosuid", "noexec", "nodev", *options]
-    return {"destination": place, "type": kind, "source": kind, "options": options}
+    return {"destination": place, "type": kind, "source": kind, "options": list(options)}
 
 
 def bind(source: Path, place: str, mode: str) -> dict:
