@@ -177,12 +177,12 @@ def test_kserve_starts_it(cpu_image, start):
 
 
 def test_the_chart_starts_it(cpu_image, start, program):
-    values = [*ALL, "--set", "insecure=true"]
-    command = [program("helm"), "template", "test", CHART, "--kube-version", "1.31.0", *values]
+    command = [program("helm"), "template", "test", CHART, "--kube-version", "1.31.0", *ALL]
     objects = list(yaml.safe_load_all(subprocess.check_output(command, text=True)))
-    of = {one["kind"]: one for one in objects if one}
-    [spec] = of["Deployment"]["spec"]["template"]["spec"]["containers"]
-    started_in_kubernetes(cpu_image, start, spec, of["ConfigMap"]["data"], {"/bundle": DEMO})
+    named = {f"{one['kind']}/{one['metadata']['name']}": one for one in objects if one}
+    [spec] = named["Deployment/test-tipserve"]["spec"]["template"]["spec"]["containers"]
+    settings = named["ConfigMap/test-tipserve"]["data"]
+    started_in_kubernetes(cpu_image, start, spec, settings, {"/bundle": DEMO})
 
 
 def started_in_kubernetes(image, start, spec: dict, settings: dict, mounts: dict) -> None:
