@@ -14,7 +14,7 @@ import promql_parser
 import pytest
 import yaml
 from processes import Process, answers, free_ports
-from server_fixtures import BINARY, Server
+from server_fixtures import BINARY
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -234,8 +234,10 @@ def test_the_charts_values_are_described():
                 compare(value, schema["properties"][key], inner)
             else:
                 assert inner in named, inner
-                assert key in free or "type" in str(schema["properties"][key]) or "enum" in str(
-                    schema["properties"][key]
+                assert (
+                    key in free
+                    or "type" in str(schema["properties"][key])
+                    or "enum" in str(schema["properties"][key])
                 )
 
     compare(values, schema, "")
