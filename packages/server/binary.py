@@ -2,7 +2,8 @@
 
 It is stripped, and looks for libtorch in the torch that is installed beside the wheel's package.
 The wheel is tagged for this machine's Linux; auditwheel (`scripts/wheels`) then reads which glibc
-the binary needs and tags it for that.
+the binary needs and tags it for that. TIPSERVE_SBOM names the binary's bill of materials
+(`scripts/sbom`), which goes where PEP 770 has it.
 """
 
 import os
@@ -28,6 +29,8 @@ class BinaryHook(BuildHookInterface):
         source = os.environ.get("TIPSERVE_BINARY", "")
         if not Path(source).is_file():
             raise RuntimeError(f"TIPSERVE_BINARY is {source!r}: it has to name the built binary")
+        if not Path(os.environ.get("TIPSERVE_SBOM", "")).is_file():
+            raise RuntimeError("TIPSERVE_SBOM has to name what scripts/sbom wrote")
         self.folder = tempfile.TemporaryDirectory()
         binary = Path(self.folder.name) / "tipserve"
         shutil.copy2(source, binary)
@@ -37,6 +40,7 @@ class BinaryHook(BuildHookInterface):
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
+        build_data["sbom_files"].append(str(Path(os.environ["TIPSERVE_SBOM"]).resolve()))
         build_data["force_include"][str(binary)] = "tipserve_server/bin/tipserve"
 
     def finalize(self, version: str, build_data: dict, artifact_path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import zipfile
@@ -102,6 +103,21 @@ def test_the_tag_names_the_glibc_that_the_binary_needs(wheels, tmp_path):
     }
     assert libraries - system == {"libtorch_cpu.so", "libc10.so"}
     assert ".symtab" not in readelf("--sections", binary)
+
+
+def test_the_wheel_carries_the_binarys_bill_of_materials(wheels, version):
+    with zipfile.ZipFile(wheels["tipserve_server"]) as archive:
+        name = f"tipserve_server-{version}.dist-info/sboms/tipserve.cdx.json"
+        bill = json.loads(archive.read(name))
+    assert bill["metadata"]["component"]["purl"] == f"pkg:cargo/tipserve@{version}"
+    crates = {one["name"]: one for one in bill["components"]}
+    # Linked, with a library in C inside; and what only builds or tests.
+    assert {"tch", "tonic", "turbojpeg-sys", "onig_sys", "tip-adapter"} <= crates.keys()
+    assert not {"proptest", "protox", "cc", "tipserve-measure"} & crates.keys()
+    locked = (ROOT / "Cargo.lock").read_text()
+    for name, crate in crates.items():
+        assert f'name = "{name}"\nversion = "{crate["version"]}"\n' in locked
+        assert crate["licenses"]
 
 
 def readelf(what: str, binary: Path) -> str:
