@@ -11,7 +11,7 @@ BUNDLE := bundles/demo
 # The kinds of image (cpu, cuda), and the libtorch that they get; of torch's CPU build for the
 # smallest image.
 IMAGES ?= cpu
-TORCH_LIB ?= $(wildcard $(VENV)/lib/python3.*/site-packages/torch/lib)
+TORCH_LIB ?= $(VENV)/lib/python3.*/site-packages/torch/lib
 SHARED_DATA := ../shared/data
 
 # torch-sys finds libtorch through the first python3 on PATH.

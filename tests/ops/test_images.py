@@ -123,6 +123,7 @@ def test_nobody_outside_is_served_unless_something_guards_the_api(cpu_image, sta
 
 def test_the_cpu_image_holds_what_it_needs_and_no_more(cpu_image):
     config, root = cpu_image.config, cpu_image.root
+    print(f"the CPU image has {cpu_image.bytes() / 1e6:.0f} MB")
     assert cpu_image.bytes() < MOST_BYTES
     assert config["User"] == RUNS
     labels = {key.removeprefix("org.opencontainers.image."): one for key, one in config["Labels"].items()}  # fmt: skip
