@@ -8,8 +8,10 @@ VENV := .venv
 RAY_VENV := .venv-ray
 WHEEL_VENV := .venv-wheel
 BUNDLE := bundles/demo
-# The kinds of image (cpu, cuda), and the libtorch that they get; of torch's CPU build for the
-# smallest image.
+# The oldest glibc that the wheel's binary is to run with, such as 2.28; empty: this machine's.
+GLIBC ?=
+# The kinds of image (cpu, cuda), and the libtorch that they get; TORCH_LIB_cpu=… for one kind alone,
+# as from torch's CPU build for the smallest image.
 IMAGES ?= cpu
 TORCH_LIB ?= $(VENV)/lib/python3.*/site-packages/torch/lib
 SHARED_DATA := ../shared/data
@@ -107,9 +109,17 @@ $(WHEEL_VENV)/.done: requirements/wheel.txt | prerequisites
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
 	touch $@
 
+$(WHEEL_VENV)/.manylinux: requirements/manylinux.txt $(WHEEL_VENV)/.done
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
+dist/glibc-$(GLIBC)/tipserve: build $(WHEEL_VENV)/.manylinux
+	PYTHON=$(CURDIR)/$(WHEEL_VENV)/bin/python scripts/manylinux/build $(GLIBC) $@
+
 .PHONY: wheel
-wheel: build bundle $(WHEEL_VENV)/.done ## Build the wheels into dist/: client, server, demo, export
-	@PYTHON=$(WHEEL_VENV)/bin/python scripts/wheels target/release/tipserve $(BUNDLE) dist
+wheel: WHEEL_BINARY := $(if $(GLIBC),dist/glibc-$(GLIBC)/tipserve,target/release/tipserve)
+wheel: build bundle $(WHEEL_VENV)/.done $(if $(GLIBC),dist/glibc-$(GLIBC)/tipserve) ## Build the wheels into dist/: client, server, demo, export
+	@PYTHON=$(WHEEL_VENV)/bin/python GLIBC_MOST=$(GLIBC) scripts/wheels $(WHEEL_BINARY) $(BUNDLE) dist
 
 .PHONY: test-wheel
 test-wheel: wheel $(VENV)/.test ## Install the wheels into an empty environment; the demo from there
@@ -117,9 +127,7 @@ test-wheel: wheel $(VENV)/.test ## Install the wheels into an empty environment;
 
 .PHONY: image-files
 image-files: wheel ## Gather what the images hold into dist/image: docker build takes it from there
-	@for kind in $(IMAGES); do \
-		deploy/docker/image-files $$kind dist/tipserve_server-*.whl $(TORCH_LIB) dist/image/$$kind || exit; \
-	done
+	@$(foreach kind,$(IMAGES),deploy/docker/image-files $(kind) dist/tipserve_server-*.whl $(or $(TORCH_LIB_$(kind)),$(TORCH_LIB)) dist/image/$(kind) &&) true
 
 .PHONY: release-files
 release-files: wheel image-files ## All that a release publishes, into dist/: archive, chart, bill of materials, checksums
@@ -127,9 +135,9 @@ release-files: wheel image-files ## All that a release publishes, into dist/: ar
 
 # Installs from what it made: the wheels into an empty environment, the images into containers.
 .PHONY: release-check
-release-check: export IMAGES := cpu cuda
-release-check: release-files test-wheel ## A release, but for the upload: built, installed, started
+release-check: $(VENV)/.test ## A release, but for the upload: built, installed, started
 	@scripts/prerequisites-ops
+	$(MAKE) --no-print-directory release-files test-wheel GLIBC=2.28 IMAGES="cpu cuda"
 	$(PIP) -r requirements/ops.txt
 	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops/test_images.py
 	@cd dist && sha256sum --quiet --check SHA256SUMS && echo "dist/ is a release"
