@@ -119,6 +119,7 @@ pub(super) fn check_version(
         text: read(names::TEXT)?,
         validation: read(names::VALIDATION_FEATURES)?.zip(read(names::VALIDATION_LABELS)?),
         logit_scale: details.head.logit_scale,
+        statistics: None,
     };
     material.check().map_err(invalid)?;
     check_counts(details, &train, &held)?;

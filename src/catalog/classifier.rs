@@ -68,6 +68,7 @@ impl Classifier {
             linear: tensors::read(file, names::HEAD_LINEAR)?,
             bias: tensors::read(file, names::HEAD_BIAS)?,
             cache,
+            standardised: None,
         };
         let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
         if let Some(keys) = &keys {
@@ -165,6 +166,7 @@ fn text_head(
         linear: Some(linear),
         bias: None,
         cache: None,
+        standardised: None,
     };
     Head::new(&spec, &tensors, device).map_err(CatalogError::internal)
 }

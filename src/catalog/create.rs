@@ -347,6 +347,7 @@ impl Catalog {
                 text,
                 validation: validation_set,
                 logit_scale: self.model.logit_scale,
+                statistics: None,
             },
             named,
             classes,

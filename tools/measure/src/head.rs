@@ -200,6 +200,7 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype,
+        standardised: None,
         selection: Selection::unsearched(SelectionSource::Default),
     }
 }
