@@ -356,13 +356,14 @@ impl Catalog {
     }
 }
 
-/// A made head as named arrays. Keys that are the examples' own are not
-/// stored twice.
+/// A made head as named arrays. Keys that are the examples' own, as they are or
+/// standardised, are not stored twice.
 pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError> {
     let HeadTensors {
         linear,
         bias,
         cache,
+        standardised,
         ..
     } = &made.tensors;
     let mut named = Vec::new();
@@ -392,6 +393,13 @@ pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError
             )?);
         }
         None => {}
+    }
+    if let Some(part) = standardised {
+        named.push(tensors::write(names::HEAD_SHIFT, &part.by.shift)?);
+        named.push(tensors::write(names::HEAD_SCALE, &part.by.scale)?);
+        if let Some(linear) = &part.linear {
+            named.push(tensors::write(names::HEAD_STANDARDISED_LINEAR, linear)?);
+        }
     }
     Ok(named)
 }

@@ -52,6 +52,7 @@ fn head(classes: i64) -> std::sync::Arc<Head> {
                 weight: Tensor::zeros([classes], float),
             },
         )),
+        standardised: None,
     };
     std::sync::Arc::new(Head::new(&spec, &tensors, Device::Cpu).expect("a head"))
 }

@@ -386,6 +386,7 @@ fn what_does_not_fit_is_refused_by_name() {
                 weight: Tensor::ones([3], (Kind::Float, Device::Cpu)),
             },
         )),
+        standardised: None,
     };
     let refused = |tensors: &HeadTensors, beta: f64, words: &str| {
         let spec = spec(Method::TipAdapter, 1.0, beta, KeyDtype::F32);

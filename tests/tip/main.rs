@@ -13,6 +13,7 @@ mod methods;
 mod random;
 mod reference;
 mod selection;
+mod stack;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

@@ -156,7 +156,7 @@ pub(super) fn by_spread(
     };
     let present = material.counts()?.f_gt(0)?.f_nonzero()?.f_squeeze_dim(1)?;
     let logits = plus_text(material, &material.keys, cache)?.f_index_select(1, &present)?;
-    let labels = present.f_searchsorted(&material.labels, false, false, "left", None::<Tensor>)?;
+    let labels = material.labels.f_searchsorted(&present, false, false, "left", None::<Tensor>)?;
     if numbers.method == Method::ZeroShot {
         return Ok(fit_temperature(&logits, &labels)?.temperature);
     }

@@ -180,7 +180,7 @@ impl Fitted {
 /// them, in order, unless only some are scored.
 fn positions(left_out: &Tensor, held: &Held, examples: &Tensor) -> Result<Tensor, TipError> {
     let keys = held.key_index.f_index_select(0, examples)?;
-    Ok(left_out.f_searchsorted(&keys, false, false, "left", None::<Tensor>)?)
+    Ok(keys.f_searchsorted(left_out, false, false, "left", None::<Tensor>)?)
 }
 
 fn kind_for(keys: i64) -> Kind {

@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
                 weight: Tensor::f_full([args.classes], ALPHA, float)?,
             },
         )),
+        standardised: None,
     };
     let head = Head::new(&spec(dtype), &tensors, device)?;
     let host = unit(args.batch)?;
