@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, iter, sync::Arc};
 use half::f16;
 use tch::{Kind, Tensor};
 
-use super::{Base, Catalog, CatalogError, TextRoom, tensors};
+use super::{Base, Catalog, CatalogError, Model, TextRoom, tensors};
 use tip_adapter::{
     head::{HeadTensors, Values},
     make::{self, HeadRequest, Made},
     material::Material,
+    standardise::Statistics,
 };
 use tipserve_store::{
     CacheId, ClassRecord, Details, Draft, NamedTensor, SourceCounts, TextColumn, tensors::names,
@@ -347,13 +348,25 @@ impl Catalog {
                 text,
                 validation: validation_set,
                 logit_scale: self.model.logit_scale,
-                statistics: None,
+                statistics: statistics(self.model)?,
             },
             named,
             classes,
             key_count,
         })
     }
+}
+
+/// The bundle's statistics as tensors.
+fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
+    let Some(statistics) = &model.statistics else {
+        return Ok(None);
+    };
+    let tensor = |numbers: &[f32]| Tensor::f_from_slice(numbers).map_err(CatalogError::internal);
+    Ok(Some(Statistics {
+        mean: tensor(&statistics.mean)?,
+        variance: tensor(&statistics.variance)?,
+    }))
 }
 
 /// A made head as named arrays. Keys that are the examples' own, as they are or

@@ -31,9 +31,7 @@ def rounds_of(keys, labels):
     """
     first = []
     for i in range(len(labels)):
-        same = [
-            j for j in range(i) if labels[j] == labels[i] and keys[j] @ keys[i] > 1 - 1e-5
-        ]
+        same = [j for j in range(i) if labels[j] == labels[i] and keys[j] @ keys[i] > 1 - 1e-5]
         first.append(same[0] if same else i)
     counts = {}
     for i, label in enumerate(labels.tolist()):
@@ -93,9 +91,7 @@ def gda_left_out(r, seen, rounds, example):
     middles = whole.clone()
     middles[own] = kept[kept_labels == own].mean(0)
     spread = kept - middles[kept_labels]
-    inverse = width * torch.linalg.inv(
-        spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE)
-    )
+    inverse = width * torch.linalg.inv(spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE))
     weight = means @ inverse
     bias = -0.5 * (weight * means).sum(1) - math.log(classes)
     return seen(r["keys"][example : example + 1])[0] @ weight.T + bias
@@ -111,9 +107,7 @@ def gda_fit(r, seen):
     means = centre_absent(means, counts)
     ridge = (spread**2).sum() / (len(points) - 1)
     width = points.shape[1]
-    inverse = width * torch.linalg.inv(
-        spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE)
-    )
+    inverse = width * torch.linalg.inv(spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE))
     weight = means @ inverse
     return weight, -0.5 * (weight * means).sum(1) - math.log(classes)
 
@@ -297,9 +291,7 @@ def stack(r):
     left_out = sum(w * z for w, z in zip(weights, held, strict=True))
     return {
         "logits": logits.tolist(),
-        "parts": {
-            n: (t, w) for n, t, w in zip(names, temperatures, weights.tolist(), strict=True)
-        },
+        "parts": {n: (t, w) for n, t, w in zip(names, temperatures, weights.tolist(), strict=True)},
         "entropies": {n: entropy(z, truth) for n, z in zip(names, held, strict=True)},
         "accuracy": (left_out.argmax(1) == truth).double().mean().item(),
         "cross_entropy": entropy(left_out, truth),

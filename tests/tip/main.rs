@@ -14,6 +14,7 @@ mod random;
 mod reference;
 mod selection;
 mod stack;
+mod standardised;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;
