@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tomli_w
-import tomllib
 
 from tipserve_export.bundle import MANIFEST, sha256_of
 from tipserve_export.errors import MissingPackageError, OutputError, SourceError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     import numpy as np
