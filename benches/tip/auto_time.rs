@@ -12,7 +12,7 @@ use tip_adapter::{
 use crate::Row;
 
 /// Classes, shots, width, and the seconds that it may take.
-const SIZES: [(i64, i64, i64, f64); 2] = [(100, 16, 512, 15.0), (1000, 16, 512, 600.0)];
+const SIZES: [(i64, i64, i64, f64); 2] = [(100, 16, 512, 3.0), (1000, 16, 512, 30.0)];
 
 /// One row a size.
 pub fn rows() -> Result<Vec<Row>> {
@@ -56,5 +56,6 @@ fn random(classes: i64, shots: i64, width: i64) -> Material {
         )),
         validation: None,
         logit_scale: 100.0,
+        statistics: None,
     }
 }

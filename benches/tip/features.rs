@@ -44,6 +44,7 @@ impl Task {
             text: self.text.as_ref().map(Tensor::shallow_clone),
             validation: with_validation.then(|| pair(&self.validation)),
             logit_scale: 100.0,
+            statistics: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 mod accuracy;
 mod auto_time;
+mod draws;
 mod features;
 mod finetune_accuracy;
 mod speed;
@@ -37,6 +38,9 @@ fn main() -> Result<ExitCode> {
     let mut rows = Vec::new();
     if wants("accuracy") {
         rows.extend(accuracy::rows()?);
+    }
+    if wants("draws") {
+        rows.extend(draws::rows()?);
     }
     if wants("finetune_accuracy") {
         rows.extend(finetune_accuracy::rows()?);

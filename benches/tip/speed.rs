@@ -71,6 +71,7 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype,
+        standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
     }
 }
@@ -116,6 +117,7 @@ impl Case {
                     weight: Tensor::full([classes], ALPHA, (Kind::Float, Device::Cpu)),
                 },
             )),
+            standardised: None,
         };
         Head::new(&spec(dtype), &tensors, Device::Cpu).expect("a head")
     }
@@ -394,6 +396,7 @@ fn million(rows: &mut Vec<Row>) {
                 weight: Tensor::ones([1000], (Kind::Float, Device::Cpu)),
             },
         )),
+        standardised: None,
     };
     let start = Instant::now();
     let head = Head::new(&spec(KeyDtype::Bf16), &tensors, Device::Cpu).expect("a head");

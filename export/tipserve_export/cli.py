@@ -37,6 +37,13 @@ def parser() -> argparse.ArgumentParser:
         help="a prompt with {} for the class; may be repeated",
     )
     shared.add_argument("--licence", help="the licence of the weights")
+    shared.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="PICTURES",
+        help="a folder of pictures of all kinds, without labels: mean and variance of their "
+        "embeddings go into the bundle and put features on one scale",
+    )
 
     sub = commands.add_parser("open-clip", parents=[shared], help="a CLIP model of open_clip")
     sub.add_argument("model", metavar="MODEL", help="such as ViT-B-32-quickgelu")
@@ -64,6 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         run(args)
+        if args.statistics is not None:
+            from tipserve_export.statistics import add_statistics  # noqa: PLC0415
+
+            count = add_statistics(args.out, args.statistics)
+            print(f"statistics of {count} pictures", file=sys.stderr)
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

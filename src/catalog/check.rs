@@ -45,7 +45,7 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
             return Err(format!("tensor {name} is missing"));
         }
     }
-    let expected: [(&str, Dtype, &[usize]); 11] = [
+    let expected: [(&str, Dtype, &[usize]); 14] = [
         (names::KEYS, Dtype::F32, &[m, d]),
         (names::LABELS, Dtype::I64, &[m]),
         (names::VIEWS, Dtype::F16, &[m, r, d]),
@@ -57,6 +57,9 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
         (names::HEAD_KEYS, Dtype::F32, &[m, d]),
         (names::HEAD_VALUES, Dtype::F32, &[m, n]),
         (names::HEAD_WEIGHT, Dtype::F32, &[n]),
+        (names::HEAD_SHIFT, Dtype::F32, &[d]),
+        (names::HEAD_SCALE, Dtype::F32, &[d]),
+        (names::HEAD_STANDARDISED_LINEAR, Dtype::F32, &[n, d]),
     ];
     for (name, dtype, shape) in expected {
         if let Some(tensor) = file.get(name)
@@ -119,6 +122,7 @@ pub(super) fn check_version(
         text: read(names::TEXT)?,
         validation: read(names::VALIDATION_FEATURES)?.zip(read(names::VALIDATION_LABELS)?),
         logit_scale: details.head.logit_scale,
+        statistics: None,
     };
     material.check().map_err(invalid)?;
     check_counts(details, &train, &held)?;
@@ -128,6 +132,9 @@ pub(super) fn check_version(
         names::HEAD_KEYS,
         names::HEAD_VALUES,
         names::HEAD_WEIGHT,
+        names::HEAD_SHIFT,
+        names::HEAD_SCALE,
+        names::HEAD_STANDARDISED_LINEAR,
     ] {
         if let Some(tensor) = read(name)? {
             let finite = tensor

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tch::{Device, Kind};
 
 use super::{CatalogError, tensors};
-use tip_adapter::head::{Head, HeadTensors, Values};
+use tip_adapter::{
+    head::{Head, HeadTensors, StandardisedPart, Values},
+    standardise::Standardise,
+};
 use tip_spec::Method;
 use tipserve_store::{Manifest, TensorFile, TextColumn, tensors::names};
 
@@ -40,6 +43,10 @@ impl Classifier {
         let missing = |what: &str| {
             CatalogError::internal(format!("{} has no tensor {what}", manifest.resource_name()))
         };
+        let standardised = match spec.standardised {
+            None => None,
+            Some(_) => Some(standardised(file, &missing)?),
+        };
         let cache = match spec.method {
             Method::TipAdapter | Method::TipAdapterF => {
                 let keys = match tensors::read(file, names::HEAD_KEYS)? {
@@ -61,6 +68,16 @@ impl Classifier {
                     .ok_or_else(|| missing(names::HEAD_VALUES))?;
                 Some((keys.shallow_clone(), Values::Dense(values)))
             }
+            Method::Stack => match (&keys, tensors::read(file, names::HEAD_VALUES)?) {
+                (Some(keys), Some(values)) => {
+                    let keys = match &standardised {
+                        Some(part) => part.by.apply(keys).map_err(CatalogError::internal)?,
+                        None => keys.shallow_clone(),
+                    };
+                    Some((keys, Values::Dense(values)))
+                }
+                _ => None,
+            },
             Method::ZeroShot | Method::Gda | Method::ClassMean => None,
         };
         let head_tensors = HeadTensors {
@@ -68,6 +85,7 @@ impl Classifier {
             linear: tensors::read(file, names::HEAD_LINEAR)?,
             bias: tensors::read(file, names::HEAD_BIAS)?,
             cache,
+            standardised,
         };
         let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
         if let Some(keys) = &keys {
@@ -147,6 +165,21 @@ impl Classifier {
     }
 }
 
+/// What sees standardised features.
+fn standardised(
+    file: &TensorFile,
+    missing: &dyn Fn(&str) -> CatalogError,
+) -> Result<StandardisedPart, CatalogError> {
+    let needed = |name: &str| tensors::read(file, name)?.ok_or_else(|| missing(name));
+    Ok(StandardisedPart {
+        by: Standardise {
+            shift: needed(names::HEAD_SHIFT)?,
+            scale: needed(names::HEAD_SCALE)?,
+        },
+        linear: tensors::read(file, names::HEAD_STANDARDISED_LINEAR)?,
+    })
+}
+
 /// s·W alone.
 fn text_head(
     manifest: &Manifest,
@@ -155,6 +188,7 @@ fn text_head(
 ) -> Result<Head, CatalogError> {
     let spec = tip_spec::HeadSpec {
         method: Method::ZeroShot,
+        standardised: None,
         ..manifest.details.head.clone()
     };
     let linear = text
@@ -165,6 +199,7 @@ fn text_head(
         linear: Some(linear),
         bias: None,
         cache: None,
+        standardised: None,
     };
     Head::new(&spec, &tensors, device).map_err(CatalogError::internal)
 }

@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, iter, sync::Arc};
 use half::f16;
 use tch::{Kind, Tensor};
 
-use super::{Base, Catalog, CatalogError, TextRoom, tensors};
+use super::{Base, Catalog, CatalogError, Model, TextRoom, tensors};
 use tip_adapter::{
     head::{HeadTensors, Values},
     make::{self, HeadRequest, Made},
     material::Material,
+    standardise::Statistics,
 };
 use tipserve_store::{
     CacheId, ClassRecord, Details, Draft, NamedTensor, SourceCounts, TextColumn, tensors::names,
@@ -347,6 +348,7 @@ impl Catalog {
                 text,
                 validation: validation_set,
                 logit_scale: self.model.logit_scale,
+                statistics: statistics(self.model)?,
             },
             named,
             classes,
@@ -355,13 +357,26 @@ impl Catalog {
     }
 }
 
-/// A made head as named arrays. Keys that are the examples' own are not
-/// stored twice.
+/// The bundle's statistics as tensors.
+fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
+    let Some(statistics) = &model.statistics else {
+        return Ok(None);
+    };
+    let tensor = |numbers: &[f32]| Tensor::f_from_slice(numbers).map_err(CatalogError::internal);
+    Ok(Some(Statistics {
+        mean: tensor(&statistics.mean)?,
+        variance: tensor(&statistics.variance)?,
+    }))
+}
+
+/// A made head as named arrays. Keys that are the examples' own, as they are or
+/// standardised, are not stored twice.
 pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError> {
     let HeadTensors {
         linear,
         bias,
         cache,
+        standardised,
         ..
     } = &made.tensors;
     let mut named = Vec::new();
@@ -391,6 +406,13 @@ pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError
             )?);
         }
         None => {}
+    }
+    if let Some(part) = standardised {
+        named.push(tensors::write(names::HEAD_SHIFT, &part.by.shift)?);
+        named.push(tensors::write(names::HEAD_SCALE, &part.by.scale)?);
+        if let Some(linear) = &part.linear {
+            named.push(tensors::write(names::HEAD_STANDARDISED_LINEAR, linear)?);
+        }
     }
     Ok(named)
 }

@@ -96,6 +96,14 @@ fn head_bytes(manifest: &Manifest, device: Device) -> u64 {
         Method::TipAdapter | Method::ZeroShot | Method::Gda | Method::ClassMean => 0,
         Method::TipAdapterF => keys * width * element,
         Method::Proker => keys * classes * 4,
+        // Standardised keys are not the examples', which neighbours are sought
+        // among.
+        Method::Stack => {
+            let standardised = details.head.standardised.map_or(0, |_| {
+                keys * width * element + classes * width * 4 + 8 * width
+            });
+            keys * classes * 4 + standardised
+        }
     };
     // The head's linear part, and the text classifier alone beside it.
     2 * linear + examples + own

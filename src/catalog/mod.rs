@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 use crate::telemetry::ResidentFigures;
 use loader::{Loader, VersionKey};
-use tipserve_clip::resize::Interpolation;
+use tipserve_clip::{Statistics, resize::Interpolation};
 use tipserve_engine::Engine;
 use tipserve_store::{
     CacheId, Reference, Resident, Store, VersionNumber,
@@ -73,6 +73,8 @@ pub struct Model {
     pub has_text: bool,
     /// Logit scale s.
     pub logit_scale: f64,
+    /// Mean and variance of its embeddings, where the bundle brings them.
+    pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
     pub templates: Vec<String>,
     /// "cpu", "cuda:0".

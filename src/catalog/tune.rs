@@ -101,6 +101,7 @@ pub fn tune(
         text: tensors.text.as_ref().map(Tensor::shallow_clone),
         validation: None,
         logit_scale: details.head.logit_scale,
+        statistics: None,
     };
     let factors = training_factors(&material(), head.class_balance)?;
     let tuned = train(catalog, &tensors, &factors, details, request, stop, say)?;

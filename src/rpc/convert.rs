@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use tip_spec::{Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
+use tip_spec::{
+    Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource, Standardised,
+};
 use tipserve_api::v1 as pb;
 use tipserve_store::{FineTuneRecord, Manifest, SourceCounts};
 
@@ -83,6 +85,15 @@ fn head(spec: &HeadSpec) -> pb::Head {
             KeyDtype::Bf16 => pb::KeyDtype::Bf16,
             KeyDtype::F16 => pb::KeyDtype::F16,
         } as i32,
+        standardised: standardised(spec.standardised) as i32,
+    }
+}
+
+fn standardised(whose: Option<Standardised>) -> pb::Standardised {
+    match whose {
+        None => pb::Standardised::Unspecified,
+        Some(Standardised::Own) => pb::Standardised::Own,
+        Some(Standardised::Bundle) => pb::Standardised::Bundle,
     }
 }
 
@@ -95,6 +106,7 @@ pub fn method(method: Method) -> pb::Method {
         Method::Proker => pb::Method::Proker,
         Method::ClassMean => pb::Method::ClassMean,
         Method::TipAdapterF => pb::Method::TipAdapterF,
+        Method::Stack => pb::Method::Stack,
     }
 }
 
@@ -128,6 +140,9 @@ fn candidate(candidate: &Candidate) -> pb::Candidate {
         accuracy: candidate.accuracy,
         cross_entropy: candidate.cross_entropy,
         skipped: candidate.skipped.clone().unwrap_or_default(),
+        weight: candidate.weight,
+        temperature: candidate.temperature,
+        standardised: standardised(candidate.standardised) as i32,
     }
 }
 

@@ -64,6 +64,12 @@ pub fn method(value: i32) -> Result<Asked, RequestError> {
                 "METHOD_TIP_ADAPTER_F is made by FineTune, from a version",
             ));
         }
+        Ok(pb::Method::Stack) => {
+            return Err(RequestError::invalid(
+                "spec.method",
+                "METHOD_STACK is what METHOD_AUTO makes",
+            ));
+        }
         Err(_) => return Err(unknown("spec.method", value)),
     })
 }

@@ -72,6 +72,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
         interpolation: bundle.image.as_ref().map(|image| image.interpolation),
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
+        statistics: bundle.statistics.clone(),
         templates: bundle.templates.clone(),
         device: devices_name(&devices),
         dtype: kind_name(kind).to_owned(),

@@ -24,6 +24,7 @@ fn head(classes: i64) -> std::sync::Arc<Head> {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype: KeyDtype::F32,
+        standardised: None,
         selection: Selection {
             source: SelectionSource::Given,
             example_count: 0,
@@ -51,6 +52,7 @@ fn head(classes: i64) -> std::sync::Arc<Head> {
                 weight: Tensor::zeros([classes], float),
             },
         )),
+        standardised: None,
     };
     std::sync::Arc::new(Head::new(&spec, &tensors, Device::Cpu).expect("a head"))
 }

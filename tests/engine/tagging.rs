@@ -275,6 +275,7 @@ pub fn head(scale: f32) -> Arc<Head> {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype: KeyDtype::F32,
+        standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
     };
     let tensors = HeadTensors {
@@ -282,6 +283,7 @@ pub fn head(scale: f32) -> Arc<Head> {
         linear: Some(Tensor::from_slice(&[scale, 0.0, 0.0, scale]).view([2, 2])),
         bias: None,
         cache: None,
+        standardised: None,
     };
     Arc::new(Head::new(&spec, &tensors, tch::Device::Cpu).expect("a head"))
 }

@@ -119,6 +119,7 @@ pub fn draft(seed: u64) -> Draft {
             class_balance: ClassBalance::Sum,
             temperature: 1.0,
             key_dtype: KeyDtype::F32,
+            standardised: None,
             selection: Selection {
                 source: SelectionSource::Default,
                 example_count: 0,

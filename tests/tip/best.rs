@@ -119,6 +119,7 @@ fn head(rng: &mut StdRng, classes: usize, width: i64, backend: Backend) -> Head 
                 weight: Tensor::ones([classes as i64], (Kind::Float, Device::Cpu)),
             },
         )),
+        standardised: None,
     };
     let spec = spec(Method::TipAdapter, 1.0, 5.5, KeyDtype::F32);
     Head::on(&spec, &tensors, Device::Cpu, backend).expect("a head")

@@ -132,6 +132,7 @@ pub fn spec(method: Method, alpha: f64, beta: f64, key_dtype: KeyDtype) -> HeadS
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype,
+        standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
     }
 }

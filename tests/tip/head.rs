@@ -67,6 +67,7 @@ impl Random {
                     .bias
                     .then(|| Tensor::randn([classes], (Kind::Float, Device::Cpu))),
                 cache: parts.keys.then_some((k, values)),
+                standardised: None,
             },
             alpha,
             beta: rng.random_range(1.0..12.0),
@@ -385,6 +386,7 @@ fn what_does_not_fit_is_refused_by_name() {
                 weight: Tensor::ones([3], (Kind::Float, Device::Cpu)),
             },
         )),
+        standardised: None,
     };
     let refused = |tensors: &HeadTensors, beta: f64, words: &str| {
         let spec = spec(Method::TipAdapter, 1.0, beta, KeyDtype::F32);
@@ -508,6 +510,7 @@ fn operators_sum_any_numbers_of_keys() {
             linear: None,
             bias: None,
             cache: Some((keys, Values::OneHot { labels, weight })),
+            standardised: None,
         };
         let spec = spec(Method::TipAdapter, 1.0, 5.5, KeyDtype::F32);
         let head = Head::on(&spec, &tensors, Device::Cpu, Backend::Operators).expect("a head");

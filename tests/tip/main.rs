@@ -13,6 +13,8 @@ mod methods;
 mod random;
 mod reference;
 mod selection;
+mod stack;
+mod standardised;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

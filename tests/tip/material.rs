@@ -114,6 +114,7 @@ fn errors_name_the_thing_the_value_and_the_limit() {
         text: None,
         validation: None,
         logit_scale: 100.0,
+        statistics: None,
     };
     assert_eq!(
         refused(&m),

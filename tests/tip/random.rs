@@ -66,6 +66,7 @@ pub fn material(shape: &Shape) -> (Material, Tensor) {
         text,
         validation,
         logit_scale: 100.0,
+        statistics: None,
     };
     (material, queries)
 }

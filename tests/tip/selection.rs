@@ -182,35 +182,35 @@ fn a_large_cache_is_scored_on_one_round() {
     assert_eq!(selection.example_count, out.len());
     assert_eq!(expected.example_count, out.len());
     let (ours, theirs) = (&selection.candidates[0], &expected.candidates[0]);
-    assert_eq!(ours.accuracy, theirs.accuracy);
-    assert!((ours.cross_entropy - theirs.cross_entropy).abs() < 1e-6);
+    // Over 4,096 keys the system is solved in f32.
+    assert!((ours.accuracy - theirs.accuracy).abs() <= 2.0 / out.len() as f64);
+    assert!((ours.cross_entropy - theirs.cross_entropy).abs() < 1e-3);
 }
 
 #[test]
-fn auto_scores_every_method_and_puts_the_chosen_first() {
+fn auto_says_what_each_part_scores_and_weighs() {
     fresh_seed();
     for (text, validation) in [(false, 0), (true, 0), (true, 60)] {
         let (m, _) = material(&shape(text, validation));
         let made = build(&m, &HeadRequest::default());
         let selection = &made.spec.selection;
-        assert_eq!(selection.candidates.len(), 5);
-        assert_eq!(selection.candidates[0].method, made.spec.method);
-        assert_eq!(selection.candidates[0].skipped, None);
-        for candidate in &selection.candidates {
-            let skipped = candidate.skipped.is_some();
-            assert_eq!(
-                skipped,
-                candidate.method == Method::ZeroShot && !text,
-                "{candidate:?}"
-            );
-            assert!(skipped || (candidate.accuracy > 0.0 && candidate.cross_entropy > 0.0));
+        assert_eq!(made.spec.method, Method::Stack);
+        assert_eq!(selection.candidates[0].method, Method::Stack);
+        for method in [Method::Gda, Method::Proker, Method::ZeroShot] {
+            let candidate = (selection.candidates.iter())
+                .find(|c| c.method == method)
+                .unwrap();
+            let there = text || method != Method::ZeroShot;
+            assert_eq!(candidate.skipped.is_none(), there, "{candidate:?}");
+            assert_eq!(candidate.weight.is_some(), there);
+            assert!(!there || (candidate.accuracy > 0.0 && candidate.cross_entropy > 0.0));
         }
         assert!(!selection.reason.is_empty() && !selection.score.is_empty());
     }
 }
 
 #[test]
-fn auto_leaves_its_default_for_a_clearly_better_method() {
+fn auto_follows_text_where_keys_tell_nothing() {
     fresh_seed();
     // Keys that say nothing, text that says everything.
     let (mut m, _) = material(&Shape {

@@ -30,7 +30,8 @@ type Method int32
 const (
 	// Same as METHOD_AUTO.
 	Method_METHOD_UNSPECIFIED Method = 0
-	// The best of the others by validation or leave-one-out score.
+	// The weighted sum of text, GDA and kernel ridge regression (METHOD_STACK),
+	// its weights by validation or leave-one-out.
 	Method_METHOD_AUTO Method = 1
 	// CLIP's text classifier alone. Needs text.
 	Method_METHOD_ZERO_SHOT Method = 2
@@ -44,6 +45,9 @@ const (
 	Method_METHOD_CLASS_MEAN Method = 6
 	// Tip-Adapter-F: Tip-Adapter with fine-tuned keys. Only FineTune makes it.
 	Method_METHOD_TIP_ADAPTER_F Method = 7
+	// What METHOD_AUTO makes: Σ w·z/T over text, GDA and kernel ridge regression
+	// without text. Not to be asked for by name.
+	Method_METHOD_STACK Method = 8
 )
 
 // Enum value maps for Method.
@@ -57,6 +61,7 @@ var (
 		5: "METHOD_PROKER",
 		6: "METHOD_CLASS_MEAN",
 		7: "METHOD_TIP_ADAPTER_F",
+		8: "METHOD_STACK",
 	}
 	Method_value = map[string]int32{
 		"METHOD_UNSPECIFIED":   0,
@@ -67,6 +72,7 @@ var (
 		"METHOD_PROKER":        5,
 		"METHOD_CLASS_MEAN":    6,
 		"METHOD_TIP_ADAPTER_F": 7,
+		"METHOD_STACK":         8,
 	}
 )
 
@@ -95,6 +101,59 @@ func (x Method) Number() protoreflect.EnumNumber {
 // Deprecated: Use Method.Descriptor instead.
 func (Method) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{0}
+}
+
+// Whose statistics put features on one scale.
+type Standardised int32
+
+const (
+	// Plain features.
+	Standardised_STANDARDISED_UNSPECIFIED Standardised = 0
+	// Mean and variance of the cache's own keys.
+	Standardised_STANDARDISED_OWN Standardised = 1
+	// Mean and variance of the bundle's pictures.
+	Standardised_STANDARDISED_BUNDLE Standardised = 2
+)
+
+// Enum value maps for Standardised.
+var (
+	Standardised_name = map[int32]string{
+		0: "STANDARDISED_UNSPECIFIED",
+		1: "STANDARDISED_OWN",
+		2: "STANDARDISED_BUNDLE",
+	}
+	Standardised_value = map[string]int32{
+		"STANDARDISED_UNSPECIFIED": 0,
+		"STANDARDISED_OWN":         1,
+		"STANDARDISED_BUNDLE":      2,
+	}
+)
+
+func (x Standardised) Enum() *Standardised {
+	p := new(Standardised)
+	*p = x
+	return p
+}
+
+func (x Standardised) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Standardised) Descriptor() protoreflect.EnumDescriptor {
+	return file_tipserve_v1_cache_proto_enumTypes[1].Descriptor()
+}
+
+func (Standardised) Type() protoreflect.EnumType {
+	return &file_tipserve_v1_cache_proto_enumTypes[1]
+}
+
+func (x Standardised) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Standardised.Descriptor instead.
+func (Standardised) EnumDescriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{1}
 }
 
 // What a class's affinities do.
@@ -135,11 +194,11 @@ func (x ClassBalance) String() string {
 }
 
 func (ClassBalance) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[1].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[2].Descriptor()
 }
 
 func (ClassBalance) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[1]
+	return &file_tipserve_v1_cache_proto_enumTypes[2]
 }
 
 func (x ClassBalance) Number() protoreflect.EnumNumber {
@@ -148,7 +207,7 @@ func (x ClassBalance) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClassBalance.Descriptor instead.
 func (ClassBalance) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{1}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{2}
 }
 
 // Number format of keys in memory.
@@ -192,11 +251,11 @@ func (x KeyDtype) String() string {
 }
 
 func (KeyDtype) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[2].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[3].Descriptor()
 }
 
 func (KeyDtype) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[2]
+	return &file_tipserve_v1_cache_proto_enumTypes[3]
 }
 
 func (x KeyDtype) Number() protoreflect.EnumNumber {
@@ -205,7 +264,7 @@ func (x KeyDtype) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyDtype.Descriptor instead.
 func (KeyDtype) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{2}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{3}
 }
 
 // Where scores came from. Never from what is later reported as test.
@@ -257,11 +316,11 @@ func (x SelectionSource) String() string {
 }
 
 func (SelectionSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[3].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[4].Descriptor()
 }
 
 func (SelectionSource) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[3]
+	return &file_tipserve_v1_cache_proto_enumTypes[4]
 }
 
 func (x SelectionSource) Number() protoreflect.EnumNumber {
@@ -270,7 +329,7 @@ func (x SelectionSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SelectionSource.Descriptor instead.
 func (SelectionSource) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{3}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{4}
 }
 
 // Kinds of grids.
@@ -311,11 +370,11 @@ func (x SearchGrid_Kind) String() string {
 }
 
 func (SearchGrid_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[4].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[5].Descriptor()
 }
 
 func (SearchGrid_Kind) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[4]
+	return &file_tipserve_v1_cache_proto_enumTypes[5]
 }
 
 func (x SearchGrid_Kind) Number() protoreflect.EnumNumber {
@@ -364,11 +423,11 @@ func (x CacheSpec_OnRejected) String() string {
 }
 
 func (CacheSpec_OnRejected) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[5].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[6].Descriptor()
 }
 
 func (CacheSpec_OnRejected) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[5]
+	return &file_tipserve_v1_cache_proto_enumTypes[6]
 }
 
 func (x CacheSpec_OnRejected) Number() protoreflect.EnumNumber {
@@ -425,11 +484,11 @@ func (x CreateProgress_Stage) String() string {
 }
 
 func (CreateProgress_Stage) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[6].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[7].Descriptor()
 }
 
 func (CreateProgress_Stage) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[6]
+	return &file_tipserve_v1_cache_proto_enumTypes[7]
 }
 
 func (x CreateProgress_Stage) Number() protoreflect.EnumNumber {
@@ -892,7 +951,10 @@ type Head struct {
 	// What the numbers were chosen on.
 	Selection *Selection `protobuf:"bytes,8,opt,name=selection,proto3" json:"selection,omitempty"`
 	// Number format of the resident keys.
-	KeyDtype      KeyDtype `protobuf:"varint,9,opt,name=key_dtype,json=keyDtype,proto3,enum=tipserve.v1.KeyDtype" json:"key_dtype,omitempty"`
+	KeyDtype KeyDtype `protobuf:"varint,9,opt,name=key_dtype,json=keyDtype,proto3,enum=tipserve.v1.KeyDtype" json:"key_dtype,omitempty"`
+	// Whether all but the text sees standardised features, and by whose
+	// statistics: f′ = unit((f − μ) ⊙ (v + 0.1·mean v)^−½).
+	Standardised  Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -988,6 +1050,13 @@ func (x *Head) GetKeyDtype() KeyDtype {
 		return x.KeyDtype
 	}
 	return KeyDtype_KEY_DTYPE_UNSPECIFIED
+}
+
+func (x *Head) GetStandardised() Standardised {
+	if x != nil {
+		return x.Standardised
+	}
+	return Standardised_STANDARDISED_UNSPECIFIED
 }
 
 // On what, and how, method, α, β and temperature were chosen.
@@ -1098,7 +1167,14 @@ type Candidate struct {
 	CrossEntropy float64 `protobuf:"fixed64,6,opt,name=cross_entropy,json=crossEntropy,proto3" json:"cross_entropy,omitempty"`
 	// Why the candidate was left out, where it was ("M = 20,000 is over the
 	// bound of 16,384 keys"). Empty where it was scored.
-	Skipped       string `protobuf:"bytes,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Skipped string `protobuf:"bytes,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Its weight in METHOD_STACK's sum. Unset where it is no part of it.
+	Weight *float64 `protobuf:"fixed64,8,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
+	// The temperature at which its own logits are probabilities. Unset where none
+	// was recorded.
+	Temperature *float64 `protobuf:"fixed64,9,opt,name=temperature,proto3,oneof" json:"temperature,omitempty"`
+	// The features that it was scored on.
+	Standardised  Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1180,6 +1256,27 @@ func (x *Candidate) GetSkipped() string {
 		return x.Skipped
 	}
 	return ""
+}
+
+func (x *Candidate) GetWeight() float64 {
+	if x != nil && x.Weight != nil {
+		return *x.Weight
+	}
+	return 0
+}
+
+func (x *Candidate) GetTemperature() float64 {
+	if x != nil && x.Temperature != nil {
+		return *x.Temperature
+	}
+	return 0
+}
+
+func (x *Candidate) GetStandardised() Standardised {
+	if x != nil {
+		return x.Standardised
+	}
+	return Standardised_STANDARDISED_UNSPECIFIED
 }
 
 // What fine-tuning did.
@@ -3845,7 +3942,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
 	"\rexample_count\x18\x03 \x01(\x05R\fexampleCount\x12)\n" +
-	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\"\xe2\x02\n" +
+	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\"\xa1\x03\n" +
 	"\x04Head\x12+\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\x01R\x05alpha\x12\x12\n" +
@@ -3856,7 +3953,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\rclass_balance\x18\x06 \x01(\x0e2\x19.tipserve.v1.ClassBalanceR\fclassBalance\x12 \n" +
 	"\vtemperature\x18\a \x01(\x01R\vtemperature\x124\n" +
 	"\tselection\x18\b \x01(\v2\x16.tipserve.v1.SelectionR\tselection\x122\n" +
-	"\tkey_dtype\x18\t \x01(\x0e2\x15.tipserve.v1.KeyDtypeR\bkeyDtype\"\xe0\x01\n" +
+	"\tkey_dtype\x18\t \x01(\x0e2\x15.tipserve.v1.KeyDtypeR\bkeyDtype\x12=\n" +
+	"\fstandardised\x18\n" +
+	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardised\"\xe0\x01\n" +
 	"\tSelection\x124\n" +
 	"\x06source\x18\x01 \x01(\x0e2\x1c.tipserve.v1.SelectionSourceR\x06source\x12#\n" +
 	"\rexample_count\x18\x02 \x01(\x03R\fexampleCount\x12\x14\n" +
@@ -3865,7 +3964,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18\x05 \x03(\v2\x16.tipserve.v1.CandidateR\n" +
 	"candidates\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"\xd5\x01\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\xf3\x02\n" +
 	"\tCandidate\x12+\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\x01R\x05alpha\x12\x12\n" +
@@ -3873,7 +3972,13 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x06lambda\x18\x04 \x01(\x01R\x06lambda\x12\x1a\n" +
 	"\baccuracy\x18\x05 \x01(\x01R\baccuracy\x12#\n" +
 	"\rcross_entropy\x18\x06 \x01(\x01R\fcrossEntropy\x12\x18\n" +
-	"\askipped\x18\a \x01(\tR\askipped\"\x8f\x02\n" +
+	"\askipped\x18\a \x01(\tR\askipped\x12\x1b\n" +
+	"\x06weight\x18\b \x01(\x01H\x00R\x06weight\x88\x01\x01\x12%\n" +
+	"\vtemperature\x18\t \x01(\x01H\x01R\vtemperature\x88\x01\x01\x12=\n" +
+	"\fstandardised\x18\n" +
+	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardisedB\t\n" +
+	"\a_weightB\x0e\n" +
+	"\f_temperature\"\x8f\x02\n" +
 	"\x0eFineTuneRecord\x12\x16\n" +
 	"\x06epochs\x18\x01 \x01(\x05R\x06epochs\x12\x1d\n" +
 	"\n" +
@@ -4094,7 +4199,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x12DeleteAliasRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag*\xb3\x01\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag*\xc5\x01\n" +
 	"\x06Method\x12\x16\n" +
 	"\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vMETHOD_AUTO\x10\x01\x12\x14\n" +
@@ -4104,7 +4209,12 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"METHOD_GDA\x10\x04\x12\x11\n" +
 	"\rMETHOD_PROKER\x10\x05\x12\x15\n" +
 	"\x11METHOD_CLASS_MEAN\x10\x06\x12\x18\n" +
-	"\x14METHOD_TIP_ADAPTER_F\x10\a*\\\n" +
+	"\x14METHOD_TIP_ADAPTER_F\x10\a\x12\x10\n" +
+	"\fMETHOD_STACK\x10\b*[\n" +
+	"\fStandardised\x12\x1c\n" +
+	"\x18STANDARDISED_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10STANDARDISED_OWN\x10\x01\x12\x17\n" +
+	"\x13STANDARDISED_BUNDLE\x10\x02*\\\n" +
 	"\fClassBalance\x12\x1d\n" +
 	"\x19CLASS_BALANCE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CLASS_BALANCE_SUM\x10\x01\x12\x16\n" +
@@ -4151,154 +4261,157 @@ func file_tipserve_v1_cache_proto_rawDescGZIP() []byte {
 	return file_tipserve_v1_cache_proto_rawDescData
 }
 
-var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_tipserve_v1_cache_proto_goTypes = []any{
 	(Method)(0),                   // 0: tipserve.v1.Method
-	(ClassBalance)(0),             // 1: tipserve.v1.ClassBalance
-	(KeyDtype)(0),                 // 2: tipserve.v1.KeyDtype
-	(SelectionSource)(0),          // 3: tipserve.v1.SelectionSource
-	(SearchGrid_Kind)(0),          // 4: tipserve.v1.SearchGrid.Kind
-	(CacheSpec_OnRejected)(0),     // 5: tipserve.v1.CacheSpec.OnRejected
-	(CreateProgress_Stage)(0),     // 6: tipserve.v1.CreateProgress.Stage
-	(*Cache)(nil),                 // 7: tipserve.v1.Cache
-	(*Version)(nil),               // 8: tipserve.v1.Version
-	(*SourceCounts)(nil),          // 9: tipserve.v1.SourceCounts
-	(*ClassInfo)(nil),             // 10: tipserve.v1.ClassInfo
-	(*Head)(nil),                  // 11: tipserve.v1.Head
-	(*Selection)(nil),             // 12: tipserve.v1.Selection
-	(*Candidate)(nil),             // 13: tipserve.v1.Candidate
-	(*FineTuneRecord)(nil),        // 14: tipserve.v1.FineTuneRecord
-	(*SearchGrid)(nil),            // 15: tipserve.v1.SearchGrid
-	(*CacheSpec)(nil),             // 16: tipserve.v1.CacheSpec
-	(*ClassSpec)(nil),             // 17: tipserve.v1.ClassSpec
-	(*Example)(nil),               // 18: tipserve.v1.Example
-	(*CreateCacheRequest)(nil),    // 19: tipserve.v1.CreateCacheRequest
-	(*ExampleBatch)(nil),          // 20: tipserve.v1.ExampleBatch
-	(*CreateCacheResponse)(nil),   // 21: tipserve.v1.CreateCacheResponse
-	(*AddExamplesSpec)(nil),       // 22: tipserve.v1.AddExamplesSpec
-	(*AddExamplesRequest)(nil),    // 23: tipserve.v1.AddExamplesRequest
-	(*AddExamplesResponse)(nil),   // 24: tipserve.v1.AddExamplesResponse
-	(*CreateProgress)(nil),        // 25: tipserve.v1.CreateProgress
-	(*RejectedExample)(nil),       // 26: tipserve.v1.RejectedExample
-	(*GetCacheRequest)(nil),       // 27: tipserve.v1.GetCacheRequest
-	(*ListCachesRequest)(nil),     // 28: tipserve.v1.ListCachesRequest
-	(*ListCachesResponse)(nil),    // 29: tipserve.v1.ListCachesResponse
-	(*DeleteCacheRequest)(nil),    // 30: tipserve.v1.DeleteCacheRequest
-	(*GetVersionRequest)(nil),     // 31: tipserve.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),   // 32: tipserve.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),  // 33: tipserve.v1.ListVersionsResponse
-	(*ListExamplesRequest)(nil),   // 34: tipserve.v1.ListExamplesRequest
-	(*ListExamplesResponse)(nil),  // 35: tipserve.v1.ListExamplesResponse
-	(*ExampleInfo)(nil),           // 36: tipserve.v1.ExampleInfo
-	(*DeleteVersionRequest)(nil),  // 37: tipserve.v1.DeleteVersionRequest
-	(*PruneVersionsRequest)(nil),  // 38: tipserve.v1.PruneVersionsRequest
-	(*PruneVersionsResponse)(nil), // 39: tipserve.v1.PruneVersionsResponse
-	(*ExportVersionRequest)(nil),  // 40: tipserve.v1.ExportVersionRequest
-	(*ExportVersionResponse)(nil), // 41: tipserve.v1.ExportVersionResponse
-	(*ExportHeader)(nil),          // 42: tipserve.v1.ExportHeader
-	(*ImportVersionRequest)(nil),  // 43: tipserve.v1.ImportVersionRequest
-	(*ImportSpec)(nil),            // 44: tipserve.v1.ImportSpec
-	(*SetAliasRequest)(nil),       // 45: tipserve.v1.SetAliasRequest
-	(*DeleteAliasRequest)(nil),    // 46: tipserve.v1.DeleteAliasRequest
-	nil,                           // 47: tipserve.v1.Cache.AliasesEntry
-	nil,                           // 48: tipserve.v1.Version.LabelsEntry
-	nil,                           // 49: tipserve.v1.CacheSpec.LabelsEntry
-	nil,                           // 50: tipserve.v1.AddExamplesSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*Embedding)(nil),             // 52: tipserve.v1.Embedding
-	(*Input)(nil),                 // 53: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil), // 54: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),         // 55: google.protobuf.Empty
+	(Standardised)(0),             // 1: tipserve.v1.Standardised
+	(ClassBalance)(0),             // 2: tipserve.v1.ClassBalance
+	(KeyDtype)(0),                 // 3: tipserve.v1.KeyDtype
+	(SelectionSource)(0),          // 4: tipserve.v1.SelectionSource
+	(SearchGrid_Kind)(0),          // 5: tipserve.v1.SearchGrid.Kind
+	(CacheSpec_OnRejected)(0),     // 6: tipserve.v1.CacheSpec.OnRejected
+	(CreateProgress_Stage)(0),     // 7: tipserve.v1.CreateProgress.Stage
+	(*Cache)(nil),                 // 8: tipserve.v1.Cache
+	(*Version)(nil),               // 9: tipserve.v1.Version
+	(*SourceCounts)(nil),          // 10: tipserve.v1.SourceCounts
+	(*ClassInfo)(nil),             // 11: tipserve.v1.ClassInfo
+	(*Head)(nil),                  // 12: tipserve.v1.Head
+	(*Selection)(nil),             // 13: tipserve.v1.Selection
+	(*Candidate)(nil),             // 14: tipserve.v1.Candidate
+	(*FineTuneRecord)(nil),        // 15: tipserve.v1.FineTuneRecord
+	(*SearchGrid)(nil),            // 16: tipserve.v1.SearchGrid
+	(*CacheSpec)(nil),             // 17: tipserve.v1.CacheSpec
+	(*ClassSpec)(nil),             // 18: tipserve.v1.ClassSpec
+	(*Example)(nil),               // 19: tipserve.v1.Example
+	(*CreateCacheRequest)(nil),    // 20: tipserve.v1.CreateCacheRequest
+	(*ExampleBatch)(nil),          // 21: tipserve.v1.ExampleBatch
+	(*CreateCacheResponse)(nil),   // 22: tipserve.v1.CreateCacheResponse
+	(*AddExamplesSpec)(nil),       // 23: tipserve.v1.AddExamplesSpec
+	(*AddExamplesRequest)(nil),    // 24: tipserve.v1.AddExamplesRequest
+	(*AddExamplesResponse)(nil),   // 25: tipserve.v1.AddExamplesResponse
+	(*CreateProgress)(nil),        // 26: tipserve.v1.CreateProgress
+	(*RejectedExample)(nil),       // 27: tipserve.v1.RejectedExample
+	(*GetCacheRequest)(nil),       // 28: tipserve.v1.GetCacheRequest
+	(*ListCachesRequest)(nil),     // 29: tipserve.v1.ListCachesRequest
+	(*ListCachesResponse)(nil),    // 30: tipserve.v1.ListCachesResponse
+	(*DeleteCacheRequest)(nil),    // 31: tipserve.v1.DeleteCacheRequest
+	(*GetVersionRequest)(nil),     // 32: tipserve.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),   // 33: tipserve.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),  // 34: tipserve.v1.ListVersionsResponse
+	(*ListExamplesRequest)(nil),   // 35: tipserve.v1.ListExamplesRequest
+	(*ListExamplesResponse)(nil),  // 36: tipserve.v1.ListExamplesResponse
+	(*ExampleInfo)(nil),           // 37: tipserve.v1.ExampleInfo
+	(*DeleteVersionRequest)(nil),  // 38: tipserve.v1.DeleteVersionRequest
+	(*PruneVersionsRequest)(nil),  // 39: tipserve.v1.PruneVersionsRequest
+	(*PruneVersionsResponse)(nil), // 40: tipserve.v1.PruneVersionsResponse
+	(*ExportVersionRequest)(nil),  // 41: tipserve.v1.ExportVersionRequest
+	(*ExportVersionResponse)(nil), // 42: tipserve.v1.ExportVersionResponse
+	(*ExportHeader)(nil),          // 43: tipserve.v1.ExportHeader
+	(*ImportVersionRequest)(nil),  // 44: tipserve.v1.ImportVersionRequest
+	(*ImportSpec)(nil),            // 45: tipserve.v1.ImportSpec
+	(*SetAliasRequest)(nil),       // 46: tipserve.v1.SetAliasRequest
+	(*DeleteAliasRequest)(nil),    // 47: tipserve.v1.DeleteAliasRequest
+	nil,                           // 48: tipserve.v1.Cache.AliasesEntry
+	nil,                           // 49: tipserve.v1.Version.LabelsEntry
+	nil,                           // 50: tipserve.v1.CacheSpec.LabelsEntry
+	nil,                           // 51: tipserve.v1.AddExamplesSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*Embedding)(nil),             // 53: tipserve.v1.Embedding
+	(*Input)(nil),                 // 54: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil), // 55: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),         // 56: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
-	51, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
-	47, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
-	51, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	48, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
-	10, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
-	11, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
-	14, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
-	9,  // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
+	52, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
+	48, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
+	52, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	49, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
+	11, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
+	12, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
+	15, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
+	10, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
 	0,  // 9: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
-	1,  // 10: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
-	12, // 11: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
-	2,  // 12: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
-	3,  // 13: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
-	13, // 14: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
-	0,  // 15: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
-	3,  // 16: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
-	4,  // 17: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
-	17, // 18: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 19: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
-	5,  // 20: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	49, // 21: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
-	1,  // 22: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
-	15, // 23: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
-	2,  // 24: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	52, // 25: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	53, // 26: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	16, // 27: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	20, // 28: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	18, // 29: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	25, // 30: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	26, // 31: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	8,  // 32: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	17, // 33: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 34: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	5,  // 35: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	50, // 36: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	15, // 37: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	22, // 38: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	20, // 39: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	25, // 40: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	26, // 41: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	8,  // 42: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	6,  // 43: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	54, // 44: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	54, // 45: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	7,  // 46: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	54, // 47: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	54, // 48: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	8,  // 49: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	36, // 50: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	42, // 51: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	8,  // 52: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	44, // 53: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	19, // 54: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	23, // 55: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	27, // 56: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	28, // 57: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	30, // 58: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	31, // 59: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	32, // 60: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	34, // 61: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	37, // 62: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	38, // 63: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	40, // 64: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	43, // 65: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	45, // 66: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	46, // 67: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	21, // 68: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	24, // 69: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	7,  // 70: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	29, // 71: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	55, // 72: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	8,  // 73: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	33, // 74: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	35, // 75: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	55, // 76: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	39, // 77: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	41, // 78: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	8,  // 79: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	7,  // 80: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	7,  // 81: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	68, // [68:82] is the sub-list for method output_type
-	54, // [54:68] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	2,  // 10: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
+	13, // 11: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
+	3,  // 12: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
+	1,  // 13: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
+	4,  // 14: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
+	14, // 15: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
+	0,  // 16: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
+	1,  // 17: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
+	4,  // 18: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
+	5,  // 19: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
+	18, // 20: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
+	0,  // 21: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
+	6,  // 22: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	50, // 23: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	2,  // 24: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
+	16, // 25: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
+	3,  // 26: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
+	53, // 27: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	54, // 28: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	17, // 29: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	21, // 30: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	19, // 31: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	26, // 32: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	27, // 33: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	9,  // 34: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	18, // 35: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	0,  // 36: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	6,  // 37: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	51, // 38: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	16, // 39: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	23, // 40: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	21, // 41: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	26, // 42: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	27, // 43: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	9,  // 44: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	7,  // 45: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	55, // 46: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	55, // 47: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	8,  // 48: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	55, // 49: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	55, // 50: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 51: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	37, // 52: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	43, // 53: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	9,  // 54: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	45, // 55: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	20, // 56: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	24, // 57: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	28, // 58: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	29, // 59: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	31, // 60: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	32, // 61: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	33, // 62: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	35, // 63: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	38, // 64: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	39, // 65: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	41, // 66: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	44, // 67: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	46, // 68: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	47, // 69: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	22, // 70: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	25, // 71: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	8,  // 72: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	30, // 73: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	56, // 74: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	9,  // 75: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	34, // 76: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	36, // 77: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	56, // 78: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	40, // 79: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	42, // 80: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	9,  // 81: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	8,  // 82: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	8,  // 83: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	70, // [70:84] is the sub-list for method output_type
+	56, // [56:70] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }
@@ -4307,6 +4420,7 @@ func file_tipserve_v1_cache_proto_init() {
 		return
 	}
 	file_tipserve_v1_input_proto_init()
+	file_tipserve_v1_cache_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[9].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[12].OneofWrappers = []any{
 		(*CreateCacheRequest_Spec)(nil),
@@ -4340,7 +4454,7 @@ func file_tipserve_v1_cache_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_cache_proto_rawDesc), len(file_tipserve_v1_cache_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -9,20 +9,9 @@ use super::{
     },
     make::HeadRequest,
     material::Material,
-    proker::PROKER_KEY_LIMIT,
     score::Numbers,
     spec::Method,
 };
-
-/// The method where nothing can be scored: ProKeR, which did best at one shot
-/// on every data set tried, as far as it goes.
-pub(super) fn default_method(material: &Material) -> Method {
-    if material.key_count() <= PROKER_KEY_LIMIT {
-        Method::Proker
-    } else {
-        Method::TipAdapter
-    }
-}
 
 pub(super) fn default_numbers(
     method: Method,
@@ -37,13 +26,13 @@ pub(super) fn default_numbers(
         lambda: 0.0,
     };
     Ok(match method {
-        Method::ZeroShot | Method::TipAdapterF => none,
+        Method::ZeroShot | Method::TipAdapterF | Method::Stack => none,
         Method::TipAdapter => Numbers {
             alpha: alpha(TIP_ALPHA),
             beta: request.beta.unwrap_or(TIP_BETA),
             ..none
         },
-        Method::Gda if gda::fit(material)?.identity => Numbers {
+        Method::Gda if gda::fit(material, None)?.identity => Numbers {
             alpha: alpha(GDA_ALPHA_IDENTITY),
             ..none
         },
@@ -61,19 +50,6 @@ pub(super) fn default_numbers(
             alpha: alpha(MEAN_ALPHA),
             ..none
         },
-    })
-}
-
-/// Temperatures where none can be fitted: the middle of what fitted best at one
-/// shot on three real data sets (ViT-B/32), scaled with the head's own numbers.
-pub(super) fn default_temperature(numbers: &Numbers, material: &Material) -> Result<f64, TipError> {
-    let scale = material.logit_scale / 100.0;
-    Ok(match numbers.method {
-        Method::Proker => 0.5 * scale,
-        Method::TipAdapter if material.text.is_none() => 0.04 * numbers.alpha,
-        Method::ClassMean => 3.0 * scale * numbers.alpha.max(1.0),
-        Method::Gda if gda::fit(material)?.identity => 0.05 * numbers.alpha.max(10.0),
-        _ => scale,
     })
 }
 

@@ -84,6 +84,9 @@ pub enum TipError {
     /// The method is made otherwise.
     #[error("{0:?} is made by fine-tuning, not from examples alone")]
     NotTrainingFree(Method),
+    /// The method is what AUTO makes.
+    #[error("{0:?} is what AUTO makes: leave the method out")]
+    NotByName(Method),
     /// The method cannot take so many keys.
     #[error(
         "{method:?} takes at most {limit} keys, and there are {keys}: its dense \

@@ -9,7 +9,8 @@ use super::{
     spec::HeadSpec,
 };
 
-/// `f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V`, f64 [B, N], for features [B, D].
+/// `f·Lᵀ + b + f′·L′ᵀ + exp(−β(1 − f′·Kᵀ))·V`, f64 [B, N], for features [B, D];
+/// f′ is f where the head has no standardised part.
 ///
 /// # Errors
 /// Shapes that do not match, as torch reports them.
@@ -28,8 +29,17 @@ pub fn plain_logits(
     if let Some(bias) = &tensors.bias {
         logits = logits.f_add(&bias.f_to_kind(Kind::Double)?)?;
     }
+    let seen = match &tensors.standardised {
+        None => f.shallow_clone(),
+        Some(part) => part.by.apply(&f)?,
+    };
+    if let Some(part) = &tensors.standardised
+        && let Some(linear) = &part.linear
+    {
+        logits = logits.f_add(&seen.f_matmul(&linear.f_to_kind(Kind::Double)?.f_tr()?)?)?;
+    }
     if let Some((keys, values)) = &tensors.cache {
-        let cosines = f.f_matmul(&keys.f_to_kind(Kind::Double)?.f_tr()?)?;
+        let cosines = seen.f_matmul(&keys.f_to_kind(Kind::Double)?.f_tr()?)?;
         let affinity = cosines
             .f_sub_scalar(1.0)?
             .f_mul_scalar(spec.beta)?

@@ -17,15 +17,15 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     error::TipError,
-    held::Held,
     material::{Material, unit_rows},
+    standardise::Standardise,
 };
 
 /// Share of the total square length below which the scatter counts as zero.
 const NO_SCATTER: f64 = 1e-8;
 
 /// Bias of a class that has neither examples nor text.
-const NEVER: f64 = -1e6;
+pub(super) const NEVER: f64 = -1e6;
 
 /// Examples whose views are turned into f64 at once.
 const EXAMPLES_AT_ONCE: i64 = 4096;
@@ -44,90 +44,49 @@ pub(super) struct Gaussian {
 /// Counts, sums and second moments: all that GDA needs of its points. They add
 /// up, so leaving examples out is a subtraction.
 #[derive(Debug)]
-struct Moments {
+pub(super) struct Moments {
     /// Points of each class, f64 [N].
-    counts: Tensor,
+    pub counts: Tensor,
     /// Their sums, f64 [N, D].
-    sums: Tensor,
+    pub sums: Tensor,
     /// Σ x·xᵀ over all points, f64 [D, D].
     second: Tensor,
 }
 
 /// The classifier of all examples.
-pub(super) fn fit(material: &Material) -> Result<Gaussian, TipError> {
-    moments(material, None)?.gaussian(material.text.is_some())
-}
-
-/// f·w + b for each held example, without the examples that it may not see:
-/// f64 [Q, N]. None where Σ is zero in a round though not in the whole: such
-/// scores would be those of another classifier.
-pub(super) fn held_logits(material: &Material, held: &Held) -> Result<Option<Tensor>, TipError> {
-    let total = moments(material, None)?;
-    let whole_is_identity = total.scatter()?.1.is_none();
-    let mut out = Tensor::f_zeros([held.count(), material.n()], (Kind::Double, Device::Cpu))?;
-    for round in held.split()? {
-        let left = if round.left_out.numel() == 0 {
-            total.gaussian(material.text.is_some())?
-        } else {
-            total
-                .less(&moments(material, Some(&round.left_out))?)?
-                .gaussian(material.text.is_some())?
-        };
-        if left.identity && !whole_is_identity {
-            return Ok(None);
-        }
-        let f = held
-            .features
-            .f_index_select(0, &round.examples)?
-            .f_to_kind(Kind::Double)?;
-        let logits = f.f_matmul(&left.weight.f_tr()?)?.f_add(&left.bias)?;
-        let _ = out.f_index_copy_(0, &round.examples, &logits)?;
-    }
-    Ok(Some(out))
+pub(super) fn fit(material: &Material, by: Option<&Standardise>) -> Result<Gaussian, TipError> {
+    moments(material, by, None)?.gaussian(material.text.is_some())
 }
 
 impl Moments {
-    fn less(&self, other: &Self) -> Result<Self, TipError> {
-        Ok(Self {
-            counts: self.counts.f_sub(&other.counts)?,
-            sums: self.sums.f_sub(&other.sums)?,
-            second: self.second.f_sub(&other.second)?,
-        })
+    /// How many points.
+    pub(super) fn points(&self) -> Result<f64, TipError> {
+        Ok(self.counts.f_sum(Kind::Double)?.f_double_value(&[])?)
     }
 
     /// Class means f64 [N, D] (zeros for a class without points), and the
     /// pooled within-class scatter f64 [D, D] with its trace, where not zero.
-    fn scatter(&self) -> Result<(Tensor, Option<(Tensor, f64)>), TipError> {
+    pub(super) fn scatter(&self) -> Result<(Tensor, Option<(Tensor, f64)>), TipError> {
         let means = self
             .sums
             .f_div(&self.counts.f_clamp_min(1.0)?.f_unsqueeze(1)?)?;
         let scatter = self.second.f_sub(&self.sums.f_tr()?.f_matmul(&means)?)?;
         let trace = scatter.f_trace()?.f_double_value(&[])?;
         let total = self.second.f_trace()?.f_double_value(&[])?;
-        let points = self.counts.f_sum(Kind::Double)?.f_double_value(&[])?;
+        let points = self.points()?;
         let some = points > 1.0 && trace > NO_SCATTER * total;
         Ok((means, some.then_some((scatter, trace))))
     }
 
-    fn gaussian(&self, has_text: bool) -> Result<Gaussian, TipError> {
+    pub(super) fn gaussian(&self, has_text: bool) -> Result<Gaussian, TipError> {
         let (means, scatter) = self.scatter()?;
         let absent = self.counts.f_lt(0.5)?;
-        let present = absent.f_logical_not()?.f_to_kind(Kind::Double)?;
-        let centre = present
-            .f_unsqueeze(0)?
-            .f_matmul(&means)?
-            .f_div(&present.f_sum(Kind::Double)?.f_clamp_min(1.0)?)?;
-        let means = means.f_add(
-            &absent
-                .f_unsqueeze(1)?
-                .f_to_kind(Kind::Double)?
-                .f_mul(&centre)?,
-        )?;
+        let means = present_means(&means, &self.counts)?;
         let width = means.size().get(1).copied().unwrap_or(1);
         let (weight, identity) = match scatter {
             None => (means.shallow_clone(), true),
             Some((scatter, trace)) => {
-                let points = self.counts.f_sum(Kind::Double)?.f_double_value(&[])?;
+                let points = self.points()?;
                 let ridge = Tensor::f_eye(width, (Kind::Double, Device::Cpu))?
                     .f_mul_scalar(trace / (points - 1.0))?;
                 let factor = scatter.f_add(&ridge)?.f_linalg_cholesky(false)?;
@@ -155,36 +114,61 @@ impl Moments {
     }
 }
 
-/// Moments of the examples at `rows`, or of all: of their views where there
-/// are any, else of their keys.
-fn moments(material: &Material, rows: Option<&Tensor>) -> Result<Moments, TipError> {
+/// Means [N, D] in which a class without points has the mean of the others'.
+pub(super) fn present_means(means: &Tensor, counts: &Tensor) -> Result<Tensor, TipError> {
+    let absent = counts.f_lt(0.5)?.f_to_kind(Kind::Double)?;
+    let present = absent.f_neg()?.f_add_scalar(1.0)?;
+    let centre = present
+        .f_unsqueeze(0)?
+        .f_matmul(means)?
+        .f_div(&present.f_sum(Kind::Double)?.f_clamp_min(1.0)?)?;
+    Ok(means.f_add(&absent.f_unsqueeze(1)?.f_mul(&centre)?)?)
+}
+
+/// The points of the examples at `rows`, f64 [rows, R, D], unit rows: their
+/// views where there are any, else their keys.
+pub(super) fn points(
+    material: &Material,
+    by: Option<&Standardise>,
+    rows: &Tensor,
+) -> Result<Tensor, TipError> {
+    let points = match &material.views {
+        Some(views) => views.f_index_select(0, rows)?,
+        None => material.keys.f_index_select(0, rows)?.f_unsqueeze(1)?,
+    };
+    let points = unit_rows(&points.f_to_kind(Kind::Double)?)?;
+    Ok(match by {
+        Some(by) => by.apply(&points)?,
+        None => points,
+    })
+}
+
+/// Moments of the points of the examples at `rows`, or of all.
+pub(super) fn moments(
+    material: &Material,
+    by: Option<&Standardise>,
+    rows: Option<&Tensor>,
+) -> Result<Moments, TipError> {
     let (n, d) = (material.n(), material.width());
     let options = (Kind::Double, Device::Cpu);
     let mut sums = Tensor::f_zeros([n, d], options)?;
     let mut second = Tensor::f_zeros([d, d], options)?;
     let mut counts = Tensor::f_zeros([n], options)?;
-    let views = match &material.views {
-        Some(views) => views.shallow_clone(),
-        None => material.keys.f_unsqueeze(1)?,
+    let all;
+    let rows = match rows {
+        Some(rows) => rows,
+        None => {
+            all = Tensor::f_arange(material.key_count(), (Kind::Int64, Device::Cpu))?;
+            &all
+        }
     };
-    let total = rows.map_or(material.key_count(), |rows| rows.numel() as i64);
+    let total = rows.numel() as i64;
     let mut start = 0;
     while start < total {
         let length = EXAMPLES_AT_ONCE.min(total - start);
-        let (x, labels) = match rows {
-            None => (
-                views.f_narrow(0, start, length)?,
-                material.labels.f_narrow(0, start, length)?,
-            ),
-            Some(rows) => {
-                let rows = rows.f_narrow(0, start, length)?;
-                (
-                    views.f_index_select(0, &rows)?,
-                    material.labels.f_index_select(0, &rows)?,
-                )
-            }
-        };
-        let x = unit_rows(&x.f_to_kind(Kind::Double)?)?;
+        let rows = rows.f_narrow(0, start, length)?;
+        let labels = material.labels.f_index_select(0, &rows)?;
+        let x = points(material, by, &rows)?;
         let per_example = x.size().get(1).copied().unwrap_or(1);
         let _ = sums.f_index_add_(
             0,

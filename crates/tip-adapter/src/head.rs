@@ -4,7 +4,7 @@
 //! [`HeadTensors`] is a head as it is made and stored; [`Head`] is one that is
 //! resident on a device, ready to serve. On x86-64 with AVX2 or AVX-512 a head
 //! with one-hot values runs in kernels of our own ([`kernel`]); on CUDA, with
-//! dense values and everywhere else it runs in torch operators
+//! dense values or standardised features, and everywhere else it runs in torch operators
 //! ([`operators`]). Neither ever holds [B, M].
 
 use tch::{Device, Kind, Tensor};
@@ -23,7 +23,7 @@ pub use error::HeadError;
 use form::{Examples, Form};
 use operators::Operators;
 pub(super) use plain::{Plain, filled};
-pub use tensors::{HeadTensors, Values};
+pub use tensors::{HeadTensors, StandardisedPart, Values};
 pub(super) use tensors::{Sorted, sort};
 use tensors::{check, count};
 use tip_kernels::{
@@ -93,7 +93,8 @@ impl Head {
             .as_ref()
             .filter(|(keys, _)| keys.size()[0] > 0);
         let dense = matches!(cache, Some((_, Values::Dense(_))));
-        let isa = backend::isa(backend, device, dense)?;
+        let plain = tensors.standardised.is_none();
+        let isa = backend::isa(backend, device, dense || !plain)?;
         let sorted = match cache {
             Some((_, Values::OneHot { labels, .. })) => Some(sort(labels, classes)?),
             _ => None,
@@ -102,9 +103,10 @@ impl Head {
             Some(isa) => Form::packed(isa, spec, tensors, width, cache, sorted.as_ref())?,
             None => Form::operators(device, spec, tensors, cache, sorted.as_ref())?,
         };
-        // Trained keys are no longer anyone's picture.
+        // Trained keys are no longer anyone's picture, and standardised ones
+        // give other cosines.
         let examples = match cache {
-            Some(_) if spec.method != Method::TipAdapterF => Examples::Shared,
+            Some(_) if plain && spec.method != Method::TipAdapterF => Examples::Shared,
             _ => Examples::None,
         };
         Ok(Self {

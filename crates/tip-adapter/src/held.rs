@@ -3,7 +3,12 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource};
+use super::{
+    error::TipError,
+    finetune::SearchSet,
+    material::{Material, unit_rows},
+    spec::SelectionSource,
+};
 
 /// Up to so many keys every one is left out once. Beyond, one shot of each
 /// class is.
@@ -30,6 +35,12 @@ const ONE_OUT_LIMIT: usize = 16_384;
 
 /// At most so many rounds: a class of more shots leaves several out in each.
 const ROUND_LIMIT: i64 = 16;
+
+/// Keys of a class whose cosine is within this of 1 are copies of one picture.
+const COPY: f64 = 1e-5;
+
+/// Up to so many pairs of keys of one class are looked at for copies.
+const COPY_PAIRS: i64 = 1 << 26;
 
 /// An example or key outside every round.
 const NO_ROUND: i64 = -1;
@@ -145,39 +156,58 @@ impl Held {
         .map(Some)
     }
 
+    /// Each key without itself, however few there are.
+    pub fn each_out(material: &Material) -> Result<Self, TipError> {
+        let keys = material.labels.numel();
+        let picked = evenly(keys, scored_limit(keys));
+        let own: Vec<i64> = (0..keys as i64).collect();
+        Self::over_keys(material, &picked, &own, "each key without itself".to_owned())
+    }
+
     /// Leave-one-out of every class at once: in round j the j-th shot of every
     /// class is left out and scored. With few shots, leaving out a single key
     /// makes its own class the only one that lacks a shot, and so favours
     /// methods that do not look at how many there are; leaving out one of each
     /// keeps the classes as balanced as they are. Classes of a single shot keep
     /// it and are not scored.
+    ///
+    /// Copies of a picture within a class are one shot: left out together, so
+    /// that none is told by its copy, and scored once.
     pub fn one_of_each_out(material: &Material) -> Result<Option<Self>, TipError> {
         let labels = labels_of(material)?;
         if too_little(&labels, material.classes) {
             return Ok(None);
         }
-        let counts = count(&labels, material.classes);
+        let copies = copies(material, &labels)?;
+        let firsts: Vec<i64> = firsts(&labels, &copies);
+        if too_little(&firsts, material.classes) {
+            return Ok(None);
+        }
+        let counts = count(&firsts, material.classes);
         let most = counts.iter().copied().max().unwrap_or(1);
         let round_count = most.min(ROUND_LIMIT);
         let mut seen = vec![0i64; material.classes];
-        let mut rounds = Vec::with_capacity(labels.len());
-        for &label in &labels {
+        let mut rounds: Vec<i64> = Vec::with_capacity(labels.len());
+        for (&label, &first) in labels.iter().zip(&copies) {
             let class = usize::try_from(label).unwrap_or(usize::MAX);
             let shots = counts.get(class).copied().unwrap_or(0);
-            rounds.push(match seen.get_mut(class) {
-                Some(rank) if shots > 1 => {
+            let round = match (rounds.get(first), seen.get_mut(class)) {
+                (Some(&round), _) => round,
+                (None, Some(rank)) if shots > 1 => {
                     *rank += 1;
                     (*rank - 1) % round_count
                 }
                 _ => NO_ROUND,
-            });
+            };
+            rounds.push(round);
         }
         let all = labels.len() as i64 <= ALL_OUT_KEYS;
         let scored: Vec<usize> = (0..labels.len())
             .filter(|&i| {
-                rounds
-                    .get(i)
-                    .is_some_and(|&r| if all { r >= 0 } else { r == 0 })
+                copies.get(i) == Some(&i)
+                    && rounds
+                        .get(i)
+                        .is_some_and(|&r| if all { r >= 0 } else { r == 0 })
             })
             .collect();
         let picked: Vec<usize> = evenly(scored.len(), scored_limit(labels.len()))
@@ -227,6 +257,52 @@ impl Held {
             })
             .collect()
     }
+}
+
+/// The first key of the class that each key is a copy of: itself, for most.
+fn copies(material: &Material, labels: &[i64]) -> Result<Vec<usize>, TipError> {
+    let mut copies: Vec<usize> = (0..labels.len()).collect();
+    let pairs: i64 = count(labels, material.classes)
+        .iter()
+        .map(|shots| shots.saturating_mul(*shots))
+        .sum();
+    if pairs > COPY_PAIRS {
+        return Ok(copies);
+    }
+    let mut of_class: Vec<Vec<i64>> = vec![Vec::new(); material.classes];
+    for (row, &label) in labels.iter().enumerate() {
+        if let Some(rows) = usize::try_from(label).ok().and_then(|c| of_class.get_mut(c)) {
+            rows.push(row as i64);
+        }
+    }
+    for rows in of_class.iter().filter(|rows| rows.len() > 1) {
+        let index = Tensor::f_from_slice(rows)?;
+        let keys = unit_rows(&material.keys.f_index_select(0, &index)?)?;
+        // The first key as near as a copy; every key is near itself.
+        let near = keys.f_matmul(&keys.f_tr()?)?.f_gt(1.0 - COPY)?;
+        let first = near.f_to_kind(Kind::Int8)?.f_argmax(1, false)?;
+        for (&row, first) in rows.iter().zip(Vec::<i64>::try_from(&first)?) {
+            let first = usize::try_from(first).ok().and_then(|i| rows.get(i));
+            if let (Some(&first), Some(slot)) = (
+                first,
+                usize::try_from(row).ok().and_then(|row| copies.get_mut(row)),
+            ) {
+                *slot = usize::try_from(first.min(row)).unwrap_or(*slot);
+            }
+        }
+    }
+    Ok(copies)
+}
+
+/// The labels of the keys that are no copies.
+fn firsts(labels: &[i64], copies: &[usize]) -> Vec<i64> {
+    labels
+        .iter()
+        .zip(copies)
+        .enumerate()
+        .filter(|&(row, (_, &first))| row == first)
+        .map(|(_, (&label, _))| label)
+        .collect()
 }
 
 fn labels_of(material: &Material) -> Result<Vec<i64>, TipError> {

@@ -8,10 +8,11 @@ use super::{
     gda,
     head::{HeadTensors, Values},
     material::Material,
-    proker::Proker,
+    proker,
     score::Numbers,
-    select::{self, Chosen},
+    select::{self, Choice, Chosen},
     spec::{ClassBalance, HeadSpec, KeyDtype, Method, SearchGrid},
+    stack::Stacked,
     tip_adapter::class_factors,
 };
 use crate::grid::GridValues as _;
@@ -19,7 +20,7 @@ use crate::grid::GridValues as _;
 /// How the caller wants the head made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadRequest {
-    /// The method; none: the best of them (AUTO). A given λ then asks for
+    /// The method; none: the stack of them (AUTO). A given λ then asks for
     /// ProKeR, and a given α or β for Tip-Adapter: they are numbers of these.
     pub method: Option<Method>,
     /// Weight of the cache, over 0; chosen where none.
@@ -106,11 +107,15 @@ pub fn make(
     request.check()?;
     let watch = Watch(watch);
     let _no_grad = tch::no_grad_guard();
+    let chosen = match select::choose(material, request, &watch)? {
+        Choice::Stack(stacked) => return Ok(of_stack(material, request, *stacked)),
+        Choice::Method(chosen) => chosen,
+    };
     let Chosen {
         numbers,
         temperature,
         selection,
-    } = select::choose(material, request, &watch)?;
+    } = chosen;
     watch.step(numbers.method, 0, 1)?;
     let tensors = tensors(material, request, &numbers)?;
     Ok(Made {
@@ -123,10 +128,30 @@ pub fn make(
             class_balance: request.class_balance,
             temperature,
             key_dtype: request.key_dtype,
+            standardised: None,
             selection,
         },
         tensors,
     })
+}
+
+/// A stack's logits are at temperature 1 already.
+fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Made {
+    Made {
+        spec: HeadSpec {
+            method: Method::Stack,
+            alpha: 0.0,
+            beta: stacked.beta,
+            lambda: stacked.lambda,
+            logit_scale: material.logit_scale,
+            class_balance: request.class_balance,
+            temperature: 1.0,
+            key_dtype: request.key_dtype,
+            standardised: stacked.standardised,
+            selection: stacked.selection,
+        },
+        tensors: stacked.tensors,
+    }
 }
 
 impl HeadRequest {
@@ -166,6 +191,7 @@ fn tensors(
         linear: text,
         bias: None,
         cache: None,
+        standardised: None,
     };
     match numbers.method {
         Method::ZeroShot => {
@@ -182,7 +208,7 @@ fn tensors(
             head.cache = Some((material.keys.f_contiguous()?, values));
         }
         Method::Gda => {
-            let gaussian = gda::fit(material)?;
+            let gaussian = gda::fit(material, None)?;
             let weight = gaussian.weight.f_mul_scalar(numbers.alpha)?;
             head.linear = Some(plus(head.linear, &weight)?);
             head.bias = Some(
@@ -193,10 +219,10 @@ fn tensors(
             );
         }
         Method::Proker => {
-            let system = Proker::new(material)?;
-            let fitted = system.factorise(numbers.beta, numbers.lambda)?;
+            let system = proker::system(material)?;
             let values = system
-                .coefficients(&fitted)?
+                .factorise(numbers.beta, numbers.lambda)?
+                .coefficients()?
                 .f_mul_scalar(scale * numbers.alpha * numbers.lambda)?
                 .f_to_kind(Kind::Float)?
                 .f_contiguous()?;
@@ -209,6 +235,7 @@ fn tensors(
             head.linear = Some(plus(head.linear, &means)?);
         }
         Method::TipAdapterF => return Err(TipError::NotTrainingFree(Method::TipAdapterF)),
+        Method::Stack => return Err(TipError::NotByName(Method::Stack)),
     }
     Ok(head)
 }

@@ -3,14 +3,14 @@
 
 use tch::{Kind, Tensor};
 
-use super::error::TipError;
+use super::{error::TipError, standardise::Statistics};
 
 /// How far from 1 the length of a unit row may be: half precision moves it by
 /// less than a tenth of this.
 const UNIT_TOLERANCE: f64 = 0.01;
 
 /// Below this length a feature has no direction.
-const LEAST_NORM: f64 = 1e-6;
+pub(super) const LEAST_NORM: f64 = 1e-6;
 
 /// Rows looked at in one go, so that checks need no second copy of a large
 /// tensor.
@@ -34,6 +34,8 @@ pub struct Material {
     pub validation: Option<(Tensor, Tensor)>,
     /// s, CLIP's logit scale (100).
     pub logit_scale: f64,
+    /// The bundle's statistics, where it has some.
+    pub statistics: Option<Statistics>,
 }
 
 impl Material {
@@ -108,6 +110,9 @@ impl Material {
                 return Err(shape("text weights", text.size(), &format!("{expected:?}")));
             }
             check_features("text weight", text)?;
+        }
+        if let Some(statistics) = &self.statistics {
+            statistics.check(width)?;
         }
         if let Some((features, labels)) = &self.validation {
             let size = features.size();

@@ -4,13 +4,14 @@
 use tch::{Kind, Tensor};
 
 use super::{
+    calibrate,
     error::TipError,
     finetune::SearchSet,
     head::{HeadTensors, Values},
     held::Held,
     make::{HeadRequest, Made, Progress, Watch},
     material::Material,
-    score::Scored,
+    score::{Numbers, Scored},
     search::{Outcome, Search},
     spec::{ClassBalance, HeadSpec, Method, Selection, SelectionSource},
     tip_adapter::class_factors,
@@ -87,7 +88,16 @@ pub fn retune(
         None => (
             trained_with.0,
             trained_with.1,
-            1.0,
+            calibrate::by_spread(
+                &Numbers {
+                    method: Method::TipAdapterF,
+                    alpha: trained_with.0,
+                    beta: trained_with.1,
+                    lambda: 0.0,
+                },
+                &material,
+                request.class_balance,
+            )?,
             None,
             Selection {
                 source: SelectionSource::Default,
@@ -122,6 +132,7 @@ pub fn retune(
                 class_balance: request.class_balance,
                 temperature,
                 key_dtype: request.key_dtype,
+                standardised: None,
                 selection,
             },
             tensors: HeadTensors {
@@ -129,6 +140,7 @@ pub fn retune(
                 linear,
                 bias: None,
                 cache: Some((material.keys, values)),
+                standardised: None,
             },
         },
         accuracy,

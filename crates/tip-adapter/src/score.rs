@@ -48,23 +48,10 @@ impl Scored {
         self.right as f64 / (self.count.max(1)) as f64
     }
 
-    /// Standard error of the accuracy, by the rule of succession, so that it is
-    /// not zero where everything is right.
-    pub fn standard_error(&self) -> f64 {
-        let count = self.count as f64;
-        let p = (self.right as f64 + 1.0) / (count + 2.0);
-        (p * (1.0 - p) / count.max(1.0)).sqrt()
-    }
-
     /// More right, or as many and the lower cross-entropy.
     pub fn beats(&self, other: &Self) -> bool {
         self.right > other.right
             || (self.right == other.right && self.cross_entropy < other.cross_entropy)
-    }
-
-    /// Right more often by over one standard error.
-    pub fn clearly_beats(&self, other: &Self) -> bool {
-        self.accuracy() > other.accuracy() + other.standard_error()
     }
 
     pub fn candidate(&self) -> Candidate {
@@ -75,6 +62,9 @@ impl Scored {
             lambda: self.numbers.lambda,
             accuracy: self.accuracy(),
             cross_entropy: self.cross_entropy,
+            weight: None,
+            temperature: Some(self.temperature),
+            standardised: None,
             skipped: None,
         }
     }

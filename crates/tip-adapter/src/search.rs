@@ -3,16 +3,16 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    class_mean,
+    calibrate, class_mean,
     error::TipError,
-    gda,
+    gda_left_out,
     grid::{MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
     held::Held,
     make::{HeadRequest, Watch},
     material::Material,
-    proker::{PROKER_SEARCH_KEYS, Proker, check_keys},
+    proker::{self, PROKER_SEARCH_KEYS, check_keys},
     score::{Numbers, Scored, right},
-    spec::Method,
+    spec::{Method, SelectionSource},
     temperature::{Fit, fit_near, fit_temperature},
     tip_adapter::{search_kind, sweep},
 };
@@ -49,6 +49,7 @@ impl Search<'_> {
             Method::Proker => self.proker(),
             Method::ClassMean => self.class_mean(),
             Method::TipAdapterF => Ok(Outcome::Skipped("made by fine-tuning only".to_owned())),
+            Method::Stack => Ok(Outcome::Skipped("made by AUTO only".to_owned())),
         }
     }
 
@@ -90,11 +91,8 @@ impl Search<'_> {
             beta: 0.0,
             lambda: 0.0,
         };
-        Ok(Outcome::Scored(Scored::new(
-            numbers,
-            &logits,
-            &self.held.labels,
-        )?))
+        let scored = Scored::new(numbers, &logits, &self.held.labels)?;
+        Ok(Outcome::Scored(scored))
     }
 
     /// β outer, α inner. Official: the first best accuracy. Wide: ties go to
@@ -161,6 +159,13 @@ impl Search<'_> {
             return Ok(Outcome::Skipped("nothing to try".to_owned()));
         };
         let mut scored = Scored::new(numbers, &logits, labels)?;
+        if self.held.source == SelectionSource::LeaveOneOut {
+            let by_rounds = calibrate::tip_adapter(self.material, &numbers, balance)?;
+            scored.temperature = by_rounds.unwrap_or(scored.temperature);
+        } else {
+            let method = Method::TipAdapter;
+            scored.temperature = calibrate::by_held(method, self.material, &logits, self.held)?;
+        }
         if cache_only && self.request.alpha.is_none() && !grid.is_official() {
             scored.numbers.alpha = 1.0 / scored.temperature;
             scored.temperature = 1.0;
@@ -169,11 +174,11 @@ impl Search<'_> {
     }
 
     fn gda(&self) -> Result<Outcome, TipError> {
-        let Some(term) = gda::held_logits(self.material, self.held)? else {
+        let features = &self.held.features;
+        let Some(term) = gda_left_out::held_logits(self.material, None, features, self.held)?
+        else {
             return Ok(Outcome::Skipped(
-                "with one shot of every class left out nothing varies within a class: the pooled \
-                 covariance is zero"
-                    .to_owned(),
+                "nothing varies within a class: the pooled covariance is zero".to_owned(),
             ));
         };
         let alphas = match self.material.text {
@@ -203,7 +208,7 @@ impl Search<'_> {
         alphas: &[f64],
     ) -> Result<Outcome, TipError> {
         let text = self.text_logits(Kind::Double)?;
-        let mut best: Option<Scored> = None;
+        let mut best: Option<(Scored, Tensor)> = None;
         for (at, &alpha) in alphas.iter().enumerate() {
             self.watch.step(method, at, alphas.len())?;
             let mut logits = term.f_mul_scalar(alpha)?;
@@ -217,14 +222,14 @@ impl Search<'_> {
                 lambda: 0.0,
             };
             let scored = Scored::new(numbers, &logits, &self.held.labels)?;
-            if best.is_none_or(|best| self.prefers(&scored, &best)) {
-                best = Some(scored);
+            if best
+                .as_ref()
+                .is_none_or(|(best, _)| self.prefers(&scored, best))
+            {
+                best = Some((scored, logits));
             }
         }
-        Ok(match best {
-            Some(best) => Outcome::Scored(best),
-            None => Outcome::Skipped("nothing to try".to_owned()),
-        })
+        self.calibrated(best)
     }
 
     fn prefers(&self, new: &Scored, best: &Scored) -> bool {
@@ -236,16 +241,14 @@ impl Search<'_> {
     }
 
     /// β outer, λ inner. Official: α = 1/λ (ordinary kernel ridge), the first
-    /// best accuracy. Wide: α = 1 (the paper's form), and the defaults stay
-    /// unless others are better by over one standard error (the
-    /// one-standard-error rule of Breiman et al., 1984): on few examples the
-    /// best of a grid is mostly the luckiest.
+    /// best accuracy. Wide: α = 1 (the paper's form), and the defaults: on few
+    /// examples the best of a grid is mostly the luckiest.
     fn proker(&self) -> Result<Outcome, TipError> {
         if let Err(error) = check_keys(self.material.key_count()) {
             return Ok(Outcome::Skipped(error.to_string()));
         }
         let grid = &self.request.grid;
-        let search = self.material.key_count() <= PROKER_SEARCH_KEYS;
+        let search = grid.is_official() && self.material.key_count() <= PROKER_SEARCH_KEYS;
         let or = |given: Option<f64>, default: f64, all: Vec<f64>| match given {
             Some(value) => vec![value],
             None if search => all,
@@ -253,24 +256,23 @@ impl Search<'_> {
         };
         let betas = or(self.request.beta, PROKER_BETA, grid.proker_betas());
         let lambdas = or(self.request.lambda, PROKER_LAMBDA, grid.proker_lambdas());
-        let default_beta = self.request.beta.unwrap_or(PROKER_BETA);
-        let default_lambda = self.request.lambda.unwrap_or(PROKER_LAMBDA);
 
-        let system = Proker::new(self.material)?;
+        let system = proker::system(self.material)?;
         let text = self.text_logits(Kind::Double)?;
-        let mut tried = Vec::new();
+        let mut best: Option<(Scored, Tensor)> = None;
+        let mut tried = 0;
         for &beta in &betas {
             for &lambda in &lambdas {
                 self.watch
-                    .step(Method::Proker, tried.len(), betas.len() * lambdas.len())?;
+                    .step(Method::Proker, tried, betas.len() * lambdas.len())?;
                 let alpha = self.request.alpha.unwrap_or(if grid.is_official() {
                     1.0 / lambda
                 } else {
                     1.0
                 });
                 let fitted = system.factorise(beta, lambda)?;
-                let mut logits = system
-                    .held_predictions(&fitted, self.held)?
+                let mut logits = fitted
+                    .held_predictions(&self.held.features, self.held)?
                     .f_mul_scalar_(self.material.logit_scale * alpha * lambda)?;
                 if let Some(text) = &text {
                     logits = logits.f_add_(text)?;
@@ -281,32 +283,27 @@ impl Search<'_> {
                     beta,
                     lambda,
                 };
-                tried.push(Scored::new(numbers, &logits, &self.held.labels)?);
+                let scored = Scored::new(numbers, &logits, &self.held.labels)?;
+                tried += 1;
+                if best
+                    .as_ref()
+                    .is_none_or(|(best, _)| self.prefers(&scored, best))
+                {
+                    best = Some((scored, logits));
+                }
             }
         }
-        let default = tried
-            .iter()
-            .find(|s| s.numbers.beta == default_beta && s.numbers.lambda == default_lambda)
-            .copied();
-        let best = tried.iter().copied().reduce(
-            |best, new| {
-                if self.prefers(&new, &best) { new } else { best }
-            },
-        );
-        let chosen = match (best, default) {
-            (Some(best), Some(default)) if !grid.is_official() => {
-                Some(if best.clearly_beats(&default) {
-                    best
-                } else {
-                    default
-                })
-            }
-            (best, _) => best,
+        self.calibrated(best)
+    }
+
+    /// The best with the temperature that serves.
+    fn calibrated(&self, best: Option<(Scored, Tensor)>) -> Result<Outcome, TipError> {
+        let Some((mut scored, logits)) = best else {
+            return Ok(Outcome::Skipped("nothing to try".to_owned()));
         };
-        Ok(match chosen {
-            Some(chosen) => Outcome::Scored(chosen),
-            None => Outcome::Skipped("nothing to try".to_owned()),
-        })
+        let method = scored.numbers.method;
+        scored.temperature = calibrate::by_held(method, self.material, &logits, self.held)?;
+        Ok(Outcome::Scored(scored))
     }
 }
 

@@ -1,27 +1,28 @@
 //! Which method, with which numbers, and why.
 
 use super::{
-    defaults::{default_method, default_numbers, default_temperature},
+    calibrate,
+    defaults::default_numbers,
     error::TipError,
     held::Held,
     make::{HeadRequest, Watch},
     material::Material,
     proker::{PROKER_SEARCH_KEYS, check_keys},
-    score::{Numbers, Scored},
+    score::Numbers,
     search::{Outcome, Search},
     spec::{Candidate, Method, Selection, SelectionSource},
+    stack::{self, Stacked},
 };
 use crate::grid::GridValues as _;
 
-/// The methods that AUTO compares, those it trusts most first: on equal
-/// evidence the earlier one stays.
-const ORDER: [Method; 5] = [
-    Method::Proker,
-    Method::Gda,
-    Method::TipAdapter,
-    Method::ClassMean,
-    Method::ZeroShot,
-];
+/// What is to be made.
+#[derive(Debug)]
+pub(super) enum Choice {
+    /// One method with its numbers.
+    Method(Chosen),
+    /// A weighted sum, made already.
+    Stack(Box<Stacked>),
+}
 
 /// What was chosen.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(super) fn choose(
     material: &Material,
     request: &HeadRequest,
     watch: &Watch<'_>,
-) -> Result<Chosen, TipError> {
+) -> Result<Choice, TipError> {
     // λ is ProKeR's alone, and α and β together are Tip-Adapter's.
     let method = match request.method {
         None if request.lambda.is_some() => Some(Method::Proker),
@@ -44,8 +45,8 @@ pub(super) fn choose(
         method => method,
     };
     match method {
-        None => choose_method(material, request, watch),
-        Some(method) => choose_numbers(method, material, request, watch),
+        None => combine(material, request, watch),
+        Some(method) => choose_numbers(method, material, request, watch).map(Choice::Method),
     }
 }
 
@@ -58,6 +59,7 @@ fn choose_numbers(
 ) -> Result<Chosen, TipError> {
     match method {
         Method::TipAdapterF => return Err(TipError::NotTrainingFree(method)),
+        Method::Stack => return Err(TipError::NotByName(method)),
         Method::ZeroShot if material.text.is_none() => return Err(TipError::NeedsText(method)),
         Method::ZeroShot => {}
         _ if material.key_count() == 0 => return Err(TipError::NeedsExamples(method)),
@@ -72,6 +74,7 @@ fn choose_numbers(
         None if method == Method::TipAdapter => Held::one_out(material)?,
         None => Held::one_of_each_out(material)?,
     };
+    let mut why = "there are no examples to score on".to_owned();
     let scored = match &held {
         None => None,
         Some(held) => match (Search {
@@ -83,12 +86,15 @@ fn choose_numbers(
         .best(method)?
         {
             Outcome::Scored(scored) => Some((scored, held)),
-            Outcome::Skipped(_) => None,
+            Outcome::Skipped(reason) => {
+                why = reason;
+                None
+            }
         },
     };
     let grid = grid_words(method, material, request);
     let Some((scored, held)) = scored else {
-        return by_default(method, material, request, given, Vec::new());
+        return by_default(method, material, request, given, &why);
     };
     let count = held.count();
     let (source, score, reason) = if given {
@@ -122,111 +128,20 @@ fn choose_numbers(
     })
 }
 
-/// AUTO: every method's best numbers, then the best method.
-///
-/// The first method of [`ORDER`] that can be scored stays unless another is
-/// right more often by over one standard error (Breiman et al., 1984): the
-/// scores are estimates, and picking the largest of several picks luck.
-fn choose_method(
+/// AUTO: the stack of what there is; zero-shot where there are no examples, and
+/// Tip-Adapter where there are too many keys for anything else.
+fn combine(
     material: &Material,
     request: &HeadRequest,
     watch: &Watch<'_>,
-) -> Result<Chosen, TipError> {
+) -> Result<Choice, TipError> {
     if material.key_count() == 0 {
-        return choose_numbers(Method::ZeroShot, material, request, watch);
+        return choose_numbers(Method::ZeroShot, material, request, watch).map(Choice::Method);
     }
-    let held = match Held::validation(material)? {
-        Some(held) => Some(held),
-        None => Held::one_of_each_out(material)?,
-    };
-    let Some(held) = held else {
-        let method = default_method(material);
-        let others = ORDER
-            .into_iter()
-            .filter(|&m| m != method)
-            .map(|m| {
-                skipped(
-                    m,
-                    skip_reason(
-                        m,
-                        material,
-                        "not scored: too few classes have a second shot",
-                    ),
-                )
-            })
-            .collect();
-        return by_default(method, material, request, false, others);
-    };
-    let search = Search {
-        material,
-        request,
-        held: &held,
-        watch,
-    };
-    let mut scored: Vec<Scored> = Vec::new();
-    let mut left_out = Vec::new();
-    for method in ORDER {
-        match search.best(method)? {
-            Outcome::Scored(one) => scored.push(one),
-            Outcome::Skipped(reason) => left_out.push(skipped(method, reason)),
-        }
+    if let Some(stacked) = stack::make(material, watch)? {
+        return Ok(Choice::Stack(Box::new(stacked)));
     }
-    let best = scored
-        .iter()
-        .copied()
-        .reduce(|best, new| if new.beats(&best) { new } else { best });
-    let (Some(&first), Some(best)) = (scored.first(), best) else {
-        return by_default(default_method(material), material, request, false, left_out);
-    };
-    let chosen = if best.clearly_beats(&first) {
-        best
-    } else {
-        first
-    };
-    let percent = |s: &Scored| 100.0 * s.accuracy();
-    let reason = if chosen == best {
-        format!(
-            "{} is right most often: {:.1} % of {} examples.",
-            name(chosen.numbers.method),
-            percent(&chosen),
-            chosen.count,
-        )
-    } else {
-        format!(
-            "{} stays: {:.1} % of {} examples, and the best, {} with {:.1} %, is within one \
-             standard error.",
-            name(chosen.numbers.method),
-            percent(&chosen),
-            chosen.count,
-            name(best.numbers.method),
-            percent(&best),
-        )
-    };
-    scored.sort_by(|a, b| {
-        (*b == chosen)
-            .cmp(&(*a == chosen))
-            .then(b.right.cmp(&a.right))
-            .then(a.cross_entropy.total_cmp(&b.cross_entropy))
-    });
-    let mut candidates: Vec<Candidate> = scored.iter().map(Scored::candidate).collect();
-    candidates.extend(left_out);
-    Ok(Chosen {
-        numbers: chosen.numbers,
-        temperature: chosen.temperature,
-        selection: Selection {
-            source: held.source,
-            example_count: held_count(held.count()),
-            score: format!(
-                "accuracy, ties by cross-entropy, {} unless beaten by over one standard error, \
-                 on {}",
-                name(first.numbers.method),
-                held.describe
-            ),
-            grid: grid_words(Method::Proker, material, request),
-            candidates,
-            reason,
-        },
-    })
+    by_default(Method::TipAdapter, material, request, false, "too many keys for the others").map(Choice::Method)
 }
 
 /// Documented defaults (or the caller's numbers), unscored.
@@ -235,22 +150,18 @@ fn by_default(
     material: &Material,
     request: &HeadRequest,
     given: bool,
-    others: Vec<Candidate>,
+    why: &str,
 ) -> Result<Chosen, TipError> {
     let numbers = default_numbers(method, material, request)?;
-    let mut candidates = vec![Candidate {
-        method,
+    let candidates = vec![Candidate {
         alpha: numbers.alpha,
         beta: numbers.beta,
         lambda: numbers.lambda,
-        accuracy: 0.0,
-        cross_entropy: 0.0,
-        skipped: Some("not scored: there are no examples to score on".to_owned()),
+        ..Candidate::left_out(method, format!("not scored: {why}"))
     }];
-    candidates.extend(others);
     Ok(Chosen {
         numbers,
-        temperature: default_temperature(&numbers, material)?,
+        temperature: calibrate::by_spread(&numbers, material, request.class_balance)?,
         selection: Selection {
             source: if given {
                 SelectionSource::Given
@@ -283,53 +194,31 @@ fn all_given(method: Method, request: &HeadRequest) -> bool {
         request.lambda.is_some(),
     );
     match method {
-        Method::ZeroShot | Method::TipAdapterF => false,
+        Method::ZeroShot | Method::TipAdapterF | Method::Stack => false,
         Method::TipAdapter => alpha && beta,
         Method::Gda | Method::ClassMean => alpha,
         Method::Proker => beta && lambda,
     }
 }
 
-fn skipped(method: Method, reason: String) -> Candidate {
-    Candidate {
-        method,
-        alpha: 0.0,
-        beta: 0.0,
-        lambda: 0.0,
-        accuracy: 0.0,
-        cross_entropy: 0.0,
-        skipped: Some(reason),
-    }
-}
-
-fn skip_reason(method: Method, material: &Material, otherwise: &str) -> String {
-    match method {
-        Method::ZeroShot if material.text.is_none() => "no text weights".to_owned(),
-        Method::Proker => match check_keys(material.key_count()) {
-            Err(error) => error.to_string(),
-            Ok(()) => otherwise.to_owned(),
-        },
-        _ => otherwise.to_owned(),
-    }
-}
-
 fn score_words(method: Method, request: &HeadRequest) -> &'static str {
     match method {
         _ if request.grid.is_official() => "accuracy, the first best wins",
-        Method::Proker => "accuracy, the defaults unless beaten by over one standard error",
+        Method::Proker => "none: β and λ keep their defaults",
         _ => "accuracy, ties by cross-entropy",
     }
 }
 
 fn grid_words(method: Method, material: &Material, request: &HeadRequest) -> String {
     let grid = request.grid.describe();
-    if method == Method::Proker && material.key_count() > PROKER_SEARCH_KEYS {
-        return format!(
+    match method {
+        Method::Proker if !request.grid.is_official() => "none".to_owned(),
+        Method::Proker if material.key_count() > PROKER_SEARCH_KEYS => format!(
             "{grid}; ProKeR's β and λ not searched over {PROKER_SEARCH_KEYS} keys ({} here)",
             material.key_count()
-        );
+        ),
+        _ => grid,
     }
-    grid
 }
 
 fn held_count(count: i64) -> usize {
@@ -344,5 +233,6 @@ fn name(method: Method) -> &'static str {
         Method::Proker => "ProKeR",
         Method::ClassMean => "Nearest class mean",
         Method::TipAdapterF => "Tip-Adapter-F",
+        Method::Stack => "The stack",
     }
 }

@@ -8,6 +8,9 @@ const STEPS: usize = 60;
 const TOLERANCE: f64 = 1e-9;
 const ROUGH_TOLERANCE: f64 = 1e-4;
 
+/// Of log T, where it is found by golden sections.
+const GOLDEN_WIDTH: f64 = 1e-6;
+
 /// A fitted temperature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fit {
@@ -38,6 +41,81 @@ pub fn fit_temperature(logits: &Tensor, labels: &Tensor) -> Result<Fit, TipError
 /// comparing many candidates.
 pub(super) fn fit_near(logits: &Tensor, labels: &Tensor, near: f64) -> Result<Fit, TipError> {
     fit(logits, labels, Some(near), ROUGH_TOLERANCE)
+}
+
+/// What a temperature is held near, and how strongly.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Near {
+    /// Where it is without evidence, over 0.
+    pub temperature: f64,
+    /// The number of examples that this counts as.
+    pub strength: f64,
+}
+
+/// Steps of the search for a bracket, each a factor of e either way.
+const BRACKET: i32 = 8;
+
+/// The temperature with the least `cross-entropy + (strength/Q)·(log T/T₀)²`:
+/// the fewer examples, the nearer to T₀. Ties, copies and examples that are
+/// all right pull it no further than they weigh.
+///
+/// `logits` [Q, N], any float; `labels` i64 [Q]. T₀ where Q is 0.
+///
+/// # Errors
+/// Torch's.
+pub(super) fn fit_held_near(
+    logits: &Tensor,
+    labels: &Tensor,
+    near: Near,
+) -> Result<Fit, TipError> {
+    let z = margins(logits, labels)?;
+    let examples = z.size().first().copied().unwrap_or(0) as f64;
+    if examples < 1.0 {
+        return Ok(Fit {
+            temperature: near.temperature,
+            cross_entropy: 0.0,
+        });
+    }
+    let loss = |log: f64| -> Result<f64, TipError> {
+        let inverse = (-log).exp() / near.temperature;
+        Ok(cross_entropy_at(&z, inverse)? + near.strength / examples * log * log)
+    };
+    let mut best = (0.0, loss(0.0)?);
+    for step in (-BRACKET..=BRACKET).filter(|&step| step != 0) {
+        let log = f64::from(step);
+        let value = loss(log)?;
+        if value < best.1 {
+            best = (log, value);
+        }
+    }
+    let log = golden(best.0 - 1.0, best.0 + 1.0, &loss)?;
+    Ok(Fit {
+        temperature: near.temperature * log.exp(),
+        cross_entropy: cross_entropy_at(&z, (-log).exp() / near.temperature)?,
+    })
+}
+
+/// The least of a function with one valley between `low` and `high`, to 1e-6.
+fn golden(
+    mut low: f64,
+    mut high: f64,
+    loss: &dyn Fn(f64) -> Result<f64, TipError>,
+) -> Result<f64, TipError> {
+    const RATIO: f64 = 0.618_033_988_749_894_9;
+    let (mut a, mut b) = (high - RATIO * (high - low), low + RATIO * (high - low));
+    let (mut at_a, mut at_b) = (loss(a)?, loss(b)?);
+    while high - low > GOLDEN_WIDTH {
+        if at_a < at_b {
+            (high, b, at_b) = (b, a, at_a);
+            a = high - RATIO * (high - low);
+            at_a = loss(a)?;
+        } else {
+            (low, a, at_a) = (a, b, at_b);
+            b = low + RATIO * (high - low);
+            at_b = loss(b)?;
+        }
+    }
+    Ok((low + high) / 2.0)
 }
 
 fn fit(

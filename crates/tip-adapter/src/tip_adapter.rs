@@ -122,7 +122,7 @@ fn affinity_sums(
 }
 
 /// Keys of each class that each example may see, f64 [Q, N].
-fn seen_counts(material: &Material, held: &Held) -> Result<Tensor, TipError> {
+pub(super) fn seen_counts(material: &Material, held: &Held) -> Result<Tensor, TipError> {
     let counts = material.counts()?.f_to_kind(Kind::Double)?;
     let mut seen = Tensor::f_zeros([held.count(), material.n()], (Kind::Double, Device::Cpu))?
         .f_add(&counts)?;

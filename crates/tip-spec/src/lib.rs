@@ -21,6 +21,9 @@ pub enum Method {
     ClassMean,
     /// Tip-Adapter-F: Tip-Adapter with trained keys.
     TipAdapterF,
+    /// What AUTO makes: the weighted sum of text, GDA and kernel ridge
+    /// regression without text, each at its own temperature.
+    Stack,
 }
 
 /// What a class's affinities do.
@@ -46,6 +49,16 @@ pub enum KeyDtype {
     Bf16,
     /// IEEE half.
     F16,
+}
+
+/// Whose statistics put the features on one scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standardised {
+    /// Mean and variance of the cache's own keys.
+    Own,
+    /// Mean and variance of the bundle's pictures.
+    Bundle,
 }
 
 /// Where the scores that chose something came from.
@@ -102,9 +115,37 @@ pub struct Candidate {
     pub accuracy: f64,
     /// Mean cross-entropy, nats.
     pub cross_entropy: f64,
+    /// Its weight in the sum that was chosen; none where it is no part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// The temperature at which its own logits are probabilities; none where
+    /// none was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// The features that it was scored on, where not the plain ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standardised: Option<Standardised>,
     /// Why it was left out, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+}
+
+impl Candidate {
+    /// One that was not scored, and why.
+    pub fn left_out(method: Method, reason: String) -> Self {
+        Self {
+            method,
+            alpha: 0.0,
+            beta: 0.0,
+            lambda: 0.0,
+            accuracy: 0.0,
+            cross_entropy: 0.0,
+            weight: None,
+            temperature: None,
+            standardised: None,
+            skipped: Some(reason),
+        }
+    }
 }
 
 /// On what, and how, a head's numbers were chosen.
@@ -157,6 +198,10 @@ pub struct HeadSpec {
     pub temperature: f64,
     /// Number format of the resident keys.
     pub key_dtype: KeyDtype,
+    /// Whether all but the text sees standardised features, and by whose
+    /// statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standardised: Option<Standardised>,
     /// How the numbers were chosen.
     pub selection: Selection,
 }

@@ -104,6 +104,9 @@ pub fn numbers(head: &HeadDocument) -> String {
             text += &format!(", {name} {}", number(value));
         }
     }
+    if let Some(whose) = &head.standardised {
+        text += &format!(", features standardised ({whose})");
+    }
     text + &format!(", temperature {}", number(head.temperature))
 }
 
@@ -119,7 +122,11 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
         .iter()
         .map(|candidate| {
             let mut row = vec![
-                candidate.method.clone(),
+                match &candidate.standardised {
+                    Some(_) => format!("{} (standardised)", candidate.method),
+                    None => candidate.method.clone(),
+                },
+                candidate.weight.map_or_else(|| "-".to_owned(), number),
                 or_none(candidate.alpha),
                 or_none(candidate.beta),
                 or_none(candidate.lambda),
@@ -136,8 +143,17 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
         })
         .collect();
     table(
-        &["candidate", "α", "β", "λ", "accuracy", "cross-entropy", ""],
-        &[1, 2, 3, 4, 5],
+        &[
+            "candidate",
+            "weight",
+            "α",
+            "β",
+            "λ",
+            "accuracy",
+            "cross-entropy",
+            "",
+        ],
+        &[1, 2, 3, 4, 5, 6],
         rows,
     )
 }

@@ -12,7 +12,11 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::{prompts::check_template, resize::Interpolation};
+use super::{
+    prompts::check_template,
+    resize::Interpolation,
+    statistics::{Statistics, StatisticsSpec},
+};
 
 /// The bundle format that this version reads.
 pub const FORMAT: u32 = 1;
@@ -41,6 +45,8 @@ pub struct Bundle {
     pub image: Option<ImageSpec>,
     /// How texts are prepared and encoded; none where there is no encoder.
     pub text: Option<TextSpec>,
+    /// Mean and variance of its embeddings; none where it brings none.
+    pub statistics: Option<Statistics>,
     /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's.
     pub fingerprint: String,
     /// The folder.
@@ -181,6 +187,7 @@ struct Manifest {
     licence: Option<String>,
     image: Option<ImageSpec>,
     text: Option<TextSpec>,
+    statistics: Option<StatisticsSpec>,
     #[serde(default)]
     files: BTreeMap<String, String>,
 }
@@ -237,6 +244,14 @@ impl Bundle {
                 rule,
             })?;
         verify(dir, &manifest.files)?;
+        let statistics = match &manifest.statistics {
+            None => None,
+            Some(spec) => {
+                let path = dir.join(&spec.file);
+                let read = Statistics::read(&path, manifest.width);
+                Some(read.map_err(|source| BundleError::Unreadable { path, source })?)
+            }
+        };
         Ok(Self {
             name: manifest.name,
             width: manifest.width,
@@ -246,6 +261,7 @@ impl Bundle {
             licence: manifest.licence,
             image: manifest.image,
             text: manifest.text,
+            statistics,
             fingerprint: hex(&Sha256::digest(text)),
             dir: dir.into(),
         })
@@ -318,6 +334,15 @@ impl Manifest {
             text.check()?;
             self.check_listed("text.file", &text.file)?;
             self.check_listed("text.tokenizer", &text.tokenizer)?;
+        }
+        if let Some(statistics) = &self.statistics {
+            self.check_listed("statistics.file", &statistics.file)?;
+            ensure(
+                statistics.pictures >= 2,
+                "statistics.pictures",
+                statistics.pictures,
+                "must be at least 2",
+            )?;
         }
         Ok(())
     }

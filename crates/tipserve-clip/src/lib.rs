@@ -13,6 +13,7 @@ pub mod lanes;
 pub mod picture;
 pub mod prompts;
 pub mod resize;
+pub mod statistics;
 pub mod tokenize;
 pub mod views;
 
@@ -24,5 +25,6 @@ pub use graphs::GraphsChoice;
 pub use lanes::Lanes;
 pub use picture::{Picture, PictureError, PictureLimits};
 pub use prompts::{PromptError, classifier as classifier_rows, fill as fill_templates};
+pub use statistics::Statistics;
 pub use tokenize::{TextError, Tokenizer, TokenizerError};
 pub use views::{prepare, view, view_rng};

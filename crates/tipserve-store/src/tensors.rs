@@ -38,6 +38,12 @@ pub mod names {
     pub const HEAD_VALUES: &str = "head.values";
     /// Factor of each class of a one-hot V, f32 [N].
     pub const HEAD_WEIGHT: &str = "head.weight";
+    /// μ of standardised features, f32 [D].
+    pub const HEAD_SHIFT: &str = "head.shift";
+    /// What standardised features are multiplied by, f32 [D].
+    pub const HEAD_SCALE: &str = "head.scale";
+    /// L′, which sees standardised features, f32 [N, D].
+    pub const HEAD_STANDARDISED_LINEAR: &str = "head.standardised_linear";
     /// Ids of the examples: a column of texts (see [`super::TextColumn`]).
     pub const EXAMPLE_IDS: &str = "example_ids";
     /// Ids of the validation examples: a column of texts.

@@ -103,6 +103,7 @@ fn recipe(
         (Asked::This(method), _) => Some(method),
         // Trained keys are of the examples that they were trained on.
         (Asked::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
+        (Asked::Default, Method::Stack) => None,
         (Asked::Default, method) => Some(method),
     };
     if method == Some(Method::ZeroShot) && base.text().is_none() {

@@ -97,8 +97,8 @@ impl<'a> Scanner<'a> {
                     || exact() != pattern.text
                 {
                     return Err(self.error(
-                        "expected a method: ZERO_SHOT, TIP_ADAPTER, GDA, PROKER, CLASS_MEAN or \
-                         TIP_ADAPTER_F",
+                        "expected a method: ZERO_SHOT, TIP_ADAPTER, GDA, PROKER, CLASS_MEAN, \
+                         TIP_ADAPTER_F or STACK",
                     ));
                 }
                 let text = Pattern {

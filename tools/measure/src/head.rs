@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
                 weight: Tensor::f_full([args.classes], ALPHA, float)?,
             },
         )),
+        standardised: None,
     };
     let head = Head::new(&spec(dtype), &tensors, device)?;
     let host = unit(args.batch)?;
@@ -200,6 +201,7 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         class_balance: ClassBalance::Sum,
         temperature: 1.0,
         key_dtype,
+        standardised: None,
         selection: Selection::unsearched(SelectionSource::Default),
     }
 }

@@ -84,6 +84,7 @@ impl Form {
             tensors.classes as i64,
             tensors.linear.as_ref(),
             tensors.bias.as_ref(),
+            tensors.standardised.as_ref(),
             source.map(|(keys, source)| (keys, source, spec.beta, kind)),
         )?))
     }

@@ -8,7 +8,8 @@ mod tiles;
 
 use tch::{Device, Kind, Tensor};
 
-use super::HeadError;
+use super::{HeadError, StandardisedPart};
+use crate::standardise::Standardise;
 pub use keys::OperatorKeys;
 use keys::ScaledProduct;
 use runs::{ByCount, Run};
@@ -20,7 +21,14 @@ pub struct Operators {
     classes: i64,
     linear: Option<Tensor>,
     bias: Option<Tensor>,
+    standardised: Option<Standardised>,
     cache: Option<Cache>,
+}
+
+/// What the keys, and L′ with them, see of the features.
+struct Standardised {
+    by: Standardise,
+    linear: Option<Tensor>,
 }
 
 struct Cache {
@@ -79,6 +87,7 @@ impl Operators {
         classes: i64,
         linear: Option<&Tensor>,
         bias: Option<&Tensor>,
+        standardised: Option<&StandardisedPart>,
         cache: Option<(&Tensor, Source, f64, Kind)>,
     ) -> Result<Self, HeadError> {
         let resident = |t: &Tensor| {
@@ -116,6 +125,17 @@ impl Operators {
             classes,
             linear: linear.map(resident).transpose()?,
             bias: bias.map(resident).transpose()?,
+            standardised: standardised
+                .map(|part| {
+                    Ok::<_, HeadError>(Standardised {
+                        by: Standardise {
+                            shift: resident(&part.by.shift)?,
+                            scale: resident(&part.by.scale)?,
+                        },
+                        linear: part.linear.as_ref().map(resident).transpose()?,
+                    })
+                })
+                .transpose()?,
             cache,
         })
     }
@@ -128,6 +148,9 @@ impl Operators {
         let of = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
         self.linear.as_ref().map_or(0, of)
             + self.bias.as_ref().map_or(0, of)
+            + self.standardised.as_ref().map_or(0, |part| {
+                of(&part.by.shift) + of(&part.by.scale) + part.linear.as_ref().map_or(0, of)
+            })
             + self.cache.as_ref().map_or(0, |cache| {
                 cache.keys.size_bytes()
                     + match &cache.values {
@@ -162,8 +185,19 @@ impl Operators {
             self.classes,
             features,
         )?;
+        let own;
+        let seen = match &self.standardised {
+            None => features,
+            Some(part) => {
+                own = part.by.apply(features)?;
+                if let Some(linear) = &part.linear {
+                    let _ = logits.f_addmm_(&own, &linear.f_tr()?)?;
+                }
+                &own
+            }
+        };
         if let Some(cache) = &self.cache {
-            cache.add(features, &mut logits)?;
+            cache.add(seen, &mut logits)?;
         }
         Ok(logits)
     }

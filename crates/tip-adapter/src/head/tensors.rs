@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::HeadError;
+use crate::standardise::Standardise;
 use tip_spec::HeadSpec;
 
 /// V, the values of the keys.
@@ -32,6 +33,20 @@ pub struct HeadTensors {
     pub bias: Option<Tensor>,
     /// K [M, D] (unit rows, but for trained keys) and V.
     pub cache: Option<(Tensor, Values)>,
+    /// What sees standardised features; none where everything sees the plain
+    /// ones.
+    pub standardised: Option<StandardisedPart>,
+}
+
+/// What a head computes on standardised features f′ instead of the plain f:
+/// `f′·L′ᵀ`, and the affinities to its keys, `exp(−β(1 − f′·Kᵀ))·V`. L and b
+/// keep the plain ones.
+#[derive(Debug)]
+pub struct StandardisedPart {
+    /// f′ of f.
+    pub by: Standardise,
+    /// L′ [N, D]; none where only the keys see standardised features.
+    pub linear: Option<Tensor>,
 }
 
 /// N and D, if everything fits together.
@@ -39,7 +54,9 @@ pub(super) fn check(spec: &HeadSpec, tensors: &HeadTensors) -> Result<(usize, us
     let classes = tensors.classes;
     let n = classes as i64;
     let keys = tensors.cache.as_ref().map(|(keys, _)| keys);
-    let width = [("L", tensors.linear.as_ref()), ("K", keys)]
+    let part = tensors.standardised.as_ref();
+    let inner = part.and_then(|part| part.linear.as_ref());
+    let width = [("L", tensors.linear.as_ref()), ("L′", inner), ("K", keys)]
         .into_iter()
         .find_map(|(what, t)| t.map(|t| (what, t.size())));
     let width = match width {
@@ -87,6 +104,13 @@ pub(super) fn check(spec: &HeadSpec, tensors: &HeadTensors) -> Result<(usize, us
     }
     if let Some(bias) = &tensors.bias {
         shape("b", bias, &[n])?;
+    }
+    if let Some(inner) = inner {
+        shape("L′", inner, &[n, width])?;
+    }
+    if let Some(part) = part {
+        shape("the shift of the features", &part.by.shift, &[width])?;
+        shape("the scale of the features", &part.by.scale, &[width])?;
     }
     if let Some((keys, values)) = &tensors.cache {
         if !spec.beta.is_finite() {

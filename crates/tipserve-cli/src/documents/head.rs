@@ -16,6 +16,7 @@ pub struct HeadDocument {
     pub class_balance: String,
     pub temperature: f64,
     pub key_dtype: String,
+    pub standardised: Option<String>,
     pub selection: Option<SelectionDocument>,
 }
 
@@ -29,10 +30,17 @@ impl From<v1::Head> for HeadDocument {
             logit_scale: head.logit_scale,
             class_balance: short(head.class_balance().as_str_name(), "CLASS_BALANCE_"),
             temperature: head.temperature,
+            standardised: whose(head.standardised()),
             key_dtype: short(head.key_dtype().as_str_name(), "KEY_DTYPE_"),
             selection: head.selection.map(Into::into),
         }
     }
+}
+
+/// Whose statistics put features on one scale; none for plain ones.
+fn whose(standardised: v1::Standardised) -> Option<String> {
+    (standardised != v1::Standardised::Unspecified)
+        .then(|| short(standardised.as_str_name(), "STANDARDISED_"))
 }
 
 /// On what a head's numbers were chosen.
@@ -68,6 +76,9 @@ pub struct CandidateDocument {
     pub lambda: f64,
     pub accuracy: f64,
     pub cross_entropy: f64,
+    pub weight: Option<f64>,
+    pub temperature: Option<f64>,
+    pub standardised: Option<String>,
     pub skipped: Option<String>,
 }
 
@@ -80,6 +91,9 @@ impl From<v1::Candidate> for CandidateDocument {
             lambda: candidate.lambda,
             accuracy: candidate.accuracy,
             cross_entropy: candidate.cross_entropy,
+            weight: candidate.weight,
+            temperature: candidate.temperature,
+            standardised: whose(candidate.standardised()),
             skipped: Some(candidate.skipped).filter(|why| !why.is_empty()),
         }
     }

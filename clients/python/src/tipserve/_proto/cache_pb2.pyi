@@ -20,6 +20,13 @@ class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     METHOD_PROKER: _ClassVar[Method]
     METHOD_CLASS_MEAN: _ClassVar[Method]
     METHOD_TIP_ADAPTER_F: _ClassVar[Method]
+    METHOD_STACK: _ClassVar[Method]
+
+class Standardised(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STANDARDISED_UNSPECIFIED: _ClassVar[Standardised]
+    STANDARDISED_OWN: _ClassVar[Standardised]
+    STANDARDISED_BUNDLE: _ClassVar[Standardised]
 
 class ClassBalance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,6 +57,10 @@ METHOD_GDA: Method
 METHOD_PROKER: Method
 METHOD_CLASS_MEAN: Method
 METHOD_TIP_ADAPTER_F: Method
+METHOD_STACK: Method
+STANDARDISED_UNSPECIFIED: Standardised
+STANDARDISED_OWN: Standardised
+STANDARDISED_BUNDLE: Standardised
 CLASS_BALANCE_UNSPECIFIED: ClassBalance
 CLASS_BALANCE_SUM: ClassBalance
 CLASS_BALANCE_MEAN: ClassBalance
@@ -157,7 +168,7 @@ class ClassInfo(_message.Message):
     def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., validation_count: _Optional[int] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype")
+    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +178,7 @@ class Head(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     KEY_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    STANDARDISED_FIELD_NUMBER: _ClassVar[int]
     method: Method
     alpha: float
     beta: float
@@ -175,7 +187,8 @@ class Head(_message.Message):
     temperature: float
     selection: Selection
     key_dtype: KeyDtype
-    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., **kwargs) -> None: ...
+    standardised: Standardised
+    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., **kwargs) -> None: ...
 
 class Selection(_message.Message):
     __slots__ = ("source", "example_count", "score", "grid", "candidates", "reason")
@@ -194,7 +207,7 @@ class Selection(_message.Message):
     def __init__(self, source: _Optional[_Union[SelectionSource, str]] = ..., example_count: _Optional[int] = ..., score: _Optional[str] = ..., grid: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("method", "alpha", "beta", "accuracy", "cross_entropy", "skipped")
+    __slots__ = ("method", "alpha", "beta", "accuracy", "cross_entropy", "skipped", "weight", "temperature", "standardised")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
@@ -202,13 +215,19 @@ class Candidate(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     CROSS_ENTROPY_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    STANDARDISED_FIELD_NUMBER: _ClassVar[int]
     method: Method
     alpha: float
     beta: float
     accuracy: float
     cross_entropy: float
     skipped: str
-    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., accuracy: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., skipped: _Optional[str] = ..., **kwargs) -> None: ...
+    weight: float
+    temperature: float
+    standardised: Standardised
+    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., accuracy: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., skipped: _Optional[str] = ..., weight: _Optional[float] = ..., temperature: _Optional[float] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., **kwargs) -> None: ...
 
 class FineTuneRecord(_message.Message):
     __slots__ = ("epochs", "best_epoch", "seed", "loss", "accuracy_before", "accuracy_after", "source", "seconds")

@@ -8,6 +8,12 @@ from tipserve._proto import cache_pb2
 from tipserve.types._names import Method, enum_name, method_of, source_of
 
 
+def _whose(standardised: int) -> str:
+    """Whose: own or bundle; empty for plain features."""
+    name = enum_name(cache_pb2.Standardised, standardised, "STANDARDISED_")
+    return "" if name == "unspecified" else name
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One method with its best numbers, from the choice of the head."""
@@ -22,6 +28,12 @@ class Candidate:
     """Mean, in nats."""
     skipped: str
     """Why it was left out; empty where it was scored."""
+    weight: float | None = None
+    """Its weight in a stack's sum; None where it is no part of it."""
+    temperature: float | None = None
+    """At which its own logits are probabilities; None where none was recorded."""
+    standardised: str = ""
+    """Whose statistics standardised the features: "own", "bundle"; "" for plain."""
 
     @classmethod
     def _from(cls, m: cache_pb2.Candidate) -> Candidate:
@@ -33,6 +45,9 @@ class Candidate:
             accuracy=m.accuracy,
             cross_entropy=m.cross_entropy,
             skipped=m.skipped,
+            weight=m.weight if m.HasField("weight") else None,
+            temperature=m.temperature if m.HasField("temperature") else None,
+            standardised=_whose(m.standardised),
         )
 
 
@@ -78,6 +93,9 @@ class Head:
     selection: Selection
     key_dtype: str
     """Number format of the resident keys: "f32", "bf16", "f16"."""
+    standardised: str = ""
+    """Whose statistics put the features on one scale: "own", "bundle"; "" where
+    they are plain."""
 
     @classmethod
     def _from(cls, m: cache_pb2.Head) -> Head:
@@ -91,4 +109,5 @@ class Head:
             temperature=m.temperature,
             selection=Selection._from(m.selection),
             key_dtype=enum_name(cache_pb2.KeyDtype, m.key_dtype, "KEY_DTYPE_"),
+            standardised=_whose(m.standardised),
         )

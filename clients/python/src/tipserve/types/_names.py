@@ -22,7 +22,7 @@ class Method(_Name):
     """How a classifier's head is made; docs/api.md has the formulas."""
 
     AUTO = "auto"
-    """The best of the others by validation or leave-one-out score."""
+    """The weighted sum of text, GDA and kernel ridge regression."""
     ZERO_SHOT = "zero_shot"
     """CLIP's text classifier alone."""
     TIP_ADAPTER = "tip_adapter"
@@ -35,6 +35,8 @@ class Method(_Name):
     """Nearest class mean."""
     TIP_ADAPTER_F = "tip_adapter_f"
     """Fine-tuned keys; only `finetune` makes it."""
+    STACK = "stack"
+    """What AUTO makes; not to be asked for by name."""
     UNKNOWN = "unknown"
     """One that this client does not know; the server is newer."""
 

@@ -9,9 +9,11 @@ use crate::head::HeadError;
 const JOINS: i64 = 1 << 20;
 
 impl Operators {
-    /// Whether it is computed together with others: small, and not dense.
+    /// Whether it is computed together with others: small, not dense, and on
+    /// plain features.
     pub fn joins(&self) -> bool {
-        self.cache.as_ref().is_none_or(|cache| {
+        self.standardised.is_none()
+            && self.cache.as_ref().is_none_or(|cache| {
             matches!(cache.values, Values::OneHot { .. }) && cache.keys.keys.numel() as i64 <= JOINS
         })
     }

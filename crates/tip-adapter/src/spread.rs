@@ -1,0 +1,87 @@
+//! The temperature that logits have by their own spread.
+//!
+//! Over the classes that are not the true one, left-out logits are noise: their
+//! standard deviation within a row is the scale on which a difference means
+//! anything. It needs no second shot, so it serves where nothing else can be
+//! fitted, and it is what a fitted temperature is held near.
+
+use tch::{Kind, Tensor};
+
+use super::{error::TipError, spec::Method};
+
+/// A spread expected beforehand, and the number of observations that it counts
+/// as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    pub spread: f64,
+    pub observations: f64,
+}
+
+/// Of kernel ridge regression on one-hot labels: without other evidence.
+pub(super) const RIDGE: Expected = Expected {
+    spread: 0.07,
+    observations: 10.0,
+};
+
+/// The pooled standard deviation of logits [Q, N] over the wrong classes of
+/// each row (`labels` [Q]), shrunk toward what is expected; none where there is
+/// nothing to go by (fewer than three classes and nothing expected) or where
+/// nothing differs.
+pub(super) fn wrong_class_spread(
+    logits: &Tensor,
+    labels: &Tensor,
+    expected: Option<Expected>,
+) -> Result<Option<f64>, TipError> {
+    let size = logits.size();
+    let (rows, classes) = match size.as_slice() {
+        &[rows, classes] => (rows, classes),
+        _ => (0, 0),
+    };
+    let free = (rows * (classes - 2).max(0)) as f64;
+    let (mut squares, mut observations) = (0.0, 0.0);
+    if free > 0.0 {
+        let logits = logits.f_to_kind(Kind::Double)?;
+        let over = Some([1i64].as_slice());
+        let own = logits.f_gather(1, &labels.f_unsqueeze(1)?, false)?;
+        let others = (classes - 1) as f64;
+        let mean = logits
+            .f_sum_dim_intlist(over, true, Kind::Double)?
+            .f_sub(&own)?
+            .f_div_scalar(others)?;
+        let all = logits.f_sub(&mean)?.f_square()?.f_sum(Kind::Double)?;
+        let of_own = own.f_sub(&mean)?.f_square()?.f_sum(Kind::Double)?;
+        squares = all.f_sub(&of_own)?.f_double_value(&[])?.max(0.0);
+        observations = free;
+    } else if expected.is_none() && rows > 0 && classes == 2 {
+        // Two classes have one wrong one: what is left is how their difference
+        // varies between rows.
+        let logits = logits.f_to_kind(Kind::Double)?;
+        let difference = logits.f_select(1, 0)?.f_sub(&logits.f_select(1, 1)?)?;
+        let difference = difference.f_sub(&difference.f_mean(Kind::Double)?)?;
+        squares = difference
+            .f_square()?
+            .f_sum(Kind::Double)?
+            .f_double_value(&[])?
+            / 2.0;
+        observations = rows as f64;
+    }
+    if let Some(expected) = expected {
+        squares += expected.observations * expected.spread * expected.spread;
+        observations += expected.observations;
+    }
+    let spread = (squares / observations).sqrt();
+    Ok((spread.is_finite() && spread > 0.0).then_some(spread))
+}
+
+/// Temperature over spread, by method: the middle of what was best over draws
+/// from three sets of CLIP features and six of pictures
+/// (`docs/accuracy.md`). GDA's logits grow with what its covariance knows; kernel ridge
+/// regression's are shrunk alike in all directions.
+pub(super) fn factor(method: Method, has_text: bool) -> f64 {
+    match method {
+        Method::Proker if !has_text => 1.0,
+        Method::Gda => 0.35,
+        Method::Proker | Method::ZeroShot | Method::Stack => 0.35,
+        Method::TipAdapter | Method::TipAdapterF | Method::ClassMean => 0.6,
+    }
+}

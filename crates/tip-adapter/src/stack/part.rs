@@ -1,0 +1,127 @@
+//! The parts of a stack.
+
+use tch::Tensor;
+
+use super::space::Fit;
+use crate::{
+    error::TipError,
+    score::right,
+    spec::{Candidate, Method},
+    spread::{self, RIDGE, wrong_class_spread},
+    temperature::{Near, fit_held_near},
+};
+
+/// The examples that the spread's temperature counts as.
+const STRENGTH: f64 = 5.0;
+
+/// One classifier of a stack.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// ZeroShot (text), Gda or Proker (kernel ridge regression without text).
+    pub method: Method,
+    /// T.
+    pub temperature: f64,
+    /// w; 1 until weights are fitted.
+    pub weight: f64,
+    /// By itself, on the held examples: 0 where nothing was held out.
+    pub accuracy: f64,
+    /// By itself, at T.
+    pub cross_entropy: f64,
+}
+
+impl Part {
+    /// With T by held logits [Q, N]; none where they say nothing.
+    pub fn fitted(
+        method: Method,
+        logits: &Tensor,
+        labels: &Tensor,
+    ) -> Result<Option<Self>, TipError> {
+        let Some(near) = Self::spread(method, logits, labels)? else {
+            return Ok(None);
+        };
+        let fit = fit_held_near(
+            logits,
+            labels,
+            Near {
+                temperature: near,
+                strength: STRENGTH,
+            },
+        )?;
+        Self::scored(method, logits, labels, fit.temperature, fit.cross_entropy).map(Some)
+    }
+
+    /// With a T that was found elsewhere.
+    pub fn scored(
+        method: Method,
+        logits: &Tensor,
+        labels: &Tensor,
+        temperature: f64,
+        cross_entropy: f64,
+    ) -> Result<Self, TipError> {
+        let count = labels.numel().max(1) as f64;
+        Ok(Self {
+            method,
+            temperature,
+            weight: 1.0,
+            accuracy: right(logits, labels)? as f64 / count,
+            cross_entropy,
+        })
+    }
+
+    /// T where nothing is held out.
+    pub fn unscored(method: Method, temperature: f64) -> Self {
+        Self {
+            method,
+            temperature,
+            weight: 1.0,
+            accuracy: 0.0,
+            cross_entropy: 0.0,
+        }
+    }
+
+    /// The temperature that left-out logits have by their spread.
+    pub fn spread(
+        method: Method,
+        logits: &Tensor,
+        labels: &Tensor,
+    ) -> Result<Option<f64>, TipError> {
+        let expected = (method == Method::Proker).then_some(RIDGE);
+        let spread = wrong_class_spread(logits, labels, expected)?;
+        Ok(spread.map(|spread| spread * spread::factor(method, false)))
+    }
+
+    /// w/T, by which the part's own numbers are multiplied.
+    pub fn factor(&self) -> f64 {
+        self.weight / self.temperature
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self.method {
+            Method::ZeroShot => "text",
+            Method::Gda => "GDA",
+            _ => "kernel ridge",
+        }
+    }
+
+    pub fn candidate(&self, of: &Fit) -> Candidate {
+        let ridge = self.method == Method::Proker;
+        Candidate {
+            method: self.method,
+            alpha: 0.0,
+            beta: if ridge { of.space.beta() } else { 0.0 },
+            lambda: if ridge { of.space.lambda() } else { 0.0 },
+            accuracy: self.accuracy,
+            cross_entropy: self.cross_entropy,
+            weight: Some(self.weight),
+            temperature: Some(self.temperature),
+            standardised: of
+                .space
+                .whose()
+                .filter(|_| self.method != Method::ZeroShot),
+            skipped: of
+                .losses
+                .is_none()
+                .then(|| "not scored: there are no examples to score on".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! A scale of the features, and the parts of a stack on it.
+
+use tch::{Kind, Tensor};
+
+use super::{Told, left_out, part::Part, text, weights};
+use crate::{
+    error::TipError,
+    gda_left_out,
+    grid::{PROKER_BETA, PROKER_LAMBDA},
+    held::Held,
+    kernel_ridge::{DOUBLE_KEYS, Fitted, KernelRidge},
+    make::Watch,
+    material::Material,
+    proker::check_keys,
+    score::right,
+    spec::{Candidate, Method, Standardised},
+    standardise::{Standardise, Statistics},
+};
+
+/// Kernel ridge regression's β on standardised features, whose cosines are
+/// spread wider than plain ones.
+const STANDARDISED_BETA: f64 = 1.0;
+
+/// Plain or standardised features, and the kernel ridge regression on them.
+#[derive(Debug)]
+pub(super) struct Space {
+    whose: Option<Standardised>,
+    pub by: Option<Standardise>,
+    /// Keys as they are seen, f32 [M, D].
+    pub keys: Tensor,
+    /// On one-hot labels, where there are not too many keys.
+    pub ridge: Option<Fitted>,
+    too_many: Option<String>,
+}
+
+/// Parts with their temperatures and weights.
+#[derive(Debug)]
+pub(super) struct Fit {
+    pub space: Space,
+    pub parts: Vec<Part>,
+    pub left_out: Vec<Candidate>,
+    /// Of the sum, on the held examples; 0 where there are none.
+    pub accuracy: f64,
+    /// Cross-entropy of each held example; none where there are none.
+    pub losses: Option<Tensor>,
+}
+
+impl Space {
+    /// None where these statistics are not there, or nothing varies in them.
+    pub fn new(
+        material: &Material,
+        whose: Option<Standardised>,
+        watch: &Watch<'_>,
+    ) -> Result<Option<Self>, TipError> {
+        watch.step(Method::Stack, 0, 1)?;
+        let by = match whose {
+            None => None,
+            Some(Standardised::Own) => Standardise::by(&Statistics::of(&material.keys)?)?,
+            Some(Standardised::Bundle) => match &material.statistics {
+                Some(statistics) => Standardise::by(statistics)?,
+                None => None,
+            },
+        };
+        if whose.is_some() && by.is_none() {
+            return Ok(None);
+        }
+        let keys = match &by {
+            Some(by) => by.apply(&material.keys)?,
+            None => material.keys.f_contiguous()?,
+        };
+        let mut space = Self {
+            whose,
+            by,
+            keys,
+            ridge: None,
+            too_many: None,
+        };
+        match check_keys(material.key_count()) {
+            Err(error) => space.too_many = Some(error.to_string()),
+            Ok(()) => {
+                let targets = material.labels.f_one_hot(material.n())?;
+                let system = KernelRidge::new(&space.keys, &targets)?;
+                space.ridge = Some(system.factorise(space.beta(), space.lambda())?);
+            }
+        }
+        Ok(Some(space))
+    }
+
+    pub fn whose(&self) -> Option<Standardised> {
+        self.whose
+    }
+
+    pub fn beta(&self) -> f64 {
+        match self.whose {
+            Some(_) => STANDARDISED_BETA,
+            None => PROKER_BETA,
+        }
+    }
+
+    pub fn lambda(&self) -> f64 {
+        PROKER_LAMBDA
+    }
+
+    /// Temperatures and weights by held examples; none where there is no part.
+    pub fn fit(
+        self,
+        material: &Material,
+        held: &Held,
+        watch: &Watch<'_>,
+    ) -> Result<Option<Fit>, TipError> {
+        let told = Told::of(material)?;
+        let labels = told.labels(&held.labels)?;
+        let seen = match &self.by {
+            Some(by) => by.apply(&held.features)?,
+            None => held.features.shallow_clone(),
+        };
+        let (mut parts, mut scaled, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        let mut add = |part: Part, logits: &Tensor| -> Result<(), TipError> {
+            scaled.push(logits.f_div_scalar(part.temperature)?);
+            parts.push(part);
+            Ok(())
+        };
+
+        watch.step(Method::Gda, 0, 1)?;
+        match gda_left_out::held_logits(material, self.by.as_ref(), &seen, held)? {
+            None => left.push(left_out(Method::Gda, NOTHING_VARIES)),
+            Some(logits) => {
+                let logits = told.logits(&logits)?;
+                match Part::fitted(Method::Gda, &logits, &labels)? {
+                    Some(part) => add(part, &logits)?,
+                    None => left.push(left_out(Method::Gda, ALL_ALIKE)),
+                }
+            }
+        }
+        watch.step(Method::Proker, 0, 1)?;
+        match &self.ridge {
+            None => left.push(left_out(
+                Method::Proker,
+                self.too_many.as_deref().unwrap_or_default(),
+            )),
+            Some(ridge) => {
+                let logits = neutral(material, &ridge.held_predictions(&seen, held)?)?;
+                let logits = told.logits(&logits)?;
+                match Part::fitted(Method::Proker, &logits, &labels)? {
+                    Some(part) => add(part, &logits)?,
+                    None => left.push(left_out(Method::Proker, ALL_ALIKE)),
+                }
+            }
+        }
+        match (text::earned(material)?, &material.text) {
+            (Some(fit), Some(text)) => {
+                let f = held.features.f_to_kind(Kind::Double)?;
+                let logits = f.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
+                let at = crate::temperature::cross_entropy(&logits, &labels, fit.temperature)?;
+                add(
+                    Part::scored(Method::ZeroShot, &logits, &labels, fit.temperature, at)?,
+                    &logits,
+                )?;
+            }
+            (None, Some(_)) => left.push(left_out(Method::ZeroShot, NOT_EARNED)),
+            _ => left.push(left_out(Method::ZeroShot, "no text weights")),
+        }
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let fitted = weights::fit(&scaled, &labels)?;
+        let mut sum = Tensor::f_zeros_like(&scaled[0])?;
+        for ((part, z), &weight) in parts.iter_mut().zip(&scaled).zip(&fitted.weights) {
+            part.weight = weight;
+            sum = sum.f_add_(&z.f_mul_scalar(weight)?)?;
+        }
+        Ok(Some(Fit {
+            accuracy: right(&sum, &labels)? as f64 / labels.numel().max(1) as f64,
+            space: self,
+            parts,
+            left_out: left,
+            losses: Some(fitted.losses),
+        }))
+    }
+
+    /// Where nothing can be held out: kernel ridge regression at the
+    /// temperature of its spread, and text at its own; none where there are too
+    /// many keys for the former.
+    pub fn by_spread(self, material: &Material) -> Result<Option<Fit>, TipError> {
+        let Some(ridge) = &self.ridge else {
+            return Ok(None);
+        };
+        let told = Told::of(material)?;
+        let labels = told.labels(&material.labels)?;
+        let out = neutral(material, &ridge.one_out_predictions()?)?;
+        let spread = Part::spread(Method::Proker, &told.logits(&out)?, &labels)?;
+        let mut parts = vec![Part::unscored(Method::Proker, spread.unwrap_or(1.0))];
+        let mut left = vec![left_out(
+            Method::Gda,
+            "not scored: too few classes have a second shot",
+        )];
+        match (text::earned(material)?, &material.text) {
+            (Some(fit), _) => parts.push(Part::unscored(Method::ZeroShot, fit.temperature)),
+            (None, Some(_)) => left.push(left_out(Method::ZeroShot, NOT_EARNED)),
+            _ => left.push(left_out(Method::ZeroShot, "no text weights")),
+        }
+        Ok(Some(Fit {
+            space: self,
+            parts,
+            left_out: left,
+            accuracy: 0.0,
+            losses: None,
+        }))
+    }
+}
+
+const NOTHING_VARIES: &str = "nothing varies within a class: the pooled covariance is zero";
+const ALL_ALIKE: &str = "its left-out logits are all alike";
+const NOT_EARNED: &str = "tells the examples no better than chance";
+
+impl Fit {
+    /// The sum as a candidate.
+    pub fn candidate(&self) -> Candidate {
+        let entropy = self
+            .losses
+            .as_ref()
+            .and_then(|losses| losses.f_mean(Kind::Double).ok())
+            .and_then(|mean| mean.f_double_value(&[]).ok());
+        Candidate {
+            method: Method::Stack,
+            alpha: 0.0,
+            beta: self.space.beta(),
+            lambda: self.space.lambda(),
+            accuracy: self.accuracy,
+            cross_entropy: entropy.unwrap_or(0.0),
+            weight: None,
+            temperature: Some(1.0),
+            standardised: self.space.whose,
+            skipped: self
+                .losses
+                .is_none()
+                .then(|| "not scored: there are no examples to score on".to_owned()),
+        }
+    }
+}
+
+/// Columns [.., N] in which a class without examples has the mean of the
+/// others': neither for nor against it.
+pub(super) fn neutral(material: &Material, columns: &Tensor) -> Result<Tensor, TipError> {
+    let present = material.counts()?.f_gt(0)?;
+    if present.f_all()?.f_int64_value(&[])? != 0 {
+        return Ok(columns.shallow_clone());
+    }
+    let share = present.f_to_kind(columns.kind())?;
+    let share = share.f_div(&share.f_sum(columns.kind())?.f_clamp_min(1.0)?)?;
+    let mean = columns.f_matmul(&share)?.f_unsqueeze(1)?;
+    Ok(mean.f_where_self(&present.f_logical_not()?, columns)?)
+}
+
+/// The first shots of every class, at most [`DOUBLE_KEYS`] in all; none where
+/// that leaves no two of each.
+pub(super) fn some_shots(material: &Material) -> Result<Option<Material>, TipError> {
+    let shots = DOUBLE_KEYS / material.n().max(1);
+    if shots < 2 {
+        return Ok(None);
+    }
+    let mut seen = vec![0i64; material.classes];
+    let mut rows: Vec<i64> = Vec::new();
+    for (row, label) in Vec::<i64>::try_from(&material.labels)?.into_iter().enumerate() {
+        let count = usize::try_from(label).ok().and_then(|c| seen.get_mut(c));
+        if let Some(count) = count.filter(|count| **count < shots) {
+            *count += 1;
+            rows.push(row as i64);
+        }
+    }
+    let rows = Tensor::f_from_slice(&rows)?;
+    Ok(Some(Material {
+        keys: material.keys.f_index_select(0, &rows)?,
+        labels: material.labels.f_index_select(0, &rows)?,
+        classes: material.classes,
+        views: material
+            .views
+            .as_ref()
+            .map(|views| views.f_index_select(0, &rows))
+            .transpose()?,
+        text: material.text.as_ref().map(Tensor::shallow_clone),
+        validation: material
+            .validation()
+            .map(|(f, y)| (f.shallow_clone(), y.shallow_clone())),
+        logit_scale: material.logit_scale,
+        statistics: None,
+    }))
+}

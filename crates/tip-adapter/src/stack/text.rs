@@ -1,0 +1,39 @@
+//! The text classifier has to earn its weight.
+
+use tch::Kind;
+
+use crate::{
+    error::TipError,
+    material::Material,
+    temperature::{Fit, fit_temperature},
+};
+
+/// Nats by which text must lower the log-likelihood of all labels: the 95th
+/// percentile of χ² with one degree of freedom (the temperature), halved.
+const EARNED: f64 = 1.92;
+
+/// At most so many examples are looked at, evenly spread.
+const EXAMPLES: i64 = 16_384;
+
+/// The text's temperature (of `f·Wᵀ`, without the bundle's scale) where it
+/// tells the examples better than chance; text has seen none of them, so every
+/// shot counts.
+pub(super) fn earned(material: &Material) -> Result<Option<Fit>, TipError> {
+    let Some(text) = &material.text else {
+        return Ok(None);
+    };
+    let (features, labels) = match material.validation() {
+        Some((features, labels)) => (features, labels),
+        None => (&material.keys, &material.labels),
+    };
+    let count = labels.numel() as i64;
+    let step = (count / EXAMPLES).max(1);
+    let features = features
+        .f_slice(0, 0, count, step)?
+        .f_to_kind(Kind::Double)?;
+    let labels = labels.f_slice(0, 0, count, step)?;
+    let logits = features.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
+    let fit = fit_temperature(&logits, &labels)?;
+    let gain = (material.classes as f64).ln() - fit.cross_entropy;
+    Ok((gain * labels.numel() as f64 > EARNED).then_some(fit))
+}

@@ -1,0 +1,299 @@
+"""What AUTO makes, written plainly in float64: every left-out example is a fit
+of its own, every minimum a search.
+
+See `crates/tip-adapter/src/stack/` for the rules. It shares no code with them.
+"""
+
+import math
+
+import torch
+
+DOUBLE = torch.float64
+STRENGTH = 5.0
+
+
+def one_hot(labels, classes):
+    return torch.nn.functional.one_hot(labels, classes).to(DOUBLE)
+
+
+def unit(rows):
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def entropy(logits, labels):
+    return torch.nn.functional.cross_entropy(logits, labels).item()
+
+
+def rounds_of(keys, labels):
+    """The round of each key, at most 16; copies share one; -1 for single shots.
+
+    Returns (rounds, whether each is scored).
+    """
+    first = []
+    for i in range(len(labels)):
+        same = [j for j in range(i) if labels[j] == labels[i] and keys[j] @ keys[i] > 1 - 1e-5]
+        first.append(same[0] if same else i)
+    counts = {}
+    for i, label in enumerate(labels.tolist()):
+        counts[label] = counts.get(label, 0) + (first[i] == i)
+    number = min(max(counts.values()), 16)
+    ranks, rounds = {}, []
+    for i, label in enumerate(labels.tolist()):
+        if first[i] != i:
+            rounds.append(rounds[first[i]])
+        elif counts[label] > 1:
+            rounds.append(ranks.get(label, 0) % number)
+            ranks[label] = ranks.get(label, 0) + 1
+        else:
+            rounds.append(-1)
+    scored = [first[i] == i and rounds[i] >= 0 for i in range(len(labels))]
+    return torch.tensor(rounds), torch.tensor(scored)
+
+
+def points_of(r, seen):
+    """Points [P, D] and the example of each."""
+    if r["views"] is None:
+        points = unit(r["keys"])
+        example = torch.arange(len(points))
+    else:
+        points = unit(r["views"].reshape(-1, r["views"].shape[2]))
+        example = torch.arange(len(r["keys"])).repeat_interleave(r["views"].shape[1])
+    return seen(points), example
+
+
+def centre_absent(means, counts):
+    present = counts > 0
+    means = means.clone()
+    means[~present] = means[present].mean(0)
+    return means
+
+
+def gda_left_out(r, seen, rounds, example):
+    """Logits of one example: means without its round, covariance without its
+    own class's shots of that round."""
+    points, owner = points_of(r, seen)
+    labels, classes = r["labels"][owner], r["classes"]
+    width = points.shape[1]
+    whole = torch.stack([points[labels == c].sum(0) for c in range(classes)])
+    counts = torch.bincount(labels, minlength=classes)
+    whole = whole / counts.clamp(min=1)[:, None]
+    deviations = points - whole[labels]
+    ridge = (deviations**2).sum() / (len(points) - 1)
+
+    out = (rounds == rounds[example])[owner]
+    means = torch.stack([points[(labels == c) & ~out].sum(0) for c in range(classes)])
+    remain = torch.stack([((labels == c) & ~out).sum() for c in range(classes)])
+    means = centre_absent(means / remain.clamp(min=1)[:, None], counts)
+
+    own = r["labels"][example]
+    kept = points[~(out & (labels == own))]
+    kept_labels = labels[~(out & (labels == own))]
+    middles = whole.clone()
+    middles[own] = kept[kept_labels == own].mean(0)
+    spread = kept - middles[kept_labels]
+    inverse = width * torch.linalg.inv(spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE))
+    weight = means @ inverse
+    bias = -0.5 * (weight * means).sum(1) - math.log(classes)
+    return seen(r["keys"][example : example + 1])[0] @ weight.T + bias
+
+
+def gda_fit(r, seen):
+    points, owner = points_of(r, seen)
+    labels, classes = r["labels"][owner], r["classes"]
+    counts = torch.bincount(labels, minlength=classes)
+    means = torch.stack([points[labels == c].sum(0) for c in range(classes)])
+    means = means / counts.clamp(min=1)[:, None]
+    spread = points - means[labels]
+    means = centre_absent(means, counts)
+    ridge = (spread**2).sum() / (len(points) - 1)
+    width = points.shape[1]
+    inverse = width * torch.linalg.inv(spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE))
+    weight = means @ inverse
+    return weight, -0.5 * (weight * means).sum(1) - math.log(classes)
+
+
+def ridge_fit(keys, labels, classes, beta, lam):
+    kernel = torch.exp(-beta * (1 - keys @ keys.T))
+    kernel = kernel + lam * torch.eye(len(keys), dtype=DOUBLE)
+    return torch.linalg.solve(kernel, one_hot(labels, classes))
+
+
+def neutral(columns, counts):
+    """A class without examples has the mean of the others' columns."""
+    columns = columns.clone()
+    columns[:, counts == 0] = columns[:, counts > 0].mean(1, keepdim=True)
+    return columns
+
+
+def spread_of(logits, labels, expected=None):
+    rows, classes = logits.shape
+    squares, observations = 0.0, 0.0
+    if classes > 2:
+        for row, label in zip(logits, labels.tolist(), strict=True):
+            wrong = torch.cat([row[:label], row[label + 1 :]])
+            squares += ((wrong - wrong.mean()) ** 2).sum().item()
+            observations += classes - 2
+    elif expected is None:
+        difference = logits[:, 0] - logits[:, 1]
+        squares = ((difference - difference.mean()) ** 2).sum().item() / 2
+        observations = rows
+    if expected is not None:
+        squares += expected[1] * expected[0] ** 2
+        observations += expected[1]
+    return math.sqrt(squares / observations)
+
+
+def least(loss, low, high):
+    """The least of a function over a range, by a grid refined."""
+    for _ in range(12):
+        points = torch.linspace(low, high, 41, dtype=DOUBLE).tolist()
+        values = [loss(p) for p in points]
+        at = values.index(min(values))
+        step = (high - low) / 40
+        low, high = points[at] - step, points[at] + step
+    return (low + high) / 2
+
+
+def temperature_near(logits, labels, near, strength=STRENGTH):
+    def loss(log):
+        held = strength / len(labels) * log**2
+        return entropy(logits / (near * math.exp(log)), labels) + held
+
+    return near * math.exp(least(loss, -8.0, 8.0))
+
+
+def text_temperature(r):
+    """Of f·Wᵀ on all shots, or none where it tells them no better than chance."""
+    logits, labels = r["keys"] @ r["text"].T, r["labels"]
+    margins = logits - logits.gather(1, labels[:, None])
+    smoothing = 1 / (len(labels) + 1) if margins.max() <= 0 else 0.0
+    scale = margins.abs().max().item()
+
+    def loss(log):
+        inverse = math.exp(log)
+        smooth = smoothing * inverse * margins.mean().item()
+        return torch.logsumexp(margins * inverse, 1).mean().item() - smooth
+
+    log = least(loss, math.log(1e-3 / scale), math.log(1e4 / scale))
+    found = math.exp(-log)
+    gain = len(labels) * (math.log(r["classes"]) - entropy(logits / found, labels))
+    return found if gain > 1.92 else None
+
+
+def weights_of(parts, labels):
+    """By Newton's method on the whole objective, from equal weights."""
+    count, pull = len(parts), STRENGTH / len(labels)
+    stacked = torch.stack(parts)
+
+    def loss(logs):
+        a = torch.logsumexp(logs, 0)
+        logits = torch.einsum("k,kqn->qn", torch.exp(logs), stacked)
+        off = logs - a + math.log(count)
+        data = torch.nn.functional.cross_entropy(logits, labels)
+        return data + pull * ((off**2).sum() + a**2)
+
+    logs = torch.full((count,), -math.log(count), dtype=DOUBLE, requires_grad=True)
+    search = torch.optim.LBFGS(
+        [logs],
+        max_iter=500,
+        tolerance_grad=1e-11,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        search.zero_grad()
+        value = loss(logs)
+        value.backward()
+        return value
+
+    search.step(closure)
+    return torch.exp(logs.detach())
+
+
+def standardiser(mean, variance):
+    scale = (variance + 0.1 * variance.mean()) ** -0.5
+    return lambda rows: unit((rows - mean) * scale)
+
+
+def stack(r):
+    """Parts, temperatures, weights, and the logits of the features.
+
+    `standardised`: null, "own" or "bundle" (then `mean` and `variance`).
+    """
+    classes, labels = r["classes"], r["labels"]
+    counts = torch.bincount(labels, minlength=classes)
+    told = torch.ones(classes, dtype=torch.bool) if r["text"] is not None else counts > 0
+    place = torch.cumsum(told, 0) - 1
+    whose = r["standardised"]
+    if whose is None:
+        seen, beta = (lambda rows: rows), 1.7
+    else:
+        keys = r["keys"]
+        mean, variance = keys.mean(0), keys.var(0, unbiased=False)
+        if whose == "bundle":
+            mean = torch.tensor(r["mean"], dtype=DOUBLE)
+            variance = torch.tensor(r["variance"], dtype=DOUBLE)
+        seen, beta = standardiser(mean, variance), 1.0
+    keys = seen(r["keys"])
+    f = seen(r["features"])
+    affinity = torch.exp(-beta * (1 - f @ keys.T))
+    ridge = neutral(affinity @ ridge_fit(keys, labels, classes, beta, 0.1), counts)
+    text_t = None if r["text"] is None else text_temperature(r)
+
+    rounds, scored = rounds_of(r["keys"], labels)
+    several = torch.bincount(labels[rounds >= 0], minlength=classes) > 0
+    if several.sum() < 2 or 2 * several.sum() < (counts > 0).sum():
+        alone = []
+        for i in range(len(labels)):
+            rest = torch.arange(len(labels)) != i
+            values = ridge_fit(keys[rest], labels[rest], classes, beta, 0.1)
+            alone.append(torch.exp(-beta * (1 - keys[i : i + 1] @ keys[rest].T)) @ values)
+        alone = neutral(torch.cat(alone), counts)[:, told]
+        parts = {"proker": (spread_of(alone, place[labels], (0.07, 10)), 1.0)}
+        logits = ridge / parts["proker"][0]
+        if text_t is not None:
+            parts["zero_shot"] = (text_t, 1.0)
+            logits = logits + r["features"] @ r["text"].T / text_t
+        logits[:, ~told] = -1e6
+        return {"logits": logits.tolist(), "parts": parts}
+
+    which = torch.nonzero(scored)[:, 0].tolist()
+    truth = place[labels[which]]
+    gda_out, ridge_out = [], []
+    for i in which:
+        gda_out.append(gda_left_out(r, seen, rounds, i))
+        rest = rounds != rounds[i]
+        values = ridge_fit(keys[rest], labels[rest], classes, beta, 0.1)
+        ridge_out.append(torch.exp(-beta * (1 - keys[i] @ keys[rest].T)) @ values)
+    gda_out = torch.stack(gda_out)[:, told]
+    ridge_out = neutral(torch.stack(ridge_out), counts)[:, told]
+
+    names, temperatures, held, full = [], [], [], []
+    weight, bias = gda_fit(r, seen)
+    for name, out, whole, near in (
+        ("gda", gda_out, f @ weight.T + bias, 0.35 * spread_of(gda_out, truth)),
+        ("proker", ridge_out, ridge, spread_of(ridge_out, truth, (0.07, 10))),
+    ):
+        t = temperature_near(out, truth, near)
+        names.append(name)
+        temperatures.append(t)
+        held.append(out / t)
+        full.append(whole / t)
+    if text_t is not None:
+        names.append("zero_shot")
+        temperatures.append(text_t)
+        held.append(r["keys"][which] @ r["text"].T / text_t)
+        full.append(r["features"] @ r["text"].T / text_t)
+    weights = weights_of(held, truth)
+    logits = sum(w * z for w, z in zip(weights, full, strict=True))
+    logits[:, ~told] = -1e6
+    left_out = sum(w * z for w, z in zip(weights, held, strict=True))
+    return {
+        "logits": logits.tolist(),
+        "parts": {n: (t, w) for n, t, w in zip(names, temperatures, weights.tolist(), strict=True)},
+        "entropies": {n: entropy(z, truth) for n, z in zip(names, held, strict=True)},
+        "accuracy": (left_out.argmax(1) == truth).double().mean().item(),
+        "cross_entropy": entropy(left_out, truth),
+        "count": len(which),
+    }
