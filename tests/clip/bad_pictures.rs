@@ -207,8 +207,8 @@ fn a_tiffs_tags_hold_what_they_claim() {
         );
     }
     // Claims that the file holds, but whose values are over the limit.
-    let mut long = tiff_claiming(200_000);
-    long.resize(500_000, 0);
+    let mut long = tiff_claiming(600_000);
+    long.resize(1_300_000, 0);
     let error = decode(&long, &limits).expect_err("refused");
     assert!(matches!(error, PictureError::TooLarge { .. }), "{error}");
     assert!(peak() - before < 8 << 20, "{} bytes", peak() - before);
@@ -272,8 +272,9 @@ fn a_cut_or_damaged_picture_is_an_error_or_a_picture_but_never_a_panic() {
         if ["jpeg", "png", "webp", "gif"].contains(&format) && !name.contains("animated") {
             assert!(cut.is_err(), "{name}: half of it decodes");
         }
-        if format == "jpeg" && !name.contains("tail") {
-            let most = decode(&bytes[..bytes.len() - 3], &PictureLimits::default());
+        if format == "jpeg" && !name.contains("tail") && !name.contains("stray") {
+            // Without its end mark and more than padding.
+            let most = decode(&bytes[..bytes.len() - 7], &PictureLimits::default());
             assert!(
                 matches!(most, Err(PictureError::Truncated { .. })),
                 "{name}: {most:?}"

@@ -3,6 +3,7 @@
 mod bad_pictures;
 mod bundles;
 mod encoders;
+mod files;
 mod graphs;
 mod pictures;
 mod reference;

@@ -17,7 +17,7 @@ pub mod tokenize;
 pub mod views;
 
 pub use bundle::{Bundle, BundleError, ImageSpec};
-pub use decode::{decode, decode_at_least};
+pub use decode::{DecodeOptions, ExifOrientation, decode, decode_with};
 pub use device::{DeviceChoice, DeviceError, DtypeChoice};
 pub use encoder::{EncodeError, ImageEncoder, TextEncoder};
 pub use graphs::GraphsChoice;
