@@ -5,6 +5,7 @@ mod bundles;
 mod encoders;
 mod files;
 mod graphs;
+mod memory;
 mod pictures;
 mod reference;
 mod shrinking;
