@@ -78,8 +78,8 @@ pub fn decode_with(
     }
     let format = format::sniff(bytes)?;
     contained::contained(|| decode_as(format, bytes, limits, options)).unwrap_or_else(|panic| {
-        // The decoder's bug, met by a file made for it or by a new kind of
-        // file: for whoever keeps this server, not for the sender.
+        // The decoder's bug, met by a hostile or a new kind of file: for the
+        // operator to report, not for the sender to mend.
         tracing::error!(
             format = format.name(),
             bytes = bytes.len(),
