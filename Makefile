@@ -191,6 +191,13 @@ soak: build $(VENV)/.test ## The long loops, SOAK_MINUTES each: kill -9 at rando
 	$(CARGO_TEST) --test store -- --ignored --nocapture
 	$(VENV)/bin/python -m pytest -q -rA -m soak tests/server
 
+# Miri over the CPU kernels: it checks every pointer of their AVX2 code (it has
+# no AVX-512, AMX or F16C).
+.PHONY: sanitize
+sanitize: ## Miri over the CPU kernels; wants rustup's nightly with miri and rust-src
+	MIRIFLAGS=-Zmiri-disable-isolation RUSTFLAGS="-Ctarget-feature=+avx2,+fma,+f16c" \
+		cargo +nightly miri test --target-dir target/miri -p tip-kernels --test kernels
+
 # Without a sanitizer: what is looked for is panics, and memory that grows;
 # libtorch could not be instrumented anyway. Not through cargo-fuzz, which
 # instruments every dependency (see fuzz/instrument), but laid out for it. A

@@ -49,6 +49,11 @@ def pictures():
         *(("BMP", mode, {}) for mode in ("RGB", "P", "1")),
         *(("TIFF", mode, {}) for mode in ("RGB", "L", "CMYK", "1")),
         ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("TIFF", "1", {"compression": "group4"}),
+        ("TIFF", "1", {"compression": "group3"}),
+        ("TIFF", "RGB", {"compression": "jpeg"}),
+        ("TIFF", "RGB", {"compression": "packbits"}),
+        ("TIFF", "P", {}),
         ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
         *(("PPM", mode, {}) for mode in ("RGB", "L", "1")),
     ]

@@ -6,6 +6,7 @@ use thiserror::Error;
 use tonic::metadata::MetadataMap;
 
 use tipserve_api::v1::{self as pb, input};
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, Priority, Source};
 
 /// A request that cannot be served as it is.
@@ -192,7 +193,10 @@ pub fn content(sent: Option<pb::Input>, crop: Crop, width: usize) -> Result<Cont
         .ok_or_else(|| RequestError::missing("input"))?;
     Ok(match sent {
         input::Content::EncodedImage(bytes) => Content::Picture {
-            source: Source::File(bytes),
+            source: Source::File {
+                bytes,
+                exif_orientation: ExifOrientation::Ignore,
+            },
             crop,
         },
         input::Content::RawRgb(raw) => Content::Picture {

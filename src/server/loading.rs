@@ -45,9 +45,9 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
         observer: Arc::new(telemetry::EngineMetrics),
         ..settings(config, &devices, cores)
     };
-    let lanes = settings.threads.workers.div_ceil(devices.len().max(1));
+    let streams = settings.threads.workers.div_ceil(devices.len().max(1));
     let max_batch = settings.max_batch;
-    let Encoders { image, text } = encoders(&bundle, &devices, kind, lanes, max_batch, graphs)?;
+    let Encoders { image, text } = encoders(&bundle, &devices, kind, streams, max_batch, graphs)?;
     tracing::info!(
         bundle = bundle.name,
         width = bundle.width,
@@ -95,13 +95,13 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
 /// the two takes most of a start. Graphs are recorded, if at all, when both
 /// are there: nothing may run beside that.
 ///
-/// The image encoder is on every device, with `lanes` on each that is CUDA's,
+/// The image encoder is on every device, with `streams` on each that is CUDA's,
 /// for batches of `max_batch`; the text encoder on the first.
 fn encoders(
     bundle: &Bundle,
     devices: &[tch::Device],
     kind: tch::Kind,
-    lanes: usize,
+    streams: usize,
     max_batch: usize,
     graphs: GraphsChoice,
 ) -> Result<Encoders, StartError> {
@@ -116,7 +116,7 @@ fn encoders(
         let image = match &bundle.image {
             None => None,
             Some(spec) => {
-                let encoder = image_encoder(bundle, devices, kind, lanes, max_batch)?;
+                let encoder = image_encoder(bundle, devices, kind, streams, max_batch)?;
                 Some((encoder, spec.clone()))
             }
         };

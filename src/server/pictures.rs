@@ -4,7 +4,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::loading::first;
 use tipserve_clip::{
-    Bundle, EncodeError, GraphsChoice, ImageEncoder, Lanes, encoder::device_name, graphs::Verdict,
+    Bundle, EncodeError, GraphsChoice, ImageEncoder, StreamPool, encoder::device_name,
+    graphs::Verdict,
 };
 use tipserve_engine::{EncodeFault, Encoder};
 
@@ -13,7 +14,7 @@ pub struct PictureEncoder(Place);
 
 enum Place {
     Cpu(Alone),
-    Cuda(Lanes),
+    Cuda(StreamPool),
 }
 
 /// An encoder on the CPU: many threads may use it as it is.
@@ -25,7 +26,7 @@ impl Encoder for Alone {
     }
 }
 
-/// A bundle's image encoder on some devices: alone on the CPU, in `lanes` a
+/// A bundle's image encoder on some devices: alone on the CPU, in `streams` a
 /// device on CUDA, for batches of up to `max_batch`.
 ///
 /// # Errors
@@ -34,7 +35,7 @@ pub fn image_encoder(
     bundle: &Bundle,
     devices: &[Device],
     kind: Kind,
-    lanes: usize,
+    streams: usize,
     max_batch: usize,
 ) -> Result<PictureEncoder, EncodeError> {
     let mut loaded = Vec::with_capacity(devices.len());
@@ -48,8 +49,8 @@ pub fn image_encoder(
     {
         return Ok(PictureEncoder(Place::Cpu(Alone(encoder))));
     }
-    let lanes = Lanes::new(loaded, lanes, max_batch)?;
-    Ok(PictureEncoder(Place::Cuda(lanes)))
+    let pool = StreamPool::new(loaded, streams, max_batch)?;
+    Ok(PictureEncoder(Place::Cuda(pool)))
 }
 
 impl PictureEncoder {
@@ -63,7 +64,7 @@ impl PictureEncoder {
         }
         let found = match &self.0 {
             Place::Cpu(_) => Err("this server is on the CPU".to_owned()),
-            Place::Cuda(lanes) => lanes.record(),
+            Place::Cuda(pool) => pool.record(),
         };
         match found {
             Ok(found) => {
@@ -98,7 +99,7 @@ impl Encoder for PictureEncoder {
     fn encode_apart(&self, pictures: &[&[u8]], side: usize) -> Result<Tensor, EncodeFault> {
         match &self.0 {
             Place::Cpu(alone) => alone.encode_apart(pictures, side),
-            Place::Cuda(lanes) => lanes.encode(pictures).map_err(|error| fault(&error)),
+            Place::Cuda(pool) => pool.encode(pictures).map_err(|error| fault(&error)),
         }
     }
 }

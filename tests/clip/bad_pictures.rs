@@ -44,13 +44,13 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 /// Whether this is a process of its own for the test `name`; if not, runs one
 /// and demands that it succeeds. Peak memory is counted by process, and the
 /// other tests load models.
-fn alone(name: &str) -> bool {
+pub fn alone(name: &str) -> bool {
     const VARIABLE: &str = "TIPSERVE_TEST_ALONE";
     if std::env::var_os(VARIABLE).is_some() {
         return true;
     }
     let output = Command::new(std::env::current_exe().expect("this test's path"))
-        .args(["--exact", &format!("bad_pictures::{name}"), "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env(VARIABLE, "1")
         .output()
         .expect("this test, again");
@@ -64,7 +64,7 @@ fn alone(name: &str) -> bool {
 }
 
 /// This process's peak memory, bytes.
-fn peak() -> u64 {
+pub fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status
         .lines()
@@ -87,7 +87,7 @@ fn what_is_no_picture_says_so() {
 
 #[test]
 fn sizes_are_refused_from_the_header_alone() {
-    if !alone("sizes_are_refused_from_the_header_alone") {
+    if !alone("bad_pictures::sizes_are_refused_from_the_header_alone") {
         return;
     }
     let before = peak();
@@ -127,7 +127,7 @@ fn sizes_are_refused_from_the_header_alone() {
     assert!(peak() - before < 64 << 20, "{} bytes", peak() - before);
 }
 
-/// A PNG of one pixel, of colour 0, and a palette of so many bytes.
+/// A PNG of one pixel, of colour 0, and a palette of this many bytes.
 fn png_with_palette(bytes: usize) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     png.extend(chunk(b"IHDR", &[0, 0, 0, 1, 0, 0, 0, 1, 8, 3, 0, 0, 0]));
@@ -188,7 +188,7 @@ fn tiff_claiming(values: u32) -> Vec<u8> {
 /// Found by fuzzing: the decoder allocates what a tag claims.
 #[test]
 fn a_tiffs_tags_hold_what_they_claim() {
-    if !alone("a_tiffs_tags_hold_what_they_claim") {
+    if !alone("bad_pictures::a_tiffs_tags_hold_what_they_claim") {
         return;
     }
     let limits = PictureLimits {
@@ -207,8 +207,8 @@ fn a_tiffs_tags_hold_what_they_claim() {
         );
     }
     // Claims that the file holds, but whose values are over the limit.
-    let mut long = tiff_claiming(200_000);
-    long.resize(500_000, 0);
+    let mut long = tiff_claiming(600_000);
+    long.resize(1_300_000, 0);
     let error = decode(&long, &limits).expect_err("refused");
     assert!(matches!(error, PictureError::TooLarge { .. }), "{error}");
     assert!(peak() - before < 8 << 20, "{} bytes", peak() - before);
@@ -228,7 +228,7 @@ fn encoded_bytes_have_a_limit() {
 
 #[test]
 fn text_bombs_in_a_png_are_not_unpacked() {
-    if !alone("text_bombs_in_a_png_are_not_unpacked") {
+    if !alone("bad_pictures::text_bombs_in_a_png_are_not_unpacked") {
         return;
     }
     // The reference writes them: 1 GiB of text and of colour profile, packed.
@@ -272,8 +272,9 @@ fn a_cut_or_damaged_picture_is_an_error_or_a_picture_but_never_a_panic() {
         if ["jpeg", "png", "webp", "gif"].contains(&format) && !name.contains("animated") {
             assert!(cut.is_err(), "{name}: half of it decodes");
         }
-        if format == "jpeg" && !name.contains("tail") {
-            let most = decode(&bytes[..bytes.len() - 3], &PictureLimits::default());
+        if format == "jpeg" && !name.contains("tail") && !name.contains("stray") {
+            // Without its end mark and more than padding.
+            let most = decode(&bytes[..bytes.len() - 7], &PictureLimits::default());
             assert!(
                 matches!(most, Err(PictureError::Truncated { .. })),
                 "{name}: {most:?}"
@@ -292,7 +293,7 @@ fn a_cut_or_damaged_picture_is_an_error_or_a_picture_but_never_a_panic() {
 
 #[test]
 fn extreme_aspect_ratios_cost_no_more_than_their_crop() {
-    if !alone("extreme_aspect_ratios_cost_no_more_than_their_crop") {
+    if !alone("bad_pictures::extreme_aspect_ratios_cost_no_more_than_their_crop") {
         return;
     }
     let before = peak();

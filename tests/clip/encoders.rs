@@ -9,9 +9,9 @@ use tipserve_clip::{
     decode::decode,
     device::{DeviceChoice, DeviceError},
     encoder::{EncodeError, ImageEncoder, TextEncoder},
-    lanes::Lanes,
     picture::PictureLimits,
     prompts::classifier,
+    stream_pool::StreamPool,
     tokenize::Tokenizer,
     views::prepare,
 };
@@ -71,7 +71,7 @@ fn features_are_open_clips(model: &str) {
         assert!(cosine >= least, "{model} image {kind:?}: {cosine}");
         check_threads(&encoder, &pixels, &ours, kind);
         let again = ImageEncoder::load(&bundle, Device::Cpu, kind).expect("an encoder");
-        check_lanes(vec![encoder, again], &pixels, &ours, kind);
+        check_streams(vec![encoder, again], &pixels, &ours, kind);
 
         let encoder = TextEncoder::load(&bundle, Device::Cpu, kind).expect("an encoder");
         println!("{}", encoder.loaded());
@@ -98,19 +98,19 @@ fn check_threads(encoder: &ImageEncoder, pixels: &Tensor, expected: &Tensor, kin
     });
 }
 
-/// Two encoders in four lanes, asked by more threads than there are lanes.
-fn check_lanes(encoders: Vec<ImageEncoder>, pixels: &Tensor, expected: &Tensor, kind: Kind) {
-    let lanes = Lanes::new(encoders, 2, 4).expect("lanes");
-    // On the CPU there is nothing to record; the lanes go on as they are.
-    let refusal = lanes.record().expect_err("no CUDA device");
+/// Two encoders in four stream slots, asked by more threads than there are.
+fn check_streams(encoders: Vec<ImageEncoder>, pixels: &Tensor, expected: &Tensor, kind: Kind) {
+    let pool = StreamPool::new(encoders, 2, 4).expect("a pool");
+    // On the CPU there is nothing to record; the pool goes on as it is.
+    let refusal = pool.record().expect_err("no CUDA device");
     assert!(refusal.contains("no CUDA device"), "{refusal}");
     let bytes = Vec::<u8>::try_from(pixels.flatten(0, -1)).expect("bytes");
     let count = pixels.size()[0] as usize;
     let pictures: Vec<&[u8]> = bytes.chunks(bytes.len() / count).collect();
-    let (lanes, pictures) = (&lanes, &pictures);
+    let (pool, pictures) = (&pool, &pictures);
     let rows: Vec<Tensor> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(move || lanes.encode(pictures).expect("features")))
+            .map(|_| scope.spawn(move || pool.encode(pictures).expect("features")))
             .collect();
         threads
             .into_iter()
@@ -119,16 +119,14 @@ fn check_lanes(encoders: Vec<ImageEncoder>, pixels: &Tensor, expected: &Tensor, 
     });
     for row in rows {
         let cosine = least_cosine(&row, expected);
-        assert!(cosine > 0.99999, "{kind:?} in a lane: {cosine}");
+        assert!(cosine > 0.99999, "{kind:?} in a stream slot: {cosine}");
     }
     let short = bytes.get(1..11).expect("bytes");
-    let error = lanes
-        .encode(&[short])
-        .expect_err("ten bytes are no picture");
+    let error = pool.encode(&[short]).expect_err("ten bytes are no picture");
     assert!(matches!(error, EncodeError::Input { .. }), "{error}");
-    // A failure takes no lane away.
+    // A failure takes no slot away.
     for _ in 0..8 {
-        let _ = lanes.encode(pictures).expect("features");
+        let _ = pool.encode(pictures).expect("features");
     }
 }
 

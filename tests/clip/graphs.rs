@@ -271,7 +271,7 @@ fn a_graph_that_fails_later_is_given_up() {
     let fake = Fake::new(Fault::None, LAUNCHES);
     let (mut graphs, _) = recorded(&fake, &[1, 2]);
     let input = staged(2);
-    // Memory is for the lane to find; the graph stays.
+    // Memory is for the stream pool to find; the graph stays.
     *fake.broken.lock().unwrap() = Some("CUDA out of memory. Tried to allocate 2.00 MiB");
     let error = graphs.encode(&input, &fake).expect_err("no memory");
     assert!(error.is_out_of_memory(), "{error}");

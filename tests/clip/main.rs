@@ -3,7 +3,9 @@
 mod bad_pictures;
 mod bundles;
 mod encoders;
+mod files;
 mod graphs;
+mod memory;
 mod pictures;
 mod reference;
 mod shrinking;

@@ -4,13 +4,21 @@
 use image::{ImageFormat, RgbImage, imageops::FilterType};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tipserve_clip::{
-    decode::{decode, decode_at_least},
+    DecodeOptions,
+    decode::{decode, decode_with},
     picture::PictureLimits,
     resize::Interpolation,
     views::prepare,
 };
 
 use crate::{pictures::spec, reference};
+
+fn at_least(side: u32) -> DecodeOptions {
+    DecodeOptions {
+        shortest_side: Some(side),
+        ..DecodeOptions::default()
+    }
+}
 
 /// Smooth, with some grain.
 fn photograph(rng: &mut StdRng, width: u32, height: u32) -> Vec<u8> {
@@ -45,7 +53,7 @@ fn a_large_jpeg_at_a_fraction_is_close_to_the_whole() {
     ] {
         let file = photograph(&mut rng, width, height);
         let whole = decode(&file, &limits).expect("a picture");
-        let part = decode_at_least(&file, &limits, Some(128)).expect("a picture");
+        let part = decode_with(&file, &limits, &at_least(128)).expect("a picture");
         let short = width.min(height);
         let fraction = [8, 4, 2]
             .into_iter()
@@ -80,8 +88,11 @@ fn no_fraction_where_none_is_asked_for() {
     let limits = PictureLimits::default();
     let file = photograph(&mut rng, 900, 700);
     let whole = decode(&file, &limits).expect("a picture");
-    assert_eq!(decode_at_least(&file, &limits, None), Ok(whole.clone()));
-    assert_eq!(decode_at_least(&file, &limits, Some(701)), Ok(whole));
-    let least = decode_at_least(&file, &limits, Some(0)).expect("a picture");
+    assert_eq!(
+        decode_with(&file, &limits, &DecodeOptions::default()),
+        Ok(whole.clone())
+    );
+    assert_eq!(decode_with(&file, &limits, &at_least(701)), Ok(whole));
+    let least = decode_with(&file, &limits, &at_least(0)).expect("a picture");
     assert_eq!((least.width(), least.height()), (113, 88));
 }

@@ -16,7 +16,7 @@ use crate::tagging::{
 };
 
 #[test]
-fn what_waits_while_the_device_is_held_is_one_batch() {
+fn batching_what_waits_while_the_device_is_held_is_one_batch() {
     let (engine, seen) = start(settings(1, 32), false);
     let hold = engine.hold_until(1000);
     let answers: Vec<_> = (0..20).map(|n| Item::of(n).submit(&engine)).collect();
@@ -56,7 +56,7 @@ fn a_batch_is_never_larger_than_allowed() {
 }
 
 #[test]
-fn a_greedy_flow_does_not_starve_another() {
+fn fairness_a_greedy_flow_does_not_starve_another() {
     let (engine, seen) = start(settings(1, 8), false);
     let hold = engine.hold_until(1000);
     let mut answers = Vec::new();
@@ -85,7 +85,7 @@ fn a_greedy_flow_does_not_starve_another() {
 }
 
 #[test]
-fn bulk_work_takes_what_interactive_work_leaves() {
+fn priority_bulk_work_takes_what_interactive_work_leaves() {
     let (engine, seen) = start(settings(1, 16), false);
     let hold = engine.hold_until(1000);
     let mut answers = Vec::new();
@@ -146,7 +146,7 @@ fn an_idle_device_takes_what_is_there() {
 }
 
 #[test]
-fn while_the_device_is_busy_the_next_batch_grows() {
+fn batching_while_the_device_is_busy_the_next_batch_grows() {
     // One size in use would say nothing about the cost of a batch as such.
     let (engine, seen) = start(
         EngineSettings {
@@ -237,7 +237,7 @@ fn pictures_of_many_caches_share_a_batch_and_their_heads_run_together() {
 }
 
 #[test]
-fn two_equal_flows_get_half_each() {
+fn fairness_two_equal_flows_get_half_each() {
     // Through both queues, as nothing is held: the ready one has room for 16.
     let (engine, seen) = start(settings(1, 8), false);
     seen.shut();
@@ -341,7 +341,7 @@ fn fourteen(
 }
 
 #[test]
-fn a_batch_ends_before_the_deadline_of_its_most_urgent_item() {
+fn deadline_a_batch_ends_before_that_of_its_most_urgent_item() {
     let (_engine, seen, answers) = urgent_among_others(1, 7);
     seen.until_batches(1);
     {
@@ -356,7 +356,7 @@ fn a_batch_ends_before_the_deadline_of_its_most_urgent_item() {
 }
 
 #[test]
-fn what_a_batch_has_no_time_for_is_whoevers_is_free_first() {
+fn deadline_what_a_batch_has_no_time_for_goes_to_the_next_free_worker() {
     let (_engine, seen, answers) = urgent_among_others(2, 0);
     // The first worker is kept in its batch; the other takes what that left.
     seen.until_batches(2);
@@ -380,7 +380,7 @@ fn one_a_little_more_urgent(n: u32) -> Option<Duration> {
 }
 
 #[test]
-fn while_others_are_refused_one_item_does_not_cut_the_batch_of_many() {
+fn overload_one_urgent_item_does_not_shrink_the_batch_of_many() {
     let over = Arc::new(AtomicBool::new(false));
     let refusing = Arc::clone(&over);
     let (_engine, seen, mut answers) = fourteen(1, one_a_little_more_urgent, |engine| {
@@ -410,7 +410,7 @@ fn while_others_are_refused_one_item_does_not_cut_the_batch_of_many() {
 }
 
 #[test]
-fn while_nobody_is_refused_the_most_urgent_item_is_in_the_next_batch() {
+fn deadline_without_overload_the_most_urgent_item_is_in_the_next_batch() {
     let (_engine, seen, answers) = fourteen(1, one_a_little_more_urgent, |_| {});
     seen.until_batches(1);
     let first = seen.batches.lock()[0].clone();

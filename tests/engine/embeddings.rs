@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{
     Content, Crop, Engine, EngineError, EngineSettings, FlowId, Outcome, Priority, Source, Wanted,
     Work,
@@ -72,7 +73,7 @@ fn off_by_default_the_same_picture_is_encoded_each_time() {
 }
 
 #[test]
-fn a_picture_seen_lately_skips_decoder_and_encoder() {
+fn cache_hit_skips_decoder_and_encoder() {
     let (engine, seen) = start(cached(1 << 20), false);
     let first = result(Item::of(7).submit(&engine)).expect("encoded");
     let again = result(Item::of(7).submit(&engine)).expect("held");
@@ -97,7 +98,7 @@ fn a_picture_seen_lately_skips_decoder_and_encoder() {
 }
 
 #[test]
-fn equal_pictures_in_flight_are_encoded_once_and_answered_each() {
+fn single_flight_equal_pictures_are_encoded_once_and_answered_each() {
     let (engine, seen) = start(cached(1 << 20), false);
     let hold = engine.hold_until(1000);
     let answers: Vec<_> = (0..60_u32)
@@ -131,7 +132,7 @@ fn equal_pictures_in_flight_are_encoded_once_and_answered_each() {
 }
 
 #[test]
-fn what_fails_gives_every_follower_the_same_error_and_is_not_kept() {
+fn single_flight_a_failure_reaches_every_follower_and_is_not_cached() {
     let (engine, seen) = start(cached(1 << 20), false);
     for (bad, detail) in [
         (POISON, "a picture that breaks the encoder"),
@@ -166,7 +167,10 @@ fn a_file_that_is_no_picture_is_an_error_to_each_that_sent_it() {
     let (engine, seen) = start(cached(1 << 20), false);
     let answers: Vec<_> = (0..40)
         .map(|_| {
-            let source = Source::File(Bytes::from_static(b"not a picture"));
+            let source = Source::File {
+                bytes: Bytes::from_static(b"not a picture"),
+                exif_orientation: ExifOrientation::Ignore,
+            };
             let crop = Crop::Centre;
             Item {
                 content: Content::Picture { source, crop },
@@ -183,7 +187,7 @@ fn a_file_that_is_no_picture_is_an_error_to_each_that_sent_it() {
 }
 
 #[test]
-fn a_broken_device_is_broken_for_followers_too() {
+fn single_flight_a_broken_device_is_broken_for_followers_too() {
     let (engine, _) = start(cached(1 << 20), false);
     let hold = engine.hold_until(1000);
     let answers: Vec<_> = (0..4).map(|_| Item::of(FATAL).submit(&engine)).collect();
@@ -199,7 +203,7 @@ fn a_broken_device_is_broken_for_followers_too() {
 }
 
 #[test]
-fn a_lead_that_is_cancelled_leaves_its_place_to_a_follower() {
+fn single_flight_cancellation_of_the_leader_promotes_a_follower() {
     let (engine, seen) = start(cached(1 << 20), false);
     let hold = engine.hold_until(1000);
     let mut flags = Vec::new();
@@ -232,7 +236,7 @@ fn a_lead_that_is_cancelled_leaves_its_place_to_a_follower() {
 }
 
 #[test]
-fn each_follower_has_its_own_deadline() {
+fn single_flight_each_follower_has_its_own_deadline() {
     let (engine, seen) = start(cached(1 << 20), false);
     let hold = engine.hold_until(1000);
     let soon = Instant::now() + Duration::from_millis(40);
@@ -282,7 +286,7 @@ fn each_follower_has_its_own_deadline() {
 }
 
 #[test]
-fn an_interactive_picture_does_not_wait_for_a_bulk_one() {
+fn single_flight_an_interactive_picture_does_not_follow_a_bulk_one() {
     let one_by_one = EngineSettings {
         max_batch: 1,
         ..cached(1 << 20)
@@ -311,7 +315,7 @@ fn an_interactive_picture_does_not_wait_for_a_bulk_one() {
 }
 
 #[test]
-fn the_bytes_held_are_bounded() {
+fn cache_bytes_are_bounded() {
     const BOUND: usize = 2000;
     let (engine, seen) = start(cached(BOUND), false);
     for n in 0..200 {
@@ -338,13 +342,17 @@ fn the_bytes_held_are_bounded() {
 }
 
 #[test]
-fn only_the_same_bytes_shape_and_centre_crop_are_the_same() {
+fn the_cache_key_is_of_bytes_shape_orientation_and_centre_crop() {
     let (engine, _) = start(cached(1 << 20), false);
     let data = Bytes::from_iter((0..48).map(|i| i * 5));
     let rgb = |width, height, data: &Bytes| Source::Rgb {
         width,
         height,
         data: data.clone(),
+    };
+    let file = |exif_orientation| Source::File {
+        bytes: Bytes::from_iter(b"P6 4 4 255\n".iter().copied().chain(data.iter().copied())),
+        exif_orientation,
     };
     let other = Bytes::from_iter(data.iter().map(|byte| byte ^ 1));
     let sources = [
@@ -354,6 +362,8 @@ fn only_the_same_bytes_shape_and_centre_crop_are_the_same() {
         (rgb(4, 4, &other), Crop::Centre),
         (rgb(4, 4, &data), Crop::Random { seed: 1 }),
         (rgb(4, 4, &data), Crop::Random { seed: 1 }),
+        (file(ExifOrientation::Ignore), Crop::Centre),
+        (file(ExifOrientation::Apply), Crop::Centre),
     ];
     let count = sources.len() as u64;
     for (source, crop) in sources {
@@ -364,11 +374,11 @@ fn only_the_same_bytes_shape_and_centre_crop_are_the_same() {
         result(item.submit(&engine)).expect("encoded");
     }
     assert_eq!(engine.counters().encoded.load(Ordering::Relaxed), count);
-    assert_eq!(counts(&engine), [0, 4, 0]);
+    assert_eq!(counts(&engine), [0, 6, 0]);
 }
 
 #[test]
-fn followers_are_answered_before_the_engine_stops() {
+fn single_flight_followers_are_answered_before_shutdown() {
     let settings = EngineSettings {
         embedding_cache_bytes: 1 << 20,
         ..settings(2, 4)

@@ -11,7 +11,7 @@ use crate::tagging::{
 };
 
 #[test]
-fn a_failing_batch_is_split_until_the_guilty_item_is_alone() {
+fn retry_a_failing_batch_is_split_until_the_guilty_item_is_alone() {
     let (engine, _) = start(settings(1, 32), false);
     let hold = engine.hold_until(1000);
     let mut answers = Vec::new();
@@ -38,7 +38,7 @@ fn a_failing_batch_is_split_until_the_guilty_item_is_alone() {
 }
 
 #[test]
-fn a_batch_too_large_for_the_device_is_halved_until_it_fits() {
+fn retry_a_batch_too_large_for_the_device_is_halved_until_it_fits() {
     let (engine, seen) = start(settings(1, 32), false);
     seen.room.store(5, Ordering::Relaxed);
     let hold = engine.hold_until(1000);

@@ -4,7 +4,7 @@
 
 mod batches;
 mod best;
-mod calm;
 mod embeddings;
 mod failures;
+mod overload;
 mod tagging;

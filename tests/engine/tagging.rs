@@ -74,7 +74,7 @@ impl Seen {
         self.opened.notify_all();
     }
 
-    /// Waits, without a limit, until so many batches have come to the encoder.
+    /// Waits, without a limit, until `count` batches have come to the encoder.
     pub fn until_batches(&self, count: usize) {
         until(|| self.batches.lock().len() >= count);
     }
@@ -161,7 +161,7 @@ pub fn start(settings: EngineSettings, dawdle: bool) -> (Engine, Arc<Seen>) {
     start_as(settings, Seen::default(), dawdle)
 }
 
-/// An engine whose encoder takes so many milliseconds a batch and a picture.
+/// An engine whose encoder takes some milliseconds for each batch and each picture.
 pub fn start_paced(settings: EngineSettings, batch: usize, each: usize) -> (Engine, Arc<Seen>) {
     let seen = Seen {
         pace: (batch.into(), each.into()),
@@ -251,7 +251,7 @@ pub fn cancel(flag: &AtomicBool) {
     flag.store(true, Ordering::Relaxed);
 }
 
-/// Waits, without a limit, until so many prepared pictures wait for the
+/// Waits, without a limit, until `count` prepared pictures wait for the
 /// encoder.
 pub fn until_waiting(engine: &Engine, count: usize) {
     until(|| engine.queued()[1] >= count);

@@ -176,7 +176,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: freed once, here. It does not run: whoever launches it waits
+        // SAFETY: freed once, here. It does not run: the thread that launches it waits
         // for the stream.
         if let Err(error) = checked(unsafe { tipserve_graph_free(self.0) }) {
             tracing::error!(error, "a CUDA graph could not be freed");

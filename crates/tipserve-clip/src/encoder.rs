@@ -277,8 +277,9 @@ impl ImageEncoder {
                 .view([1, 3, 1, 1])
                 .to_device(device)
         };
-        let scale = channels([0, 1, 2].map(|c| 1.0 / (255.0 * spec.std[c])));
-        let shift = channels([0, 1, 2].map(|c| spec.mean[c] / spec.std[c]));
+        let ([red, green, blue], [mean_red, mean_green, mean_blue]) = (spec.std, spec.mean);
+        let scale = channels(spec.std.map(|std| 1.0 / (255.0 * std)));
+        let shift = channels([mean_red / red, mean_green / green, mean_blue / blue]);
         Ok(Self {
             archive,
             spec,

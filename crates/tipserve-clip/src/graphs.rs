@@ -46,7 +46,7 @@ impl FromStr for GraphsChoice {
     }
 }
 
-/// What computes batches one way and can record them for the other: a lane.
+/// What computes batches one way and can record them for the other: a stream slot.
 pub trait Recorder {
     /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], operator by
     /// operator. Returns when they are there.
@@ -141,7 +141,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The recorded batches of one lane.
+/// The recorded batches of one stream slot.
 #[derive(Debug, Default)]
 pub struct Graphs {
     /// Smallest first.
@@ -230,7 +230,7 @@ impl Graphs {
             // Memory is found for both ways alike.
             Err(error) if !error.is_out_of_memory() => {
                 let size = graph.size;
-                tracing::error!(%error, size, "a CUDA graph failed; this lane goes on without");
+                tracing::error!(%error, size, "a CUDA graph failed; this stream goes on without");
                 *self = Graphs::default();
                 recorder.plain(staged)
             }

@@ -12,6 +12,7 @@ pub struct Picture {
     full: (u32, u32),
     /// It was decoded at 1/`fraction` of that.
     fraction: u32,
+    lacks_end_mark: bool,
 }
 
 impl Picture {
@@ -42,6 +43,7 @@ impl Picture {
             rgb: rgb.to_vec(),
             full: (width, height),
             fraction: 1,
+            lacks_end_mark: false,
         })
     }
 
@@ -54,6 +56,39 @@ impl Picture {
             rgb,
             full: (width, height),
             fraction: 1,
+            lacks_end_mark: false,
+        }
+    }
+
+    /// The same, of a file without its end mark.
+    pub(super) fn without_end_mark(self) -> Self {
+        Self {
+            lacks_end_mark: true,
+            ..self
+        }
+    }
+
+    /// The same with its pixels moved: `rgb` is given the columns, the rows and
+    /// the bytes. With `swap_sides` columns become rows. Only for pictures
+    /// that are not a fraction whose edges reach over the file's picture.
+    pub(super) fn map_pixels(
+        self,
+        swap_sides: bool,
+        rgb: impl FnOnce(u32, u32, Vec<u8>) -> Vec<u8>,
+    ) -> Self {
+        let pixels = rgb(self.width, self.height, self.rgb);
+        let order = |(width, height)| match swap_sides {
+            true => (height, width),
+            false => (width, height),
+        };
+        let (width, height) = order((self.width, self.height));
+        Self {
+            width,
+            height,
+            rgb: pixels,
+            full: order(self.full),
+            fraction: self.fraction,
+            lacks_end_mark: self.lacks_end_mark,
         }
     }
 
@@ -87,6 +122,12 @@ impl Picture {
     /// decoded at a fraction of its size.
     pub fn full_size(&self) -> (u32, u32) {
         self.full
+    }
+
+    /// Whether its file (JPEG or PNG) had every pixel but not its end mark, as
+    /// some cameras write it: a hint that something cut it off.
+    pub fn lacks_end_mark(&self) -> bool {
+        self.lacks_end_mark
     }
 
     /// The bytes: height × width × 3.

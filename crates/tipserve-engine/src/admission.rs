@@ -1,4 +1,4 @@
-//! The door: bounds on items and bytes in the engine.
+//! Admission: bounds on items and bytes in the engine.
 
 use std::sync::Arc;
 

@@ -16,6 +16,9 @@ const SPREAD: f64 = 0.2;
 /// How far the shape goes towards what the latest observations say.
 const LEARNING: f64 = 0.005;
 
+/// How much longer than predicted something may take and still be in time.
+pub(crate) const MARGIN: f64 = 1.15;
+
 /// The line a·n + b: its height, and its shape, which is the share of a batch of
 /// one that is the batch's own and not the picture's, b/(a + b).
 ///

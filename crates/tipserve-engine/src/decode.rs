@@ -7,23 +7,16 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    Crop, EngineError, FlowId, Priority, Shared, Stage, StageTimes,
-    device::ReadyJob,
-    embeddings::{ContentKey, Found, Lead},
-    job::{Item, Source, lapse},
+use crate::{
+    embeddings::{Leader, Role},
+    error::EngineError,
+    job::{Crop, FlowId, Item, Priority, Source, lapse},
+    shared::Shared,
+    stage::{Stage, StageTimes},
+    work_item::{DecodeJob, ReadyJob},
 };
 use tipserve_clip as clip;
-use tipserve_clip::{ImageSpec, Picture, PictureError, PictureLimits};
-
-/// A picture waiting for a decoder.
-pub(super) struct DecodeJob {
-    pub source: Source,
-    pub crop: Crop,
-    /// Where its feature may be kept.
-    pub key: Option<ContentKey>,
-    pub item: Item,
-}
+use tipserve_clip::{DecodeOptions, ImageSpec, Picture, PictureError, PictureLimits};
 
 /// Starts one decoder.
 pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
@@ -60,14 +53,14 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
         item.ticket.answer(Err(EngineError::NoImageEncoder));
         return None;
     };
-    let (item, lead) = match (&shared.embeddings, key) {
-        (Some(embeddings), Some(key)) => match embeddings.meet(key, item, &shared.counters) {
-            Found::Known(item, known) => {
-                shared.answer_known(item, known);
+    let (item, leader) = match (&shared.embeddings, key) {
+        (Some(embeddings), Some(key)) => match embeddings.join(key, item, &shared.counters) {
+            Role::Cached(item, cached) => {
+                shared.answer_cached(item, cached);
                 return None;
             }
-            Found::Lead => return None,
-            Found::Nothing(item, lead) => (item, Some(lead)),
+            Role::Follower => return None,
+            Role::Leader(item, leader) => (item, Some(leader)),
         },
         _ => (item, None),
     };
@@ -91,22 +84,26 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
             };
             shared.settings.observer.decoded(&times);
             let (flow, priority) = (item.flow, item.priority);
-            Some((flow, priority, ReadyJob::picture(pixels, item, lead, times)))
+            Some((
+                flow,
+                priority,
+                ReadyJob::picture(pixels, item, leader, times),
+            ))
         }
         Ok(Err(error)) => {
-            fail(item, lead, EngineError::Picture(error));
+            fail(item, leader, EngineError::Picture(error));
             None
         }
         Err(_) => {
-            fail(item, lead, EngineError::DecoderPanicked);
+            fail(item, leader, EngineError::DecoderPanicked);
             None
         }
     }
 }
 
-fn fail(item: Item, lead: Option<Lead>, error: EngineError) {
-    if let Some(lead) = lead {
-        lead.fail(&error);
+fn fail(item: Item, leader: Option<Leader>, error: EngineError) {
+    if let Some(leader) = leader {
+        leader.fail(&error);
     }
     item.ticket.answer(Err(error));
 }
@@ -125,13 +122,25 @@ fn prepare(
         _ => None,
     };
     let picture = match source {
-        Source::File(bytes) => clip::decode_at_least(bytes, limits, side)?,
+        Source::File {
+            bytes,
+            exif_orientation,
+        } => {
+            let options = DecodeOptions {
+                exif_orientation: *exif_orientation,
+                shortest_side: side,
+            };
+            clip::decode_with(bytes, limits, &options)?
+        }
         Source::Rgb {
             width,
             height,
             data,
         } => Picture::from_raw(*width, *height, data, limits)?,
     };
+    if picture.lacks_end_mark() {
+        tracing::debug!("a picture lacks its end mark; every pixel was there");
+    }
     match crop {
         Crop::Centre => Ok(clip::prepare(&picture, spec)),
         Crop::Random { seed } => Ok(clip::view(&picture, spec, &mut clip::view_rng(seed, 0, 0))),

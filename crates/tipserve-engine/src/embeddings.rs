@@ -2,15 +2,15 @@
 //! encoded, is not encoded again. Off by default.
 //!
 //! A content has a key, the hash of what the client sent. Held features are
-//! looked up at the door (a hit goes straight to the head) and once more when
+//! looked up at admission (a hit goes straight to the head) and once more when
 //! the picture's turn at a decoder comes; there, a picture whose content is
-//! on its way to the encoder already follows that one, its *lead*. Following
-//! starts at the picture's own turn and not at the door, so that the lead is
+//! on its way to the encoder already follows that one, its *leader*. Following
+//! starts at the picture's own turn and not at admission, so that the leader is
 //! always ahead of it: queueing behind a greedy flow's copy would be unfair,
-//! and so an interactive picture never follows a bulk one. The lead may then
-//! still wait in the ready lane, which is bounded to two batches a worker.
+//! and so an interactive picture never follows a bulk one. The leader may then
+//! still wait in the ready queue, which is bounded to two batches a worker.
 //!
-//! Every follower keeps its own head, deadline and ticket. A lead that lapses
+//! Every follower keeps its own head, deadline and ticket. A leader that lapses
 //! hands its prepared pixels and its place to its first follower that has not;
 //! one that fails gives its followers the same error.
 //!
@@ -28,15 +28,18 @@ use parking_lot::Mutex;
 // later); small, without threads of its own.
 use quick_cache::{Weighter, sync::Cache};
 
-use super::{
-    Content, Counters, Crop, EngineError, Priority, Source, Stage,
-    job::{Item, lapse},
+use crate::{
+    counters::Counters,
+    error::EngineError,
+    job::{Content, Crop, Item, Priority, Source, lapse},
+    stage::Stage,
 };
+use tipserve_clip::ExifOrientation;
 
 /// What an entry takes beside its feature: the key, the counted pointer's
 /// header and the table's slot, rounded up.
 const ENTRY_BYTES: u64 = 128;
-/// Width that the number of entries is estimated with, before any is known.
+/// Width that the number of entries is estimated with, before any is cached.
 const TYPICAL_WIDTH: usize = 512;
 
 /// The hash of a picture as it was sent. BLAKE3: it must resist collisions
@@ -57,7 +60,16 @@ impl ContentKey {
         };
         let mut hasher = blake3::Hasher::new();
         match source {
-            Source::File(bytes) => hasher.update(b"file").update(bytes),
+            Source::File {
+                bytes,
+                exif_orientation,
+            } => {
+                let kind: &[u8; 4] = match exif_orientation {
+                    ExifOrientation::Ignore => b"file",
+                    ExifOrientation::Apply => b"turn",
+                };
+                hasher.update(kind).update(bytes)
+            }
             Source::Rgb {
                 width,
                 height,
@@ -74,7 +86,7 @@ impl ContentKey {
 
 /// A feature that is kept.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct CachedEmbedding {
     /// Unit f32 [D].
     pub unit: Arc<[f32]>,
     /// Length of the encoder's raw output.
@@ -84,73 +96,73 @@ pub(super) struct Known {
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<ContentKey, Known> for Weight {
-    fn weight(&self, _: &ContentKey, known: &Known) -> u64 {
-        size_of_val(&*known.unit) as u64 + ENTRY_BYTES
+impl Weighter<ContentKey, CachedEmbedding> for Weight {
+    fn weight(&self, _: &ContentKey, cached: &CachedEmbedding) -> u64 {
+        size_of_val(&*cached.unit) as u64 + ENTRY_BYTES
     }
 }
 
 /// Items that wait for the feature of an equal picture ahead of them, oldest
-/// first. Their own pictures are dropped: where the lead lapses, its pixels
-/// are passed on. A lead and its followers are of one priority, but that bulk
+/// first. Their own pictures are dropped: where the leader lapses, its pixels
+/// are passed on. A leader and its followers are of one priority, but that bulk
 /// items may follow an interactive one.
 type InFlight = HashMap<(ContentKey, Priority), VecDeque<Item>>;
 
 /// Features held, and contents on their way to the encoder.
 pub(super) struct Embeddings {
-    held: Cache<ContentKey, Known, Weight>,
+    cache: Cache<ContentKey, CachedEmbedding, Weight>,
     in_flight: Mutex<InFlight>,
 }
 
-/// What a picture finds when its turn at a decoder has come.
-pub(super) enum Found {
-    /// Its feature; the item is given back.
-    Known(Item, Known),
-    /// Another of its content, which it follows now.
-    Lead,
-    /// Nothing: it leads.
-    Nothing(Item, Lead),
+/// A picture's part in single-flight, once its turn at a decoder has come.
+pub(super) enum Role {
+    /// Its feature is cached; the item is given back.
+    Cached(Item, CachedEmbedding),
+    /// Another of its content is ahead, and will share its feature.
+    Follower,
+    /// The first of its content: it leads.
+    Leader(Item, Leader),
 }
 
 impl Embeddings {
-    /// Holds at most so many bytes.
+    /// Holds at most `bytes`.
     pub fn new(bytes: usize) -> Arc<Embeddings> {
         let typical = TYPICAL_WIDTH * size_of::<f32>() + ENTRY_BYTES as usize;
         Arc::new(Embeddings {
-            held: Cache::with_weighter(bytes.div_ceil(typical), bytes as u64, Weight),
+            cache: Cache::with_weighter(bytes.div_ceil(typical), bytes as u64, Weight),
             in_flight: Mutex::default(),
         })
     }
 
     /// The content's key, and its feature if that is held.
-    pub fn look_up(&self, content: &Content) -> Option<(ContentKey, Option<Known>)> {
+    pub fn look_up(&self, content: &Content) -> Option<(ContentKey, Option<CachedEmbedding>)> {
         let key = ContentKey::of(content)?;
-        Some((key, self.held.get(&key)))
+        Some((key, self.cache.get(&key)))
     }
 
     /// The feature, if it is held.
-    pub fn known(&self, key: &ContentKey) -> Option<Known> {
-        self.held.get(key)
+    pub fn cached(&self, key: &ContentKey) -> Option<CachedEmbedding> {
+        self.cache.get(key)
     }
 
     /// Features held.
     pub fn len(&self) -> usize {
-        self.held.len()
+        self.cache.len()
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
-        self.held.weight()
+        self.cache.weight()
     }
 
     /// Takes an item whose turn at a decoder has come.
-    pub fn meet(self: &Arc<Self>, key: ContentKey, item: Item, counters: &Counters) -> Found {
+    pub fn join(self: &Arc<Self>, key: ContentKey, item: Item, counters: &Counters) -> Role {
         let mut in_flight = self.in_flight.lock();
-        // A lead lets its feature be held before it ceases to be in flight:
+        // A leader lets its feature be held before it ceases to be in flight:
         // under the lock one of the two is seen.
-        if let Some(known) = self.held.get(&key) {
+        if let Some(cached) = self.cache.get(&key) {
             counters.embedding_hits.fetch_add(1, Ordering::Relaxed);
-            return Found::Known(item, known);
+            return Role::Cached(item, cached);
         }
         let followed = match item.priority {
             Priority::Bulk if !in_flight.contains_key(&(key, Priority::Interactive)) => {
@@ -161,38 +173,38 @@ impl Embeddings {
         if let Some(followers) = in_flight.get_mut(&(key, followed)) {
             followers.push_back(item);
             counters.embedding_coalesced.fetch_add(1, Ordering::Relaxed);
-            return Found::Lead;
+            return Role::Follower;
         }
         in_flight.insert((key, followed), VecDeque::new());
         counters.embedding_misses.fetch_add(1, Ordering::Relaxed);
-        let lead = Lead {
+        let leader = Leader {
             embeddings: Arc::clone(self),
             key,
             priority: followed,
             ended: false,
         };
-        Found::Nothing(item, lead)
+        Role::Leader(item, leader)
     }
 }
 
 /// The right, and duty, to say what became of a content in flight. It goes
 /// with the item that is encoded; dropped, it gives followers no answer but
 /// their tickets' own.
-pub(super) struct Lead {
+pub(super) struct Leader {
     embeddings: Arc<Embeddings>,
     key: ContentKey,
     priority: Priority,
     ended: bool,
 }
 
-impl Lead {
+impl Leader {
     /// The content's key.
     pub fn key(&self) -> &ContentKey {
         &self.key
     }
 
-    /// The first follower that is alive, to take the place of a lead that is
-    /// not; where there is none, the content is no longer in flight. Others
+    /// The first follower that is alive, to take the place of a leader that is
+    /// not; if there is none, the content is no longer in flight. Others
     /// are answered.
     pub fn successor(&mut self, counters: &Counters) -> Option<Item> {
         loop {
@@ -219,11 +231,11 @@ impl Lead {
     }
 
     /// Keeps the feature, and returns those who wait for it.
-    pub fn publish(mut self, known: Known) -> VecDeque<Item> {
-        self.embeddings.held.insert(self.key, known);
+    pub fn publish(mut self, cached: CachedEmbedding) -> VecDeque<Item> {
+        self.embeddings.cache.insert(self.key, cached);
         let mut followers = self.end();
         if self.priority == Priority::Interactive {
-            // What follows a slower bulk lead need wait no longer.
+            // What follows a slower bulk leader need wait no longer.
             let mut in_flight = self.embeddings.in_flight.lock();
             if let Some(bulk) = in_flight.get_mut(&(self.key, Priority::Bulk)) {
                 followers.append(bulk);
@@ -250,7 +262,7 @@ impl Lead {
     }
 }
 
-impl Drop for Lead {
+impl Drop for Leader {
     fn drop(&mut self) {
         drop(self.end());
     }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use tipserve_clip::PictureError;
 
-use super::Stage;
+use crate::stage::Stage;
 
 /// Why a job has no answer.
 #[derive(Clone, Debug, Error)]

@@ -1,16 +1,19 @@
-//! The end of the way: one head for each cache version in the batch.
+//! The last stage: one head for each cache version in the batch.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tch::{TchError, Tensor};
 
-use super::{
-    EncodeFault, EngineError, Feature, Outcome, Row, Scores, Shared, Wanted, Work,
-    device::{Encoded, Features, guarded},
+use crate::{
+    encoder::{EncodeFault, guarded},
+    error::EngineError,
+    job::{Feature, Outcome, Work},
+    shared::Shared,
+    work_item::{Encoded, Features},
 };
 pub(super) use tip_adapter::answer::to_host as to_shared;
 use tip_adapter::{
-    answer::{Asked, answers},
+    answer::{Asked, Row, Scores, Wanted, answers},
     head::Head,
 };
 

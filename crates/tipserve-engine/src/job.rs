@@ -5,17 +5,23 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Counters, Dropped, EngineError, Observer, Stage};
+use crate::{
+    counters::Counters,
+    error::EngineError,
+    observer::{Dropped, Observer},
+    stage::{Stage, StageTimes},
+};
 use tip_adapter::{
     answer::{Row, Scores, Wanted},
     head::Head,
 };
+use tipserve_clip::ExifOrientation;
 
 /// Who sent a job: a stream, a call. Flows share the device fairly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,7 +62,13 @@ pub enum Crop {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A picture file.
-    File(Bytes),
+    File {
+        /// As it was sent.
+        bytes: Bytes,
+        /// Whether it is turned upright. Queries must be treated as the
+        /// examples of their version were.
+        exif_orientation: ExifOrientation,
+    },
     /// RGB, row by row.
     Rgb {
         /// Pixels in a row.
@@ -72,7 +84,7 @@ impl Source {
     /// Bytes held.
     pub fn len(&self) -> usize {
         match self {
-            Source::File(bytes) => bytes.len(),
+            Source::File { bytes, .. } => bytes.len(),
             Source::Rgb { data, .. } => data.len(),
         }
     }
@@ -198,25 +210,6 @@ pub struct Feature {
     pub unit: Row,
     /// Length of the encoder's raw output: raw = unit · norm.
     pub norm: f32,
-}
-
-/// How long each stage took.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StageTimes {
-    /// Waiting for a decoder.
-    pub decode_queue: Duration,
-    /// Decoding, resizing, cropping.
-    pub decode: Duration,
-    /// Waiting for a batch.
-    pub queue: Duration,
-    /// The batch in the encoder.
-    pub encode: Duration,
-    /// The head.
-    pub head: Duration,
-    /// From arrival to answer.
-    pub total: Duration,
-    /// Pictures in the batch.
-    pub batch_size: usize,
 }
 
 /// A job's answer.

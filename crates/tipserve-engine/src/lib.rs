@@ -13,114 +13,88 @@
 //! deadline before it pays for it, and every admitted job gets exactly one
 //! answer ([`Ticket`] sees to it, even when it is dropped).
 //!
+//! - [`Engine`]: started with an [`Encoder`] and [`EngineSettings`]; one a
+//!   model, shared by all callers.
+//! - [`Job`]: a picture or an embedding, what to do with its feature, whose it
+//!   is ([`FlowId`]), how urgent, and until when; answered through its
+//!   [`Ticket`].
+//! - [`Admission`]: bounds on what is in the engine, which is what gives
+//!   callers backpressure.
+//!
 //! The engine knows nothing of RPCs or files.
+//!
+//! ```
+//! use tipserve_engine::Admission;
+//!
+//! // Two items or 4 KiB at once.
+//! let admission = Admission::new(2, 4096);
+//! let first = admission.try_enter(1024)?;
+//! let second = admission.try_enter(1024)?;
+//! // Overload: the bound that was reached is named.
+//! let refusal = admission.try_enter(1024).unwrap_err();
+//! assert_eq!((refusal.limit, refusal.value), ("queue_items", 2));
+//! drop(first);
+//! assert!(admission.try_enter(1024).is_ok());
+//! # drop(second);
+//! # Ok::<(), tipserve_engine::Refusal>(())
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 mod admission;
+mod background;
+mod batch_plan;
 mod cost;
-mod cut;
+mod counters;
 mod decode;
 mod device;
 mod embeddings;
+mod encoder;
 mod error;
 mod heads;
 mod job;
 mod observer;
 mod queue;
 mod settings;
+mod shared;
+mod stage;
+mod work_item;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use parking_lot::{Condvar, Mutex};
 
 pub use admission::{Admission, Permit, Refusal};
 pub use cost::CostModel;
-pub use device::{EncodeFault, Encoder};
+pub use counters::Counters;
+pub use encoder::{EncodeFault, Encoder};
 pub use error::EngineError;
-pub use job::{
-    Content, Crop, Feature, FlowId, Job, Outcome, Priority, Source, StageTimes, Ticket, Work,
-};
-pub use observer::{Dropped, Observer, Stage, Unobserved};
+pub use job::{Content, Crop, Feature, FlowId, Job, Outcome, Priority, Source, Ticket, Work};
+pub use observer::{Dropped, Observer, Unobserved};
 pub use settings::{EngineSettings, ThreadPlan};
-
-use decode::DecodeJob;
-use device::{Device, ReadyJob, Step};
-use embeddings::{Embeddings, Known};
-use job::Item;
-use queue::Lane;
+pub use stage::{Stage, StageTimes};
 pub use tip_adapter::answer::{Choosing, Row, Scores, Wanted};
+
+use background::Step;
+use cost::MARGIN;
+use device::Device;
+use embeddings::Embeddings;
+use job::Item;
+use queue::FairQueue;
+use shared::Shared;
 use tipserve_clip::{ImageSpec, PictureLimits};
-
-/// What the engine has done since it started.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Pictures decoded and prepared.
-    pub decoded: AtomicU64,
-    /// Pictures that went through the encoder, retries of a failed batch
-    /// included.
-    pub encoded: AtomicU64,
-    /// Batches that the encoder ran.
-    pub batches: AtomicU64,
-    /// Jobs dropped because they were cancelled or late.
-    pub dropped: AtomicU64,
-    /// Pictures whose feature was held by the embedding cache.
-    pub embedding_hits: AtomicU64,
-    /// Pictures that it could have held but had to send to the encoder.
-    pub embedding_misses: AtomicU64,
-    /// Pictures that took the feature of an equal one in flight.
-    pub embedding_coalesced: AtomicU64,
-}
-
-/// What the stages share.
-struct Shared {
-    settings: EngineSettings,
-    spec: Option<ImageSpec>,
-    limits: PictureLimits,
-    admission: Admission,
-    decode: Lane<DecodeJob>,
-    ready: Lane<ReadyJob>,
-    heads: Lane<ReadyJob>,
-    cost: Mutex<CostModel>,
-    counters: Counters,
-    /// Absent where it is off.
-    embeddings: Option<Arc<Embeddings>>,
-    /// Jobs between the decode queue and their answer, for predicting waits.
-    in_device: AtomicUsize,
-    /// When a caller was last told that there is no time for its item.
-    refused: Mutex<Option<Instant>>,
-    /// A device that no later batch can use (a poisoned CUDA context).
-    broken: AtomicBool,
-    /// Workers that have run every batch size.
-    warm: (Mutex<usize>, Condvar),
-}
-
-impl Shared {
-    /// From here on nothing runs on the device, and the server is unready.
-    fn break_device(&self, fault: &EncodeFault) {
-        tracing::error!(detail = fault.detail, "the device is broken");
-        self.broken.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether there is more work than can be done in time.
-    fn crowded(&self) -> bool {
-        self.refused
-            .lock()
-            .is_some_and(|at| at.elapsed() < CROWDED_FOR)
-    }
-
-    /// Sends an item whose feature is known to its head.
-    fn answer_known(&self, item: Item, known: Known) {
-        let (flow, priority) = (item.flow, item.priority);
-        self.heads
-            .push(flow, priority, ReadyJob::known(known, item));
-    }
-}
+use work_item::{DecodeJob, ReadyJob};
 
 /// The handle to the engine; cheap to clone.
 #[derive(Clone)]
@@ -128,14 +102,6 @@ pub struct Engine {
     shared: Arc<Shared>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
-
-/// How long after a refusal for want of time the engine counts as crowded: long
-/// against the time between two refusals under overload, short against a
-/// caller's patience.
-const CROWDED_FOR: Duration = Duration::from_secs(1);
-
-/// How much longer than predicted something may take and still be in time.
-const MARGIN: f64 = 1.15;
 
 impl Engine {
     /// Starts the decoders and device workers. `encoder` is absent for a
@@ -154,11 +120,11 @@ impl Engine {
         };
         let shared = Arc::new(Shared {
             admission: Admission::new(settings.queue_items, settings.queue_bytes),
-            decode: Lane::new(usize::MAX),
+            decode: FairQueue::new(usize::MAX),
             // Decoding far ahead of the encoder would spend cores and memory
             // on pictures that may yet be cancelled or late.
-            ready: Lane::new(settings.max_batch * settings.threads.workers * 2),
-            heads: Lane::new(usize::MAX),
+            ready: FairQueue::new(settings.max_batch * settings.threads.workers * 2),
+            heads: FairQueue::new(usize::MAX),
             cost: Mutex::new(CostModel::default()),
             counters: Counters::default(),
             embeddings: (settings.embedding_cache_bytes > 0)
@@ -206,7 +172,7 @@ impl Engine {
         }
     }
 
-    /// The door: how much is in, and how long a newcomer would wait.
+    /// Admission: how much is in, and room for more.
     pub fn admission(&self) -> &Admission {
         &self.shared.admission
     }
@@ -266,7 +232,7 @@ impl Engine {
             .embeddings
             .as_ref()
             .and_then(|embeddings| embeddings.look_up(content))
-            .is_some_and(|(_, known)| known.is_some())
+            .is_some_and(|(_, cached)| cached.is_some())
     }
 
     /// Features that the embedding cache holds, and their bytes.
@@ -324,12 +290,12 @@ impl Engine {
                 item.ticket.answer(Err(EngineError::NoImageEncoder));
             }
             Content::Picture { source, crop } => match looked_up {
-                Some((_, Some(known))) => {
+                Some((_, Some(cached))) => {
                     shared
                         .counters
                         .embedding_hits
                         .fetch_add(1, Ordering::Relaxed);
-                    shared.answer_known(item, known);
+                    shared.answer_cached(item, cached);
                 }
                 looked_up => {
                     let key = looked_up.map(|(key, _)| key);
@@ -388,7 +354,7 @@ impl Engine {
                 let _ = thread.join();
             }
         };
-        // A lane closes only once nothing can be pushed to it.
+        // A queue closes only once nothing can be pushed to it.
         self.shared.decode.close();
         join("decode");
         self.shared.ready.close();

@@ -1,33 +1,8 @@
-//! What the engine reports while it works, for whoever counts and measures it.
+//! What the engine reports while it works, to be counted and measured.
 
 use std::{fmt::Debug, time::Duration};
 
-use super::StageTimes;
-
-/// Where an item waits. [`EngineError::DeadlineExceeded`](super::EngineError)
-/// names the stage at which an item's deadline passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Before it is admitted.
-    Admission,
-    /// In the queue for a decoder.
-    Decode,
-    /// In the queue for a batch.
-    Batch,
-    /// For the embedding of an equal picture in flight (single-flight).
-    EqualPicture,
-}
-
-impl std::fmt::Display for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Stage::Admission => "at admission",
-            Stage::Decode => "for a decoder",
-            Stage::Batch => "for a batch",
-            Stage::EqualPicture => "for the same picture sent before it",
-        })
-    }
-}
+use crate::stage::{Stage, StageTimes};
 
 /// Why an admitted item got no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

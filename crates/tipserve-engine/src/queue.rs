@@ -7,22 +7,25 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{FlowId, Priority, device::Step};
+use crate::{
+    background::Step,
+    job::{FlowId, Priority},
+};
 
-/// Of so many items, one is bulk while both priorities wait, so that bulk
+/// One item in this many is bulk while both priorities wait, so that bulk
 /// work is slow under load but never stands still.
 const BULK_TURN: usize = 16;
 
 /// First in, first out within a flow; one item of each flow in turn.
-struct FairQueue<T> {
+struct FlowQueue<T> {
     flows: HashMap<FlowId, VecDeque<T>>,
     turns: VecDeque<FlowId>,
     len: usize,
 }
 
-impl<T> FairQueue<T> {
+impl<T> FlowQueue<T> {
     fn new() -> Self {
-        FairQueue {
+        FlowQueue {
             flows: HashMap::new(),
             turns: VecDeque::new(),
             len: 0,
@@ -70,8 +73,8 @@ impl<T> FairQueue<T> {
 }
 
 struct State<T> {
-    interactive: FairQueue<T>,
-    bulk: FairQueue<T>,
+    interactive: FlowQueue<T>,
+    bulk: FlowQueue<T>,
     /// Interactive items taken since the last bulk one, while bulk waited.
     since_bulk: usize,
     steps: VecDeque<Step>,
@@ -107,7 +110,7 @@ pub(super) enum Turn<T> {
 }
 
 /// A queue between two stages.
-pub(super) struct Lane<T> {
+pub(super) struct FairQueue<T> {
     state: Mutex<State<T>>,
     /// Something to take, or the end.
     filled: Condvar,
@@ -116,12 +119,12 @@ pub(super) struct Lane<T> {
     capacity: usize,
 }
 
-impl<T> Lane<T> {
+impl<T> FairQueue<T> {
     pub fn new(capacity: usize) -> Self {
-        Lane {
+        FairQueue {
             state: Mutex::new(State {
-                interactive: FairQueue::new(),
-                bulk: FairQueue::new(),
+                interactive: FlowQueue::new(),
+                bulk: FlowQueue::new(),
                 since_bulk: 0,
                 steps: VecDeque::new(),
                 hold: 0,
@@ -134,7 +137,7 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Adds an item, blocking while the lane is full. After [`Lane::close`]
+    /// Adds an item, blocking while the queue is full. After [`FairQueue::close`]
     /// the item is dropped (its ticket answers).
     pub fn push(&self, flow: FlowId, priority: Priority, item: T) {
         let mut state = self.state.lock();
@@ -159,7 +162,7 @@ impl<T> Lane<T> {
     }
 
     /// Puts back what was taken, in its order, before all that waits. Never
-    /// blocks, and works on a closed lane too: whoever took it takes again.
+    /// blocks, and works on a closed queue too: the worker that took it takes again.
     pub fn give_back(&self, items: impl DoubleEndedIterator<Item = (FlowId, Priority, T)>) {
         let mut items = items.rev().peekable();
         if items.peek().is_none() {
@@ -291,44 +294,44 @@ impl<T> Lane<T> {
 mod tests {
     use super::*;
 
-    fn drain(lane: &Lane<(u64, u32)>, n: usize) -> Vec<(u64, u32)> {
-        if lane.len() == 0 {
+    fn drain(queue: &FairQueue<(u64, u32)>, n: usize) -> Vec<(u64, u32)> {
+        if queue.len() == 0 {
             return Vec::new();
         }
-        match lane.take(|| n, Duration::ZERO, Duration::ZERO) {
+        match queue.take(|| n, Duration::ZERO, Duration::ZERO) {
             Some(Turn::Batch(batch)) => batch,
             _ => Vec::new(),
         }
     }
 
     #[test]
-    fn a_greedy_flow_waits_its_turn() {
-        let lane = Lane::new(usize::MAX);
+    fn fairness_a_greedy_flow_waits_its_turn() {
+        let queue = FairQueue::new(usize::MAX);
         for i in 0..100 {
-            lane.push(FlowId(1), Priority::Interactive, (1, i));
+            queue.push(FlowId(1), Priority::Interactive, (1, i));
         }
         for i in 0..10 {
-            lane.push(FlowId(2), Priority::Interactive, (2, i));
+            queue.push(FlowId(2), Priority::Interactive, (2, i));
         }
-        let batch = drain(&lane, 20);
+        let batch = drain(&queue, 20);
         let second: Vec<_> = batch.iter().filter(|(flow, _)| *flow == 2).collect();
         assert_eq!(second.len(), 10, "{batch:?}");
         assert!(second.windows(2).all(|pair| pair[0].1 < pair[1].1));
     }
 
     #[test]
-    fn bulk_takes_what_interactive_leaves_and_a_sixteenth() {
-        let lane = Lane::new(usize::MAX);
+    fn priority_bulk_takes_what_interactive_leaves_and_a_sixteenth() {
+        let queue = FairQueue::new(usize::MAX);
         for i in 0..64 {
-            lane.push(FlowId(1), Priority::Bulk, (1, i));
-            lane.push(FlowId(2), Priority::Interactive, (2, i));
+            queue.push(FlowId(1), Priority::Bulk, (1, i));
+            queue.push(FlowId(2), Priority::Interactive, (2, i));
         }
-        let bulk = drain(&lane, 32)
+        let bulk = drain(&queue, 32)
             .iter()
             .filter(|(flow, _)| *flow == 1)
             .count();
         assert_eq!(bulk, 2);
-        let rest: Vec<u64> = std::iter::repeat_with(|| drain(&lane, 8))
+        let rest: Vec<u64> = std::iter::repeat_with(|| drain(&queue, 8))
             .take_while(|batch| !batch.is_empty())
             .flatten()
             .map(|(flow, _)| flow)
@@ -340,31 +343,31 @@ mod tests {
 
     #[test]
     fn what_is_given_back_goes_first_and_in_its_order() {
-        let lane = Lane::new(4);
+        let queue = FairQueue::new(4);
         for i in 0..4 {
-            lane.push(FlowId(1), Priority::Interactive, (1, i));
+            queue.push(FlowId(1), Priority::Interactive, (1, i));
         }
-        let taken = drain(&lane, 3);
-        lane.push(FlowId(1), Priority::Interactive, (1, 4));
-        lane.close();
+        let taken = drain(&queue, 3);
+        queue.push(FlowId(1), Priority::Interactive, (1, 4));
+        queue.close();
         // More than it has room for, and closed: nothing is lost.
-        lane.give_back(
+        queue.give_back(
             taken
                 .into_iter()
                 .map(|item| (FlowId(1), Priority::Interactive, item)),
         );
-        let order: Vec<u32> = drain(&lane, 9).into_iter().map(|(_, i)| i).collect();
+        let order: Vec<u32> = drain(&queue, 9).into_iter().map(|(_, i)| i).collect();
         assert_eq!(order, [0, 1, 2, 3, 4]);
     }
 
     #[test]
     fn a_newcomer_is_told_who_goes_first() {
-        let lane = Lane::new(usize::MAX);
+        let queue = FairQueue::new(usize::MAX);
         for i in 0..100 {
-            lane.push(FlowId(1), Priority::Interactive, (1, i));
+            queue.push(FlowId(1), Priority::Interactive, (1, i));
         }
-        assert_eq!(lane.ahead_of(FlowId(2), Priority::Interactive), 2);
-        assert_eq!(lane.ahead_of(FlowId(1), Priority::Interactive), 100);
-        assert_eq!(lane.ahead_of(FlowId(2), Priority::Bulk), 100);
+        assert_eq!(queue.ahead_of(FlowId(2), Priority::Interactive), 2);
+        assert_eq!(queue.ahead_of(FlowId(1), Priority::Interactive), 100);
+        assert_eq!(queue.ahead_of(FlowId(2), Priority::Bulk), 100);
     }
 }

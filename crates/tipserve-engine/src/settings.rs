@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tip_adapter::answer::Choosing;
 
-use super::{Observer, Unobserved};
+use crate::observer::{Observer, Unobserved};
 
 /// How the machine's cores are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct ThreadPlan {
 }
 
 impl ThreadPlan {
-    /// The plan for a CPU device with so many cores: a worker with one torch
+    /// The plan for a CPU device with `cores` cores: a worker with one torch
     /// thread per core. Workers with a core each need no barrier between
     /// threads inside an operation, so that a core lost to another process
     /// slows one worker instead of all (`docs/performance.md` has the
@@ -63,7 +63,7 @@ pub struct EngineSettings {
     /// none, and equal pictures in flight are encoded one by one.
     pub embedding_cache_bytes: usize,
     /// Decode a large JPEG at a half, a quarter or an eighth, as long as each
-    /// side keeps so many times the pixels that it is resized to; 0: never.
+    /// side keeps this many times the pixels that it is resized to; 0: never.
     pub jpeg_shrink: f64,
     /// How long a training step gives way to interactive work before it takes
     /// its turn.

@@ -12,6 +12,7 @@ use tipserve_api::inference::{
     InferTensorContents, ModelInferRequest, model_infer_request::InferInputTensor,
     model_infer_response::InferOutputTensor,
 };
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, Source};
 
 /// The input of encoded pictures.
@@ -183,7 +184,10 @@ fn pictures(
     Ok(files
         .into_iter()
         .map(|file| Content::Picture {
-            source: Source::File(file),
+            source: Source::File {
+                bytes: file,
+                exif_orientation: ExifOrientation::Ignore,
+            },
             crop: Crop::Centre,
         })
         .collect())

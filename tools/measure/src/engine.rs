@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Encoding, Opened, pictures};
 use tipserve_clip;
-use tipserve_clip::{ImageSpec, PictureLimits, encoder::kind_name};
+use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits, encoder::kind_name};
 use tipserve_engine::{
     Content, Crop, Engine, EngineError, FlowId, Job, Outcome, Priority, Source, Ticket, Work,
 };
@@ -171,8 +171,11 @@ pub fn decode(args: &DecodeArgs) -> anyhow::Result<Value> {
     for file in &files {
         tipserve_clip::decode(file, &limits)?;
     }
-    let side = (args.jpeg_shrink > 0.0)
-        .then(|| (args.jpeg_shrink * f64::from(spec.resize_to)).ceil() as u32);
+    let options = DecodeOptions {
+        shortest_side: (args.jpeg_shrink > 0.0)
+            .then(|| (args.jpeg_shrink * f64::from(spec.resize_to)).ceil() as u32),
+        ..DecodeOptions::default()
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let time = Duration::from_secs_f64(args.seconds);
     let rate: f64 = std::thread::scope(|scope| {
@@ -183,7 +186,7 @@ pub fn decode(args: &DecodeArgs) -> anyhow::Result<Value> {
                     let started = Instant::now();
                     let mut count = 0_u64;
                     for file in files.iter().cycle().skip(first) {
-                        if let Ok(picture) = tipserve_clip::decode_at_least(file, &limits, side) {
+                        if let Ok(picture) = tipserve_clip::decode_with(file, &limits, &options) {
                             std::hint::black_box(tipserve_clip::prepare(&picture, spec));
                             count += 1;
                         }

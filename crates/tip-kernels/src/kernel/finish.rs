@@ -32,12 +32,14 @@ pub enum Finish<'a> {
         /// rows, W], and how many rows, at least B.
         keep: Option<(Shards<f32>, usize)>,
     },
-    /// out[b, j − first] = dot, or exp(β(dot − 1)) with a β.
+    /// out[b − first_row, j − first] = dot, or exp(β(dot − 1)) with a β.
     Dots {
         beta: Option<f32>,
-        /// [B, ld].
+        /// [rows of the item, ld].
         out: Shards<f32>,
         ld: usize,
+        /// The first row of the item.
+        first_row: usize,
         /// The first key of the item.
         first: usize,
     },
@@ -112,11 +114,17 @@ impl Finish<'_> {
                         }
                     }
                 }
-                Finish::Dots { out, ld, first, .. } => {
+                Finish::Dots {
+                    out,
+                    ld,
+                    first_row,
+                    first,
+                    ..
+                } => {
                     let from = panel * width - first;
                     let count = width.min(ld - from);
                     for r in 0..rows {
-                        let out = out.at((row + r) * ld + from);
+                        let out = out.at((row - first_row + r) * ld + from);
                         std::ptr::copy_nonoverlapping(tile.as_ptr().add(r * width), out, count);
                     }
                 }

@@ -65,10 +65,9 @@ impl PackedKeys {
             let (panel_range, row_range) = plan.item(i);
             let first = panel_range.start * panel;
             let count = (panel_range.end * panel).min(self.count()) - first;
-            // The item's rows only, so that the scores stay small; the kernel
-            // counts rows from the batch's first.
+            // The item's rows only, so that the scores stay small.
             let mut scores = vec![0f32; row_range.len() * count];
-            let base = scores.as_mut_ptr().wrapping_sub(row_range.start * count);
+            let first_row = row_range.start;
             kernel::compute(&Item {
                 panels: &self.panels,
                 features: &features,
@@ -77,8 +76,9 @@ impl PackedKeys {
                 row_range,
                 finish: Finish::Dots {
                     beta: None,
-                    out: Shards::new(base),
+                    out: Shards::new(scores.as_mut_ptr()),
                     ld: count,
+                    first_row,
                     first,
                 },
             });

@@ -1,25 +1,23 @@
 //! How many frames an animation has, counted by walking its blocks: nothing is
 //! decoded, and the walk is over after the file's last byte at the latest.
 
-use image::ImageFormat;
-
-use super::tiff::Directories;
+use super::{chunks, format::Format, tiff::Directories};
 
 /// Frames of a file; 1 of a picture that is not animated. What cannot be
 /// walked to its end counts as far as it goes: the decoder says what is wrong
 /// with it. Counting ends once there are more than `enough`.
-pub(super) fn count(bytes: &[u8], format: ImageFormat, enough: u64) -> u64 {
+pub(super) fn count(bytes: &[u8], format: Format, enough: u64) -> u64 {
     let found = match format {
-        ImageFormat::Gif => gif(bytes),
-        ImageFormat::Png => png(bytes),
-        ImageFormat::WebP => webp(bytes),
-        ImageFormat::Tiff => tiff(bytes, enough),
+        Format::Gif => gif(bytes),
+        Format::Png => Some(png(bytes)),
+        Format::WebP => Some(webp(bytes)),
+        Format::Tiff => tiff(bytes, enough),
         _ => None,
     };
     found.unwrap_or(1).max(1)
 }
 
-/// What is left after so many bytes.
+/// What is left after `count` bytes.
 fn skip(bytes: &[u8], count: usize) -> Option<&[u8]> {
     bytes.get(count..)
 }
@@ -64,37 +62,15 @@ fn gif(bytes: &[u8]) -> Option<u64> {
 }
 
 /// PNG: an `fcTL` chunk for each frame of an animation.
-fn png(bytes: &[u8]) -> Option<u64> {
-    let mut rest = skip(bytes, 8)?;
-    let mut frames = 0;
-    while let (Some(size), Some(kind)) = (rest.first_chunk(), rest.get(4..8)) {
-        frames += u64::from(kind == b"fcTL");
-        let size = u32::from_be_bytes(*size) as usize;
-        match size.checked_add(12).and_then(|size| skip(rest, size)) {
-            Some(after) => rest = after,
-            None => break,
-        }
-    }
-    Some(frames)
+fn png(bytes: &[u8]) -> u64 {
+    let frames = chunks::png(bytes).filter(|chunk| chunk.kind == b"fcTL");
+    frames.count() as u64
 }
 
 /// WebP: an `ANMF` chunk for each frame of an animation.
-fn webp(bytes: &[u8]) -> Option<u64> {
-    let mut rest = skip(bytes, 12)?;
-    let mut frames = 0;
-    while let (Some(kind), Some(size)) = (rest.get(..4), rest.get(4..8)) {
-        frames += u64::from(kind == b"ANMF");
-        let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
-        // Chunks begin at even places.
-        let whole = size
-            .checked_add(size % 2)
-            .and_then(|size| size.checked_add(8));
-        match whole.and_then(|size| skip(rest, size)) {
-            Some(after) => rest = after,
-            None => break,
-        }
-    }
-    Some(frames)
+fn webp(bytes: &[u8]) -> u64 {
+    let frames = chunks::riff(bytes).filter(|chunk| chunk.kind == b"ANMF");
+    frames.count() as u64
 }
 
 /// TIFF: a chain of directories, one a page. The chain of a hostile file may
@@ -187,28 +163,22 @@ mod tests {
     fn frames_are_counted() {
         for frames in [1, 2, 17] {
             for own in [false, true] {
-                assert_eq!(
-                    count(&gif_of(frames, own), ImageFormat::Gif, 99),
-                    frames as u64
-                );
+                assert_eq!(count(&gif_of(frames, own), Format::Gif, 99), frames as u64);
             }
             assert_eq!(
-                count(&png_of(frames as u32), ImageFormat::Png, 99),
+                count(&png_of(frames as u32), Format::Png, 99),
                 frames as u64
             );
+            assert_eq!(count(&webp_of(frames), Format::WebP, 99), frames as u64);
             assert_eq!(
-                count(&webp_of(frames), ImageFormat::WebP, 99),
-                frames as u64
-            );
-            assert_eq!(
-                count(&tiff_of(frames, false), ImageFormat::Tiff, 99),
+                count(&tiff_of(frames, false), Format::Tiff, 99),
                 frames as u64
             );
         }
-        assert_eq!(count(&png_of(0), ImageFormat::Png, 99), 1);
-        assert_eq!(count(&webp_of(0), ImageFormat::WebP, 99), 1);
+        assert_eq!(count(&png_of(0), Format::Png, 99), 1);
+        assert_eq!(count(&webp_of(0), Format::WebP, 99), 1);
         assert_eq!(
-            count(&tiff_of(3, true), ImageFormat::Tiff, 99),
+            count(&tiff_of(3, true), Format::Tiff, 99),
             100,
             "a ring ends"
         );
@@ -217,10 +187,10 @@ mod tests {
     #[test]
     fn no_bytes_make_it_fail() {
         let files = [
-            (gif_of(3, true), ImageFormat::Gif),
-            (png_of(3), ImageFormat::Png),
-            (webp_of(3), ImageFormat::WebP),
-            (tiff_of(3, true), ImageFormat::Tiff),
+            (gif_of(3, true), Format::Gif),
+            (png_of(3), Format::Png),
+            (webp_of(3), Format::WebP),
+            (tiff_of(3, true), Format::Tiff),
         ];
         for (file, format) in files {
             for end in 0..file.len() {

@@ -2,7 +2,7 @@
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
 
-use super::{Picture, PictureError, PictureLimits, buffer};
+use super::{Picture, PictureError, PictureLimits, samples::buffer};
 
 pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
     let mut options = DecodeOptions::new();
@@ -35,7 +35,8 @@ pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, Pi
     let colours = colours(&decoder);
 
     // Around the frame, Pillow puts the transparent index, else index 0.
-    let around = colours[usize::from(transparent.unwrap_or(0))];
+    let colour = |index: u8| colours.get(usize::from(index)).copied().unwrap_or_default();
+    let around = colour(transparent.unwrap_or(0));
     let pixels = u64::from(width) * u64::from(height);
     limits.check_decoder(pixels * 3 + indices.len() as u64)?;
     let mut rgb = around.repeat(pixels as usize);
@@ -44,7 +45,7 @@ pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, Pi
     for (row, indices) in rows.zip(indices.chunks_exact(frame_width as usize)) {
         let row = row.chunks_exact_mut(3).skip(left as usize);
         for (pixel, &index) in row.zip(indices) {
-            pixel.copy_from_slice(&colours[usize::from(index)]);
+            pixel.copy_from_slice(&colour(index));
         }
     }
     Ok(Picture::new(width, height, rgb))

@@ -3,49 +3,67 @@
 //! The format is found from the content, never from a name. Dimensions are
 //! checked in the header, before anything of the picture's size is allocated.
 //! Of an animation the first frame is taken; alpha is dropped, not blended
-//! (as Pillow's `convert`); EXIF orientation is not applied (CLIP's own
-//! pipelines do not apply it either); colour profiles are ignored.
+//! (as Pillow's `convert`); EXIF orientation is applied if asked for
+//! ([`ExifOrientation`]); colour profiles are ignored.
 //!
-//! JPEG, PNG and GIF use their decoders directly, not through the `image`
-//! crate, whose conversions hide what decides the bytes: strictness, the
-//! palette under transparent pixels, inverted CMYK.
+//! JPEG, PNG, GIF and TIFF use their decoders directly, not through the
+//! `image` crate, whose conversions hide what decides the bytes: strictness,
+//! the palette under transparent pixels, inverted CMYK.
 
+mod bmp;
+mod chunks;
+mod contained;
+mod format;
 mod frames;
 mod gif;
 mod jpeg;
+mod orientation;
 mod png;
+mod samples;
 mod still;
 mod tiff;
 
-use image::ImageFormat;
-
 use super::picture::{Picture, PictureError, PictureLimits};
+use format::Format;
+pub use orientation::ExifOrientation;
 
-/// Decodes one picture: JPEG, PNG, GIF, WebP, BMP, TIFF or PNM.
+/// How a picture is decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// What to do with the orientation that cameras write beside the pixels.
+    /// (TIFF's own orientation tag is always applied, as Pillow does.)
+    pub exif_orientation: ExifOrientation,
+    /// A JPEG may be decoded at a half, a quarter or an eighth of its size,
+    /// the smallest whose shorter side still has this many pixels. That is
+    /// done on the DCT's coefficients and saves most of the work after the
+    /// entropy decoder; the pixels are close to the full picture's box
+    /// averages, and not those that Pillow gives. None: always in full.
+    pub shortest_side: Option<u32>,
+}
+
+/// Decodes one picture: JPEG, PNG, GIF, WebP, BMP, TIFF or PNM, with the
+/// default options.
 ///
 /// All give Pillow's bytes (held against Pillow 12.3). 16-bit colour keeps the
 /// high byte, as Pillow does; 16-bit grey is refused, since Pillow cuts
-/// everything above 255 off.
+/// everything above 255 off. A JPEG or PNG that has every pixel and lacks its
+/// end mark is taken, and says so ([`Picture::lacks_end_mark`]).
 ///
 /// # Errors
-/// [`PictureError`], naming the limit and the value where there is one. No
+/// [`PictureError`], naming the limit and the value if there is one. No
 /// input makes it panic or allocate more than `limits` say.
 pub fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
-    decode_at_least(bytes, limits, None)
+    decode_with(bytes, limits, &DecodeOptions::default())
 }
 
-/// The same, but that a JPEG may be decoded at a half, a quarter or an eighth
-/// of its size, the smallest whose shorter side still has `side` pixels. That
-/// is done on the DCT's coefficients and saves most of the work after the
-/// entropy decoder; the pixels are close to the full picture's box averages,
-/// and not those that Pillow gives.
+/// The same, with options.
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_at_least(
+pub fn decode_with(
     bytes: &[u8],
     limits: &PictureLimits,
-    side: Option<u32>,
+    options: &DecodeOptions,
 ) -> Result<Picture, PictureError> {
     if bytes.is_empty() {
         return Err(PictureError::Empty);
@@ -58,57 +76,37 @@ pub fn decode_at_least(
             value: bytes.len() as u64,
         });
     }
-    let format = image::guess_format(bytes);
-    if let Ok(format) = format {
-        limits.check_frames(frames::count(bytes, format, limits.frames))?;
-    }
-    match format {
-        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits, side),
-        Ok(ImageFormat::Png) => png::decode(bytes, limits),
-        Ok(ImageFormat::Gif) => gif::decode(bytes, limits),
-        Ok(ImageFormat::WebP) => still::decode(bytes, ImageFormat::WebP, "WebP", limits),
-        Ok(ImageFormat::Bmp) => still::decode(bytes, ImageFormat::Bmp, "BMP", limits),
-        Ok(ImageFormat::Tiff) => still::decode(bytes, ImageFormat::Tiff, "TIFF", limits),
-        Ok(ImageFormat::Pnm) => still::decode(bytes, ImageFormat::Pnm, "PNM", limits),
-        Ok(other) => Err(PictureError::Unsupported {
-            what: format!("the format {other:?}"),
-        }),
-        Err(_) => Err(PictureError::Unrecognised {
-            head: bytes
-                .iter()
-                .take(8)
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<Vec<_>>()
-                .join(" "),
-        }),
-    }
+    let format = format::sniff(bytes)?;
+    contained::contained(|| decode_as(format, bytes, limits, options)).unwrap_or_else(|panic| {
+        // The decoder's bug, met by a hostile or a new kind of file: for the
+        // operator to report, not for the sender to mend.
+        tracing::error!(
+            format = format.name(),
+            bytes = bytes.len(),
+            panic,
+            "a picture decoder panicked"
+        );
+        Err(PictureError::Undecodable {
+            format: format.name(),
+            detail: "its decoder failed on it".into(),
+        })
+    })
 }
 
-/// A zeroed buffer for width × height × `channels` bytes, once that is known
-/// to be within the limits.
-fn buffer(
-    width: u32,
-    height: u32,
-    channels: u64,
+fn decode_as(
+    format: Format,
+    bytes: &[u8],
     limits: &PictureLimits,
-) -> Result<Vec<u8>, PictureError> {
-    let bytes = u64::from(width) * u64::from(height) * channels;
-    limits.check_decoder(bytes)?;
-    Ok(vec![0; bytes as usize])
-}
-
-/// The first three of each `N` channels.
-fn drop_alpha(rgba: &[u8]) -> Vec<u8> {
-    rgba.chunks_exact(4)
-        .flat_map(|pixel| [pixel[0], pixel[1], pixel[2]])
-        .collect()
-}
-
-/// The first of each `stride` bytes, three times.
-fn grey(levels: &[u8], stride: usize) -> Vec<u8> {
-    levels
-        .iter()
-        .step_by(stride)
-        .flat_map(|&level| [level; 3])
-        .collect()
+    options: &DecodeOptions,
+) -> Result<Picture, PictureError> {
+    limits.check_frames(frames::count(bytes, format, limits.frames))?;
+    match format {
+        Format::Jpeg => jpeg::decode(bytes, limits, options),
+        Format::Png => png::decode(bytes, limits, options),
+        Format::Gif => gif::decode(bytes, limits),
+        Format::WebP => still::decode_webp(bytes, limits, options),
+        Format::Bmp => still::decode_bmp(bytes, limits),
+        Format::Tiff => tiff::decode(bytes, limits),
+        Format::Pnm => still::decode_pnm(bytes, limits),
+    }
 }

@@ -1,12 +1,59 @@
 //! PNG.
 
-use std::io::Cursor;
+use std::{borrow::Cow, io::Cursor};
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
 
-use super::{Picture, PictureError, PictureLimits, buffer, drop_alpha, grey};
+use super::{
+    DecodeOptions, ExifOrientation, Picture, PictureError, PictureLimits, chunks,
+    orientation::{of_png, turn},
+    samples::{buffer, grey, to_rgb},
+};
 
-pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &PictureLimits,
+    options: &DecodeOptions,
+) -> Result<Picture, PictureError> {
+    let ended = with_end_mark(bytes, limits)?;
+    let mut picture = decode_ended(&ended, limits)?;
+    if matches!(ended, Cow::Owned(_)) {
+        picture = picture.without_end_mark();
+    }
+    drop(ended);
+    match options.exif_orientation {
+        ExifOrientation::Apply => turn(picture, of_png(bytes).unwrap_or(1), limits),
+        ExifOrientation::Ignore => Ok(picture),
+    }
+}
+
+/// The file, with an end mark if that alone is missing: all its other chunks
+/// are whole. The decoder says whether they hold every pixel.
+fn with_end_mark<'a>(
+    bytes: &'a [u8],
+    limits: &PictureLimits,
+) -> Result<Cow<'a, [u8]>, PictureError> {
+    const END: &[u8] = b"\0\0\0\0IEND\xAE\x42\x60\x82";
+    let mut last = None;
+    for chunk in chunks::png(bytes) {
+        if chunk.kind == b"IEND" {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        last = Some(chunk);
+    }
+    let Some(whole) = last.and_then(|chunk| bytes.get(..chunk.end)) else {
+        return Ok(Cow::Borrowed(bytes));
+    };
+    // Part of an end mark may be there, but not part of other chunks.
+    let rest = bytes.get(whole.len()..).unwrap_or_default();
+    if !END.starts_with(rest) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    limits.check_decoder(bytes.len() as u64)?;
+    Ok(Cow::Owned([whole, END].concat()))
+}
+
+fn decode_ended(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
     let mut decoder = Decoder::new_with_limits(
         Cursor::new(bytes),
         Limits {
@@ -44,25 +91,37 @@ pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, Pi
         )));
     }
     let (colour, depth) = reader.output_color_type();
-    let sample_bytes = if depth == BitDepth::Sixteen { 2 } else { 1 };
-    let channels = colour.samples() as u64 * sample_bytes;
-    // The decoder's output and the RGB made from it.
-    limits.check_decoder(u64::from(width) * u64::from(height) * (channels + 3))?;
+    let wide = depth == BitDepth::Sixteen;
+    let channels = colour.samples() as u64 * if wide { 2 } else { 1 };
+    // Grey is copied to RGB, colour is converted in place.
+    let copied = if colour.samples() < 3 { 3 } else { 0 };
+    limits.check_decoder(u64::from(width) * u64::from(height) * (channels + copied))?;
     let mut samples = buffer(width, height, channels, limits)?;
     if reader.output_buffer_size() != Some(samples.len()) {
         return Err(undecodable("its rows do not fit its size".into()));
     }
     reader.next_frame(&mut samples).map_err(refuse)?;
-    if sample_bytes == 2 {
-        // Big-endian: the high byte comes first.
-        samples = samples.into_iter().step_by(2).collect();
-    }
-    let rgb = match colour {
-        ColorType::Rgb => samples,
-        ColorType::Rgba => drop_alpha(&samples),
-        ColorType::Grayscale => grey(&samples, 1),
-        ColorType::GrayscaleAlpha => grey(&samples, 2),
-        ColorType::Indexed => return Err(undecodable("its palette is missing".into())),
+    // Samples of 16 bits are big-endian: their first byte is kept.
+    let rgb = match (colour, wide) {
+        (ColorType::Rgb, false) => samples,
+        (ColorType::Rgb, true) => {
+            to_rgb(&mut samples, |&[red, _, green, _, blue, _]| {
+                [red, green, blue]
+            });
+            samples
+        }
+        (ColorType::Rgba, false) => {
+            to_rgb(&mut samples, |&[red, green, blue, _]| [red, green, blue]);
+            samples
+        }
+        (ColorType::Rgba, true) => {
+            to_rgb(&mut samples, |&[red, _, green, _, blue, _, _, _]| {
+                [red, green, blue]
+            });
+            samples
+        }
+        (ColorType::Grayscale | ColorType::GrayscaleAlpha, _) => grey(&samples, channels as usize),
+        (ColorType::Indexed, _) => return Err(undecodable("its palette is missing".into())),
     };
     Ok(Picture::new(width, height, rgb))
 }

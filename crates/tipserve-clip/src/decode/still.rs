@@ -1,35 +1,88 @@
-//! WebP, BMP, TIFF and PNM, by the `image` crate's decoders.
+//! WebP, BMP and PNM, by the `image` crate's decoders.
 
 use std::io::Cursor;
 
 use image::{
-    ColorType, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
-    codecs::pnm::PnmDecoder, error::UnsupportedErrorKind, metadata::Orientation,
+    ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, codecs::pnm::PnmDecoder,
+    error::UnsupportedErrorKind,
 };
 
-use super::{Picture, PictureError, PictureLimits, buffer, drop_alpha, grey, tiff};
+use super::{
+    DecodeOptions, ExifOrientation, Picture, PictureError, PictureLimits, bmp, chunks,
+    format::Format,
+    orientation::{of_webp, turn},
+    samples::{buffer, grey, to_rgb},
+};
 
-pub(super) fn decode(
+pub(super) fn decode_webp(
     bytes: &[u8],
-    kind: ImageFormat,
-    format: &'static str,
     limits: &PictureLimits,
+    options: &DecodeOptions,
 ) -> Result<Picture, PictureError> {
-    let refuse = |error| refuse(error, format);
-    let unsupported = |what: &str| PictureError::Unsupported {
-        what: format!("a {format} {what}"),
-    };
-    if kind == ImageFormat::Pnm {
-        let decoder = PnmDecoder::new(Cursor::new(bytes)).map_err(refuse)?;
-        let levels = decoder.header().maximal_sample();
-        // Pillow rounds other scales in its own way.
-        if !matches!(levels, 1 | 255) {
-            return Err(unsupported(&format!("whose white is {levels}, not 255")));
+    let picture = decode(
+        bytes,
+        ImageFormat::WebP,
+        Format::WebP,
+        webp_bytes(bytes),
+        limits,
+    )?;
+    match options.exif_orientation {
+        ExifOrientation::Apply => turn(picture, of_webp(bytes).unwrap_or(1), limits),
+        ExifOrientation::Ignore => Ok(picture),
+    }
+}
+
+/// Bytes a pixel that the WebP decoder holds beside its output, rounded up
+/// (image-webp 0.2).
+fn webp_bytes(bytes: &[u8]) -> u64 {
+    let mut alpha = false;
+    for chunk in chunks::riff(bytes) {
+        match chunk.kind {
+            // An animation's canvas and its frame, decoded as below.
+            b"ANMF" => return 15,
+            b"ALPH" => alpha = true,
+            // Luma and half of chroma, on whole macroblocks; alpha is a
+            // lossless picture of its own, and a plane made of that.
+            b"VP8 " => return if alpha { 7 } else { 2 },
+            // Four channels, and the tables of its transforms.
+            b"VP8L" => return 5,
+            _ => {}
         }
     }
-    if kind == ImageFormat::Tiff {
-        tiff::check(bytes, limits)?;
+    5
+}
+
+pub(super) fn decode_bmp(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
+    match bmp::decode(bytes, limits) {
+        Some(picture) => picture,
+        None => decode(bytes, ImageFormat::Bmp, Format::Bmp, 0, limits),
     }
+}
+
+pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
+    let refuse = |error| refuse(error, Format::Pnm.name());
+    let decoder = PnmDecoder::new(Cursor::new(bytes)).map_err(refuse)?;
+    let levels = decoder.header().maximal_sample();
+    // Pillow rounds other scales in its own way.
+    if !matches!(levels, 1 | 255) {
+        return Err(PictureError::Unsupported {
+            what: format!("a PNM whose white is {levels}, not 255"),
+        });
+    }
+    decode(bytes, ImageFormat::Pnm, Format::Pnm, 0, limits)
+}
+
+/// Decodes a still picture. `held` are the bytes a pixel that the decoder
+/// holds beside its output.
+fn decode(
+    bytes: &[u8],
+    kind: ImageFormat,
+    format: Format,
+    held: u64,
+    limits: &PictureLimits,
+) -> Result<Picture, PictureError> {
+    let format = format.name();
+    let refuse = |error| refuse(error, format);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), kind);
     // A decoder's own first allocations, such as tables.
     let mut bounds = Limits::no_limits();
@@ -46,19 +99,12 @@ pub(super) fn decode(
     limits.check_dimensions(width, height)?;
     decoder.set_limits(bounds).map_err(refuse)?;
 
-    // Pillow turns a TIFF by its orientation tag, and no other format.
-    if kind == ImageFormat::Tiff && !matches!(decoder.orientation(), Ok(Orientation::NoTransforms))
-    {
-        return Err(unsupported("with an orientation tag other than 1"));
-    }
-    if let original @ (ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) =
-        decoder.original_color_type()
-    {
-        return Err(unsupported(&format!("in {original:?}")));
-    }
     let colour = decoder.color_type();
     let channels = u64::from(colour.bytes_per_pixel());
-    limits.check_decoder(u64::from(width) * u64::from(height) * (channels + 3))?;
+    // Grey is copied to RGB, colour is converted in place.
+    let copied = if colour.channel_count() < 3 { 3 } else { 0 };
+    let pixels = u64::from(width) * u64::from(height);
+    limits.check_decoder(pixels * (channels + held.max(copied)))?;
     let mut samples = buffer(width, height, channels, limits)?;
     if decoder.total_bytes() != samples.len() as u64 {
         return Err(PictureError::Undecodable {
@@ -69,27 +115,19 @@ pub(super) fn decode(
     decoder.read_image(&mut samples).map_err(refuse)?;
     let rgb = match colour {
         ColorType::Rgb8 => samples,
-        ColorType::Rgba8 => drop_alpha(&samples),
+        ColorType::Rgba8 => {
+            to_rgb(&mut samples, |&[red, green, blue, _]| [red, green, blue]);
+            samples
+        }
         ColorType::L8 => grey(&samples, 1),
         ColorType::La8 => grey(&samples, 2),
-        ColorType::Rgb16 => high_bytes(&samples),
-        ColorType::Rgba16 => drop_alpha(&high_bytes(&samples)),
-        ColorType::L16 | ColorType::La16 => {
-            return Err(unsupported(
-                "in 16-bit grey (convert it to 8 bits: where to put white is the sender's to say)",
-            ));
+        other => {
+            return Err(PictureError::Unsupported {
+                what: format!("a {format} in {other:?} (convert it to 8 bits)"),
+            });
         }
-        other => return Err(unsupported(&format!("in {other:?}"))),
     };
     Ok(Picture::new(width, height, rgb))
-}
-
-/// The high bytes of native 16-bit samples.
-fn high_bytes(samples: &[u8]) -> Vec<u8> {
-    samples
-        .chunks_exact(2)
-        .map(|sample| (u16::from_ne_bytes([sample[0], sample[1]]) >> 8) as u8)
-        .collect()
 }
 
 fn refuse(error: ImageError, format: &'static str) -> PictureError {

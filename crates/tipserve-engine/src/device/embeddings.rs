@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use tch::Tensor;
 
-use super::{
-    Device,
+use super::Device;
+use crate::{
     encoder::guarded,
-    ready::{Encoded, Features, Payload, ReadyJob},
+    error::EngineError,
+    heads,
+    work_item::{Encoded, Features, Payload, ReadyJob},
 };
-use crate::{EngineError, heads};
 
 impl Device {
     /// Runs a batch of the head queue.
@@ -27,9 +28,9 @@ impl Device {
                     values.extend_from_slice(unit);
                     norms.push(1.0);
                 }
-                Payload::Known(known) => {
-                    values.extend_from_slice(&known.unit);
-                    norms.push(known.norm);
+                Payload::Cached(cached) => {
+                    values.extend_from_slice(&cached.unit);
+                    norms.push(cached.norm);
                 }
                 Payload::Pixels(_) => {}
             }

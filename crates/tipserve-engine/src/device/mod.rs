@@ -1,10 +1,7 @@
 //! The device workers: encode a batch once, then one head per cache version.
 
 mod embeddings;
-mod encoder;
 mod pictures;
-mod ready;
-mod step;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -12,11 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EngineError, Shared, Stage, job::lapse, queue::Turn};
-pub(super) use encoder::guarded;
-pub use encoder::{EncodeFault, Encoder};
-pub(super) use ready::{Encoded, Features, ReadyJob};
-pub(super) use step::Step;
+use crate::{
+    encoder::{Encoder, guarded},
+    error::EngineError,
+    job::lapse,
+    queue::Turn,
+    shared::Shared,
+    stage::Stage,
+    work_item::ReadyJob,
+};
 
 /// One worker.
 pub(super) struct Device {
@@ -118,7 +119,7 @@ impl Device {
                         None => return Some(job),
                         Some(error) => {
                             counters.dropped.fetch_add(1, Ordering::Relaxed);
-                            job = job.give_way(error, counters)?;
+                            job = job.hand_over(error, counters)?;
                         }
                     }
                 }

@@ -7,30 +7,30 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    Device,
-    encoder::{EncodeFault, guarded},
-    ready::{Encoded, Features, Payload, ReadyJob},
-};
+use super::Device;
 use crate::{
-    EngineError, Row, Stage,
-    cut::cut,
-    embeddings::{Known, Lead},
+    batch_plan::plan_batch,
+    embeddings::{CachedEmbedding, Leader},
+    encoder::{EncodeFault, guarded},
+    error::EngineError,
     heads,
+    stage::Stage,
+    work_item::{Encoded, Features, Payload, ReadyJob},
 };
+use tip_adapter::answer::Row;
 
 impl Device {
     /// Runs a batch of the ready queue.
     pub(super) fn run_pictures(&self, jobs: Vec<ReadyJob>) {
-        let jobs = self.answer_known(self.unless_broken(jobs));
+        let jobs = self.answer_cached(self.unless_broken(jobs));
         let mut jobs = self.drop_lapsed(jobs);
         let Some(mut batch) = self.in_time(&mut jobs) else {
             return;
         };
         let running = batch.len();
         self.shared.in_device.fetch_add(running, Ordering::Relaxed);
-        // What this batch has no time for is whoever's is free first, and
-        // goes with those that come in the meantime: kept here, it would run
+        // What this batch has no time for goes to the worker that is free first,
+        // with those that come in the meantime: kept here, it would run
         // in ever smaller batches.
         self.shared.ready.give_back(
             jobs.into_iter()
@@ -44,16 +44,17 @@ impl Device {
         self.shared.in_device.fetch_sub(running, Ordering::Relaxed);
     }
 
-    /// Takes the next batch ([`cut`]) from jobs that are alive, the urgent ones
+    /// Takes the next batch ([`plan_batch`]) from jobs that are alive, the urgent ones
     /// first; what is lost is answered so.
     fn in_time(&self, jobs: &mut Vec<ReadyJob>) -> Option<Vec<ReadyJob>> {
         let cost = self.shared.cost.lock().clone();
-        let crowded = self.shared.crowded();
+        let overloaded = self.shared.is_overloaded();
         loop {
             jobs.sort_by_key(|job| (job.item.deadline.is_none(), job.item.deadline));
             let now = Instant::now();
             let deadlines: Vec<_> = jobs.iter().map(|job| job.deadline(now)).collect();
-            let next = cut(&deadlines, &cost, self.shared.settings.max_batch, crowded)?;
+            let most = self.shared.settings.max_batch;
+            let next = plan_batch(&deadlines, &cost, most, overloaded)?;
             let lost: Vec<_> = jobs.drain(..next.lost).collect();
             let batch = jobs.drain(..next.size).collect();
             let counters = &self.shared.counters;
@@ -63,7 +64,7 @@ impl Device {
                     stage: Stage::Batch,
                 };
                 counters.dropped.fetch_add(1, Ordering::Relaxed);
-                successors.extend(job.give_way(error, counters));
+                successors.extend(job.hand_over(error, counters));
             }
             if successors.is_empty() {
                 return Some(batch);
@@ -78,34 +79,34 @@ impl Device {
     /// Hands jobs whose feature has come to be held (a bulk job's, where an
     /// interactive one of the same picture was faster) to the heads; returns
     /// the others.
-    fn answer_known(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
+    fn answer_cached(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
         let Some(embeddings) = &self.shared.embeddings else {
             return jobs;
         };
         jobs.into_iter()
             .filter_map(|mut job| {
-                let known = job
-                    .lead
+                let cached = job
+                    .leader
                     .as_ref()
-                    .map(Lead::key)
-                    .and_then(|key| embeddings.known(key));
-                let Some(known) = known else {
+                    .map(Leader::key)
+                    .and_then(|key| embeddings.cached(key));
+                let Some(cached) = cached else {
                     return Some(job);
                 };
-                self.publish(job.lead.take(), known.clone());
-                self.shared.answer_known(job.item, known);
+                self.publish(job.leader.take(), cached.clone());
+                self.shared.answer_cached(job.item, cached);
                 None
             })
             .collect()
     }
 
     /// Keeps a feature; those who wait for it go on to their heads.
-    fn publish(&self, lead: Option<Lead>, known: Known) {
-        for item in lead
+    fn publish(&self, leader: Option<Leader>, cached: CachedEmbedding) {
+        for item in leader
             .into_iter()
-            .flat_map(|lead| lead.publish(known.clone()))
+            .flat_map(|leader| leader.publish(cached.clone()))
         {
-            self.shared.answer_known(item, known.clone());
+            self.shared.answer_cached(item, cached.clone());
         }
     }
 
@@ -202,28 +203,28 @@ impl Device {
 
     /// Keeps the features of a batch that may be kept.
     fn publish_batch(&self, batch: &mut [Encoded], features: &Features) {
-        let leads: Vec<(usize, Lead)> = batch
+        let leaders: Vec<(usize, Leader)> = batch
             .iter_mut()
-            .filter_map(|encoded| Some((encoded.row, encoded.job.lead.take()?)))
+            .filter_map(|encoded| Some((encoded.row, encoded.job.leader.take()?)))
             .collect();
-        if leads.is_empty() {
+        if leaders.is_empty() {
             return;
         }
         match guarded(|| heads::to_shared(&features.unit)) {
             Ok(units) => {
                 let width = features.unit.size().get(1).map_or(0, |d| *d as usize);
-                for (row, lead) in leads {
+                for (row, leader) in leaders {
                     // A copy: a row would keep its whole batch in memory.
-                    let known = Known {
+                    let cached = CachedEmbedding {
                         unit: Arc::from(&*Row::new(Arc::clone(&units), row, width)),
                         norm: features.norms.get(row).copied().unwrap_or(1.0),
                     };
-                    self.publish(Some(lead), known);
+                    self.publish(Some(leader), cached);
                 }
             }
             Err(fault) => {
-                for (_, lead) in leads {
-                    lead.fail(&EngineError::Encoder {
+                for (_, leader) in leaders {
+                    leader.fail(&EngineError::Encoder {
                         detail: fault.detail.clone(),
                     });
                 }

@@ -21,7 +21,7 @@ impl Step {
 
     /// Runs it. It reports its own failures; a panic in one must not take the
     /// worker with it.
-    pub(super) fn run(self) {
+    pub fn run(self) {
         let _ = catch_unwind(AssertUnwindSafe(self.run));
     }
 

@@ -1,10 +1,10 @@
-//! Where deadlines are near: which of the jobs that wait are the next batch.
+//! Deadline-aware batch sizing: which of the waiting jobs are the next batch.
 
-use super::{CostModel, MARGIN};
+use crate::cost::{CostModel, MARGIN};
 
 /// Somebody is given up only for others who allowed themselves no more time
-/// than this, over its own: whoever asks for an early answer is not pushed
-/// aside by those who can wait.
+/// than this, over its own: a caller that asks for an early answer is not
+/// pushed aside by those who can wait.
 const SIMILAR: f64 = 1.25;
 
 /// A job's deadline, in seconds.
@@ -18,7 +18,7 @@ pub(super) struct Deadline {
 
 /// What to do with jobs that wait, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cut {
+pub(super) struct BatchPlan {
     /// So many are answered that they are too late.
     pub lost: usize,
     /// So many of the next are the batch; one at least.
@@ -29,21 +29,21 @@ pub(super) struct Cut {
 /// without a deadline last; none where nothing waits.
 ///
 /// A batch has as many jobs as its most urgent one has time for. One that
-/// would be late even alone is lost, unless nothing else waits: whoever runs
-/// nothing never learns that the machine has become faster.
+/// would be late even alone is lost, unless nothing else waits: an engine
+/// that runs nothing never learns that the machine has become faster.
 ///
-/// While the engine is `crowded` every second of a worker would be filled by
+/// While the engine is `overloaded` every second of a worker would be filled by
 /// others. Then the batch is the one that is worth most: with n jobs in time,
 /// and T(n) seconds, n − T(n)·(jobs a second at the best size). An urgent job
 /// that would cut a large batch to a small one is lost for the sake of several
 /// of its kind that would otherwise be refused. Of equal value the one that
 /// loses fewest is taken.
-pub(super) fn cut(
+pub(super) fn plan_batch(
     waiting: &[Option<Deadline>],
     cost: &CostModel,
     most: usize,
-    crowded: bool,
-) -> Option<Cut> {
+    overloaded: bool,
+) -> Option<BatchPlan> {
     let count = waiting.len();
     // A larger batch never takes less time.
     let ends: Vec<f64> = (1..=count)
@@ -60,17 +60,17 @@ pub(super) fn cut(
     };
     let timed = waiting.iter().flatten().count();
 
-    let mut best: Option<(f64, Cut)> = None;
+    let mut best: Option<(f64, BatchPlan)> = None;
     // The least time that any of those allowed who would be given up.
     let mut given_up = f64::INFINITY;
     for (lost, job) in waiting.iter().enumerate() {
         let Some(deadline) = job else {
             // Nobody is given up for those who can wait for ever.
-            let rest = Cut {
+            let rest = BatchPlan {
                 lost,
                 size: count - lost,
             };
-            return Some(best.map_or(rest, |(_, cut)| cut));
+            return Some(best.map_or(rest, |(_, plan)| plan));
         };
         if let Some(size) = in_time(deadline.left, count - lost) {
             if deadline.allowed > SIMILAR * given_up {
@@ -78,9 +78,9 @@ pub(super) fn cut(
             }
             let worth = value(size.min(timed - lost));
             if best.is_none_or(|(most, _)| worth > most + 1e-9) {
-                best = Some((worth, Cut { lost, size }));
+                best = Some((worth, BatchPlan { lost, size }));
             }
-            if !crowded {
+            if !overloaded {
                 break;
             }
             given_up = given_up.min(deadline.allowed);
@@ -88,11 +88,11 @@ pub(super) fn cut(
     }
     let last = count.checked_sub(1)?;
     Some(best.map_or(
-        Cut {
+        BatchPlan {
             lost: last,
             size: 1,
         },
-        |(_, cut)| cut,
+        |(_, plan)| plan,
     ))
 }
 
@@ -115,14 +115,14 @@ mod tests {
             .collect()
     }
 
-    fn next(waiting: &[Option<Deadline>], crowded: bool) -> (usize, usize) {
-        let cut = cut(waiting, &cost(), 32, crowded).expect("something waits");
-        (cut.lost, cut.size)
+    fn next(waiting: &[Option<Deadline>], overloaded: bool) -> (usize, usize) {
+        let plan = plan_batch(waiting, &cost(), 32, overloaded).expect("something waits");
+        (plan.lost, plan.size)
     }
 
     #[test]
     fn nothing_waits() {
-        assert_eq!(cut(&[], &cost(), 32, true), None);
+        assert_eq!(plan_batch(&[], &cost(), 32, true), None);
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_crowded_engine_gives_up_one_for_many() {
+    fn only_a_overloaded_engine_gives_up_one_for_many() {
         let mut left = vec![0.9; 20];
         left[0] = 0.08;
         assert_eq!(next(&all(&left), false), (0, 1));
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn before_the_first_batch_all_go() {
-        let cut = cut(&all(&[0.1; 5]), &CostModel::default(), 32, true);
-        assert_eq!(cut, Some(Cut { lost: 0, size: 5 }));
+        let plan = plan_batch(&all(&[0.1; 5]), &CostModel::default(), 32, true);
+        assert_eq!(plan, Some(BatchPlan { lost: 0, size: 5 }));
     }
 }

@@ -1,4 +1,4 @@
-//! What is late, cancelled or too much.
+//! Overload: cancellation, deadlines, backpressure, admission.
 
 use std::{
     sync::atomic::Ordering,
@@ -10,7 +10,7 @@ use tipserve_engine::{Content, EngineError, EngineSettings, FlowId, Job, Priorit
 use crate::tagging::{Item, cancel, settings, start, until, until_waiting};
 
 #[test]
-fn cancelled_work_is_never_encoded() {
+fn cancellation_cancelled_work_is_never_encoded() {
     let (engine, seen) = start(settings(1, 32), false);
     let hold = engine.hold_until(1000);
     let mut answers = Vec::new();
@@ -37,7 +37,7 @@ fn cancelled_work_is_never_encoded() {
 }
 
 #[test]
-fn expired_work_is_never_encoded() {
+fn deadline_expired_work_is_never_encoded() {
     let (engine, seen) = start(settings(1, 32), false);
     let hold = engine.hold_until(1000);
     let deadline = Instant::now() + Duration::from_millis(50);
@@ -78,7 +78,7 @@ fn expired_work_is_never_encoded() {
 }
 
 #[test]
-fn what_lapses_before_its_turn_is_not_decoded() {
+fn deadline_what_expires_before_its_turn_is_not_decoded() {
     let (engine, seen) = start(settings(1, 4), false);
     seen.shut();
     let mut answers = Vec::new();
@@ -123,7 +123,7 @@ fn what_lapses_before_its_turn_is_not_decoded() {
 }
 
 #[test]
-fn no_more_is_decoded_than_the_encoder_will_soon_take() {
+fn backpressure_no_more_is_decoded_than_the_encoder_will_soon_take() {
     let (engine, seen) = start(settings(1, 4), false);
     seen.shut();
     let answers: Vec<_> = (0..300).map(|n| Item::of(n).submit(&engine)).collect();
@@ -142,7 +142,7 @@ fn no_more_is_decoded_than_the_encoder_will_soon_take() {
 }
 
 #[test]
-fn what_was_accepted_is_answered_before_the_engine_stops() {
+fn shutdown_what_was_admitted_is_answered_before_the_engine_stops() {
     let (engine, _) = start(settings(2, 4), true);
     let answers: Vec<_> = (0..200).map(|n| Item::of(n).submit(&engine)).collect();
     engine.shut_down();
@@ -157,7 +157,7 @@ fn what_was_accepted_is_answered_before_the_engine_stops() {
 }
 
 #[test]
-fn the_door_names_the_bound_that_is_reached() {
+fn overload_admission_names_the_bound_that_is_reached() {
     let (engine, _) = start(
         EngineSettings {
             queue_items: 3,
@@ -166,24 +166,27 @@ fn the_door_names_the_bound_that_is_reached() {
         },
         false,
     );
-    let door = engine.admission();
-    let first = door.try_enter(4 << 10).expect("room");
-    let second = door.try_enter(4 << 10).expect("room");
-    let full = door.try_enter(4 << 10).expect_err("too many bytes");
+    let admission = engine.admission();
+    let first = admission.try_enter(4 << 10).expect("room");
+    let second = admission.try_enter(4 << 10).expect("room");
+    let full = admission.try_enter(4 << 10).expect_err("too many bytes");
     assert_eq!((full.limit, full.value), ("queue_bytes", 10 << 10));
-    let third = door.try_enter(1).expect("room");
-    let full = door.try_enter(1).expect_err("too many items");
+    let third = admission.try_enter(1).expect("room");
+    let full = admission.try_enter(1).expect_err("too many items");
     assert_eq!((full.limit, full.value), ("queue_items", 3));
-    assert_eq!(door.items(), 3);
+    assert_eq!(admission.items(), 3);
     drop((first, second, third));
-    assert_eq!((door.items(), door.bytes()), (0, 0));
+    assert_eq!((admission.items(), admission.bytes()), (0, 0));
 }
 
 #[test]
 fn a_bad_picture_costs_itself_alone() {
     let (engine, seen) = start(settings(1, 8), false);
     let (ticket, answer) = Ticket::awaited();
-    let source = tipserve_engine::Source::File(bytes::Bytes::from_static(b"not a picture"));
+    let source = tipserve_engine::Source::File {
+        bytes: bytes::Bytes::from_static(b"not a picture"),
+        exif_orientation: tipserve_clip::ExifOrientation::Ignore,
+    };
     engine.submit(Job {
         content: Content::Picture {
             source,

@@ -1,15 +1,27 @@
-//! Jobs that wait for their batch, and batches whose features are known.
+//! A job between the stages: before its decoder, before its batch, and with
+//! its feature, before its head.
 
 use std::time::Instant;
 
 use tch::Tensor;
 
 use crate::{
-    Counters, EngineError, StageTimes,
-    cut::Deadline,
-    embeddings::{Known, Lead},
-    job::Item,
+    batch_plan::Deadline,
+    counters::Counters,
+    embeddings::{CachedEmbedding, ContentKey, Leader},
+    error::EngineError,
+    job::{Crop, Item, Source},
+    stage::StageTimes,
 };
+
+/// A picture waiting for a decoder.
+pub(super) struct DecodeJob {
+    pub source: Source,
+    pub crop: Crop,
+    /// Where its feature may be kept.
+    pub key: Option<ContentKey>,
+    pub item: Item,
+}
 
 /// What of a job its batch is made of.
 pub(super) enum Payload {
@@ -17,26 +29,31 @@ pub(super) enum Payload {
     Pixels(Vec<u8>),
     /// Unit f32 [D].
     Unit(Vec<f32>),
-    /// A feature that was encoded for another.
-    Known(Known),
+    /// A feature that was encoded for an equal picture.
+    Cached(CachedEmbedding),
 }
 
 /// A job that waits for its batch.
-pub(crate) struct ReadyJob {
-    pub(super) payload: Payload,
+pub(super) struct ReadyJob {
+    pub payload: Payload,
     pub item: Item,
     /// Where others may wait for this one's feature.
-    pub(super) lead: Option<Lead>,
-    pub(super) queued: Instant,
+    pub leader: Option<Leader>,
+    pub queued: Instant,
     pub times: StageTimes,
 }
 
 impl ReadyJob {
-    pub fn picture(pixels: Vec<u8>, item: Item, lead: Option<Lead>, times: StageTimes) -> ReadyJob {
+    pub fn picture(
+        pixels: Vec<u8>,
+        item: Item,
+        leader: Option<Leader>,
+        times: StageTimes,
+    ) -> ReadyJob {
         ReadyJob {
             payload: Payload::Pixels(pixels),
             item,
-            lead,
+            leader,
             queued: Instant::now(),
             times,
         }
@@ -46,22 +63,22 @@ impl ReadyJob {
         ReadyJob::without_picture(Payload::Unit(unit), item)
     }
 
-    pub fn known(known: Known, item: Item) -> ReadyJob {
-        ReadyJob::without_picture(Payload::Known(known), item)
+    pub fn cached(cached: CachedEmbedding, item: Item) -> ReadyJob {
+        ReadyJob::without_picture(Payload::Cached(cached), item)
     }
 
     fn without_picture(payload: Payload, item: Item) -> ReadyJob {
         ReadyJob {
             payload,
             item,
-            lead: None,
+            leader: None,
             queued: Instant::now(),
             times: StageTimes::default(),
         }
     }
 
     /// Its deadline, seen from `now`.
-    pub(super) fn deadline(&self, now: Instant) -> Option<Deadline> {
+    pub fn deadline(&self, now: Instant) -> Option<Deadline> {
         self.item.deadline.map(|deadline| Deadline {
             left: deadline.saturating_duration_since(now).as_secs_f64(),
             allowed: deadline
@@ -71,30 +88,33 @@ impl ReadyJob {
     }
 
     /// Answers the item, and all that wait for its feature, with this error.
-    pub(super) fn fail(self, error: EngineError) {
-        if let Some(lead) = self.lead {
-            lead.fail(&error);
+    pub fn fail(self, error: EngineError) {
+        if let Some(leader) = self.leader {
+            leader.fail(&error);
         }
         self.item.ticket.answer(Err(error));
     }
 
     /// Answers the item with this error, which is its own; the job goes on for
     /// the first that waits for its feature, if one does.
-    pub(super) fn give_way(mut self, error: EngineError, counters: &Counters) -> Option<ReadyJob> {
-        let successor = self.lead.as_mut().and_then(|lead| lead.successor(counters));
+    pub fn hand_over(mut self, error: EngineError, counters: &Counters) -> Option<ReadyJob> {
+        let successor = self
+            .leader
+            .as_mut()
+            .and_then(|leader| leader.successor(counters));
         self.item.ticket.answer(Err(error));
         successor.map(|item| ReadyJob { item, ..self })
     }
 }
 
 /// A job whose feature is known, and the row where it is.
-pub(crate) struct Encoded {
+pub(super) struct Encoded {
     pub job: ReadyJob,
     pub row: usize,
 }
 
 /// Features of a batch.
-pub(crate) struct Features {
+pub(super) struct Features {
     /// Unit f32 [B, D], on the heads' device.
     pub unit: Tensor,
     /// Lengths of the raw features, [B].

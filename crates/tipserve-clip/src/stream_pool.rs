@@ -1,10 +1,10 @@
 //! Several batches under way at once, on one or more CUDA devices.
 //!
-//! A lane is a stream of a device and a page-locked buffer of the host. While
-//! the batch of one lane is computed, the next is written into another lane's
-//! buffer and copied up, and a third's features are read: the card has no
-//! gaps, and the copies cost no time of their own. All devices' lanes are one
-//! pool; a batch takes a lane of the device that has the most free.
+//! A stream slot is a stream of a device and a page-locked buffer of the host.
+//! While the batch of one slot is computed, the next is written into another
+//! slot's buffer and copied up, and a third's features are read: the card has
+//! no gaps, and the copies cost no time of their own. All devices' slots are
+//! one pool; a batch takes a slot of the device that has the most free.
 
 // Page-locked memory of the host, which tch gives out as a bare pointer.
 #![allow(unsafe_code)]
@@ -21,7 +21,7 @@ use super::{
 
 /// What a batch goes through.
 #[derive(Debug)]
-struct Lane {
+struct StreamSlot {
     /// Which encoder.
     encoder: usize,
     /// None on the CPU, which has no streams.
@@ -34,16 +34,16 @@ struct Lane {
 
 /// Image encoders on one or more devices, used by several threads at once.
 #[derive(Debug)]
-pub struct Lanes {
+pub struct StreamPool {
     encoders: Vec<ImageEncoder>,
-    free: Mutex<Vec<Lane>>,
+    free: Mutex<Vec<StreamSlot>>,
     freed: Condvar,
     most: usize,
     home: Device,
 }
 
-impl Lanes {
-    /// `each` lanes on every encoder's device, for batches of up to `most`
+impl StreamPool {
+    /// `each` slots on every encoder's device, for batches of up to `most`
     /// pictures. Features come on the first encoder's device.
     ///
     /// The encoders are copies of one bundle's, each on a device of its own.
@@ -61,7 +61,7 @@ impl Lanes {
                     Device::Cuda(_) => Some(Stream::new(device).map_err(torch)?),
                     _ => None,
                 };
-                free.push(Lane {
+                free.push(StreamSlot {
                     encoder,
                     stream,
                     staging: None,
@@ -82,7 +82,7 @@ impl Lanes {
     }
 
     /// Raw features f32 [B, D], on the first encoder's device, of prepared
-    /// pictures, each size × size × 3 bytes. Blocks while all lanes are taken.
+    /// pictures, each size × size × 3 bytes. Blocks while all slots are taken.
     ///
     /// Where the device has no memory left, what torch's allocator holds
     /// unused is given back and the batch tried once more.
@@ -91,7 +91,7 @@ impl Lanes {
     /// As [`ImageEncoder::encode`].
     pub fn encode(&self, pictures: &[&[u8]]) -> Result<Tensor, EncodeError> {
         let mut taken = self.take()?;
-        let first = self.encode_in(&mut taken.lane, pictures);
+        let first = self.encode_in(&mut taken.slot, pictures);
         match first {
             Err(error) if error.is_out_of_memory() => {
                 tracing::warn!(
@@ -99,35 +99,35 @@ impl Lanes {
                     "a device is out of memory; giving back what is cached"
                 );
                 cuda::release_memory().map_err(torch)?;
-                self.encode_in(&mut taken.lane, pictures)
+                self.encode_in(&mut taken.slot, pictures)
             }
             result => result,
         }
     }
 
-    fn encode_in(&self, lane: &mut Lane, pictures: &[&[u8]]) -> Result<Tensor, EncodeError> {
+    fn encode_in(&self, slot: &mut StreamSlot, pictures: &[&[u8]]) -> Result<Tensor, EncodeError> {
         let encoder = self
             .encoders
-            .get(lane.encoder)
+            .get(slot.encoder)
             .ok_or_else(|| torch("no such encoder".to_owned()))?;
-        let staged = stage(lane, encoder, pictures, self.most)?;
-        match &lane.stream {
+        let staged = stage(slot, encoder, pictures, self.most)?;
+        match &slot.stream {
             None => encoder.encode(&staged),
             Some(stream) => {
-                let way = Way {
+                let target = Target {
                     encoder,
                     stream,
                     home: self.home,
                 };
-                lane.graphs.encode(&staged, &way)
+                slot.graphs.encode(&staged, &target)
             }
         }
     }
 
-    /// Records small batches as CUDA graphs, in every lane, and keeps those
+    /// Records small batches as CUDA graphs, in every slot, and keeps those
     /// that are right and quicker (see [`graphs`](super::graphs)). Gives what
-    /// came of each size in the first lane of each encoder, by its device;
-    /// other lanes record those that are replayed there.
+    /// came of each size in the first slot of each encoder, by its device;
+    /// other slots record those that are replayed there.
     ///
     /// To be called before the first batch, and while nothing else runs on
     /// the devices, since it measures.
@@ -141,14 +141,14 @@ impl Lanes {
         }
         Graph::available()?;
         let mut found: Vec<(Device, usize, Verdict)> = Vec::new();
-        let mut lanes = std::mem::take(&mut *self.free.lock());
-        for lane in &mut lanes {
-            let Some((encoder, stream)) = self.encoders.get(lane.encoder).zip(lane.stream.clone())
+        let mut slots = std::mem::take(&mut *self.free.lock());
+        for slot in &mut slots {
+            let Some((encoder, stream)) = self.encoders.get(slot.encoder).zip(slot.stream.clone())
             else {
                 continue;
             };
             let device = encoder.loaded().device;
-            let way = Way {
+            let target = Target {
                 encoder,
                 stream: &stream,
                 home: self.home,
@@ -164,17 +164,17 @@ impl Lanes {
                 replayed.map(|(_, size, _)| *size).collect()
             };
             let side = i64::from(encoder.spec().size);
-            let (graphs, verdicts) = Graphs::record(&way, &sizes, side);
-            lane.graphs = graphs;
+            let (graphs, verdicts) = Graphs::record(&target, &sizes, side);
+            slot.graphs = graphs;
             for (size, verdict) in verdicts {
                 if first {
                     found.push((device, size, verdict));
                 } else {
-                    tracing::debug!(?device, size, %verdict, "CUDA graph of another lane");
+                    tracing::debug!(?device, size, %verdict, "CUDA graph of another slot");
                 }
             }
         }
-        *self.free.lock() = lanes;
+        *self.free.lock() = slots;
         self.freed.notify_all();
         Ok(found)
     }
@@ -187,23 +187,23 @@ impl Lanes {
         while free.is_empty() {
             self.freed.wait(&mut free);
         }
-        let idle = |encoder: usize| free.iter().filter(|lane| lane.encoder == encoder).count();
+        let idle = |encoder: usize| free.iter().filter(|slot| slot.encoder == encoder).count();
         let at = (0..free.len())
-            .max_by_key(|&at| free.get(at).map_or(0, |lane| idle(lane.encoder)))
+            .max_by_key(|&at| free.get(at).map_or(0, |slot| idle(slot.encoder)))
             .unwrap_or(0);
-        let lane = free.swap_remove(at);
-        Ok(Taken { lanes: self, lane })
+        let slot = free.swap_remove(at);
+        Ok(Taken { pool: self, slot })
     }
 }
 
-/// How a lane's stream computes batches.
-struct Way<'a> {
+/// Where a slot's batches are computed, and where their features go.
+struct Target<'a> {
     encoder: &'a ImageEncoder,
     stream: &'a Stream,
     home: Device,
 }
 
-impl Recorder for Way<'_> {
+impl Recorder for Target<'_> {
     fn plain(&self, staged: &Tensor) -> Result<Tensor, EncodeError> {
         let device = self.encoder.loaded().device;
         // The copy up does not block; `encode` then finds the pixels on its
@@ -257,7 +257,7 @@ impl Recorder for Way<'_> {
 /// Runs of a shape after which everything that it needs is loaded and chosen.
 const RUNS_BEFORE: usize = 3;
 
-/// A batch recorded in a lane's stream: the graph reads `pixels` and writes
+/// A batch recorded in a slot's stream: the graph reads `pixels` and writes
 /// `features`.
 #[derive(Debug)]
 struct RecordedBatch {
@@ -295,28 +295,28 @@ fn failed(error: TchError) -> EncodeError {
     torch(error.to_string())
 }
 
-/// A lane in use; free again when dropped.
+/// A slot in use; free again when dropped.
 struct Taken<'a> {
-    lanes: &'a Lanes,
-    lane: Lane,
+    pool: &'a StreamPool,
+    slot: StreamSlot,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let lane = Lane {
-            encoder: self.lane.encoder,
-            stream: self.lane.stream.take(),
-            staging: self.lane.staging.take(),
-            graphs: std::mem::take(&mut self.lane.graphs),
+        let slot = StreamSlot {
+            encoder: self.slot.encoder,
+            stream: self.slot.stream.take(),
+            staging: self.slot.staging.take(),
+            graphs: std::mem::take(&mut self.slot.graphs),
         };
-        self.lanes.free.lock().push(lane);
-        self.lanes.freed.notify_one();
+        self.pool.free.lock().push(slot);
+        self.pool.freed.notify_one();
     }
 }
 
-/// The pictures as one u8 tensor [B, S, S, 3] in the lane's buffer.
+/// The pictures as one u8 tensor [B, S, S, 3] in the slot's buffer.
 fn stage(
-    lane: &mut Lane,
+    slot: &mut StreamSlot,
     encoder: &ImageEncoder,
     pictures: &[&[u8]],
     most: usize,
@@ -342,13 +342,13 @@ fn stage(
     };
     let mut staged = || -> Result<Tensor, TchError> {
         // On the CPU the encoder may go on reading its input; a batch over the
-        // lane's size is rare. Both take a tensor of their own.
-        if lane.stream.is_none() || pictures.len() > most {
+        // slot's size is rare. Both take a tensor of their own.
+        if slot.stream.is_none() || pictures.len() > most {
             return make(count);
         }
-        let staging = match &lane.staging {
+        let staging = match &slot.staging {
             Some(staging) => staging,
-            None => lane.staging.insert(make(most as i64)?),
+            None => slot.staging.insert(make(most as i64)?),
         };
         staging.f_narrow(0, 0, count)
     };
@@ -357,7 +357,7 @@ fn stage(
     for (at, picture) in pictures.iter().enumerate() {
         // SAFETY: `staged` is contiguous u8 in host memory with `bytes` bytes
         // a picture, `picture` has as many, and nobody else has the tensor:
-        // the lane is this thread's, and its last batch was waited for.
+        // the slot is this thread's, and its last batch was waited for.
         unsafe {
             std::ptr::copy_nonoverlapping(picture.as_ptr(), start.add(at * bytes), bytes);
         }

@@ -1,0 +1,185 @@
+//! TIFF's directories (one a page) and the values of their tags, in classic
+//! TIFF and in BigTIFF.
+
+use super::undecodable;
+use crate::picture::{PictureError, PictureLimits};
+
+/// Tags from here on are metadata, which is not read.
+const METADATA: usize = 700;
+
+/// What a value takes once it is read, bytes.
+const VALUE_BYTES: u64 = size_of::<u64>() as u64;
+
+/// A TIFF file.
+pub(in crate::decode) struct Directories<'a> {
+    bytes: &'a [u8],
+    little_endian: bool,
+    /// BigTIFF, whose fields are wider.
+    big: bool,
+}
+
+/// One tag of a directory.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    tag: usize,
+    /// Bytes of one value.
+    size: usize,
+    /// Number of values.
+    count: usize,
+    /// Where the values, or the offset of the values, stand in the file.
+    at: usize,
+}
+
+impl<'a> Directories<'a> {
+    pub(in crate::decode) fn open(bytes: &'a [u8]) -> Option<Self> {
+        let little_endian = match bytes.get(..2)? {
+            b"II" => true,
+            b"MM" => false,
+            _ => return None,
+        };
+        let mut file = Self {
+            bytes,
+            little_endian,
+            big: false,
+        };
+        file.big = match file.number(2, 2)? {
+            42 => false,
+            43 => true,
+            _ => return None,
+        };
+        Some(file)
+    }
+
+    /// Whether samples of several bytes begin with the least significant one.
+    pub(super) fn little_endian(&self) -> bool {
+        self.little_endian
+    }
+
+    fn number(&self, at: usize, size: usize) -> Option<usize> {
+        let field = self.bytes.get(at..at.checked_add(size)?)?;
+        let digit = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
+        Some(match self.little_endian {
+            true => field.iter().rev().fold(0, digit),
+            false => field.iter().fold(0, digit),
+        })
+    }
+
+    /// Sizes of an offset, of a directory's count of entries, and of an entry.
+    fn sizes(&self) -> (usize, usize, usize) {
+        match self.big {
+            false => (4, 2, 12),
+            true => (8, 8, 20),
+        }
+    }
+
+    /// Where the first directory is; 0 if there is none.
+    pub(in crate::decode) fn first(&self) -> Option<usize> {
+        let (wide, ..) = self.sizes();
+        self.number(wide, wide)
+    }
+
+    /// How many entries a directory has.
+    pub(in crate::decode) fn entries(&self, directory: usize) -> Option<usize> {
+        self.number(directory, self.sizes().1)
+    }
+
+    fn position(&self, directory: usize, index: usize) -> Option<usize> {
+        let (_, count, entry) = self.sizes();
+        index
+            .checked_mul(entry)?
+            .checked_add(count)?
+            .checked_add(directory)
+    }
+
+    /// Where the directory after that one is; 0 after the last.
+    pub(in crate::decode) fn after(&self, directory: usize, entries: usize) -> Option<usize> {
+        self.number(self.position(directory, entries)?, self.sizes().0)
+    }
+
+    fn entry(&self, directory: usize, index: usize) -> Option<Entry> {
+        let at = self.position(directory, index)?;
+        let (wide, ..) = self.sizes();
+        let size = match self.number(at.checked_add(2)?, 2)? {
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16..=18 => 8,
+            _ => 1,
+        };
+        Some(Entry {
+            tag: self.number(at, 2)?,
+            size,
+            count: self.number(at.checked_add(4)?, wide)?,
+            at: at.checked_add(4 + wide)?,
+        })
+    }
+
+    /// The bytes of an entry's values: in the entry itself if they fit.
+    fn values(&self, entry: Entry) -> Option<&'a [u8]> {
+        let length = entry.count.checked_mul(entry.size)?;
+        let (wide, ..) = self.sizes();
+        let start = if length <= wide {
+            entry.at
+        } else {
+            self.number(entry.at, wide)?
+        };
+        self.bytes.get(start..start.checked_add(length)?)
+    }
+
+    /// Refuses a page whose tags claim more values than the file has bytes
+    /// for, or more than fit the memory limit once read.
+    pub(super) fn check(
+        &self,
+        directory: usize,
+        limits: &PictureLimits,
+    ) -> Result<(), PictureError> {
+        let entries = self
+            .entries(directory)
+            .ok_or_else(|| undecodable("it has no directory"))?;
+        let entries = (0..entries).map_while(|index| self.entry(directory, index));
+        for Entry {
+            tag, size, count, ..
+        } in entries.filter(|entry| entry.tag < METADATA)
+        {
+            if count.saturating_mul(size) > self.bytes.len() {
+                return Err(undecodable(format!(
+                    "its tag {tag} claims {count} values in a file of {} bytes",
+                    self.bytes.len()
+                )));
+            }
+            limits.check_decoder((count as u64).saturating_mul(VALUE_BYTES))?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, directory: usize, tag: usize) -> Option<Entry> {
+        let entries = self.entries(directory)?;
+        (0..entries)
+            .map_while(|index| self.entry(directory, index))
+            .find(|entry| entry.tag == tag)
+    }
+
+    /// The unsigned numbers of a tag; none if the page does not have it.
+    pub(in crate::decode) fn numbers(
+        &self,
+        directory: usize,
+        tag: usize,
+    ) -> Result<Option<Vec<usize>>, PictureError> {
+        let Some(entry) = self.find(directory, tag) else {
+            return Ok(None);
+        };
+        let values = self
+            .values(entry)
+            .ok_or_else(|| undecodable(format!("the values of its tag {tag} are missing")))?;
+        let digit = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
+        let number = |value: &[u8]| match self.little_endian {
+            true => value.iter().rev().fold(0, digit),
+            false => value.iter().fold(0, digit),
+        };
+        Ok(Some(values.chunks_exact(entry.size).map(number).collect()))
+    }
+
+    /// The bytes of a tag; none if the page does not have it.
+    pub(super) fn raw(&self, directory: usize, tag: usize) -> Option<&'a [u8]> {
+        self.values(self.find(directory, tag)?)
+    }
+}

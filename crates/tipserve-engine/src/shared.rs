@@ -1,0 +1,74 @@
+//! What all stages share: the queues between them, and the device's state.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    admission::Admission,
+    cost::CostModel,
+    counters::Counters,
+    embeddings::{CachedEmbedding, Embeddings},
+    encoder::EncodeFault,
+    job::Item,
+    queue::FairQueue,
+    settings::EngineSettings,
+    work_item::{DecodeJob, ReadyJob},
+};
+use tipserve_clip::{ImageSpec, PictureLimits};
+
+/// How long after a refusal for want of time the engine counts as overloaded: long
+/// against the time between two refusals under overload, short against a
+/// caller's patience.
+const OVERLOADED_FOR: Duration = Duration::from_secs(1);
+
+/// What the stages share.
+pub(crate) struct Shared {
+    pub settings: EngineSettings,
+    pub spec: Option<ImageSpec>,
+    pub limits: PictureLimits,
+    pub admission: Admission,
+    pub decode: FairQueue<DecodeJob>,
+    pub ready: FairQueue<ReadyJob>,
+    pub heads: FairQueue<ReadyJob>,
+    pub cost: Mutex<CostModel>,
+    pub counters: Counters,
+    /// Absent where it is off.
+    pub embeddings: Option<Arc<Embeddings>>,
+    /// Jobs between the decode queue and their answer, for predicting waits.
+    pub in_device: AtomicUsize,
+    /// When a caller was last told that there is no time for its item.
+    pub refused: Mutex<Option<Instant>>,
+    /// A device that no later batch can use (a poisoned CUDA context).
+    pub broken: AtomicBool,
+    /// Workers that have run every batch size.
+    pub warm: (Mutex<usize>, Condvar),
+}
+
+impl Shared {
+    /// From here on nothing runs on the device, and the server is unready.
+    pub fn break_device(&self, fault: &EncodeFault) {
+        tracing::error!(detail = fault.detail, "the device is broken");
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is more work than can be done in time.
+    pub fn is_overloaded(&self) -> bool {
+        self.refused
+            .lock()
+            .is_some_and(|at| at.elapsed() < OVERLOADED_FOR)
+    }
+
+    /// Sends an item whose feature is cached to its head.
+    pub fn answer_cached(&self, item: Item, cached: CachedEmbedding) {
+        let (flow, priority) = (item.flow, item.priority);
+        self.heads
+            .push(flow, priority, ReadyJob::cached(cached, item));
+    }
+}

@@ -1,0 +1,361 @@
+"""Writes files of kinds that cameras, scanners and other programs make, and
+what Pillow (with libtiff) reads from them.
+
+    python3 clip_files.py OUT SEED
+
+OUT/cases.json is a list of {name, file, rgb, upright}: `rgb` is
+Image.open(file).convert("RGB") as u8 [H,W,3], `upright` the same after
+ImageOps.exif_transpose.
+"""
+
+import io
+import json
+import pathlib
+import random
+import struct
+import sys
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+out = pathlib.Path(sys.argv[1])
+seed = int(sys.argv[2])
+rng = np.random.default_rng(seed)
+draw = random.Random(seed)
+cases = []
+unread = []
+
+
+def add(name, data):
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(io.BytesIO(data)) as image:
+            rgb = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        # No truth to hold it against.
+        unread.append(f"{name}: {error}")
+        return
+    number = len(cases)
+    (out / f"{number}.bin").write_bytes(data)
+    np.save(out / f"{number}.rgb.npy", np.asarray(rgb))
+    np.save(out / f"{number}.upright.npy", np.asarray(upright))
+    cases.append(
+        dict(
+            name=name,
+            file=f"{number}.bin",
+            rgb=f"{number}.rgb.npy",
+            upright=f"{number}.upright.npy",
+        )
+    )
+
+
+def encode(image, format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def picture(height, width, channels, levels=256):
+    """Smooth, so that predictors and dictionaries have something to do, with
+    some noise."""
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    planes = []
+    for _ in range(channels):
+        f = rng.uniform(1, 9, 4)
+        planes.append(0.5 + 0.25 * np.sin(f[0] * x * 6 + f[1]) + 0.25 * np.cos(f[2] * y * 6))
+    picture = np.stack(planes, -1) * (levels - 1) + rng.normal(0, levels / 60, planes[0].shape + (1,))
+    return np.clip(picture, 0, levels - 1).astype(np.uint16 if levels > 256 else np.uint8)
+
+
+# ---- TIFF, written by hand ---------------------------------------------------
+
+
+def lzw(data):
+    """TIFF's LZW: most significant bit first, codes widen one early."""
+    bits, count, packed = 0, 0, bytearray()
+
+    def put(code, width):
+        nonlocal bits, count
+        bits = (bits << width) | code
+        count += width
+        while count >= 8:
+            packed.append((bits >> (count - 8)) & 255)
+            count -= 8
+        bits &= (1 << count) - 1
+
+    table, width = {bytes([n]): n for n in range(256)}, 9
+    following = 258
+    put(256, 9)
+    prefix = b""
+    for byte in data:
+        longer = prefix + bytes([byte])
+        if longer in table:
+            prefix = longer
+            continue
+        put(table[prefix], width)
+        table[longer] = following
+        following += 1
+        if following == 4095:
+            put(256, width)
+            table, width = {bytes([n]): n for n in range(256)}, 9
+            following = 258
+        elif following + 1 > 1 << width:
+            width += 1
+        prefix = bytes([byte])
+    if prefix:
+        put(table[prefix], width)
+        following += 1
+        if following + 1 > 1 << width and width < 12:
+            width += 1
+    put(257, width)
+    put(0, 7)
+    return bytes(packed)
+
+
+def pack_bits(data):
+    packed, at = bytearray(), 0
+    while at < len(data):
+        run = 1
+        while run < 128 and at + run < len(data) and data[at + run] == data[at]:
+            run += 1
+        if run > 2:
+            packed += bytes([257 - run, data[at]])
+        else:
+            run = min(draw.randint(1, 128), len(data) - at)
+            packed += bytes([run - 1]) + data[at : at + run]
+        at += run
+    return bytes(packed)
+
+
+COMPRESSIONS = {1: lambda data: data, 5: lzw, 8: zlib.compress, 32773: pack_bits}
+
+
+def tiff(
+    pixels,
+    photometric,
+    bits=8,
+    compression=1,
+    predictor=1,
+    order="<",
+    big=False,
+    chunk=None,
+    tiled=False,
+    planar=False,
+    fill=1,
+    extra=(),
+    palette=None,
+    orientation=None,
+):
+    """`pixels` is [H, W, C]; `chunk` are rows, or rows and columns of a tile."""
+    height, width, channels = pixels.shape
+    rows, columns = chunk if tiled else (chunk or height, width)
+    chunks = []
+    planes = [pixels[:, :, [c]] for c in range(channels)] if planar else [pixels]
+    for plane in planes:
+        for y in range(0, height, rows):
+            for x in range(0, width, columns):
+                part = plane[y : y + rows, x : x + columns]
+                if tiled:
+                    part = np.pad(
+                        part,
+                        ((0, rows - part.shape[0]), (0, columns - part.shape[1]), (0, 0)),
+                        mode="edge",
+                    )
+                if predictor == 2:
+                    part = part.copy()
+                    part[:, 1:] -= part[:, :-1].copy()
+                if bits < 8:
+                    flat = part.reshape(part.shape[0], -1)
+                    spread = (flat[:, :, None] >> np.arange(bits - 1, -1, -1)) & 1
+                    data = np.packbits(spread.reshape(flat.shape[0], -1), axis=1).tobytes()
+                elif bits == 16:
+                    data = part.astype(order + "u2").tobytes()
+                else:
+                    data = part.astype(np.uint8).tobytes()
+                data = COMPRESSIONS[compression](data)
+                if fill == 2:
+                    data = bytes(int(f"{byte:08b}"[::-1], 2) for byte in data)
+                chunks.append(data)
+    tags = {
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [bits] * channels),
+        259: (3, [compression]),
+        262: (3, [photometric]),
+        277: (3, [channels]),
+        284: (3, [2 if planar else 1]),
+    }
+    if fill != 1:
+        tags[266] = (3, [fill])
+    if predictor != 1:
+        tags[317] = (3, [predictor])
+    if extra:
+        tags[338] = (3, list(extra))
+    if palette is not None:
+        tags[320] = (3, palette)
+    if orientation:
+        tags[274] = (3, [orientation])
+    offset = 16 if big else 8
+    places = []
+    for data in chunks:
+        places.append(offset)
+        offset += len(data) + len(data) % 2
+    if tiled:
+        tags |= {322: (3, [columns]), 323: (3, [rows])}
+        tags |= {324: (4, places), 325: (4, [len(data) for data in chunks])}
+    else:
+        tags |= {278: (4, [rows]), 273: (4, places), 279: (4, [len(data) for data in chunks])}
+    head = b"II" if order == "<" else b"MM"
+    head += struct.pack(order + "HHHQ", 43, 8, 0, offset) if big else struct.pack(
+        order + "HI", 42, offset
+    )
+    file = head + b"".join(data + b"\0" * (len(data) % 2) for data in chunks)
+    wide = 8 if big else 4
+    directory = struct.pack(order + ("Q" if big else "H"), len(tags))
+    beyond = offset + len(directory) + len(tags) * (20 if big else 12) + wide
+    values = b""
+    for tag, (kind, numbers) in sorted(tags.items()):
+        data = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        directory += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, len(numbers))
+        if len(data) <= wide:
+            directory += data.ljust(wide, b"\0")
+        else:
+            directory += struct.pack(order + ("Q" if big else "I"), beyond + len(values))
+            values += data + b"\0" * (len(data) % 2)
+    directory += struct.pack(order + ("Q" if big else "I"), 0)
+    return file + directory + values
+
+
+def some_layout(bits):
+    """Whatever all kinds of pixels may be stored in."""
+    tiled = draw.random() < 0.5
+    order = draw.choice("<>")
+    compression = draw.choice(list(COMPRESSIONS))
+    return dict(
+        bits=bits,
+        compression=compression,
+        predictor=draw.choice([1, 2]) if compression in (5, 8) and bits >= 8 else 1,
+        order=order,
+        # Pillow reads no other BigTIFF.
+        big=order == "<" and draw.random() < 0.4,
+        tiled=tiled,
+        chunk=(16 * draw.randint(1, 4), 16 * draw.randint(1, 4)) if tiled else draw.randint(1, 80),
+        # Pillow reads the other bit order of few kinds.
+        fill=draw.choice([1, 1, 1, 1, 2]),
+    )
+
+
+def some_size():
+    return draw.randint(1, 150), draw.randint(1, 150)
+
+
+KINDS = [
+    # name, photometric, bits, channels, extra samples
+    ("grey", 1, 8, 1, ()),
+    ("grey, white is 0", 0, 8, 1, ()),
+    ("grey and alpha", 1, 8, 2, (2,)),
+    ("RGB", 2, 8, 3, ()),
+    ("RGB and an unspecified sample", 2, 8, 4, (0,)),
+    ("RGB and two unspecified samples", 2, 8, 5, (0, 0)),
+    ("RGB and alpha", 2, 8, 4, (2,)),
+    ("RGB and associated alpha", 2, 8, 4, (1,)),
+    ("RGB, associated alpha and a sample", 2, 8, 5, (1, 0)),
+    ("RGB without a word on its fourth sample", 2, 8, 4, ()),
+    ("CMYK", 5, 8, 4, ()),
+    ("CMYK and a sample", 5, 8, 5, (0,)),
+    ("RGB 16 bits", 2, 16, 3, ()),
+    ("RGB 16 bits and a sample", 2, 16, 4, (0,)),
+    ("RGB 16 bits and alpha", 2, 16, 4, (2,)),
+    ("RGB 16 bits and associated alpha", 2, 16, 4, (1,)),
+    ("CMYK 16 bits", 5, 16, 4, ()),
+    ("bits", 1, 1, 1, ()),
+    ("bits, white is 0", 0, 1, 1, ()),
+    ("grey 2 bits", 1, 2, 1, ()),
+    ("grey 4 bits", 1, 4, 1, ()),
+    ("grey 4 bits, white is 0", 0, 4, 1, ()),
+    ("palette", 3, 8, 1, ()),
+    ("palette 4 bits", 3, 4, 1, ()),
+    ("palette 2 bits", 3, 2, 1, ()),
+    ("palette 1 bit", 3, 1, 1, ()),
+    ("palette and a sample", 3, 8, 2, (0,)),
+    ("palette and alpha", 3, 8, 2, (2,)),
+]
+
+for name, photometric, bits, channels, extra in KINDS:
+    for _ in range(6):
+        h, w = some_size()
+        layout = some_layout(bits)
+        if channels > 1 and photometric == 2 and draw.random() < 0.4:
+            layout["planar"] = True
+        if layout.get("planar") and bits == 16 and layout["compression"] == 1:
+            # Pillow reads these without libtiff, and as 8 bits.
+            layout["compression"] = 8
+        palette = None
+        if photometric == 3:
+            palette = rng.integers(0, 65536, 3 << bits).tolist()
+        pixels = picture(h, w, channels, 1 << bits)
+        data = tiff(pixels, photometric, extra=extra, palette=palette, **layout)
+        add(f"tiff {name} {w}x{h} {layout}", data)
+for orientation in range(1, 9):
+    pixels = picture(*some_size(), 3)
+    data = tiff(pixels, 2, orientation=orientation, **some_layout(8))
+    add(f"tiff of orientation {orientation}", data)
+
+# Those of libtiff itself.
+for _ in range(4):
+    h, w = some_size()
+    rgb, grey = Image.fromarray(picture(h, w, 3)), Image.fromarray(picture(h, w, 1)[:, :, 0])
+    line_art = grey.point(lambda level: 255 * (level > 128)).convert("1")
+    for compression in ("group3", "group4", "packbits", "tiff_lzw", None):
+        add(f"tiff 1 {w}x{h} {compression}", encode(line_art, "TIFF", compression=compression))
+        noise = Image.fromarray(rng.integers(0, 2, (h, w), dtype=np.uint8) * 255).convert("1")
+        add(f"tiff noise {w}x{h} {compression}", encode(noise, "TIFF", compression=compression))
+    for quality in (30, 95):
+        add(f"tiff jpeg {w}x{h}", encode(rgb, "TIFF", compression="jpeg", quality=quality))
+        add(f"tiff jpeg L {w}x{h}", encode(grey, "TIFF", compression="jpeg", quality=quality))
+    add(f"tiff RGBA lzw {w}x{h}", encode(Image.fromarray(picture(h, w, 4), "RGBA"), "TIFF", compression="tiff_lzw"))
+
+# ---- BMP of 16 bits ----------------------------------------------------------
+
+
+def bmp(pixels, masks=None, from_top=False, header=40):
+    height, width = pixels.shape
+    rows = pixels if from_top else pixels[::-1]
+    rows = [row.astype("<u2").tobytes() + b"\0\0" * (width % 2) for row in rows]
+    fields = struct.pack("<IiiHH", header, width, -height if from_top else height, 1, 16)
+    fields += struct.pack("<IIiiII", 3 if masks else 0, 0, 2835, 2835, 0, 0)
+    fields += struct.pack("<III", *masks) if masks else b""
+    fields = fields.ljust(header, b"\0")
+    data = b"".join(rows)
+    start = 14 + len(fields)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + fields + data
+
+
+for from_top in (False, True):
+    for masks in (None, (0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)):
+        for header in (40, 108):
+            h, w = some_size()
+            pixels = rng.integers(0, 1 << 16, (h, w))
+            add(f"bmp 16 bits {masks} {header}", bmp(pixels, masks, from_top, header))
+
+# ---- Orientation -------------------------------------------------------------
+
+for orientation in range(1, 9):
+    h, w = some_size()
+    rgb = Image.fromarray(picture(h, w, 3))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    xmp = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+    add(f"jpeg of orientation {orientation}", encode(rgb, "JPEG", exif=exif))
+    add(f"progressive jpeg of orientation {orientation}", encode(rgb, "JPEG", exif=exif, progressive=True))
+    add(f"png of orientation {orientation}", encode(rgb, "PNG", exif=exif))
+    add(f"webp of orientation {orientation}", encode(rgb, "WEBP", exif=exif, lossless=True))
+    add(f"jpeg of orientation {orientation} in XMP", encode(rgb, "JPEG", xmp=xmp))
+    add(f"webp of orientation {orientation} in XMP", encode(rgb, "WEBP", xmp=xmp, lossless=True))
+
+(out / "cases.json").write_text(json.dumps(cases))
+print(f"{len(cases)} files; {len(unread)} that Pillow does not read")
+for line in unread:
+    print("  ", line)
