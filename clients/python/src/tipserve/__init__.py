@@ -6,12 +6,10 @@ with tipserve.Client("127.0.0.1:50051") as client:
         print(result.id, result.error or result.best.display_name)
 """
 
-from tipserve._afinetune import AsyncFineTune
-from tipserve._finetune import FineTune
 from tipserve._requests import Grid, Item
 from tipserve._retry import NO_RETRIES, RetryPolicy
-from tipserve.aio import AsyncClient
-from tipserve.client import Client
+from tipserve.aio import AsyncClient, AsyncFineTune
+from tipserve.client import Client, FineTune
 from tipserve.errors import (
     Aborted,
     AlreadyExists,

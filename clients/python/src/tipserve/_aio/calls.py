@@ -1,9 +1,8 @@
-"""The connection of a blocking client, and how its calls are made and repeated."""
+"""The connection of a client, and how its calls are made and repeated."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -11,41 +10,42 @@ import grpc
 from tipserve._connected import Connected
 from tipserve._proto import classify_pb2
 from tipserve._retry import Tries, is_transient
-from tipserve._upload import Broken
+from tipserve._tasks import sleep, unary
+from tipserve._uploads import Broken
 from tipserve.errors import from_rpc_error
 from tipserve.pictures import Encoder
 from tipserve.types import ServerInfo
 
 T = TypeVar("T")
-Self = TypeVar("Self", bound="Calls")
+Self = TypeVar("Self", bound="AsyncCalls")
 
 
-class Calls(Connected):
+class AsyncCalls(Connected):
     """What all of a client's methods stand on."""
 
-    def __enter__(self: Self) -> Self:
+    async def __aenter__(self: Self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the connection; calls that run are cancelled."""
         self._channel.close()
 
-    def server_info(self) -> ServerInfo:
+    async def server_info(self) -> ServerInfo:
         """Version, bundle, device and limits of the server."""
         self._info = ServerInfo._from(
-            self._unary(self._classify.GetServerInfo, classify_pb2.GetServerInfoRequest())
+            await self._unary(self._classify.GetServerInfo, classify_pb2.GetServerInfoRequest())
         )
         return self._info
 
-    def _encoder(self, *, resize: bool = True) -> Encoder:
-        return self._encoder_for(self._info or self.server_info(), resize)
+    async def _encoder(self, *, resize: bool = True) -> Encoder:
+        return self._encoder_for(self._info or await self.server_info(), resize)
 
-    def _upload(
+    async def _upload(
         self,
-        attempt: Callable[[float | None], T],
+        attempt: Callable[[float | None], Awaitable[T]],
         timeout: float | None,
         repeatable: bool,
         *,
@@ -55,13 +55,13 @@ class Calls(Connected):
         tries = Tries(self._connection.retry, timeout)
         while True:
             try:
-                return attempt(tries.left())
+                return await attempt(tries.left())
             except Broken as broken:
                 error = broken.error
                 safe = broken.nothing_made or not only_before_end
-            time.sleep(tries.pause(error, repeatable and safe))
+            await sleep(tries.pause(error, repeatable and safe))
 
-    def _unary(
+    async def _unary(
         self, method: Any, request: Any, *, retry: bool = True, timeout: float | None = None
     ) -> Any:
         """A unary call, repeated where that is safe and the time suffices."""
@@ -70,14 +70,16 @@ class Calls(Connected):
         )
         while True:
             try:
-                return method(request, timeout=tries.left(), metadata=self._connection.metadata)
+                return await unary(
+                    method, request, timeout=tries.left(), metadata=self._connection.metadata
+                )
             except grpc.RpcError as raised:
                 error = from_rpc_error(raised)
-            time.sleep(tries.pause(error, retry and is_transient(error)))
+            await sleep(tries.pause(error, retry and is_transient(error)))
 
-    def _pages(self, method: Any, request: Any) -> Iterator[Any]:
+    async def _pages(self, method: Any, request: Any) -> AsyncIterator[Any]:
         while True:
-            page = self._unary(method, request)
+            page = await self._unary(method, request)
             yield page
             if not page.next_page_token:
                 return

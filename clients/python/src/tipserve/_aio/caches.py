@@ -1,37 +1,38 @@
-"""A client's methods about caches."""
+"""Caches, their versions and aliases."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from tipserve import _requests as requests
-from tipserve._calls import Calls
+from tipserve._aio.calls import AsyncCalls
 from tipserve._making import Making, add_spec, added_parts, cache_parts, cache_spec
 from tipserve._proto import cache_pb2
 from tipserve._requests import Grid
+from tipserve._tasks import AnySource, Stream, collected, off_loop, uploading
 from tipserve._transfer import Incoming, Target, import_requests
-from tipserve._upload import Uploading, upload_failure
+from tipserve._uploads import upload_failure
 from tipserve.errors import FailedPrecondition, NotFound, from_rpc_error
-from tipserve.labelled import ClassSpec, Source
+from tipserve.labelled import ClassSpec
 from tipserve.types import Cache, CreateProgress, ExampleInfo, Method, Version
 
 
-class CacheCalls(Calls):
+class AsyncCacheCalls(AsyncCalls):
     """Caches, their versions and aliases."""
 
-    def create_cache(
+    async def create_cache(
         self,
         id: str,
-        source: Source,
+        source: AnySource,
         *,
         classes: Sequence[str | ClassSpec] | None = None,
         shots: int | None = None,
         seed: int = 1,
-        validation: Source | None = None,
+        validation: AnySource | None = None,
         templates: Sequence[str] | None = None,
         views: int = 0,
         method: Method | str = Method.AUTO,
@@ -90,7 +91,14 @@ class CacheCalls(Calls):
             on_progress: Called with every progress message.
             timeout: Seconds for the whole; default: no bound.
         """
-        parts = cache_parts(source, classes, shots=shots, seed=seed, validation=validation)
+        parts = await off_loop(
+            cache_parts,
+            await collected(source),
+            classes,
+            shots=shots,
+            seed=seed,
+            validation=await collected(validation),
+        )
         spec = cache_spec(
             id,
             parts[0],
@@ -114,24 +122,24 @@ class CacheCalls(Calls):
             etag=etag,
         )
         # Augmented views are cut out of the whole picture.
-        encoder = self._encoder(resize=views <= 1)
-        return self._make(
+        encoder = await self._encoder(resize=views <= 1)
+        return await self._make(
             self._caches.CreateCache,
             lambda: Making(spec, parts, encoder, on_rejected == "fail", on_progress),
             timeout,
         )
 
-    def add_examples(
+    async def add_examples(
         self,
         base: str,
-        source: Source | None = None,
+        source: AnySource | None = None,
         *,
         new_classes: Sequence[str | ClassSpec] | None = None,
         remove: Iterable[str] = (),
         id_prefix: str | None = None,
         shots: int | None = None,
         seed: int = 1,
-        validation: Source | None = None,
+        validation: AnySource | None = None,
         templates: Sequence[str] | None = None,
         method: Method | str | None = None,
         alpha: float | None = None,
@@ -184,15 +192,16 @@ class CacheCalls(Calls):
             on_progress: Called with every progress message.
             timeout: Seconds for the whole; default: no bound.
         """
-        version = self.version(base)
-        parts, added = added_parts(
+        version = await self.version(base)
+        parts, added = await off_loop(
+            added_parts,
             version,
-            source,
+            await collected(source),
             new_classes,
             id_prefix=id_prefix,
             shots=shots,
             seed=seed,
-            validation=validation,
+            validation=await collected(validation),
         )
         spec = add_spec(
             version,
@@ -213,39 +222,37 @@ class CacheCalls(Calls):
             created_by=created_by,
             etag=etag,
         )
-        encoder = self._encoder(resize=version.views <= 1)
-        return self._make(
+        encoder = await self._encoder(resize=version.views <= 1)
+        return await self._make(
             self._caches.AddExamples,
             lambda: Making(spec, parts, encoder, on_rejected == "fail", on_progress),
             timeout,
         )
 
-    def _make(self, method: Any, start: Callable[[], Making], timeout: float | None) -> Version:
-        def attempt(left: float | None) -> Version:
+    async def _make(
+        self, method: Any, start: Callable[[], Making], timeout: float | None
+    ) -> Version:
+        async def attempt(left: float | None) -> Version:
             making = start()
-            upload = Uploading(making.requests())
-            call = method(upload, timeout=left, metadata=self._connection.metadata)
-            upload.started(call)
-            try:
-                for response in call:
+            async with uploading(
+                lambda sent: method(sent, timeout=left, metadata=self._connection.metadata),
+                making.requests(),
+            ) as call:
+                async for response in call:
                     making.take(response)
-            except grpc.RpcError as error:
-                raise upload.failure(error) from None
-            finally:
-                call.cancel()
             return making.made()
 
         repeatable = all(part.repeatable for part in start().parts)
-        return self._upload(attempt, timeout, repeatable, only_before_end=True)
+        return await self._upload(attempt, timeout, repeatable, only_before_end=True)
 
-    def cache(self, name: str, *, fields: Sequence[str] | None = None) -> Cache:
+    async def cache(self, name: str, *, fields: Sequence[str] | None = None) -> Cache:
         """One cache. `fields` names those to return, default all."""
         request = cache_pb2.GetCacheRequest(name=name, read_mask=requests.read_mask(fields))
-        return Cache._from(self._unary(self._caches.GetCache, request))
+        return Cache._from(await self._unary(self._caches.GetCache, request))
 
-    def caches(
+    async def caches(
         self, *, filter: str = "", page_size: int = 0, fields: Sequence[str] | None = None
-    ) -> Iterator[Cache]:
+    ) -> AsyncIterator[Cache]:
         """Caches, ordered by id, fetched page by page: all, or those that a filter lets through.
 
         For instance `labels.team = "weaving" AND cache_id = "tex*"`; docs/api.md
@@ -254,52 +261,57 @@ class CacheCalls(Calls):
         request = cache_pb2.ListCachesRequest(
             filter=filter, page_size=page_size, read_mask=requests.read_mask(fields)
         )
-        for page in self._pages(self._caches.ListCaches, request):
-            yield from map(Cache._from, page.caches)
+        async for page in self._pages(self._caches.ListCaches, request):
+            for one in page.caches:
+                yield Cache._from(one)
 
-    def version(self, name: str, *, fields: Sequence[str] | None = None) -> Version:
+    async def version(self, name: str, *, fields: Sequence[str] | None = None) -> Version:
         """One version, by any form of its name."""
         request = cache_pb2.GetVersionRequest(name=name, read_mask=requests.read_mask(fields))
-        return Version._from(self._unary(self._caches.GetVersion, request))
+        return Version._from(await self._unary(self._caches.GetVersion, request))
 
-    def versions(
+    async def versions(
         self, cache: str, *, page_size: int = 0, fields: Sequence[str] | None = None
-    ) -> Iterator[Version]:
+    ) -> AsyncIterator[Version]:
         """The versions of a cache, newest first, fetched page by page."""
         request = cache_pb2.ListVersionsRequest(
             parent=cache, page_size=page_size, read_mask=requests.read_mask(fields)
         )
-        for page in self._pages(self._caches.ListVersions, request):
-            yield from map(Version._from, page.versions)
+        async for page in self._pages(self._caches.ListVersions, request):
+            for one in page.versions:
+                yield Version._from(one)
 
-    def examples(self, name: str, *, filter: str = "", page_size: int = 0) -> Iterator[ExampleInfo]:
+    async def examples(
+        self, name: str, *, filter: str = "", page_size: int = 0
+    ) -> AsyncIterator[ExampleInfo]:
         """A version's examples: training ones in the order of their keys, then validation ones.
 
         A filter is, for instance, `display_name = "cat" AND validation = false`.
         """
         request = cache_pb2.ListExamplesRequest(parent=name, filter=filter, page_size=page_size)
-        for page in self._pages(self._caches.ListExamples, request):
-            yield from map(ExampleInfo._from, page.examples)
+        async for page in self._pages(self._caches.ListExamples, request):
+            for one in page.examples:
+                yield ExampleInfo._from(one)
 
-    def delete_cache(self, name: str, *, etag: str = "") -> None:
+    async def delete_cache(self, name: str, *, etag: str = "") -> None:
         """Deletes a cache with all its versions and aliases. Never repeated by itself.
 
         With an `etag`, here and below: raises `Conflict`, and changes nothing,
         where the cache has another by now.
         """
         request = cache_pb2.DeleteCacheRequest(name=name, etag=etag)
-        self._unary(self._caches.DeleteCache, request, retry=False)
+        await self._unary(self._caches.DeleteCache, request, retry=False)
 
-    def delete_version(self, name: str, *, etag: str = "") -> None:
+    async def delete_version(self, name: str, *, etag: str = "") -> None:
         """Deletes one version, "pets@7". Never repeated by itself.
 
         Raises `FailedPrecondition` where an alias points at it, or where it is
         the only one.
         """
         request = cache_pb2.DeleteVersionRequest(name=name, etag=etag)
-        self._unary(self._caches.DeleteVersion, request, retry=False)
+        await self._unary(self._caches.DeleteVersion, request, retry=False)
 
-    def prune(
+    async def prune(
         self, cache: str, keep: int, *, dry_run: bool = False, etag: str = ""
     ) -> tuple[int, ...]:
         """Deletes all versions but the `keep` newest and those that an alias points at.
@@ -310,42 +322,45 @@ class CacheCalls(Calls):
         request = cache_pb2.PruneVersionsRequest(
             name=cache, keep=keep, validate_only=dry_run, etag=etag
         )
-        answer = self._unary(self._caches.PruneVersions, request, retry=False)
+        answer = await self._unary(self._caches.PruneVersions, request, retry=False)
         return tuple(answer.deleted_versions)
 
-    def set_alias(self, cache: str, alias: str, version: int, *, etag: str = "") -> Cache:
+    async def set_alias(self, cache: str, alias: str, version: int, *, etag: str = "") -> Cache:
         """Points an alias at a version. Never repeated by itself."""
         request = cache_pb2.SetAliasRequest(cache=cache, alias=alias, version=version, etag=etag)
-        return Cache._from(self._unary(self._caches.SetAlias, request, retry=False))
+        return Cache._from(await self._unary(self._caches.SetAlias, request, retry=False))
 
-    def delete_alias(self, cache: str, alias: str, *, etag: str = "") -> Cache:
+    async def delete_alias(self, cache: str, alias: str, *, etag: str = "") -> Cache:
         """Removes an alias; its version stays. Never repeated by itself."""
         request = cache_pb2.DeleteAliasRequest(cache=cache, alias=alias, etag=etag)
-        return Cache._from(self._unary(self._caches.DeleteAlias, request, retry=False))
+        return Cache._from(await self._unary(self._caches.DeleteAlias, request, retry=False))
 
-    def rollback(self, cache: str, alias: str, *, etag: str = "") -> Cache:
+    async def rollback(self, cache: str, alias: str, *, etag: str = "") -> Cache:
         """Points an alias at the version before the one that it points at.
 
         Raises `NotFound` where there is no such alias, and `FailedPrecondition`
         where there is no earlier version. Whoever changes the cache meanwhile
         makes this raise `Conflict`.
         """
-        before = self.cache(cache)
+        before = await self.cache(cache)
         now = before.aliases.get(alias)
         if now is None:
             raise NotFound(
                 f"the cache {before.id} has no alias {alias!r}", reason="ALIAS_NOT_FOUND"
             )
-        versions = self.versions(cache, fields=["version"])
-        earlier = next((one.version for one in versions if one.version < now), None)
+        earlier = None
+        async for version in self.versions(cache, fields=["version"]):
+            if version.version < now:
+                earlier = version.version
+                break
         if earlier is None:
             raise FailedPrecondition(
                 f"{before.id}@{alias} points at version {now}, and there is none before that",
                 reason="NO_EARLIER_VERSION",
             )
-        return self.set_alias(cache, alias, earlier, etag=etag or before.etag)
+        return await self.set_alias(cache, alias, earlier, etag=etag or before.etag)
 
-    def export(
+    async def export(
         self,
         name: str,
         target: Target,
@@ -366,24 +381,27 @@ class CacheCalls(Calls):
         """
         request = cache_pb2.ExportVersionRequest(name=name)
 
-        def attempt(left: float | None) -> Version:
-            with Incoming(target, overwrite) as incoming:
-                call = self._caches.ExportVersion(
-                    request, timeout=left, metadata=self._connection.metadata
+        async def attempt(left: float | None) -> Version:
+            # Files are read and written off the event loop.
+            with await off_loop(Incoming, target, overwrite) as incoming:
+                call = Stream(
+                    lambda _: self._caches.ExportVersion(
+                        request, timeout=left, metadata=self._connection.metadata
+                    )
                 )
                 try:
-                    for response in call:
-                        incoming.take(response)
+                    async for response in call:
+                        await off_loop(incoming.take, response)
                 except grpc.RpcError as error:
                     raise upload_failure(from_rpc_error(error), sent_all=False) from None
                 finally:
                     call.cancel()
-                return incoming.finish()
+                return await off_loop(incoming.finish)
 
         repeatable = isinstance(target, str | os.PathLike)
-        return self._upload(attempt, timeout, repeatable, only_before_end=False)
+        return await self._upload(attempt, timeout, repeatable, only_before_end=False)
 
-    def import_version(
+    async def import_version(
         self,
         path: str | os.PathLike[str],
         cache: str,
@@ -403,23 +421,20 @@ class CacheCalls(Calls):
                 now. "new" where it must not exist yet.
             timeout: Seconds for the whole; default: no bound.
         """
-        info = self._info or self.server_info()
+        info = self._info or await self.server_info()
         limit = requests.max_message_bytes(info)
         spec = cache_pb2.ImportSpec(
             cache_id=cache, allow_other_bundle=allow_other_bundle, etag=etag
         )
 
-        def attempt(left: float | None) -> Version:
-            upload = Uploading(import_requests(path, spec, limit))
-            call = self._caches.ImportVersion.future(
-                upload, timeout=left, metadata=self._connection.metadata
-            )
-            upload.started(call)
-            try:
-                return Version._from(call.result())
-            except (grpc.RpcError, grpc.FutureCancelledError) as error:
-                raise upload.failure(error) from None
-            finally:
-                call.cancel()
+        async def attempt(left: float | None) -> Version:
+            async with uploading(
+                lambda sent: self._caches.ImportVersion.future(
+                    sent, timeout=left, metadata=self._connection.metadata
+                ),
+                import_requests(path, spec, limit),
+                one_response=True,
+            ) as call:
+                return Version._from(await call.response())
 
-        return self._upload(attempt, timeout, repeatable=True, only_before_end=True)
+        return await self._upload(attempt, timeout, repeatable=True, only_before_end=True)
