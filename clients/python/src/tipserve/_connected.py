@@ -8,6 +8,7 @@ import grpc
 
 from tipserve import _requests as requests
 from tipserve._channel import Pem, connection
+from tipserve._decode import PictureLimits
 from tipserve._proto import cache_pb2_grpc, classify_pb2_grpc, finetune_pb2_grpc
 from tipserve._retry import RetryPolicy
 from tipserve.pictures import INTERPOLATIONS, Encoder
@@ -91,4 +92,7 @@ class Connected:
             crop_size=bundle.image_size or None,
             interpolation=interpolation,
             jpeg=self._connection.resize == "client-jpeg",
+            limits=PictureLimits(
+                side=info.limits.get("max_side", 0), pixels=info.limits.get("max_pixels", 0)
+            ),
         )

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from tipserve._files import picture_files
 from tipserve._proto import cache_pb2, classify_pb2, finetune_pb2, input_pb2
 from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
 from tipserve.labelled import ClassSpec, Labelled, default_id
-from tipserve.pictures import ENVELOPE_BYTES, Encoder, Picture, picture_files
+from tipserve.pictures import ENVELOPE_BYTES, Encoder, Picture
 from tipserve.types import Embeddings, Rejected, ServerInfo, Version, matrix
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024

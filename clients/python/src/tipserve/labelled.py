@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, Union
 
+from tipserve._files import picture_files
 from tipserve._proto import cache_pb2, input_pb2
 from tipserve.errors import InvalidArgument
-from tipserve.pictures import Picture, picture_files
+from tipserve.pictures import Picture
 
 
 @dataclass(frozen=True)
