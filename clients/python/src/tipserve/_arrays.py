@@ -138,7 +138,7 @@ def check_many(things: Any) -> None:
             one = "a file's bytes"
         elif is_one_picture(array, is_tensor(things)):
             one = f"the pixels of one picture, {list(array.shape)}"
-        elif array.ndim < 2:
+        elif array.ndim < 2 and array.dtype.kind in "biuf":
             one = f"one embedding, [{array.size}]"
     elif isinstance(things, list | tuple) and things and isinstance(things[0], int | float):
         one = f"one embedding, [{len(things)}]"

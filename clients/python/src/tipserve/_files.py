@@ -99,21 +99,36 @@ def matching(pattern: str) -> list[str] | None:
         return None
     if is_url(pattern):
         system, path = _filesystem(pattern)
-        return sorted(system.unstrip_protocol(one) for one in system.glob(path))
+        found = sorted(str(system.unstrip_protocol(one)) for one in system.glob(path))
+        # As the addresses are written that were found: s3://, memory:///
+        start = len(found[0]) - len(found[0].split("://")[1].lstrip("/")) if found else 0
+        start += len(_fixed(pattern.split("://")[1].lstrip("/")))
+        return [one for one in found if _meant(one[start:])]
     found = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
-    return [one for one in found if counts(os.path.basename(one), False) and os.path.isfile(one)]
+    start = len(_fixed(pattern))
+    return [one for one in found if _meant(one[start:]) and os.path.isfile(one)]
 
 
-def url_files(url: str) -> list[str]:
-    """The files at an address: those below it where it is a folder, else itself."""
+def _fixed(pattern: str) -> str:
+    """The folders that a pattern begins with, which count whatever they are called."""
+    return re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+
+
+def _meant(path: str) -> bool:
+    *folders, name = path.strip("/").split("/")
+    return all(counts(folder, True) for folder in folders) and counts(name, False)
+
+
+def url_files(url: str) -> list[tuple[str, str]]:
+    """The files at an address, each with its path from there: itself, where it is a file."""
     system, path = _filesystem(url)
     if not system.isdir(path):
-        return [url]
+        return [(url.rsplit("/", 1)[-1], url)]
     found = []
     for one in sorted(system.find(path)):
-        parts = one[len(path) :].strip("/").split("/")
-        if all(counts(part, True) for part in parts[:-1]) and counts(parts[-1], False):
-            found.append(system.unstrip_protocol(one))
+        inside = one[len(path) :].strip("/")
+        if _meant(inside):
+            found.append((inside, str(system.unstrip_protocol(one))))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from tipserve._files import picture_files
+from tipserve._arrays import check_many
 from tipserve._proto import cache_pb2, classify_pb2, finetune_pb2, input_pb2
 from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
@@ -182,22 +182,6 @@ class Item:
     """Seconds for which the answer is of use, from when it was sent."""
 
 
-def items_of(source: Any) -> Any:
-    """What `classify` was given, as something to iterate over: a folder is its pictures."""
-    if isinstance(source, str | os.PathLike):
-        from pathlib import Path
-
-        path = Path(source)
-        if path.is_file():
-            return [path]
-        if not path.is_dir():
-            raise FileNotFoundError(f"there is no file or folder {path}")
-        return picture_files(path)
-    if isinstance(source, bytes | bytearray | memoryview):
-        raise TypeError("classify takes an iterable of pictures; for one picture: classify_one")
-    return source
-
-
 def prepare(
     thing: Any, position: int, time_limit: float | None, encode: Callable[[Any], input_pb2.Input]
 ) -> tuple[str, input_pb2.Input | TipserveError, float | None]:
@@ -341,6 +325,7 @@ def embed_plan(
     """An `embed`, its arguments checked."""
     if isinstance(pictures, str | bytes | os.PathLike):
         raise TypeError("pictures must be a list of pictures, not one picture")
+    check_many(pictures)
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, not one string")
     return EmbedPlan(pictures, texts, encoder, truncate, raw)

@@ -84,6 +84,13 @@ _FORMATS = frozenset(("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """In a picture's place: why there is none."""
+
+    error: InvalidArgument
+
+
+@dataclass(frozen=True)
 class Encoder:
     """Makes messages of pictures, none of them over the server's limit."""
 
@@ -129,6 +136,8 @@ class Encoder:
             return self._pillow(picture)
         if is_array(picture):
             return self._array(picture)
+        if isinstance(picture, Unusable):
+            raise picture.error
         if isinstance(picture, Mapping):
             return self._encode(_undecoded(picture))
         if callable(getattr(picture, "read", None)):
