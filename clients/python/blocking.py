@@ -23,6 +23,7 @@ NAMES = {
     "AsyncClient": "Client",
     "AsyncCacheCalls": "CacheCalls",
     "AsyncCalls": "Calls",
+    "AsyncMakingCalls": "MakingCalls",
     "AsyncFineTune": "FineTune",
     "AsyncIterable": "Iterable",
     "AsyncIterator": "Iterator",

@@ -6,6 +6,7 @@ with tipserve.Client("127.0.0.1:50051") as client:
         print(result.id, result.error or result.best.display_name)
 """
 
+from tipserve._progress import ProgressBar
 from tipserve._requests import Grid, Item
 from tipserve._retry import NO_RETRIES, RetryPolicy
 from tipserve.aio import AsyncClient, AsyncFineTune
@@ -58,6 +59,7 @@ from tipserve.types import (
     SourceCounts,
     Timings,
     Version,
+    to_pandas,
 )
 
 __version__ = "0.1.0"
@@ -103,6 +105,7 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Picture",
+    "ProgressBar",
     "Rejected",
     "ResourceExhausted",
     "Result",
@@ -118,4 +121,5 @@ __all__ = [
     "Unimplemented",
     "Version",
     "resize_and_crop",
+    "to_pandas",
 ]

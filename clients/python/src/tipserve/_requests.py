@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
@@ -27,6 +27,9 @@ _MESSAGE_LIMITS = ("max_message_bytes", "message_bytes")
 # smaller ones keep the pipe even.
 BATCH_BYTES = 1024 * 1024
 BATCH_ITEMS = 64
+
+Priority = Literal["interactive", "bulk"]
+"""Whether somebody waits for the answer."""
 
 M = TypeVar("M")
 

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 import grpc
 
+from tipserve._arrays import Color, check_color
 from tipserve._connected import Connected
 from tipserve._proto import classify_pb2
 from tipserve._retry import Tries, is_transient
 from tipserve._tasks import sleep, unary
 from tipserve._uploads import Broken
-from tipserve.errors import from_rpc_error
 from tipserve.pictures import Encoder
 from tipserve.types import ServerInfo
 
@@ -30,7 +30,8 @@ class AsyncCalls(Connected):
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection; calls that run are cancelled."""
+        """Closes the connection; calls that run are cancelled, and none can begin."""
+        self._contact.closed = True
         self._channel.close()
 
     async def server_info(self) -> ServerInfo:
@@ -40,8 +41,9 @@ class AsyncCalls(Connected):
         )
         return self._info
 
-    async def _encoder(self, *, resize: bool = True) -> Encoder:
-        return self._encoder_for(self._info or await self.server_info(), resize)
+    async def _encoder(self, color: Color = "rgb", *, resize: bool = True) -> Encoder:
+        check_color(color)
+        return self._encoder_for(self._info or await self.server_info(), resize, color)
 
     async def _upload(
         self,
@@ -65,17 +67,19 @@ class AsyncCalls(Connected):
         self, method: Any, request: Any, *, retry: bool = True, timeout: float | None = None
     ) -> Any:
         """A unary call, repeated where that is safe and the time suffices."""
-        tries = Tries(
-            self._connection.retry, self._connection.timeout if timeout is None else timeout
-        )
+        allowed = self._connection.timeout if timeout is None else timeout
+        tries = Tries(self._connection.retry, allowed)
         while True:
             try:
-                return await unary(
-                    method, request, timeout=tries.left(), metadata=self._connection.metadata
-                )
+                answer = await unary(method, request, timeout=tries.left(), metadata=self._metadata)
+                self._contact.reached()
+                return answer
             except grpc.RpcError as raised:
-                error = from_rpc_error(raised)
-            await sleep(tries.pause(error, retry and is_transient(error)))
+                error = self._contact.failure(raised, allowed)
+            pause = self._contact.pause(error)
+            if pause is None:
+                pause = tries.pause(error, retry and is_transient(error))
+            await sleep(pause)
 
     async def _pages(self, method: Any, request: Any) -> AsyncIterator[Any]:
         while True:

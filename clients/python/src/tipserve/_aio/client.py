@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import overload
 
 from tipserve import _requests as requests
 from tipserve._aio.caches import AsyncCacheCalls
 from tipserve._aio.fine_tune import AsyncFineTune
+from tipserve._arrays import Color
 from tipserve._classify import classify_plan
 from tipserve._proto import classify_pb2, finetune_pb2
-from tipserve._requests import Grid
+from tipserve._requests import Grid, Priority
 from tipserve._tasks import (
     AnyItems,
     AnySource,
@@ -47,7 +49,8 @@ class AsyncClient(AsyncCacheCalls):
         embedding: bool = False,
         timings: bool = False,
         ordered: bool = True,
-        priority: str = "interactive",
+        priority: Priority = "interactive",
+        color: Color = "rgb",
         time_limit: float | None = None,
         window: int = 512,
         window_bytes: int = 64 * 1024 * 1024,
@@ -67,8 +70,11 @@ class AsyncClient(AsyncCacheCalls):
 
         Args:
             cache: Which classifier.
-            items: Pictures, or `Item`s that bring an id or a time limit, or a
-                folder, whose pictures are taken in order.
+            items: Pictures, or `Item`s that bring an id or a time limit: any
+                iterable, a folder, a pattern ("pets/*.jpg"), an address
+                ("s3://bucket/pets"), a data frame or a data set. A picture is a
+                path, an address, bytes, an open file, a Pillow picture, an array
+                or a tensor in RGB, or an embedding.
             top_k: How many of the best classes.
             logits: Return all logits.
             probabilities: Return all probabilities.
@@ -77,6 +83,7 @@ class AsyncClient(AsyncCacheCalls):
             timings: Return how long each stage took.
             ordered: Results come in the order of the items; else as they are ready.
             priority: "interactive", or "bulk" for work that nobody waits for.
+            color: The order of the channels of arrays; "bgr" is OpenCV's.
             time_limit: Seconds for which an item's answer is of use.
             window: How many items may be read and not yet handed out.
             window_bytes: How many bytes of unanswered pictures are held at most.
@@ -104,10 +111,10 @@ class AsyncClient(AsyncCacheCalls):
         )
 
         async def results() -> AsyncGenerator[Result, None]:
-            encoder = await self._encoder()
+            encoder = await self._encoder(color)
             stream = ClassifyStream(
                 lambda messages, left: self._classify.ClassifyStream(
-                    messages, timeout=left, metadata=self._connection.metadata
+                    messages, timeout=left, metadata=self._metadata
                 ),
                 plan.config,
                 plan.source,
@@ -134,13 +141,14 @@ class AsyncClient(AsyncCacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
-        priority: str = "interactive",
+        priority: Priority = "interactive",
+        color: Color = "rgb",
         timeout: float | None = None,
     ) -> Result:
         """Classifies one picture; raises where `classify` would give an `error`."""
         request = classify_pb2.ClassifyRequest(
             cache=cache,
-            input=await off_loop((await self._encoder()).encode, picture),
+            input=await off_loop((await self._encoder(color)).encode, picture),
             options=requests.classify_options(
                 top_k=top_k,
                 logits=logits,
@@ -162,6 +170,7 @@ class AsyncClient(AsyncCacheCalls):
         truncate: bool = False,
         raw: bool = False,
         strict: bool = True,
+        color: Color = "rgb",
     ) -> Embeddings:
         """Embeds pictures and texts with the bundle's encoders.
 
@@ -172,9 +181,10 @@ class AsyncClient(AsyncCacheCalls):
             raw: The encoder's output as it is, instead of unit vectors.
             strict: Raise for the first that fails; else its row is NaN and its
                 error in `picture_errors` or `text_errors`.
+            color: The order of the channels of arrays; "bgr" is OpenCV's.
         """
         plan = requests.embed_plan(
-            pictures, texts, await self._encoder(), truncate=truncate, raw=raw
+            pictures, texts, await self._encoder(color), truncate=truncate, raw=raw
         )
         calls = plan.calls()
         # Files are read off the event loop.
@@ -183,16 +193,37 @@ class AsyncClient(AsyncCacheCalls):
         info = self._info
         return plan.outcome(strict=strict, width=info.bundle.width if info else 0)
 
+    @overload
+    async def evaluate(
+        self, cache: str, source: AnySource, *, color: Color = "rgb", timeout: float | None = None
+    ) -> Evaluation: ...
+
+    @overload
+    async def evaluate(
+        self,
+        cache: list[str] | tuple[str, ...],
+        source: AnySource,
+        *,
+        color: Color = "rgb",
+        timeout: float | None = None,
+    ) -> list[Evaluation]: ...
+
     async def evaluate(
         self,
         cache: str | Sequence[str],
         source: AnySource,
         *,
+        color: Color = "rgb",
         timeout: float | None = None,
     ) -> Evaluation | list[Evaluation]:
         """How well a version, or several side by side, do on labelled pictures.
 
-        A folder's classes are matched with the version's by name.
+        Args:
+            cache: Which version; a list of them, to compare.
+            source: As for `create_cache`; classes are matched with the version's
+                by name.
+            color: The order of the channels of arrays; "bgr" is OpenCV's.
+            timeout: Seconds for the whole; default: no bound.
 
         Returns:
             One `Evaluation`; for a list of caches a list.
@@ -202,13 +233,13 @@ class AsyncClient(AsyncCacheCalls):
             raise ValueError("evaluate needs at least one cache")
         version = await self.version(names[0])
         labelled = await off_loop(load, await collected(source), requests.class_specs(version))
-        encoder = await self._encoder()
+        encoder = await self._encoder(color)
 
         async def attempt(left: float | None) -> list[Evaluation]:
             messages = requests.ExampleMessages([labelled], encoder, fail=False)
             async with uploading(
                 lambda sent: self._classify.Evaluate.future(
-                    sent, timeout=left, metadata=self._connection.metadata
+                    sent, timeout=left, metadata=self._metadata
                 ),
                 messages.for_evaluate(names),
                 one_response=True,
@@ -266,11 +297,10 @@ class AsyncClient(AsyncCacheCalls):
         )
         return AsyncFineTune(
             Stream(
-                lambda _: self._tune.FineTune(
-                    request, timeout=timeout, metadata=self._connection.metadata
-                )
+                lambda _: self._tune.FineTune(request, timeout=timeout, metadata=self._metadata)
             ),
             self.cancel_fine_tune,
+            self._contact.failure,
         )
 
     async def fine_tunes(

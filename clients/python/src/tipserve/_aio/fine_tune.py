@@ -8,7 +8,7 @@ import grpc
 
 from tipserve._runs import take, version_of
 from tipserve._tasks import Stream
-from tipserve.errors import from_rpc_error
+from tipserve.errors import TipserveError
 from tipserve.types import FineTuneProgress, FineTuneRun, Version
 
 
@@ -18,9 +18,15 @@ class AsyncFineTune:
     A run that is not detached ends with its handle: keep it.
     """
 
-    def __init__(self, call: Stream, cancel: Callable[[str], Awaitable[FineTuneRun]]) -> None:
+    def __init__(
+        self,
+        call: Stream,
+        cancel: Callable[[str], Awaitable[FineTuneRun]],
+        failure: Callable[[grpc.RpcError], TipserveError],
+    ) -> None:
         self._call = call
         self._cancel = cancel
+        self._failure = failure
         self.run: FineTuneRun | None = None
         """The run as the server last described it."""
 
@@ -37,7 +43,7 @@ class AsyncFineTune:
                 if progress is not None:
                     yield progress
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise self._failure(error) from None
 
     async def result(self) -> Version:
         """Waits for the end; the version that was made.
@@ -58,7 +64,7 @@ class AsyncFineTune:
                     take(self, response)
                     break
             except grpc.RpcError as error:
-                raise from_rpc_error(error) from None
+                raise self._failure(error) from None
         if self.run is not None and not self.run.state.ended:
             self.run = await self._cancel(self.run.name)
         self.close()

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import grpc
 
+from tipserve._arrays import Color, check_color
 from tipserve._connected import Connected
 from tipserve._proto import classify_pb2
 from tipserve._retry import Tries, is_transient
 from tipserve._threads import sleep, unary
 from tipserve._uploads import Broken
-from tipserve.errors import from_rpc_error
 from tipserve.pictures import Encoder
 from tipserve.types import ServerInfo
 
@@ -31,7 +31,8 @@ class Calls(Connected):
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls that run are cancelled."""
+        """Closes the connection; calls that run are cancelled, and none can begin."""
+        self._contact.closed = True
         self._channel.close()
 
     def server_info(self) -> ServerInfo:
@@ -41,8 +42,9 @@ class Calls(Connected):
         )
         return self._info
 
-    def _encoder(self, *, resize: bool = True) -> Encoder:
-        return self._encoder_for(self._info or self.server_info(), resize)
+    def _encoder(self, color: Color = "rgb", *, resize: bool = True) -> Encoder:
+        check_color(color)
+        return self._encoder_for(self._info or self.server_info(), resize, color)
 
     def _upload(
         self,
@@ -66,17 +68,19 @@ class Calls(Connected):
         self, method: Any, request: Any, *, retry: bool = True, timeout: float | None = None
     ) -> Any:
         """A unary call, repeated where that is safe and the time suffices."""
-        tries = Tries(
-            self._connection.retry, self._connection.timeout if timeout is None else timeout
-        )
+        allowed = self._connection.timeout if timeout is None else timeout
+        tries = Tries(self._connection.retry, allowed)
         while True:
             try:
-                return unary(
-                    method, request, timeout=tries.left(), metadata=self._connection.metadata
-                )
+                answer = unary(method, request, timeout=tries.left(), metadata=self._metadata)
+                self._contact.reached()
+                return answer
             except grpc.RpcError as raised:
-                error = from_rpc_error(raised)
-            sleep(tries.pause(error, retry and is_transient(error)))
+                error = self._contact.failure(raised, allowed)
+            pause = self._contact.pause(error)
+            if pause is None:
+                pause = tries.pause(error, retry and is_transient(error))
+            sleep(pause)
 
     def _pages(self, method: Any, request: Any) -> Iterator[Any]:
         while True:

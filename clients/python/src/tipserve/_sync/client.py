@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
+from typing import overload
 
 from tipserve import _requests as requests
 from tipserve._sync.caches import CacheCalls
 from tipserve._sync.fine_tune import FineTune
+from tipserve._arrays import Color
 from tipserve._classify import classify_plan
 from tipserve._proto import classify_pb2, finetune_pb2
-from tipserve._requests import Grid
+from tipserve._requests import Grid, Priority
 from tipserve._threads import (
     AnyItems,
     AnySource,
@@ -48,7 +50,8 @@ class Client(CacheCalls):
         embedding: bool = False,
         timings: bool = False,
         ordered: bool = True,
-        priority: str = "interactive",
+        priority: Priority = "interactive",
+        color: Color = "rgb",
         time_limit: float | None = None,
         window: int = 512,
         window_bytes: int = 64 * 1024 * 1024,
@@ -68,8 +71,11 @@ class Client(CacheCalls):
 
         Args:
             cache: Which classifier.
-            items: Pictures, or `Item`s that bring an id or a time limit, or a
-                folder, whose pictures are taken in order.
+            items: Pictures, or `Item`s that bring an id or a time limit: any
+                iterable, a folder, a pattern ("pets/*.jpg"), an address
+                ("s3://bucket/pets"), a data frame or a data set. A picture is a
+                path, an address, bytes, an open file, a Pillow picture, an array
+                or a tensor in RGB, or an embedding.
             top_k: How many of the best classes.
             logits: Return all logits.
             probabilities: Return all probabilities.
@@ -78,6 +84,7 @@ class Client(CacheCalls):
             timings: Return how long each stage took.
             ordered: Results come in the order of the items; else as they are ready.
             priority: "interactive", or "bulk" for work that nobody waits for.
+            color: The order of the channels of arrays; "bgr" is OpenCV's.
             time_limit: Seconds for which an item's answer is of use.
             window: How many items may be read and not yet handed out.
             window_bytes: How many bytes of unanswered pictures are held at most.
@@ -105,10 +112,10 @@ class Client(CacheCalls):
         )
 
         def results() -> Generator[Result, None, None]:
-            encoder = self._encoder()
+            encoder = self._encoder(color)
             stream = ClassifyStream(
                 lambda messages, left: self._classify.ClassifyStream(
-                    messages, timeout=left, metadata=self._connection.metadata
+                    messages, timeout=left, metadata=self._metadata
                 ),
                 plan.config,
                 plan.source,
@@ -135,13 +142,14 @@ class Client(CacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
-        priority: str = "interactive",
+        priority: Priority = "interactive",
+        color: Color = "rgb",
         timeout: float | None = None,
     ) -> Result:
         """Classifies one picture; raises where `classify` would give an `error`."""
         request = classify_pb2.ClassifyRequest(
             cache=cache,
-            input=off_loop((self._encoder()).encode, picture),
+            input=off_loop((self._encoder(color)).encode, picture),
             options=requests.classify_options(
                 top_k=top_k,
                 logits=logits,
@@ -163,6 +171,7 @@ class Client(CacheCalls):
         truncate: bool = False,
         raw: bool = False,
         strict: bool = True,
+        color: Color = "rgb",
     ) -> Embeddings:
         """Embeds pictures and texts with the bundle's encoders.
 
@@ -173,9 +182,10 @@ class Client(CacheCalls):
             raw: The encoder's output as it is, instead of unit vectors.
             strict: Raise for the first that fails; else its row is NaN and its
                 error in `picture_errors` or `text_errors`.
+            color: The order of the channels of arrays; "bgr" is OpenCV's.
         """
         plan = requests.embed_plan(
-            pictures, texts, self._encoder(), truncate=truncate, raw=raw
+            pictures, texts, self._encoder(color), truncate=truncate, raw=raw
         )
         calls = plan.calls()
         # Files are read off the event loop.
@@ -184,16 +194,37 @@ class Client(CacheCalls):
         info = self._info
         return plan.outcome(strict=strict, width=info.bundle.width if info else 0)
 
+    @overload
+    def evaluate(
+        self, cache: str, source: AnySource, *, color: Color = "rgb", timeout: float | None = None
+    ) -> Evaluation: ...
+
+    @overload
+    def evaluate(
+        self,
+        cache: list[str] | tuple[str, ...],
+        source: AnySource,
+        *,
+        color: Color = "rgb",
+        timeout: float | None = None,
+    ) -> list[Evaluation]: ...
+
     def evaluate(
         self,
         cache: str | Sequence[str],
         source: AnySource,
         *,
+        color: Color = "rgb",
         timeout: float | None = None,
     ) -> Evaluation | list[Evaluation]:
         """How well a version, or several side by side, do on labelled pictures.
 
-        A folder's classes are matched with the version's by name.
+        Args:
+            cache: Which version; a list of them, to compare.
+            source: As for `create_cache`; classes are matched with the version's
+                by name.
+            color: The order of the channels of arrays; "bgr" is OpenCV's.
+            timeout: Seconds for the whole; default: no bound.
 
         Returns:
             One `Evaluation`; for a list of caches a list.
@@ -203,13 +234,13 @@ class Client(CacheCalls):
             raise ValueError("evaluate needs at least one cache")
         version = self.version(names[0])
         labelled = off_loop(load, collected(source), requests.class_specs(version))
-        encoder = self._encoder()
+        encoder = self._encoder(color)
 
         def attempt(left: float | None) -> list[Evaluation]:
             messages = requests.ExampleMessages([labelled], encoder, fail=False)
             with uploading(
                 lambda sent: self._classify.Evaluate.future(
-                    sent, timeout=left, metadata=self._connection.metadata
+                    sent, timeout=left, metadata=self._metadata
                 ),
                 messages.for_evaluate(names),
                 one_response=True,
@@ -267,11 +298,10 @@ class Client(CacheCalls):
         )
         return FineTune(
             Stream(
-                lambda _: self._tune.FineTune(
-                    request, timeout=timeout, metadata=self._connection.metadata
-                )
+                lambda _: self._tune.FineTune(request, timeout=timeout, metadata=self._metadata)
             ),
             self.cancel_fine_tune,
+            self._contact.failure,
         )
 
     def fine_tunes(

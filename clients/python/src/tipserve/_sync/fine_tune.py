@@ -9,7 +9,7 @@ import grpc
 
 from tipserve._runs import take, version_of
 from tipserve._threads import Stream
-from tipserve.errors import from_rpc_error
+from tipserve.errors import TipserveError
 from tipserve.types import FineTuneProgress, FineTuneRun, Version
 
 
@@ -19,9 +19,15 @@ class FineTune:
     A run that is not detached ends with its handle: keep it.
     """
 
-    def __init__(self, call: Stream, cancel: Callable[[str], FineTuneRun]) -> None:
+    def __init__(
+        self,
+        call: Stream,
+        cancel: Callable[[str], FineTuneRun],
+        failure: Callable[[grpc.RpcError], TipserveError],
+    ) -> None:
         self._call = call
         self._cancel = cancel
+        self._failure = failure
         self.run: FineTuneRun | None = None
         """The run as the server last described it."""
 
@@ -38,7 +44,7 @@ class FineTune:
                 if progress is not None:
                     yield progress
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise self._failure(error) from None
 
     def result(self) -> Version:
         """Waits for the end; the version that was made.
@@ -59,7 +65,7 @@ class FineTune:
                     take(self, response)
                     break
             except grpc.RpcError as error:
-                raise from_rpc_error(error) from None
+                raise self._failure(error) from None
         if self.run is not None and not self.run.state.ended:
             self.run = self._cancel(self.run.name)
         self.close()

@@ -1,6 +1,6 @@
 """What the server answers, as plain values."""
 
-from tipserve.types._answer import ClassScore, Embeddings, Neighbour, Result, Timings
+from tipserve.types._answer import ClassScore, Embeddings, Neighbour, Result, Timings, to_pandas
 from tipserve.types._arrays import matrix, vector
 from tipserve.types._cache import (
     Cache,
@@ -45,5 +45,6 @@ __all__ = [
     "Version",
     "enum_name",
     "matrix",
+    "to_pandas",
     "vector",
 ]
