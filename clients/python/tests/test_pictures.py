@@ -280,3 +280,113 @@ def test_resize_client_takes_its_interpolation_from_the_server(
 def test_another_interpolation_is_refused(chance):
     with pytest.raises(ValueError, match="'lanczos'"):
         tipserve.resize_and_crop(Image.fromarray(pixels(chance, 9, 9)), 5, interpolation="lanczos")
+
+
+# Arrays, in every layout
+
+
+def test_arrays_may_have_their_channels_first_or_be_floats(chance):
+    array = pixels(chance, 5, 7)
+    floats = array.astype(numpy.float32) / 255
+    for given in (
+        numpy.moveaxis(array, 2, 0),
+        floats,
+        floats.astype(numpy.float64),
+        numpy.moveaxis(floats, 2, 0),
+    ):
+        numpy.testing.assert_array_equal(raw(ROOM.encode(given)), array)
+    grey = array[:, :, :1]
+    for given in (grey, grey[:, :, 0], numpy.moveaxis(grey, 2, 0), floats[:, :, :1]):
+        expected = numpy.repeat(grey, 3, axis=2)
+        numpy.testing.assert_array_equal(raw(ROOM.encode(given)), expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2.1, 2.6), (0, 255), (0, 1.01), (0, numpy.nan)])
+def test_floats_that_are_no_levels_are_refused(low, high):
+    array = numpy.full((4, 4, 3), low, numpy.float32)
+    array[0, 0, 0] = high
+    with pytest.raises(tipserve.InvalidArgument, match="from 0 to 1") as caught:
+        ROOM.encode(array)
+    assert caught.value.reason == "PIXELS_OUT_OF_RANGE"
+
+
+def test_tensors(chance):
+    torch = pytest.importorskip("torch")
+    array = pixels(chance, 5, 7)
+    tensor = torch.from_numpy(numpy.ascontiguousarray(numpy.moveaxis(array, 2, 0)))
+    for given in (tensor, tensor.float() / 255, (tensor.float() / 255).requires_grad_()):
+        numpy.testing.assert_array_equal(raw(ROOM.encode(given)), array)
+    # Both ends are 3: a tensor's channels come first, an array's last.
+    both = pixels(chance, 3, 3)
+    numpy.testing.assert_array_equal(
+        raw(ROOM.encode(torch.from_numpy(both))), numpy.moveaxis(both, 0, 2)
+    )
+    numpy.testing.assert_array_equal(raw(ROOM.encode(both)), both)
+    vector = torch.arange(4, dtype=torch.bfloat16)
+    assert list(ROOM.encode(vector).embedding.values) == [0, 1, 2, 3]
+
+
+def test_files_as_arrays(chance):
+    cv2 = pytest.importorskip("cv2")
+    array = pixels(chance, 5, 7)
+    for suffix in (".png", ".jpg", ".bmp"):
+        _, buffer = cv2.imencode(suffix, array)
+        for given in (buffer, buffer.reshape(-1, 1)):
+            assert ROOM.encode(given).encoded_image == buffer.tobytes()
+    with pytest.raises(TypeError):
+        ROOM.encode(numpy.arange(50, dtype=numpy.uint8))
+
+
+@pytest.mark.parametrize("kind", ["classify_one", "classify", "embed", "create_cache", "evaluate"])
+def test_opencvs_arrays_are_bgr(fake, call, chance, kind):
+    """A blue picture stays blue; Pillow's and files are RGB whatever is said of arrays."""
+    from test_calls import sent_examples, versioned
+
+    from tipserve._proto import cache_pb2, classify_pb2
+
+    array = pixels(chance, 5, 7)
+    seen = []
+
+    def embed(request, context):
+        seen.extend(request.inputs)
+        return classify_pb2.EmbedResponse(inputs=[{"embedding": {"values": [1]}}] * 2)
+
+    def classify(request, context):
+        seen.append(request.input)
+        return classify_pb2.ClassifyResponse()
+
+    def stream(requests, context):
+        for request in requests:
+            seen.extend(item.input for item in request.items.items)
+            results = [{"sequence": 0, "classification": {}}] if request.items.items else []
+            yield classify_pb2.ClassifyStreamResponse(results=results)
+
+    created = []
+    fake.create = versioned(created)
+    fake.unary.update(Embed=embed, Classify=classify)
+    infos = [cache_pb2.ClassInfo(display_name="a")]
+    fake.unary["GetVersion"] = lambda request, context: cache_pb2.Version(classes=infos)
+    fake.unary["Evaluate"] = lambda request, context: classify_pb2.EvaluateResponse(
+        evaluations=[classify_pb2.Evaluation()]
+    )
+    pictures = [array, Image.fromarray(array)]
+    if kind == "classify_one":
+        for picture in pictures:
+            call(kind, "pets", picture, color="bgr")
+    elif kind == "classify":
+        for picture in pictures:
+            fake.streams = [*fake.streams, stream]
+            call(kind, "pets", [picture], color="bgr")
+    elif kind == "embed":
+        call(kind, pictures, color="bgr")
+    else:
+        call(kind, "pets", [(picture, "a") for picture in pictures], color="bgr")
+    if kind == "create_cache":
+        seen = [one.input for one in sent_examples(created[0])]
+    elif kind == "evaluate":
+        seen = [one.input for message in fake.calls[-1][1] for one in message.items.items]
+    for sent, expected in zip(seen, (array[:, :, ::-1], array), strict=True):
+        rgb = sent.raw_rgb
+        assert rgb.data == numpy.ascontiguousarray(expected).tobytes()
+    with pytest.raises(ValueError, match="'rgb' or 'bgr'"):
+        call("classify_one", "pets", array, color="gbr")
