@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import pathlib
+import threading
 import unicodedata
 
 import pytest
@@ -240,6 +242,39 @@ def test_addresses(created, call, files):
             call("classify_one", "pets", address)
         assert caught.value.reason == reason
     memory.rm("/shop", recursive=True)
+
+
+def test_web_addresses(call, files, monkeypatch):
+    pytest.importorskip("aiohttp")
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    import tipserve._files
+
+    monkeypatch.setattr(tipserve._files, "_SILENT_SECONDS", 0.3)
+    released = threading.Event()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self):
+            if self.path.startswith("/silent"):
+                released.wait(30)
+            super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=os.path.dirname(files[0]))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        urls = [f"{base}/{name}" for name in ("0.jpg", "1.jpg", "none.jpg", "silent.jpg")]
+        results = call("classify", "pets", urls)
+        released.set()
+        assert [r.best.display_name for r in results[:2]] == ["picture 0", "picture 1"]
+        assert [r.id for r in results] == urls
+        for result in results[2:]:
+            assert result.error.reason == "FILE_UNREADABLE"
+            assert result.id in result.error.message
+        server.shutdown()
 
 
 # Folders

@@ -155,3 +155,26 @@ def test_help_names_every_method():
     for name in ("classify", "create_cache", "evaluate", "embed", "export", "rollback"):
         assert f"{name}(self" in text
     assert "await" not in text
+
+
+def test_names_are_those_of_the_protos():
+    """The literals that checkers know, and the enumerations on the wire."""
+    from typing import get_args
+
+    from tipserve import types
+    from tipserve._proto import finetune_pb2
+
+    def names(kind, prefix):
+        return {key.removeprefix(prefix).lower() for key in kind.keys()} - {"unspecified"}  # noqa: SIM118
+
+    for literal, kind, prefix in (
+        (types.OnRejected, cache_pb2.CacheSpec.OnRejected, "ON_REJECTED_"),
+        (types.ClassBalance, cache_pb2.ClassBalance, "CLASS_BALANCE_"),
+        (types.KeyDtype, cache_pb2.KeyDtype, "KEY_DTYPE_"),
+        (types.GridKind, cache_pb2.SearchGrid.Kind, "KIND_"),
+        (types.Schedule, finetune_pb2.FineTuneRequest.Schedule, "SCHEDULE_"),
+    ):
+        assert set(get_args(literal)) == names(kind, prefix)
+    methods = names(cache_pb2.Method, "METHOD_")
+    assert set(get_args(types.MethodName)) == methods - {"tip_adapter_f"}
+    assert {str(one) for one in tipserve.Method} == methods | {"unknown"}

@@ -154,6 +154,8 @@ def read_file(path: str | os.PathLike[str], limit: int | None) -> bytes:
 
 # Of one file, where the message does not bound it because it is resized first.
 _URL_BYTES = 64 * 1024 * 1024
+_CONNECT_SECONDS = 10.0
+_SILENT_SECONDS = 30.0
 
 
 def _read_url(url: str, limit: int | None) -> bytes:
@@ -175,7 +177,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         import fsspec
 
-        system, path = fsspec.core.url_to_fs(url)
+        system, path = fsspec.core.url_to_fs(url, **_within_time(url))
     except ImportError as error:
         raise InvalidArgument(
             f"reading {url} needs {error.name or 'fsspec'}: pip install 'tipserve[urls]', and "
@@ -188,6 +190,16 @@ def _filesystem(url: str) -> tuple[Any, str]:
             f"cannot read {url}: {error}", reason="URL_UNREADABLE", metadata={"url": url}
         ) from error
     return system, str(path)
+
+
+def _within_time(url: str) -> dict[str, Any]:
+    """Options that end a web server's silence; fsspec's own bound is five minutes."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def too_large(size: int, limit: int) -> InvalidArgument:

@@ -16,7 +16,7 @@ from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
 from tipserve.labelled import ClassSpec, Labelled, default_id
 from tipserve.pictures import ENVELOPE_BYTES, Encoder, Picture
-from tipserve.types import Embeddings, Rejected, ServerInfo, Version, matrix
+from tipserve.types import Embeddings, GridKind, Rejected, ServerInfo, Version, matrix
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit, for servers that name none."""
@@ -91,7 +91,7 @@ def read_mask(fields: Sequence[str] | None) -> FieldMask | None:
 class Grid:
     """Which α and β are searched: "wide" (logarithmic) or "official" (the authors')."""
 
-    kind: str = "wide"
+    kind: GridKind = "wide"
     beta_scale: float = 0.0
     """Official: the largest β. Default 7."""
     alpha_scale: float = 0.0

@@ -24,7 +24,7 @@ from tipserve._tasks import (
 )
 from tipserve.labelled import default_id, load
 from tipserve.pictures import Picture
-from tipserve.types import Embeddings, Evaluation, FineTuneRun, Result
+from tipserve.types import Embeddings, Evaluation, FineTuneRun, Result, Schedule
 
 
 class AsyncClient(AsyncCacheCalls):
@@ -259,7 +259,7 @@ class AsyncClient(AsyncCacheCalls):
         epochs: int = 0,
         learning_rate: float | None = None,
         batch_size: int = 0,
-        schedule: str | None = None,
+        schedule: Schedule | None = None,
         weight_decay: float | None = None,
         seed: int | None = None,
         patience: int = 0,

@@ -25,7 +25,7 @@ from tipserve._threads import (
 )
 from tipserve.labelled import default_id, load
 from tipserve.pictures import Picture
-from tipserve.types import Embeddings, Evaluation, FineTuneRun, Result
+from tipserve.types import Embeddings, Evaluation, FineTuneRun, Result, Schedule
 
 
 class Client(CacheCalls):
@@ -260,7 +260,7 @@ class Client(CacheCalls):
         epochs: int = 0,
         learning_rate: float | None = None,
         batch_size: int = 0,
-        schedule: str | None = None,
+        schedule: Schedule | None = None,
         weight_decay: float | None = None,
         seed: int | None = None,
         patience: int = 0,

@@ -14,7 +14,15 @@ from tipserve._proto import cache_pb2
 from tipserve._requests import Grid, read_mask
 from tipserve._threads import AnySource, collected, off_loop, uploading
 from tipserve.labelled import ClassSpec
-from tipserve.types import CreateProgress, Method, Version
+from tipserve.types import (
+    ClassBalance,
+    CreateProgress,
+    KeyDtype,
+    Method,
+    MethodName,
+    OnRejected,
+    Version,
+)
 
 
 class MakingCalls(Calls):
@@ -31,16 +39,16 @@ class MakingCalls(Calls):
         validation: AnySource | None = None,
         templates: Sequence[str] | None = None,
         views: int = 0,
-        method: Method | str = Method.AUTO,
+        method: Method | MethodName = Method.AUTO,
         alpha: float | None = None,
         beta: float | None = None,
         lambda_: float | None = None,
-        on_rejected: str = "skip",
+        on_rejected: OnRejected = "skip",
         description: str = "",
         labels: Mapping[str, str] | None = None,
-        class_balance: str | None = None,
+        class_balance: ClassBalance | None = None,
         grid: Grid | None = None,
-        key_dtype: str | None = None,
+        key_dtype: KeyDtype | None = None,
         without_text: bool = False,
         truncate_prompts: bool = False,
         allow_empty_classes: bool = False,
@@ -142,11 +150,11 @@ class MakingCalls(Calls):
         seed: int = 1,
         validation: AnySource | None = None,
         templates: Sequence[str] | None = None,
-        method: Method | str | None = None,
+        method: Method | MethodName | None = None,
         alpha: float | None = None,
         beta: float | None = None,
         lambda_: float | None = None,
-        on_rejected: str = "skip",
+        on_rejected: OnRejected = "skip",
         description: str = "",
         labels: Mapping[str, str] | None = None,
         grid: Grid | None = None,
