@@ -38,9 +38,17 @@ NAMES = {
     "_tasks": "_threads",
 }
 
+# What the descriptions say of one client alone.
+PHRASES = {
+    "server, for one event loop. Tasks may share one.": "server. Threads may share one.",
+    "`items` is read on the event loop, at": "`items` is read in a thread of its own, at",
+}
+
 
 def blocking(source: str) -> str:
     """The blocking form of an asyncio module."""
+    for phrase, other in PHRASES.items():
+        source = source.replace(phrase, other)
     # Types first, which more than a token decides.
     source = re.sub(r"AsyncGenerator\[([^][]*), None\]", r"AsyncGenerator[\1, None, None]", source)
     source = re.sub(r"\bAwaitable\[([^][]*)\]", r"\1", source)

@@ -24,8 +24,13 @@ def test_generated_code_is_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_blocking_client_is_the_asyncio_one_rewritten(monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def beside(monkeypatch):
+    """generate.py's own modules can be imported."""
     monkeypatch.syspath_prepend(ROOT)
+
+
+def test_the_blocking_client_is_the_asyncio_one_rewritten(monkeypatch, tmp_path):
     import blocking
 
     assert blocking.outdated() == [], "run: python clients/python/generate.py --blocking"
@@ -42,6 +47,13 @@ def test_nothing_of_asyncio_is_left_in_the_blocking_client():
         text = path.read_text()
         for word in ("await ", "async ", "Async", "__a", "_tasks"):
             assert word not in text.split("\n", 1)[1].replace("asyncio", ""), (path.name, word)
+
+
+def test_every_phrase_of_one_client_alone_is_still_there():
+    import blocking
+
+    source = "".join(path.read_text() for path in blocking.SOURCE.glob("*.py"))
+    assert all(source.count(phrase) == 1 for phrase in blocking.PHRASES)
 
 
 def test_both_clients_have_the_same_methods():

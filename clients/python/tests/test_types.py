@@ -154,7 +154,9 @@ def test_help_names_every_method():
     text = pydoc.render_doc(tipserve.Client, renderer=pydoc.plaintext)
     for name in ("classify", "create_cache", "evaluate", "embed", "export", "rollback"):
         assert f"{name}(self" in text
-    assert "await" not in text
+    for word in ("await", "event loop", "Async", "'str'", "'Picture'"):
+        assert word not in text
+    assert "classify_one(self, cache: str, picture: Picture, *," in text
 
 
 def test_names_are_those_of_the_protos():

@@ -64,9 +64,8 @@ class AsyncClient(AsyncCacheCalls):
         of the items before. Closing the generator cancels the stream. Broken
         connections are opened again, and unanswered items sent again.
 
-        `items` is read at most `window` items ahead of the results taken, so it
-        may be as long as it likes: by the blocking client in a thread of its
-        own, by the asyncio client on the event loop.
+        `items` is read on the event loop, at most `window` items ahead of the
+        results taken, so it may be as long as it likes.
 
         Args:
             cache: Which classifier.

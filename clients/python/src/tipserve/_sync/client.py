@@ -29,7 +29,7 @@ from tipserve.types import Embeddings, Evaluation, FineTuneRun, Result, Schedule
 
 
 class Client(CacheCalls):
-    """A connection to a tipserve server, for one event loop. Tasks may share one.
+    """A connection to a tipserve server. Threads may share one.
 
     Every method raises `TipserveError`, of the subclass that fits the code,
     when the server refuses. A cache is named "pets", "pets@7", "pets@stable"
@@ -65,9 +65,8 @@ class Client(CacheCalls):
         of the items before. Closing the generator cancels the stream. Broken
         connections are opened again, and unanswered items sent again.
 
-        `items` is read at most `window` items ahead of the results taken, so it
-        may be as long as it likes: by the blocking client in a thread of its
-        own, by the asyncio client on the event loop.
+        `items` is read in a thread of its own, at most `window` items ahead of the
+        results taken, so it may be as long as it likes.
 
         Args:
             cache: Which classifier.
