@@ -197,3 +197,12 @@ def test_a_proxy_is_not_asked_for_this_machine(fake, call, monkeypatch):
     assert given("localhost:1").loopback
     assert given("::1").loopback
     assert not given("shop.example").loopback
+
+
+def test_resizing_without_pillow_is_said_when_the_client_is_made(monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"tipserve\[resize\]"):
+        tipserve.Client(resize="client")
+    tipserve.Client().close()

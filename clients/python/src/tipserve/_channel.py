@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Mapping
@@ -74,6 +75,8 @@ def connection(
     choices = get_args(Resize)
     if resize not in choices:
         raise ValueError(f"resize is {resize!r}, must be one of {', '.join(map(repr, choices))}")
+    if resize != "server" and importlib.util.find_spec("PIL") is None:
+        raise ImportError(f"resize={resize!r} needs Pillow: pip install 'tipserve[resize]'")
     for name, seconds in (("connect_timeout", connect_timeout), ("wait", wait)):
         if not (seconds >= 0 and math.isfinite(seconds)):
             raise ValueError(f"{name} is {seconds}, must be 0 or more seconds")

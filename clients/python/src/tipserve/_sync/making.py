@@ -67,9 +67,11 @@ class MakingCalls(Calls):
 
         Args:
             id: 1 to 63 of a-z, 0-9, '-', '_' and '.'.
-            source: A folder with one folder a class, a file of embeddings or of
-                paths, a data frame, a data set, or (picture, label) pairs:
-                `help(tipserve.labelled.Source)` lists them all. Arrays are RGB.
+            source: A folder with one folder a class (or its address, or a pattern
+                of files); an .npz, .csv, .tsv, .jsonl, .parquet or COCO .json
+                file; a data frame; a data set of `datasets` or torchvision;
+                {"cat": pictures, ...}; (picture, label) pairs; or `Example`s.
+                Arrays are RGB.
             classes: The classes, in the order of their indices. Default: those
                 of `source`, or the names that occur in it, sorted.
             shots: At most so many examples a class, chosen by `seed`. Default: all.
