@@ -1,9 +1,10 @@
-"""Writes src/tipserve/_proto from the repository's protos, or checks it.
+"""Writes src/tipserve/_proto from the repository's protos and src/tipserve/_sync from _aio.
 
-    python generate.py           # write
-    python generate.py --check   # exit 1 if what is committed is out of date
+    python generate.py             # write both
+    python generate.py --blocking  # write _sync alone, which takes no time
+    python generate.py --check     # exit 1 if what is committed is out of date
 
-Writing uses one pinned protoc, that of grpcio-tools 1.62.3 (protobuf 4.25), in
+Writing _proto uses one pinned protoc, that of grpcio-tools 1.62.3 (protobuf 4.25), in
 a throw-away virtual environment. Its output is the newest that carries no
 check of the runtime's major version, so one copy of it works with protobuf 5,
 6 and 7. Checking compares descriptors, so any grpcio-tools will do for it.
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+
+import blocking
 
 HERE = Path(__file__).resolve().parent
 PROTO_ROOT = HERE.parent.parent / "proto"
@@ -118,12 +121,20 @@ def main() -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 if outdated")
-    if not parser.parse_args().check:
-        write()
+    parser.add_argument("--blocking", action="store_true", help="write the blocking client alone")
+    given = parser.parse_args()
+    if not given.check:
+        blocking.write()
+        if not given.blocking:
+            write()
         return 0
-    wrong = outdated()
+    wrong = blocking.outdated()
+    if not given.blocking:
+        wrong += outdated()
     for name in wrong:
-        print(f"{name}: the code under {OUT.relative_to(HERE)} is out of date", file=sys.stderr)
+        print(
+            f"{name}: the code under {OUT.parent.relative_to(HERE)} is out of date", file=sys.stderr
+        )
     if wrong:
         print("run: python clients/python/generate.py", file=sys.stderr)
     return 1 if wrong else 0

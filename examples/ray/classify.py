@@ -37,7 +37,7 @@ class Classify:
     def __init__(self, server: str, cache: str, picture: str, id: str, token: str | None) -> None:
         # Patient: a job of hours outlives a restart of the server.
         retry = tipserve.RetryPolicy(attempts=30, max_delay=30.0)
-        self.client = tipserve.Client(server, token=token, retry=retry)
+        self.client = tipserve.Client(server, token=token, retry=retry, wait=60)
         # Pinned: were "pets@stable" moved during the job, the output would be of two classifiers.
         self.version = self.client.version(cache)
         self.picture, self.id = picture, id

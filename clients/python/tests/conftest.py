@@ -44,7 +44,7 @@ class Flavour:
     def __call__(self, method: str, /, *args: Any, retry: Any = FAST, **kwargs: Any) -> Any:
         """Calls a method on a fresh client; streams come back as lists."""
         options = {"retry": retry}
-        for name in ("resize", "token", "timeout"):
+        for name in ("resize", "token", "timeout", "connect_timeout", "wait"):
             if f"client_{name}" in kwargs:
                 options[name] = kwargs.pop(f"client_{name}")
         if self.kind == "sync":

@@ -6,12 +6,11 @@ with tipserve.Client("127.0.0.1:50051") as client:
         print(result.id, result.error or result.best.display_name)
 """
 
-from tipserve._afinetune import AsyncFineTune
-from tipserve._finetune import FineTune
+from tipserve._progress import ProgressBar
 from tipserve._requests import Grid, Item
 from tipserve._retry import NO_RETRIES, RetryPolicy
-from tipserve.aio import AsyncClient
-from tipserve.client import Client
+from tipserve.aio import AsyncClient, AsyncFineTune
+from tipserve.client import Client, FineTune
 from tipserve.errors import (
     Aborted,
     AlreadyExists,
@@ -60,6 +59,7 @@ from tipserve.types import (
     SourceCounts,
     Timings,
     Version,
+    to_pandas,
 )
 
 __version__ = "0.1.0"
@@ -105,6 +105,7 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Picture",
+    "ProgressBar",
     "Rejected",
     "ResourceExhausted",
     "Result",
@@ -120,4 +121,5 @@ __all__ = [
     "Unimplemented",
     "Version",
     "resize_and_crop",
+    "to_pandas",
 ]

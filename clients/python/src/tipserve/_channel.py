@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Literal, cast, get_args
 
 import grpc
 
+from tipserve._address import DEFAULT, parse
 from tipserve._retry import RetryPolicy
 
 Resize = Literal["server", "client", "client-jpeg"]
@@ -28,7 +31,10 @@ class Connection:
     metadata: tuple[tuple[str, str], ...]
     retry: RetryPolicy
     timeout: float | None
+    connect_timeout: float
+    wait: float
     resize: Resize
+    loopback: bool
 
     @property
     def options(self) -> list[tuple[str, int | str]]:
@@ -43,13 +49,16 @@ class Connection:
             ("grpc.keepalive_timeout_ms", 20_000),
             # Reconnect as fast as the retries ask; grpc's own first pause is 1 s.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 5_000),
+            # How long one attempt to connect may take.
+            ("grpc.min_reconnect_backoff_ms", max(int(self.connect_timeout * 1000), 1)),
+            # http_proxy is meant for other machines.
+            ("grpc.enable_http_proxy", 0 if self.loopback else 1),
         ]
 
 
 def connection(
-    target: str,
+    target: str | None,
     *,
     token: str | None,
     root_certificates: Pem | None = None,
@@ -58,37 +67,77 @@ def connection(
     metadata: Mapping[str, str] | None,
     retry: RetryPolicy | None,
     timeout: float | None,
+    connect_timeout: float,
+    wait: float,
     resize: str,
 ) -> Connection:
-    """Checks the arguments of a client."""
+    """Checks the arguments of a client; what is not given comes from the environment."""
     choices = get_args(Resize)
     if resize not in choices:
         raise ValueError(f"resize is {resize!r}, must be one of {', '.join(map(repr, choices))}")
+    if resize != "server" and importlib.util.find_spec("PIL") is None:
+        raise ImportError(f"resize={resize!r} needs Pillow: pip install 'tipserve[resize]'")
+    for name, seconds in (("connect_timeout", connect_timeout), ("wait", wait)):
+        if not (seconds >= 0 and math.isfinite(seconds)):
+            raise ValueError(f"{name} is {seconds}, must be 0 or more seconds")
+    given = environment("TIPSERVE_SERVER") or DEFAULT if target is None else target
+    address = parse(given)
+    if credentials is None and address.scheme != "http":
+        # Of this machine's settings, as the command line has them.
+        if root_certificates is None:
+            root_certificates = environment("TIPSERVE_CA")
+        if client_certificate is None:
+            client_certificate = _client_certificate()
     if root_certificates is not None or client_certificate is not None:
         if credentials is not None:
             raise ValueError("give credentials, or certificates, not both")
-        if target.startswith("http://"):
-            raise ValueError(f"{target!r} is without TLS, and certificates ask for it")
+        if address.scheme == "http":
+            raise ValueError(f"{given!r} is without TLS, and certificates ask for it")
         credentials = _tls(root_certificates, client_certificate)
-    elif target.startswith("https://"):
+    elif address.scheme == "https":
         credentials = credentials or grpc.ssl_channel_credentials()
-    target = target.removeprefix("http://").removeprefix("https://").rstrip("/")
-    if not target:
-        raise ValueError("the server's address is empty: give 'host:port'")
     headers = [(key.lower(), value) for key, value in (metadata or {}).items()]
+    if token is None and not any(key == "authorization" for key, _ in headers):
+        token = _token()
     if token is not None:
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             # Without the text: it may be a token all the same.
             raise ValueError("the token is empty, or has characters that no token has")
         headers.append(("authorization", f"Bearer {token}"))
     return Connection(
-        target=target,
+        target=address.target,
         credentials=credentials,
         metadata=tuple(headers),
         retry=retry if retry is not None else RetryPolicy(),
         timeout=timeout,
+        connect_timeout=connect_timeout,
+        wait=wait,
         resize=cast(Resize, resize),
+        loopback=address.loopback,
     )
+
+
+def environment(name: str) -> str | None:
+    """A variable's value; a blank one, as Compose's ${X:-} makes it, is not set."""
+    value = os.environ.get(name, "").strip()
+    return value or None
+
+
+def _token() -> str | None:
+    token = environment("TIPSERVE_TOKEN")
+    file = environment("TIPSERVE_TOKEN_FILE")
+    if token is None and file is not None:
+        return Path(file).read_text().strip()
+    return token
+
+
+def _client_certificate() -> tuple[Pem, Pem] | None:
+    certificate, key = environment("TIPSERVE_CERT"), environment("TIPSERVE_KEY")
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ValueError("TIPSERVE_CERT and TIPSERVE_KEY go together, and one is not set")
+    return certificate, key
 
 
 def _tls(

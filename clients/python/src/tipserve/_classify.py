@@ -9,6 +9,7 @@ from tipserve import _requests as requests
 from tipserve._ledger import Ledger
 from tipserve._proto import classify_pb2
 from tipserve._retry import RetryPolicy
+from tipserve._sources import items_of
 from tipserve.pictures import Encoder
 
 
@@ -53,7 +54,7 @@ def classify_plan(
     if window < 1 or window_bytes < 1:
         raise ValueError("window and window_bytes must be at least 1")
     return ClassifyPlan(
-        source=requests.items_of(items),
+        source=items_of(items),
         config=classify_pb2.ClassifyStreamConfig(
             cache=cache,
             options=options,

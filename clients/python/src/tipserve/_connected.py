@@ -7,9 +7,12 @@ from collections.abc import Mapping
 import grpc
 
 from tipserve import _requests as requests
-from tipserve._channel import Pem, connection
+from tipserve._channel import Pem, Resize, connection
+from tipserve._contact import Contact
+from tipserve._decode import PictureLimits
 from tipserve._proto import cache_pb2_grpc, classify_pb2_grpc, finetune_pb2_grpc
 from tipserve._retry import RetryPolicy
+from tipserve.errors import FailedPrecondition
 from tipserve.pictures import INTERPOLATIONS, Encoder
 from tipserve.types import ServerInfo
 
@@ -19,7 +22,7 @@ class Connected:
 
     def __init__(
         self,
-        target: str = "127.0.0.1:50051",
+        target: str | None = None,
         *,
         token: str | None = None,
         root_certificates: Pem | None = None,
@@ -28,22 +31,32 @@ class Connected:
         metadata: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = 60.0,
-        resize: str = "server",
+        connect_timeout: float = 5.0,
+        wait: float = 0.0,
+        resize: Resize = "server",
     ) -> None:
         """Connects lazily: a wrong address shows at the first call.
 
         Args:
-            target: "host:port", or any name that gRPC resolves.
-            token: A bearer token.
+            target: "host:port", "https://host:port", or any name that gRPC
+                resolves; a host alone means port 50051. Default:
+                $TIPSERVE_SERVER, else this machine.
+            token: A bearer token. Default: $TIPSERVE_TOKEN, else what is in
+                the file $TIPSERVE_TOKEN_FILE.
             root_certificates: TLS with a server whose certificate one of these
-                authorities issued: PEM as bytes, or a file's path. Default for
-                "https://host:port": the authorities that gRPC brings.
+                authorities issued: PEM as bytes, or a file's path. Default:
+                $TIPSERVE_CA; for "https://host:port" the authorities that
+                gRPC brings.
             client_certificate: Mutual TLS: this client's certificate and its
-                private key, each PEM as bytes or a file's path.
+                private key, each PEM as bytes or a file's path. Default:
+                $TIPSERVE_CERT and $TIPSERVE_KEY.
             credentials: Instead of both: grpc.ssl_channel_credentials(...).
             metadata: Headers to send with every call.
             retry: How calls that are safe to repeat are repeated.
             timeout: Seconds that a unary call may take, repetitions included.
+            connect_timeout: Seconds that connecting may take.
+            wait: Seconds to wait for a server that is not there yet. Default:
+                the first call says at once that there is none.
             resize: "client" resizes and crops pictures here, with Pillow, to
                 the pixels that the server would make of them, and sends
                 those: less to send and to decode where pictures are large.
@@ -59,6 +72,8 @@ class Connected:
             metadata=metadata,
             retry=retry,
             timeout=timeout,
+            connect_timeout=connect_timeout,
+            wait=wait,
             resize=resize,
         )
         self._channel = (
@@ -72,8 +87,20 @@ class Connected:
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._tune = finetune_pb2_grpc.FineTuneServiceStub(self._channel)
         self._info: ServerInfo | None = None
+        self._contact = Contact(self._connection)
 
-    def _encoder_for(self, info: ServerInfo, resize: bool) -> Encoder:
+    def __repr__(self) -> str:
+        state = ", closed" if self._contact.closed else ""
+        return f"<{type(self).__name__} of {self._connection.target}{state}>"
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """The headers of a call; raises where the client is closed."""
+        if self._contact.closed:
+            raise FailedPrecondition("this client is closed", reason="CLIENT_CLOSED")
+        return self._connection.metadata
+
+    def _encoder_for(self, info: ServerInfo, resize: bool, color: str) -> Encoder:
         bundle = info.bundle
         # A server of before this field means bicubic. Another kernel than these
         # is a newer server's own matter.
@@ -91,4 +118,8 @@ class Connected:
             crop_size=bundle.image_size or None,
             interpolation=interpolation,
             jpeg=self._connection.resize == "client-jpeg",
+            color=color,
+            limits=PictureLimits(
+                side=info.limits.get("max_side", 0), pixels=info.limits.get("max_pixels", 0)
+            ),
         )

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
+from tipserve._arrays import check_many
 from tipserve._proto import cache_pb2, classify_pb2, finetune_pb2, input_pb2
 from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
 from tipserve.labelled import ClassSpec, Labelled, default_id
-from tipserve.pictures import ENVELOPE_BYTES, Encoder, Picture, picture_files
-from tipserve.types import Embeddings, Rejected, ServerInfo, Version, matrix
+from tipserve.pictures import ENVELOPE_BYTES, Encoder, Picture
+from tipserve.types import Embeddings, GridKind, Rejected, ServerInfo, Version, matrix
 
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """gRPC's own default limit, for servers that name none."""
@@ -26,6 +27,9 @@ _MESSAGE_LIMITS = ("max_message_bytes", "message_bytes")
 # smaller ones keep the pipe even.
 BATCH_BYTES = 1024 * 1024
 BATCH_ITEMS = 64
+
+Priority = Literal["interactive", "bulk"]
+"""Whether somebody waits for the answer."""
 
 M = TypeVar("M")
 
@@ -87,7 +91,7 @@ def read_mask(fields: Sequence[str] | None) -> FieldMask | None:
 class Grid:
     """Which α and β are searched: "wide" (logarithmic) or "official" (the authors')."""
 
-    kind: str = "wide"
+    kind: GridKind = "wide"
     beta_scale: float = 0.0
     """Official: the largest β. Default 7."""
     alpha_scale: float = 0.0
@@ -179,22 +183,6 @@ class Item:
     """Comes back with the result. Default: the path, else the position."""
     time_limit: float | None = None
     """Seconds for which the answer is of use, from when it was sent."""
-
-
-def items_of(source: Any) -> Any:
-    """What `classify` was given, as something to iterate over: a folder is its pictures."""
-    if isinstance(source, str | os.PathLike):
-        from pathlib import Path
-
-        path = Path(source)
-        if path.is_file():
-            return [path]
-        if not path.is_dir():
-            raise FileNotFoundError(f"there is no file or folder {path}")
-        return picture_files(path)
-    if isinstance(source, bytes | bytearray | memoryview):
-        raise TypeError("classify takes an iterable of pictures; for one picture: classify_one")
-    return source
 
 
 def prepare(
@@ -340,6 +328,7 @@ def embed_plan(
     """An `embed`, its arguments checked."""
     if isinstance(pictures, str | bytes | os.PathLike):
         raise TypeError("pictures must be a list of pictures, not one picture")
+    check_many(pictures)
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, not one string")
     return EmbedPlan(pictures, texts, encoder, truncate, raw)

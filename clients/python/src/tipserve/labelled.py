@@ -1,58 +1,88 @@
-"""Labelled pictures: from folders, arrays and iterables to classes and examples."""
+"""Labelled pictures: from whatever they come in to classes and examples."""
 
 from __future__ import annotations
 
 import hashlib
-import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, Union
+from typing import Any, Protocol, TypeAlias, Union
 
-from tipserve._proto import cache_pb2, input_pb2
-from tipserve.errors import InvalidArgument
-from tipserve.pictures import Picture, picture_files
+from tipserve._examples import (
+    ClassSpec,
+    Example,
+    Indexed,
+    Lookup,
+    Marked,
+    Named,
+    Opened,
+    Prefixed,
+    default_id,
+    spec_of,
+)
+from tipserve._sources import open_source
+from tipserve.pictures import Picture
 
-
-@dataclass(frozen=True)
-class Example:
-    """A picture (or embedding) with its class."""
-
-    class_: str | int
-    """The class's display name, or its index."""
-    picture: Picture
-    id: str = ""
-    """Unique in the cache. Default: the path, else the position."""
-    validation: bool = False
-    """Chooses numbers, and never becomes a key."""
-
-
-@dataclass(frozen=True)
-class ClassSpec:
-    """A class, where a display name alone does not say enough."""
-
-    display_name: str
-    prompts: Sequence[str] = ()
-    """Complete prompts, instead of the templates."""
-    text_weight: Sequence[float] | None = None
-    """Its row of the text classifier, instead of prompts. All classes or none."""
-
-    def _message(self) -> cache_pb2.ClassSpec:
-        made = cache_pb2.ClassSpec(display_name=self.display_name, prompts=self.prompts)
-        if self.text_weight is not None:
-            made.text_weight.CopyFrom(
-                input_pb2.Embedding(values=[float(v) for v in self.text_weight])
-            )
-        return made
+__all__ = [
+    "ClassSpec",
+    "Example",
+    "Labelled",
+    "Lookup",
+    "Source",
+    "choose_shots",
+    "default_id",
+    "default_prefix",
+    "load",
+    "load_additions",
+    "load_validation",
+    "prefixed",
+]
 
 
-Source: TypeAlias = Union[str, "os.PathLike[str]", Iterable[Example]]
-"""A folder with one folder a class, an .npz file, or examples.
+class DataSet(Protocol):
+    """What is asked of torchvision's data sets: (picture, label) by index."""
 
-A class folder's name is its display name, '_' read as ' '. An .npz file holds
-`features` [M, D], `labels` [M], `classes` [N], and may hold `text_weights`
-[N, D].
+    def __getitem__(self, index: Any, /) -> Any:
+        """One example."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+
+class Frame(Protocol):
+    """What is asked of a data frame, of pandas or polars."""
+
+    @property
+    def columns(self) -> Any:
+        """The columns' names."""
+
+    def __getitem__(self, name: Any, /) -> Any:
+        """A column."""
+
+
+Source: TypeAlias = Union[
+    str,
+    "os.PathLike[str]",
+    Iterable[Example],
+    Iterable[tuple[Picture, str | int]],
+    Iterable[Mapping[str, Any]],
+    Mapping[str, Any],
+    Frame,
+    DataSet,
+]
+"""Labelled pictures.
+
+* a folder with one folder a class, whose name is the class's, '_' read as ' '; or
+  its address, "s3://bucket/train"; or a pattern, "train/*/*.jpg";
+* an .npz file of embeddings: `features` [M, D], `labels` [M], `classes` [N] and,
+  optionally, `text_weights` [N, D];
+* a .csv, .tsv, .jsonl or .parquet file, a data frame, dicts, or a dict of columns,
+  with a picture (`image`, `path`, `file_name`, `url`, ...) and a `label`;
+* a COCO .json file;
+* `Example`s, or (picture, label) pairs;
+* {"cat": pictures, "dog": pictures};
+* a data set of `datasets` or of torchvision.
 """
 
 
@@ -65,38 +95,78 @@ class Labelled:
     """Their `class_` is an index."""
     repeatable: bool = True
     """Whether `examples` can be gone through a second time."""
-    _index: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def load(source: Source, classes: Sequence[str | ClassSpec] | None = None) -> Labelled:
     """Reads what the examples' classes are, and no picture yet.
 
-    Without `classes`, a folder's or an iterable's classes are the names that
-    occur, sorted; the iterable is then gone through first, and must end.
+    Without `classes`, they are the source's own, or the names that occur, sorted;
+    an iterable is then gone through first, and must end.
     """
-    given = None if classes is None else [_spec(one) for one in classes]
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if path.suffix == ".npz" and path.is_file():
-            return _npz(path, given)
-        return _folder(path, given)
-    if isinstance(source, bytes | bytearray | Mapping):
-        raise TypeError(f"a {type(source).__name__} is not a folder and holds no examples")
-    if given is None:
-        source = list(source)
-        names = set()
-        for example in source:
-            _check(example)
-            if not isinstance(example.class_, str):
-                raise ValueError(
-                    "examples that name their class by index need classes=[...]: the number of "
-                    "classes is never guessed from the largest index"
-                )
-            names.add(example.class_)
-        given = [ClassSpec(name) for name in sorted(names)]
+    return _match(open_source(source), None if classes is None else [spec_of(c) for c in classes])
+
+
+def _match(opened: Opened, given: list[ClassSpec] | None) -> Labelled:
+    """Points the examples of a source into a list of classes."""
+    if opened.classes is None:
+        if given is None:
+            opened, given = _gathered(opened)
+        return Labelled(tuple(given), Indexed(opened.examples, Lookup(given)), opened.repeatable)
+    own = opened.classes
+    same = given is None or [_folded(one) for one in own] == [_folded(one) for one in given]
+    given = list(own) if given is None else given
     lookup = Lookup(given)
-    repeatable = not source.once if isinstance(source, _Named) else iter(source) is not source
-    return Labelled(tuple(given), _Indexed(source, lookup), repeatable)
+    examples = opened.examples
+    if same:
+        # The same list: names that occur twice do no harm.
+        pass
+    elif opened.complete:
+        examples = _Renumbered(examples, [lookup(one.display_name) for one in own])
+    else:
+        examples = _Renumbered(examples, [one.display_name for one in own])
+    return Labelled(tuple(given), Indexed(examples, lookup), opened.repeatable)
+
+
+def _folded(one: ClassSpec) -> str:
+    return one.display_name.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class _Renumbered:
+    """Examples whose indices are those of another list."""
+
+    source: Iterable[Example]
+    classes: Sequence[str | int]
+    """By index, what the class is in the list that is wanted."""
+
+    def __iter__(self) -> Any:
+        for example in self.source:
+            if isinstance(example.class_, str):
+                yield example
+            else:
+                yield replace(example, class_=_at(self.classes, example.class_))
+
+
+def _at(classes: Sequence[str | int], index: int) -> str | int:
+    if not 0 <= index < len(classes):
+        raise ValueError(f"class index {index} is not one of the {len(classes)} classes")
+    return classes[index]
+
+
+def _gathered(opened: Opened) -> tuple[Opened, list[ClassSpec]]:
+    """The examples, gone through once, and the classes that occur in them, sorted."""
+    examples = list(opened.examples)
+    names = set()
+    for example in examples:
+        if not isinstance(example.class_, str):
+            raise ValueError(
+                "examples that name their class by index need classes=[...]: the number of "
+                "classes is never guessed from the largest index"
+            )
+        names.add(example.class_)
+    # What can be gone through only once is kept: it has been, by now.
+    kept = opened if opened.repeatable else Opened(examples)
+    return kept, [ClassSpec(name) for name in sorted(names)]
 
 
 def load_validation(
@@ -106,10 +176,11 @@ def load_validation(
 
     `number` is that of the version that they are added to, see `load_additions`.
     """
-    if number is not None and not isinstance(source, str | os.PathLike):
-        source = _Named(source, f"{number}+")
-    loaded = load(source, classes)
-    return replace(loaded, examples=_Marked(loaded.examples))
+    opened = open_source(source)
+    if number is not None:
+        opened = _numbered(source, opened, number)
+    loaded = _match(opened, list(classes))
+    return replace(loaded, examples=Marked(loaded.examples))
 
 
 def load_additions(
@@ -126,26 +197,32 @@ def load_additions(
     positions begin at 0 in every call, and ids are unique in a version.
     """
     known = Lookup(base)
-    given = None if new_classes is None else [_spec(one) for one in new_classes]
+    opened = open_source(source)
+    if new_classes is not None:
+        added = [spec_of(one) for one in new_classes]
+    elif opened.classes is not None:
+        added = [one for one in opened.classes if not known.has(one.display_name)]
+    else:
+        examples = list(opened.examples)
+        names = {one.class_ for one in examples if isinstance(one.class_, str)}
+        added = [ClassSpec(name) for name in sorted(names) if not known.has(name)]
+        if not opened.repeatable:
+            opened = Opened(examples)
+    return _match(_numbered(source, opened, number), [*base, *added])
+
+
+def _numbered(source: Source, opened: Opened, number: int) -> Opened:
+    """Those that have no id but their position are named after the version too."""
     if isinstance(source, str | os.PathLike):
-        if given is None:
-            given = [one for one in load(source).classes if not known.has(one.display_name)]
-    elif not isinstance(source, bytes | bytearray | Mapping):
-        if given is None:
-            source = list(source)
-            for example in source:
-                _check(example)
-            names = {e.class_ for e in source if isinstance(e.class_, str)}
-            given = [ClassSpec(name) for name in sorted(names) if not known.has(name)]
-        source = _Named(source, f"{number}+")
-    return load(source, [*base, *(given or ())])
+        return opened
+    return replace(opened, examples=Named(opened.examples, f"{number}+"))
 
 
 def prefixed(labelled: Labelled, prefix: str) -> Labelled:
     """The same examples with something before their ids."""
     if not prefix:
         return labelled
-    return replace(labelled, examples=_Prefixed(labelled.examples, prefix))
+    return replace(labelled, examples=Prefixed(labelled.examples, prefix))
 
 
 def default_prefix(source: object) -> str:
@@ -177,195 +254,3 @@ def choose_shots(labelled: Labelled, shots: int, seed: int) -> Labelled:
     for positions in of_class.values():
         kept.update(sorted(positions, key=rank)[:shots])
     return replace(labelled, examples=[examples[i] for i in sorted(kept)], repeatable=True)
-
-
-class Lookup:
-    """From display names ('_' and ' ' being the same) and indices to indices."""
-
-    def __init__(self, classes: Sequence[ClassSpec]) -> None:
-        self._names = [one.display_name for one in classes]
-        self._exact = _positions(self._names)
-        self._plain = _positions([_plain(name) for name in self._names])
-
-    def __call__(self, class_: str | int) -> int:
-        """The class's index; ValueError where there is none, or more than one."""
-        if isinstance(class_, str):
-            found = self._exact.get(class_) or self._plain.get(_plain(class_))
-            if found is None:
-                raise ValueError(f"no class is called {class_!r}; there are: {self._known()}")
-            if len(found) > 1:
-                raise ValueError(f"more than one class is called {class_!r}: give its index")
-            return found[0]
-        index = operator.index(class_)
-        if not 0 <= index < len(self._names):
-            raise ValueError(f"class index {index} is not one of the {len(self._names)} classes")
-        return index
-
-    def has(self, name: str) -> bool:
-        """Whether a class, or more than one, is called so."""
-        return _plain(name) in self._plain
-
-    def _known(self) -> str:
-        first = ", ".join(self._names[:10])
-        return first if len(self._names) <= 10 else f"{first}, ... {len(self._names)} in all"
-
-
-def _positions(names: Sequence[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for position, name in enumerate(names):
-        found.setdefault(name, []).append(position)
-    return found
-
-
-def _plain(name: str) -> str:
-    # Folders write '_' for ' '.
-    return name.replace("_", " ")
-
-
-@dataclass(frozen=True)
-class _Indexed:
-    """Examples whose classes are looked up as they are read."""
-
-    source: Iterable[Example]
-    lookup: Lookup
-
-    def __iter__(self) -> Iterator[Example]:
-        for position, example in enumerate(self.source):
-            _check(example)
-            index = self.lookup(example.class_)
-            yield replace(
-                example, class_=index, id=example.id or default_id(example.picture, position)
-            )
-
-
-@dataclass(frozen=True)
-class _Marked:
-    """Examples that are all for validation, their ids kept apart from training's."""
-
-    source: Iterable[Example]
-
-    def __iter__(self) -> Iterator[Example]:
-        for example in self.source:
-            yield replace(example, validation=True, id=f"validation/{example.id}")
-
-
-@dataclass(frozen=True)
-class _Prefixed:
-    source: Iterable[Example]
-    prefix: str
-
-    def __iter__(self) -> Iterator[Example]:
-        for example in self.source:
-            yield replace(example, id=f"{self.prefix}{example.id}")
-
-
-class _Named:
-    """Examples of which those that are not named get their position, after `prefix`."""
-
-    def __init__(self, source: Iterable[Example], prefix: str) -> None:
-        self._source = source
-        self._prefix = prefix
-        self.once = iter(source) is source
-        """Whether it can be gone through only once."""
-
-    def __iter__(self) -> Iterator[Example]:
-        for position, example in enumerate(self._source):
-            _check(example)
-            if example.id or isinstance(example.picture, str | os.PathLike):
-                yield example
-            else:
-                yield replace(example, id=f"{self._prefix}{position}")
-
-
-def default_id(picture: Picture, position: int) -> str:
-    """The path where there is one, else the position."""
-    if isinstance(picture, str | os.PathLike):
-        return os.fspath(picture)
-    return str(position)
-
-
-def _check(example: object) -> None:
-    if not isinstance(example, Example):
-        raise TypeError(f"expected a tipserve.Example, got a {type(example).__name__}")
-
-
-def _spec(one: str | ClassSpec) -> ClassSpec:
-    return one if isinstance(one, ClassSpec) else ClassSpec(one)
-
-
-@dataclass(frozen=True)
-class _FolderExamples:
-    root: Path
-    folders: Sequence[tuple[int, Path]]
-
-    def __iter__(self) -> Iterator[Example]:
-        for index, folder in self.folders:
-            for path in picture_files(folder):
-                yield Example(index, path, id=path.relative_to(self.root).as_posix())
-
-
-def _folder(root: Path, given: list[ClassSpec] | None) -> Labelled:
-    try:
-        folders = sorted(
-            (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")),
-            key=lambda path: os.fsencode(path.name),
-        )
-    except OSError as error:
-        raise InvalidArgument(
-            f"cannot read the folder {root}: {error.strerror or error}",
-            reason="FOLDER_UNREADABLE",
-            metadata={"path": str(root)},
-        ) from error
-    if not folders:
-        raise InvalidArgument(
-            f"{root} has no folders in it: expected one folder a class",
-            reason="FOLDER_WITHOUT_CLASSES",
-            metadata={"path": str(root)},
-        )
-    if given is None:
-        # By position: 'a_b' and 'a b' are two classes of one display name.
-        classes = [ClassSpec(folder.name.replace("_", " ")) for folder in folders]
-        indexed = list(enumerate(folders))
-    else:
-        classes = given
-        lookup = Lookup(given)
-        names = [folder.name.replace("_", " ") for folder in folders]
-        if names == [spec.display_name.replace("_", " ") for spec in given]:
-            # The same list: names that occur twice do no harm.
-            indexed = list(enumerate(folders))
-        else:
-            indexed = [(lookup(name), folder) for name, folder in zip(names, folders, strict=True)]
-    return Labelled(tuple(classes), _FolderExamples(root, indexed))
-
-
-def _npz(path: Path, given: list[ClassSpec] | None) -> Labelled:
-    import numpy
-
-    with numpy.load(path, allow_pickle=False) as arrays:
-        missing = {"features", "labels", "classes"} - set(arrays.files)
-        if missing:
-            raise ValueError(f"{path} lacks the arrays {sorted(missing)}")
-        features: Any = numpy.asarray(arrays["features"], dtype=numpy.float32)
-        labels = [int(label) for label in arrays["labels"]]
-        names = [str(name) for name in arrays["classes"]]
-        weights = arrays["text_weights"] if "text_weights" in arrays.files else None
-    if features.ndim != 2 or len(features) != len(labels):
-        raise ValueError(
-            f"{path}: features {list(features.shape)} and labels [{len(labels)}] do not go together"
-        )
-    outside = [label for label in labels if not 0 <= label < len(names)]
-    if outside:
-        raise ValueError(f"{path}: label {outside[0]} is not one of the {len(names)} classes")
-    if given is None:
-        given = [
-            ClassSpec(name, text_weight=None if weights is None else weights[i].tolist())
-            for i, name in enumerate(names)
-        ]
-    # The file's own labels are by its own classes; `given` may order them otherwise.
-    lookup = Lookup(given)
-    same = names == [spec.display_name for spec in given]
-    examples = [
-        Example(label if same else names[label], row, id=str(i))
-        for i, (label, row) in enumerate(zip(labels, features, strict=True))
-    ]
-    return Labelled(tuple(given), _Indexed(examples, lookup))

@@ -4,18 +4,49 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol, TypeAlias, Union
 
+from tipserve._arrays import (
+    as_numpy,
+    file_bytes,
+    is_array,
+    is_embedding,
+    is_tensor,
+    rgb_pixels,
+)
+from tipserve._decode import PictureLimits, decoded, orientation
+from tipserve._files import read_file, too_large
 from tipserve._proto import input_pb2
 from tipserve.errors import InvalidArgument
 
-if TYPE_CHECKING:
-    import numpy as np
-    import PIL.Image
-    from numpy.typing import NDArray
+
+class PillowPicture(Protocol):
+    """What is asked of a PIL.Image.Image; Pillow itself need not be installed."""
+
+    @property
+    def mode(self) -> str:
+        """Its pixel format."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows."""
+
+    def getexif(self) -> Any:
+        """Its EXIF data."""
+
+
+class Array(Protocol):
+    """What is asked of an array or a tensor: numpy's, torch's, cv2's."""
+
+    @property
+    def shape(self) -> Any:
+        """Its sides."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        """It, as numpy's."""
+
 
 Picture: TypeAlias = Union[
     str,
@@ -23,19 +54,40 @@ Picture: TypeAlias = Union[
     bytes,
     bytearray,
     memoryview,
-    "PIL.Image.Image",
-    "NDArray[np.uint8]",
-    "NDArray[np.floating[Any]]",
+    IO[bytes],
+    PillowPicture,
+    Array,
     Sequence[float],
+    Mapping[str, Any],
 ]
-"""A file's path; a file's bytes; a Pillow picture; pixels, uint8 of [height,
-width, 3] or [height, width]; or an embedding, floats of [D]."""
+"""One picture, or its embedding.
+
+A file's path or URL; a file's bytes, also as an array (cv2.imencode); an open
+binary file, read from its beginning; a Pillow picture; pixels as an array or a
+tensor, uint8 or floats from 0 to 1, of [height, width, 3], [3, height, width] or
+[height, width], in RGB unless `color="bgr"`; an embedding, floats of [D]; or
+datasets' {"bytes": ..., "path": ...}.
+"""
 
 # A message may carry other things beside its one picture: ids, tags, lengths.
 ENVELOPE_BYTES = 4096
 JPEG_QUALITY = 95
 # By the server's names, which in capitals are those of PIL.Image.Resampling.
 INTERPOLATIONS = ("bicubic", "bilinear")
+# Pillow's modes whose conversion to RGB loses nothing that counts. The others
+# hold more than 8 bits, which Pillow cuts off at white.
+_MODES = frozenset(
+    ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+)
+# Formats that the server reads itself, by Pillow's names.
+_FORMATS = frozenset(("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"))
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """In a picture's place: why there is none."""
+
+    error: InvalidArgument
 
 
 @dataclass(frozen=True)
@@ -52,6 +104,10 @@ class Encoder:
     """How pictures are resized: one of INTERPOLATIONS."""
     jpeg: bool = False
     """Send what was resized as JPEG instead of raw pixels."""
+    limits: PictureLimits = field(default_factory=PictureLimits)
+    """Of the server, for pictures that are decoded here."""
+    color: str = "rgb"
+    """The order of the channels of arrays."""
 
     @property
     def max_input_bytes(self) -> int:
@@ -68,18 +124,24 @@ class Encoder:
         if made.ByteSize() > self.max_input_bytes:
             content = made.encoded_image or made.raw_rgb.data
             size = len(content) or 4 * len(made.embedding.values)
-            raise _too_large(size, self.max_input_bytes)
+            raise too_large(size, self.max_input_bytes)
         return made
 
-    def _encode(self, picture: Picture) -> input_pb2.Input:
+    def _encode(self, picture: Any) -> input_pb2.Input:
         if isinstance(picture, str | os.PathLike):
-            return self._file(_read(picture, self.max_input_bytes, whole=self.image_size is None))
+            return self._file(read_file(picture, self._file_limit))
         if isinstance(picture, bytes | bytearray | memoryview):
             return self._file(bytes(picture))
         if _is_pillow(picture):
             return self._pillow(picture)
-        if hasattr(picture, "__array__") or hasattr(picture, "shape"):
+        if is_array(picture):
             return self._array(picture)
+        if isinstance(picture, Unusable):
+            raise picture.error
+        if isinstance(picture, Mapping):
+            return self._encode(_undecoded(picture))
+        if callable(getattr(picture, "read", None)):
+            return self._file(_read_open(picture))
         if isinstance(picture, Sequence):
             return _embedding(picture)
         raise TypeError(
@@ -87,38 +149,53 @@ class Encoder:
             "a uint8 array of [height, width, 3], or an embedding"
         )
 
+    @property
+    def _file_limit(self) -> int | None:
+        """A file that is resized here may be larger than a message."""
+        return self.max_input_bytes if self.image_size is None else None
+
     def _file(self, data: bytes) -> input_pb2.Input:
         if not data:
             raise _invalid("the picture is empty (0 bytes)", "PICTURE_EMPTY")
         if self.image_size is not None:
-            import PIL.Image
-
-            try:
-                with PIL.Image.open(io.BytesIO(data)) as opened:
-                    return self._resized(opened, self.image_size)
-            except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
-                # The server decides about what Pillow cannot read, so that an
-                # error is the same whoever resizes.
-                pass
+            picture = decoded(data, self.limits)
+            if picture is not None:
+                return self._resized(picture, self.image_size)
         return input_pb2.Input(encoded_image=data)
 
     def _pillow(self, picture: Any) -> input_pb2.Input:
+        data = _file_of(picture)
+        if data is not None:
+            return self._file(data)
+        if picture.mode not in _MODES:
+            raise _invalid(
+                f"a picture in Pillow's mode {picture.mode} is not supported (convert it to 8 "
+                "bits: where to put white is the sender's to say)",
+                "PICTURE_UNSUPPORTED",
+                mode=str(picture.mode),
+            )
         try:
-            if self.image_size is not None:
-                return self._resized(picture, self.image_size)
-            return self._pixels(picture.convert("RGB"))
+            rgb = picture.convert("RGB")
+            exif = picture.getexif()
         except (OSError, SyntaxError, ValueError) as error:
             # Pillow decodes when it must, and only then sees a damaged file.
             raise _invalid(f"Pillow cannot read it: {error}", "PICTURE_UNDECODABLE") from error
+        if exif and orientation(exif.tobytes()) != 1:
+            # Whether it is turned is the server's to say, as of a file.
+            return _png(rgb, exif.tobytes())
+        return self._rgb(rgb)
+
+    def _rgb(self, rgb: Any) -> input_pb2.Input:
+        if self.image_size is not None:
+            return self._resized(rgb, self.image_size)
+        return self._pixels(rgb)
 
     def _pixels(self, rgb: Any) -> input_pb2.Input:
         """Raw pixels, or PNG where those are over the limit."""
         raw = input_pb2.RawRgb(width=rgb.width, height=rgb.height, data=rgb.tobytes())
         if len(raw.data) <= self.max_input_bytes - 64:
             return input_pb2.Input(raw_rgb=raw)
-        png = io.BytesIO()
-        rgb.save(png, "PNG", compress_level=1)
-        return input_pb2.Input(encoded_image=png.getvalue())
+        return _png(rgb)
 
     def _resized(self, picture: Any, size: int) -> input_pb2.Input:
         made = resize_and_crop(picture, size, self.crop_size, self.interpolation)
@@ -129,30 +206,21 @@ class Encoder:
         made.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
         return input_pb2.Input(encoded_image=file.getvalue())
 
-    def _array(self, array: Any) -> input_pb2.Input:
-        import numpy
-
-        array = numpy.asarray(array)
-        if array.ndim == 1 and array.dtype.kind in "fiu" and array.dtype != numpy.uint8:
-            return _embedding(array.astype(numpy.float32).tolist())
-        if array.dtype != numpy.uint8 or not (
-            array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-        ):
-            raise TypeError(
-                f"an array of {array.dtype} {list(array.shape)} is neither pixels (uint8 of "
-                "[height, width, 3] or [height, width]) nor an embedding (floats of [D])"
-            )
-        if 0 in array.shape:
-            raise _invalid(f"the picture has no pixels: {list(array.shape)}", "PICTURE_EMPTY")
-        if array.ndim == 2:
-            array = numpy.repeat(array[:, :, None], 3, axis=2)
-        height, width = array.shape[:2]
+    def _array(self, given: Any) -> input_pb2.Input:
+        array = as_numpy(given)
+        data = file_bytes(array)
+        if data is not None:
+            return self._file(data)
+        if is_embedding(array):
+            return _embedding(array.astype("float32").tolist())
+        array = rgb_pixels(array, is_tensor(given), self.color)
         if self.image_size is not None or array.nbytes > self.max_input_bytes - 64:
             try:
                 import PIL.Image
             except ImportError:
-                raise _too_large(array.nbytes, self.max_input_bytes) from None
-            return self._pillow(PIL.Image.fromarray(array))
+                raise too_large(array.nbytes, self.max_input_bytes) from None
+            return self._rgb(PIL.Image.fromarray(array))
+        height, width = array.shape[:2]
         raw = input_pb2.RawRgb(width=width, height=height, data=array.tobytes())
         return input_pb2.Input(raw_rgb=raw)
 
@@ -161,37 +229,63 @@ def _invalid(message: str, reason: str, **metadata: str) -> InvalidArgument:
     return InvalidArgument(message, reason=reason, metadata=metadata)
 
 
-def _too_large(size: int, limit: int) -> InvalidArgument:
-    return _invalid(
-        f"the picture takes {size} bytes, over the limit of {limit} bytes that the server's "
-        "largest message leaves; make it smaller, or let the client do it: Client(resize='client')",
-        "PICTURE_TOO_LARGE",
-        what="message bytes",
-        value=str(size),
-        limit=str(limit),
-    )
-
-
 def _is_pillow(picture: object) -> bool:
     # Without Pillow there can be no Pillow pictures, so it need not be imported.
     return any(kind.__module__.startswith("PIL.") for kind in type(picture).__mro__)
 
 
-def _read(path: str | os.PathLike[str], limit: int, *, whole: bool) -> bytes:
-    """The file's bytes; one that is over the limit is not read at all."""
+def _file_of(picture: Any) -> bytes | None:
+    """The file behind a picture that Pillow has opened and not decoded yet.
+
+    The server decodes that, and so refuses what it always refuses, where
+    Pillow would fill in what is missing.
+    """
+    if (
+        getattr(picture, "format", None) not in _FORMATS
+        or not getattr(picture, "tile", None)  # decoded by now
+        or getattr(picture, "decoderconfig", None)  # at a fraction of its size
+        or picture.tell() != 0
+    ):
+        return None
+    file = picture.fp
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if whole and size > limit:
-                raise _too_large(size, limit)
-            return file.read()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise _invalid(
-            f"cannot read {os.fspath(path)}: {reason}", "FILE_UNREADABLE", path=os.fspath(path)
-        ) from error
-    except ValueError as error:  # a path with a NUL in it
-        raise _invalid(f"cannot read {os.fspath(path)!r}: {error}", "FILE_UNREADABLE") from error
+        at = file.tell()
+        file.seek(0)
+        data = bytes(file.read())
+        file.seek(at)
+    except (AttributeError, OSError, ValueError) as error:
+        raise _invalid(f"Pillow's file cannot be read: {error}", "PICTURE_UNDECODABLE") from error
+    return data
+
+
+def _read_open(file: Any) -> bytes:
+    """An open file's bytes, from its beginning: writing leaves it at its end."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        data = file.read()
+    except (AttributeError, OSError, ValueError) as error:
+        raise _invalid(f"the open file cannot be read: {error}", "FILE_UNREADABLE") from error
+    if not isinstance(data, bytes):
+        raise TypeError("the file is open for text: open it with mode 'rb'")
+    return data
+
+
+def _undecoded(picture: Mapping[str, Any]) -> Any:
+    """What is in a picture of `datasets` that is not decoded."""
+    for key in ("bytes", "path"):
+        if picture.get(key) is not None:
+            return picture[key]
+    raise TypeError(
+        f"a mapping of {', '.join(map(str, picture))} is no picture: one has bytes or a path"
+    )
+
+
+def _png(rgb: Any, exif: bytes | None = None) -> input_pb2.Input:
+    png = io.BytesIO()
+    more = {} if exif is None else {"exif": exif}
+    rgb.save(png, "PNG", compress_level=1, **more)
+    return input_pb2.Input(encoded_image=png.getvalue())
 
 
 def _embedding(values: Any) -> input_pb2.Input:
@@ -229,36 +323,16 @@ def resize_and_crop(
         new = (size, int(size * height / width))
     else:
         new = (int(size * width / height), size)
-    if new != (width, height):
-        rgb = rgb.resize(new, PIL.Image.Resampling[interpolation.upper()])
+    kernel = PIL.Image.Resampling[interpolation.upper()]
+    # One axis after the other, each rounded to 8 bits: the order is CLIP's and
+    # the server's, that of Pillow up to 12. Pillow 13 chooses by the sizes.
+    if new[0] != width:
+        rgb = rgb.resize((new[0], height), kernel)
+    if new[1] != height:
+        rgb = rgb.resize(new, kernel)
     # Rounding twice is not rounding once: what the server will take off is
     # left out of the one rounding that there should be.
     inner = size if crop is None else crop
     left = round((rgb.width - inner) / 2) - round((size - inner) / 2)
     top = round((rgb.height - inner) / 2) - round((size - inner) / 2)
     return rgb.crop((left, top, left + size, top + size))
-
-
-def picture_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """The files under a folder, hidden ones left out, each folder sorted by name.
-
-    What is no picture, the server says. A generator that holds one folder's
-    names at a time. Links are followed, but not in circles.
-    """
-    return _walk(Path(folder), ())
-
-
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), (*above, here))
-        elif entry.is_file() or entry.is_symlink():
-            yield Path(entry.path)

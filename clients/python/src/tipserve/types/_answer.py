@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tipserve._proto import classify_pb2
 from tipserve.errors import TipserveError
 from tipserve.types._arrays import vector
+from tipserve.types._html import bars, heading, thumbnail
+from tipserve.types._record import Record, table
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class ClassScore:
+class ClassScore(Record):
     """A class with its score."""
 
     index: int
@@ -26,7 +29,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbour(Record):
     """A cached example near a picture."""
 
     example_id: str
@@ -37,7 +40,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Timings:
+class Timings(Record):
     """Seconds that an item spent in each stage."""
 
     decode_queue_seconds: float
@@ -49,8 +52,8 @@ class Timings:
     batch_size: int
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Record):
     """What became of one item: an answer or an error, never both."""
 
     id: str
@@ -86,6 +89,26 @@ class Result:
             raise self.error
         return self.top[0]
 
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<Result {self.id!r}: {self.error!r}>"
+        best = ", ".join(f"{one.display_name} {one.probability:.3f}" for one in self.top[:3])
+        more = ", ..." if len(self.top) > 3 else ""
+        return f"<Result {self.id!r}: {best or 'no class'}{more}>"
+
+    def _repr_html_(self) -> str:
+        if self.error is not None:
+            return heading(self.id) + heading(str(self.error))
+        scores = bars((one.display_name, one.probability) for one in self.top)
+        return heading(self.id) + thumbnail(self.id) + scores
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The best classes, best first, a row each."""
+        return table(
+            (one.to_dict() for one in self.top),
+            ["index", "display_name", "logit", "probability"],
+        )
+
     @classmethod
     def _from(cls, id: str, position: int, m: classify_pb2.Classification) -> Result:
         return cls(
@@ -116,8 +139,8 @@ def _timings(m: classify_pb2.Timings) -> Timings:
     )
 
 
-@dataclass(frozen=True)
-class Embeddings:
+@dataclass(frozen=True, eq=False, repr=False)
+class Embeddings(Record):
     """Embeddings of pictures and texts, float32 arrays of [count, D].
 
     Where numpy is not installed, a list of tuples. A row that failed (only
@@ -130,3 +153,35 @@ class Embeddings:
     """By position."""
     text_errors: Mapping[int, TipserveError] = field(default_factory=dict)
     """By position."""
+
+    def __repr__(self) -> str:
+        failed = len(self.picture_errors) + len(self.text_errors)
+        counts = f"{len(self.pictures)} pictures, {len(self.texts)} texts"
+        return f"<Embeddings of {counts}{f', {failed} failed' if failed else ''}>"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each picture, then for each text; a column for each number."""
+        rows = [*map(list, self.pictures), *map(list, self.texts)]
+        width = len(rows[0]) if rows else 0
+        return table((dict(enumerate(row)) for row in rows), range(width))  # type: ignore[arg-type]
+
+
+def to_pandas(results: Iterable[Result]) -> pd.DataFrame:
+    """Results as a table, a row each: what was best, or why there is no answer."""
+    columns = ["id", "position", "class", "index", "probability", "logit", "version", "error"]
+    rows = []
+    for one in results:
+        best = one.top[0] if one.top else None
+        rows.append(
+            {
+                "id": one.id,
+                "position": one.position,
+                "class": best and best.display_name,
+                "index": best and best.index,
+                "probability": best and best.probability,
+                "logit": best and best.logit,
+                "version": one.version,
+                "error": None if one.error is None else str(one.error),
+            }
+        )
+    return table(rows, columns)

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from tipserve._proto import cache_pb2
 from tipserve.errors import TipserveError, error_for
 from tipserve.types._head import Head
+from tipserve.types._html import bars, heading
 from tipserve.types._names import enum_name, source_of, time_of
+from tipserve.types._record import Record, table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
-class ClassInfo:
+class ClassInfo(Record):
     """One class of a version."""
 
     index: int
@@ -28,7 +34,7 @@ class ClassInfo:
 
 
 @dataclass(frozen=True)
-class FineTuneRecord:
+class FineTuneRecord(Record):
     """How a version was fine-tuned."""
 
     epochs: int
@@ -55,8 +61,8 @@ class FineTuneRecord:
         )
 
 
-@dataclass(frozen=True)
-class Rejected:
+@dataclass(frozen=True, eq=False)
+class Rejected(Record):
     """An example that could not be used, and why."""
 
     id: str
@@ -68,7 +74,7 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class SourceCounts:
+class SourceCounts(Record):
     """What the making of a version took in, in examples."""
 
     received: int
@@ -85,7 +91,7 @@ class SourceCounts:
 
 
 @dataclass(frozen=True)
-class ExampleInfo:
+class ExampleInfo(Record):
     """An example that a version holds."""
 
     id: str
@@ -99,8 +105,8 @@ class ExampleInfo:
         return cls(m.example_id, m.class_index, m.display_name, m.validation)
 
 
-@dataclass(frozen=True)
-class Version:
+@dataclass(frozen=True, repr=False)
+class Version(Record):
     """One immutable version of a cache."""
 
     name: str
@@ -135,6 +141,26 @@ class Version:
         """The display names, in the order of the indices."""
         return tuple(info.display_name for info in self.classes)
 
+    def __repr__(self) -> str:
+        what = f"{len(self.classes)} classes, {self.key_count} keys, {self.head.method}"
+        rejected = f", {len(self.rejected)} rejected" if self.rejected else ""
+        return f"<Version {self.name!r}: {what}{rejected}>"
+
+    def _repr_html_(self) -> str:
+        most = max((info.example_count for info in self.classes), default=0) or 1
+        counts = (
+            (f"{info.display_name} ({info.example_count})", info.example_count / most)
+            for info in self.classes[:50]
+        )
+        return heading(repr(self).strip("<>")) + bars(counts)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The classes, a row each."""
+        return table(
+            (info.to_dict() for info in self.classes),
+            ["index", "display_name", "example_count", "validation_count"],
+        )
+
     @classmethod
     def _from(cls, m: cache_pb2.Version, rejected: Sequence[Rejected] = ()) -> Version:
         return cls(
@@ -159,8 +185,8 @@ class Version:
         )
 
 
-@dataclass(frozen=True)
-class Cache:
+@dataclass(frozen=True, repr=False)
+class Cache(Record):
     """A named classifier."""
 
     name: str
@@ -179,6 +205,11 @@ class Cache:
         """The name without "caches/"."""
         return self.name.removeprefix("caches/")
 
+    def __repr__(self) -> str:
+        latest = f", latest {self.latest.version}" if self.latest is not None else ""
+        aliases = "".join(f", {name} -> {number}" for name, number in self.aliases.items())
+        return f"<Cache {self.id!r}: {self.version_count} versions{latest}{aliases}>"
+
     @classmethod
     def _from(cls, m: cache_pb2.Cache) -> Cache:
         return cls(
@@ -192,7 +223,7 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class CreateProgress:
+class CreateProgress(Record):
     """How far `create_cache` is."""
 
     stage: str

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tipserve._proto import classify_pb2
 from tipserve.types._cache import Rejected
+from tipserve.types._html import bars, heading, heat_map
+from tipserve.types._record import Record, table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
-class ClassEvaluation:
+class ClassEvaluation(Record):
     """How well one class did."""
 
     index: int
@@ -19,8 +25,8 @@ class ClassEvaluation:
     accuracy: float
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Record):
     """How well one version did."""
 
     version: str
@@ -33,12 +39,30 @@ class Evaluation:
     expected_calibration_error: float
     classes: tuple[ClassEvaluation, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """Row i, column j: items of class i that were taken for class j."""
+    """Row i, column j: items of class i that were taken for class j. Empty where
+    there are over 1,000 classes."""
     rejected: tuple[Rejected, ...] = ()
     """Items that could not be used: those that the client could not read, and
     at most 1000 of the server's."""
     rejected_count: int = 0
     """How many items could not be used."""
+
+    def __repr__(self) -> str:
+        rejected = f", {self.rejected_count} rejected" if self.rejected_count else ""
+        return f"<Evaluation of {self.version!r}: top-1 {self.top1:.4f} of {self.count}{rejected}>"
+
+    def _repr_html_(self) -> str:
+        accuracies = (
+            (f"{one.display_name} ({one.count})", one.accuracy) for one in self.classes[:50]
+        )
+        names = [one.display_name for one in self.classes]
+        return heading(repr(self).strip("<>")) + bars(accuracies) + heat_map(names, self.confusion)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The classes, a row each."""
+        return table(
+            (one.to_dict() for one in self.classes), ["index", "display_name", "count", "accuracy"]
+        )
 
     @classmethod
     def _all_from(

@@ -9,10 +9,11 @@ from tipserve._proto import finetune_pb2
 from tipserve.errors import TipserveError, from_status
 from tipserve.types._cache import Version
 from tipserve.types._names import RunState, enum_name, time_of
+from tipserve.types._record import Record
 
 
 @dataclass(frozen=True)
-class FineTuneProgress:
+class FineTuneProgress(Record):
     """How far training is."""
 
     epoch: int
@@ -43,8 +44,8 @@ class FineTuneProgress:
         )
 
 
-@dataclass(frozen=True)
-class FineTuneRun:
+@dataclass(frozen=True, eq=False)
+class FineTuneRun(Record):
     """One fine-tuning run."""
 
     name: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tipserve._proto import cache_pb2
 from tipserve.types._names import Method, enum_name, method_of, source_of
+from tipserve.types._record import Record
 
 
 def _whose(standardised: int) -> str:
@@ -15,7 +16,7 @@ def _whose(standardised: int) -> str:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Record):
     """One method with its best numbers, from the choice of the head."""
 
     method: Method
@@ -52,7 +53,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(Record):
     """On what, and how, method, α, β and temperature were chosen."""
 
     source: str
@@ -78,7 +79,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(Record):
     """How logits are computed: f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V."""
 
     method: Method

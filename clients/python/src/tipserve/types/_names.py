@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tipserve._proto import cache_pb2
+
+MethodName = Literal["auto", "zero_shot", "tip_adapter", "gda", "proker", "class_mean"]
+"""What `create_cache` may be told to make; tip_adapter_f is what `finetune` makes."""
+
+OnRejected = Literal["skip", "fail"]
+ClassBalance = Literal["sum", "mean"]
+KeyDtype = Literal["f32", "bf16", "f16"]
+GridKind = Literal["wide", "official"]
+Schedule = Literal["cosine", "constant"]
 
 
 class _Name(str, enum.Enum):

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tipserve._proto import classify_pb2
+from tipserve.types._record import Record
 
 
 @dataclass(frozen=True)
-class BundleInfo:
+class BundleInfo(Record):
     """The model that is served."""
 
     name: str
@@ -28,7 +29,7 @@ class BundleInfo:
 
 
 @dataclass(frozen=True)
-class ServerInfo:
+class ServerInfo(Record):
     """What is served, and within which limits."""
 
     version: str

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import grpc
 
-from tipserve._bridge import Stream
 from tipserve._ledger import Ledger
 from tipserve._proto import classify_pb2
 from tipserve._requests import prepare
 from tipserve._retry import RetryPolicy, is_transient
+from tipserve._tasks.bridge import Stream
+from tipserve._tasks.sources import iterate
 from tipserve.errors import DeadlineExceeded, TipserveError, Unavailable, from_rpc_error
 from tipserve.types import Result
 
+Open = Callable[[Iterator[Any], "float | None"], Any]
+"""Opens the stream, given its requests and the seconds that are left."""
 
-class AsyncClassifyStream:
+
+class ClassifyStream:
     """One `classify` call, over as many connections as it takes.
 
     All of it runs on one event loop, so nothing needs a lock.
@@ -26,9 +30,9 @@ class AsyncClassifyStream:
 
     def __init__(
         self,
-        open_stream: Callable[[float | None], Stream],
+        open_stream: Open,
         config: classify_pb2.ClassifyStreamConfig,
-        source: AsyncIterator[Any],
+        source: Any,
         encode: Callable[[Any], Any],
         ledger: Ledger,
         policy: RetryPolicy,
@@ -38,7 +42,7 @@ class AsyncClassifyStream:
     ) -> None:
         self._open = open_stream
         self._config = config
-        self._source = source
+        self._source = iterate(source)
         self._encode = encode
         self._ledger = ledger
         self._policy = policy
@@ -136,7 +140,7 @@ class AsyncClassifyStream:
         if left is not None and left <= 0:
             raise DeadlineExceeded("the call's timeout has passed")
         self._ledger.reconnected()
-        call = self._open(left)
+        call = Stream(lambda messages: self._open(messages, left))
         sender = asyncio.create_task(self._send(call))
         try:
             async for response in call:

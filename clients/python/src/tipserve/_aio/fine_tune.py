@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 
-from tipserve._bridge import Stream
-from tipserve._finetune import take, version_of
-from tipserve.errors import from_rpc_error
+from tipserve._runs import take, version_of
+from tipserve._tasks import Stream
+from tipserve.errors import TipserveError
 from tipserve.types import FineTuneProgress, FineTuneRun, Version
-
-if TYPE_CHECKING:
-    from tipserve.aio import AsyncClient
 
 
 class AsyncFineTune:
-    """A run: an async iterator over its progress, a context manager that cancels on leaving early.
+    """A run: an iterator over its progress, a context manager that cancels on leaving early.
 
     A run that is not detached ends with its handle: keep it.
     """
 
-    def __init__(self, call: Stream, client: AsyncClient) -> None:
+    def __init__(
+        self,
+        call: Stream,
+        cancel: Callable[[str], Awaitable[FineTuneRun]],
+        failure: Callable[[grpc.RpcError], TipserveError],
+    ) -> None:
         self._call = call
-        self._client = client
+        self._cancel = cancel
+        self._failure = failure
         self.run: FineTuneRun | None = None
         """The run as the server last described it."""
 
@@ -41,7 +43,7 @@ class AsyncFineTune:
                 if progress is not None:
                     yield progress
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
+            raise self._failure(error) from None
 
     async def result(self) -> Version:
         """Waits for the end; the version that was made.
@@ -62,9 +64,9 @@ class AsyncFineTune:
                     take(self, response)
                     break
             except grpc.RpcError as error:
-                raise from_rpc_error(error) from None
+                raise self._failure(error) from None
         if self.run is not None and not self.run.state.ended:
-            self.run = await self._client.cancel_fine_tune(self.run.name)
+            self.run = await self._cancel(self.run.name)
         self.close()
 
     def close(self) -> None:

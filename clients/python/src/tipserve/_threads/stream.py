@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -51,7 +51,7 @@ class ClassifyStream:
         self._stream_error: BaseException | None = None
         self._call: Any = None
 
-    def results(self) -> Iterator[Result]:
+    def results(self) -> Generator[Result, None, None]:
         """Starts the call and yields its results; closing it cancels the call."""
         threads = [
             threading.Thread(target=self._read, name="tipserve-read", daemon=True),

@@ -1,0 +1,58 @@
+"""Where a server is: what people write, and what gRPC takes."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+DEFAULT = "127.0.0.1:50051"
+DEFAULT_PORT = 50051
+
+# gRPC's own names, which are handed on as they are.
+_RESOLVERS = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough):")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@?#]*)(?::(?P<port>\d{1,5}))?\Z")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server's address, checked."""
+
+    target: str
+    """As gRPC takes it: "127.0.0.1:50051"."""
+    scheme: str
+    """ "http", "https" or, where none was given, ""."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it is this machine, to which no proxy leads."""
+        host = self.target.rpartition(":")[0].strip("[]")
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse(given: str) -> Address:
+    """An address as the command line takes it: a host alone means port 50051.
+
+    Raises ValueError where it is none.
+    """
+    text = given.strip()
+    scheme = ""
+    if "://" in text and not _RESOLVERS.match(text):
+        scheme, text = text.split("://", 1)
+        if scheme not in ("http", "https"):
+            raise ValueError(f"the server's address {given!r} begins with neither http nor https")
+    text = text.removesuffix("/")
+    if not scheme and _RESOLVERS.match(text):
+        return Address(text, scheme)
+    if text.count(":") > 1 and "[" not in text:
+        text = f"[{text}]"  # a bare IPv6 address
+    match = _HOST.match(text)
+    if match is None or not text:
+        raise ValueError(f"the server's address is {given!r}: give 'host:port'")
+    host, port = match["host"] or "127.0.0.1", int(match["port"] or DEFAULT_PORT)
+    if port > 65535:
+        raise ValueError(f"the server's address {given!r} has a port that is not within 0 to 65535")
+    return Address(f"{host}:{port}", scheme)

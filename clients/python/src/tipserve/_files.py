@@ -1,0 +1,212 @@
+"""Files and folders: which count, how they are named, where they are read from."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tipserve.errors import InvalidArgument
+
+# What operating systems, archivers and file servers leave in folders.
+_SYSTEM_FILES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}
+)
+_SYSTEM_FOLDERS = frozenset(
+    {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+)
+# Texts that lie beside pictures: labels.txt, metadata.csv, annotations.xml.
+_TEXTS = (
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml"),
+    *(".md", ".html", ".log", ".ini"),
+)
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def counts(name: str, is_folder: bool) -> bool:
+    """Whether a file or folder of this name is looked at; docs/clients.md has the rule."""
+    if name.startswith("."):
+        return False
+    plain = name.lower()
+    if is_folder:
+        return plain not in _SYSTEM_FOLDERS
+    return plain not in _SYSTEM_FILES and not plain.endswith(_TEXTS)
+
+
+def readable(name: str) -> str:
+    """A name as text: bytes that are not UTF-8 are written as \\xNN.
+
+    So every file has an id, and two files have two.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name
+
+
+def picture_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """The files under a folder that count, each folder sorted by name.
+
+    What is no picture, the server says. A generator that holds one folder's
+    names at a time. Links are followed, but not in circles.
+    """
+    return _walk(Path(folder), ())
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+    for entry in entries:
+        is_folder = entry.is_dir()
+        if not counts(entry.name, is_folder):
+            continue
+        if is_folder:
+            yield from _walk(Path(entry.path), (*above, here))
+        elif entry.is_file() or entry.is_symlink():
+            yield Path(entry.path)
+
+
+def subfolders(root: Path) -> list[Path]:
+    """The folders in a folder that count, sorted by name."""
+    try:
+        found = [path for path in root.iterdir() if counts(path.name, True) and path.is_dir()]
+    except OSError as error:
+        raise InvalidArgument(
+            f"cannot read the folder {readable(str(root))}: {error.strerror or error}",
+            reason="FOLDER_UNREADABLE",
+            metadata={"path": readable(str(root))},
+        ) from error
+    return sorted(found, key=lambda path: os.fsencode(path.name))
+
+
+def is_url(text: object) -> bool:
+    """Whether it is an address, "s3://bucket/cat.jpg", and not a path."""
+    return isinstance(text, str) and _URL.match(text) is not None
+
+
+def matching(pattern: str) -> list[str] | None:
+    """The files that a pattern such as "pets/**/*.jpg" stands for; None if it is none."""
+    if not glob.has_magic(pattern) or (not is_url(pattern) and os.path.lexists(pattern)):
+        return None
+    if is_url(pattern):
+        system, path = _filesystem(pattern)
+        found = sorted(str(system.unstrip_protocol(one)) for one in system.glob(path))
+        # As the addresses are written that were found: s3://, memory:///
+        start = len(found[0]) - len(found[0].split("://")[1].lstrip("/")) if found else 0
+        start += len(_fixed(pattern.split("://")[1].lstrip("/")))
+        return [one for one in found if _meant(one[start:])]
+    found = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
+    start = len(_fixed(pattern))
+    return [one for one in found if _meant(one[start:]) and os.path.isfile(one)]
+
+
+def _fixed(pattern: str) -> str:
+    """The folders that a pattern begins with, which count whatever they are called."""
+    return re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+
+
+def _meant(path: str) -> bool:
+    *folders, name = path.strip("/").split("/")
+    return all(counts(folder, True) for folder in folders) and counts(name, False)
+
+
+def url_files(url: str) -> list[tuple[str, str]]:
+    """The files at an address, each with its path from there: itself, where it is a file."""
+    system, path = _filesystem(url)
+    if not system.isdir(path):
+        return [(url.rsplit("/", 1)[-1], url)]
+    found = []
+    for one in sorted(system.find(path)):
+        inside = one[len(path) :].strip("/")
+        if _meant(inside):
+            found.append((inside, str(system.unstrip_protocol(one))))
+    return found
+
+
+def read_file(path: str | os.PathLike[str], limit: int | None) -> bytes:
+    """A file's bytes, or an address's; one that is over the limit is not read at all."""
+    name = readable(os.fspath(path))
+    try:
+        if isinstance(path, str) and is_url(path):
+            return _read_url(path, limit)
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if limit is not None and size > limit:
+                raise too_large(size, limit)
+            return file.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidArgument(
+            f"cannot read {name}: {reason}", reason="FILE_UNREADABLE", metadata={"path": name}
+        ) from error
+    except ValueError as error:  # a path with a NUL in it
+        raise InvalidArgument(f"cannot read {name!r}: {error}", reason="FILE_UNREADABLE") from error
+
+
+# Of one file, where the message does not bound it because it is resized first.
+_URL_BYTES = 64 * 1024 * 1024
+_CONNECT_SECONDS = 10.0
+_SILENT_SECONDS = 30.0
+
+
+def _read_url(url: str, limit: int | None) -> bytes:
+    system, path = _filesystem(url)
+    most = _URL_BYTES if limit is None else limit
+    try:
+        with system.open(path, "rb") as file:
+            data = bytes(file.read(most + 1))
+    except (OSError, InvalidArgument):
+        raise
+    except Exception as error:  # of whatever library speaks the protocol
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    if len(data) > most:
+        raise too_large(len(data), most)
+    return data
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(url, **_within_time(url))
+    except ImportError as error:
+        raise InvalidArgument(
+            f"reading {url} needs {error.name or 'fsspec'}: pip install 'tipserve[urls]', and "
+            "s3fs or gcsfs for s3:// and gs://",
+            reason="URL_UNREADABLE",
+            metadata={"url": url},
+        ) from error
+    except ValueError as error:  # a protocol that fsspec does not know
+        raise InvalidArgument(
+            f"cannot read {url}: {error}", reason="URL_UNREADABLE", metadata={"url": url}
+        ) from error
+    return system, str(path)
+
+
+def _within_time(url: str) -> dict[str, Any]:
+    """Options that end a web server's silence; fsspec's own bound is five minutes."""
+    if not url.startswith(("http://", "https://")):
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS)
+    return {"client_kwargs": {"timeout": timeout}}
+
+
+def too_large(size: int, limit: int) -> InvalidArgument:
+    """What to raise for a picture that is over the limit in bytes."""
+    return InvalidArgument(
+        f"the picture takes {size} bytes, over the limit of {limit} bytes that the server's "
+        "largest message leaves; make it smaller, or let the client do it: Client(resize='client')",
+        reason="PICTURE_TOO_LARGE",
+        metadata={"what": "message bytes", "value": str(size), "limit": str(limit)},
+    )

@@ -1,0 +1,238 @@
+"""Rows with a picture and its class: data frames, dicts, CSV, TSV, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tipserve._examples import ClassSpec, Example, Opened
+from tipserve._files import is_url, readable
+from tipserve.errors import InvalidArgument
+
+# In the order in which they are preferred.
+PICTURES = (
+    *("image", "img", "picture", "photo"),
+    *("image_path", "img_path", "filepath", "file_path", "path", "file_name", "filename", "file"),
+    *("image_url", "img_url", "url", "embedding", "embeddings", "features"),
+)
+LABELS = ("label", "labels", "class", "class_name", "category", "target")
+_IDS = ("id", "example_id", "image_id")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what."""
+
+    picture: str
+    label: str | None
+    id: str | None
+
+    @classmethod
+    def among(cls, names: Iterable[Any], what: str, *, labelled: bool = True) -> Columns:
+        """The columns by their names; `InvalidArgument` where that would be a guess."""
+        found = {str(name).lower(): str(name) for name in names}
+        picture = next((found[name] for name in PICTURES if name in found), None)
+        labels = [found[name] for name in LABELS if name in found]
+        if picture is None:
+            raise _columns(what, found, f"none is a picture's: {', '.join(PICTURES)}")
+        if labelled and len(labels) != 1:
+            which = " and ".join(labels) or "none"
+            raise _columns(what, found, f"{which} may be the class's: name one of them 'label'")
+        label = labels[0] if len(labels) == 1 else None
+        return cls(picture, label, next((found[name] for name in _IDS if name in found), None))
+
+    def example(self, row: Row, position: int, folder: Path | None = None) -> Example:
+        """One row."""
+        picture = row[self.picture]
+        id = "" if self.id is None else str(row[self.id])
+        if folder is not None and isinstance(picture, str) and not is_url(picture):
+            # As it is written in the file: the same wherever the folder lies.
+            id = id or picture
+            picture = os.path.join(folder, picture)
+        assert self.label is not None
+        return Example(label_of(row[self.label], position), picture, id=id)
+
+
+def label_of(value: Any, position: int) -> str | int:
+    """A class's name or index; ValueError for anything else."""
+    if isinstance(value, str):
+        if value:
+            return str(value)
+    elif not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    what = "has no class" if missing else f"has the class {value!r}, neither a name nor an index"
+    raise ValueError(f"example {position} {what}")
+
+
+def _columns(what: str, found: Mapping[str, str], why: str) -> InvalidArgument:
+    names = ", ".join(found.values()) or "none"
+    return InvalidArgument(
+        f"{what}: of its columns ({names}) {why}; or give (picture, label) pairs",
+        reason="COLUMNS_UNCLEAR",
+        metadata={"columns": names},
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that can be gone through more than once, as examples."""
+
+    columns: Columns
+    rows: Callable[[], Iterator[Row]]
+    folder: Path | None = None
+    """Where paths begin."""
+
+    def __iter__(self) -> Iterator[Example]:
+        for position, row in enumerate(self.rows()):
+            yield self.columns.example(row, position, self.folder)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of rows."""
+
+    column: str
+    rows: Callable[[], Iterator[Row]]
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self.rows():
+            yield row[self.column]
+
+
+# Frames and dicts of columns
+
+
+def is_frame(thing: object) -> bool:
+    """Whether it is a data frame of pandas or polars."""
+    kind = type(thing)
+    return kind.__name__ == "DataFrame" and hasattr(thing, "columns")
+
+
+def frame_rows(frame: Any) -> Callable[[], Iterator[Row]]:
+    """Its rows, one by one."""
+    names = [str(name) for name in frame.columns]
+
+    def rows() -> Iterator[Row]:
+        columns = [frame[name] for name in frame.columns]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
+
+    return rows
+
+
+def is_columns(thing: object) -> bool:
+    """Whether it is a dict of columns, {"image": [...], "label": [...]}."""
+    if not isinstance(thing, Mapping):
+        return False
+    names = {str(name).lower() for name in thing}
+    return not names.isdisjoint(PICTURES) and not names.isdisjoint(LABELS)
+
+
+def columns_rows(table: Mapping[str, Sequence[Any]]) -> Callable[[], Iterator[Row]]:
+    """Its rows, one by one."""
+
+    def rows() -> Iterator[Row]:
+        for values in zip(*table.values(), strict=True):
+            yield dict(zip(table, values, strict=True))
+
+    return rows
+
+
+# Files
+
+
+def open_csv(path: Path, delimiter: str) -> Opened:
+    """A CSV or TSV file with a line of names; paths begin at its folder."""
+
+    def rows() -> Iterator[Row]:
+        # The mark that Excel begins a file with is no part of the first name.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            for row in reader:
+                if None in row or None in row.values():
+                    raise _damaged(path, f"line {reader.line_num} has another number of columns")
+                yield row
+
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            names = next(csv.reader(file, delimiter=delimiter, strict=True), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, str(error)) from error
+    return Opened(Rows(Columns.among(names, readable(str(path))), rows, path.parent))
+
+
+def open_jsonl(path: Path) -> Opened:
+    """JSON lines, one object an example; paths begin at the file's folder."""
+
+    def rows() -> Iterator[Row]:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _json_object(path, line, number)
+
+    first = next(rows(), None)
+    if first is None:
+        raise _damaged(path, "it has no lines")
+    return Opened(Rows(Columns.among(first, readable(str(path))), rows, path.parent))
+
+
+def _json_object(path: Path, line: str, number: int) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise _damaged(path, f"line {number}: {error}") from error
+    if not isinstance(row, dict):
+        raise _damaged(path, f"line {number} is no object")
+    return row
+
+
+def open_parquet(path: Path) -> Opened:
+    """A Parquet file, as `datasets` writes them too: with the names of its classes."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise _damaged(path, "reading Parquet needs pyarrow: pip install pyarrow") from error
+    try:
+        schema = parquet.read_schema(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    columns = Columns.among(schema.names, readable(str(path)))
+    wanted = [name for name in (columns.picture, columns.label, columns.id) if name is not None]
+
+    def rows() -> Iterator[Row]:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64, columns=wanted):
+                yield from batch.to_pylist()
+
+    names = _names_in(schema.metadata or {}, columns.label)
+    classes = None if names is None else [ClassSpec(name) for name in names]
+    return Opened(Rows(columns, rows, path.parent), classes)
+
+
+def _names_in(metadata: Mapping[bytes, bytes], label: str | None) -> list[str] | None:
+    """What the indices of a column of `datasets` stand for."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[label]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _damaged(path: Path, why: str) -> InvalidArgument:
+    name = readable(str(path))
+    return InvalidArgument(
+        f"cannot read {name}: {why}", reason="FILE_UNREADABLE", metadata={"path": name}
+    )
