@@ -348,7 +348,7 @@ impl Catalog {
                 text,
                 validation: validation_set,
                 logit_scale: self.model.logit_scale,
-                statistics: statistics(self.model)?,
+                statistics: statistics(&self.model)?,
             },
             named,
             classes,
