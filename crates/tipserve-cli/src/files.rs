@@ -55,9 +55,9 @@ pub(crate) fn counts(name: &OsStr, is_folder: bool) -> bool {
     if name.starts_with(b".") {
         return false;
     }
-    let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     if is_folder {
-        return !SYSTEM_FOLDERS.iter().any(|known| is(&known));
+        return !SYSTEM_FOLDERS.iter().any(|known| is(known));
     }
     let extension = name.rsplit(|byte| *byte == b'.').next();
     let text = extension.is_some_and(|extension| {
@@ -66,7 +66,7 @@ pub(crate) fn counts(name: &OsStr, is_folder: bool) -> bool {
                 .iter()
                 .any(|known| extension.eq_ignore_ascii_case(known.as_bytes()))
     });
-    !text && !SYSTEM_FILES.iter().any(|known| is(&known))
+    !text && !SYSTEM_FILES.iter().any(|known| is(known))
 }
 
 /// A path as text. Bytes that are not UTF-8 are written as `\xNN`, so that
