@@ -22,8 +22,7 @@ const DRAWS: u64 = 3;
 /// What AUTO must add to ProKeR, which AUTO chose until it stacked, in points.
 const GAINS: [(usize, f64); 2] = [(2, 1.5), (4, 1.0)];
 
-const COLUMNS: [(&str, Option<Method>); 5] = [
-    ("Tip-Adapter", Some(Method::TipAdapter)),
+const COLUMNS: [(&str, Option<Method>); 4] = [
     ("GDA", Some(Method::Gda)),
     ("ProKeR", Some(Method::Proker)),
     ("class mean", Some(Method::ClassMean)),
@@ -77,7 +76,7 @@ pub fn rows() -> Result<Vec<Row>> {
             if name != "Caltech-39"
                 && let Some(at) = GAINS.iter().position(|(at, _)| *at == shots)
                 && let (Some(proker), Some(auto), Some(gains)) =
-                    (all.get(2), all.get(4), gains.get_mut(at))
+                    (all.get(1), all.get(3), gains.get_mut(at))
             {
                 let differences = auto.iter().zip(proker);
                 gains.extend(differences.map(|(a, p)| a.accuracy - p.accuracy));
