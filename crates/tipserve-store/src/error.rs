@@ -111,6 +111,18 @@ pub enum StoreError {
         detail: String,
     },
 
+    /// The disk failed to make a write durable. It is not acknowledged, and
+    /// nothing of it is trusted.
+    #[error(
+        "the store could not make a write durable while {doing}: {detail}; nothing of it is kept"
+    )]
+    NotDurable {
+        /// What was being done, and to which object.
+        doing: String,
+        /// The storage's own words.
+        detail: String,
+    },
+
     /// Larger than a bound.
     #[error("{what} takes {size} bytes, more than the limit of {limit}")]
     TooLarge {
