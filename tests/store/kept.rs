@@ -200,12 +200,12 @@ async fn writes_once() {
     let set = store.set_alias(&x, &stable, number(1), None).await;
     for (what, error) in [("made", made.map(drop).err()), ("set", set.map(drop).err())] {
         match error {
-            None => println!(">{what} ok"),
-            Some(StoreError::NotDurable { .. }) => println!(">{what} distrusted"),
-            Some(e) => println!(">{what} {e}"),
+            None => println!("\n>{what} ok"),
+            Some(StoreError::NotDurable { .. }) => println!("\n>{what} distrusted"),
+            Some(e) => println!("\n>{what} {e}"),
         }
     }
-    println!(">counted {}", counter.0.load(Relaxed));
+    println!("\n>counted {}", counter.0.load(Relaxed));
 }
 
 /// Every sync of a version and of a state record, failing in turn: each either

@@ -227,7 +227,13 @@ impl Client {
             self.history.acknowledge(cache, number, seed);
         }
         self.history.add(cache, |at| match made {
-            Ok(number) => vec![timed(span, create(seed, Some(number), only_new))],
+            // A number before it may have been seen for a moment, and taken by
+            // a deletion that came before the acknowledgement.
+            Ok(number) => {
+                let seen = optional(span, create(seed, None, only_new), None);
+                let made = timed(span, create(seed, Some(number), only_new));
+                vec![seen.clone(), seen, made]
+            }
             Err(StoreError::EtagMismatch { .. }) => vec![timed(span, Step::IsThere)],
             Err(_) => maybe_created(span, seed, only_new, at),
         });

@@ -70,9 +70,6 @@ pub enum Step {
     HasNo {
         version: u64,
     },
-    HasNoAlias {
-        alias: String,
-    },
     /// An alias points at the version, or it is the only one.
     IsInUse {
         version: u64,
@@ -106,20 +103,26 @@ impl Model {
         unnamed.copied().collect()
     }
 
-    /// The model after a step, if that step can happen now.
-    fn after(&self, index: usize, step: &Step) -> Option<Self> {
+    /// The model after a step, if that step can happen now. `told` are the
+    /// numbers that some call was told, with the seeds of their versions.
+    fn after(&self, index: usize, step: &Step, told: &BTreeMap<u64, u64>) -> Option<Self> {
+        if let Step::Create { seed, number, .. } = step {
+            let given = self.highest + 1;
+            let others = number.is_none() && told.get(&given).is_some_and(|s| s != seed);
+            if others || number.is_some_and(|number| number != given) {
+                return None;
+            }
+        }
         let mut next = self.clone();
         let possible = match step {
             Step::Create {
-                seed,
-                number,
-                only_new,
+                seed, only_new, ..
             } => {
                 let given = self.highest + 1;
                 next.highest = given;
                 next.versions.insert(given, *seed);
                 next.made.insert(index, given);
-                number.is_none_or(|n| n == given) && !(*only_new && !self.versions.is_empty())
+                !(*only_new && !self.versions.is_empty())
             }
             Step::Retract { made_by } => {
                 let number = self.made.get(made_by)?;
@@ -164,7 +167,6 @@ impl Model {
             Step::IsAbsent => self.versions.is_empty(),
             Step::IsThere => !self.versions.is_empty(),
             Step::HasNo { version } => !self.versions.contains_key(version),
-            Step::HasNoAlias { alias } => !self.aliases.contains_key(alias),
             Step::IsInUse { version } => {
                 let named = self.aliases.values().any(|to| to == version);
                 self.versions.contains_key(version) && (named || self.versions.len() == 1)
@@ -182,6 +184,10 @@ impl Model {
 
 struct Search<'a> {
     steps: &'a [Timed],
+    /// The order in which steps are tried: what must be first, and of that
+    /// what ends first.
+    by_urgency: Vec<usize>,
+    told: BTreeMap<u64, u64>,
     refuted: HashSet<(u128, Model)>,
     deepest: (usize, Vec<usize>),
 }
@@ -192,8 +198,21 @@ struct Search<'a> {
 /// Where there is none: the longest beginning of one.
 pub fn linearize(steps: &[Timed]) -> Result<Vec<usize>, Vec<usize>> {
     assert!(steps.len() <= 128, "{} steps are too many", steps.len());
+    let mut by_urgency: Vec<usize> = (0..steps.len()).collect();
+    by_urgency.sort_by_key(|i| (steps[*i].optional, steps[*i].to));
+    let told = steps.iter().filter_map(|timed| match timed.step {
+        Step::Create {
+            seed,
+            number: Some(number),
+            ..
+        }
+        | Step::Has { seed, number } => Some((number, seed)),
+        _ => None,
+    });
     let mut search = Search {
         steps,
+        by_urgency,
+        told: told.collect(),
         refuted: HashSet::new(),
         deepest: (0, Vec::new()),
     };
@@ -223,12 +242,14 @@ impl Search<'_> {
             self.deepest = (count, order.clone());
         }
         let steps = self.steps;
-        for (i, timed) in steps.iter().enumerate() {
+        for at in 0..steps.len() {
+            let i = self.by_urgency[at];
+            let timed = &steps[i];
             let in_order = timed.after.is_none_or(|before| done & (1 << before) != 0);
             if done & (1 << i) != 0 || !in_order || timed.from > bound || timed.to < latest {
                 continue;
             }
-            if let Some(next) = model.after(i, &timed.step) {
+            if let Some(next) = model.after(i, &timed.step, &self.told) {
                 order.push(i);
                 if self.explain(done | (1 << i), &next, latest.max(timed.from), order) {
                     return true;
