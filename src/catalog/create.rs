@@ -220,6 +220,7 @@ impl Catalog {
                 }),
             },
             tensors: named,
+            request_id: String::new(),
         })
     }
 

@@ -198,7 +198,7 @@ impl StoreError {
 
     /// Whether the storage itself failed, so that it is unknown whether the
     /// thing is there.
-    pub(crate) fn is_outage(&self) -> bool {
+    pub fn is_outage(&self) -> bool {
         matches!(
             self,
             Self::Unavailable { .. } | Self::Refused { .. } | Self::Storage { .. }

@@ -345,38 +345,41 @@ impl View {
     ) -> Result<Option<Self>, StoreError> {
         let listed = backend.environment().now();
         let listing = Listing::of(backend, id).await?;
-        let Some(mut state) = listing.read_state(backend, id, known).await? else {
+        let Some(state) = listing.read_state(backend, id, known).await? else {
             return Ok(None);
         };
-        // The marks say whether the newest record is the newest there was, or
-        // one that a writer left behind that was asleep while the cache was
-        // deleted. Where they do not, the tombstones do.
-        let mark = listing.mark();
-        let read = state.as_ref().ok();
-        let vouched = mark.is_some_and(|mark| {
-            let same = read.is_none_or(|state| layout::short(&state.nonce) == mark.nonce);
-            let newest = listing.newest_state();
-            mark.sequence < newest || mark.sequence == newest && (newest == 0 || same)
-        });
-        let tombstone = match vouched {
-            true => None,
-            false => backend.newest_tombstone(id).await?,
-        };
-        if let Some(mark) = &tombstone
-            && mark.sequence >= listing.newest_state()
-        {
-            state = Ok(Arc::new(backend.read_tombstone(id, mark).await?));
-        }
         let mut view = Self {
             id: id.clone(),
             listing,
-            tombstone,
+            tombstone: None,
             state,
             missing: BTreeSet::new(),
             listed,
         };
         view.missing = view.find_missing();
+        if view.is_vouched_for() && view.lack() == Lack::default() {
+            return Ok(Some(view));
+        }
+        // Perhaps the cache was deleted, and these are records and marks of
+        // writers that were asleep meanwhile: then a tombstone says so.
+        view.tombstone = backend.newest_tombstone(id).await?;
+        if let Some(mark) = &view.tombstone
+            && mark.sequence >= view.listing.newest_state()
+        {
+            view.state = Ok(Arc::new(backend.read_tombstone(id, mark).await?));
+            view.missing = view.find_missing();
+        }
         Ok(Some(view))
+    }
+
+    /// Whether the marks say that the newest record is the newest there was.
+    fn is_vouched_for(&self) -> bool {
+        let newest = self.listing.newest_state();
+        let state = self.state.as_ref().ok();
+        self.listing.mark().is_some_and(|mark| {
+            let same = state.is_none_or(|state| layout::short(&state.nonce) == mark.nonce);
+            mark.sequence < newest || mark.sequence == newest && (newest == 0 || same)
+        })
     }
 
     fn sequence(&self) -> u64 {
