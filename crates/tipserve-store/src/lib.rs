@@ -5,6 +5,36 @@
 //! version exists once its manifest does. So the same code is safe on a local
 //! disk and on a bucket with many replicas, without locks or a database.
 //! `docs/storage.md` describes format, layout and promises.
+//!
+//! - [`Store`]: versions, aliases, deletion, sweeping, export and import, and
+//!   the records of fine-tuning runs.
+//! - [`Draft`] and [`Manifest`]: a version before and after it is published.
+//! - [`Resident`]: values kept in memory within a budget, loaded once however
+//!   many ask.
+//!
+//! ```no_run
+//! use tipserve_store::{Draft, Store, StoreError};
+//!
+//! async fn publish(draft: Draft) -> Result<(), StoreError> {
+//!     let store = Store::open("s3://bucket/caches").await?;
+//!     let id = "fabric".parse()?;
+//!     // Durable once this returns; asking again with the same request id
+//!     // returns the same version.
+//!     let made = store.create_version(&id, draft).await?;
+//!     store.set_alias(&id, &"stable".parse()?, made.version, None).await?;
+//!     // Another server sees the alias within a second, and loads every byte
+//!     // checked.
+//!     let (id, version) = store.resolve(&"fabric@stable".parse()?).await?;
+//!     let (manifest, tensors) = store.load(&id, version).await?;
+//!     println!("{} holds {:?}", manifest.resource_name(), tensors.names());
+//!     Ok(())
+//! }
+//! ```
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 mod backend;
 mod changes;

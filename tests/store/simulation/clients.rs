@@ -148,6 +148,9 @@ fn maybe_created(span: (u64, u64), seed: u64, only_new: bool, at: usize) -> Vec<
     vec![
         optional(span, create(seed, None, only_new), None),
         optional((span.0, u64::MAX), Step::Retract { made_by: at }, Some(at)),
+        // One before it may have been seen for a moment, and taken by a
+        // deletion.
+        optional(span, create(seed, None, only_new), None),
     ]
 }
 
