@@ -221,6 +221,7 @@ impl Catalog {
                 }),
             },
             tensors: named,
+            request_id: String::new(),
         })
     }
 

@@ -23,7 +23,7 @@ use tipserve_api::v1::{
     self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
     fine_tune_run::State, fine_tune_service_server::FineTuneService,
 };
-use tipserve_store::AliasName;
+use tipserve_store::{AliasName, CacheId, RunError};
 
 /// α while training: the recipe's for ImageNet, Food, Pets and SUN
 /// (tip-adapter.md, "Tip-Adapter-F").
@@ -54,7 +54,7 @@ impl FineTunes {
     /// The service on this server.
     pub fn new(context: Arc<Context>) -> FineTunes {
         FineTunes {
-            runs: Arc::new(Runs::new(&context.catalog)),
+            runs: Arc::new(Runs::new(&context.catalog, describe)),
             context,
         }
     }
@@ -68,7 +68,7 @@ impl FineTunes {
         let detached = request.detached;
         let order = self.check(caller, request).await?;
         let parent = order.cache.version_name(order.version);
-        let run = self.runs.start(order);
+        let run = self.runs.start(order).await;
         let code = run.as_ref().map_or_else(code_of, |_| Code::Ok);
         Change::new(caller, "start_finetune", &parent).ended(code);
         let run = run?;
@@ -157,9 +157,9 @@ impl FineTunes {
 
     /// A run that the caller may see. Of others it is said what is said of
     /// those that there are not.
-    fn seen(&self, caller: &Caller, name: &str) -> Result<Run, Failure> {
+    async fn seen(&self, caller: &Caller, name: &str) -> Result<Run, Failure> {
         let id = run_id(name)?;
-        let run = self.runs.get(id)?;
+        let run = self.runs.get(id).await?;
         if caller.sees(&run.cache) {
             Ok(run)
         } else {
@@ -172,14 +172,14 @@ impl FineTunes {
         caller: &Caller,
         request: &pb::CancelFineTuneRequest,
     ) -> Result<Response<pb::FineTuneRun>, Failure> {
-        let run = self.seen(caller, &request.name)?;
+        let run = self.seen(caller, &request.name).await?;
         let change = Change::new(caller, "cancel_finetune", format!("fineTunes/{}", run.id));
         let run = self.runs.cancel(&run.id).await;
         change.ended(run.as_ref().map_or_else(code_of, |_| Code::Ok));
         Ok(Response::new(message(&run?)))
     }
 
-    fn list(
+    async fn list(
         &self,
         caller: &Caller,
         request: &pb::ListFineTunesRequest,
@@ -190,11 +190,9 @@ impl FineTunes {
             name => Some(super::cache_id(caller, name)?),
         };
         let before = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
-        let mut runs = self.runs.list(
-            |of| caller.sees(of) && cache.as_ref().is_none_or(|cache| of == cache),
-            before,
-            size + 1,
-        );
+        let wanted =
+            |of: &CacheId| caller.sees(of) && cache.as_ref().is_none_or(|cache| of == cache);
+        let mut runs = self.runs.list(wanted, before, size + 1).await?;
         let more = runs.len() > size;
         runs.truncate(size);
         let next_page_token = match runs.last() {
@@ -232,6 +230,16 @@ fn number(
             field,
             format!("{value} is not in {low} to {high}"),
         )),
+    }
+}
+
+/// A run's error as its record keeps it.
+fn describe(error: &CatalogError) -> RunError {
+    let problem = Problem::from(error.clone());
+    RunError {
+        code: problem.code as i32,
+        reason: problem.reason.to_owned(),
+        message: problem.message,
     }
 }
 
@@ -392,6 +400,7 @@ impl FineTuneService for FineTunes {
     ) -> Result<Response<pb::ListFineTunesResponse>, Status> {
         observed(&self.context.calls, "ListFineTunes", async {
             self.list(&Caller::of(request.extensions()), request.get_ref())
+                .await
         })
         .await
     }
@@ -402,7 +411,7 @@ impl FineTuneService for FineTunes {
     ) -> Result<Response<pb::FineTuneRun>, Status> {
         observed(&self.context.calls, "GetFineTune", async {
             let caller = Caller::of(request.extensions());
-            let run = self.seen(&caller, &request.get_ref().name)?;
+            let run = self.seen(&caller, &request.get_ref().name).await?;
             Ok(Response::new(message(&run)))
         })
         .await
@@ -451,6 +460,7 @@ mod tests {
             create_time: Utc::now(),
             end_time: None,
             alias_moved: false,
+            alias: None,
         };
         let (sender, run) = watch::channel(under_way);
         let (events, mut sent) = mpsc::channel(16);

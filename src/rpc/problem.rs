@@ -287,6 +287,7 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable { .. } => (Code::Unavailable, "STORE_UNAVAILABLE"),
             StoreError::Full { .. } => (Code::ResourceExhausted, "STORE_FULL"),
             StoreError::Refused { .. } => (Code::FailedPrecondition, "STORE_REFUSED"),
+            StoreError::NotDurable { .. } => (Code::Internal, "STORE_NOT_DURABLE"),
             StoreError::TooLarge { .. } => (Code::ResourceExhausted, "CACHE_TOO_LARGE"),
             StoreError::Open { .. } | StoreError::Storage { .. } => {
                 (Code::Internal, "STORE_FAILED")
@@ -395,6 +396,15 @@ impl From<CatalogError> for Problem {
             }
             CatalogError::Busy { .. } => {
                 Problem::new(Code::ResourceExhausted, "BUSY", message).retry(Duration::from_secs(5))
+            }
+            CatalogError::RunFailed { code, reason, .. } => {
+                Problem::new(Code::from(code), "RUN_FAILED", message).fact("reason", reason)
+            }
+            CatalogError::RunInterrupted => {
+                Problem::new(Code::Unavailable, "RUN_INTERRUPTED", message)
+            }
+            CatalogError::RunElsewhere { .. } => {
+                Problem::new(Code::FailedPrecondition, "RUN_ELSEWHERE", message)
             }
             CatalogError::Cancelled => Problem::new(Code::Cancelled, "CANCELLED", message),
             CatalogError::Internal { .. } => Problem::new(Code::Internal, "INTERNAL", message),
