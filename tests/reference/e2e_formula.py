@@ -68,12 +68,43 @@ def class_mean(f, keys, labels, classes, *, alpha, text=None, scale=100.0):
     return clip(f, text, classes, scale) + alpha * scale * f @ means.T
 
 
+def standardised(rows, keys):
+    """unit((f − μ) ⊙ (v + 0.1·mean v)^−½) by the keys' own mean and variance."""
+    variance = keys.var(0)
+    return unit((rows - keys.mean(0)) / np.sqrt(variance + 0.1 * variance.mean()))
+
+
+def stack(head, f, keys, labels, classes, text):
+    """Σ w·z/T over text, GDA and kernel ridge regression without text; T and w as recorded."""
+    seen_f, seen_keys = f, keys
+    if head["standardised"] is not None:
+        assert head["standardised"] == "own", head["standardised"]
+        seen_f, seen_keys = standardised(f, keys), standardised(keys, keys)
+    logits = np.zeros((len(f), classes))
+    for part in head["selection"]["candidates"]:
+        if part["weight"] is None:
+            continue
+        factor = part["weight"] / part["temperature"]
+        if part["method"] == "zero_shot":
+            logits += factor * f @ text.T
+        elif part["method"] == "gda":
+            logits += gda(seen_f, seen_keys, labels, classes, alpha=factor)
+        else:
+            assert part["method"] == "proker", part["method"]
+            numbers = {"alpha": factor / head["lambda"], "beta": head["beta"]}
+            numbers["lam"] = head["lambda"]
+            logits += proker(seen_f, seen_keys, labels, classes, scale=1.0, **numbers)
+    return logits
+
+
 def of_head(head, f, keys, labels, classes, text=None):
     """The logits of a version's head, given as the command line's JSON gives it."""
     given = {"text": text, "scale": head["logit_scale"]}
     method = head["method"]
     if method == "zero_shot":
         return clip(f, text, classes, head["logit_scale"])
+    if method == "stack":
+        return stack(head, f, keys, labels, classes, text)
     given["alpha"] = head["alpha"]
     if method == "tip_adapter":
         mean = head["class_balance"] == "mean"

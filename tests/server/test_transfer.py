@@ -15,7 +15,7 @@ import wire
 from conftest import WIDTH, eventually
 from wire import Problem, cache
 
-METHODS = ["ZERO_SHOT", "TIP_ADAPTER", "GDA", "PROKER", "CLASS_MEAN", "TIP_ADAPTER_F"]
+METHODS = ["ZERO_SHOT", "TIP_ADAPTER", "GDA", "PROKER", "CLASS_MEAN", "TIP_ADAPTER_F", "AUTO"]
 
 
 def refused(call) -> Problem:
