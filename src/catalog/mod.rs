@@ -16,6 +16,7 @@ mod loader;
 mod scorecard;
 mod tensors;
 mod text;
+mod training;
 mod tune;
 mod versions;
 

@@ -13,6 +13,7 @@ mod formats;
 mod ids;
 mod kept;
 mod model;
+mod numbers;
 mod racing;
 mod replicas;
 mod requests;

@@ -12,14 +12,7 @@ use object_store::{
 };
 
 use super::{
-    StoreError,
-    environment::Environment,
-    layout::{self, Mark},
-    mapped::read_file,
-    name::CacheId,
-    sealed::{MAX_JSON_BYTES, unseal},
-    state::State,
-    wire::RequestObserver,
+    StoreError, environment::Environment, layout, mapped::read_file, wire::RequestObserver,
 };
 
 /// Bytes of one part of a large transfer to or from a bucket.
@@ -396,35 +389,6 @@ impl Backend {
             Err(object_store::Error::NotFound { .. }) if self.folder.is_some() => Ok(Vec::new()),
             Err(e) => Err(self.error(&format!("listing {prefix}"), &e)),
         }
-    }
-
-    /// What the names of a cache's tombstones tell; none where it has none.
-    pub(crate) async fn newest_tombstone(&self, id: &CacheId) -> Result<Option<Mark>, StoreError> {
-        let found = self.list(&layout::tombstones(id)).await?;
-        let marks = found
-            .iter()
-            .filter_map(|o| layout::read_tombstone(&o.location));
-        Ok(marks.max())
-    }
-
-    /// The state that a tombstone keeps; what its name tells, where its bytes
-    /// are damaged.
-    pub(crate) async fn read_tombstone(
-        &self,
-        id: &CacheId,
-        mark: &Mark,
-    ) -> Result<State, StoreError> {
-        let path = layout::tombstone(id, mark);
-        let text = self.read(&path, MAX_JSON_BYTES).await?;
-        let kept = text.map(|text| {
-            let state = unseal::<State>(&id.resource_name(), path.as_ref(), &text)?;
-            state.check(id, mark.sequence).map(|()| state)
-        });
-        Ok(match kept {
-            Some(Ok(state)) => state,
-            Some(Err(error @ StoreError::NewerFormat { .. })) => return Err(error),
-            Some(Err(_)) | None => State::cleared(id, mark),
-        })
     }
 
     /// The time by the clock that dates this storage's objects.

@@ -13,7 +13,6 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use object_store::path::Path;
 use tokio::sync::OnceCell;
 
 use super::{
@@ -22,7 +21,6 @@ use super::{
     fault::die_at,
     layout,
     name::{CacheId, VersionNumber},
-    sealed::seal,
     view::View,
 };
 
@@ -232,42 +230,6 @@ impl Store {
             self.backend.delete(vec![notice.location.clone()]).await?;
         }
         Ok(())
-    }
-
-    /// Leaves a tombstone of a deleted cache instead of its folder, so that
-    /// lists do not walk what is dead. Returns whether it did.
-    pub(super) async fn bury(&self, id: &CacheId) -> Result<bool, StoreError> {
-        let view = self.views.fresh(id).await?;
-        let state = view.state()?;
-        let dead = view.latest()?.is_none() && view.has_no_objects();
-        let empty = view.states().next().is_none() && view.marks().next().is_none();
-        if !dead || empty || state.sequence == 0 {
-            return Ok(false);
-        }
-        let mark = view.mark_with(0)?;
-        let path = layout::tombstone(id, &mark);
-        let body = seal(&id.resource_name(), &**state)?;
-        self.backend.create(&path, body).await?;
-        die_at!("store::bury::written");
-        // Only what this listing has seen: whoever makes the cache anew from
-        // now on sees the tombstone, or this state.
-        let records = view
-            .states()
-            .map(|(sequence, _)| layout::state(id, sequence));
-        let marks = view.marks().map(|mark| layout::mark(id, mark));
-        let paths: Vec<Path> = marks.chain(records).collect();
-        for path in paths {
-            self.backend.delete(vec![path]).await?;
-            die_at!("store::bury::half");
-        }
-        for object in self.backend.list(&layout::tombstones(id)).await? {
-            let older = layout::read_tombstone(&object.location)
-                .is_some_and(|m| m.sequence < mark.sequence && m.number <= mark.number);
-            if older {
-                self.backend.delete(vec![object.location]).await?;
-            }
-        }
-        Ok(true)
     }
 
     /// Removes what asking for the storage's time has left.

@@ -12,7 +12,8 @@ use object_store::{ObjectMeta, path::Path};
 use super::{
     StoreError,
     backend::Backend,
-    layout::{self, Mark, Object},
+    folder::{Identity, Listing, TensorsObject},
+    layout::{self, Mark},
     name::{AliasName, CacheId, VersionNumber},
     sealed::{MAX_JSON_BYTES, unseal},
     state::State,
@@ -25,86 +26,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Most versions whose manifests may be missing before the whole cache counts
 /// as damaged.
 const MAX_MISSING: u64 = 1000;
-
-/// Tells an object from any other that ever had its name, as far as the
-/// storage does: its etag, or its size and time.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity(String);
-
-impl Identity {
-    fn of(meta: &ObjectMeta) -> Self {
-        Self(match &meta.e_tag {
-            Some(etag) => etag.clone(),
-            None => format!("{}-{}", meta.size, meta.last_modified.timestamp_micros()),
-        })
-    }
-}
-
-/// A version's tensors file, as listed.
-#[derive(Clone, Debug)]
-pub(crate) struct TensorsObject {
-    pub(crate) version: VersionNumber,
-    pub(crate) name: String,
-    pub(crate) size: u64,
-    pub(crate) time: DateTime<Utc>,
-}
-
-/// Everything in a cache's folder, by what it is.
-#[derive(Debug, Default)]
-struct Listing {
-    manifests: BTreeMap<VersionNumber, (DateTime<Utc>, Identity)>,
-    tensors: Vec<TensorsObject>,
-    notices: Vec<(VersionNumber, String, ObjectMeta)>,
-    states: BTreeMap<u64, (DateTime<Utc>, Identity)>,
-    marks: Vec<(Mark, DateTime<Utc>)>,
-}
-
-impl Listing {
-    async fn of(backend: &Backend, id: &CacheId) -> Result<Self, StoreError> {
-        let mut listing = Self::default();
-        for meta in backend.list(&layout::cache(id)).await? {
-            let (time, identity) = (meta.last_modified, Identity::of(&meta));
-            match layout::classify(id, &meta.location) {
-                Object::Manifest(version) => {
-                    listing.manifests.insert(version, (time, identity));
-                }
-                Object::Tensors(version, name) => listing.tensors.push(TensorsObject {
-                    version,
-                    name,
-                    size: meta.size,
-                    time,
-                }),
-                Object::Notice(version, name) => listing.notices.push((version, name, meta)),
-                Object::State(sequence) => {
-                    listing.states.insert(sequence, (time, identity));
-                }
-                Object::Mark(mark) => listing.marks.push((mark, time)),
-                Object::Other => {}
-            }
-        }
-        Ok(listing)
-    }
-
-    fn newest_state(&self) -> u64 {
-        self.states.keys().last().copied().unwrap_or(0)
-    }
-
-    fn mark(&self) -> Option<&Mark> {
-        self.marks.iter().map(|(mark, _)| mark).max()
-    }
-
-    fn highest_marked(&self) -> u64 {
-        self.marks
-            .iter()
-            .map(|(mark, _)| mark.number)
-            .max()
-            .unwrap_or(0)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.manifests.is_empty() && self.states.is_empty() && self.marks.is_empty()
-    }
-}
 
 /// One listing of a cache, with its newest state.
 #[derive(Debug)]

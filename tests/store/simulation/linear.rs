@@ -115,9 +115,7 @@ impl Model {
         }
         let mut next = self.clone();
         let possible = match step {
-            Step::Create {
-                seed, only_new, ..
-            } => {
+            Step::Create { seed, only_new, .. } => {
                 let given = self.highest + 1;
                 next.highest = given;
                 next.versions.insert(given, *seed);

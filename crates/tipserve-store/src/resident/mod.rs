@@ -1,8 +1,8 @@
 //! Values kept in memory within a budget: loaded once however many ask, the
 //! least recently used dropped first, never while in use.
 
+mod budget;
 mod figures;
-mod room;
 
 use std::{
     fmt,
@@ -24,9 +24,9 @@ use futures::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use budget::Footprint;
+use budget::{Budget, Reservation, Usage};
 pub use figures::{Event, ResidentError, Stats};
-pub use room::Footprint;
-use room::{Reserved, Room, Taken};
 
 /// What a [`Resident`] may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,27 +75,27 @@ impl<L: Load> Load for Arc<L> {
 }
 
 /// A value in use: it stays whole until the last lease is dropped.
-pub struct Lease<T>(Arc<Held<T>>);
+pub struct Lease<T>(Arc<ResidentValue<T>>);
 
-struct Held<T> {
+struct ResidentValue<T> {
     value: T,
     footprint: Footprint,
     used: AtomicU64,
-    reserved: Reserved,
+    reserved: Reservation,
 }
 
-type Outcome<L> = Result<Lease<<L as Load>::Value>, ResidentError<<L as Load>::Error>>;
+type Loaded<L> = Result<Lease<<L as Load>::Value>, ResidentError<<L as Load>::Error>>;
 
 enum Slot<L: Load> {
-    Ready(Arc<Held<L::Value>>),
-    Loading(u64, Shared<BoxFuture<'static, Outcome<L>>>),
+    Ready(Arc<ResidentValue<L::Value>>),
+    Loading(u64, Shared<BoxFuture<'static, Loaded<L>>>),
 }
 
 struct Inner<L: Load> {
     loader: L,
     limits: Limits,
     slots: DashMap<L::Key, Slot<L>>,
-    room: Arc<Room>,
+    memory: Arc<Budget>,
     clock: AtomicU64,
     hits: AtomicU64,
     counts: Mutex<Stats>,
@@ -143,8 +143,8 @@ impl<L: Load> Resident<L> {
             loader,
             limits,
             slots: DashMap::new(),
-            room: Arc::new(Room {
-                taken: Mutex::new(Taken::default()),
+            memory: Arc::new(Budget {
+                usage: Mutex::new(Usage::default()),
                 changed: Notify::new(),
             }),
             clock: AtomicU64::new(0),
@@ -171,7 +171,7 @@ impl<L: Load> Resident<L> {
     /// # Errors
     /// [`ResidentError`], the same for all who waited. The next request tries
     /// again.
-    pub async fn get(&self, key: &L::Key) -> Outcome<L> {
+    pub async fn get(&self, key: &L::Key) -> Loaded<L> {
         if let Some(lease) = self.peek(key) {
             return Ok(lease);
         }
@@ -213,7 +213,7 @@ impl<L: Load> Resident<L> {
     /// Counts, and what is there now.
     pub fn stats(&self) -> Stats {
         let count = self.keys().len() as u64;
-        let bytes = self.0.room.taken.lock().all;
+        let bytes = self.0.memory.usage.lock().all;
         Stats {
             count,
             bytes,
@@ -225,7 +225,7 @@ impl<L: Load> Resident<L> {
 }
 
 impl<L: Load> Inner<L> {
-    fn hit(&self, held: Arc<Held<L::Value>>) -> Lease<L::Value> {
+    fn hit(&self, held: Arc<ResidentValue<L::Value>>) -> Lease<L::Value> {
         held.used.store(self.clock.fetch_add(1, Relaxed), Relaxed);
         self.hits.fetch_add(1, Relaxed);
         (self.observer)(Event::Hit);
@@ -233,7 +233,7 @@ impl<L: Load> Inner<L> {
     }
 
     /// Starts a load in a task of its own.
-    fn start(self: Arc<Self>, key: L::Key, turn: u64) -> Shared<BoxFuture<'static, Outcome<L>>> {
+    fn start(self: Arc<Self>, key: L::Key, turn: u64) -> Shared<BoxFuture<'static, Loaded<L>>> {
         let task = tokio::spawn({
             let (inner, key) = (Arc::clone(&self), key.clone());
             async move { inner.load(key, turn).await }
@@ -265,14 +265,14 @@ impl<L: Load> Inner<L> {
         }
     }
 
-    async fn load(self: Arc<Self>, key: L::Key, turn: u64) -> Outcome<L> {
+    async fn load(self: Arc<Self>, key: L::Key, turn: u64) -> Loaded<L> {
         let started = Instant::now();
         let made = async {
             let footprint = self.loader.footprint(&key).await;
             let footprint = footprint.map_err(ResidentError::Load)?;
             let reserved = self.reserve(&key, footprint).await?;
             let value = self.loader.load(&key).await.map_err(ResidentError::Load)?;
-            Ok(Arc::new(Held {
+            Ok(Arc::new(ResidentValue {
                 value,
                 footprint,
                 used: AtomicU64::new(self.clock.fetch_add(1, Relaxed)),
@@ -290,7 +290,7 @@ impl<L: Load> Inner<L> {
                 }
                 let footprint = held.footprint;
                 (self.observer)(Event::Loaded { seconds, footprint });
-                self.room.changed.notify_waiters();
+                self.memory.changed.notify_waiters();
                 Ok(Lease(held))
             }
             Err(e) => {
@@ -300,12 +300,12 @@ impl<L: Load> Inner<L> {
         }
     }
 
-    /// Takes room in the budget, evicting what was not used for longest.
+    /// Reserves a part of the budget, evicting what was not used for longest.
     async fn reserve(
         &self,
         key: &L::Key,
         footprint: Footprint,
-    ) -> Result<Reserved, ResidentError<L::Error>> {
+    ) -> Result<Reservation, ResidentError<L::Error>> {
         for (place, size, budget) in [
             ("host", footprint.host, self.limits.budget.host),
             ("device", footprint.device, self.limits.budget.device),
@@ -322,7 +322,7 @@ impl<L: Load> Inner<L> {
         let deadline = tokio::time::Instant::now() + self.limits.patience;
         loop {
             // Made before the look, so that no change in between is missed.
-            let changed = self.room.changed.notified();
+            let changed = self.memory.changed.notified();
             if let Some(reserved) = self.try_reserve(footprint) {
                 return Ok(reserved);
             }
@@ -335,23 +335,23 @@ impl<L: Load> Inner<L> {
         }
     }
 
-    /// Takes the room if it is there, else evicts no more than is needed for
+    /// Reserves it if it is free, else evicts no more than is needed for
     /// it to be there once those who use evicted values let them go.
-    fn try_reserve(&self, footprint: Footprint) -> Option<Reserved> {
+    fn try_reserve(&self, footprint: Footprint) -> Option<Reservation> {
         let mut oldest: Option<std::vec::IntoIter<(u64, L::Key)>> = None;
         loop {
             {
-                let mut taken = self.room.taken.lock();
-                let sum = taken.all.plus(footprint);
+                let mut usage = self.memory.usage.lock();
+                let sum = usage.all.plus(footprint);
                 if sum.within(self.limits.budget) {
-                    taken.all = sum;
-                    return Some(Reserved {
+                    usage.all = sum;
+                    return Some(Reservation {
                         footprint,
                         evicted: AtomicBool::new(false),
-                        room: Arc::clone(&self.room),
+                        memory: Arc::clone(&self.memory),
                     });
                 }
-                if sum.minus(taken.leaving).within(self.limits.budget) {
+                if sum.minus(usage.leaving).within(self.limits.budget) {
                     return None;
                 }
             }
@@ -381,16 +381,16 @@ impl<L: Load> Inner<L> {
     }
 
     /// Takes a value out of the registry, if it is there.
-    fn take_out(&self, key: &L::Key) -> Option<Arc<Held<L::Value>>> {
+    fn take_out(&self, key: &L::Key) -> Option<Arc<ResidentValue<L::Value>>> {
         let ready = |slot: &Slot<L>| matches!(slot, Slot::Ready(_));
         let removed = self.slots.remove_if(key, |_, slot| ready(slot));
         let Some((_, Slot::Ready(held))) = removed else {
             return None;
         };
-        let mut taken = self.room.taken.lock();
+        let mut usage = self.memory.usage.lock();
         held.reserved.evicted.store(true, Relaxed);
-        taken.leaving = taken.leaving.plus(held.footprint);
-        drop(taken);
+        usage.leaving = usage.leaving.plus(held.footprint);
+        drop(usage);
         Some(held)
     }
 }

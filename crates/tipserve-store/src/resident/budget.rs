@@ -1,4 +1,4 @@
-//! Room in the budget: what is taken, by whom, and until when.
+//! The memory budget: what is in use, by whom, and until when.
 
 use std::sync::{
     Arc,
@@ -18,7 +18,7 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// So much of the machine's memory, none of the accelerator's.
+    /// Bytes of the machine's memory alone.
     pub fn host(bytes: u64) -> Self {
         let (host, device) = (bytes, 0);
         Self { host, device }
@@ -43,36 +43,36 @@ impl Footprint {
     }
 }
 
-/// Room in the budget, given back on drop.
-pub(super) struct Reserved {
+/// Budget in the budget, given back on drop.
+pub(super) struct Reservation {
     pub footprint: Footprint,
     pub evicted: AtomicBool,
-    pub room: Arc<Room>,
+    pub memory: Arc<Budget>,
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Taken {
+pub(super) struct Usage {
     /// Of all values alive and all loads under way.
     pub all: Footprint,
     /// Of values evicted and still in use.
     pub leaving: Footprint,
 }
 
-pub(super) struct Room {
-    pub taken: Mutex<Taken>,
+pub(super) struct Budget {
+    pub usage: Mutex<Usage>,
     /// Told when memory was given back, or may be evicted.
     pub changed: Notify,
 }
 
-impl Drop for Reserved {
+impl Drop for Reservation {
     fn drop(&mut self) {
         {
-            let mut taken = self.room.taken.lock();
-            taken.all = taken.all.minus(self.footprint);
+            let mut usage = self.memory.usage.lock();
+            usage.all = usage.all.minus(self.footprint);
             if self.evicted.load(Relaxed) {
-                taken.leaving = taken.leaving.minus(self.footprint);
+                usage.leaving = usage.leaving.minus(self.footprint);
             }
         }
-        self.room.changed.notify_waiters();
+        self.memory.changed.notify_waiters();
     }
 }
