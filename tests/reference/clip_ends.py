@@ -1,6 +1,6 @@
 """Writes small whole JPEGs and a PNG, for tests that cut them.
 
-    python3 clip_ends.py OUT SEED
+python3 clip_ends.py OUT SEED
 """
 
 import pathlib

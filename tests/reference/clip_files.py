@@ -65,7 +65,9 @@ def picture(height, width, channels, levels=256):
     for _ in range(channels):
         f = rng.uniform(1, 9, 4)
         planes.append(0.5 + 0.25 * np.sin(f[0] * x * 6 + f[1]) + 0.25 * np.cos(f[2] * y * 6))
-    picture = np.stack(planes, -1) * (levels - 1) + rng.normal(0, levels / 60, planes[0].shape + (1,))
+    picture = np.stack(planes, -1) * (levels - 1) + rng.normal(
+        0, levels / 60, (*planes[0].shape, 1)
+    )
     return np.clip(picture, 0, levels - 1).astype(np.uint16 if levels > 256 else np.uint8)
 
 
@@ -208,8 +210,10 @@ def tiff(
     else:
         tags |= {278: (4, [rows]), 273: (4, places), 279: (4, [len(data) for data in chunks])}
     head = b"II" if order == "<" else b"MM"
-    head += struct.pack(order + "HHHQ", 43, 8, 0, offset) if big else struct.pack(
-        order + "HI", 42, offset
+    head += (
+        struct.pack(order + "HHHQ", 43, 8, 0, offset)
+        if big
+        else struct.pack(order + "HI", 42, offset)
     )
     file = head + b"".join(data + b"\0" * (len(data) % 2) for data in chunks)
     wide = 8 if big else 4
@@ -289,8 +293,9 @@ for name, photometric, bits, channels, extra in KINDS:
         layout = some_layout(bits)
         if channels > 1 and photometric == 2 and draw.random() < 0.4:
             layout["planar"] = True
-        if layout.get("planar") and bits == 16 and layout["compression"] == 1:
-            # Pillow reads these without libtiff, and as 8 bits.
+        if layout.get("planar") and layout["compression"] == 1:
+            # Pillow reads these without libtiff: 16 bits as 8, and tiles
+            # at the right edge with a wrong pitch.
             layout["compression"] = 8
         palette = None
         if photometric == 3:
@@ -315,7 +320,10 @@ for _ in range(4):
     for quality in (30, 95):
         add(f"tiff jpeg {w}x{h}", encode(rgb, "TIFF", compression="jpeg", quality=quality))
         add(f"tiff jpeg L {w}x{h}", encode(grey, "TIFF", compression="jpeg", quality=quality))
-    add(f"tiff RGBA lzw {w}x{h}", encode(Image.fromarray(picture(h, w, 4), "RGBA"), "TIFF", compression="tiff_lzw"))
+    add(
+        f"tiff RGBA lzw {w}x{h}",
+        encode(Image.fromarray(picture(h, w, 4), "RGBA"), "TIFF", compression="tiff_lzw"),
+    )
 
 # ---- BMP of 16 bits ----------------------------------------------------------
 
@@ -349,7 +357,10 @@ for orientation in range(1, 9):
     exif[0x0112] = orientation
     xmp = f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
     add(f"jpeg of orientation {orientation}", encode(rgb, "JPEG", exif=exif))
-    add(f"progressive jpeg of orientation {orientation}", encode(rgb, "JPEG", exif=exif, progressive=True))
+    add(
+        f"progressive jpeg of orientation {orientation}",
+        encode(rgb, "JPEG", exif=exif, progressive=True),
+    )
     add(f"png of orientation {orientation}", encode(rgb, "PNG", exif=exif))
     add(f"webp of orientation {orientation}", encode(rgb, "WEBP", exif=exif, lossless=True))
     add(f"jpeg of orientation {orientation} in XMP", encode(rgb, "JPEG", xmp=xmp))

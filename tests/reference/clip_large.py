@@ -68,17 +68,12 @@ def deep_png(interlaced):
         passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
         passes += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     rows = (
-        b"\0" + row.tobytes()
-        for x, y, across, down in passes
-        for row in deep[y::down, x::across]
+        b"\0" + row.tobytes() for x, y, across, down in passes for row in deep[y::down, x::across]
     )
     header = struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, int(interlaced))
     data = zlib.compress(b"".join(rows), 1)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", data)
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     )
 
 

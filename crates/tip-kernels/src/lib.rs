@@ -36,6 +36,9 @@
 // with the calls of CUDA, that cannot do without.
 #![allow(unsafe_code)]
 #![allow(missing_docs)]
+// Indexing stays: bounds are checked once for a whole kernel, and the compiler
+// sees most of them.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod adamw;
 #[cfg(target_arch = "x86_64")]

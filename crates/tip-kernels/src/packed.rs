@@ -156,45 +156,7 @@ impl Packed {
         if rows == 0 {
             return;
         }
-        let each = |items: usize, body: &(dyn Fn(usize) + Sync)| {
-            if alone {
-                (0..items).for_each(body);
-            } else {
-                team::run(items, body);
-            }
-        };
-
-        match &self.linear {
-            Some(panels) => {
-                // SAFETY: [rows, width], alive throughout.
-                let features =
-                    unsafe { Features::new(features.as_ptr(), rows, panels, Products::F32) };
-                let plan = Plan::new(panels.count(), rows, alone);
-                let target = Shards::new(out.as_mut_ptr());
-                each(plan.items(), &|i| {
-                    let (panel_range, row_range) = plan.item(i);
-                    kernel::compute(&Item {
-                        panels,
-                        features: &features,
-                        products: Products::F32,
-                        panel_range,
-                        row_range,
-                        finish: Finish::Affine {
-                            bias: self.bias.as_deref(),
-                            out: target,
-                            ld: self.classes,
-                        },
-                    });
-                });
-            }
-            None => match &self.bias {
-                Some(bias) => out
-                    .chunks_exact_mut(self.classes)
-                    .for_each(|row| row.copy_from_slice(bias)),
-                None => out.fill(0.0),
-            },
-        }
-
+        self.linear_logits(features, rows, out, alone);
         let Some(cache) = &self.cache else { return };
         let PackedKeys {
             panels, products, ..
@@ -207,7 +169,7 @@ impl Packed {
         let mut edges = vec![0f32; plan.panel_items() * 2 * rows];
         let edge_base = Shards::new(edges.as_mut_ptr());
         let target = Shards::new(out.as_mut_ptr());
-        each(plan.items(), &|i| {
+        run(alone, plan.items(), &|i| {
             let (panel_range, row_range) = plan.item(i);
             let (before, after) = cache.shared(&panel_range);
             // SAFETY: inside `edges`; a pair of [rows] for each run of panels,
@@ -235,6 +197,49 @@ impl Packed {
         });
         let shared = |p| cache.shared(&plan.panel_range(p));
         kernel::add_edges(&edges, rows, shared, out, self.classes);
+    }
+
+    /// bias + f·Lᵀ into `out` ([B, N]).
+    fn linear_logits(&self, features: &[f32], rows: usize, out: &mut [f32], alone: bool) {
+        match &self.linear {
+            Some(panels) => {
+                // SAFETY: [rows, width], alive throughout.
+                let features =
+                    unsafe { Features::new(features.as_ptr(), rows, panels, Products::F32) };
+                let plan = Plan::new(panels.count(), rows, alone);
+                let target = Shards::new(out.as_mut_ptr());
+                run(alone, plan.items(), &|i| {
+                    let (panel_range, row_range) = plan.item(i);
+                    kernel::compute(&Item {
+                        panels,
+                        features: &features,
+                        products: Products::F32,
+                        panel_range,
+                        row_range,
+                        finish: Finish::Affine {
+                            bias: self.bias.as_deref(),
+                            out: target,
+                            ld: self.classes,
+                        },
+                    });
+                });
+            }
+            None => match &self.bias {
+                Some(bias) => out
+                    .chunks_exact_mut(self.classes)
+                    .for_each(|row| row.copy_from_slice(bias)),
+                None => out.fill(0.0),
+            },
+        }
+    }
+}
+
+/// Calls `body` for each of `0..items`, on this thread `alone` or on all.
+fn run(alone: bool, items: usize, body: &(dyn Fn(usize) + Sync)) {
+    if alone {
+        (0..items).for_each(body);
+    } else {
+        team::run(items, body);
     }
 }
 

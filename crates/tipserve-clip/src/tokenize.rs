@@ -198,11 +198,7 @@ impl Tokenizer {
         let mut ids = vec![i64::from(start)];
         let text = clean(text);
         for word in WORD.iter().flat_map(|word| word.find_iter(&text)) {
-            let bytes: String = word
-                .as_str()
-                .bytes()
-                .map(|byte| BYTE_CHARACTERS[usize::from(byte)])
-                .collect();
+            let bytes: String = word.as_str().bytes().map(byte_character).collect();
             let tokens = self.inner.get_model().tokenize(&bytes).map_err(failure)?;
             ids.extend(tokens.iter().map(|token| i64::from(token.id)));
         }
@@ -247,6 +243,11 @@ fn failure(error: tokenizers::Error) -> TextError {
 static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{345}]+").ok()
 });
+
+#[expect(clippy::indexing_slicing, reason = "a byte is below 256")]
+fn byte_character(byte: u8) -> char {
+    BYTE_CHARACTERS[usize::from(byte)]
+}
 
 /// GPT-2's printable character for each byte.
 static BYTE_CHARACTERS: LazyLock<[char; 256]> = LazyLock::new(|| {

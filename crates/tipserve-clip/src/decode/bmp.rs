@@ -1,7 +1,8 @@
 //! BMP of 16 bits a pixel, with Pillow's levels. (The other depths go through
 //! the `image` crate, which rounds these otherwise.)
 
-use super::{Picture, PictureError, PictureLimits, samples::buffer};
+use super::samples::buffer;
+use crate::picture::{Picture, PictureError, PictureLimits};
 
 /// How a BMP's 16 bits are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

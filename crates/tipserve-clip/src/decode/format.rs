@@ -3,7 +3,7 @@
 
 use image::ImageFormat;
 
-use super::PictureError;
+use crate::picture::PictureError;
 
 /// The formats that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

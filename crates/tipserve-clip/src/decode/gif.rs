@@ -2,7 +2,8 @@
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
 
-use super::{Picture, PictureError, PictureLimits, samples::buffer};
+use super::samples::buffer;
+use crate::picture::{Picture, PictureError, PictureLimits};
 
 pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
     let mut options = DecodeOptions::new();

@@ -17,29 +17,17 @@ mod format;
 mod frames;
 mod gif;
 mod jpeg;
+mod options;
 mod orientation;
 mod png;
 mod samples;
 mod still;
 mod tiff;
+mod turn;
 
-use super::picture::{Picture, PictureError, PictureLimits};
+use crate::picture::{Picture, PictureError, PictureLimits};
 use format::Format;
-pub use orientation::ExifOrientation;
-
-/// How a picture is decoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DecodeOptions {
-    /// What to do with the orientation that cameras write beside the pixels.
-    /// (TIFF's own orientation tag is always applied, as Pillow does.)
-    pub exif_orientation: ExifOrientation,
-    /// A JPEG may be decoded at a half, a quarter or an eighth of its size,
-    /// the smallest whose shorter side still has this many pixels. That is
-    /// done on the DCT's coefficients and saves most of the work after the
-    /// entropy decoder; the pixels are close to the full picture's box
-    /// averages, and not those that Pillow gives. None: always in full.
-    pub shortest_side: Option<u32>,
-}
+pub use options::{DecodeOptions, ExifOrientation};
 
 /// Decodes one picture: JPEG, PNG, GIF, WebP, BMP, TIFF or PNM, with the
 /// default options.

@@ -5,10 +5,13 @@ use std::{borrow::Cow, io::Cursor};
 use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
 
 use super::{
-    DecodeOptions, ExifOrientation, Picture, PictureError, PictureLimits, chunks,
-    orientation::{of_png, turn},
+    chunks,
+    options::{DecodeOptions, ExifOrientation},
+    orientation::of_png,
     samples::{buffer, grey, to_rgb},
+    turn::turn,
 };
+use crate::picture::{Picture, PictureError, PictureLimits};
 
 pub(super) fn decode(
     bytes: &[u8],

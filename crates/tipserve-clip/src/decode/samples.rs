@@ -1,7 +1,7 @@
 //! Buffers of samples, and their conversion to RGB in place: what a decoder
 //! holds beside its output decides which pictures fit the memory limit.
 
-use super::{PictureError, PictureLimits};
+use crate::picture::{PictureError, PictureLimits};
 
 /// A zeroed buffer of width × height × `channels` bytes, if it is within the
 /// limits.

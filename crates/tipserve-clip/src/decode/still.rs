@@ -8,11 +8,14 @@ use image::{
 };
 
 use super::{
-    DecodeOptions, ExifOrientation, Picture, PictureError, PictureLimits, bmp, chunks,
+    bmp, chunks,
     format::Format,
-    orientation::{of_webp, turn},
+    options::{DecodeOptions, ExifOrientation},
+    orientation::of_webp,
     samples::{buffer, grey, to_rgb},
+    turn::turn,
 };
+use crate::picture::{Picture, PictureError, PictureLimits};
 
 pub(super) fn decode_webp(
     bytes: &[u8],

@@ -1,7 +1,7 @@
 //! A JPEG's markers, walked before anything is decoded: size, components,
 //! scans, orientation, and whether every pixel's data is there.
 
-use super::{truncated, undecodable, unsupported};
+use super::errors::{truncated, undecodable, unsupported};
 use crate::{decode::orientation, picture::PictureError};
 
 /// What the headers say.

@@ -1,15 +1,18 @@
 //! JPEG: baseline and progressive, grey, YCbCr, RGB, and Adobe's CMYK and
 //! YCCK, by libjpeg-turbo, which is what Pillow decodes with: the same bytes.
 
+mod errors;
 mod markers;
 
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat, ScalingFactor};
 
 use super::{
-    DecodeOptions, ExifOrientation, Picture, PictureError, PictureLimits,
-    orientation::turn,
+    options::{DecodeOptions, ExifOrientation},
     samples::{buffer, cmyk, to_rgb},
+    turn::turn,
 };
+use crate::picture::{Picture, PictureError, PictureLimits};
+use errors::{truncated, undecodable};
 use markers::Frame;
 
 /// Most scans of a picture. Encoders make about ten; each can cost a pass over
@@ -197,24 +200,4 @@ fn fraction(frame: &Frame, side: Option<u32>, orientation: u8) -> ScalingFactor 
     .into_iter()
     .find(fits)
     .unwrap_or(ScalingFactor::ONE)
-}
-
-fn truncated() -> PictureError {
-    PictureError::Truncated {
-        format: "JPEG",
-        detail: "the data ends before the picture does".into(),
-    }
-}
-
-fn undecodable(detail: impl ToString) -> PictureError {
-    PictureError::Undecodable {
-        format: "JPEG",
-        detail: detail.to_string(),
-    }
-}
-
-fn unsupported(what: String) -> PictureError {
-    PictureError::Unsupported {
-        what: format!("a JPEG {what}"),
-    }
 }

@@ -4,8 +4,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 use weezl::{BitOrder, LzwStatus};
 
 use super::{
+    errors::{truncated, undecodable, unsupported},
     page::{Colour, Compression, Page},
-    truncated, undecodable, unsupported,
 };
 use crate::{
     decode::jpeg,

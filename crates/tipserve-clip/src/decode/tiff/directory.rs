@@ -1,7 +1,7 @@
 //! TIFF's directories (one a page) and the values of their tags, in classic
 //! TIFF and in BigTIFF.
 
-use super::undecodable;
+use super::errors::undecodable;
 use crate::picture::{PictureError, PictureLimits};
 
 /// Tags from here on are metadata, which is not read.

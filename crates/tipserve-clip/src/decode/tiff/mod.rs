@@ -19,14 +19,16 @@
 
 mod chunk;
 mod directory;
+mod errors;
 mod page;
 
 use super::{
-    orientation::turn,
     samples::{buffer, cmyk, to_rgb, unmultiply},
+    turn::turn,
 };
 use crate::picture::{Picture, PictureError, PictureLimits};
 pub(super) use directory::Directories;
+use errors::{truncated, undecodable};
 use page::{Colour, Page};
 
 pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
@@ -146,24 +148,4 @@ fn read_chunk(
         }
     }
     Ok(())
-}
-
-fn truncated() -> PictureError {
-    PictureError::Truncated {
-        format: "TIFF",
-        detail: "the data ends before the picture does".into(),
-    }
-}
-
-fn undecodable(detail: impl ToString) -> PictureError {
-    PictureError::Undecodable {
-        format: "TIFF",
-        detail: detail.to_string(),
-    }
-}
-
-fn unsupported(what: String) -> PictureError {
-    PictureError::Unsupported {
-        what: format!("a TIFF {what}"),
-    }
 }

@@ -1,6 +1,9 @@
 //! What the tags of a page say of its pixels, and which pages are read.
 
-use super::{Directories, undecodable, unsupported};
+use super::{
+    directory::Directories,
+    errors::{undecodable, unsupported},
+};
 use crate::picture::{PictureError, PictureLimits};
 
 /// How strips and tiles are compressed.
