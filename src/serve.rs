@@ -1,6 +1,6 @@
 //! `tipserve serve`: the server.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -54,40 +54,69 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(exporter) => exporter,
         Err(error) => return refuse(&error, USAGE),
     };
-    telemetry::install_tracing(config.log_format, exporter.as_ref());
+    let logs = telemetry::install_tracing(config.log_format, exporter.as_ref());
     let code = runtime.block_on(serve(config));
     if let Some(exporter) = exporter {
         exporter.shut_down();
     }
-    code
+    drop(logs);
+    end(code)
 }
 
-async fn serve(config: Config) -> ExitCode {
+/// Ends the process at once. A thread may still compute, or wait for a disk
+/// that does not answer; it must neither hold the process up, as dropping the
+/// runtime would, nor see libtorch's statics destroyed, as returning would.
+fn end(code: u8) -> ExitCode {
+    let _ = std::io::stdout().flush();
+    // SAFETY: takes a number and does not return; what Rust or C++ would still
+    // do at exit is left undone on purpose.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::_exit(i32::from(code))
+    }
+}
+
+/// Ends the process when the time for a shutdown is over, whatever hangs.
+fn end_within(limit: Duration) {
+    let limit = limit.max(Duration::from_secs(1));
+    let watchdog = std::thread::Builder::new().name("shutdown".to_owned());
+    let spawned = watchdog.spawn(move || {
+        std::thread::sleep(limit);
+        end(0)
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "nothing will end the shutdown if something hangs");
+    }
+}
+
+async fn serve(config: Config) -> u8 {
     let warnings = config
         .guard
         .check_addresses(config.listen, config.metrics_listen)
         .unwrap_or_default();
     let metrics = match telemetry::install_metrics() {
         Ok(metrics) => metrics,
-        Err(error) => return refuse(&error, FAILED),
+        Err(error) => return failed(&error),
     };
-    // Asked for before the server starts, so that no signal is missed.
-    let reloads = config.guard.tls.is_some() || config.guard.tokens.is_some();
+    let limit = config.shutdown;
+    // Asked for before the server starts, so that no signal is missed. SIGHUP
+    // is taken where there is nothing to read again, too: it would end the
+    // process.
     let signals = signal(SignalKind::terminate()).and_then(|terminate| {
-        let hangup = reloads.then(|| signal(SignalKind::hangup())).transpose()?;
+        let hangup = signal(SignalKind::hangup())?;
         Ok((terminate, signal(SignalKind::interrupt())?, hangup))
     });
     let (mut terminate, mut interrupt, hangup) = match signals {
         Ok(signals) => signals,
-        Err(error) => return refuse(&error, FAILED),
+        Err(error) => return failed(&error),
     };
     let server = tokio::select! {
         server = Server::start(config, metrics) => match server {
             Ok(server) => server,
-            Err(error) => return refuse(&error, FAILED),
+            Err(error) => return failed(&error),
         },
-        _ = terminate.recv() => return ExitCode::SUCCESS,
-        _ = interrupt.recv() => return ExitCode::SUCCESS,
+        _ = terminate.recv() => return 0,
+        _ = interrupt.recv() => return 0,
     };
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -105,20 +134,26 @@ async fn serve(config: Config) -> ExitCode {
         () = read_again_at(hangup, server.guard()) => {}
     }
     tracing::info!("shutting down");
+    end_within(limit);
     server.shut_down().await;
-    ExitCode::SUCCESS
+    0
 }
 
-/// Reads certificates and tokens again at each SIGHUP; never ends. Where there
-/// is nothing to read, the signal keeps its meaning: the terminal is gone.
-async fn read_again_at(hangup: Option<Signal>, guard: &Arc<Guard>) {
-    if let Some(mut hangup) = hangup {
-        while hangup.recv().await.is_some() {
-            let guard = Arc::clone(guard);
-            let _ = tokio::task::spawn_blocking(move || guard.refresh()).await;
+/// Reads certificates and tokens again at each SIGHUP; never ends.
+async fn read_again_at(mut hangup: Signal, guard: &Arc<Guard>) {
+    while hangup.recv().await.is_some() {
+        if !guard.is_reloadable() {
+            tracing::info!("SIGHUP: there are neither certificates nor tokens to read again");
         }
+        let guard = Arc::clone(guard);
+        let _ = tokio::task::spawn_blocking(move || guard.refresh()).await;
     }
     std::future::pending().await
+}
+
+fn failed(error: &dyn std::error::Error) -> u8 {
+    eprintln!("error: {error}");
+    FAILED
 }
 
 fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {

@@ -1,6 +1,7 @@
 //! A whole server: bundle, engine, store, services and probes, started and
 //! stopped as one. The binary and the tests run the same.
 
+mod connections;
 mod loading;
 mod memory;
 mod pictures;
@@ -13,14 +14,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{self, server::TcpIncoming};
+use tonic::transport;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    auth::{Guard, OpenError, tls},
+    auth::{Guard, OpenError},
     catalog::Catalog,
     config::Config,
-    rpc::{self, Calls, Context, door::Door},
+    rpc::{self, Calls, Context, door::Door, messages::MessageLayer},
     telemetry,
 };
 use tipserve_api::{
@@ -33,6 +34,8 @@ use tipserve_store::{Store, StoreError, StoreOptions};
 pub use loading::{choosing, settings};
 pub use pictures::{PictureEncoder, image_encoder};
 
+pub use connections::ConnectionLimits;
+use connections::Connections;
 use loading::{Loaded, load};
 use probes::serve_probes;
 use upkeep::upkeep;
@@ -40,6 +43,12 @@ use upkeep::upkeep;
 /// Bytes that may be under way to the server, per stream and per connection.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The age of connections that may grow as old as they like; tokio's timers
+/// reach a little over two years.
+const FOREVER: Duration = Duration::from_secs(2 * 365 * 86_400);
+/// Of the time for a shutdown, what is kept for stopping the engine: a quarter
+/// and at most this.
+const ENGINE_STOP: Duration = Duration::from_secs(5);
 /// What `grpc.health.v1` knows; the empty name is the server as a whole.
 const SERVICES: [&str; 5] = [
     "",
@@ -96,7 +105,8 @@ pub struct Server {
     pub metrics_address: SocketAddr,
     context: Arc<Context>,
     serving: JoinHandle<Result<(), transport::Error>>,
-    probes: JoinHandle<()>,
+    /// Ends the thread of the probes.
+    stop_probes: CancellationToken,
     upkeep: JoinHandle<()>,
     health: HealthReporter,
     guard: Arc<Guard>,
@@ -115,6 +125,7 @@ impl Server {
         let guard = Arc::new(Guard::new(&config.guard)?);
         let listener = listen(config.listen, "--listen").await?;
         let probes = listen(config.metrics_listen, "--metrics-listen").await?;
+        let probes = probes.into_std()?;
         let address = listener.local_addr()?;
         let metrics_address = probes.local_addr()?;
 
@@ -169,6 +180,10 @@ impl Server {
             .add_service(health_service);
         set_health(&health, true).await;
         let stop = context.shutdown.clone();
+        let connection_age = match config.limits.max_connection_age_seconds {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        };
         let router = transport::Server::builder()
             .max_concurrent_streams(config.limits.max_connection_streams)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -177,30 +192,52 @@ impl Server {
             // gRPC-web, which browsers may speak over HTTP/1.1. The outermost: what
             // is refused within must reach the browser too.
             .accept_http1(true)
+            .max_connection_age(connection_age.unwrap_or(FOREVER))
             .layer(rpc::web::BrowserLayer::new(&config.web_origins))
             .layer(rpc::Observe::new(&context.calls))
-            .layer(Door::new(Arc::clone(&guard), config.limits.max_streams))
+            .layer(Door::new(
+                Arc::clone(&guard),
+                config.limits.max_streams,
+                config.limits.max_token_streams,
+            ))
+            .layer(MessageLayer::new(
+                config.limits.max_message_bytes,
+                config.limits.max_unfinished_bytes,
+                Duration::from_secs(config.limits.message_seconds),
+            ))
             .add_routes(routes);
         let stop = async move { stop.cancelled().await };
+        let connections = Connections::new(
+            ConnectionLimits {
+                total: config.limits.max_connections,
+                per_address: config.limits.max_address_connections,
+                age: connection_age,
+            }
+            .within_descriptors(),
+        );
         let serving = if guard.tls().is_some() {
-            let incoming = tls::incoming(listener, Arc::clone(&guard));
+            let incoming = connections::encrypted(listener, connections, Arc::clone(&guard));
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
         } else {
-            // Asked of the sockets: the builder's own setting is for listeners that
-            // it binds itself. Without it answers wait for delayed
-            // acknowledgements.
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = connections::plain(listener, connections);
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
         };
         let watch = tokio::spawn(Arc::clone(&guard).watch());
-        let probes = tokio::spawn(serve_probes(probes, Arc::clone(&context), metrics.clone()));
+        let stop_probes = CancellationToken::new();
+        // Detached: it ends with the token, or with the process.
+        drop(serve_probes(
+            probes,
+            Arc::clone(&context),
+            metrics.clone(),
+            stop_probes.clone(),
+        )?);
         let upkeep = tokio::spawn(upkeep(Arc::clone(&context), metrics, health.clone()));
         Ok(Server {
             address,
             metrics_address,
             context,
             serving,
-            probes,
+            stop_probes,
             upkeep,
             health,
             guard,
@@ -220,8 +257,10 @@ impl Server {
     }
 
     /// Stops: unready at once, no new streams, what was accepted is answered,
-    /// out within the bound even where a connection is stuck.
+    /// out within the bound even where a connection or the engine is stuck.
     pub async fn shut_down(self) {
+        let kept = (self.limit / 4).min(ENGINE_STOP);
+        let start = tokio::time::Instant::now();
         set_health(&self.health, false).await;
         self.context.shutdown.cancel();
         let mut serving = self.serving;
@@ -230,7 +269,7 @@ impl Server {
             // A connection that says nothing, or never spoke, would hold the
             // server for the whole time (hyper 4170).
             () = idle(&self.context.calls) => serving.abort(),
-            () = tokio::time::sleep(self.limit) => {
+            () = tokio::time::sleep_until(start + (self.limit - kept)) => {
                 tracing::warn!(
                     calls = self.context.calls.count(),
                     seconds = self.limit.as_secs(),
@@ -241,10 +280,12 @@ impl Server {
         }
         let engine = self.context.engine.clone();
         let stopping = tokio::task::spawn_blocking(move || engine.shut_down());
-        if tokio::time::timeout(self.limit, stopping).await.is_err() {
+        // A little earlier than the whole, so that this line is still written.
+        let end = start + (self.limit - kept / 4);
+        if tokio::time::timeout_at(end, stopping).await.is_err() {
             tracing::warn!("the engine did not stop in time");
         }
-        self.probes.abort();
+        self.stop_probes.cancel();
         self.upkeep.abort();
         self.watch.abort();
     }

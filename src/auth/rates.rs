@@ -150,12 +150,13 @@ impl Rates {
         &self.settings
     }
 
-    /// Counts a call that begins.
+    /// Counts a call that begins; `default` bounds those under way where the
+    /// token's entry does not.
     ///
     /// # Errors
     /// [`GuardError::Rate`] or [`GuardError::TokenStreams`].
-    pub fn begin(&self, token: &str) -> Result<StreamPlace, GuardError> {
-        let maximum = self.settings.max_streams.unwrap_or(usize::MAX);
+    pub fn begin(&self, token: &str, default: usize) -> Result<StreamPlace, GuardError> {
+        let maximum = self.settings.max_streams.unwrap_or(default);
         let place =
             StreamPlace::take(&self.streams, maximum).ok_or_else(|| GuardError::TokenStreams {
                 name: token.to_owned(),
@@ -206,9 +207,9 @@ mod tests {
         let rates =
             rates(&format!("requests_per_second = {SLOW}\nrequests_burst = 2")).expect("valid");
         for _ in 0..2 {
-            rates.begin("t").expect("let through");
+            rates.begin("t", 9).expect("let through");
         }
-        match rates.begin("t").expect_err("refused") {
+        match rates.begin("t", 9).expect_err("refused") {
             GuardError::Rate {
                 name, limit, wait, ..
             } => {
@@ -234,20 +235,30 @@ mod tests {
                 ..
             })
         ));
-        rates.begin("t").expect("calls are not items");
+        rates.begin("t", 9).expect("calls are not items");
     }
 
     #[test]
     fn a_place_is_given_back() {
         let rates = rates("max_streams = 2").expect("valid");
-        let first = rates.begin("t").expect("let through");
-        let _second = rates.begin("t").expect("let through");
+        let first = rates.begin("t", 9).expect("let through");
+        let _second = rates.begin("t", 9).expect("let through");
         assert!(matches!(
-            rates.begin("t"),
+            rates.begin("t", 9),
             Err(GuardError::TokenStreams { maximum: 2, .. })
         ));
         drop(first);
-        rates.begin("t").expect("let through");
+        rates.begin("t", 9).expect("let through");
+    }
+
+    #[test]
+    fn a_token_without_a_limit_has_the_default() {
+        let rates = rates("").expect("valid");
+        let _place = rates.begin("t", 1).expect("let through");
+        assert!(matches!(
+            rates.begin("t", 1),
+            Err(GuardError::TokenStreams { maximum: 1, .. })
+        ));
     }
 
     #[test]

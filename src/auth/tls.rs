@@ -1,5 +1,4 @@
-//! TLS by rustls: certificates read from PEM files, and handshakes that hold
-//! nobody up.
+//! TLS by rustls: certificates read from PEM files, and handshakes.
 
 use std::{
     fmt, io,
@@ -9,11 +8,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -25,10 +20,9 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Guard, OpenError, TlsFiles, reload::FromFiles};
+use super::{OpenError, TlsFiles, reload::FromFiles};
 use crate::telemetry;
 
 const CERTIFICATE: &str = "the certificate (--tls-cert)";
@@ -37,8 +31,6 @@ const CLIENT_CA: &str = "the clients' authorities (--tls-client-ca)";
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long to wait after the system refused to accept (no descriptors left).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What is spoken inside: HTTP/2, and HTTP/1.1 for gRPC-Web and probes.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -204,50 +196,11 @@ impl FromFiles for Tls {
     }
 }
 
-/// Connections whose handshake is done. Each handshake runs on its own, for ten
-/// seconds at most, so that one that never ends holds up neither other
-/// connections nor a shutdown: all of them end with the stream.
-pub fn incoming(
-    listener: TcpListener,
-    guard: Arc<Guard>,
-) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
-    let (ready, connections) = mpsc::channel(64);
-    tokio::spawn(async move {
-        let mut handshakes = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                Some(_) = handshakes.join_next() => continue,
-                // The server has stopped; dropping the set ends its tasks.
-                () = ready.closed() => return,
-            };
-            let socket = match accepted {
-                Ok((socket, _)) => socket,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            // The certificates of this moment; connections before keep theirs.
-            let Some(tls) = guard.tls() else { return };
-            let ready = ready.clone();
-            handshakes.spawn(async move {
-                match handshake(socket, &tls).await {
-                    Ok(stream) => {
-                        let _ = ready.send(Ok(stream)).await;
-                    }
-                    Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
-                }
-            });
-        }
-    });
-    ReceiverStream::new(connections)
-}
-
-async fn handshake(socket: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
-    // As the plain listener does: answers do not wait for acknowledgements.
-    socket.set_nodelay(true)?;
+/// A connection's TLS handshake, which has ten seconds.
+///
+/// # Errors
+/// One that fails, or takes longer.
+pub async fn handshake(socket: TcpStream, tls: &Tls) -> io::Result<TlsStream<TcpStream>> {
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
     let accepted = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await;
     let result = accepted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

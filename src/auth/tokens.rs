@@ -435,13 +435,13 @@ mod tests {
             .find(&token, now())
             .expect("known")
             .rates
-            .begin("a")
+            .begin("a", 9)
             .expect("the first call");
         let second = Tokens::parse(&file("0.000001", "admin"), Some(&first)).expect("valid");
         let same = second.find(&token, now()).expect("known");
         assert_eq!(same.role, Role::Admin);
         assert!(
-            same.rates.begin("a").is_err(),
+            same.rates.begin("a", 9).is_err(),
             "the bucket was filled by the reload"
         );
         let third = Tokens::parse(&file("0.000002", "admin"), Some(&second)).expect("valid");
@@ -449,7 +449,7 @@ mod tests {
             .find(&token, now())
             .expect("known")
             .rates
-            .begin("a")
+            .begin("a", 9)
             .expect("a new limit");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use half::f16;
 
-use super::{Catalog, CatalogError, ExampleFeature, check::check_shapes};
+use super::{Catalog, CatalogError, ExampleFeature, check::check_shapes, compute};
 use tipserve_store::{
     CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
     tensors::names,
@@ -167,9 +167,7 @@ impl Catalog {
             });
         }
         let (manifest, file) = self.store.load(&id, number).await?;
-        tokio::task::spawn_blocking(move || Base::read(manifest, &file, &remove))
-            .await
-            .map_err(CatalogError::internal)?
+        compute(move || Base::read(manifest, &file, &remove)).await?
     }
 }
 

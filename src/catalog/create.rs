@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, iter, sync::Arc};
 use half::f16;
 use tch::{Kind, Tensor};
 
-use super::{Base, Catalog, CatalogError, Model, TextRoom, tensors};
+use super::{Base, Catalog, CatalogError, Model, TextRequest, TextRoom, tensors};
 use tip_adapter::{
     head::{HeadTensors, Values},
     make::{self, HeadRequest, Made},
@@ -163,16 +163,20 @@ impl Catalog {
     ///
     /// # Errors
     /// A prompt that cannot be encoded; [`CatalogError::NoTextEncoder`].
-    pub fn text_classifier(
+    pub async fn text_classifier(
         &self,
         recipe: &Recipe,
-        stop: &dyn Fn() -> bool,
+        request: &TextRequest,
     ) -> Result<Option<TextRows>, CatalogError> {
         let rows = match &recipe.text {
             TextSource::None => return Ok(None),
             TextSource::Weights(rows) => matrix(rows, self.model.width)?,
             TextSource::Prompts { prompts, truncate } => {
-                self.text()?.classifier(prompts, *truncate, stop)?
+                let request = TextRequest {
+                    truncate: *truncate,
+                    ..request.clone()
+                };
+                self.text()?.classifier(prompts, &request).await?
             }
         };
         Ok(Some(TextRows(rows)))

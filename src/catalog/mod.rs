@@ -5,6 +5,7 @@
 mod add;
 mod check;
 mod classifier;
+mod compute;
 mod create;
 mod error;
 mod examples;
@@ -16,6 +17,7 @@ mod loader;
 mod scorecard;
 mod tensors;
 mod text;
+mod text_queue;
 mod training;
 mod tune;
 mod versions;
@@ -24,13 +26,14 @@ use std::{sync::Arc, time::Duration};
 
 pub use add::Base;
 pub use classifier::Classifier;
+pub use compute::compute;
 pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
 pub use journal::Describe;
 pub use scorecard::Scorecard;
-pub use text::TextRoom;
+pub use text::{TextRequest, TextRoom};
 pub use versions::ImportBounds;
 
 use parking_lot::Mutex;
@@ -52,6 +55,10 @@ pub const MAX_DESCRIPTION_BYTES: usize = 4096;
 pub const MAX_CREATED_BY_BYTES: usize = 256;
 /// Most labels of a version.
 pub const MAX_LABELS: usize = 64;
+/// Longest key of a label, bytes.
+pub const MAX_LABEL_KEY_BYTES: usize = 256;
+/// Longest value of a label, bytes.
+pub const MAX_LABEL_VALUE_BYTES: usize = 1024;
 
 /// How long a load waits for evicted versions that are still in use.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,119 +1,148 @@
-//! The text encoder, in short steps on the device.
+//! The text encoder: texts wait in a queue of their own, each flow in its turn,
+//! are admitted to the engine as pictures are, and encoded in short steps on the
+//! device.
 
-use std::sync::Arc;
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
-use tch::Tensor;
+use futures::executor::block_on;
+use tch::{Device, Kind, Tensor};
 
-use super::CatalogError;
+use super::{
+    CatalogError,
+    text_queue::{TextBatch, TextQueue, TextResult},
+};
 use tipserve_clip::{TextEncoder, Tokenizer, classifier_rows, fill_templates};
-use tipserve_engine::Engine;
+use tipserve_engine::{Engine, FlowId, Permit};
 
 /// Texts that are encoded in one step.
 const STEP: usize = 32;
+/// Threads that tokenise; the encoder runs on the engine's workers.
+const THREADS: usize = 2;
+
+/// Whose texts they are, and what is wanted of them.
+#[derive(Clone)]
+pub struct TextRequest {
+    /// Cut texts that are too long instead of refusing them.
+    pub truncate: bool,
+    /// Whose turn it is.
+    pub flow: FlowId,
+    /// After this they are of no use.
+    pub deadline: Option<Instant>,
+    /// Set when nobody wants them any more.
+    pub cancelled: Arc<AtomicBool>,
+}
 
 /// The bundle's text encoder with its tokenizer.
 #[derive(Clone)]
 pub struct TextRoom {
-    tokenizer: Arc<Tokenizer>,
-    encoder: Arc<TextEncoder>,
-    engine: Engine,
+    queue: Arc<TextQueue>,
 }
 
 impl TextRoom {
     /// A text encoder that runs on this engine's device.
-    pub fn new(tokenizer: Tokenizer, encoder: TextEncoder, engine: Engine) -> TextRoom {
-        TextRoom {
-            tokenizer: Arc::new(tokenizer),
-            encoder: Arc::new(encoder),
-            engine,
-        }
-    }
-
-    /// Token ids of a text.
     ///
     /// # Errors
-    /// A text that is too long, unless it may be cut.
-    pub fn tokens(&self, text: &str, truncate: bool) -> Result<Vec<i64>, CatalogError> {
-        Ok(self.tokenizer.encode(text, truncate)?)
+    /// A thread that cannot be started.
+    pub fn new(tokenizer: Tokenizer, encoder: TextEncoder, engine: Engine) -> io::Result<TextRoom> {
+        let encoder = Arc::new(encoder);
+        let queue = TextQueue::start(THREADS, move |batch| {
+            encode(&tokenizer, &encoder, &engine, batch)
+        })?;
+        Ok(TextRoom {
+            queue: Arc::new(queue),
+        })
     }
 
-    /// Raw features f32 [n, D] of tokenised texts. Blocks: not for async
-    /// threads. `stop` is asked between steps.
+    /// Features of texts, in their order; unit ones unless `raw`. A few at a
+    /// time are in the queue.
     ///
     /// # Errors
-    /// Torch's, or [`CatalogError::Cancelled`].
-    pub fn encode(
+    /// Torch's, or [`CatalogError::Cancelled`]. A text that is too long has an
+    /// error of its own.
+    pub async fn embed(
         &self,
-        ids: Vec<Vec<i64>>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Tensor, CatalogError> {
-        let mut parts = Vec::new();
-        for chunk in ids.chunks(STEP) {
-            if stop() {
-                return Err(CatalogError::Cancelled);
-            }
-            let chunk = chunk.to_vec();
-            let encoder = Arc::clone(&self.encoder);
-            let features = self
-                .engine
-                .step(move || encoder.encode(&chunk))
-                .ok_or(CatalogError::Cancelled)?
-                .map_err(CatalogError::internal)?;
-            parts.push(features);
-        }
-        Tensor::f_cat(&parts, 0).map_err(CatalogError::internal)
-    }
-
-    /// Features of tokenised texts, one vector each; unit ones unless `raw`.
-    /// Blocks.
-    ///
-    /// # Errors
-    /// As [`TextRoom::encode`].
-    pub fn embed(
-        &self,
-        ids: Vec<Vec<i64>>,
+        texts: Vec<String>,
         raw: bool,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Vec<Vec<f32>>, CatalogError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
+        request: &TextRequest,
+    ) -> Result<Vec<TextResult>, CatalogError> {
+        let mut results = Vec::with_capacity(texts.len());
+        let mut texts = texts.into_iter();
+        loop {
+            let batch: Vec<String> = texts.by_ref().take(STEP).collect();
+            if batch.is_empty() {
+                return Ok(results);
+            }
+            results.extend(self.step(batch, raw, request).await?);
         }
-        let features = self.encode(ids, stop)?;
-        let rows = if raw {
-            Ok(features)
-        } else {
-            features
-                .f_norm_scalaropt_dim(2.0, [1], true)
-                .and_then(|norms| features.f_div(&norms))
+    }
+
+    async fn step(
+        &self,
+        texts: Vec<String>,
+        raw: bool,
+        request: &TextRequest,
+    ) -> Result<Vec<TextResult>, CatalogError> {
+        let batch = TextBatch {
+            texts,
+            truncate: request.truncate,
+            raw,
+            flow: request.flow,
+            deadline: request.deadline,
+            cancelled: Arc::clone(&request.cancelled),
         };
-        rows.map_err(CatalogError::internal)
-            .and_then(|rows| Vec::<Vec<f32>>::try_from(rows).map_err(CatalogError::internal))
+        let answer = self.queue.push(batch).await;
+        answer.map_err(|_| CatalogError::Cancelled)?
     }
 
     /// Text classifier W f32 [N, D]: each class's prompts, encoded,
-    /// normalised, averaged, normalised again. Blocks.
+    /// normalised, averaged, normalised again. No more features are held than
+    /// those of some classes.
     ///
     /// # Errors
     /// A prompt that is too long (unless it may be cut), torch's, or
     /// [`CatalogError::Cancelled`].
-    pub fn classifier(
+    pub async fn classifier(
         &self,
         prompts: &[Vec<String>],
-        truncate: bool,
-        stop: &dyn Fn() -> bool,
+        request: &TextRequest,
     ) -> Result<Tensor, CatalogError> {
-        let mut ids = Vec::new();
-        for (class, prompts) in prompts.iter().enumerate() {
-            for prompt in prompts {
-                let tokens = self.tokenizer.encode(prompt, truncate).map_err(|error| {
+        let mut all = prompts.iter().flatten().cloned();
+        let mut classes = prompts.iter().map(Vec::len).enumerate().peekable();
+        let (mut features, mut rows) = (Vec::new(), Vec::new());
+        // How many prompts of the first class that lacks some are there.
+        let mut begun = 0;
+        loop {
+            let batch: Vec<String> = all.by_ref().take(STEP).collect();
+            if batch.is_empty() {
+                break;
+            }
+            let mut counts = Vec::new();
+            for result in self.step(batch, true, request).await? {
+                while classes.next_if(|(_, count)| *count == 0).is_some() {
+                    counts.push(0);
+                }
+                let class = classes.peek().map_or(0, |(class, _)| *class);
+                let feature = result.map_err(|error| {
                     CatalogError::invalid(format!("classes[{class}].prompts"), error)
                 })?;
-                ids.push(tokens);
+                features.push(feature);
+                begun += 1;
+                if let Some((_, count)) = classes.next_if(|(_, count)| *count == begun) {
+                    counts.push(count);
+                    begun = 0;
+                }
+            }
+            if !counts.is_empty() {
+                let complete = features.len() - begun;
+                let whole: Vec<_> = features.drain(..complete).collect();
+                rows.push(classifier_of(&whole, &counts)?);
             }
         }
-        let features = self.encode(ids, stop)?;
-        let counts: Vec<usize> = prompts.iter().map(Vec::len).collect();
-        classifier_rows(&features, &counts).map_err(CatalogError::internal)
+        Tensor::f_cat(&rows, 0).map_err(CatalogError::internal)
     }
 
     /// The prompts of a class by templates.
@@ -124,4 +153,102 @@ impl TextRoom {
         fill_templates(templates, name)
             .map_err(|error| CatalogError::invalid("prompt_templates", error))
     }
+}
+
+fn classifier_of(features: &[Vec<f32>], counts: &[usize]) -> Result<Tensor, CatalogError> {
+    let width = features.first().map_or(0, Vec::len);
+    let features = Tensor::f_from_slice(&features.concat())
+        .and_then(|flat| flat.f_view([-1, width as i64]))
+        .map_err(CatalogError::internal)?;
+    classifier_rows(&features, counts).map_err(CatalogError::internal)
+}
+
+/// Tokenises and encodes a batch, as much of it at a time as the engine has
+/// room for. Blocks.
+fn encode(
+    tokenizer: &Tokenizer,
+    encoder: &Arc<TextEncoder>,
+    engine: &Engine,
+    batch: &TextBatch,
+) -> Result<Vec<TextResult>, CatalogError> {
+    let mut results = Vec::with_capacity(batch.texts.len());
+    while let Some(left) = batch
+        .texts
+        .get(results.len()..)
+        .filter(|left| !left.is_empty())
+    {
+        let permits = admit(engine, left);
+        if !batch.is_wanted() {
+            return Err(CatalogError::Cancelled);
+        }
+        let admitted = left.get(..permits.len()).unwrap_or(left);
+        results.extend(encode_admitted(
+            tokenizer, encoder, engine, batch, admitted,
+        )?);
+    }
+    Ok(results)
+}
+
+/// Room for the first of these texts, for which it waits, and for those after
+/// it that there is room for now: waiting for more while holding some could be
+/// for ever.
+fn admit(engine: &Engine, texts: &[String]) -> Vec<Permit> {
+    let admission = engine.admission();
+    let mut permits = Vec::with_capacity(texts.len());
+    for text in texts {
+        if permits.is_empty() {
+            permits.push(block_on(admission.enter(text.len())));
+            continue;
+        }
+        match admission.try_enter(text.len()) {
+            Ok(permit) => permits.push(permit),
+            Err(_) => break,
+        }
+    }
+    permits
+}
+
+fn encode_admitted(
+    tokenizer: &Tokenizer,
+    encoder: &Arc<TextEncoder>,
+    engine: &Engine,
+    batch: &TextBatch,
+    texts: &[String],
+) -> Result<Vec<TextResult>, CatalogError> {
+    let mut ids = Vec::new();
+    let tokens: Vec<Result<(), CatalogError>> = texts
+        .iter()
+        .map(|text| {
+            ids.push(tokenizer.encode(text, batch.truncate)?);
+            Ok(())
+        })
+        .collect();
+    let mut rows = Vec::new();
+    if !ids.is_empty() {
+        let encoder = Arc::clone(encoder);
+        let features = engine
+            .step(move || encoder.encode(&ids))
+            .ok_or(CatalogError::Cancelled)?
+            .map_err(CatalogError::internal)?;
+        rows = to_rows(&features, batch.raw).map_err(CatalogError::internal)?;
+    }
+    let mut rows = rows.into_iter();
+    tokens
+        .into_iter()
+        .map(|tokens| match tokens {
+            Err(error) => Ok(Err(error)),
+            Ok(()) => rows.next().map(Ok).ok_or(CatalogError::Cancelled),
+        })
+        .collect()
+}
+
+fn to_rows(features: &Tensor, raw: bool) -> Result<Vec<Vec<f32>>, tch::TchError> {
+    let features = features.f_to_kind(Kind::Float)?;
+    let rows = if raw {
+        features
+    } else {
+        let norms = features.f_norm_scalaropt_dim(2.0, [1], true)?;
+        features.f_div(&norms)?
+    };
+    Vec::try_from(rows.f_to_device(Device::Cpu)?)
 }

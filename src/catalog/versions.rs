@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Catalog, CatalogError, check::check_version};
+use super::{Catalog, CatalogError, check::check_version, compute};
 use crate::telemetry;
 use tipserve_store::{
     CacheId, Condition, Draft, Export, Manifest, Reference, Store, StoreError, VersionNumber,
@@ -114,11 +114,9 @@ impl Catalog {
         }
         let own_width = own.then_some(self.model.width);
         let created_by = bounds.created_by.clone();
-        let mut imported = tokio::task::spawn_blocking(move || {
-            check_version(&imported, own_width, &bounds).map(|()| imported)
-        })
-        .await
-        .map_err(CatalogError::internal)??;
+        let mut imported =
+            compute(move || check_version(&imported, own_width, &bounds).map(|()| imported))
+                .await??;
         if !created_by.is_empty() {
             imported.manifest.details.created_by = created_by;
         }

@@ -177,6 +177,31 @@ settings! {
     /// Most calls under way in one connection [default: 1024].
     #[arg(long, env = "TIPSERVE_MAX_CONNECTION_STREAMS", value_name = "N")]
     max_connection_streams: u32,
+    /// Most calls under way of one token whose entry has no max_streams [default: 1000].
+    #[arg(long, env = "TIPSERVE_MAX_TOKEN_STREAMS", value_name = "N")]
+    max_token_streams: usize,
+    /// Most connections to the API [default: 4096].
+    #[arg(long, env = "TIPSERVE_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: usize,
+    /// Most connections to the API from one address [default: 512].
+    #[arg(long, env = "TIPSERVE_MAX_ADDRESS_CONNECTIONS", value_name = "N")]
+    max_address_connections: usize,
+    /// Seconds after which a connection is asked to go once its calls have ended; after twice as
+    /// many it is closed; 0: never [default: 3600].
+    #[arg(long, env = "TIPSERVE_MAX_CONNECTION_AGE_SECONDS", value_name = "S")]
+    max_connection_age_seconds: u64,
+    /// Most bytes of messages that have begun to arrive, in the whole server; one caller may have
+    /// half of them, one connection a quarter [default: 512 MiB].
+    #[arg(long, env = "TIPSERVE_MAX_UNFINISHED_BYTES", value_name = "BYTES")]
+    max_unfinished_bytes: usize,
+    /// Seconds that a message may take to arrive, the first of a stream from its call on; a second
+    /// more for every 16 KiB [default: 60].
+    #[arg(long, env = "TIPSERVE_MESSAGE_SECONDS", value_name = "S")]
+    message_seconds: u64,
+    /// Most prompts of one version: its classes' own, or classes times templates
+    /// [default: 1,000,000].
+    #[arg(long, env = "TIPSERVE_MAX_PROMPTS", value_name = "N")]
+    max_prompts: usize,
     /// Seconds that a shutdown may take [default: 30].
     #[arg(long, env = "TIPSERVE_SHUTDOWN_SECONDS", value_name = "S")]
     shutdown_seconds: u64,

@@ -27,6 +27,20 @@ pub struct Limits {
     pub max_streams: usize,
     /// Most calls under way in one connection.
     pub max_connection_streams: u32,
+    /// Most calls under way of a token that has no limit of its own.
+    pub max_token_streams: usize,
+    /// Most connections to the API.
+    pub max_connections: usize,
+    /// Most of them from one address.
+    pub max_address_connections: usize,
+    /// Seconds that a connection may live before it is asked to go; 0: for ever.
+    pub max_connection_age_seconds: u64,
+    /// Most bytes of messages that have begun to arrive.
+    pub max_unfinished_bytes: usize,
+    /// Seconds that a message may take to arrive.
+    pub message_seconds: u64,
+    /// Most prompts of one version.
+    pub max_prompts: usize,
 }
 
 impl Limits {
@@ -48,6 +62,33 @@ impl Limits {
                 1_000_000,
                 "1 to 1,000,000",
             )?,
+            max_token_streams: count("max_token_streams", given.max_token_streams, 1000)?,
+            max_connections: count("max_connections", given.max_connections, 4096)?,
+            max_address_connections: count(
+                "max_address_connections",
+                given.max_address_connections,
+                512,
+            )?,
+            max_connection_age_seconds: within(
+                "max_connection_age_seconds",
+                given.max_connection_age_seconds.unwrap_or(3600),
+                0,
+                31_536_000,
+                "0 to 31,536,000",
+            )?,
+            max_unfinished_bytes: bytes(
+                "max_unfinished_bytes",
+                given.max_unfinished_bytes,
+                512 << 20,
+            )?,
+            message_seconds: within(
+                "message_seconds",
+                given.message_seconds.unwrap_or(60),
+                1,
+                86_400,
+                "1 to 86,400",
+            )?,
+            max_prompts: count("max_prompts", given.max_prompts, 1_000_000)?,
         })
     }
 }

@@ -43,6 +43,7 @@ pub fn version(manifest: &Manifest) -> pb::Version {
             .clone()
             .into_iter()
             .collect::<HashMap<_, _>>(),
+        class_count: i32::try_from(details.classes.len()).unwrap_or(i32::MAX),
         classes,
         width: details.width as i32,
         key_count: details.key_count as i64,
@@ -54,6 +55,24 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         created_by: details.created_by.clone(),
         bundle_name: details.bundle_name.clone(),
         source: details.source.as_ref().map(counts),
+    }
+}
+
+/// Bytes of a version's classes that lists carry; more are left out.
+const LISTED_CLASSES_BYTES: usize = 32 << 10;
+
+/// A version as lists have it: without its classes where they are many.
+pub fn listed_version(manifest: &Manifest) -> pb::Version {
+    let mut version = version(manifest);
+    leave_out_many_classes(&mut version);
+    version
+}
+
+/// Leaves out what makes a list large; `class_count` stays.
+pub fn leave_out_many_classes(version: &mut pb::Version) {
+    let bytes = version.classes.iter().map(prost::Message::encoded_len);
+    if bytes.sum::<usize>() > LISTED_CLASSES_BYTES {
+        version.classes = Vec::new();
     }
 }
 

@@ -22,23 +22,35 @@ use tower::{Layer, Service};
 
 use super::{observe, problem::Problem};
 use crate::auth::{Caller, Guard, GuardError, audit, rates::StreamPlace, tokens::Token};
-use tipserve_api::methods::{Access, Rule, rule_of};
+use tipserve_api::methods::{Access, Role, Rule, rule_of};
 
 /// Puts the door before services.
 #[derive(Clone)]
 pub struct Door {
     guard: Arc<Guard>,
     calls: Arc<AtomicUsize>,
+    /// Calls of those methods that need no token.
+    open_calls: Arc<AtomicUsize>,
     max_streams: usize,
+    max_token_streams: usize,
 }
 
+/// Most calls at once of the methods that need no token.
+pub const MAX_OPEN_CALLS: usize = 1024;
+/// Places in the server that only tokens of the role admin may take: an eighth
+/// of them, and at most so many.
+const MOST_ADMIN_PLACES: usize = 16;
+
 impl Door {
-    /// A door that lets so many calls in at once.
-    pub fn new(guard: Arc<Guard>, max_streams: usize) -> Door {
+    /// A door that lets so many calls in at once; of one token `max_token_streams`,
+    /// where its entry says nothing else.
+    pub fn new(guard: Arc<Guard>, max_streams: usize, max_token_streams: usize) -> Door {
         Door {
             guard,
             calls: Arc::default(),
+            open_calls: Arc::default(),
             max_streams,
+            max_token_streams,
         }
     }
 
@@ -52,9 +64,13 @@ impl Door {
     ) -> Result<Vec<StreamPlace>, GuardError> {
         let rule = rule_of(path);
         if rule.is_some_and(|rule| rule.access == Access::Open) {
-            return Ok(Vec::new());
+            let place = StreamPlace::take(&self.open_calls, MAX_OPEN_CALLS);
+            return Ok(vec![place.ok_or(GuardError::ServerStreams {
+                maximum: MAX_OPEN_CALLS,
+            })?]);
         }
         let mut places = Vec::new();
+        let mut most = self.max_streams;
         if let Some(tokens) = self.guard.tokens() {
             let token = tokens.find(bearer(headers)?, Utc::now())?;
             caller.identify(Arc::clone(&token));
@@ -62,9 +78,13 @@ impl Door {
                 path: path.to_owned(),
             })?;
             check_role(rule, &token)?;
-            places.push(token.rates.begin(&token.name)?);
+            places.push(token.rates.begin(&token.name, self.max_token_streams)?);
+            // However many calls others have, an admin can come and end them.
+            if token.role < Role::Admin {
+                most -= MOST_ADMIN_PLACES.min(self.max_streams / 8);
+            }
         }
-        let place = StreamPlace::take(&self.calls, self.max_streams);
+        let place = StreamPlace::take(&self.calls, most);
         places.push(place.ok_or(GuardError::ServerStreams {
             maximum: self.max_streams,
         })?);

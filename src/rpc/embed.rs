@@ -1,10 +1,7 @@
 //! `Embed`: pictures and texts to vectors.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -16,11 +13,18 @@ use super::{
     flow_of,
     item::Item,
     problem::{Failure, Problem},
-    request,
+    request::{self, RequestError},
 };
-use crate::{auth::Caller, catalog::CatalogError, telemetry};
+use crate::{
+    auth::Caller,
+    catalog::{CatalogError, TextRequest},
+    telemetry,
+};
 use tipserve_api::v1::{self as pb, embed_result::Outcome};
 use tipserve_engine::{Crop, FlowId, Priority, Work};
+
+/// Most pictures, embeddings and texts of one request.
+pub const MAX_ITEMS: usize = 16_384;
 
 /// Serves one call.
 pub async fn serve(
@@ -30,11 +34,19 @@ pub async fn serve(
     let deadline = request::deadline(request.metadata(), Instant::now());
     let flow = flow_of(&request);
     let caller = Caller::of(request.extensions());
-    let request = request.into_inner();
+    let mut request = request.into_inner();
     let count = request.inputs.len() + request.texts.len();
+    RequestError::check("inputs and texts", "max_embed_items", MAX_ITEMS, count)?;
     context.pace(&caller, count, deadline, false).await?;
     let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
-    let texts = texts(context, &request, &cancel).await?;
+    let asked = TextRequest {
+        truncate: request.truncate_texts,
+        flow,
+        deadline,
+        cancelled: Arc::clone(&cancel.0),
+    };
+    let given = std::mem::take(&mut request.texts);
+    let texts = texts(context, given, request.raw, &asked).await?;
     let pictures = request.inputs.into_iter().map(|input| {
         let call = Picture {
             deadline,
@@ -92,44 +104,30 @@ impl Picture {
 }
 
 async fn texts(
-    context: &Arc<Context>,
-    request: &pb::EmbedRequest,
-    cancel: &CancelOnDrop,
+    context: &Context,
+    texts: Vec<String>,
+    raw: bool,
+    request: &TextRequest,
 ) -> Result<Vec<pb::EmbedResult>, Failure> {
-    if request.texts.is_empty() {
+    if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let room = context.catalog.text()?.clone();
+    let room = context.catalog.text()?;
+    let embedding = room.embed(texts, raw, request);
+    let results = match request.deadline {
+        None => embedding.await?,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), embedding)
+            .await
+            .map_err(|_| RequestError::DeadlineExceeded)??,
+    };
     // A text that is too long is its own error, not the call's.
-    let mut ids = Vec::new();
-    let mut results: Vec<Option<pb::EmbedResult>> = Vec::new();
-    for text in &request.texts {
-        match room.tokens(text, request.truncate_texts) {
-            Ok(tokens) => {
-                ids.push(tokens);
-                results.push(None);
-            }
-            Err(error) => results.push(Some(pb::EmbedResult {
-                outcome: Some(Outcome::Error(Problem::from(error).to_item_status())),
-            })),
-        }
-    }
-    let cancelled = Arc::clone(&cancel.0);
-    let raw = request.raw;
-    let rows = tokio::task::spawn_blocking(move || {
-        room.embed(ids, raw, &|| cancelled.load(Ordering::Relaxed))
-    })
-    .await
-    .map_err(CatalogError::internal)??;
-    let mut rows = rows.into_iter();
     Ok(results
         .into_iter()
-        .map(|result| {
-            result.unwrap_or_else(|| pb::EmbedResult {
-                outcome: rows
-                    .next()
-                    .map(|values| Outcome::Embedding(pb::Embedding { values })),
-            })
+        .map(|result| pb::EmbedResult {
+            outcome: Some(match result {
+                Ok(values) => Outcome::Embedding(pb::Embedding { values }),
+                Err(error) => Outcome::Error(Problem::from(error).to_item_status()),
+            }),
         })
         .collect())
 }

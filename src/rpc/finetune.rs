@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -192,15 +193,25 @@ impl FineTunes {
         let before = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
         let wanted =
             |of: &CacheId| caller.sees(of) && cache.as_ref().is_none_or(|cache| of == cache);
-        let mut runs = self.runs.list(wanted, before, size + 1).await?;
-        let more = runs.len() > size;
-        runs.truncate(size);
-        let next_page_token = match runs.last() {
-            Some(last) if more => last.id.clone(),
+        let runs = self.runs.list(wanted, before, size + 1).await?;
+        let (mut fine_tunes, mut bytes) = (Vec::new(), 0);
+        for run in runs.iter().take(size) {
+            if bytes >= paging::PAGE_BYTES {
+                break;
+            }
+            let mut run = message(run);
+            if let Some(version) = &mut run.version {
+                convert::leave_out_many_classes(version);
+            }
+            bytes += run.encoded_len();
+            fine_tunes.push(run);
+        }
+        let next_page_token = match fine_tunes.len().checked_sub(1).map(|last| runs.get(last)) {
+            Some(Some(last)) if fine_tunes.len() < runs.len() => last.id.clone(),
             _ => String::new(),
         };
         Ok(Response::new(pb::ListFineTunesResponse {
-            fine_tunes: runs.iter().map(message).collect(),
+            fine_tunes,
             next_page_token,
         }))
     }

@@ -3,7 +3,10 @@
 use tonic::Response;
 
 use super::Context;
-use crate::catalog::{MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, MAX_NAME_BYTES};
+use crate::catalog::{
+    MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES,
+    MAX_LABELS, MAX_NAME_BYTES,
+};
 use tipserve_api::v1 as pb;
 
 /// What is served here.
@@ -42,6 +45,32 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
             "max_connection_streams",
             i64::from(limits.max_connection_streams),
         ),
+        ("max_token_streams", number(limits.max_token_streams)),
+        ("max_connections", number(limits.max_connections)),
+        (
+            "max_address_connections",
+            number(limits.max_address_connections),
+        ),
+        (
+            "max_connection_age_seconds",
+            i64::try_from(limits.max_connection_age_seconds).unwrap_or(i64::MAX),
+        ),
+        ("max_unfinished_bytes", number(limits.max_unfinished_bytes)),
+        (
+            "message_seconds",
+            i64::try_from(limits.message_seconds).unwrap_or(i64::MAX),
+        ),
+        ("max_prompts", number(limits.max_prompts)),
+        ("max_prompt_bytes", number(super::create::MAX_PROMPT_BYTES)),
+        (
+            "max_control_message_bytes",
+            number(super::messages::MAX_CONTROL_MESSAGE_BYTES),
+        ),
+        (
+            "max_probe_message_bytes",
+            number(super::messages::MAX_PROBE_MESSAGE_BYTES),
+        ),
+        ("max_embed_items", number(super::embed::MAX_ITEMS)),
         ("queue_items", number(settings.queue_items)),
         ("queue_bytes", number(settings.queue_bytes)),
         ("max_batch", number(settings.max_batch)),
@@ -54,6 +83,8 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         ("max_description_bytes", number(MAX_DESCRIPTION_BYTES)),
         ("max_created_by_bytes", number(MAX_CREATED_BY_BYTES)),
         ("max_labels", number(MAX_LABELS)),
+        ("max_label_key_bytes", number(MAX_LABEL_KEY_BYTES)),
+        ("max_label_value_bytes", number(MAX_LABEL_VALUE_BYTES)),
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
     ];

@@ -2,6 +2,7 @@
 //! errors to statuses. Knows nothing of tensors or files.
 
 mod answer;
+mod budget;
 mod caches;
 mod classify;
 mod classify_stream;
@@ -18,9 +19,11 @@ mod heads;
 mod inference;
 mod info;
 mod item;
+pub mod messages;
 mod observe;
 mod paging;
 pub mod problem;
+mod quote;
 pub mod request;
 pub mod web;
 
@@ -206,6 +209,9 @@ impl Failure {
     /// A status that tonic made (an over-large message, a reset stream),
     /// passed on as it is.
     fn from_status(status: &Status) -> Failure {
+        if let Some(problem) = messages::refusal(status) {
+            return problem.into();
+        }
         if status.code() == Code::OutOfRange {
             return Problem::message_too_large(status.message()).into();
         }

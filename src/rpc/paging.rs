@@ -9,6 +9,10 @@ const CACHES: (usize, usize) = (50, 1000);
 /// The same for examples, which are small.
 const EXAMPLES: (usize, usize) = (1000, 10_000);
 
+/// Bytes from which a page of a list ends: well under what gRPC clients take by
+/// default (4 MiB).
+pub const PAGE_BYTES: usize = 2 << 20;
+
 /// The size of a page.
 ///
 /// # Errors
@@ -86,4 +90,4 @@ macro_rules! masked {
 masked!(tipserve_api::v1::Cache: name, create_time, latest, aliases, version_count, etag);
 masked!(tipserve_api::v1::Version: name, version, create_time, parent, description, labels,
     classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune, created_by,
-    bundle_name, source);
+    bundle_name, source, class_count);

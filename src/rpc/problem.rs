@@ -6,7 +6,11 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{observe, request::RequestError};
+use super::{
+    observe,
+    quote::{self, shortened},
+    request::RequestError,
+};
 use crate::{auth::GuardError, catalog::CatalogError};
 use tip_adapter::error::TipError;
 use tipserve_api::names::NameError;
@@ -125,8 +129,29 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The same, with no more of what the client sent than fits an error.
+    fn shortened(mut self) -> Problem {
+        let short = |text: &mut String, most| {
+            if text.len() > most {
+                *text = shortened(text, most).into_owned();
+            }
+        };
+        short(&mut self.message, quote::MAX_MESSAGE_BYTES);
+        if let Some(field) = &mut self.field {
+            short(field, quote::MAX_FACT_BYTES);
+        }
+        for value in self.metadata.values_mut() {
+            short(value, quote::MAX_FACT_BYTES);
+        }
+        debug_assert!(self.metadata.len() <= quote::MAX_FACTS);
+        self
+    }
+}
+
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Status {
+        let problem = problem.shortened();
         Status::with_error_details(problem.code, problem.message.clone(), problem.details())
     }
 }

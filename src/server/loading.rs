@@ -81,7 +81,9 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     engine.wait_until_warm();
     // After warming: what batches need is taken by then.
     let resident_bytes = resident_bytes(config, device);
-    let text = text.map(|(tokenizer, encoder)| TextRoom::new(tokenizer, encoder, engine.clone()));
+    let text = text
+        .map(|(tokenizer, encoder)| TextRoom::new(tokenizer, encoder, engine.clone()))
+        .transpose()?;
     Ok(Loaded {
         engine,
         model,

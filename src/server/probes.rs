@@ -1,28 +1,39 @@
-//! Metrics and probes over HTTP.
+//! Metrics and probes over HTTP, on a thread of their own: whatever the
+//! services do, a kubelet is answered. A descriptor is kept back for them, so
+//! that they are answered when there is no other left, too.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, fs::File, io, sync::Arc, thread::JoinHandle, time::Duration};
 
 use axum::{
     Router,
     http::{StatusCode, header::CONTENT_TYPE},
     routing::get,
 };
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
 
+use super::connections::Backoff;
 use crate::{rpc::Context, telemetry};
 
 /// Prometheus's text format, as it names it itself.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
+/// How long a client may take for the headers of a request, the first included.
+const HEADERS: Duration = Duration::from_secs(5);
+/// Most connections at once; the oldest goes for a new one.
+const MOST: usize = 64;
 
-/// `/metrics`, `/healthz` and `/readyz`, until the task is aborted.
-pub(super) async fn serve_probes(
-    listener: TcpListener,
-    context: Arc<Context>,
-    metrics: PrometheusHandle,
-) {
+/// `/metrics`, `/healthz` and `/readyz`.
+fn router(context: Arc<Context>, metrics: PrometheusHandle) -> Router {
     let scraped = Arc::clone(&context);
-    let probes = Router::new()
+    Router::new()
         .route(
             "/metrics",
             get(move || async move {
@@ -46,8 +57,105 @@ pub(super) async fn serve_probes(
                     (StatusCode::OK, "ready\n")
                 }
             }),
-        );
-    if let Err(error) = axum::serve(listener, probes).await {
-        tracing::error!(%error, "the metrics and probes are no longer served");
+        )
+}
+
+/// Serves the probes on a thread of their own until `stop` is cancelled.
+///
+/// # Errors
+/// Where there is no thread to be had.
+pub(super) fn serve_probes(
+    listener: std::net::TcpListener,
+    context: Arc<Context>,
+    metrics: PrometheusHandle,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let probes = router(context, metrics);
+    std::thread::Builder::new()
+        .name("probes".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        tokio::select! {
+                            () = accept(listener, probes) => {}
+                            () = stop.cancelled() => {}
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the metrics and probes are not served");
+                    }
+                }
+            });
+        })
+}
+
+/// A descriptor that is kept for the moment when there is no other.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Spare {
+        Spare(File::open("/dev/null").ok())
+    }
+
+    /// Gives it up for one connection.
+    async fn accept(&mut self, listener: &TcpListener) -> Option<TcpStream> {
+        self.0.take()?;
+        // Somebody waits: or else there had been no error.
+        let accepted = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+        accepted.ok()?.ok().map(|(socket, _)| socket)
+    }
+
+    fn refill(&mut self) {
+        if self.0.is_none() {
+            *self = Spare::new();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, probes: Router) {
+    let mut connections = JoinSet::new();
+    let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
+    let (mut backoff, mut spare) = (Backoff::default(), Spare::new());
+    loop {
+        spare.refill();
+        let accepted = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        oldest.retain(|connection| !connection.is_finished());
+        match accepted {
+            Ok((socket, _)) => {
+                backoff.reset();
+                while oldest.len() >= MOST {
+                    if let Some(connection) = oldest.pop_front() {
+                        connection.abort();
+                    }
+                }
+                oldest.push_back(connections.spawn(serve(socket, probes.clone(), true)));
+            }
+            Err(error) => match spare.accept(&listener).await {
+                // Before anything else: it gives the descriptor back.
+                Some(socket) => {
+                    let answering = serve(socket, probes.clone(), false);
+                    let _ = tokio::time::timeout(Duration::from_secs(1), answering).await;
+                }
+                None => backoff.wait(&error).await,
+            },
+        }
+    }
+}
+
+async fn serve(socket: TcpStream, probes: Router, keep_alive: bool) {
+    let _ = socket.set_nodelay(true);
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .keep_alive(keep_alive)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(probes))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the probes failed");
     }
 }

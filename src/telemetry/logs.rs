@@ -1,8 +1,12 @@
 //! Logs, and the subscriber that also feeds the traces' exporter.
+//!
+//! Lines are written by a thread of their own: where nobody reads standard
+//! error, or a disk is slow, lines are dropped and counted, and serving goes on.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, panic::PanicHookInfo, sync::OnceLock};
 
 use tracing::{Level, Metadata};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
@@ -31,13 +35,37 @@ fn with_audit(filter: EnvFilter) -> EnvFilter {
     }
 }
 
+/// Lines that may wait to be written.
+const WAITING_LINES: usize = 4096;
+/// Most bytes of a panic's message in a line.
+const MAX_PANIC_BYTES: usize = 500;
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped because they could not be written in time.
+pub(super) fn dropped_lines() -> u64 {
+    DROPPED
+        .get()
+        .map_or(0, |counter| counter.dropped_lines() as u64)
+}
+
 /// Starts logging to standard error, and tracing where there is an exporter.
-/// `RUST_LOG` filters the logs alone; default `info`.
-pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) {
+/// `RUST_LOG` filters the logs alone; default `info`. Panics are logged as one
+/// line, too. What waits to be written is written when the guard is dropped,
+/// for a second at most.
+#[must_use]
+pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) -> WorkerGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("logs")
+        .finish(std::io::stderr());
+    // A second installation keeps the first one's.
+    let _ = DROPPED.set(writer.error_counter());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = with_audit(filter);
     let lines = fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal());
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Human => lines.with_target(false).with_filter(filter).boxed(),
@@ -53,6 +81,25 @@ pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) {
         .with(lines)
         .with(traces)
         .try_init();
+    std::panic::set_hook(Box::new(log_panic));
+    guard
+}
+
+/// One line for a panic, in the log's format and without a backtrace:
+/// `RUST_BACKTRACE` asks for one, at its own place.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let end = message.floor_char_boundary(MAX_PANIC_BYTES);
+    let message = message.get(..end).unwrap_or_default();
+    let location = panic.location().map(ToString::to_string);
+    let thread = std::thread::current();
+    tracing::error!(
+        target: "tipserve::panic",
+        thread = thread.name(),
+        location,
+        reason = %message.escape_debug(),
+        "a thread panicked"
+    );
 }
 
 /// Our own spans and events; not those of the libraries, among them the

@@ -128,6 +128,7 @@ fn describe() {
     describe_gauge!(WORKERS, "Workers that run the encoder.");
     process().describe();
     super::guard::describe();
+    super::connections::describe();
 }
 
 fn process() -> Collector {
@@ -297,6 +298,7 @@ pub struct ResidentFigures {
 
 /// Brings the gauges up to date; called before each scrape.
 pub fn refresh(engine: &Engine, resident: ResidentFigures, calls: usize) {
+    super::connections::refresh();
     gauge!(IN_FLIGHT_REQUESTS).set(calls as f64);
     gauge!(IN_FLIGHT_ITEMS).set(engine.admission().items() as f64);
     gauge!(IN_FLIGHT_BYTES).set(engine.admission().bytes() as f64);

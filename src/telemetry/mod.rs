@@ -6,6 +6,7 @@
 //! server with 10,000 of them must not make 10,000 series. Traces and logs
 //! name them instead.
 
+mod connections;
 mod guard;
 mod logs;
 mod metrics;
@@ -14,6 +15,7 @@ mod observers;
 mod runs;
 mod traces;
 
+pub use connections::{connection_refused, connections_open};
 pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{

@@ -44,6 +44,9 @@ pub(super) const LIMIT_BYTES: &str = "tipserve_queue_limit_bytes";
 pub(super) const LIMIT_RESIDENT: &str = "tipserve_resident_cache_limit_bytes";
 pub(super) const LIMIT_EMBEDDING: &str = "tipserve_embedding_cache_limit_bytes";
 pub(super) const LIMIT_BATCH: &str = "tipserve_batch_limit_pictures";
+pub(super) const CONNECTIONS: &str = "tipserve_connections";
+pub(super) const REFUSED_CONNECTIONS: &str = "tipserve_refused_connections_total";
+pub(super) const DROPPED_LOG_LINES: &str = "tipserve_dropped_log_lines_total";
 pub(super) const WORKERS: &str = "tipserve_encoder_workers";
 
 /// Where an item may wait: the label `stage`.
@@ -102,3 +105,7 @@ pub fn method_name(method: &str) -> &'static str {
 
 /// Why items are refused, the only values of the label `reason`.
 pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];
+
+/// Why connections are closed, the only values of their label `reason`.
+pub(super) const CONNECTION_REFUSALS: [&str; 3] =
+    ["max_connections", "max_address_connections", "timeout"];

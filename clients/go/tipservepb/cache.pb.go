@@ -630,7 +630,10 @@ type Version struct {
 	// Name of the bundle that made the features.
 	BundleName string `protobuf:"bytes,16,opt,name=bundle_name,json=bundleName,proto3" json:"bundle_name,omitempty"`
 	// What its making took in.
-	Source        *SourceCounts `protobuf:"bytes,17,opt,name=source,proto3" json:"source,omitempty"`
+	Source *SourceCounts `protobuf:"bytes,17,opt,name=source,proto3" json:"source,omitempty"`
+	// How many classes it has; classes holds them all but in lists, which leave
+	// out those of a version with many (over 32 KiB of them).
+	ClassCount    int32 `protobuf:"varint,18,opt,name=class_count,json=classCount,proto3" json:"class_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -782,6 +785,13 @@ func (x *Version) GetSource() *SourceCounts {
 		return x.Source
 	}
 	return nil
+}
+
+func (x *Version) GetClassCount() int32 {
+	if x != nil {
+		return x.ClassCount
+	}
+	return 0
 }
 
 // What the making of a version took in.
@@ -3906,7 +3916,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc0\x05\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe1\x05\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -3929,7 +3939,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"created_by\x18\x0f \x01(\tR\tcreatedBy\x12\x1f\n" +
 	"\vbundle_name\x18\x10 \x01(\tR\n" +
 	"bundleName\x121\n" +
-	"\x06source\x18\x11 \x01(\v2\x19.tipserve.v1.SourceCountsR\x06source\x1a9\n" +
+	"\x06source\x18\x11 \x01(\v2\x19.tipserve.v1.SourceCountsR\x06source\x12\x1f\n" +
+	"\vclass_count\x18\x12 \x01(\x05R\n" +
+	"classCount\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +

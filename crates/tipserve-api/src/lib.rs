@@ -8,6 +8,8 @@
 //!   well-formed name.
 //! - [`methods`]: every RPC with the role that it needs; [`tokens`]: how a
 //!   caller's token is made.
+//! - [`codec`]: how messages are decoded; [`decode_cost`] bounds the memory that
+//!   it takes.
 //!
 //! ```
 //! use tipserve_api::names::{Reference, VersionSelector};
@@ -20,6 +22,8 @@
 //! ```
 
 mod code;
+pub mod codec;
+pub mod decode_cost;
 pub mod methods;
 pub mod names;
 mod proto;

@@ -2,12 +2,13 @@
 
 use futures::{StreamExt as _, stream};
 use prost::Message as _;
+use prost_types::FieldMask;
 use tonic::Response;
 
 use super::Caches;
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, ExampleEntry},
+    catalog::{ExampleEntry, compute},
     rpc::{
         cache_id, convert,
         filter::{Filter, Kind, Schema, Value},
@@ -46,10 +47,6 @@ pub const EXAMPLE_FIELDS: &Schema = &[
 const SCAN: usize = 256;
 /// Manifests read at once.
 const READS: usize = 16;
-/// Bytes from which a page of examples ends: well under what gRPC clients
-/// take by default (4 MiB).
-const PAGE_BYTES: usize = 2 << 20;
-
 fn bad_token(list: &str) -> RequestError {
     RequestError::invalid("page_token", format!("it is not one that {list} returned"))
 }
@@ -65,7 +62,7 @@ fn message(info: &CacheInfo, latest: Option<&Manifest>) -> pb::Cache {
     pb::Cache {
         name: info.id.resource_name(),
         create_time: Some(convert::timestamp(info.create_time)),
-        latest: latest.map(convert::version),
+        latest: latest.map(convert::listed_version),
         aliases,
         version_count: i32::try_from(info.versions.len()).unwrap_or(i32::MAX),
         etag: info.etag.clone(),
@@ -155,10 +152,12 @@ impl Caches {
             "" => None,
             token => Some(token.parse().map_err(|_| bad_token("ListCaches"))?),
         };
-        let (mut caches, next) = self.page(caller.prefix(), size, &filter, after).await?;
-        for cache in &mut caches {
-            paging::mask(cache, request.read_mask.as_ref())?;
-        }
+        let mask = request.read_mask.as_ref();
+        // So that a mask that cannot be is an error where there is no cache, too.
+        paging::mask(&mut pb::Cache::default(), mask)?;
+        let (caches, next) = self
+            .page(caller.prefix(), size, &filter, mask, after)
+            .await?;
         Ok(Response::new(pb::ListCachesResponse {
             caches,
             next_page_token: next.map(|id| id.to_string()).unwrap_or_default(),
@@ -172,11 +171,13 @@ impl Caches {
         prefix: &str,
         size: usize,
         filter: &Filter,
+        mask: Option<&FieldMask>,
         mut after: Option<CacheId>,
     ) -> Result<(Vec<pb::Cache>, Option<CacheId>), Failure> {
         let store = self.context.catalog.store();
         let scan = if filter.is_empty() { size } else { SCAN };
-        let mut caches = Vec::new();
+        let mut caches: Vec<pb::Cache> = Vec::new();
+        let mut bytes = 0;
         let mut last = None;
         loop {
             let page = store.list_caches_of(prefix, scan, after.as_ref()).await?;
@@ -194,10 +195,13 @@ impl Caches {
                 if !filter.lets_through(|field, key| value_of(&info, latest, field, key)) {
                     continue;
                 }
-                if caches.len() == size {
+                if caches.len() == size || bytes >= paging::PAGE_BYTES {
                     return Ok((caches, last));
                 }
-                caches.push(message(&info, latest));
+                let mut cache = message(&info, latest);
+                paging::mask(&mut cache, mask)?;
+                bytes += cache.encoded_len();
+                caches.push(cache);
                 last = Some(info.id);
             }
             drop(read);
@@ -245,11 +249,18 @@ impl Caches {
             .filter(|number| number.get() < below)
             .collect();
         let mut versions = Vec::new();
+        let mut bytes = 0;
+        let mut last = None;
         for number in numbers.iter().take(size) {
+            if bytes >= paging::PAGE_BYTES {
+                break;
+            }
+            last = Some(*number);
             match store.manifest(&id, *number).await {
                 Ok(manifest) => {
-                    let mut version = convert::version(&manifest);
+                    let mut version = convert::listed_version(&manifest);
                     paging::mask(&mut version, request.read_mask.as_ref())?;
+                    bytes += version.encoded_len();
                     versions.push(version);
                 }
                 Err(error) => {
@@ -257,12 +268,9 @@ impl Caches {
                 }
             }
         }
-        let next_page_token = match numbers.get(size) {
-            Some(_) => numbers
-                .get(size - 1)
-                .map(|number| number.get().to_string())
-                .unwrap_or_default(),
-            None => String::new(),
+        let next_page_token = match last {
+            Some(last) if numbers.last() != Some(&last) => last.get().to_string(),
+            _ => String::new(),
         };
         Ok(Response::new(pb::ListVersionsResponse {
             versions,
@@ -295,7 +303,7 @@ impl Caches {
         let (id, number) = catalog.store().resolve(&reference).await?;
         let list = catalog.examples(&id, number).await?;
         // Millions may have to be looked at.
-        let page = tokio::task::spawn_blocking(move || {
+        let page = compute(move || {
             let mut examples = Vec::new();
             let mut bytes = 0;
             for at in start..list.len() {
@@ -303,7 +311,7 @@ impl Caches {
                 if !filter.lets_through(|field, _| value_of_example(&entry, field)) {
                     continue;
                 }
-                if examples.len() == size || bytes >= PAGE_BYTES {
+                if examples.len() == size || bytes >= paging::PAGE_BYTES {
                     return (examples, format!("{number}.{at}"));
                 }
                 let info = pb::ExampleInfo {
@@ -317,7 +325,7 @@ impl Caches {
             }
             (examples, String::new())
         });
-        let (examples, next_page_token) = page.await.map_err(CatalogError::internal)?;
+        let (examples, next_page_token) = page.await?;
         Ok(Response::new(pb::ListExamplesResponse {
             examples,
             next_page_token,

@@ -31,13 +31,15 @@ use super::{
 };
 use crate::{
     auth::{Caller, audit::Change},
-    catalog::{CatalogError, Gathered, Recipe, Stage, TextRows},
+    catalog::{CatalogError, Gathered, Recipe, Stage, TextRequest, TextRows, compute},
 };
 pub use add::Adding;
 use gather::Gathering;
 pub use pb::create_cache_response::Event;
 pub use spec::Creating;
+pub use text::MAX_PROMPT_BYTES;
 use tipserve_api::v1::{self as pb, cache_spec::OnRejected, create_progress};
+use tipserve_engine::FlowId;
 use tipserve_store::Condition;
 
 /// One of the RPCs that make a version from examples.
@@ -212,14 +214,13 @@ impl Creation {
             let context = Arc::clone(&self.context);
             let order = Arc::clone(&self.order);
             let cancelled = Arc::clone(&self.cancelled);
-            tokio::task::spawn_blocking(move || {
+            compute(move || {
                 let stop = || cancelled.load(Ordering::Relaxed);
                 context
                     .catalog
                     .prepare(&order.recipe, text, &gathered, &stop)
             })
-            .await
-            .map_err(CatalogError::internal)??
+            .await??
         };
         self.progress(Stage::Storing, counts).await;
         // tonic shows a request stream that was cancelled as one that has
@@ -238,16 +239,18 @@ impl Creation {
 
     async fn text(&self) -> Result<Option<TextRows>, Failure> {
         self.progress(Stage::Text, [0; 3]).await;
-        let context = Arc::clone(&self.context);
-        let order = Arc::clone(&self.order);
-        let cancelled = Arc::clone(&self.cancelled);
-        let text = tokio::task::spawn_blocking(move || {
-            let stop = || cancelled.load(Ordering::Relaxed);
-            context.catalog.text_classifier(&order.recipe, &stop)
-        })
-        .await
-        .map_err(CatalogError::internal)??;
-        Ok(text)
+        let request = TextRequest {
+            truncate: false,
+            flow: FlowId::next(),
+            deadline: None,
+            cancelled: Arc::clone(&self.cancelled),
+        };
+        let recipe = &self.order.recipe;
+        Ok(self
+            .context
+            .catalog
+            .text_classifier(recipe, &request)
+            .await?)
     }
 
     async fn progress(&self, stage: Stage, [received, encoded, rejected]: [i64; 3]) {

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     auth::Caller,
     catalog::{
-        CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, Recipe, TextSource,
+        CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABEL_KEY_BYTES,
+        MAX_LABEL_VALUE_BYTES, MAX_LABELS, Recipe, TextSource,
     },
 };
 use tip_spec::Method;
@@ -152,6 +153,21 @@ pub fn check_texts(
         description.len(),
     )?;
     RequestError::check("spec.labels", "max_labels", MAX_LABELS, labels.len())?;
+    for (key, value) in labels {
+        let most = MAX_LABEL_KEY_BYTES;
+        RequestError::check(
+            "spec.labels (a key)",
+            "max_label_key_bytes",
+            most,
+            key.len(),
+        )?;
+        RequestError::check(
+            &format!("spec.labels[{key:?}]"),
+            "max_label_value_bytes",
+            MAX_LABEL_VALUE_BYTES,
+            value.len(),
+        )?;
+    }
     RequestError::check(
         "spec.created_by",
         "max_created_by_bytes",

@@ -8,6 +8,9 @@ use super::super::{
 use crate::catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts};
 use tipserve_api::v1 as pb;
 
+/// Most bytes of all prompts of a version.
+pub const MAX_PROMPT_BYTES: usize = 64 << 20;
+
 /// The classes of a specification.
 pub struct Classes<'a> {
     /// Their field.
@@ -68,6 +71,33 @@ impl Classes<'_> {
         Ok(TextSource::Weights(rows))
     }
 
+    /// Bounds what classes and templates make together, before it is made.
+    fn check_prompts(&self, templates: &[String]) -> Result<(), RequestError> {
+        let of_templates: usize = templates.iter().map(String::len).sum();
+        let (mut count, mut bytes) = (0_usize, 0_usize);
+        for class in &self.classes {
+            let (more, their_bytes) = match class.prompts.as_slice() {
+                [] => {
+                    let names = class.display_name.len().saturating_mul(templates.len());
+                    (templates.len(), of_templates.saturating_add(names))
+                }
+                own => (own.len(), own.iter().map(String::len).sum()),
+            };
+            count = count.saturating_add(more);
+            bytes = bytes.saturating_add(their_bytes);
+        }
+        let what = format!(
+            "{} ({} classes with {} templates: their prompts)",
+            self.field,
+            self.classes.len(),
+            templates.len()
+        );
+        let most = self.context.limits.max_prompts;
+        RequestError::check(&what, "max_prompts", most, count)?;
+        let what = format!("{} (bytes of their prompts)", self.field);
+        RequestError::check(&what, "max_prompt_bytes", MAX_PROMPT_BYTES, bytes)
+    }
+
     /// Rows by prompts: a class's own, by the templates given, or by the
     /// bundle's.
     ///
@@ -83,6 +113,7 @@ impl Classes<'_> {
         } else {
             &self.templates
         };
+        self.check_prompts(templates)?;
         let prompts = self
             .classes
             .into_iter()

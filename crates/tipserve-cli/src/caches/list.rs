@@ -79,7 +79,7 @@ fn cache_table(caches: &[CacheDocument]) -> String {
             vec![
                 cache.cache.clone(),
                 of(&|it| it.version.to_string()),
-                of(&|it| it.classes.len().to_string()),
+                of(&|it| it.class_count.to_string()),
                 of(&|it| it.key_count.to_string()),
                 of(&|it| {
                     it.head

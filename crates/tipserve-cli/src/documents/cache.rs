@@ -59,6 +59,9 @@ pub(crate) struct VersionDocument {
     pub description: String,
     pub labels: BTreeMap<String, String>,
     pub classes: Vec<ClassDocument>,
+    /// How many there are: lists leave out many.
+    #[serde(skip)]
+    pub class_count: usize,
     pub width: i32,
     pub key_count: i64,
     pub views: i32,
@@ -84,6 +87,10 @@ impl From<v1::Version> for VersionDocument {
             parent: Some(version.parent).filter(|parent| !parent.is_empty()),
             description: version.description,
             labels: version.labels.into_iter().collect(),
+            // Older servers do not say it, and leave nothing out.
+            class_count: usize::try_from(version.class_count)
+                .unwrap_or_default()
+                .max(version.classes.len()),
             classes: version.classes.into_iter().map(Into::into).collect(),
             width: version.width,
             key_count: version.key_count,

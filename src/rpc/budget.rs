@@ -1,0 +1,150 @@
+//! A bound on the bytes of messages that have begun and not yet arrived whole.
+//!
+//! A message takes its declared length from three budgets before more than its
+//! first frame is read: its connection's, its caller's and the server's. One
+//! that finds too little left is not read on, so that HTTP/2's flow control
+//! stops its sender, until others have arrived. What is granted is granted
+//! whole: a message that has its bytes waits for no other, and none waits for
+//! ever.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes are counted in pieces of this size, as a semaphore counts in u32.
+const PIECE: usize = 1024;
+
+/// Bytes for unfinished messages.
+#[derive(Debug)]
+pub struct MessageBudget {
+    server: Arc<Semaphore>,
+    callers: Shares<String>,
+    connections: Shares<SocketAddr>,
+}
+
+/// Bytes of one message, given back when dropped.
+#[derive(Debug)]
+pub struct MessageBytes(
+    #[allow(dead_code, reason = "held for their drop")] Vec<OwnedSemaphorePermit>,
+);
+
+/// A budget for each of many.
+#[derive(Debug)]
+struct Shares<K> {
+    pieces: usize,
+    shares: Mutex<HashMap<K, Weak<Semaphore>>>,
+}
+
+impl<K: Eq + Hash + Clone> Shares<K> {
+    fn new(pieces: usize) -> Shares<K> {
+        Shares {
+            pieces,
+            shares: Mutex::default(),
+        }
+    }
+
+    fn of(&self, key: &K) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock();
+        if let Some(share) = shares.get(key).and_then(Weak::upgrade) {
+            return share;
+        }
+        // What nobody holds any more makes room for what is new.
+        if shares.len() == shares.capacity() {
+            shares.retain(|_, share| share.strong_count() > 0);
+        }
+        let share = Arc::new(Semaphore::new(self.pieces));
+        shares.insert(key.clone(), Arc::downgrade(&share));
+        share
+    }
+}
+
+impl MessageBudget {
+    /// A budget of `bytes` for the server, of which one caller may have half
+    /// and one connection a quarter, but never less than the largest message.
+    pub fn new(bytes: usize, largest: usize) -> MessageBudget {
+        let pieces = |bytes: usize| {
+            let most = u32::MAX as usize;
+            bytes.max(largest).div_ceil(PIECE).min(most)
+        };
+        MessageBudget {
+            server: Arc::new(Semaphore::new(pieces(bytes))),
+            callers: Shares::new(pieces(bytes / 2)),
+            connections: Shares::new(pieces(bytes / 4)),
+        }
+    }
+
+    /// Takes a message's bytes, once its connection, its caller and the server
+    /// have them: always in this order, so that no two wait for each other.
+    pub async fn take(
+        self: Arc<Self>,
+        caller: String,
+        connection: Option<SocketAddr>,
+        bytes: usize,
+    ) -> MessageBytes {
+        let connection = connection.map(|address| self.connections.of(&address));
+        let caller = self.callers.of(&caller);
+        let server = Arc::clone(&self.server);
+        let pieces = u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX);
+        let mut permits = Vec::with_capacity(3);
+        for share in connection.into_iter().chain([caller, server]) {
+            // The semaphores are never closed.
+            permits.extend(share.acquire_many_owned(pieces).await);
+        }
+        MessageBytes(permits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    const MIB: usize = 1 << 20;
+
+    fn budget() -> Arc<MessageBudget> {
+        Arc::new(MessageBudget::new(8 * MIB, MIB))
+    }
+
+    fn now(budget: &Arc<MessageBudget>, caller: &str, port: u16) -> Option<MessageBytes> {
+        let connection = SocketAddr::from(([127, 0, 0, 1], port));
+        Arc::clone(budget)
+            .take(caller.to_owned(), Some(connection), MIB)
+            .now_or_never()
+    }
+
+    #[test]
+    fn a_connection_a_caller_and_the_server_are_bounded() {
+        let budget = budget();
+        let mut held: Vec<_> = (0..2)
+            .map(|_| now(&budget, "a", 1).expect("room"))
+            .collect();
+        assert!(now(&budget, "a", 1).is_none(), "over the connection's");
+        held.extend((0..2).map(|_| now(&budget, "a", 2).expect("room")));
+        assert!(now(&budget, "a", 3).is_none(), "over the caller's");
+        held.extend((4..8).map(|port| now(&budget, "b", port).expect("room")));
+        assert!(now(&budget, "c", 9).is_none(), "over the server's");
+        held.clear();
+        assert!(now(&budget, "a", 1).is_some(), "given back");
+    }
+
+    #[test]
+    fn the_largest_message_always_fits() {
+        let budget = Arc::new(MessageBudget::new(PIECE, MIB));
+        assert!(now(&budget, "a", 1).is_some());
+    }
+
+    #[test]
+    fn shares_that_nobody_holds_are_forgotten() {
+        let budget = budget();
+        for port in 0..10_000 {
+            now(&budget, &port.to_string(), port).expect("room");
+        }
+        assert!(budget.callers.shares.lock().len() < 100);
+    }
+}
