@@ -6,7 +6,7 @@ use super::request::RequestError;
 use crate::catalog::Classifier;
 use tip_adapter::best::{Wish, probabilities};
 use tipserve_api::v1 as pb;
-use tipserve_engine::{Outcome, StageTimes, Wanted, Work};
+use tipserve_engine::{JobOutput, StageTimes, Wanted, Work};
 
 /// Classes returned where the client does not say.
 pub const DEFAULT_TOP: usize = 5;
@@ -81,7 +81,7 @@ impl Options {
 pub fn classification(
     classifier: &Classifier,
     options: &Options,
-    outcome: Outcome,
+    outcome: JobOutput,
 ) -> pb::Classification {
     let class_name = |index: usize| classifier.class_name(index).to_owned();
     let best = outcome

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{auth::Caller, catalog::Served, telemetry};
 use tipserve_api::v1::{self as pb, classify_stream_request::Payload, item_result};
-use tipserve_engine::{Crop, FlowId, Job, Outcome, Permit, Priority, Ticket};
+use tipserve_engine::{Crop, FlowId, Job, JobOutput, Permit, Priority, Ticket};
 use tipserve_store::Reference;
 
 /// Answers that are packed into one message, at the most.
@@ -42,7 +42,7 @@ pub type Answers = ReceiverStream<Result<pb::ClassifyStreamResponse, Status>>;
 struct Event {
     sequence: u64,
     id: String,
-    result: Result<(Served, Outcome), Problem>,
+    result: Result<(Served, JobOutput), Problem>,
     /// Room in the engine and the window; given back once it is written.
     _permit: Permit,
 }

@@ -330,7 +330,11 @@ impl Judge {
         Ok(outcome.scores.logits().to_vec())
     }
 
-    async fn job(&self, content: Content, work: Work) -> Result<tipserve_engine::Outcome, Problem> {
+    async fn job(
+        &self,
+        content: Content,
+        work: Work,
+    ) -> Result<tipserve_engine::JobOutput, Problem> {
         let permit = self
             .context
             .admit(&content, None, self.flow, Priority::Bulk, true)

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{Context, problem::Problem};
-use tipserve_engine::{Content, EngineError, FlowId, Job, Outcome, Priority, Ticket, Work};
+use tipserve_engine::{Content, EngineError, FlowId, Job, JobOutput, Priority, Ticket, Work};
 
 /// An item that has been checked.
 pub(super) struct Item {
@@ -31,14 +31,14 @@ pub(super) struct Item {
 }
 
 /// The answer to come. The item's room is given back when it is there.
-pub(super) struct Answer(oneshot::Receiver<Result<Outcome, EngineError>>);
+pub(super) struct Answer(oneshot::Receiver<Result<JobOutput, EngineError>>);
 
 impl Answer {
     /// Waits for it.
     ///
     /// # Errors
     /// The engine's.
-    pub async fn outcome(self) -> Result<Outcome, Problem> {
+    pub async fn outcome(self) -> Result<JobOutput, Problem> {
         let answered = self.0.await.map_err(|_| super::shutting_down())?;
         answered.map_err(Problem::from)
     }

@@ -44,7 +44,7 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 /// Whether this is a process of its own for the test `name`; if not, runs one
 /// and demands that it succeeds. Peak memory is counted by process, and the
 /// other tests load models.
-pub fn alone(name: &str) -> bool {
+fn alone(name: &str) -> bool {
     const VARIABLE: &str = "TIPSERVE_TEST_ALONE";
     if std::env::var_os(VARIABLE).is_some() {
         return true;
@@ -64,7 +64,7 @@ pub fn alone(name: &str) -> bool {
 }
 
 /// This process's peak memory, bytes.
-pub fn peak() -> u64 {
+fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status
         .lines()

@@ -172,3 +172,39 @@ fn a_png_without_its_end_mark_is_taken_if_every_pixel_is_there() {
         );
     }
 }
+
+#[test]
+fn the_scans_of_a_jpeg_are_bounded_by_its_size() {
+    let folder = reference::run("clip_ends.py", &[&reference::seed().to_string()]);
+    let bytes = std::fs::read(folder.path().join("progressive.jpg")).expect("a JPEG");
+    // The last scan again and again: a few bytes of file, a pass each.
+    let last = bytes
+        .windows(2)
+        .rposition(|pair| pair == [0xFF, 0xDA])
+        .expect("a scan");
+    let scan = &bytes[last..bytes.len() - 2];
+    let with_scans = |more: usize| {
+        let mut file = bytes[..bytes.len() - 2].to_vec();
+        file.extend(scan.repeat(more));
+        file.extend([0xFF, 0xD9]);
+        file
+    };
+    let pixels = 24 * 19;
+    let limits = |pixels| PictureLimits {
+        pixels,
+        ..PictureLimits::default()
+    };
+    let refusal = |more, limits: &PictureLimits| {
+        decode_with(&with_scans(more), limits, &DecodeOptions::default())
+            .map_err(|error| error.to_string())
+    };
+    assert!(refusal(0, &limits(pixels)).is_ok());
+    let error = refusal(20, &limits(pixels)).expect_err("30 scans of the largest picture");
+    assert!(
+        error.contains("scans, the limit for 456 pixels") && error.ends_with("is 20"),
+        "{error}"
+    );
+    // A small picture may have more, but not any number.
+    let error = refusal(200, &limits(pixels * 100)).expect_err("200 scans");
+    assert!(error.ends_with("is 100"), "{error}");
+}

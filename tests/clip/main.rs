@@ -5,7 +5,6 @@ mod bundles;
 mod encoders;
 mod files;
 mod graphs;
-mod memory;
 mod pictures;
 mod reference;
 mod shrinking;

@@ -8,7 +8,7 @@ use tip_adapter::{
     head::{Head, HeadTensors, Values},
 };
 use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
-use tipserve_engine::{Choosing, Content, EngineSettings, Outcome, Scores, Wanted, Work};
+use tipserve_engine::{Choosing, Content, EngineSettings, JobOutput, Scores, Wanted, Work};
 
 use crate::tagging::{Item, dice, settings, start};
 
@@ -88,7 +88,7 @@ fn items_of_one_batch_get_what_each_wants() {
             }
         })
         .collect();
-    let run = |choosing| -> Vec<Outcome> {
+    let run = |choosing| -> Vec<JobOutput> {
         let settings = EngineSettings {
             choosing,
             ..settings(1, 64)

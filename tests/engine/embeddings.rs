@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{
-    Content, Crop, Engine, EngineError, EngineSettings, FlowId, Outcome, Priority, Source, Wanted,
-    Work,
+    Content, Crop, Engine, EngineError, EngineSettings, FlowId, JobOutput, Priority, Source,
+    Wanted, Work,
 };
 
 use crate::tagging::{
@@ -40,7 +40,7 @@ fn until_coalesced(engine: &Engine, count: u64) {
     until(|| counts(engine)[2] >= count);
 }
 
-fn result(answer: Answer) -> Result<Outcome, EngineError> {
+fn result(answer: Answer) -> Result<JobOutput, EngineError> {
     answer.blocking_recv().expect("answered")
 }
 

@@ -17,8 +17,8 @@ use tip_adapter::head::{Head, HeadTensors};
 use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
 use tipserve_clip::{ImageSpec, PictureLimits, bundle::ResizeRule, resize::Interpolation};
 use tipserve_engine::{
-    Content, Crop, EncodeFault, Encoder, Engine, EngineError, EngineSettings, FlowId, Job, Outcome,
-    Priority, Source, ThreadPlan, Ticket, Work,
+    Content, Crop, EncodeFault, Encoder, Engine, EngineError, EngineSettings, FlowId, Job,
+    JobOutput, Priority, Source, ThreadPlan, Ticket, Work,
 };
 use tokio::sync::oneshot;
 
@@ -102,7 +102,7 @@ pub fn picture(number: u32) -> Content {
 
 /// The number that an outcome carries: the feature is (number + 1, 1), made
 /// unit length on the way.
-pub fn number(outcome: &Outcome) -> u32 {
+pub fn number(outcome: &JobOutput) -> u32 {
     let feature = outcome.feature.as_ref().expect("asked for");
     (feature.unit[0] / feature.unit[1]).round() as u32 - 1
 }
@@ -208,7 +208,7 @@ pub fn settings(workers: usize, max_batch: usize) -> EngineSettings {
     }
 }
 
-pub type Answer = oneshot::Receiver<Result<Outcome, EngineError>>;
+pub type Answer = oneshot::Receiver<Result<JobOutput, EngineError>>;
 
 /// One item on its way.
 pub struct Item {

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_overloaded_engine_gives_up_one_for_many() {
+    fn overload_only_then_does_the_engine_give_up_one_for_many() {
         let mut left = vec![0.9; 20];
         left[0] = 0.08;
         assert_eq!(next(&all(&left), false), (0, 1));

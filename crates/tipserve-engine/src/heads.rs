@@ -7,7 +7,7 @@ use tch::{TchError, Tensor};
 use crate::{
     encoder::{EncodeFault, guarded},
     error::EngineError,
-    job::{Feature, Outcome, Work},
+    job::{Feature, JobOutput, Work},
     shared::Shared,
     work_item::{Encoded, Features},
 };
@@ -199,7 +199,7 @@ fn finish(
     let mut times = job.times;
     times.total = job.item.arrived.elapsed();
     shared.settings.observer.answered(&times);
-    job.item.ticket.answer(Ok(Outcome {
+    job.item.ticket.answer(Ok(JobOutput {
         scores,
         feature: if wants_feature { feature(row) } else { None },
         neighbours,

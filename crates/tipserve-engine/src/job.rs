@@ -212,9 +212,9 @@ pub struct Feature {
     pub norm: f32,
 }
 
-/// A job's answer.
+/// What a job that succeeded gives.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct JobOutput {
     /// What the head says; nothing for [`Work::Embed`].
     pub scores: Scores,
     /// The feature, where asked for.
@@ -234,12 +234,12 @@ pub struct Ticket {
     observer: Option<Arc<dyn Observer>>,
 }
 
-type Reply = Box<dyn FnOnce(Result<Outcome, EngineError>) + Send>;
+type Reply = Box<dyn FnOnce(Result<JobOutput, EngineError>) + Send>;
 
 impl Ticket {
     /// A ticket whose answer goes to `reply`, which runs on the engine's
     /// threads: it must not block.
-    pub fn new(reply: impl FnOnce(Result<Outcome, EngineError>) + Send + 'static) -> Ticket {
+    pub fn new(reply: impl FnOnce(Result<JobOutput, EngineError>) + Send + 'static) -> Ticket {
         Ticket {
             reply: Some(Box::new(reply)),
             observer: None,
@@ -247,7 +247,7 @@ impl Ticket {
     }
 
     /// A ticket whose answer somebody awaits.
-    pub fn awaited() -> (Ticket, oneshot::Receiver<Result<Outcome, EngineError>>) {
+    pub fn awaited() -> (Ticket, oneshot::Receiver<Result<JobOutput, EngineError>>) {
         let (sender, receiver) = oneshot::channel();
         // A receiver that is gone has cancelled.
         let ticket = Ticket::new(move |result| drop(sender.send(result)));
@@ -255,11 +255,11 @@ impl Ticket {
     }
 
     /// Answers the item.
-    pub fn answer(mut self, result: Result<Outcome, EngineError>) {
+    pub fn answer(mut self, result: Result<JobOutput, EngineError>) {
         self.reply(result);
     }
 
-    fn reply(&mut self, result: Result<Outcome, EngineError>) {
+    fn reply(&mut self, result: Result<JobOutput, EngineError>) {
         if let Some(reply) = self.reply.take() {
             if let (Some(observer), Some(reason)) = (&self.observer, drop_reason(&result)) {
                 observer.dropped(reason);
@@ -269,7 +269,7 @@ impl Ticket {
     }
 }
 
-fn drop_reason(result: &Result<Outcome, EngineError>) -> Option<Dropped> {
+fn drop_reason(result: &Result<JobOutput, EngineError>) -> Option<Dropped> {
     match result {
         Err(EngineError::Cancelled) => Some(Dropped::Cancelled),
         Err(EngineError::DeadlineExceeded { stage }) => Some(Dropped::Expired(*stage)),

@@ -80,7 +80,7 @@ pub use cost::CostModel;
 pub use counters::Counters;
 pub use encoder::{EncodeFault, Encoder};
 pub use error::EngineError;
-pub use job::{Content, Crop, Feature, FlowId, Job, Outcome, Priority, Source, Ticket, Work};
+pub use job::{Content, Crop, Feature, FlowId, Job, JobOutput, Priority, Source, Ticket, Work};
 pub use observer::{Dropped, Observer, Unobserved};
 pub use settings::{EngineSettings, ThreadPlan};
 pub use stage::{Stage, StageTimes};

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::catalog::{CatalogError, ExampleFeature, Gathered, Stage};
 use tipserve_api::v1 as pb;
-use tipserve_engine::{Content, Crop, FlowId, Job, Outcome, Permit, Priority, Ticket, Work};
+use tipserve_engine::{Content, Crop, FlowId, Job, JobOutput, Permit, Priority, Ticket, Work};
 
 /// How often progress is said.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -31,7 +31,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 struct View {
     example: usize,
     view: usize,
-    result: Result<Outcome, Problem>,
+    result: Result<JobOutput, Problem>,
     _permit: Permit,
 }
 

@@ -28,7 +28,7 @@ use crate::{
     telemetry,
 };
 use tipserve_api::inference::{ModelInferRequest, ModelInferResponse};
-use tipserve_engine::{FlowId, Outcome, Work};
+use tipserve_engine::{FlowId, JobOutput, Work};
 
 /// Who sends a request, and how.
 pub struct Client {
@@ -193,7 +193,7 @@ impl Started {
         }
     }
 
-    async fn gather(&mut self) -> Result<Vec<Outcome>, Problem> {
+    async fn gather(&mut self) -> Result<Vec<JobOutput>, Problem> {
         let mut outcomes = Vec::with_capacity(self.answers.len());
         for (index, answer) in self.answers.drain(..).enumerate() {
             let outcome = answer.outcome().await;

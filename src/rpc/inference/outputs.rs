@@ -14,7 +14,7 @@ use tip_adapter::best::Wish;
 use tipserve_api::inference::{
     ModelInferResponse, model_infer_request::InferRequestedOutputTensor,
 };
-use tipserve_engine::Outcome;
+use tipserve_engine::JobOutput;
 
 /// The parameter of Triton's classification extension.
 const CLASSIFICATION: &str = "classification";
@@ -176,7 +176,7 @@ pub fn fill(
     response: &mut ModelInferResponse,
     wanted: &[Wanted],
     classifier: &Classifier,
-    outcomes: &[Outcome],
+    outcomes: &[JobOutput],
     form: Form,
     limit: usize,
 ) -> Result<(), RequestError> {
@@ -198,17 +198,17 @@ pub fn fill(
 fn values(
     wanted: Wanted,
     classifier: &Classifier,
-    outcomes: &[Outcome],
+    outcomes: &[JobOutput],
     limit: usize,
 ) -> Option<(Values, Vec<usize>)> {
     let count = outcomes.len();
-    let best = |outcome: &Outcome| {
+    let best = |outcome: &JobOutput| {
         outcome.scores.best(Wish {
             classes: wanted.classes(),
             temperature: classifier.temperature(),
         })
     };
-    let first = |outcome: &Outcome| best(outcome).into_iter().next();
+    let first = |outcome: &JobOutput| best(outcome).into_iter().next();
     if let Some(ranked) = wanted.ranks() {
         let ranked = ranked.min(classifier.classes());
         let mut texts = Vec::new();
@@ -232,7 +232,7 @@ fn values(
     Some(match wanted.output {
         Output::Score => {
             let score =
-                |outcome: &Outcome| first(outcome).map_or(0.0, |best| best.probability as f32);
+                |outcome: &JobOutput| first(outcome).map_or(0.0, |best| best.probability as f32);
             (
                 Values::Floats(outcomes.iter().map(score).collect()),
                 vec![count],
@@ -244,7 +244,7 @@ fn values(
             (Values::Floats(rows.copied().collect()), shape)
         }
         Output::Label | Output::Classification => {
-            let label = |outcome: &Outcome| {
+            let label = |outcome: &JobOutput| {
                 let class = first(outcome).map_or(0, |best| best.class);
                 classifier.class_name(class).to_owned()
             };

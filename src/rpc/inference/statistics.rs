@@ -18,7 +18,7 @@ use crate::{
     rpc::{Context, problem::Failure},
 };
 use tipserve_api::inference::{self as v2, InferStatistics, StatisticDuration};
-use tipserve_engine::{Outcome, StageTimes};
+use tipserve_engine::{JobOutput, StageTimes};
 use tipserve_store::{CacheId, VersionNumber, VersionSelector};
 
 /// Versions whose statistics are held: some hundred bytes each.
@@ -90,7 +90,7 @@ impl From<Spent> for StatisticDuration {
 impl Entry {
     /// A request was answered. Its stages are those of its slowest element:
     /// that is the one it waited for.
-    pub fn answered(&self, outcomes: &[Outcome], took: Duration) {
+    pub fn answered(&self, outcomes: &[JobOutput], took: Duration) {
         let shares: f64 = outcomes
             .iter()
             .map(|outcome| (outcome.times.batch_size.max(1) as f64).recip())

@@ -17,7 +17,7 @@ use super::{Encoding, Opened, pictures};
 use tipserve_clip;
 use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits, encoder::kind_name};
 use tipserve_engine::{
-    Content, Crop, Engine, EngineError, FlowId, Job, Outcome, Priority, Source, Ticket, Work,
+    Content, Crop, Engine, EngineError, FlowId, Job, JobOutput, Priority, Source, Ticket, Work,
 };
 
 #[derive(Clone, Debug, clap::Args)]
@@ -66,7 +66,7 @@ pub fn raw_job(
     side: u32,
     data: &Bytes,
     flow: FlowId,
-    reply: impl FnOnce(Result<Outcome, EngineError>) + Send + 'static,
+    reply: impl FnOnce(Result<JobOutput, EngineError>) + Send + 'static,
 ) -> Job {
     Job {
         content: Content::Picture {
