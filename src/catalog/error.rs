@@ -108,7 +108,9 @@ pub enum CatalogError {
         message: String,
     },
     /// The server that ran a fine-tuning stopped before it ended.
-    #[error("the server that ran it stopped before it ended, and no version was made; ask for it again")]
+    #[error(
+        "the server that ran it stopped before it ended, and no version was made; ask for it again"
+    )]
     RunInterrupted,
     /// A fine-tuning runs on another server, which alone can cancel it.
     #[error("fineTunes/{id} runs on another server: cancel it there")]

@@ -13,9 +13,7 @@ def the_run(server, run):
     return server.api.tuning.GetFineTune(finetune.GetFineTuneRequest(name=run))
 
 
-def test_a_restarted_server_says_what_became_of_each_run(
-    serve, features_bundle, tmp_path, chance
-):
+def test_a_restarted_server_says_what_became_of_each_run(serve, features_bundle, tmp_path, chance):
     store = tmp_path / "store"
     server = serve(features_bundle, store=store)
     make(server, "kept", Clusters(chance, 4))

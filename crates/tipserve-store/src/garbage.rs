@@ -43,6 +43,9 @@ pub struct Swept {
     pub skipped: usize,
 }
 
+/// For how many leftover ages a notice is kept whose writer may yet wake up.
+const NOTICE_AGES: u32 = 30;
+
 /// The storage's time, asked for when it is first needed.
 struct Age<'a> {
     backend: &'a Backend,
@@ -58,8 +61,12 @@ impl Age<'_> {
 
     /// Whether an object of that date is old enough to be swept.
     async fn reached(&self, time: DateTime<Utc>) -> Result<bool, StoreError> {
+        self.reached_times(1, time).await
+    }
+
+    async fn reached_times(&self, times: u32, time: DateTime<Utc>) -> Result<bool, StoreError> {
         let age = self.now().await?.signed_duration_since(time).to_std();
-        Ok(age.is_ok_and(|age| age >= self.least))
+        Ok(age.is_ok_and(|age| age >= self.least.saturating_mul(times)))
     }
 }
 
@@ -195,7 +202,12 @@ impl Store {
         let file = layout::tensors(id, version, name);
         self.backend.delete(vec![file]).await?;
         die_at!("store::sweep::half");
-        self.backend.delete(vec![notice]).await?;
+        // The notice stays until another manifest has the number: should the
+        // writer make its own after all and die, it tells that the version was
+        // never acknowledged.
+        if view.has_manifest(version) {
+            self.backend.delete(vec![notice]).await?;
+        }
         Ok(true)
     }
 
@@ -213,21 +225,38 @@ impl Store {
         }
     }
 
-    /// Finishes what a sweep began that died after its notice. A version whose
-    /// file it has removed was never acknowledged: it goes, too.
+    /// Takes back versions that were published after their tensors were swept,
+    /// by writers that died before they saw it, and removes notices that are of
+    /// no more use.
     async fn sweep_notices(&self, id: &CacheId, age: &Age<'_>) -> Result<(), StoreError> {
         let view = self.views.fresh(id).await?;
         for (version, name, notice) in view.notices() {
-            let there = view.tensors_file(*version, name).is_some();
-            if there || !age.reached(notice.last_modified).await? {
+            if view.tensors_file(*version, name).is_some() {
                 continue;
             }
-            if view.has(*version)?
-                && self.tensors_named(id, *version).await?.as_deref() == Some(name)
-            {
-                self.take_back(id, *version).await?;
+            let given = notice.last_modified;
+            let settled = match view.manifest_time(*version) {
+                None => age.reached_times(NOTICE_AGES, given).await?,
+                Some(published) => {
+                    let named = match self.tensors_named(id, *version).await {
+                        Ok(named) => named,
+                        // Its manifest cannot tell.
+                        Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => {
+                            continue;
+                        }
+                        Err(e) => return Err(e),
+                    };
+                    // One that was there before the notice is damaged, not
+                    // unacknowledged.
+                    if named.as_ref() == Some(name) && given < published {
+                        self.take_back(id, *version).await?;
+                    }
+                    true
+                }
+            };
+            if settled {
+                self.backend.delete(vec![notice.location.clone()]).await?;
             }
-            self.backend.delete(vec![notice.location.clone()]).await?;
         }
         Ok(())
     }

@@ -92,6 +92,11 @@ impl View {
         self.listing.manifests.contains_key(&version)
     }
 
+    /// When a version's manifest was made.
+    pub(crate) fn manifest_time(&self, version: VersionNumber) -> Option<DateTime<Utc>> {
+        self.listing.manifests.get(&version).map(|(time, _)| *time)
+    }
+
     /// What tells a version's manifest from any other of the same number.
     pub(crate) fn identity(&self, version: VersionNumber) -> Option<&Identity> {
         self.listing
@@ -202,9 +207,7 @@ impl View {
 
     /// Whether nothing of any version is left in the folder.
     pub(crate) fn has_no_objects(&self) -> bool {
-        self.listing.manifests.is_empty()
-            && self.listing.tensors.is_empty()
-            && self.listing.notices.is_empty()
+        self.listing.manifests.is_empty() && self.listing.tensors.is_empty()
     }
 
     /// Whether there is, or was, no such cache.
