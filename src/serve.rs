@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    auth::Guard,
+    auth::Authenticator,
     config::{self, Config, Given},
     server::Server,
     telemetry::{self, Exporter},
@@ -111,7 +111,7 @@ async fn serve(config: Config) -> ExitCode {
 
 /// Reads certificates and tokens again at each SIGHUP; never ends. Where there
 /// is nothing to read, the signal keeps its meaning: the terminal is gone.
-async fn read_again_at(hangup: Option<Signal>, guard: &Arc<Guard>) {
+async fn read_again_at(hangup: Option<Signal>, guard: &Arc<Authenticator>) {
     if let Some(mut hangup) = hangup {
         while hangup.recv().await.is_some() {
             let guard = Arc::clone(guard);

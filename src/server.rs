@@ -17,10 +17,10 @@ use tonic::transport::{self, server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    auth::{Guard, OpenError, tls},
+    auth::{Authenticator, OpenError, tls},
     catalog::Catalog,
     config::Config,
-    rpc::{self, Calls, Context, door::Door},
+    rpc::{self, Calls, Context, auth_layer::AuthLayer},
     telemetry,
 };
 use tipserve_api::{
@@ -99,7 +99,7 @@ pub struct Server {
     probes: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     health: HealthReporter,
-    guard: Arc<Guard>,
+    guard: Arc<Authenticator>,
     watch: JoinHandle<()>,
     limit: Duration,
 }
@@ -112,7 +112,7 @@ impl Server {
     /// The first thing that stands against it.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Server, StartError> {
         // Bound first: a port in use is known before anything is loaded.
-        let guard = Arc::new(Guard::new(&config.guard)?);
+        let guard = Arc::new(Authenticator::new(&config.guard)?);
         let listener = listen(config.listen, "--listen").await?;
         let probes = listen(config.metrics_listen, "--metrics-listen").await?;
         let address = listener.local_addr()?;
@@ -179,7 +179,10 @@ impl Server {
             .accept_http1(true)
             .layer(rpc::web::BrowserLayer::new(&config.web_origins))
             .layer(rpc::Observe::new(&context.calls))
-            .layer(Door::new(Arc::clone(&guard), config.limits.max_streams))
+            .layer(AuthLayer::new(
+                Arc::clone(&guard),
+                config.limits.max_streams,
+            ))
             .add_routes(routes);
         let stop = async move { stop.cancelled().await };
         let serving = if guard.tls().is_some() {
@@ -215,7 +218,7 @@ impl Server {
     }
 
     /// What stands between the network and the services.
-    pub fn guard(&self) -> &Arc<Guard> {
+    pub fn guard(&self) -> &Arc<Authenticator> {
         &self.guard
     }
 

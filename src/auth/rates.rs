@@ -12,7 +12,7 @@ use std::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use serde::Deserialize;
 
-use super::GuardError;
+use super::AuthError;
 
 /// Limits of one token as its entry says; absent: none.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -100,16 +100,16 @@ impl Bucket {
         }))
     }
 
-    fn take(&self, token: &str, count: NonZeroU32) -> Result<(), GuardError> {
+    fn take(&self, token: &str, count: NonZeroU32) -> Result<(), AuthError> {
         match self.limiter.check_n(count) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(GuardError::Rate {
+            Ok(Err(not_until)) => Err(AuthError::Rate {
                 name: token.to_owned(),
                 limit: self.name,
                 maximum: self.rate,
                 wait: not_until.wait_time_from(self.limiter.clock().now()),
             }),
-            Err(_) => Err(GuardError::Burst {
+            Err(_) => Err(AuthError::Burst {
                 name: token.to_owned(),
                 burst: self.burst,
                 asked: count.get().into(),
@@ -153,11 +153,11 @@ impl Rates {
     /// Counts a call that begins.
     ///
     /// # Errors
-    /// [`GuardError::Rate`] or [`GuardError::TokenStreams`].
-    pub fn begin(&self, token: &str) -> Result<StreamPlace, GuardError> {
+    /// [`AuthError::Rate`] or [`AuthError::TokenStreams`].
+    pub fn begin(&self, token: &str) -> Result<StreamPlace, AuthError> {
         let maximum = self.settings.max_streams.unwrap_or(usize::MAX);
         let place =
-            StreamPlace::take(&self.streams, maximum).ok_or_else(|| GuardError::TokenStreams {
+            StreamPlace::take(&self.streams, maximum).ok_or_else(|| AuthError::TokenStreams {
                 name: token.to_owned(),
                 maximum,
             })?;
@@ -170,13 +170,13 @@ impl Rates {
     /// Counts items.
     ///
     /// # Errors
-    /// [`GuardError::Rate`], or [`GuardError::Burst`] where so many at once are
+    /// [`AuthError::Rate`], or [`AuthError::Burst`] where so many at once are
     /// never let through.
-    pub fn items(&self, token: &str, count: usize) -> Result<(), GuardError> {
+    pub fn items(&self, token: &str, count: usize) -> Result<(), AuthError> {
         let (Some(items), Some(n)) = (&self.items, u32::try_from(count).ok()) else {
             return match &self.items {
                 None => Ok(()),
-                Some(items) => Err(GuardError::Burst {
+                Some(items) => Err(AuthError::Burst {
                     name: token.to_owned(),
                     burst: items.burst,
                     asked: count as u64,
@@ -209,7 +209,7 @@ mod tests {
             rates.begin("t").expect("let through");
         }
         match rates.begin("t").expect_err("refused") {
-            GuardError::Rate {
+            AuthError::Rate {
                 name, limit, wait, ..
             } => {
                 assert_eq!((name.as_str(), limit), ("t", "requests_per_second"));
@@ -224,11 +224,11 @@ mod tests {
         let rates = rates(&format!("items_per_second = {SLOW}\nitems_burst = 5")).expect("valid");
         rates.items("t", 0).expect("nothing");
         rates.items("t", 3).expect("let through");
-        assert!(matches!(rates.items("t", 3), Err(GuardError::Rate { .. })));
+        assert!(matches!(rates.items("t", 3), Err(AuthError::Rate { .. })));
         rates.items("t", 2).expect("let through");
         assert!(matches!(
             rates.items("t", 6),
-            Err(GuardError::Burst {
+            Err(AuthError::Burst {
                 burst: 5,
                 asked: 6,
                 ..
@@ -244,7 +244,7 @@ mod tests {
         let _second = rates.begin("t").expect("let through");
         assert!(matches!(
             rates.begin("t"),
-            Err(GuardError::TokenStreams { maximum: 2, .. })
+            Err(AuthError::TokenStreams { maximum: 2, .. })
         ));
         drop(first);
         rates.begin("t").expect("let through");

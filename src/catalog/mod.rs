@@ -8,6 +8,7 @@ mod classifier;
 mod create;
 mod error;
 mod examples;
+mod features;
 mod finetune;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -22,9 +23,10 @@ use std::{sync::Arc, time::Duration};
 
 pub use add::Base;
 pub use classifier::Classifier;
-pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
+pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
+pub use features::{CollectedFeatures, ExampleFeature};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::TextRoom;

@@ -19,7 +19,7 @@ pub use given::{Given, read_file};
 pub use limits::Limits;
 
 use crate::{
-    auth::{GuardSettings, Origin},
+    auth::{AuthSettings, Origin},
     telemetry::LogFormat,
 };
 use range::{bytes, within};
@@ -65,7 +65,7 @@ pub struct Config {
     /// Longest shutdown.
     pub shutdown: Duration,
     /// Who may call.
-    pub guard: GuardSettings,
+    pub guard: AuthSettings,
 }
 
 impl Config {

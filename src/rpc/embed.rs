@@ -12,11 +12,9 @@ use tonic::{Request, Response};
 
 use super::{
     Context,
-    classify::CancelOnDrop,
-    flow_of,
-    item::Item,
-    problem::{Failure, Problem},
-    request,
+    error::ApiError,
+    flow_of, request,
+    submit::{CancelOnDrop, Item},
 };
 use crate::{auth::Caller, catalog::CatalogError, telemetry};
 use tipserve_api::v1::{self as pb, embed_result::Outcome};
@@ -26,14 +24,14 @@ use tipserve_engine::{Crop, FlowId, Priority, Work};
 pub async fn serve(
     context: &Arc<Context>,
     request: Request<pb::EmbedRequest>,
-) -> Result<Response<pb::EmbedResponse>, Failure> {
+) -> Result<Response<pb::EmbedResponse>, ApiError> {
     let deadline = request::deadline(request.metadata(), Instant::now());
     let flow = flow_of(&request);
     let caller = Caller::of(request.extensions());
     let request = request.into_inner();
     let count = request.inputs.len() + request.texts.len();
     context.pace(&caller, count, deadline, false).await?;
-    let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let cancel = CancelOnDrop::new();
     let texts = texts(context, &request, &cancel).await?;
     let pictures = request.inputs.into_iter().map(|input| {
         let call = Picture {
@@ -67,7 +65,7 @@ struct Picture {
 }
 
 impl Picture {
-    async fn embed(self, context: &Context, input: pb::Input) -> Result<Vec<f32>, Problem> {
+    async fn embed(self, context: &Context, input: pb::Input) -> Result<Vec<f32>, ApiError> {
         let width = context.catalog.model().width;
         let content = request::content(Some(input), Crop::Centre, width)?;
         let priority = Priority::Interactive;
@@ -85,7 +83,7 @@ impl Picture {
         let outcome = context.send(item).await?.outcome().await?;
         let feature = outcome
             .feature
-            .ok_or_else(|| Problem::from(CatalogError::internal("no feature")))?;
+            .ok_or_else(|| ApiError::from(CatalogError::internal("no feature")))?;
         let norm = if self.raw { feature.norm } else { 1.0 };
         Ok(feature.unit.iter().map(|value| value * norm).collect())
     }
@@ -95,7 +93,7 @@ async fn texts(
     context: &Arc<Context>,
     request: &pb::EmbedRequest,
     cancel: &CancelOnDrop,
-) -> Result<Vec<pb::EmbedResult>, Failure> {
+) -> Result<Vec<pb::EmbedResult>, ApiError> {
     if request.texts.is_empty() {
         return Ok(Vec::new());
     }
@@ -110,7 +108,7 @@ async fn texts(
                 results.push(None);
             }
             Err(error) => results.push(Some(pb::EmbedResult {
-                outcome: Some(Outcome::Error(Problem::from(error).to_item_status())),
+                outcome: Some(Outcome::Error(ApiError::from(error).to_item_status())),
             })),
         }
     }

@@ -7,15 +7,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::{
-    Context, convert, heads,
+    Context,
+    change::{Change, to_its_end},
+    convert,
+    error::ApiError,
+    heads,
     observe::{Call, carried, observed},
     paging,
-    problem::{Failure, Problem},
     request::RequestError,
 };
 use crate::{
-    auth::{Caller, audit::Change},
-    catalog::{CatalogError, FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
+    auth::{Caller, audit::AuditLine},
+    catalog::{FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
 };
 use tip_adapter::finetune::{Options, Schedule};
 use tip_spec::SearchGrid;
@@ -23,7 +26,7 @@ use tipserve_api::v1::{
     self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
     fine_tune_run::State, fine_tune_service_server::FineTuneService,
 };
-use tipserve_store::AliasName;
+use tipserve_store::{AliasName, CacheId};
 
 /// α while training: the recipe's for ImageNet, Food, Pets and SUN
 /// (tip-adapter.md, "Tip-Adapter-F").
@@ -38,13 +41,13 @@ pub struct FineTunes {
     runs: Arc<Runs>,
 }
 
-/// Cancels a run that nobody follows any more.
-struct CancelOnDrop {
+/// Abandons a run that nobody follows any more.
+struct AbandonOnDrop {
     runs: Arc<Runs>,
     id: String,
 }
 
-impl Drop for CancelOnDrop {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.runs.abandon(&self.id);
     }
@@ -61,19 +64,26 @@ impl FineTunes {
 
     async fn start(
         &self,
-        caller: &Caller,
+        Change { caller, audit }: Change,
         request: pb::FineTuneRequest,
         call: &Call,
-    ) -> Result<Response<Events>, Failure> {
+    ) -> Result<Response<Events>, ApiError> {
         let detached = request.detached;
-        let order = self.check(caller, request).await?;
-        let parent = order.cache.version_name(order.version);
-        let run = self.runs.start(order);
-        let code = run.as_ref().map_or_else(code_of, |_| Code::Ok);
-        Change::new(caller, "start_finetune", &parent).ended(code);
-        let run = run?;
-        tokio::spawn(audit_end(caller.clone(), run.clone()));
-        let cancel = (!detached).then(|| CancelOnDrop {
+        audit.resource(&request.cache);
+        let request = self.check(&caller, request).await?;
+        audit.resource(request.cache.version_name(request.version));
+        let cache = request.cache.clone();
+        let run = self.runs.start(request)?;
+        // The run's end has a line of its own.
+        audit.result(Code::Ok);
+        audit.write();
+        tokio::spawn(supervise(
+            caller,
+            cache,
+            Arc::clone(&self.runs),
+            run.clone(),
+        ));
+        let cancel = (!detached).then(|| AbandonOnDrop {
             runs: Arc::clone(&self.runs),
             id: run.borrow().id.clone(),
         });
@@ -94,7 +104,7 @@ impl FineTunes {
         &self,
         caller: &Caller,
         request: pb::FineTuneRequest,
-    ) -> Result<TuneRequest, Failure> {
+    ) -> Result<TuneRequest, ApiError> {
         let reference = super::reference(caller, &request.cache)?;
         RequestError::check(
             "description",
@@ -104,7 +114,7 @@ impl FineTunes {
         )?;
         let move_alias = match request.move_alias.as_str() {
             "" => None,
-            alias => Some(alias.parse::<AliasName>().map_err(Problem::from)?),
+            alias => Some(alias.parse::<AliasName>()?),
         };
         let defaults = Options::default();
         let options = Options {
@@ -157,7 +167,7 @@ impl FineTunes {
 
     /// A run that the caller may see. Of others it is said what is said of
     /// those that there are not.
-    fn seen(&self, caller: &Caller, name: &str) -> Result<Run, Failure> {
+    fn seen(&self, caller: &Caller, name: &str) -> Result<Run, ApiError> {
         let id = run_id(name)?;
         let run = self.runs.get(id)?;
         if caller.sees(&run.cache) {
@@ -169,21 +179,22 @@ impl FineTunes {
 
     async fn cancel(
         &self,
-        caller: &Caller,
+        Change { caller, audit }: Change,
         request: &pb::CancelFineTuneRequest,
-    ) -> Result<Response<pb::FineTuneRun>, Failure> {
-        let run = self.seen(caller, &request.name)?;
-        let change = Change::new(caller, "cancel_finetune", format!("fineTunes/{}", run.id));
-        let run = self.runs.cancel(&run.id).await;
-        change.ended(run.as_ref().map_or_else(code_of, |_| Code::Ok));
-        Ok(Response::new(message(&run?)))
+    ) -> Result<Response<pb::FineTuneRun>, ApiError> {
+        audit.resource(&request.name);
+        let run = self.seen(&caller, &request.name)?;
+        audit.resource(format!("fineTunes/{}", run.id));
+        let runs = Arc::clone(&self.runs);
+        let run = to_its_end(audit, async move { Ok(runs.cancel(&run.id).await?) });
+        Ok(Response::new(message(&run.await?)))
     }
 
     fn list(
         &self,
         caller: &Caller,
         request: &pb::ListFineTunesRequest,
-    ) -> Result<Response<pb::ListFineTunesResponse>, Failure> {
+    ) -> Result<Response<pb::ListFineTunesResponse>, ApiError> {
         let size = paging::size(request.page_size)?;
         let cache = match request.cache.as_str() {
             "" => None,
@@ -235,22 +246,32 @@ fn number(
     }
 }
 
-fn code_of(error: &CatalogError) -> Code {
-    Problem::from(error.clone()).code
-}
-
-/// Waits for a run's end, whoever follows it, and writes the audit line.
-async fn audit_end(caller: Caller, mut run: watch::Receiver<Run>) {
-    let mut change = Change::new(&caller, "end_finetune", run.borrow().parent.clone());
-    // A sender that is gone has said its last.
-    let _ = run.wait_for(|run| run.state.has_ended()).await;
+/// Waits for a run's end, whoever follows it, and writes the audit line. A run
+/// whose owner may no longer train this cache is abandoned, detached or not.
+async fn supervise(caller: Caller, cache: CacheId, runs: Arc<Runs>, mut run: watch::Receiver<Run>) {
+    let audit = AuditLine::begin(&caller, "end_finetune");
+    audit.resource(run.borrow().parent.clone());
+    let id = run.borrow().id.clone();
+    {
+        // A sender that is gone has said its last.
+        let ended = async { run.wait_for(|run| run.state.has_ended()).await.is_ok() };
+        tokio::pin!(ended);
+        tokio::select! {
+            _ = &mut ended => {}
+            error = caller.lapse(Some(&cache)) => {
+                tracing::info!(run = id, who = caller.who(), %error, "stopping a fine-tuning run");
+                runs.abandon(&id);
+                let _ = ended.await;
+            }
+        }
+    }
     let run = run.borrow().clone();
     if let Some(version) = &run.version {
-        change.names(version.resource_name());
+        audit.resource(version.resource_name());
     }
-    change.ended(match (run.state, &run.error) {
+    audit.result(match (run.state, &run.error) {
         (RunState::Succeeded, _) => Code::Ok,
-        (RunState::Failed, Some(error)) => code_of(error),
+        (RunState::Failed, Some(error)) => ApiError::from(error.clone()).code(),
         _ => Code::Cancelled,
     });
 }
@@ -306,7 +327,7 @@ fn ending(run: &Run) -> Option<Status> {
         RunState::Failed => run
             .error
             .clone()
-            .map(|error| Status::from(Problem::from(error))),
+            .map(|error| Status::from(ApiError::from(error))),
         RunState::Cancelled => Some(Status::cancelled(format!(
             "fineTunes/{} was cancelled",
             run.id
@@ -357,7 +378,7 @@ fn message(run: &Run) -> pb::FineTuneRun {
         error: run
             .error
             .clone()
-            .map(|error| Problem::from(error).to_item_status()),
+            .map(|error| ApiError::from(error).to_item_status()),
         create_time: Some(convert::timestamp(run.create_time)),
         end_time: run.end_time.map(convert::timestamp),
         alias_moved: run.alias_moved,
@@ -380,9 +401,9 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::FineTuneRequest>,
     ) -> Result<Response<Self::FineTuneStream>, Status> {
-        let call = Call::new(&self.context.calls, "FineTune");
-        let caller = Caller::of(request.extensions());
-        call.answer(self.start(&caller, request.into_inner(), &call))
+        let call = Call::current(&self.context.calls);
+        let change = Change::of(&request);
+        call.answer(self.start(change, request.into_inner(), &call))
             .await
     }
 
@@ -390,7 +411,7 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::ListFineTunesRequest>,
     ) -> Result<Response<pb::ListFineTunesResponse>, Status> {
-        observed(&self.context.calls, "ListFineTunes", async {
+        observed(&self.context.calls, async {
             self.list(&Caller::of(request.extensions()), request.get_ref())
         })
         .await
@@ -400,7 +421,7 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::GetFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
-        observed(&self.context.calls, "GetFineTune", async {
+        observed(&self.context.calls, async {
             let caller = Caller::of(request.extensions());
             let run = self.seen(&caller, &request.get_ref().name)?;
             Ok(Response::new(message(&run)))
@@ -412,9 +433,8 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::CancelFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
-        observed(&self.context.calls, "CancelFineTune", async {
-            let caller = Caller::of(request.extensions());
-            self.cancel(&caller, request.get_ref()).await
+        observed(&self.context.calls, async {
+            self.cancel(Change::of(&request), request.get_ref()).await
         })
         .await
     }

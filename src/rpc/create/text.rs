@@ -2,7 +2,7 @@
 
 use super::super::{
     Context,
-    problem::Failure,
+    error::ApiError,
     request::{self, RequestError},
 };
 use crate::catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts};
@@ -55,7 +55,7 @@ impl Classes<'_> {
     ///
     /// # Errors
     /// One that is missing, of another width, or without a direction.
-    pub fn weights(self) -> Result<TextSource, Failure> {
+    pub fn weights(self) -> Result<TextSource, ApiError> {
         let width = self.context.catalog.model().width;
         let mut rows = Vec::with_capacity(self.classes.len() * width);
         for (index, class) in self.classes.into_iter().enumerate() {
@@ -73,7 +73,7 @@ impl Classes<'_> {
     ///
     /// # Errors
     /// [`CatalogError::NoTextEncoder`]; a template without "{}".
-    pub fn prompts(self) -> Result<TextSource, Failure> {
+    pub fn prompts(self) -> Result<TextSource, ApiError> {
         let model = self.context.catalog.model();
         if !model.has_text {
             return Err(CatalogError::NoTextEncoder.into());

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     super::{
         Context, cache_id,
+        error::ApiError,
         heads::{self, Asked},
-        problem::Failure,
         request::RequestError,
     },
-    Event, Making, Order, Part, etag, strict,
+    CreateRequest, CreateRpc, Event, Part, etag, strict,
     text::Classes,
 };
 use crate::{
@@ -25,14 +25,13 @@ use tipserve_store::{Condition, Needs};
 const MAX_VIEWS: i32 = 64;
 
 /// `CreateCache`.
-pub struct Creating;
+pub struct CreateCache;
 
-impl Making for Creating {
+impl CreateRpc for CreateCache {
     const SPEC_FIRST: &'static str =
         "the first message of CreateCache must be its spec, not examples";
     const EXAMPLES_AFTER: &'static str =
         "every message of CreateCache but the first must carry examples";
-    const ACTION: &'static str = "create_cache";
     type Spec = pb::CacheSpec;
     type Request = pb::CreateCacheRequest;
     type Response = pb::CreateCacheResponse;
@@ -44,8 +43,16 @@ impl Making for Creating {
         })
     }
 
-    async fn order(spec: Self::Spec, context: &Context, caller: &Caller) -> Result<Order, Failure> {
-        Ok(Order {
+    fn resource(spec: &Self::Spec) -> &str {
+        &spec.cache_id
+    }
+
+    async fn check(
+        spec: Self::Spec,
+        context: &Context,
+        caller: &Caller,
+    ) -> Result<CreateRequest, ApiError> {
+        Ok(CreateRequest {
             strict: strict(spec.on_rejected)?,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
@@ -63,7 +70,7 @@ impl Making for Creating {
 }
 
 /// The recipe of a specification.
-fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, Failure> {
+fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, ApiError> {
     let model = context.catalog.model();
     let id = cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))?;
     if spec.classes.is_empty() {
@@ -160,7 +167,7 @@ pub fn check_texts(
     )
 }
 
-fn text_source(classes: Classes<'_>, without: bool) -> Result<TextSource, Failure> {
+fn text_source(classes: Classes<'_>, without: bool) -> Result<TextSource, ApiError> {
     if without {
         return Ok(TextSource::None);
     }
