@@ -40,6 +40,46 @@ impl Classifier {
         let spec = &manifest.details.head;
         let keys = tensors::read(file, names::KEYS)?;
         let labels = tensors::read(file, names::LABELS)?;
+        let head_tensors = Classifier::head_tensors(&manifest, file)?;
+        let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
+        if let Some(keys) = &keys {
+            head = head.with_examples(keys).map_err(CatalogError::internal)?;
+        }
+        let head = Arc::new(head);
+        let zero_shot = match tensors::read(file, names::TEXT)? {
+            None => None,
+            Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
+            Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
+        };
+        let labels = match labels {
+            Some(labels) => {
+                Vec::<i64>::try_from(labels.to_kind(Kind::Int64)).map_err(CatalogError::internal)?
+            }
+            None => Vec::new(),
+        };
+        let examples =
+            TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
+        Ok(Classifier {
+            name: manifest.resource_name(),
+            head,
+            zero_shot,
+            labels,
+            examples,
+            manifest,
+        })
+    }
+
+    /// The head's tensors, as they are stored.
+    ///
+    /// # Errors
+    /// A tensor that the method needs is missing; torch's.
+    pub(super) fn head_tensors(
+        manifest: &Manifest,
+        file: &TensorFile,
+    ) -> Result<HeadTensors, CatalogError> {
+        let spec = &manifest.details.head;
+        let keys = tensors::read(file, names::KEYS)?;
+        let labels = tensors::read(file, names::LABELS)?;
         let missing = |what: &str| {
             CatalogError::internal(format!("{} has no tensor {what}", manifest.resource_name()))
         };
@@ -80,38 +120,12 @@ impl Classifier {
             },
             Method::ZeroShot | Method::Gda | Method::ClassMean => None,
         };
-        let head_tensors = HeadTensors {
+        Ok(HeadTensors {
             classes: manifest.details.classes.len(),
             linear: tensors::read(file, names::HEAD_LINEAR)?,
             bias: tensors::read(file, names::HEAD_BIAS)?,
             cache,
             standardised,
-        };
-        let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
-        if let Some(keys) = &keys {
-            head = head.with_examples(keys).map_err(CatalogError::internal)?;
-        }
-        let head = Arc::new(head);
-        let zero_shot = match tensors::read(file, names::TEXT)? {
-            None => None,
-            Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
-            Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
-        };
-        let labels = match labels {
-            Some(labels) => {
-                Vec::<i64>::try_from(labels.to_kind(Kind::Int64)).map_err(CatalogError::internal)?
-            }
-            None => Vec::new(),
-        };
-        let examples =
-            TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
-        Ok(Classifier {
-            name: manifest.resource_name(),
-            head,
-            zero_shot,
-            labels,
-            examples,
-            manifest,
         })
     }
 

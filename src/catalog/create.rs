@@ -7,7 +7,8 @@ use half::f16;
 use tch::{Kind, Tensor};
 
 use super::{
-    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRoom, tensors,
+    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRoom,
+    finite::check_reach, tensors,
 };
 use tip_adapter::{
     head::{HeadTensors, Values},
@@ -172,6 +173,7 @@ impl Catalog {
             key_count,
             ..
         } = ingredients;
+        check_reach(&made.spec, &made.tensors)?;
         named.extend(head_tensors(&made)?);
         Ok(Draft {
             details: Details {

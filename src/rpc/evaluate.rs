@@ -122,16 +122,19 @@ async fn versions(
         MAX_VERSIONS,
         config.caches.len(),
     )?;
-    about(config.caches.join(","));
     let mut versions = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
+        // Parsed, so that nothing else gets into the span.
+        names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Scorecard::new(&classifier)?,
             classifier,
         });
     }
+    about(names.join(","));
     Ok(versions)
 }
 

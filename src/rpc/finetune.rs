@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     auth::{Caller, audit::AuditLine},
-    catalog::{FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
+    catalog::{
+        FineTunes as Runs, MAX_DESCRIPTION_BYTES, Run, RunProgress, RunState, TuneRequest,
+        printable,
+    },
 };
 use tip_adapter::finetune::{Options, Schedule};
 use tip_spec::SearchGrid;
@@ -31,7 +34,6 @@ use tipserve_store::{AliasName, CacheId};
 /// α while training: the recipe's for ImageNet, Food, Pets and SUN
 /// (tip-adapter.md, "Tip-Adapter-F").
 const ALPHA: f64 = 1.17;
-const MAX_DESCRIPTION_BYTES: usize = 4096;
 
 type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 
@@ -112,6 +114,8 @@ impl FineTunes {
             MAX_DESCRIPTION_BYTES,
             request.description.len(),
         )?;
+        printable::check_lines(&request.description)
+            .map_err(|reason| RequestError::invalid("description", format!("it {reason}")))?;
         let move_alias = match request.move_alias.as_str() {
             "" => None,
             alias => Some(alias.parse::<AliasName>()?),

@@ -11,12 +11,14 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use tonic::Code;
 
 use super::{Context, error::ApiError, request::RequestError};
 use crate::{
     auth::{AuthError, Caller},
     telemetry,
 };
+use tip_adapter::answer::Scores;
 use tipserve_engine::{Content, FlowId, Job, Outcome, Permit, Priority, Ticket, Work};
 
 /// An item that has been checked.
@@ -67,6 +69,23 @@ impl Answer {
     }
 }
 
+/// Refuses an answer with a number that is not finite. Heads that could give
+/// one are neither made nor imported; a store may hold one from before.
+fn finite(outcome: Outcome) -> Result<Outcome, ApiError> {
+    let scores = match &outcome.scores {
+        Scores::Logits(logits) => logits.iter().all(|logit| logit.is_finite()),
+        Scores::Best(best) => best
+            .iter()
+            .all(|class| class.logit.is_finite() && class.probability.is_finite()),
+    };
+    let mut neighbours = outcome.neighbours.iter();
+    if scores && neighbours.all(|(_, similarity)| similarity.is_finite()) {
+        return Ok(outcome);
+    }
+    let message = "the version's head gives numbers that are not finite for this input";
+    Err(ApiError::new(Code::Internal, "HEAD_FAILED", message))
+}
+
 impl Context {
     /// Submits an item once there is room for it. The answer is awaited by
     /// itself, so that a request's items are under way together.
@@ -113,7 +132,9 @@ impl Context {
             flow: item.flow,
             priority: item.priority,
             deadline: item.deadline,
-            ticket: Ticket::new(move |result| deliver(result.map_err(ApiError::from))),
+            ticket: Ticket::new(move |result| {
+                deliver(result.map_err(ApiError::from).and_then(finite))
+            }),
             cancelled: item.cancelled,
         });
     }

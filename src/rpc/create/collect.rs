@@ -146,25 +146,27 @@ impl<'a> FeatureCollection<'a> {
             .ok()
             .filter(|class| *class < recipe.class_count());
         let width = self.creation.context.catalog.model().width;
-        let checked = request::check_id("examples.example_id", &id).and_then(|()| {
-            let class = class.ok_or_else(|| {
-                RequestError::invalid(
-                    "examples.class_index",
-                    format!(
-                        "{} is not in 0..{}",
-                        example.class_index,
-                        recipe.class_count()
-                    ),
-                )
-            })?;
-            if self.ids.contains(&id) {
-                return Err(RequestError::invalid(
-                    "examples.example_id",
-                    "another example has this id",
-                ));
-            }
-            request::content(example.input, Crop::Centre, width).map(|content| (class, content))
-        });
+        let checked = request::check_id("examples.example_id", &id)
+            .and_then(|()| request::check_printable("examples.example_id", &id))
+            .and_then(|()| {
+                let class = class.ok_or_else(|| {
+                    RequestError::invalid(
+                        "examples.class_index",
+                        format!(
+                            "{} is not in 0..{}",
+                            example.class_index,
+                            recipe.class_count()
+                        ),
+                    )
+                })?;
+                if self.ids.contains(&id) {
+                    return Err(RequestError::invalid(
+                        "examples.example_id",
+                        "another example has this id",
+                    ));
+                }
+                request::content(example.input, Crop::Centre, width).map(|content| (class, content))
+            });
         let (class, content) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.reject(id, class, error.into()).await,

@@ -7,7 +7,7 @@ use super::{
         Context, cache_id,
         error::ApiError,
         heads::{self, Asked},
-        request::RequestError,
+        request::{RequestError, check_printable},
     },
     CreateRequest, CreateRpc, Event, Part, etag, strict,
     text::Classes,
@@ -15,14 +15,13 @@ use super::{
 use crate::{
     auth::Caller,
     catalog::{
-        CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, Recipe, TextSource,
+        CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABELS, MAX_VIEWS, Recipe,
+        TextSource, printable,
     },
 };
 use tip_spec::Method;
 use tipserve_api::v1::{self as pb, create_cache_request::Payload};
 use tipserve_store::{Condition, Needs};
-
-const MAX_VIEWS: i32 = 64;
 
 /// `CreateCache`.
 pub struct CreateCache;
@@ -87,13 +86,13 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         spec.classes.len(),
     )?;
     check_texts(&spec.description, &spec.labels, &spec.created_by)?;
-    if !(0..=MAX_VIEWS).contains(&spec.views) {
-        return Err(RequestError::invalid(
-            "spec.views",
-            format!("{} is not in 0 to {MAX_VIEWS}", spec.views),
-        )
-        .into());
-    }
+    let views = usize::try_from(spec.views)
+        .ok()
+        .filter(|views| *views <= MAX_VIEWS)
+        .ok_or_else(|| {
+            let problem = format!("{} is not in 0 to {MAX_VIEWS}", spec.views);
+            RequestError::invalid("spec.views", problem)
+        })?;
     let numbers = heads::Numbers {
         alpha: spec.alpha,
         beta: spec.beta,
@@ -135,7 +134,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         views: if model.image_size == 0 {
             1
         } else {
-            spec.views.max(1) as usize
+            views.max(1)
         },
         description: spec.description,
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
@@ -146,7 +145,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
 /// Checks the free texts of a specification.
 ///
 /// # Errors
-/// One that is too long.
+/// One that is too long, or has control characters.
 pub fn check_texts(
     description: &str,
     labels: &HashMap<String, String>,
@@ -158,7 +157,14 @@ pub fn check_texts(
         MAX_DESCRIPTION_BYTES,
         description.len(),
     )?;
+    printable::check_lines(description)
+        .map_err(|reason| RequestError::invalid("spec.description", format!("it {reason}")))?;
     RequestError::check("spec.labels", "max_labels", MAX_LABELS, labels.len())?;
+    for (key, value) in labels {
+        check_printable("spec.labels", key)?;
+        check_printable("spec.labels", value)?;
+    }
+    check_printable("spec.created_by", created_by)?;
     RequestError::check(
         "spec.created_by",
         "max_created_by_bytes",

@@ -26,15 +26,13 @@ impl Classes<'_> {
     /// Display names, by index.
     ///
     /// # Errors
-    /// One that is too long.
+    /// One that is too long, or has control characters.
     pub fn names(&self) -> Result<Vec<String>, RequestError> {
         for (index, class) in self.classes.iter().enumerate() {
-            RequestError::check(
-                &format!("{}[{index}].display_name", self.field),
-                "max_name_bytes",
-                MAX_NAME_BYTES,
-                class.display_name.len(),
-            )?;
+            let field = format!("{}[{index}].display_name", self.field);
+            let name = &class.display_name;
+            RequestError::check(&field, "max_name_bytes", MAX_NAME_BYTES, name.len())?;
+            request::check_printable(&field, name)?;
         }
         let names = self.classes.iter();
         Ok(names.map(|class| class.display_name.clone()).collect())

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use tonic::Response;
 
 use super::{
-    failed,
     outputs::Output,
     parameters::PRIORITY_LEVELS,
     tensors::{EMBEDDING, IMAGE},
@@ -86,7 +85,7 @@ pub async fn ready(
         Err(
             error
             @ CatalogError::Store(StoreError::Unavailable { .. } | StoreError::Storage { .. }),
-        ) => Err(failed(error)),
+        ) => Err(error.into()),
         Err(error) => {
             tracing::debug!(model = %reference, %error, "is not ready");
             Ok(false)
