@@ -132,16 +132,17 @@ fn bound(limit: &'static str, value: usize, maximum: usize) -> Result<(), Catalo
 /// Numbers that cannot be: JSON has no NaN, but it has 1e999 and −1.
 fn check_numbers(details: &Details) -> Result<(), CatalogError> {
     let head = &details.head;
-    for (name, value, positive) in [
-        ("alpha", head.alpha, false),
-        ("beta", head.beta, false),
-        ("lambda", head.lambda, false),
-        ("logit_scale", head.logit_scale, true),
-        ("temperature", head.temperature, true),
+    for (name, value, least, most) in [
+        // What is made of α is bounded by the logits that it leads to.
+        ("alpha", head.alpha, 0.0, f64::MAX),
+        ("beta", head.beta, 0.0, MAX_MAGNITUDE),
+        ("lambda", head.lambda, 0.0, MAX_MAGNITUDE),
+        ("logit_scale", head.logit_scale, f64::MIN_POSITIVE, f64::MAX),
+        ("temperature", head.temperature, f64::MIN_POSITIVE, f64::MAX),
     ] {
-        if !(0.0..=MAX_MAGNITUDE).contains(&value) || (positive && value == 0.0) {
+        if !(least..=most).contains(&value) {
             return Err(invalid(format!(
-                "head.{name} is {value}, not of 0 to {MAX_MAGNITUDE}"
+                "head.{name} is {value}, not of {least:e} to {most:e}"
             )));
         }
     }

@@ -7,9 +7,10 @@ use super::CatalogError;
 use tip_adapter::head::{HeadTensors, Values};
 use tip_spec::{HeadSpec, KeyDtype};
 
-/// Largest logit that a head may reach. Far from f32's own largest number
-/// (3.4e38), so that no partial sum reaches that either.
-const MAX_LOGIT: f64 = 1e30;
+/// Largest logit that a head may reach: what is over it in f32 (to 3.4e38) is
+/// for rounding. Not less: without text, α is found to undo affinities as small
+/// as e^−β, and may be huge.
+const MAX_LOGIT: f64 = 1e37;
 
 /// Largest value of a feature that is being standardised.
 const MAX_STRETCH: f64 = 1e15;

@@ -1,5 +1,7 @@
 //! Changes, made to their end once they have begun.
 
+use std::time::Duration;
+
 use tonic::{Code, Request};
 
 use super::{error::ApiError, observe::carried};
@@ -22,6 +24,17 @@ impl Change {
             audit: AuditLine::of(request.extensions()),
         }
     }
+}
+
+/// How long the end of a request stream that makes a call fail may turn out to
+/// be the end of the call.
+const RESET: Duration = Duration::from_millis(20);
+
+/// Waits until a call that was cancelled is dropped. tonic shows a request
+/// stream that was reset as one that has ended, and a change that fails for
+/// what is missing would be audited as invalid.
+pub(super) async fn unless_reset() {
+    tokio::time::sleep(RESET).await;
 }
 
 /// Makes a change in a task of its own, so that it is made or not: a caller

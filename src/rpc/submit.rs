@@ -70,7 +70,7 @@ impl Answer {
 }
 
 /// Refuses an answer with a number that is not finite. Heads that could give
-/// one are neither made nor imported; a store may hold one from before.
+/// one are neither made nor imported; a store may hold one from before that.
 fn finite(outcome: Outcome) -> Result<Outcome, ApiError> {
     let scores = match &outcome.scores {
         Scores::Logits(logits) => logits.iter().all(|logit| logit.is_finite()),

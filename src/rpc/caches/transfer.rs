@@ -11,7 +11,7 @@ use crate::{
     catalog::ImportBounds,
     rpc::{
         cache_id,
-        change::{Change, to_its_end},
+        change::{Change, to_its_end, unless_reset},
         convert,
         error::ApiError,
         observe::Call,
@@ -96,7 +96,13 @@ impl Caches {
         let catalog = Arc::clone(&self.context.catalog);
         // Now, too, so that nothing is sent in vain.
         catalog.store().check(&id, &condition).await?;
-        let file = self.receive(incoming, size).await?;
+        let file = match self.receive(incoming, size).await {
+            Ok(file) => file,
+            Err(error) => {
+                unless_reset().await;
+                return Err(error);
+            }
+        };
         caller.standing(Some(&id))?;
         let line = audit.clone();
         let imported = to_its_end(audit.clone(), async move {

@@ -25,7 +25,7 @@ use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
     Context,
-    change::Change,
+    change::{Change, unless_reset},
     convert,
     error::ApiError,
     observe::{Call, carried, say},
@@ -218,7 +218,15 @@ impl Creation {
         };
         // Stops what still computes for it.
         self.cancelled.store(true, Ordering::Relaxed);
-        let draft = prepared?;
+        let draft = match prepared {
+            Ok(draft) => draft,
+            Err(error) => {
+                tokio::select! {
+                    () = unless_reset() => return Err(error),
+                    () = self.events.closed() => return Err(CatalogError::Cancelled.into()),
+                }
+            }
+        };
         // Progress may have waited for a client that is slow to read it.
         if self.events.is_closed() {
             return Err(CatalogError::Cancelled.into());
