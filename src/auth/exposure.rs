@@ -108,6 +108,7 @@ mod tests {
                 certificate: PathBuf::from("c"),
                 key: PathBuf::from("k"),
                 client_ca: client_ca.then(|| PathBuf::from("a")),
+                client_crl: None,
             }),
             tokens: tokens.then(|| PathBuf::from("t")),
             insecure,

@@ -12,9 +12,12 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use super::{Catalog, CatalogError, tune};
+use super::{
+    Catalog, CatalogError, tune,
+    turns::{Turn, Turns},
+};
 use crate::telemetry::{RunCount, RunEnd};
 use tip_adapter::finetune::Options;
 use tip_spec::SearchGrid;
@@ -22,6 +25,8 @@ use tipserve_store::{AliasName, CacheId, Condition, Manifest, Needs, StoreError,
 
 /// Runs that may wait or run at once.
 const MAX_ACTIVE: usize = 64;
+/// Of these, runs of one owner.
+const MAX_ACTIVE_OF_ONE: usize = 16;
 /// Ended runs that are remembered.
 const MAX_ENDED: usize = 1000;
 
@@ -44,6 +49,9 @@ pub struct TuneRequest {
     pub description: String,
     /// Who asks for it, where that is known for sure; empty: nobody is named.
     pub created_by: String,
+    /// Whose quota it counts against, and whose turn it takes; none: it is not
+    /// known who asks, and all such runs are of one owner without a quota.
+    pub owner: Option<String>,
 }
 
 /// Where a run stands.
@@ -118,13 +126,14 @@ pub struct Run {
 
 struct Entry {
     run: watch::Receiver<Run>,
+    owner: Option<String>,
     cancelled: Arc<AtomicBool>,
 }
 
 /// All runs of this server.
 pub struct FineTunes {
     catalog: Weak<Catalog>,
-    turn: Arc<Semaphore>,
+    turns: Turns,
     runs: Mutex<BTreeMap<String, Entry>>,
     next: AtomicU64,
     /// Keeps ids of this server apart from those of its earlier lives and of
@@ -138,7 +147,7 @@ impl FineTunes {
         let now = Utc::now().timestamp_micros();
         FineTunes {
             catalog: Arc::downgrade(catalog),
-            turn: Arc::new(Semaphore::new(1)),
+            turns: Turns::default(),
             runs: Mutex::new(BTreeMap::new()),
             next: AtomicU64::new(1),
             life: format!("{now:x}-{:x}", std::process::id()),
@@ -151,16 +160,19 @@ impl FineTunes {
     /// [`CatalogError::Busy`] where too many wait already.
     pub fn start(&self, request: TuneRequest) -> Result<watch::Receiver<Run>, CatalogError> {
         let mut runs = self.runs.lock();
-        let active = runs
+        let active: Vec<_> = runs
             .values()
             .filter(|entry| !entry.run.borrow().state.has_ended())
-            .count();
-        if active >= MAX_ACTIVE {
-            return Err(CatalogError::Busy {
-                what: "fine-tuning runs",
-                count: active,
-                limit: MAX_ACTIVE,
-            });
+            .map(|entry| &entry.owner)
+            .collect();
+        check_busy("fine-tuning runs", active.len(), MAX_ACTIVE)?;
+        if request.owner.is_some() {
+            let own = active.iter().filter(|owner| ***owner == request.owner);
+            check_busy(
+                "fine-tuning runs of one caller",
+                own.count(),
+                MAX_ACTIVE_OF_ONE,
+            )?;
         }
         forget_old(&mut runs);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -182,6 +194,7 @@ impl FineTunes {
             id,
             Entry {
                 run: receiver.clone(),
+                owner: request.owner.clone(),
                 cancelled: Arc::clone(&cancelled),
             },
         );
@@ -189,7 +202,7 @@ impl FineTunes {
         let tracked = Tracked {
             count: RunCount::queued(),
             catalog: Weak::clone(&self.catalog),
-            turn: Arc::clone(&self.turn),
+            turns: self.turns.clone(),
             request,
             cancelled,
             run: sender,
@@ -264,6 +277,13 @@ impl FineTunes {
     }
 }
 
+fn check_busy(what: &'static str, count: usize, limit: usize) -> Result<(), CatalogError> {
+    if count < limit {
+        return Ok(());
+    }
+    Err(CatalogError::Busy { what, count, limit })
+}
+
 fn forget_old(runs: &mut BTreeMap<String, Entry>) {
     let ended: Vec<String> = runs
         .iter()
@@ -279,7 +299,7 @@ fn forget_old(runs: &mut BTreeMap<String, Entry>) {
 struct Tracked {
     count: RunCount,
     catalog: Weak<Catalog>,
-    turn: Arc<Semaphore>,
+    turns: Turns,
     request: TuneRequest,
     cancelled: Arc<AtomicBool>,
     run: watch::Sender<Run>,
@@ -311,12 +331,14 @@ impl Tracked {
         });
     }
 
-    async fn wait_for_turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CatalogError> {
-        let turn = Arc::clone(&self.turn).acquire_owned();
+    async fn wait_for_turn(&self) -> Result<Turn, CatalogError> {
+        let turn = self
+            .turns
+            .take(self.request.owner.as_deref().unwrap_or_default());
         tokio::pin!(turn);
         loop {
             tokio::select! {
-                turn = &mut turn => return turn.map_err(|_| CatalogError::Cancelled),
+                turn = &mut turn => return Ok(turn),
                 () = tokio::time::sleep(Duration::from_millis(100)) => {
                     if self.cancelled.load(Ordering::Relaxed) {
                         return Err(CatalogError::Cancelled);

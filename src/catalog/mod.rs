@@ -20,6 +20,7 @@ mod scorecard;
 mod tensors;
 mod text;
 mod tune;
+mod turns;
 mod versions;
 
 use std::{sync::Arc, time::Duration};

@@ -35,8 +35,8 @@ impl Classify {
     ) -> Result<Response<pb::ClassifyResponse>, ApiError> {
         let context = &self.context;
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let flow = flow_of(&request);
         let caller = Caller::of(request.extensions());
+        let flow = flow_of(&caller, &request);
         let request = request.into_inner();
         let options = Options::check(request.options.unwrap_or_default())?;
         let priority = request::priority(request.priority)?;

@@ -22,6 +22,7 @@ use super::{
     Context,
     answer::{Options, classification},
     error::ApiError,
+    flow_of_stream,
     observe::{Call, carried},
     request::{self, RequestError, until},
     submit::Item,
@@ -68,7 +69,7 @@ pub async fn serve(
     let cancelled = Arc::new(AtomicBool::new(false));
     let reader = Reader {
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
-        flow: FlowId::next(),
+        flow: flow_of_stream(&caller),
         context: Arc::clone(&context),
         caller,
         reference,

@@ -26,8 +26,8 @@ pub async fn serve(
     request: Request<pb::EmbedRequest>,
 ) -> Result<Response<pb::EmbedResponse>, ApiError> {
     let deadline = request::deadline(request.metadata(), Instant::now());
-    let flow = flow_of(&request);
     let caller = Caller::of(request.extensions());
+    let flow = flow_of(&caller, &request);
     let request = request.into_inner();
     let count = request.inputs.len() + request.texts.len();
     context.pace(&caller, count, deadline, false).await?;

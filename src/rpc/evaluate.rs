@@ -14,6 +14,7 @@ use tonic::{Response, Streaming};
 use super::{
     Context,
     error::ApiError,
+    flow_of_stream,
     observe::{about, carried},
     request::{self, RequestError, until},
     submit::{CancelOnDrop, Item},
@@ -71,8 +72,8 @@ async fn evaluate(
     let cancel = CancelOnDrop::new();
     let mut evaluation = Evaluation {
         context: Arc::clone(context),
+        flow: flow_of_stream(&caller),
         caller,
-        flow: FlowId::next(),
         cancelled: Arc::clone(&cancel.0),
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
         judging: JoinSet::new(),

@@ -166,6 +166,7 @@ impl FineTunes {
             only_if_improved: request.only_if_improved,
             description: request.description,
             created_by: caller.created_by(String::new()),
+            owner: caller.identity(),
         })
     }
 

@@ -79,14 +79,33 @@ fn cache_id(caller: &Caller, name: &str) -> Result<CacheId, ApiError> {
     Ok(id)
 }
 
-/// The flow that a unary call belongs to: its connection, so that a client of
-/// many calls is one flow, as a stream of many items is.
-fn flow_of<T>(request: &Request<T>) -> FlowId {
-    let Some(peer) = request.remote_addr() else {
-        return FlowId::next();
-    };
+/// Whose turn a unary call's items take in the engine: its caller's, however
+/// many connections that has. Callers who are not known are told apart by their
+/// connections, so that a client of many calls is one flow, as a stream of many
+/// items is.
+fn flow_of<T>(caller: &Caller, request: &Request<T>) -> FlowId {
+    if let Some(flow) = flow_of_caller(caller) {
+        return flow;
+    }
+    match request.remote_addr() {
+        Some(peer) => hashed_flow(peer),
+        None => FlowId::next(),
+    }
+}
+
+/// Whose turn a stream's items take: its caller's, however many streams that
+/// has, or that of the stream itself.
+fn flow_of_stream(caller: &Caller) -> FlowId {
+    flow_of_caller(caller).unwrap_or_else(FlowId::next)
+}
+
+fn flow_of_caller(caller: &Caller) -> Option<FlowId> {
+    caller.identity().map(hashed_flow)
+}
+
+fn hashed_flow(identity: impl Hash) -> FlowId {
     let mut hasher = DefaultHasher::new();
-    peer.hash(&mut hasher);
+    identity.hash(&mut hasher);
     // Streams count up from 1; the top bit keeps the two apart.
     FlowId(hasher.finish() | 1 << 63)
 }

@@ -14,6 +14,7 @@ use tonic::Code;
 use super::{
     super::{
         error::ApiError,
+        flow_of_stream,
         request::{self, RequestError},
         submit::Item,
     },
@@ -72,7 +73,7 @@ impl<'a> FeatureCollection<'a> {
         let (views, done) = mpsc::unbounded_channel();
         FeatureCollection {
             window: Arc::new(Semaphore::new(creation.context.limits.stream_window)),
-            flow: FlowId::next(),
+            flow: flow_of_stream(&creation.caller),
             views,
             done,
             pending: Vec::new(),

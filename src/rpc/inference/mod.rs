@@ -54,9 +54,10 @@ impl Inference {
         &self,
         request: Request<v2::ModelInferRequest>,
     ) -> Result<Response<v2::ModelInferResponse>, ApiError> {
+        let caller = Caller::of(request.extensions());
         let client = Client {
-            caller: Caller::of(request.extensions()),
-            flow: flow_of(&request),
+            flow: flow_of(&caller, &request),
+            caller,
             deadline: request::deadline(request.metadata(), Instant::now()),
             window: None,
         };

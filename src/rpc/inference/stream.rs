@@ -21,6 +21,7 @@ use crate::{
     rpc::{
         Context,
         error::ApiError,
+        flow_of_stream,
         observe::Call,
         request::{self, RequestError, until},
     },
@@ -29,7 +30,6 @@ use tipserve_api::inference::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
     infer_parameter::ParameterChoice,
 };
-use tipserve_engine::FlowId;
 
 /// The answers of a stream.
 pub type Answers = ReceiverStream<Result<ModelStreamInferResponse, Status>>;
@@ -66,10 +66,11 @@ pub fn serve(
     let (pending, started) = mpsc::unbounded_channel();
     let (answers, response) = mpsc::channel(4);
     let window = Arc::new(Semaphore::new(context.limits.stream_window));
+    let caller = Caller::of(request.extensions());
     let reader = Reader {
         client: Client {
-            caller: Caller::of(request.extensions()),
-            flow: FlowId::next(),
+            flow: flow_of_stream(&caller),
+            caller,
             deadline,
             window: Some(Arc::clone(&window)),
         },
