@@ -36,7 +36,10 @@ fn reach(spec: &HeadSpec, tensors: &HeadTensors) -> Result<f64, TchError> {
     let mut linear = largest_row(tensors.linear.as_ref())?;
     if let Some(part) = &tensors.standardised {
         // Squared and summed before they are unit again.
-        let (shift, scale) = (largest(Some(&part.by.shift))?, largest(Some(&part.by.scale))?);
+        let (shift, scale) = (
+            largest(Some(&part.by.shift))?,
+            largest(Some(&part.by.scale))?,
+        );
         let stretched = (1.0 + shift) * scale;
         if stretched.is_nan() || stretched > MAX_STRETCH {
             return Ok(f64::INFINITY);

@@ -28,6 +28,9 @@ macro_rules! settings {
         }
 
         impl Given {
+            /// The settings' names, as keys of the TOML file.
+            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
             /// These settings, and `under` where they are silent.
             #[must_use]
             pub fn over(self, under: Given) -> Given {

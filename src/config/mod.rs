@@ -165,6 +165,34 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_the_documentation_has_every_setting() {
+        let page = include_str!("../../docs/operations.md");
+        let table: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
+        for name in Given::NAMES {
+            let flag = format!("`--{}`", name.replace('_', "-"));
+            let variable = format!("`TIPSERVE_{}`", name.to_uppercase());
+            let key = format!("`{name}`");
+            let row = table.iter().find(|row| row.contains(&flag));
+            let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row for {flag}"));
+            assert!(row.contains(&variable) && row.contains(&key), "{row}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_and_a_variable_of_its_name() {
+        let command = <Given as clap::Args>::augment_args(clap::Command::new("serve"));
+        for name in Given::NAMES {
+            let argument = command.get_arguments().find(|arg| arg.get_id() == *name);
+            let argument = argument.unwrap_or_else(|| panic!("{name} is no flag"));
+            let flag = name.replace('_', "-");
+            assert_eq!(argument.get_long(), Some(flag.as_str()));
+            let variable = format!("TIPSERVE_{}", name.to_uppercase());
+            assert_eq!(argument.get_env(), Some(std::ffi::OsStr::new(&variable)));
+        }
+        assert_eq!(command.get_arguments().count(), Given::NAMES.len());
+    }
+
+    #[test]
     fn an_unknown_key_is_refused() {
         assert!(toml::from_str::<Given>("max_batches = 3").is_err());
     }
