@@ -23,7 +23,7 @@ pub struct Classifier {
     /// The text classifier alone; none without text. The same head where the
     /// method is zero-shot.
     pub zero_shot: Option<Arc<Head>>,
-    labels: Vec<i64>,
+    labels: Vec<usize>,
     examples: Option<TextColumn>,
 }
 
@@ -53,7 +53,12 @@ impl Classifier {
         };
         let labels = match labels {
             Some(labels) => {
-                Vec::<i64>::try_from(labels.to_kind(Kind::Int64)).map_err(CatalogError::internal)?
+                let labels = Vec::<i64>::try_from(labels.to_kind(Kind::Int64));
+                let labels = labels.map_err(CatalogError::internal)?.into_iter();
+                labels
+                    .map(usize::try_from)
+                    .collect::<Result<_, _>>()
+                    .map_err(CatalogError::internal)?
             }
             None => Vec::new(),
         };
@@ -153,12 +158,9 @@ impl Classifier {
             .map_or("", |class| class.display_name.as_str())
     }
 
-    /// The class of a key.
-    pub fn class_of(&self, key: usize) -> usize {
-        self.labels
-            .get(key)
-            .and_then(|label| usize::try_from(*label).ok())
-            .unwrap_or(0)
+    /// The class of a key; none if there is no such key.
+    pub fn class_of(&self, key: usize) -> Option<usize> {
+        self.labels.get(key).copied()
     }
 
     /// The id of the example behind a key.
@@ -175,7 +177,7 @@ impl Classifier {
             Some(head) if !Arc::ptr_eq(head, &self.head) => head.size_bytes(),
             _ => 0,
         };
-        self.head.size_bytes() + zero_shot + self.labels.len() * size_of::<i64>()
+        self.head.size_bytes() + zero_shot + self.labels.len() * size_of::<usize>()
     }
 }
 

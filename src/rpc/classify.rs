@@ -63,7 +63,7 @@ impl Classify {
         telemetry::item(outcome.is_ok());
         let outcome = outcome?;
         Ok(Response::new(pb::ClassifyResponse {
-            classification: Some(classification(&classifier, &options, outcome)),
+            classification: Some(classification(&classifier, &options, outcome)?),
         }))
     }
 }

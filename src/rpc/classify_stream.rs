@@ -300,13 +300,13 @@ impl Writer {
         let mut permits = Vec::new();
         let mut bytes = 0;
         for event in events {
-            telemetry::item(event.result.is_ok());
-            let outcome = match event.result {
-                Ok((classifier, outcome)) => {
-                    let answer = classification(&classifier, &self.options, outcome);
-                    item_result::Outcome::Classification(answer)
-                }
-                Err(problem) => item_result::Outcome::Error(problem.to_item_status()),
+            let answer = event.result.and_then(|(classifier, outcome)| {
+                classification(&classifier, &self.options, outcome)
+            });
+            telemetry::item(answer.is_ok());
+            let outcome = match answer {
+                Ok(answer) => item_result::Outcome::Classification(answer),
+                Err(error) => item_result::Outcome::Error(error.to_item_status()),
             };
             let result = pb::ItemResult {
                 id: event.id,

@@ -143,34 +143,11 @@ impl<'a> FeatureCollection<'a> {
         };
         self.pending.push(None);
         self.finished.push(None);
-        let class = usize::try_from(example.class_index)
-            .ok()
-            .filter(|class| *class < recipe.class_count());
-        let width = self.creation.context.catalog.model().width;
-        let checked = request::check_id("examples.example_id", &id)
-            .and_then(|()| request::check_printable("examples.example_id", &id))
-            .and_then(|()| {
-                let class = class.ok_or_else(|| {
-                    RequestError::invalid(
-                        "examples.class_index",
-                        format!(
-                            "{} is not in 0..{}",
-                            example.class_index,
-                            recipe.class_count()
-                        ),
-                    )
-                })?;
-                if self.ids.contains(&id) {
-                    return Err(RequestError::invalid(
-                        "examples.example_id",
-                        "another example has this id",
-                    ));
-                }
-                request::content(example.input, Crop::Centre, width).map(|content| (class, content))
-            });
+        let class = self.class(example.class_index);
+        let checked = self.check(&id, &class, example.input);
         let (class, content) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.reject(id, class, error.into()).await,
+            Err(error) => return self.reject(id, class.ok(), error.into()).await,
         };
         self.ids.insert(id.clone());
         let views = match (&content, example.validation) {
@@ -179,6 +156,7 @@ impl<'a> FeatureCollection<'a> {
         };
         let context = &self.creation.context;
         context.pace(&self.creation.caller, 1, None, true).await?;
+        let width = context.catalog.model().width;
         self.bytes += recipe.feature_bytes(width, example.validation);
         RequestError::check(
             "examples (bytes of features)",
@@ -218,6 +196,37 @@ impl<'a> FeatureCollection<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn class(&self, index: i32) -> Result<usize, RequestError> {
+        let count = self.creation.request.recipe.class_count();
+        usize::try_from(index)
+            .ok()
+            .filter(|class| *class < count)
+            .ok_or_else(|| {
+                let problem = format!("{index} is not in 0..{count}");
+                RequestError::invalid("examples.class_index", problem)
+            })
+    }
+
+    /// What the engine takes of an example.
+    fn check(
+        &self,
+        id: &str,
+        class: &Result<usize, RequestError>,
+        input: Option<pb::Input>,
+    ) -> Result<(usize, Content), RequestError> {
+        request::check_id("examples.example_id", id)?;
+        request::check_printable("examples.example_id", id)?;
+        let class = class.clone()?;
+        if self.ids.contains(id) {
+            return Err(RequestError::invalid(
+                "examples.example_id",
+                "another example has this id",
+            ));
+        }
+        let width = self.creation.context.catalog.model().width;
+        Ok((class, request::content(input, Crop::Centre, width)?))
     }
 
     async fn submit(
