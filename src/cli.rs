@@ -3,14 +3,14 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
-use tipserve_cli::{EXIT_CODES, Global, completions};
+use clap::{Parser, Subcommand};
+use tipserve_cli::{EXIT_CODES, Global, Local, command, completions, parse};
 
 use crate::serve;
 
 /// Turns a few labelled pictures into a served image classifier.
 ///
-/// `tipserve serve` is the server, all other commands are its clients.
+/// `tipserve serve` is the server; all other commands are its clients.
 #[derive(Debug, Parser)]
 #[command(name = "tipserve", version, max_term_width = 100)]
 #[command(after_long_help = EXIT_CODES)]
@@ -27,7 +27,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     #[command(flatten)]
     Client(tipserve_cli::Command),
-    /// Put a load on a server and measure what comes back.
+    /// Put a load on a server and measure its answers.
     Bench(Box<tipserve_bench::BenchArgs>),
     /// Print a shell's completion script.
     Completions {
@@ -36,23 +36,28 @@ enum Command {
     },
 }
 
+/// The commands that call no server.
+const LOCALS: &[Local] = &[
+    ("serve", &[]),
+    ("completions", &[]),
+    ("token", &["json", "quiet"]),
+];
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = parse(LOCALS);
     match cli.command {
         Command::Serve(args) => serve::run(*args),
         Command::Client(command) => tipserve_cli::run(command, &cli.global),
         Command::Bench(args) => tipserve_bench::run(*args, &cli.global),
-        Command::Completions { shell } => completions(shell, Cli::command()),
+        Command::Completions { shell } => completions(shell, command::<Cli>(LOCALS)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     #[test]
     fn the_command_line_is_well_formed() {
-        super::Cli::command().debug_assert();
+        super::command::<super::Cli>(super::LOCALS).debug_assert();
     }
 }

@@ -22,8 +22,7 @@ const DRAWS: u64 = 3;
 /// What AUTO must add to ProKeR, which AUTO chose until it stacked, in points.
 const GAINS: [(usize, f64); 2] = [(2, 1.5), (4, 1.0)];
 
-const COLUMNS: [(&str, Option<Method>); 5] = [
-    ("Tip-Adapter", Some(Method::TipAdapter)),
+const COLUMNS: [(&str, Option<Method>); 4] = [
     ("GDA", Some(Method::Gda)),
     ("ProKeR", Some(Method::Proker)),
     ("class mean", Some(Method::ClassMean)),
@@ -77,7 +76,7 @@ pub fn rows() -> Result<Vec<Row>> {
             if name != "Caltech-39"
                 && let Some(at) = GAINS.iter().position(|(at, _)| *at == shots)
                 && let (Some(proker), Some(auto), Some(gains)) =
-                    (all.get(2), all.get(4), gains.get_mut(at))
+                    (all.get(1), all.get(3), gains.get_mut(at))
             {
                 let differences = auto.iter().zip(proker);
                 gains.extend(differences.map(|(a, p)| a.accuracy - p.accuracy));
@@ -100,12 +99,7 @@ pub fn rows() -> Result<Vec<Row>> {
 }
 
 /// A data set with shots drawn anew from its pool.
-fn draw(
-    folder: &std::path::Path,
-    name: &'static str,
-    shots: usize,
-    seed: u64,
-) -> Result<Task> {
+fn draw(folder: &std::path::Path, name: &'static str, shots: usize, seed: u64) -> Result<Task> {
     let mut task = features::load(folder, name, 16)?;
     let labels = Vec::<i64>::try_from(&task.keys.1)?;
     let mut rng = StdRng::seed_from_u64(seed);

@@ -13,6 +13,7 @@ mod draws;
 mod features;
 mod finetune_accuracy;
 mod speed;
+mod stack_speed;
 
 /// A figure beside what it must reach.
 #[derive(Debug, Serialize)]
@@ -47,6 +48,9 @@ fn main() -> Result<ExitCode> {
     }
     if wants("speed") {
         rows.extend(speed::rows());
+    }
+    if wants("stack") {
+        rows.extend(stack_speed::rows()?);
     }
     if wants("auto") {
         rows.extend(auto_time::rows()?);

@@ -266,8 +266,8 @@ func Files(paths ...string) iter.Seq2[Item, error] {
 	}
 }
 
-// FolderItems are items of all files under a folder but hidden ones, each
-// folder sorted by name. Files that are no pictures become results that say so.
+// FolderItems are items of the files under a folder, each folder sorted by name,
+// without hidden files, texts, and what systems leave behind. Files that are no pictures become results that say so.
 func FolderItems(root string) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		for path, err := range pictureFiles(root) {

@@ -2,13 +2,12 @@ package tipserve
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"math"
-	"strings"
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
@@ -28,17 +27,34 @@ type Client struct {
 	classify pb.ClassifyServiceClient
 	tune     pb.FineTuneServiceClient
 	config   config
+	contact  *contact
 
 	mu   sync.Mutex
 	info *pb.ServerInfo // as last asked for
 }
 
-// New makes a client of the server at "host:port" or any other name that gRPC
-// resolves; "https://host:port" means TLS. It connects with the first call, so
-// a wrong address shows there.
-func New(address string, options ...Option) (*Client, error) {
-	c := config{retry: DefaultRetry, timeout: defaultTimeout}
-	if strings.HasPrefix(address, "https://") {
+// New makes a client of the server at "host:port", "unix:/path" or any other
+// name that gRPC resolves; "https://host:port" means TLS, and a host alone means
+// port 50051. An empty address is $TIPSERVE_SERVER, or else this machine.
+//
+// What the options leave open comes from the environment, as for the command
+// line: TIPSERVE_TOKEN or TIPSERVE_TOKEN_FILE, TIPSERVE_CA, TIPSERVE_CERT and
+// TIPSERVE_KEY. A variable that is blank is not set.
+//
+// New does not connect: the first call does, and says at once if there is no
+// server (see [WithWait]).
+func New(server string, options ...Option) (*Client, error) {
+	if server == "" {
+		if server = environment("TIPSERVE_SERVER"); server == "" {
+			server = defaultAddress
+		}
+	}
+	address, err := parseAddress(server)
+	if err != nil {
+		return nil, err
+	}
+	c := config{retry: DefaultRetry, timeout: defaultTimeout, connectTimeout: defaultConnectTimeout}
+	if address.scheme == "https" {
 		c.secure()
 	}
 	for _, option := range options {
@@ -46,12 +62,16 @@ func New(address string, options ...Option) (*Client, error) {
 			return nil, err
 		}
 	}
-	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
-	address = strings.TrimSuffix(address, "/")
-	if address == "" {
-		return nil, errors.New("tipserve: the server's address is empty: give host:port")
+	if err := c.fromEnvironment(address.scheme); err != nil {
+		return nil, err
 	}
-	conn, err := grpc.NewClient(address, c.dialOptions()...)
+	made := &contact{target: address.target, wait: c.wait}
+	dial := made.dialOptions()
+	if address.loopback() {
+		// HTTPS_PROXY is meant for other machines.
+		dial = append(dial, grpc.WithNoProxy())
+	}
+	conn, err := grpc.NewClient(address.target, append(dial, c.dialOptions()...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +81,7 @@ func New(address string, options ...Option) (*Client, error) {
 		classify: pb.NewClassifyServiceClient(conn),
 		tune:     pb.NewFineTuneServiceClient(conn),
 		config:   c,
+		contact:  made,
 	}, nil
 }
 
@@ -122,12 +143,21 @@ func maxMessageBytes(info *pb.ServerInfo) int {
 	return defaultMaxMessageBytes
 }
 
-// bounded is the context of a unary call.
-func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// bounded is the context of a unary call, and what its failure is: an error
+// that says so where the client's own timeout has passed.
+func (c *Client) bounded(
+	ctx context.Context,
+) (bounded context.Context, cancel context.CancelFunc, failure func(*Error) *Error) {
 	if _, has := ctx.Deadline(); has || c.config.timeout == 0 {
-		return ctx, func() {}
+		return ctx, func() {}, func(err *Error) *Error { return err }
 	}
-	return context.WithTimeout(ctx, c.config.timeout)
+	bounded, cancel = context.WithTimeout(ctx, c.config.timeout)
+	return bounded, cancel, func(err *Error) *Error {
+		if err.Code == codes.DeadlineExceeded && err.Reason == "" && ctx.Err() == nil {
+			return c.contact.timedOut(c.config.timeout)
+		}
+		return err
+	}
 }
 
 // unary is a generated method that takes one message and returns one.
@@ -137,7 +167,7 @@ type unary[Request, Response any] func(context.Context, Request, ...grpc.CallOpt
 func read[Request, Response any](
 	ctx context.Context, c *Client, method unary[Request, Response], request Request,
 ) (response Response, err error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel, failure := c.bounded(ctx)
 	defer cancel()
 	failed := c.config.retry.repeated(ctx, func() *Error {
 		var err error
@@ -147,7 +177,7 @@ func read[Request, Response any](
 		return nil
 	})
 	if failed != nil {
-		return response, failed
+		return response, failure(failed)
 	}
 	return response, nil
 }
@@ -156,11 +186,11 @@ func read[Request, Response any](
 func change[Request, Response any](
 	ctx context.Context, c *Client, method unary[Request, Response], request Request,
 ) (Response, error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel, failure := c.bounded(ctx)
 	defer cancel()
 	response, err := method(ctx, request)
 	if err != nil {
-		return response, fromCall(err)
+		return response, failure(fromCall(err))
 	}
 	return response, nil
 }

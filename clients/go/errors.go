@@ -84,6 +84,15 @@ const (
 	ReasonTimeLimitExceeded = "TIME_LIMIT_EXCEEDED"
 	// ReasonClassUnknown: an example names a class that is not one of the cache's.
 	ReasonClassUnknown = "CLASS_UNKNOWN"
+	// ReasonClassName: a class's name holds a control character.
+	ReasonClassName = "CLASS_NAME"
+	// ReasonFolderOfSplits: a folder holds the parts of a data set (train, val,
+	// test), not classes.
+	ReasonFolderOfSplits = "FOLDER_OF_SPLITS"
+	// ReasonServerUnreachable: no server answers at the address.
+	ReasonServerUnreachable = "SERVER_UNREACHABLE"
+	// ReasonTimeout: the client's own timeout passed without an answer.
+	ReasonTimeout = "TIMEOUT"
 	// ReasonTruncated: a transfer ended early, or carried other bytes than announced.
 	ReasonTruncated = "TRUNCATED"
 )

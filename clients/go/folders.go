@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// pictureFiles are the files under a folder, hidden ones left out, each folder
-// sorted by name. What is no picture, the server says. It holds one folder's
+// pictureFiles are the files under a folder that count, each folder sorted by
+// name. What is no picture, the server says. It holds one folder's
 // names at a time and follows links, but not in circles. An error ends it.
 func pictureFiles(root string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) { walk(root, nil, yield) }
@@ -31,9 +31,6 @@ func walk(folder string, above []os.FileInfo, yield func(string, error) bool) bo
 	}
 	above = append(above[:len(above):len(above)], here)
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), ".") {
-			continue
-		}
 		path := filepath.Join(folder, entry.Name())
 		mode := entry.Type()
 		if mode&os.ModeSymlink != 0 {
@@ -43,6 +40,9 @@ func walk(folder string, above []os.FileInfo, yield func(string, error) bool) bo
 			} else {
 				mode = 0
 			}
+		}
+		if !counts(entry.Name(), mode.IsDir()) {
+			continue
 		}
 		goOn := true
 		switch {
@@ -59,7 +59,7 @@ func walk(folder string, above []os.FileInfo, yield func(string, error) bool) bo
 }
 
 func folderError(folder string, err error) *Error {
-	return invalid(ReasonFolderUnreadable, "cannot read the folder: %w", err).with("path", folder)
+	return invalid(ReasonFolderUnreadable, "cannot read the folder: %w", err).with("path", readable(folder))
 }
 
 // classFolder is a folder of one class's pictures.
@@ -68,33 +68,47 @@ type classFolder struct {
 	displayName string
 }
 
-// classFolders are the folders in a folder, sorted by name. A class's display
-// name is its folder's, '_' read as a space.
+// classFolders are the folders in a folder that count, sorted by name. A
+// class's display name is its folder's, '_' read as a space.
 func classFolders(root string) ([]classFolder, error) {
+	folders, err := subfolders(root)
+	if err != nil {
+		return nil, err
+	}
+	if len(folders) == 0 {
+		return nil, invalid(ReasonFolderWithoutClasses,
+			"%s has no folders in it: expected one folder a class", readable(root)).with("path", readable(root))
+	}
+	if err := refuseSplits(root, folders); err != nil {
+		return nil, err
+	}
+	classes := make([]classFolder, len(folders))
+	for i, name := range folders {
+		if err := checkClassName(readable(name)); err != nil {
+			return nil, err
+		}
+		classes[i] = classFolder{filepath.Join(root, name), strings.ReplaceAll(readable(name), "_", " ")}
+	}
+	return classes, nil
+}
+
+// subfolders are the names of the folders in a folder that count, sorted.
+func subfolders(root string) ([]string, error) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return nil, folderError(root, err)
 	}
-	var folders []classFolder
+	var names []string
 	for _, entry := range entries {
-		path := filepath.Join(root, entry.Name())
-		if strings.HasPrefix(entry.Name(), ".") {
+		if !counts(entry.Name(), true) {
 			continue
 		}
-		if status, err := os.Stat(path); err != nil || !status.IsDir() {
-			continue
+		if status, err := os.Stat(filepath.Join(root, entry.Name())); err == nil && status.IsDir() {
+			names = append(names, entry.Name())
 		}
-		folders = append(folders, classFolder{path, plainName(entry.Name())})
 	}
-	if len(folders) == 0 {
-		return nil, invalid(ReasonFolderWithoutClasses,
-			"%s has no folders in it: expected one folder a class", root).with("path", root)
-	}
-	return folders, nil
+	return names, nil
 }
-
-// plainName is a name as folders write it: '_' is ' '.
-func plainName(name string) string { return strings.ReplaceAll(name, "_", " ") }
 
 // relativeID is a file's id: its path in the folder, with slashes.
 func relativeID(root, path string) string {
@@ -102,5 +116,5 @@ func relativeID(root, path string) string {
 	if err != nil {
 		relative = path
 	}
-	return filepath.ToSlash(relative)
+	return readable(filepath.ToSlash(relative))
 }

@@ -50,9 +50,10 @@ type labelled struct {
 }
 
 // Folder is a folder with one folder a class, sorted by name; the class is
-// called as its folder, '_' read as a space. All files under it but hidden ones
-// count; those that are no pictures are reported, not passed over. An example's
-// id is its path in the folder.
+// called as its folder, '_' read as a space. All files under it count, except
+// hidden ones, texts, and what systems leave behind (Thumbs.db, __MACOSX); those
+// that are no pictures are reported, not passed over. An example's id is its path
+// in the folder. A folder of train, val and test is refused.
 func Folder(path string) Source { return folderSource(path) }
 
 // Examples are the given ones. Where no classes are given, they are those that
@@ -213,7 +214,7 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 func defaultID(picture Picture, position int) string {
 	if picture != nil {
 		if name := picture.name(); name != "" {
-			return name
+			return readable(name)
 		}
 	}
 	return strconv.Itoa(position)

@@ -6,6 +6,9 @@ const (
 	// defaultTimeout bounds unary calls without a deadline.
 	defaultTimeout = time.Minute
 
+	// defaultConnectTimeout bounds an attempt to connect.
+	defaultConnectTimeout = 5 * time.Second
+
 	// defaultMaxMessageBytes is gRPC's own limit, for servers that name none.
 	defaultMaxMessageBytes = 4 << 20
 

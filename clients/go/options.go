@@ -27,8 +27,12 @@ type config struct {
 	token   func(context.Context) (string, error)
 	retry   RetryPolicy
 	timeout time.Duration
-	resize  Resizing
-	dial    []grpc.DialOption
+	// connectTimeout bounds one attempt to connect.
+	connectTimeout time.Duration
+	// wait is how long to wait for a server that was never there.
+	wait   time.Duration
+	resize Resizing
+	dial   []grpc.DialOption
 }
 
 // WithTLS connects over TLS; nil takes the system's certificate authorities.
@@ -141,6 +145,32 @@ func WithTimeout(timeout time.Duration) Option {
 	}
 }
 
+// WithConnectTimeout bounds an attempt to connect, the server's first word
+// included: a port that accepts connections and is silent is not a server.
+// Default: 5 seconds.
+func WithConnectTimeout(timeout time.Duration) Option {
+	return func(c *config) error {
+		if timeout <= 0 {
+			return fmt.Errorf("tipserve: the connect timeout is %v, must be over 0", timeout)
+		}
+		c.connectTimeout = timeout
+		return nil
+	}
+}
+
+// WithWait waits for a server that is not there yet. Default: 0, the first call
+// says at once that there is none. A server that was there and has gone is
+// waited for as [WithRetry] says.
+func WithWait(wait time.Duration) Option {
+	return func(c *config) error {
+		if wait < 0 {
+			return fmt.Errorf("tipserve: the wait for a server is %v, must be 0 or more", wait)
+		}
+		c.wait = wait
+		return nil
+	}
+}
+
 // WithDialOptions hands options to gRPC, after the client's own: interceptors,
 // tracing, load balancing.
 func WithDialOptions(options ...grpc.DialOption) Option {
@@ -170,7 +200,7 @@ func (c *config) dialOptions() []grpc.DialOption {
 				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2,
 				MaxDelay: 5 * time.Second,
 			},
-			MinConnectTimeout: 10 * time.Second,
+			MinConnectTimeout: c.connectTimeout,
 		}),
 		// What is repeated is decided here, not by a service configuration
 		// that knows nothing of uploads.

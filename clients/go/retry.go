@@ -80,6 +80,9 @@ func (p RetryPolicy) delay(repetition int, err *Error) (time.Duration, bool) {
 
 // isTransient says whether a call that only reads may succeed if it is repeated.
 func isTransient(err *Error) bool {
+	if err.Reason == ReasonServerUnreachable {
+		return false // it was waited for as long as was asked
+	}
 	if err.Code == codes.ResourceExhausted {
 		return err.hasRetryDelay
 	}

@@ -197,6 +197,7 @@ impl Catalog {
                 }),
             },
             tensors: named,
+            request_id: String::new(),
         })
     }
 

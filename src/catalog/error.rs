@@ -97,6 +97,27 @@ pub enum CatalogError {
         /// Of so many.
         limit: usize,
     },
+    /// A fine-tuning run failed, as its record says.
+    #[error("{message}")]
+    RunFailed {
+        /// A gRPC status code.
+        code: i32,
+        /// The error's reason.
+        reason: String,
+        /// In words.
+        message: String,
+    },
+    /// The server that ran a fine-tuning stopped before it ended.
+    #[error(
+        "the server that ran it stopped before it ended, and no version was made; ask for it again"
+    )]
+    RunInterrupted,
+    /// A fine-tuning runs on another server, which alone can cancel it.
+    #[error("fineTunes/{id} runs on another server: cancel it there")]
+    RunElsewhere {
+        /// The run's id.
+        id: String,
+    },
     /// The caller cancelled, or went away.
     #[error("cancelled")]
     Cancelled,
@@ -120,6 +141,16 @@ impl CatalogError {
         CatalogError::Invalid {
             field: field.to_string(),
             problem: problem.to_string(),
+        }
+    }
+
+    /// Whether it says nothing of the thing asked for: the same may succeed
+    /// later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            CatalogError::NotLoaded { .. } => true,
+            CatalogError::Store(error) => error.is_outage(),
+            _ => false,
         }
     }
 

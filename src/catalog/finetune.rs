@@ -1,5 +1,6 @@
 //! Fine-tuning runs: one at a time on the device, in short steps that give way
-//! to classification. A run makes a new version or nothing.
+//! to classification. A run makes a new version or nothing. Its record lies in
+//! the store, so that any server can say what became of it.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +13,12 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{
-    Catalog, CatalogError, tune,
+    Catalog, CatalogError,
+    journal::{self, Describe, Journal, Records},
+    tune,
     turns::{Turn, Turns},
 };
 use crate::telemetry::{RunCount, RunEnd};
@@ -122,6 +125,8 @@ pub struct Run {
     pub end_time: Option<DateTime<Utc>>,
     /// Whether the alias was moved.
     pub alias_moved: bool,
+    /// The alias that was moved.
+    pub alias: Option<AliasName>,
 }
 
 struct Entry {
@@ -134,7 +139,8 @@ struct Entry {
 pub struct FineTunes {
     catalog: Weak<Catalog>,
     turns: Turns,
-    runs: Mutex<BTreeMap<String, Entry>>,
+    runs: Arc<Mutex<BTreeMap<String, Entry>>>,
+    records: Records,
     next: AtomicU64,
     /// Keeps ids of this server apart from those of its earlier lives and of
     /// other replicas.
@@ -142,23 +148,41 @@ pub struct FineTunes {
 }
 
 impl FineTunes {
-    /// No runs yet.
-    pub fn new(catalog: &Arc<Catalog>) -> FineTunes {
+    /// No runs of this server yet. `describe` puts a run's error into the words
+    /// of the API, for its record.
+    pub fn new(catalog: &Arc<Catalog>, describe: Describe) -> FineTunes {
         let now = Utc::now().timestamp_micros();
+        let life = format!("{now:x}-{:x}", std::process::id());
         FineTunes {
             catalog: Arc::downgrade(catalog),
             turns: Turns::default(),
-            runs: Mutex::new(BTreeMap::new()),
+            runs: Arc::default(),
+            records: Records {
+                store: catalog.store.clone(),
+                owner: journal::owner(&life),
+                describe,
+            },
             next: AtomicU64::new(1),
-            life: format!("{now:x}-{:x}", std::process::id()),
+            life,
         }
     }
 
-    /// Queues a run. The receiver follows it to its end.
+    /// Queues a run, once its record is in the store. The receiver follows it
+    /// to its end. A caller that goes away before this returns cancels it.
     ///
     /// # Errors
-    /// [`CatalogError::Busy`] where too many wait already.
-    pub fn start(&self, request: TuneRequest) -> Result<watch::Receiver<Run>, CatalogError> {
+    /// [`CatalogError::Busy`] where too many wait already; the store's.
+    pub async fn start(&self, request: TuneRequest) -> Result<watch::Receiver<Run>, CatalogError> {
+        let tracked = self.enlist(request)?;
+        let run = tracked.run.subscribe();
+        let (begun, answer) = oneshot::channel();
+        tokio::spawn(tracked.begin(begun));
+        answer.await.map_err(CatalogError::internal)??;
+        Ok(run)
+    }
+
+    /// Takes a place among the runs of this server.
+    fn enlist(&self, request: TuneRequest) -> Result<Tracked, CatalogError> {
         let mut runs = self.runs.lock();
         let active: Vec<_> = runs
             .values()
@@ -189,49 +213,61 @@ impl FineTunes {
             create_time: Utc::now(),
             end_time: None,
             alias_moved: false,
+            alias: None,
         });
         runs.insert(
             id,
             Entry {
-                run: receiver.clone(),
+                run: receiver,
                 owner: request.owner.clone(),
                 cancelled: Arc::clone(&cancelled),
             },
         );
         drop(runs);
-        let tracked = Tracked {
+        Ok(Tracked {
             count: RunCount::queued(),
             catalog: Weak::clone(&self.catalog),
             turns: self.turns.clone(),
+            runs: Arc::clone(&self.runs),
+            records: self.records.clone(),
             request,
             cancelled,
             run: sender,
-        };
-        tokio::spawn(tracked.run());
-        Ok(receiver)
+        })
     }
 
-    /// One run.
+    /// One run: of this server, of another, or of one before a restart.
     ///
     /// # Errors
-    /// Where this server knows no such run.
-    pub fn get(&self, id: &str) -> Result<Run, CatalogError> {
-        self.runs
+    /// Where there is no such run; the store's.
+    pub async fn get(&self, id: &str) -> Result<Run, CatalogError> {
+        let own = self
+            .runs
             .lock()
             .get(id)
-            .map(|entry| entry.run.borrow().clone())
-            .ok_or_else(|| Self::unknown(id))
+            .map(|entry| entry.run.borrow().clone());
+        match own {
+            Some(run) => Ok(run),
+            None => self.records.get(id).await,
+        }
     }
 
     /// Cancels a run and returns it; one that has ended stays as it is.
     ///
     /// # Errors
-    /// Where this server knows no such run.
+    /// Where there is no such run; [`CatalogError::RunElsewhere`].
     pub async fn cancel(&self, id: &str) -> Result<Run, CatalogError> {
-        let (mut run, cancelled) = {
+        let own = {
             let runs = self.runs.lock();
-            let entry = runs.get(id).ok_or_else(|| Self::unknown(id))?;
-            (entry.run.clone(), Arc::clone(&entry.cancelled))
+            runs.get(id)
+                .map(|entry| (entry.run.clone(), Arc::clone(&entry.cancelled)))
+        };
+        let Some((mut run, cancelled)) = own else {
+            let run = self.records.get(id).await?;
+            return match run.state.has_ended() {
+                true => Ok(run),
+                false => Err(CatalogError::RunElsewhere { id: id.to_owned() }),
+            };
         };
         cancelled.store(true, Ordering::Relaxed);
         // Steps are short, so that this is soon. A sender that is gone has
@@ -241,11 +277,11 @@ impl FineTunes {
         Ok(now)
     }
 
-    /// What is said of a run that this server does not know.
+    /// What is said of a run that does not exist.
     pub fn unknown(id: &str) -> CatalogError {
         StoreError::NotFound {
             what: format!("fineTunes/{id}"),
-            hint: ": this server knows no such run".to_owned(),
+            hint: String::new(),
         }
         .into()
     }
@@ -257,23 +293,30 @@ impl FineTunes {
         }
     }
 
-    /// Runs, newest first, of the caches that are wanted; those before the run
-    /// `before` where given.
-    pub fn list(
+    /// Runs of every server, newest first, of the caches that are wanted; those
+    /// before the run `before` where given.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list(
         &self,
         wanted: impl Fn(&CacheId) -> bool,
         before: Option<&str>,
         size: usize,
-    ) -> Vec<Run> {
-        self.runs
-            .lock()
-            .iter()
-            .rev()
-            .filter(|(id, _)| before.is_none_or(|before| id.as_str() < before))
-            .map(|(_, entry)| entry.run.borrow().clone())
-            .filter(|run| wanted(&run.cache))
-            .take(size)
-            .collect()
+    ) -> Result<Vec<Run>, CatalogError> {
+        let recorded = self.records.list(&wanted, before, size).await?;
+        let mut runs: BTreeMap<String, Run> = recorded
+            .into_iter()
+            .map(|run| (run.id.clone(), run))
+            .collect();
+        // What this server runs itself, it knows better than the store.
+        for (id, entry) in self.runs.lock().iter() {
+            let run = entry.run.borrow().clone();
+            if before.is_none_or(|before| id.as_str() < before) && wanted(&run.cache) {
+                runs.insert(id.clone(), run);
+            }
+        }
+        Ok(runs.into_values().rev().take(size).collect())
     }
 }
 
@@ -300,35 +343,85 @@ struct Tracked {
     count: RunCount,
     catalog: Weak<Catalog>,
     turns: Turns,
+    runs: Arc<Mutex<BTreeMap<String, Entry>>>,
+    records: Records,
     request: TuneRequest,
     cancelled: Arc<AtomicBool>,
     run: watch::Sender<Run>,
 }
 
 impl Tracked {
-    async fn run(mut self) {
-        let result = self.train().await;
+    /// Writes the run's first record, tells whether that was possible, and
+    /// runs.
+    async fn begin(self, begun: oneshot::Sender<Result<(), CatalogError>>) {
+        let now = self.run.borrow().clone();
+        let by = (self.records.owner.clone(), self.request.created_by.clone());
+        let store = self.records.store.clone();
+        match Journal::begin(store, &now, self.request.version, by).await {
+            Ok(journal) => {
+                if begun.send(Ok(())).is_err() {
+                    // Nobody was told of it, and nobody follows it.
+                    self.cancelled.store(true, Ordering::Relaxed);
+                }
+                self.run(journal).await;
+            }
+            Err(error) => {
+                self.runs.lock().remove(&now.id);
+                let _ = begun.send(Err(error)); // or nobody asks any more
+            }
+        }
+    }
+
+    async fn run(mut self, mut journal: Journal) {
+        let result = self.train_recorded(&mut journal).await;
         self.count.ended(match &result {
             Ok(_) => RunEnd::Succeeded,
             Err(CatalogError::Cancelled) => RunEnd::Cancelled,
             Err(_) => RunEnd::Failed,
         });
-        self.run.send_modify(|run| {
-            run.end_time = Some(Utc::now());
-            match result {
-                Ok((version, alias_moved)) => {
-                    run.state = RunState::Succeeded;
-                    run.version = Some(version);
-                    run.alias_moved = alias_moved;
-                }
-                Err(CatalogError::Cancelled) => run.state = RunState::Cancelled,
-                Err(error) => {
-                    tracing::warn!(run = run.id, parent = run.parent, %error, "fine-tuning failed");
-                    run.state = RunState::Failed;
-                    run.error = Some(error);
-                }
+        let mut run = self.run.borrow().clone();
+        run.end_time = Some(Utc::now());
+        match result {
+            Ok((version, alias_moved)) => {
+                run.state = RunState::Succeeded;
+                run.version = Some(version);
+                run.alias_moved = alias_moved;
+                run.alias = self.request.move_alias.clone().filter(|_| alias_moved);
             }
-        });
+            Err(CatalogError::Cancelled) => run.state = RunState::Cancelled,
+            Err(error) => {
+                tracing::warn!(run = run.id, parent = run.parent, %error, "fine-tuning failed");
+                run.state = RunState::Failed;
+                run.error = Some(error);
+            }
+        }
+        // First what lasts, then what is told.
+        journal.end(&run, self.records.describe).await;
+        self.run.send_replace(run);
+    }
+
+    /// Trains, and keeps the run's record up to date meanwhile.
+    async fn train_recorded(
+        &mut self,
+        journal: &mut Journal,
+    ) -> Result<(Manifest, bool), CatalogError> {
+        let mut run = self.run.subscribe();
+        let (cancelled, describe) = (Arc::clone(&self.cancelled), self.records.describe);
+        let training = self.train();
+        tokio::pin!(training);
+        let mut recorded = run.borrow_and_update().state;
+        loop {
+            tokio::select! {
+                result = &mut training => return result,
+                _ = run.wait_for(|run| run.state != recorded) => {}
+                () = tokio::time::sleep(journal::HEARTBEAT) => {}
+            }
+            let now = run.borrow().clone();
+            recorded = now.state;
+            if !journal.write(&now, describe).await {
+                cancelled.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     async fn wait_for_turn(&self) -> Result<Turn, CatalogError> {

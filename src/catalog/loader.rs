@@ -1,31 +1,14 @@
 //! Loading versions into memory.
 
-use std::fmt;
-
 use tch::Device;
 
 use super::{CatalogError, Classifier};
 use crate::telemetry;
 use tip_spec::{KeyDtype, Method};
 use tipserve_store::{
-    CacheId, Manifest, Store, VersionNumber,
+    Manifest, Store, VersionKey,
     resident::{Event, Footprint, Load},
 };
-
-/// Which version of which cache.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct VersionKey {
-    /// The cache.
-    pub cache: CacheId,
-    /// Its version.
-    pub version: VersionNumber,
-}
-
-impl fmt::Display for VersionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.cache.version_name(self.version))
-    }
-}
 
 /// Makes versions resident on a device.
 pub struct Loader {

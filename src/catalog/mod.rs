@@ -14,6 +14,7 @@ mod finetune;
 mod finite;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod journal;
 mod loader;
 pub mod printable;
 mod scorecard;
@@ -33,17 +34,18 @@ pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
 pub use features::{CollectedFeatures, ExampleFeature};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
+pub use journal::Describe;
 pub use scorecard::Scorecard;
 pub use text::TextRoom;
 
 use parking_lot::Mutex;
 
 use crate::telemetry::ResidentFigures;
-use loader::{Loader, VersionKey};
+use loader::Loader;
 use tipserve_clip::{Statistics, resize::Interpolation};
 use tipserve_engine::Engine;
 use tipserve_store::{
-    CacheId, Reference, Resident, Store, VersionNumber,
+    Reference, Resident, Store,
     resident::{Lease, Limits, ResidentError},
 };
 
@@ -180,16 +182,9 @@ impl Catalog {
     /// # Errors
     /// The store's, and [`CatalogError::WrongBundle`].
     pub async fn classifier(&self, reference: &Reference) -> Result<Served, CatalogError> {
-        let (cache, version) = self.store.resolve(reference).await?;
-        self.classifier_at(cache, version).await
-    }
-
-    async fn classifier_at(
-        &self,
-        cache: CacheId,
-        version: VersionNumber,
-    ) -> Result<Served, CatalogError> {
-        let key = VersionKey { cache, version };
+        // Not by its number alone: whatever happens to a store, what is
+        // resident answers for no other version.
+        let key = self.store.identify(reference).await?;
         self.resident.get(&key).await.map_err(|error| match error {
             ResidentError::Load(error) => error,
             ResidentError::TooLarge {

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::telemetry;
 use tipserve_store::{
-    CacheId, Condition, Draft, Export, Manifest, Store, StoreError, VersionNumber,
+    CacheId, Condition, Draft, Export, Manifest, Reference, Store, StoreError, VersionNumber,
+    VersionSelector,
 };
 
 /// Caches looked at in one go when all are tidied.
@@ -29,15 +30,39 @@ impl Catalog {
         condition: &Condition,
     ) -> Result<Manifest, CatalogError> {
         let manifest = self.store.create_version_if(id, draft, condition).await?;
+        if manifest.details.bundle_fingerprint == self.model.fingerprint {
+            self.check_loads(&manifest).await?;
+        }
         telemetry::version_created();
         tracing::info!(version = manifest.resource_name(), "made a version");
-        if manifest.details.bundle_fingerprint == self.model.fingerprint
-            && let Err(error) = self.classifier_at(id.clone(), manifest.version).await
-        {
-            tracing::warn!(version = manifest.resource_name(), %error, "it does not load");
-        }
         self.keep_newest(id).await;
         Ok(manifest)
+    }
+
+    /// Loads what was just published. A version that cannot serve was not made:
+    /// it is taken back. One that could not be looked at now (the store does
+    /// not answer, memory is in use) is durable, and stays.
+    async fn check_loads(&self, manifest: &Manifest) -> Result<(), CatalogError> {
+        let reference = Reference {
+            cache: manifest.cache.clone(),
+            version: VersionSelector::Number(manifest.version),
+        };
+        let Err(error) = self.classifier(&reference).await else {
+            return Ok(());
+        };
+        let version = manifest.resource_name();
+        if error.is_passing() {
+            tracing::warn!(version, %error, "it could not be loaded yet");
+            return Ok(());
+        }
+        tracing::error!(version, %error, "it does not load, and is taken back");
+        let retracted = self
+            .store
+            .retract_version(&manifest.cache, manifest.version);
+        if let Err(error) = retracted.await {
+            tracing::error!(version, %error, "it could not be taken back");
+        }
+        Err(error)
     }
 
     /// A version as one file.
@@ -146,9 +171,14 @@ impl Catalog {
             self.keep_newest_of_all().await?;
         }
         for key in self.resident.keys() {
-            let known = self.store.manifest(&key.cache, key.version).await;
-            if let Err(StoreError::NotFound { .. }) = known {
-                self.resident.remove(&key);
+            let reference = Reference {
+                cache: key.cache.clone(),
+                version: VersionSelector::Number(key.version),
+            };
+            match self.store.identify(&reference).await {
+                Ok(known) if known == key => {}
+                Ok(_) | Err(StoreError::NotFound { .. }) => self.resident.remove(&key),
+                Err(error) => tracing::debug!(version = %key, %error, "it is kept in memory"),
             }
         }
         Ok(())

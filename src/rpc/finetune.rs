@@ -19,8 +19,8 @@ use super::{
 use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
-        FineTunes as Runs, MAX_DESCRIPTION_BYTES, Run, RunProgress, RunState, TuneRequest,
-        printable,
+        CatalogError, FineTunes as Runs, MAX_DESCRIPTION_BYTES, Run, RunProgress, RunState,
+        TuneRequest, printable,
     },
 };
 use tip_adapter::finetune::{Options, Schedule};
@@ -29,7 +29,7 @@ use tipserve_api::v1::{
     self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
     fine_tune_run::State, fine_tune_service_server::FineTuneService,
 };
-use tipserve_store::{AliasName, CacheId};
+use tipserve_store::{AliasName, CacheId, RunError};
 
 /// α while training: the recipe's for ImageNet, Food, Pets and SUN
 /// (tip-adapter.md, "Tip-Adapter-F").
@@ -59,7 +59,7 @@ impl FineTunes {
     /// The service on this server.
     pub fn new(context: Arc<Context>) -> FineTunes {
         FineTunes {
-            runs: Arc::new(Runs::new(&context.catalog)),
+            runs: Arc::new(Runs::new(&context.catalog, describe)),
             context,
         }
     }
@@ -75,7 +75,7 @@ impl FineTunes {
         let request = self.check(&caller, request).await?;
         audit.resource(request.cache.version_name(request.version));
         let cache = request.cache.clone();
-        let run = self.runs.start(request)?;
+        let run = self.runs.start(request).await?;
         // The run's end has a line of its own.
         audit.result(Code::Ok);
         audit.write();
@@ -172,9 +172,9 @@ impl FineTunes {
 
     /// A run that the caller may see. Of others it is said what is said of
     /// those that there are not.
-    fn seen(&self, caller: &Caller, name: &str) -> Result<Run, ApiError> {
+    async fn seen(&self, caller: &Caller, name: &str) -> Result<Run, ApiError> {
         let id = run_id(name)?;
-        let run = self.runs.get(id)?;
+        let run = self.runs.get(id).await?;
         if caller.sees(&run.cache) {
             Ok(run)
         } else {
@@ -188,14 +188,14 @@ impl FineTunes {
         request: &pb::CancelFineTuneRequest,
     ) -> Result<Response<pb::FineTuneRun>, ApiError> {
         audit.resource(&request.name);
-        let run = self.seen(&caller, &request.name)?;
+        let run = self.seen(&caller, &request.name).await?;
         audit.resource(format!("fineTunes/{}", run.id));
         let runs = Arc::clone(&self.runs);
         let run = to_its_end(audit, async move { Ok(runs.cancel(&run.id).await?) });
         Ok(Response::new(message(&run.await?)))
     }
 
-    fn list(
+    async fn list(
         &self,
         caller: &Caller,
         request: &pb::ListFineTunesRequest,
@@ -206,11 +206,9 @@ impl FineTunes {
             name => Some(super::cache_id(caller, name)?),
         };
         let before = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
-        let mut runs = self.runs.list(
-            |of| caller.sees(of) && cache.as_ref().is_none_or(|cache| of == cache),
-            before,
-            size + 1,
-        );
+        let wanted =
+            |of: &CacheId| caller.sees(of) && cache.as_ref().is_none_or(|cache| of == cache);
+        let mut runs = self.runs.list(wanted, before, size + 1).await?;
         let more = runs.len() > size;
         runs.truncate(size);
         let next_page_token = match runs.last() {
@@ -248,6 +246,16 @@ fn number(
             field,
             format!("{value} is not in {low} to {high}"),
         )),
+    }
+}
+
+/// A run's error as its record keeps it.
+fn describe(error: &CatalogError) -> RunError {
+    let error = ApiError::from(error.clone());
+    RunError {
+        code: error.code() as i32,
+        reason: error.reason().to_owned(),
+        message: error.message().to_owned(),
     }
 }
 
@@ -418,6 +426,7 @@ impl FineTuneService for FineTunes {
     ) -> Result<Response<pb::ListFineTunesResponse>, Status> {
         observed(&self.context.calls, async {
             self.list(&Caller::of(request.extensions()), request.get_ref())
+                .await
         })
         .await
     }
@@ -428,7 +437,7 @@ impl FineTuneService for FineTunes {
     ) -> Result<Response<pb::FineTuneRun>, Status> {
         observed(&self.context.calls, async {
             let caller = Caller::of(request.extensions());
-            let run = self.seen(&caller, &request.get_ref().name)?;
+            let run = self.seen(&caller, &request.get_ref().name).await?;
             Ok(Response::new(message(&run)))
         })
         .await
@@ -476,6 +485,7 @@ mod tests {
             create_time: Utc::now(),
             end_time: None,
             alias_moved: false,
+            alias: None,
         };
         let (sender, run) = watch::channel(under_way);
         let (events, mut sent) = mpsc::channel(16);

@@ -106,6 +106,10 @@ fn describe() {
         STORE_REQUEST,
         "Seconds until the store's bucket answers a request."
     );
+    describe_counter!(
+        DISTRUSTED_WRITES,
+        "Writes refused because the store's disk failed to make them durable."
+    );
     describe_counter!(VERSIONS, "Cache versions made.");
     describe_counter!(EPOCHS, "Epochs of fine-tuning run.");
     describe_histogram!(EPOCH, "Seconds that an epoch of fine-tuning takes.");
@@ -141,6 +145,7 @@ fn register() {
     for outcome in BUCKET_ANSWERS {
         counter!(STORE_REQUESTS, "outcome" => outcome).absolute(0);
     }
+    counter!(DISTRUSTED_WRITES).absolute(0);
     for reason in DROPS {
         counter!(DROPPED, "reason" => reason).absolute(0);
     }

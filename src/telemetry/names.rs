@@ -30,6 +30,7 @@ pub(super) const EMBEDDING_COALESCED: &str = "tipserve_embedding_cache_coalesced
 pub(super) const EMBEDDING_BYTES: &str = "tipserve_embedding_cache_bytes";
 pub(super) const EMBEDDING_ENTRIES: &str = "tipserve_embedding_cache_entries";
 pub(super) const STORE_REQUESTS: &str = "tipserve_store_requests_total";
+pub(super) const DISTRUSTED_WRITES: &str = "tipserve_store_distrusted_writes_total";
 pub(super) const STORE_REQUEST: &str = "tipserve_store_request_seconds";
 pub(super) const VERSIONS: &str = "tipserve_versions_created_total";
 pub(super) const EPOCHS: &str = "tipserve_finetune_epochs_total";

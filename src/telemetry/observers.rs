@@ -80,4 +80,8 @@ impl RequestObserver for BucketMetrics {
         counter!(STORE_REQUESTS, "outcome" => outcome).increment(1);
         histogram!(STORE_REQUEST).record(took);
     }
+
+    fn write_distrusted(&self) {
+        counter!(DISTRUSTED_WRITES).increment(1);
+    }
 }

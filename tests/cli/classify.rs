@@ -187,7 +187,7 @@ fn nothing_to_classify() {
 fn embeddings_as_json() {
     let fake = Fake::start();
     let folder = Folder::new(&["x", "y"], &[1, 1]);
-    folder.write("y/z.txt", "no picture");
+    folder.write("y/z.jpg", "no picture");
     let ran = tipserve(
         &fake,
         &["embed", folder.str(), "--text", "abc", "--text", "de"],

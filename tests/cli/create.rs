@@ -80,7 +80,7 @@ fn a_folder_becomes_a_cache() {
 fn the_text_says_what_was_chosen_and_why() {
     let fake = Fake::start();
     let folder = Folder::new(&["a", "b"], &[2, 2]);
-    folder.write("a/x.txt", "just text");
+    folder.write("a/x.jpg", "just text");
     let ran = tipserve(&fake, &["create", "c", "--from", folder.str()]).expect(4);
     for text in [
         "made c@1: 2 classes, 4 keys",
@@ -96,7 +96,7 @@ fn the_text_says_what_was_chosen_and_why() {
     }
     assert!(
         ran.stderr
-            .contains("a/x.txt: these 9 bytes are no picture [PICTURE_UNDECODABLE]"),
+            .contains("a/x.jpg: these 9 bytes are no picture [PICTURE_UNDECODABLE]"),
         "{ran:?}"
     );
     tipserve(
@@ -222,7 +222,7 @@ fn folders_that_are_none() {
     let hole = Folder::new(&["a", "hollow_one"], &[1, 0]);
     for (folder, says) in [
         (&empty, "is empty"),
-        (&flat, "1 files but no folder"),
+        (&flat, "1 file but no folder"),
         (&hole, "\"hollow one\""),
     ] {
         let ran = tipserve(&fake, &["create", "c", "--from", folder.str()]).expect(1);

@@ -1,7 +1,7 @@
 //! `tipserve evaluate`.
 
 use crate::{
-    fake::Fake,
+    fake::{Behaviour, Fake},
     run::{Folder, tipserve},
 };
 
@@ -149,5 +149,32 @@ fn what_create_drew_is_left_out() {
     assert_eq!(
         (&out["count"], &out["rejected_count"]),
         (&32.into(), &0.into())
+    );
+}
+
+/// Beyond 1000 classes the server sends no confusion matrix.
+#[test]
+fn classes_beyond_any_confusion_matrix() {
+    let fake = Fake::with(Behaviour {
+        no_confusion: true,
+        ..Behaviour::default()
+    });
+    let names: Vec<_> = (0..12_000).map(|i| format!("class {i:05}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    fake.add_cache("c", &names);
+    let folder = Folder::new(&["class_11999", "class_00007"], &[0, 0]);
+    folder.write("class_11999/0.jpg", "IMG 11999");
+    folder.write("class_00007/0.jpg", "IMG 7");
+    let args = ["evaluate", "c", "--from", folder.str()];
+    let out = tipserve(&fake, &[&args[..], &["--json"]].concat())
+        .expect(0)
+        .json();
+    assert_eq!((&out["top1"], &out["count"]), (&1.0.into(), &2.into()));
+    assert_eq!(out["evaluations"][0]["confusion"], serde_json::json!([]));
+    let ran = tipserve(&fake, &args).expect(0);
+    assert!(
+        ran.stdout.contains("no confusion matrix") && ran.stdout.contains("12000 classes"),
+        "{}",
+        ran.stdout
     );
 }

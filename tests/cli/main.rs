@@ -1,8 +1,7 @@
-//! The command line through the compiled binary, against a server in this
+//! The commands through the client's own binary, against a server in this
 //! process that answers logically but knows no pictures (`fake`).
 
 mod add;
-mod bench;
 mod caches;
 mod classify;
 mod create;
@@ -11,8 +10,15 @@ mod errors;
 mod evaluate;
 mod fake;
 mod finetune;
+mod folders;
+mod help;
+mod independence;
 mod npz;
+mod peer;
 mod run;
-mod scripted;
+mod tables;
 mod transfer;
 mod versions;
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_tipserve-client");

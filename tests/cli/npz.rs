@@ -424,3 +424,83 @@ fn numpy_itself() {
     assert_eq!(examples[2], (2, vec![0.0, 0.0, 1.0]));
     assert_eq!(examples.len(), 4);
 }
+
+/// Nothing is cast in silence; the error names the file and the array.
+#[test]
+fn values_that_would_be_cast_are_refused() {
+    let fake = Fake::start();
+    let folder = Folder::new(&[], &[]);
+    let path = folder.path().join("X.NPZ");
+    for (says, arrays) in [
+        (
+            "the array labels has dtype '<f8', not whole numbers",
+            [features(), npy("<f8", false, "(4,)", &[0; 32]), classes()],
+        ),
+        (
+            "the array labels has dtype '|b1', not whole numbers",
+            [features(), npy("|b1", false, "(4,)", &[0; 4]), classes()],
+        ),
+        (
+            "the array labels has dtype '<U1', not whole numbers",
+            [features(), npy("<U1", false, "(4,)", &[0; 16]), classes()],
+        ),
+        (
+            "the array labels has shape [4, 2], not [M]",
+            [features(), npy("<i8", false, "(4, 2)", &[0; 64]), classes()],
+        ),
+        (
+            "the array features has dtype '<c8', not float16, float32 or float64",
+            [npy("<c8", false, "(4, 3)", &[0; 96]), labels(), classes()],
+        ),
+        (
+            "the array classes has dtype '<i8', not strings",
+            [features(), labels(), npy("<i8", false, "(2,)", &[0; 16])],
+        ),
+        (
+            "the array classes holds bytes that are not UTF-8",
+            [
+                features(),
+                labels(),
+                npy("|S3", false, "(2,)", b"caf\xe9\0\0"),
+            ],
+        ),
+        (
+            "the array classes has a name at position 1 that holds the control character U+000A",
+            [features(), labels(), names("<U3", 3, &["a", "b\nc"])],
+        ),
+    ] {
+        let arrays: Vec<_> = ["features", "labels", "classes"]
+            .into_iter()
+            .zip(arrays)
+            .collect();
+        archive(&path, CompressionMethod::Deflated, &arrays);
+        let ran = tipserve(&fake, &["create", "c", "--from", path.to_str().unwrap()]).expect(1);
+        assert!(
+            ran.stderr.contains(says) && ran.stderr.contains("X.NPZ"),
+            "{says}: {}",
+            ran.stderr
+        );
+    }
+    assert!(fake.state().caches.is_empty());
+}
+
+#[test]
+fn the_extension_may_be_in_upper_case_and_strings_of_bytes_are_text() {
+    let fake = Fake::start();
+    let folder = Folder::new(&[], &[]);
+    let path = folder.path().join("X.NPZ");
+    let bytes = npy("|S6", false, "(2,)", "na\u{ef}vedog\0\0\0".as_bytes());
+    let arrays = [
+        ("features", features()),
+        ("labels", labels()),
+        ("classes", bytes),
+    ];
+    archive(&path, CompressionMethod::Stored, &arrays);
+    let path = path.to_str().unwrap();
+    tipserve(&fake, &["create", "c", "--from", path]).expect(0);
+    assert_eq!(got(&fake).0, ["na\u{ef}ve", "dog"]);
+    let lines = tipserve(&fake, &["classify", "c", path, "--json"])
+        .expect(0)
+        .json_lines();
+    assert_eq!(lines.len(), 4);
+}

@@ -13,7 +13,7 @@ use crate::fake::Fake;
 
 /// The binary, told where the server is.
 pub fn command(fake: &Fake, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tipserve"));
+    let mut command = Command::new(crate::BINARY);
     command
         .args(args)
         .env("TIPSERVE_SERVER", fake.address())

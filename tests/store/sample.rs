@@ -132,7 +132,11 @@ pub fn draft(seed: u64) -> Draft {
         fine_tune: None,
         source: None,
     };
-    Draft { details, tensors }
+    Draft {
+        details,
+        tensors,
+        request_id: String::new(),
+    }
 }
 
 /// The seed that a version says it was made of.

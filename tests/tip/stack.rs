@@ -54,19 +54,37 @@ fn holds(m: &Material, queries: &Tensor, mut more: serde_json::Value) -> Made {
         let pair = |at: usize| expected[at].as_f64().expect("a number");
         let temperature = ours.temperature.expect("a temperature");
         let close = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-3;
-        assert!(close(temperature, pair(0)), "{name}: T {temperature} {expected}");
-        assert!(close(ours.weight.expect("a weight"), pair(1)), "{name}: {ours:?} {expected}");
+        assert!(
+            close(temperature, pair(0)),
+            "{name}: T {temperature} {expected}"
+        );
+        assert!(
+            close(ours.weight.expect("a weight"), pair(1)),
+            "{name}: {ours:?} {expected}"
+        );
         if let Some(entropy) = theirs["entropies"][name].as_f64() {
-            assert!((ours.cross_entropy - entropy).abs() < 1e-4, "{name}: {entropy}");
+            assert!(
+                (ours.cross_entropy - entropy).abs() < 1e-4,
+                "{name}: {entropy}"
+            );
         }
     }
     let first = &made.spec.selection.candidates[0];
-    assert_eq!((made.spec.method, first.method), (Method::Stack, Method::Stack));
+    assert_eq!(
+        (made.spec.method, first.method),
+        (Method::Stack, Method::Stack)
+    );
     assert_eq!(made.spec.temperature, 1.0);
     if let Some(entropy) = theirs["cross_entropy"].as_f64() {
-        assert!((first.cross_entropy - entropy).abs() < 1e-4, "{entropy} {first:?}");
+        assert!(
+            (first.cross_entropy - entropy).abs() < 1e-4,
+            "{entropy} {first:?}"
+        );
         let accuracy = theirs["accuracy"].as_f64().expect("an accuracy");
-        assert!((first.accuracy - accuracy).abs() < 1e-9, "{accuracy} {first:?}");
+        assert!(
+            (first.accuracy - accuracy).abs() < 1e-9,
+            "{accuracy} {first:?}"
+        );
         let count = theirs["count"].as_u64().expect("a count");
         assert_eq!(made.spec.selection.example_count as u64, count);
     }
@@ -74,7 +92,10 @@ fn holds(m: &Material, queries: &Tensor, mut more: serde_json::Value) -> Made {
     let ours = plain_logits(&made.spec, &made.tensors, queries).expect("logits");
     let shown = expected.gt(-1e5);
     let off = (ours.softmax(1, Kind::Double) - expected.softmax(1, Kind::Double)).abs();
-    assert!(off.max().double_value(&[]) < 2e-3, "probabilities differ by {off}");
+    assert!(
+        off.max().double_value(&[]) < 2e-3,
+        "probabilities differ by {off}"
+    );
     let off = ((&ours - &expected) * shown).abs() / expected.abs().clamp_min(1.0);
     assert!(off.clamp_max(1.0).mean(Kind::Double).double_value(&[]) < 2e-3);
     let head = Head::new(&made.spec, &made.tensors, Device::Cpu).expect("a head");
@@ -123,7 +144,10 @@ fn one_shot_takes_temperatures_from_the_spread() {
         let (m, queries) = material(&shape(vec![1; 12], text));
         let made = holds(&m, &queries, json!({}));
         assert_eq!(made.spec.selection.source, SelectionSource::Default);
-        assert_eq!(part(&made, Method::Proker).and_then(|c| c.weight), Some(1.0));
+        assert_eq!(
+            part(&made, Method::Proker).and_then(|c| c.weight),
+            Some(1.0)
+        );
         assert_eq!(part(&made, Method::ZeroShot).is_some(), text);
     }
 }
@@ -168,11 +192,19 @@ fn left_out_examples_overrule_how_even_dimensions_are() {
     rows.copy_(&(Tensor::randn([72, 2], float) * 1.5));
     m.keys = unit(&(&m.keys + loud));
     let made = auto(&m);
-    assert_eq!(made.spec.standardised, Some(Standardised::Own), "{:?}", made.spec.selection);
+    assert_eq!(
+        made.spec.standardised,
+        Some(Standardised::Own),
+        "{:?}",
+        made.spec.selection
+    );
     let stacks: Vec<&Candidate> = (made.spec.selection.candidates.iter())
         .filter(|c| c.method == Method::Stack)
         .collect();
-    assert!(stacks[0].cross_entropy < stacks[1].cross_entropy, "{stacks:?}");
+    assert!(
+        stacks[0].cross_entropy < stacks[1].cross_entropy,
+        "{stacks:?}"
+    );
 }
 
 #[test]
@@ -211,11 +243,23 @@ fn copies_neither_count_as_shots_nor_end_in_certainty() {
     assert_eq!(once.spec.selection.example_count, 16);
     let sharp = |made: &Made| {
         let logits = plain_logits(&made.spec, &made.tensors, &queries).expect("logits");
-        logits.softmax(1, Kind::Double).amax(1, false).mean(Kind::Double).double_value(&[])
+        logits
+            .softmax(1, Kind::Double)
+            .amax(1, false)
+            .mean(Kind::Double)
+            .double_value(&[])
     };
-    assert!((sharp(&made) - sharp(&once)).abs() < 0.2, "{} {}", sharp(&made), sharp(&once));
+    assert!(
+        (sharp(&made) - sharp(&once)).abs() < 0.2,
+        "{} {}",
+        sharp(&made),
+        sharp(&once)
+    );
     for candidate in &made.spec.selection.candidates {
-        assert!(candidate.temperature.is_none_or(|t| t > 1e-4), "{candidate:?}");
+        assert!(
+            candidate.temperature.is_none_or(|t| t > 1e-4),
+            "{candidate:?}"
+        );
     }
 
     // Nothing but copies: as if there were one shot.
@@ -319,6 +363,12 @@ fn a_large_cache_is_stacked_too() {
         panic!("dense values");
     };
     let ours = kernel(&f, &k).matmul(&(values.to_kind(Kind::Double) / factor));
-    let off = (ours - kernel(&f, &k).matmul(&exact)).abs().max().double_value(&[]);
-    assert!(off < 2e-3, "predictions of single precision are off by {off}");
+    let off = (ours - kernel(&f, &k).matmul(&exact))
+        .abs()
+        .max()
+        .double_value(&[]);
+    assert!(
+        off < 2e-3,
+        "predictions of single precision are off by {off}"
+    );
 }

@@ -58,7 +58,9 @@ fn expected(tensors: &HeadTensors, features: &Tensor) -> Tensor {
     let part = tensors.standardised.as_ref().expect("a part");
     let f = double(features);
     let seen = (&f - double(&part.by.shift)) * double(&part.by.scale);
-    let length = seen.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Double);
+    let length = seen
+        .square()
+        .sum_dim_intlist([1i64].as_slice(), true, Kind::Double);
     let seen = seen / length.sqrt();
     let (keys, values) = tensors.cache.as_ref().expect("keys");
     let values = match values {
@@ -69,7 +71,9 @@ fn expected(tensors: &HeadTensors, features: &Tensor) -> Tensor {
     f.matmul(&linear(&tensors.linear))
         + double(tensors.bias.as_ref().expect("b"))
         + seen.matmul(&linear(&part.linear))
-        + ((seen.matmul(&double(keys).tr()) - 1.0) * BETA).exp().matmul(&values)
+        + ((seen.matmul(&double(keys).tr()) - 1.0) * BETA)
+            .exp()
+            .matmul(&values)
 }
 
 fn largest(t: &Tensor) -> f64 {
@@ -120,8 +124,13 @@ fn it_is_served_beside_plain_heads() {
     };
     let features = unit(9, WIDTH);
     for backend in [Backend::Automatic, Backend::Operators] {
-        let a = Head::on(&numbers(KeyDtype::F32), &tensors, Device::Cpu, Backend::Automatic)
-            .expect("a head");
+        let a = Head::on(
+            &numbers(KeyDtype::F32),
+            &tensors,
+            Device::Cpu,
+            Backend::Automatic,
+        )
+        .expect("a head");
         let zero = spec(Method::ZeroShot, 0.0, 0.0, KeyDtype::F32);
         let b = Head::on(&zero, &plain, Device::Cpu, backend).expect("a head");
         let (rows, others) = ([0i64, 4, 8], [1i64, 4]);
@@ -145,8 +154,16 @@ fn parts_that_do_not_fit_are_refused() {
         part.by.scale = Tensor::ones([WIDTH + 1], (Kind::Float, Device::Cpu));
     }
     let error = Head::new(&numbers(KeyDtype::F32), &tensors, Device::Cpu).expect_err("refused");
-    assert!(error.to_string().contains("scale of the features"), "{error}");
+    assert!(
+        error.to_string().contains("scale of the features"),
+        "{error}"
+    );
     let (tensors, _) = head(true);
-    let packed = Head::on(&numbers(KeyDtype::F32), &tensors, Device::Cpu, Backend::Avx2);
+    let packed = Head::on(
+        &numbers(KeyDtype::F32),
+        &tensors,
+        Device::Cpu,
+        Backend::Avx2,
+    );
     assert!(matches!(packed, Err(HeadError::Backend(Backend::Avx2))));
 }

@@ -70,6 +70,12 @@ def with_rows(png, change):
     return png_of([*rest, (b"IDAT", zlib.compress(change(rows))), (b"IEND", b"")])
 
 
+def many_scans(jpeg):
+    """The progressive JPEG with its last scan twenty times over."""
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:-2] + jpeg[last:-2] * 19 + b"\xff\xd9"
+
+
 def turned(picture, format):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -86,6 +92,7 @@ def unusual(chance):
     yield "a JPEG without its end mark", jpeg[:-2]
     yield "half a JPEG", jpeg[: len(jpeg) // 2]
     yield "a JPEG of CMYK", saved(picture.convert("CMYK"), "JPEG")
+    yield "a JPEG of many scans", many_scans(saved(picture, "JPEG", progressive=True))
     yield "a turned JPEG", turned(picture, "JPEG")
     yield "a PNG that lacks a row", with_rows(png, lambda rows: rows[:-stride])
     yield "a PNG of a row too many", with_rows(png, lambda rows: rows + rows[-stride:])
@@ -208,7 +215,11 @@ def test_a_decoded_pillow_picture_brings_its_orientation(chance):
 def test_what_the_server_refuses_by_size_goes_as_it_is(chance):
     for format in ("JPEG", "PNG"):
         data = saved(photograph(chance, 60, 40), format)
-        for limits in (PictureLimits(side=59), PictureLimits(pixels=2399)):
+        for limits in (
+            PictureLimits(side=59),
+            PictureLimits(pixels=2399),
+            PictureLimits(decoder_bytes=60 * 40 * 3),
+        ):
             room = Encoder(max_message_bytes=2**22, image_size=16, limits=limits)
             assert room.encode(data).encoded_image == data
         room = Encoder(max_message_bytes=2**22, image_size=16, limits=PictureLimits(60, 2400))

@@ -94,10 +94,17 @@ fn cache_logits(
 ) -> Result<Tensor, TipError> {
     let mut found = None;
     let betas = [numbers.beta];
-    sweep(material, held, &betas, balance, Kind::Double, &mut |_, sums| {
-        found = Some(sums.f_mul_scalar(numbers.alpha)?);
-        Ok(())
-    })?;
+    sweep(
+        material,
+        held,
+        &betas,
+        balance,
+        Kind::Double,
+        &mut |_, sums| {
+            found = Some(sums.f_mul_scalar(numbers.alpha)?);
+            Ok(())
+        },
+    )?;
     match found {
         Some(logits) => Ok(logits),
         None => Ok(Tensor::f_zeros(
@@ -156,7 +163,9 @@ pub(super) fn by_spread(
     };
     let present = material.counts()?.f_gt(0)?.f_nonzero()?.f_squeeze_dim(1)?;
     let logits = plus_text(material, &material.keys, cache)?.f_index_select(1, &present)?;
-    let labels = material.labels.f_searchsorted(&present, false, false, "left", None::<Tensor>)?;
+    let labels = material
+        .labels
+        .f_searchsorted(&present, false, false, "left", None::<Tensor>)?;
     if numbers.method == Method::ZeroShot {
         return Ok(fit_temperature(&logits, &labels)?.temperature);
     }

@@ -127,8 +127,11 @@ impl Whole<'_> {
         let all = all.f_view([classes, height, d])?;
 
         let over = Some([1i64].as_slice());
-        let sums = Tensor::f_zeros([n, d], double)?
-            .f_index_add_(0, &labels, &points.f_sum_dim_intlist(over, false, Kind::Double)?)?;
+        let sums = Tensor::f_zeros([n, d], double)?.f_index_add_(
+            0,
+            &labels,
+            &points.f_sum_dim_intlist(over, false, Kind::Double)?,
+        )?;
         let counts = Tensor::f_zeros([n], double)?.f_index_add_(
             0,
             &labels,
@@ -146,15 +149,13 @@ impl Whole<'_> {
         // In the order of their places.
         let order = place.f_index_select(0, &lacking)?.f_argsort(0, false)?;
         let lacking = lacking.f_index_select(0, &order)?;
-        let shift = all
-            .f_sum_dim_intlist(over, false, Kind::Double)?
-            .f_div(
-                &remain
-                    .f_index_select(0, &lacking)?
-                    .f_clamp_min(1.0)?
-                    .f_sqrt()?
-                    .f_unsqueeze(1)?,
-            )?;
+        let shift = all.f_sum_dim_intlist(over, false, Kind::Double)?.f_div(
+            &remain
+                .f_index_select(0, &lacking)?
+                .f_clamp_min(1.0)?
+                .f_sqrt()?
+                .f_unsqueeze(1)?,
+        )?;
         let mut last = all.f_select(1, height - 1)?;
         last.f_copy_(&shift)?;
         Ok(Out {
@@ -190,12 +191,15 @@ impl Whole<'_> {
         // [C, p + 1, N].
         let at_means = solved.f_matmul(&out.means.f_tr()?)?;
         let through = Tensor::f_linalg_solve(&inner, &at_means, true)?;
-        let squares = at_means
-            .f_mul(&through)?
-            .f_sum_dim_intlist(over(1).as_deref(), false, Kind::Double)?;
-        let own = solved_means
-            .f_mul(&out.means)?
-            .f_sum_dim_intlist(over(1).as_deref(), false, Kind::Double)?;
+        let squares =
+            at_means
+                .f_mul(&through)?
+                .f_sum_dim_intlist(over(1).as_deref(), false, Kind::Double)?;
+        let own = solved_means.f_mul(&out.means)?.f_sum_dim_intlist(
+            over(1).as_deref(),
+            false,
+            Kind::Double,
+        )?;
 
         let place = out.place.f_index_select(0, labels)?;
         let at_f = solved

@@ -161,7 +161,12 @@ impl Held {
         let keys = material.labels.numel();
         let picked = evenly(keys, scored_limit(keys));
         let own: Vec<i64> = (0..keys as i64).collect();
-        Self::over_keys(material, &picked, &own, "each key without itself".to_owned())
+        Self::over_keys(
+            material,
+            &picked,
+            &own,
+            "each key without itself".to_owned(),
+        )
     }
 
     /// Leave-one-out of every class at once: in round j the j-th shot of every
@@ -271,7 +276,10 @@ fn copies(material: &Material, labels: &[i64]) -> Result<Vec<usize>, TipError> {
     }
     let mut of_class: Vec<Vec<i64>> = vec![Vec::new(); material.classes];
     for (row, &label) in labels.iter().enumerate() {
-        if let Some(rows) = usize::try_from(label).ok().and_then(|c| of_class.get_mut(c)) {
+        if let Some(rows) = usize::try_from(label)
+            .ok()
+            .and_then(|c| of_class.get_mut(c))
+        {
             rows.push(row as i64);
         }
     }
@@ -285,7 +293,9 @@ fn copies(material: &Material, labels: &[i64]) -> Result<Vec<usize>, TipError> {
             let first = usize::try_from(first).ok().and_then(|i| rows.get(i));
             if let (Some(&first), Some(slot)) = (
                 first,
-                usize::try_from(row).ok().and_then(|row| copies.get_mut(row)),
+                usize::try_from(row)
+                    .ok()
+                    .and_then(|row| copies.get_mut(row)),
             ) {
                 *slot = usize::try_from(first.min(row)).unwrap_or(*slot);
             }

@@ -118,8 +118,7 @@ impl Fitted {
         let targets = &self.targets;
         let classes = targets.size().get(1).copied().unwrap_or(0);
         let keys = targets.size().first().copied().unwrap_or(0);
-        let mut out =
-            Tensor::f_zeros([held.count(), classes], (Kind::Double, Device::Cpu))?;
+        let mut out = Tensor::f_zeros([held.count(), classes], (Kind::Double, Device::Cpu))?;
         // The whole inverse pays where every key is left out once.
         let inverse = (keys <= ALL_OUT_KEYS && rounds.len() > 1)
             .then(|| self.factor.f_cholesky_inverse(false))

@@ -13,9 +13,7 @@
 
 use tch::Kind;
 
-use super::{
-    error::TipError, kernel_ridge::KernelRidge, material::Material, spec::Method,
-};
+use super::{error::TipError, kernel_ridge::KernelRidge, material::Material, spec::Method};
 
 /// Most keys: the dense system takes two f32 matrices of M × M, 2.1 GB at this
 /// bound.

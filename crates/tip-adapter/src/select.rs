@@ -141,7 +141,14 @@ fn combine(
     if let Some(stacked) = stack::make(material, watch)? {
         return Ok(Choice::Stack(Box::new(stacked)));
     }
-    by_default(Method::TipAdapter, material, request, false, "too many keys for the others").map(Choice::Method)
+    by_default(
+        Method::TipAdapter,
+        material,
+        request,
+        false,
+        "too many keys for the others",
+    )
+    .map(Choice::Method)
 }
 
 /// Documented defaults (or the caller's numbers), unscored.

@@ -33,10 +33,11 @@ impl Statistics {
     pub fn of(rows: &Tensor) -> Result<Self, TipError> {
         let rows = rows.f_to_kind(Kind::Double)?;
         let mean = rows.f_mean_dim(Some([0i64].as_slice()), false, Kind::Double)?;
-        let variance = rows
-            .f_sub(&mean)?
-            .f_square()?
-            .f_mean_dim(Some([0i64].as_slice()), false, Kind::Double)?;
+        let variance = rows.f_sub(&mean)?.f_square()?.f_mean_dim(
+            Some([0i64].as_slice()),
+            false,
+            Kind::Double,
+        )?;
         Ok(Self { mean, variance })
     }
 
@@ -61,10 +62,7 @@ impl Statistics {
             }
         }
         let least = self.variance.f_min()?.f_double_value(&[])?;
-        let mean = self
-            .variance
-            .f_mean(Kind::Double)?
-            .f_double_value(&[])?;
+        let mean = self.variance.f_mean(Kind::Double)?.f_double_value(&[])?;
         if least < 0.0 || mean <= 0.0 {
             return Err(TipError::Number {
                 thing: "statistics' variance",
@@ -81,15 +79,15 @@ impl Statistics {
     /// too low on average (by ψ(d/2) − log(d/2), d = `count` − 1, for normal
     /// values), which is made good.
     pub(super) fn evenness(&self, count: i64) -> Result<f64, TipError> {
-        let mean = self
-            .variance
-            .f_mean(Kind::Double)?
-            .f_double_value(&[])?;
+        let mean = self.variance.f_mean(Kind::Double)?.f_double_value(&[])?;
         if count < 2 || mean <= 0.0 {
             return Ok(0.0);
         }
         let half = Tensor::f_full([1], (count - 1) as f64 / 2.0, (Kind::Double, Device::Cpu))?;
-        let bias = half.f_digamma()?.f_sub(&half.f_log()?)?.f_double_value(&[0])?;
+        let bias = half
+            .f_digamma()?
+            .f_sub(&half.f_log()?)?
+            .f_double_value(&[0])?;
         let log = self
             .variance
             .f_to_kind(Kind::Double)?
@@ -137,8 +135,14 @@ impl Standardise {
     /// # Errors
     /// Torch's.
     pub fn apply(&self, rows: &Tensor) -> Result<Tensor, TchError> {
-        let shift = self.shift.f_to_device(rows.device())?.f_to_kind(rows.kind())?;
-        let scale = self.scale.f_to_device(rows.device())?.f_to_kind(rows.kind())?;
+        let shift = self
+            .shift
+            .f_to_device(rows.device())?
+            .f_to_kind(rows.kind())?;
+        let scale = self
+            .scale
+            .f_to_device(rows.device())?
+            .f_to_kind(rows.kind())?;
         let rows = rows.f_sub(&shift)?.f_mul_(&scale)?;
         let norm = rows.f_norm_scalaropt_dim(2.0, [-1i64].as_slice(), true)?;
         rows.f_div(&norm.f_clamp_min(LEAST_NORM * LEAST_NORM)?)

@@ -63,11 +63,7 @@ const BRACKET: i32 = 8;
 ///
 /// # Errors
 /// Torch's.
-pub(super) fn fit_held_near(
-    logits: &Tensor,
-    labels: &Tensor,
-    near: Near,
-) -> Result<Fit, TipError> {
+pub(super) fn fit_held_near(logits: &Tensor, labels: &Tensor, near: Near) -> Result<Fit, TipError> {
     let z = margins(logits, labels)?;
     let examples = z.size().first().copied().unwrap_or(0) as f64;
     if examples < 1.0 {

@@ -7,7 +7,11 @@ use rand::Rng as _;
 
 use super::{options::BenchArgs, schedule, wire};
 use tipserve_api::v1::{Input, RawRgb, input::Content};
-use tipserve_cli::{failure::Failure, files, load::embedding, npz};
+use tipserve_cli::{
+    failure::Failure,
+    files,
+    npz::{self, embedding},
+};
 
 /// Bytes of inputs that are held at the most.
 const MAX_HELD_BYTES: usize = 4 << 30;
@@ -114,7 +118,7 @@ fn read_pictures(path: &Path, raw: bool, limit: usize, held: &mut Held) -> Resul
         && let Some(path) = paths.next()
     {
         let path = path?;
-        let unusable = |why: String| Failure::Input(format!("{}: {why}", path.display()));
+        let unusable = |why: String| Failure::Input(format!("{}: {why}", files::readable(&path)));
         let mut input = files::read(&path, limit).map_err(|error| unusable(error.message))?;
         if raw {
             input = decoded(&input).map_err(|error| unusable(error.to_string()))?;

@@ -1,19 +1,45 @@
-//! `tipserve bench`: puts a load on a server and measures what comes back.
+//! `tipserve bench`: a load generator, open and closed loop.
 //!
 //! ```text
-//!  schedule ─► load ─► lane ─► connection ─► server
+//!  schedule ─► load ─► queue ─► connection ─► server
 //!  (when, to    │       (waits until                │
 //!   which)      │        flow control lets it)      │
 //!               └─ record ◄─────────────────────────┘
 //! ```
 //!
-//! An item's latency counts from when it was due, not from when it left, so
-//! that a server that holds up its clients cannot hide it.
+//! An item's latency counts from when it was due, not from when it left, so a
+//! server that holds up its clients cannot hide it (no coordinated omission).
+//!
+//! - [`BenchArgs`]: the load to put on the server, parsed by clap.
+//! - [`run`]: runs it, and prints what became of every item.
+//!
+//! ```
+//! use clap::Parser;
+//! use tipserve_bench::BenchArgs;
+//!
+//! #[derive(Parser)]
+//! struct Cli {
+//!     #[command(flatten)]
+//!     bench: BenchArgs,
+//! }
+//!
+//! // 50 pictures a second, each useful for half a second.
+//! let flags = ["bench", "--cache", "pets", "photos/", "--rate", "50", "--deadline", "0.5"];
+//! assert_eq!(Cli::try_parse_from(flags)?.bench.rate, Some(50.0));
+//! # Ok::<(), clap::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 mod inputs;
-mod lane;
 mod load;
 mod options;
+mod plan;
+mod queue;
 mod record;
 mod report;
 mod schedule;
@@ -23,23 +49,24 @@ use std::{future::Future, process::ExitCode, time::Instant};
 
 pub use options::BenchArgs;
 
-use load::{End, Load, Plan, Target};
+use load::Load;
 use options::{Arrivals, Length};
-use report::{BenchDocument, Cost, Setting};
+use plan::{End, Plan, Target};
+use report::{BenchDocument, Cost, Setup};
 use tipserve_api::v1::{ClassifyOptions, ClassifyStreamConfig, ListCachesRequest, Priority};
 use tipserve_cli::{
     Global,
     connect::Connection,
-    credentials::Wire,
-    failure::{Failure, Outcome},
+    credentials::AuthChannel,
+    failure::{Completion, Failure},
     interrupted,
     screen::Screen,
 };
 
-/// Caches that are asked for at once.
+/// Caches of one page.
 const PAGE: i32 = 1000;
 
-/// Bytes of a message that are aimed at.
+/// Bytes of a message that are aimed for.
 const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Runs `tipserve bench`. An interruption ends the load, not the report.
@@ -54,7 +81,7 @@ async fn measure(
     global: &Global,
     screen: &Screen,
     interrupted: impl Future<Output = ()>,
-) -> Result<Outcome, Failure> {
+) -> Result<Completion, Failure> {
     let mut interrupted = std::pin::pin!(interrupted);
     let prepared = tokio::select! {
         prepared = prepare(&args, global) => prepared?,
@@ -63,7 +90,7 @@ async fn measure(
     let Prepared {
         connection,
         load,
-        setting,
+        setup,
         plan,
     } = prepared;
     let streams = tokio::select! {
@@ -101,22 +128,22 @@ async fn measure(
     bar.finish_and_clear();
 
     let used = (load.caches_used(), load.targets_used());
-    let document = BenchDocument::new(setting, &plan, &load.record(), used, end, cost);
+    let document = BenchDocument::new(setup, &plan, &load.record(), used, end, cost);
     if screen.json {
         screen.document(&document)?;
     } else {
         screen.line(&document.text())?;
     }
     if end == End::Interrupted {
-        return Ok(Outcome::Interrupted);
+        return Ok(Completion::Interrupted);
     }
-    Ok(Outcome::of(document.failures()))
+    Ok(Completion::with_failed(document.failures()))
 }
 
 struct Prepared {
     connection: Connection,
     load: std::sync::Arc<Load>,
-    setting: Setting,
+    setup: Setup,
     plan: Plan,
 }
 
@@ -124,8 +151,7 @@ async fn prepare(args: &BenchArgs, global: &Global) -> Result<Prepared, Failure>
     let connection = Connection::open(global).await?;
     let limit = connection.message_limit().await?;
     let width = if args.random_embeddings {
-        let bundle = connection.info().await?.bundle.unwrap_or_default();
-        usize::try_from(bundle.width).unwrap_or(0)
+        embedding_width(&connection).await?
     } else {
         0
     };
@@ -152,7 +178,7 @@ async fn prepare(args: &BenchArgs, global: &Global) -> Result<Prepared, Failure>
         pack: (MESSAGE_BYTES.min(limit / 2) / inputs.largest().max(1)).clamp(1, args.pack as usize),
         unary: args.unary,
     };
-    let setting = Setting {
+    let setup = Setup {
         address: connection.address().to_owned(),
         inputs: inputs.kind,
         input_count: inputs.encoded.len(),
@@ -179,9 +205,26 @@ async fn prepare(args: &BenchArgs, global: &Global) -> Result<Prepared, Failure>
     Ok(Prepared {
         load: Load::new(plan.clone(), targets, inputs.encoded),
         connection,
-        setting,
+        setup,
         plan,
     })
+}
+
+/// The width of the server's embeddings.
+async fn embedding_width(connection: &Connection) -> Result<usize, Failure> {
+    let width = connection
+        .info()
+        .await?
+        .bundle
+        .map_or(0, |bundle| bundle.width);
+    usize::try_from(width)
+        .ok()
+        .filter(|width| *width > 0)
+        .ok_or_else(|| {
+            Failure::Broken(format!(
+                "--random-embeddings: the server says that its embeddings have width {width}"
+            ))
+        })
 }
 
 fn config(args: &BenchArgs, cache: &str) -> ClassifyStreamConfig {
@@ -202,7 +245,11 @@ fn config(args: &BenchArgs, cache: &str) -> ClassifyStreamConfig {
     }
 }
 
-async fn channels(first: &Connection, global: &Global, count: usize) -> Result<Vec<Wire>, Failure> {
+async fn channels(
+    first: &Connection,
+    global: &Global,
+    count: usize,
+) -> Result<Vec<AuthChannel>, Failure> {
     let mut channels = vec![first.channel()];
     while channels.len() < count {
         channels.push(Connection::open(global).await?.channel());
@@ -237,6 +284,7 @@ async fn caches(args: &BenchArgs, connection: &Connection) -> Result<Vec<String>
 /// The ids of all caches.
 async fn list(connection: &Connection) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::new();
+    let mut client = connection.caches();
     let mut page_token = String::new();
     loop {
         let request = ListCachesRequest {
@@ -247,10 +295,9 @@ async fn list(connection: &Connection) -> Result<Vec<String>, Failure> {
             }),
             ..Default::default()
         };
-        let page = connection.caches().list_caches(request).await;
-        let page = page
-            .map_err(|status| connection.failure("listing caches", status))?
-            .into_inner();
+        let page = connection
+            .unary("listing caches", client.list_caches(request))
+            .await?;
         ids.extend(page.caches.into_iter().map(|cache| {
             let name = cache.name;
             name.strip_prefix("caches/").unwrap_or(&name).to_owned()
@@ -262,7 +309,7 @@ async fn list(connection: &Connection) -> Result<Vec<String>, Failure> {
     }
 }
 
-/// A pattern of ids: '*' and '?', all else as it stands.
+/// A pattern of ids: '*' and '?'; everything else stands for itself.
 fn glob(pattern: &str) -> Result<regex::Regex, Failure> {
     let escaped = regex::escape(pattern)
         .replace(r"\*", ".*")
@@ -274,10 +321,8 @@ fn glob(pattern: &str) -> Result<regex::Regex, Failure> {
 /// Processor time of this process so far, user and system.
 fn processor_time() -> std::time::Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    std::time::Duration::new(
-        u64::try_from(now.tv_sec).unwrap_or(0),
-        u32::try_from(now.tv_nsec).unwrap_or(0),
-    )
+    std::time::Duration::new(now.tv_sec.unsigned_abs(), 0)
+        + std::time::Duration::from_nanos(now.tv_nsec.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ pub struct BenchArgs {
     /// Send random embeddings of the server's width instead of pictures.
     #[arg(long)]
     pub random_embeddings: bool,
-    /// Of the pictures or rows, the first so many (of random embeddings, how
-    /// many different ones).
+    /// Use the first N pictures or rows (of random embeddings: N different
+    /// ones).
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub inputs: u32,
     /// Decode the pictures here, once, and send their pixels: the server only
@@ -39,16 +39,16 @@ pub struct BenchArgs {
     #[arg(long, conflicts_with_all = ["embeddings", "random_embeddings"])]
     pub raw: bool,
 
-    /// Closed loop: so many items on their way at every moment, over all
-    /// streams together [default: 64].
+    /// Closed loop: this many items in flight at every moment, over all streams
+    /// together [default: 64].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub concurrency: Option<u32>,
-    /// Open loop: so many items a second, arriving at random (Poisson),
+    /// Open loop: this many items a second, arriving at random (Poisson),
     /// however slow the server is. Latency counts from when an item was due.
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     pub rate: Option<f64>,
-    /// An answer is of use for so long: the server is told, and goodput counts
-    /// the answers that kept it.
+    /// Time after which an answer is useless: the server is told, and goodput
+    /// counts the answers that kept it.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub deadline: Option<Duration>,
     /// How long to measure [default: 10].
@@ -83,7 +83,7 @@ pub struct BenchArgs {
     /// Ask the server how long each stage took, and show the means.
     #[arg(long)]
     pub timings: bool,
-    /// Offline work: take what interactive work leaves.
+    /// Run as offline work, which yields to interactive work.
     #[arg(long)]
     pub bulk: bool,
     /// Seed of the arrivals, the draw of caches and the random embeddings.
@@ -94,12 +94,12 @@ pub struct BenchArgs {
 /// When items are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrivals {
-    /// So many outstanding.
+    /// A fixed number of items in flight.
     Closed {
-        /// Items on their way.
+        /// Items in flight.
         concurrency: usize,
     },
-    /// So many a second.
+    /// A fixed rate.
     Open {
         /// Items a second.
         rate: f64,
@@ -111,12 +111,12 @@ pub enum Arrivals {
 pub enum Length {
     /// After this time.
     Duration(Duration),
-    /// After so many items.
+    /// After this many items.
     Count(u64),
 }
 
 impl BenchArgs {
-    /// Closed with 64 outstanding, where nothing is said.
+    /// By default closed, with 64 items in flight.
     pub fn arrivals(&self) -> Arrivals {
         match (self.rate, self.concurrency) {
             (Some(rate), _) => Arrivals::Open { rate },
@@ -126,7 +126,7 @@ impl BenchArgs {
         }
     }
 
-    /// Ten seconds, where nothing is said.
+    /// By default ten seconds.
     pub fn length(&self) -> Length {
         match (self.count, self.duration) {
             (Some(count), _) => Length::Count(count),
@@ -134,16 +134,16 @@ impl BenchArgs {
         }
     }
 
-    /// Connections for so many streams.
+    /// How many connections to open for this many streams.
     pub fn connections(&self, streams: usize) -> Result<usize, Failure> {
-        /// What servers commonly let one connection have.
+        /// What servers commonly allow on one connection.
         const STREAMS_PER_CONNECTION: usize = 100;
         let enough = streams.div_ceil(STREAMS_PER_CONNECTION).max(1);
         match self.connections.map(|given| given as usize) {
             // More streams than the server lets a connection have would never
             // be opened.
             Some(given) if !self.unary && given * 1000 < streams => Err(Failure::Usage(format!(
-                "--connections {given} are too few for {streams} streams: at most 1000 fit on one"
+                "--connections {given} is too few for {streams} streams: at most 1000 fit on one"
             ))),
             Some(given) => Ok(given),
             None if self.unary => Ok(1),

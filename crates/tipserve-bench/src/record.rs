@@ -11,12 +11,12 @@ use tonic_types::{RpcStatusExt as _, StatusExt as _};
 
 use tipserve_api::{code_name, v1::Timings};
 
-/// Longest latency that is told from longer ones, in microseconds.
+/// Longest latency that the histogram resolves, in microseconds.
 const LONGEST: u64 = 3_600_000_000;
 
 /// An item that is to be sent or was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
+pub struct LoadItem {
     /// When it was to be sent; latency counts from here.
     pub at: Instant,
     /// Which of the inputs.
@@ -25,10 +25,10 @@ pub struct Due {
     pub counted: bool,
 }
 
-/// What happened to an item that got no label.
+/// What became of an item that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Miss {
-    /// The server would not take it: it is full, or not ready.
+pub enum Unanswered {
+    /// The server refused it: it is overloaded, or not ready.
     Refused,
     /// Its deadline passed in the server.
     Expired,
@@ -36,11 +36,11 @@ pub enum Miss {
     Failed,
     /// Sent, and never answered.
     Lost,
-    /// Due, and never sent.
+    /// LoadItem, and never sent.
     Unsent,
 }
 
-impl Miss {
+impl Unanswered {
     /// For the report.
     pub fn name(self) -> &'static str {
         match self {
@@ -53,11 +53,11 @@ impl Miss {
     }
 }
 
-/// Why an item got no label.
+/// Why an item was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reason {
-    /// What it comes to.
-    pub miss: Miss,
+    /// What became of it.
+    pub kind: Unanswered,
     /// The gRPC code's name; empty where this side gave up.
     pub code: &'static str,
     /// `ErrorInfo.reason`, or this side's own.
@@ -66,9 +66,9 @@ pub struct Reason {
 
 impl Reason {
     /// Of an item that this side gave up.
-    pub fn own(miss: Miss, reason: &str) -> Self {
+    pub fn own(kind: Unanswered, reason: &str) -> Self {
         Self {
-            miss,
+            kind,
             code: "",
             reason: reason.to_owned(),
         }
@@ -101,7 +101,7 @@ impl Reason {
             .map(|info| info.reason)
             .filter(|reason| !reason.is_empty());
         Self {
-            miss: Miss::Lost,
+            kind: Unanswered::Lost,
             code: code_name(status.code()),
             reason: reason.unwrap_or_else(|| "STREAM_BROKEN".to_owned()),
         }
@@ -109,10 +109,10 @@ impl Reason {
 
     fn of_code(code: Code, reason: Option<String>) -> Self {
         Self {
-            miss: match code {
-                Code::ResourceExhausted | Code::Unavailable => Miss::Refused,
-                Code::DeadlineExceeded => Miss::Expired,
-                _ => Miss::Failed,
+            kind: match code {
+                Code::ResourceExhausted | Code::Unavailable => Unanswered::Refused,
+                Code::DeadlineExceeded => Unanswered::Expired,
+                _ => Unanswered::Failed,
             },
             code: code_name(code),
             reason: reason.unwrap_or_default(),
@@ -120,7 +120,7 @@ impl Reason {
     }
 }
 
-/// Whether a status tells of the transport, not of the server's mind.
+/// Whether a status was made up by the transport, not sent by the server.
 pub fn lost_connection(status: &tonic::Status) -> bool {
     std::error::Error::source(status).is_some()
 }
@@ -130,7 +130,7 @@ pub fn lost_connection(status: &tonic::Status) -> bool {
 pub struct Window {
     /// Its start.
     pub from: Instant,
-    /// Its end; none where it ends with the last answer.
+    /// Its end; none if it ends with the last answer.
     pub until: Option<Instant>,
 }
 
@@ -152,7 +152,7 @@ pub struct StageSums {
     pub batch: f64,
 }
 
-/// The tally.
+/// Counts of what became of the items.
 #[derive(Debug)]
 pub struct Record {
     window: Window,
@@ -164,7 +164,7 @@ pub struct Record {
     /// Counted items that were answered within the deadline.
     pub in_time: u64,
     /// Counted items that were not answered, by reason.
-    pub misses: BTreeMap<Reason, u64>,
+    pub unanswered: BTreeMap<Reason, u64>,
     /// Answers that came within the window, whenever their items were due.
     pub arrived: u64,
     /// Those of them that kept the deadline.
@@ -182,7 +182,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Nothing yet.
+    /// An empty record.
     pub fn new(window: Window, deadline: Option<Duration>) -> Self {
         Self {
             window,
@@ -190,7 +190,7 @@ impl Record {
             sent: 0,
             answered: 0,
             in_time: 0,
-            misses: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             arrived: 0,
             arrived_in_time: 0,
             unexpected: 0,
@@ -202,15 +202,15 @@ impl Record {
     }
 
     /// Items were handed to a connection.
-    pub fn sent(&mut self, items: &[Due], now: Instant) {
-        for item in items.iter().filter(|item| item.counted) {
+    pub fn sent(&mut self, items: impl Iterator<Item = LoadItem>, now: Instant) {
+        for item in items.filter(|item| item.counted) {
             self.sent += 1;
             self.lag.saturating_record(micros(now - item.at));
         }
     }
 
     /// An item was answered.
-    pub fn answered(&mut self, item: Due, now: Instant, timings: Option<&Timings>) {
+    pub fn answered(&mut self, item: LoadItem, now: Instant, timings: Option<&Timings>) {
         let took = now - item.at;
         let in_time = self.deadline.is_none_or(|deadline| took <= deadline);
         // With an open end the window is the counted items' own.
@@ -233,23 +233,23 @@ impl Record {
     }
 
     /// An item will not be answered.
-    pub fn missed(&mut self, item: Due, reason: &Reason) {
+    pub fn not_answered(&mut self, item: LoadItem, reason: &Reason) {
         if !item.counted {
             return;
         }
-        match self.misses.get_mut(reason) {
+        match self.unanswered.get_mut(reason) {
             Some(count) => *count += 1,
             None => {
-                self.misses.insert(reason.clone(), 1);
+                self.unanswered.insert(reason.clone(), 1);
             }
         }
     }
 
-    /// How many items were missed in this way.
-    pub fn count(&self, miss: Miss) -> u64 {
-        self.misses
+    /// How many items were not_answered in this way.
+    pub fn count(&self, kind: Unanswered) -> u64 {
+        self.unanswered
             .iter()
-            .filter(|(reason, _)| reason.miss == miss)
+            .filter(|(reason, _)| reason.kind == kind)
             .map(|(_, count)| count)
             .sum()
     }

@@ -6,15 +6,15 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
-    load::{End, Plan},
     options::Arrivals,
-    record::{Miss, Record},
+    plan::{End, Plan},
+    record::{Record, Unanswered},
 };
 use tipserve_cli::screen::{number, table};
 
 /// What was asked of the server.
 #[derive(Clone, Debug, Serialize)]
-pub struct Setting {
+pub struct Setup {
     /// The server.
     pub address: String,
     /// "pictures", "raw pictures", "embeddings" or "random embeddings".
@@ -35,7 +35,7 @@ pub struct Setting {
 #[derive(Debug, Serialize)]
 pub struct BenchDocument {
     #[serde(flatten)]
-    setting: Setting,
+    setup: Setup,
     mode: &'static str,
     concurrency: Option<usize>,
     rate: Option<f64>,
@@ -122,7 +122,7 @@ impl Spread {
 impl BenchDocument {
     /// Of what was recorded.
     pub fn new(
-        setting: Setting,
+        setup: Setup,
         plan: &Plan,
         record: &Record,
         (caches_used, streams_used): (usize, usize),
@@ -144,7 +144,7 @@ impl BenchDocument {
         let stages = &record.stages;
         let cpu = cost.cpu.as_secs_f64();
         Self {
-            setting,
+            setup,
             mode,
             concurrency,
             rate,
@@ -156,19 +156,19 @@ impl BenchDocument {
             sent: record.sent,
             answered: record.answered,
             in_time: record.in_time,
-            refused: record.count(Miss::Refused),
-            expired: record.count(Miss::Expired),
-            failed: record.count(Miss::Failed),
-            lost: record.count(Miss::Lost),
-            unsent: record.count(Miss::Unsent),
+            refused: record.count(Unanswered::Refused),
+            expired: record.count(Unanswered::Expired),
+            failed: record.count(Unanswered::Failed),
+            lost: record.count(Unanswered::Lost),
+            unsent: record.count(Unanswered::Unsent),
             unexpected: record.unexpected,
             caches_used,
             streams_used: if plan.unary { 0 } else { streams_used },
             reasons: record
-                .misses
+                .unanswered
                 .iter()
                 .map(|(reason, count)| ReasonDocument {
-                    outcome: reason.miss.name(),
+                    outcome: reason.kind.name(),
                     code: Some(reason.code).filter(|code| !code.is_empty()),
                     reason: Some(reason.reason.clone()).filter(|reason| !reason.is_empty()),
                     count: *count,
@@ -200,19 +200,19 @@ impl BenchDocument {
 
     /// Items that failed or were lost, though the server was not full and
     /// nobody interrupted: what makes the command fail.
-    pub fn failures(&self) -> usize {
+    pub fn failures(&self) -> u64 {
         let lost = if self.interrupted { 0 } else { self.lost };
-        usize::try_from(self.failed + lost + self.unexpected).unwrap_or(usize::MAX)
+        self.failed + lost + self.unexpected
     }
 
     /// For people.
     pub fn text(&self) -> String {
-        let setting = &self.setting;
+        let setup = &self.setup;
         let load = match (self.concurrency, self.rate) {
             (Some(concurrency), _) => format!("closed loop, {concurrency} on their way"),
             (None, rate) => format!("open loop, {} a second", number(rate.unwrap_or(0.0))),
         };
-        let ways = match setting.streams {
+        let ways = match setup.streams {
             0 => "unary calls".to_owned(),
             streams => counted(streams, "stream"),
         };
@@ -220,14 +220,14 @@ impl BenchDocument {
             format!(
                 "{} of {} ({} different, {:.1} kB each)",
                 load,
-                setting.inputs,
-                setting.input_count,
-                setting.input_bytes / 1000.0
+                setup.inputs,
+                setup.input_count,
+                setup.input_bytes / 1000.0
             ),
             format!(
                 "{}, {ways}, {}, measured for {:.1} s{}",
-                counted(setting.caches, "cache"),
-                counted(setting.connections, "connection"),
+                counted(setup.caches, "cache"),
+                counted(setup.connections, "connection"),
                 self.seconds,
                 if self.interrupted {
                     " (interrupted)"

@@ -55,7 +55,7 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// Over so many of each, at least one.
+    /// Draws over this many targets and inputs, at least one of each.
     pub fn new(seed: u64, targets: usize, inputs: usize) -> Self {
         Self {
             rng: stream(seed, 1),

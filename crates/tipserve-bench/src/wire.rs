@@ -8,7 +8,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 
 use tipserve_api::v1::{ClassifyOptions, ClassifyStreamConfig, Input, Timings};
-use tipserve_cli::credentials::Wire;
+use tipserve_cli::credentials::AuthChannel;
 
 const CLASSIFY_STREAM: &str = "/tipserve.v1.ClassifyService/ClassifyStream";
 const CLASSIFY: &str = "/tipserve.v1.ClassifyService/Classify";
@@ -92,7 +92,7 @@ pub fn encode(input: &Input) -> Bytes {
 
 /// Opens a stream; returns once the server has taken its configuration.
 pub async fn open<S>(
-    channel: Wire,
+    channel: AuthChannel,
     requests: S,
 ) -> Result<tonic::Streaming<StreamResponse>, tonic::Status>
 where
@@ -109,7 +109,7 @@ where
 
 /// Classifies one input.
 pub async fn classify(
-    channel: Wire,
+    channel: AuthChannel,
     request: tonic::Request<UnaryRequest>,
 ) -> Result<UnaryResponse, tonic::Status> {
     let mut client = ready(channel).await?;
@@ -118,7 +118,7 @@ pub async fn classify(
     Ok(client.unary(request, path, codec).await?.into_inner())
 }
 
-async fn ready(channel: Wire) -> Result<tonic::client::Grpc<Wire>, tonic::Status> {
+async fn ready(channel: AuthChannel) -> Result<tonic::client::Grpc<AuthChannel>, tonic::Status> {
     let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
     client
         .ready()

@@ -7,7 +7,7 @@ use clap::Args;
 /// What goes with a version, besides its numbers.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AboutArgs {
-    /// Free text about the version.
+    /// Description of the version.
     #[arg(
         long,
         value_name = "TEXT",
@@ -15,10 +15,10 @@ pub struct AboutArgs {
         hide_default_value = true
     )]
     pub description: String,
-    /// A free label; may be given many times.
+    /// A label of your own; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub label: Vec<(String, String)>,
-    /// Who makes it. Default: your login name.
+    /// Who makes the version [default: your login name].
     #[arg(long, value_name = "NAME")]
     pub created_by: Option<String>,
 }
@@ -29,13 +29,13 @@ impl AboutArgs {
         self.label.iter().cloned().collect()
     }
 
-    /// Who makes it: as said, else the login name, else nobody.
+    /// Who makes it: as given, else the login name, else nobody.
     pub fn creator(&self) -> String {
         let login = || {
             ["USER", "LOGNAME"]
                 .into_iter()
                 .filter_map(|name| std::env::var(name).ok())
-                .find(|name| !name.is_empty())
+                .find(|name| !name.trim().is_empty())
         };
         self.created_by.clone().or_else(login).unwrap_or_default()
     }
@@ -44,8 +44,8 @@ impl AboutArgs {
 /// A change that is to happen only if nobody else came first.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ConditionArgs {
-    /// Change nothing where the cache has another etag by now (`caches show`
-    /// prints it); the exit code is then 6.
+    /// Change nothing if the cache has another etag by now (`caches show` prints
+    /// it); the exit code is then 6.
     #[arg(
         long,
         value_name = "ETAG",

@@ -1,27 +1,25 @@
 //! `tipserve add`: makes a version of a cache from an earlier one, with
 //! examples and classes added and examples removed.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{
-    Global,
+use crate::{
     about::{AboutArgs, ConditionArgs},
-    classes::match_or_new,
+    class_names::match_or_new,
     connect::Connection,
     create::on_rejected,
     examples::{self, DrawArgs, Examples},
-    failure::{Failure, Outcome},
-    files,
+    failure::{Completion, Failure},
+    files::readable,
+    global::Global,
     head::{MethodArg, NumbersArgs, template},
     labelled::{Labelled, Source, SourceClass},
-    making::{self, Sending},
-    report,
+    lists, report,
     screen::Screen,
+    source,
+    version_call::{self, UploadOptions},
 };
 use tipserve_api::v1::{self, AddExamplesSpec, GetVersionRequest};
 
@@ -37,36 +35,36 @@ pub struct AddArgs {
     /// CACHE@ALIAS. It stays as it is.
     #[arg(value_name = "CACHE[@VERSION|@ALIAS]")]
     pub cache: String,
-    /// A folder with one folder a class, or an .npz file, as for create. What
-    /// has a class's display name goes to that class, all else becomes new
-    /// classes.
+    /// A folder with one folder a class, or an .npz file, as for create.
+    /// Examples of a class that the version has are added to it; all others
+    /// become new classes.
     #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "remove", "remove_file"])]
     pub from: Option<PathBuf>,
-    /// Fail where --from has a class that the version does not have.
+    /// Fail if --from has a class that the version does not have.
     #[arg(long)]
     pub no_new_classes: bool,
-    /// Leave out the example of this id; may be given many times.
+    /// Remove the example with this id; may be repeated.
     #[arg(long, value_name = "ID")]
     pub remove: Vec<String>,
-    /// Leave out the examples whose ids are the lines of this file.
+    /// Remove the examples whose ids are the lines of this file.
     #[arg(long, value_name = "FILE")]
     pub remove_file: Option<PathBuf>,
-    /// What the new examples' ids begin with. Default: nothing for a folder,
-    /// "NAME/" for the rows of NAME.npz.
+    /// What the new examples' ids begin with [default: nothing for a folder,
+    /// "NAME/" for the rows of NAME.npz].
     #[arg(long, value_name = "TEXT")]
     pub id_prefix: Option<String>,
     #[command(flatten)]
     pub draw: DrawArgs,
-    /// Prompt template for new classes, "{}" stands for the class; may be given
-    /// many times. Default: the bundle's own.
+    /// Prompt template for new classes, in which "{}" stands for the class; may
+    /// be repeated [default: the bundle's own].
     #[arg(long, value_name = "TEXT", value_parser = template)]
     pub template: Vec<String>,
-    /// Do not send the text weights that the file brings for new classes: the
-    /// version was made without text.
+    /// Leave out the text weights that the file has for new classes: for
+    /// versions that were made without text.
     #[arg(long)]
     pub without_text: bool,
-    /// How to make the head. Default: as the version, with its numbers chosen
-    /// anew.
+    /// How to make the head [default: as the version's, with its numbers chosen
+    /// anew].
     #[arg(long, value_enum)]
     pub method: Option<MethodArg>,
     #[command(flatten)]
@@ -74,7 +72,7 @@ pub struct AddArgs {
     /// Keep classes that are left without an example.
     #[arg(long)]
     pub allow_empty_classes: bool,
-    /// Cut prompts that are too long for the text encoder.
+    /// Truncate prompts that are too long for the text encoder.
     #[arg(long)]
     pub truncate_prompts: bool,
     #[command(flatten)]
@@ -87,13 +85,13 @@ pub struct AddArgs {
 }
 
 /// Runs `tipserve add`.
-pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Completion, Failure> {
     args.draw.check()?;
     if args.draw.shots.is_some() && args.from.is_none() {
         return Err(Failure::Usage("--shots draws of --from".to_owned()));
     }
     let opened = match &args.from {
-        Some(path) => Some(Labelled::open(path, "--from", args.draw.names.as_deref())?),
+        Some(path) => Some(source::open(path, "--from", args.draw.names.as_deref())?),
         None => None,
     };
     let mut removed = args.remove.clone();
@@ -106,10 +104,10 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Outc
         name: args.cache.clone(),
         read_mask: None,
     };
-    let base = connection.caches().get_version(request).await;
-    let base = base
-        .map_err(|status| connection.failure(&doing, status))?
-        .into_inner();
+    let mut client = connection.caches();
+    let base = connection
+        .unary(&doing, client.get_version(request))
+        .await?;
 
     let known: Vec<_> = base.classes.into_iter().map(named).collect();
     let old = known.len();
@@ -129,10 +127,32 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Outc
     };
     examples::note_unused_templates(&args.template, &drawn.train, screen);
     let new = drawn.train.classes.get(old..).unwrap_or_default();
-    let spec = AddExamplesSpec {
+    let spec = spec(&args, base.name, new, removed);
+    let options = UploadOptions {
+        doing,
+        id_prefix: id_prefix(&args),
+        strict: args.strict,
+        screen,
+    };
+    let made = version_call::run(&connection, spec, drawn, &options).await?;
+    if screen.json {
+        screen.document(&made)?;
+    } else {
+        report::made(screen, &made)?;
+    }
+    Ok(Completion::with_failed(made.rejected.len() as u64))
+}
+
+fn spec(
+    args: &AddArgs,
+    base: String,
+    new_classes: &[SourceClass],
+    removed: Vec<String>,
+) -> AddExamplesSpec {
+    AddExamplesSpec {
         // By its number: an alias that moves meanwhile must not mix up classes.
-        base: base.name,
-        new_classes: making::class_specs(new, args.without_text),
+        base,
+        new_classes: version_call::class_specs(new_classes, args.without_text),
         remove_example_ids: removed,
         prompt_templates: args.template.clone(),
         method: args
@@ -151,20 +171,7 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Outc
         allow_empty_classes: args.allow_empty_classes,
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
-    };
-    let sending = Sending {
-        doing,
-        id_prefix: id_prefix(&args),
-        strict: args.strict,
-        screen,
-    };
-    let made = making::make(&connection, spec, drawn, &sending).await?;
-    if screen.json {
-        screen.document(&made)?;
-    } else {
-        report::made(screen, &made)?;
     }
-    Ok(Outcome::of(made.rejected.len()))
 }
 
 fn named(class: v1::ClassInfo) -> SourceClass {
@@ -202,7 +209,7 @@ fn number(all: Labelled, known: &[SourceClass], args: &AddArgs) -> Result<Labell
         };
         map.push(index);
     }
-    Ok(all.renumber(&map, classes))
+    all.renumber(&map, classes)
 }
 
 /// What new ids begin with. Rows count from 0 in every file, so that those of
@@ -215,17 +222,15 @@ fn id_prefix(args: &AddArgs) -> String {
     match source {
         Some(path) if !path.is_dir() => path
             .file_stem()
-            .map(|stem| format!("{}/", stem.to_string_lossy()))
+            .map(|stem| format!("{}/", readable(stem)))
             .unwrap_or_default(),
         _ => String::new(),
     }
 }
 
-/// The lines of a file, empty ones left out.
+/// The lines of a file, without empty ones.
 fn read_ids(path: &Path) -> Result<Vec<String>, Failure> {
-    files::existing(path, "--remove-file")?;
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::Input(format!("--remove-file {}: {error}", path.display())))?;
+    let text = lists::read_text(path, "--remove-file")?;
     let lines = text.lines().filter(|line| !line.is_empty());
     Ok(lines.map(str::to_owned).collect())
 }

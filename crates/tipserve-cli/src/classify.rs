@@ -2,25 +2,27 @@
 
 use std::{
     cell::Cell,
-    io::{self, BufRead as _},
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::Args;
-use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{
-    Global,
+use crate::{
+    classify_stream::{self, InputItem, Reply, StreamOptions},
     connect::Connection,
-    documents::ItemError,
-    failure::{Failure, Outcome},
+    documents::{AnswerDocument, ReplyDocument},
+    failure::{Completion, Failure},
     files,
-    load::embedding,
+    global::Global,
+    lists::line_without_bom,
     npz,
-    screen::{Screen, percent, printable},
-    window::{self, Entry, Flow, Reply},
+    screen::{Screen, percent},
+    terminal::escaped_line,
 };
 use tipserve_api::v1::{Classification, ClassifyOptions, ClassifyStreamConfig, Priority};
 
@@ -34,37 +36,37 @@ pub struct ClassifyArgs {
     /// for a list of files on standard input, one a line.
     #[arg(required = true, value_name = "FILE|DIR|FILE.npz|-")]
     pub inputs: Vec<PathBuf>,
-    /// How many of the best classes.
+    /// How many of the best classes to show.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(i32).range(1..))]
     pub top_k: i32,
-    /// How many of the nearest cached examples.
+    /// How many of the nearest cached examples to show.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=100))]
     pub neighbours: i32,
-    /// All logits (with --json).
+    /// Include all logits (with --json).
     #[arg(long)]
     pub logits: bool,
-    /// All probabilities (with --json).
+    /// Include all probabilities (with --json).
     #[arg(long)]
     pub probabilities: bool,
-    /// The embedding (with --json).
+    /// Include the embedding (with --json).
     #[arg(long)]
     pub embedding: bool,
-    /// How long each stage took (with --json).
+    /// Include how long each stage took (with --json).
     #[arg(long)]
     pub timings: bool,
-    /// Answers in the order of the files: the default.
+    /// Print answers in the order of the files (the default).
     #[arg(long, overrides_with = "unordered")]
     pub ordered: bool,
-    /// Answers as they are ready.
+    /// Print answers as they are ready.
     #[arg(long, overrides_with = "ordered")]
     pub unordered: bool,
-    /// Items on their way at once, at most.
+    /// Most items in flight at once.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub in_flight: u32,
-    /// Drop an item that is not answered after so many seconds.
+    /// Give up an item that is not answered within this time.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub time_limit: Option<Duration>,
-    /// Offline work: take what interactive work leaves.
+    /// Run as offline work, which yields to interactive work.
     #[arg(long)]
     pub bulk: bool,
 }
@@ -76,110 +78,28 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be a number over 0".to_owned())
 }
 
-/// One line of `classify --json`.
-#[derive(Debug, Serialize)]
-struct ReplyDocument {
-    id: String,
-    index: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<ItemError>,
-    #[serde(flatten)]
-    answer: Option<AnswerDocument>,
-}
-
-/// What the server answered.
-#[derive(Debug, Serialize)]
-pub struct AnswerDocument {
-    version: String,
-    top: Vec<ScoreDocument>,
-    neighbours: Vec<NeighbourDocument>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logits: Option<Vec<f32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    probabilities: Option<Vec<f32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    embedding: Option<Vec<f32>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timings: Option<TimingsDocument>,
-}
-
-#[derive(Debug, Serialize)]
-struct ScoreDocument {
-    index: i32,
-    display_name: String,
-    logit: f32,
-    probability: f32,
-}
-
-#[derive(Debug, Serialize)]
-struct NeighbourDocument {
-    example_id: String,
-    class_index: i32,
-    display_name: String,
-    similarity: f32,
-}
-
-#[derive(Debug, Serialize)]
-struct TimingsDocument {
-    decode_queue_seconds: f64,
-    decode_seconds: f64,
-    queue_seconds: f64,
-    encode_seconds: f64,
-    head_seconds: f64,
-    total_seconds: f64,
-    batch_size: i32,
-}
-
-impl From<Classification> for AnswerDocument {
-    fn from(answer: Classification) -> Self {
-        Self {
-            version: answer.version,
-            top: answer
-                .top
-                .into_iter()
-                .map(|score| ScoreDocument {
-                    index: score.index,
-                    display_name: score.display_name,
-                    logit: score.logit,
-                    probability: score.probability,
-                })
-                .collect(),
-            neighbours: answer
-                .neighbours
-                .into_iter()
-                .map(|near| NeighbourDocument {
-                    example_id: near.example_id,
-                    class_index: near.class_index,
-                    display_name: near.display_name,
-                    similarity: near.similarity,
-                })
-                .collect(),
-            logits: Some(answer.logits).filter(|values| !values.is_empty()),
-            probabilities: Some(answer.probabilities).filter(|values| !values.is_empty()),
-            embedding: answer.embedding.map(|embedding| embedding.values),
-            timings: answer.timings.map(|timings| TimingsDocument {
-                decode_queue_seconds: timings.decode_queue_seconds,
-                decode_seconds: timings.decode_seconds,
-                queue_seconds: timings.queue_seconds,
-                encode_seconds: timings.encode_seconds,
-                head_seconds: timings.head_seconds,
-                total_seconds: timings.total_seconds,
-                batch_size: timings.batch_size,
-            }),
-        }
-    }
+/// A time limit as the wire has it.
+fn time_limit(limit: Option<Duration>) -> Result<Option<prost_types::Duration>, Failure> {
+    limit
+        .map(|limit| {
+            limit.try_into().map_err(|_| {
+                Failure::Usage(format!("--time-limit {} is too long", limit.as_secs_f64()))
+            })
+        })
+        .transpose()
 }
 
 /// Runs `tipserve classify`.
-pub async fn run(args: ClassifyArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+pub async fn run(
+    args: ClassifyArgs,
+    global: &Global,
+    screen: &Screen,
+) -> Result<Completion, Failure> {
     let connection = Connection::open(global).await?;
-    let flow = Flow {
+    let options = StreamOptions {
         window: args.in_flight as usize,
         limit: connection.message_limit().await?,
-        time_limit: args.time_limit.map(|limit| prost_types::Duration {
-            seconds: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(limit.subsec_nanos()).unwrap_or(0),
-        }),
+        time_limit: time_limit(args.time_limit)?,
     };
     let config = ClassifyStreamConfig {
         cache: args.cache.clone(),
@@ -200,12 +120,12 @@ pub async fn run(args: ClassifyArgs, global: &Global, screen: &Screen) -> Result
         .into(),
     };
     let bar = screen.bar(None, "pictures");
-    let (replies, failed) = (Cell::new(0_u64), Cell::new(0_usize));
-    window::classify(
+    let (replies, failed) = (Cell::new(0_u64), Cell::new(0_u64));
+    classify_stream::classify(
         &connection,
         config,
-        &flow,
-        start(args.inputs, flow.limit),
+        &options,
+        start(args.inputs, options.limit),
         |reply| {
             replies.set(replies.get() + 1);
             if reply.outcome.is_err() {
@@ -221,15 +141,15 @@ pub async fn run(args: ClassifyArgs, global: &Global, screen: &Screen) -> Result
         return Err(Failure::Input("there is no file to classify".to_owned()));
     }
     if failed.get() > 0 {
-        screen.complaint(&format!("{} of {} failed", failed.get(), replies.get()));
+        screen.error(&format!("{} of {} failed", failed.get(), replies.get()));
     }
-    Ok(Outcome::of(failed.get()))
+    Ok(Completion::with_failed(failed.get()))
 }
 
 fn print(screen: &Screen, reply: Reply) -> Result<(), Failure> {
     if screen.json {
         let (answer, error) = match reply.outcome {
-            Ok(answer) => (Some(answer.into()), None),
+            Ok(answer) => (Some(AnswerDocument::from(answer)), None),
             Err(error) => (None, Some(error)),
         };
         return screen.json_line(&ReplyDocument {
@@ -243,15 +163,18 @@ fn print(screen: &Screen, reply: Reply) -> Result<(), Failure> {
         Ok(answer) => screen.line(&described(&reply.id, &answer)),
         Err(error) => {
             let reason = error.reason.as_deref().unwrap_or(&error.code);
-            let text = format!("{}\n  error: {} [{reason}]", reply.id, error.message);
-            screen.line(&printable(&text))
+            screen.line(&format!(
+                "{}\n  error: {} [{reason}]",
+                escaped_line(&reply.id),
+                escaped_line(&error.message)
+            ))
         }
     }
 }
 
 /// An answer as a block of lines: the file, its classes, its neighbours.
 pub fn described(id: &str, answer: &Classification) -> String {
-    let mut text = id.to_owned();
+    let mut text = escaped_line(id).into_owned();
     let width = answer
         .top
         .iter()
@@ -262,7 +185,7 @@ pub fn described(id: &str, answer: &Classification) -> String {
         text += &format!(
             "\n  {:>2}  {:width$}  {:>9}  logit {:.3}",
             rank + 1,
-            score.display_name,
+            escaped_line(&score.display_name),
             percent(f64::from(score.probability)),
             score.logit
         );
@@ -270,17 +193,19 @@ pub fn described(id: &str, answer: &Classification) -> String {
     for near in &answer.neighbours {
         text += &format!(
             "\n  near  {}  ({}, similarity {:.4})",
-            near.example_id, near.display_name, near.similarity
+            escaped_line(&near.example_id),
+            escaped_line(&near.display_name),
+            near.similarity
         );
     }
-    printable(&text).into_owned()
+    text
 }
 
-type Sender = mpsc::Sender<Result<Entry, Failure>>;
+type Sender = mpsc::Sender<Result<InputItem, Failure>>;
 
 /// Starts a thread that reads the inputs, one after the other, only as there
-/// is room.
-fn start(inputs: Vec<PathBuf>, limit: usize) -> mpsc::Receiver<Result<Entry, Failure>> {
+/// is room for them (backpressure).
+fn start(inputs: Vec<PathBuf>, limit: usize) -> mpsc::Receiver<Result<InputItem, Failure>> {
     let (sender, receiver) = mpsc::channel(8);
     tokio::task::spawn_blocking(move || {
         for input in inputs {
@@ -297,23 +222,38 @@ fn start(inputs: Vec<PathBuf>, limit: usize) -> mpsc::Receiver<Result<Entry, Fai
     receiver
 }
 
-/// False when nobody listens any more.
+/// Gives the files that a list names, one a line, to `file` until that says
+/// false. Names need not be UTF-8.
+fn read_list(mut list: impl io::BufRead, file: impl Fn(&Path) -> bool) -> Result<bool, Failure> {
+    let mut line = Vec::new();
+    let mut first = true;
+    loop {
+        line.clear();
+        let read = list.read_until(b'\n', &mut line);
+        if read.map_err(|error| Failure::Input(format!("standard input: {error}")))? == 0 {
+            return Ok(true);
+        }
+        let name = line.strip_suffix(b"\n").unwrap_or(&line);
+        let name = name.strip_suffix(b"\r").unwrap_or(name);
+        let name = if first { line_without_bom(name) } else { name };
+        first = false;
+        if !name.is_empty() && !file(Path::new(OsStr::from_bytes(name))) {
+            return Ok(false);
+        }
+    }
+}
+
+/// False once nobody takes the items any more.
 fn read(input: &Path, limit: usize, sender: &Sender) -> Result<bool, Failure> {
     let file = |path: &Path| {
-        let entry = Entry {
-            id: path.display().to_string(),
+        let item = InputItem {
+            id: files::readable(path),
             input: files::read(path, limit),
         };
-        sender.blocking_send(Ok(entry)).is_ok()
+        sender.blocking_send(Ok(item)).is_ok()
     };
     if input.as_os_str() == "-" {
-        for line in io::stdin().lock().lines() {
-            let line = line.map_err(|error| Failure::Input(format!("standard input: {error}")))?;
-            if !line.is_empty() && !file(Path::new(&line)) {
-                return Ok(false);
-            }
-        }
-        return Ok(true);
+        return read_list(io::stdin().lock(), file);
     }
     if input.is_dir() {
         for path in files::walk(input) {
@@ -330,11 +270,11 @@ fn read(input: &Path, limit: usize, sender: &Sender) -> Result<bool, Failure> {
         files::existing(input, "the file")?;
         let mut listening = true;
         npz::Archive::open(input)?.rows("features", &mut |row, values| {
-            let id = format!("{}#{row}", input.display());
+            let id = format!("{}#{row}", files::readable(input));
             listening = sender
-                .blocking_send(Ok(Entry {
+                .blocking_send(Ok(InputItem {
                     id,
-                    input: Ok(embedding(values)),
+                    input: Ok(npz::embedding(values)),
                 }))
                 .is_ok();
             listening

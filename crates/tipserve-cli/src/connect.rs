@@ -1,13 +1,18 @@
 //! The connection to the server.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, future::Future, sync::atomic::Ordering, time::Duration};
 
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{
+    Code, Response, Status,
+    transport::{Channel, Endpoint},
+};
 
-use super::{
+use crate::{
     Global,
-    credentials::{Credentials, Wire},
+    address::Address,
+    credentials::{AuthChannel, Credentials},
     failure::Failure,
+    transport::Connector,
 };
 use tipserve_api::v1::{
     GetServerInfoRequest, ServerInfo, cache_service_client::CacheServiceClient,
@@ -15,42 +20,60 @@ use tipserve_api::v1::{
     fine_tune_service_client::FineTuneServiceClient,
 };
 
-const DEFAULT_PORT: u16 = 50051;
+/// Longest time that connecting may take, the peer's first word included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// gRPC's own limit, where the server names none.
+/// Longest time between two looks at whether a peer still answers.
+const MAX_PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// gRPC's own limit, for a server that names none.
 const DEFAULT_MESSAGE_BYTES: usize = 4 << 20;
 
-/// Under which names `ServerInfo.limits` may carry the message limit.
+/// Names under which `ServerInfo.limits` may carry the message limit.
 const MESSAGE_LIMIT_NAMES: [&str; 2] = ["max_message_bytes", "message_bytes"];
 
 /// A connection to one server.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    channel: Wire,
+    channel: AuthChannel,
     address: Address,
+    /// Bound of a unary call; none waits for ever.
+    timeout: Option<Duration>,
 }
 
 impl Connection {
-    /// Connects as the command line says; `Unreachable` where nobody answers.
+    /// Connects as the command line says.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`] if nobody answers, [`Failure::Usage`] if the
+    /// address or the credentials cannot be used.
     pub async fn open(global: &Global) -> Result<Self, Failure> {
-        Self::connect(&global.server, &global.credentials).await
+        Self::connect(&global.server, &global.credentials, global.timeout).await
     }
 
-    /// Connects to a server of this process's own, which knows no credentials.
-    pub async fn open_local(server: &str) -> Result<Self, Failure> {
-        Self::connect(server, &Credentials::default()).await
+    /// Connects to a server that this process started, which knows no
+    /// credentials.
+    pub(crate) async fn open_local(server: &str, timeout: Duration) -> Result<Self, Failure> {
+        Self::connect(server, &Credentials::default(), timeout).await
     }
 
-    async fn connect(server: &str, credentials: &Credentials) -> Result<Self, Failure> {
+    async fn connect(
+        server: &str,
+        credentials: &Credentials,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
         let address = Address::parse(server, credentials.ask_for_tls())?;
-        let wrong =
-            |error: &dyn std::error::Error| Failure::Usage(format!("--server {server:?}: {error}"));
-        let mut endpoint = Endpoint::from_shared(address.uri.clone())
-            .map_err(|error| wrong(&error))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true);
-        if address.uri.starts_with("https://") {
+        let mut endpoint = Endpoint::from(address.uri());
+        if let Some(timeout) = timeout {
+            // A peer that stops answering while a call runs is given up after
+            // `timeout` in all.
+            let interval = (timeout / 3).min(MAX_PING_INTERVAL);
+            endpoint = endpoint
+                .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(timeout.saturating_sub(interval));
+        }
+        if address.is_tls() {
             endpoint = endpoint.tls_config(credentials.tls()?).map_err(|error| {
                 let cause = error.source().map(ToString::to_string);
                 let cause = cause.unwrap_or_else(|| error.to_string());
@@ -58,82 +81,168 @@ impl Connection {
             })?;
         }
         let bearer = credentials.bearer()?;
-        let channel = endpoint.connect().await.map_err(|error| {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(inner) = cause.source() {
-                cause = inner;
-            }
-            address.unreachable(cause.to_string())
-        })?;
+        let bound = timeout.map_or(CONNECT_TIMEOUT, |timeout| timeout.min(CONNECT_TIMEOUT));
+        let channel = tokio::time::timeout(bound, reach(&endpoint, &address))
+            .await
+            .unwrap_or_else(|_| {
+                let cause = format!("no answer within {} s", bound.as_secs_f64());
+                Err(unreachable(&address, cause))
+            })?;
         Ok(Self {
-            channel: Wire::new(channel, bearer),
+            channel: AuthChannel::new(channel, bearer),
             address,
+            timeout,
         })
     }
 
     /// The cache service. Answers may be of any size: a confusion matrix of
-    /// 10,000 classes is large, and the server is the user's own.
-    pub fn caches(&self) -> CacheServiceClient<Wire> {
+    /// 1000 classes is large, and the server is the user's own.
+    pub fn caches(&self) -> CacheServiceClient<AuthChannel> {
         CacheServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// The classification service.
-    pub fn classify(&self) -> ClassifyServiceClient<Wire> {
+    pub fn classify(&self) -> ClassifyServiceClient<AuthChannel> {
         ClassifyServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// The fine-tuning service.
-    pub fn fine_tunes(&self) -> FineTuneServiceClient<Wire> {
+    pub fn fine_tunes(&self) -> FineTuneServiceClient<AuthChannel> {
         FineTuneServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
-    /// The connection itself.
-    pub fn channel(&self) -> Wire {
+    /// The channel itself, for calls that the generated clients do not make.
+    pub fn channel(&self) -> AuthChannel {
         self.channel.clone()
     }
 
     /// Where the server is.
     pub fn address(&self) -> &str {
-        &self.address.uri
+        self.address.as_str()
     }
 
-    /// What is served.
-    pub async fn info(&self) -> Result<ServerInfo, Failure> {
-        let answer = self
-            .classify()
-            .get_server_info(GetServerInfoRequest {})
-            .await;
+    /// Waits for the answer to a unary call that changes nothing. `doing`
+    /// says what it is for: "looking up \"pets\"".
+    ///
+    /// # Errors
+    /// The server's status, or [`Failure::Timeout`].
+    pub async fn unary<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        self.bounded(doing, call, false).await
+    }
+
+    /// Waits for the answer to a unary call that changes something: whether it
+    /// did is unknown after a timeout, and the error says so.
+    pub(crate) async fn change<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        self.bounded(doing, call, true).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+        changes: bool,
+    ) -> Result<T, Failure> {
+        let answer = match self.timeout {
+            None => call.await,
+            Some(timeout) => {
+                tokio::time::timeout(timeout, call)
+                    .await
+                    .map_err(|_| Failure::Timeout {
+                        doing: doing.to_owned(),
+                        address: self.address().to_owned(),
+                        seconds: timeout.as_secs_f64(),
+                        changes,
+                    })?
+            }
+        };
         Ok(answer
-            .map_err(|status| self.failure("asking for the server's limits", status))?
+            .map_err(|status| self.failure(doing, status))?
             .into_inner())
     }
 
+    /// What the server serves.
+    ///
+    /// # Errors
+    /// Those of [`Connection::unary`].
+    pub async fn info(&self) -> Result<ServerInfo, Failure> {
+        let mut client = self.classify();
+        let call = client.get_server_info(GetServerInfoRequest {});
+        self.unary("asking for the server's limits", call).await
+    }
+
     /// The largest message that the server takes, in bytes.
+    ///
+    /// # Errors
+    /// Those of [`Connection::unary`].
     pub async fn message_limit(&self) -> Result<usize, Failure> {
-        match self
-            .classify()
-            .get_server_info(GetServerInfoRequest {})
-            .await
-        {
-            Ok(info) => Ok(message_limit(info.get_ref())),
-            Err(status) if status.code() == Code::Unimplemented => Ok(DEFAULT_MESSAGE_BYTES),
-            Err(status) => Err(self.failure("asking for the server's limits", status)),
+        match self.info().await {
+            Ok(info) => Ok(message_limit(&info)),
+            Err(Failure::Rpc { status, .. }) if status.code() == Code::Unimplemented => {
+                Ok(DEFAULT_MESSAGE_BYTES)
+            }
+            Err(failure) => Err(failure),
         }
     }
 
-    /// The failure that a status stands for: `doing` says what was tried.
+    /// The failure that a status stands for; `doing` says what was tried.
     pub fn failure(&self, doing: &str, status: Status) -> Failure {
         // A lost connection has the transport's error as its source; a server
         // that answers UNAVAILABLE itself has none.
-        let transport = status.source().map(ToString::to_string);
-        match (status.code(), transport) {
-            (Code::Unavailable, Some(cause)) => self.address.unreachable(cause),
+        match (status.code(), status.source()) {
+            (Code::Unavailable, Some(transport)) => Failure::Disconnected {
+                doing: doing.to_owned(),
+                address: self.address().to_owned(),
+                cause: root_cause(transport),
+            },
             _ => Failure::Rpc {
                 doing: doing.to_owned(),
                 status: Box::new(status),
             },
         }
     }
+}
+
+/// Connects, and waits until the peer has spoken.
+async fn reach(endpoint: &Endpoint, address: &Address) -> Result<Channel, Failure> {
+    let connector = Connector::new(address.clone());
+    let (connected, heard) = (connector.connected(), connector.heard());
+    let channel = endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| {
+            let cause = root_cause(&error);
+            if address.is_tls() && connected.load(Ordering::Relaxed) {
+                let address = address.as_str().to_owned();
+                return Failure::Tls { address, cause };
+            }
+            unreachable(address, cause)
+        })?;
+    heard.await;
+    Ok(channel)
+}
+
+fn unreachable(address: &Address, cause: String) -> Failure {
+    Failure::Unreachable {
+        address: address.as_str().to_owned(),
+        listen: address.listen().map(str::to_owned),
+        cause,
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 fn message_limit(info: &ServerInfo) -> usize {
@@ -143,104 +252,4 @@ fn message_limit(info: &ServerInfo) -> usize {
         .and_then(|limit| usize::try_from(*limit).ok())
         .filter(|limit| *limit > 0)
         .unwrap_or(DEFAULT_MESSAGE_BYTES)
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Address {
-    uri: String,
-    listen: String,
-}
-
-impl Address {
-    /// Takes "http://host:port", "https://host:port", "host:port", "host",
-    /// "[::1]:port", ":port"; those without a scheme are of TLS where `tls`.
-    fn parse(server: &str, tls: bool) -> Result<Self, Failure> {
-        let wrong = |why: &str| Failure::Usage(format!("--server {server:?} {why}"));
-        let server_text = server.trim();
-        let mut scheme = if tls { "https" } else { "http" };
-        let authority = match server_text.split_once("://") {
-            Some(("http", _)) if tls => {
-                return Err(wrong(
-                    "is without TLS, and --ca, --cert or --key asks for it",
-                ));
-            }
-            Some((given @ ("http" | "https"), authority)) => {
-                scheme = given;
-                authority.trim_end_matches('/').to_owned()
-            }
-            Some((scheme, _)) => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
-            None => match server_text.trim_end_matches('/') {
-                "" => return Err(wrong("names no host")),
-                port if port.starts_with(':') => format!("127.0.0.1{port}"),
-                host => {
-                    let after_bracket = host.rsplit(']').next().unwrap_or(host);
-                    if after_bracket.contains(':') {
-                        host.to_owned()
-                    } else {
-                        format!("{host}:{DEFAULT_PORT}")
-                    }
-                }
-            },
-        };
-        let uri = format!("{scheme}://{authority}");
-        let parsed: tonic::transport::Uri = uri
-            .parse()
-            .map_err(|error| wrong(&format!("is no address: {error}")))?;
-        if parsed.host().is_none_or(str::is_empty) {
-            return Err(wrong("names no host"));
-        }
-        // The parser drops a port that is none.
-        let after_bracket = authority.rsplit(']').next().unwrap_or(&authority);
-        if after_bracket.contains(':') && parsed.port_u16().is_none() {
-            return Err(wrong("has a port that is not within 0 to 65535"));
-        }
-        if !matches!(parsed.path(), "" | "/") {
-            return Err(wrong("has a path; give host and port alone"));
-        }
-        Ok(Self {
-            uri,
-            listen: authority,
-        })
-    }
-
-    fn unreachable(&self, cause: String) -> Failure {
-        Failure::Unreachable {
-            address: self.uri.clone(),
-            listen: self.listen.clone(),
-            cause,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_every_form() {
-        for (given, uri) in [
-            ("http://a:1", "http://a:1"),
-            ("a:1/", "http://a:1"),
-            ("a", "http://a:50051"),
-            (":7", "http://127.0.0.1:7"),
-            ("[::1]:7", "http://[::1]:7"),
-            ("[::1]", "http://[::1]:50051"),
-            ("https://a:1", "https://a:1"),
-        ] {
-            assert_eq!(Address::parse(given, false).unwrap().uri, uri, "{given}");
-        }
-        for (given, uri) in [("a", "https://a:50051"), ("https://a:1", "https://a:1")] {
-            assert_eq!(Address::parse(given, true).unwrap().uri, uri, "{given}");
-        }
-        assert!(matches!(
-            Address::parse("http://a:1", true),
-            Err(Failure::Usage(_))
-        ));
-        for given in ["", "ftp://a", "http://a:1/x", "http://", "a:99999", "a b:1"] {
-            assert!(
-                matches!(Address::parse(given, false), Err(Failure::Usage(_))),
-                "{given}"
-            );
-        }
-    }
 }

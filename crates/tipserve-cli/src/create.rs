@@ -4,17 +4,19 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{
-    Global,
+use crate::{
     about::{AboutArgs, ConditionArgs},
     connect::Connection,
+    documents::VersionMadeDocument,
     examples::{self, DrawArgs, Examples},
-    failure::{Failure, Outcome},
+    failure::{Completion, Failure},
+    global::Global,
     head::{BalanceArg, KeyDtypeArg, MethodArg, NumbersArgs, template},
     labelled::Labelled,
-    making::{self, MadeDocument, Sending},
     report,
     screen::Screen,
+    source,
+    version_call::{self, UploadOptions},
 };
 use tipserve_api::v1::{self, CacheSpec, cache_spec::OnRejected};
 
@@ -24,23 +26,23 @@ use tipserve_api::v1::{self, CacheSpec, cache_spec::OnRejected};
 Examples:
   tipserve create pets --from pets/train --shots 16 --val-shots 4
   tipserve create pets --from features.npz --method tip-adapter --label team=vision
-  tipserve create pets --from pets/train --if-etag new   # only if there is none yet")]
+  tipserve create pets --from pets/train --if-etag new   # only if it does not exist yet")]
 pub struct CreateArgs {
-    /// The cache's id: a-z, 0-9, '-', '_', '.'. A cache that is there gets a
-    /// new version.
+    /// The cache's id: a-z, 0-9, '-', '_', '.'. A cache that exists gets a new
+    /// version.
     pub cache: String,
     /// A folder with one folder a class, or an .npz file with the arrays
-    /// features [M,D], labels [M], classes [N] and, if wanted, text_weights
+    /// features [M,D], labels [M], classes [N] and, optionally, text_weights
     /// [N,D].
     #[arg(long, value_name = "DIR|FILE.npz")]
     pub from: PathBuf,
     #[command(flatten)]
     pub draw: DrawArgs,
-    /// Prompt template, "{}" stands for the class; may be given many times.
-    /// Default: the bundle's own.
+    /// Prompt template, in which "{}" stands for the class; may be repeated
+    /// [default: the bundle's own].
     #[arg(long, value_name = "TEXT", value_parser = template)]
     pub template: Vec<String>,
-    /// Augmented views of each picture. Default: the plain centre crop.
+    /// Augmented views of each picture [default: the plain centre crop].
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(i32).range(1..=64))]
     pub views: Option<i32>,
     /// How to make the head; auto takes the best by validation or
@@ -49,19 +51,19 @@ pub struct CreateArgs {
     pub method: MethodArg,
     #[command(flatten)]
     pub numbers: NumbersArgs,
-    /// Whether a class's affinities add up or are averaged. Default: sum.
+    /// Whether a class's affinities are added up or averaged [default: sum].
     #[arg(long, value_enum)]
     pub balance: Option<BalanceArg>,
-    /// Ignore text altogether: the cache alone decides.
+    /// Ignore text: the cache alone decides.
     #[arg(long)]
     pub without_text: bool,
-    /// Keep classes that no usable example names, decided by their text alone.
+    /// Keep classes without a usable example; their text alone decides.
     #[arg(long)]
     pub allow_empty_classes: bool,
-    /// Cut prompts that are too long for the text encoder.
+    /// Truncate prompts that are too long for the text encoder.
     #[arg(long)]
     pub truncate_prompts: bool,
-    /// Number format of the keys when resident. Default: f32.
+    /// Number format of the keys in memory [default: f32].
     #[arg(long, value_enum)]
     pub key_dtype: Option<KeyDtypeArg>,
     #[command(flatten)]
@@ -74,9 +76,13 @@ pub struct CreateArgs {
 }
 
 /// Runs `tipserve create`.
-pub async fn run(args: CreateArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+pub async fn run(
+    args: CreateArgs,
+    global: &Global,
+    screen: &Screen,
+) -> Result<Completion, Failure> {
     args.draw.check()?;
-    let all = Labelled::open(&args.from, "--from", args.draw.names.as_deref())?;
+    let all = source::open(&args.from, "--from", args.draw.names.as_deref())?;
     if !args.allow_empty_classes {
         examples::refuse_empty(&all, &args.from)?;
     }
@@ -89,7 +95,7 @@ pub async fn run(args: CreateArgs, global: &Global, screen: &Screen) -> Result<O
     } else {
         report::made(screen, &made)?;
     }
-    Ok(Outcome::of(made.rejected.len()))
+    Ok(Completion::with_failed(made.rejected.len() as u64))
 }
 
 /// Makes the version over the API.
@@ -98,21 +104,21 @@ pub async fn create(
     args: &CreateArgs,
     examples: Examples,
     screen: &Screen,
-) -> Result<MadeDocument, Failure> {
-    let sending = Sending {
+) -> Result<VersionMadeDocument, Failure> {
+    let options = UploadOptions {
         doing: format!("creating the cache {:?}", args.cache),
         id_prefix: String::new(),
         strict: args.strict,
         screen,
     };
     let spec = spec(args, &examples.train);
-    making::make(connection, spec, examples, &sending).await
+    version_call::run(connection, spec, examples, &options).await
 }
 
 fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
     CacheSpec {
         cache_id: args.cache.clone(),
-        classes: making::class_specs(&train.classes, args.without_text),
+        classes: version_call::class_specs(&train.classes, args.without_text),
         prompt_templates: args.template.clone(),
         method: v1::Method::from(args.method).into(),
         alpha: args.numbers.alpha,
@@ -140,7 +146,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
     }
 }
 
-/// What `--strict` asks of the server.
+/// What `--strict` asks the server to do.
 pub fn on_rejected(strict: bool) -> OnRejected {
     if strict {
         OnRejected::Fail

@@ -13,17 +13,20 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Identity},
 };
 
-use super::failure::Failure;
+use crate::{failure::Failure, lists::without_bom};
 
-/// What calls go through: the connection, and the token on each.
-pub type Wire = InterceptedService<Channel, Bearer>;
+/// Heading of the flags that say which server is called, and how.
+pub(crate) const CONNECTION: &str = "Connection";
 
-/// Flags of every client.
+/// The channel that calls go through, which puts the token on each.
+pub type AuthChannel = InterceptedService<Channel, Bearer>;
+
+/// The flags of every command that say who calls.
 #[derive(Clone, Default, Args)]
-#[command(next_help_heading = "Who calls")]
+#[command(next_help_heading = CONNECTION)]
 pub struct Credentials {
-    /// Token to show; better in TIPSERVE_TOKEN or a file than on the command line, where other
-    /// users of this machine see it.
+    /// Token that says who calls. Prefer TIPSERVE_TOKEN or a file: other users of this machine
+    /// can see the command line.
     #[arg(
         long,
         global = true,
@@ -43,8 +46,8 @@ pub struct Credentials {
     )]
     token_file: Option<PathBuf>,
 
-    /// PEM file of the authorities that a server's certificate may be of [default: those that this
-    /// machine trusts].
+    /// PEM file of the certificate authorities to trust [default: those that this machine
+    /// trusts].
     #[arg(long, global = true, env = "TIPSERVE_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
@@ -52,7 +55,7 @@ pub struct Credentials {
     #[arg(long, global = true, env = "TIPSERVE_CERT", value_name = "FILE")]
     cert: Option<PathBuf>,
 
-    /// PEM file of its private key.
+    /// PEM file of the private key of --cert.
     #[arg(long, global = true, env = "TIPSERVE_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
 }
@@ -79,12 +82,12 @@ fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 impl Credentials {
-    /// Whether any of them is of TLS.
+    /// Whether any of them asks for TLS.
     pub fn ask_for_tls(&self) -> bool {
         self.ca.is_some() || self.cert.is_some() || self.key.is_some()
     }
 
-    /// How TLS is spoken.
+    /// The TLS configuration that the flags ask for.
     pub fn tls(&self) -> Result<ClientTlsConfig, Failure> {
         let config = match &self.ca {
             None => ClientTlsConfig::new().with_enabled_roots(),
@@ -103,7 +106,7 @@ impl Credentials {
         }
     }
 
-    /// What goes with every call.
+    /// The token that goes with every call.
     pub fn bearer(&self) -> Result<Bearer, Failure> {
         let (token, from) = match (&self.token, &self.token_file) {
             (Some(token), _) => (token.clone(), "--token (or TIPSERVE_TOKEN)".to_owned()),
@@ -111,12 +114,12 @@ impl Credentials {
                 let bytes = read("--token-file", path)?;
                 let from = format!("--token-file {}", path.display());
                 let text = String::from_utf8(bytes)
-                    .map_err(|_| Failure::Usage(format!("{from}: it is not text")))?;
+                    .map_err(|_| Failure::Usage(format!("{from}: it is not UTF-8 text")))?;
                 (text, from)
             }
             (None, None) => return Ok(Bearer(None)),
         };
-        let token = token.trim();
+        let token = without_bom(&token).trim();
         let value: Result<MetadataValue<Ascii>, _> = format!("Bearer {token}").parse();
         match value {
             Ok(mut value) if !token.is_empty() => {
@@ -173,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_from_a_file_without_its_line_end() {
+    fn a_token_is_read_from_a_file_without_its_bom_and_line_end() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "abc\n").unwrap();
+        fs::write(file.path(), "\u{feff}abc\r\n").unwrap();
         let credentials = Credentials {
             token_file: Some(file.path().to_owned()),
             ..Credentials::default()

@@ -6,20 +6,21 @@ use std::{
 };
 
 use clap::Args;
+use indicatif::ProgressBar;
 use prost::Message as _;
 use serde::Serialize;
 
-use super::screen::Screen;
-use super::{
-    Global,
+use crate::{
     connect::Connection,
     documents::ItemError,
-    failure::{Failure, Outcome},
+    failure::{Completion, Failure},
     files,
+    global::Global,
+    screen::Screen,
 };
 use tipserve_api::v1::{EmbedRequest, EmbedResult, Input, embed_result};
 
-/// Pictures or texts in one call, at most.
+/// Most pictures or texts in one call.
 const CALL_ITEMS: usize = 64;
 
 /// Flags of `tipserve embed`.
@@ -28,13 +29,13 @@ pub struct EmbedArgs {
     /// Picture files and folders (walked).
     #[arg(value_name = "FILE|DIR", required_unless_present = "text")]
     pub files: Vec<PathBuf>,
-    /// A text; may be given many times.
+    /// A text; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub text: Vec<String>,
-    /// Cut texts that are too long for the encoder.
+    /// Truncate texts that are too long for the encoder.
     #[arg(long)]
     pub truncate: bool,
-    /// The encoder's raw output instead of unit vectors.
+    /// Print the encoder's raw output instead of unit vectors.
     #[arg(long)]
     pub raw: bool,
 }
@@ -51,9 +52,32 @@ struct EmbeddingDocument<'a> {
 
 /// Runs `tipserve embed`: prints `{"inputs": [...], "texts": [...]}`, written
 /// as the answers come.
-pub async fn run(args: EmbedArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+pub async fn run(args: EmbedArgs, global: &Global, screen: &Screen) -> Result<Completion, Failure> {
+    let paths = files(&args)?;
+    if paths.is_empty() && args.text.is_empty() {
+        return Err(Failure::Input("there is no file to embed".to_owned()));
+    }
     let connection = Connection::open(global).await?;
-    let limit = connection.message_limit().await?;
+    let total = paths.len() + args.text.len();
+    let mut call = Call {
+        limit: connection.message_limit().await?,
+        connection: &connection,
+        args: &args,
+        bar: screen.bar(Some(total as u64), "embedded"),
+        writer: Writer::default(),
+    };
+    // The first call is made before anything is written, so that its failure
+    // is the only document.
+    call.all_pictures(&paths).await?;
+    for texts in args.text.chunks(CALL_ITEMS) {
+        call.texts(texts).await?;
+    }
+    call.bar.finish_and_clear();
+    call.writer.end()
+}
+
+/// The files to embed, those in folders included.
+fn files(args: &EmbedArgs) -> Result<Vec<PathBuf>, Failure> {
     let mut paths = Vec::new();
     for path in &args.files {
         if path.is_dir() {
@@ -64,46 +88,14 @@ pub async fn run(args: EmbedArgs, global: &Global, screen: &Screen) -> Result<Ou
             paths.push(path.clone());
         }
     }
-    if paths.is_empty() && args.text.is_empty() {
-        return Err(Failure::Input("there is no file to embed".to_owned()));
-    }
-    let bar = screen.bar(Some((paths.len() + args.text.len()) as u64), "embedded");
-    let mut call = Call {
-        connection: &connection,
-        args: &args,
-        limit,
-        writer: Writer::default(),
-    };
-
-    // The first call is made before anything is written, so that its failure
-    // is the only document.
-    let mut pictures = Vec::new();
-    let mut size = 0;
-    for path in &paths {
-        let id = path.display().to_string();
-        let input = files::read(path, limit);
-        let weight = input.as_ref().map_or(0, |input| input.encoded_len() + 16);
-        if pictures.len() >= CALL_ITEMS || size + weight > limit - limit / 16 {
-            call.pictures(std::mem::take(&mut pictures)).await?;
-            size = 0;
-        }
-        size += weight;
-        pictures.push((id, input.map_err(files::Unusable::error)));
-        bar.inc(1);
-    }
-    call.pictures(pictures).await?;
-    for texts in args.text.chunks(CALL_ITEMS) {
-        call.texts(texts).await?;
-        bar.inc(texts.len() as u64);
-    }
-    bar.finish_and_clear();
-    call.writer.end()
+    Ok(paths)
 }
 
 struct Call<'a> {
     connection: &'a Connection,
     args: &'a EmbedArgs,
     limit: usize,
+    bar: ProgressBar,
     writer: Writer,
 }
 
@@ -127,10 +119,11 @@ impl Call<'_> {
                 self.limit
             )));
         }
-        let answer = self.connection.classify().embed(request).await;
-        let answer = answer
-            .map_err(|status| self.connection.failure("embedding", status))?
-            .into_inner();
+        let mut client = self.connection.classify();
+        let answer = self
+            .connection
+            .unary("embedding", client.embed(request))
+            .await?;
         if (answer.inputs.len(), answer.texts.len()) != (pictures, words) {
             return Err(Failure::Broken(format!(
                 "embedding: the server answered {} of {pictures} pictures and {} of {words} texts",
@@ -139,6 +132,23 @@ impl Call<'_> {
             )));
         }
         Ok((answer.inputs, answer.texts))
+    }
+
+    /// Embeds picture files, as many in a call as a message carries.
+    async fn all_pictures(&mut self, paths: &[PathBuf]) -> Result<(), Failure> {
+        let mut pictures = Vec::new();
+        let mut size = 0;
+        for path in paths {
+            let input = files::read(path, self.limit);
+            let weight = input.as_ref().map_or(0, |input| input.encoded_len() + 16);
+            if pictures.len() >= CALL_ITEMS || size + weight > self.limit - self.limit / 16 {
+                self.pictures(std::mem::take(&mut pictures)).await?;
+                size = 0;
+            }
+            size += weight;
+            pictures.push((files::readable(path), input.map_err(files::Unusable::error)));
+        }
+        self.pictures(pictures).await
     }
 
     async fn pictures(
@@ -156,10 +166,12 @@ impl Call<'_> {
         };
         for (id, input) in pictures {
             let outcome = match input {
-                Ok(_) => result(answers.next().unwrap_or_default()),
+                // As many answers as pictures: `embed` has checked it.
+                Ok(_) => answers.next().map_or_else(|| Err(no_answer()), result),
                 Err(error) => Err(error),
             };
             self.writer.write("inputs", &id, outcome)?;
+            self.bar.inc(1);
         }
         Ok(())
     }
@@ -168,6 +180,7 @@ impl Call<'_> {
         let answers = self.embed(Vec::new(), texts.to_vec()).await?.1;
         for (text, answer) in texts.iter().zip(answers) {
             self.writer.write("texts", text, result(answer))?;
+            self.bar.inc(1);
         }
         Ok(())
     }
@@ -177,19 +190,23 @@ fn result(answer: EmbedResult) -> Result<Vec<f32>, ItemError> {
     match answer.outcome {
         Some(embed_result::Outcome::Embedding(embedding)) => Ok(embedding.values),
         Some(embed_result::Outcome::Error(status)) => Err(status.into()),
-        None => Err(ItemError {
-            code: "INTERNAL".to_owned(),
-            reason: None,
-            message: "the server's answer is empty".to_owned(),
-        }),
+        None => Err(no_answer()),
     }
 }
 
-/// Writes the one document piece by piece.
+fn no_answer() -> ItemError {
+    ItemError {
+        code: "INTERNAL".to_owned(),
+        reason: None,
+        message: "the server's answer is empty".to_owned(),
+    }
+}
+
+/// Writes the document piece by piece.
 #[derive(Default)]
 struct Writer {
     list: Option<&'static str>,
-    failed: usize,
+    failed: u64,
 }
 
 impl Writer {
@@ -223,7 +240,7 @@ impl Writer {
         Ok(())
     }
 
-    fn end(self) -> Result<Outcome, Failure> {
+    fn end(self) -> Result<Completion, Failure> {
         let mut out = io::stdout().lock();
         match self.list {
             None => out.write_all(b"{\"inputs\":[],\"texts\":[]}\n")?,
@@ -231,6 +248,6 @@ impl Writer {
             Some(_) => out.write_all(b"\n]}\n")?,
         }
         out.flush()?;
-        Ok(Outcome::of(self.failed))
+        Ok(Completion::with_failed(self.failed))
     }
 }

@@ -3,24 +3,24 @@
 use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
-use serde::Serialize;
 
-use super::{
-    Global, batch,
-    classes::{MatchedBy, match_classes},
+use crate::{
+    class_names::{MatchedBy, match_classes},
     connect::Connection,
-    documents::RejectedDocument,
-    failure::{Failure, Outcome},
+    documents::{EvaluateDocument, EvaluationDocument},
+    failure::{Completion, Failure},
     files::Unusable,
+    global::Global,
     labelled::{Labelled, Source},
-    load::{self, Part},
-    making::whole,
+    reader::{self, LoadedExample, Part},
     report, requests,
     screen::Screen,
+    source,
+    upload::{self, Upload, Uploaded},
 };
 use tipserve_api::v1::{
-    self, EvaluateConfig, EvaluateRequest, GetVersionRequest, LabelledBatch, LabelledItem,
-    evaluate_request::Payload,
+    EvaluateConfig, EvaluateRequest, EvaluateResponse, GetVersionRequest, LabelledBatch,
+    LabelledItem, evaluate_request::Payload,
 };
 
 /// Flags of `tipserve evaluate`.
@@ -36,8 +36,8 @@ pub struct EvaluateArgs {
     /// Display names of folders: lines "folder<TAB>display name".
     #[arg(long, value_name = "FILE")]
     pub names: Option<PathBuf>,
-    /// Leave out what `create --shots K` (and its --val-shots, added to K)
-    /// drew from the same folder or file with the same seed.
+    /// Leave out what `create --shots K` drew from the same folder or file with
+    /// the same seed (add its --val-shots to K).
     #[arg(long, value_name = "K")]
     pub except_shots: Option<u32>,
     /// Seed of that draw.
@@ -45,84 +45,13 @@ pub struct EvaluateArgs {
     pub seed: u64,
 }
 
-/// What `evaluate --json` prints. The first four are those of the first
-/// version.
-#[derive(Debug, Serialize)]
-pub struct EvaluateDocument {
-    pub top1: f64,
-    pub top5: f64,
-    pub zero_shot_top1: Option<f64>,
-    pub count: i64,
-    pub evaluations: Vec<EvaluationDocument>,
-    pub rejected: Vec<RejectedDocument>,
-    pub rejected_count: i64,
-    pub matched_by: String,
-    pub seconds: f64,
-}
-
-/// How well one version did.
-#[derive(Debug, Serialize)]
-pub struct EvaluationDocument {
-    pub version: String,
-    pub count: i64,
-    pub top1: f64,
-    pub top5: f64,
-    pub zero_shot_top1: Option<f64>,
-    pub cross_entropy: f64,
-    pub expected_calibration_error: f64,
-    pub classes: Vec<ClassEvaluationDocument>,
-    /// Row i, column j: examples of class i taken for class j.
-    pub confusion: Vec<Vec<i64>>,
-}
-
-/// How well one class did.
-#[derive(Debug, Serialize)]
-pub struct ClassEvaluationDocument {
-    pub index: i32,
-    pub display_name: String,
-    pub count: i64,
-    pub accuracy: f64,
-}
-
-impl EvaluationDocument {
-    fn of(evaluation: v1::Evaluation) -> Result<Self, Failure> {
-        let classes = evaluation.classes.len();
-        if evaluation.confusion.len() != classes * classes {
-            return Err(Failure::Broken(format!(
-                "the server's confusion matrix has {} entries for {classes} classes",
-                evaluation.confusion.len()
-            )));
-        }
-        Ok(Self {
-            version: evaluation.version,
-            count: evaluation.count,
-            top1: evaluation.top1,
-            top5: evaluation.top5,
-            zero_shot_top1: evaluation.zero_shot_top1,
-            cross_entropy: evaluation.cross_entropy,
-            expected_calibration_error: evaluation.expected_calibration_error,
-            confusion: evaluation
-                .confusion
-                .chunks(classes.max(1))
-                .map(<[i64]>::to_vec)
-                .collect(),
-            classes: evaluation
-                .classes
-                .into_iter()
-                .map(|class| ClassEvaluationDocument {
-                    index: class.index,
-                    display_name: class.display_name,
-                    count: class.count,
-                    accuracy: class.accuracy,
-                })
-                .collect(),
-        })
-    }
-}
-
 /// Runs `tipserve evaluate`.
-pub async fn run(args: EvaluateArgs, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
-    let mut labelled = Labelled::open(&args.from, "--from", args.names.as_deref())?;
+pub async fn run(
+    args: EvaluateArgs,
+    global: &Global,
+    screen: &Screen,
+) -> Result<Completion, Failure> {
+    let mut labelled = source::open(&args.from, "--from", args.names.as_deref())?;
     if let Some(shots) = args.except_shots {
         labelled = labelled.split(args.seed, shots as usize).1;
     }
@@ -133,13 +62,13 @@ pub async fn run(args: EvaluateArgs, global: &Global, screen: &Screen) -> Result
     } else {
         report::evaluated(screen, &outcome)?;
     }
-    Ok(Outcome::of(
-        usize::try_from(outcome.rejected_count).unwrap_or(0),
+    Ok(Completion::with_failed(
+        outcome.rejected_count.max(0).unsigned_abs(),
     ))
 }
 
 /// Evaluates over the API.
-pub async fn evaluate(
+pub(crate) async fn evaluate(
     connection: &Connection,
     caches: &[String],
     labelled: Labelled,
@@ -154,57 +83,20 @@ pub async fn evaluate(
     if matched_by == MatchedBy::Index {
         screen.note("note: class names are not unique: classes are matched by index");
     }
-    let limit = connection.message_limit().await?;
-    let bar = screen.bar(Some(labelled.examples.len() as u64), "examples");
-    bar.set_message("evaluating");
+    let doing = format!("evaluating {}", caches.join(", "));
     let started = Instant::now();
-    let (requests, stream) = requests::channel();
-    let config = EvaluateConfig {
-        caches: caches.to_vec(),
-    };
-    requests
-        .send(EvaluateRequest {
-            payload: Some(Payload::Config(config)),
-        })
-        .await;
-    let parts = vec![Part {
-        labelled,
-        validation: false,
-        prefix: String::new(),
-    }];
-    let feeding = tokio::spawn(batch::feed(
-        load::start(parts, limit),
-        requests,
-        limit,
-        false,
-        bar.clone(),
-        item,
-        |items| EvaluateRequest {
-            payload: Some(Payload::Items(LabelledBatch { items })),
-        },
-    ));
-    let mut classify = connection.classify();
-    let answering = async {
-        let answer = classify.evaluate(stream).await;
-        answer.map_err(|status| connection.failure(&doing(caches), status))
-    };
-    let (fed, answer) = whole(feeding, answering).await?;
-    bar.finish_and_clear();
-    let answer = answer.into_inner();
+    let (uploaded, answer) = call(connection, caches, labelled, &doing, screen).await?;
     let evaluations = answer
         .evaluations
         .into_iter()
-        .map(EvaluationDocument::of)
+        .map(EvaluationDocument::new)
         .collect::<Result<Vec<_>, _>>()?;
-    let first = evaluations.first().ok_or_else(|| {
-        Failure::Broken(format!(
-            "{}: the server answered without a result",
-            doing(caches)
-        ))
-    })?;
-    let rejected_count = answer.rejected_count + fed.rejected.len() as i64;
+    let first = evaluations
+        .first()
+        .ok_or_else(|| Failure::Broken(format!("{doing}: the server answered without a result")))?;
     let mut rejected: Vec<_> = answer.rejected.into_iter().map(Into::into).collect();
-    rejected.extend(fed.rejected);
+    let rejected_count = answer.rejected_count + uploaded.rejected.len() as i64;
+    rejected.extend(uploaded.rejected);
     Ok(EvaluateDocument {
         top1: first.top1,
         top5: first.top5,
@@ -218,15 +110,58 @@ pub async fn evaluate(
     })
 }
 
-fn doing(caches: &[String]) -> String {
-    format!("evaluating {}", caches.join(", "))
+/// Sends the examples, and waits for the server's figures. The server says
+/// nothing before those, so the bar counts what was sent, and says so.
+async fn call(
+    connection: &Connection,
+    caches: &[String],
+    labelled: Labelled,
+    doing: &str,
+    screen: &Screen,
+) -> Result<(Uploaded, EvaluateResponse), Failure> {
+    let limit = connection.message_limit().await?;
+    let bar = screen.bar(Some(labelled.examples.len() as u64), "sent");
+    bar.set_message("evaluating");
+    let (requests, stream) = requests::channel();
+    let config = EvaluateConfig {
+        caches: caches.to_vec(),
+    };
+    requests
+        .send(EvaluateRequest {
+            payload: Some(Payload::Config(config)),
+        })
+        .await;
+    let part = Part {
+        labelled,
+        validation: false,
+        prefix: String::new(),
+    };
+    let sent = bar.clone();
+    let upload = Upload {
+        item,
+        message: |items| EvaluateRequest {
+            payload: Some(Payload::Items(LabelledBatch { items })),
+        },
+        limit,
+        strict: false,
+        progress: Box::new(move |_| sent.inc(1)),
+    };
+    let upload = tokio::spawn(upload.run(reader::start(vec![part], limit), requests));
+    let mut client = connection.classify();
+    let answer = async {
+        let answer = client.evaluate(stream).await;
+        answer.map_err(|status| connection.failure(doing, status))
+    };
+    let (uploaded, answer) = upload::with_answer(upload, answer).await?;
+    bar.finish_and_clear();
+    Ok((uploaded, answer.into_inner()))
 }
 
-fn item(loaded: load::Loaded) -> Result<LabelledItem, (String, Unusable)> {
-    match loaded.input {
-        Ok(input) => Ok(LabelledItem {
+fn item(mut loaded: LoadedExample) -> Result<LabelledItem, (String, Unusable)> {
+    match loaded.content() {
+        Ok((class_index, input)) => Ok(LabelledItem {
             id: loaded.id,
-            class_index: i32::try_from(loaded.class).unwrap_or(i32::MAX),
+            class_index,
             input: Some(input),
         }),
         Err(why) => Err((loaded.id, why)),
@@ -240,48 +175,62 @@ async fn matched(
     caches: &[String],
     labelled: Labelled,
 ) -> Result<(Labelled, MatchedBy), Failure> {
-    let mut agreed: Option<(Vec<usize>, MatchedBy)> = None;
-    let mut first: Option<(String, Vec<String>)> = None;
+    let mut agreed: Option<Agreed> = None;
     for cache in caches {
-        let request = GetVersionRequest {
-            name: cache.clone(),
-            read_mask: None,
-        };
-        let version = connection
-            .caches()
-            .get_version(request)
-            .await
-            .map_err(|status| connection.failure(&format!("looking up {cache:?}"), status))?
-            .into_inner();
-        let names: Vec<String> = version
-            .classes
-            .into_iter()
-            .map(|class| class.display_name)
-            .collect();
+        let names = class_names(connection, cache).await?;
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        let found = match_classes(
+        let (map, by) = match_classes(
             &labelled.class_names(),
             "--from",
             &known,
             cache,
             matches!(labelled.source, Source::Npz(_)),
         )?;
-        let differ = |other: &str| {
-            Failure::Input(format!(
-                "{other} and {cache} number their classes differently, so that they cannot be \
-                 evaluated in one call; evaluate each alone"
-            ))
-        };
-        if let Some((other, others)) = &first {
-            if *others != names || agreed.as_ref().is_some_and(|agreed| agreed.0 != found.0) {
-                return Err(differ(other));
+        match &agreed {
+            None => {
+                agreed = Some(Agreed {
+                    cache: cache.clone(),
+                    names,
+                    map,
+                    by,
+                });
             }
-        } else {
-            first = Some((cache.clone(), names));
-            agreed = Some(found);
+            Some(first) if first.names == names && first.map == map => {}
+            Some(first) => {
+                return Err(Failure::Input(format!(
+                    "{} and {cache} number their classes differently, so they cannot be evaluated \
+                     in one call; evaluate each alone",
+                    first.cache
+                )));
+            }
         }
     }
-    let (map, by) = agreed.unwrap_or((Vec::new(), MatchedBy::Name));
+    let agreed = agreed.ok_or_else(|| Failure::Usage("no cache is named".to_owned()))?;
     let classes = labelled.classes.clone();
-    Ok((labelled.renumber(&map, classes), by))
+    Ok((labelled.renumber(&agreed.map, classes)?, agreed.by))
+}
+
+/// How the classes of all versions so far are numbered.
+struct Agreed {
+    cache: String,
+    names: Vec<String>,
+    map: Vec<usize>,
+    by: MatchedBy,
+}
+
+/// The display names of a version's classes.
+async fn class_names(connection: &Connection, cache: &str) -> Result<Vec<String>, Failure> {
+    let request = GetVersionRequest {
+        name: cache.to_owned(),
+        read_mask: None,
+    };
+    let mut client = connection.caches();
+    let version = connection
+        .unary(
+            &format!("looking up {cache:?}"),
+            client.get_version(request),
+        )
+        .await?;
+    let classes = version.classes.into_iter();
+    Ok(classes.map(|class| class.display_name).collect())
 }

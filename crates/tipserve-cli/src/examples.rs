@@ -1,25 +1,27 @@
-//! Which examples a version is made from: those of a source that the draw
-//! takes, and those that choose its numbers.
+//! Which examples a version is made from: those that the draw takes from a
+//! source, and those that choose its numbers.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{
-    classes::match_classes,
+use crate::{
+    class_names::match_classes,
     failure::Failure,
+    files::readable,
     labelled::{Labelled, Source},
     screen::Screen,
+    source,
 };
 
-/// What to take of a source of labelled examples.
+/// Which examples to take from a source.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DrawArgs {
-    /// Display names of folders: lines "folder<TAB>display name". Default:
-    /// the folder's name with '_' as ' '.
+    /// Display names of folders: lines "folder<TAB>display name" [default: the
+    /// folder's name with '_' as ' '].
     #[arg(long, value_name = "FILE")]
     pub names: Option<PathBuf>,
-    /// Draw so many examples of each class. Default: all.
+    /// Draw this many examples of each class [default: all].
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub shots: Option<u32>,
     /// Seed of the draw and of the augmentation.
@@ -29,8 +31,8 @@ pub struct DrawArgs {
     /// matched by display name.
     #[arg(long, value_name = "DIR|FILE.npz")]
     pub validation: Option<PathBuf>,
-    /// Draw so many validation examples of each class: of --validation where
-    /// given, else of those of --from that --shots left.
+    /// Draw this many validation examples of each class: from --validation if
+    /// it is given, otherwise from those of --from that --shots left.
     #[arg(long, value_name = "Q", value_parser = clap::value_parser!(u32).range(1..))]
     pub val_shots: Option<u32>,
 }
@@ -40,7 +42,7 @@ impl DrawArgs {
     pub fn check(&self) -> Result<(), Failure> {
         if self.val_shots.is_some() && self.shots.is_none() && self.validation.is_none() {
             return Err(Failure::Usage(
-                "--val-shots needs --shots (then it draws of what --shots leaves) or --validation"
+                "--val-shots needs --shots (it then draws from what --shots leaves) or --validation"
                     .to_owned(),
             ));
         }
@@ -50,20 +52,20 @@ impl DrawArgs {
 
 /// The examples of a version to be made, drawn but not read.
 #[derive(Debug)]
-pub struct Examples {
+pub(crate) struct Examples {
     /// These become keys.
     pub train: Labelled,
     /// These choose numbers.
     pub validation: Option<Labelled>,
-    /// Whether the validation examples are of a source of their own, whose ids
-    /// may be those of `train`.
+    /// Whether the validation examples come from a source of their own, which
+    /// may use the ids of `train`.
     pub apart: bool,
     /// Classes that have fewer than --shots.
     pub short: Vec<(String, usize)>,
 }
 
 impl Examples {
-    /// Draws of `all` as the flags say. `number` gives its classes their
+    /// Draws from `all` as the flags say. `number` gives its classes their
     /// indices in the version.
     pub fn draw(
         all: Labelled,
@@ -94,7 +96,7 @@ impl Examples {
         }
         if short.len() > 10 {
             screen.note(&format!(
-                "note: and {} classes more have fewer",
+                "note: and {} more classes have fewer",
                 short.len() - 10
             ));
         }
@@ -106,8 +108,8 @@ impl Examples {
         })
     }
 
-    /// Of examples that were drawn already.
-    pub fn of(train: Labelled) -> Self {
+    /// Examples that have been drawn already.
+    pub fn drawn(train: Labelled) -> Self {
         Self {
             train,
             validation: None,
@@ -118,7 +120,7 @@ impl Examples {
 }
 
 /// Refuses a folder with class folders that hold no file.
-pub fn refuse_empty(all: &Labelled, path: &Path) -> Result<(), Failure> {
+pub(crate) fn refuse_empty(all: &Labelled, path: &Path) -> Result<(), Failure> {
     if !matches!(all.source, Source::Folder(_)) {
         return Ok(());
     }
@@ -126,16 +128,16 @@ pub fn refuse_empty(all: &Labelled, path: &Path) -> Result<(), Failure> {
     match empty.first() {
         None => Ok(()),
         Some((name, _)) => Err(Failure::Input(format!(
-            "{} of the {} class folders in {} hold no file: the first is that of {name:?}",
+            "{} of the {} class folders in {} hold no file; the first is that of {name:?}",
             empty.len(),
             all.classes.len(),
-            path.display()
+            readable(path)
         ))),
     }
 }
 
-/// Says that templates go unused where classes bring their own text weights.
-pub fn note_unused_templates(templates: &[String], train: &Labelled, screen: &Screen) {
+/// Notes that templates go unused if classes have text weights of their own.
+pub(crate) fn note_unused_templates(templates: &[String], train: &Labelled, screen: &Screen) {
     let text = train
         .classes
         .iter()
@@ -147,7 +149,7 @@ pub fn note_unused_templates(templates: &[String], train: &Labelled, screen: &Sc
 
 /// Validation examples with the training classes' indices.
 fn matching(path: &Path, train: &Labelled) -> Result<Labelled, Failure> {
-    let found = Labelled::open(path, "--validation", None)?;
+    let found = source::open(path, "--validation", None)?;
     let (map, _) = match_classes(
         &found.class_names(),
         "--validation",
@@ -155,5 +157,5 @@ fn matching(path: &Path, train: &Labelled) -> Result<Labelled, Failure> {
         "the version to be made",
         matches!(found.source, Source::Npz(_)),
     )?;
-    Ok(found.renumber(&map, train.classes.clone()))
+    found.renumber(&map, train.classes.clone())
 }

@@ -1,5 +1,5 @@
-//! How a command ends: outcomes, failures, exit codes, and how a gRPC status
-//! with its details reads.
+//! How a command ends: failures, exit codes, and how a gRPC status with its
+//! details reads.
 
 use std::{io, process::ExitCode};
 
@@ -9,19 +9,19 @@ use tonic_types::StatusExt as _;
 
 use tipserve_api::code_name;
 
-/// How a command ended that did what it was asked.
+/// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it.
+pub enum Completion {
+    /// It did everything.
     Done,
-    /// But for some items, which it reported.
+    /// It did everything except for some items, which it reported.
     SomeFailed,
-    /// As far as it came until it was interrupted, which it reported.
+    /// It reported what it had done when it was interrupted.
     Interrupted,
 }
 
-impl Outcome {
-    /// 0, 4 where some items failed, 130 where it was interrupted.
+impl Completion {
+    /// 0; 4 if some items failed; 130 if it was interrupted.
     pub fn exit_code(self) -> ExitCode {
         match self {
             Self::Done => ExitCode::SUCCESS,
@@ -30,8 +30,8 @@ impl Outcome {
         }
     }
 
-    /// `SomeFailed` where any did.
-    pub fn of(failed: usize) -> Self {
+    /// [`Completion::SomeFailed`] if any item failed.
+    pub fn with_failed(failed: u64) -> Self {
         if failed == 0 {
             Self::Done
         } else {
@@ -40,7 +40,7 @@ impl Outcome {
     }
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The command line contradicts itself. Change it.
@@ -69,18 +69,50 @@ pub enum Failure {
     },
 
     /// No server answers at this address.
-    #[error(
-        "no tipserve server answers at {address} ({cause}). Start one with\n  \
-         tipserve serve --bundle DIR --store DIR --listen {listen}\n\
-         or name another with --server or TIPSERVE_SERVER"
-    )]
+    #[error("no tipserve server answers at {address} ({cause}). {}", how_to_start(listen.as_deref()))]
     Unreachable {
         /// Where it was looked for.
         address: String,
-        /// The same as `--listen` takes it.
-        listen: String,
+        /// The same as `--listen` takes it; none for a Unix socket.
+        listen: Option<String>,
         /// What the system said.
         cause: String,
+    },
+
+    /// A server answers, and TLS cannot be spoken with it.
+    #[error("cannot speak TLS with the server at {address}: {cause}")]
+    Tls {
+        /// Where the server is.
+        address: String,
+        /// What is wrong.
+        cause: String,
+    },
+
+    /// The connection broke, or the server stopped answering, during a call.
+    #[error("{doing}: the connection to {address} was lost ({cause})")]
+    Disconnected {
+        /// What was being done.
+        doing: String,
+        /// Where the server is.
+        address: String,
+        /// What the system said.
+        cause: String,
+    },
+
+    /// A unary call was not answered in time.
+    #[error(
+        "{doing}: no answer from {address} within {seconds} s (--timeout){}",
+        if *changes { "; whether it was done is unknown" } else { "" }
+    )]
+    Timeout {
+        /// What was being done.
+        doing: String,
+        /// Where the server is.
+        address: String,
+        /// How long it was waited for.
+        seconds: f64,
+        /// Whether the call would have changed something.
+        changes: bool,
     },
 
     /// Standard output cannot be written.
@@ -90,6 +122,23 @@ pub enum Failure {
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What to do if no server answers.
+fn how_to_start(listen: Option<&str>) -> String {
+    let start = listen
+        .map(|listen| {
+            format!(
+                "Start one with\n  tipserve serve --bundle DIR --store DIR --listen {listen}\nor "
+            )
+        })
+        .unwrap_or_default();
+    let text = format!("{start}name another with --server or TIPSERVE_SERVER");
+    if start.is_empty() {
+        text.replacen("name", "Name", 1)
+    } else {
+        text
+    }
 }
 
 impl Failure {
@@ -106,7 +155,10 @@ impl Failure {
         match self {
             Self::Usage(_) => 2,
             Self::NotFound(_) => 3,
-            Self::Unreachable { .. } => 5,
+            Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::Disconnected { .. }
+            | Self::Timeout { .. } => 5,
             Self::Interrupted => 130,
             Self::Rpc { status, .. } => match status.code() {
                 Code::NotFound => 3,
@@ -118,8 +170,8 @@ impl Failure {
         }
     }
 
-    /// Whether whoever reads standard output has gone away (`| head`), which
-    /// is no news to anybody.
+    /// Whether the reader of standard output has gone away (`| head`), which
+    /// nobody needs to be told.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -141,7 +193,10 @@ impl Failure {
             Self::Broken(_) => ("BROKEN", None),
             Self::Output(_) => ("OUTPUT", None),
             Self::Interrupted => ("INTERRUPTED", None),
-            Self::Unreachable { .. } => ("UNREACHABLE", None),
+            Self::Unreachable { .. } | Self::Tls { .. } | Self::Disconnected { .. } => {
+                ("UNREACHABLE", None)
+            }
+            Self::Timeout { .. } => ("TIMEOUT", None),
             Self::Rpc { status, .. } => {
                 (code_name(status.code()), Some(StatusDocument::of(status)))
             }

@@ -5,11 +5,11 @@ use std::{cell::RefCell, time::Duration};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
-use super::{
-    Global,
+use crate::{
     connect::Connection,
     documents::RunDocument,
-    failure::{Failure, Outcome},
+    failure::{Completion, Failure},
+    global::Global,
     head::{GridArg, grid},
     report,
     screen::{Screen, number, percent},
@@ -19,7 +19,7 @@ use tipserve_api::v1::{
     fine_tune_response::Event, fine_tune_run::State,
 };
 
-/// Flags of `tipserve finetune`. What is not given is the authors' recipe.
+/// Flags of `tipserve finetune`. Defaults are the authors' recipe.
 #[derive(Clone, Debug, Args)]
 pub struct FineTuneArgs {
     /// The version to start from: CACHE, CACHE@VERSION or CACHE@ALIAS.
@@ -28,32 +28,31 @@ pub struct FineTuneArgs {
     /// Passes over the examples.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub epochs: i32,
-    /// Learning rate of AdamW. Default: 0.001.
+    /// Learning rate of AdamW [default: 0.001].
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
-    /// Examples in a step. Default: 256.
+    /// Examples of a step [default: 256].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub batch: Option<i32>,
-    /// How the learning rate goes. Default: cosine.
+    /// How the learning rate changes [default: cosine].
     #[arg(long, value_enum)]
     pub schedule: Option<ScheduleArg>,
-    /// Weight decay of AdamW. Default: 0.01.
+    /// Weight decay of AdamW [default: 0.01].
     #[arg(long, value_name = "DECAY")]
     pub weight_decay: Option<f64>,
-    /// Seed of every random choice. Default: 1.
+    /// Seed of every random choice [default: 1].
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Stop after so many epochs without improvement. Default: never.
+    /// Stop after this many epochs without improvement [default: never].
     #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(i32).range(1..))]
     pub patience: Option<i32>,
     /// α while training [default: 1.17, the recipe's for most data sets].
     #[arg(long)]
     pub alpha: Option<f64>,
-    /// β while training. Default: 1.
+    /// β while training [default: 1].
     #[arg(long)]
     pub beta: Option<f64>,
-    /// The grid on which α and β are searched afterwards. Default: as the
-    /// version.
+    /// Grid on which α and β are searched afterwards [default: the version's].
     #[arg(long, value_enum)]
     pub grid: Option<GridArg>,
     /// Point this alias at the new version on success.
@@ -70,7 +69,7 @@ pub struct FineTuneArgs {
         hide_default_value = true
     )]
     pub description: String,
-    /// Start the run, print its name and leave; see `tipserve finetunes`.
+    /// Start the run, print its name and return; see `tipserve finetunes`.
     #[arg(long)]
     pub detached: bool,
 }
@@ -92,7 +91,7 @@ pub async fn run(
     global: &Global,
     screen: &Screen,
     interrupted: impl Future<Output = ()>,
-) -> Result<Outcome, Failure> {
+) -> Result<Completion, Failure> {
     tokio::pin!(interrupted);
     let running = RefCell::new(None);
     let connection = tokio::select! {
@@ -110,9 +109,9 @@ pub async fn run(
         match tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await {
             Ok(Ok(_)) => screen.note(&format!("cancelled {name}")),
             Ok(Err(status)) => {
-                screen.complaint(&format!("cancelling {name}: {}", status.message()));
+                screen.error(&format!("cancelling {name}: {}", status.message()));
             }
-            Err(_) => screen.complaint(&format!("cancelling {name}: no answer")),
+            Err(_) => screen.error(&format!("cancelling {name}: no answer")),
         }
     }
     Err(Failure::Interrupted)
@@ -123,7 +122,7 @@ async fn follow(
     args: &FineTuneArgs,
     screen: &Screen,
     running: &RefCell<Option<String>>,
-) -> Result<Outcome, Failure> {
+) -> Result<Completion, Failure> {
     let doing = format!("fine-tuning {:?}", args.cache);
     let failed = |status| connection.failure(&doing, status);
     let bar = screen.bar(Some(0), "steps");
@@ -202,18 +201,18 @@ fn show(bar: &ProgressBar, progress: &FineTuneProgress) {
 }
 
 /// A detached run's name.
-fn started(screen: &Screen, run: FineTuneRun) -> Result<Outcome, Failure> {
+fn started(screen: &Screen, run: FineTuneRun) -> Result<Completion, Failure> {
     if screen.json {
         screen.document(&RunDocument::from(run))?;
     } else {
         screen.line(&format!("started {}", run.name))?;
         screen.note(&format!("see: tipserve finetunes show {}", run.name));
     }
-    Ok(Outcome::Done)
+    Ok(Completion::Done)
 }
 
 /// How a run ended.
-fn ended(screen: &Screen, run: FineTuneRun) -> Result<Outcome, Failure> {
+fn ended(screen: &Screen, run: FineTuneRun) -> Result<Completion, Failure> {
     let state = run.state();
     let run = RunDocument::from(run);
     match state {
@@ -223,7 +222,7 @@ fn ended(screen: &Screen, run: FineTuneRun) -> Result<Outcome, Failure> {
             } else {
                 succeeded(screen, &run)?;
             }
-            Ok(Outcome::Done)
+            Ok(Completion::Done)
         }
         _ => {
             let why = run

@@ -2,11 +2,11 @@
 
 use clap::Subcommand;
 
-use super::{
-    Global,
+use crate::{
     connect::Connection,
     documents::RunDocument,
-    failure::{Failure, Outcome},
+    failure::{Completion, Failure},
+    global::Global,
     screen::{Screen, percent, table},
 };
 use tipserve_api::v1::{CancelFineTuneRequest, GetFineTuneRequest, ListFineTunesRequest};
@@ -14,7 +14,7 @@ use tipserve_api::v1::{CancelFineTuneRequest, GetFineTuneRequest, ListFineTunesR
 /// `tipserve finetunes …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum FineTunesCommand {
-    /// List runs: waiting, running, lately ended; newest first.
+    /// List runs: queued, running, and recently ended ones, newest first.
     List {
         /// Only runs of this cache.
         #[arg(long, value_name = "CACHE")]
@@ -25,7 +25,7 @@ pub enum FineTunesCommand {
         /// Its name: "fineTunes/ID" or "ID".
         run: String,
     },
-    /// Cancel one run. One that has ended is left as it is.
+    /// Cancel one run. A run that has ended stays as it is.
     Cancel {
         /// Its name: "fineTunes/ID" or "ID".
         run: String,
@@ -43,29 +43,27 @@ pub async fn run(
     command: FineTunesCommand,
     global: &Global,
     screen: &Screen,
-) -> Result<Outcome, Failure> {
+) -> Result<Completion, Failure> {
     let connection = Connection::open(global).await?;
     let mut runs = connection.fine_tunes();
     match command {
         FineTunesCommand::List { cache } => list(&connection, cache, screen).await?,
         FineTunesCommand::Show { run } => {
-            let answer = runs
-                .get_fine_tune(GetFineTuneRequest { name: full(&run) })
-                .await;
-            let run = answer
-                .map_err(|status| connection.failure(&format!("looking up {run:?}"), status))?;
-            show(screen, run.into_inner().into())?;
+            let call = runs.get_fine_tune(GetFineTuneRequest { name: full(&run) });
+            let run = connection
+                .unary(&format!("looking up {run:?}"), call)
+                .await?;
+            show(screen, run.into())?;
         }
         FineTunesCommand::Cancel { run } => {
-            let answer = runs
-                .cancel_fine_tune(CancelFineTuneRequest { name: full(&run) })
-                .await;
-            let run = answer
-                .map_err(|status| connection.failure(&format!("cancelling {run:?}"), status))?;
-            show(screen, run.into_inner().into())?;
+            let call = runs.cancel_fine_tune(CancelFineTuneRequest { name: full(&run) });
+            let run = connection
+                .change(&format!("cancelling {run:?}"), call)
+                .await?;
+            show(screen, run.into())?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(Completion::Done)
 }
 
 fn full(name: &str) -> String {
@@ -82,6 +80,7 @@ async fn list(
     screen: &Screen,
 ) -> Result<(), Failure> {
     let mut finetunes: Vec<RunDocument> = Vec::new();
+    let mut client = connection.fine_tunes();
     let mut page_token = String::new();
     loop {
         let request = ListFineTunesRequest {
@@ -89,10 +88,9 @@ async fn list(
             page_size: 100,
             page_token,
         };
-        let page = connection.fine_tunes().list_fine_tunes(request).await;
-        let page = page
-            .map_err(|status| connection.failure("listing runs", status))?
-            .into_inner();
+        let page = connection
+            .unary("listing runs", client.list_fine_tunes(request))
+            .await?;
         finetunes.extend(page.fine_tunes.into_iter().map(RunDocument::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -123,7 +121,7 @@ async fn list(
         })
         .collect();
     screen.line(&table(
-        &["run", "state", "parent", "epoch", "version", "asked for"],
+        &["run", "state", "parent", "epoch", "version", "requested"],
         &[3],
         rows,
     ))
@@ -137,7 +135,7 @@ fn show(screen: &Screen, run: RunDocument) -> Result<(), Failure> {
         vec!["run".into(), run.name],
         vec!["state".into(), run.state],
         vec!["parent".into(), run.parent],
-        vec!["asked for".into(), run.create_time.unwrap_or_default()],
+        vec!["requested".into(), run.create_time.unwrap_or_default()],
     ];
     if let Some(end) = run.end_time {
         rows.push(vec!["ended".into(), end]);

@@ -1,29 +1,29 @@
-//! The flags that say how a classifier's head is made; shared by the commands
+//! The flags that say how a classifier's head is made, shared by the commands
 //! that make one.
 
 use clap::{Args, ValueEnum};
 
 use tipserve_api::v1::{self, SearchGrid, search_grid};
 
-/// The numbers of a head, and where they are searched.
+/// The numbers of a head, and the grid on which they are searched.
 #[derive(Clone, Debug, Default, Args)]
 pub struct NumbersArgs {
-    /// Weight of the cache, over 0. Default: chosen.
+    /// Weight of the cache, over 0 [default: chosen].
     #[arg(long, value_parser = positive)]
     pub alpha: Option<f64>,
-    /// Sharpness, over 0. Default: chosen.
+    /// Sharpness, over 0 [default: chosen].
     #[arg(long, value_parser = positive)]
     pub beta: Option<f64>,
-    /// Regularisation of ProKeR, over 0. Default: chosen.
+    /// Regularisation of ProKeR, over 0 [default: chosen].
     #[arg(long, value_parser = positive)]
     pub lambda: Option<f64>,
-    /// The grid of α and β to search: the authors' own, or a wider one.
+    /// Grid of α and β to search: the authors' own, or a wider one.
     #[arg(long, value_enum)]
     pub grid: Option<GridArg>,
-    /// Largest β of the official grid, s_β. Default: 7.
+    /// Largest β of the official grid, s_β [default: 7].
     #[arg(long, value_name = "S", value_parser = positive)]
     pub beta_scale: Option<f64>,
-    /// Largest α of the official grid, s_α. Default: 3.
+    /// Largest α of the official grid, s_α [default: 3].
     #[arg(long, value_name = "S", value_parser = positive)]
     pub alpha_scale: Option<f64>,
 }
@@ -118,7 +118,7 @@ pub fn template(text: &str) -> Result<String, String> {
     if text.contains("{}") {
         Ok(text.to_owned())
     } else {
-        Err("must hold {}, which stands for the class".to_owned())
+        Err("must contain {}, which stands for the class".to_owned())
     }
 }
 

@@ -1,20 +1,20 @@
 //! `tipserve info`: what the server serves.
 
-use super::{
-    Global,
+use crate::{
     connect::Connection,
     documents::ServerDocument,
-    failure::{Failure, Outcome},
+    failure::{Completion, Failure},
+    global::Global,
     screen::{Screen, number, table},
 };
 
 /// Runs `tipserve info`.
-pub async fn run(global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure> {
     let connection = Connection::open(global).await?;
-    let info = ServerDocument::of(connection.info().await?, connection.address());
+    let info = ServerDocument::new(connection.info().await?, connection.address());
     if screen.json {
         screen.document(&info)?;
-        return Ok(Outcome::Done);
+        return Ok(Completion::Done);
     }
     let bundle = &info.bundle;
     let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
@@ -46,5 +46,5 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
         rows.push(vec![format!("limit {name}"), limit.to_string()]);
     }
     screen.line(&table(&[], &[], rows))?;
-    Ok(Outcome::Done)
+    Ok(Completion::Done)
 }

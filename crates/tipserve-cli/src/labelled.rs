@@ -1,31 +1,26 @@
-//! Labelled examples: a folder with one folder a class, or an .npz file.
+//! Labelled examples, listed but not yet read.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use super::{
-    draw::{self, Drawable},
-    failure::Failure,
-    files, npz,
-};
+use sha2::{Digest as _, Sha256};
+
+use crate::failure::Failure;
 
 /// Labelled examples, listed but not yet read.
-#[derive(Debug)]
-pub struct Labelled {
+#[derive(Clone, Debug)]
+pub(crate) struct Labelled {
     /// Where they are.
     pub source: Source,
     /// The classes, in the order of their indices.
     pub classes: Vec<SourceClass>,
-    /// The examples, in the order in which they are read.
-    pub examples: Vec<Pick>,
+    /// The examples, in the order in which they are read. Their classes are
+    /// indices into `classes`.
+    pub examples: Vec<Example>,
 }
 
 /// What examples come from.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Source {
+pub(crate) enum Source {
     /// A folder with one folder a class.
     Folder(PathBuf),
     /// An .npz file with embeddings.
@@ -34,16 +29,16 @@ pub enum Source {
 
 /// A class as its source has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SourceClass {
+pub(crate) struct SourceClass {
     /// What people call it.
     pub display_name: String,
-    /// Its text classifier row, where the source brings one.
+    /// Its row of the text classifier, if the source brings one.
     pub text_weight: Option<Vec<f32>>,
 }
 
 /// One example, not yet read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pick {
+pub(crate) struct Example {
     /// Path from the source's folder, or row of the source's array.
     pub id: String,
     /// Index into the source's classes.
@@ -54,95 +49,14 @@ pub struct Pick {
 
 /// Where an example lies.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Place {
+pub(crate) enum Place {
     /// A picture file.
     File(PathBuf),
     /// A row of `features`.
     Row(u64),
 }
 
-impl Drawable for Pick {
-    fn id(&self) -> &str {
-        &self.id
-    }
-    fn class(&self) -> usize {
-        self.class
-    }
-}
-
 impl Labelled {
-    /// Lists what `path` holds. `names` (see [`read_names`]) overrides the
-    /// display names of folders.
-    pub fn open(path: &Path, flag: &str, names: Option<&Path>) -> Result<Self, Failure> {
-        if files::existing(path, flag)?.is_dir() {
-            let names = names.map(read_names).transpose()?.unwrap_or_default();
-            return Self::open_folder(path, flag, names);
-        }
-        if names.is_some() {
-            return Err(Failure::Usage(format!(
-                "--names goes with a folder of pictures, and {} is a file",
-                path.display()
-            )));
-        }
-        npz::list(path)
-    }
-
-    fn open_folder(
-        root: &Path,
-        flag: &str,
-        mut names: HashMap<String, String>,
-    ) -> Result<Self, Failure> {
-        let (folders, loose) = class_folders(root)?;
-        if folders.is_empty() {
-            let found = match loose {
-                0 => "is empty".to_owned(),
-                count => format!("holds {count} files but no folder"),
-            };
-            return Err(Failure::Input(format!(
-                "{flag} {} {found}; it must hold one folder a class, with the class's pictures \
-                 in it",
-                root.display()
-            )));
-        }
-        let mut classes = Vec::with_capacity(folders.len());
-        let mut examples = Vec::new();
-        for (class, folder) in folders.iter().enumerate() {
-            let name = folder
-                .file_name()
-                .and_then(|name| name.to_str())
-                .ok_or_else(|| {
-                    Failure::Input(format!(
-                        "the folder {} has a name that is not UTF-8",
-                        folder.display()
-                    ))
-                })?;
-            let display_name = names.remove(name).unwrap_or_else(|| name.replace('_', " "));
-            classes.push(SourceClass {
-                display_name,
-                text_weight: None,
-            });
-            for path in files::walk(folder) {
-                let path = path?;
-                examples.push(Pick {
-                    id: files::relative_id(root, &path),
-                    class,
-                    place: Place::File(path),
-                });
-            }
-        }
-        if let Some(unknown) = names.keys().min() {
-            return Err(Failure::Input(format!(
-                "--names names the folder {unknown:?}, but {} has none of that name",
-                root.display()
-            )));
-        }
-        Ok(Self {
-            source: Source::Folder(root.to_owned()),
-            classes,
-            examples,
-        })
-    }
-
     /// Examples of each class.
     pub fn counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
@@ -172,86 +86,125 @@ impl Labelled {
             .collect()
     }
 
-    /// Splits off the draw of `count` a class (see [`draw::split`]): first the
-    /// drawn ones, then the rest.
-    pub fn split(self, seed: u64, count: usize) -> (Self, Self) {
-        let (drawn, rest) = draw::split(self.examples, seed, count);
+    /// The draw of `shots` examples of each class, and the rest.
+    ///
+    /// Within a class, examples are ordered by SHA-256 of "SEED/ID" (the seed
+    /// in decimal, the id in UTF-8) and the first are taken; a class that has
+    /// fewer gives all. So the draw depends on nothing but the seed and the
+    /// ids: not on the order of files, the platform, or a generator's version;
+    /// any language repeats it in one line, and a file that is added changes
+    /// at most one shot of its class.
+    pub fn split(self, seed: u64, shots: usize) -> (Self, Self) {
+        let mut order: Vec<(usize, [u8; 32], usize)> = self
+            .examples
+            .iter()
+            .enumerate()
+            .map(|(position, example)| {
+                let hash = Sha256::digest(format!("{seed}/{}", example.id));
+                (example.class, hash.into(), position)
+            })
+            .collect();
+        order.sort_unstable();
+        let drawn: std::collections::HashSet<usize> = order
+            .chunk_by(|a, b| a.0 == b.0)
+            .flat_map(|class| class.iter().take(shots))
+            .map(|(_, _, position)| *position)
+            .collect();
+        let (mut taken, mut rest) = (Vec::new(), Vec::new());
+        for (position, example) in self.examples.into_iter().enumerate() {
+            if drawn.contains(&position) {
+                taken.push(example);
+            } else {
+                rest.push(example);
+            }
+        }
         let part = |examples| Self {
             source: self.source.clone(),
             classes: self.classes.clone(),
             examples,
         };
-        (part(drawn), part(rest))
+        (part(taken), part(rest))
     }
 
-    /// Renumbers the classes: class c becomes `map[c]` of `classes`.
-    pub fn renumber(mut self, map: &[usize], classes: Vec<SourceClass>) -> Self {
+    /// The examples with the indices of other classes: class c becomes
+    /// `map[c]` of `classes`.
+    ///
+    /// # Errors
+    /// If `map` has no entry for an example's class.
+    pub fn renumber(mut self, map: &[usize], classes: Vec<SourceClass>) -> Result<Self, Failure> {
         for example in &mut self.examples {
-            example.class = map.get(example.class).copied().unwrap_or(usize::MAX);
+            example.class = *map.get(example.class).ok_or_else(|| {
+                Failure::Broken(format!(
+                    "the example {} is of class {}, which was matched to none",
+                    example.id, example.class
+                ))
+            })?;
         }
         self.classes = classes;
-        self
+        Ok(self)
     }
 }
 
-/// The folders in `root` by name (byte order), hidden ones left out, and how
-/// many files lie beside them.
-fn class_folders(root: &Path) -> Result<(Vec<PathBuf>, usize), Failure> {
-    let failed = |error| {
-        Failure::Input(format!(
-            "cannot read the folder {}: {error}",
-            root.display()
-        ))
-    };
-    let (mut folders, mut loose) = (Vec::new(), 0);
-    for entry in fs::read_dir(root).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            folders.push(path);
-        } else {
-            loose += 1;
-        }
-    }
-    folders.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    Ok((folders, loose))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Reads lines "folder<TAB>display name"; empty lines and lines that begin
-/// with '#' are skipped.
-fn read_names(path: &Path) -> Result<HashMap<String, String>, Failure> {
-    files::existing(path, "--names")?;
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::Input(format!("--names {}: {error}", path.display())))?;
-    let mut names = HashMap::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let wrong = |why: &str| {
-            Failure::Input(format!(
-                "--names {} line {}: {why}",
-                path.display(),
-                index + 1
-            ))
-        };
-        let (folder, name) = line
-            .split_once('\t')
-            .ok_or_else(|| wrong("is not \"folder<TAB>display name\""))?;
-        if name.trim().is_empty() {
-            return Err(wrong("has an empty display name"));
-        }
-        if names
-            .insert(folder.to_owned(), name.trim().to_owned())
-            .is_some()
-        {
-            return Err(wrong(&format!("names the folder {folder:?} a second time")));
+    fn labelled(ids: impl IntoIterator<Item = (String, usize)>) -> Labelled {
+        let examples = ids.into_iter().map(|(id, class)| Example {
+            place: Place::File(PathBuf::from(&id)),
+            id,
+            class,
+        });
+        Labelled {
+            source: Source::Folder(PathBuf::new()),
+            classes: Vec::new(),
+            examples: examples.collect(),
         }
     }
-    Ok(names)
+
+    fn thirty() -> Vec<(String, usize)> {
+        (0..30)
+            .map(|i| (format!("c{}/{i}.png", i % 3), i % 3))
+            .collect()
+    }
+
+    #[test]
+    fn a_draw_is_exact_repeatable_and_free_of_order() {
+        let (drawn, rest) = labelled(thirty()).split(7, 4);
+        assert_eq!((drawn.examples.len(), rest.examples.len()), (12, 18));
+        for class in 0..3 {
+            assert_eq!(
+                drawn
+                    .examples
+                    .iter()
+                    .filter(|one| one.class == class)
+                    .count(),
+                4
+            );
+        }
+        let (mut again, _) = labelled(thirty().into_iter().rev()).split(7, 4);
+        again.examples.reverse();
+        assert_eq!(drawn.examples, again.examples);
+        assert_ne!(drawn.examples, labelled(thirty()).split(8, 4).0.examples);
+        // More shots keep those of fewer.
+        let (more, _) = labelled(thirty()).split(7, 5);
+        assert!(drawn.examples.iter().all(|one| more.examples.contains(one)));
+    }
+
+    #[test]
+    fn a_small_class_gives_all() {
+        let (drawn, rest) = labelled(thirty()).split(1, 99);
+        assert_eq!(drawn.examples, labelled(thirty()).examples);
+        assert!(rest.examples.is_empty());
+    }
+
+    #[test]
+    fn the_draw_is_the_documented_formula() {
+        // python3 -c 'import hashlib
+        // ids = [f"x/{i}" for i in range(8)]
+        // print(sorted(ids, key=lambda i: hashlib.sha256(f"3/{i}".encode()).digest())[:3])'
+        let (drawn, _) = labelled((0..8).map(|i| (format!("x/{i}"), 0))).split(3, 3);
+        let drawn: Vec<_> = drawn.examples.iter().map(|one| one.id.as_str()).collect();
+        assert_eq!(drawn, ["x/1", "x/2", "x/6"]);
+    }
 }

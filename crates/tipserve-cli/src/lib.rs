@@ -4,28 +4,53 @@
 //! libtorch: `tipserve-client` is these commands as a small binary, and the
 //! `tipserve` binary adds `serve` and `bench` to them.
 //!
-//! - [`Command`]: the commands, parsed by clap. [`run`] runs one to its end.
-//! - [`Global`]: what every command takes: where the server listens, and how
-//!   the caller is known to it.
-//! - [`failure::Failure`]: why a command failed; its exit code and its text.
+//! - [`Command`]: the commands, parsed by clap; [`run`] runs one to its end.
+//! - [`Global`]: the flags that every command takes: where the server is, and
+//!   how the caller is known to it.
+//! - [`Failure`](failure::Failure): why a command failed: its exit code, and
+//!   what it prints.
+//!
+//! ```
+//! use clap::Parser;
+//! use tipserve_cli::{Command, Global};
+//!
+//! #[derive(Parser)]
+//! struct Cli {
+//!     #[command(flatten)]
+//!     global: Global,
+//!     #[command(subcommand)]
+//!     command: Command,
+//! }
+//!
+//! let cli = Cli::try_parse_from(["client", "caches", "list", "--server", "gpu-1"])?;
+//! assert_eq!(cli.global.server, "gpu-1");
+//! // tipserve_cli::run(cli.command, &cli.global) lists the caches of that server.
+//! # Ok::<(), clap::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 mod about;
 mod add;
-mod batch;
+mod address;
 mod caches;
-mod classes;
+mod class_names;
 mod classify;
+mod classify_stream;
+mod command_line;
 pub mod connect;
 mod create;
 pub mod credentials;
 mod demo;
-mod demo_server;
 mod documents;
-mod draw;
 mod embed;
 mod evaluate;
 mod examples;
@@ -33,19 +58,29 @@ pub mod failure;
 pub mod files;
 mod finetune;
 mod finetunes;
+mod folder;
+mod global;
 mod head;
 mod info;
 mod labelled;
-pub mod load;
-mod making;
+mod lists;
 pub mod npz;
+mod reader;
 mod report;
 mod requests;
 pub mod screen;
+mod source;
+mod splits;
+mod terminal;
 mod token;
-mod window;
+mod transport;
+mod upload;
+mod version_call;
 
-use failure::{Failure, Outcome};
+pub use command_line::{Local, command, parse};
+pub use global::Global;
+
+use failure::{Completion, Failure};
 use screen::Screen;
 
 /// What the exit codes mean, for the end of a program's long help.
@@ -56,46 +91,20 @@ Exit codes:
   2    the command line is wrong
   3    not found: a cache, version, alias, run, file or folder
   4    done, but some items failed; each is reported
-  5    the server cannot be reached, or is not ready
+  5    the server cannot be reached, does not answer in time, or is not ready
   6    somebody else changed the cache first (--if-etag); nothing was changed
   130  interrupted (Ctrl-C)
 
-With --json an error is one document {\"error\": {...}} on standard output; all
-field names are in docs/cli.md.";
+With --json an error is one document {\"error\": {...}} on standard output.
+docs/cli.md lists all field names.";
 
-/// What every command takes.
-#[derive(Clone, Debug, Args)]
-pub struct Global {
-    /// Where the server listens: "host:port", "http://host:port", or "https://host:port" for TLS.
-    #[arg(
-        long,
-        global = true,
-        env = "TIPSERVE_SERVER",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "ADDRESS"
-    )]
-    pub server: String,
-
-    /// Print JSON (docs/cli.md lists the fields) instead of text.
-    #[arg(long, global = true)]
-    pub json: bool,
-
-    /// Neither progress bars nor remarks on standard error; errors only.
-    #[arg(short, long, global = true)]
-    pub quiet: bool,
-
-    /// Who calls, and whom it trusts.
-    #[command(flatten)]
-    pub credentials: credentials::Credentials,
-}
-
-/// The commands, but for those that are the server or measure it.
+/// The commands, except those that are the server or measure it.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a cache (a new version of it, where it is there) from examples.
+    /// Create a cache from examples, or a new version of an existing one.
     Create(Box<create::CreateArgs>),
     /// Make a version of a cache from an earlier one: add and remove examples
-    /// and classes, without encoding again what is there.
+    /// and classes, without encoding the others again.
     Add(Box<add::AddArgs>),
     /// Classify pictures, or embeddings from an .npz file.
     Classify(classify::ClassifyArgs),
@@ -111,19 +120,19 @@ pub enum Command {
     Caches(caches::CachesCommand),
     /// Embed pictures and texts; prints JSON.
     Embed(embed::EmbedArgs),
-    /// Say what the server serves: version, bundle, device, limits.
+    /// Show what the server serves: version, bundle, device, limits.
     Info,
-    /// Make a cache from some pictures, classify others, show what came out.
+    /// Create a cache from some pictures, classify others, show how well it did.
     Demo(demo::DemoArgs),
-    /// Make tokens for a server that wants them (`tipserve serve --tokens`).
+    /// Make tokens for a server that asks for them (`tipserve serve --tokens`).
     #[command(subcommand)]
     Token(token::TokenCommand),
 }
 
-/// Runs a command, and says on standard error why it failed if it did.
+/// Runs a command to its end; if it fails, standard error says why.
 pub fn run(command: Command, global: &Global) -> ExitCode {
     execute(global, async |screen| match command {
-        // Has something to do when interrupted: cancel its run.
+        // It has something to do when interrupted: cancel its run.
         Command::Finetune(args) => finetune::run(args, global, screen, interrupted()).await,
         command => tokio::select! {
             outcome = dispatch(command, global, screen) => outcome,
@@ -132,11 +141,11 @@ pub fn run(command: Command, global: &Global) -> ExitCode {
     })
 }
 
-/// Runs `work` as a command is run: on a small runtime, with its failure said on
-/// standard error and turned into an exit code.
+/// Runs `work` as [`run`] runs a command: on a small runtime; a failure is
+/// printed and becomes the exit code.
 pub fn execute(
     global: &Global,
-    work: impl AsyncFnOnce(&Screen) -> Result<Outcome, Failure>,
+    work: impl AsyncFnOnce(&Screen) -> Result<Completion, Failure>,
 ) -> ExitCode {
     let screen = Screen::new(global);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -151,7 +160,7 @@ pub fn execute(
         }
     };
     let outcome = runtime.block_on(work(&screen));
-    // A thread that reads a slow file must not hold up the exit.
+    // A thread that reads a slow file must not delay the exit.
     runtime.shutdown_background();
     match outcome {
         Ok(outcome) => outcome.exit_code(),
@@ -162,7 +171,11 @@ pub fn execute(
     }
 }
 
-async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<Outcome, Failure> {
+async fn dispatch(
+    command: Command,
+    global: &Global,
+    screen: &Screen,
+) -> Result<Completion, Failure> {
     match command {
         Command::Create(args) => create::run(*args, global, screen).await,
         Command::Add(args) => add::run(*args, global, screen).await,
@@ -173,9 +186,10 @@ async fn dispatch(command: Command, global: &Global, screen: &Screen) -> Result<
         Command::Embed(args) => embed::run(args, global, screen).await,
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,
-        Command::Token(command) => token::run(&command, screen).map(|()| Outcome::Done),
-        // Run by `run`, which also tells it of interruptions.
-        Command::Finetune(_) => Ok(Outcome::Done),
+        Command::Token(command) => token::run(&command, screen).map(|()| Completion::Done),
+        Command::Finetune(args) => {
+            finetune::run(args, global, screen, std::future::pending()).await
+        }
     }
 }
 
@@ -196,7 +210,7 @@ pub async fn interrupted() {
     }
 }
 
-/// Prints a shell's completion script for `command`.
+/// Prints a shell's completion script for a program.
 pub fn completions(shell: clap_complete::Shell, mut command: clap::Command) -> ExitCode {
     let mut script = Vec::new();
     let name = command.get_name().to_owned();

@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
-use tipserve_cli::{Command, EXIT_CODES, Global, completions, run};
+use clap::{Parser, Subcommand};
+use tipserve_cli::{Command, EXIT_CODES, Global, Local, command, completions, parse, run};
 
-/// Talks to a tipserve server.
+/// Calls a tipserve server.
 #[derive(Debug, Parser)]
 #[command(name = "tipserve-client", version, max_term_width = 100)]
 #[command(after_long_help = EXIT_CODES)]
@@ -28,10 +28,13 @@ enum Commands {
     },
 }
 
+/// The commands that call no server.
+const LOCALS: &[Local] = &[("completions", &[]), ("token", &["json", "quiet"])];
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = parse(LOCALS);
     match cli.command {
         Commands::Client(command) => run(command, &cli.global),
-        Commands::Completions { shell } => completions(shell, Cli::command()),
+        Commands::Completions { shell } => completions(shell, command::<Cli>(LOCALS)),
     }
 }

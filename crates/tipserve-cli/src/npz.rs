@@ -2,8 +2,8 @@
 //! [N] and, optionally, `text_weights` [N, D].
 //!
 //! Any byte order, C or Fortran order, stored or deflated. `features` may be
-//! larger than memory: it is read row by row (but for Fortran order, whose
-//! rows are scattered).
+//! larger than memory: it is read row by row, unless it is in Fortran order,
+//! whose rows are scattered.
 
 use std::{
     fs::File,
@@ -14,21 +14,39 @@ use std::{
 use half::f16;
 use npyz::{DType, Deserialize, NpyFile, NpyHeader, Order, TypeChar, npz::NpzArchive};
 
-use super::{
+use crate::{
+    class_names::refuse_control_characters,
     failure::Failure,
-    labelled::{Labelled, Pick, Place, Source, SourceClass},
+    files::readable,
+    labelled::{Example, Labelled, Place, Source, SourceClass},
 };
+use tipserve_api::v1::{Embedding, Input, input::Content};
 
-/// Values of `text_weights`, and of a Fortran-order `features`, that are held
-/// in memory at most: 4 GiB of f32.
+/// Most values of `text_weights`, and of a Fortran-order `features`, that are held
+/// in memory: 4 GiB of f32.
 const MAX_HELD_VALUES: u64 = 1 << 30;
 
+/// An embedding as an input.
+pub fn embedding(values: Vec<f32>) -> Input {
+    Input {
+        content: Some(Content::Embedding(Embedding { values })),
+    }
+}
+
 /// Lists the rows of an .npz file with their classes.
-pub fn list(path: &Path) -> Result<Labelled, Failure> {
+pub(crate) fn list(path: &Path) -> Result<Labelled, Failure> {
     let mut archive = Archive::open(path)?;
     let (rows, width) = archive.matrix_shape("features")?;
     let labels = archive.integers("labels")?;
     let names = archive.strings("classes")?;
+    for (name, position) in names.iter().zip(0_u64..) {
+        refuse_control_characters(name).map_err(|why| {
+            archive.wrong(
+                "classes",
+                &format!("has a name at position {position} that {why}"),
+            )
+        })?;
+    }
     if labels.len() as u64 != rows {
         return Err(archive.wrong(
             "labels",
@@ -59,7 +77,7 @@ pub fn list(path: &Path) -> Result<Labelled, Failure> {
                     classes.len().saturating_sub(1)
                 ))
             })?;
-            Ok(Pick {
+            Ok(Example {
                 id: row.to_string(),
                 class,
                 place: Place::Row(row),
@@ -82,10 +100,10 @@ pub struct Archive<R: Read + Seek> {
 impl Archive<File> {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::Input(format!("{}: {error}", path.display()));
+        let failed = |error: io::Error| Failure::Input(format!("{}: {error}", readable(path)));
         let file = File::open(path).map_err(failed)?;
         let archive = NpzArchive::new(file).map_err(|error| {
-            Failure::Input(format!("{} is not an .npz file: {error}", path.display()))
+            Failure::Input(format!("{} is not an .npz file: {error}", readable(path)))
         })?;
         Ok(Self {
             path: path.to_owned(),
@@ -101,7 +119,7 @@ impl<R: Read + Seek> Archive<R> {
         wrong(&self.path, array, why)
     }
 
-    /// The array, if it is there.
+    /// The array, if the file has it.
     fn find(&mut self, name: &str) -> Result<Option<Array<'_>>, Failure> {
         let path = self.path.clone();
         let unreadable = |error: io::Error| wrong(&path, name, &format!("cannot be read: {error}"));
@@ -124,7 +142,7 @@ impl<R: Read + Seek> Archive<R> {
         )))
     }
 
-    /// The array; an error that lists what is there, if it is not.
+    /// The array; if the file lacks it, an error that lists those it has.
     fn array(&mut self, name: &str) -> Result<Array<'_>, Failure> {
         let path = self.path.clone();
         let mut there: Vec<_> = self.archive.array_names().map(str::to_owned).collect();
@@ -216,11 +234,17 @@ impl<R: Read + Seek> Archive<R> {
         if length == 0 {
             return Err(wrong(&path, name, "is empty: at least one class is needed"));
         }
-        read_all::<String, _>(array, length)
-            .map_err(|error| wrong(&path, name, &format!("cannot be read: {error}")))
+        read_all::<String, _>(array, length).map_err(|error| {
+            // npyz has no kind of its own for it.
+            if error.to_string().contains("invalid utf-8") {
+                wrong(&path, name, "holds bytes that are not UTF-8")
+            } else {
+                wrong(&path, name, &format!("cannot be read: {error}"))
+            }
+        })
     }
 
-    /// The rows of `text_weights`, where the file has it.
+    /// The rows of `text_weights`, if the file has it.
     fn text_weights(
         &mut self,
         classes: usize,
@@ -285,7 +309,7 @@ impl<R: Read + Seek> Archive<R> {
 }
 
 fn wrong(path: &Path, array: &str, why: &str) -> Failure {
-    Failure::Input(format!("{}: the array {array} {why}", path.display()))
+    Failure::Input(format!("{}: the array {array} {why}", readable(path)))
 }
 
 fn plain(header: &NpyHeader) -> Option<(TypeChar, u64)> {

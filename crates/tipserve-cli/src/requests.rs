@@ -1,8 +1,9 @@
-//! The requests of a streaming call, that end only when they are said to.
+//! The requests of a streaming call, which end only on purpose.
 //!
-//! A plain channel would end the call's requests well whenever its sender is
-//! dropped: by Ctrl-C, by an .npz file that is cut off amid its rows. The
-//! server would take what it got for all there is, and make a cache of it.
+//! A plain channel would end the call's requests successfully whenever its
+//! sender is dropped: on Ctrl-C, or at an .npz file that is cut off amid its
+//! rows. The server would take what it has for everything, and make a cache of
+//! it.
 
 use std::{
     pin::Pin,
@@ -16,43 +17,43 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
-/// Requests that wait to be taken by the connection.
-const WAITING: usize = 2;
+/// Requests that wait for the connection to take them.
+const CAPACITY: usize = 2;
 
-/// Sends a call's requests. Dropped without [`Requests::finish`], it leaves
-/// the call open, to be cancelled.
+/// Sends a call's requests. Dropped without [`RequestSender::finish`], it
+/// leaves the call open, to be cancelled.
 #[derive(Debug)]
-pub struct Requests<R> {
+pub(crate) struct RequestSender<R> {
     sender: mpsc::Sender<R>,
     finished: Arc<AtomicBool>,
 }
 
-/// What the call takes.
+/// The stream of requests that the call takes.
 #[derive(Debug)]
-pub struct RequestStream<R> {
+pub(crate) struct RequestStream<R> {
     receiver: mpsc::Receiver<R>,
     finished: Arc<AtomicBool>,
 }
 
-/// The two ends.
-pub fn channel<R>() -> (Requests<R>, RequestStream<R>) {
-    let (sender, receiver) = mpsc::channel(WAITING);
+/// The two ends of a call's requests.
+pub(crate) fn channel<R>() -> (RequestSender<R>, RequestStream<R>) {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
     let finished = Arc::new(AtomicBool::new(false));
-    let requests = Requests {
+    let requests = RequestSender {
         sender,
         finished: Arc::clone(&finished),
     };
     (requests, RequestStream { receiver, finished })
 }
 
-impl<R> Requests<R> {
-    /// Sends one, as soon as there is room. False where the call has ended;
-    /// its answer says why.
+impl<R> RequestSender<R> {
+    /// Sends one as soon as there is room. False if the call has ended; its
+    /// answer says why.
     pub async fn send(&self, request: R) -> bool {
         self.sender.send(request).await.is_ok()
     }
 
-    /// That was all.
+    /// Ends the requests: that was everything.
     pub fn finish(self) {
         self.finished.store(true, Ordering::Release);
     }
@@ -65,7 +66,7 @@ impl<R> Stream for RequestStream<R> {
         match ready!(self.receiver.poll_recv(context)) {
             Some(request) => Poll::Ready(Some(request)),
             None if self.finished.load(Ordering::Acquire) => Poll::Ready(None),
-            // Nobody will ever wake this: it ends with the connection.
+            // Nothing will wake this again: it ends with the connection.
             None => Poll::Pending,
         }
     }

@@ -1,8 +1,7 @@
-//! What a command writes: text or JSON on standard output; remarks, errors
-//! and progress bars on standard error.
+//! What a command writes: text or JSON on standard output; notes, errors and
+//! progress bars on standard error.
 
 use std::{
-    borrow::Cow,
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
@@ -11,7 +10,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::{Global, failure::Failure};
+use crate::{
+    failure::Failure,
+    global::Global,
+    terminal::{escaped, escaped_line},
+};
 
 /// Where a command writes.
 #[derive(Debug)]
@@ -22,7 +25,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// As the flags say.
+    /// Writes as the flags say.
     pub fn new(global: &Global) -> Self {
         Self {
             json: global.json,
@@ -30,58 +33,71 @@ impl Screen {
         }
     }
 
-    /// Writes text and a line end.
+    /// Writes text and a line end. Control characters other than line ends and
+    /// tabs are escaped.
+    ///
+    /// # Errors
+    /// [`Failure::Output`].
     pub fn line(&self, text: &str) -> Result<(), Failure> {
+        self.raw_line(&escaped(text))
+    }
+
+    fn raw_line(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.write_all(b"\n")?;
         Ok(out.flush()?)
     }
 
-    /// Writes one JSON document, for people's eyes where it is a terminal.
+    /// Writes one JSON document, indented if standard output is a terminal.
     pub fn document<T: Serialize>(&self, document: &T) -> Result<(), Failure> {
         let text = if io::stdout().is_terminal() {
             serde_json::to_string_pretty(document)
         } else {
             serde_json::to_string(document)
         };
-        self.line(&text.map_err(io::Error::from)?)
+        self.raw_line(&text.map_err(io::Error::from)?)
     }
 
     /// Writes one JSON document in one line.
     pub fn json_line<T: Serialize>(&self, document: &T) -> Result<(), Failure> {
-        self.line(&serde_json::to_string(document).map_err(io::Error::from)?)
+        self.raw_line(&serde_json::to_string(document).map_err(io::Error::from)?)
     }
 
-    /// A remark on standard error.
+    /// A note on standard error, unless --quiet.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "{}", printable(text));
+            let _ = writeln!(io::stderr(), "{}", escaped(text));
         }
     }
 
-    /// An error that does not end the command, on standard error.
-    pub fn complaint(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{}", printable(text));
+    /// An error on standard error; --quiet does not silence it.
+    pub fn error(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{}", escaped(text));
     }
 
     /// The failure that ends the command: text on standard error, and a
-    /// document on standard output where it carries JSON.
+    /// document on standard output if that carries JSON.
     pub fn failure(&self, failure: &Failure) {
         if failure.is_broken_pipe() {
             return;
         }
-        self.complaint(&format!("error: {failure}"));
+        // What a server says is one line, whatever names it quotes.
+        let text = match failure {
+            Failure::Rpc { .. } => escaped_line(&failure.to_string()).into_owned(),
+            _ => failure.to_string(),
+        };
+        self.error(&format!("error: {text}"));
         for line in failure.detail_lines() {
-            self.complaint(&format!("  {line}"));
+            self.error(&format!("  {}", escaped_line(&line)));
         }
         if self.json {
             let _ = self.json_line(&failure.document());
         }
     }
 
-    /// A progress bar over `total` things (a spinner where unknown), on
-    /// standard error, only where that is a terminal.
+    /// A progress bar over `total` things (a spinner if that is unknown), on
+    /// standard error, shown only if that is a terminal.
     pub fn bar(&self, total: Option<u64>, unit: &str) -> ProgressBar {
         if self.quiet || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
@@ -115,17 +131,18 @@ fn drawn(total: Option<u64>, template: &str) -> ProgressBar {
     bar
 }
 
-/// A table without frame; columns named in `right` are aligned to the right.
+/// A table without a frame; the columns of the indices `right` are aligned to
+/// the right. Control characters in cells are escaped.
 pub fn table(headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     if !headers.is_empty() {
-        table.set_header(headers.to_vec());
+        table.set_header(headers.iter().map(|header| escaped_line(header)));
     }
     for row in rows {
         let cells: Vec<_> = row
             .iter()
-            .map(|cell| printable(cell).into_owned())
+            .map(|cell| escaped_line(cell).into_owned())
             .collect();
         table.add_row(cells);
     }
@@ -140,17 +157,6 @@ pub fn table(headers: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> Strin
         .map(|line| line.trim_end().to_owned())
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// The text with its control characters (but line ends and tabs) replaced: a
-/// file's name must not command the terminal.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(harmful) {
-        Cow::Owned(text.replace(harmful, "\u{fffd}"))
-    } else {
-        Cow::Borrowed(text)
-    }
 }
 
 /// A share of 0 to 1 as "62.50 %".
@@ -188,12 +194,6 @@ mod tests {
         assert_eq!(number(100.0), "100");
         assert_eq!(number(0.0), "0");
         assert_eq!(number(0.0001), "1.00e-4");
-    }
-
-    #[test]
-    fn names_cannot_command_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb"), "a\u{fffd}[2Jb");
-        assert_eq!(printable("ünï"), "ünï");
     }
 
     #[test]

@@ -6,30 +6,30 @@ use chrono::{Duration, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{failure::Failure, screen::Screen};
+use crate::{failure::Failure, screen::Screen};
 use tipserve_api::methods::Role;
 use tipserve_api::tokens::{check_name, check_prefix, generate};
 
 /// What can be done with tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token: prints it once, and the entry for the server's tokens file.
+    /// Make a token: print it once, and its entry for the server's tokens file.
     New(NewArgs),
 }
 
 /// Flags of `tipserve token new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// Its name, which logs and audit lines show: 1 to 64 of a-z, A-Z, 0-9, '-', '_', '.', '@'.
+    /// Its name, which logs and the audit show: 1 to 64 of a-z, A-Z, 0-9, '-', '_', '.', '@'.
     #[arg(long)]
     name: String,
-    /// What it may do: classify (and look), also write, or also delete (admin).
+    /// What it allows: classify (and read), write as well, or delete as well (admin).
     #[arg(long, value_enum)]
     role: Role,
-    /// Only caches whose ids begin so [default: all].
+    /// Only caches whose ids begin with this [default: all].
     #[arg(long, default_value = "", hide_default_value = true)]
     prefix: String,
-    /// It ends after so many days [default: never].
+    /// Days until it expires [default: never].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     expires_in_days: Option<u32>,
 }

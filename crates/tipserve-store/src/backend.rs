@@ -4,17 +4,22 @@
 use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{
-    BackoffConfig, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
-    RetryConfig, WriteMultipart, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, WriteMultipart,
+    local::LocalFileSystem, path::Path,
 };
 
 use super::{
     StoreError,
+    environment::Environment,
+    layout::{self, Mark},
     mapped::read_file,
-    wire::{Observed, RequestObserver},
+    name::CacheId,
+    sealed::{MAX_JSON_BYTES, unseal},
+    state::State,
+    wire::RequestObserver,
 };
 
 /// Bytes of one part of a large transfer to or from a bucket.
@@ -23,16 +28,29 @@ const PART_BYTES: usize = 16 << 20;
 const PARTS_AT_ONCE: usize = 4;
 /// Objects up to this size are sent to a bucket in one request.
 const SINGLE_PUT_BYTES: u64 = 64 << 20;
+/// Work on this many bytes is done where it stands; more goes to a thread that
+/// may block.
+const SMALL_WORK_BYTES: usize = 64 << 10;
+/// The operating system's number for "input/output error".
+const EIO: i32 = 5;
 /// When a caller should try again after an outage.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What a store is opened with besides its objects.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) observer: Arc<dyn RequestObserver>,
+}
 
 pub(crate) struct Backend {
     objects: Arc<dyn ObjectStore>,
     /// The folder, where the store is a local one.
     folder: Option<PathBuf>,
+    surroundings: Surroundings,
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -46,11 +64,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return Some(io.kind());
+            return Some(io);
         }
         next = cause.source();
     }
@@ -58,70 +76,32 @@ fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
 }
 
 impl Backend {
-    /// Opens the storage at `url`: a path, `file://`, `s3://`, `gs://` or
-    /// `az://`. `settings` overrules what the environment says, by
-    /// object_store's own keys ("aws_endpoint").
-    pub(crate) async fn open(
-        url: &str,
-        settings: &[(String, String)],
-        observer: &Arc<dyn RequestObserver>,
-    ) -> Result<Self, StoreError> {
-        let shown = shown(url);
-        let fail = |e: &dyn std::error::Error| StoreError::Open {
-            url: shown.clone(),
-            detail: chain(e),
-        };
-        let backend = match url.split_once("://") {
-            None => Self::open_folder(url.into()).map_err(|e| fail(&e))?,
-            Some(("file", path)) => Self::open_folder(path.into()).map_err(|e| fail(&e))?,
-            Some((scheme, rest)) => {
-                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                let objects = open_bucket(scheme, bucket, settings, observer)
-                    .ok_or_else(|| StoreError::Open {
-                        url: shown.clone(),
-                        detail: "a store is a folder, or file://, s3://, gs:// or az:// with \
-                                 a bucket"
-                            .into(),
-                    })?
-                    .map_err(|e| fail(&e))?;
-                let prefix = Path::parse(prefix.trim_matches('/')).map_err(|e| fail(&e))?;
-                let objects: Arc<dyn ObjectStore> = if prefix.as_ref().is_empty() {
-                    objects
-                } else {
-                    Arc::new(PrefixStore::new(objects, prefix))
-                };
-                // Says now, not at the first request, that the bucket is
-                // missing or refuses us.
-                let probe = objects.list(Some(&Path::from("caches"))).next().await;
-                if let Some(Err(e)) = probe {
-                    return Err(fail(&e));
-                }
-                Self {
-                    objects,
-                    folder: None,
-                }
-            }
-        };
-        Ok(backend)
+    /// The storage `objects`, one of a bucket's kind: what it acknowledges is
+    /// durable.
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>, surroundings: Surroundings) -> Self {
+        Self {
+            objects,
+            folder: None,
+            surroundings,
+        }
     }
 
-    fn open_folder(path: PathBuf) -> Result<Self, object_store::Error> {
-        let generic = |e: io::Error| object_store::Error::Generic {
-            store: "folder",
-            source: format!("{}: {e}", path.display()).into(),
-        };
-        std::fs::create_dir_all(&path).map_err(generic)?;
-        let folder = path.canonicalize().map_err(generic)?;
-        if let Some(parent) = folder.parent() {
-            // The folder itself must survive, too; a parent that cannot be
-            // opened is none of ours.
-            let _ = File::open(parent).and_then(|f| f.sync_all());
-        }
-        let objects = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
-        Ok(Self {
+    /// A local folder.
+    pub(crate) fn in_folder(
+        objects: LocalFileSystem,
+        folder: PathBuf,
+        surroundings: Surroundings,
+    ) -> Self {
+        Self {
             objects: Arc::new(objects),
             folder: Some(folder),
-        })
+            surroundings,
+        }
+    }
+
+    /// Clock, randomness, tasks.
+    pub(crate) fn environment(&self) -> &dyn Environment {
+        &*self.surroundings.environment
     }
 
     /// The folder, where the store is a local one.
@@ -132,7 +112,7 @@ impl Backend {
     fn error(&self, doing: &str, error: &object_store::Error) -> StoreError {
         let (doing, detail) = (doing.to_owned(), chain(error));
         use object_store::Error as E;
-        match (error, io_kind(error)) {
+        match (error, io_error(error).map(io::Error::kind)) {
             (_, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) => {
                 StoreError::Full { doing, detail }
             }
@@ -159,9 +139,31 @@ impl Backend {
         }
     }
 
+    /// An error of a write. Once the disk has failed to take one, nothing of it
+    /// is trusted: the kernel may show bytes that the disk never will.
+    fn write_error(&self, doing: &str, error: &object_store::Error) -> StoreError {
+        let broken = io_error(error).is_some_and(|e| e.raw_os_error() == Some(EIO));
+        if self.folder.is_some() && broken {
+            return self.not_durable(doing, chain(error));
+        }
+        self.error(doing, error)
+    }
+
+    fn not_durable(&self, doing: &str, detail: String) -> StoreError {
+        self.surroundings.observer.write_distrusted();
+        let doing = doing.to_owned();
+        let error = StoreError::NotDurable { doing, detail };
+        tracing::error!(%error, "a write is not trusted");
+        error
+    }
+
     /// Makes a new object, durably, if there is none of that path; returns
     /// whether it is ours. `body` must be unlike any other writer's (it holds a
     /// nonce), so that an answer lost on the way is told from a lost race.
+    ///
+    /// # Errors
+    /// [`StoreError::NotDurable`] where the object may be there and may be gone
+    /// after a power loss; else those of the storage.
     pub(crate) async fn create(&self, path: &Path, body: Bytes) -> Result<bool, StoreError> {
         let doing = format!("writing {path}");
         let mut tries = 0;
@@ -176,13 +178,25 @@ impl Backend {
                 Err(e) => e,
             };
             let lost = matches!(error, object_store::Error::AlreadyExists { .. });
-            match self.read(path, body.len() as u64).await {
-                Ok(Some(there)) if there == body => break true,
+            let there = self.read(path, body.len() as u64).await;
+            let is_ours = matches!(&there, Ok(Some(there)) if *there == body);
+            if self.folder.is_some() && !lost {
+                // The name appeared, and what should have made it durable
+                // failed. (A bucket's answer that was lost is another matter:
+                // what can be read from a bucket is durable.)
+                return Err(match is_ours {
+                    true => self.not_durable(&doing, chain(&error)),
+                    false => self.write_error(&doing, &error),
+                });
+            }
+            match there {
+                _ if is_ours => break true,
                 Ok(Some(_)) | Err(StoreError::TooLarge { .. }) if lost => break false,
                 // S3 answers 409 to both of two writers at once.
                 Ok(None) if lost && tries < 5 => {
                     tries += 1;
-                    tokio::time::sleep(Duration::from_millis(20 << tries)).await;
+                    let pause = Duration::from_millis(20 << tries);
+                    self.environment().sleep(pause).await;
                 }
                 _ => return Err(self.error(&doing, &error)),
             }
@@ -216,12 +230,12 @@ impl Backend {
             })
         })
         .await?
-        .map_err(|source| {
-            let error = object_store::Error::Generic {
-                store: "folder",
-                source: source.into(),
-            };
-            self.error(&doing, &error)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full {
+                doing: doing.clone(),
+                detail: error.to_string(),
+            },
+            _ => self.not_durable(&doing, error.to_string()),
         })
     }
 
@@ -238,7 +252,7 @@ impl Backend {
             self.objects
                 .put(path, payload)
                 .await
-                .map_err(|e| self.error(&doing, &e))?;
+                .map_err(|e| self.write_error(&doing, &e))?;
             return Ok(());
         }
         let upload = self
@@ -345,7 +359,7 @@ impl Backend {
         self.objects
             .copy(from, to)
             .await
-            .map_err(|e| self.error(&format!("copying {from} to {to}"), &e))
+            .map_err(|e| self.write_error(&format!("copying {from} to {to}"), &e))
     }
 
     /// Removes objects; those already gone are fine. Tries all before it
@@ -383,61 +397,53 @@ impl Backend {
             Err(e) => Err(self.error(&format!("listing {prefix}"), &e)),
         }
     }
-}
 
-/// The address without anything that could be a secret.
-fn shown(url: &str) -> String {
-    let plain = url.split(['?', '#']).next().unwrap_or_default();
-    match plain.split_once("://") {
-        Some((scheme, rest)) => {
-            let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-            format!("{scheme}://{rest}")
-        }
-        None => url.to_owned(),
+    /// What the names of a cache's tombstones tell; none where it has none.
+    pub(crate) async fn newest_tombstone(&self, id: &CacheId) -> Result<Option<Mark>, StoreError> {
+        let found = self.list(&layout::tombstones(id)).await?;
+        let marks = found
+            .iter()
+            .filter_map(|o| layout::read_tombstone(&o.location));
+        Ok(marks.max())
     }
-}
 
-type Opened = Result<Arc<dyn ObjectStore>, object_store::Error>;
+    /// The state that a tombstone keeps; what its name tells, where its bytes
+    /// are damaged.
+    pub(crate) async fn read_tombstone(
+        &self,
+        id: &CacheId,
+        mark: &Mark,
+    ) -> Result<State, StoreError> {
+        let path = layout::tombstone(id, mark);
+        let text = self.read(&path, MAX_JSON_BYTES).await?;
+        let kept = text.map(|text| {
+            let state = unseal::<State>(&id.resource_name(), path.as_ref(), &text)?;
+            state.check(id, mark.sequence).map(|()| state)
+        });
+        Ok(match kept {
+            Some(Ok(state)) => state,
+            Some(Err(error @ StoreError::NewerFormat { .. })) => return Err(error),
+            Some(Err(_)) | None => State::cleared(id, mark),
+        })
+    }
 
-fn open_bucket(
-    scheme: &str,
-    bucket: &str,
-    settings: &[(String, String)],
-    observer: &Arc<dyn RequestObserver>,
-) -> Option<Opened> {
-    if bucket.is_empty() {
-        return None;
-    }
-    // Bounded, so that a bucket that is away is an error within seconds; the
-    // caller decides about trying again.
-    let retry = RetryConfig {
-        backoff: BackoffConfig {
-            init_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(2),
-            base: 2.0,
-        },
-        max_retries: 4,
-        retry_timeout: Duration::from_secs(15),
-    };
-    macro_rules! build {
-        ($builder:expr) => {{
-            let mut builder = $builder
-                .with_retry(retry)
-                .with_http_connector(Observed(Arc::clone(observer)));
-            for (key, value) in settings {
-                match key.parse() {
-                    Ok(key) => builder = builder.with_config(key, value),
-                    Err(e) => return Some(Err(e)),
-                }
-            }
-            Some(builder.build().map(|b| Arc::new(b) as Arc<dyn ObjectStore>))
-        }};
-    }
-    match scheme {
-        "s3" | "s3a" => build!(AmazonS3Builder::from_env().with_bucket_name(bucket)),
-        "gs" => build!(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket)),
-        "az" | "azure" => build!(MicrosoftAzureBuilder::from_env().with_container_name(bucket)),
-        _ => None,
+    /// The time by the clock that dates this storage's objects.
+    pub(crate) async fn clock(&self) -> Result<DateTime<Utc>, StoreError> {
+        let nonce = layout::nonce(self.environment().random());
+        let path = layout::clock_probe(&nonce);
+        let doing = "asking the store for its time";
+        self.objects
+            .put(&path, PutPayload::from(nonce))
+            .await
+            .map_err(|e| self.error(doing, &e))?;
+        let head = self.head(&path).await;
+        // One that stays behind is swept like other leftovers.
+        let _ = self.delete(vec![path]).await;
+        let meta = head?.ok_or_else(|| StoreError::Storage {
+            doing: doing.to_owned(),
+            detail: "what was just written is not there".to_owned(),
+        })?;
+        Ok(meta.last_modified)
     }
 }
 
@@ -450,6 +456,19 @@ fn slices(chunk: &Bytes, step: usize) -> impl Iterator<Item = Bytes> + '_ {
     (0..chunk.len())
         .step_by(step)
         .map(move |start| chunk.slice(start..(start + step).min(chunk.len())))
+}
+
+/// Runs work on so many bytes: where it stands, if they are few, else where it
+/// may block.
+pub(crate) async fn working<T: Send + 'static>(
+    doing: &str,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    match bytes <= SMALL_WORK_BYTES {
+        true => Ok(work()),
+        false => blocking(doing, work).await,
+    }
 }
 
 /// Runs `work` where it may block.

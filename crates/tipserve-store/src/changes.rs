@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use object_store::path::Path;
 
 use super::{
     CacheInfo, Store, StoreError,
@@ -11,7 +11,7 @@ use super::{
     fault::die_at,
     layout,
     name::{AliasName, CacheId, Reference, VersionNumber, VersionSelector},
-    sealed::{FORMAT, seal},
+    sealed::seal,
     state::{AliasRecord, State},
     view::View,
 };
@@ -29,38 +29,64 @@ impl Store {
         over_damage: bool,
         mut edit: impl FnMut(&View, &mut State) -> Result<Option<String>, StoreError>,
     ) -> Result<(), StoreError> {
+        let environment = &self.options.environment;
         for race in 0..MAX_RACES {
             let view = self.views.fresh(id).await?;
-            let mut next = match view.state() {
+            let newest = match view.state() {
                 Ok(state) => State::clone(state),
-                Err(StoreError::Damaged { .. }) if over_damage => State::empty(id),
+                Err(StoreError::Damaged { .. }) if over_damage => {
+                    view.check_numbers_known()?;
+                    State::empty(id)
+                }
                 Err(e) => return Err(e),
             };
-            next.sequence = view.newest_state() + 1;
+            let mut next = newest.next(view.newest_state() + 1, self.random_nonce());
             let Some(change) = edit(&view, &mut next)? else {
                 return Ok(());
             };
-            next.format = FORMAT;
-            next.nonce = layout::nonce();
-            next.time = Utc::now();
+            next.time = environment.time_of_day();
             next.change = change;
             die_at!("store::state::before");
             let body = seal(&id.resource_name(), &next)?;
             let path = layout::state(id, next.sequence);
             let ours = self.backend.create(&path, body).await?;
             die_at!("store::state::written");
-            if ours {
-                // What this server did, it sees at once.
-                let _ = self.views.fresh(id).await;
+            if ours && self.confirm(id, &next, &path).await? {
                 return Ok(());
             }
-            let pause = rand::random_range(0..=race.min(50) as u64 + 1);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let most = race.min(50) as u128 + 2;
+            let pause = u64::try_from(environment.random() % most).unwrap_or_default();
+            environment.sleep(Duration::from_millis(pause)).await;
         }
         Err(StoreError::conflict(
             id.resource_name(),
             format!("{MAX_RACES} other changes came first"),
         ))
+    }
+
+    /// Whether a record that was created is part of the cache's history. One
+    /// whose writer was asleep for long may be not: its place was another's,
+    /// swept since.
+    async fn confirm(&self, id: &CacheId, ours: &State, path: &Path) -> Result<bool, StoreError> {
+        // What this server did, it sees at once.
+        let view = match self.views.fresh(id).await {
+            Ok(view) => view,
+            // The record is there and durable; most likely it counts.
+            Err(e) if e.is_outage() => return Ok(true),
+            Err(e) => return Err(e),
+        };
+        let state = view.state()?;
+        // Older servers wrote no ancestry.
+        let unknown = state.sequence > ours.sequence && state.ancestry.is_empty();
+        if !state.includes(&ours.nonce) && !unknown {
+            self.backend.delete(vec![path.clone()]).await?;
+            return Ok(false);
+        }
+        if let Err(error) = self.raise_high_water(&view, 0).await {
+            // The change itself is durable.
+            tracing::warn!(cache = %id, %error, "no high-water mark was written");
+        }
+        Ok(true)
     }
 
     /// Points an alias at a version, in one atomic step; makes it where it is
@@ -185,7 +211,11 @@ impl Store {
         })
         .await?;
         self.remove_deleted(id).await;
-        self.delete_orphans(id, highest).await
+        self.delete_orphans(id, highest).await?;
+        if let Err(error) = self.bury(id).await {
+            tracing::warn!(cache = %id, %error, "what is left of it stays until swept");
+        }
+        Ok(())
     }
 
     /// Deletes children of versions up to `highest`, all deleted with their
@@ -290,6 +320,11 @@ impl Store {
         let state = view.state()?;
         let paths = view.objects_of(|version| state.is_deleted(version));
         let count = paths.len();
+        if count > 0 {
+            // Once the manifests are gone, the state alone would know the
+            // numbers.
+            self.raise_high_water(view, 0).await?;
+        }
         for path in paths {
             self.backend.delete(vec![path]).await?;
             die_at!("store::delete::half");

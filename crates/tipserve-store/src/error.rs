@@ -111,6 +111,18 @@ pub enum StoreError {
         detail: String,
     },
 
+    /// The disk failed to make a write durable. It is not acknowledged, and
+    /// nothing of it is trusted.
+    #[error(
+        "the store could not make a write durable while {doing}: {detail}; nothing of it is kept"
+    )]
+    NotDurable {
+        /// What was being done, and to which object.
+        doing: String,
+        /// The storage's own words.
+        detail: String,
+    },
+
     /// Larger than a bound.
     #[error("{what} takes {size} bytes, more than the limit of {limit}")]
     TooLarge {
@@ -186,7 +198,7 @@ impl StoreError {
 
     /// Whether the storage itself failed, so that it is unknown whether the
     /// thing is there.
-    pub(crate) fn is_outage(&self) -> bool {
+    pub fn is_outage(&self) -> bool {
         matches!(
             self,
             Self::Unavailable { .. } | Self::Refused { .. } | Self::Storage { .. }

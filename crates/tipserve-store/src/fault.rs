@@ -14,7 +14,10 @@ pub const FAIL_POINTS: &[&str] = &[
     "store::state::written",
     "store::delete::before_bytes",
     "store::delete::half",
+    "store::sweep::noticed",
     "store::sweep::half",
+    "store::bury::written",
+    "store::bury::half",
 ];
 
 /// Dies here where the fail point of that name says so: at once, with exit

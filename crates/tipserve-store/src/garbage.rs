@@ -1,5 +1,10 @@
-//! Sweeping: what dead writers left, what deletions left, and state records
-//! that newer ones replaced.
+//! Sweeping: what dead writers left, what deletions left, and records that
+//! newer ones replaced.
+//!
+//! How old an object is, the storage's clock says: it dates the objects, and a
+//! server's own clock may be off by days. Age only decides what is worth a
+//! look; that nothing in use is removed does not rest on it (see
+//! [`Store::sweep_leftover`]).
 
 use std::{
     io,
@@ -8,9 +13,17 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use object_store::path::Path;
+use tokio::sync::OnceCell;
 
 use super::{
-    Store, StoreError, backend::blocking, fault::die_at, layout, name::CacheId, view::View,
+    Store, StoreError,
+    backend::{Backend, blocking},
+    fault::die_at,
+    layout,
+    name::{CacheId, VersionNumber},
+    sealed::seal,
+    view::View,
 };
 
 /// What one sweep removed.
@@ -20,12 +33,36 @@ pub struct Swept {
     pub deleted: usize,
     /// Tensors that no manifest names.
     pub leftovers: usize,
-    /// State records that newer ones replaced.
+    /// State records and high-water marks that newer ones replaced.
     pub records: usize,
     /// Temporary files of a local store.
     pub staged: usize,
+    /// Deleted caches of which a tombstone is left.
+    pub buried: usize,
+    /// Records of ended runs.
+    pub runs: usize,
     /// Caches that could not be swept (damaged, or of a newer format).
     pub skipped: usize,
+}
+
+/// The storage's time, asked for when it is first needed.
+struct Age<'a> {
+    backend: &'a Backend,
+    least: Duration,
+    now: OnceCell<DateTime<Utc>>,
+}
+
+impl Age<'_> {
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        let asked = self.now.get_or_try_init(|| self.backend.clock());
+        asked.await.copied()
+    }
+
+    /// Whether an object of that date is old enough to be swept.
+    async fn reached(&self, time: DateTime<Utc>) -> Result<bool, StoreError> {
+        let age = self.now().await?.signed_duration_since(time).to_std();
+        Ok(age.is_ok_and(|age| age >= self.least))
+    }
 }
 
 impl Store {
@@ -39,120 +76,286 @@ impl Store {
     /// Those of the storage; what is left is swept the next time.
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
+        let age = Age {
+            backend: &self.backend,
+            least: self.options.leftover_age,
+            now: OnceCell::new(),
+        };
         for name in self.backend.folders(&layout::caches()).await? {
             let Ok(id) = name.parse::<CacheId>() else {
                 continue; // not ours
             };
-            match self.sweep_cache(&id, &mut swept).await {
+            match self.sweep_cache(&id, &age, &mut swept).await {
                 Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => {
                     swept.skipped += 1;
                 }
                 other => other?,
             }
         }
+        swept.runs = self.sweep_runs().await?;
+        self.sweep_probes(&age).await?;
         if let Some(folder) = self.backend.folder() {
-            let (folder, age) = (folder.join("caches"), self.options.leftover_age);
-            swept.staged = blocking("sweeping", move || sweep_staged(&folder, age)).await?;
+            swept.staged = sweep_folder(folder.to_owned(), &age).await?;
         }
         Ok(swept)
     }
 
-    async fn sweep_cache(&self, id: &CacheId, swept: &mut Swept) -> Result<(), StoreError> {
+    async fn sweep_cache(
+        &self,
+        id: &CacheId,
+        age: &Age<'_>,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
         let view = self.views.fresh(id).await?;
         swept.deleted += self.remove_objects_of_deleted(&view).await?;
-
-        let now = Utc::now();
-        let old = |time: DateTime<Utc>| {
-            let age = now.signed_duration_since(time).to_std();
-            age.is_ok_and(|age| age >= self.options.leftover_age)
-        };
-        for name in self.leftovers(id, &view, old).await? {
-            self.backend.delete(vec![name]).await?;
-            die_at!("store::sweep::half");
-            swept.leftovers += 1;
+        // Stores of older servers have no marks.
+        self.raise_high_water(&view, 0).await?;
+        for (version, name) in self.leftovers(&view, age).await? {
+            if self.sweep_leftover(id, version, &name).await? {
+                swept.leftovers += 1;
+            }
         }
-
-        // The newest record stays for ever, so sequences are never reused.
+        self.sweep_notices(id, age).await?;
+        // The newest record and mark stay, so that sequences and numbers are
+        // never reused.
         let newest = view.newest_state();
-        for (&sequence, &time) in view.states.range(..newest) {
-            if old(time) {
+        for (sequence, time) in view.states() {
+            if sequence < newest && age.reached(time).await? {
                 let path = layout::state(id, sequence);
                 self.backend.delete(vec![path]).await?;
                 swept.records += 1;
             }
         }
+        for (mark, time) in view.superseded_marks() {
+            if age.reached(*time).await? {
+                self.backend.delete(vec![layout::mark(id, mark)]).await?;
+                swept.records += 1;
+            }
+        }
+        swept.buried += usize::from(self.bury(id).await?);
         Ok(())
     }
 
     /// Tensors files that are old enough and that no manifest names.
     async fn leftovers(
         &self,
-        id: &CacheId,
         view: &View,
-        old: impl Fn(DateTime<Utc>) -> bool,
-    ) -> Result<Vec<object_store::path::Path>, StoreError> {
+        age: &Age<'_>,
+    ) -> Result<Vec<(VersionNumber, String)>, StoreError> {
         let state = view.state()?;
         let mut found = Vec::new();
-        for (version, name, time) in &view.tensors {
-            if !old(*time) || state.is_deleted(*version) {
+        for file in view.tensors() {
+            let version = file.version;
+            // A version whose manifest was lost may get it back from a backup.
+            let lost = view.has(version)? && !view.has_manifest(version);
+            if lost || state.is_deleted(version) {
                 continue;
             }
             let several = || {
-                let of_version = view.tensors.iter().filter(|(v, ..)| v == version);
-                of_version.count() > 1
+                view.tensors()
+                    .iter()
+                    .filter(|f| f.version == version)
+                    .count()
+                    > 1
             };
-            let leftover = if !view.has_manifest(*version) {
-                true
-            } else if several() {
-                match self.manifest(id, *version).await {
-                    Ok(manifest) => manifest.tensors.name != *name,
-                    // Which file is the version's cannot be told: all stay.
-                    Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => false,
-                    Err(e) => return Err(e),
-                }
-            } else {
-                false
-            };
-            if leftover {
-                found.push(layout::tensors(id, *version, name));
+            if (!view.has_manifest(version) || several()) && age.reached(file.time).await? {
+                found.push((version, file.name.clone()));
             }
         }
         Ok(found)
     }
-}
 
-/// Removes old temporary files of the local storage: object_store writes
-/// `NAME#1`, links it to `NAME` and removes it; a crash may leave it.
-fn sweep_staged(folder: &FilePath, age: Duration) -> usize {
-    let is_staged = |path: &FilePath| {
-        path.file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.rsplit_once('#'))
-            .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let is_old = |meta: &std::fs::Metadata| {
-        let now = SystemTime::now();
-        meta.modified()
-            .ok()
-            .and_then(|time| now.duration_since(time).ok())
-            .is_some_and(|since| since >= age)
-    };
-    let mut removed = 0;
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            continue; // removed meanwhile, or unreadable: the next sweep's
+    /// Removes a tensors file that no manifest names, unless one does by now.
+    /// Its writer may be about to publish it, however long it has slept. So the
+    /// sweep first gives notice and then looks for the manifest, while a writer
+    /// first makes the manifest and then looks for notices: whatever the order,
+    /// one of them sees the other. Returns whether the file was removed.
+    async fn sweep_leftover(
+        &self,
+        id: &CacheId,
+        version: VersionNumber,
+        name: &str,
+    ) -> Result<bool, StoreError> {
+        let notice = layout::notice(id, version, name, &self.random_nonce());
+        let body = format!("{name} is about to be swept\n");
+        self.backend.create(&notice, body.into()).await?;
+        die_at!("store::sweep::noticed");
+        let view = self.views.fresh(id).await?;
+        let named = match view.has_manifest(version) {
+            false => false,
+            true => match self.tensors_named(id, version).await {
+                Ok(named) => named.is_none_or(|named| named == name),
+                // Which file is the version's cannot be told: all stay.
+                Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => true,
+                Err(e) => return Err(e),
+            },
         };
-        for entry in entries.filter_map(io::Result::ok) {
-            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else {
-                continue;
-            };
-            if meta.is_dir() {
-                folders.push(path);
-            } else if is_staged(&path) && is_old(&meta) && std::fs::remove_file(&path).is_ok() {
-                removed += 1;
-            }
+        if named && !view.state()?.is_deleted(version) {
+            self.backend.delete(vec![notice]).await?;
+            return Ok(false);
+        }
+        let file = layout::tensors(id, version, name);
+        self.backend.delete(vec![file]).await?;
+        die_at!("store::sweep::half");
+        self.backend.delete(vec![notice]).await?;
+        Ok(true)
+    }
+
+    /// The tensors file that a version's manifest names; none if there is no
+    /// such version any more.
+    async fn tensors_named(
+        &self,
+        id: &CacheId,
+        version: VersionNumber,
+    ) -> Result<Option<String>, StoreError> {
+        match self.manifest(id, version).await {
+            Ok(manifest) => Ok(Some(manifest.tensors.name)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
         }
     }
-    removed
+
+    /// Finishes what a sweep began that died after its notice. A version whose
+    /// file it has removed was never acknowledged: it goes, too.
+    async fn sweep_notices(&self, id: &CacheId, age: &Age<'_>) -> Result<(), StoreError> {
+        let view = self.views.fresh(id).await?;
+        for (version, name, notice) in view.notices() {
+            let there = view.tensors_file(*version, name).is_some();
+            if there || !age.reached(notice.last_modified).await? {
+                continue;
+            }
+            if view.has(*version)?
+                && self.tensors_named(id, *version).await?.as_deref() == Some(name)
+            {
+                self.take_back(id, *version).await?;
+            }
+            self.backend.delete(vec![notice.location.clone()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a tombstone of a deleted cache instead of its folder, so that
+    /// lists do not walk what is dead. Returns whether it did.
+    pub(super) async fn bury(&self, id: &CacheId) -> Result<bool, StoreError> {
+        let view = self.views.fresh(id).await?;
+        let state = view.state()?;
+        let dead = view.latest()?.is_none() && view.has_no_objects();
+        let empty = view.states().next().is_none() && view.marks().next().is_none();
+        if !dead || empty || state.sequence == 0 {
+            return Ok(false);
+        }
+        let mark = view.mark_with(0)?;
+        let path = layout::tombstone(id, &mark);
+        let body = seal(&id.resource_name(), &**state)?;
+        self.backend.create(&path, body).await?;
+        die_at!("store::bury::written");
+        // Only what this listing has seen: whoever makes the cache anew from
+        // now on sees the tombstone, or this state.
+        let records = view
+            .states()
+            .map(|(sequence, _)| layout::state(id, sequence));
+        let marks = view.marks().map(|mark| layout::mark(id, mark));
+        let paths: Vec<Path> = marks.chain(records).collect();
+        for path in paths {
+            self.backend.delete(vec![path]).await?;
+            die_at!("store::bury::half");
+        }
+        for object in self.backend.list(&layout::tombstones(id)).await? {
+            let older = layout::read_tombstone(&object.location)
+                .is_some_and(|m| m.sequence < mark.sequence && m.number <= mark.number);
+            if older {
+                self.backend.delete(vec![object.location]).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes what asking for the storage's time has left.
+    async fn sweep_probes(&self, age: &Age<'_>) -> Result<(), StoreError> {
+        for probe in self.backend.list(&layout::clock_probes()).await? {
+            if age.reached(probe.last_modified).await? {
+                self.backend.delete(vec![probe.location]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes old temporary files and empty folders of a local store.
+async fn sweep_folder(root: PathBuf, age: &Age<'_>) -> Result<usize, StoreError> {
+    let parts = ["caches", "tombstones", "runs", "clock"].map(|part| root.join(part));
+    let found = blocking("sweeping", move || Remains::of(parts.into())).await?;
+    if found.staged.is_empty() && found.folders.is_empty() {
+        return Ok(0);
+    }
+    let now = SystemTime::from(age.now().await?);
+    let least = age.least;
+    blocking("sweeping", move || found.remove(now, least)).await
+}
+
+/// What object_store and older servers leave behind in a folder.
+#[derive(Default)]
+struct Remains {
+    /// object_store writes `NAME#1`, links it to `NAME` and removes it; a crash
+    /// may leave it.
+    staged: Vec<(PathBuf, SystemTime)>,
+    /// Empty folders. Those around them become empty for the next sweep.
+    folders: Vec<(PathBuf, SystemTime)>,
+}
+
+impl Remains {
+    fn of(mut folders: Vec<PathBuf>) -> Self {
+        let is_staged = |path: &FilePath| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.rsplit_once('#'))
+                .is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let is_ours = |folder: &FilePath| {
+            let name = folder.file_name().and_then(|name| name.to_str());
+            let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+            name.is_some_and(|name| name.bytes().all(sane))
+        };
+        let mut found = Self::default();
+        while let Some(folder) = folders.pop() {
+            let Ok(entries) = std::fs::read_dir(&folder) else {
+                continue; // removed meanwhile, or unreadable: the next sweep's
+            };
+            let mut entries = entries.filter_map(io::Result::ok).peekable();
+            if entries.peek().is_none()
+                && is_ours(&folder)
+                && let Ok(time) = folder.metadata().and_then(|meta| meta.modified())
+            {
+                found.folders.push((folder.clone(), time));
+            }
+            for entry in entries {
+                let (path, Ok(meta)) = (entry.path(), entry.metadata()) else {
+                    continue;
+                };
+                if meta.is_dir() {
+                    folders.push(path);
+                } else if let Ok(time) = meta.modified()
+                    && is_staged(&path)
+                {
+                    found.staged.push((path, time));
+                }
+            }
+        }
+        found
+    }
+
+    /// Removes what is old enough; returns how many files that were.
+    fn remove(self, now: SystemTime, least: Duration) -> usize {
+        let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age >= least);
+        for (folder, time) in self.folders {
+            if is_old(time) {
+                // Fails, as it should, where it is no longer empty.
+                let _ = std::fs::remove_dir(folder);
+            }
+        }
+        let staged = self.staged.iter();
+        staged
+            .filter(|(path, time)| is_old(*time) && std::fs::remove_file(path).is_ok())
+            .count()
+    }
 }

@@ -5,10 +5,41 @@
 //! version exists once its manifest does. So the same code is safe on a local
 //! disk and on a bucket with many replicas, without locks or a database.
 //! `docs/storage.md` describes format, layout and promises.
+//!
+//! - [`Store`]: versions, aliases, deletion, sweeping, export and import, and
+//!   the records of fine-tuning runs.
+//! - [`Draft`] and [`Manifest`]: a version before and after it is published.
+//! - [`Resident`]: values kept in memory within a budget, loaded once however
+//!   many ask.
+//!
+//! ```no_run
+//! use tipserve_store::{Draft, Store, StoreError};
+//!
+//! async fn publish(draft: Draft) -> Result<(), StoreError> {
+//!     let store = Store::open("s3://bucket/caches").await?;
+//!     let id = "fabric".parse()?;
+//!     // Durable once this returns; asking again with the same request id
+//!     // returns the same version.
+//!     let made = store.create_version(&id, draft).await?;
+//!     store.set_alias(&id, &"stable".parse()?, made.version, None).await?;
+//!     // Another server sees the alias within a second, and loads every byte
+//!     // checked.
+//!     let (id, version) = store.resolve(&"fabric@stable".parse()?).await?;
+//!     let (manifest, tensors) = store.load(&id, version).await?;
+//!     println!("{} holds {:?}", manifest.resource_name(), tensors.names());
+//!     Ok(())
+//! }
+//! ```
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
+)]
 
 mod backend;
 mod changes;
 mod condition;
+mod environment;
 mod error;
 mod fault;
 #[cfg(any(test, fuzzing))]
@@ -17,13 +48,17 @@ mod garbage;
 mod layout;
 pub mod manifest;
 mod mapped;
+mod open;
+mod publish;
 pub mod resident;
+mod runs;
 mod sealed;
 mod state;
 pub mod tensors;
 mod transfer;
 mod versions;
 mod view;
+mod views;
 mod wire;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -31,16 +66,21 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use dashmap::DashMap;
 use futures::{StreamExt as _, stream};
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStore};
 
 pub use condition::{Condition, NEW, Needs};
+pub use environment::{Environment, System};
 pub use error::StoreError;
 pub use fault::FAIL_POINTS;
 pub use garbage::Swept;
 pub use manifest::{
     ClassRecord, Details, Draft, FineTuneRecord, Manifest, SourceCounts, TensorsRecord,
 };
+pub use publish::MAX_REQUEST_ID_BYTES;
 pub use resident::Resident;
+pub use runs::{
+    MAX_RUN_ID_BYTES, MAX_RUNS_KEPT, RunError, RunProgress, RunRecord, RunState, StoredRun,
+};
 pub use sealed::FORMAT;
 pub use tensors::{Dtype, NamedTensor, TensorFile, TensorView, TextColumn};
 use tipserve_api::names as name;
@@ -48,10 +88,12 @@ pub use tipserve_api::names::{
     AliasName, CacheId, MAX_ID_LEN, Reference, VersionNumber, VersionSelector,
 };
 pub use transfer::{Export, Imported, MANIFEST_KEY};
+pub use view::Identity;
 pub use wire::{BucketAnswer, RequestObserver, Unobserved};
 
-use backend::Backend;
-use view::{View, Views};
+use backend::{Backend, Surroundings};
+use view::View;
+use views::Views;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -66,8 +108,11 @@ pub struct StoreOptions {
     /// replaced, are swept. Default one day. No writer may pause longer
     /// between two steps of one change; one that finds that it did gives up.
     pub leftover_age: Duration,
-    /// Sees the requests to a bucket.
+    /// Sees the requests to a bucket, and writes that a disk did not keep.
     pub observer: Arc<dyn RequestObserver>,
+    /// Clock, randomness and background tasks: the machine's, but in a
+    /// simulation.
+    pub environment: Arc<dyn Environment>,
 }
 
 impl Default for StoreOptions {
@@ -77,6 +122,16 @@ impl Default for StoreOptions {
             freshness: Duration::from_secs(1),
             leftover_age: Duration::from_secs(24 * 60 * 60),
             observer: Arc::new(wire::Unobserved),
+            environment: Arc::new(System),
+        }
+    }
+}
+
+impl StoreOptions {
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            environment: Arc::clone(&self.environment),
+            observer: Arc::clone(&self.observer),
         }
     }
 }
@@ -99,6 +154,23 @@ struct Damage {
     /// The tensors file as it was; none where it was absent. When it changes
     /// (restored from a backup, say), it is read again.
     file: Option<ObjectMeta>,
+}
+
+/// A version, told from any other that ever had its number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VersionKey {
+    /// The cache.
+    pub cache: CacheId,
+    /// Its version.
+    pub version: VersionNumber,
+    /// Of its manifest; none where that is not there to be seen.
+    pub identity: Option<Identity>,
+}
+
+impl std::fmt::Display for VersionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.cache.version_name(self.version))
+    }
 }
 
 /// A cache: its versions and aliases.
@@ -194,14 +266,30 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_with(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
-        let backend = Arc::new(Backend::open(url, &options.settings, &options.observer).await?);
+        let backend = Backend::open(url, &options.settings, options.surroundings()).await?;
+        Ok(Self::on(backend, options))
+    }
+
+    /// A store on storage of the caller's own, one that makes durable what it
+    /// acknowledges, lists consistently, and creates objects only if absent
+    /// where it is asked to.
+    pub fn over(objects: Arc<dyn ObjectStore>, options: StoreOptions) -> Self {
+        Self::on(Backend::over(objects, options.surroundings()), options)
+    }
+
+    fn on(backend: Backend, options: StoreOptions) -> Self {
+        let backend = Arc::new(backend);
         let views = Views::new(Arc::clone(&backend), options.freshness);
-        Ok(Self {
+        Self {
             backend,
             views: Arc::new(views),
             damaged: Arc::new(DashMap::new()),
             options: Arc::new(options),
-        })
+        }
+    }
+
+    fn random_nonce(&self) -> String {
+        layout::nonce(self.options.environment.random())
     }
 
     /// Which version a reference stands for, now. `latest`, aliases and
@@ -216,6 +304,29 @@ impl Store {
         &self,
         reference: &Reference,
     ) -> Result<(CacheId, VersionNumber), StoreError> {
+        let (number, _) = self.look_up(reference).await?;
+        Ok((reference.cache.clone(), number))
+    }
+
+    /// [`Self::resolve`], with what tells the version from any other that may
+    /// ever bear its number: what is kept in memory of a version is kept under
+    /// both.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn identify(&self, reference: &Reference) -> Result<VersionKey, StoreError> {
+        let (version, view) = self.look_up(reference).await?;
+        Ok(VersionKey {
+            cache: reference.cache.clone(),
+            version,
+            identity: view.identity(version).cloned(),
+        })
+    }
+
+    async fn look_up(
+        &self,
+        reference: &Reference,
+    ) -> Result<(VersionNumber, Arc<View>), StoreError> {
         let id = &reference.cache;
         let look = |view: &View| match &reference.version {
             VersionSelector::Latest => view.latest(),
@@ -223,12 +334,14 @@ impl Store {
             VersionSelector::Alias(alias) => view.alias(alias),
         };
         let recent = self.views.recent(id).await?;
-        if let Some(number) = look(&recent)? {
-            return Ok((id.clone(), number));
+        if let Some(number) = look(&recent)?
+            && recent.identity(number).is_some()
+        {
+            return Ok((number, recent));
         }
         let fresh = self.views.fresh(id).await?;
         match look(&fresh)? {
-            Some(number) => Ok((id.clone(), number)),
+            Some(number) => Ok((number, fresh)),
             None => Err(missing(&fresh, reference)),
         }
     }

@@ -25,6 +25,10 @@ pub struct Manifest {
     /// What its maker said about it.
     #[serde(flatten)]
     pub details: Details,
+    /// The request that made it, where that had an id: asked again, it returns
+    /// this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// The file with its tensors.
     pub tensors: TensorsRecord,
 }
@@ -135,6 +139,9 @@ pub struct Draft {
     pub details: Details,
     /// Go into the tensors file; see `docs/storage.md` for names and shapes.
     pub tensors: Vec<NamedTensor>,
+    /// Makes asking again safe: a request id of the client's (AIP-155), unlike
+    /// that of any other request for this cache; empty: none.
+    pub request_id: String,
 }
 
 impl Manifest {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
+    layout::{Mark, short},
     name::{AliasName, CacheId, VersionNumber},
     sealed::FORMAT,
 };
@@ -29,6 +30,10 @@ pub(crate) struct State {
     pub(crate) time: DateTime<Utc>,
     /// What changed, for people.
     pub(crate) change: String,
+    /// Beginnings of the nonces of the records before, the latest first: shows
+    /// whether a record is built on another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ancestry: Vec<String>,
     /// Sequence of the record that last deleted the whole cache; 0 where none
     /// did. Tells a cache made anew from one whose older versions were deleted.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -51,7 +56,40 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// How many records back a record names.
+const ANCESTRY: usize = 24;
+
 impl State {
+    /// The state of a deleted cache whose last record cannot be read, by what
+    /// its tombstone's name tells.
+    pub(crate) fn cleared(cache: &CacheId, mark: &Mark) -> Self {
+        let mut state = Self::empty(cache);
+        (state.sequence, state.cleared) = (mark.sequence, mark.sequence);
+        state.nonce.clone_from(&mark.nonce);
+        if mark.number > 0 {
+            state.delete(1, mark.number);
+        }
+        state
+    }
+
+    /// The next record, to be changed and written under `nonce`.
+    pub(crate) fn next(&self, sequence: u64, nonce: String) -> Self {
+        let mut next = self.clone();
+        if !self.nonce.is_empty() {
+            next.ancestry.insert(0, short(&self.nonce));
+            next.ancestry.truncate(ANCESTRY);
+        }
+        next.format = FORMAT;
+        next.sequence = sequence;
+        next.nonce = nonce;
+        next
+    }
+
+    /// Whether this is the record of that nonce, or built on it.
+    pub(crate) fn includes(&self, nonce: &str) -> bool {
+        short(&self.nonce) == short(nonce) || self.ancestry.iter().any(|a| *a == short(nonce))
+    }
+
     /// The state of a cache that has no record.
     pub(crate) fn empty(cache: &CacheId) -> Self {
         Self {
@@ -61,6 +99,7 @@ impl State {
             nonce: String::new(),
             time: DateTime::UNIX_EPOCH,
             change: String::new(),
+            ancestry: Vec::new(),
             cleared: 0,
             deleted: Vec::new(),
             aliases: BTreeMap::new(),
@@ -91,6 +130,25 @@ impl State {
         self.deleted
             .iter()
             .any(|&(from, to)| (from..=to).contains(&number))
+    }
+
+    /// How many of the numbers up to `highest` are deleted.
+    pub(crate) fn count_deleted(&self, highest: u64) -> u64 {
+        let within = self.deleted.iter().filter(|(from, _)| *from <= highest);
+        within
+            .map(|&(from, to)| to.min(highest).saturating_sub(from).saturating_add(1))
+            .fold(0, u64::saturating_add)
+    }
+
+    /// The numbers up to `highest` that are not deleted, ascending.
+    pub(crate) fn not_deleted(&self, highest: u64) -> impl Iterator<Item = u64> {
+        let starts =
+            std::iter::once(1).chain(self.deleted.iter().map(|(_, to)| to.saturating_add(1)));
+        let ends = self.deleted.iter().map(|(from, _)| from.saturating_sub(1));
+        let ends = ends.chain(std::iter::once(highest));
+        starts
+            .zip(ends)
+            .flat_map(move |(start, end)| start..=end.min(highest))
     }
 
     /// The highest number that this record knows of.

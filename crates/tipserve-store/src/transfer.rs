@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Store, StoreError,
-    backend::blocking,
+    backend::working,
     manifest::{Details, Draft, Manifest},
     name::{CacheId, VersionNumber},
     sealed::{hex, seal, unseal},
@@ -57,7 +57,7 @@ impl Store {
         let what = manifest.resource_name();
         let sealed = seal(&what, &manifest)?;
         let hashed = file.clone();
-        let digest = blocking("exporting", move || digest(&hashed)).await?;
+        let digest = working("exporting", file.data().len(), move || digest(&hashed)).await?;
         let text = String::from_utf8_lossy(&sealed).into_owned();
         let metadata = HashMap::from([
             (MANIFEST_KEY.to_owned(), text),
@@ -92,7 +92,7 @@ impl Store {
     /// [`StoreError::InvalidDraft`] where the file is no export, or not whole;
     /// [`StoreError::NewerFormat`].
     pub async fn read_export(file: Bytes) -> Result<Imported, StoreError> {
-        blocking("importing", move || read_export(file)).await?
+        working("importing", file.len(), move || read_export(file)).await?
     }
 }
 
@@ -121,6 +121,7 @@ impl Imported {
                 .iter()
                 .filter_map(|name| self.tensors.tensor(name))
                 .collect(),
+            request_id: String::new(),
         }
     }
 }

@@ -1,53 +1,135 @@
 //! What a cache looks like at one moment: one listing of its folder, folded.
-//! Kept for a short time, so that requests do not each ask the bucket.
 
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use dashmap::DashMap;
-use object_store::path::Path;
-use parking_lot::Mutex;
+use object_store::{ObjectMeta, path::Path};
 
 use super::{
     StoreError,
     backend::Backend,
-    layout::{self, Object},
+    layout::{self, Mark, Object},
     name::{AliasName, CacheId, VersionNumber},
     sealed::{MAX_JSON_BYTES, unseal},
     state::State,
 };
 
-/// How long a request waits for a bucket that does not answer, where an older
-/// view can serve it.
-const REFRESH_PATIENCE: Duration = Duration::from_millis(1500);
-/// How long after a failed refresh the older view serves without another try.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
-/// How long after a failed refresh nobody waits for the next one.
-const OUTAGE_MEMORY: Duration = Duration::from_secs(10);
+/// Listings before a cache that keeps changing under them is given up on.
+const MAX_LISTINGS: usize = 20;
+/// Pause between two listings.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Most versions whose manifests may be missing before the whole cache counts
+/// as damaged.
+const MAX_MISSING: u64 = 1000;
 
-/// One listing of a cache.
+/// Tells an object from any other that ever had its name, as far as the
+/// storage does: its etag, or its size and time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity(String);
+
+impl Identity {
+    fn of(meta: &ObjectMeta) -> Self {
+        Self(match &meta.e_tag {
+            Some(etag) => etag.clone(),
+            None => format!("{}-{}", meta.size, meta.last_modified.timestamp_micros()),
+        })
+    }
+}
+
+/// A version's tensors file, as listed.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorsObject {
+    pub(crate) version: VersionNumber,
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) time: DateTime<Utc>,
+}
+
+/// Everything in a cache's folder, by what it is.
+#[derive(Debug, Default)]
+struct Listing {
+    manifests: BTreeMap<VersionNumber, (DateTime<Utc>, Identity)>,
+    tensors: Vec<TensorsObject>,
+    notices: Vec<(VersionNumber, String, ObjectMeta)>,
+    states: BTreeMap<u64, (DateTime<Utc>, Identity)>,
+    marks: Vec<(Mark, DateTime<Utc>)>,
+}
+
+impl Listing {
+    async fn of(backend: &Backend, id: &CacheId) -> Result<Self, StoreError> {
+        let mut listing = Self::default();
+        for meta in backend.list(&layout::cache(id)).await? {
+            let (time, identity) = (meta.last_modified, Identity::of(&meta));
+            match layout::classify(id, &meta.location) {
+                Object::Manifest(version) => {
+                    listing.manifests.insert(version, (time, identity));
+                }
+                Object::Tensors(version, name) => listing.tensors.push(TensorsObject {
+                    version,
+                    name,
+                    size: meta.size,
+                    time,
+                }),
+                Object::Notice(version, name) => listing.notices.push((version, name, meta)),
+                Object::State(sequence) => {
+                    listing.states.insert(sequence, (time, identity));
+                }
+                Object::Mark(mark) => listing.marks.push((mark, time)),
+                Object::Other => {}
+            }
+        }
+        Ok(listing)
+    }
+
+    fn newest_state(&self) -> u64 {
+        self.states.keys().last().copied().unwrap_or(0)
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        self.marks.iter().map(|(mark, _)| mark).max()
+    }
+
+    fn highest_marked(&self) -> u64 {
+        self.marks
+            .iter()
+            .map(|(mark, _)| mark.number)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.manifests.is_empty() && self.states.is_empty() && self.marks.is_empty()
+    }
+}
+
+/// One listing of a cache, with its newest state.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) id: CacheId,
-    /// Every version with a manifest, deleted ones included; publication time.
-    manifests: BTreeMap<VersionNumber, DateTime<Utc>>,
-    /// Tensors files by version and name, with the time of their writing.
-    pub(crate) tensors: Vec<(VersionNumber, String, DateTime<Utc>)>,
-    /// Every state record's sequence and time, ascending.
-    pub(crate) states: BTreeMap<u64, DateTime<Utc>>,
+    listing: Listing,
+    /// Marks of the cache's tombstones, where they had to be looked at.
+    tombstone: Option<Mark>,
     state: Result<Arc<State>, StoreError>,
-    listed: Instant,
+    /// Existing versions whose manifests are not there.
+    missing: BTreeSet<VersionNumber>,
+    pub(crate) listed: Duration,
+}
+
+/// What a listing lacks that must once have been there. Listings are not
+/// atomic, so only what two in a row lack is lost.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Lack {
+    /// The sequence that the newest state record should have at least.
+    sequence: u64,
+    versions: BTreeSet<VersionNumber>,
 }
 
 impl View {
-    /// The state, unless its record is damaged or too new.
+    /// The state, unless its record is damaged, lost or too new.
     pub(crate) fn state(&self) -> Result<&Arc<State>, StoreError> {
         self.state.as_ref().map_err(Clone::clone)
     }
@@ -55,31 +137,46 @@ impl View {
     /// Existing versions, oldest first, with the times of their publication.
     pub(crate) fn versions(&self) -> Result<Vec<(VersionNumber, DateTime<Utc>)>, StoreError> {
         let state = self.state()?;
-        Ok(self
-            .manifests
-            .iter()
+        let there = self.listing.manifests.iter();
+        let mut versions: BTreeMap<_, _> = there
             .filter(|(version, _)| !state.is_deleted(**version))
-            .map(|(version, time)| (*version, *time))
-            .collect())
+            .map(|(version, (time, _))| (*version, *time))
+            .collect();
+        for version in &self.missing {
+            // Nothing tells when it was; its neighbour comes close.
+            let before = versions.range(..version).next_back();
+            let near = before.or_else(|| versions.range(version..).next());
+            let time = near.map_or(DateTime::UNIX_EPOCH, |(_, time)| *time);
+            versions.insert(*version, time);
+        }
+        Ok(versions.into_iter().collect())
     }
 
     /// The newest existing version.
     pub(crate) fn latest(&self) -> Result<Option<VersionNumber>, StoreError> {
         let state = self.state()?;
-        let mut newest_first = self.manifests.keys().rev();
-        Ok(newest_first
-            .find(|version| !state.is_deleted(**version))
-            .copied())
+        let mut newest_first = self.listing.manifests.keys().rev();
+        let there = newest_first.find(|version| !state.is_deleted(**version));
+        Ok(there.max(self.missing.last()).copied())
     }
 
-    /// Whether the version exists.
+    /// Whether the version exists, readable or not.
     pub(crate) fn has(&self, version: VersionNumber) -> Result<bool, StoreError> {
-        Ok(self.manifests.contains_key(&version) && !self.state()?.is_deleted(version))
+        let there = self.listing.manifests.contains_key(&version);
+        Ok(self.missing.contains(&version) || there && !self.state()?.is_deleted(version))
     }
 
     /// Whether there is a manifest, of an existing version or a deleted one.
     pub(crate) fn has_manifest(&self, version: VersionNumber) -> bool {
-        self.manifests.contains_key(&version)
+        self.listing.manifests.contains_key(&version)
+    }
+
+    /// What tells a version's manifest from any other of the same number.
+    pub(crate) fn identity(&self, version: VersionNumber) -> Option<&Identity> {
+        self.listing
+            .manifests
+            .get(&version)
+            .map(|(_, identity)| identity)
     }
 
     /// The version that an alias points at.
@@ -89,186 +186,292 @@ impl View {
         Ok(self.state()?.aliases.get(alias).map(|a| a.version))
     }
 
-    /// The highest number seen, existing or deleted; 0 where none was.
+    /// The highest number that was ever given out, as far as anything tells;
+    /// 0 where none was.
     pub(crate) fn highest(&self) -> u64 {
-        let manifest = self.manifests.keys().last().map_or(0, |v| v.get());
-        manifest.max(self.state.as_ref().map_or(0, |s| s.highest()))
+        let manifest = self.listing.manifests.keys().last().map_or(0, |v| v.get());
+        let buried = self.tombstone.as_ref().map_or(0, |mark| mark.number);
+        let state = self.state.as_ref().map_or(0, |s| s.highest());
+        manifest
+            .max(self.listing.highest_marked())
+            .max(buried)
+            .max(state)
     }
 
-    /// The newest state record's sequence, readable or not; 0 where none is.
+    /// Whether [`Self::highest`] is known for sure.
+    ///
+    /// # Errors
+    /// The state's, where it cannot be read and nothing else tells which
+    /// numbers were given out.
+    pub(crate) fn check_numbers_known(&self) -> Result<(), StoreError> {
+        if self.listing.marks.is_empty() && self.tombstone.is_none() {
+            self.state()?;
+        }
+        Ok(())
+    }
+
+    /// The sequence of the newest state record that ever was, as far as
+    /// anything tells; 0 where none was.
     pub(crate) fn newest_state(&self) -> u64 {
-        self.states.keys().last().copied().unwrap_or(0)
+        let mark = self.listing.mark().map_or(0, |mark| mark.sequence);
+        let buried = self.tombstone.as_ref().map_or(0, |mark| mark.sequence);
+        self.listing.newest_state().max(mark).max(buried)
+    }
+
+    /// The high-water mark that this view stands for, with one more number.
+    pub(crate) fn mark_with(&self, number: u64) -> Result<Mark, StoreError> {
+        let state = self.state()?;
+        let number = number.max(self.highest());
+        Ok(Mark::new(state.sequence, number, &state.nonce))
+    }
+
+    /// Whether the folder holds a mark that tells as much.
+    pub(crate) fn is_marked(&self, mark: &Mark) -> bool {
+        let covers = |m: &Mark| (m.sequence, &m.nonce) == (mark.sequence, &mark.nonce);
+        let marks = self.listing.marks.iter();
+        marks.into_iter().any(|(m, _)| covers(m)) && self.listing.highest_marked() >= mark.number
+    }
+
+    /// Marks that others make superfluous, with their times.
+    pub(crate) fn superseded_marks(&self) -> impl Iterator<Item = &(Mark, DateTime<Utc>)> {
+        let newest = self.listing.mark();
+        self.listing.marks.iter().filter(move |(mark, _)| {
+            newest.is_some_and(|n| {
+                n.sequence >= mark.sequence && n.number >= mark.number && n != mark
+            })
+        })
+    }
+
+    /// Every mark.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.listing.marks.iter().map(|(mark, _)| mark)
+    }
+
+    /// Every state record's sequence and time, ascending.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (u64, DateTime<Utc>)> {
+        let states = self.listing.states.iter();
+        states.map(|(sequence, (time, _))| (*sequence, *time))
+    }
+
+    /// Every tensors file.
+    pub(crate) fn tensors(&self) -> &[TensorsObject] {
+        &self.listing.tensors
+    }
+
+    /// A version's tensors file of that name.
+    pub(crate) fn tensors_file(
+        &self,
+        version: VersionNumber,
+        name: &str,
+    ) -> Option<&TensorsObject> {
+        let mut files = self.listing.tensors.iter();
+        files.find(|file| file.version == version && file.name == name)
+    }
+
+    /// Notices of sweeps: version, tensors file, the notice itself.
+    pub(crate) fn notices(&self) -> &[(VersionNumber, String, ObjectMeta)] {
+        &self.listing.notices
+    }
+
+    /// Whether a sweep is about to remove the tensors file.
+    pub(crate) fn is_noticed(&self, version: VersionNumber, name: &str) -> bool {
+        let mut notices = self.listing.notices.iter();
+        notices.any(|(v, n, _)| *v == version && n == name)
+    }
+
+    /// Whether nothing of any version is left in the folder.
+    pub(crate) fn has_no_objects(&self) -> bool {
+        self.listing.manifests.is_empty()
+            && self.listing.tensors.is_empty()
+            && self.listing.notices.is_empty()
+    }
+
+    /// Whether there is, or was, no such cache.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.listing.is_empty() && self.tombstone.is_none()
     }
 
     /// Paths of everything that belongs to the given versions.
     pub(crate) fn objects_of(&self, gone: impl Fn(VersionNumber) -> bool) -> Vec<Path> {
-        let manifests = self.manifests.keys().filter(|v| gone(**v));
+        let manifests = self.listing.manifests.keys().filter(|v| gone(**v));
         let manifests = manifests.map(|v| layout::manifest(&self.id, *v));
-        let tensors = self.tensors.iter().filter(|(v, ..)| gone(*v));
-        let tensors = tensors.map(|(v, name, _)| layout::tensors(&self.id, *v, name));
-        manifests.chain(tensors).collect()
+        let tensors = self.listing.tensors.iter().filter(|t| gone(t.version));
+        let tensors = tensors.map(|t| layout::tensors(&self.id, t.version, &t.name));
+        let notices = self.listing.notices.iter().filter(|(v, ..)| gone(*v));
+        let notices = notices.map(|(.., meta)| meta.location.clone());
+        manifests.chain(tensors).chain(notices).collect()
     }
 
-    async fn read(
+    /// Lists a cache until what it sees fits together.
+    pub(crate) async fn read(
         backend: &Backend,
         id: &CacheId,
         known: Option<&Arc<Self>>,
     ) -> Result<Self, StoreError> {
-        let what = id.resource_name();
-        for _ in 0..20 {
-            let listed = Instant::now();
-            let (mut manifests, mut tensors, mut states) =
-                (BTreeMap::new(), Vec::new(), BTreeMap::new());
-            for meta in backend.list(&layout::cache(id)).await? {
-                match layout::classify(id, &meta.location) {
-                    Object::Manifest(version) => {
-                        manifests.insert(version, meta.last_modified);
-                    }
-                    Object::Tensors(version, name) => {
-                        tensors.push((version, name, meta.last_modified));
-                    }
-                    Object::State(sequence) => {
-                        states.insert(sequence, meta.last_modified);
-                    }
-                    Object::Other => {}
-                }
-            }
-            let newest = states.keys().last().copied().unwrap_or(0);
-            let known = known.and_then(|view| view.state.as_ref().ok());
-            let state = match known {
-                _ if newest == 0 => Ok(Arc::new(State::empty(id))),
-                // Records never change, so the same number is the same record.
-                Some(state) if state.sequence == newest => Ok(Arc::clone(state)),
-                _ => {
-                    let path = layout::state(id, newest);
-                    let Some(text) = backend.read(&path, MAX_JSON_BYTES).await? else {
-                        // Replaced by a newer one, and swept, since the listing.
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                        continue;
-                    };
-                    unseal::<State>(&what, path.as_ref(), &text)
-                        .and_then(|state| state.check(id, newest).map(|()| Arc::new(state)))
-                }
+        let mut lacked = known.map(|view| view.lack()).unwrap_or_default();
+        for _ in 0..MAX_LISTINGS {
+            let Some(view) = Self::read_once(backend, id, known).await? else {
+                backend.environment().sleep(PAUSE).await;
+                continue;
             };
-            return Ok(Self {
-                id: id.clone(),
-                manifests,
-                tensors,
-                states,
-                state,
-                listed,
-            });
+            let lack = view.lack();
+            if lack == Lack::default() {
+                return Ok(view);
+            }
+            // What the listing before lacked, too, was not just passed by.
+            let lost_state = view.sequence() < lacked.sequence;
+            let lost = lack
+                .versions
+                .intersection(&lacked.versions)
+                .next()
+                .is_some();
+            if lost_state || lost {
+                return Ok(view.with_losses(lost_state));
+            }
+            lacked = lack;
+            backend.environment().sleep(PAUSE).await;
         }
         Err(StoreError::damaged(
-            what,
+            id.resource_name(),
             "its newest state record is listed but cannot be read",
         ))
     }
-}
 
-#[derive(Default)]
-struct Slot {
-    view: Mutex<Option<Arc<View>>>,
-    failed: Mutex<Option<Instant>>,
-    refreshing: tokio::sync::Mutex<()>,
-    /// A refresh ahead of need is under way.
-    ahead: AtomicBool,
-}
-
-/// The views of all caches in use.
-pub(crate) struct Views {
-    backend: Arc<Backend>,
-    slots: DashMap<CacheId, Arc<Slot>>,
-    /// How old a view may be.
-    ttl: Duration,
-}
-
-impl Views {
-    pub(crate) fn new(backend: Arc<Backend>, ttl: Duration) -> Self {
-        Self {
-            backend,
-            slots: DashMap::new(),
-            ttl,
-        }
-    }
-
-    fn slot(&self, id: &CacheId) -> Arc<Slot> {
-        if let Some(slot) = self.slots.get(id) {
-            return Arc::clone(&slot);
-        }
-        Arc::clone(&self.slots.entry(id.clone()).or_default())
-    }
-
-    /// A view listed after this call began.
-    pub(crate) async fn fresh(&self, id: &CacheId) -> Result<Arc<View>, StoreError> {
-        let called = Instant::now();
-        let slot = self.slot(id);
-        let _turn = slot.refreshing.lock().await;
-        let known = slot.view.lock().clone();
-        if let Some(view) = known.as_ref().filter(|view| view.listed >= called) {
-            return Ok(Arc::clone(view));
-        }
-        match View::read(&self.backend, id, known.as_ref()).await {
-            Ok(view) => {
-                let view = Arc::new(view);
-                *slot.failed.lock() = None;
-                if view.manifests.is_empty() && view.states.is_empty() {
-                    // Whoever asks for what is not there leaves nothing behind.
-                    self.slots.remove(id);
-                } else {
-                    *slot.view.lock() = Some(Arc::clone(&view));
-                }
-                Ok(view)
-            }
-            Err(e) => {
-                *slot.failed.lock() = Some(Instant::now());
-                if known.is_none() {
-                    self.slots.remove(id);
-                }
-                Err(e)
-            }
-        }
-    }
-
-    /// A view of at most the agreed age; an older one while the storage does
-    /// not answer.
-    pub(crate) async fn recent(self: &Arc<Self>, id: &CacheId) -> Result<Arc<View>, StoreError> {
-        let known = self.slots.get(id).map(|slot| Arc::clone(&slot));
-        let older = known.as_ref().and_then(|slot| slot.view.lock().clone());
-        let (Some(slot), Some(older)) = (known, older) else {
-            return self.fresh(id).await;
+    /// One listing with its state; none if the state's record vanished since.
+    async fn read_once(
+        backend: &Backend,
+        id: &CacheId,
+        known: Option<&Arc<Self>>,
+    ) -> Result<Option<Self>, StoreError> {
+        let listed = backend.environment().now();
+        let listing = Listing::of(backend, id).await?;
+        let Some(state) = listing.read_state(backend, id, known).await? else {
+            return Ok(None);
         };
-        let age = older.listed.elapsed();
-        let failed = *slot.failed.lock();
-        if age < self.ttl / 2 || failed.is_some_and(|at| at.elapsed() < RETRY_PAUSE) {
-            return Ok(older);
-        }
-        let outage = failed.is_some_and(|at| at.elapsed() < OUTAGE_MEMORY);
-        if age < self.ttl || outage {
-            // Ahead of need, so that under steady traffic nobody ever waits:
-            // not for a storage that answers, nor for one that does not.
-            if !slot.ahead.swap(true, Relaxed) {
-                let (views, id) = (Arc::clone(self), id.clone());
-                tokio::spawn(async move {
-                    let _ = views.fresh(&id).await; // remembered as failed
-                    slot.ahead.store(false, Relaxed);
-                });
-            }
-            return Ok(older);
-        }
-        let refresh = {
-            let (views, id) = (Arc::clone(self), id.clone());
-            // On its own, so that giving up on it does not stop it.
-            tokio::spawn(async move { views.fresh(&id).await })
+        let mut view = Self {
+            id: id.clone(),
+            listing,
+            tombstone: None,
+            state,
+            missing: BTreeSet::new(),
+            listed,
         };
-        match tokio::time::timeout(REFRESH_PATIENCE, refresh).await {
-            Ok(Ok(Ok(view))) => Ok(view),
-            Ok(Ok(Err(e))) if !e.is_outage() => Err(e),
-            _ => {
-                *slot.failed.lock() = Some(Instant::now());
-                tracing::warn!(cache = %id, "the store does not answer; using what was last seen");
-                Ok(older)
-            }
+        view.missing = view.find_missing();
+        if view.is_vouched_for() && view.lack() == Lack::default() {
+            return Ok(Some(view));
         }
+        // Perhaps the cache was deleted, and these are records and marks of
+        // writers that were asleep meanwhile: then a tombstone says so.
+        view.tombstone = backend.newest_tombstone(id).await?;
+        if let Some(mark) = &view.tombstone
+            && mark.sequence >= view.listing.newest_state()
+        {
+            view.state = Ok(Arc::new(backend.read_tombstone(id, mark).await?));
+            view.missing = view.find_missing();
+        }
+        Ok(Some(view))
+    }
+
+    /// Whether the marks say that the newest record is the newest there was.
+    fn is_vouched_for(&self) -> bool {
+        let newest = self.listing.newest_state();
+        let state = self.state.as_ref().ok();
+        self.listing.mark().is_some_and(|mark| {
+            let same = state.is_none_or(|state| layout::short(&state.nonce) == mark.nonce);
+            mark.sequence < newest || mark.sequence == newest && (newest == 0 || same)
+        })
+    }
+
+    fn sequence(&self) -> u64 {
+        let buried = self.tombstone.as_ref().map_or(0, |mark| mark.sequence);
+        self.listing.newest_state().max(buried)
+    }
+
+    fn lack(&self) -> Lack {
+        let marked = self.listing.mark().map_or(0, |mark| mark.sequence);
+        Lack {
+            sequence: if self.sequence() < marked { marked } else { 0 },
+            versions: self.missing.clone(),
+        }
+    }
+
+    /// Numbers that were given out and not deleted, and have no manifest.
+    fn find_missing(&self) -> BTreeSet<VersionNumber> {
+        let Ok(state) = &self.state else {
+            return BTreeSet::new();
+        };
+        let highest = self.highest();
+        let live = self
+            .listing
+            .manifests
+            .keys()
+            .filter(|v| !state.is_deleted(**v));
+        let count = live.count() as u64;
+        if state.count_deleted(highest).saturating_add(count) >= highest {
+            return BTreeSet::new();
+        }
+        state
+            .not_deleted(highest)
+            .filter_map(VersionNumber::new)
+            .filter(|version| !self.listing.manifests.contains_key(version))
+            .take(
+                usize::try_from(MAX_MISSING)
+                    .unwrap_or(usize::MAX)
+                    .saturating_add(1),
+            )
+            .collect()
+    }
+
+    /// The view as one of a cache that has lost objects.
+    fn with_losses(mut self, lost_state: bool) -> Self {
+        let what = self.id.resource_name();
+        if lost_state {
+            let newest = self.newest_state();
+            let detail = format!("its state record {newest} is missing");
+            self.state = Err(StoreError::damaged(what, detail));
+            self.missing.clear();
+        } else if self.missing.len() as u64 > MAX_MISSING {
+            let detail =
+                format!("manifests of more than {MAX_MISSING} of its versions are missing");
+            self.state = Err(StoreError::damaged(what, detail));
+            self.missing.clear();
+        }
+        self
+    }
+}
+
+impl Listing {
+    /// The newest record; none if it vanished since the listing: replaced by a
+    /// newer one, and swept.
+    async fn read_state(
+        &self,
+        backend: &Backend,
+        id: &CacheId,
+        known: Option<&Arc<View>>,
+    ) -> Result<Option<Result<Arc<State>, StoreError>>, StoreError> {
+        let Some((&newest, (_, identity))) = self.states.last_key_value() else {
+            return Ok(Some(Ok(Arc::new(State::empty(id)))));
+        };
+        // Records never change.
+        if let Some(view) = known
+            && let Ok(state) = &view.state
+            && state.sequence == newest
+            && view
+                .listing
+                .states
+                .get(&newest)
+                .is_some_and(|(_, i)| i == identity)
+        {
+            return Ok(Some(Ok(Arc::clone(state))));
+        }
+        let path = layout::state(id, newest);
+        let Some(text) = backend.read(&path, MAX_JSON_BYTES).await? else {
+            return Ok(None);
+        };
+        let state = unseal::<State>(&id.resource_name(), path.as_ref(), &text);
+        Ok(Some(state.and_then(|state| {
+            state.check(id, newest)?;
+            Ok(Arc::new(state))
+        })))
     }
 }

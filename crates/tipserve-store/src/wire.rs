@@ -26,13 +26,16 @@ pub enum BucketAnswer {
     Unreachable,
 }
 
-/// Sees every HTTP request to a bucket.
+/// Sees every HTTP request to a bucket, and what a disk fails to keep.
 pub trait RequestObserver: Debug + Send + Sync {
     /// A request is about to be sent; its trace headers may be added. They are
     /// not among the headers that are signed: a proxy may add or change them.
     fn sending(&self, _headers: &mut http::HeaderMap) {}
     /// A request has ended.
     fn answered(&self, _answer: BucketAnswer, _took: Duration) {}
+    /// A write to a local store was refused because the disk failed to make it
+    /// durable.
+    fn write_distrusted(&self) {}
 }
 
 /// Observes nothing.

@@ -173,6 +173,7 @@ impl From<StoreError> for ApiError {
             StoreError::Full { .. } => (Code::ResourceExhausted, "STORE_FULL"),
             StoreError::Refused { .. } => (Code::FailedPrecondition, "STORE_REFUSED"),
             StoreError::TooLarge { .. } => (Code::ResourceExhausted, "CACHE_TOO_LARGE"),
+            StoreError::NotDurable { .. } => (Code::Internal, "STORE_NOT_DURABLE"),
             StoreError::Open { .. } | StoreError::Storage { .. } => {
                 (Code::Internal, "STORE_FAILED")
             }
@@ -280,6 +281,15 @@ impl From<CatalogError> for ApiError {
             }
             CatalogError::Busy { .. } => ApiError::new(Code::ResourceExhausted, "BUSY", message)
                 .retry(Duration::from_secs(5)),
+            CatalogError::RunFailed { code, reason, .. } => {
+                ApiError::new(Code::from(code), "RUN_FAILED", message).fact("reason", reason)
+            }
+            CatalogError::RunInterrupted => {
+                ApiError::new(Code::Unavailable, "RUN_INTERRUPTED", message)
+            }
+            CatalogError::RunElsewhere { .. } => {
+                ApiError::new(Code::FailedPrecondition, "RUN_ELSEWHERE", message)
+            }
             CatalogError::Cancelled => ApiError::new(Code::Cancelled, "CANCELLED", message),
             CatalogError::Internal { .. } => ApiError::new(Code::Internal, "INTERNAL", message),
         }

@@ -21,6 +21,14 @@ impl Drop for Unfinished {
     }
 }
 
+impl Service {
+    async fn silence(&self) {
+        if self.behaviour.silent {
+            std::future::pending().await
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl CacheService for Service {
     type CreateCacheStream = Events<pb::CreateCacheResponse>;
@@ -127,6 +135,7 @@ impl CacheService for Service {
         &self,
         request: Request<pb::GetCacheRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
+        self.silence().await;
         self.locked()
             .cache(&request.get_ref().name)
             .map(Response::new)
@@ -162,6 +171,7 @@ impl CacheService for Service {
         &self,
         request: Request<pb::DeleteCacheRequest>,
     ) -> Result<Response<()>, Status> {
+        self.silence().await;
         let pb::DeleteCacheRequest { name: id, etag } = request.into_inner();
         let mut state = self.locked();
         state.check(&id, &etag)?;
@@ -204,6 +214,7 @@ impl CacheService for Service {
         &self,
         request: Request<pb::SetAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
+        self.silence().await;
         let pb::SetAliasRequest {
             cache,
             alias,
@@ -352,6 +363,7 @@ impl CacheService for Service {
         &self,
         request: Request<pb::PruneVersionsRequest>,
     ) -> Result<Response<pb::PruneVersionsResponse>, Status> {
+        self.silence().await;
         let request = request.into_inner();
         let mut state = self.locked();
         let versions = state.caches.get(&request.name);

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use std::collections::BTreeMap;
+
 use tipserve_api::v1::{self as pb, classify_service_server::ClassifyService};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -166,7 +168,7 @@ impl ClassifyService for Service {
             .map(|name| self.locked().version(name).cloned())
             .collect::<Result<Vec<_>, _>>()?;
         let n = versions[0].classes.len();
-        let mut confusion = vec![0_i64; n * n];
+        let mut confusion = BTreeMap::<(usize, usize), i64>::new();
         let mut rejected = Vec::new();
         while let Some(Ok(message)) = incoming.next().await {
             let Some(Payload::Items(batch)) = message.payload else {
@@ -174,7 +176,10 @@ impl ClassifyService for Service {
             };
             for item in batch.items {
                 match seen(item.input.as_ref()) {
-                    Ok(class) => confusion[item.class_index as usize * n + class % n] += 1,
+                    Ok(class) => {
+                        let place = (item.class_index as usize, class % n);
+                        *confusion.entry(place).or_default() += 1;
+                    }
                     Err(message) => rejected.push(pb::RejectedExample {
                         example_id: item.id,
                         code: 3,
@@ -184,8 +189,9 @@ impl ClassifyService for Service {
                 }
             }
         }
-        let count: i64 = confusion.iter().sum();
-        let right: i64 = (0..n).map(|i| confusion[i * n + i]).sum();
+        let count: i64 = confusion.values().sum();
+        let diagonal = confusion.iter().filter(|((i, j), _)| i == j);
+        let right: i64 = diagonal.map(|(_, count)| count).sum();
         let evaluations = versions
             .iter()
             .map(|version| pb::Evaluation {
@@ -201,8 +207,9 @@ impl ClassifyService for Service {
                     .iter()
                     .enumerate()
                     .map(|(i, class)| {
-                        let row = &confusion[i * n..(i + 1) * n];
-                        let count: i64 = row.iter().sum();
+                        let row = confusion.range((i, 0)..(i + 1, 0));
+                        let count: i64 = row.map(|(_, count)| count).sum();
+                        let right = confusion.get(&(i, i)).copied().unwrap_or(0);
                         pb::ClassEvaluation {
                             index: i as i32,
                             display_name: class.display_name.clone(),
@@ -210,12 +217,18 @@ impl ClassifyService for Service {
                             accuracy: if count == 0 {
                                 0.0
                             } else {
-                                row[i] as f64 / count as f64
+                                right as f64 / count as f64
                             },
                         }
                     })
                     .collect(),
-                confusion: confusion.clone(),
+                confusion: if self.behaviour.no_confusion {
+                    Vec::new()
+                } else {
+                    (0..n * n)
+                        .map(|at| confusion.get(&(at / n, at % n)).copied().unwrap_or(0))
+                        .collect()
+                },
             })
             .collect();
         let rejected_count = rejected.len() as i64;

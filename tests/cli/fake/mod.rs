@@ -42,6 +42,10 @@ pub struct Behaviour {
     pub export_lacks: usize,
     /// ImportVersion takes no file.
     pub refuses_imports: bool,
+    /// Unary calls for caches are not answered, ever.
+    pub silent: bool,
+    /// What Evaluate leaves out: the confusion matrix.
+    pub no_confusion: bool,
 }
 
 impl Default for Behaviour {
@@ -54,6 +58,8 @@ impl Default for Behaviour {
             export: b"a version".to_vec(),
             export_lacks: 0,
             refuses_imports: false,
+            silent: false,
+            no_confusion: false,
         }
     }
 }

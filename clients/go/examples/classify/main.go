@@ -39,7 +39,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("classify", flag.ContinueOnError)
-	server := flags.String("server", "127.0.0.1:50051", "the server's `host:port`")
+	server := flags.String("server", "", "the server's `host:port`; default: $TIPSERVE_SERVER, else 127.0.0.1:50051")
 	cache := flags.String("cache", "", "which cache, for instance pets, pets@7 or pets@stable")
 	train := flags.String("train", "", "first make a version of the cache from this `folder`")
 	shots := flags.Int("shots", 0, "with -train: so many examples a class; 0: all")

@@ -120,6 +120,8 @@ class Connected:
             jpeg=self._connection.resize == "client-jpeg",
             color=color,
             limits=PictureLimits(
-                side=info.limits.get("max_side", 0), pixels=info.limits.get("max_pixels", 0)
+                side=info.limits.get("max_side", 0),
+                pixels=info.limits.get("max_pixels", 0),
+                decoder_bytes=info.limits.get("max_decoder_bytes", 0),
             ),
         )

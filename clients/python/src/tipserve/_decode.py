@@ -20,8 +20,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-# The server's own bound: encoders make about ten.
-_MAX_SCANS = 100
+# Of the server's bounds, which grow as pictures become smaller, the least:
+# encoders make about ten.
+_MAX_SCANS = 20
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
 
@@ -32,12 +33,19 @@ class PictureLimits:
 
     side: int = 0
     pixels: int = 0
+    decoder_bytes: int = 0
 
     def allow(self, width: int, height: int) -> bool:
-        """Whether the server takes a picture of this size."""
+        """Whether it is certain that the server takes a picture of this size."""
         if width < 1 or height < 1 or (self.side and max(width, height) > self.side):
             return False
-        return not self.pixels or width * height <= self.pixels
+        if self.pixels and width * height > self.pixels:
+            return False
+        # What its decoders hold at most: RGB, a JPEG's coefficients in blocks
+        # that reach over the edges, and the rows of blocks under way.
+        columns, rows = -(-width // 32) * 32, -(-height // 32) * 32
+        held = columns * rows * 12 + columns * 300
+        return not self.decoder_bytes or held <= self.decoder_bytes
 
 
 def decoded(data: bytes, limits: PictureLimits) -> Any | None:

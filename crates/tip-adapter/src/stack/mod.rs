@@ -245,7 +245,9 @@ impl Told {
     fn labels(&self, labels: &Tensor) -> Result<Tensor, TipError> {
         Ok(match &self.columns {
             None => labels.shallow_clone(),
-            Some(columns) => labels.f_searchsorted(columns, false, false, "left", None::<Tensor>)?,
+            Some(columns) => {
+                labels.f_searchsorted(columns, false, false, "left", None::<Tensor>)?
+            }
         })
     }
 }

@@ -114,10 +114,7 @@ impl Part {
             cross_entropy: self.cross_entropy,
             weight: Some(self.weight),
             temperature: Some(self.temperature),
-            standardised: of
-                .space
-                .whose()
-                .filter(|_| self.method != Method::ZeroShot),
+            standardised: of.space.whose().filter(|_| self.method != Method::ZeroShot),
             skipped: of
                 .losses
                 .is_none()

@@ -261,7 +261,10 @@ pub(super) fn some_shots(material: &Material) -> Result<Option<Material>, TipErr
     }
     let mut seen = vec![0i64; material.classes];
     let mut rows: Vec<i64> = Vec::new();
-    for (row, label) in Vec::<i64>::try_from(&material.labels)?.into_iter().enumerate() {
+    for (row, label) in Vec::<i64>::try_from(&material.labels)?
+        .into_iter()
+        .enumerate()
+    {
         let count = usize::try_from(label).ok().and_then(|c| seen.get_mut(c));
         if let Some(count) = count.filter(|count| **count < shots) {
             *count += 1;

@@ -47,7 +47,9 @@ pub(super) fn fit(parts: &[Tensor], labels: &Tensor) -> Result<Weights, TipError
     };
     let logs = problem.minimise()?;
     let weights: Vec<f64> = logs.iter().map(|x| x.exp()).collect();
-    let losses = problem.sum(&weights)?.f_logsumexp([1i64].as_slice(), false)?;
+    let losses = problem
+        .sum(&weights)?
+        .f_logsumexp([1i64].as_slice(), false)?;
     Ok(Weights { weights, losses })
 }
 
@@ -83,8 +85,7 @@ impl Problem {
         let off: Vec<f64> = logs.iter().map(|x| x - a + even).collect();
         let sum_off: f64 = off.iter().sum();
         let squares: f64 = off.iter().map(|x| x * x).sum();
-        let value =
-            each.f_mean(Kind::Double)?.f_double_value(&[])? + self.pull * (squares + a * a);
+        let value = each.f_mean(Kind::Double)?.f_double_value(&[])? + self.pull * (squares + a * a);
         let gradient = (slopes.iter().zip(&weights).zip(&off))
             .map(|((slope, w), off)| {
                 let share = w / total;

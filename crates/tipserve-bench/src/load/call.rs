@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Load, Target};
+use super::state::Load;
 use crate::{
-    record::{Due, Miss, Reason, lost_connection},
+    plan::Target,
+    record::{LoadItem, Reason, Unanswered, lost_connection},
     wire::{self, UnaryRequest},
 };
 
 impl Load {
     /// A unary call.
-    pub(super) async fn call(self: Arc<Self>, target: usize, item: Due) {
-        let (Some(lane), Some(Target { channel, config })) =
-            (self.lanes.get(target), self.targets.get(target))
+    pub(super) async fn call(self: Arc<Self>, target: usize, item: LoadItem) {
+        let (Some(queue), Some(Target { channel, config })) =
+            (self.queues.get(target), self.targets.get(target))
         else {
             return;
         };
@@ -29,12 +30,12 @@ impl Load {
         if let Some(left) = left {
             request.set_timeout(left);
         }
-        let sequence = lane.sent(item);
-        self.note_sent(&[item], now);
+        let sequence = queue.sent(item);
+        self.note_sent(std::iter::once(item), now);
         let answer = wire::classify(channel.clone(), request).await;
         let now = Instant::now();
         // Already counted where its connection broke or the load has ended.
-        if lane.answered(std::iter::once(sequence)) != [Some(item)] {
+        if queue.answered(std::iter::once(sequence)) != [Some(item)] {
             return;
         }
         match answer {
@@ -44,12 +45,12 @@ impl Load {
             }
             Err(status) => {
                 let reason = Reason::of_call(&status);
-                self.record.lock().missed(item, &reason);
-                if lost_connection(&status) && reason.miss == Miss::Lost {
-                    self.end(lane, &reason);
+                self.record.lock().not_answered(item, &reason);
+                if lost_connection(&status) && reason.kind == Unanswered::Lost {
+                    self.end(queue, &reason);
                 }
             }
         }
-        self.settle(1);
+        self.items_ended(1);
     }
 }

@@ -5,43 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Load;
+use super::state::{Issuing, Load};
 use crate::{
     options::Arrivals,
-    record::{Due, Miss, Reason},
-    schedule::{Draw, Draws, Poisson},
+    record::{LoadItem, Reason, Unanswered},
+    schedule::{Draw, Poisson},
 };
 
-/// Longest sleep of the thread that paces an open loop: it soon sees that it
-/// is to stop.
-const NAP: Duration = Duration::from_millis(100);
-
-/// What is issued, and what of it has not ended.
-#[derive(Debug)]
-pub(super) struct Issuing {
-    pub draws: Draws,
-    /// Items that are still to be counted, where they are numbered.
-    pub left: Option<u64>,
-    /// Issued, the warm-up's items included.
-    pub issued: u64,
-    /// Issued and not yet ended.
-    pub outstanding: usize,
-    /// Since when no more items are issued.
-    pub stopped: Option<Instant>,
-    /// Which targets counted items went to.
-    pub used: Vec<bool>,
-}
-
-impl Issuing {
-    /// Whether everything has ended.
-    fn is_done(&self) -> bool {
-        self.stopped.is_some() && self.outstanding == 0
-    }
-}
+/// Longest sleep of the thread that paces an open loop, so that it soon sees
+/// that it is to stop.
+const MAX_SLEEP: Duration = Duration::from_millis(100);
 
 impl Load {
-    /// `ended` items have come to their end. A closed loop issues as many.
-    pub(super) fn settle(self: &Arc<Self>, ended: usize) {
+    /// `ended` items have ended. A closed loop issues as many new ones.
+    pub(super) fn items_ended(self: &Arc<Self>, ended: usize) {
         let again = match self.plan.arrivals {
             Arrivals::Closed { .. } => ended,
             Arrivals::Open { .. } => 0,
@@ -70,19 +47,19 @@ impl Load {
         for (target, item) in going {
             if self.plan.unary {
                 self.runtime.spawn(Arc::clone(self).call(target, item));
-            } else if let Some(lane) = self.lanes.get(target)
-                && let Err(item) = lane.push(item)
+            } else if let Some(queue) = self.queues.get(target)
+                && let Err(item) = queue.push(item)
             {
                 // The stream broke just now: what it had is issued anew, this
                 // one is not.
-                self.count_missed(&[item], &Reason::own(Miss::Unsent, "STREAM_BROKEN"));
+                self.count_unanswered(&[item], &Reason::own(Unanswered::Unsent, "STREAM_BROKEN"));
                 self.issue(1, 0, at);
             }
         }
     }
 
     /// The next item and its target; none once the load is to end.
-    fn next(&self, issuing: &mut Issuing, at: Instant) -> Option<(usize, Due)> {
+    fn next(&self, issuing: &mut Issuing, at: Instant) -> Option<(usize, LoadItem)> {
         let window = self.window.get()?;
         if issuing.stopped.is_none()
             && (window.until.is_some_and(|until| at >= until) || issuing.left == Some(0))
@@ -94,10 +71,10 @@ impl Load {
         }
         let Draw { target, input } = issuing.draws.draw();
         // Where a stream has broken, the next one takes its items.
-        let count = self.lanes.len();
+        let count = self.queues.len();
         let target = (target..target + count)
             .map(|at| at % count)
-            .find(|at| self.lanes.get(*at).is_some_and(|lane| lane.is_open()));
+            .find(|at| self.queues.get(*at).is_some_and(|queue| queue.is_open()));
         let Some(target) = target else {
             issuing.stopped = Some(Instant::now());
             return None;
@@ -111,7 +88,7 @@ impl Load {
                 *used = true;
             }
         }
-        Some((target, Due { at, input, counted }))
+        Some((target, LoadItem { at, input, counted }))
     }
 
     /// Issues an open loop's items when they are due, on a thread of its own:
@@ -127,7 +104,7 @@ impl Load {
                 if left.is_zero() {
                     break;
                 }
-                std::thread::sleep(left.min(NAP));
+                std::thread::sleep(left.min(MAX_SLEEP));
             }
             self.issue(0, 1, at);
             if self.issuing.lock().stopped.is_some() {

@@ -11,10 +11,11 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{Load, Target};
+use super::{requests::Requests, state::Load};
 use crate::{
-    lane::{Lane, Requests},
-    record::{Miss, Reason},
+    plan::Target,
+    queue::ItemQueue,
+    record::{Reason, Unanswered},
     wire::{self, StreamResponse},
 };
 
@@ -22,10 +23,10 @@ use crate::{
 const OPENING: usize = 64;
 
 /// How long no stream need open before the load begins regardless.
-const SILENCE: Duration = Duration::from_secs(3);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Load {
-    /// Opens all streams; the first failure, where one cannot be opened. A
+    /// Opens all streams; if one cannot be opened, the first failure. A
     /// server may say nothing before it has an answer: then the load begins,
     /// and shows.
     pub async fn open(self: &Arc<Self>) -> Result<Vec<JoinHandle<()>>, Status> {
@@ -39,19 +40,19 @@ impl Load {
         let streams: Vec<_> = self
             .targets
             .iter()
-            .zip(&self.lanes)
+            .zip(&self.queues)
             .take(count)
-            .map(|(target, lane)| {
+            .map(|(target, queue)| {
                 tokio::spawn(Arc::clone(self).stream(
                     target.clone(),
-                    Arc::clone(lane),
+                    Arc::clone(queue),
                     Arc::clone(&opening),
                     opened.clone(),
                 ))
             })
             .collect();
         for _ in 0..count {
-            match tokio::time::timeout(SILENCE, results.recv()).await {
+            match tokio::time::timeout(OPEN_TIMEOUT, results.recv()).await {
                 Ok(Some(Err(status))) => {
                     for stream in &streams {
                         stream.abort();
@@ -71,12 +72,12 @@ impl Load {
     async fn stream(
         self: Arc<Self>,
         target: Target,
-        lane: Arc<Lane>,
+        queue: Arc<ItemQueue>,
         turn: Arc<Semaphore>,
         opened: mpsc::UnboundedSender<Result<(), Status>>,
     ) {
         let permit = turn.acquire().await.ok();
-        let requests = Requests::new(Arc::clone(&lane), &self, target.config, self.plan.pack);
+        let requests = Requests::new(Arc::clone(&queue), &self, target.config, self.plan.pack);
         let answers = wire::open(target.channel, requests).await;
         drop(permit);
         let why = match answers {
@@ -84,7 +85,7 @@ impl Load {
                 // Nobody listens once the load has begun.
                 let _ = opened.send(Ok(()));
                 drop(opened);
-                self.receive(&lane, answers).await
+                self.receive(&queue, answers).await
             }
             Err(status) => {
                 let why = Reason::of_stream(&status);
@@ -92,27 +93,27 @@ impl Load {
                 why
             }
         };
-        self.end(&lane, &why);
+        self.end(&queue, &why);
     }
 
     /// Takes a stream's answers until it ends; why it did.
     async fn receive(
         self: &Arc<Self>,
-        lane: &Lane,
+        queue: &ItemQueue,
         mut answers: Streaming<StreamResponse>,
     ) -> Reason {
         loop {
             match answers.message().await {
-                Ok(Some(message)) => self.take(lane, &message),
-                Ok(None) => return Reason::own(Miss::Lost, "STREAM_ENDED"),
+                Ok(Some(message)) => self.take(queue, &message),
+                Ok(None) => return Reason::own(Unanswered::Lost, "STREAM_ENDED"),
                 Err(status) => return Reason::of_stream(&status),
             }
         }
     }
 
-    fn take(self: &Arc<Self>, lane: &Lane, message: &StreamResponse) {
+    fn take(self: &Arc<Self>, queue: &ItemQueue, message: &StreamResponse) {
         let now = Instant::now();
-        let items = lane.answered(message.results.iter().map(|result| result.sequence));
+        let items = queue.answered(message.results.iter().map(|result| result.sequence));
         let mut ended = 0;
         {
             let mut record = self.record.lock();
@@ -124,11 +125,13 @@ impl Load {
                 ended += 1;
                 match (&result.classification, &result.error) {
                     (Some(answer), None) => record.answered(item, now, answer.timings.as_ref()),
-                    (_, Some(error)) => record.missed(item, &Reason::of_item(error)),
-                    (None, None) => record.missed(item, &Reason::own(Miss::Failed, "EMPTY_ANSWER")),
+                    (_, Some(error)) => record.not_answered(item, &Reason::of_item(error)),
+                    (None, None) => {
+                        record.not_answered(item, &Reason::own(Unanswered::Failed, "EMPTY_ANSWER"))
+                    }
                 }
             }
         }
-        self.settle(ended);
+        self.items_ended(ended);
     }
 }

@@ -1,6 +1,6 @@
 //! `tipserve caches alias`, `unalias` and `rollback`.
 
-use super::list::each_version;
+use super::pages::each_version;
 use crate::{
     about::ConditionArgs, connect::Connection, documents::CacheDocument, failure::Failure,
     screen::Screen,
@@ -23,9 +23,9 @@ pub async fn set(
         version,
         etag: condition.if_etag,
     };
-    let answer = connection.caches().set_alias(request).await;
-    let answer = answer.map_err(|status| connection.failure(&doing, status))?;
-    aliases(screen, &answer.into_inner().into())
+    let mut client = connection.caches();
+    let cache = connection.change(&doing, client.set_alias(request)).await?;
+    aliases(screen, &cache.into())
 }
 
 /// Removes an alias.
@@ -42,9 +42,11 @@ pub async fn remove(
         alias,
         etag: condition.if_etag,
     };
-    let answer = connection.caches().delete_alias(request).await;
-    let answer = answer.map_err(|status| connection.failure(&doing, status))?;
-    aliases(screen, &answer.into_inner().into())
+    let mut client = connection.caches();
+    let cache = connection
+        .change(&doing, client.delete_alias(request))
+        .await?;
+    aliases(screen, &cache.into())
 }
 
 /// Points an alias at the version before the one that it points at, unless the
@@ -57,22 +59,22 @@ pub async fn roll_back(
     screen: &Screen,
 ) -> Result<(), Failure> {
     let doing = format!("rolling back {cache}@{alias}");
-    let failed = |status| connection.failure(&doing, status);
+    let mut client = connection.caches();
     let request = GetCacheRequest {
         name: cache.clone(),
         read_mask: None,
     };
-    let before = connection.caches().get_cache(request).await;
-    let before = CacheDocument::from(before.map_err(failed)?.into_inner());
+    let before = connection.unary(&doing, client.get_cache(request)).await?;
+    let before = CacheDocument::from(before);
     let Some(now) = before.aliases.get(&alias).copied() else {
-        let known = alias_list(&before);
+        let known = before.alias_list();
+        let known = if known.is_empty() {
+            "no aliases"
+        } else {
+            &known
+        };
         return Err(Failure::NotFound(format!(
-            "{doing}: there is no such alias ({})",
-            if known.is_empty() {
-                "no aliases"
-            } else {
-                &known
-            }
+            "{doing}: there is no such alias ({known})"
         )));
     };
     let mut earlier = None;
@@ -97,8 +99,8 @@ pub async fn roll_back(
         version: earlier,
         etag,
     };
-    let after = connection.caches().set_alias(request).await;
-    let after = CacheDocument::from(after.map_err(failed)?.into_inner());
+    let after = connection.change(&doing, client.set_alias(request)).await?;
+    let after = CacheDocument::from(after);
     if screen.json {
         return screen.document(&after);
     }
@@ -109,19 +111,10 @@ fn aliases(screen: &Screen, cache: &CacheDocument) -> Result<(), Failure> {
     if screen.json {
         return screen.document(cache);
     }
-    let list = alias_list(cache);
+    let list = cache.alias_list();
     screen.line(&format!(
         "{}: {}",
         cache.cache,
         if list.is_empty() { "no aliases" } else { &list }
     ))
-}
-
-/// "stable → 3, next → 4".
-pub fn alias_list(cache: &CacheDocument) -> String {
-    let aliases = cache
-        .aliases
-        .iter()
-        .map(|(alias, version)| format!("{alias} → {version}"));
-    aliases.collect::<Vec<_>>().join(", ")
 }

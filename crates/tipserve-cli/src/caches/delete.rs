@@ -19,13 +19,13 @@ struct PrunedDocument {
     dry_run: bool,
 }
 
-/// Whether a name is a version's, as opposed to a cache's.
+/// Whether this names a version, as opposed to a cache.
 fn is_version(name: &str) -> bool {
     name.contains('@') || name.contains("/versions/")
 }
 
-/// Refuses a version that is not named by its number, and asks; where nobody
-/// can be asked, `yes` must say so.
+/// Refuses a version that is not named by its number, and asks for
+/// confirmation; without a terminal to ask on, `yes` must say so.
 pub fn check(name: &str, yes: bool) -> Result<(), Failure> {
     if let Some((cache, version)) = name.split_once('@')
         && version.parse::<u64>().is_err()
@@ -66,16 +66,16 @@ pub async fn delete(
 ) -> Result<(), Failure> {
     let etag = condition.if_etag;
     let mut caches = connection.caches();
-    let answer = if is_version(&name) {
+    let doing = format!("deleting {name:?}");
+    if is_version(&name) {
         let name = name.clone();
-        caches
-            .delete_version(DeleteVersionRequest { name, etag })
-            .await
+        let call = caches.delete_version(DeleteVersionRequest { name, etag });
+        connection.change(&doing, call).await?;
     } else {
         let name = name.clone();
-        caches.delete_cache(DeleteCacheRequest { name, etag }).await
-    };
-    answer.map_err(|status| connection.failure(&format!("deleting {name:?}"), status))?;
+        let call = caches.delete_cache(DeleteCacheRequest { name, etag });
+        connection.change(&doing, call).await?;
+    }
     if screen.json {
         return screen.document(&DeletedDocument { deleted: name });
     }
@@ -97,11 +97,14 @@ pub async fn prune(
         validate_only: dry_run,
         etag: condition.if_etag,
     };
-    let answer = connection.caches().prune_versions(request).await;
-    let deleted_versions = answer
-        .map_err(|status| connection.failure(&format!("pruning {cache:?}"), status))?
-        .into_inner()
-        .deleted_versions;
+    let mut client = connection.caches();
+    let pruned = connection
+        .change(
+            &format!("pruning {cache:?}"),
+            client.prune_versions(request),
+        )
+        .await?;
+    let deleted_versions = pruned.deleted_versions;
     if screen.json {
         return screen.document(&PrunedDocument {
             cache,

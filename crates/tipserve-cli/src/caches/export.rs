@@ -15,6 +15,7 @@ use crate::{
     connect::Connection,
     documents::VersionDocument,
     failure::Failure,
+    files::readable,
     report,
     screen::{Screen, bytes},
 };
@@ -47,18 +48,18 @@ pub fn check(file: &Path, force: bool, screen: &Screen) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(file, &error)),
         Ok(found) if !found.is_file() => Err(Failure::Input(format!(
-            "{} is no regular file",
-            file.display()
+            "{} is not a regular file",
+            readable(file)
         ))),
         Ok(_) if !force => Err(Failure::Input(format!(
-            "{} is there already; --force replaces it",
-            file.display()
+            "{} exists already; --force replaces it",
+            readable(file)
         ))),
         Ok(_) => Ok(()),
     }
 }
 
-/// Writes the version into `file`, which is there only once it is whole.
+/// Writes the version into `file`, which appears only once it is complete.
 pub async fn export(
     connection: &Connection,
     name: &str,
@@ -162,7 +163,7 @@ fn note(screen: &Screen, header: ExportHeader, file: &Path) -> Result<(), Failur
     if screen.json {
         return screen.document(&ExportedDocument {
             version,
-            file: file.display().to_string(),
+            file: readable(file),
             size_bytes: header.size_bytes,
         });
     }
@@ -170,7 +171,7 @@ fn note(screen: &Screen, header: ExportHeader, file: &Path) -> Result<(), Failur
         "exported {}@{} to {}, {}",
         version.cache,
         version.version,
-        file.display(),
+        readable(file),
         bytes(header.size_bytes)
     ))
 }
@@ -180,5 +181,5 @@ fn is_stdout(file: &Path) -> bool {
 }
 
 fn failed(file: &Path, error: &io::Error) -> Failure {
-    Failure::Input(format!("cannot write {}: {error}", file.display()))
+    Failure::Input(format!("cannot write {}: {error}", readable(file)))
 }

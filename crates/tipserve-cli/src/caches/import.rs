@@ -8,29 +8,27 @@ use serde::Serialize;
 use tokio::{fs::File, io::AsyncReadExt as _};
 
 use crate::{
-    batch::Fed,
     connect::Connection,
     documents::VersionDocument,
     failure::Failure,
-    files,
-    making::whole,
-    report,
-    requests::{self, Requests},
+    files, report,
+    requests::{self, RequestSender},
     screen::Screen,
+    upload,
 };
 use tipserve_api::v1::{ImportSpec, ImportVersionRequest, import_version_request::Payload};
 
-/// Bytes of the file in one message, where the server takes so large ones.
+/// Bytes of the file in one message, if the server takes messages that large.
 const CHUNK: usize = 1 << 20;
 
-/// Where an import goes.
+/// What an import makes, and on what condition.
 #[derive(Debug)]
-pub struct Whither {
+pub struct ImportOptions {
     /// The cache that gets the version.
     pub cache: String,
-    /// Whether to take what another bundle made.
+    /// Whether to accept features that another bundle made.
     pub allow_other_bundle: bool,
-    /// The etag that the cache must have; empty: whichever.
+    /// The etag that the cache must have; empty: any.
     pub etag: String,
 }
 
@@ -46,14 +44,14 @@ struct ImportedDocument {
 pub async fn import(
     connection: &Connection,
     path: &Path,
-    whither: Whither,
+    options: ImportOptions,
     screen: &Screen,
 ) -> Result<(), Failure> {
     let found = files::existing(path, "FILE")?;
     if !found.is_file() {
         return Err(Failure::Input(format!(
-            "{} is no regular file; its size must be known beforehand",
-            path.display()
+            "{} is not a regular file; its size must be known beforehand",
+            files::readable(path)
         )));
     }
     let file = File::open(path)
@@ -61,15 +59,19 @@ pub async fn import(
         .map_err(|error| unreadable(path, &error))?;
     let size = found.len();
     let limit = connection.message_limit().await?;
-    let doing = format!("importing {} into {:?}", path.display(), whither.cache);
+    let doing = format!(
+        "importing {} into {:?}",
+        files::readable(path),
+        options.cache
+    );
     let bar = screen.byte_bar();
     bar.set_length(size);
     let (requests, stream) = requests::channel();
     let spec = ImportSpec {
-        cache_id: whither.cache,
+        cache_id: options.cache,
         size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
-        allow_other_bundle: whither.allow_other_bundle,
-        etag: whither.etag,
+        allow_other_bundle: options.allow_other_bundle,
+        etag: options.etag,
     };
     let spec = Payload::Spec(spec);
     requests
@@ -78,28 +80,27 @@ pub async fn import(
         })
         .await;
     let chunk = CHUNK.min((limit / 2).max(1));
-    let path_there = path.to_owned();
-    let bar_there = bar.clone();
-    let feeding = tokio::spawn(async move {
-        feed(file, size, chunk, requests, bar_there)
+    let file_path = path.to_owned();
+    let sent_bar = bar.clone();
+    let upload = tokio::spawn(async move {
+        send(file, size, chunk, requests, sent_bar)
             .await
-            .map_err(|error| unreadable(&path_there, &error))?;
-        Ok(Fed::default())
+            .map_err(|error| unreadable(&file_path, &error))
     });
     let mut client = connection.caches();
-    let answering = async {
+    let answer = async {
         let answer = client.import_version(stream).await;
         Ok(answer
             .map_err(|status| connection.failure(&doing, status))?
             .into_inner())
     };
-    let (_, version) = whole(feeding, answering).await?;
+    let ((), version) = upload::with_answer(upload, answer).await?;
     bar.finish_and_clear();
     let version = VersionDocument::from(version);
     if screen.json {
         return screen.document(&ImportedDocument {
             version,
-            file: path.display().to_string(),
+            file: files::readable(path),
             size_bytes: size,
         });
     }
@@ -108,11 +109,11 @@ pub async fn import(
 
 /// Sends exactly `size` bytes. A file that is shorter by now is an error, and
 /// the requests then do not end.
-async fn feed(
+async fn send(
     mut file: File,
     size: u64,
     chunk: usize,
-    requests: Requests<ImportVersionRequest>,
+    requests: RequestSender<ImportVersionRequest>,
     bar: ProgressBar,
 ) -> std::io::Result<()> {
     let mut left = size;
@@ -133,5 +134,5 @@ async fn feed(
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Input(format!("cannot read {}: {error}", path.display()))
+    Failure::Input(format!("cannot read {}: {error}", files::readable(path)))
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{PAGE, alias::alias_list};
+use super::pages::{PAGE, each_version};
 use crate::{
     connect::Connection,
     documents::{CacheDocument, ExampleDocument, VersionDocument},
@@ -10,7 +10,7 @@ use crate::{
     report,
     screen::{Screen, bytes, table},
 };
-use tipserve_api::v1::{ListCachesRequest, ListExamplesRequest, ListVersionsRequest, Version};
+use tipserve_api::v1::{ListCachesRequest, ListExamplesRequest};
 
 /// How many examples a call asks for.
 const EXAMPLES_PAGE: i32 = 10_000;
@@ -30,13 +30,14 @@ struct ExamplesDocument {
     examples: Vec<ExampleDocument>,
 }
 
-/// All caches that the filter lets through.
+/// All caches that match the filter.
 pub async fn caches(
     connection: &Connection,
     filter: String,
     screen: &Screen,
 ) -> Result<(), Failure> {
     let mut caches: Vec<CacheDocument> = Vec::new();
+    let mut client = connection.caches();
     let mut page_token = String::new();
     loop {
         let request = ListCachesRequest {
@@ -45,10 +46,9 @@ pub async fn caches(
             read_mask: None,
             filter: filter.clone(),
         };
-        let page = connection.caches().list_caches(request).await;
-        let page = page
-            .map_err(|status| connection.failure("listing caches", status))?
-            .into_inner();
+        let page = connection
+            .unary("listing caches", client.list_caches(request))
+            .await?;
         caches.extend(page.caches.into_iter().map(CacheDocument::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -60,12 +60,16 @@ pub async fn caches(
     }
     if caches.is_empty() {
         screen.note(if filter.is_empty() {
-            "there are no caches; make one with tipserve create CACHE --from DIR"
+            "there are no caches; make one with: tipserve create CACHE --from DIR"
         } else {
-            "the filter lets no cache through"
+            "no cache matches the filter"
         });
         return Ok(());
     }
+    screen.line(&cache_table(&caches))
+}
+
+fn cache_table(caches: &[CacheDocument]) -> String {
     let rows = caches
         .iter()
         .map(|cache| {
@@ -84,14 +88,14 @@ pub async fn caches(
                 }),
                 of(&|it| bytes(it.size_bytes)),
                 of(&|it| it.create_time.clone().unwrap_or_default()),
-                alias_list(cache),
+                cache.alias_list(),
             ]
         })
         .collect();
     let headers = [
         "cache", "latest", "classes", "keys", "method", "size", "made", "aliases",
     ];
-    screen.line(&table(&headers, &[1, 2, 3, 5], rows))
+    table(&headers, &[1, 2, 3, 5], rows)
 }
 
 /// A cache's versions, newest first.
@@ -141,43 +145,6 @@ pub async fn versions(
     screen.line(&table(&headers, &[0, 2, 3], rows))
 }
 
-/// Goes through a cache's versions, newest first, until `take` says that it is
-/// enough. `fields` names those to return, default all.
-pub async fn each_version(
-    connection: &Connection,
-    cache: &str,
-    fields: Option<&[&str]>,
-    mut take: impl FnMut(Version) -> bool,
-) -> Result<(), Failure> {
-    let failed = |status| connection.failure(&format!("listing the versions of {cache:?}"), status);
-    let mut page_token = String::new();
-    loop {
-        let request = ListVersionsRequest {
-            parent: cache.to_owned(),
-            page_size: PAGE,
-            page_token,
-            read_mask: fields.map(|fields| prost_types::FieldMask {
-                paths: fields.iter().map(|field| (*field).to_owned()).collect(),
-            }),
-        };
-        let page = connection
-            .caches()
-            .list_versions(request)
-            .await
-            .map_err(failed)?
-            .into_inner();
-        for version in page.versions {
-            if !take(version) {
-                return Ok(());
-            }
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(());
-        }
-    }
-}
-
 /// A version's examples. As text they are written page by page.
 pub async fn examples(
     connection: &Connection,
@@ -185,7 +152,8 @@ pub async fn examples(
     filter: String,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let failed = |status| connection.failure(&format!("listing the examples of {name:?}"), status);
+    let doing = format!("listing the examples of {name:?}");
+    let mut client = connection.caches();
     let mut all: Vec<ExampleDocument> = Vec::new();
     let mut page_token = String::new();
     let mut first = true;
@@ -197,11 +165,8 @@ pub async fn examples(
             filter: filter.clone(),
         };
         let page = connection
-            .caches()
-            .list_examples(request)
-            .await
-            .map_err(failed)?
-            .into_inner();
+            .unary(&doing, client.list_examples(request))
+            .await?;
         all.extend(page.examples.into_iter().map(ExampleDocument::from));
         page_token = page.next_page_token;
         if !screen.json {
@@ -221,7 +186,7 @@ pub async fn examples(
 fn lines(screen: &Screen, page: &mut Vec<ExampleDocument>, first: bool) -> Result<(), Failure> {
     if page.is_empty() {
         if first {
-            screen.note("there are no such examples");
+            screen.note("no example matches");
         }
         return Ok(());
     }

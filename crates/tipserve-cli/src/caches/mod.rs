@@ -8,7 +8,7 @@ use super::{
     Global,
     about::ConditionArgs,
     connect::Connection,
-    failure::{Failure, Outcome},
+    failure::{Completion, Failure},
     screen::Screen,
 };
 
@@ -17,15 +17,13 @@ mod delete;
 mod export;
 mod import;
 mod list;
+mod pages;
 mod show;
-
-/// How many things a call that lists asks for.
-const PAGE: i32 = 100;
 
 /// `tipserve caches …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum CachesCommand {
-    /// List caches: all, or those that a filter lets through.
+    /// List caches: all, or those that match a filter.
     #[command(after_help = "\
 Examples:
   tipserve caches list
@@ -107,13 +105,13 @@ Fields: example_id, class_index, display_name, validation; else as for list.")]
         #[command(flatten)]
         condition: ConditionArgs,
     },
-    /// Point an alias at the version before the one that it points at.
+    /// Point an alias at the version before the one that it points at now.
     #[command(after_help = "\
 Example:
   tipserve caches rollback pets stable
 
-Fails with exit code 6, and changes nothing, where somebody else changes the
-cache meanwhile.")]
+Fails with exit code 6, and changes nothing, if somebody else changes the cache
+meanwhile.")]
     Rollback {
         /// The cache.
         cache: String,
@@ -131,7 +129,7 @@ Examples:
         /// CACHE, or CACHE@VERSION for that version alone.
         #[arg(value_name = "CACHE[@VERSION]")]
         cache: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long, short)]
         yes: bool,
         #[command(flatten)]
@@ -149,7 +147,7 @@ Examples:
         /// How many of the newest versions stay.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
         keep: i32,
-        /// Only say which versions would go.
+        /// Only print which versions would be deleted.
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
@@ -164,14 +162,14 @@ Examples:
         /// The version.
         #[arg(value_name = "CACHE[@VERSION|@ALIAS]")]
         cache: String,
-        /// The file to make; - is standard output.
+        /// The file to write; - is standard output.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Replace the file where it is there.
+        /// Replace the file if it exists.
         #[arg(long)]
         force: bool,
     },
-    /// Make a version of an exported file.
+    /// Make a version from an exported file.
     #[command(after_help = "\
 Examples:
   tipserve caches import pets.safetensors pets
@@ -180,10 +178,10 @@ Examples:
         /// The file.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// The cache that gets the version; need not be the one exported.
+        /// The cache that gets the version; it need not be the one exported.
         cache: String,
-        /// Take a version whose features another bundle made: it is kept here,
-        /// and not served.
+        /// Accept a version whose features another bundle made: it is stored, but
+        /// not served.
         #[arg(long)]
         allow_other_bundle: bool,
         #[command(flatten)]
@@ -196,8 +194,8 @@ pub async fn run(
     command: CachesCommand,
     global: &Global,
     screen: &Screen,
-) -> Result<Outcome, Failure> {
-    // What is wrong on this side is said before the server is asked.
+) -> Result<Completion, Failure> {
+    // What is wrong on this side is reported before the server is asked.
     match &command {
         CachesCommand::Delete { cache, yes, .. } => delete::check(cache, *yes)?,
         CachesCommand::Export { file, force, .. } => export::check(file, *force, screen)?,
@@ -245,13 +243,13 @@ pub async fn run(
             allow_other_bundle,
             condition,
         } => {
-            let whither = import::Whither {
+            let options = import::ImportOptions {
                 cache,
                 allow_other_bundle,
                 etag: condition.if_etag,
             };
-            import::import(connection, &file, whither, screen).await?;
+            import::import(connection, &file, options, screen).await?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(Completion::Done)
 }

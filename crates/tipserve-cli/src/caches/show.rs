@@ -1,6 +1,5 @@
 //! `tipserve caches show`.
 
-use super::alias::alias_list;
 use crate::{
     connect::Connection,
     documents::{CacheDocument, VersionDocument},
@@ -12,7 +11,8 @@ use tipserve_api::v1::{GetCacheRequest, GetVersionRequest};
 
 /// A cache with its newest version, or one version.
 pub async fn show(connection: &Connection, name: &str, screen: &Screen) -> Result<(), Failure> {
-    let failed = |status| connection.failure(&format!("looking up {name:?}"), status);
+    let doing = format!("looking up {name:?}");
+    let mut client = connection.caches();
     let is_version = name.contains('@') || name.matches('/').count() > 1;
     if is_version {
         let request = GetVersionRequest {
@@ -20,11 +20,9 @@ pub async fn show(connection: &Connection, name: &str, screen: &Screen) -> Resul
             read_mask: None,
         };
         let version = connection
-            .caches()
-            .get_version(request)
-            .await
-            .map_err(failed)?;
-        let version = VersionDocument::from(version.into_inner());
+            .unary(&doing, client.get_version(request))
+            .await?;
+        let version = VersionDocument::from(version);
         return if screen.json {
             screen.document(&version)
         } else {
@@ -35,19 +33,15 @@ pub async fn show(connection: &Connection, name: &str, screen: &Screen) -> Resul
         name: name.to_owned(),
         read_mask: None,
     };
-    let cache = connection
-        .caches()
-        .get_cache(request)
-        .await
-        .map_err(failed)?;
-    let cache = CacheDocument::from(cache.into_inner());
+    let cache = connection.unary(&doing, client.get_cache(request)).await?;
+    let cache = CacheDocument::from(cache);
     if screen.json {
         return screen.document(&cache);
     }
     let rows = vec![
         vec!["cache".into(), cache.cache.clone()],
         vec!["versions".into(), cache.version_count.to_string()],
-        vec!["aliases".into(), alias_list(&cache)],
+        vec!["aliases".into(), cache.alias_list()],
         vec!["etag".into(), cache.etag.clone()],
     ];
     screen.line(&table(&[], &[], rows))?;

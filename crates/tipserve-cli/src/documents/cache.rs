@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{FineTuneDocument, HeadDocument, time};
+use super::{finetune::FineTuneDocument, format::time, head::HeadDocument};
 use tipserve_api::v1;
 
 /// A cache.
 #[derive(Debug, Serialize)]
-pub struct CacheDocument {
+pub(crate) struct CacheDocument {
     pub name: String,
     pub cache: String,
     pub create_time: Option<String>,
@@ -37,9 +37,20 @@ impl From<v1::Cache> for CacheDocument {
     }
 }
 
+impl CacheDocument {
+    /// "stable → 3, next → 4".
+    pub fn alias_list(&self) -> String {
+        let aliases = self
+            .aliases
+            .iter()
+            .map(|(alias, version)| format!("{alias} → {version}"));
+        aliases.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A version of a cache.
 #[derive(Debug, Serialize)]
-pub struct VersionDocument {
+pub(crate) struct VersionDocument {
     pub name: String,
     pub cache: String,
     pub version: i64,
@@ -91,7 +102,7 @@ impl From<v1::Version> for VersionDocument {
 
 /// A class of a version.
 #[derive(Debug, Serialize)]
-pub struct ClassDocument {
+pub(crate) struct ClassDocument {
     pub index: i32,
     pub display_name: String,
     pub example_count: i32,
@@ -111,7 +122,7 @@ impl From<v1::ClassInfo> for ClassDocument {
 
 /// What the making of a version took in.
 #[derive(Debug, Serialize)]
-pub struct SourceDocument {
+pub(crate) struct SourceDocument {
     pub received: i64,
     pub rejected: i64,
     pub inherited: i64,
@@ -131,7 +142,7 @@ impl From<v1::SourceCounts> for SourceDocument {
 
 /// An example of a version.
 #[derive(Debug, Serialize)]
-pub struct ExampleDocument {
+pub(crate) struct ExampleDocument {
     pub example_id: String,
     pub class_index: i32,
     pub display_name: String,

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::{method_name, short};
+use super::format::{method_name, short};
 use tipserve_api::v1;
 
 /// A head's numbers.
 #[derive(Debug, Serialize)]
-pub struct HeadDocument {
+pub(crate) struct HeadDocument {
     pub method: String,
     pub alpha: f64,
     pub beta: f64,
@@ -45,7 +45,7 @@ fn whose(standardised: v1::Standardised) -> Option<String> {
 
 /// On what a head's numbers were chosen.
 #[derive(Debug, Serialize)]
-pub struct SelectionDocument {
+pub(crate) struct SelectionDocument {
     pub source: String,
     pub example_count: i64,
     pub score: String,
@@ -69,7 +69,7 @@ impl From<v1::Selection> for SelectionDocument {
 
 /// One method with its best numbers.
 #[derive(Debug, Serialize)]
-pub struct CandidateDocument {
+pub(crate) struct CandidateDocument {
     pub method: String,
     pub alpha: f64,
     pub beta: f64,

@@ -1,55 +1,23 @@
-//! The JSON documents: stable field names, held apart from the wire's types
-//! so that the one can change without the other. docs/cli.md lists them.
+//! The JSON documents: their field names are stable, apart from the wire's
+//! types, so that the one can change without the other. docs/cli.md lists them.
 
+mod answer;
 mod cache;
+mod evaluation;
 mod finetune;
+mod format;
 mod head;
 mod rejected;
+mod run;
 mod server;
+mod version_made;
 
-use prost_types::Timestamp;
-
-pub use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
-pub use finetune::{FineTuneDocument, RunDocument};
-pub use head::{CandidateDocument, HeadDocument};
-pub use rejected::{ItemError, RejectedDocument};
-pub use server::ServerDocument;
-use tipserve_api::v1;
-
-/// RFC 3339 in UTC; `None` where the time is absent or beyond the calendar.
-pub fn time(timestamp: Option<Timestamp>) -> Option<String> {
-    let timestamp = timestamp?;
-    let nanos = u32::try_from(timestamp.nanos).ok()?;
-    let moment = chrono::DateTime::from_timestamp(timestamp.seconds, nanos)?;
-    Some(moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-}
-
-/// "METHOD_TIP_ADAPTER" as "tip_adapter"; a number that a newer server may
-/// send as "method_9".
-pub fn method_name(method: i32) -> String {
-    match v1::Method::try_from(method) {
-        Ok(method) => short(method.as_str_name(), "METHOD_"),
-        Err(_) => format!("method_{method}"),
-    }
-}
-
-fn short(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_short_and_times_are_rfc3339() {
-        assert_eq!(method_name(v1::Method::TipAdapterF as i32), "tip_adapter_f");
-        assert_eq!(method_name(99), "method_99");
-        let at = Timestamp {
-            seconds: 1_700_000_000,
-            nanos: 500_000_000,
-        };
-        assert_eq!(time(Some(at)).as_deref(), Some("2023-11-14T22:13:20.500Z"));
-        assert_eq!(time(None), None);
-    }
-}
+pub(crate) use answer::{AnswerDocument, ReplyDocument};
+pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
+pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument};
+pub(crate) use finetune::FineTuneDocument;
+pub(crate) use head::{CandidateDocument, HeadDocument};
+pub(crate) use rejected::{ItemError, RejectedDocument};
+pub(crate) use run::RunDocument;
+pub(crate) use server::ServerDocument;
+pub(crate) use version_made::VersionMadeDocument;

@@ -6,7 +6,7 @@ use tipserve_api::{code_name, v1};
 
 /// Why one item failed, by the server's or by the client's own account.
 #[derive(Clone, Debug, Serialize)]
-pub struct ItemError {
+pub(crate) struct ItemError {
     pub code: String,
     pub reason: Option<String>,
     pub message: String,
@@ -28,7 +28,7 @@ impl From<tonic_types::Status> for ItemError {
 
 /// An example or item that could not be used.
 #[derive(Clone, Debug, Serialize)]
-pub struct RejectedDocument {
+pub(crate) struct RejectedDocument {
     pub id: String,
     #[serde(flatten)]
     pub error: ItemError,

@@ -8,7 +8,7 @@ use tipserve_api::v1;
 
 /// What the server serves.
 #[derive(Debug, Serialize)]
-pub struct ServerDocument {
+pub(crate) struct ServerDocument {
     pub address: String,
     pub version: String,
     pub device: String,
@@ -19,7 +19,7 @@ pub struct ServerDocument {
 
 /// The bundle that the server serves.
 #[derive(Debug, Serialize)]
-pub struct BundleDocument {
+pub(crate) struct BundleDocument {
     pub name: String,
     pub fingerprint: String,
     pub width: i32,
@@ -33,8 +33,8 @@ pub struct BundleDocument {
 }
 
 impl ServerDocument {
-    /// Of the server's answer and the address that it was had from.
-    pub fn of(info: v1::ServerInfo, address: &str) -> Self {
+    /// The document of a server's answer; `address` is where it came from.
+    pub fn new(info: v1::ServerInfo, address: &str) -> Self {
         let bundle = info.bundle.unwrap_or_default();
         Self {
             address: address.to_owned(),

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tipserve._proto import cache_pb2
 
 MethodName = Literal["auto", "zero_shot", "tip_adapter", "gda", "proker", "class_mean"]
-"""What `create_cache` may be told to make; tip_adapter_f is what `finetune` makes."""
+"""What `create_cache` may be told to make: not what `finetune` and "auto" make."""
 
 OnRejected = Literal["skip", "fail"]
 ClassBalance = Literal["sum", "mean"]

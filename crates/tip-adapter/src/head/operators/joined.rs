@@ -14,8 +14,9 @@ impl Operators {
     pub fn joins(&self) -> bool {
         self.standardised.is_none()
             && self.cache.as_ref().is_none_or(|cache| {
-            matches!(cache.values, Values::OneHot { .. }) && cache.keys.keys.numel() as i64 <= JOINS
-        })
+                matches!(cache.values, Values::OneHot { .. })
+                    && cache.keys.keys.numel() as i64 <= JOINS
+            })
     }
 
     /// Logits of `features` ([B, D]) by all of `heads`, which [`Self::joins`]

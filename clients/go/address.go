@@ -1,0 +1,81 @@
+package tipserve
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+const (
+	// defaultAddress is where a server listens that is told nothing.
+	defaultAddress = "127.0.0.1:50051"
+	defaultPort    = "50051"
+)
+
+// resolvers are gRPC's own schemes, which are handed on as they are.
+var resolvers = regexp.MustCompile(`^(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough):`)
+
+// address is a server's address, checked.
+type address struct {
+	// target is the address as gRPC takes it: "127.0.0.1:50051".
+	target string
+	// scheme is "http", "https" or, if none was given, "".
+	scheme string
+}
+
+// parseAddress takes what the command line and the Python client take: "host",
+// "host:port", "http://host:port", "https://host:port", "::1", "[::1]:port",
+// ":port", "unix:/path". A host alone means port 50051.
+func parseAddress(given string) (address, error) {
+	text := strings.TrimSpace(given)
+	wrong := func(why string) (address, error) {
+		return address{}, fmt.Errorf("tipserve: the server's address %q %s: give \"host:port\"", given, why)
+	}
+	if resolvers.MatchString(text) {
+		return address{target: text}, nil
+	}
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found {
+		scheme, rest = "", text
+	} else if scheme != "http" && scheme != "https" {
+		return wrong("begins with neither http nor https")
+	}
+	rest = strings.TrimSuffix(rest, "/")
+	if rest == "" {
+		return wrong("names no host")
+	}
+	host, port := rest, defaultPort
+	if _, err := netip.ParseAddr(rest); err != nil {
+		if split, number, err := net.SplitHostPort(rest); err == nil {
+			host, port = split, number
+		} else {
+			host = strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]")
+		}
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	if strings.ContainsAny(host, "/?#@[] \t") {
+		return wrong("is not host and port")
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return wrong("has a port that is not within 1 to 65535")
+	}
+	return address{target: net.JoinHostPort(host, port), scheme: scheme}, nil
+}
+
+// loopback says whether it is this machine, to which no proxy leads.
+func (a address) loopback() bool {
+	if strings.HasPrefix(a.target, "unix") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(a.target)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}

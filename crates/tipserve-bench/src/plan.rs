@@ -1,0 +1,48 @@
+//! What load to put on the server, and how it ended.
+
+use std::time::Duration;
+
+use super::options::{Arrivals, Length};
+use tipserve_api::v1::ClassifyStreamConfig;
+use tipserve_cli::credentials::AuthChannel;
+
+/// The load to put on the server.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// When items are sent.
+    pub arrivals: Arrivals,
+    /// When the measurement ends.
+    pub length: Length,
+    /// Load before it begins.
+    pub warmup: Duration,
+    /// How long to wait for outstanding answers.
+    pub drain: Duration,
+    /// Time after which an answer is useless.
+    pub deadline: Option<Duration>,
+    /// Seed of the arrivals and draws.
+    pub seed: u64,
+    /// Most items of one message.
+    pub pack: usize,
+    /// A call for each item, instead of streams.
+    pub unary: bool,
+}
+
+/// Where items go: a stream, or a cache by unary calls.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The connection.
+    pub channel: AuthChannel,
+    /// What is asked for.
+    pub config: ClassifyStreamConfig,
+}
+
+/// How a load ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every item that was issued has ended.
+    Complete,
+    /// Answers were still outstanding when the time to wait for them was over.
+    DrainTimeout,
+    /// The user ended it.
+    Interrupted,
+}

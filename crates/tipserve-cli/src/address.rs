@@ -1,0 +1,195 @@
+//! Where the server is: what people write, as a URI or the path of a socket.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+};
+
+use tonic::transport::Uri;
+
+use crate::failure::Failure;
+
+const DEFAULT_PORT: u16 = 50051;
+
+/// A server's address, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Address {
+    /// "http://127.0.0.1:50051", or "unix:/run/tipserve.sock".
+    shown: String,
+    /// What HTTP requests name. A Unix socket has no host; any would do.
+    uri: Uri,
+    /// The socket's path, if it is one.
+    socket: Option<PathBuf>,
+}
+
+impl Address {
+    /// Takes `http://host:port`, `https://host:port`, `host:port`, `host`,
+    /// `::1`, `[::1]:port`, `:port` and `unix:/path`. An address without a
+    /// scheme means TLS if `tls`.
+    pub(crate) fn parse(server: &str, tls: bool) -> Result<Self, Failure> {
+        let wrong = |why: &str| Failure::Usage(format!("--server {server:?} {why}"));
+        let text = server.trim();
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Self::socket(path, tls).map_err(|why| wrong(&why));
+        }
+        let (scheme, authority) = match text.split_once("://") {
+            Some(("http", _)) if tls => {
+                return Err(wrong(
+                    "is without TLS, but --ca, --cert or --key asks for it",
+                ));
+            }
+            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
+            Some((scheme, _)) => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
+            None => (if tls { "https" } else { "http" }, text),
+        };
+        let authority = with_port(authority.trim_end_matches('/'), text.contains("://"));
+        let shown = format!("{scheme}://{authority}");
+        let uri: Uri = shown
+            .parse()
+            .map_err(|error| wrong(&format!("is not an address: {error}")))?;
+        if uri.host().is_none_or(str::is_empty) {
+            return Err(wrong("names no host"));
+        }
+        // The parser drops a port that is not a number.
+        if has_port(&authority) && uri.port_u16().is_none() {
+            return Err(wrong("has a port that is not within 0 to 65535"));
+        }
+        if !matches!(uri.path(), "" | "/") {
+            return Err(wrong("has a path; give the host and port alone"));
+        }
+        Ok(Self {
+            shown,
+            uri,
+            socket: None,
+        })
+    }
+
+    fn socket(path: &str, tls: bool) -> Result<Self, String> {
+        // unix:/path, unix:path and unix:///path, as gRPC has them.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() {
+            return Err("names no socket".to_owned());
+        }
+        if tls {
+            return Err(
+                "is a Unix socket, which is served without TLS, but --ca, --cert or --key \
+                 asks for it"
+                    .to_owned(),
+            );
+        }
+        Ok(Self {
+            shown: format!("unix:{path}"),
+            uri: Uri::from_static("http://localhost"),
+            socket: Some(PathBuf::from(path)),
+        })
+    }
+
+    /// As people read it.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.shown
+    }
+
+    /// The URI that HTTP requests name.
+    pub(crate) fn uri(&self) -> Uri {
+        self.uri.clone()
+    }
+
+    /// The path of the Unix socket, if it is one.
+    pub(crate) fn socket_path(&self) -> Option<PathBuf> {
+        self.socket.clone()
+    }
+
+    /// Whether TLS is spoken.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
+    }
+
+    /// `host:port` as `tipserve serve --listen` takes it; none for a socket.
+    pub(crate) fn listen(&self) -> Option<&str> {
+        if self.socket.is_some() {
+            return None;
+        }
+        self.shown.split_once("://").map(|(_, authority)| authority)
+    }
+}
+
+/// A host that names no port gets the default one, unless a scheme says that
+/// another port is meant (80, 443).
+fn with_port(authority: &str, has_scheme: bool) -> String {
+    if authority.starts_with(':') && authority.parse::<Ipv6Addr>().is_err() {
+        return format!("127.0.0.1{authority}");
+    }
+    if let Ok(IpAddr::V6(address)) = authority.parse() {
+        return format!("[{address}]:{DEFAULT_PORT}");
+    }
+    if authority.is_empty() || has_scheme || has_port(authority) {
+        return authority.to_owned();
+    }
+    format!("{authority}:{DEFAULT_PORT}")
+}
+
+fn has_port(authority: &str) -> bool {
+    let after_bracket = authority.rsplit(']').next().unwrap_or(authority);
+    after_bracket.contains(':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_address_is_taken() {
+        for (given, shown) in [
+            ("http://a:1", "http://a:1"),
+            ("a:1/", "http://a:1"),
+            ("a", "http://a:50051"),
+            ("localhost:7", "http://localhost:7"),
+            (":7", "http://127.0.0.1:7"),
+            ("::1", "http://[::1]:50051"),
+            ("[::1]:7", "http://[::1]:7"),
+            ("[::1]", "http://[::1]:50051"),
+            ("https://a:1", "https://a:1"),
+            ("unix:/run/t.sock", "unix:/run/t.sock"),
+            ("unix:///run/t.sock", "unix:/run/t.sock"),
+        ] {
+            let address = Address::parse(given, false).unwrap();
+            assert_eq!(address.as_str(), shown, "{given}");
+        }
+        for (given, shown) in [("a", "https://a:50051"), ("https://a:1", "https://a:1")] {
+            assert_eq!(Address::parse(given, true).unwrap().as_str(), shown);
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_meant_is_refused() {
+        for tls in ["http://a:1", "unix:/x"] {
+            assert!(matches!(Address::parse(tls, true), Err(Failure::Usage(_))));
+        }
+        for given in [
+            "",
+            "ftp://a",
+            "http://a:1/x",
+            "http://",
+            "a:99999",
+            "a b:1",
+            "unix:",
+        ] {
+            assert!(
+                matches!(Address::parse(given, false), Err(Failure::Usage(_))),
+                "{given}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_server_can_listen_where_it_is_looked_for() {
+        let listen = |text| {
+            Address::parse(text, false)
+                .unwrap()
+                .listen()
+                .map(str::to_owned)
+        };
+        assert_eq!(listen("a").as_deref(), Some("a:50051"));
+        assert_eq!(listen("unix:/x"), None);
+    }
+}

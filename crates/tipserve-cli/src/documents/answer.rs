@@ -1,0 +1,100 @@
+//! Answers of `classify`.
+
+use serde::Serialize;
+
+use super::rejected::ItemError;
+use tipserve_api::v1::Classification;
+
+/// One line of `classify --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ReplyDocument {
+    pub id: String,
+    pub index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ItemError>,
+    #[serde(flatten)]
+    pub answer: Option<AnswerDocument>,
+}
+
+/// What the server answered.
+#[derive(Debug, Serialize)]
+pub(crate) struct AnswerDocument {
+    version: String,
+    top: Vec<ScoreDocument>,
+    neighbours: Vec<NeighbourDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logits: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probabilities: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedding: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<TimingsDocument>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ScoreDocument {
+    index: i32,
+    display_name: String,
+    logit: f32,
+    probability: f32,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct NeighbourDocument {
+    example_id: String,
+    class_index: i32,
+    display_name: String,
+    similarity: f32,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TimingsDocument {
+    decode_queue_seconds: f64,
+    decode_seconds: f64,
+    queue_seconds: f64,
+    encode_seconds: f64,
+    head_seconds: f64,
+    total_seconds: f64,
+    batch_size: i32,
+}
+
+impl From<Classification> for AnswerDocument {
+    fn from(answer: Classification) -> Self {
+        Self {
+            version: answer.version,
+            top: answer
+                .top
+                .into_iter()
+                .map(|score| ScoreDocument {
+                    index: score.index,
+                    display_name: score.display_name,
+                    logit: score.logit,
+                    probability: score.probability,
+                })
+                .collect(),
+            neighbours: answer
+                .neighbours
+                .into_iter()
+                .map(|near| NeighbourDocument {
+                    example_id: near.example_id,
+                    class_index: near.class_index,
+                    display_name: near.display_name,
+                    similarity: near.similarity,
+                })
+                .collect(),
+            logits: Some(answer.logits).filter(|values| !values.is_empty()),
+            probabilities: Some(answer.probabilities).filter(|values| !values.is_empty()),
+            embedding: answer.embedding.map(|embedding| embedding.values),
+            timings: answer.timings.map(|timings| TimingsDocument {
+                decode_queue_seconds: timings.decode_queue_seconds,
+                decode_seconds: timings.decode_seconds,
+                queue_seconds: timings.queue_seconds,
+                encode_seconds: timings.encode_seconds,
+                head_seconds: timings.head_seconds,
+                total_seconds: timings.total_seconds,
+                batch_size: timings.batch_size,
+            }),
+        }
+    }
+}

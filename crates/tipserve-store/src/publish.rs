@@ -1,0 +1,406 @@
+//! Publishing a version in one atomic step, and acknowledging it only once
+//! every part of it is seen to be there.
+
+use std::{sync::Arc, time::Duration};
+
+use object_store::path::Path;
+
+use super::{
+    Condition, Store, StoreError,
+    backend::{Backend, working},
+    fault::die_at,
+    layout,
+    manifest::{Draft, Manifest, TensorsRecord},
+    name::{CacheId, VersionNumber},
+    sealed::{FORMAT, seal, unseal},
+    tensors::EncodedTensors,
+    view::View,
+};
+
+/// Attempts to win a number before giving up; each lost one means that another
+/// writer has won.
+const MAX_RACES: usize = 1000;
+/// Longest request id, bytes.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// Takes a tensors file back if the writing of its version is given up before
+/// anything names the file.
+struct Unpublished {
+    backend: Arc<Backend>,
+    path: Option<Path>,
+}
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        let Some(path) = self.path.take() else {
+            return;
+        };
+        let backend = Arc::clone(&self.backend);
+        self.backend.environment().spawn(Box::pin(async move {
+            // Best effort: what stays is swept when it is old enough.
+            let _ = backend.delete(vec![path]).await;
+        }));
+    }
+}
+
+/// A version on its way: its tensors are written, its manifest is not.
+struct Publication<'a> {
+    store: &'a Store,
+    condition: &'a Condition,
+    manifest: Manifest,
+    encoded: EncodedTensors,
+    /// Sequence of the cache's state when its number was chosen.
+    since: u64,
+    begun: Duration,
+    unpublished: Unpublished,
+}
+
+/// What became of an attempt to publish under one number.
+enum Attempt {
+    /// It is there, and acknowledged.
+    Published,
+    /// The request had made this version before.
+    Repeated(VersionNumber),
+    /// The number is another's.
+    Lost,
+}
+
+impl Store {
+    /// Publishes `draft` as the next version of a cache, which is made where it
+    /// is new. When this returns, the version survives power loss. When it
+    /// fails, or is dropped before its end, there is no such version, with one
+    /// exception: where the storage does not answer one of the last requests,
+    /// or the future is dropped during them, the version may appear, whole.
+    /// With a request id ([`Draft::request_id`]) asking again is safe: it
+    /// returns the version that the request made before, if that is there.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidDraft`], [`StoreError::Full`],
+    /// [`StoreError::Refused`], [`StoreError::Unavailable`],
+    /// [`StoreError::NotDurable`].
+    pub async fn create_version(&self, id: &CacheId, draft: Draft) -> Result<Manifest, StoreError> {
+        self.create_version_if(id, draft, &Condition::default())
+            .await
+    }
+
+    /// [`Self::create_version`], where a condition holds. It is looked at first
+    /// and again just before the version is published. An etag holds exactly
+    /// against other versions: of several writers that expect the same one,
+    /// one wins. (An alias that is moved between that last look and the
+    /// publication is not seen: the two are different objects.)
+    ///
+    /// # Errors
+    /// [`StoreError::EtagMismatch`]; [`StoreError::NotFound`] where something
+    /// needed is not there; else as [`Self::create_version`].
+    pub async fn create_version_if(
+        &self,
+        id: &CacheId,
+        draft: Draft,
+        condition: &Condition,
+    ) -> Result<Manifest, StoreError> {
+        let Draft {
+            details,
+            tensors,
+            request_id,
+        } = draft;
+        let what = format!("a version of {}", id.resource_name());
+        let request_id = (!request_id.is_empty()).then_some(request_id);
+        check_request_id(request_id.as_deref())?;
+        if let Some(request_id) = &request_id {
+            let view = self.views.fresh(id).await?;
+            if let Some(made) = self.version_of_request(&view, request_id, None).await? {
+                return self.manifest(id, made).await;
+            }
+        }
+        let bytes = tensors.iter().map(|t| t.bytes.len()).sum();
+        let encode = || EncodedTensors::new(tensors);
+        let encoded = working("encoding tensors", bytes, encode).await??;
+        let environment = &self.options.environment;
+        let name = layout::tensors_name(environment.random(), request_id.as_deref());
+        let manifest = Manifest {
+            format: FORMAT,
+            cache: id.clone(),
+            version: VersionNumber::FIRST,
+            create_time: environment.time_of_day(),
+            details,
+            request_id,
+            tensors: TensorsRecord {
+                name,
+                size: encoded.size,
+                sha256: encoded.sha256.clone(),
+            },
+        };
+        // What cannot be read back (a NaN has no JSON) is refused before it is
+        // written.
+        unseal::<Manifest>(&what, "manifest.json", &seal(&what, &manifest)?)
+            .map_err(|e| StoreError::invalid(&what, e))?;
+        let mut publication = Publication {
+            store: self,
+            condition,
+            manifest,
+            encoded,
+            since: 0,
+            begun: Duration::ZERO,
+            unpublished: Unpublished {
+                backend: Arc::clone(&self.backend),
+                path: None,
+            },
+        };
+        publication.run().await
+    }
+
+    /// The live version that a request has made; of several, the first. With
+    /// `below`, only one of a lower number.
+    async fn version_of_request(
+        &self,
+        view: &View,
+        request_id: &str,
+        below: Option<VersionNumber>,
+    ) -> Result<Option<VersionNumber>, StoreError> {
+        let mut candidates: Vec<_> = view
+            .tensors()
+            .iter()
+            .filter(|file| layout::is_of_request(&file.name, request_id))
+            .filter(|file| below.is_none_or(|below| file.version < below))
+            .collect();
+        candidates.sort_by_key(|file| file.version);
+        for file in candidates {
+            if !view.has(file.version)? || !view.has_manifest(file.version) {
+                continue;
+            }
+            let manifest = match self.manifest(&view.id, file.version).await {
+                Ok(manifest) => manifest,
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(e) => return Err(e),
+            };
+            let same = manifest.request_id.as_deref() == Some(request_id);
+            if same && manifest.tensors.name == file.name {
+                return Ok(Some(file.version));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes back a version that turned out not to serve, or not to be durable,
+    /// before anybody was told of it. One that an alias names by now stays.
+    ///
+    /// # Errors
+    /// Those of the storage: then the version may stay.
+    pub async fn retract_version(
+        &self,
+        id: &CacheId,
+        version: VersionNumber,
+    ) -> Result<(), StoreError> {
+        self.take_back(id, version).await
+    }
+
+    /// The number that comes next, and the sequence of the state that says so.
+    async fn next_number(
+        &self,
+        id: &CacheId,
+        condition: &Condition,
+    ) -> Result<(VersionNumber, u64), StoreError> {
+        let view = self.views.fresh(id).await?;
+        // Deletions that cannot be read could hide higher numbers.
+        let sequence = view.state()?.sequence;
+        condition.check(&view)?;
+        let number = VersionNumber::new(view.highest().saturating_add(1)).ok_or_else(|| {
+            StoreError::conflict(id.resource_name(), "its version numbers are used up")
+        })?;
+        Ok((number, sequence))
+    }
+
+    /// Keeps in mind, beside the state and the manifests, how high numbers and
+    /// sequences have come, so that the loss of any of these is noticed and no
+    /// number comes twice. A failure costs that, not the change itself.
+    pub(super) async fn raise_high_water(
+        &self,
+        view: &View,
+        number: u64,
+    ) -> Result<(), StoreError> {
+        let mark = view.mark_with(number)?;
+        if mark.number == 0 && mark.sequence == 0 || view.is_marked(&mark) {
+            return Ok(());
+        }
+        let body = format!("state record {}, version {}\n", mark.sequence, mark.number);
+        let path = layout::mark(&view.id, &mark);
+        self.backend.create(&path, body.into()).await.map(drop)
+    }
+}
+
+impl Publication<'_> {
+    fn id(&self) -> &CacheId {
+        &self.manifest.cache
+    }
+
+    fn tensors_at(&self, number: VersionNumber) -> Path {
+        layout::tensors(self.id(), number, &self.manifest.tensors.name)
+    }
+
+    async fn run(&mut self) -> Result<Manifest, StoreError> {
+        let (number, since) = self.store.next_number(self.id(), self.condition).await?;
+        (self.manifest.version, self.since) = (number, since);
+        die_at!("store::version::encoded");
+        self.begun = self.store.options.environment.now();
+        self.write_tensors(number).await?;
+        die_at!("store::version::tensors");
+        for _ in 0..MAX_RACES {
+            match self.attempt().await? {
+                Attempt::Published => return Ok(self.manifest.clone()),
+                Attempt::Repeated(made) => return self.store.manifest(self.id(), made).await,
+                Attempt::Lost => self.move_on().await?,
+            }
+        }
+        let what = self.id().resource_name();
+        let detail = format!("{MAX_RACES} other writers were faster");
+        Err(StoreError::conflict(what, detail))
+    }
+
+    async fn write_tensors(&mut self, number: VersionNumber) -> Result<(), StoreError> {
+        let path = self.tensors_at(number);
+        self.unpublished.path = Some(path.clone());
+        let (chunks, size) = (self.encoded.chunks.clone(), self.encoded.size);
+        self.store.backend.put(&path, chunks, size).await
+    }
+
+    fn swept(&self) -> StoreError {
+        StoreError::conflict(
+            format!("a version of {}", self.id().resource_name()),
+            "publishing took so long that its parts were swept, or may have been; try again",
+        )
+    }
+
+    /// Tries to publish under the present number.
+    async fn attempt(&mut self) -> Result<Attempt, StoreError> {
+        let store = self.store;
+        let environment = &store.options.environment;
+        let taken = environment.now().saturating_sub(self.begun);
+        if taken > store.options.leftover_age / 4 {
+            return Err(self.swept());
+        }
+        if !self.condition.is_none() {
+            let view = store.views.fresh(self.id()).await?;
+            self.condition.check(&view)?;
+            self.condition.check_not_cleared(&view, self.since)?;
+        }
+        self.manifest.create_time = environment.time_of_day();
+        let body = seal(&self.id().resource_name(), &self.manifest)?;
+        let path = layout::manifest(self.id(), self.manifest.version);
+        // From here on a manifest may name the file.
+        let tensors = self.unpublished.path.take();
+        let created = store.backend.create(&path, body).await;
+        die_at!("store::version::manifest");
+        match created {
+            Ok(true) => self.acknowledge().await,
+            Ok(false) => {
+                self.unpublished.path = tensors;
+                let view = store.views.fresh(self.id()).await?;
+                self.condition.check(&view)?;
+                Ok(Attempt::Lost)
+            }
+            Err(error @ StoreError::NotDurable { .. }) => {
+                // It may be seen, and be gone after a power loss: nobody shall
+                // build on it.
+                self.retract("it is not durable").await;
+                Err(error)
+            }
+            Err(error) => {
+                let local = store.backend.folder().is_some();
+                if local && matches!(store.backend.head(&path).await, Ok(None)) {
+                    self.unpublished.path = tensors;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks whether what was published is there, and is to be.
+    async fn acknowledge(&self) -> Result<Attempt, StoreError> {
+        let (store, version) = (self.store, self.manifest.version);
+        let view = store.views.fresh(self.id()).await?;
+        // The number may have been that of a version published and deleted
+        // since we looked: then ours was never visible.
+        if view.state()?.is_deleted(version) {
+            self.condition.check(&view)?;
+            return Ok(Attempt::Lost);
+        }
+        // A sweep that gives notice before our manifest is listed may remove
+        // the file after we see it; one that gives notice later sees the
+        // manifest.
+        let record = &self.manifest.tensors;
+        let file = view.tensors_file(version, &record.name);
+        if file.is_none_or(|file| file.size != record.size)
+            || view.is_noticed(version, &record.name)
+        {
+            self.retract("its tensors were swept").await;
+            return Err(self.swept());
+        }
+        if let Err(cleared) = self.condition.check_not_cleared(&view, self.since) {
+            store.take_back(self.id(), version).await?;
+            return Err(cleared);
+        }
+        if let Some(request_id) = &self.manifest.request_id
+            && let Some(made) = store
+                .version_of_request(&view, request_id, Some(version))
+                .await?
+        {
+            store.take_back(self.id(), version).await?;
+            return Ok(Attempt::Repeated(made));
+        }
+        if let Err(error) = store.raise_high_water(&view, version.get()).await {
+            // The version itself is durable.
+            tracing::warn!(cache = %self.id(), %error, "no high-water mark was written");
+        }
+        die_at!("store::version::confirmed");
+        Ok(Attempt::Published)
+    }
+
+    /// Deletes what must not be seen, as far as that can be done now.
+    async fn retract(&self, why: &str) {
+        let version = self.manifest.version;
+        if let Err(error) = self.store.take_back(self.id(), version).await {
+            let version = self.id().version_name(version);
+            tracing::error!(version, %error, why, "a version that was refused could not be removed");
+        }
+    }
+
+    /// Takes the tensors along to the next number.
+    async fn move_on(&mut self) -> Result<(), StoreError> {
+        let store = self.store;
+        let (next, _) = store.next_number(self.id(), self.condition).await?;
+        let from = self.tensors_at(self.manifest.version);
+        self.unpublished.path = Some(from.clone());
+        let to = self.tensors_at(next);
+        if store.backend.copy(&from, &to).await.is_ok() {
+            self.unpublished.path = Some(to);
+        } else {
+            // Gone with the version that won the number and was deleted, or
+            // too large for one copy: written once more.
+            self.write_tensors(next).await?;
+        }
+        die_at!("store::version::moved");
+        let _ = store.backend.delete(vec![from]).await; // else swept later
+        self.manifest.version = next;
+        Ok(())
+    }
+}
+
+fn check_request_id(request_id: Option<&str>) -> Result<(), StoreError> {
+    let Some(id) = request_id else {
+        return Ok(());
+    };
+    if id.len() > MAX_REQUEST_ID_BYTES {
+        return Err(StoreError::TooLarge {
+            what: "the request id".to_owned(),
+            size: id.len() as u64,
+            limit: MAX_REQUEST_ID_BYTES as u64,
+        });
+    }
+    match id.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(StoreError::invalid(
+            "the request id",
+            "it may have visible ASCII characters only",
+        )),
+    }
+}

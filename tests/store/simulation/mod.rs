@@ -1,0 +1,180 @@
+//! Clients of one store under a simulated storage, clock and scheduler: what
+//! they were told must be what one cache on one machine could have told them.
+//!
+//! Every run is drawn from a seed. One that fails prints it, and
+//! `TIPSERVE_SIM_SEED=… cargo test -p tipserve-store --test store simulation`
+//! runs it again, step by step the same. `TIPSERVE_SIM_SEEDS` says how many
+//! seeds are tried; `make soak` tries fresh ones for `SOAK_MINUTES`.
+
+mod clients;
+mod executor;
+mod linear;
+mod objects;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use clients::{Client, History, Plan};
+use executor::{Faults, Sim};
+use objects::Bucket;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use crate::sample;
+
+/// Seeds that a run of the tests tries.
+const SEEDS: u64 = 3000;
+
+fn plan(seed: u64) -> Plan {
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
+    let often = |rng: &mut StdRng| [0, 0, 5, 20, 60][rng.random_range(0..5)];
+    Plan {
+        faults: Faults {
+            failed: often(&mut rng),
+            answer_lost: often(&mut rng),
+            suspended: often(&mut rng),
+        },
+        clients: rng.random_range(2..5),
+        operations: rng.random_range(2..8),
+        caches: rng.random_range(1..3),
+    }
+}
+
+/// Runs one seed; returns what happened.
+///
+/// # Errors
+/// What it was that could not have been.
+fn simulate(seed: u64) -> Result<Vec<String>, String> {
+    let plan = plan(seed);
+    let (sim, bucket, history) = (
+        Sim::new(seed, plan.faults),
+        Bucket::default(),
+        History::default(),
+    );
+    let client = |store| Client {
+        sim: sim.clone(),
+        history: history.clone(),
+        store,
+        caches: clients::ids(plan.caches),
+    };
+    let mut shared = None;
+    for number in 0..plan.clients {
+        // Some share a server, and so what it remembers.
+        let share = sim.draw(|rng| rng.random_bool(0.4));
+        let store = match shared.take() {
+            Some(store) if share => store,
+            _ => clients::open(&sim, &bucket, number),
+        };
+        shared = Some(store.clone());
+        sim.spawn(Box::pin(client(store).work(plan.operations)));
+    }
+    let sweeper = clients::open(&sim, &bucket, 90);
+    sim.spawn(Box::pin(client(sweeper).sweep(4)));
+    sim.run();
+    // The dust settles; another server looks.
+    sim.stop_faults();
+    let sweeper = clients::open(&sim, &bucket, 91);
+    sim.spawn(Box::pin(client(sweeper).sweep(3)));
+    sim.run();
+    let reader = clients::open(&sim, &bucket, 92);
+    sim.spawn(Box::pin(client(reader).conclude()));
+    sim.run();
+
+    let mut trace = sim.trace();
+    trace.extend(bucket.paths());
+    let explain = |what: String| format!("{what}\n{plan:?}\n{}", trace.join("\n"));
+    if let Some(violation) = history.violations().first() {
+        return Err(explain(violation.clone()));
+    }
+    for (cache, steps) in history.of_caches() {
+        if let Err(longest) = linear::linearize(&steps) {
+            let told: Vec<String> = steps
+                .iter()
+                .enumerate()
+                .map(|(i, step)| {
+                    let order = longest.iter().position(|l| *l == i);
+                    format!("{i:>3} {order:?} {step:?}")
+                })
+                .collect();
+            let what = format!("{cache}: no order explains\n{}", told.join("\n"));
+            return Err(explain(what));
+        }
+    }
+    Ok(trace)
+}
+
+fn try_seed(seed: u64) -> Result<Vec<String>, String> {
+    catch_unwind(AssertUnwindSafe(|| simulate(seed))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("a panic: {}", text.unwrap_or("of unknown text")))
+    })
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is not a number")),
+    )
+}
+
+/// Tries seeds from `first` on, on every core, until `enough` says so.
+fn try_seeds(first: u64, enough: impl Fn(u64) -> bool + Sync) {
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    loop {
+                        let tried = next.fetch_add(1, Relaxed);
+                        if enough(tried) {
+                            return Ok(());
+                        }
+                        let seed = first.wrapping_add(tried);
+                        try_seed(seed).map_err(|why| (seed, why))?;
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            if let Err((seed, why)) = worker.join().expect("a worker") {
+                panic!("TIPSERVE_SIM_SEED={seed} fails: {why}");
+            }
+        }
+    });
+    eprintln!("{} histories are linearizable", next.load(Relaxed));
+}
+
+#[test]
+fn histories_of_concurrent_clients_are_linearizable() {
+    if let Some(seed) = setting("TIPSERVE_SIM_SEED") {
+        match try_seed(seed) {
+            Ok(trace) => eprintln!("{}", trace.join("\n")),
+            Err(why) => panic!("TIPSERVE_SIM_SEED={seed} fails: {why}"),
+        }
+        return;
+    }
+    let seeds = setting("TIPSERVE_SIM_SEEDS").unwrap_or(SEEDS);
+    try_seeds(sample::fresh_seed(), |tried| tried >= seeds);
+}
+
+#[test]
+#[ignore = "long: make soak"]
+fn histories_of_concurrent_clients_are_linearizable_for_long() {
+    let minutes = setting("SOAK_MINUTES").unwrap_or(5);
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    try_seeds(sample::fresh_seed(), |_| Instant::now() >= end);
+}
+
+#[test]
+fn a_seed_replays() {
+    let seed = sample::fresh_seed();
+    for seed in (0..20).map(|i| seed.wrapping_add(i)) {
+        assert_eq!(try_seed(seed), try_seed(seed), "seed {seed}");
+    }
+}
