@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    auth::Guard,
+    auth::Authenticator,
     config::{self, Config, Given},
     server::Server,
     telemetry::{self, Exporter},
@@ -140,7 +140,7 @@ async fn serve(config: Config) -> u8 {
 }
 
 /// Reads certificates and tokens again at each SIGHUP; never ends.
-async fn read_again_at(mut hangup: Signal, guard: &Arc<Guard>) {
+async fn read_again_at(mut hangup: Signal, guard: &Arc<Authenticator>) {
     while hangup.recv().await.is_some() {
         if !guard.is_reloadable() {
             tracing::info!("SIGHUP: there are neither certificates nor tokens to read again");

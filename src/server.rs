@@ -18,10 +18,10 @@ use tonic::transport;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    auth::{Guard, OpenError},
+    auth::{Authenticator, OpenError},
     catalog::Catalog,
     config::Config,
-    rpc::{self, Calls, Context, door::Door, messages::MessageLayer},
+    rpc::{self, Calls, Context, auth_layer::AuthLayer, messages::MessageLayer},
     telemetry,
 };
 use tipserve_api::{
@@ -109,7 +109,7 @@ pub struct Server {
     stop_probes: CancellationToken,
     upkeep: JoinHandle<()>,
     health: HealthReporter,
-    guard: Arc<Guard>,
+    guard: Arc<Authenticator>,
     watch: JoinHandle<()>,
     limit: Duration,
 }
@@ -122,7 +122,7 @@ impl Server {
     /// The first thing that stands against it.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Server, StartError> {
         // Bound first: a port in use is known before anything is loaded.
-        let guard = Arc::new(Guard::new(&config.guard)?);
+        let guard = Arc::new(Authenticator::new(&config.guard)?);
         let listener = listen(config.listen, "--listen").await?;
         let probes = listen(config.metrics_listen, "--metrics-listen").await?;
         let probes = probes.into_std()?;
@@ -195,7 +195,7 @@ impl Server {
             .max_connection_age(connection_age.unwrap_or(FOREVER))
             .layer(rpc::web::BrowserLayer::new(&config.web_origins))
             .layer(rpc::Observe::new(&context.calls))
-            .layer(Door::new(
+            .layer(AuthLayer::new(
                 Arc::clone(&guard),
                 config.limits.max_streams,
                 config.limits.max_token_streams,
@@ -252,7 +252,7 @@ impl Server {
     }
 
     /// What stands between the network and the services.
-    pub fn guard(&self) -> &Arc<Guard> {
+    pub fn guard(&self) -> &Arc<Authenticator> {
         &self.guard
     }
 

@@ -1,69 +1,154 @@
-//! One line in the log for every change of a cache: who, what, with what
-//! outcome. The target is `tipserve::audit`, the level `INFO` whatever the
-//! filter says of other targets.
+//! One line in the log for every call that changes a cache or takes one away:
+//! who, what, with what outcome. The target is `tipserve::audit`, the level
+//! `INFO` whatever the filter says of other targets.
+//!
+//! The auth layer begins a line for each call of an audited method and ends it
+//! with the status that the call was answered with, so that no handler can
+//! forget one. A handler only names the resource, and, where it knows better
+//! than the answer (a change that was made for a client that is gone), the
+//! result.
 
+use std::sync::Arc;
+
+use http::Extensions;
+use parking_lot::Mutex;
 use tonic::Code;
 
 use super::Caller;
 
 /// The target of every audit line.
 pub const TARGET: &str = "tipserve::audit";
-
-/// A change under way. Its line is written when it has ended, or when it is
-/// dropped: a change that nobody ended was cancelled.
-#[derive(Debug)]
-pub struct Change {
-    caller: Caller,
-    action: &'static str,
-    resource: String,
-    code: Option<Code>,
-}
-
-impl Change {
-    /// A change that begins. `action` is a verb and what it is done to:
-    /// "delete_cache".
-    pub fn new(caller: &Caller, action: &'static str, resource: impl Into<String>) -> Change {
-        Change {
-            caller: caller.clone(),
-            action,
-            resource: resource.into(),
-            code: None,
-        }
-    }
-
-    /// What is changed, once it is known better than at the start.
-    pub fn names(&mut self, resource: impl Into<String>) {
-        self.resource = resource.into();
-    }
-
-    /// It has ended.
-    pub fn ended(mut self, code: Code) {
-        self.code = Some(code);
-    }
-}
-
-impl Drop for Change {
-    fn drop(&mut self) {
-        let code = self.code.unwrap_or(Code::Cancelled);
-        line(&self.caller, self.action, &self.resource, code);
-    }
-}
-
 /// Longest resource in a line, characters: a client may name anything.
 const MAX_RESOURCE: usize = 200;
 
-/// Writes one line.
-pub fn line(caller: &Caller, action: &str, resource: &str, code: Code) {
-    let resource: String = resource.chars().take(MAX_RESOURCE).collect();
+/// A line that is written once: when the last clone is dropped, or before, by
+/// [`AuditLine::write`]. Without a result it was cancelled. The default is a
+/// line that is never written, for what runs outside of the auth layer.
+#[derive(Clone, Debug, Default)]
+pub struct AuditLine(Option<Arc<Record>>);
+
+#[derive(Debug)]
+struct Record {
+    caller: Caller,
+    action: &'static str,
+    line: Mutex<Line>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    resource: String,
+    result: Option<Code>,
+    answered: Option<Code>,
+    written: bool,
+}
+
+impl AuditLine {
+    /// A line that begins. `action` is a verb and what it is done to:
+    /// "delete_cache".
+    pub fn begin(caller: &Caller, action: &'static str) -> AuditLine {
+        AuditLine(Some(Arc::new(Record {
+            caller: caller.clone(),
+            action,
+            line: Mutex::default(),
+        })))
+    }
+
+    /// The line of a request's call.
+    pub fn of(extensions: &Extensions) -> AuditLine {
+        extensions.get::<AuditLine>().cloned().unwrap_or_default()
+    }
+
+    /// Names what is changed; again, once it is known better.
+    pub fn resource(&self, resource: impl Into<String>) {
+        self.update(|line| line.resource = resource.into());
+    }
+
+    /// How the change ended. It counts for more than what the caller was
+    /// answered, which may be that its deadline has passed.
+    pub fn result(&self, code: Code) {
+        self.update(|line| line.result = line.result.or(Some(code)));
+    }
+
+    /// The status that the call was answered with.
+    pub fn answered(&self, code: Code) {
+        self.update(|line| line.answered = line.answered.or(Some(code)));
+    }
+
+    /// Writes the line now: what was asked for has begun, and has a line of its
+    /// own for its end.
+    pub fn write(&self) {
+        if let Some(record) = &self.0 {
+            record.write();
+        }
+    }
+
+    /// Writes no line: nothing was changed, nor was to be.
+    pub fn discard(&self) {
+        self.update(|line| line.written = true);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Line)) {
+        if let Some(record) = &self.0 {
+            change(&mut record.line.lock());
+        }
+    }
+}
+
+impl Record {
+    fn write(&self) {
+        let mut line = self.line.lock();
+        if std::mem::replace(&mut line.written, true) {
+            return;
+        }
+        let code = line.result.or(line.answered).unwrap_or(Code::Cancelled);
+        emit(&self.caller, self.action, &line.resource, code);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
+fn emit(caller: &Caller, action: &str, resource: &str, code: Code) {
+    let resource = printable(resource);
     tracing::info!(
         target: TARGET,
-        who = caller.who(),
+        who = printable(&caller.who()),
         known_by = caller.known_by(),
-        certificate = caller.certificate(),
+        certificate = caller.certificate().as_deref().map(printable),
         action,
         resource,
         result = ?code,
         request_id = caller.request_id(),
         "audit"
     );
+}
+
+/// Without control characters, which could forge a line or command a
+/// terminal, and of bounded length.
+fn printable(text: &str) -> String {
+    text.chars()
+        .take(MAX_RESOURCE)
+        .flat_map(|character| {
+            let (escaped, plain) = if character.is_control() {
+                (Some(character.escape_default()), None)
+            } else {
+                (None, Some(character))
+            };
+            escaped.into_iter().flatten().chain(plain)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_one_printable_line() {
+        assert_eq!(printable("a\nb\r\u{1b}[2J"), "a\\nb\\r\\u{1b}[2J");
+        assert_eq!(printable(&"ü".repeat(1000)).chars().count(), MAX_RESOURCE);
+    }
 }

@@ -1,33 +1,46 @@
-//! Who calls, and what they may touch.
+//! Who calls, what they may touch, and whether they still may.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use http::Extensions;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::{GuardError, tls, tokens::Token};
+use super::{AuthError, Authenticator, tls, tokens::Token};
+use tipserve_api::methods::{Access, Method};
 use tipserve_store::CacheId;
 
-/// Who calls. Put into each request's extensions by the server's door; where
-/// there is no door (a service used on its own), nobody in particular, who may
-/// do everything.
+/// Between a lapse and the end of the call: items that are under way by then
+/// are answered, new ones refused.
+const GRACE: Duration = Duration::from_millis(500);
+/// How often a long call is looked at again though nothing was reloaded:
+/// clocks are set, certificates expire.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// Who calls. Put into each request's extensions by the auth layer; without
+/// one (a service used on its own) it is nobody in particular, who may do
+/// everything.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
+    authenticator: Option<Arc<Authenticator>>,
     token: Option<Arc<Token>>,
+    method: Option<&'static Method>,
     certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
     request_id: Option<String>,
 }
 
 impl Caller {
-    /// A caller with a token, a certificate, both or neither.
+    /// A caller of a method, with a certificate or without.
     pub fn new(
-        token: Option<Arc<Token>>,
+        authenticator: &Arc<Authenticator>,
+        method: Option<&'static Method>,
         certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
         request_id: Option<String>,
     ) -> Caller {
         Caller {
-            token,
+            authenticator: Some(Arc::clone(authenticator)),
+            token: None,
+            method,
             certificates,
             request_id,
         }
@@ -38,25 +51,26 @@ impl Caller {
         self.token = Some(token);
     }
 
+    /// Whether it is known who calls.
+    pub fn is_known(&self) -> bool {
+        self.token.is_some() || self.certificates.is_some()
+    }
+
     /// The caller of a request.
     pub fn of(extensions: &Extensions) -> Caller {
         extensions.get::<Caller>().cloned().unwrap_or_default()
     }
 
-    /// Whether a cache may be touched: what each method asks before it looks
+    /// Whether a cache may be touched. Each method asks this before it looks
     /// for the cache, so that the answer is the same whether there is one or
-    /// not. (The role is checked at the door, by [`super::roles`].)
+    /// not. (The role is checked by the auth layer.)
     ///
     /// # Errors
-    /// [`GuardError::Cache`] where the token's prefix does not allow it.
-    pub fn check(&self, cache: &CacheId) -> Result<(), GuardError> {
+    /// [`AuthError::Cache`] if the token's prefix does not allow it.
+    pub fn check(&self, cache: &CacheId) -> Result<(), AuthError> {
         match &self.token {
-            Some(token) if !cache.as_str().starts_with(&token.prefix) => Err(GuardError::Cache {
-                name: token.name.clone(),
-                prefix: token.prefix.clone(),
-                cache: cache.to_string(),
-            }),
-            _ => Ok(()),
+            Some(token) => token.allows(cache),
+            None => Ok(()),
         }
     }
 
@@ -78,6 +92,13 @@ impl Caller {
         self.certificate().unwrap_or_else(|| "anonymous".to_owned())
     }
 
+    /// Who it is, where several callers can be told apart by it: whose turn
+    /// work takes, and whose quota it counts against.
+    pub fn identity(&self) -> Option<String> {
+        self.is_known()
+            .then(|| format!("{} {}", self.known_by(), self.who()))
+    }
+
     /// How it is known: "token", "certificate" or "nothing".
     pub fn known_by(&self) -> &'static str {
         match (&self.token, &self.certificates) {
@@ -93,12 +114,12 @@ impl Caller {
         Some(tls::subject(own))
     }
 
-    /// The id of its request, where it has one.
+    /// The id of its request, or nothing.
     pub fn request_id(&self) -> &str {
         self.request_id.as_deref().unwrap_or_default()
     }
 
-    /// Who made a version: the token's name where there is one, whatever the
+    /// Who made a version: the token's name if there is one, whatever the
     /// client says; else what it says.
     pub fn created_by(&self, stated: String) -> String {
         match &self.token {
@@ -107,18 +128,90 @@ impl Caller {
         }
     }
 
-    /// Counts items against the token's rate, where the token is still good: a
+    /// Counts items against the token's rate, if the token is still good: a
     /// stream may last longer than it.
     ///
     /// # Errors
-    /// [`GuardError::Rate`], [`GuardError::Burst`]; those of [`Token::check`].
-    pub fn items(&self, count: usize) -> Result<(), GuardError> {
-        match &self.token {
-            Some(token) => {
-                token.check(Utc::now())?;
-                token.rates.items(&token.name, count)
-            }
+    /// [`AuthError::Rate`], [`AuthError::Burst`]; those of
+    /// [`Caller::standing`].
+    pub fn items(&self, count: usize) -> Result<(), AuthError> {
+        match self.current_token()? {
+            Some(token) => token.rates.items(&token.name, count),
             None => Ok(()),
+        }
+    }
+
+    /// The token as the file has it now.
+    fn current_token(&self) -> Result<Option<Arc<Token>>, AuthError> {
+        let (Some(shown), Some(authenticator)) = (&self.token, &self.authenticator) else {
+            return Ok(None);
+        };
+        match authenticator.tokens() {
+            Some(tokens) => tokens.current(shown, Utc::now()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the caller still may do what it does: its token is in the file,
+    /// has not expired, and has the role that the method needs; its
+    /// certificate has neither expired nor been revoked. With `cache`, whether
+    /// it may still touch that one; without, everything that it could touch
+    /// when it called.
+    ///
+    /// # Errors
+    /// What has changed.
+    pub fn standing(&self, cache: Option<&CacheId>) -> Result<(), AuthError> {
+        if let (Some(authenticator), Some(certificates)) = (&self.authenticator, &self.certificates)
+        {
+            authenticator.check_certificates(certificates)?;
+        }
+        let Some(token) = self.current_token()? else {
+            return Ok(());
+        };
+        if let Some(method) = self.method {
+            token.may_call(method)?;
+        }
+        match cache {
+            Some(cache) => token.allows(cache),
+            None if self.prefix().starts_with(&token.prefix) => Ok(()),
+            None => Err(AuthError::Narrowed {
+                name: token.name.clone(),
+                prefix: token.prefix.clone(),
+            }),
+        }
+    }
+
+    /// Whether [`Caller::lapse`] could ever come.
+    pub fn can_lapse(&self) -> bool {
+        self.is_known() && !matches!(self.method.map(|method| method.access), Some(Access::Open))
+    }
+
+    /// Waits until the caller may no longer do what it does (see
+    /// [`Caller::standing`]); for ever if that never comes. A reload is noticed
+    /// at once, and so is the end of a token's time.
+    pub async fn lapse(&self, cache: Option<&CacheId>) -> AuthError {
+        let Some(authenticator) = self.authenticator.as_ref().filter(|_| self.can_lapse()) else {
+            return std::future::pending().await;
+        };
+        let mut reloads = authenticator.reloads();
+        loop {
+            reloads.borrow_and_update();
+            if let Err(error) = self.standing(cache) {
+                tokio::time::sleep(GRACE).await;
+                return error;
+            }
+            let token = self.current_token().ok().flatten();
+            let left = token.and_then(|token| token.expires).map_or(RECHECK, |at| {
+                // Whole milliseconds: one more, so as not to wake too early.
+                let left = at.signed_duration_since(Utc::now()).to_std();
+                left.unwrap_or_default() + Duration::from_millis(1)
+            });
+            tokio::select! {
+                changed = reloads.changed() => if changed.is_err() {
+                    return std::future::pending().await;
+                },
+                () = tokio::time::sleep(left.min(RECHECK)) => {}
+            }
         }
     }
 }
@@ -132,7 +225,10 @@ mod tests {
         let file = format!("[[token]]\nname='t'\nhash='{hash}'\nrole='write'\nprefix='{prefix}'\n");
         let tokens = Tokens::parse(&file, None).expect("valid");
         let token = tokens.find(&token, chrono::Utc::now()).expect("known");
-        Caller::new(Some(token), None, None)
+        Caller {
+            token: Some(token),
+            ..Caller::default()
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Why a call is not let through, and why a guard cannot be set up. No message
-//! ever holds a token.
+//! Why a call is not let through, and why an authenticator cannot be set up. No
+//! message ever holds a token.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,8 +9,8 @@ use tipserve_api::methods::Role;
 
 /// Why a call is not let through.
 #[derive(Clone, Debug, PartialEq, Error)]
-pub enum GuardError {
-    /// The server wants a token, and there is none.
+pub enum AuthError {
+    /// The server wants a token, and the call has none.
     #[error("this server wants a token: send the header \"authorization: Bearer TOKEN\"")]
     TokenMissing,
     /// The header is there, but not of the form that is needed.
@@ -50,7 +50,27 @@ pub enum GuardError {
         /// The cache's id.
         cache: String,
     },
-    /// No rule says who may call it.
+    /// The token's prefix was changed so that it allows less than it did when
+    /// the call began.
+    #[error(
+        "the token {name:?} may touch fewer caches now than when the call began: those whose id \
+         begins with {prefix:?}"
+    )]
+    Narrowed {
+        /// The token's name.
+        name: String,
+        /// Its prefix now.
+        prefix: String,
+    },
+    /// The client's certificate is not good any more.
+    #[error("the certificate of {subject:?} is not good any more: {reason}")]
+    Certificate {
+        /// Whose it is.
+        subject: String,
+        /// "it has been revoked" and the like.
+        reason: String,
+    },
+    /// It is not in the table of methods.
     #[error("{path} is not a method of this server")]
     UnknownMethod {
         /// The path.
@@ -96,7 +116,7 @@ pub enum GuardError {
     },
 }
 
-/// Why a guard cannot be set up.
+/// Why an authenticator cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
     /// A file cannot be read.

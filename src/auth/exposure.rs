@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
-use super::GuardSettings;
+use super::AuthSettings;
 
 /// An address that the guard does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -50,7 +50,7 @@ fn is_local(address: SocketAddr) -> bool {
     }
 }
 
-impl GuardSettings {
+impl AuthSettings {
     /// Checks the addresses that a server is to listen on. Returns what the
     /// operator should be warned of.
     ///
@@ -102,16 +102,17 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn settings(tls: bool, client_ca: bool, tokens: bool, insecure: bool) -> GuardSettings {
-        GuardSettings {
+    fn settings(tls: bool, client_ca: bool, tokens: bool, insecure: bool) -> AuthSettings {
+        AuthSettings {
             tls: tls.then(|| TlsFiles {
                 certificate: PathBuf::from("c"),
                 key: PathBuf::from("k"),
                 client_ca: client_ca.then(|| PathBuf::from("a")),
+                client_crl: None,
             }),
             tokens: tokens.then(|| PathBuf::from("t")),
             insecure,
-            ..GuardSettings::default()
+            ..AuthSettings::default()
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use serde::Deserialize;
 
-use super::GuardError;
+use super::AuthError;
 
 /// Limits of one token as its entry says; absent: none.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -100,16 +100,16 @@ impl Bucket {
         }))
     }
 
-    fn take(&self, token: &str, count: NonZeroU32) -> Result<(), GuardError> {
+    fn take(&self, token: &str, count: NonZeroU32) -> Result<(), AuthError> {
         match self.limiter.check_n(count) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(GuardError::Rate {
+            Ok(Err(not_until)) => Err(AuthError::Rate {
                 name: token.to_owned(),
                 limit: self.name,
                 maximum: self.rate,
                 wait: not_until.wait_time_from(self.limiter.clock().now()),
             }),
-            Err(_) => Err(GuardError::Burst {
+            Err(_) => Err(AuthError::Burst {
                 name: token.to_owned(),
                 burst: self.burst,
                 asked: count.get().into(),
@@ -154,11 +154,11 @@ impl Rates {
     /// token's entry does not.
     ///
     /// # Errors
-    /// [`GuardError::Rate`] or [`GuardError::TokenStreams`].
-    pub fn begin(&self, token: &str, default: usize) -> Result<StreamPlace, GuardError> {
+    /// [`AuthError::Rate`] or [`AuthError::TokenStreams`].
+    pub fn begin(&self, token: &str, default: usize) -> Result<StreamPlace, AuthError> {
         let maximum = self.settings.max_streams.unwrap_or(default);
         let place =
-            StreamPlace::take(&self.streams, maximum).ok_or_else(|| GuardError::TokenStreams {
+            StreamPlace::take(&self.streams, maximum).ok_or_else(|| AuthError::TokenStreams {
                 name: token.to_owned(),
                 maximum,
             })?;
@@ -171,13 +171,13 @@ impl Rates {
     /// Counts items.
     ///
     /// # Errors
-    /// [`GuardError::Rate`], or [`GuardError::Burst`] where so many at once are
+    /// [`AuthError::Rate`], or [`AuthError::Burst`] where so many at once are
     /// never let through.
-    pub fn items(&self, token: &str, count: usize) -> Result<(), GuardError> {
+    pub fn items(&self, token: &str, count: usize) -> Result<(), AuthError> {
         let (Some(items), Some(n)) = (&self.items, u32::try_from(count).ok()) else {
             return match &self.items {
                 None => Ok(()),
-                Some(items) => Err(GuardError::Burst {
+                Some(items) => Err(AuthError::Burst {
                     name: token.to_owned(),
                     burst: items.burst,
                     asked: count as u64,
@@ -210,7 +210,7 @@ mod tests {
             rates.begin("t", 9).expect("let through");
         }
         match rates.begin("t", 9).expect_err("refused") {
-            GuardError::Rate {
+            AuthError::Rate {
                 name, limit, wait, ..
             } => {
                 assert_eq!((name.as_str(), limit), ("t", "requests_per_second"));
@@ -225,11 +225,11 @@ mod tests {
         let rates = rates(&format!("items_per_second = {SLOW}\nitems_burst = 5")).expect("valid");
         rates.items("t", 0).expect("nothing");
         rates.items("t", 3).expect("let through");
-        assert!(matches!(rates.items("t", 3), Err(GuardError::Rate { .. })));
+        assert!(matches!(rates.items("t", 3), Err(AuthError::Rate { .. })));
         rates.items("t", 2).expect("let through");
         assert!(matches!(
             rates.items("t", 6),
-            Err(GuardError::Burst {
+            Err(AuthError::Burst {
                 burst: 5,
                 asked: 6,
                 ..
@@ -245,7 +245,7 @@ mod tests {
         let _second = rates.begin("t", 9).expect("let through");
         assert!(matches!(
             rates.begin("t", 9),
-            Err(GuardError::TokenStreams { maximum: 2, .. })
+            Err(AuthError::TokenStreams { maximum: 2, .. })
         ));
         drop(first);
         rates.begin("t", 9).expect("let through");
@@ -257,7 +257,7 @@ mod tests {
         let _place = rates.begin("t", 1).expect("let through");
         assert!(matches!(
             rates.begin("t", 1),
-            Err(GuardError::TokenStreams { maximum: 1, .. })
+            Err(AuthError::TokenStreams { maximum: 1, .. })
         ));
     }
 

@@ -31,9 +31,6 @@ pub trait FromFiles: Sized {
 
     /// It is in force now.
     fn took_effect(&self);
-
-    /// It is in force no more: `next` is.
-    fn was_replaced(&self, next: &Self);
 }
 
 /// A value in force, and where it comes from.
@@ -81,11 +78,13 @@ impl<T: FromFiles> Reloaded<T> {
         self.now.load_full()
     }
 
-    /// Reads the files again. Where their bytes are others and good, the new
-    /// value takes effect; where they are bad, the old one stays, and the
+    /// Reads the files again. If their bytes are others and good, the new
+    /// value takes effect; if they are bad, the old one stays, and the
     /// reason is logged once. (A certificate and its key are two files: between
     /// the writing of the one and of the other they do not fit.)
-    pub fn refresh(&self) {
+    ///
+    /// Returns whether a new value is in force.
+    pub fn refresh(&self) -> bool {
         let mut tried = self.tried.lock();
         let attempt = read::<T>(&self.files).and_then(|(bytes, hash)| {
             if hash == tried.0 && tried.1.is_none() {
@@ -95,14 +94,14 @@ impl<T: FromFiles> Reloaded<T> {
             T::make(&self.files, &bytes, Some(&self.now.load())).map(Some)
         });
         match attempt {
-            Ok(None) => {}
+            Ok(None) => false,
             Ok(Some(value)) => {
                 value.took_effect();
-                let value = Arc::new(value);
-                self.now.swap(Arc::clone(&value)).was_replaced(&value);
+                self.now.store(Arc::new(value));
                 tried.1 = None;
                 telemetry::guard_reloaded(T::KIND, true);
                 tracing::info!(kind = T::KIND, "read anew; in force from now on");
+                true
             }
             Err(error) => {
                 if tried.1.as_ref() != Some(&error) {
@@ -113,6 +112,7 @@ impl<T: FromFiles> Reloaded<T> {
                     );
                 }
                 tried.1 = Some(error);
+                false
             }
         }
     }

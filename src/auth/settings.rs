@@ -1,4 +1,4 @@
-//! What a server is told about its guard.
+//! What a server is told about who may call.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,14 +12,17 @@ pub struct TlsFiles {
     /// PEM: authorities whose certificates clients must show; none: clients
     /// need no certificate.
     pub client_ca: Option<PathBuf>,
+    /// PEM: certificates that these authorities have revoked; none: no
+    /// certificate is taken to be revoked.
+    pub client_crl: Option<PathBuf>,
 }
 
-/// Settings of a [`super::Guard`].
+/// Settings of an [`super::Authenticator`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuardSettings {
-    /// TLS, where the server speaks it.
+pub struct AuthSettings {
+    /// TLS, if the server speaks it.
     pub tls: Option<TlsFiles>,
-    /// File of the tokens, where the server wants them.
+    /// File of the tokens, if the server wants them.
     pub tokens: Option<PathBuf>,
     /// Whether the API may listen beyond this machine unguarded.
     pub insecure: bool,
@@ -29,10 +32,10 @@ pub struct GuardSettings {
     pub reload: Duration,
 }
 
-impl Default for GuardSettings {
+impl Default for AuthSettings {
     /// No TLS, no tokens, this machine alone.
-    fn default() -> GuardSettings {
-        GuardSettings {
+    fn default() -> AuthSettings {
+        AuthSettings {
             tls: None,
             tokens: None,
             insecure: false,

@@ -4,39 +4,52 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
+use quick_cache::sync::Cache;
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
         self, RootCertStore, ServerConfig,
         crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
-        server::WebPkiClientVerifier,
+        pki_types::{
+            CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem,
+            pem::PemObject as _,
+        },
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
         sign::CertifiedKey,
     },
     server::TlsStream,
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{OpenError, TlsFiles, reload::FromFiles};
+use super::{AuthError, OpenError, TlsFiles, reload::FromFiles};
 use crate::telemetry;
 
 const CERTIFICATE: &str = "the certificate (--tls-cert)";
 const KEY: &str = "the private key (--tls-key)";
 const CLIENT_CA: &str = "the clients' authorities (--tls-client-ca)";
+const CLIENT_CRL: &str = "the revoked certificates (--tls-client-crl)";
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client's certificate that was found good counts as good: its
+/// signatures are not verified for each call.
+const CHECKED: Duration = Duration::from_secs(10);
+/// Client certificates whose state is remembered.
+const MAX_CHECKED: usize = 4096;
 /// What is spoken inside: HTTP/2, and HTTP/1.1 for gRPC-Web and probes.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Certificates in force.
 pub struct Tls {
     config: Arc<ServerConfig>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// When a client's certificate, by its hash, was last found good.
+    checked: Cache<[u8; 32], Instant>,
     /// When the server's certificate ends.
     pub not_after: DateTime<Utc>,
     /// Whose certificate it is.
@@ -124,6 +137,67 @@ fn validity(
     Ok((not_after, subject(own)))
 }
 
+/// Verifies clients by their authorities, and by what these have revoked.
+fn client_verifier(
+    (ca_path, ca): (&Path, &[u8]),
+    crl: Option<(&Path, &[u8])>,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, OpenError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(CLIENT_CA, ca_path, ca)? {
+        roots
+            .add(authority)
+            .map_err(|error| OpenError::invalid(CLIENT_CA, ca_path, error))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let Some((path, bytes)) = crl else {
+        return builder
+            .build()
+            .map_err(|error| OpenError::invalid(CLIENT_CA, ca_path, error));
+    };
+    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|error| OpenError::invalid(CLIENT_CRL, path, format!("not PEM: {error}")))?;
+    if lists.is_empty() {
+        let reason = "there is no \"BEGIN X509 CRL\" in it";
+        return Err(OpenError::invalid(CLIENT_CRL, path, reason));
+    }
+    builder
+        .with_crls(lists)
+        .build()
+        .map_err(|error| OpenError::invalid(CLIENT_CRL, path, error))
+}
+
+impl Tls {
+    /// Whether a client's certificates are good now. What was found good is
+    /// not verified again for ten seconds.
+    ///
+    /// # Errors
+    /// [`AuthError::Certificate`] if they have expired, were revoked, or are of
+    /// an authority that counts no more.
+    pub fn check_client(&self, chain: &[CertificateDer<'static>]) -> Result<(), AuthError> {
+        let (Some(clients), Some((own, between))) = (&self.clients, chain.split_first()) else {
+            return Ok(());
+        };
+        let key = *blake3::hash(own).as_bytes();
+        if let Some(at) = self.checked.get(&key)
+            && at.elapsed() < CHECKED
+        {
+            return Ok(());
+        }
+        match clients.verify_client_cert(own, between, UnixTime::now()) {
+            Ok(_) => {
+                self.checked.insert(key, Instant::now());
+                Ok(())
+            }
+            Err(error) => Err(AuthError::Certificate {
+                subject: subject(own),
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
 impl FromFiles for Tls {
     type Files = TlsFiles;
     const KIND: &'static str = "tls";
@@ -134,6 +208,7 @@ impl FromFiles for Tls {
             (KEY, files.key.clone()),
         ];
         all.extend(files.client_ca.clone().map(|path| (CLIENT_CA, path)));
+        all.extend(files.client_crl.clone().map(|path| (CLIENT_CRL, path)));
         all
     }
 
@@ -158,33 +233,27 @@ impl FromFiles for Tls {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;
-        let builder = match &files.client_ca {
-            None => builder.with_no_client_auth(),
+        let clients = match &files.client_ca {
+            None => None,
             Some(path) => {
-                let mut roots = RootCertStore::empty();
-                for authority in certificates(CLIENT_CA, path, bytes(2))? {
-                    roots
-                        .add(authority)
-                        .map_err(|error| OpenError::invalid(CLIENT_CA, path, error))?;
-                }
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                        .build()
-                        .map_err(|error| OpenError::invalid(CLIENT_CA, path, error))?;
-                builder.with_client_cert_verifier(verifier)
+                let crl = files.client_crl.as_deref().map(|path| (path, bytes(3)));
+                Some(client_verifier((path, bytes(2)), crl, provider)?)
             }
+        };
+        let builder = match &clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => builder.with_client_cert_verifier(Arc::clone(clients)),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(Tls {
             config: Arc::new(config),
+            clients,
+            checked: Cache::new(MAX_CHECKED),
             not_after,
             subject,
         })
     }
-
-    /// Connections from before go on with what they began with.
-    fn was_replaced(&self, _: &Tls) {}
 
     fn took_effect(&self) {
         telemetry::certificate_ends(self.not_after.timestamp());
@@ -231,6 +300,7 @@ mod tests {
             certificate: "cert.pem".into(),
             key: "key.pem".into(),
             client_ca: client_ca.then(|| "ca.pem".into()),
+            client_crl: None,
         }
     }
 

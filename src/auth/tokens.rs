@@ -2,13 +2,10 @@
 //! only; tokens are random, so that a plain hash of one gives nothing away.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use chrono::{DateTime, Utc};
@@ -17,15 +14,16 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    GuardError, OpenError,
+    AuthError, OpenError,
     rates::{RateSettings, Rates},
     reload::FromFiles,
 };
 use crate::telemetry;
 use tipserve_api::{
-    methods::Role,
+    methods::{Access, Method, Role},
     tokens::{check_name, check_prefix},
 };
+use tipserve_store::CacheId;
 
 const WHAT: &str = "the tokens file (--tokens)";
 /// Longest token that is looked at, bytes.
@@ -33,7 +31,7 @@ const MAX_TOKEN_BYTES: usize = 4096;
 
 /// The tokens of a server.
 pub struct Tokens {
-    entries: Vec<(TokenHash, Arc<Token>)>,
+    by_hash: HashMap<TokenHash, Arc<Token>>,
 }
 
 /// One token, by all but its secret.
@@ -48,22 +46,45 @@ pub struct Token {
     pub expires: Option<DateTime<Utc>>,
     /// How fast it may call.
     pub rates: Arc<Rates>,
-    /// Whether the file has it no more.
-    revoked: AtomicBool,
+    /// What it is known by in the file.
+    hash: TokenHash,
 }
 
 impl Token {
-    /// Whether it is still good: asked when a call begins, and again for each
-    /// item of one that goes on.
+    /// Whether its role lets it call a method.
     ///
     /// # Errors
-    /// [`GuardError::TokenUnknown`], [`GuardError::TokenExpired`].
-    pub fn check(&self, now: DateTime<Utc>) -> Result<(), GuardError> {
-        if self.revoked.load(Ordering::Relaxed) {
-            return Err(GuardError::TokenUnknown);
+    /// [`AuthError::Role`].
+    pub fn may_call(&self, method: &Method) -> Result<(), AuthError> {
+        match method.access {
+            Access::Needs(needed) if self.role < needed => Err(AuthError::Role {
+                name: self.name.clone(),
+                role: self.role,
+                needed,
+                method: method.name.to_owned(),
+            }),
+            Access::Needs(_) | Access::Open => Ok(()),
         }
+    }
+
+    /// Whether its prefix lets it touch a cache.
+    ///
+    /// # Errors
+    /// [`AuthError::Cache`].
+    pub fn allows(&self, cache: &CacheId) -> Result<(), AuthError> {
+        if cache.as_str().starts_with(&self.prefix) {
+            return Ok(());
+        }
+        Err(AuthError::Cache {
+            name: self.name.clone(),
+            prefix: self.prefix.clone(),
+            cache: cache.to_string(),
+        })
+    }
+
+    fn check_time(&self, now: DateTime<Utc>) -> Result<(), AuthError> {
         match self.expires {
-            Some(at) if at <= now => Err(GuardError::TokenExpired {
+            Some(at) if at <= now => Err(AuthError::TokenExpired {
                 name: self.name.clone(),
                 at: at.to_rfc3339(),
             }),
@@ -153,7 +174,7 @@ impl Shown {
 }
 
 impl Entry {
-    fn into_token(self, previous: Option<&Tokens>) -> Result<(TokenHash, Token), String> {
+    fn into_token(self, previous: Option<&Tokens>) -> Result<Token, String> {
         check_name(&self.name)?;
         check_prefix(&self.prefix)?;
         let hash = TokenHash::parse(&self.hash)?;
@@ -180,15 +201,14 @@ impl Entry {
             Some(known) if *known.rates.settings() == settings => Arc::clone(&known.rates),
             _ => Arc::new(Rates::new(settings)?),
         };
-        let token = Token {
+        Ok(Token {
             name: self.name,
             role: self.role,
             prefix: self.prefix,
             expires,
             rates,
-            revoked: AtomicBool::new(false),
-        };
-        Ok((hash, token))
+            hash,
+        })
     }
 }
 
@@ -207,58 +227,72 @@ impl Tokens {
                 .map_or(0, |before| before.matches('\n').count() + 1);
             format!("line {line}: {}", error.message())
         })?;
-        let mut entries: Vec<(TokenHash, Arc<Token>)> = Vec::with_capacity(file.token.len());
-        let (mut names, mut hashes) = (HashSet::new(), HashSet::new());
+        let mut names = HashSet::with_capacity(file.token.len());
+        let mut tokens = Tokens {
+            by_hash: HashMap::with_capacity(file.token.len()),
+        };
         for (index, entry) in file.token.into_iter().enumerate() {
             let name = entry.name.clone();
             let wrong = |problem: String| format!("token {} ({name:?}): {problem}", index + 1);
-            let (hash, token) = entry.into_token(previous).map_err(wrong)?;
+            let token = entry.into_token(previous).map_err(wrong)?;
             if !names.insert(token.name.clone()) {
                 return Err(wrong("another token has this name".to_owned()));
             }
-            if !hashes.insert(hash) {
+            if tokens.by_hash.contains_key(&token.hash) {
                 return Err(wrong("another token has this hash".to_owned()));
             }
-            entries.push((hash, Arc::new(token)));
+            tokens.by_hash.insert(token.hash, Arc::new(token));
         }
-        Ok(Tokens { entries })
+        Ok(tokens)
     }
 
     fn named(&self, name: &str) -> Option<&Arc<Token>> {
-        self.entries
-            .iter()
-            .map(|(_, token)| token)
-            .find(|token| token.name == name)
+        self.by_hash.values().find(|token| token.name == name)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.by_hash.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.by_hash.is_empty()
     }
 
     /// The token that a client shows. Every entry is compared, each in constant
     /// time.
     ///
     /// # Errors
-    /// [`GuardError::TokenUnknown`], [`GuardError::TokenExpired`].
-    pub fn find(&self, shown: &str, now: DateTime<Utc>) -> Result<Arc<Token>, GuardError> {
+    /// [`AuthError::TokenUnknown`], [`AuthError::TokenExpired`].
+    pub fn find(&self, shown: &str, now: DateTime<Utc>) -> Result<Arc<Token>, AuthError> {
         if shown.len() > MAX_TOKEN_BYTES {
-            return Err(GuardError::TokenUnknown);
+            return Err(AuthError::TokenUnknown);
         }
         let shown = Shown::new(shown);
         let mut found = None;
-        for (hash, token) in &self.entries {
+        for (hash, token) in &self.by_hash {
             if shown.is(hash) {
                 found = Some(token);
             }
         }
-        let token = found.ok_or(GuardError::TokenUnknown)?;
-        token.check(now)?;
+        let token = found.ok_or(AuthError::TokenUnknown)?;
+        token.check_time(now)?;
+        Ok(Arc::clone(token))
+    }
+}
+
+impl Tokens {
+    /// What the file has now for a token that was found in it before.
+    ///
+    /// # Errors
+    /// [`AuthError::TokenUnknown`], [`AuthError::TokenExpired`].
+    pub fn current(&self, before: &Token, now: DateTime<Utc>) -> Result<Arc<Token>, AuthError> {
+        let token = self
+            .by_hash
+            .get(&before.hash)
+            .ok_or(AuthError::TokenUnknown)?;
+        token.check_time(now)?;
         Ok(Arc::clone(token))
     }
 }
@@ -280,19 +314,6 @@ impl FromFiles for Tokens {
         let bytes = bytes.first().map(Vec::as_slice).unwrap_or_default();
         let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
         Tokens::parse(text, previous).map_err(wrong)
-    }
-
-    /// Calls under way with a token that is gone, or may do less or else now,
-    /// are not served further.
-    fn was_replaced(&self, next: &Tokens) {
-        for (hash, token) in &self.entries {
-            let stays = next.entries.iter().any(|(other, now)| {
-                other == hash && now.role >= token.role && now.prefix == token.prefix
-            });
-            if !stays {
-                token.revoked.store(true, Ordering::Relaxed);
-            }
-        }
     }
 
     fn took_effect(&self) {
@@ -348,7 +369,7 @@ mod tests {
             ] {
                 assert_eq!(
                     tokens.find(wrong, now()).err(),
-                    Some(GuardError::TokenUnknown)
+                    Some(AuthError::TokenUnknown)
                 );
             }
         }
@@ -368,7 +389,7 @@ mod tests {
         let after = parse(&file("2026-06-01T14:00:00+02:00"));
         assert!(matches!(
             after.find(&token, now()),
-            Err(GuardError::TokenExpired { .. })
+            Err(AuthError::TokenExpired { .. })
         ));
         assert!(refused(&file("2026-06-01")).contains("needs date, time and offset"));
     }

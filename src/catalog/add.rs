@@ -5,7 +5,11 @@ use std::collections::{BTreeSet, HashSet};
 
 use half::f16;
 
-use super::{Catalog, CatalogError, ExampleFeature, check::check_shapes, compute};
+use super::{
+    Catalog, CatalogError, ExampleFeature,
+    columns::{check_shapes, floats, halves, labels},
+    compute,
+};
 use tipserve_store::{
     CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
     tensors::names,
@@ -206,26 +210,4 @@ impl Rows {
 fn plain_number(id: &str) -> Option<u64> {
     let number: u64 = id.parse().ok()?;
     (number.to_string() == id).then_some(number)
-}
-
-// The dtypes are those that `check_shapes` found; an absent tensor is empty.
-
-fn floats(file: &TensorFile, name: &str) -> Vec<f32> {
-    let bytes = file.get(name).map_or(&[][..], |tensor| tensor.bytes);
-    let rows = bytes.as_chunks::<4>().0.iter();
-    rows.map(|raw| f32::from_le_bytes(*raw)).collect()
-}
-
-fn halves(file: &TensorFile, name: &str) -> Vec<f16> {
-    let bytes = file.get(name).map_or(&[][..], |tensor| tensor.bytes);
-    let rows = bytes.as_chunks::<2>().0.iter();
-    rows.map(|raw| f16::from_le_bytes(*raw)).collect()
-}
-
-/// Class indices; one that is none becomes one that is over every limit.
-pub(super) fn labels(file: &TensorFile, name: &str) -> Vec<usize> {
-    let bytes = file.get(name).map_or(&[][..], |tensor| tensor.bytes);
-    let rows = bytes.as_chunks::<8>().0.iter();
-    rows.map(|raw| usize::try_from(i64::from_le_bytes(*raw)).unwrap_or(usize::MAX))
-        .collect()
 }

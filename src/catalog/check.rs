@@ -1,85 +1,38 @@
 //! Whether a version's tensors fit its manifest and each other: for what comes
 //! from outside, before it is published.
 
+use std::collections::HashSet;
+
 use tch::{Device, Kind, Tensor};
 
-use super::{CatalogError, Classifier, add::labels, tensors, versions::ImportBounds};
-use tip_adapter::material::Material;
-use tipserve_clip::bundle::MAX_WIDTH;
-use tipserve_store::{
-    Details, Dtype, Imported, StoreError, TensorFile, TextColumn, tensors::names,
+use super::{
+    CatalogError, Classifier, MAX_ID_BYTES, MAX_MAGNITUDE, MAX_VIEWS,
+    columns::{check_shapes, labels},
+    finite::check_reach,
+    printable, tensors,
 };
+use tip_adapter::material::Material;
+use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tensors::names};
 
 /// What errors call the file.
 const WHAT: &str = "the imported version";
 
-fn invalid(detail: impl ToString) -> CatalogError {
-    StoreError::invalid(WHAT, detail).into()
+/// What a server takes of an imported version.
+#[derive(Clone, Debug)]
+pub struct ImportBounds {
+    /// Most classes.
+    pub classes: usize,
+    /// Most examples, those for validation included.
+    pub examples: usize,
+    /// Whether features of another bundle are taken.
+    pub other_bundle: bool,
+    /// Who imports it, where that is known for sure; empty: the file's word is
+    /// taken.
+    pub created_by: String,
 }
 
-/// Whether every tensor that the manifest speaks of is there, in its dtype and
-/// shape (`docs/storage.md`).
-///
-/// # Errors
-/// The first that is not, in words.
-pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), String> {
-    let (n, d) = (details.classes.len(), details.width);
-    let m = usize::try_from(details.key_count).map_err(|_| "key_count is too large".to_owned())?;
-    let r = details.views.max(1) as usize;
-    let q = file
-        .get(names::VALIDATION_LABELS)
-        .map_or(0, |labels| labels.shape.first().copied().unwrap_or(0));
-    if n == 0 || !(1..=MAX_WIDTH).contains(&d) {
-        return Err(format!(
-            "it has {n} classes and a width of {d}, not of 1 to {MAX_WIDTH}"
-        ));
-    }
-    let needed = [
-        (names::KEYS, m > 0),
-        (names::LABELS, m > 0),
-        (names::VIEWS, m > 0 && r > 1),
-        (names::VALIDATION_FEATURES, q > 0),
-    ];
-    for (name, needed) in needed {
-        if needed && file.get(name).is_none() {
-            return Err(format!("tensor {name} is missing"));
-        }
-    }
-    let expected: [(&str, Dtype, &[usize]); 14] = [
-        (names::KEYS, Dtype::F32, &[m, d]),
-        (names::LABELS, Dtype::I64, &[m]),
-        (names::VIEWS, Dtype::F16, &[m, r, d]),
-        (names::TEXT, Dtype::F32, &[n, d]),
-        (names::VALIDATION_FEATURES, Dtype::F32, &[q, d]),
-        (names::VALIDATION_LABELS, Dtype::I64, &[q]),
-        (names::HEAD_LINEAR, Dtype::F32, &[n, d]),
-        (names::HEAD_BIAS, Dtype::F32, &[n]),
-        (names::HEAD_KEYS, Dtype::F32, &[m, d]),
-        (names::HEAD_VALUES, Dtype::F32, &[m, n]),
-        (names::HEAD_WEIGHT, Dtype::F32, &[n]),
-        (names::HEAD_SHIFT, Dtype::F32, &[d]),
-        (names::HEAD_SCALE, Dtype::F32, &[d]),
-        (names::HEAD_STANDARDISED_LINEAR, Dtype::F32, &[n, d]),
-    ];
-    for (name, dtype, shape) in expected {
-        if let Some(tensor) = file.get(name)
-            && (tensor.dtype, tensor.shape) != (dtype, shape)
-        {
-            return Err(format!(
-                "tensor {name} is {:?} {:?} instead of {dtype:?} {shape:?}",
-                tensor.dtype, tensor.shape
-            ));
-        }
-    }
-    for (name, rows) in [(names::EXAMPLE_IDS, m), (names::VALIDATION_IDS, q)] {
-        if let Some(column) = TextColumn::read(file, name)?
-            && column.len() != rows
-        {
-            let ids = column.len();
-            return Err(format!("{name} has {ids} ids for {rows} examples"));
-        }
-    }
-    Ok(())
+fn invalid(detail: impl ToString) -> CatalogError {
+    StoreError::invalid(WHAT, detail).into()
 }
 
 /// Whether an imported version makes sense as a whole and can be served: all
@@ -108,7 +61,14 @@ pub(super) fn check_version(
         labels(file, names::VALIDATION_LABELS),
     );
     bound("max_examples", train.len() + held.len(), bounds.examples)?;
+    if usize::try_from(details.views).is_ok_and(|views| views > MAX_VIEWS) {
+        return Err(invalid(format!(
+            "it has {} views of each example, not of 0 to {MAX_VIEWS}",
+            details.views
+        )));
+    }
     check_texts(details)?;
+    check_ids(file)?;
     check_numbers(details)?;
 
     let read = |name: &str| tensors::read(file, name);
@@ -149,6 +109,9 @@ pub(super) fn check_version(
     }
     // The loader's own checks, on the CPU: the device's memory is for what is
     // served.
+    let head = Classifier::head_tensors(&imported.manifest, file)
+        .map_err(|error| invalid(format!("it does not load: {error}")))?;
+    check_reach(&details.head, &head).map_err(invalid)?;
     Classifier::load(imported.manifest.clone(), file, Device::Cpu)
         .map_err(|error| invalid(format!("it does not load: {error}")))?;
     Ok(())
@@ -169,21 +132,58 @@ fn bound(limit: &'static str, value: usize, maximum: usize) -> Result<(), Catalo
 /// Numbers that cannot be: JSON has no NaN, but it has 1e999 and −1.
 fn check_numbers(details: &Details) -> Result<(), CatalogError> {
     let head = &details.head;
-    for (name, value, positive) in [
-        ("alpha", head.alpha, false),
-        ("beta", head.beta, false),
-        ("lambda", head.lambda, false),
-        ("logit_scale", head.logit_scale, true),
-        ("temperature", head.temperature, true),
+    for (name, value, least, most) in [
+        // What is made of α is bounded by the logits that it leads to.
+        ("alpha", head.alpha, 0.0, f64::MAX),
+        ("beta", head.beta, 0.0, MAX_MAGNITUDE),
+        ("lambda", head.lambda, 0.0, MAX_MAGNITUDE),
+        ("logit_scale", head.logit_scale, f64::MIN_POSITIVE, f64::MAX),
+        ("temperature", head.temperature, f64::MIN_POSITIVE, f64::MAX),
     ] {
-        if !value.is_finite() || value < 0.0 || (positive && value == 0.0) {
-            return Err(invalid(format!("head.{name} is {value}")));
+        if !(least..=most).contains(&value) {
+            return Err(invalid(format!(
+                "head.{name} is {value}, not of {least:e} to {most:e}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Ids as they may be when a version is made here.
+fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
+    let mut seen = HashSet::new();
+    for name in [names::EXAMPLE_IDS, names::VALIDATION_IDS] {
+        let Some(column) = TextColumn::read(file, name).map_err(invalid)? else {
+            continue;
+        };
+        for id in (0..column.len()).filter_map(|row| column.get(row)) {
+            bound("max_id_bytes", id.len(), MAX_ID_BYTES)?;
+            printable::check(id)
+                .map_err(|reason| invalid(format!("example id {id:?} {reason}")))?;
+            if !seen.insert(id.to_owned()) {
+                return Err(invalid(format!("two examples have the id {id:?}")));
+            }
         }
     }
     Ok(())
 }
 
 fn check_texts(details: &Details) -> Result<(), CatalogError> {
+    for (index, class) in details.classes.iter().enumerate() {
+        printable::check(&class.display_name)
+            .map_err(|reason| invalid(format!("the name of class {index} {reason}")))?;
+    }
+    let labels = details.labels.iter();
+    let texts = labels.flat_map(|(key, value)| [("a label's key", key), ("a label", value)]);
+    let others = [
+        ("created_by", &details.created_by),
+        ("bundle_name", &details.bundle_name),
+    ];
+    for (what, text) in texts.chain(others) {
+        printable::check(text).map_err(|reason| invalid(format!("{what} {reason}")))?;
+    }
+    printable::check_lines(&details.description)
+        .map_err(|reason| invalid(format!("the description {reason}")))?;
     let names = details.classes.iter().map(|class| &class.display_name);
     let longest = names.map(String::len).max().unwrap_or(0);
     bound("max_name_bytes", longest, super::MAX_NAME_BYTES)?;

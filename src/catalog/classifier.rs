@@ -23,7 +23,7 @@ pub struct Classifier {
     /// The text classifier alone; none without text. The same head where the
     /// method is zero-shot.
     pub zero_shot: Option<Arc<Head>>,
-    labels: Vec<i64>,
+    labels: Vec<usize>,
     examples: Option<TextColumn>,
 }
 
@@ -37,6 +37,51 @@ impl Classifier {
         file: &TensorFile,
         device: Device,
     ) -> Result<Classifier, CatalogError> {
+        let spec = &manifest.details.head;
+        let keys = tensors::read(file, names::KEYS)?;
+        let labels = tensors::read(file, names::LABELS)?;
+        let head_tensors = Classifier::head_tensors(&manifest, file)?;
+        let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
+        if let Some(keys) = &keys {
+            head = head.with_examples(keys).map_err(CatalogError::internal)?;
+        }
+        let head = Arc::new(head);
+        let zero_shot = match tensors::read(file, names::TEXT)? {
+            None => None,
+            Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
+            Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
+        };
+        let labels = match labels {
+            Some(labels) => {
+                let labels = Vec::<i64>::try_from(labels.to_kind(Kind::Int64));
+                let labels = labels.map_err(CatalogError::internal)?.into_iter();
+                labels
+                    .map(usize::try_from)
+                    .collect::<Result<_, _>>()
+                    .map_err(CatalogError::internal)?
+            }
+            None => Vec::new(),
+        };
+        let examples =
+            TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
+        Ok(Classifier {
+            name: manifest.resource_name(),
+            head,
+            zero_shot,
+            labels,
+            examples,
+            manifest,
+        })
+    }
+
+    /// The head's tensors, as they are stored.
+    ///
+    /// # Errors
+    /// A tensor that the method needs is missing; torch's.
+    pub(super) fn head_tensors(
+        manifest: &Manifest,
+        file: &TensorFile,
+    ) -> Result<HeadTensors, CatalogError> {
         let spec = &manifest.details.head;
         let keys = tensors::read(file, names::KEYS)?;
         let labels = tensors::read(file, names::LABELS)?;
@@ -80,38 +125,12 @@ impl Classifier {
             },
             Method::ZeroShot | Method::Gda | Method::ClassMean => None,
         };
-        let head_tensors = HeadTensors {
+        Ok(HeadTensors {
             classes: manifest.details.classes.len(),
             linear: tensors::read(file, names::HEAD_LINEAR)?,
             bias: tensors::read(file, names::HEAD_BIAS)?,
             cache,
             standardised,
-        };
-        let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
-        if let Some(keys) = &keys {
-            head = head.with_examples(keys).map_err(CatalogError::internal)?;
-        }
-        let head = Arc::new(head);
-        let zero_shot = match tensors::read(file, names::TEXT)? {
-            None => None,
-            Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
-            Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
-        };
-        let labels = match labels {
-            Some(labels) => {
-                Vec::<i64>::try_from(labels.to_kind(Kind::Int64)).map_err(CatalogError::internal)?
-            }
-            None => Vec::new(),
-        };
-        let examples =
-            TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
-        Ok(Classifier {
-            name: manifest.resource_name(),
-            head,
-            zero_shot,
-            labels,
-            examples,
-            manifest,
         })
     }
 
@@ -139,12 +158,9 @@ impl Classifier {
             .map_or("", |class| class.display_name.as_str())
     }
 
-    /// The class of a key.
-    pub fn class_of(&self, key: usize) -> usize {
-        self.labels
-            .get(key)
-            .and_then(|label| usize::try_from(*label).ok())
-            .unwrap_or(0)
+    /// The class of a key; none if there is no such key.
+    pub fn class_of(&self, key: usize) -> Option<usize> {
+        self.labels.get(key).copied()
     }
 
     /// The id of the example behind a key.
@@ -161,7 +177,7 @@ impl Classifier {
             Some(head) if !Arc::ptr_eq(head, &self.head) => head.size_bytes(),
             _ => 0,
         };
-        self.head.size_bytes() + zero_shot + self.labels.len() * size_of::<i64>()
+        self.head.size_bytes() + zero_shot + self.labels.len() * size_of::<usize>()
     }
 }
 

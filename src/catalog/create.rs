@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, iter, sync::Arc};
 use half::f16;
 use tch::{Kind, Tensor};
 
-use super::{Base, Catalog, CatalogError, Model, TextRequest, TextRoom, tensors};
+use super::{
+    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRequest, TextRoom,
+    finite::check_reach, tensors,
+};
 use tip_adapter::{
     head::{HeadTensors, Values},
     make::{self, HeadRequest, Made},
@@ -91,34 +94,6 @@ impl Recipe {
     }
 }
 
-/// The feature of one example.
-#[derive(Clone, Debug)]
-pub struct ExampleFeature {
-    /// The example's id.
-    pub id: String,
-    /// Its class.
-    pub class: usize,
-    /// Whether it is for validation.
-    pub validation: bool,
-    /// Unit vector [D]: of the mean of the raw features of its views.
-    pub key: Vec<f32>,
-    /// Unit vectors [R · D] of its views; empty where there is one view only.
-    pub views: Vec<f16>,
-}
-
-/// Features of all examples, in their order.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    /// The examples.
-    pub examples: Vec<ExampleFeature>,
-    /// How many were received, those rejected included.
-    pub received: usize,
-    /// How many were rejected.
-    pub rejected: usize,
-    /// By class: how many were rejected, and why the first was.
-    pub reasons: BTreeMap<usize, (usize, String)>,
-}
-
 /// Rows of a text classifier, f32 [·, D], unit ones.
 #[derive(Debug)]
 pub struct TextRows(Tensor);
@@ -190,7 +165,7 @@ impl Catalog {
         &self,
         recipe: &Recipe,
         text: Option<TextRows>,
-        gathered: &Gathered,
+        gathered: &CollectedFeatures,
         stop: &dyn Fn() -> bool,
     ) -> Result<Draft, CatalogError> {
         let text = self.all_text(recipe, text)?;
@@ -202,6 +177,7 @@ impl Catalog {
             key_count,
             ..
         } = ingredients;
+        check_reach(&made.spec, &made.tensors)?;
         named.extend(head_tensors(&made)?);
         Ok(Draft {
             details: Details {
@@ -252,7 +228,7 @@ impl Catalog {
         &self,
         recipe: &Recipe,
         text: Option<Tensor>,
-        gathered: &Gathered,
+        gathered: &CollectedFeatures,
     ) -> Result<Ingredients, CatalogError> {
         let width = self.model.width;
         // The base's first, so that a version made in two steps is that made

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, CatalogError, add::labels, check::check_shapes};
+use super::{
+    Catalog, CatalogError,
+    columns::{check_shapes, labels},
+};
 use tipserve_store::{CacheId, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names};
 
 /// The examples of a version: those of its keys in their order, then those for

@@ -12,12 +12,13 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{
     Catalog, CatalogError,
     journal::{self, Describe, Records},
     training::{OwnRuns, Tracked},
+    turns::Turns,
 };
 use crate::telemetry::RunCount;
 use tip_adapter::finetune::Options;
@@ -26,6 +27,8 @@ use tipserve_store::{AliasName, CacheId, Manifest, StoreError, VersionNumber};
 
 /// Runs that may wait or run at once.
 const MAX_ACTIVE: usize = 64;
+/// Of these, runs of one owner.
+const MAX_ACTIVE_OF_ONE: usize = 16;
 /// Ended runs that are remembered.
 const MAX_ENDED: usize = 1000;
 
@@ -48,6 +51,9 @@ pub struct TuneRequest {
     pub description: String,
     /// Who asks for it, where that is known for sure; empty: nobody is named.
     pub created_by: String,
+    /// Whose quota it counts against, and whose turn it takes; none: it is not
+    /// known who asks, and all such runs are of one owner without a quota.
+    pub owner: Option<String>,
 }
 
 /// Where a run stands.
@@ -124,13 +130,14 @@ pub struct Run {
 
 pub(super) struct Entry {
     run: watch::Receiver<Run>,
+    owner: Option<String>,
     cancelled: Arc<AtomicBool>,
 }
 
 /// All runs of this server.
 pub struct FineTunes {
     catalog: Weak<Catalog>,
-    turn: Arc<Semaphore>,
+    turns: Turns,
     runs: OwnRuns,
     records: Records,
     next: AtomicU64,
@@ -147,7 +154,7 @@ impl FineTunes {
         let life = format!("{now:x}-{:x}", std::process::id());
         FineTunes {
             catalog: Arc::downgrade(catalog),
-            turn: Arc::new(Semaphore::new(1)),
+            turns: Turns::default(),
             runs: Arc::default(),
             records: Records {
                 store: catalog.store.clone(),
@@ -176,16 +183,19 @@ impl FineTunes {
     /// Takes a place among the runs of this server.
     fn enlist(&self, request: TuneRequest) -> Result<Tracked, CatalogError> {
         let mut runs = self.runs.lock();
-        let active = runs
+        let active: Vec<_> = runs
             .values()
             .filter(|entry| !entry.run.borrow().state.has_ended())
-            .count();
-        if active >= MAX_ACTIVE {
-            return Err(CatalogError::Busy {
-                what: "fine-tuning runs",
-                count: active,
-                limit: MAX_ACTIVE,
-            });
+            .map(|entry| &entry.owner)
+            .collect();
+        check_busy("fine-tuning runs", active.len(), MAX_ACTIVE)?;
+        if request.owner.is_some() {
+            let own = active.iter().filter(|owner| ***owner == request.owner);
+            check_busy(
+                "fine-tuning runs of one caller",
+                own.count(),
+                MAX_ACTIVE_OF_ONE,
+            )?;
         }
         forget_old(&mut runs);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -208,6 +218,7 @@ impl FineTunes {
             id,
             Entry {
                 run: receiver,
+                owner: request.owner.clone(),
                 cancelled: Arc::clone(&cancelled),
             },
         );
@@ -215,7 +226,7 @@ impl FineTunes {
         Ok(Tracked {
             count: RunCount::queued(),
             catalog: Weak::clone(&self.catalog),
-            turn: Arc::clone(&self.turn),
+            turns: self.turns.clone(),
             runs: Arc::clone(&self.runs),
             records: self.records.clone(),
             request,
@@ -306,6 +317,13 @@ impl FineTunes {
         }
         Ok(runs.into_values().rev().take(size).collect())
     }
+}
+
+fn check_busy(what: &'static str, count: usize, limit: usize) -> Result<(), CatalogError> {
+    if count < limit {
+        return Ok(());
+    }
+    Err(CatalogError::Busy { what, count, limit })
 }
 
 fn forget_old(runs: &mut BTreeMap<String, Entry>) {

@@ -5,36 +5,42 @@
 mod add;
 mod check;
 mod classifier;
+mod columns;
 mod compute;
 mod create;
 mod error;
 mod examples;
+mod features;
 mod finetune;
+mod finite;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod journal;
 mod loader;
+pub mod printable;
 mod scorecard;
 mod tensors;
 mod text;
 mod text_queue;
 mod training;
 mod tune;
+mod turns;
 mod versions;
 
 use std::{sync::Arc, time::Duration};
 
 pub use add::Base;
+pub use check::ImportBounds;
 pub use classifier::Classifier;
 pub use compute::compute;
-pub use create::{ExampleFeature, Gathered, Recipe, Stage, TextRows, TextSource, class_prompts};
+pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
+pub use features::{CollectedFeatures, ExampleFeature};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
 pub use journal::Describe;
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
-pub use versions::ImportBounds;
 
 use parking_lot::Mutex;
 
@@ -53,6 +59,12 @@ pub const MAX_NAME_BYTES: usize = 1024;
 pub const MAX_DESCRIPTION_BYTES: usize = 4096;
 /// Longest name of who made a version, bytes.
 pub const MAX_CREATED_BY_BYTES: usize = 256;
+/// Longest id of an item or example, bytes.
+pub const MAX_ID_BYTES: usize = 1024;
+/// Most augmented views of an example, R.
+pub const MAX_VIEWS: usize = 64;
+/// Largest α, β, λ and other numbers of a head.
+pub const MAX_MAGNITUDE: f64 = 1e6;
 /// Most labels of a version.
 pub const MAX_LABELS: usize = 64;
 /// Longest key of a label, bytes.

@@ -11,13 +11,14 @@ use std::{
 
 use chrono::Utc;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::{
     Catalog, CatalogError,
     finetune::{Entry, Run, RunProgress, RunState, TuneRequest},
     journal::{self, Journal, Records},
     tune,
+    turns::{Turn, Turns},
 };
 use crate::telemetry::{RunCount, RunEnd};
 use tipserve_store::{Condition, Manifest, Needs};
@@ -29,7 +30,7 @@ pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
 pub(super) struct Tracked {
     pub(super) count: RunCount,
     pub(super) catalog: Weak<Catalog>,
-    pub(super) turn: Arc<Semaphore>,
+    pub(super) turns: Turns,
     pub(super) runs: OwnRuns,
     pub(super) records: Records,
     pub(super) request: TuneRequest,
@@ -111,12 +112,14 @@ impl Tracked {
         }
     }
 
-    async fn wait_for_turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CatalogError> {
-        let turn = Arc::clone(&self.turn).acquire_owned();
+    async fn wait_for_turn(&self) -> Result<Turn, CatalogError> {
+        let turn = self
+            .turns
+            .take(self.request.owner.as_deref().unwrap_or_default());
         tokio::pin!(turn);
         loop {
             tokio::select! {
-                turn = &mut turn => return turn.map_err(|_| CatalogError::Cancelled),
+                turn = &mut turn => return Ok(turn),
                 () = tokio::time::sleep(Duration::from_millis(100)) => {
                     if self.cancelled.load(Ordering::Relaxed) {
                         return Err(CatalogError::Cancelled);

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use tch::{Kind, Tensor};
 
-use super::{Catalog, CatalogError, RunProgress, TuneRequest, create::head_tensors, tensors};
+use super::{
+    Catalog, CatalogError, RunProgress, TuneRequest, create::head_tensors, finite::check_reach,
+    tensors,
+};
 use crate::telemetry;
 use tip_adapter::{
     finetune::{Progress, TrainError, Trainer, TrainingSet, Tuned},
@@ -132,6 +135,7 @@ pub fn tune(
         (before, after),
         started.elapsed().as_secs_f64(),
     );
+    check_reach(&made.spec, &made.tensors)?;
     let draft = draft(parent, file, request, &made, record)?;
     Ok((draft, improved))
 }

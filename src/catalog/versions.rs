@@ -3,7 +3,11 @@
 
 use bytes::Bytes;
 
-use super::{Catalog, CatalogError, check::check_version, compute};
+use super::{
+    Catalog, CatalogError,
+    check::{ImportBounds, check_version},
+    compute,
+};
 use crate::telemetry;
 use tipserve_store::{
     CacheId, Condition, Draft, Export, Manifest, Reference, Store, StoreError, VersionNumber,
@@ -12,20 +16,6 @@ use tipserve_store::{
 
 /// Caches looked at in one go when all are tidied.
 const PAGE: usize = 256;
-
-/// What a server takes of an imported version.
-#[derive(Clone, Debug)]
-pub struct ImportBounds {
-    /// Most classes.
-    pub classes: usize,
-    /// Most examples, those for validation included.
-    pub examples: usize,
-    /// Whether features of another bundle are taken.
-    pub other_bundle: bool,
-    /// Who imports it, where that is known for sure; empty: the file's word is
-    /// taken.
-    pub created_by: String,
-}
 
 impl Catalog {
     /// Stores a draft as the cache's next version, where a condition holds, and

@@ -43,13 +43,6 @@ impl GivenThreads {
 pub(super) fn settings(given: &Given) -> Result<EngineSettings, ConfigError> {
     let defaults = EngineSettings::default();
     Ok(EngineSettings {
-        max_batch: within(
-            "max_batch",
-            given.max_batch.unwrap_or(defaults.max_batch),
-            1,
-            4096,
-            "1 to 4096",
-        )?,
         max_queue_delay: Duration::from_millis(within(
             "max_queue_delay_ms",
             given.max_queue_delay_ms.unwrap_or(0),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::auth::ExposureError;
+use tipserve_clip::DeviceError;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -46,6 +47,9 @@ pub enum ConfigError {
     /// Something would be served beyond this machine unguarded.
     #[error(transparent)]
     Exposure(#[from] ExposureError),
+    /// A device, number format or mode that there is not.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A value is outside its range.
     #[error("{name} = {value} is outside its range {range}")]
     Range {

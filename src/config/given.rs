@@ -28,6 +28,9 @@ macro_rules! settings {
         }
 
         impl Given {
+            /// The settings' names, as keys of the TOML file.
+            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
             /// These settings, and `under` where they are silent.
             #[must_use]
             pub fn over(self, under: Given) -> Given {
@@ -154,6 +157,10 @@ settings! {
     /// PEM file of the authorities whose certificates clients must show (mTLS).
     #[arg(long, env = "TIPSERVE_TLS_CLIENT_CA", value_name = "FILE", help_heading = GUARD)]
     tls_client_ca: PathBuf,
+    /// PEM file of the certificate revocation lists of these authorities: clients whose
+    /// certificates are in one are refused.
+    #[arg(long, env = "TIPSERVE_TLS_CLIENT_CRL", value_name = "FILE", help_heading = GUARD)]
+    tls_client_crl: PathBuf,
     /// TOML file of the tokens that clients must show (see `tipserve token new`).
     #[arg(long, env = "TIPSERVE_TOKENS", value_name = "FILE", help_heading = GUARD)]
     tokens: PathBuf,
@@ -168,7 +175,7 @@ settings! {
           value_parser = clap::builder::BoolishValueParser::new())]
     expose_metrics: bool,
     /// Seconds between two looks at whether certificates or tokens have changed; SIGHUP looks at
-    /// once [default: 10].
+    /// once [default: 1].
     #[arg(long, env = "TIPSERVE_RELOAD_SECONDS", value_name = "S", help_heading = GUARD)]
     reload_seconds: u64,
     /// Most calls under way in the server, streams and unary ones [default: 10,000].

@@ -3,30 +3,34 @@
 use std::time::Duration;
 
 use super::{ConfigError, Given, range::within};
-use crate::auth::{GuardSettings, Origin, TlsFiles};
+use crate::auth::{AuthSettings, Origin, TlsFiles};
 
 /// The guard that these settings make.
-pub(super) fn settings(given: &Given) -> Result<GuardSettings, ConfigError> {
+pub(super) fn settings(given: &Given) -> Result<AuthSettings, ConfigError> {
     let half = |given, missing| Err(ConfigError::Half { given, missing });
+    if given.tls_client_crl.is_some() && given.tls_client_ca.is_none() {
+        return half("tls-client-crl", "tls-client-ca");
+    }
     let tls = match (&given.tls_cert, &given.tls_key, &given.tls_client_ca) {
         (Some(certificate), Some(key), client_ca) => Some(TlsFiles {
             certificate: certificate.clone(),
             key: key.clone(),
             client_ca: client_ca.clone(),
+            client_crl: given.tls_client_crl.clone(),
         }),
         (Some(_), None, _) => return half("tls-cert", "tls-key"),
         (None, Some(_), _) => return half("tls-key", "tls-cert"),
         (None, None, Some(_)) => return half("tls-client-ca", "tls-cert"),
         (None, None, None) => None,
     };
-    Ok(GuardSettings {
+    Ok(AuthSettings {
         tls,
         tokens: given.tokens.clone(),
         insecure: given.insecure.unwrap_or_default(),
         expose_metrics: given.expose_metrics.unwrap_or_default(),
         reload: Duration::from_secs(within(
             "reload_seconds",
-            given.reload_seconds.unwrap_or(10),
+            given.reload_seconds.unwrap_or(1),
             1,
             86_400,
             "1 to 86,400",

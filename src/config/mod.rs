@@ -19,10 +19,11 @@ pub use given::{Given, read_file};
 pub use limits::Limits;
 
 use crate::{
-    auth::{GuardSettings, Origin},
+    auth::{AuthSettings, Origin},
     telemetry::LogFormat,
 };
 use range::{bytes, within};
+use tipserve_clip::{DeviceChoice, DtypeChoice, GraphsChoice};
 use tipserve_engine::EngineSettings;
 
 /// The configuration of a server.
@@ -38,17 +39,18 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// Origins of the pages that browsers may call from.
     pub web_origins: Vec<Origin>,
-    /// "auto", "cpu", "cuda", "cuda:N", "cuda:N,M", "cuda:all".
-    pub device: String,
-    /// "auto", "float32", "bfloat16", "float16".
-    pub dtype: String,
-    /// "off", "auto".
-    pub cuda_graphs: String,
+    /// Where the encoders run.
+    pub device: DeviceChoice,
+    /// The encoders' number format.
+    pub dtype: DtypeChoice,
+    /// Whether small batches are replayed as CUDA graphs.
+    pub cuda_graphs: GraphsChoice,
     /// Log format.
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
     pub otlp_endpoint: Option<String>,
-    /// Of the engine.
+    /// Of the engine, but for what the device decides: threads, and the size of
+    /// its batches.
     pub engine: EngineSettings,
     /// Thread settings as given, absent where the device decides.
     pub threads: GivenThreads,
@@ -65,7 +67,7 @@ pub struct Config {
     /// Longest shutdown.
     pub shutdown: Duration,
     /// Who may call.
-    pub guard: GuardSettings,
+    pub guard: AuthSettings,
 }
 
 impl Config {
@@ -104,7 +106,10 @@ impl Config {
                 .device_resident_bytes
                 .map(|given| bytes("device_resident_bytes", Some(given), 0))
                 .transpose()?,
-            max_batch: given.max_batch,
+            max_batch: given
+                .max_batch
+                .map(|most| within("max_batch", most, 1, 4096, "1 to 4096"))
+                .transpose()?,
             shutdown: Duration::from_secs(within(
                 "shutdown_seconds",
                 given.shutdown_seconds.unwrap_or(30),
@@ -114,9 +119,9 @@ impl Config {
             )?),
             guard,
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
-            device: given.device.unwrap_or_else(|| "auto".to_owned()),
-            dtype: given.dtype.unwrap_or_else(|| "auto".to_owned()),
-            cuda_graphs: given.cuda_graphs.unwrap_or_else(|| "off".to_owned()),
+            device: given.device.as_deref().unwrap_or("auto").parse()?,
+            dtype: given.dtype.as_deref().unwrap_or("auto").parse()?,
+            cuda_graphs: given.cuda_graphs.as_deref().unwrap_or("off").parse()?,
             log_format: given.log_format.unwrap_or_default(),
             otlp_endpoint: given.otlp_endpoint.or_else(standard_otlp_endpoint),
         })
@@ -151,7 +156,7 @@ mod tests {
         let file = parse("bundle = 'a'\nmax_batch = 8\nqueue_items = 5");
         let flags = parse("max_batch = 16");
         let config = Config::resolve(flags.over(file)).expect("valid");
-        assert_eq!(config.engine.max_batch, 16);
+        assert_eq!(config.max_batch, Some(16));
         assert_eq!(config.engine.queue_items, 5);
     }
 
@@ -162,6 +167,43 @@ mod tests {
             error.to_string(),
             "max_batch = 0 is outside its range 1 to 4096"
         );
+    }
+
+    #[test]
+    fn the_table_of_the_documentation_has_every_setting() {
+        let page = include_str!("../../docs/operations.md");
+        let table: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
+        for name in Given::NAMES {
+            let flag = format!("`--{}`", name.replace('_', "-"));
+            let variable = format!("`TIPSERVE_{}`", name.to_uppercase());
+            let key = format!("`{name}`");
+            let row = table.iter().find(|row| row.contains(&flag));
+            let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row for {flag}"));
+            assert!(row.contains(&variable) && row.contains(&key), "{row}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_and_a_variable_of_its_name() {
+        let command = <Given as clap::Args>::augment_args(clap::Command::new("serve"));
+        for name in Given::NAMES {
+            let argument = command.get_arguments().find(|arg| arg.get_id() == *name);
+            let argument = argument.unwrap_or_else(|| panic!("{name} is no flag"));
+            let flag = name.replace('_', "-");
+            assert_eq!(argument.get_long(), Some(flag.as_str()));
+            let variable = format!("TIPSERVE_{}", name.to_uppercase());
+            assert_eq!(argument.get_env(), Some(std::ffi::OsStr::new(&variable)));
+        }
+        assert_eq!(command.get_arguments().count(), Given::NAMES.len());
+    }
+
+    #[test]
+    fn a_device_is_known_before_anything_is_opened() {
+        for text in ["device = 'tpu'", "dtype = 'int3'", "cuda_graphs = 'maybe'"] {
+            let error = Config::resolve(parse(&format!("bundle = 'a'\n{text}"))).expect_err(text);
+            let value = text.split('\'').nth(1).expect("a value");
+            assert!(error.to_string().contains(value), "{error}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::request::RequestError;
-use crate::catalog::Classifier;
+use super::{error::ApiError, request::RequestError};
+use crate::catalog::{CatalogError, Classifier};
 use tip_adapter::best::{Wish, probabilities};
 use tipserve_api::v1 as pb;
 use tipserve_engine::{JobOutput, StageTimes, Wanted, Work};
@@ -78,11 +78,14 @@ impl Options {
 }
 
 /// The API's answer for one item.
+///
+/// # Errors
+/// A version whose parts do not fit together.
 pub fn classification(
     classifier: &Classifier,
     options: &Options,
     outcome: JobOutput,
-) -> pb::Classification {
+) -> Result<pb::Classification, ApiError> {
     let class_name = |index: usize| classifier.class_name(index).to_owned();
     let best = outcome
         .scores
@@ -100,16 +103,18 @@ pub fn classification(
         .neighbours
         .iter()
         .map(|(key, similarity)| {
-            let class = classifier.class_of(*key);
-            pb::Neighbour {
+            let class = classifier.class_of(*key).ok_or_else(|| {
+                CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
+            })?;
+            Ok(pb::Neighbour {
                 example_id: classifier.example_id(*key).to_owned(),
                 class_index: class as i32,
                 display_name: class_name(class),
                 similarity: *similarity,
-            }
+            })
         })
-        .collect();
-    pb::Classification {
+        .collect::<Result<_, CatalogError>>()?;
+    Ok(pb::Classification {
         version: classifier.name.clone(),
         top: best,
         logits: if options.logits {
@@ -128,7 +133,7 @@ pub fn classification(
             values: feature.unit.to_vec(),
         }),
         timings: options.timings.then(|| timings(&outcome.times)),
-    }
+    })
 }
 
 fn timings(times: &StageTimes) -> pb::Timings {

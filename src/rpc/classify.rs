@@ -1,20 +1,18 @@
 //! `ClassifyService`.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Context,
     answer::{Options, classification},
-    classify_stream, embed, evaluate, flow_of, info,
-    item::Item,
+    classify_stream, embed,
+    error::ApiError,
+    evaluate, flow_of, info,
     observe::{Call, observed},
-    problem::Failure,
     request,
+    submit::{CancelOnDrop, Item},
 };
 use crate::{auth::Caller, telemetry};
 use tipserve_api::v1::{self as pb, classify_service_server::ClassifyService};
@@ -34,11 +32,11 @@ impl Classify {
     async fn classify_one(
         &self,
         request: Request<pb::ClassifyRequest>,
-    ) -> Result<Response<pb::ClassifyResponse>, Failure> {
+    ) -> Result<Response<pb::ClassifyResponse>, ApiError> {
         let context = &self.context;
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let flow = flow_of(&request);
         let caller = Caller::of(request.extensions());
+        let flow = flow_of(&caller, &request);
         let request = request.into_inner();
         let options = Options::check(request.options.unwrap_or_default())?;
         let priority = request::priority(request.priority)?;
@@ -49,7 +47,7 @@ impl Classify {
             let content = request::content(request.input, Crop::Centre, classifier.width())?;
             context.pace(&caller, 1, deadline, false).await?;
             // Dropped with this future: a client that goes away cancels the job.
-            let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+            let cancel = CancelOnDrop::new();
             let item = Item {
                 content,
                 work: options.work(&classifier),
@@ -65,17 +63,8 @@ impl Classify {
         telemetry::item(outcome.is_ok());
         let outcome = outcome?;
         Ok(Response::new(pb::ClassifyResponse {
-            classification: Some(classification(&classifier, &options, outcome)),
+            classification: Some(classification(&classifier, &options, outcome)?),
         }))
-    }
-}
-
-/// Cancels a job when dropped.
-pub(super) struct CancelOnDrop(pub Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
@@ -88,7 +77,7 @@ impl ClassifyService for Classify {
         request: Request<Streaming<pb::ClassifyStreamRequest>>,
     ) -> Result<Response<Self::ClassifyStreamStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let call = Call::new(&self.context.calls, "ClassifyStream");
+        let call = Call::current(&self.context.calls);
         let context = Arc::clone(&self.context);
         let caller = Caller::of(request.extensions());
         let serving =
@@ -100,19 +89,14 @@ impl ClassifyService for Classify {
         &self,
         request: Request<pb::ClassifyRequest>,
     ) -> Result<Response<pb::ClassifyResponse>, Status> {
-        observed(&self.context.calls, "Classify", self.classify_one(request)).await
+        observed(&self.context.calls, self.classify_one(request)).await
     }
 
     async fn embed(
         &self,
         request: Request<pb::EmbedRequest>,
     ) -> Result<Response<pb::EmbedResponse>, Status> {
-        observed(
-            &self.context.calls,
-            "Embed",
-            embed::serve(&self.context, request),
-        )
-        .await
+        observed(&self.context.calls, embed::serve(&self.context, request)).await
     }
 
     async fn evaluate(
@@ -122,14 +106,14 @@ impl ClassifyService for Classify {
         let deadline = request::deadline(request.metadata(), Instant::now());
         let caller = Caller::of(request.extensions());
         let serving = evaluate::serve(&self.context, caller, deadline, request.into_inner());
-        observed(&self.context.calls, "Evaluate", serving).await
+        observed(&self.context.calls, serving).await
     }
 
     async fn get_server_info(
         &self,
         _: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfo>, Status> {
-        observed(&self.context.calls, "GetServerInfo", async {
+        observed(&self.context.calls, async {
             Ok(info::serve(&self.context))
         })
         .await

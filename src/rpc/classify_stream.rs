@@ -21,13 +21,15 @@ use tonic::{Code, Response, Status, Streaming};
 use super::{
     Context,
     answer::{Options, classification},
+    error::ApiError,
+    flow_of_stream,
     observe::{Call, carried},
-    problem::{Failure, Problem},
     request::{self, RequestError, until},
+    submit::Item,
 };
 use crate::{auth::Caller, catalog::Served, telemetry};
 use tipserve_api::v1::{self as pb, classify_stream_request::Payload, item_result};
-use tipserve_engine::{Crop, FlowId, Job, JobOutput, Permit, Priority, Ticket};
+use tipserve_engine::{Crop, FlowId, JobOutput, Permit, Priority};
 use tipserve_store::Reference;
 
 /// Answers that are packed into one message, at the most.
@@ -42,7 +44,7 @@ pub type Answers = ReceiverStream<Result<pb::ClassifyStreamResponse, Status>>;
 struct Event {
     sequence: u64,
     id: String,
-    result: Result<(Served, JobOutput), Problem>,
+    result: Result<(Served, JobOutput), ApiError>,
     /// Room in the engine and the window; given back once it is written.
     _permit: Permit,
 }
@@ -54,7 +56,7 @@ pub async fn serve(
     deadline: Option<Instant>,
     mut incoming: Streaming<pb::ClassifyStreamRequest>,
     call: &Call,
-) -> Result<Response<Answers>, Failure> {
+) -> Result<Response<Answers>, ApiError> {
     let config = first_message(&mut incoming).await?;
     let options = Options::check(config.options.unwrap_or_default())?;
     let priority = request::priority(config.priority)?;
@@ -67,7 +69,7 @@ pub async fn serve(
     let cancelled = Arc::new(AtomicBool::new(false));
     let reader = Reader {
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
-        flow: FlowId::next(),
+        flow: flow_of_stream(&caller),
         context: Arc::clone(&context),
         caller,
         reference,
@@ -93,11 +95,11 @@ pub async fn serve(
 
 async fn first_message(
     incoming: &mut Streaming<pb::ClassifyStreamRequest>,
-) -> Result<pb::ClassifyStreamConfig, Failure> {
+) -> Result<pb::ClassifyStreamConfig, ApiError> {
     let message = incoming
         .message()
         .await
-        .map_err(|status| Failure::from_status(&status))?;
+        .map_err(|status| ApiError::from_status(&status))?;
     match message.and_then(|message| message.payload) {
         Some(Payload::Config(config)) => Ok(config),
         Some(Payload::Items(_)) => Err(RequestError::Order {
@@ -130,7 +132,7 @@ impl Reader {
             let message = tokio::select! {
                 message = incoming.message() => message,
                 () = self.context.shutdown.cancelled() => {
-                    return Some(super::shutting_down().into());
+                    return Some(ApiError::shutting_down().into());
                 }
             };
             match message {
@@ -138,7 +140,7 @@ impl Reader {
                     payload: Some(Payload::Items(batch)),
                 })) => self.take(batch.items).await,
                 Ok(Some(_)) => {
-                    return Some(Problem::from(RequestError::Order {
+                    return Some(ApiError::from(RequestError::Order {
                         problem: "every message of ClassifyStream but the first must carry items",
                     })
                     .into());
@@ -147,7 +149,7 @@ impl Reader {
                 Err(status) => {
                     // A message over the size limit, or a client that reset
                     // the stream: what was accepted before is still answered.
-                    return Some(Failure::from_status(&status).into());
+                    return Some(ApiError::from_status(&status).into());
                 }
             }
         }
@@ -174,7 +176,7 @@ impl Reader {
         }
     }
 
-    fn refuse(&self, sequence: u64, id: String, problem: Problem, permit: Permit) {
+    fn refuse(&self, sequence: u64, id: String, problem: ApiError, permit: Permit) {
         // A writer that is gone needs no answers.
         let _ = self.events.send(Event {
             sequence,
@@ -186,8 +188,8 @@ impl Reader {
 
     async fn submit(&self, sequence: u64, item: pb::Item, classifier: &Served, window: Permit) {
         let now = Instant::now();
-        // An item in a hurry would rather be refused than wait at the door,
-        // and hold up those behind it.
+        // An item in a hurry would rather be refused than wait for
+        // room, and hold up those behind it.
         let may_wait = item.time_limit.is_none();
         let checked = request::check_id("items.id", &item.id)
             .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))
@@ -203,34 +205,27 @@ impl Reader {
         if let Err(problem) = context.pace(&self.caller, 1, deadline, may_wait).await {
             return self.refuse(sequence, item.id, problem, window);
         }
-        let admitted = context
-            .admit(&content, deadline, self.flow, self.priority, may_wait)
-            .await;
-        let permit = match admitted {
-            Ok(permit) => permit.and(window),
-            Err(problem) => return self.refuse(sequence, item.id, problem, window),
-        };
-        let events = self.events.clone();
-        let answering = classifier.clone();
-        let ticket = Ticket::new(move |result| {
-            let _ = events.send(Event {
-                sequence,
-                id: item.id,
-                result: result
-                    .map(|outcome| (answering, outcome))
-                    .map_err(Problem::from),
-                _permit: permit,
-            });
-        });
-        self.context.engine.submit(Job {
+        let item_id = item.id;
+        let item = Item {
             content,
             work: self.options.work(classifier),
             flow: self.flow,
             priority: self.priority,
             deadline,
-            ticket,
             cancelled: Arc::clone(&self.cancelled),
-        });
+            may_wait,
+        };
+        let events = self.events.clone();
+        let answering = classifier.clone();
+        let deliver = move |result: Result<JobOutput, ApiError>, permit| {
+            let _ = events.send(Event {
+                sequence,
+                id: item_id,
+                result: result.map(|outcome| (answering, outcome)),
+                _permit: permit,
+            });
+        };
+        context.submit(item, window, deliver).await;
     }
 }
 
@@ -265,7 +260,7 @@ impl Writer {
             },
             () = self.results.closed() => Err(Status::cancelled("")),
             () = until(self.deadline) => {
-                Err(Problem::from(RequestError::DeadlineExceeded).into())
+                Err(ApiError::from(RequestError::DeadlineExceeded).into())
             }
         };
         stop.abort();
@@ -305,13 +300,13 @@ impl Writer {
         let mut permits = Vec::new();
         let mut bytes = 0;
         for event in events {
-            telemetry::item(event.result.is_ok());
-            let outcome = match event.result {
-                Ok((classifier, outcome)) => {
-                    let answer = classification(&classifier, &self.options, outcome);
-                    item_result::Outcome::Classification(answer)
-                }
-                Err(problem) => item_result::Outcome::Error(problem.to_item_status()),
+            let answer = event.result.and_then(|(classifier, outcome)| {
+                classification(&classifier, &self.options, outcome)
+            });
+            telemetry::item(answer.is_ok());
+            let outcome = match answer {
+                Ok(answer) => item_result::Outcome::Classification(answer),
+                Err(error) => item_result::Outcome::Error(error.to_item_status()),
             };
             let result = pb::ItemResult {
                 id: event.id,

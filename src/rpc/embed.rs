@@ -9,11 +9,10 @@ use tonic::{Request, Response};
 
 use super::{
     Context,
-    classify::CancelOnDrop,
+    error::ApiError,
     flow_of,
-    item::Item,
-    problem::{Failure, Problem},
     request::{self, RequestError},
+    submit::{CancelOnDrop, Item},
 };
 use crate::{
     auth::Caller,
@@ -30,15 +29,15 @@ pub const MAX_ITEMS: usize = 16_384;
 pub async fn serve(
     context: &Arc<Context>,
     request: Request<pb::EmbedRequest>,
-) -> Result<Response<pb::EmbedResponse>, Failure> {
+) -> Result<Response<pb::EmbedResponse>, ApiError> {
     let deadline = request::deadline(request.metadata(), Instant::now());
-    let flow = flow_of(&request);
     let caller = Caller::of(request.extensions());
+    let flow = flow_of(&caller, &request);
     let mut request = request.into_inner();
     let count = request.inputs.len() + request.texts.len();
     RequestError::check("inputs and texts", "max_embed_items", MAX_ITEMS, count)?;
     context.pace(&caller, count, deadline, false).await?;
-    let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let cancel = CancelOnDrop::new();
     let asked = TextRequest {
         truncate: request.truncate_texts,
         flow,
@@ -79,7 +78,7 @@ struct Picture {
 }
 
 impl Picture {
-    async fn embed(self, context: &Context, input: pb::Input) -> Result<Vec<f32>, Problem> {
+    async fn embed(self, context: &Context, input: pb::Input) -> Result<Vec<f32>, ApiError> {
         let width = context.catalog.model().width;
         let content = request::content(Some(input), Crop::Centre, width)?;
         let priority = Priority::Interactive;
@@ -97,7 +96,7 @@ impl Picture {
         let outcome = context.send(item).await?.outcome().await?;
         let feature = outcome
             .feature
-            .ok_or_else(|| Problem::from(CatalogError::internal("no feature")))?;
+            .ok_or_else(|| ApiError::from(CatalogError::internal("no feature")))?;
         let norm = if self.raw { feature.norm } else { 1.0 };
         Ok(feature.unit.iter().map(|value| value * norm).collect())
     }
@@ -108,7 +107,7 @@ async fn texts(
     texts: Vec<String>,
     raw: bool,
     request: &TextRequest,
-) -> Result<Vec<pb::EmbedResult>, Failure> {
+) -> Result<Vec<pb::EmbedResult>, ApiError> {
     if texts.is_empty() {
         return Ok(Vec::new());
     }
@@ -126,7 +125,7 @@ async fn texts(
         .map(|result| pb::EmbedResult {
             outcome: Some(match result {
                 Ok(values) => Outcome::Embedding(pb::Embedding { values }),
-                Err(error) => Outcome::Error(Problem::from(error).to_item_status()),
+                Err(error) => Outcome::Error(ApiError::from(error).to_item_status()),
             }),
         })
         .collect())

@@ -13,10 +13,11 @@ use tonic::{Response, Streaming};
 
 use super::{
     Context,
-    classify::CancelOnDrop,
+    error::ApiError,
+    flow_of_stream,
     observe::{about, carried},
-    problem::{Failure, Problem},
     request::{self, RequestError, until},
+    submit::{CancelOnDrop, Item},
 };
 use crate::{
     auth::Caller,
@@ -25,7 +26,7 @@ use crate::{
 };
 use tip_adapter::head::Head;
 use tipserve_api::v1::{self as pb, evaluate_request::Payload};
-use tipserve_engine::{Content, Crop, FlowId, Job, Priority, Ticket, Wanted, Work};
+use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
 
 /// Most versions side by side.
 pub const MAX_VERSIONS: usize = 8;
@@ -40,11 +41,11 @@ pub async fn serve(
     caller: Caller,
     deadline: Option<Instant>,
     incoming: Streaming<pb::EvaluateRequest>,
-) -> Result<Response<pb::EvaluateResponse>, Failure> {
+) -> Result<Response<pb::EvaluateResponse>, ApiError> {
     tokio::select! {
         response = evaluate(context, caller, incoming) => response,
         () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => Err(super::shutting_down().into()),
+        () = context.shutdown.cancelled() => Err(ApiError::shutting_down()),
     }
 }
 
@@ -52,11 +53,11 @@ async fn evaluate(
     context: &Arc<Context>,
     caller: Caller,
     mut incoming: Streaming<pb::EvaluateRequest>,
-) -> Result<Response<pb::EvaluateResponse>, Failure> {
+) -> Result<Response<pb::EvaluateResponse>, ApiError> {
     let message = incoming
         .message()
         .await
-        .map_err(|status| Failure::from_status(&status))?;
+        .map_err(|status| ApiError::from_status(&status))?;
     let config = match message.and_then(|message| message.payload) {
         Some(Payload::Config(config)) => config,
         Some(Payload::Items(_)) => {
@@ -68,11 +69,11 @@ async fn evaluate(
         None => return Err(RequestError::missing("config").into()),
     };
     let versions = versions(context, &caller, &config).await?;
-    let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let cancel = CancelOnDrop::new();
     let mut evaluation = Evaluation {
         context: Arc::clone(context),
+        flow: flow_of_stream(&caller),
         caller,
-        flow: FlowId::next(),
         cancelled: Arc::clone(&cancel.0),
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
         judging: JoinSet::new(),
@@ -83,7 +84,7 @@ async fn evaluate(
     while let Some(message) = incoming
         .message()
         .await
-        .map_err(|status| Failure::from_status(&status))?
+        .map_err(|status| ApiError::from_status(&status))?
     {
         match message.payload {
             Some(Payload::Items(batch)) => {
@@ -112,7 +113,7 @@ async fn versions(
     context: &Context,
     caller: &Caller,
     config: &pb::EvaluateConfig,
-) -> Result<Vec<Version>, Failure> {
+) -> Result<Vec<Version>, ApiError> {
     if config.caches.is_empty() {
         return Err(RequestError::missing("config.caches").into());
     }
@@ -122,16 +123,19 @@ async fn versions(
         MAX_VERSIONS,
         config.caches.len(),
     )?;
-    about(config.caches.join(","));
     let mut versions = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
+        // Parsed, so that nothing else gets into the span.
+        names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Scorecard::new(&classifier)?,
             classifier,
         });
     }
+    about(names.join(","));
     Ok(versions)
 }
 
@@ -142,7 +146,7 @@ type Logits = (Vec<f32>, Option<Vec<f32>>);
 struct Judged {
     id: String,
     class: usize,
-    logits: Result<Vec<Logits>, Problem>,
+    logits: Result<Vec<Logits>, ApiError>,
 }
 
 struct Evaluation {
@@ -158,7 +162,7 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    async fn take(&mut self, item: pb::LabelledItem) -> Result<(), Failure> {
+    async fn take(&mut self, item: pb::LabelledItem) -> Result<(), ApiError> {
         let fewest = self
             .versions
             .iter()
@@ -219,7 +223,7 @@ impl Evaluation {
         Ok(())
     }
 
-    fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), Failure> {
+    fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), ApiError> {
         let judged = judged.map_err(CatalogError::internal)?;
         telemetry::item(judged.logits.is_ok());
         match judged.logits {
@@ -233,19 +237,19 @@ impl Evaluation {
         Ok(())
     }
 
-    fn reject(&mut self, id: String, problem: Problem) {
+    fn reject(&mut self, id: String, problem: ApiError) {
         self.rejected_count += 1;
         if self.rejected.len() < MAX_REJECTED {
             self.rejected.push(pb::RejectedExample {
                 example_id: id,
-                code: problem.code as i32,
-                message: problem.message,
-                reason: problem.reason.to_owned(),
+                code: problem.code() as i32,
+                message: problem.message().to_owned(),
+                reason: problem.reason().to_owned(),
             });
         }
     }
 
-    async fn finish(mut self) -> Result<Response<pb::EvaluateResponse>, Failure> {
+    async fn finish(mut self) -> Result<Response<pb::EvaluateResponse>, ApiError> {
         while let Some(judged) = self.judging.join_next().await {
             self.count(judged)?;
         }
@@ -296,14 +300,14 @@ struct Judge {
 }
 
 impl Judge {
-    async fn run(&self, content: Content) -> Result<Vec<Logits>, Problem> {
+    async fn run(&self, content: Content) -> Result<Vec<Logits>, ApiError> {
         let unit = match content {
             Content::Embedding(unit) => unit,
             picture => {
                 let outcome = self.job(picture, Work::Embed).await?;
                 let feature = outcome
                     .feature
-                    .ok_or_else(|| Problem::from(CatalogError::internal("no feature")))?;
+                    .ok_or_else(|| ApiError::from(CatalogError::internal("no feature")))?;
                 feature.unit.to_vec()
             }
         };
@@ -319,7 +323,7 @@ impl Judge {
         Ok(logits)
     }
 
-    async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, Problem> {
+    async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, ApiError> {
         let work = Work::Classify {
             head: Arc::clone(head),
             wanted: Wanted::Logits,
@@ -330,27 +334,16 @@ impl Judge {
         Ok(outcome.scores.logits().to_vec())
     }
 
-    async fn job(
-        &self,
-        content: Content,
-        work: Work,
-    ) -> Result<tipserve_engine::JobOutput, Problem> {
-        let permit = self
-            .context
-            .admit(&content, None, self.flow, Priority::Bulk, true)
-            .await?;
-        let (ticket, answer) = Ticket::awaited();
-        self.context.engine.submit(Job {
+    async fn job(&self, content: Content, work: Work) -> Result<JobOutput, ApiError> {
+        let item = Item {
             content,
             work,
             flow: self.flow,
             priority: Priority::Bulk,
             deadline: None,
-            ticket,
             cancelled: Arc::clone(&self.cancelled),
-        });
-        let outcome = answer.await.map_err(|_| super::shutting_down())?;
-        drop(permit);
-        Ok(outcome?)
+            may_wait: true,
+        };
+        self.context.send(item).await?.outcome().await
     }
 }

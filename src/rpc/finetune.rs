@@ -8,15 +8,21 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::{
-    Context, convert, heads,
+    Context,
+    change::{Change, to_its_end},
+    convert,
+    error::ApiError,
+    heads,
     observe::{Call, carried, observed},
     paging,
-    problem::{Failure, Problem},
     request::RequestError,
 };
 use crate::{
-    auth::{Caller, audit::Change},
-    catalog::{CatalogError, FineTunes as Runs, Run, RunProgress, RunState, TuneRequest},
+    auth::{Caller, audit::AuditLine},
+    catalog::{
+        CatalogError, FineTunes as Runs, MAX_DESCRIPTION_BYTES, Run, RunProgress, RunState,
+        TuneRequest, printable,
+    },
 };
 use tip_adapter::finetune::{Options, Schedule};
 use tip_spec::SearchGrid;
@@ -29,7 +35,6 @@ use tipserve_store::{AliasName, CacheId, RunError};
 /// α while training: the recipe's for ImageNet, Food, Pets and SUN
 /// (tip-adapter.md, "Tip-Adapter-F").
 const ALPHA: f64 = 1.17;
-const MAX_DESCRIPTION_BYTES: usize = 4096;
 
 type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 
@@ -39,13 +44,13 @@ pub struct FineTunes {
     runs: Arc<Runs>,
 }
 
-/// Cancels a run that nobody follows any more.
-struct CancelOnDrop {
+/// Abandons a run that nobody follows any more.
+struct AbandonOnDrop {
     runs: Arc<Runs>,
     id: String,
 }
 
-impl Drop for CancelOnDrop {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.runs.abandon(&self.id);
     }
@@ -62,19 +67,26 @@ impl FineTunes {
 
     async fn start(
         &self,
-        caller: &Caller,
+        Change { caller, audit }: Change,
         request: pb::FineTuneRequest,
         call: &Call,
-    ) -> Result<Response<Events>, Failure> {
+    ) -> Result<Response<Events>, ApiError> {
         let detached = request.detached;
-        let order = self.check(caller, request).await?;
-        let parent = order.cache.version_name(order.version);
-        let run = self.runs.start(order).await;
-        let code = run.as_ref().map_or_else(code_of, |_| Code::Ok);
-        Change::new(caller, "start_finetune", &parent).ended(code);
-        let run = run?;
-        tokio::spawn(audit_end(caller.clone(), run.clone()));
-        let cancel = (!detached).then(|| CancelOnDrop {
+        audit.resource(&request.cache);
+        let request = self.check(&caller, request).await?;
+        audit.resource(request.cache.version_name(request.version));
+        let cache = request.cache.clone();
+        let run = self.runs.start(request).await?;
+        // The run's end has a line of its own.
+        audit.result(Code::Ok);
+        audit.write();
+        tokio::spawn(supervise(
+            caller,
+            cache,
+            Arc::clone(&self.runs),
+            run.clone(),
+        ));
+        let cancel = (!detached).then(|| AbandonOnDrop {
             runs: Arc::clone(&self.runs),
             id: run.borrow().id.clone(),
         });
@@ -95,7 +107,7 @@ impl FineTunes {
         &self,
         caller: &Caller,
         request: pb::FineTuneRequest,
-    ) -> Result<TuneRequest, Failure> {
+    ) -> Result<TuneRequest, ApiError> {
         let reference = super::reference(caller, &request.cache)?;
         RequestError::check(
             "description",
@@ -103,9 +115,11 @@ impl FineTunes {
             MAX_DESCRIPTION_BYTES,
             request.description.len(),
         )?;
+        printable::check_lines(&request.description)
+            .map_err(|reason| RequestError::invalid("description", format!("it {reason}")))?;
         let move_alias = match request.move_alias.as_str() {
             "" => None,
-            alias => Some(alias.parse::<AliasName>().map_err(Problem::from)?),
+            alias => Some(alias.parse::<AliasName>()?),
         };
         let defaults = Options::default();
         let options = Options {
@@ -153,12 +167,13 @@ impl FineTunes {
             only_if_improved: request.only_if_improved,
             description: request.description,
             created_by: caller.created_by(String::new()),
+            owner: caller.identity(),
         })
     }
 
     /// A run that the caller may see. Of others it is said what is said of
     /// those that there are not.
-    async fn seen(&self, caller: &Caller, name: &str) -> Result<Run, Failure> {
+    async fn seen(&self, caller: &Caller, name: &str) -> Result<Run, ApiError> {
         let id = run_id(name)?;
         let run = self.runs.get(id).await?;
         if caller.sees(&run.cache) {
@@ -170,21 +185,22 @@ impl FineTunes {
 
     async fn cancel(
         &self,
-        caller: &Caller,
+        Change { caller, audit }: Change,
         request: &pb::CancelFineTuneRequest,
-    ) -> Result<Response<pb::FineTuneRun>, Failure> {
-        let run = self.seen(caller, &request.name).await?;
-        let change = Change::new(caller, "cancel_finetune", format!("fineTunes/{}", run.id));
-        let run = self.runs.cancel(&run.id).await;
-        change.ended(run.as_ref().map_or_else(code_of, |_| Code::Ok));
-        Ok(Response::new(message(&run?)))
+    ) -> Result<Response<pb::FineTuneRun>, ApiError> {
+        audit.resource(&request.name);
+        let run = self.seen(&caller, &request.name).await?;
+        audit.resource(format!("fineTunes/{}", run.id));
+        let runs = Arc::clone(&self.runs);
+        let run = to_its_end(audit, async move { Ok(runs.cancel(&run.id).await?) });
+        Ok(Response::new(message(&run.await?)))
     }
 
     async fn list(
         &self,
         caller: &Caller,
         request: &pb::ListFineTunesRequest,
-    ) -> Result<Response<pb::ListFineTunesResponse>, Failure> {
+    ) -> Result<Response<pb::ListFineTunesResponse>, ApiError> {
         let size = paging::size(request.page_size)?;
         let cache = match request.cache.as_str() {
             "" => None,
@@ -246,30 +262,40 @@ fn number(
 
 /// A run's error as its record keeps it.
 fn describe(error: &CatalogError) -> RunError {
-    let problem = Problem::from(error.clone());
+    let error = ApiError::from(error.clone());
     RunError {
-        code: problem.code as i32,
-        reason: problem.reason.to_owned(),
-        message: problem.message,
+        code: error.code() as i32,
+        reason: error.reason().to_owned(),
+        message: error.message().to_owned(),
     }
 }
 
-fn code_of(error: &CatalogError) -> Code {
-    Problem::from(error.clone()).code
-}
-
-/// Waits for a run's end, whoever follows it, and writes the audit line.
-async fn audit_end(caller: Caller, mut run: watch::Receiver<Run>) {
-    let mut change = Change::new(&caller, "end_finetune", run.borrow().parent.clone());
-    // A sender that is gone has said its last.
-    let _ = run.wait_for(|run| run.state.has_ended()).await;
+/// Waits for a run's end, whoever follows it, and writes the audit line. A run
+/// whose owner may no longer train this cache is abandoned, detached or not.
+async fn supervise(caller: Caller, cache: CacheId, runs: Arc<Runs>, mut run: watch::Receiver<Run>) {
+    let audit = AuditLine::begin(&caller, "end_finetune");
+    audit.resource(run.borrow().parent.clone());
+    let id = run.borrow().id.clone();
+    {
+        // A sender that is gone has said its last.
+        let ended = async { run.wait_for(|run| run.state.has_ended()).await.is_ok() };
+        tokio::pin!(ended);
+        tokio::select! {
+            _ = &mut ended => {}
+            error = caller.lapse(Some(&cache)) => {
+                tracing::info!(run = id, who = caller.who(), %error, "stopping a fine-tuning run");
+                runs.abandon(&id);
+                let _ = ended.await;
+            }
+        }
+    }
     let run = run.borrow().clone();
     if let Some(version) = &run.version {
-        change.names(version.resource_name());
+        audit.resource(version.resource_name());
     }
-    change.ended(match (run.state, &run.error) {
+    audit.result(match (run.state, &run.error) {
         (RunState::Succeeded, _) => Code::Ok,
-        (RunState::Failed, Some(error)) => code_of(error),
+        (RunState::Failed, Some(error)) => ApiError::from(error.clone()).code(),
         _ => Code::Cancelled,
     });
 }
@@ -325,7 +351,7 @@ fn ending(run: &Run) -> Option<Status> {
         RunState::Failed => run
             .error
             .clone()
-            .map(|error| Status::from(Problem::from(error))),
+            .map(|error| Status::from(ApiError::from(error))),
         RunState::Cancelled => Some(Status::cancelled(format!(
             "fineTunes/{} was cancelled",
             run.id
@@ -376,7 +402,7 @@ fn message(run: &Run) -> pb::FineTuneRun {
         error: run
             .error
             .clone()
-            .map(|error| Problem::from(error).to_item_status()),
+            .map(|error| ApiError::from(error).to_item_status()),
         create_time: Some(convert::timestamp(run.create_time)),
         end_time: run.end_time.map(convert::timestamp),
         alias_moved: run.alias_moved,
@@ -399,9 +425,9 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::FineTuneRequest>,
     ) -> Result<Response<Self::FineTuneStream>, Status> {
-        let call = Call::new(&self.context.calls, "FineTune");
-        let caller = Caller::of(request.extensions());
-        call.answer(self.start(&caller, request.into_inner(), &call))
+        let call = Call::current(&self.context.calls);
+        let change = Change::of(&request);
+        call.answer(self.start(change, request.into_inner(), &call))
             .await
     }
 
@@ -409,7 +435,7 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::ListFineTunesRequest>,
     ) -> Result<Response<pb::ListFineTunesResponse>, Status> {
-        observed(&self.context.calls, "ListFineTunes", async {
+        observed(&self.context.calls, async {
             self.list(&Caller::of(request.extensions()), request.get_ref())
                 .await
         })
@@ -420,7 +446,7 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::GetFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
-        observed(&self.context.calls, "GetFineTune", async {
+        observed(&self.context.calls, async {
             let caller = Caller::of(request.extensions());
             let run = self.seen(&caller, &request.get_ref().name).await?;
             Ok(Response::new(message(&run)))
@@ -432,9 +458,8 @@ impl FineTuneService for FineTunes {
         &self,
         request: Request<pb::CancelFineTuneRequest>,
     ) -> Result<Response<pb::FineTuneRun>, Status> {
-        observed(&self.context.calls, "CancelFineTune", async {
-            let caller = Caller::of(request.extensions());
-            self.cancel(&caller, request.get_ref()).await
+        observed(&self.context.calls, async {
+            self.cancel(Change::of(&request), request.get_ref()).await
         })
         .await
     }

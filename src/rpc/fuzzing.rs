@@ -8,10 +8,9 @@ use prost::Message;
 use super::{
     answer::Options,
     caches::listing::{CACHE_FIELDS, EXAMPLE_FIELDS},
+    error::ApiError,
     filter::{Filter, Value},
-    heads, paging,
-    problem::Problem,
-    request,
+    heads, paging, request,
 };
 use tipserve_api::v1::{self as pb, classify_stream_request, create_cache_request};
 use tipserve_engine::Crop;
@@ -36,9 +35,9 @@ pub fn message(bytes: &[u8]) {
     }
 }
 
-fn said(result: Result<(), impl Into<Problem>>) {
+fn said(result: Result<(), impl Into<ApiError>>) {
     if let Err(error) = result {
-        let problem: Problem = error.into();
+        let problem: ApiError = error.into();
         let status = problem.to_item_status();
         assert!(status.code > 0 && !status.details.is_empty());
     }

@@ -1,12 +1,10 @@
 //! How clients want a head made.
 
 use super::request::RequestError;
+use crate::catalog::MAX_MAGNITUDE;
 use tip_adapter::make::HeadRequest;
 use tip_spec::{ClassBalance, KeyDtype, Method, SearchGrid};
 use tipserve_api::v1 as pb;
-
-/// Largest α, β, λ that are taken.
-const MOST: f64 = 1e6;
 
 /// The method that a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +31,9 @@ pub struct Numbers {
 
 fn positive(field: &str, value: Option<f64>) -> Result<Option<f64>, RequestError> {
     match value {
-        Some(number) if !(number > 0.0 && number <= MOST) => Err(RequestError::invalid(
+        Some(number) if !(number > 0.0 && number <= MAX_MAGNITUDE) => Err(RequestError::invalid(
             field,
-            format!("{number} is not over 0 and at most {MOST}"),
+            format!("{number} is not over 0 and at most {MAX_MAGNITUDE}"),
         )),
         value => Ok(value),
     }

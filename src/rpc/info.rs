@@ -4,8 +4,8 @@ use tonic::Response;
 
 use super::Context;
 use crate::catalog::{
-    MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES,
-    MAX_LABELS, MAX_NAME_BYTES,
+    MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
+    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_NAME_BYTES,
 };
 use tipserve_api::v1 as pb;
 
@@ -22,7 +22,7 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         ("max_examples", number(limits.max_examples)),
         ("max_create_bytes", number(limits.max_create_bytes)),
         ("max_import_bytes", number(limits.max_import_bytes)),
-        ("max_id_bytes", number(super::request::MAX_ID_BYTES)),
+        ("max_id_bytes", number(MAX_ID_BYTES)),
         (
             "max_picture_bytes",
             i64::try_from(limits.picture.encoded_bytes).unwrap_or(i64::MAX),

@@ -26,10 +26,10 @@ use tower::{Layer, Service};
 
 use super::{
     budget::{MessageBudget, MessageBytes},
-    problem::Problem,
+    error::ApiError,
 };
 use crate::auth::Caller;
-use tipserve_api::methods::{Access, Rule, rule_of};
+use tipserve_api::methods::{self, Access};
 
 /// Largest message of a method that anybody may call.
 pub const MAX_PROBE_MESSAGE_BYTES: usize = 4 << 10;
@@ -95,10 +95,10 @@ impl MessageLayer {
     }
 
     fn bounds(&self, path: &str) -> Bounds {
-        let rule = rule_of(path);
-        let is = |methods: &[&str]| rule.is_some_and(|rule: &Rule| methods.contains(&rule.method));
+        let method = methods::find(path);
+        let is = |names: &[&str]| method.is_some_and(|method| names.contains(&method.name));
         let streams = is(&CLIENT_STREAMING);
-        let (limit, largest, patience) = match rule.map(|rule| rule.access) {
+        let (limit, largest, patience) = match method.map(|method| method.access) {
             Some(Access::Open) => (
                 "max_probe_message_bytes",
                 MAX_PROBE_MESSAGE_BYTES,
@@ -339,7 +339,7 @@ pin_project_lite::pin_project! {
 
 impl Bounds {
     fn too_large(&self, length: usize) -> Status {
-        let problem = Problem::new(
+        let problem = ApiError::new(
             Code::OutOfRange,
             "MESSAGE_TOO_LARGE",
             format!(
@@ -361,28 +361,34 @@ impl Bounds {
              bytes; {received} bytes of this one came",
             SLOWEST_BYTES_PER_SECOND
         );
-        Problem::new(Code::DeadlineExceeded, "MESSAGE_TIMEOUT", message)
+        ApiError::new(Code::DeadlineExceeded, "MESSAGE_TIMEOUT", message)
             .fact("limit", "message_seconds")
             .fact("maximum", seconds)
             .into()
     }
 }
 
-/// The problem that a status of this layer, or of the codec, was made of, once
+/// The error that a status of this layer, or of the codec, was made of, once
 /// tonic has passed it on.
-pub fn refusal(status: &Status) -> Option<Problem> {
+pub fn refusal(status: &Status) -> Option<ApiError> {
     const REASONS: [&str; 3] = ["MESSAGE_TOO_LARGE", "MESSAGE_TIMEOUT", "QUEUE_FULL"];
     let details = status.get_error_details();
     let info = details.error_info()?;
     let reason = REASONS.into_iter().find(|reason| *reason == info.reason)?;
-    let mut problem = Problem::new(status.code(), reason, status.message());
-    problem.metadata = info.metadata.clone();
-    problem.retry = details.retry_info().and_then(|retry| retry.retry_delay);
-    Some(problem)
+    let error = info.metadata.iter().fold(
+        ApiError::new(status.code(), reason, status.message()),
+        |error, (key, value)| error.fact(key, value),
+    );
+    Some(
+        match details.retry_info().and_then(|retry| retry.retry_delay) {
+            Some(delay) => error.retry(delay),
+            None => error,
+        },
+    )
 }
 
 fn no_room() -> Status {
-    Problem::new(
+    ApiError::new(
         Code::ResourceExhausted,
         "QUEUE_FULL",
         "too many messages are arriving at once: the server's limit max_unfinished_bytes is \

@@ -26,8 +26,9 @@ use tonic::{
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 
-use super::problem::Failure;
+use super::error::ApiError;
 use crate::telemetry;
+use tipserve_api::methods::{self, Method};
 
 /// The metadata that carries a request's id, in requests and answers.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -99,10 +100,10 @@ impl Drop for Record {
 impl Call {
     /// The call that this task serves; outside of [`Observe`], one that begins
     /// now.
-    pub fn new(calls: &Calls, method: &'static str) -> Call {
+    pub fn current(calls: &Calls) -> Call {
         CURRENT
             .try_with(Call::clone)
-            .unwrap_or_else(|_| Call::begin(calls, method, new_id(), Span::none()))
+            .unwrap_or_else(|_| Call::begin(calls, methods::OTHER, new_id(), Span::none()))
     }
 
     fn begin(calls: &Calls, method: &'static str, id: HeaderValue, span: Span) -> Call {
@@ -131,7 +132,7 @@ impl Call {
     /// failure ends the call, a stream goes on with its own clone.
     pub async fn answer<T>(
         &self,
-        call: impl Future<Output = Result<tonic::Response<T>, Failure>>,
+        call: impl Future<Output = Result<tonic::Response<T>, ApiError>>,
     ) -> Result<tonic::Response<T>, Status> {
         let result = call.await.map_err(Status::from);
         if let Err(status) = &result {
@@ -158,10 +159,9 @@ pub fn say(status: &Status) {
 /// Runs a unary call.
 pub async fn observed<T>(
     calls: &Calls,
-    method: &'static str,
-    work: impl Future<Output = Result<tonic::Response<T>, Failure>>,
+    work: impl Future<Output = Result<tonic::Response<T>, ApiError>>,
 ) -> Result<tonic::Response<T>, Status> {
-    let call = Call::new(calls, method);
+    let call = Call::current(calls);
     let result = call.answer(work).await;
     if result.is_ok() {
         call.ended(Code::Ok);
@@ -223,9 +223,10 @@ impl Observe {
     }
 
     fn begin<B>(&self, request: &Request<B>) -> Call {
-        let path = request.uri().path().trim_start_matches('/');
-        let (service, method) = path.rsplit_once('/').unwrap_or(("", path));
-        let method = telemetry::method_name(method);
+        let path = request.uri().path();
+        let method = methods::find(path).map_or(methods::OTHER, Method::label);
+        let path = path.trim_start_matches('/');
+        let service = path.rsplit_once('/').map_or("", |(service, _)| service);
         let headers = request.headers();
         let id = given_id(headers).unwrap_or_else(new_id);
         let extensions = request.extensions();

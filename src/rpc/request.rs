@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tonic::metadata::MetadataMap;
 
+use crate::catalog::{MAX_ID_BYTES, printable};
 use tipserve_api::v1::{self as pb, input};
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, Priority, Source};
@@ -106,9 +107,6 @@ impl RequestError {
         })
     }
 }
-
-/// Longest id of an item or example, bytes.
-pub const MAX_ID_BYTES: usize = 1024;
 
 /// The call's deadline from its `grpc-timeout` (tonic bounds only the response
 /// future with it, not a stream's body).
@@ -251,6 +249,14 @@ pub fn unit(field: &str, mut values: Vec<f32>, width: usize) -> Result<Vec<f32>,
         *value = (f64::from(*value) * scale) as f32;
     }
     Ok(values)
+}
+
+/// A name, an id or another text of one line that others will be shown.
+///
+/// # Errors
+/// A control character in it.
+pub fn check_printable(field: &str, text: &str) -> Result<(), RequestError> {
+    printable::check(text).map_err(|reason| RequestError::invalid(field, format!("it {reason}")))
 }
 
 /// An id of at most [`MAX_ID_BYTES`].

@@ -28,7 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use crate::{
-    auth::{Guard, tls},
+    auth::{Authenticator, tls},
     telemetry,
 };
 
@@ -277,7 +277,7 @@ pub(super) fn plain(
 pub(super) fn encrypted(
     listener: TcpListener,
     connections: Arc<Connections>,
-    guard: Arc<Guard>,
+    guard: Arc<Authenticator>,
 ) -> ReceiverStream<io::Result<Connection<TlsStream<TcpStream>>>> {
     let (sender, incoming) = mpsc::channel(64);
     tokio::spawn(async move {

@@ -11,7 +11,7 @@ use crate::{
 };
 use tip_adapter::best;
 use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, ImageSpec, TextEncoder, Tokenizer, cuda,
+    Bundle, GraphsChoice, ImageSpec, TextEncoder, Tokenizer, cuda,
     encoder::{device_name, kind_name},
 };
 use tipserve_engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan};
@@ -35,11 +35,11 @@ struct Encoders {
 
 pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     let bundle = Bundle::open(&config.bundle)?;
-    let devices = config.device.parse::<DeviceChoice>()?.open()?;
+    let devices = config.device.open()?;
     let device = first(&devices);
-    let kind = config.dtype.parse::<DtypeChoice>()?.on(device)?;
+    let kind = config.dtype.on(device)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let graphs = config.cuda_graphs.parse::<GraphsChoice>()?;
+    let graphs = config.cuda_graphs;
     let settings = EngineSettings {
         choosing: choosing(device),
         observer: Arc::new(telemetry::EngineMetrics),
@@ -160,7 +160,12 @@ pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> Engin
                 .max_batch
                 .unwrap_or(EngineSettings::MAX_BATCH_ON_CUDA),
         ),
-        _ => (ThreadPlan::for_cpu(cores), config.engine.max_batch),
+        _ => (
+            ThreadPlan::for_cpu(cores),
+            config
+                .max_batch
+                .unwrap_or(EngineSettings::default().max_batch),
+        ),
     };
     EngineSettings {
         max_batch,

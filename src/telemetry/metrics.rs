@@ -11,7 +11,7 @@ use super::{
     observers::{BUCKET_ANSWERS, DROPS},
     runs,
 };
-use tipserve_api::{CODES, code_name};
+use tipserve_api::{CODES, code_name, methods};
 use tipserve_engine::Engine;
 
 /// Seconds, from a tenth of a millisecond to ten.
@@ -137,7 +137,7 @@ fn process() -> Collector {
 
 /// Brings every series into being, at zero.
 fn register() {
-    for method in METHODS {
+    for method in methods::labels() {
         for code in CODES {
             counter!(REQUESTS, "method" => method, "code" => code_name(code)).absolute(0);
         }
@@ -209,7 +209,7 @@ fn register() {
     }
 }
 
-/// An RPC ended; `method` is one of [`METHODS`].
+/// An RPC ended; `method` is one of [`methods::labels`].
 pub fn request(method: &'static str, code: tonic::Code, took: Duration) {
     counter!(REQUESTS, "method" => method, "code" => code_name(code)).increment(1);
     histogram!(REQUEST, "method" => method).record(took);

@@ -22,7 +22,7 @@ pub use metrics::{
     About, ResidentFigures, cache_loaded, epoch, install_metrics, item, refresh, refused, request,
     serving, version_created,
 };
-pub use names::{METHODS, REFUSALS, method_name};
+pub use names::REFUSALS;
 pub use observers::{BucketMetrics, EngineMetrics};
 pub use runs::{RunCount, RunEnd};
 pub use traces::{Exporter, ExporterError, ended, join, remote_parent};

@@ -55,54 +55,6 @@ pub(super) const STAGES: [&str; 3] = ["decode", "encode", "head"];
 /// How an item may be answered: the label `outcome`.
 pub(super) const OUTCOMES: [&str; 2] = ["ok", "error"];
 
-/// The RPC methods, the only values of the label `method`.
-pub const METHODS: [&str; 35] = [
-    "CreateCache",
-    "AddExamples",
-    "GetCache",
-    "ListCaches",
-    "DeleteCache",
-    "GetVersion",
-    "ListVersions",
-    "ListExamples",
-    "DeleteVersion",
-    "PruneVersions",
-    "ExportVersion",
-    "ImportVersion",
-    "SetAlias",
-    "DeleteAlias",
-    "ClassifyStream",
-    "Classify",
-    "Embed",
-    "Evaluate",
-    "GetServerInfo",
-    "FineTune",
-    "ListFineTunes",
-    "GetFineTune",
-    "CancelFineTune",
-    "ServerLive",
-    "ServerReady",
-    "ServerMetadata",
-    "ModelReady",
-    "ModelMetadata",
-    "ModelConfig",
-    "ModelInfer",
-    "ModelStreamInfer",
-    "ModelStatistics",
-    "RepositoryIndex",
-    "RepositoryModelLoad",
-    "other",
-];
-
-/// The method as a label: its name where it is one of [`METHODS`], else
-/// "other".
-pub fn method_name(method: &str) -> &'static str {
-    METHODS
-        .iter()
-        .find(|known| **known == method)
-        .unwrap_or(&"other")
-}
-
 /// Why items are refused, the only values of the label `reason`.
 pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];
 

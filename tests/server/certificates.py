@@ -55,6 +55,22 @@ class Authority:
         """Its own certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
+    def revocations(self, *pairs: tuple[bytes, bytes]) -> bytes:
+        """A list that revokes these certificates, as PEM."""
+        now = datetime.datetime.now(datetime.timezone.utc)
+        made = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(now - HOUR)
+            .next_update(now + HOUR)
+        )
+        for chain, _ in pairs:
+            serial = x509.load_pem_x509_certificate(chain).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial)
+            made = made.add_revoked_certificate(entry.revocation_date(now).build())
+        made = made.add_extension(x509.CRLNumber(len(pairs) + 1), critical=False)
+        return made.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def issue(self, name: str, lasts: datetime.timedelta = HOUR) -> tuple[bytes, bytes]:
         """A certificate and its key, as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())

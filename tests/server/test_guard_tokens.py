@@ -276,7 +276,7 @@ def test_every_change_leaves_one_line(guarded, chance):
         admin.caches.DeleteCache(cache.DeleteCacheRequest(name=name))
     with pytest.raises(grpc.RpcError):
         guarded.as_("classify").caches.DeleteCache(cache.DeleteCacheRequest(name=name))
-    lines = eventually(lambda: (found := audit(guarded)[before:])[11:] and found)
+    lines = eventually(lambda: (found := audit(guarded)[before:])[12:] and found)
     assert {line["known_by"] for line in lines} == {"token"}
     said = [(line["action"], line["resource"], line["result"]) for line in lines]
     version = f"caches/{name}/versions/"
@@ -285,6 +285,7 @@ def test_every_change_leaves_one_line(guarded, chance):
         ("add_examples", version + "2", "Ok"),
         ("set_alias", f"{name}/aliases/stable", "Ok"),
         ("delete_alias", f"{name}/aliases/stable", "Ok"),
+        ("export_version", name, "Ok"),
         ("import_version", version + "3", "Ok"),
         ("start_finetune", version + "3", "Ok"),
         ("end_finetune", version + "4", "Ok"),

@@ -1,6 +1,7 @@
-//! Which method needs which role: one total table over every method of every
-//! service that the server has. A method that is not in it is not served to
-//! callers with tokens; a test holds the table against the descriptors.
+//! Every RPC of the server, in one table: who may call it, whether its calls are
+//! audited, and what metrics call it. A method that is not in the table is not
+//! served to callers with tokens; a test holds the table against the
+//! descriptors.
 
 use std::fmt;
 
@@ -37,17 +38,36 @@ pub enum Access {
     Needs(Role),
 }
 
-/// A method's rule.
+/// A method, and what the layers around the services need to know of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Rule {
+pub struct Method {
     /// The service's full name.
     pub service: &'static str,
     /// The method's name.
-    pub method: &'static str,
+    pub name: &'static str,
     /// Who may call it.
     pub access: Access,
-    /// Whether it changes caches: every such call leaves an audit line.
-    pub changes: bool,
+    /// What audit lines call it; none if its calls leave none. Everything that
+    /// changes a cache is audited, and so is what takes one away.
+    pub audit: Option<&'static str>,
+    /// Whether it is served at all. Some of the Open Inference Protocol's are
+    /// not: callers who may classify are told so.
+    pub offered: bool,
+}
+
+/// The metrics' name for calls of methods that are unknown, not offered, or
+/// infrastructure.
+pub const OTHER: &str = "other";
+
+impl Method {
+    /// The method's name as the value of the metrics' label `method`.
+    pub fn label(&self) -> &'static str {
+        if self.offered && !self.service.starts_with("grpc.") {
+            self.name
+        } else {
+            OTHER
+        }
+    }
 }
 
 const CACHES: &str = "tipserve.v1.CacheService";
@@ -58,34 +78,43 @@ const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
 const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
-const fn rule(service: &'static str, method: &'static str, access: Access) -> Rule {
-    Rule {
+const fn method(service: &'static str, name: &'static str, access: Access) -> Method {
+    Method {
         service,
-        method,
+        name,
         access,
-        changes: false,
+        audit: None,
+        offered: true,
     }
 }
 
-const fn reads(service: &'static str, method: &'static str) -> Rule {
-    rule(service, method, Access::Needs(Role::Classify))
+const fn reads(service: &'static str, name: &'static str) -> Method {
+    method(service, name, Access::Needs(Role::Classify))
 }
 
-const fn changes(service: &'static str, method: &'static str, role: Role) -> Rule {
-    Rule {
-        service,
-        method,
-        access: Access::Needs(role),
-        changes: true,
-    }
+const fn audited(
+    service: &'static str,
+    name: &'static str,
+    role: Role,
+    action: &'static str,
+) -> Method {
+    let mut method = method(service, name, Access::Needs(role));
+    method.audit = Some(action);
+    method
 }
 
-const fn open(service: &'static str, method: &'static str) -> Rule {
-    rule(service, method, Access::Open)
+const fn open(service: &'static str, name: &'static str) -> Method {
+    method(service, name, Access::Open)
+}
+
+const fn not_offered(service: &'static str, name: &'static str) -> Method {
+    let mut method = reads(service, name);
+    method.offered = false;
+    method
 }
 
 /// Every method of every service.
-pub const RULES: &[Rule] = &[
+pub const METHODS: &[Method] = &[
     reads(CLASSIFY, "ClassifyStream"),
     reads(CLASSIFY, "Classify"),
     reads(CLASSIFY, "Embed"),
@@ -97,17 +126,17 @@ pub const RULES: &[Rule] = &[
     reads(CACHES, "ListVersions"),
     reads(CACHES, "ListExamples"),
     // Takes a whole classifier away, features included.
-    rule(CACHES, "ExportVersion", Access::Needs(Role::Write)),
-    changes(CACHES, "CreateCache", Role::Write),
-    changes(CACHES, "AddExamples", Role::Write),
-    changes(CACHES, "ImportVersion", Role::Write),
-    changes(CACHES, "SetAlias", Role::Write),
-    changes(CACHES, "DeleteAlias", Role::Write),
-    changes(CACHES, "DeleteCache", Role::Admin),
-    changes(CACHES, "DeleteVersion", Role::Admin),
-    changes(CACHES, "PruneVersions", Role::Admin),
-    changes(FINE_TUNES, "FineTune", Role::Write),
-    changes(FINE_TUNES, "CancelFineTune", Role::Write),
+    audited(CACHES, "ExportVersion", Role::Write, "export_version"),
+    audited(CACHES, "CreateCache", Role::Write, "create_cache"),
+    audited(CACHES, "AddExamples", Role::Write, "add_examples"),
+    audited(CACHES, "ImportVersion", Role::Write, "import_version"),
+    audited(CACHES, "SetAlias", Role::Write, "set_alias"),
+    audited(CACHES, "DeleteAlias", Role::Write, "delete_alias"),
+    audited(CACHES, "DeleteCache", Role::Admin, "delete_cache"),
+    audited(CACHES, "DeleteVersion", Role::Admin, "delete_version"),
+    audited(CACHES, "PruneVersions", Role::Admin, "prune_versions"),
+    audited(FINE_TUNES, "FineTune", Role::Write, "start_finetune"),
+    audited(FINE_TUNES, "CancelFineTune", Role::Write, "cancel_finetune"),
     reads(FINE_TUNES, "ListFineTunes"),
     reads(FINE_TUNES, "GetFineTune"),
     open(INFERENCE, "ServerLive"),
@@ -121,16 +150,15 @@ pub const RULES: &[Rule] = &[
     reads(INFERENCE, "ModelStatistics"),
     reads(INFERENCE, "RepositoryIndex"),
     reads(INFERENCE, "RepositoryModelLoad"),
-    // Not offered: whoever may classify is told so.
-    reads(INFERENCE, "RepositoryModelUnload"),
-    reads(INFERENCE, "SystemSharedMemoryStatus"),
-    reads(INFERENCE, "SystemSharedMemoryRegister"),
-    reads(INFERENCE, "SystemSharedMemoryUnregister"),
-    reads(INFERENCE, "CudaSharedMemoryStatus"),
-    reads(INFERENCE, "CudaSharedMemoryRegister"),
-    reads(INFERENCE, "CudaSharedMemoryUnregister"),
-    reads(INFERENCE, "TraceSetting"),
-    reads(INFERENCE, "LogSettings"),
+    not_offered(INFERENCE, "RepositoryModelUnload"),
+    not_offered(INFERENCE, "SystemSharedMemoryStatus"),
+    not_offered(INFERENCE, "SystemSharedMemoryRegister"),
+    not_offered(INFERENCE, "SystemSharedMemoryUnregister"),
+    not_offered(INFERENCE, "CudaSharedMemoryStatus"),
+    not_offered(INFERENCE, "CudaSharedMemoryRegister"),
+    not_offered(INFERENCE, "CudaSharedMemoryUnregister"),
+    not_offered(INFERENCE, "TraceSetting"),
+    not_offered(INFERENCE, "LogSettings"),
     open(HEALTH, "Check"),
     open(HEALTH, "Watch"),
     open(HEALTH, "List"),
@@ -138,12 +166,21 @@ pub const RULES: &[Rule] = &[
     reads(REFLECTION_ALPHA, "ServerReflectionInfo"),
 ];
 
-/// The rule of a method by its path, "/package.Service/Method".
-pub fn rule_of(path: &str) -> Option<&'static Rule> {
-    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-    RULES
+/// A method by the path of its requests, "/package.Service/Method".
+pub fn find(path: &str) -> Option<&'static Method> {
+    let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+    METHODS
         .iter()
-        .find(|rule| rule.service == service && rule.method == method)
+        .find(|method| method.service == service && method.name == name)
+}
+
+/// All values of the metrics' label `method`.
+pub fn labels() -> impl Iterator<Item = &'static str> {
+    METHODS
+        .iter()
+        .map(Method::label)
+        .filter(|label| *label != OTHER)
+        .chain([OTHER])
 }
 
 #[cfg(test)]
@@ -156,8 +193,8 @@ mod tests {
     use super::*;
     use crate::DESCRIPTORS;
 
-    #[test]
-    fn every_method_has_one_rule() {
+    /// The paths of all methods that the descriptors have.
+    fn described() -> HashSet<String> {
         let sets = [
             DESCRIPTORS,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -167,28 +204,56 @@ mod tests {
         let mut paths = HashSet::new();
         for set in sets {
             let set = FileDescriptorSet::decode(set).expect("descriptors");
-            for file in set.file {
+            for file in &set.file {
                 for service in &file.service {
-                    for method in &service.method {
-                        let path =
-                            format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                        assert!(rule_of(&path).is_some(), "{path} has no rule");
-                        paths.insert(path);
-                    }
+                    let service_name = format!("{}.{}", file.package(), service.name());
+                    let methods = service.method.iter();
+                    paths.extend(methods.map(|m| format!("/{service_name}/{}", m.name())));
                 }
             }
         }
-        assert!(paths.len() >= 23 + 2 + 2, "{paths:?}");
-        let distinct: HashSet<_> = RULES.iter().map(|r| (r.service, r.method)).collect();
-        assert_eq!(distinct.len(), RULES.len(), "a method has two rules");
+        paths
     }
 
     #[test]
-    fn what_changes_needs_more_than_reading() {
-        for rule in RULES.iter().filter(|rule| rule.changes) {
-            assert!(rule.access >= Access::Needs(Role::Write), "{rule:?}");
+    fn the_table_has_every_method_of_the_descriptors_once_and_no_other() {
+        let listed: Vec<String> = METHODS
+            .iter()
+            .map(|method| format!("/{}/{}", method.service, method.name))
+            .collect();
+        let distinct: HashSet<String> = listed.iter().cloned().collect();
+        assert_eq!(distinct.len(), listed.len(), "a method is listed twice");
+        assert_eq!(distinct, described());
+        for path in &listed {
+            assert!(find(path).is_some(), "{path}");
         }
-        assert!(rule_of("/tipserve.v1.CacheService/Nothing").is_none());
-        assert!(rule_of("tipserve").is_none());
+    }
+
+    #[test]
+    fn metric_labels_are_distinct_and_hold_every_method_that_is_offered() {
+        let all: Vec<_> = labels().collect();
+        let distinct: HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len(), "two methods share a label");
+        for method in METHODS {
+            assert!(distinct.contains(&method.label()), "{method:?}");
+        }
+        // Of `tipserve.v1` all are offered.
+        for path in described() {
+            let method = find(&path).expect("listed");
+            assert!(method.offered || method.service == INFERENCE, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_needs_more_than_reading_is_audited() {
+        for method in METHODS {
+            let privileged = method.access > Access::Needs(Role::Classify);
+            assert_eq!(privileged, method.audit.is_some(), "{method:?}");
+        }
+        let actions: Vec<_> = METHODS.iter().filter_map(|method| method.audit).collect();
+        let distinct: HashSet<_> = actions.iter().collect();
+        assert_eq!(distinct.len(), actions.len(), "two methods share an action");
+        assert!(find("/tipserve.v1.CacheService/Nothing").is_none());
+        assert!(find("tipserve").is_none());
     }
 }

@@ -11,10 +11,9 @@ use crate::{
     catalog::{ExampleEntry, compute},
     rpc::{
         cache_id, convert,
+        error::ApiError,
         filter::{Filter, Kind, Schema, Value},
-        paging,
-        problem::Failure,
-        reference,
+        paging, reference,
         request::RequestError,
     },
 };
@@ -133,7 +132,7 @@ impl Caches {
         &self,
         caller: &Caller,
         request: pb::GetCacheRequest,
-    ) -> Result<Response<pb::Cache>, Failure> {
+    ) -> Result<Response<pb::Cache>, ApiError> {
         let id = cache_id(caller, &request.name)?;
         let info = self.context.catalog.store().cache(&id).await?;
         let mut cache = self.describe(&info).await;
@@ -145,7 +144,7 @@ impl Caches {
         &self,
         caller: &Caller,
         request: pb::ListCachesRequest,
-    ) -> Result<Response<pb::ListCachesResponse>, Failure> {
+    ) -> Result<Response<pb::ListCachesResponse>, ApiError> {
         let size = paging::size(request.page_size)?;
         let filter = Filter::parse(&request.filter, CACHE_FIELDS)?;
         let after = match request.page_token.as_str() {
@@ -173,7 +172,7 @@ impl Caches {
         filter: &Filter,
         mask: Option<&FieldMask>,
         mut after: Option<CacheId>,
-    ) -> Result<(Vec<pb::Cache>, Option<CacheId>), Failure> {
+    ) -> Result<(Vec<pb::Cache>, Option<CacheId>), ApiError> {
         let store = self.context.catalog.store();
         let scan = if filter.is_empty() { size } else { SCAN };
         let mut caches: Vec<pb::Cache> = Vec::new();
@@ -219,7 +218,7 @@ impl Caches {
         &self,
         caller: &Caller,
         request: pb::GetVersionRequest,
-    ) -> Result<Response<pb::Version>, Failure> {
+    ) -> Result<Response<pb::Version>, ApiError> {
         let store = self.context.catalog.store();
         let reference = reference(caller, &request.name)?;
         let (id, number) = store.resolve(&reference).await?;
@@ -232,7 +231,7 @@ impl Caches {
         &self,
         caller: &Caller,
         request: pb::ListVersionsRequest,
-    ) -> Result<Response<pb::ListVersionsResponse>, Failure> {
+    ) -> Result<Response<pb::ListVersionsResponse>, ApiError> {
         let store = self.context.catalog.store();
         let id = cache_id(caller, &request.parent)?;
         let size = paging::size(request.page_size)?;
@@ -282,7 +281,7 @@ impl Caches {
         &self,
         caller: &Caller,
         request: pb::ListExamplesRequest,
-    ) -> Result<Response<pb::ListExamplesResponse>, Failure> {
+    ) -> Result<Response<pb::ListExamplesResponse>, ApiError> {
         let size = paging::size_of_examples(request.page_size)?;
         let filter = Filter::parse(&request.filter, EXAMPLE_FIELDS)?;
         let mut reference = reference(caller, &request.parent)?;

@@ -7,33 +7,22 @@ mod transfer;
 
 use std::{sync::Arc, time::Instant};
 
-use tonic::{Code, Request, Response, Status, Streaming, codegen::BoxStream};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
-    Context, create,
+    Context,
+    change::Change,
+    create,
     observe::{Call, observed},
-    problem::Failure,
     request,
 };
-use crate::auth::{Caller, audit::Change};
+use crate::auth::Caller;
 use tipserve_api::v1::{self as pb, cache_service_server::CacheService};
 
 /// The service.
+#[derive(Clone)]
 pub struct Caches {
     context: Arc<Context>,
-}
-
-/// Runs a change, and writes its audit line.
-async fn audited<T>(
-    caller: &Caller,
-    action: &'static str,
-    resource: String,
-    work: impl Future<Output = Result<Response<T>, Failure>>,
-) -> Result<Response<T>, Failure> {
-    let change = Change::new(caller, action, resource);
-    let result = work.await;
-    change.ended(result.as_ref().map_or_else(Failure::code, |_| Code::Ok));
-    result
 }
 
 impl Caches {
@@ -52,12 +41,12 @@ impl CacheService for Caches {
         request: Request<Streaming<pb::CreateCacheRequest>>,
     ) -> Result<Response<Self::CreateCacheStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let call = Call::new(&self.context.calls, "CreateCache");
+        let call = Call::current(&self.context.calls);
         let context = Arc::clone(&self.context);
-        let caller = Caller::of(request.extensions());
-        let serving = create::serve::<create::Creating>(
+        let change = Change::of(&request);
+        let serving = create::serve::<create::CreateCache>(
             context,
-            caller,
+            change,
             deadline,
             request.into_inner(),
             &call,
@@ -72,11 +61,16 @@ impl CacheService for Caches {
         request: Request<Streaming<pb::AddExamplesRequest>>,
     ) -> Result<Response<Self::AddExamplesStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let call = Call::new(&self.context.calls, "AddExamples");
+        let call = Call::current(&self.context.calls);
         let context = Arc::clone(&self.context);
-        let caller = Caller::of(request.extensions());
-        let serving =
-            create::serve::<create::Adding>(context, caller, deadline, request.into_inner(), &call);
+        let change = Change::of(&request);
+        let serving = create::serve::<create::AddExamples>(
+            context,
+            change,
+            deadline,
+            request.into_inner(),
+            &call,
+        );
         call.answer(serving).await
     }
 
@@ -85,12 +79,7 @@ impl CacheService for Caches {
         request: Request<pb::GetCacheRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
         let caller = Caller::of(request.extensions());
-        observed(
-            &self.context.calls,
-            "GetCache",
-            self.get(&caller, request.into_inner()),
-        )
-        .await
+        observed(&self.context.calls, self.get(&caller, request.into_inner())).await
     }
 
     async fn list_caches(
@@ -100,7 +89,6 @@ impl CacheService for Caches {
         let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
-            "ListCaches",
             self.list(&caller, request.into_inner()),
         )
         .await
@@ -110,16 +98,9 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::DeleteCacheRequest>,
     ) -> Result<Response<()>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let resource = request.name.clone();
-        let work = self.delete(&caller, request);
-        observed(
-            &self.context.calls,
-            "DeleteCache",
-            audited(&caller, "delete_cache", resource, work),
-        )
-        .await
+        let change = Change::of(&request);
+        let work = self.clone().delete(change, request.into_inner());
+        observed(&self.context.calls, work).await
     }
 
     async fn get_version(
@@ -129,7 +110,6 @@ impl CacheService for Caches {
         let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
-            "GetVersion",
             self.version(&caller, request.into_inner()),
         )
         .await
@@ -142,7 +122,6 @@ impl CacheService for Caches {
         let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
-            "ListVersions",
             self.versions(&caller, request.into_inner()),
         )
         .await
@@ -152,32 +131,18 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::SetAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let resource = format!("{}/aliases/{}", request.cache, request.alias);
-        let work = self.set_alias(&caller, request);
-        observed(
-            &self.context.calls,
-            "SetAlias",
-            audited(&caller, "set_alias", resource, work),
-        )
-        .await
+        let change = Change::of(&request);
+        let work = self.clone().set_alias(change, request.into_inner());
+        observed(&self.context.calls, work).await
     }
 
     async fn delete_alias(
         &self,
         request: Request<pb::DeleteAliasRequest>,
     ) -> Result<Response<pb::Cache>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let resource = format!("{}/aliases/{}", request.cache, request.alias);
-        let work = self.delete_alias(&caller, request);
-        observed(
-            &self.context.calls,
-            "DeleteAlias",
-            audited(&caller, "delete_alias", resource, work),
-        )
-        .await
+        let change = Change::of(&request);
+        let work = self.clone().delete_alias(change, request.into_inner());
+        observed(&self.context.calls, work).await
     }
 
     async fn list_examples(
@@ -187,7 +152,6 @@ impl CacheService for Caches {
         let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
-            "ListExamples",
             self.examples(&caller, request.into_inner()),
         )
         .await
@@ -197,29 +161,18 @@ impl CacheService for Caches {
         &self,
         request: Request<pb::DeleteVersionRequest>,
     ) -> Result<Response<()>, Status> {
-        let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
-        let resource = request.name.clone();
-        let work = self.delete_version(&caller, request);
-        observed(
-            &self.context.calls,
-            "DeleteVersion",
-            audited(&caller, "delete_version", resource, work),
-        )
-        .await
+        let change = Change::of(&request);
+        let work = self.clone().delete_version(change, request.into_inner());
+        observed(&self.context.calls, work).await
     }
 
     async fn prune_versions(
         &self,
         request: Request<pb::PruneVersionsRequest>,
     ) -> Result<Response<pb::PruneVersionsResponse>, Status> {
-        let caller = Caller::of(request.extensions());
-        observed(
-            &self.context.calls,
-            "PruneVersions",
-            self.prune(&caller, request.into_inner()),
-        )
-        .await
+        let change = Change::of(&request);
+        let work = self.clone().prune_versions(change, request.into_inner());
+        observed(&self.context.calls, work).await
     }
 
     type ExportVersionStream = BoxStream<pb::ExportVersionResponse>;
@@ -229,9 +182,9 @@ impl CacheService for Caches {
         request: Request<pb::ExportVersionRequest>,
     ) -> Result<Response<Self::ExportVersionStream>, Status> {
         let deadline = request::deadline(request.metadata(), Instant::now());
-        let call = Call::new(&self.context.calls, "ExportVersion");
-        let caller = Caller::of(request.extensions());
-        call.answer(self.export(&caller, request.into_inner(), deadline, &call))
+        let call = Call::current(&self.context.calls);
+        let change = Change::of(&request);
+        call.answer(self.export(&change, request.into_inner(), deadline, &call))
             .await
     }
 
@@ -239,11 +192,10 @@ impl CacheService for Caches {
         &self,
         request: Request<Streaming<pb::ImportVersionRequest>>,
     ) -> Result<Response<pb::Version>, Status> {
-        let caller = Caller::of(request.extensions());
+        let change = Change::of(&request);
         observed(
             &self.context.calls,
-            "ImportVersion",
-            self.import(&caller, request.into_inner()),
+            self.import(&change, request.into_inner()),
         )
         .await
     }

@@ -1,30 +1,31 @@
 //! `ExportVersion` and `ImportVersion`: a version as one file, in pieces.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use tokio_stream::{StreamExt as _, iter, once};
 use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 
 use super::Caches;
 use crate::{
-    auth::{Caller, audit::Change},
+    auth::Caller,
     catalog::ImportBounds,
     rpc::{
-        cache_id, convert,
+        cache_id,
+        change::{Change, to_its_end, unless_reset},
+        convert,
+        error::ApiError,
         observe::Call,
-        problem::{Failure, Problem},
         reference,
         request::RequestError,
-        shutting_down,
     },
 };
 use tipserve_api::v1::{self as pb, export_version_response, import_version_request::Payload};
-use tipserve_store::{CacheId, Condition, Needs};
+use tipserve_store::{Condition, Needs};
 
 /// Bytes of the file in one message.
 const CHUNK: usize = 1 << 20;
 
-fn order(problem: &'static str) -> Failure {
+fn order(problem: &'static str) -> ApiError {
     RequestError::Order { problem }.into()
 }
 
@@ -37,12 +38,13 @@ fn part(payload: export_version_response::Payload) -> pb::ExportVersionResponse 
 impl Caches {
     pub(super) async fn export(
         &self,
-        caller: &Caller,
+        Change { caller, audit }: &Change,
         request: pb::ExportVersionRequest,
         deadline: Option<Instant>,
         call: &Call,
-    ) -> Result<Response<BoxStream<pb::ExportVersionResponse>>, Failure> {
+    ) -> Result<Response<BoxStream<pb::ExportVersionResponse>>, ApiError> {
         let catalog = &self.context.catalog;
+        audit.resource(&request.name);
         let reference = reference(caller, &request.name)?;
         let (id, number) = catalog.store().resolve(&reference).await?;
         let export = catalog.export(&id, number).await?;
@@ -65,7 +67,7 @@ impl Caches {
             }
             Some(_) if deadline.is_some_and(|deadline| Instant::now() > deadline) => {
                 call.ended(Code::DeadlineExceeded);
-                let late = Problem::from(RequestError::DeadlineExceeded);
+                let late = ApiError::from(RequestError::DeadlineExceeded);
                 Some(Err(Status::from(late)))
             }
             Some(part) => Some(Ok(part)),
@@ -75,9 +77,9 @@ impl Caches {
 
     pub(super) async fn import(
         &self,
-        caller: &Caller,
+        Change { caller, audit }: &Change,
         mut incoming: Streaming<pb::ImportVersionRequest>,
-    ) -> Result<Response<pb::Version>, Failure> {
+    ) -> Result<Response<pb::Version>, ApiError> {
         let spec = match self.next(&mut incoming).await?.map(|m| m.payload) {
             Some(Some(Payload::Spec(spec))) => spec,
             Some(Some(Payload::Chunk(_))) => {
@@ -87,24 +89,36 @@ impl Caches {
             }
             Some(None) | None => return Err(RequestError::missing("spec").into()),
         };
+        audit.resource(&spec.cache_id);
         let id = cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))?;
-        let mut change = Change::new(caller, "import_version", id.resource_name());
-        let imported = self.take(caller, &id, spec, incoming).await;
-        if let Ok(version) = &imported {
-            change.names(&version.name);
-        }
-        change.ended(imported.as_ref().map_or_else(Failure::code, |_| Code::Ok));
-        imported.map(Response::new)
+        audit.resource(id.resource_name());
+        let (bounds, condition, size) = self.bounds(caller, spec)?;
+        let catalog = Arc::clone(&self.context.catalog);
+        // Now, too, so that nothing is sent in vain.
+        catalog.store().check(&id, &condition).await?;
+        let file = match self.receive(incoming, size).await {
+            Ok(file) => file,
+            Err(error) => {
+                unless_reset().await;
+                return Err(error);
+            }
+        };
+        caller.standing(Some(&id))?;
+        let line = audit.clone();
+        let imported = to_its_end(audit.clone(), async move {
+            let manifest = catalog.import(&id, file.into(), bounds, &condition).await?;
+            line.resource(manifest.resource_name());
+            Ok(convert::version(&manifest))
+        });
+        imported.await.map(Response::new)
     }
 
-    /// The version that an announced file makes.
-    async fn take(
+    /// What is taken of an announced file, on what condition, and its size.
+    fn bounds(
         &self,
         caller: &Caller,
-        id: &CacheId,
         spec: pb::ImportSpec,
-        incoming: Streaming<pb::ImportVersionRequest>,
-    ) -> Result<pb::Version, Failure> {
+    ) -> Result<(ImportBounds, Condition, usize), ApiError> {
         let limits = &self.context.limits;
         let size = usize::try_from(spec.size_bytes)
             .ok()
@@ -123,29 +137,24 @@ impl Caches {
             etag: (!spec.etag.is_empty()).then_some(spec.etag),
             needs: Needs::Nothing,
         };
-        let catalog = &self.context.catalog;
-        // Now, too, so that nothing is sent in vain.
-        catalog.store().check(id, &condition).await?;
-        let file = self.receive(incoming, size).await?;
         let bounds = ImportBounds {
             classes: limits.max_classes,
             examples: limits.max_examples,
             other_bundle: spec.allow_other_bundle,
             created_by: caller.created_by(String::new()),
         };
-        let manifest = catalog.import(id, file.into(), bounds, &condition).await?;
-        Ok(convert::version(&manifest))
+        Ok((bounds, condition, size))
     }
 
     async fn next(
         &self,
         incoming: &mut Streaming<pb::ImportVersionRequest>,
-    ) -> Result<Option<pb::ImportVersionRequest>, Failure> {
+    ) -> Result<Option<pb::ImportVersionRequest>, ApiError> {
         tokio::select! {
             message = incoming.message() => {
-                message.map_err(|status| Failure::from_status(&status))
+                message.map_err(|status| ApiError::from_status(&status))
             }
-            () = self.context.shutdown.cancelled() => Err(shutting_down().into()),
+            () = self.context.shutdown.cancelled() => Err(ApiError::shutting_down()),
         }
     }
 
@@ -154,11 +163,11 @@ impl Caches {
         &self,
         mut incoming: Streaming<pb::ImportVersionRequest>,
         size: usize,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, ApiError> {
         let mut file = Vec::new();
         // Taken as address space; memory only as it is filled.
         file.try_reserve_exact(size).map_err(|_| {
-            Problem::new(
+            ApiError::new(
                 Code::ResourceExhausted,
                 "OUT_OF_MEMORY",
                 format!("there is no memory for a file of {size} bytes"),
@@ -166,7 +175,7 @@ impl Caches {
         })?;
         let wrong = |found: usize, end: &str| {
             let problem = format!("the file has {found} bytes{end}, {size} were announced");
-            Failure::from(RequestError::invalid("spec.size_bytes", problem))
+            ApiError::from(RequestError::invalid("spec.size_bytes", problem))
         };
         while let Some(message) = self.next(&mut incoming).await? {
             let Some(Payload::Chunk(chunk)) = message.payload else {

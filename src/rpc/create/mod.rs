@@ -1,14 +1,14 @@
 //! `CreateCache` and `AddExamples`: a specification and examples in, progress
-//! and a version out. The two differ in their messages and in where the order
-//! comes from; all else is here, once.
+//! and a version out. The two differ in their messages and specifications; all
+//! else is here, once.
 //!
 //! Examples are encoded as bulk work while they arrive; a client that sends
 //! faster than they are encoded is slowed by flow control. Nothing is stored
 //! before every feature is there and the head is made.
 
-mod add;
-mod gather;
-mod spec;
+mod add_examples;
+mod collect;
+mod create_cache;
 mod text;
 
 use std::{
@@ -24,29 +24,31 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Response, Status, Streaming, codegen::BoxStream};
 
 use super::{
-    Context, convert,
+    Context,
+    change::{Change, unless_reset},
+    convert,
+    error::ApiError,
     observe::{Call, carried, say},
-    problem::{Failure, Problem},
     request::{RequestError, until},
 };
 use crate::{
-    auth::{Caller, audit::Change},
-    catalog::{CatalogError, Gathered, Recipe, Stage, TextRequest, TextRows, compute},
+    auth::{Caller, audit::AuditLine},
+    catalog::{CatalogError, CollectedFeatures, Recipe, Stage, TextRequest, TextRows, compute},
 };
-pub use add::Adding;
-use gather::Gathering;
+pub use add_examples::AddExamples;
+use collect::FeatureCollection;
+pub use create_cache::CreateCache;
 pub use pb::create_cache_response::Event;
-pub use spec::Creating;
 pub use text::MAX_PROMPT_BYTES;
 use tipserve_api::v1::{self as pb, cache_spec::OnRejected, create_progress};
 use tipserve_engine::FlowId;
-use tipserve_store::Condition;
+use tipserve_store::{Condition, Draft};
 
 /// One of the RPCs that make a version from examples.
-pub trait Making: 'static {
-    /// What it says where the first message is no specification.
+pub trait CreateRpc: 'static {
+    /// The error if the first message is no specification.
     const SPEC_FIRST: &'static str;
-    /// What it says where a later message carries no examples.
+    /// The error if a later message carries no examples.
     const EXAMPLES_AFTER: &'static str;
     /// The specification.
     type Spec: Send;
@@ -55,21 +57,21 @@ pub trait Making: 'static {
     /// A message to the client.
     type Response: Send + 'static;
 
-    /// What audit lines call it.
-    const ACTION: &'static str;
-
     /// What a message carries.
     fn part(request: Self::Request) -> Option<Part<Self::Spec>>;
 
-    /// The order that a specification makes.
+    /// The cache that a specification names, as it names it.
+    fn resource(spec: &Self::Spec) -> &str;
+
+    /// Checks a specification.
     ///
     /// # Errors
     /// What is wrong with it.
-    fn order(
+    fn check(
         spec: Self::Spec,
         context: &Context,
         caller: &Caller,
-    ) -> impl Future<Output = Result<Order, Failure>> + Send;
+    ) -> impl Future<Output = Result<CreateRequest, ApiError>> + Send;
 
     /// An event as this RPC's message.
     fn response(event: Event) -> Self::Response;
@@ -84,7 +86,7 @@ pub enum Part<S> {
 }
 
 /// A specification, checked.
-pub struct Order {
+pub struct CreateRequest {
     recipe: Recipe,
     /// Whether the first example that cannot be used fails the call.
     strict: bool,
@@ -97,76 +99,81 @@ pub struct Order {
 }
 
 /// Serves one call.
-pub async fn serve<M: Making>(
+pub async fn serve<R: CreateRpc>(
     context: Arc<Context>,
-    caller: Caller,
+    Change { caller, audit }: Change,
     deadline: Option<Instant>,
-    mut incoming: Streaming<M::Request>,
+    mut incoming: Streaming<R::Request>,
     call: &Call,
-) -> Result<Response<BoxStream<M::Response>>, Failure> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| Failure::from_status(&status))?;
-    let spec = match message.and_then(M::part) {
-        Some(Part::Spec(spec)) => spec,
-        Some(Part::Examples(_)) => {
-            return Err(RequestError::Order {
-                problem: M::SPEC_FIRST,
-            }
-            .into());
-        }
-        None => return Err(RequestError::missing("spec").into()),
-    };
-    let order = M::order(spec, &context, &caller).await?;
-    let mut change = Change::new(&caller, M::ACTION, order.recipe.id.resource_name());
+) -> Result<Response<BoxStream<R::Response>>, ApiError> {
+    let request = first_message::<R>(&context, &caller, &audit, &mut incoming).await?;
     // Now, too, so that nothing is encoded in vain.
     let store = context.catalog.store();
-    if let Err(error) = store.check(&order.recipe.id, &order.condition).await {
-        let failure = Failure::from(error);
-        change.ended(failure.code());
-        return Err(failure);
-    }
+    store.check(&request.recipe.id, &request.condition).await?;
     let examples = incoming.map(|message| match message {
-        Err(status) => Err(Failure::from_status(&status)),
-        Ok(message) => match M::part(message) {
+        Err(status) => Err(ApiError::from_status(&status)),
+        Ok(message) => match R::part(message) {
             Some(Part::Examples(batch)) => Ok(batch),
             _ => Err(RequestError::Order {
-                problem: M::EXAMPLES_AFTER,
+                problem: R::EXAMPLES_AFTER,
             }
             .into()),
         },
     });
     let (events, response) = mpsc::channel(16);
-    let cancelled = Arc::new(AtomicBool::new(false));
     let creation = Creation {
         context,
         caller,
-        order: Arc::new(order),
-        events: events.clone(),
-        cancelled: Arc::clone(&cancelled),
+        request: Arc::new(request),
+        events,
+        cancelled: Arc::default(),
     };
     let call = call.clone();
     tokio::spawn(carried(async move {
-        let ended = tokio::select! {
-            ended = creation.run(examples) => ended.map_err(Status::from),
-            () = events.closed() => return cancelled.store(true, Ordering::Relaxed),
-            () = until(deadline) => {
-                Err(Problem::from(RequestError::DeadlineExceeded).into())
-            }
-        };
-        cancelled.store(true, Ordering::Relaxed);
-        let code = ended.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let made = creation.run(examples, deadline).await;
+        let code = made.as_ref().map_or_else(ApiError::code, |_| Code::Ok);
         call.ended(code);
-        match &ended {
-            Ok(version) => change.names(&version.name),
-            Err(status) => say(status),
+        audit.result(code);
+        if let Ok(version) = &made {
+            audit.resource(&version.name);
         }
-        change.ended(code);
-        let _ = events.send(ended.map(Event::Version)).await;
+        // Written by now, at the latest, when the client hears of it.
+        drop(audit);
+        let made = made.map(Event::Version).map_err(Status::from);
+        if let Err(status) = &made {
+            say(status);
+        }
+        let _ = creation.events.send(made).await;
     }));
-    let response = ReceiverStream::new(response).map(|event| event.map(M::response));
+    let response = ReceiverStream::new(response).map(|event| event.map(R::response));
     Ok(Response::new(Box::pin(response)))
+}
+
+/// The specification, checked.
+async fn first_message<R: CreateRpc>(
+    context: &Context,
+    caller: &Caller,
+    audit: &AuditLine,
+    incoming: &mut Streaming<R::Request>,
+) -> Result<CreateRequest, ApiError> {
+    let message = incoming
+        .message()
+        .await
+        .map_err(|status| ApiError::from_status(&status))?;
+    let spec = match message.and_then(R::part) {
+        Some(Part::Spec(spec)) => spec,
+        Some(Part::Examples(_)) => {
+            return Err(RequestError::Order {
+                problem: R::SPEC_FIRST,
+            }
+            .into());
+        }
+        None => return Err(RequestError::missing("spec").into()),
+    };
+    audit.resource(R::resource(&spec));
+    let request = R::check(spec, context, caller).await?;
+    audit.resource(request.recipe.id.resource_name());
+    Ok(request)
 }
 
 /// Whether examples that cannot be used fail the call.
@@ -189,55 +196,82 @@ fn etag(etag: String) -> Option<String> {
 struct Creation {
     context: Arc<Context>,
     caller: Caller,
-    order: Arc<Order>,
+    request: Arc<CreateRequest>,
     events: mpsc::Sender<Result<Event, Status>>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Creation {
+    /// Prepares the version, which whatever ends the call also ends, and
+    /// commits it, which nothing interrupts: the version is there if the answer
+    /// is OK, and is not if it is an error, but for a client that is gone by
+    /// then.
     async fn run(
-        self,
-        examples: impl Stream<Item = Result<pb::ExampleBatch, Failure>> + Unpin,
-    ) -> Result<pb::Version, Failure> {
-        let text = self.text().await?;
-        let gathered = Gathering::new(&self).run(examples).await?;
-        if !self.order.allow_empty {
-            refuse_empty_class(&self.order.recipe, &gathered)?;
-        }
-        let counts = [
-            gathered.received as i64,
-            gathered.examples.len() as i64,
-            gathered.rejected as i64,
-        ];
-        self.progress(Stage::Selection, counts).await;
-        let draft = {
-            let context = Arc::clone(&self.context);
-            let order = Arc::clone(&self.order);
-            let cancelled = Arc::clone(&self.cancelled);
-            compute(move || {
-                let stop = || cancelled.load(Ordering::Relaxed);
-                context
-                    .catalog
-                    .prepare(&order.recipe, text, &gathered, &stop)
-            })
-            .await??
+        &self,
+        examples: impl Stream<Item = Result<pb::ExampleBatch, ApiError>> + Unpin,
+        deadline: Option<Instant>,
+    ) -> Result<pb::Version, ApiError> {
+        let cache = &self.request.recipe.id;
+        let prepared = tokio::select! {
+            prepared = self.prepare(examples) => prepared,
+            () = self.events.closed() => Err(CatalogError::Cancelled.into()),
+            () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
+            error = self.caller.lapse(Some(cache)) => Err(error.into()),
         };
-        self.progress(Stage::Storing, counts).await;
-        // tonic shows a request stream that was cancelled as one that has
-        // ended. The side that answers knows better: nothing is stored for a
-        // client that is gone.
-        if self.events.is_closed() || self.cancelled.load(Ordering::Relaxed) {
+        // Stops what still computes for it.
+        self.cancelled.store(true, Ordering::Relaxed);
+        let draft = match prepared {
+            Ok(draft) => draft,
+            Err(error) => {
+                tokio::select! {
+                    () = unless_reset() => return Err(error),
+                    () = self.events.closed() => return Err(CatalogError::Cancelled.into()),
+                }
+            }
+        };
+        // Progress may have waited for a client that is slow to read it.
+        if self.events.is_closed() {
             return Err(CatalogError::Cancelled.into());
         }
+        self.caller.standing(Some(cache))?;
         let manifest = self
             .context
             .catalog
-            .store_version(&self.order.recipe.id, draft, &self.order.condition)
+            .store_version(cache, draft, &self.request.condition)
             .await?;
         Ok(convert::version(&manifest))
     }
 
-    async fn text(&self) -> Result<Option<TextRows>, Failure> {
+    async fn prepare(
+        &self,
+        examples: impl Stream<Item = Result<pb::ExampleBatch, ApiError>> + Unpin,
+    ) -> Result<Draft, ApiError> {
+        let text = self.text().await?;
+        let collected = FeatureCollection::new(self).run(examples).await?;
+        if !self.request.allow_empty {
+            refuse_empty_class(&self.request.recipe, &collected)?;
+        }
+        let counts = [
+            collected.received as i64,
+            collected.examples.len() as i64,
+            collected.rejected as i64,
+        ];
+        self.progress(Stage::Selection, counts).await;
+        let context = Arc::clone(&self.context);
+        let request = Arc::clone(&self.request);
+        let cancelled = Arc::clone(&self.cancelled);
+        let draft = compute(move || {
+            let stop = || cancelled.load(Ordering::Relaxed);
+            context
+                .catalog
+                .prepare(&request.recipe, text, &collected, &stop)
+        })
+        .await??;
+        self.progress(Stage::Storing, counts).await;
+        Ok(draft)
+    }
+
+    async fn text(&self) -> Result<Option<TextRows>, ApiError> {
         self.progress(Stage::Text, [0; 3]).await;
         let request = TextRequest {
             truncate: false,
@@ -245,7 +279,7 @@ impl Creation {
             deadline: None,
             cancelled: Arc::clone(&self.cancelled),
         };
-        let recipe = &self.order.recipe;
+        let recipe = &self.request.recipe;
         Ok(self
             .context
             .catalog
@@ -274,9 +308,9 @@ impl Creation {
 }
 
 /// Refuses a class that no training example names.
-fn refuse_empty_class(recipe: &Recipe, gathered: &Gathered) -> Result<(), RequestError> {
+fn refuse_empty_class(recipe: &Recipe, collected: &CollectedFeatures) -> Result<(), RequestError> {
     let mut seen = vec![false; recipe.class_count()];
-    let all = recipe.inherited().iter().chain(&gathered.examples);
+    let all = recipe.inherited().iter().chain(&collected.examples);
     for example in all.filter(|e| !e.validation) {
         if let Some(seen) = seen.get_mut(example.class) {
             *seen = true;
@@ -284,7 +318,7 @@ fn refuse_empty_class(recipe: &Recipe, gathered: &Gathered) -> Result<(), Reques
     }
     for (index, (name, seen)) in recipe.class_names().zip(seen).enumerate() {
         if !seen {
-            let rejected = match gathered.reasons.get(&index) {
+            let rejected = match collected.reasons.get(&index) {
                 Some((count, first)) => format!(" ({count} rejected; {first})"),
                 None => String::new(),
             };

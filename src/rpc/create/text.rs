@@ -2,7 +2,7 @@
 
 use super::super::{
     Context,
-    problem::Failure,
+    error::ApiError,
     request::{self, RequestError},
 };
 use crate::catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts};
@@ -29,15 +29,13 @@ impl Classes<'_> {
     /// Display names, by index.
     ///
     /// # Errors
-    /// One that is too long.
+    /// One that is too long, or has control characters.
     pub fn names(&self) -> Result<Vec<String>, RequestError> {
         for (index, class) in self.classes.iter().enumerate() {
-            RequestError::check(
-                &format!("{}[{index}].display_name", self.field),
-                "max_name_bytes",
-                MAX_NAME_BYTES,
-                class.display_name.len(),
-            )?;
+            let field = format!("{}[{index}].display_name", self.field);
+            let name = &class.display_name;
+            RequestError::check(&field, "max_name_bytes", MAX_NAME_BYTES, name.len())?;
+            request::check_printable(&field, name)?;
         }
         let names = self.classes.iter();
         Ok(names.map(|class| class.display_name.clone()).collect())
@@ -58,7 +56,7 @@ impl Classes<'_> {
     ///
     /// # Errors
     /// One that is missing, of another width, or without a direction.
-    pub fn weights(self) -> Result<TextSource, Failure> {
+    pub fn weights(self) -> Result<TextSource, ApiError> {
         let width = self.context.catalog.model().width;
         let mut rows = Vec::with_capacity(self.classes.len() * width);
         for (index, class) in self.classes.into_iter().enumerate() {
@@ -103,7 +101,7 @@ impl Classes<'_> {
     ///
     /// # Errors
     /// [`CatalogError::NoTextEncoder`]; a template without "{}".
-    pub fn prompts(self) -> Result<TextSource, Failure> {
+    pub fn prompts(self) -> Result<TextSource, ApiError> {
         let model = self.context.catalog.model();
         if !model.has_text {
             return Err(CatalogError::NoTextEncoder.into());

@@ -1,9 +1,6 @@
 //! One request: its elements go to the engine, its answer comes together.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
@@ -20,10 +17,9 @@ use crate::{
     catalog::Served,
     rpc::{
         Context,
-        classify::CancelOnDrop,
-        item::{Answer, Item},
-        problem::Problem,
+        error::ApiError,
         request,
+        submit::{Answer, CancelOnDrop, Item},
     },
     telemetry,
 };
@@ -66,10 +62,9 @@ pub async fn start(
     statistics: &Statistics,
     request: ModelInferRequest,
     client: &Client,
-) -> Result<Started, Problem> {
+) -> Result<Started, ApiError> {
     let began = Instant::now();
-    let reference = model::reference(&client.caller, &request.model_name, &request.model_version)
-        .map_err(|problem| *problem)?;
+    let reference = model::reference(&client.caller, &request.model_name, &request.model_version)?;
     let classifier = context.catalog.classifier(&reference).await?;
     let version = classifier.manifest.version;
     let entry = statistics.entry(&reference.cache, version);
@@ -87,7 +82,7 @@ async fn submit(
     classifier: Served,
     entry: &Arc<Entry>,
     began: Instant,
-) -> Result<Started, Problem> {
+) -> Result<Started, ApiError> {
     request::check_id("id", &request.id)?;
     let manner = Manner::read(&request.parameters, client.deadline, began)?;
     let wanted = outputs::wanted(&request.outputs)?;
@@ -107,14 +102,14 @@ async fn submit(
         Some(window) => {
             let places = u32::try_from(count).unwrap_or(u32::MAX);
             let room = Arc::clone(window).acquire_many_owned(places).await;
-            Some(room.map_err(|_| crate::rpc::shutting_down())?)
+            Some(room.map_err(|_| ApiError::shutting_down())?)
         }
     };
     let may_wait = client.window.is_some() && !manner.in_a_hurry;
     context
         .pace(&client.caller, count, manner.deadline, may_wait)
         .await?;
-    let cancel = CancelOnDrop(Arc::new(AtomicBool::new(false)));
+    let cancel = CancelOnDrop::new();
     let of_each = outputs::of_each(&wanted, classifier.temperature());
     let mut answers = Vec::with_capacity(count);
     for (index, content) in batch.contents.into_iter().enumerate() {
@@ -174,7 +169,7 @@ impl Started {
     ///
     /// # Errors
     /// That element's, with its index.
-    pub async fn finish(mut self) -> Result<ModelInferResponse, Problem> {
+    pub async fn finish(mut self) -> Result<ModelInferResponse, ApiError> {
         let count = self.answers.len();
         let finished = self.gather().await;
         let took = self.began.elapsed();
@@ -193,7 +188,7 @@ impl Started {
         }
     }
 
-    async fn gather(&mut self) -> Result<Vec<JobOutput>, Problem> {
+    async fn gather(&mut self) -> Result<Vec<JobOutput>, ApiError> {
         let mut outcomes = Vec::with_capacity(self.answers.len());
         for (index, answer) in self.answers.drain(..).enumerate() {
             let outcome = answer.outcome().await;
@@ -213,12 +208,11 @@ impl Started {
 
 /// A problem of one element: the protocol has no place for it but the
 /// request's own error.
-fn of_element(mut problem: Problem, input: &str, index: usize) -> Problem {
+fn of_element(error: ApiError, input: &str, index: usize) -> ApiError {
     let field = element(input, index);
-    problem.message = format!("{field}: {}", problem.message);
-    let problem = problem.fact("element", index);
-    match problem.code {
-        Code::InvalidArgument => problem.field(field),
-        _ => problem,
+    let error = error.about(&field).fact("element", index);
+    match error.code() {
+        Code::InvalidArgument => error.field(field),
+        _ => error,
     }
 }

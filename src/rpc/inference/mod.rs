@@ -16,9 +16,10 @@ use std::{sync::Arc, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Context, flow_of,
+    Context,
+    error::ApiError,
+    flow_of,
     observe::{Call, observed},
-    problem::{Failure, Problem},
     request::{self, RequestError},
 };
 use crate::auth::Caller;
@@ -52,10 +53,11 @@ impl Inference {
     async fn infer_one(
         &self,
         request: Request<v2::ModelInferRequest>,
-    ) -> Result<Response<v2::ModelInferResponse>, Failure> {
+    ) -> Result<Response<v2::ModelInferResponse>, ApiError> {
+        let caller = Caller::of(request.extensions());
         let client = Client {
-            caller: Caller::of(request.extensions()),
-            flow: flow_of(&request),
+            flow: flow_of(&caller, &request),
+            caller,
             deadline: request::deadline(request.metadata(), Instant::now()),
             window: None,
         };
@@ -71,7 +73,7 @@ impl Inference {
 
     /// Refuses a method, and counts it.
     async fn not_offered<T>(&self, what: &'static str, instead: &'static str) -> Refused<T> {
-        observed(&self.context.calls, "other", async {
+        observed(&self.context.calls, async {
             Err(RequestError::NotOffered { what, instead }.into())
         })
         .await
@@ -90,7 +92,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<v2::ServerLiveRequest>,
     ) -> Result<Response<v2::ServerLiveResponse>, Status> {
-        observed(&self.context.calls, "ServerLive", async {
+        observed(&self.context.calls, async {
             Ok(Response::new(v2::ServerLiveResponse { live: true }))
         })
         .await
@@ -100,7 +102,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<v2::ServerReadyRequest>,
     ) -> Result<Response<v2::ServerReadyResponse>, Status> {
-        observed(&self.context.calls, "ServerReady", async {
+        observed(&self.context.calls, async {
             let ready = model::server_ready(&self.context);
             Ok(Response::new(v2::ServerReadyResponse { ready }))
         })
@@ -113,7 +115,7 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<v2::ModelReadyResponse>, Status> {
         let caller = Caller::of(request.extensions());
         let v2::ModelReadyRequest { name, version } = request.into_inner();
-        observed(&self.context.calls, "ModelReady", async {
+        observed(&self.context.calls, async {
             let ready = model::ready(&self.context, &caller, &name, &version).await?;
             Ok(Response::new(v2::ModelReadyResponse { ready }))
         })
@@ -124,7 +126,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<v2::ServerMetadataRequest>,
     ) -> Result<Response<v2::ServerMetadataResponse>, Status> {
-        observed(&self.context.calls, "ServerMetadata", async {
+        observed(&self.context.calls, async {
             Ok(Response::new(v2::ServerMetadataResponse {
                 name: "tipserve".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -142,7 +144,6 @@ impl GrpcInferenceService for Inference {
         let v2::ModelMetadataRequest { name, version } = request.into_inner();
         observed(
             &self.context.calls,
-            "ModelMetadata",
             model::metadata(&self.context, &caller, name, &version),
         )
         .await
@@ -156,7 +157,6 @@ impl GrpcInferenceService for Inference {
         let v2::ModelConfigRequest { name, version } = request.into_inner();
         observed(
             &self.context.calls,
-            "ModelConfig",
             model::config(&self.context, &caller, name, &version),
         )
         .await
@@ -166,7 +166,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<v2::ModelInferRequest>,
     ) -> Result<Response<v2::ModelInferResponse>, Status> {
-        observed(&self.context.calls, "ModelInfer", self.infer_one(request)).await
+        observed(&self.context.calls, self.infer_one(request)).await
     }
 
     type ModelStreamInferStream = stream::Answers;
@@ -175,7 +175,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<v2::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let call = Call::new(&self.context.calls, "ModelStreamInfer");
+        let call = Call::current(&self.context.calls);
         Ok(stream::serve(
             Arc::clone(&self.context),
             Arc::clone(&self.statistics),
@@ -192,7 +192,6 @@ impl GrpcInferenceService for Inference {
         let v2::ModelStatisticsRequest { name, version } = request.into_inner();
         observed(
             &self.context.calls,
-            "ModelStatistics",
             statistics::serve(&self.context, &self.statistics, &caller, &name, &version),
         )
         .await
@@ -205,7 +204,6 @@ impl GrpcInferenceService for Inference {
         let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
-            "RepositoryIndex",
             repository::index(&self.context, &caller, request.into_inner()),
         )
         .await
@@ -218,7 +216,6 @@ impl GrpcInferenceService for Inference {
         let caller = Caller::of(request.extensions());
         observed(
             &self.context.calls,
-            "RepositoryModelLoad",
             repository::load(&self.context, &caller, request.into_inner()),
         )
         .await
@@ -292,12 +289,4 @@ impl GrpcInferenceService for Inference {
         self.not_offered("LogSettings", "logging is set when the server starts")
             .await
     }
-}
-
-/// As a failure of a service.
-fn failed<E>(error: E) -> Failure
-where
-    Problem: From<E>,
-{
-    Problem::from(error).into()
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use tonic::Response;
 
 use super::{
-    failed,
     outputs::Output,
     parameters::PRIORITY_LEVELS,
     tensors::{EMBEDDING, IMAGE},
@@ -13,12 +12,7 @@ use super::{
 use crate::{
     auth::Caller,
     catalog::CatalogError,
-    rpc::{
-        Context,
-        observe::about,
-        problem::{Failure, Problem},
-        request::RequestError,
-    },
+    rpc::{Context, error::ApiError, observe::about, request::RequestError},
 };
 use tipserve_api::inference::{
     self as v2, DataType, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
@@ -45,31 +39,26 @@ const BACKEND: &str = "pytorch";
 /// # Errors
 /// What is no name or version, or a version said twice; a cache that is not
 /// the caller's.
-pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference, Box<Problem>> {
-    let invalid = |problem: Problem, field: &str| Box::new(problem.field(field));
+pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference, ApiError> {
     if name.is_empty() {
-        return Err(Box::new(RequestError::missing("model_name").into()));
+        return Err(RequestError::missing("model_name").into());
     }
     let named: Reference = name
         .parse()
-        .map_err(|error: NameError| invalid(error.into(), "model_name"))?;
-    caller
-        .check(&named.cache)
-        .map_err(|error| Box::new(Problem::from(error)))?;
+        .map_err(|error: NameError| ApiError::from(error).field("model_name"))?;
+    caller.check(&named.cache)?;
     about(&named);
     if version.is_empty() {
         return Ok(named);
     }
     if named.version != VersionSelector::Latest {
         let problem = format!("it is {version:?}, and the name {name:?} has a version too");
-        return Err(Box::new(
-            RequestError::invalid("model_version", problem).into(),
-        ));
+        return Err(RequestError::invalid("model_version", problem).into());
     }
     // As the API reads what follows the @.
     format!("{}@{version}", named.cache)
         .parse()
-        .map_err(|error: NameError| invalid(error.into(), "model_version"))
+        .map_err(|error: NameError| ApiError::from(error).field("model_version"))
 }
 
 /// Whether requests are taken.
@@ -86,7 +75,7 @@ pub async fn ready(
     caller: &Caller,
     name: &str,
     version: &str,
-) -> Result<bool, Failure> {
+) -> Result<bool, ApiError> {
     let reference = reference(caller, name, version)?;
     if !server_ready(context) {
         return Ok(false);
@@ -96,7 +85,7 @@ pub async fn ready(
         Err(
             error
             @ CatalogError::Store(StoreError::Unavailable { .. } | StoreError::Storage { .. }),
-        ) => Err(failed(error)),
+        ) => Err(error.into()),
         Err(error) => {
             tracing::debug!(model = %reference, %error, "is not ready");
             Ok(false)
@@ -104,7 +93,7 @@ pub async fn ready(
     }
 }
 
-async fn manifest(context: &Context, reference: &Reference) -> Result<Manifest, Failure> {
+async fn manifest(context: &Context, reference: &Reference) -> Result<Manifest, ApiError> {
     let store = context.catalog.store();
     let (id, number) = store.resolve(reference).await?;
     Ok(store.manifest(&id, number).await?)
@@ -123,7 +112,7 @@ pub async fn metadata(
     caller: &Caller,
     name: String,
     version: &str,
-) -> Result<Response<v2::ModelMetadataResponse>, Failure> {
+) -> Result<Response<v2::ModelMetadataResponse>, ApiError> {
     let reference = reference(caller, &name, version)?;
     let manifest = manifest(context, &reference).await?;
     let versions = match reference.version {
@@ -170,7 +159,7 @@ pub async fn config(
     caller: &Caller,
     name: String,
     version: &str,
-) -> Result<Response<v2::ModelConfigResponse>, Failure> {
+) -> Result<Response<v2::ModelConfigResponse>, ApiError> {
     let reference = reference(caller, &name, version)?;
     let manifest = manifest(context, &reference).await?;
     let details = &manifest.details;
@@ -292,11 +281,7 @@ mod tests {
             ("birds@2", "2", "model_version"),
         ] {
             let problem = reference(&caller, name, version).expect_err("refused");
-            assert_eq!(
-                problem.field.as_deref(),
-                Some(field),
-                "{name:?} {version:?}"
-            );
+            assert_eq!(problem.field_path(), Some(field), "{name:?} {version:?}");
         }
     }
 }

@@ -8,11 +8,7 @@ use tonic::{Code, Response};
 use super::model;
 use crate::{
     auth::Caller,
-    rpc::{
-        Context,
-        problem::{Failure, Problem},
-        request::RequestError,
-    },
+    rpc::{Context, error::ApiError, request::RequestError},
 };
 use tipserve_api::inference::{
     RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
@@ -44,7 +40,7 @@ pub async fn index(
     context: &Context,
     caller: &Caller,
     request: RepositoryIndexRequest,
-) -> Result<Response<RepositoryIndexResponse>, Failure> {
+) -> Result<Response<RepositoryIndexResponse>, ApiError> {
     only_repository(&request.repository_name)?;
     let store = context.catalog.store();
     let set_aside: HashMap<String, String> = store
@@ -91,7 +87,7 @@ pub async fn index(
             // A tag and a length of at most two bytes go with each row.
             bytes += row.encoded_len() + 4;
             if bytes > INDEX_BYTES {
-                return Err(Problem::new(
+                return Err(ApiError::new(
                     Code::ResourceExhausted,
                     "INDEX_TOO_LARGE",
                     format!(
@@ -99,8 +95,7 @@ pub async fn index(
                          pages: use tipserve.v1.CacheService.ListCaches"
                     ),
                 )
-                .fact("maximum", INDEX_BYTES)
-                .into());
+                .fact("maximum", INDEX_BYTES));
             }
             index.models.push(row);
         }
@@ -120,7 +115,7 @@ pub async fn load(
     context: &Context,
     caller: &Caller,
     request: RepositoryModelLoadRequest,
-) -> Result<Response<RepositoryModelLoadResponse>, Failure> {
+) -> Result<Response<RepositoryModelLoadResponse>, ApiError> {
     only_repository(&request.repository_name)?;
     if let Some(name) = request.parameters.keys().min() {
         return Err(RequestError::invalid(

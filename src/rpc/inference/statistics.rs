@@ -15,7 +15,7 @@ use tonic::Response;
 use super::model;
 use crate::{
     auth::Caller,
-    rpc::{Context, problem::Failure},
+    rpc::{Context, error::ApiError},
 };
 use tipserve_api::inference::{self as v2, InferStatistics, StatisticDuration};
 use tipserve_engine::{JobOutput, StageTimes};
@@ -163,7 +163,7 @@ pub async fn serve(
     caller: &Caller,
     name: &str,
     version: &str,
-) -> Result<Response<v2::ModelStatisticsResponse>, Failure> {
+) -> Result<Response<v2::ModelStatisticsResponse>, ApiError> {
     let mut keys: Vec<(CacheId, VersionNumber)> = Vec::new();
     if name.is_empty() {
         let all = statistics.0.iter().map(|(key, _)| key);

@@ -20,8 +20,9 @@ use crate::{
     auth::Caller,
     rpc::{
         Context,
+        error::ApiError,
+        flow_of_stream,
         observe::Call,
-        problem::{Failure, Problem},
         request::{self, RequestError, until},
     },
 };
@@ -29,7 +30,6 @@ use tipserve_api::inference::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
     infer_parameter::ParameterChoice,
 };
-use tipserve_engine::FlowId;
 
 /// The answers of a stream.
 pub type Answers = ReceiverStream<Result<ModelStreamInferResponse, Status>>;
@@ -45,7 +45,7 @@ enum Pending {
     Refused {
         id: String,
         model: String,
-        problem: Problem,
+        problem: ApiError,
         /// Even what is refused at once is not read without bound.
         _place: Option<OwnedSemaphorePermit>,
     },
@@ -66,10 +66,11 @@ pub fn serve(
     let (pending, started) = mpsc::unbounded_channel();
     let (answers, response) = mpsc::channel(4);
     let window = Arc::new(Semaphore::new(context.limits.stream_window));
+    let caller = Caller::of(request.extensions());
     let reader = Reader {
         client: Client {
-            caller: Caller::of(request.extensions()),
-            flow: FlowId::next(),
+            flow: flow_of_stream(&caller),
+            caller,
             deadline,
             window: Some(Arc::clone(&window)),
         },
@@ -89,7 +90,7 @@ pub fn serve(
                 Err(status) => Err(status),
             },
             () = answers.closed() => Err(Status::cancelled("")),
-            () = until(deadline) => Err(Problem::from(RequestError::DeadlineExceeded).into()),
+            () = until(deadline) => Err(ApiError::from(RequestError::DeadlineExceeded).into()),
         };
         stop.abort();
         call.ended(last.as_ref().map_or_else(Status::code, |()| Code::Ok));
@@ -117,7 +118,7 @@ impl Reader {
             let message = tokio::select! {
                 message = incoming.message() => message,
                 () = self.context.shutdown.cancelled() => {
-                    return Some(crate::rpc::shutting_down().into());
+                    return Some(ApiError::shutting_down().into());
                 }
             };
             let request = match message {
@@ -125,7 +126,7 @@ impl Reader {
                 Ok(None) => return None,
                 // A message over the size limit, or a client that reset the
                 // stream: what was accepted before is still answered.
-                Err(status) => return Some(Failure::from_status(&status).into()),
+                Err(status) => return Some(ApiError::from_status(&status).into()),
             };
             let (id, model) = (request.id.clone(), request.model_name.clone());
             let started =
@@ -180,7 +181,7 @@ async fn write(
             }
             Err(problem) if grpc_errors => return Err(problem.into()),
             Err(problem) => ModelStreamInferResponse {
-                error_message: format!("[{}] {}", problem.reason, problem.message),
+                error_message: format!("[{}] {}", problem.reason(), problem.message()),
                 infer_response: Some(ModelInferResponse {
                     id,
                     model_name: model,

@@ -84,7 +84,7 @@ fn every_method_has_a_limit_that_fits_what_it_carries() {
     for (path, method, bulky) in methods {
         let bounds = layer().bounds(&path);
         assert_eq!(bounds.streams, method.client_streaming(), "{path}");
-        let rule = rule_of(&path).expect("a rule");
+        let rule = methods::find(&path).expect("a method of the table");
         // Offered to nobody, whatever they would carry.
         let refused = [
             "CudaSharedMemoryRegister",
@@ -222,8 +222,10 @@ async fn a_message_over_its_methods_limit_is_refused_at_its_header() {
         "{status}"
     );
     let problem = refusal(&status).expect("ours");
-    assert_eq!(problem.reason, "MESSAGE_TOO_LARGE");
-    assert_eq!(problem.metadata["limit"], "max_probe_message_bytes");
+    assert_eq!(problem.reason(), "MESSAGE_TOO_LARGE");
+    let details = Status::from(problem).get_error_details();
+    let info = details.error_info().expect("an ErrorInfo");
+    assert_eq!(info.metadata["limit"], "max_probe_message_bytes");
 }
 
 #[tokio::test]
@@ -233,7 +235,7 @@ async fn a_message_must_arrive_in_time_and_a_stream_must_begin() {
         let mut body = Box::pin(body);
         let status = next(&mut body).await.expect_err("silent");
         assert_eq!(status.code(), Code::DeadlineExceeded, "{path}");
-        assert_eq!(refusal(&status).expect("ours").reason, "MESSAGE_TIMEOUT");
+        assert_eq!(refusal(&status).expect("ours").reason(), "MESSAGE_TIMEOUT");
         drop(sender);
     }
     let probes = layer().bounds(LIVE).patience;
@@ -324,5 +326,5 @@ async fn unfinished_messages_wait_for_their_bytes_and_are_refused_in_the_end() {
 
     let (_sender, mut third) = begin(MIB);
     let status = next(&mut third).await.expect_err("no room");
-    assert_eq!(refusal(&status).expect("ours").reason, "QUEUE_FULL");
+    assert_eq!(refusal(&status).expect("ours").reason(), "QUEUE_FULL");
 }

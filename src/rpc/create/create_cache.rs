@@ -5,35 +5,32 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     super::{
         Context, cache_id,
+        error::ApiError,
         heads::{self, Asked},
-        problem::Failure,
-        request::RequestError,
+        request::{RequestError, check_printable},
     },
-    Event, Making, Order, Part, etag, strict,
+    CreateRequest, CreateRpc, Event, Part, etag, strict,
     text::Classes,
 };
 use crate::{
     auth::Caller,
     catalog::{
         CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABEL_KEY_BYTES,
-        MAX_LABEL_VALUE_BYTES, MAX_LABELS, Recipe, TextSource,
+        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource, printable,
     },
 };
 use tip_spec::Method;
 use tipserve_api::v1::{self as pb, create_cache_request::Payload};
 use tipserve_store::{Condition, Needs};
 
-const MAX_VIEWS: i32 = 64;
-
 /// `CreateCache`.
-pub struct Creating;
+pub struct CreateCache;
 
-impl Making for Creating {
+impl CreateRpc for CreateCache {
     const SPEC_FIRST: &'static str =
         "the first message of CreateCache must be its spec, not examples";
     const EXAMPLES_AFTER: &'static str =
         "every message of CreateCache but the first must carry examples";
-    const ACTION: &'static str = "create_cache";
     type Spec = pb::CacheSpec;
     type Request = pb::CreateCacheRequest;
     type Response = pb::CreateCacheResponse;
@@ -45,8 +42,16 @@ impl Making for Creating {
         })
     }
 
-    async fn order(spec: Self::Spec, context: &Context, caller: &Caller) -> Result<Order, Failure> {
-        Ok(Order {
+    fn resource(spec: &Self::Spec) -> &str {
+        &spec.cache_id
+    }
+
+    async fn check(
+        spec: Self::Spec,
+        context: &Context,
+        caller: &Caller,
+    ) -> Result<CreateRequest, ApiError> {
+        Ok(CreateRequest {
             strict: strict(spec.on_rejected)?,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
@@ -64,7 +69,7 @@ impl Making for Creating {
 }
 
 /// The recipe of a specification.
-fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, Failure> {
+fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, ApiError> {
     let model = context.catalog.model();
     let id = cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))?;
     if spec.classes.is_empty() {
@@ -81,13 +86,13 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         spec.classes.len(),
     )?;
     check_texts(&spec.description, &spec.labels, &spec.created_by)?;
-    if !(0..=MAX_VIEWS).contains(&spec.views) {
-        return Err(RequestError::invalid(
-            "spec.views",
-            format!("{} is not in 0 to {MAX_VIEWS}", spec.views),
-        )
-        .into());
-    }
+    let views = usize::try_from(spec.views)
+        .ok()
+        .filter(|views| *views <= MAX_VIEWS)
+        .ok_or_else(|| {
+            let problem = format!("{} is not in 0 to {MAX_VIEWS}", spec.views);
+            RequestError::invalid("spec.views", problem)
+        })?;
     let numbers = heads::Numbers {
         alpha: spec.alpha,
         beta: spec.beta,
@@ -129,7 +134,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         views: if model.image_size == 0 {
             1
         } else {
-            spec.views.max(1) as usize
+            views.max(1)
         },
         description: spec.description,
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
@@ -140,7 +145,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
 /// Checks the free texts of a specification.
 ///
 /// # Errors
-/// One that is too long.
+/// One that is too long, or has control characters.
 pub fn check_texts(
     description: &str,
     labels: &HashMap<String, String>,
@@ -152,6 +157,8 @@ pub fn check_texts(
         MAX_DESCRIPTION_BYTES,
         description.len(),
     )?;
+    printable::check_lines(description)
+        .map_err(|reason| RequestError::invalid("spec.description", format!("it {reason}")))?;
     RequestError::check("spec.labels", "max_labels", MAX_LABELS, labels.len())?;
     for (key, value) in labels {
         let most = MAX_LABEL_KEY_BYTES;
@@ -167,7 +174,10 @@ pub fn check_texts(
             MAX_LABEL_VALUE_BYTES,
             value.len(),
         )?;
+        check_printable("spec.labels", key)?;
+        check_printable("spec.labels", value)?;
     }
+    check_printable("spec.created_by", created_by)?;
     RequestError::check(
         "spec.created_by",
         "max_created_by_bytes",
@@ -176,7 +186,7 @@ pub fn check_texts(
     )
 }
 
-fn text_source(classes: Classes<'_>, without: bool) -> Result<TextSource, Failure> {
+fn text_source(classes: Classes<'_>, without: bool) -> Result<TextSource, ApiError> {
     if without {
         return Ok(TextSource::None);
     }

@@ -1,4 +1,4 @@
-//! Receiving examples and gathering their features.
+//! Receiving examples and collecting their features.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use half::f16;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt};
@@ -14,15 +13,16 @@ use tonic::Code;
 
 use super::{
     super::{
-        problem::{Failure, Problem},
+        error::ApiError,
+        flow_of_stream,
         request::{self, RequestError},
-        shutting_down,
+        submit::Item,
     },
     Creation, Event,
 };
-use crate::catalog::{CatalogError, ExampleFeature, Gathered, Stage};
+use crate::catalog::{CatalogError, CollectedFeatures, ExampleFeature, Stage};
 use tipserve_api::v1 as pb;
-use tipserve_engine::{Content, Crop, FlowId, Job, JobOutput, Permit, Priority, Ticket, Work};
+use tipserve_engine::{Content, Crop, FlowId, JobOutput, Permit, Priority, Work};
 
 /// How often progress is said.
 const PROGRESS: Duration = Duration::from_millis(200);
@@ -31,7 +31,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 struct View {
     example: usize,
     view: usize,
-    result: Result<JobOutput, Problem>,
+    result: Result<JobOutput, ApiError>,
     _permit: Permit,
 }
 
@@ -44,8 +44,8 @@ struct Pending {
     views: Vec<Option<Vec<f32>>>,
 }
 
-/// Receives examples and gathers their features.
-pub struct Gathering<'a> {
+/// Receives examples, encodes them, and collects their features.
+pub struct FeatureCollection<'a> {
     creation: &'a Creation,
     window: Arc<Semaphore>,
     flow: FlowId,
@@ -64,16 +64,16 @@ pub struct Gathering<'a> {
     said: Instant,
 }
 
-impl<'a> Gathering<'a> {
+impl<'a> FeatureCollection<'a> {
     /// Nothing yet but what the base holds.
-    pub fn new(creation: &'a Creation) -> Gathering<'a> {
-        let recipe = &creation.order.recipe;
+    pub fn new(creation: &'a Creation) -> FeatureCollection<'a> {
+        let recipe = &creation.request.recipe;
         let width = creation.context.catalog.model().width;
         let inherited = recipe.inherited();
         let (views, done) = mpsc::unbounded_channel();
-        Gathering {
+        FeatureCollection {
             window: Arc::new(Semaphore::new(creation.context.limits.stream_window)),
-            flow: FlowId::next(),
+            flow: flow_of_stream(&creation.caller),
             views,
             done,
             pending: Vec::new(),
@@ -97,8 +97,8 @@ impl<'a> Gathering<'a> {
     /// way.
     pub async fn run(
         mut self,
-        mut incoming: impl Stream<Item = Result<pb::ExampleBatch, Failure>> + Unpin,
-    ) -> Result<Gathered, Failure> {
+        mut incoming: impl Stream<Item = Result<pb::ExampleBatch, ApiError>> + Unpin,
+    ) -> Result<CollectedFeatures, ApiError> {
         loop {
             let message = tokio::select! {
                 message = incoming.next() => message.transpose()?,
@@ -107,7 +107,7 @@ impl<'a> Gathering<'a> {
                     continue;
                 }
                 () = self.creation.context.shutdown.cancelled() => {
-                    return Err(shutting_down().into());
+                    return Err(ApiError::shutting_down());
                 }
             };
             let Some(batch) = message else { break };
@@ -121,7 +121,7 @@ impl<'a> Gathering<'a> {
                 None => break,
             }
         }
-        Ok(Gathered {
+        Ok(CollectedFeatures {
             received: self.pending.len(),
             rejected: usize::try_from(self.rejected).unwrap_or(0),
             reasons: self.reasons,
@@ -130,9 +130,9 @@ impl<'a> Gathering<'a> {
     }
 
     /// Takes one example: its jobs go to the engine, or it is rejected.
-    async fn take(&mut self, example: pb::Example) -> Result<(), Failure> {
+    async fn take(&mut self, example: pb::Example) -> Result<(), ApiError> {
         let limits = &self.creation.context.limits;
-        let recipe = &self.creation.order.recipe;
+        let recipe = &self.creation.request.recipe;
         let number = self.pending.len();
         let total = recipe.inherited().len() + number + 1;
         RequestError::check("examples", "max_examples", limits.max_examples, total)?;
@@ -143,32 +143,11 @@ impl<'a> Gathering<'a> {
         };
         self.pending.push(None);
         self.finished.push(None);
-        let class = usize::try_from(example.class_index)
-            .ok()
-            .filter(|class| *class < recipe.class_count());
-        let width = self.creation.context.catalog.model().width;
-        let checked = request::check_id("examples.example_id", &id).and_then(|()| {
-            let class = class.ok_or_else(|| {
-                RequestError::invalid(
-                    "examples.class_index",
-                    format!(
-                        "{} is not in 0..{}",
-                        example.class_index,
-                        recipe.class_count()
-                    ),
-                )
-            })?;
-            if self.ids.contains(&id) {
-                return Err(RequestError::invalid(
-                    "examples.example_id",
-                    "another example has this id",
-                ));
-            }
-            request::content(example.input, Crop::Centre, width).map(|content| (class, content))
-        });
+        let class = self.class(example.class_index);
+        let checked = self.check(&id, &class, example.input);
         let (class, content) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.reject(id, class, error.into()).await,
+            Err(error) => return self.reject(id, class.ok(), error.into()).await,
         };
         self.ids.insert(id.clone());
         let views = match (&content, example.validation) {
@@ -177,6 +156,7 @@ impl<'a> Gathering<'a> {
         };
         let context = &self.creation.context;
         context.pace(&self.creation.caller, 1, None, true).await?;
+        let width = context.catalog.model().width;
         self.bytes += recipe.feature_bytes(width, example.validation);
         RequestError::check(
             "examples (bytes of features)",
@@ -192,7 +172,7 @@ impl<'a> Gathering<'a> {
         };
         match content {
             Content::Embedding(unit) => {
-                self.finish(number, pending, vec![unit]);
+                self.finish(number, pending, &[unit]);
                 self.say().await;
                 Ok(())
             }
@@ -206,7 +186,7 @@ impl<'a> Gathering<'a> {
                         Crop::Centre
                     } else {
                         Crop::Random {
-                            seed: view_seed(self.creation.order.seed, &id, view),
+                            seed: view_seed(self.creation.request.seed, &id, view),
                         }
                     };
                     let source = source.clone();
@@ -218,12 +198,43 @@ impl<'a> Gathering<'a> {
         }
     }
 
+    fn class(&self, index: i32) -> Result<usize, RequestError> {
+        let count = self.creation.request.recipe.class_count();
+        usize::try_from(index)
+            .ok()
+            .filter(|class| *class < count)
+            .ok_or_else(|| {
+                let problem = format!("{index} is not in 0..{count}");
+                RequestError::invalid("examples.class_index", problem)
+            })
+    }
+
+    /// What the engine takes of an example.
+    fn check(
+        &self,
+        id: &str,
+        class: &Result<usize, RequestError>,
+        input: Option<pb::Input>,
+    ) -> Result<(usize, Content), RequestError> {
+        request::check_id("examples.example_id", id)?;
+        request::check_printable("examples.example_id", id)?;
+        let class = class.clone()?;
+        if self.ids.contains(id) {
+            return Err(RequestError::invalid(
+                "examples.example_id",
+                "another example has this id",
+            ));
+        }
+        let width = self.creation.context.catalog.model().width;
+        Ok((class, request::content(input, Crop::Centre, width)?))
+    }
+
     async fn submit(
         &mut self,
         example: usize,
         view: usize,
         content: Content,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApiError> {
         // Collect what is done while waiting for room: the window's permits
         // come back with the results.
         let place = loop {
@@ -234,32 +245,32 @@ impl<'a> Gathering<'a> {
         };
         let place = place.map_err(CatalogError::internal)?;
         let context = &self.creation.context;
-        let permit = context
-            .admit(&content, None, self.flow, Priority::Bulk, true)
-            .await?
-            .with(place);
-        let views = self.views.clone();
-        self.outstanding += 1;
-        context.engine.submit(Job {
+        let item = Item {
             content,
             work: Work::Embed,
             flow: self.flow,
             priority: Priority::Bulk,
             deadline: None,
-            ticket: Ticket::new(move |result| {
-                let _ = views.send(View {
-                    example,
-                    view,
-                    result: result.map_err(Problem::from),
-                    _permit: permit,
-                });
-            }),
             cancelled: Arc::clone(&self.creation.cancelled),
-        });
+            may_wait: true,
+        };
+        let views = self.views.clone();
+        self.outstanding += 1;
+        let deliver = move |result, permit| {
+            let _ = views.send(View {
+                example,
+                view,
+                result,
+                _permit: permit,
+            });
+        };
+        context
+            .submit(item, Permit::default().with(place), deliver)
+            .await;
         Ok(())
     }
 
-    async fn collect(&mut self, view: View) -> Result<(), Failure> {
+    async fn collect(&mut self, view: View) -> Result<(), ApiError> {
         self.outstanding -= 1;
         let Some(slot) = self.pending.get_mut(view.example) else {
             return Ok(());
@@ -273,12 +284,12 @@ impl<'a> Gathering<'a> {
                 let (id, class) = (std::mem::take(&mut pending.id), pending.class);
                 *slot = None;
                 let its_own = matches!(
-                    problem.code,
+                    problem.code(),
                     Code::InvalidArgument | Code::Internal | Code::FailedPrecondition
                 );
                 if !its_own {
                     // Not the example's fault: the whole cannot go on.
-                    return Err(problem.into());
+                    return Err(problem);
                 }
                 self.reject(id, Some(class), problem).await
             }
@@ -296,8 +307,8 @@ impl<'a> Gathering<'a> {
                 if pending.views.iter().all(Option::is_some)
                     && let Some(mut pending) = slot.take()
                 {
-                    let raws = pending.views.drain(..).flatten().collect();
-                    self.finish(view.example, pending, raws);
+                    let raw: Vec<_> = pending.views.drain(..).flatten().collect();
+                    self.finish(view.example, pending, &raw);
                 }
                 self.say().await;
                 Ok(())
@@ -305,34 +316,16 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    /// The key is the mean of the raw features, normalised once
-    /// (tip-adapter.md, "Shapes").
-    fn finish(&mut self, number: usize, pending: Pending, raws: Vec<Vec<f32>>) {
+    fn finish(&mut self, number: usize, pending: Pending, raw: &[Vec<f32>]) {
         self.encoded += 1;
-        let views = if raws.len() > 1 {
-            raws.iter()
-                .flat_map(|raw| normalised(raw.iter().map(|value| f64::from(*value))))
-                .map(f16::from_f32)
-                .collect()
-        } else {
-            Vec::new()
-        };
-        let width = raws.first().map_or(0, Vec::len);
-        let mean = (0..width).map(|at| {
-            raws.iter()
-                .filter_map(|raw| raw.get(at))
-                .map(|value| f64::from(*value))
-                .sum::<f64>()
-        });
-        let key = normalised(mean).collect();
         if let Some(slot) = self.finished.get_mut(number) {
-            *slot = Some(ExampleFeature {
-                id: pending.id,
-                class: pending.class,
-                validation: pending.validation,
-                key,
-                views,
-            });
+            let Pending {
+                id,
+                class,
+                validation,
+                ..
+            } = pending;
+            *slot = Some(ExampleFeature::of_views(id, class, validation, raw));
         }
     }
 
@@ -340,25 +333,25 @@ impl<'a> Gathering<'a> {
         &mut self,
         id: String,
         class: Option<usize>,
-        problem: Problem,
-    ) -> Result<(), Failure> {
+        problem: ApiError,
+    ) -> Result<(), ApiError> {
         self.rejected += 1;
         if let Some(class) = class {
-            let first = || (0, format!("example {id:?}: {}", problem.message));
+            let first = || (0, format!("example {id:?}: {}", problem.message()));
             self.reasons.entry(class).or_insert_with(first).0 += 1;
         }
-        if self.creation.order.strict {
-            let message = format!("example {id:?}: {}", problem.message);
-            return Err(Problem { message, ..problem }.fact("example_id", id).into());
+        if self.creation.request.strict {
+            let subject = format!("example {id:?}");
+            return Err(problem.about(subject).fact("example_id", id));
         }
         let _ = self
             .creation
             .events
             .send(Ok(Event::Rejected(pb::RejectedExample {
                 example_id: id,
-                code: problem.code as i32,
-                message: problem.message,
-                reason: problem.reason.to_owned(),
+                code: problem.code() as i32,
+                message: problem.message().to_owned(),
+                reason: problem.reason().to_owned(),
             })))
             .await;
         Ok(())
@@ -371,18 +364,6 @@ impl<'a> Gathering<'a> {
             self.creation.progress(Stage::Examples, counts).await;
         }
     }
-}
-
-/// The values divided by their length, in f64.
-fn normalised(values: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> {
-    let norm = values
-        .clone()
-        .map(|value| value * value)
-        .sum::<f64>()
-        .sqrt();
-    // Zeros stay zeros; the catalogue refuses them.
-    let norm = if norm > 0.0 { norm } else { 1.0 };
-    values.map(move |value| (value / norm) as f32)
 }
 
 /// A seed for one view: of the cache's seed, the example's id and the view's

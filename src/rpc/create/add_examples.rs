@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::{
     super::{
         Context,
+        error::ApiError,
         heads::{self, Asked},
-        problem::Failure,
         reference,
         request::RequestError,
     },
-    Event, Making, Order, Part, etag,
-    spec::check_texts,
-    strict,
+    CreateRequest, CreateRpc, Event, Part,
+    create_cache::check_texts,
+    etag, strict,
     text::Classes,
 };
 use crate::{
@@ -27,14 +27,13 @@ use tipserve_api::v1::{
 use tipserve_store::{Condition, Needs};
 
 /// `AddExamples`.
-pub struct Adding;
+pub struct AddExamples;
 
-impl Making for Adding {
+impl CreateRpc for AddExamples {
     const SPEC_FIRST: &'static str =
         "the first message of AddExamples must be its spec, not examples";
     const EXAMPLES_AFTER: &'static str =
         "every message of AddExamples but the first must carry examples";
-    const ACTION: &'static str = "add_examples";
     type Spec = pb::AddExamplesSpec;
     type Request = pb::AddExamplesRequest;
     type Response = pb::AddExamplesResponse;
@@ -46,11 +45,15 @@ impl Making for Adding {
         })
     }
 
-    async fn order(
+    fn resource(spec: &Self::Spec) -> &str {
+        &spec.base
+    }
+
+    async fn check(
         mut spec: Self::Spec,
         context: &Context,
         caller: &Caller,
-    ) -> Result<Order, Failure> {
+    ) -> Result<CreateRequest, ApiError> {
         if spec.base.is_empty() {
             return Err(RequestError::missing("spec.base").into());
         }
@@ -62,7 +65,7 @@ impl Making for Adding {
         let asked = heads::method(spec.method)?;
         let remove = std::mem::take(&mut spec.remove_example_ids);
         let base = context.catalog.base(&reference, remove).await?;
-        Ok(Order {
+        Ok(CreateRequest {
             strict,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
@@ -90,7 +93,7 @@ fn recipe(
     asked: Asked,
     base: Base,
     context: &Context,
-) -> Result<Recipe, Failure> {
+) -> Result<Recipe, ApiError> {
     let details = base.details();
     RequestError::check(
         "spec.new_classes (with the base's)",
@@ -156,7 +159,7 @@ fn recipe(
 }
 
 /// The text rows of the new classes: of the kind that the base's are.
-fn text_source(classes: Classes<'_>, base: &Base) -> Result<TextSource, Failure> {
+fn text_source(classes: Classes<'_>, base: &Base) -> Result<TextSource, ApiError> {
     if classes.classes.is_empty() {
         return Ok(TextSource::None);
     }

@@ -1,0 +1,133 @@
+//! Features of labelled examples: what a head is made of.
+
+use std::collections::BTreeMap;
+
+use half::f16;
+
+/// The feature of one example.
+#[derive(Clone, Debug)]
+pub struct ExampleFeature {
+    /// The example's id.
+    pub id: String,
+    /// Index of its class.
+    pub class: usize,
+    /// Whether it is for validation.
+    pub validation: bool,
+    /// Unit vector [D]: of the mean of the raw features of its views.
+    pub key: Vec<f32>,
+    /// Unit vectors [R · D] of its views; empty if there is one view only.
+    pub views: Vec<f16>,
+}
+
+impl ExampleFeature {
+    /// The feature of an example from the raw features [D] of its views, as the
+    /// encoder gave them. The key is their mean, normalised once, as the
+    /// authors of Tip-Adapter do it: averaging first lets a view count by its
+    /// norm. Computed in f64, as [`tip_adapter::material::build_keys`] does for
+    /// whole tensors in f32.
+    ///
+    /// Views that cancel out, or are zero, make a key of zeros, which no head
+    /// is made of: [`tip_adapter::material::Material::check`] names the example.
+    pub fn of_views(id: String, class: usize, validation: bool, raw: &[Vec<f32>]) -> Self {
+        let mut sum: Vec<f64> = Vec::new();
+        for view in raw {
+            // What f64 sums start from, so that a lone −0 stays one.
+            sum.resize(sum.len().max(view.len()), -0.0);
+            for (sum, value) in sum.iter_mut().zip(view) {
+                *sum += f64::from(*value);
+            }
+        }
+        let views = if raw.len() > 1 {
+            raw.iter()
+                .flat_map(|raw| unit(raw.iter().map(|value| f64::from(*value))))
+                .map(f16::from_f32)
+                .collect()
+        } else {
+            Vec::new()
+        };
+        ExampleFeature {
+            id,
+            class,
+            validation,
+            // The sum has the mean's direction.
+            key: unit(sum.into_iter()).collect(),
+            views,
+        }
+    }
+}
+
+/// The values divided by their length, in f64. Zeros stay zeros.
+fn unit(values: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> {
+    let norm = values
+        .clone()
+        .map(|value| value * value)
+        .sum::<f64>()
+        .sqrt();
+    let norm = if norm > 0.0 { norm } else { 1.0 };
+    values.map(move |value| (value / norm) as f32)
+}
+
+/// Features of all examples of a call, in the order that they were sent in.
+#[derive(Debug, Default)]
+pub struct CollectedFeatures {
+    /// The examples.
+    pub examples: Vec<ExampleFeature>,
+    /// How many were received, those rejected included.
+    pub received: usize,
+    /// How many were rejected.
+    pub rejected: usize,
+    /// By class: how many were rejected, and why the first was.
+    pub reasons: BTreeMap<usize, (usize, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+    use tch::Tensor;
+    use tip_adapter::material::build_keys;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_the_unit_mean_of_the_raw_views() {
+        let seed: u64 = rand::random();
+        println!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        for views in 1..5 {
+            let width = rng.random_range(1..40);
+            let raw: Vec<Vec<f32>> = (0..views)
+                .map(|_| {
+                    let norm = rng.random_range(0.1..20.0);
+                    (0..width)
+                        .map(|_| norm * rng.random_range(-1.0_f32..1.0))
+                        .collect()
+                })
+                .collect();
+            let feature = ExampleFeature::of_views("a".into(), 2, false, &raw);
+            let flat: Vec<f32> = raw.concat();
+            let keys =
+                build_keys(&Tensor::from_slice(&flat).view([1, views, width])).expect("keys");
+            let expected = Vec::<f32>::try_from(keys.view([-1])).expect("floats");
+            for (got, expected) in feature.key.iter().zip(&expected) {
+                assert!((got - expected).abs() < 1e-5, "{got} {expected}");
+            }
+            let kept = if views > 1 {
+                raw.len() * raw[0].len()
+            } else {
+                0
+            };
+            assert_eq!(feature.views.len(), kept);
+            for view in feature.views.chunks(raw[0].len()) {
+                let norm: f32 = view.iter().map(|v| v.to_f32().powi(2)).sum::<f32>().sqrt();
+                assert!((norm - 1.0).abs() < 2e-3, "{norm}");
+            }
+        }
+    }
+
+    #[test]
+    fn views_that_cancel_out_make_zeros_and_not_nan() {
+        let raw = [vec![1.0, -2.0], vec![-1.0, 2.0]];
+        let feature = ExampleFeature::of_views("a".into(), 0, false, &raw);
+        assert_eq!(feature.key, [0.0, 0.0]);
+    }
+}

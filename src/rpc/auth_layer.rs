@@ -1,0 +1,351 @@
+//! The auth layer, around all services: who calls, whether the role allows the
+//! method, whether there is room for one more call. Behind it a request's
+//! extensions have its [`Caller`] and, if the method is audited, its
+//! [`AuditLine`].
+//!
+//! It ends a call whose caller may no longer make it: one whose token was
+//! revoked, lowered or has expired, or whose certificate was revoked. That
+//! reaches every method, since it is done around the answer.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::AtomicUsize},
+    task::{Context as Task, Poll},
+};
+
+use bytes::Bytes;
+use chrono::Utc;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::{
+    Code, Status,
+    body::Body,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
+use tower::{Layer, Service};
+
+use super::{error::ApiError, observe};
+use crate::auth::{AuthError, Authenticator, Caller, audit::AuditLine, rates::StreamPlace};
+use tipserve_api::methods::{self, Access, Method, Role};
+
+/// Puts the layer around services.
+#[derive(Clone)]
+pub struct AuthLayer {
+    authenticator: Arc<Authenticator>,
+    calls: Arc<AtomicUsize>,
+    /// Calls of those methods that need no token.
+    open_calls: Arc<AtomicUsize>,
+    max_streams: usize,
+    max_token_streams: usize,
+}
+
+/// Most calls at once of the methods that need no token.
+pub const MAX_OPEN_CALLS: usize = 1024;
+/// Places in the server that only tokens of the role admin may take: an eighth
+/// of all, and at most this many.
+const MOST_ADMIN_PLACES: usize = 16;
+
+impl AuthLayer {
+    /// A layer that lets at most `max_streams` calls in at once; of one token
+    /// `max_token_streams`, unless its entry says otherwise.
+    pub fn new(
+        authenticator: Arc<Authenticator>,
+        max_streams: usize,
+        max_token_streams: usize,
+    ) -> AuthLayer {
+        AuthLayer {
+            authenticator,
+            calls: Arc::default(),
+            open_calls: Arc::default(),
+            max_streams,
+            max_token_streams,
+        }
+    }
+
+    /// Identifies the caller, and takes the places that the call holds until
+    /// its answer has been sent.
+    fn admit(
+        &self,
+        path: &str,
+        method: Option<&'static Method>,
+        headers: &HeaderMap,
+        caller: &mut Caller,
+    ) -> Result<Vec<StreamPlace>, AuthError> {
+        if method.is_some_and(|method| method.access == Access::Open) {
+            let place = StreamPlace::take(&self.open_calls, MAX_OPEN_CALLS);
+            return Ok(vec![place.ok_or(AuthError::ServerStreams {
+                maximum: MAX_OPEN_CALLS,
+            })?]);
+        }
+        let mut places = Vec::new();
+        let mut most = self.max_streams;
+        if let Some(tokens) = self.authenticator.tokens() {
+            let token = tokens.find(bearer(headers)?, Utc::now())?;
+            caller.identify(Arc::clone(&token));
+            let method = method.ok_or_else(|| AuthError::UnknownMethod {
+                path: path.to_owned(),
+            })?;
+            token.may_call(method)?;
+            places.push(token.rates.begin(&token.name, self.max_token_streams)?);
+            // However many calls others have, an admin can come and end them.
+            if token.role < Role::Admin {
+                most -= MOST_ADMIN_PLACES.min(self.max_streams / 8);
+            }
+        }
+        // A connection outlives what its certificate was checked against.
+        caller.standing(None)?;
+        let place = StreamPlace::take(&self.calls, most);
+        places.push(place.ok_or(AuthError::ServerStreams {
+            maximum: self.max_streams,
+        })?);
+        Ok(places)
+    }
+}
+
+/// The token of the header `authorization` (RFC 6750, section 2.1).
+fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(AuthError::TokenMissing)?;
+    if values.next().is_some() {
+        return Err(AuthError::TokenMalformed);
+    }
+    let text = value.to_str().map_err(|_| AuthError::TokenMalformed)?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(AuthError::TokenMalformed),
+    }
+}
+
+fn refuse(method: Option<&'static Method>, caller: &Caller, error: AuthError) -> Status {
+    let error = ApiError::from(error);
+    let name = method.map_or(methods::OTHER, |method| method.name);
+    // A stranger could fill the log; somebody who is known tried what they may
+    // not, and that is for the audit.
+    if caller.is_known() && method.is_some_and(|method| method.audit.is_some()) {
+        AuditLine::begin(caller, name).result(error.code());
+    }
+    let (who, reason) = (caller.who(), error.reason());
+    tracing::debug!(method = name, who, reason, "refused a call");
+    error.into()
+}
+
+impl<S> Layer<S> for AuthLayer {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Authenticated<S> {
+        Authenticated {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// Services behind the layer.
+#[derive(Clone)]
+pub struct Authenticated<S> {
+    inner: S,
+    layer: AuthLayer,
+}
+
+impl<S, B> Service<Request<B>> for Authenticated<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(task)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let layer = &self.layer;
+        let path = request.uri().path();
+        let method = methods::find(path);
+        let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+        let mut caller = Caller::new(
+            &layer.authenticator,
+            method,
+            tls.and_then(TlsConnectInfo::peer_certs),
+            observe::request_id(),
+        );
+        let places = match layer.admit(path, method, request.headers(), &mut caller) {
+            Ok(places) => places,
+            Err(error) => {
+                let answer = refuse(method, &caller, error).into_http();
+                return Box::pin(std::future::ready(Ok(answer)));
+            }
+        };
+        let audit = method
+            .and_then(|method| method.audit)
+            .map(|action| AuditLine::begin(&caller, action))
+            .unwrap_or_default();
+        // No service has use for it, and nothing may log it.
+        request.headers_mut().remove(AUTHORIZATION);
+        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(audit.clone());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let mut lapse = caller
+                .can_lapse()
+                .then(|| -> Lapse { Box::pin(async move { caller.lapse(None).await }) });
+            let answer = tokio::select! {
+                answer = answer => answer?,
+                error = lapsed(&mut lapse) => ApiError::from(error).into_status().into_http(),
+            };
+            let answer = match too_large(answer.headers()) {
+                Some(status) => status.into_http(),
+                None => answer,
+            };
+            // An answer without a stream has its status in the headers.
+            let audit = match Status::from_header_map(answer.headers()) {
+                Some(status) => {
+                    audit.answered(status.code());
+                    AuditLine::default()
+                }
+                None => audit,
+            };
+            Ok(answer.map(|body| {
+                Body::new(CallBody {
+                    body,
+                    lapse,
+                    audit,
+                    _places: places,
+                })
+            }))
+        })
+    }
+}
+
+/// Completes when the caller may no longer make the call.
+type Lapse = BoxFuture<'static, AuthError>;
+
+async fn lapsed(lapse: &mut Option<Lapse>) -> AuthError {
+    match lapse {
+        Some(lapse) => lapse.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// tonic's words about a unary message over the limit, as all errors are put:
+/// with the limit's name.
+fn too_large(headers: &HeaderMap) -> Option<Status> {
+    // Trailers-only answers carry their status in the headers.
+    let status = Status::from_header_map(headers)?;
+    let bare = status.code() == Code::OutOfRange && status.details().is_empty();
+    bare.then(|| ApiError::message_too_large(status.message()).into())
+}
+
+pin_project_lite::pin_project! {
+    /// The body of a call's answer. It holds the call's places until it has
+    /// been sent, ends early if the caller lapses, and tells the audit how the
+    /// call ended.
+    struct CallBody {
+        #[pin]
+        body: Body,
+        lapse: Option<Lapse>,
+        audit: AuditLine,
+        _places: Vec<StreamPlace>,
+    }
+}
+
+impl HttpBody for CallBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        task: &mut Task<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut this = self.project();
+        // First: a stream that always has something to send lapses too.
+        if let Some(lapse) = this.lapse
+            && let Poll::Ready(error) = lapse.as_mut().poll(task)
+        {
+            *this.lapse = None;
+            // With the body go the call's tasks.
+            this.body.set(Body::empty());
+            let status = ApiError::from(error).into_status();
+            this.audit.answered(status.code());
+            let mut trailers = HeaderMap::new();
+            let framed = status.add_header(&mut trailers);
+            return Poll::Ready(Some(framed.map(|()| Frame::trailers(trailers))));
+        }
+        let frame = std::task::ready!(this.body.poll_frame(task));
+        let ended = match &frame {
+            Some(Ok(frame)) => frame
+                .trailers_ref()
+                .map(|trailers| Status::from_header_map(trailers).map_or(Code::Ok, |s| s.code())),
+            Some(Err(status)) => Some(status.code()),
+            // A body without trailers: its status was in the headers.
+            None => Some(Code::Ok),
+        };
+        if let Some(code) = ended {
+            *this.lapse = None;
+            this.audit.answered(code);
+            // Written before the answer's end is sent, unless a task of the
+            // call still has a word in it.
+            *this.audit = AuditLine::default();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, value.parse().expect("a value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn bearer_tokens_are_read() {
+        for (values, token) in [
+            (vec!["Bearer abc"], Ok("abc")),
+            (vec!["bearer abc"], Ok("abc")),
+            (vec!["BEARER  abc "], Ok("abc")),
+            (vec![], Err(AuthError::TokenMissing)),
+            (vec!["abc"], Err(AuthError::TokenMalformed)),
+            (vec!["Basic abc"], Err(AuthError::TokenMalformed)),
+            (vec!["Bearer a", "Bearer b"], Err(AuthError::TokenMalformed)),
+        ] {
+            assert_eq!(bearer(&headers(&values)), token, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_told_by_the_limits_name() {
+        let status = Status::out_of_range(
+            "Error, decoded message length too large: found 5000 bytes, the limit is: 1024 bytes",
+        );
+        let mut headers = HeaderMap::new();
+        status.add_header(&mut headers).expect("a header");
+        let told = too_large(&headers).expect("rewritten");
+        assert!(
+            told.message().contains("max_message_bytes = 1024"),
+            "{told}"
+        );
+        assert!(told.message().contains("5000"), "{told}");
+        let mut headers = HeaderMap::new();
+        told.add_header(&mut headers).expect("a header");
+        assert!(too_large(&headers).is_none(), "rewritten twice");
+    }
+}

@@ -1,0 +1,218 @@
+//! The way into the engine: an item is paced by its caller's rate, admitted,
+//! submitted, and answered exactly once. Every RPC that encodes or classifies
+//! goes through here.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+use tonic::Code;
+
+use super::{Context, error::ApiError, request::RequestError};
+use crate::{
+    auth::{AuthError, Caller},
+    telemetry,
+};
+use tip_adapter::answer::Scores;
+use tipserve_engine::{Content, FlowId, Job, JobOutput, Permit, Priority, Ticket, Work};
+
+/// An item that has been checked.
+pub(super) struct Item {
+    /// What it is.
+    pub content: Content,
+    /// What to do with it.
+    pub work: Work,
+    /// Whose turn it takes in the queues.
+    pub flow: FlowId,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// When its answer is of no more use.
+    pub deadline: Option<Instant>,
+    /// Set when nobody waits for the answer any more.
+    pub cancelled: Arc<AtomicBool>,
+    /// Whether it waits for room in a full engine instead of being refused: a
+    /// stream does, which flow control slows.
+    pub may_wait: bool,
+}
+
+/// Cancels jobs when dropped: with a call's future, its jobs go too.
+pub(super) struct CancelOnDrop(pub Arc<AtomicBool>);
+
+impl CancelOnDrop {
+    /// Nothing is cancelled yet.
+    pub fn new() -> CancelOnDrop {
+        CancelOnDrop(Arc::new(AtomicBool::new(false)))
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// An answer to come. The item's room is given back when it is there.
+pub(super) struct Answer(oneshot::Receiver<Result<JobOutput, ApiError>>);
+
+impl Answer {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub async fn outcome(self) -> Result<JobOutput, ApiError> {
+        self.0.await.map_err(|_| ApiError::shutting_down())?
+    }
+}
+
+/// Refuses an answer with a number that is not finite. Heads that could give
+/// one are neither made nor imported; a store may hold one from before that.
+fn finite(outcome: JobOutput) -> Result<JobOutput, ApiError> {
+    let scores = match &outcome.scores {
+        Scores::Logits(logits) => logits.iter().all(|logit| logit.is_finite()),
+        Scores::Best(best) => best
+            .iter()
+            .all(|class| class.logit.is_finite() && class.probability.is_finite()),
+    };
+    let mut neighbours = outcome.neighbours.iter();
+    if scores && neighbours.all(|(_, similarity)| similarity.is_finite()) {
+        return Ok(outcome);
+    }
+    let message = "the version's head gives numbers that are not finite for this input";
+    Err(ApiError::new(Code::Internal, "HEAD_FAILED", message))
+}
+
+impl Context {
+    /// Submits an item once there is room for it. The answer is awaited by
+    /// itself, so that a request's items are under way together.
+    ///
+    /// # Errors
+    /// Why there is no room.
+    pub(super) async fn send(&self, item: Item) -> Result<Answer, ApiError> {
+        let permit = self.admit(&item).await?;
+        let (sender, answer) = oneshot::channel();
+        self.hand_over(item, move |result| {
+            drop(permit);
+            // A receiver that is gone has cancelled.
+            drop(sender.send(result));
+        });
+        Ok(Answer(answer))
+    }
+
+    /// Submits an item once there is room for it, and delivers its answer, or
+    /// why there is no room: `deliver` is called exactly once, with `held` and
+    /// the item's room, which are given back when the permit is dropped.
+    pub(super) async fn submit(
+        &self,
+        item: Item,
+        held: Permit,
+        deliver: impl FnOnce(Result<JobOutput, ApiError>, Permit) + Send + 'static,
+    ) {
+        match self.admit(&item).await {
+            Err(error) => deliver(Err(error), held),
+            Ok(permit) => {
+                let permit = permit.and(held);
+                self.hand_over(item, move |result| deliver(result, permit));
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        item: Item,
+        deliver: impl FnOnce(Result<JobOutput, ApiError>) + Send + 'static,
+    ) {
+        self.engine.submit(Job {
+            content: item.content,
+            work: item.work,
+            flow: item.flow,
+            priority: item.priority,
+            deadline: item.deadline,
+            ticket: Ticket::new(move |result| {
+                deliver(result.map_err(ApiError::from).and_then(finite))
+            }),
+            cancelled: item.cancelled,
+        });
+    }
+
+    /// Room in the engine for an item. One with a deadline is refused at once
+    /// if the predicted wait is longer than what is left of it.
+    async fn admit(&self, item: &Item) -> Result<Permit, ApiError> {
+        let (bytes, wait) = match &item.content {
+            Content::Picture { source, .. } => (
+                source.len().max(self.catalog.prepared_bytes()),
+                self.engine.predicted_wait(item.flow, item.priority),
+            ),
+            Content::Embedding(values) => (values.len() * size_of::<f32>(), None),
+        };
+        if let Some(deadline) = item.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(wait) = wait.and_then(|wait| Duration::try_from_secs_f64(wait).ok())
+                && wait > left
+                && !self.engine.holds_feature_of(&item.content)
+            {
+                telemetry::refused("deadline");
+                self.engine.note_refusal();
+                return Err(RequestError::TooLate { wait, left }.into());
+            }
+        }
+        if item.may_wait {
+            let room = self.engine.admission().enter(bytes);
+            return match item.deadline {
+                None => Ok(room.await),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), room)
+                    .await
+                    .map_err(|_| {
+                        telemetry::refused("deadline");
+                        RequestError::DeadlineExceeded.into()
+                    }),
+            };
+        }
+        self.engine.admission().try_enter(bytes).map_err(|refusal| {
+            telemetry::refused(refusal.limit);
+            let retry = Duration::try_from_secs_f64(wait.unwrap_or(0.1)).unwrap_or_default();
+            ApiError::from(refusal).retry(retry.max(Duration::from_millis(10)))
+        })
+    }
+
+    /// Counts items against their caller's rate. Items over it wait their turn,
+    /// at most until their deadline, if they `may_wait`, and are refused if
+    /// not.
+    ///
+    /// # Errors
+    /// [`AuthError::Rate`]; a token that is no longer good; a shutdown.
+    pub(super) async fn pace(
+        &self,
+        caller: &Caller,
+        count: usize,
+        deadline: Option<Instant>,
+        may_wait: bool,
+    ) -> Result<(), ApiError> {
+        loop {
+            let error = match caller.items(count) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let AuthError::Rate { wait, .. } = error else {
+                return Err(error.into());
+            };
+            let in_time = match (Instant::now().checked_add(wait), deadline) {
+                (None, _) => false,
+                (Some(turn), Some(deadline)) => turn < deadline,
+                (Some(_), None) => true,
+            };
+            if !may_wait || !in_time {
+                telemetry::refused("items_per_second");
+                return Err(error.into());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shutdown.cancelled() => return Err(ApiError::shutting_down()),
+            }
+        }
+    }
+}
