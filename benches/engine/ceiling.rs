@@ -14,7 +14,6 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tipserve_clip;
 use tipserve_clip::{
     Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, encoder::kind_name,
 };

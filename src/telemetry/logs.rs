@@ -37,8 +37,8 @@ fn with_audit(filter: EnvFilter) -> EnvFilter {
 
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 4096;
-/// Most bytes of a panic's message in a line.
-const MAX_PANIC_BYTES: usize = 500;
+/// Most characters of a panic's message in a line.
+const MAX_PANIC_CHARS: usize = 500;
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
@@ -53,7 +53,6 @@ pub(super) fn dropped_lines() -> u64 {
 /// `RUST_LOG` filters the logs alone; default `info`. Panics are logged as one
 /// line, too. What waits to be written is written when the guard is dropped,
 /// for a second at most.
-#[must_use]
 pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) -> WorkerGuard {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
@@ -88,9 +87,14 @@ pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) -> Worker
 /// One line for a panic, in the log's format and without a backtrace:
 /// `RUST_BACKTRACE` asks for one, at its own place.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("no message");
-    let end = message.floor_char_boundary(MAX_PANIC_BYTES);
-    let message = message.get(..end).unwrap_or_default();
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message: String = text
+        .unwrap_or("no message")
+        .chars()
+        .take(MAX_PANIC_CHARS)
+        .collect();
     let location = panic.location().map(ToString::to_string);
     let thread = std::thread::current();
     tracing::error!(

@@ -7,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Wake, Waker},
     time::Duration,
 };
 
@@ -197,7 +197,7 @@ impl Sim {
             ready: Arc::clone(&self.ready),
         }));
         let polled = Pin::new(&mut task).poll(&mut Context::from_waker(&waker));
-        if let Poll::Pending = polled {
+        if polled.is_pending() {
             self.lock().tasks.insert(number, task);
         }
     }

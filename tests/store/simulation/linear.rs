@@ -120,7 +120,7 @@ impl Model {
                 next.highest = given;
                 next.versions.insert(given, *seed);
                 next.made.insert(index, given);
-                !(*only_new && !self.versions.is_empty())
+                !*only_new || self.versions.is_empty()
             }
             Step::Retract { made_by } => {
                 let number = self.made.get(made_by)?;

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Encoding, Opened, pictures};
-use tipserve_clip;
 use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits, encoder::kind_name};
 use tipserve_engine::{
     Content, Crop, Engine, EngineError, FlowId, Job, JobOutput, Priority, Source, Ticket, Work,
