@@ -247,7 +247,7 @@ def test_the_classes_of_evaluate_are_matched_by_name(features, chance, name, tmp
 
 def test_the_manifest_records_every_candidate(features, chance, name):
     data = Clusters(chance, 4, spread=3.0)
-    points, labels = data.draw(32)
+    points, labels = data.draw(labels=chance.permutation(32) % 4)
     spec = cache.CacheSpec(cache_id=name, classes=wire.classes("abcd", data.weights))
     version = features.api.create(spec, wire.examples_of(points, labels)).version
     selection = version.head.selection

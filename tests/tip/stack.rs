@@ -308,6 +308,19 @@ fn single_methods_have_usable_probabilities_at_few_shots() {
     }
 }
 
+/// Manifests are JSON, and what a version says of itself is the same after a
+/// restart.
+#[test]
+fn numbers_come_back_from_json_to_the_last_bit() {
+    fresh_seed();
+    for _ in 0..20 {
+        let (m, _) = material(&shape(vec![3; 5], true));
+        let spec = auto(&m).spec;
+        let text = serde_json::to_string(&spec).expect("JSON");
+        assert_eq!(spec, serde_json::from_str(&text).expect("a head"));
+    }
+}
+
 #[test]
 fn the_stack_is_no_method_to_ask_for() {
     fresh_seed();
