@@ -159,18 +159,12 @@ def test_every_region_of_every_file(
     api = server.api
     for cache_id, (why, path, data, _) in damages.items():
         print(cache_id, path, why)
-        absent = file == "manifest" and why == "gone"
-        if absent:
-            # Without a manifest there is no version; the alias that names it cannot be served.
-            problem = problem_of(api, f"{cache_id}@1")
-            assert problem.code == grpc.StatusCode.NOT_FOUND, (why, problem)
-        else:
-            references = [f"{cache_id}@1", f"{cache_id}@stable"]
-            references += [cache_id, f"{cache_id}@2"] if file == "state" else []
-            for reference in references:
-                first = assert_refused(api, cache_id, reference, why)
-                again = assert_refused(api, cache_id, reference, why)
-                assert first.message == again.message
+        references = [f"{cache_id}@1", f"{cache_id}@stable"]
+        references += [cache_id, f"{cache_id}@2"] if file == "state" else []
+        for reference in references:
+            first = assert_refused(api, cache_id, reference, why)
+            again = assert_refused(api, cache_id, reference, why)
+            assert first.message == again.message
         if file != "state":
             assert_the_rest_serves(api, cache_id)
         KEPT.serves_at(api, "whole")

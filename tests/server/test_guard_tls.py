@@ -249,7 +249,7 @@ def test_what_may_listen_beyond_this_machine(serve, features_bundle, files, tmp_
     wide = ("0.0.0.0:0", "0.0.0.0:0")
     waived = serve(features_bundle, listen=wide, env={"TIPSERVE_INSECURE": "true"})
     assert waived.address.startswith("0.0.0.0:")
-    assert "everybody who reaches the port" in waived.log.read_text()
+    eventually(lambda: "everybody who reaches the port" in waived.log.read_text())
     file = TokensFile(tmp_path)
     token = file.add("t", "admin")
     guarded = serve(
