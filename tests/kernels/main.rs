@@ -254,10 +254,12 @@ fn a_training_step_is_adamws() {
                 }),
             );
         }
+        // The first step is ±1e-3 but for gradients as small as ε; in bfloat16 a
+        // sum that all but cancels may have the other sign.
         assert_close(
             &training.keys(),
             &expected,
-            if mixed { 5e-4 } else { 1e-5 },
+            if mixed { 2.1e-3 } else { 1e-5 },
             "keys",
         );
         let mut scores = vec![0.0; rows * classes];

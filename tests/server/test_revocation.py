@@ -34,7 +34,8 @@ def guarded(serve, features_bundle, tmp_path):
     )
     server.file = file
     server.admin = api(server.address, admin)
-    make(server.admin, "team-c")
+    # So many that a thousand epochs outlast the test on any machine.
+    make(server.admin, "team-c", 4000)
     return server
 
 
