@@ -12,7 +12,7 @@ use super::{
     class_mean,
     error::TipError,
     gda,
-    held::Held,
+    hold_out::HoldOut,
     material::Material,
     proker,
     score::Numbers,
@@ -30,7 +30,7 @@ pub(super) fn by_held(
     method: Method,
     material: &Material,
     logits: &Tensor,
-    held: &Held,
+    held: &HoldOut,
 ) -> Result<f64, TipError> {
     // Text has seen none of the examples, and weak text knows no bound.
     if method == Method::ZeroShot {
@@ -70,9 +70,9 @@ pub(super) fn tip_adapter(
     numbers: &Numbers,
     balance: ClassBalance,
 ) -> Result<Option<f64>, TipError> {
-    let held = match Held::validation(material)? {
+    let held = match HoldOut::validation(material)? {
         Some(held) => Some(held),
-        None => Held::one_of_each_out(material)?,
+        None => HoldOut::one_of_each_out(material)?,
     };
     let Some(held) = held else { return Ok(None) };
     let mut logits = cache_logits(material, numbers, balance, &held)?;
@@ -90,7 +90,7 @@ fn cache_logits(
     material: &Material,
     numbers: &Numbers,
     balance: ClassBalance,
-    held: &Held,
+    held: &HoldOut,
 ) -> Result<Tensor, TipError> {
     let mut found = None;
     let betas = [numbers.beta];
@@ -135,7 +135,7 @@ pub(super) fn by_spread(
     let keys = || material.keys.f_to_kind(Kind::Double);
     let cache = match numbers.method {
         Method::TipAdapter | Method::TipAdapterF => {
-            cache_logits(material, numbers, balance, &Held::each_out(material)?)?
+            cache_logits(material, numbers, balance, &HoldOut::each_out(material)?)?
         }
         // The own class's logit does not count, and the others' are not of it.
         Method::Gda => {

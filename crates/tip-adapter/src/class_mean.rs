@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     error::TipError,
-    held::Held,
+    hold_out::HoldOut,
     material::{Material, unit_rows},
 };
 
@@ -15,7 +15,7 @@ pub(super) fn class_means(material: &Material) -> Result<Tensor, TipError> {
 
 /// f·meanᵀ for each held example, without the keys that it may not see:
 /// f32 [Q, N].
-pub(super) fn held_cosines(material: &Material, held: &Held) -> Result<Tensor, TipError> {
+pub(super) fn held_cosines(material: &Material, held: &HoldOut) -> Result<Tensor, TipError> {
     let total = class_sums(material, None)?;
     let mut out = Tensor::f_zeros(
         [held.count(), material.n()],

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     error::TipError,
     gda::{self, Moments, NEVER},
-    held::{Held, Round},
+    hold_out::{HoldOut, Round},
     material::Material,
     standardise::Standardise,
 };
@@ -53,7 +53,7 @@ pub(super) fn held_logits(
     material: &Material,
     by: Option<&Standardise>,
     features: &Tensor,
-    held: &Held,
+    held: &HoldOut,
 ) -> Result<Option<Tensor>, TipError> {
     let moments = gda::moments(material, by, None)?;
     let (means, Some((scatter, trace))) = moments.scatter()? else {

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     error::TipError,
-    held::{ALL_OUT_KEYS, Held},
+    hold_out::{ALL_OUT_KEYS, HoldOut},
     spec::Method,
 };
 
@@ -113,7 +113,7 @@ impl Fitted {
 
     /// The prediction at each held example by the fit on the keys that it may
     /// see, f64 [Q, N]. `features` are those of `held` as the keys are.
-    pub fn held_predictions(&self, features: &Tensor, held: &Held) -> Result<Tensor, TipError> {
+    pub fn held_predictions(&self, features: &Tensor, held: &HoldOut) -> Result<Tensor, TipError> {
         let rounds = held.split()?;
         let targets = &self.targets;
         let classes = targets.size().get(1).copied().unwrap_or(0);
@@ -177,7 +177,7 @@ impl Fitted {
 
 /// Where the scored examples of a round stand among the keys left out: all of
 /// them, in order, unless only some are scored.
-fn positions(left_out: &Tensor, held: &Held, examples: &Tensor) -> Result<Tensor, TipError> {
+fn positions(left_out: &Tensor, held: &HoldOut, examples: &Tensor) -> Result<Tensor, TipError> {
     let keys = held.key_index.f_index_select(0, examples)?;
     Ok(keys.f_searchsorted(left_out, false, false, "left", None::<Tensor>)?)
 }

@@ -19,7 +19,7 @@ mod gda_left_out;
 mod grid;
 pub mod grouped;
 pub mod head;
-mod held;
+mod hold_out;
 mod kernel_ridge;
 pub mod make;
 pub mod material;

@@ -8,7 +8,7 @@ use super::{
     error::TipError,
     finetune::SearchSet,
     head::{HeadTensors, Values},
-    held::Held,
+    hold_out::HoldOut,
     make::{HeadRequest, Made, Progress, Watch},
     material::Material,
     score::{Numbers, Scored},
@@ -153,7 +153,7 @@ fn search(
     request: &HeadRequest,
     watch: &dyn Fn(Progress) -> bool,
 ) -> Result<Scored, TipError> {
-    let held = Held::given(material, on.set, on.source)?;
+    let held = HoldOut::given(material, on.set, on.source)?;
     let watch = Watch(watch);
     let search = Search {
         material,

@@ -7,7 +7,7 @@ use super::{
     error::TipError,
     gda_left_out,
     grid::{MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
-    held::Held,
+    hold_out::HoldOut,
     make::{HeadRequest, Watch},
     material::Material,
     proker::{self, PROKER_SEARCH_KEYS, check_keys},
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
 pub(super) struct Search<'a> {
     pub material: &'a Material,
     pub request: &'a HeadRequest,
-    pub held: &'a Held,
+    pub held: &'a HoldOut,
     pub watch: &'a Watch<'a>,
 }
 

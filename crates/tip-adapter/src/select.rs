@@ -4,7 +4,7 @@ use super::{
     calibrate,
     defaults::default_numbers,
     error::TipError,
-    held::Held,
+    hold_out::HoldOut,
     make::{HeadRequest, Watch},
     material::Material,
     proker::{PROKER_SEARCH_KEYS, check_keys},
@@ -67,12 +67,12 @@ fn choose_numbers(
         _ => {}
     }
     let given = all_given(method, request);
-    let held = match Held::validation(material)? {
+    let held = match HoldOut::validation(material)? {
         Some(held) => Some(held),
         None if material.key_count() == 0 => None,
         // Tip-Adapter alone: each key masked in turn, as it is commonly done.
-        None if method == Method::TipAdapter => Held::one_out(material)?,
-        None => Held::one_of_each_out(material)?,
+        None if method == Method::TipAdapter => HoldOut::one_out(material)?,
+        None => HoldOut::one_of_each_out(material)?,
     };
     let mut why = "there are no examples to score on".to_owned();
     let scored = match &held {

@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{error::TipError, held::Held, material::Material, spec::ClassBalance};
+use super::{error::TipError, hold_out::HoldOut, material::Material, spec::ClassBalance};
 
 /// Elements of one tile of affinities [keys, Q].
 const TILE: i64 = 1 << 23;
@@ -20,7 +20,7 @@ pub(super) type Visit<'a> = dyn FnMut(usize, &Tensor) -> Result<(), TipError> + 
 
 /// The kind in which a search over so many β is computed: f64 where that takes
 /// seconds, so that it picks what an f64 reference picks.
-pub(super) fn search_kind(material: &Material, held: &Held, betas: usize) -> Kind {
+pub(super) fn search_kind(material: &Material, held: &HoldOut, betas: usize) -> Kind {
     let work = held
         .count()
         .saturating_mul(material.key_count())
@@ -39,7 +39,7 @@ pub(super) fn search_kind(material: &Material, held: &Held, betas: usize) -> Kin
 /// never held: keys go by in tiles.
 pub(super) fn sweep(
     material: &Material,
-    held: &Held,
+    held: &HoldOut,
     betas: &[f64],
     balance: ClassBalance,
     kind: Kind,
@@ -85,7 +85,7 @@ pub(super) fn class_factors(
 /// that an example may not see adds nothing.
 fn affinity_sums(
     material: &Material,
-    held: &Held,
+    held: &HoldOut,
     betas: &[f64],
     kind: Kind,
 ) -> Result<Vec<Tensor>, TipError> {
@@ -122,7 +122,7 @@ fn affinity_sums(
 }
 
 /// Keys of each class that each example may see, f64 [Q, N].
-pub(super) fn seen_counts(material: &Material, held: &Held) -> Result<Tensor, TipError> {
+pub(super) fn seen_counts(material: &Material, held: &HoldOut) -> Result<Tensor, TipError> {
     let counts = material.counts()?.f_to_kind(Kind::Double)?;
     let mut seen = Tensor::f_zeros([held.count(), material.n()], (Kind::Double, Device::Cpu))?
         .f_add(&counts)?;

@@ -18,7 +18,7 @@ use tch::{Kind, Tensor};
 use super::{
     error::TipError,
     head::HeadTensors,
-    held::Held,
+    hold_out::HoldOut,
     kernel_ridge::DOUBLE_KEYS,
     make::Watch,
     material::Material,
@@ -48,9 +48,9 @@ pub(super) struct Stacked {
 
 /// Makes the stack; none where no part can be made.
 pub(super) fn make(material: &Material, watch: &Watch<'_>) -> Result<Option<Stacked>, TipError> {
-    let held = match Held::validation(material)? {
+    let held = match HoldOut::validation(material)? {
         Some(held) => Some(held),
-        None => Held::one_of_each_out(material)?,
+        None => HoldOut::one_of_each_out(material)?,
     };
     let spaces = candidates(material)?;
     let (chosen, other, why) = match (spaces.as_slice(), &held) {
@@ -60,9 +60,9 @@ pub(super) fn make(material: &Material, watch: &Watch<'_>) -> Result<Option<Stac
             match space::some_shots(material)? {
                 None => (fit(material, *first, &held, watch)?, None, PRIOR),
                 Some(few) => {
-                    let held_few = match Held::validation(&few)? {
+                    let held_few = match HoldOut::validation(&few)? {
                         Some(held) => Some(held),
-                        None => Held::one_of_each_out(&few)?,
+                        None => HoldOut::one_of_each_out(&few)?,
                     };
                     let a = fit(&few, *first, &held_few, watch)?;
                     let b = fit(&few, *second, &held_few, watch)?;
@@ -129,7 +129,7 @@ fn candidates(material: &Material) -> Result<Vec<Option<Standardised>>, TipError
 fn fit(
     material: &Material,
     whose: Option<Standardised>,
-    held: &Option<Held>,
+    held: &Option<HoldOut>,
     watch: &Watch<'_>,
 ) -> Result<Option<Fit>, TipError> {
     let Some(space) = Space::new(material, whose, watch)? else {
@@ -163,7 +163,7 @@ fn clearly_better(first: Option<&Fit>, second: Option<&Fit>) -> Result<bool, Tip
 
 fn describe(
     material: &Material,
-    held: &Option<Held>,
+    held: &Option<HoldOut>,
     chosen: &Fit,
     other: Option<&Fit>,
     scale: &str,

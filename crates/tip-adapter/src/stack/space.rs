@@ -7,7 +7,7 @@ use crate::{
     error::TipError,
     gda_left_out,
     grid::{PROKER_BETA, PROKER_LAMBDA},
-    held::Held,
+    hold_out::HoldOut,
     kernel_ridge::{DOUBLE_KEYS, Fitted, KernelRidge},
     make::Watch,
     material::Material,
@@ -105,7 +105,7 @@ impl Space {
     pub fn fit(
         self,
         material: &Material,
-        held: &Held,
+        held: &HoldOut,
         watch: &Watch<'_>,
     ) -> Result<Option<Fit>, TipError> {
         let told = Told::of(material)?;

@@ -19,7 +19,7 @@ const TOLERANCE: f64 = 1e-7;
 /// Share of the decrease that a step's slope promises, to be kept at least.
 const ARMIJO: f64 = 1e-4;
 
-/// Held logits, each part's less the true class's, f64 [Q, N].
+/// HoldOut logits, each part's less the true class's, f64 [Q, N].
 struct Problem {
     margins: Vec<Tensor>,
     /// STRENGTH/Q.

@@ -50,7 +50,7 @@ const VALIDATION_ROUND: i64 = -2;
 
 /// Examples to score on. An example does not see the keys of its own round.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HoldOut {
     /// f32 [Q, D].
     pub features: Tensor,
     /// i64 [Q].
@@ -70,13 +70,13 @@ pub(super) struct Held {
 /// The examples of one round.
 #[derive(Debug)]
 pub(super) struct Round {
-    /// Positions in [`Held::features`], i64.
+    /// Positions in [`HoldOut::features`], i64.
     pub examples: Tensor,
     /// The keys left out, i64, ascending; none of them for validation examples.
     pub left_out: Tensor,
 }
 
-impl Held {
+impl HoldOut {
     /// How many examples.
     pub fn count(&self) -> i64 {
         self.labels.numel() as i64
