@@ -66,11 +66,11 @@ func TestRealServerOfPictures(t *testing.T) {
 			}
 		}
 	}
-	if err := os.WriteFile(filepath.Join(root, "across", "notes.txt"), []byte("no picture"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "across", "notes.jpg"), []byte("no picture"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	made := must(client.CreateCache(ctx, &pb.CacheSpec{CacheId: "stripes"}, tipserve.Folder(root)))(t)
-	if len(made.Rejected) != 1 || made.Rejected[0].ID != "across/notes.txt" || made.Version.GetKeyCount() != 16 {
+	if len(made.Rejected) != 1 || made.Rejected[0].ID != "across/notes.jpg" || made.Version.GetKeyCount() != 16 {
 		t.Error(made)
 	}
 	if got := made.Version.GetClasses()[1].GetDisplayName(); got != "up down" {

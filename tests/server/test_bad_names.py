@@ -85,7 +85,9 @@ def test_ids_that_are_none(embedding_cache, bad):
     problem = refused(api.caches.CreateCache, wire.requests_of(spec, []))
     assert problem.code == INVALID
     assert any("cache_id" in field for field in problem.fields), problem
-    assert problem.metadata["value"] == bad.removeprefix("caches/")
+    # Control characters reach nobody's terminal raw.
+    shown = bad.removeprefix("caches/").replace("\n", "\\n")
+    assert problem.metadata["value"] == shown
     for call, request in (
         (api.caches.GetCache, cache.GetCacheRequest(name=bad)),
         (api.caches.DeleteCache, cache.DeleteCacheRequest(name=bad)),

@@ -69,7 +69,7 @@ def test_a_server_without_a_gpu_says_that_it_has_no_graphs_and_serves(tiny_bundl
 def test_a_word_that_says_nothing_of_graphs_is_refused(features_bundle, tmp_path):
     flags = ("--bundle", features_bundle, "--store", tmp_path, "--cuda-graphs", "on")
     done = subprocess.run([BINARY, "serve", *flags], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
+    assert done.returncode == 2  # a wrong setting
     assert "off or auto is needed" in done.stderr, done.stderr
 
 
