@@ -100,7 +100,7 @@ func TestRealServerOfPictures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if text := filepath.Base(result.ID) == "notes.txt"; text != (result.Err != nil) {
+		if text := filepath.Base(result.ID) == "notes.jpg"; text != (result.Err != nil) {
 			t.Error(result)
 		}
 	}
