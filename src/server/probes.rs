@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -147,14 +147,51 @@ async fn accept(listener: TcpListener, probes: Router) {
     }
 }
 
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long an HTTP/2 connection may last: load balancers that check health in
+/// the protocol of the services connect anew for each check.
+const H2_AGE: Duration = Duration::from_secs(60);
+
+/// Whether the client speaks HTTP/2, once it has sent enough to tell.
+async fn speaks_h2(socket: &TcpStream) -> io::Result<bool> {
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let count = socket.peek(&mut seen).await?;
+        let begun = seen.get(..count).unwrap_or_default();
+        if count == 0 || !PREFACE.starts_with(begun) {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        // What was peeked at stays readable, so that waiting for more is not
+        // to be had from the socket.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn serve(socket: TcpStream, probes: Router, keep_alive: bool) {
     let _ = socket.set_nodelay(true);
-    let served = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .keep_alive(keep_alive)
-        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(probes))
-        .await;
+    let Ok(Ok(h2)) = tokio::time::timeout(HEADERS, speaks_h2(&socket)).await else {
+        return;
+    };
+    let (socket, probes) = (TokioIo::new(socket), TowerToHyperService::new(probes));
+    let served = if h2 {
+        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(16)
+            .serve_connection(socket, probes);
+        tokio::time::timeout(H2_AGE, connection)
+            .await
+            .unwrap_or(Ok(()))
+    } else {
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS)
+            .keep_alive(keep_alive)
+            .serve_connection(socket, probes)
+            .await
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the probes failed");
     }
