@@ -232,10 +232,11 @@ fn a_training_step_is_adamws() {
         let adamw = AdamW::new(1e-3, 1e-2, 1);
         while !training.backward(&gradient, &adamw, usize::MAX / 2) {}
         // One step from zero moments: m̂ = g, v̂ = g².
-        let mut expected = Vec::new();
+        let (mut expected, mut shares) = (Vec::new(), Vec::new());
         for (key, &label) in parts.keys.chunks_exact(width).zip(&parts.labels) {
             let class = label as usize;
             let mut slope = vec![0.0; width];
+            let mut size = vec![0.0; width];
             for (feature, gradient) in features
                 .chunks_exact(width)
                 .zip(gradient.chunks_exact(classes))
@@ -244,24 +245,37 @@ fn a_training_step_is_adamws() {
                 let affinity = (beta * (dot(feature, key) - 1.0)).exp();
                 let factor =
                     affinity * beta * f64::from(parts.weight[class]) * f64::from(gradient[class]);
-                for (slope, x) in slope.iter_mut().zip(feature) {
+                for ((slope, size), x) in slope.iter_mut().zip(&mut size).zip(feature) {
                     *slope += factor * f64::from(*x);
+                    *size += (factor * f64::from(*x)).abs();
                 }
             }
+            // What is left of the sum's terms once they have cancelled.
+            shares.extend(
+                slope
+                    .iter()
+                    .zip(&size)
+                    .map(|(slope, size): (&f64, &f64)| slope.abs() / size),
+            );
             expected.extend(
                 key.iter().zip(&slope).map(|(k, g)| {
                     f64::from(*k) * (1.0 - 1e-3 * 1e-2) - 1e-3 * g / (g.abs() + 1e-4)
                 }),
             );
         }
-        // The first step is ±1e-3 but for gradients as small as ε; in bfloat16 a
-        // sum that all but cancels may have the other sign.
-        assert_close(
-            &training.keys(),
-            &expected,
-            if mixed { 2.1e-3 } else { 1e-5 },
-            "keys",
-        );
+        // The first step is ±1e-3 but for gradients as small as ε. In bfloat16 a
+        // sum that all but cancels may have the other sign: it is left out.
+        let (tolerance, least) = if mixed { (5e-4, 0.1) } else { (1e-5, 0.0) };
+        let (found, expected): (Vec<f32>, Vec<f64>) = training
+            .keys()
+            .into_iter()
+            .zip(expected)
+            .zip(&shares)
+            .filter(|(_, share)| **share >= least)
+            .map(|(pair, _)| pair)
+            .unzip();
+        assert!(found.len() > keys * width / 10, "{}", found.len());
+        assert_close(&found, &expected, tolerance, "keys");
         let mut scores = vec![0.0; rows * classes];
         training.score(&features, &mut scores);
         let expected = parts.logits(&features, &training.keys());
