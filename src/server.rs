@@ -29,6 +29,7 @@ use tipserve_api::{
     v1::{cache_service_server, classify_service_server, fine_tune_service_server},
 };
 use tipserve_clip::{BundleError, DeviceError, EncodeError, TokenizerError};
+use tipserve_http::{Assets, HttpLayer};
 use tipserve_store::{Store, StoreError, StoreOptions};
 
 pub use loading::{choosing, settings};
@@ -179,6 +180,9 @@ impl Server {
             .map_err(|error| StartError::Internal(error.to_string()))?
             .add_service(health_service);
         set_health(&health, true).await;
+        let http = HttpLayer::new(tipserve_api::DESCRIPTORS, Assets::new(&[]))
+            .map_err(|error| StartError::Internal(error.to_string()))?;
+        let guarded = guard.tokens().is_some() || guard.tls().is_some();
         let stop = context.shutdown.clone();
         let connection_age = match config.limits.max_connection_age_seconds {
             0 => None,
@@ -189,11 +193,15 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            // gRPC-web, which browsers may speak over HTTP/1.1. The outermost: what
+            // gRPC-web and JSON, which are spoken over HTTP/1.1, too. The outermost: what
             // is refused within must reach the browser too.
             .accept_http1(true)
             .max_connection_age(connection_age.unwrap_or(FOREVER))
-            .layer(rpc::web::BrowserLayer::new(&config.web_origins))
+            .layer(rpc::web::BrowserLayer::new(
+                &config.web_origins,
+                guarded,
+                http,
+            ))
             .layer(rpc::Observe::new(&context.calls))
             .layer(AuthLayer::new(
                 Arc::clone(&guard),

@@ -157,22 +157,29 @@ where
         self.inner.poll_ready(task)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
         let bounds = self.layer.bounds(request.uri().path());
-        let peer = peer_of(&request);
-        let caller = Caller::of(request.extensions());
-        let budget = Arc::clone(&self.layer.budget);
+        let sender = Sender {
+            budget: Arc::clone(&self.layer.budget),
+            caller: Caller::of(request.extensions()),
+            peer: peer_of(&request),
+        };
+        if let Some(call) = request
+            .extensions_mut()
+            .remove::<Arc<tipserve_http::Call>>()
+        {
+            let bounds = Arc::new(HttpBounds { bounds, sender });
+            return self
+                .inner
+                .call(request.map(|body| tipserve_http::messages(call, body, bounds)));
+        }
         self.inner.call(request.map(|body| {
             Body::new(BoundedBody {
                 body,
                 bounds,
                 framing: Framing::default(),
                 clock: Clock::new(bounds.patience),
-                sender: Sender {
-                    budget,
-                    caller,
-                    peer,
-                },
+                sender,
                 granted: None,
                 waiting: None,
                 failed: false,
@@ -206,6 +213,40 @@ impl Sender {
             _ => self.caller.who(),
         };
         Arc::clone(&self.budget).take(caller, self.peer, bytes)
+    }
+}
+
+/// The same bounds, for bodies over HTTP that are turned into messages as they
+/// arrive.
+struct HttpBounds {
+    bounds: Bounds,
+    sender: Sender,
+}
+
+impl tipserve_http::Bounds for HttpBounds {
+    fn largest(&self) -> usize {
+        self.bounds.largest
+    }
+
+    fn patience(&self, received: usize) -> Duration {
+        self.bounds.patience + slack(received)
+    }
+
+    fn reserve(&self, bytes: usize) -> BoxFuture<'static, Box<dyn Send + Sync>> {
+        let bytes = self.sender.take(bytes);
+        Box::pin(async move { Box::new(bytes.await) as Box<dyn Send + Sync> })
+    }
+
+    fn too_large(&self, bytes: usize) -> Status {
+        self.bounds.too_large(bytes)
+    }
+
+    fn too_slow(&self, received: usize) -> Status {
+        self.bounds.too_slow(received)
+    }
+
+    fn no_room(&self) -> Status {
+        no_room()
     }
 }
 
@@ -273,6 +314,11 @@ impl Framing {
     }
 }
 
+/// What a message may take longer for the bytes that have come.
+fn slack(received: usize) -> Duration {
+    Duration::from_secs((received / SLOWEST_BYTES_PER_SECOND) as u64)
+}
+
 /// How long a sender has let us wait for its message.
 struct Clock {
     patience: Duration,
@@ -295,8 +341,7 @@ impl Clock {
     fn is_over(&mut self, received: usize, task: &mut Task<'_>) -> bool {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
-        let more = Duration::from_secs((received / SLOWEST_BYTES_PER_SECOND) as u64);
-        let end = since + (self.patience + more).saturating_sub(self.waited);
+        let end = since + (self.patience + slack(received)).saturating_sub(self.waited);
         let alarm = self
             .alarm
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
@@ -371,7 +416,15 @@ impl Bounds {
 /// The error that a status of this layer, or of the codec, was made of, once
 /// tonic has passed it on.
 pub fn refusal(status: &Status) -> Option<ApiError> {
-    const REASONS: [&str; 3] = ["MESSAGE_TOO_LARGE", "MESSAGE_TIMEOUT", "QUEUE_FULL"];
+    const REASONS: [&str; 6] = [
+        "MESSAGE_TOO_LARGE",
+        "MESSAGE_TIMEOUT",
+        "QUEUE_FULL",
+        // Of bodies over HTTP.
+        "JSON_INVALID",
+        "FIELD_INVALID",
+        "CONTENT_TYPE_UNKNOWN",
+    ];
     let details = status.get_error_details();
     let info = details.error_info()?;
     let reason = REASONS.into_iter().find(|reason| *reason == info.reason)?;
@@ -379,6 +432,13 @@ pub fn refusal(status: &Status) -> Option<ApiError> {
         ApiError::new(status.code(), reason, status.message()),
         |error, (key, value)| error.fact(key, value),
     );
+    let violations = details
+        .bad_request()
+        .map(|request| &request.field_violations);
+    let error = match violations.and_then(|violations| violations.first()) {
+        Some(violation) => error.field(&violation.field),
+        None => error,
+    };
     Some(
         match details.retry_info().and_then(|retry| retry.retry_delay) {
             Some(delay) => error.retry(delay),

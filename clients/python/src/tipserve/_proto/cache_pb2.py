@@ -12,13 +12,14 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tipserve._proto import input_pb2 as tipserve_dot_v1_dot_input__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tipserve/v1/cache.proto\x12\x0btipserve.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tipserve/v1/input.proto\"\xf3\x01\n\x05\x43\x61\x63he\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06latest\x18\x03 \x01(\x0b\x32\x14.tipserve.v1.Version\x12\x30\n\x07\x61liases\x18\x04 \x03(\x0b\x32\x1f.tipserve.v1.Cache.AliasesEntry\x12\x15\n\rversion_count\x18\x05 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa3\x04\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06parent\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x30\n\x06labels\x18\x06 \x03(\x0b\x32 .tipserve.v1.Version.LabelsEntry\x12\'\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x16.tipserve.v1.ClassInfo\x12\r\n\x05width\x18\x08 \x01(\x05\x12\x11\n\tkey_count\x18\t \x01(\x03\x12\r\n\x05views\x18\n \x01(\x05\x12\x1a\n\x12\x62undle_fingerprint\x18\x0b \x01(\t\x12\x1f\n\x04head\x18\x0c \x01(\x0b\x32\x11.tipserve.v1.Head\x12\x12\n\nsize_bytes\x18\r \x01(\x03\x12.\n\tfine_tune\x18\x0e \x01(\x0b\x32\x1b.tipserve.v1.FineTuneRecord\x12\x12\n\ncreated_by\x18\x0f \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x10 \x01(\t\x12)\n\x06source\x18\x11 \x01(\x0b\x32\x19.tipserve.v1.SourceCounts\x12\x13\n\x0b\x63lass_count\x18\x12 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x0cSourceCounts\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x10\n\x08rejected\x18\x02 \x01(\x03\x12\x11\n\tinherited\x18\x03 \x01(\x03\x12\x0f\n\x07removed\x18\x04 \x01(\x03\"a\n\tClassInfo\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rexample_count\x18\x03 \x01(\x05\x12\x18\n\x10validation_count\x18\x04 \x01(\x05\"\xba\x02\n\x04Head\x12#\n\x06method\x18\x01 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x03 \x01(\x01\x12\x0e\n\x06lambda\x18\x04 \x01(\x01\x12\x13\n\x0blogit_scale\x18\x05 \x01(\x01\x12\x30\n\rclass_balance\x18\x06 \x01(\x0e\x32\x19.tipserve.v1.ClassBalance\x12\x13\n\x0btemperature\x18\x07 \x01(\x01\x12)\n\tselection\x18\x08 \x01(\x0b\x32\x16.tipserve.v1.Selection\x12(\n\tkey_dtype\x18\t \x01(\x0e\x32\x15.tipserve.v1.KeyDtype\x12/\n\x0cstandardised\x18\n \x01(\x0e\x32\x19.tipserve.v1.Standardised\"\xa9\x01\n\tSelection\x12,\n\x06source\x18\x01 \x01(\x0e\x32\x1c.tipserve.v1.SelectionSource\x12\x15\n\rexample_count\x18\x02 \x01(\x03\x12\r\n\x05score\x18\x03 \x01(\t\x12\x0c\n\x04grid\x18\x04 \x01(\t\x12*\n\ncandidates\x18\x05 \x03(\x0b\x32\x16.tipserve.v1.Candidate\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\x92\x02\n\tCandidate\x12#\n\x06method\x18\x01 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x03 \x01(\x01\x12\x0e\n\x06lambda\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x15\n\rcross_entropy\x18\x06 \x01(\x01\x12\x0f\n\x07skipped\x18\x07 \x01(\t\x12\x13\n\x06weight\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\t \x01(\x01H\x01\x88\x01\x01\x12/\n\x0cstandardised\x18\n \x01(\x0e\x32\x19.tipserve.v1.StandardisedB\t\n\x07_weightB\x0e\n\x0c_temperature\"\xc0\x01\n\x0e\x46ineTuneRecord\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\x05\x12\x12\n\nbest_epoch\x18\x02 \x01(\x05\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\x05 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x06 \x01(\x01\x12,\n\x06source\x18\x07 \x01(\x0e\x32\x1c.tipserve.v1.SelectionSource\x12\x0f\n\x07seconds\x18\x08 \x01(\x01\"\xa1\x01\n\nSearchGrid\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.tipserve.v1.SearchGrid.Kind\x12\x12\n\nbeta_scale\x18\x02 \x01(\x01\x12\x13\n\x0b\x61lpha_scale\x18\x03 \x01(\x01\">\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_OFFICIAL\x10\x01\x12\r\n\tKIND_WIDE\x10\x02\"\xf5\x05\n\tCacheSpec\x12\x10\n\x08\x63\x61\x63he_id\x18\x01 \x01(\t\x12\'\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x16.tipserve.v1.ClassSpec\x12\x18\n\x10prompt_templates\x18\x03 \x03(\t\x12#\n\x06method\x18\x04 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04\x62\x65ta\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06lambda\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\r\n\x05views\x18\x08 \x01(\x05\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x36\n\x0bon_rejected\x18\n \x01(\x0e\x32!.tipserve.v1.CacheSpec.OnRejected\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x32\n\x06labels\x18\x0c \x03(\x0b\x32\".tipserve.v1.CacheSpec.LabelsEntry\x12\x30\n\rclass_balance\x18\r \x01(\x0e\x32\x19.tipserve.v1.ClassBalance\x12%\n\x04grid\x18\x0e \x01(\x0b\x32\x17.tipserve.v1.SearchGrid\x12(\n\tkey_dtype\x18\x0f \x01(\x0e\x32\x15.tipserve.v1.KeyDtype\x12\x14\n\x0cwithout_text\x18\x10 \x01(\x08\x12\x18\n\x10truncate_prompts\x18\x11 \x01(\x08\x12\x1b\n\x13\x61llow_empty_classes\x18\x12 \x01(\x08\x12\x12\n\ncreated_by\x18\x13 \x01(\t\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\nOnRejected\x12\x1b\n\x17ON_REJECTED_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_REJECTED_SKIP\x10\x01\x12\x14\n\x10ON_REJECTED_FAIL\x10\x02\x42\x08\n\x06_alphaB\x07\n\x05_betaB\t\n\x07_lambda\"_\n\tClassSpec\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x0f\n\x07prompts\x18\x02 \x03(\t\x12+\n\x0btext_weight\x18\x03 \x01(\x0b\x32\x16.tipserve.v1.Embedding\"i\n\x07\x45xample\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12!\n\x05input\x18\x03 \x01(\x0b\x32\x12.tipserve.v1.Input\x12\x12\n\nvalidation\x18\x04 \x01(\x08\"v\n\x12\x43reateCacheRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x16.tipserve.v1.CacheSpecH\x00\x12-\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x19.tipserve.v1.ExampleBatchH\x00\x42\t\n\x07payload\"6\n\x0c\x45xampleBatch\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.tipserve.v1.Example\"\xaa\x01\n\x13\x43reateCacheResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.CreateProgressH\x00\x12\x30\n\x08rejected\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.RejectedExampleH\x00\x12\'\n\x07version\x18\x03 \x01(\x0b\x32\x14.tipserve.v1.VersionH\x00\x42\x07\n\x05\x65vent\"\xc5\x04\n\x0f\x41\x64\x64\x45xamplesSpec\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\t\x12+\n\x0bnew_classes\x18\x02 \x03(\x0b\x32\x16.tipserve.v1.ClassSpec\x12\x1a\n\x12remove_example_ids\x18\x03 \x03(\t\x12\x18\n\x10prompt_templates\x18\x04 \x03(\t\x12#\n\x06method\x18\x05 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\x12\n\x05\x61lpha\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04\x62\x65ta\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06lambda\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x36\n\x0bon_rejected\x18\n \x01(\x0e\x32!.tipserve.v1.CacheSpec.OnRejected\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x38\n\x06labels\x18\x0c \x03(\x0b\x32(.tipserve.v1.AddExamplesSpec.LabelsEntry\x12%\n\x04grid\x18\r \x01(\x0b\x32\x17.tipserve.v1.SearchGrid\x12\x18\n\x10truncate_prompts\x18\x0e \x01(\x08\x12\x1b\n\x13\x61llow_empty_classes\x18\x0f \x01(\x08\x12\x12\n\ncreated_by\x18\x10 \x01(\t\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alphaB\x07\n\x05_betaB\t\n\x07_lambda\"|\n\x12\x41\x64\x64\x45xamplesRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.tipserve.v1.AddExamplesSpecH\x00\x12-\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x19.tipserve.v1.ExampleBatchH\x00\x42\t\n\x07payload\"\xaa\x01\n\x13\x41\x64\x64\x45xamplesResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.CreateProgressH\x00\x12\x30\n\x08rejected\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.RejectedExampleH\x00\x12\'\n\x07version\x18\x03 \x01(\x0b\x32\x14.tipserve.v1.VersionH\x00\x42\x07\n\x05\x65vent\"\xe3\x01\n\x0e\x43reateProgress\x12\x30\n\x05stage\x18\x01 \x01(\x0e\x32!.tipserve.v1.CreateProgress.Stage\x12\x10\n\x08received\x18\x02 \x01(\x03\x12\x0f\n\x07\x65ncoded\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\"j\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTAGE_TEXT\x10\x01\x12\x12\n\x0eSTAGE_EXAMPLES\x10\x02\x12\x13\n\x0fSTAGE_SELECTION\x10\x03\x12\x11\n\rSTAGE_STORING\x10\x04\"T\n\x0fRejectedExample\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"N\n\x0fGetCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"y\n\x11ListCachesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"Q\n\x12ListCachesResponse\x12\"\n\x06\x63\x61\x63hes\x18\x01 \x03(\x0b\x32\x12.tipserve.v1.Cache\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12\x44\x65leteCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"P\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"{\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12-\n\tread_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"W\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.tipserve.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x13ListExamplesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"[\n\x14ListExamplesResponse\x12*\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x18.tipserve.v1.ExampleInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x0b\x45xampleInfo\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x12\n\nvalidation\x18\x04 \x01(\x08\"2\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"W\n\x14PruneVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\x05\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"1\n\x15PruneVersionsResponse\x12\x18\n\x10\x64\x65leted_versions\x18\x01 \x03(\x03\"$\n\x14\x45xportVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"`\n\x15\x45xportVersionResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.tipserve.v1.ExportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"I\n\x0c\x45xportHeader\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.tipserve.v1.Version\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"[\n\x14ImportVersionRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x17.tipserve.v1.ImportSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\\\n\nImportSpec\x12\x10\n\x08\x63\x61\x63he_id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x1a\n\x12\x61llow_other_bundle\x18\x03 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"N\n\x0fSetAliasRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"@\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t*\xc5\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMETHOD_AUTO\x10\x01\x12\x14\n\x10METHOD_ZERO_SHOT\x10\x02\x12\x16\n\x12METHOD_TIP_ADAPTER\x10\x03\x12\x0e\n\nMETHOD_GDA\x10\x04\x12\x11\n\rMETHOD_PROKER\x10\x05\x12\x15\n\x11METHOD_CLASS_MEAN\x10\x06\x12\x18\n\x14METHOD_TIP_ADAPTER_F\x10\x07\x12\x10\n\x0cMETHOD_STACK\x10\x08*[\n\x0cStandardised\x12\x1c\n\x18STANDARDISED_UNSPECIFIED\x10\x00\x12\x14\n\x10STANDARDISED_OWN\x10\x01\x12\x17\n\x13STANDARDISED_BUNDLE\x10\x02*\\\n\x0c\x43lassBalance\x12\x1d\n\x19\x43LASS_BALANCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43LASS_BALANCE_SUM\x10\x01\x12\x16\n\x12\x43LASS_BALANCE_MEAN\x10\x02*_\n\x08KeyDtype\x12\x19\n\x15KEY_DTYPE_UNSPECIFIED\x10\x00\x12\x11\n\rKEY_DTYPE_F32\x10\x01\x12\x12\n\x0eKEY_DTYPE_BF16\x10\x02\x12\x11\n\rKEY_DTYPE_F16\x10\x03*\xd8\x01\n\x0fSelectionSource\x12 \n\x1cSELECTION_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SELECTION_SOURCE_GIVEN\x10\x01\x12\x1f\n\x1bSELECTION_SOURCE_VALIDATION\x10\x02\x12\"\n\x1eSELECTION_SOURCE_LEAVE_ONE_OUT\x10\x03\x12\x1c\n\x18SELECTION_SOURCE_DEFAULT\x10\x04\x12$\n SELECTION_SOURCE_HELD_BACK_VIEWS\x10\x05\x32\xc9\x08\n\x0c\x43\x61\x63heService\x12T\n\x0b\x43reateCache\x12\x1f.tipserve.v1.CreateCacheRequest\x1a .tipserve.v1.CreateCacheResponse(\x01\x30\x01\x12T\n\x0b\x41\x64\x64\x45xamples\x12\x1f.tipserve.v1.AddExamplesRequest\x1a .tipserve.v1.AddExamplesResponse(\x01\x30\x01\x12<\n\x08GetCache\x12\x1c.tipserve.v1.GetCacheRequest\x1a\x12.tipserve.v1.Cache\x12M\n\nListCaches\x12\x1e.tipserve.v1.ListCachesRequest\x1a\x1f.tipserve.v1.ListCachesResponse\x12\x46\n\x0b\x44\x65leteCache\x12\x1f.tipserve.v1.DeleteCacheRequest\x1a\x16.google.protobuf.Empty\x12\x42\n\nGetVersion\x12\x1e.tipserve.v1.GetVersionRequest\x1a\x14.tipserve.v1.Version\x12S\n\x0cListVersions\x12 .tipserve.v1.ListVersionsRequest\x1a!.tipserve.v1.ListVersionsResponse\x12S\n\x0cListExamples\x12 .tipserve.v1.ListExamplesRequest\x1a!.tipserve.v1.ListExamplesResponse\x12J\n\rDeleteVersion\x12!.tipserve.v1.DeleteVersionRequest\x1a\x16.google.protobuf.Empty\x12V\n\rPruneVersions\x12!.tipserve.v1.PruneVersionsRequest\x1a\".tipserve.v1.PruneVersionsResponse\x12X\n\rExportVersion\x12!.tipserve.v1.ExportVersionRequest\x1a\".tipserve.v1.ExportVersionResponse0\x01\x12J\n\rImportVersion\x12!.tipserve.v1.ImportVersionRequest\x1a\x14.tipserve.v1.Version(\x01\x12<\n\x08SetAlias\x12\x1c.tipserve.v1.SetAliasRequest\x1a\x12.tipserve.v1.Cache\x12\x42\n\x0b\x44\x65leteAlias\x12\x1f.tipserve.v1.DeleteAliasRequest\x1a\x12.tipserve.v1.Cacheb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tipserve/v1/cache.proto\x12\x0btipserve.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tipserve/v1/input.proto\"\xf3\x01\n\x05\x43\x61\x63he\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06latest\x18\x03 \x01(\x0b\x32\x14.tipserve.v1.Version\x12\x30\n\x07\x61liases\x18\x04 \x03(\x0b\x32\x1f.tipserve.v1.Cache.AliasesEntry\x12\x15\n\rversion_count\x18\x05 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa3\x04\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06parent\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x30\n\x06labels\x18\x06 \x03(\x0b\x32 .tipserve.v1.Version.LabelsEntry\x12\'\n\x07\x63lasses\x18\x07 \x03(\x0b\x32\x16.tipserve.v1.ClassInfo\x12\r\n\x05width\x18\x08 \x01(\x05\x12\x11\n\tkey_count\x18\t \x01(\x03\x12\r\n\x05views\x18\n \x01(\x05\x12\x1a\n\x12\x62undle_fingerprint\x18\x0b \x01(\t\x12\x1f\n\x04head\x18\x0c \x01(\x0b\x32\x11.tipserve.v1.Head\x12\x12\n\nsize_bytes\x18\r \x01(\x03\x12.\n\tfine_tune\x18\x0e \x01(\x0b\x32\x1b.tipserve.v1.FineTuneRecord\x12\x12\n\ncreated_by\x18\x0f \x01(\t\x12\x13\n\x0b\x62undle_name\x18\x10 \x01(\t\x12)\n\x06source\x18\x11 \x01(\x0b\x32\x19.tipserve.v1.SourceCounts\x12\x13\n\x0b\x63lass_count\x18\x12 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x0cSourceCounts\x12\x10\n\x08received\x18\x01 \x01(\x03\x12\x10\n\x08rejected\x18\x02 \x01(\x03\x12\x11\n\tinherited\x18\x03 \x01(\x03\x12\x0f\n\x07removed\x18\x04 \x01(\x03\"a\n\tClassInfo\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rexample_count\x18\x03 \x01(\x05\x12\x18\n\x10validation_count\x18\x04 \x01(\x05\"\xba\x02\n\x04Head\x12#\n\x06method\x18\x01 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x03 \x01(\x01\x12\x0e\n\x06lambda\x18\x04 \x01(\x01\x12\x13\n\x0blogit_scale\x18\x05 \x01(\x01\x12\x30\n\rclass_balance\x18\x06 \x01(\x0e\x32\x19.tipserve.v1.ClassBalance\x12\x13\n\x0btemperature\x18\x07 \x01(\x01\x12)\n\tselection\x18\x08 \x01(\x0b\x32\x16.tipserve.v1.Selection\x12(\n\tkey_dtype\x18\t \x01(\x0e\x32\x15.tipserve.v1.KeyDtype\x12/\n\x0cstandardised\x18\n \x01(\x0e\x32\x19.tipserve.v1.Standardised\"\xa9\x01\n\tSelection\x12,\n\x06source\x18\x01 \x01(\x0e\x32\x1c.tipserve.v1.SelectionSource\x12\x15\n\rexample_count\x18\x02 \x01(\x03\x12\r\n\x05score\x18\x03 \x01(\t\x12\x0c\n\x04grid\x18\x04 \x01(\t\x12*\n\ncandidates\x18\x05 \x03(\x0b\x32\x16.tipserve.v1.Candidate\x12\x0e\n\x06reason\x18\x06 \x01(\t\"\x92\x02\n\tCandidate\x12#\n\x06method\x18\x01 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\r\n\x05\x61lpha\x18\x02 \x01(\x01\x12\x0c\n\x04\x62\x65ta\x18\x03 \x01(\x01\x12\x0e\n\x06lambda\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x15\n\rcross_entropy\x18\x06 \x01(\x01\x12\x0f\n\x07skipped\x18\x07 \x01(\t\x12\x13\n\x06weight\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\t \x01(\x01H\x01\x88\x01\x01\x12/\n\x0cstandardised\x18\n \x01(\x0e\x32\x19.tipserve.v1.StandardisedB\t\n\x07_weightB\x0e\n\x0c_temperature\"\xc0\x01\n\x0e\x46ineTuneRecord\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\x05\x12\x12\n\nbest_epoch\x18\x02 \x01(\x05\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\x05 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x06 \x01(\x01\x12,\n\x06source\x18\x07 \x01(\x0e\x32\x1c.tipserve.v1.SelectionSource\x12\x0f\n\x07seconds\x18\x08 \x01(\x01\"\xa1\x01\n\nSearchGrid\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.tipserve.v1.SearchGrid.Kind\x12\x12\n\nbeta_scale\x18\x02 \x01(\x01\x12\x13\n\x0b\x61lpha_scale\x18\x03 \x01(\x01\">\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_OFFICIAL\x10\x01\x12\r\n\tKIND_WIDE\x10\x02\"\xf5\x05\n\tCacheSpec\x12\x10\n\x08\x63\x61\x63he_id\x18\x01 \x01(\t\x12\'\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\x16.tipserve.v1.ClassSpec\x12\x18\n\x10prompt_templates\x18\x03 \x03(\t\x12#\n\x06method\x18\x04 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04\x62\x65ta\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06lambda\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\r\n\x05views\x18\x08 \x01(\x05\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x36\n\x0bon_rejected\x18\n \x01(\x0e\x32!.tipserve.v1.CacheSpec.OnRejected\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x32\n\x06labels\x18\x0c \x03(\x0b\x32\".tipserve.v1.CacheSpec.LabelsEntry\x12\x30\n\rclass_balance\x18\r \x01(\x0e\x32\x19.tipserve.v1.ClassBalance\x12%\n\x04grid\x18\x0e \x01(\x0b\x32\x17.tipserve.v1.SearchGrid\x12(\n\tkey_dtype\x18\x0f \x01(\x0e\x32\x15.tipserve.v1.KeyDtype\x12\x14\n\x0cwithout_text\x18\x10 \x01(\x08\x12\x18\n\x10truncate_prompts\x18\x11 \x01(\x08\x12\x1b\n\x13\x61llow_empty_classes\x18\x12 \x01(\x08\x12\x12\n\ncreated_by\x18\x13 \x01(\t\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\nOnRejected\x12\x1b\n\x17ON_REJECTED_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_REJECTED_SKIP\x10\x01\x12\x14\n\x10ON_REJECTED_FAIL\x10\x02\x42\x08\n\x06_alphaB\x07\n\x05_betaB\t\n\x07_lambda\"_\n\tClassSpec\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x0f\n\x07prompts\x18\x02 \x03(\t\x12+\n\x0btext_weight\x18\x03 \x01(\x0b\x32\x16.tipserve.v1.Embedding\"i\n\x07\x45xample\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12!\n\x05input\x18\x03 \x01(\x0b\x32\x12.tipserve.v1.Input\x12\x12\n\nvalidation\x18\x04 \x01(\x08\"v\n\x12\x43reateCacheRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x16.tipserve.v1.CacheSpecH\x00\x12-\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x19.tipserve.v1.ExampleBatchH\x00\x42\t\n\x07payload\"6\n\x0c\x45xampleBatch\x12&\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x14.tipserve.v1.Example\"\xaa\x01\n\x13\x43reateCacheResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.CreateProgressH\x00\x12\x30\n\x08rejected\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.RejectedExampleH\x00\x12\'\n\x07version\x18\x03 \x01(\x0b\x32\x14.tipserve.v1.VersionH\x00\x42\x07\n\x05\x65vent\"\xc5\x04\n\x0f\x41\x64\x64\x45xamplesSpec\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\t\x12+\n\x0bnew_classes\x18\x02 \x03(\x0b\x32\x16.tipserve.v1.ClassSpec\x12\x1a\n\x12remove_example_ids\x18\x03 \x03(\t\x12\x18\n\x10prompt_templates\x18\x04 \x03(\t\x12#\n\x06method\x18\x05 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\x12\n\x05\x61lpha\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04\x62\x65ta\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06lambda\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x0c\n\x04seed\x18\t \x01(\x04\x12\x36\n\x0bon_rejected\x18\n \x01(\x0e\x32!.tipserve.v1.CacheSpec.OnRejected\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x38\n\x06labels\x18\x0c \x03(\x0b\x32(.tipserve.v1.AddExamplesSpec.LabelsEntry\x12%\n\x04grid\x18\r \x01(\x0b\x32\x17.tipserve.v1.SearchGrid\x12\x18\n\x10truncate_prompts\x18\x0e \x01(\x08\x12\x1b\n\x13\x61llow_empty_classes\x18\x0f \x01(\x08\x12\x12\n\ncreated_by\x18\x10 \x01(\t\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alphaB\x07\n\x05_betaB\t\n\x07_lambda\"|\n\x12\x41\x64\x64\x45xamplesRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.tipserve.v1.AddExamplesSpecH\x00\x12-\n\x08\x65xamples\x18\x02 \x01(\x0b\x32\x19.tipserve.v1.ExampleBatchH\x00\x42\t\n\x07payload\"\xaa\x01\n\x13\x41\x64\x64\x45xamplesResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.CreateProgressH\x00\x12\x30\n\x08rejected\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.RejectedExampleH\x00\x12\'\n\x07version\x18\x03 \x01(\x0b\x32\x14.tipserve.v1.VersionH\x00\x42\x07\n\x05\x65vent\"\xe3\x01\n\x0e\x43reateProgress\x12\x30\n\x05stage\x18\x01 \x01(\x0e\x32!.tipserve.v1.CreateProgress.Stage\x12\x10\n\x08received\x18\x02 \x01(\x03\x12\x0f\n\x07\x65ncoded\x18\x03 \x01(\x03\x12\x10\n\x08rejected\x18\x04 \x01(\x03\"j\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTAGE_TEXT\x10\x01\x12\x12\n\x0eSTAGE_EXAMPLES\x10\x02\x12\x13\n\x0fSTAGE_SELECTION\x10\x03\x12\x11\n\rSTAGE_STORING\x10\x04\"T\n\x0fRejectedExample\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"N\n\x0fGetCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"y\n\x11ListCachesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\tread_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"Q\n\x12ListCachesResponse\x12\"\n\x06\x63\x61\x63hes\x18\x01 \x03(\x0b\x32\x12.tipserve.v1.Cache\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12\x44\x65leteCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"P\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tread_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"{\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12-\n\tread_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"W\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.tipserve.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x13ListExamplesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"[\n\x14ListExamplesResponse\x12*\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x18.tipserve.v1.ExampleInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x0b\x45xampleInfo\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x12\n\nvalidation\x18\x04 \x01(\x08\"2\n\x14\x44\x65leteVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"W\n\x14PruneVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04keep\x18\x02 \x01(\x05\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"1\n\x15PruneVersionsResponse\x12\x18\n\x10\x64\x65leted_versions\x18\x01 \x03(\x03\"$\n\x14\x45xportVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"`\n\x15\x45xportVersionResponse\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.tipserve.v1.ExportHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"I\n\x0c\x45xportHeader\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.tipserve.v1.Version\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"[\n\x14ImportVersionRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x17.tipserve.v1.ImportSpecH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\\\n\nImportSpec\x12\x10\n\x08\x63\x61\x63he_id\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x1a\n\x12\x61llow_other_bundle\x18\x03 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"N\n\x0fSetAliasRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"@\n\x12\x44\x65leteAliasRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t*\xc5\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMETHOD_AUTO\x10\x01\x12\x14\n\x10METHOD_ZERO_SHOT\x10\x02\x12\x16\n\x12METHOD_TIP_ADAPTER\x10\x03\x12\x0e\n\nMETHOD_GDA\x10\x04\x12\x11\n\rMETHOD_PROKER\x10\x05\x12\x15\n\x11METHOD_CLASS_MEAN\x10\x06\x12\x18\n\x14METHOD_TIP_ADAPTER_F\x10\x07\x12\x10\n\x0cMETHOD_STACK\x10\x08*[\n\x0cStandardised\x12\x1c\n\x18STANDARDISED_UNSPECIFIED\x10\x00\x12\x14\n\x10STANDARDISED_OWN\x10\x01\x12\x17\n\x13STANDARDISED_BUNDLE\x10\x02*\\\n\x0c\x43lassBalance\x12\x1d\n\x19\x43LASS_BALANCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43LASS_BALANCE_SUM\x10\x01\x12\x16\n\x12\x43LASS_BALANCE_MEAN\x10\x02*_\n\x08KeyDtype\x12\x19\n\x15KEY_DTYPE_UNSPECIFIED\x10\x00\x12\x11\n\rKEY_DTYPE_F32\x10\x01\x12\x12\n\x0eKEY_DTYPE_BF16\x10\x02\x12\x11\n\rKEY_DTYPE_F16\x10\x03*\xd8\x01\n\x0fSelectionSource\x12 \n\x1cSELECTION_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SELECTION_SOURCE_GIVEN\x10\x01\x12\x1f\n\x1bSELECTION_SOURCE_VALIDATION\x10\x02\x12\"\n\x1eSELECTION_SOURCE_LEAVE_ONE_OUT\x10\x03\x12\x1c\n\x18SELECTION_SOURCE_DEFAULT\x10\x04\x12$\n SELECTION_SOURCE_HELD_BACK_VIEWS\x10\x05\x32\xa5\x0f\n\x0c\x43\x61\x63heService\x12k\n\x0b\x43reateCache\x12\x1f.tipserve.v1.CreateCacheRequest\x1a .tipserve.v1.CreateCacheResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/v1/caches:\x01*(\x01\x30\x01\x12\xf2\x01\n\x0b\x41\x64\x64\x45xamples\x12\x1f.tipserve.v1.AddExamplesRequest\x1a .tipserve.v1.AddExamplesResponse\"\x9b\x01\x82\xd3\xe4\x93\x02\x94\x01\"$/v1/{spec.base=caches/*}:addExamples:\x01*Z4\"//v1/{spec.base=caches/*/versions/*}:addExamples:\x01*Z3\"./v1/{spec.base=caches/*/aliases/*}:addExamples:\x01*(\x01\x30\x01\x12Y\n\x08GetCache\x12\x1c.tipserve.v1.GetCacheRequest\x1a\x12.tipserve.v1.Cache\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/{name=caches/*}\x12\x61\n\nListCaches\x12\x1e.tipserve.v1.ListCachesRequest\x1a\x1f.tipserve.v1.ListCachesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/caches\x12\x63\n\x0b\x44\x65leteCache\x12\x1f.tipserve.v1.DeleteCacheRequest\x1a\x16.google.protobuf.Empty\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/v1/{name=caches/*}\x12\x8b\x01\n\nGetVersion\x12\x1e.tipserve.v1.GetVersionRequest\x1a\x14.tipserve.v1.Version\"G\x82\xd3\xe4\x93\x02\x41\x12\x1e/v1/{name=caches/*/versions/*}Z\x1f\x12\x1d/v1/{name=caches/*/aliases/*}\x12{\n\x0cListVersions\x12 .tipserve.v1.ListVersionsRequest\x1a!.tipserve.v1.ListVersionsResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=caches/*}/versions\x12\xd4\x01\n\x0cListExamples\x12 .tipserve.v1.ListExamplesRequest\x1a!.tipserve.v1.ListExamplesResponse\"\x7f\x82\xd3\xe4\x93\x02y\x12)/v1/{parent=caches/*/versions/*}/examplesZ*\x12(/v1/{parent=caches/*/aliases/*}/examplesZ \x12\x1e/v1/{parent=caches/*}/examples\x12r\n\rDeleteVersion\x12!.tipserve.v1.DeleteVersionRequest\x1a\x16.google.protobuf.Empty\"&\x82\xd3\xe4\x93\x02 *\x1e/v1/{name=caches/*/versions/*}\x12\x84\x01\n\rPruneVersions\x12!.tipserve.v1.PruneVersionsRequest\x1a\".tipserve.v1.PruneVersionsResponse\",\x82\xd3\xe4\x93\x02&\"!/v1/{name=caches/*}:pruneVersions:\x01*\x12\xcd\x01\n\rExportVersion\x12!.tipserve.v1.ExportVersionRequest\x1a\".tipserve.v1.ExportVersionResponse\"s\x82\xd3\xe4\x93\x02m\x12%/v1/{name=caches/*/versions/*}:exportZ&\x12$/v1/{name=caches/*/aliases/*}:exportZ\x1c\x12\x1a/v1/{name=caches/*}:export0\x01\x12\x81\x01\n\rImportVersion\x12!.tipserve.v1.ImportVersionRequest\x1a\x14.tipserve.v1.Version\"5\x82\xd3\xe4\x93\x02/\"*/v1/caches/{spec.cache_id}/versions:import:\x01*(\x01\x12m\n\x08SetAlias\x12\x1c.tipserve.v1.SetAliasRequest\x1a\x12.tipserve.v1.Cache\"/\x82\xd3\xe4\x93\x02)\x1a$/v1/{cache=caches/*}/aliases/{alias}:\x01*\x12p\n\x0b\x44\x65leteAlias\x12\x1f.tipserve.v1.DeleteAliasRequest\x1a\x12.tipserve.v1.Cache\",\x82\xd3\xe4\x93\x02&*$/v1/{cache=caches/*}/aliases/{alias}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,110 +34,138 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_CACHESPEC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ADDEXAMPLESSPEC_LABELSENTRY']._options = None
   _globals['_ADDEXAMPLESSPEC_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_METHOD']._serialized_start=6435
-  _globals['_METHOD']._serialized_end=6632
-  _globals['_STANDARDISED']._serialized_start=6634
-  _globals['_STANDARDISED']._serialized_end=6725
-  _globals['_CLASSBALANCE']._serialized_start=6727
-  _globals['_CLASSBALANCE']._serialized_end=6819
-  _globals['_KEYDTYPE']._serialized_start=6821
-  _globals['_KEYDTYPE']._serialized_end=6916
-  _globals['_SELECTIONSOURCE']._serialized_start=6919
-  _globals['_SELECTIONSOURCE']._serialized_end=7135
-  _globals['_CACHE']._serialized_start=162
-  _globals['_CACHE']._serialized_end=405
-  _globals['_CACHE_ALIASESENTRY']._serialized_start=359
-  _globals['_CACHE_ALIASESENTRY']._serialized_end=405
-  _globals['_VERSION']._serialized_start=408
-  _globals['_VERSION']._serialized_end=955
-  _globals['_VERSION_LABELSENTRY']._serialized_start=910
-  _globals['_VERSION_LABELSENTRY']._serialized_end=955
-  _globals['_SOURCECOUNTS']._serialized_start=957
-  _globals['_SOURCECOUNTS']._serialized_end=1043
-  _globals['_CLASSINFO']._serialized_start=1045
-  _globals['_CLASSINFO']._serialized_end=1142
-  _globals['_HEAD']._serialized_start=1145
-  _globals['_HEAD']._serialized_end=1459
-  _globals['_SELECTION']._serialized_start=1462
-  _globals['_SELECTION']._serialized_end=1631
-  _globals['_CANDIDATE']._serialized_start=1634
-  _globals['_CANDIDATE']._serialized_end=1908
-  _globals['_FINETUNERECORD']._serialized_start=1911
-  _globals['_FINETUNERECORD']._serialized_end=2103
-  _globals['_SEARCHGRID']._serialized_start=2106
-  _globals['_SEARCHGRID']._serialized_end=2267
-  _globals['_SEARCHGRID_KIND']._serialized_start=2205
-  _globals['_SEARCHGRID_KIND']._serialized_end=2267
-  _globals['_CACHESPEC']._serialized_start=2270
-  _globals['_CACHESPEC']._serialized_end=3027
-  _globals['_CACHESPEC_LABELSENTRY']._serialized_start=910
-  _globals['_CACHESPEC_LABELSENTRY']._serialized_end=955
-  _globals['_CACHESPEC_ONREJECTED']._serialized_start=2912
-  _globals['_CACHESPEC_ONREJECTED']._serialized_end=2997
-  _globals['_CLASSSPEC']._serialized_start=3029
-  _globals['_CLASSSPEC']._serialized_end=3124
-  _globals['_EXAMPLE']._serialized_start=3126
-  _globals['_EXAMPLE']._serialized_end=3231
-  _globals['_CREATECACHEREQUEST']._serialized_start=3233
-  _globals['_CREATECACHEREQUEST']._serialized_end=3351
-  _globals['_EXAMPLEBATCH']._serialized_start=3353
-  _globals['_EXAMPLEBATCH']._serialized_end=3407
-  _globals['_CREATECACHERESPONSE']._serialized_start=3410
-  _globals['_CREATECACHERESPONSE']._serialized_end=3580
-  _globals['_ADDEXAMPLESSPEC']._serialized_start=3583
-  _globals['_ADDEXAMPLESSPEC']._serialized_end=4164
-  _globals['_ADDEXAMPLESSPEC_LABELSENTRY']._serialized_start=910
-  _globals['_ADDEXAMPLESSPEC_LABELSENTRY']._serialized_end=955
-  _globals['_ADDEXAMPLESREQUEST']._serialized_start=4166
-  _globals['_ADDEXAMPLESREQUEST']._serialized_end=4290
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=4293
-  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=4463
-  _globals['_CREATEPROGRESS']._serialized_start=4466
-  _globals['_CREATEPROGRESS']._serialized_end=4693
-  _globals['_CREATEPROGRESS_STAGE']._serialized_start=4587
-  _globals['_CREATEPROGRESS_STAGE']._serialized_end=4693
-  _globals['_REJECTEDEXAMPLE']._serialized_start=4695
-  _globals['_REJECTEDEXAMPLE']._serialized_end=4779
-  _globals['_GETCACHEREQUEST']._serialized_start=4781
-  _globals['_GETCACHEREQUEST']._serialized_end=4859
-  _globals['_LISTCACHESREQUEST']._serialized_start=4861
-  _globals['_LISTCACHESREQUEST']._serialized_end=4982
-  _globals['_LISTCACHESRESPONSE']._serialized_start=4984
-  _globals['_LISTCACHESRESPONSE']._serialized_end=5065
-  _globals['_DELETECACHEREQUEST']._serialized_start=5067
-  _globals['_DELETECACHEREQUEST']._serialized_end=5115
-  _globals['_GETVERSIONREQUEST']._serialized_start=5117
-  _globals['_GETVERSIONREQUEST']._serialized_end=5197
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=5199
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=5322
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=5324
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=5411
-  _globals['_LISTEXAMPLESREQUEST']._serialized_start=5413
-  _globals['_LISTEXAMPLESREQUEST']._serialized_end=5505
-  _globals['_LISTEXAMPLESRESPONSE']._serialized_start=5507
-  _globals['_LISTEXAMPLESRESPONSE']._serialized_end=5598
-  _globals['_EXAMPLEINFO']._serialized_start=5600
-  _globals['_EXAMPLEINFO']._serialized_end=5696
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=5698
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=5748
-  _globals['_PRUNEVERSIONSREQUEST']._serialized_start=5750
-  _globals['_PRUNEVERSIONSREQUEST']._serialized_end=5837
-  _globals['_PRUNEVERSIONSRESPONSE']._serialized_start=5839
-  _globals['_PRUNEVERSIONSRESPONSE']._serialized_end=5888
-  _globals['_EXPORTVERSIONREQUEST']._serialized_start=5890
-  _globals['_EXPORTVERSIONREQUEST']._serialized_end=5926
-  _globals['_EXPORTVERSIONRESPONSE']._serialized_start=5928
-  _globals['_EXPORTVERSIONRESPONSE']._serialized_end=6024
-  _globals['_EXPORTHEADER']._serialized_start=6026
-  _globals['_EXPORTHEADER']._serialized_end=6099
-  _globals['_IMPORTVERSIONREQUEST']._serialized_start=6101
-  _globals['_IMPORTVERSIONREQUEST']._serialized_end=6192
-  _globals['_IMPORTSPEC']._serialized_start=6194
-  _globals['_IMPORTSPEC']._serialized_end=6286
-  _globals['_SETALIASREQUEST']._serialized_start=6288
-  _globals['_SETALIASREQUEST']._serialized_end=6366
-  _globals['_DELETEALIASREQUEST']._serialized_start=6368
-  _globals['_DELETEALIASREQUEST']._serialized_end=6432
-  _globals['_CACHESERVICE']._serialized_start=7138
-  _globals['_CACHESERVICE']._serialized_end=8235
+  _globals['_CACHESERVICE'].methods_by_name['CreateCache']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['CreateCache']._serialized_options = b'\202\323\344\223\002\017\"\n/v1/caches:\001*'
+  _globals['_CACHESERVICE'].methods_by_name['AddExamples']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['AddExamples']._serialized_options = b'\202\323\344\223\002\224\001\"$/v1/{spec.base=caches/*}:addExamples:\001*Z4\"//v1/{spec.base=caches/*/versions/*}:addExamples:\001*Z3\"./v1/{spec.base=caches/*/aliases/*}:addExamples:\001*'
+  _globals['_CACHESERVICE'].methods_by_name['GetCache']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['GetCache']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/{name=caches/*}'
+  _globals['_CACHESERVICE'].methods_by_name['ListCaches']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['ListCaches']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/caches'
+  _globals['_CACHESERVICE'].methods_by_name['DeleteCache']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['DeleteCache']._serialized_options = b'\202\323\344\223\002\025*\023/v1/{name=caches/*}'
+  _globals['_CACHESERVICE'].methods_by_name['GetVersion']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['GetVersion']._serialized_options = b'\202\323\344\223\002A\022\036/v1/{name=caches/*/versions/*}Z\037\022\035/v1/{name=caches/*/aliases/*}'
+  _globals['_CACHESERVICE'].methods_by_name['ListVersions']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['ListVersions']._serialized_options = b'\202\323\344\223\002 \022\036/v1/{parent=caches/*}/versions'
+  _globals['_CACHESERVICE'].methods_by_name['ListExamples']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['ListExamples']._serialized_options = b'\202\323\344\223\002y\022)/v1/{parent=caches/*/versions/*}/examplesZ*\022(/v1/{parent=caches/*/aliases/*}/examplesZ \022\036/v1/{parent=caches/*}/examples'
+  _globals['_CACHESERVICE'].methods_by_name['DeleteVersion']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['DeleteVersion']._serialized_options = b'\202\323\344\223\002 *\036/v1/{name=caches/*/versions/*}'
+  _globals['_CACHESERVICE'].methods_by_name['PruneVersions']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['PruneVersions']._serialized_options = b'\202\323\344\223\002&\"!/v1/{name=caches/*}:pruneVersions:\001*'
+  _globals['_CACHESERVICE'].methods_by_name['ExportVersion']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['ExportVersion']._serialized_options = b'\202\323\344\223\002m\022%/v1/{name=caches/*/versions/*}:exportZ&\022$/v1/{name=caches/*/aliases/*}:exportZ\034\022\032/v1/{name=caches/*}:export'
+  _globals['_CACHESERVICE'].methods_by_name['ImportVersion']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['ImportVersion']._serialized_options = b'\202\323\344\223\002/\"*/v1/caches/{spec.cache_id}/versions:import:\001*'
+  _globals['_CACHESERVICE'].methods_by_name['SetAlias']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['SetAlias']._serialized_options = b'\202\323\344\223\002)\032$/v1/{cache=caches/*}/aliases/{alias}:\001*'
+  _globals['_CACHESERVICE'].methods_by_name['DeleteAlias']._options = None
+  _globals['_CACHESERVICE'].methods_by_name['DeleteAlias']._serialized_options = b'\202\323\344\223\002&*$/v1/{cache=caches/*}/aliases/{alias}'
+  _globals['_METHOD']._serialized_start=6465
+  _globals['_METHOD']._serialized_end=6662
+  _globals['_STANDARDISED']._serialized_start=6664
+  _globals['_STANDARDISED']._serialized_end=6755
+  _globals['_CLASSBALANCE']._serialized_start=6757
+  _globals['_CLASSBALANCE']._serialized_end=6849
+  _globals['_KEYDTYPE']._serialized_start=6851
+  _globals['_KEYDTYPE']._serialized_end=6946
+  _globals['_SELECTIONSOURCE']._serialized_start=6949
+  _globals['_SELECTIONSOURCE']._serialized_end=7165
+  _globals['_CACHE']._serialized_start=192
+  _globals['_CACHE']._serialized_end=435
+  _globals['_CACHE_ALIASESENTRY']._serialized_start=389
+  _globals['_CACHE_ALIASESENTRY']._serialized_end=435
+  _globals['_VERSION']._serialized_start=438
+  _globals['_VERSION']._serialized_end=985
+  _globals['_VERSION_LABELSENTRY']._serialized_start=940
+  _globals['_VERSION_LABELSENTRY']._serialized_end=985
+  _globals['_SOURCECOUNTS']._serialized_start=987
+  _globals['_SOURCECOUNTS']._serialized_end=1073
+  _globals['_CLASSINFO']._serialized_start=1075
+  _globals['_CLASSINFO']._serialized_end=1172
+  _globals['_HEAD']._serialized_start=1175
+  _globals['_HEAD']._serialized_end=1489
+  _globals['_SELECTION']._serialized_start=1492
+  _globals['_SELECTION']._serialized_end=1661
+  _globals['_CANDIDATE']._serialized_start=1664
+  _globals['_CANDIDATE']._serialized_end=1938
+  _globals['_FINETUNERECORD']._serialized_start=1941
+  _globals['_FINETUNERECORD']._serialized_end=2133
+  _globals['_SEARCHGRID']._serialized_start=2136
+  _globals['_SEARCHGRID']._serialized_end=2297
+  _globals['_SEARCHGRID_KIND']._serialized_start=2235
+  _globals['_SEARCHGRID_KIND']._serialized_end=2297
+  _globals['_CACHESPEC']._serialized_start=2300
+  _globals['_CACHESPEC']._serialized_end=3057
+  _globals['_CACHESPEC_LABELSENTRY']._serialized_start=940
+  _globals['_CACHESPEC_LABELSENTRY']._serialized_end=985
+  _globals['_CACHESPEC_ONREJECTED']._serialized_start=2942
+  _globals['_CACHESPEC_ONREJECTED']._serialized_end=3027
+  _globals['_CLASSSPEC']._serialized_start=3059
+  _globals['_CLASSSPEC']._serialized_end=3154
+  _globals['_EXAMPLE']._serialized_start=3156
+  _globals['_EXAMPLE']._serialized_end=3261
+  _globals['_CREATECACHEREQUEST']._serialized_start=3263
+  _globals['_CREATECACHEREQUEST']._serialized_end=3381
+  _globals['_EXAMPLEBATCH']._serialized_start=3383
+  _globals['_EXAMPLEBATCH']._serialized_end=3437
+  _globals['_CREATECACHERESPONSE']._serialized_start=3440
+  _globals['_CREATECACHERESPONSE']._serialized_end=3610
+  _globals['_ADDEXAMPLESSPEC']._serialized_start=3613
+  _globals['_ADDEXAMPLESSPEC']._serialized_end=4194
+  _globals['_ADDEXAMPLESSPEC_LABELSENTRY']._serialized_start=940
+  _globals['_ADDEXAMPLESSPEC_LABELSENTRY']._serialized_end=985
+  _globals['_ADDEXAMPLESREQUEST']._serialized_start=4196
+  _globals['_ADDEXAMPLESREQUEST']._serialized_end=4320
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_start=4323
+  _globals['_ADDEXAMPLESRESPONSE']._serialized_end=4493
+  _globals['_CREATEPROGRESS']._serialized_start=4496
+  _globals['_CREATEPROGRESS']._serialized_end=4723
+  _globals['_CREATEPROGRESS_STAGE']._serialized_start=4617
+  _globals['_CREATEPROGRESS_STAGE']._serialized_end=4723
+  _globals['_REJECTEDEXAMPLE']._serialized_start=4725
+  _globals['_REJECTEDEXAMPLE']._serialized_end=4809
+  _globals['_GETCACHEREQUEST']._serialized_start=4811
+  _globals['_GETCACHEREQUEST']._serialized_end=4889
+  _globals['_LISTCACHESREQUEST']._serialized_start=4891
+  _globals['_LISTCACHESREQUEST']._serialized_end=5012
+  _globals['_LISTCACHESRESPONSE']._serialized_start=5014
+  _globals['_LISTCACHESRESPONSE']._serialized_end=5095
+  _globals['_DELETECACHEREQUEST']._serialized_start=5097
+  _globals['_DELETECACHEREQUEST']._serialized_end=5145
+  _globals['_GETVERSIONREQUEST']._serialized_start=5147
+  _globals['_GETVERSIONREQUEST']._serialized_end=5227
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=5229
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=5352
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=5354
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=5441
+  _globals['_LISTEXAMPLESREQUEST']._serialized_start=5443
+  _globals['_LISTEXAMPLESREQUEST']._serialized_end=5535
+  _globals['_LISTEXAMPLESRESPONSE']._serialized_start=5537
+  _globals['_LISTEXAMPLESRESPONSE']._serialized_end=5628
+  _globals['_EXAMPLEINFO']._serialized_start=5630
+  _globals['_EXAMPLEINFO']._serialized_end=5726
+  _globals['_DELETEVERSIONREQUEST']._serialized_start=5728
+  _globals['_DELETEVERSIONREQUEST']._serialized_end=5778
+  _globals['_PRUNEVERSIONSREQUEST']._serialized_start=5780
+  _globals['_PRUNEVERSIONSREQUEST']._serialized_end=5867
+  _globals['_PRUNEVERSIONSRESPONSE']._serialized_start=5869
+  _globals['_PRUNEVERSIONSRESPONSE']._serialized_end=5918
+  _globals['_EXPORTVERSIONREQUEST']._serialized_start=5920
+  _globals['_EXPORTVERSIONREQUEST']._serialized_end=5956
+  _globals['_EXPORTVERSIONRESPONSE']._serialized_start=5958
+  _globals['_EXPORTVERSIONRESPONSE']._serialized_end=6054
+  _globals['_EXPORTHEADER']._serialized_start=6056
+  _globals['_EXPORTHEADER']._serialized_end=6129
+  _globals['_IMPORTVERSIONREQUEST']._serialized_start=6131
+  _globals['_IMPORTVERSIONREQUEST']._serialized_end=6222
+  _globals['_IMPORTSPEC']._serialized_start=6224
+  _globals['_IMPORTSPEC']._serialized_end=6316
+  _globals['_SETALIASREQUEST']._serialized_start=6318
+  _globals['_SETALIASREQUEST']._serialized_end=6396
+  _globals['_DELETEALIASREQUEST']._serialized_start=6398
+  _globals['_DELETEALIASREQUEST']._serialized_end=6462
+  _globals['_CACHESERVICE']._serialized_start=7168
+  _globals['_CACHESERVICE']._serialized_end=9125
 # @@protoc_insertion_point(module_scope)
