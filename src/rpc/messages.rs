@@ -416,13 +416,14 @@ impl Bounds {
 /// The error that a status of this layer, or of the codec, was made of, once
 /// tonic has passed it on.
 pub fn refusal(status: &Status) -> Option<ApiError> {
-    const REASONS: [&str; 6] = [
+    const REASONS: [&str; 7] = [
         "MESSAGE_TOO_LARGE",
         "MESSAGE_TIMEOUT",
         "QUEUE_FULL",
         // Of bodies over HTTP.
         "JSON_INVALID",
         "FIELD_INVALID",
+        "FORM_INVALID",
         "CONTENT_TYPE_UNKNOWN",
     ];
     let details = status.get_error_details();

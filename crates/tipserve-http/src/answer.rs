@@ -1,6 +1,9 @@
 //! gRPC's answer to a call as HTTP's: one JSON object, lines, events, or a file.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::stream;
@@ -11,8 +14,11 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use tonic::{Code, Status, body::Body};
 
 use crate::{
+    call::Asked,
+    embeddings,
+    inference::{self, Shape},
     json::{self, Style},
-    rules::Rpc,
+    rules::{Dialect, Rpc},
     status::{self, Errors},
 };
 
@@ -145,6 +151,10 @@ pub struct Answering {
     pub form: Form,
     /// How errors are shown.
     pub errors: Arc<Errors>,
+    /// How the answer is written.
+    pub dialect: Dialect,
+    /// What the body asked for.
+    pub asked: Arc<OnceLock<Asked>>,
 }
 
 impl Answering {
@@ -157,7 +167,7 @@ impl Answering {
         let (parts, body) = response.into_parts();
         let mut answer = match Status::from_header_map(&parts.headers) {
             // Without a body, the status is in the headers.
-            Some(status) => self.errors.response(&status),
+            Some(status) => self.error(&status),
             None => self.begin(Messages::new(body)).await,
         };
         if let Some(id) = parts.headers.get(crate::REQUEST_ID) {
@@ -170,7 +180,7 @@ impl Answering {
         let first = match messages.next().await {
             Next::Message(first) => Some(first),
             Next::End(status) if status.code() == Code::Ok => None,
-            Next::End(status) => return self.errors.response(&status),
+            Next::End(status) => return self.error(&status),
         };
         if self.form == Form::Json {
             return self.whole(first.unwrap_or_default(), messages).await;
@@ -205,13 +215,32 @@ impl Answering {
         if let Next::End(status) = messages.next().await
             && status.code() != Code::Ok
         {
-            return self.errors.response(&status);
+            return self.error(&status);
         }
+        let shown = match (self.dialect, self.asked.get()) {
+            (Dialect::Inference(Shape::Tensors), Some(Asked::Tensors(binary))) => {
+                inference::infer(&message, binary).map_err(|error| broken(&error))
+            }
+            (Dialect::Embeddings, Some(Asked::Embeddings(asked))) => {
+                embeddings::answer(&message, asked)
+            }
+            (Dialect::Inference(shape), _) => {
+                inference::plain(&self.output, &message, shape).map_err(|error| broken(&error))
+            }
+            _ => self.proto(&message),
+        };
+        shown.unwrap_or_else(|status| self.error(&status))
+    }
+
+    fn proto(&self, message: &[u8]) -> Result<Response<Body>, Status> {
         let mut out = Vec::with_capacity(message.len() * 2);
-        match json::render(&self.output, &message, Style::Proto, &mut out) {
-            Ok(()) => json(out),
-            Err(error) => self.errors.response(&broken(&error)),
-        }
+        json::render(&self.output, message, Style::Proto, &mut out)
+            .map_err(|error| broken(&error))?;
+        Ok(json(out))
+    }
+
+    fn error(&self, status: &Status) -> Response<Body> {
+        self.errors.of(self.dialect, status)
     }
 
     /// The size that the header of a file's answers says.

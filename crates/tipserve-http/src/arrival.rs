@@ -31,9 +31,51 @@ pub struct Arrival {
     ended: bool,
     /// How long the message under way has been waited for.
     waited: Duration,
+    room: Room,
+    lines: u64,
+}
+
+/// What the message under way has reserved.
+pub struct Room {
+    bounds: Arc<dyn Bounds>,
     reserved: usize,
     held: Option<Box<dyn Send + Sync>>,
-    lines: u64,
+}
+
+impl Room {
+    /// Nothing yet.
+    pub fn new(bounds: Arc<dyn Bounds>) -> Room {
+        Room {
+            bounds,
+            reserved: 0,
+            held: None,
+        }
+    }
+
+    /// Gives back what is held.
+    pub fn release(&mut self) {
+        self.held = None;
+        self.reserved = 0;
+    }
+
+    /// Reserves `whole` bytes, if the message needs more than is free.
+    ///
+    /// # Errors
+    /// A message over the limit, or one for which no bytes came free in time.
+    pub async fn reserve(&mut self, needed: usize, whole: usize) -> Result<(), Status> {
+        if needed > self.bounds.largest() {
+            return Err(self.bounds.too_large(needed));
+        }
+        if needed <= FREE || needed <= self.reserved {
+            return Ok(());
+        }
+        self.held = None;
+        let bytes: BoxFuture<'static, _> = self.bounds.reserve(whole);
+        let held = timeout(self.bounds.patience(0), bytes).await;
+        self.held = Some(held.map_err(|_| self.bounds.no_room())?);
+        self.reserved = whole;
+        Ok(())
+    }
 }
 
 impl Arrival {
@@ -45,13 +87,12 @@ impl Arrival {
     {
         Arrival {
             body: Box::pin(body.map_err(Into::into)),
+            room: Room::new(Arc::clone(&bounds)),
             bounds,
             buffer: BytesMut::new(),
             scanned: 0,
             ended: false,
             waited: Duration::ZERO,
-            reserved: 0,
-            held: None,
             lines: 0,
         }
     }
@@ -75,12 +116,13 @@ impl Arrival {
         self.next_message();
         let length = self.length();
         if let Some(length) = length {
-            self.reserve(length, length).await?;
+            self.room.reserve(length, length).await?;
             self.buffer.reserve(length.min(self.bounds.largest()));
         }
         while self.read(true).await? {
             let needed = self.buffer.len();
-            self.reserve(needed, length.unwrap_or(self.bounds.largest()))
+            self.room
+                .reserve(needed, length.unwrap_or(self.bounds.largest()))
                 .await?;
         }
         Ok(self.buffer.split().freeze())
@@ -113,7 +155,8 @@ impl Arrival {
             let timed = self.lines == 0 || !self.buffer.is_empty();
             self.read(timed).await?;
             let largest = self.bounds.largest();
-            self.reserve(self.buffer.len().min(largest + 1), largest)
+            self.room
+                .reserve(self.buffer.len().min(largest + 1), largest)
                 .await?;
         }
     }
@@ -141,8 +184,7 @@ impl Arrival {
 
     /// What was handed on has been decoded by now.
     fn next_message(&mut self) {
-        self.held = None;
-        self.reserved = 0;
+        self.room.release();
         self.waited = Duration::ZERO;
     }
 
@@ -174,22 +216,6 @@ impl Arrival {
             }
         }
         Ok(!self.ended)
-    }
-
-    /// Reserves `whole` bytes, if the message needs more than is free.
-    async fn reserve(&mut self, needed: usize, whole: usize) -> Result<(), Status> {
-        if needed > self.bounds.largest() {
-            return Err(self.bounds.too_large(needed));
-        }
-        if needed <= FREE || needed <= self.reserved {
-            return Ok(());
-        }
-        self.held = None;
-        let bytes: BoxFuture<'static, _> = self.bounds.reserve(whole);
-        let held = timeout(self.bounds.patience(0), bytes).await;
-        self.held = Some(held.map_err(|_| self.bounds.no_room())?);
-        self.reserved = whole;
-        Ok(())
     }
 }
 

@@ -4,7 +4,11 @@ use http::{HeaderMap, header};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use tonic::{Code, Status};
 
-use crate::{rules::Rpc, status};
+use crate::{
+    inference::{self, Shape},
+    rules::{Dialect, Route, Rpc},
+    status,
+};
 
 /// What a body is.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +27,10 @@ pub enum Content {
     File(FieldDescriptor),
     /// A form, with its boundary.
     Form(String),
+    /// The Open Inference Protocol's JSON of this length, then tensors.
+    Tensors(Option<usize>),
+    /// What tools for OpenAI's embeddings send.
+    Embeddings,
 }
 
 /// Where a picture goes.
@@ -55,16 +63,30 @@ fn pieces(rpc: &Rpc) -> Option<FieldDescriptor> {
 }
 
 impl Content {
-    /// What the body of a call of `rpc` is.
+    /// What the body of a call of a route is.
     ///
     /// # Errors
     /// A type or an encoding that the method does not take.
-    pub fn of(rpc: &Rpc, headers: &HeaderMap) -> Result<Content, Status> {
+    pub fn of(route: &Route, headers: &HeaderMap) -> Result<Content, Status> {
+        if !route.has_body {
+            return Ok(Content::Nothing);
+        }
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
             && encoding != "identity"
         {
             return Err(unknown("compressed bodies are not taken"));
         }
+        match route.dialect {
+            Dialect::Proto => Content::proto(&route.rpc, headers),
+            Dialect::Inference(Shape::Tensors) => {
+                Ok(Content::Tensors(inference::header_length(headers)?))
+            }
+            Dialect::Inference(_) => Ok(Content::Json),
+            Dialect::Embeddings => Ok(Content::Embeddings),
+        }
+    }
+
+    fn proto(rpc: &Rpc, headers: &HeaderMap) -> Result<Content, Status> {
         let given = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str());
         let given = match given {
             None => "",

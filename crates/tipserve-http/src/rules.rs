@@ -9,7 +9,10 @@ use prost_reflect::{
 };
 use thiserror::Error;
 
-use crate::template::{RequestPath, Template, TemplateError};
+use crate::{
+    inference::Shape,
+    template::{RequestPath, Template, TemplateError},
+};
 
 /// The annotation's name.
 const EXTENSION: &str = "google.api.http";
@@ -51,6 +54,19 @@ pub struct Route {
     pub has_body: bool,
     /// Whether it is the RPC's first.
     pub is_primary: bool,
+    /// How requests and answers are written.
+    pub dialect: Dialect,
+}
+
+/// A way of writing requests and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// ProtoJSON.
+    Proto,
+    /// The Open Inference Protocol's.
+    Inference(Shape),
+    /// That of OpenAI's embeddings.
+    Embeddings,
 }
 
 /// An RPC, as the descriptors have it.
@@ -187,6 +203,7 @@ fn add(
         template,
         has_body,
         is_primary,
+        dialect: Dialect::Proto,
     });
     if let Some(Value::List(more)) = rule.get_field_by_name("additional_bindings").as_deref() {
         for rule in more.iter().filter_map(Value::as_message) {

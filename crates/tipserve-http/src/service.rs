@@ -15,14 +15,17 @@ use http::{
     uri::PathAndQuery,
 };
 use http_body::Body as HttpBody;
-use tonic::{Code, Status, body::Body};
+use prost_reflect::DescriptorPool;
+use tonic::{Code, body::Body};
 use tower::{Layer, Service, ServiceExt as _};
 
 use crate::{
     answer::{Answering, Form},
     assets::Assets,
     call::Call,
-    rules::{self, Route, RulesError},
+    embeddings,
+    inference::{self, Shape},
+    rules::{self, Dialect, Route, RulesError},
     status::{self, Errors},
     template::RequestPath,
 };
@@ -57,12 +60,19 @@ impl HttpLayer {
             .ok_or_else(|| RulesError::Descriptors("they lack google.rpc.Status".to_owned()))?;
         Ok(HttpLayer {
             api: Arc::new(Api {
-                routes: rules::routes(&pool)?,
+                routes: all_routes(&pool)?,
                 errors: Arc::new(Errors::new(status)),
                 assets,
             }),
         })
     }
+}
+
+fn all_routes(pool: &DescriptorPool) -> Result<Vec<Route>, RulesError> {
+    let mut routes = rules::routes(pool)?;
+    routes.extend(inference::routes(pool)?);
+    routes.push(embeddings::route(pool)?);
+    Ok(routes)
 }
 
 impl<S> Layer<S> for HttpLayer {
@@ -112,6 +122,7 @@ where
                 Ok(found) => found,
                 Err(refusal) => return Ok(*refusal),
             };
+            let dialect = answering.dialect;
             let deadline = call.timeout.map(|timeout| timeout + GRACE);
             let request = to_grpc(request, call);
             let answered = async move {
@@ -126,7 +137,7 @@ where
                         let message = "the call's deadline has passed";
                         let reason = "DEADLINE_EXCEEDED";
                         let late = status::error(Code::DeadlineExceeded, reason, message);
-                        Ok(api.errors.response(&late))
+                        Ok(api.errors.of(dialect, &late))
                     }
                 },
             }
@@ -137,10 +148,6 @@ where
 type Refusal = Box<Response<Body>>;
 
 impl Api {
-    fn refuse(&self, status: &Status) -> Refusal {
-        Box::new(self.errors.response(status))
-    }
-
     /// The call that a request is.
     fn call<B>(&self, request: &Request<B>) -> Result<(Call, Answering), Refusal> {
         let uri = request.uri();
@@ -160,12 +167,14 @@ impl Api {
             }
             let headers = request.headers();
             let query = uri.query().unwrap_or_default();
-            let call = Call::new(&route.rpc, route.has_body, &fields, query, headers)
-                .map_err(|status| self.refuse(&status))?;
+            let call = Call::new(route, &fields, query, headers)
+                .map_err(|status| Box::new(self.errors.of(route.dialect, &status)))?;
             let answering = Answering {
                 output: route.rpc.output.clone(),
                 form: Form::of(&route.rpc, headers),
                 errors: Arc::clone(&self.errors),
+                dialect: route.dialect,
+                asked: Arc::clone(&call.asked),
             };
             return Ok((call, answering));
         }
@@ -175,7 +184,12 @@ impl Api {
     fn no_path(&self, uri: &Uri) -> Refusal {
         let path: String = uri.path().chars().take(200).collect();
         let message = format!("there is no {path:?} here; /openapi.json has all paths");
-        self.refuse(&status::error(Code::NotFound, "PATH_UNKNOWN", message))
+        let status = status::error(Code::NotFound, "PATH_UNKNOWN", message);
+        let dialect = match uri.path().starts_with("/v2") {
+            true => Dialect::Inference(Shape::Whole),
+            false => Dialect::Proto,
+        };
+        Box::new(self.errors.of(dialect, &status))
     }
 
     fn no_verb(&self, method: &Method, verbs: &[&Method]) -> Refusal {
@@ -183,7 +197,7 @@ impl Api {
         let allowed = verbs.join(", ");
         let message = format!("the path takes {allowed}, not {method}");
         let status = status::error(Code::Unimplemented, "VERB_UNKNOWN", message);
-        let mut refusal = self.refuse(&status);
+        let mut refusal = Box::new(self.errors.response(&status));
         if let Ok(value) = HeaderValue::from_str(&allowed) {
             refusal.headers_mut().insert(header::ALLOW, value);
         }

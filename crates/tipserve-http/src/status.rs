@@ -7,7 +7,11 @@ use serde_json::json;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::json::{self, JsonError, Style};
+use crate::{
+    embeddings, inference,
+    json::{self, JsonError, Style},
+    rules::Dialect,
+};
 
 /// The domain of tipserve's reasons.
 const DOMAIN: &str = "tipserve";
@@ -125,6 +129,15 @@ impl Errors {
         json!({"code": status.code() as i32, "message": status.message(), "details": []})
             .to_string()
             .into_bytes()
+    }
+
+    /// A status as a response in a dialect.
+    pub fn of(&self, dialect: Dialect, status: &Status) -> Response<Body> {
+        match dialect {
+            Dialect::Proto => self.response(status),
+            Dialect::Inference(_) => inference::error(status),
+            Dialect::Embeddings => embeddings::error(status),
+        }
     }
 
     /// A status as a response.
