@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRequest, TextRoom,
-    finite::check_reach, tensors,
+    finite::check_reach, notes, tensors,
 };
 use tip_adapter::{
     head::{HeadTensors, Values},
@@ -130,6 +130,7 @@ struct Ingredients {
     named: Vec<NamedTensor>,
     classes: Vec<ClassRecord>,
     key_count: usize,
+    pictures: u64,
 }
 
 impl Catalog {
@@ -175,6 +176,7 @@ impl Catalog {
             mut named,
             classes,
             key_count,
+            pictures,
             ..
         } = ingredients;
         check_reach(&made.spec, &made.tensors)?;
@@ -199,6 +201,7 @@ impl Catalog {
                     inherited: recipe.inherited().len() as u64,
                     removed: recipe.base.as_ref().map_or(0, |base| base.removed()) as u64,
                 }),
+                pictures,
             },
             tensors: named,
             request_id: String::new(),
@@ -245,6 +248,13 @@ impl Catalog {
             tensors::write(names::KEYS, &keys)?,
             tensors::write(names::LABELS, &key_labels)?,
         ];
+        named.extend(notes::write(notes::TRAINING, training()));
+        named.extend(notes::write(notes::VALIDATION, validation()));
+        let has_picture = |example: &&ExampleFeature| {
+            let notes = example.notes.as_ref();
+            notes.is_some_and(|notes| !notes.picture.is_empty())
+        };
+        let pictures = all().filter(has_picture).count() as u64;
         named.extend(TextColumn::encode(
             names::EXAMPLE_IDS,
             training().map(|example| example.id.as_str()),
@@ -334,6 +344,7 @@ impl Catalog {
             named,
             classes,
             key_count,
+            pictures,
         })
     }
 }

@@ -5,7 +5,7 @@ use tonic::Response;
 use super::Context;
 use crate::catalog::{
     MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
-    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_NAME_BYTES,
+    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES,
 };
 use tipserve_api::v1 as pb;
 
@@ -85,6 +85,8 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         ("max_labels", number(MAX_LABELS)),
         ("max_label_key_bytes", number(MAX_LABEL_KEY_BYTES)),
         ("max_label_value_bytes", number(MAX_LABEL_VALUE_BYTES)),
+        ("max_uri_bytes", number(MAX_URI_BYTES)),
+        ("max_metadata_entries", number(MAX_METADATA_ENTRIES)),
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
     ];

@@ -41,6 +41,7 @@ pub mod prompts;
 pub mod resize;
 pub mod statistics;
 pub mod stream_pool;
+pub mod thumbnail;
 pub mod tokenize;
 pub mod views;
 
@@ -53,5 +54,6 @@ pub use picture::{Picture, PictureError, PictureLimits};
 pub use prompts::{PromptError, classifier as classifier_rows, fill as fill_templates};
 pub use statistics::Statistics;
 pub use stream_pool::StreamPool;
+pub use thumbnail::{MAX_THUMBNAIL_BYTES, thumbnail, thumbnail_of_file};
 pub use tokenize::{TextError, Tokenizer, TokenizerError};
 pub use views::{prepare, view, view_rng};

@@ -55,6 +55,7 @@ impl CreateRpc for CreateCache {
             strict: strict(spec.on_rejected)?,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
+            keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(spec.etag.clone()),
                 needs: Needs::Nothing,

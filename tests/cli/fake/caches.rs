@@ -329,6 +329,7 @@ impl CacheService for Service {
                 .display_name
                 .clone(),
             validation: at == 2,
+            ..pb::ExampleInfo::default()
         };
         let (numbers, next) = match request.page_token.as_str() {
             "" => (0..2, "2"),
