@@ -3,6 +3,7 @@
 use tonic::Response;
 
 use super::Context;
+use crate::auth::Caller;
 use crate::catalog::{
     MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
     MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES,
@@ -10,7 +11,7 @@ use crate::catalog::{
 use tipserve_api::v1 as pb;
 
 /// What is served here.
-pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
+pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
     let model = context.catalog.model();
     let limits = &context.limits;
     let settings = context.engine.settings();
@@ -112,5 +113,13 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
+        caller: Some(pb::CallerInfo {
+            name: match caller.is_known() {
+                true => caller.who(),
+                false => String::new(),
+            },
+            role: caller.role().to_string(),
+            cache_prefix: caller.prefix().to_owned(),
+        }),
     })
 }

@@ -313,6 +313,13 @@ impl CacheService for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(events))))
     }
 
+    async fn get_example_picture(
+        &self,
+        _: Request<pb::GetExamplePictureRequest>,
+    ) -> Result<Response<pb::ExamplePicture>, Status> {
+        Err(Status::not_found("no pictures are kept here"))
+    }
+
     /// Three examples on two pages.
     async fn list_examples(
         &self,
