@@ -86,6 +86,9 @@ struct Encoding {
     #[arg(long)]
     max_batch: Option<usize>,
     /// As `tipserve serve` takes it.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// As `tipserve serve` takes it.
     #[arg(long, default_value = "off")]
     cuda_graphs: String,
 }
@@ -106,6 +109,7 @@ impl Encoding {
         let config = Config::resolve(Given {
             bundle: Some(self.bundle.clone()),
             max_batch: self.max_batch,
+            workers: self.workers,
             ..Given::default()
         })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
