@@ -25,7 +25,7 @@ use tip_spec::KeyDtype;
 
 /// Rows of the tallest tile of all (AMX's), and of the tile buffer.
 pub const MAX_ROWS: usize = 32;
-/// Widest panel of all.
+/// Rows in the widest panel of any instruction set.
 pub const MAX_PANEL: usize = VECTORS * Avx512::LANES;
 
 /// How the products are computed.
@@ -35,7 +35,7 @@ pub enum Products {
     F32,
     /// bfloat16 × bfloat16 summed in f32, by AVX512-BF16.
     Bf16,
-    /// The same by AMX.
+    /// bf16 products by AMX tiles, summed in f32.
     Amx,
 }
 
