@@ -14,7 +14,7 @@ mod segments;
 
 use super::{
     panels::{Isa, Panels},
-    simd::{Avx2, Avx512, Simd, VECTORS},
+    simd::{Avx2, Avx512, MAX_PANEL, MAX_ROWS, Simd, VECTORS},
 };
 pub use features::Features;
 pub use finish::{Finish, add_edges};
@@ -22,11 +22,6 @@ use format::{Bf16, Bf16Wide, F16, F32, Format};
 pub use format::{tile_bf16, tile_f32};
 pub use segments::Segments;
 use tip_spec::KeyDtype;
-
-/// Rows of the tallest tile of all (AMX's), and of the tile buffer.
-pub const MAX_ROWS: usize = 32;
-/// Rows in the widest panel of any instruction set.
-pub const MAX_PANEL: usize = VECTORS * Avx512::LANES;
 
 /// How the products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,10 @@ use std::arch::x86_64::*;
 /// Vectors side by side in a panel: with the rows of a tile, as many
 /// accumulators as the register file holds.
 pub const VECTORS: usize = 3;
+/// Rows of the tallest tile of all (AMX's), and of the tile buffer.
+pub const MAX_ROWS: usize = 32;
+/// Rows in the widest panel of any instruction set. in keys.
+pub const MAX_PANEL: usize = VECTORS * Avx512::LANES;
 
 /// One vector instruction set.
 ///

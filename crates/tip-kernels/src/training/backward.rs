@@ -6,9 +6,9 @@ use super::padded;
 use crate::{
     adamw::AdamW,
     amx,
-    kernel::{MAX_PANEL, MAX_ROWS, Products, Segments, tile_bf16, tile_f32},
+    kernel::{Products, Segments, tile_bf16, tile_f32},
     panels::Isa,
-    simd::{Avx2, Avx512, Simd, VECTORS},
+    simd::{Avx2, Avx512, MAX_PANEL, MAX_ROWS, Simd, VECTORS},
     team::Shards,
 };
 
