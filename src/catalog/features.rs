@@ -92,6 +92,12 @@ impl ExampleFeature {
         Self { notes, ..self }
     }
 
+    /// Whether a picture of it is kept.
+    pub fn has_picture(&self) -> bool {
+        let notes = self.notes.as_ref();
+        notes.is_some_and(|notes| !notes.picture.is_empty())
+    }
+
     /// Bytes of its notes.
     pub fn notes_bytes(&self) -> usize {
         self.notes.as_ref().map_or(0, |notes| notes.size())

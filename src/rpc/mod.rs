@@ -5,6 +5,7 @@ mod answer;
 pub mod auth_layer;
 mod budget;
 mod caches;
+mod call;
 mod change;
 mod classify;
 mod classify_stream;

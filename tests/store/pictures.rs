@@ -11,7 +11,11 @@ fn pictures(seed: u64, count: usize) -> Vec<Vec<u8>> {
     let mut rng = StdRng::seed_from_u64(seed);
     (0..count)
         .map(|i| {
-            let size = if i % 3 == 1 { 0 } else { rng.random_range(1..5000) };
+            let size = if i % 3 == 1 {
+                0
+            } else {
+                rng.random_range(1..5000)
+            };
             (0..size).map(|_| rng.random()).collect()
         })
         .collect()
