@@ -31,11 +31,6 @@
 //! }
 //! ```
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
-
 mod backend;
 mod changes;
 mod condition;
