@@ -17,7 +17,8 @@ use tip_adapter::{
     standardise::Statistics,
 };
 use tipserve_store::{
-    CacheId, ClassRecord, Details, Draft, NamedTensor, SourceCounts, TextColumn, tensors::names,
+    CacheId, ClassRecord, Details, Draft, NamedTensor, RequestKey, SourceCounts, TextColumn,
+    tensors::names,
 };
 
 /// Where the text classifier's rows of new classes come from.
@@ -57,6 +58,8 @@ pub struct Recipe {
     pub labels: BTreeMap<String, String>,
     /// Who asked for it.
     pub created_by: String,
+    /// The request, if it may be asked again.
+    pub request: Option<RequestKey>,
 }
 
 impl Recipe {
@@ -199,7 +202,7 @@ impl Catalog {
                 pictures,
             },
             tensors: named,
-            request_id: String::new(),
+            request: recipe.request.clone(),
         })
     }
 

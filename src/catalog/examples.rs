@@ -152,7 +152,7 @@ impl Catalog {
             return Ok(list);
         }
         let (_, file) = self.store.load(id, number).await?;
-        let list = tokio::task::spawn_blocking(move || {
+        let list = compute::load(move || {
             check_shapes(&manifest.details, &file)?;
             Ok(ExampleList {
                 training: Column::read(&file, names::LABELS, names::EXAMPLE_IDS, notes::TRAINING)?,
@@ -174,8 +174,7 @@ impl Catalog {
         });
         let what = id.version_name(number);
         let list = list
-            .await
-            .map_err(CatalogError::internal)?
+            .await?
             .map_err(|detail: String| StoreError::damaged(what, detail))?;
         let list = Arc::new(list);
         *self.listed.lock() = Some(Arc::clone(&list));

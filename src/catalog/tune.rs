@@ -291,6 +291,6 @@ fn draft(
             ..parent.details.clone()
         },
         tensors: named,
-        request_id: String::new(),
+        request: None,
     })
 }

@@ -19,6 +19,7 @@ mod finetune;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod heads;
+mod idempotency;
 mod inference;
 mod info;
 pub mod messages;

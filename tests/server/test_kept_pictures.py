@@ -10,8 +10,8 @@ import grpc
 import numpy as np
 import pytest
 import wire
-from PIL import Image
 from pictures import photo, png, saved
+from PIL import Image
 from wire import Problem, cache, classify, finetune
 
 SIDE, BYTES = 256, 48 << 10

@@ -173,12 +173,12 @@ fn reference(features: &Tensor, tensors: &HeadTensors) -> anyhow::Result<Tensor>
     let mut logits = match &tensors.linear {
         Some(linear) => f.f_mm(&linear.f_to_kind(Kind::Double)?.f_tr()?)?,
         None => Tensor::f_zeros(
-            [f.size()[0], tensors.classes as i64],
+            [f.size2()?.0, tensors.classes as i64],
             (Kind::Double, Device::Cpu),
         )?,
     };
     if let Some((keys, Values::OneHot { labels, weight })) = &tensors.cache {
-        let count = keys.size()[0];
+        let (count, _) = keys.size2()?;
         for start in (0..count).step_by(RUN as usize) {
             let length = RUN.min(count - start);
             let k = keys.f_narrow(0, start, length)?.f_to_kind(Kind::Double)?;
