@@ -1,6 +1,7 @@
 /** The API's methods that the page calls, each once. */
 
-import { Code, type Call, Problem, ask, ndjson, stream } from "./http";
+import { unreachable } from "../session";
+import { Code, type Call, Problem, ask, ndjson, pause, stream } from "./http";
 import type {
   Analysis,
   Cache,
@@ -147,22 +148,40 @@ export interface Made {
   rejected: RejectedExample[];
 }
 
-/** CreateCache or AddExamples: the specification, then lines with examples. */
-export async function make(
+/** An id that no other request has. (randomUUID is for secure pages alone.) */
+function requestId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** CreateCache or AddExamples: the specification, then lines with examples. Its
+ * request id makes repeating it safe: it is, until the server answers. */
+async function make(
   address: string,
   spec: object,
   examples: Iterable<string>,
-  onEvent: (event: CreateEvent) => void = () => {},
 ): Promise<Made> {
   function* lines() {
-    yield JSON.stringify({ spec });
+    yield JSON.stringify({ spec: { ...spec, requestId: requestId() } });
     for (const example of examples) yield `{"examples":{"examples":[${example}]}}`;
   }
+  const body = ndjson(lines());
+  for (;;) {
+    try {
+      return await makeOnce(address, body);
+    } catch (error) {
+      if (!(error instanceof Problem) || error.code !== Code.unavailable) throw error;
+      unreachable.value = true;
+      await pause(1);
+    }
+  }
+}
+
+async function makeOnce(address: string, body: Blob): Promise<Made> {
   const rejected: RejectedExample[] = [];
   let version: Version | undefined;
-  const body = ndjson(lines());
-  for await (const event of stream<CreateEvent>(address, { method: "POST", body })) {
-    onEvent(event);
+  const call: Call = { method: "POST", body, repeat: true };
+  for await (const event of stream<CreateEvent>(address, call)) {
     if (event.rejected) rejected.push(event.rejected);
     if (event.version) version = event.version;
   }

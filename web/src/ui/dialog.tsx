@@ -13,6 +13,8 @@ interface Question {
 }
 
 const question = signal<Question | null>(null);
+// Another view is another context: what was asked in the last one is off.
+addEventListener("hashchange", () => question.peek()?.answer(false));
 
 /** Asks, and gives whether the action was chosen. */
 export function confirm(
