@@ -2,6 +2,7 @@
 //! in PyTorch on fresh random inputs, and against figures on real features.
 
 mod accuracy;
+mod analysis;
 mod best;
 mod evaluation;
 mod exchange;
@@ -15,6 +16,7 @@ mod reference;
 mod selection;
 mod stack;
 mod standardised;
+mod suggest;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;
