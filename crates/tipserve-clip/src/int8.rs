@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// Least mean cosine of 8-bit features to float32's at which the two may meet
-/// in one cache (docs/performance.md, "8-bit encoders", has the measurements).
-pub const LEAST_MEAN_COSINE: f64 = 0.99;
+/// Most [`Agreement::noise`] at which 8-bit and float features may meet in one
+/// cache (docs/performance.md, "8-bit encoders", has the measurements).
+pub const MOST_NOISE: f64 = 0.04;
 
 /// The 8-bit archives of a bundle.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -29,15 +29,18 @@ pub struct Int8Archives {
 /// it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Agreement {
-    /// How many pictures.
-    pub pictures: u64,
     /// Which pictures, for people.
     #[serde(default)]
     pub source: String,
+    /// How many.
+    pub count: u64,
     /// Least cosine of a picture's two features.
     pub cosine_least: f64,
     /// Mean of these cosines.
     pub cosine_mean: f64,
+    /// Mean squared difference of unit features, over the variance of the
+    /// float ones.
+    pub noise: f64,
     /// Share of pictures whose 8-bit feature has the same nearest float feature
     /// of another picture as its own float feature has.
     pub neighbour: f64,
@@ -49,7 +52,7 @@ pub struct Agreement {
 impl Agreement {
     /// Whether 8-bit and float features may meet in one cache.
     pub fn is_enough(&self) -> bool {
-        self.cosine_mean >= LEAST_MEAN_COSINE
+        self.noise <= MOST_NOISE
     }
 }
 
@@ -99,8 +102,12 @@ impl Int8Archives {
         ] {
             if !(-1.0..=1.0).contains(&value) {
                 let key = format!("int8.agreement.{key}");
-                return Some((key, value.to_string(), "must be at most 1"));
+                return Some((key, value.to_string(), "must be from -1 to 1"));
             }
+        }
+        if agreement.noise.is_nan() || agreement.noise < 0.0 {
+            let noise = agreement.noise.to_string();
+            return Some(("int8.agreement.noise".into(), noise, "must be 0 or more"));
         }
         None
     }
