@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Catalog, CatalogError,
     columns::{check_shapes, labels},
+    compute,
 };
 use tipserve_store::{CacheId, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names};
 
@@ -106,7 +107,7 @@ impl Catalog {
             return Ok(list);
         }
         let (_, file) = self.store.load(id, number).await?;
-        let list = tokio::task::spawn_blocking(move || {
+        let list = compute::load(move || {
             check_shapes(&manifest.details, &file)?;
             Ok(ExampleList {
                 training: Column::read(&file, names::LABELS, names::EXAMPLE_IDS)?,
@@ -123,8 +124,7 @@ impl Catalog {
         });
         let what = id.version_name(number);
         let list = list
-            .await
-            .map_err(CatalogError::internal)?
+            .await?
             .map_err(|detail: String| StoreError::damaged(what, detail))?;
         let list = Arc::new(list);
         *self.listed.lock() = Some(Arc::clone(&list));

@@ -294,6 +294,6 @@ fn draft(
             ..parent.details.clone()
         },
         tensors: named,
-        request_id: String::new(),
+        request: None,
     })
 }

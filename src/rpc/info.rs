@@ -9,13 +9,45 @@ use crate::catalog::{
 };
 use tipserve_api::v1 as pb;
 
-/// What is served here.
+/// What is served here, and within which limits.
 pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
     let model = context.catalog.model();
+    Response::new(pb::ServerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        bundle: Some(bundle(context)),
+        device: model.device.clone(),
+        dtype: model.dtype.clone(),
+        limits: limits(context)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    })
+}
+
+fn bundle(context: &Context) -> pb::BundleInfo {
+    let model = context.catalog.model();
+    pb::BundleInfo {
+        name: model.name.clone(),
+        fingerprint: model.fingerprint.clone(),
+        width: model.width as i32,
+        image_size: model.image_size as i32,
+        resize_to: model.resize_to as i32,
+        interpolation: model
+            .interpolation
+            .map_or_else(String::new, |kernel| kernel.name().to_owned()),
+        has_image_encoder: context.engine.takes_pictures(),
+        has_text_encoder: model.has_text,
+        logit_scale: model.logit_scale,
+        templates: model.templates.clone(),
+    }
+}
+
+/// The limits by name; all but the constant ones are settings.
+fn limits(context: &Context) -> Vec<(&'static str, i64)> {
     let limits = &context.limits;
     let settings = context.engine.settings();
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-    let named = [
+    vec![
         ("max_message_bytes", number(limits.max_message_bytes)),
         ("stream_window", number(limits.stream_window)),
         ("max_classes", number(limits.max_classes)),
@@ -87,28 +119,5 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         ("max_label_value_bytes", number(MAX_LABEL_VALUE_BYTES)),
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
-    ];
-    Response::new(pb::ServerInfo {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundle: Some(pb::BundleInfo {
-            name: model.name.clone(),
-            fingerprint: model.fingerprint.clone(),
-            width: model.width as i32,
-            image_size: model.image_size as i32,
-            resize_to: model.resize_to as i32,
-            interpolation: model
-                .interpolation
-                .map_or_else(String::new, |kernel| kernel.name().to_owned()),
-            has_image_encoder: context.engine.takes_pictures(),
-            has_text_encoder: model.has_text,
-            logit_scale: model.logit_scale,
-            templates: model.templates.clone(),
-        }),
-        device: model.device.clone(),
-        dtype: model.dtype.clone(),
-        limits: named
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect(),
-    })
+    ]
 }

@@ -1,5 +1,8 @@
 //! The store's promises, each with the test that shows it.
 
+// A test stops where something is not as it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 #[path = "../support/seaweedfs.rs"]
 mod seaweedfs;
 

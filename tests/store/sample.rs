@@ -135,7 +135,7 @@ pub fn draft(seed: u64) -> Draft {
     Draft {
         details,
         tensors,
-        request_id: String::new(),
+        request: None,
     }
 }
 

@@ -1521,7 +1521,14 @@ type CacheSpec struct {
 	CreatedBy string `protobuf:"bytes,19,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	// Where set: fail with ABORTED where the cache has another etag by now. For a
 	// cache that must not exist yet: "new".
-	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Makes asking again safe (AIP-155): an id of this request, unlike that of
+	// any other for this cache, such as a UUID; at most 128 visible ASCII
+	// characters. Asked again with the same specification, the call answers with
+	// the version that it made before, at once and without reading examples; with
+	// another specification it fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
+	// The examples are not compared. A version that was deleted is made again.
+	RequestId     string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1692,6 +1699,13 @@ func (x *CacheSpec) GetCreatedBy() string {
 func (x *CacheSpec) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *CacheSpec) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -2114,7 +2128,9 @@ type AddExamplesSpec struct {
 	// Who makes it, at most 256 bytes. Kept with the version.
 	CreatedBy string `protobuf:"bytes,16,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	// Where set: fail with ABORTED where the cache has another etag by now.
-	Etag          string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
+	// As CacheSpec.request_id.
+	RequestId     string `protobuf:"bytes,18,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2264,6 +2280,13 @@ func (x *AddExamplesSpec) GetCreatedBy() string {
 func (x *AddExamplesSpec) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *AddExamplesSpec) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -3701,7 +3724,9 @@ type ImportSpec struct {
 	AllowOtherBundle bool `protobuf:"varint,3,opt,name=allow_other_bundle,json=allowOtherBundle,proto3" json:"allow_other_bundle,omitempty"`
 	// Where set: fail with ABORTED where the cache has another etag by now; "new"
 	// where it must not exist yet.
-	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	// As CacheSpec.request_id; of the file, only its size is compared.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3760,6 +3785,13 @@ func (x *ImportSpec) GetAllowOtherBundle() bool {
 func (x *ImportSpec) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *ImportSpec) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -4011,7 +4043,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\xcf\a\n" +
+	"\tKIND_WIDE\x10\x02\"\xee\a\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4035,7 +4067,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x13allow_empty_classes\x18\x12 \x01(\bR\x11allowEmptyClasses\x12\x1d\n" +
 	"\n" +
 	"created_by\x18\x13 \x01(\tR\tcreatedBy\x12\x12\n" +
-	"\x04etag\x18\x14 \x01(\tR\x04etag\x1a9\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -4071,7 +4105,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2\x1b.tipserve.v1.CreateProgressH\x00R\bprogress\x12:\n" +
 	"\brejected\x18\x02 \x01(\v2\x1c.tipserve.v1.RejectedExampleH\x00R\brejected\x120\n" +
 	"\aversion\x18\x03 \x01(\v2\x14.tipserve.v1.VersionH\x00R\aversionB\a\n" +
-	"\x05event\"\x85\x06\n" +
+	"\x05event\"\xa4\x06\n" +
 	"\x0fAddExamplesSpec\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\tR\x04base\x127\n" +
 	"\vnew_classes\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\n" +
@@ -4093,7 +4127,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x13allow_empty_classes\x18\x0f \x01(\bR\x11allowEmptyClasses\x12\x1d\n" +
 	"\n" +
 	"created_by\x18\x10 \x01(\tR\tcreatedBy\x12\x12\n" +
-	"\x04etag\x18\x11 \x01(\tR\x04etag\x1a9\n" +
+	"\x04etag\x18\x11 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x12 \x01(\tR\trequestId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -4195,14 +4231,16 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x14ImportVersionRequest\x12-\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.tipserve.v1.ImportSpecH\x00R\x04spec\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\t\n" +
-	"\apayload\"\x88\x01\n" +
+	"\apayload\"\xa7\x01\n" +
 	"\n" +
 	"ImportSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12,\n" +
 	"\x12allow_other_bundle\x18\x03 \x01(\bR\x10allowOtherBundle\x12\x12\n" +
-	"\x04etag\x18\x04 \x01(\tR\x04etag\"k\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"k\n" +
 	"\x0fSetAliasRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x18\n" +

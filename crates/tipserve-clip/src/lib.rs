@@ -24,11 +24,6 @@
 //! # Ok::<(), tipserve_clip::PictureError>(())
 //! ```
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
-
 pub mod bundle;
 pub mod clean;
 pub mod cuda;

@@ -270,7 +270,7 @@ class SearchGrid(_message.Message):
     def __init__(self, kind: _Optional[_Union[SearchGrid.Kind, str]] = ..., beta_scale: _Optional[float] = ..., alpha_scale: _Optional[float] = ...) -> None: ...
 
 class CacheSpec(_message.Message):
-    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag")
+    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id")
     class OnRejected(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ON_REJECTED_UNSPECIFIED: _ClassVar[CacheSpec.OnRejected]
@@ -306,6 +306,7 @@ class CacheSpec(_message.Message):
     ALLOW_EMPTY_CLASSES_FIELD_NUMBER: _ClassVar[int]
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     cache_id: str
     classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
     prompt_templates: _containers.RepeatedScalarFieldContainer[str]
@@ -325,7 +326,8 @@ class CacheSpec(_message.Message):
     allow_empty_classes: bool
     created_by: str
     etag: str
-    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., **kwargs) -> None: ...
+    request_id: str
+    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ClassSpec(_message.Message):
     __slots__ = ("display_name", "prompts", "text_weight")
@@ -374,7 +376,7 @@ class CreateCacheResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[CreateProgress, _Mapping]] = ..., rejected: _Optional[_Union[RejectedExample, _Mapping]] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class AddExamplesSpec(_message.Message):
-    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag")
+    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -399,6 +401,7 @@ class AddExamplesSpec(_message.Message):
     ALLOW_EMPTY_CLASSES_FIELD_NUMBER: _ClassVar[int]
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     base: str
     new_classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
     remove_example_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -415,7 +418,8 @@ class AddExamplesSpec(_message.Message):
     allow_empty_classes: bool
     created_by: str
     etag: str
-    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., **kwargs) -> None: ...
+    request_id: str
+    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., **kwargs) -> None: ...
 
 class AddExamplesRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -624,16 +628,18 @@ class ImportVersionRequest(_message.Message):
     def __init__(self, spec: _Optional[_Union[ImportSpec, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class ImportSpec(_message.Message):
-    __slots__ = ("cache_id", "size_bytes", "allow_other_bundle", "etag")
+    __slots__ = ("cache_id", "size_bytes", "allow_other_bundle", "etag", "request_id")
     CACHE_ID_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ALLOW_OTHER_BUNDLE_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     cache_id: str
     size_bytes: int
     allow_other_bundle: bool
     etag: str
-    def __init__(self, cache_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., allow_other_bundle: bool = ..., etag: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, cache_id: _Optional[str] = ..., size_bytes: _Optional[int] = ..., allow_other_bundle: bool = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SetAliasRequest(_message.Message):
     __slots__ = ("cache", "alias", "version", "etag")
