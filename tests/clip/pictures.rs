@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 use tipserve_clip::{
-    bundle::{ImageSpec, ResizeRule},
     decode::decode,
+    image_spec::{ImageSpec, ResizeRule, Size},
     picture::{Picture, PictureError, PictureLimits},
     resize::Interpolation,
     views::prepare,
@@ -27,12 +27,13 @@ struct Case {
 pub fn spec(size: u32, resize_to: u32, interpolation: Interpolation) -> ImageSpec {
     ImageSpec {
         file: String::new(),
-        size,
+        size: Size::square(size),
         mean: [0.48145466, 0.4578275, 0.40821073],
         std: [0.26862954, 0.26130258, 0.27577711],
         resize: ResizeRule::ShortestSide,
-        resize_to,
+        resize_to: Size::square(resize_to),
         interpolation,
+        parts: Vec::new(),
     }
 }
 
