@@ -149,10 +149,16 @@ def _text_tower(
     text_rules: str | None,
     reference: Callable[[Tensor], Tensor] | None,
 ) -> TextTower:
+    head = "text_model.head."
     own = {
-        name.replace("text_model.head.", "text_projection."): tensor
+        name: tensor
         for name, tensor in tensors.items()
-        if name.startswith("text_model.") and not name.endswith("position_ids")
+        if name.startswith("text_model.") and not name.startswith(head)
+    }
+    layout = openai_layout(own) | {
+        name.replace(head, "text_projection."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(head)
     }
     settings = TowerSettings(
         heads=config["num_attention_heads"],
@@ -173,14 +179,14 @@ def _text_tower(
     elif text_rules == "siglip" and not unigram:
         raise SourceError("the rules 'siglip' go with a SentencePiece unigram model only")
     return TextTower(
-        module=build_text_encoder(openai_layout(own), settings),
+        module=build_text_encoder(layout, settings),
         rules=TextRules(
             rules=text_rules,
             context_length=config["max_position_embeddings"],
             pad_id=tokenizer.pad_id,
             pad_side=tokenizer.pad_side,
         ),
-        vocabulary=own["text_model.embeddings.token_embedding.weight"].shape[0],
+        vocabulary=layout["token_embedding.weight"].shape[0],
         write_tokenizer=tokenizer.writer(),
         reference=reference,
     )

@@ -88,8 +88,15 @@ def write_towers(
     """Writes the bundle, each archive checked against its source."""
     generator = torch.Generator().manual_seed(0)
     pixels = image.example(generator)
-    with torch.inference_mode():
-        features = image.module(pixels)
+    try:
+        with torch.inference_mode():
+            features = image.module(pixels)
+    except (RuntimeError, AssertionError) as error:
+        height, width = image.preprocessing.sides
+        raise SourceError(
+            f"the image model does not take pictures of {height}×{width} pixels, which its "
+            f"preprocessing makes: {error}"
+        ) from error
     if features.dim() != 2:
         raise SourceError(
             f"the image model gives features of shape {list(features.shape)}, not one vector a "

@@ -339,10 +339,11 @@ def resize_and_crop(
     kernel = PIL.Image.Resampling[interpolation.upper()]
     # One axis after the other, each rounded to 8 bits: the order is CLIP's and
     # the server's, that of Pillow up to 12. Pillow 13 chooses by the sizes.
-    if new[0] != width:
-        rgb = rgb.resize((new[0], height), kernel)
-    if new[1] != height:
-        rgb = rgb.resize(new, kernel)
+    strip = height > 100 * width and new[1] < height
+    steps = [(width, new[1]), new] if strip else [(new[0], height), new]
+    for step in steps:
+        if step != rgb.size:
+            rgb = rgb.resize(step, kernel)
     # Rounding twice is not rounding once: what the server will take off is
     # left out of the one rounding that there should be.
     inner = size if crop is None else crop
