@@ -46,7 +46,8 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     };
     let streams = settings.threads.workers.div_ceil(devices.len().max(1));
     let max_batch = settings.max_batch;
-    let Encoders { image, text } = encoders(&bundle, &devices, precision, streams, max_batch, graphs)?;
+    let Encoders { image, text } =
+        encoders(&bundle, &devices, precision, streams, max_batch, graphs)?;
     tracing::info!(
         bundle = bundle.name,
         width = bundle.width,
@@ -63,14 +64,10 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
         name: bundle.name.clone(),
         fingerprint: bundle.fingerprint.clone(),
         width: bundle.width,
-        image_size: bundle.image.as_ref().map_or(0, |image| image.size as usize),
-        resize_to: bundle
-            .image
-            .as_ref()
-            .map_or(0, |image| image.resize_to as usize),
-        interpolation: bundle.image.as_ref().map(|image| image.interpolation),
+        image: bundle.image.clone(),
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
+        logit_bias: bundle.logit_bias,
         statistics: bundle.statistics.clone(),
         templates: bundle.templates.clone(),
         device: devices_name(&devices),
