@@ -2,6 +2,7 @@
 //! process that answers logically but knows no pictures (`fake`).
 
 mod add;
+mod analyze;
 mod caches;
 mod classify;
 mod create;
