@@ -3,6 +3,7 @@
 //! `engine` and `store`; of RPCs it knows nothing.
 
 mod add;
+mod analysis;
 mod check;
 mod classifier;
 mod columns;
@@ -17,6 +18,8 @@ mod finite;
 pub mod fuzzing;
 mod journal;
 mod loader;
+mod material;
+mod notes;
 pub mod printable;
 mod scorecard;
 mod tensors;
@@ -30,15 +33,17 @@ mod versions;
 use std::{sync::Arc, time::Duration};
 
 pub use add::Base;
+pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
 pub use check::ImportBounds;
 pub use classifier::Classifier;
 pub use compute::compute;
 pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
-pub use features::{CollectedFeatures, ExampleFeature};
+pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
 pub use journal::Describe;
+pub use notes::{check_metadata, check_uri};
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
 
@@ -71,6 +76,12 @@ pub const MAX_LABELS: usize = 64;
 pub const MAX_LABEL_KEY_BYTES: usize = 256;
 /// Longest value of a label, bytes.
 pub const MAX_LABEL_VALUE_BYTES: usize = 1024;
+
+/// Longest URI of an example, bytes.
+pub const MAX_URI_BYTES: usize = 2048;
+/// Most entries of an example's metadata; its keys and values are bounded as
+/// those of labels are.
+pub const MAX_METADATA_ENTRIES: usize = 16;
 
 /// How long a load waits for evicted versions that are still in use.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,7 +1,11 @@
 //! The mathematics of `tip_adapter`, held against plain float64 references
 //! in PyTorch on fresh random inputs, and against figures on real features.
 
+// A test stops where something is not as it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 mod accuracy;
+mod analysis;
 mod best;
 mod evaluation;
 mod exchange;
@@ -15,6 +19,7 @@ mod reference;
 mod selection;
 mod stack;
 mod standardised;
+mod suggest;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

@@ -143,6 +143,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
         allow_empty_classes: args.allow_empty_classes,
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
+        ..CacheSpec::default()
     }
 }
 

@@ -24,11 +24,6 @@
 //! # Ok::<(), tipserve_clip::PictureError>(())
 //! ```
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
-
 pub mod bundle;
 pub mod clean;
 pub mod cuda;
@@ -37,12 +32,16 @@ pub mod device;
 pub mod encoder;
 pub mod graphs;
 pub mod image_spec;
+pub mod int8;
+mod module;
 pub mod picture;
+pub mod precision;
 pub mod prompts;
 pub mod resize;
 pub mod statistics;
 pub mod stream_pool;
 pub mod text_spec;
+pub mod thumbnail;
 pub mod tokenize;
 pub mod views;
 
@@ -52,10 +51,13 @@ pub use device::{DeviceChoice, DeviceError, DtypeChoice};
 pub use encoder::{EncodeError, ImageEncoder, TextEncoder};
 pub use graphs::GraphsChoice;
 pub use image_spec::{ImageSpec, PartSpec, ResizeRule, Size};
+pub use int8::{Agreement, Int8Archives};
 pub use picture::{Picture, PictureError, PictureLimits};
+pub use precision::Precision;
 pub use prompts::{PromptError, classifier as classifier_rows, fill as fill_templates};
 pub use statistics::Statistics;
 pub use stream_pool::StreamPool;
 pub use text_spec::{PadSide, TextRules, TextSpec};
+pub use thumbnail::{MAX_THUMBNAIL_BYTES, thumbnail, thumbnail_of_file};
 pub use tokenize::{TextError, Tokenizer, TokenizerError};
 pub use views::{prepare, view, view_rng};
