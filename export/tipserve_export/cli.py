@@ -90,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="NAME", help="such as vit_base_patch14_reg4_dinov2")
     weights = sub.add_mutually_exclusive_group(required=True)
     weights.add_argument(
-        "--pretrained", metavar="WEIGHTS", help="'default' (downloads what the name says), or a file"
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="'default' (downloads what the name says), or a file",
     )
     weights.add_argument("--random-init", type=int, metavar="SEED", help="random weights")
     sub.add_argument("--pool", metavar="NAME", help="token, avg or map in place of the model's own")

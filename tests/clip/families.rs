@@ -101,7 +101,10 @@ fn names_a_special_token(text: &str) -> bool {
 fn stacks_marks(text: &str) -> bool {
     let mark = |c: char| ('\u{300}'..='\u{36f}').contains(&c);
     let pairs = text.chars().zip(text.chars().skip(1));
-    pairs.filter(|(first, second)| mark(*first) && mark(*second)).count() > 0
+    pairs
+        .filter(|(first, second)| mark(*first) && mark(*second))
+        .count()
+        > 0
 }
 
 #[test]

@@ -14,10 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use thiserror::Error;
 
 use super::{
-    bundle::Bundle,
-    device::fastest_kind,
-    image_spec::ImageSpec,
-    module::Module,
+    bundle::Bundle, device::fastest_kind, image_spec::ImageSpec, module::Module,
     precision::Precision,
 };
 
