@@ -84,11 +84,15 @@ def parser() -> argparse.ArgumentParser:
         help="what is done to a SigLIP's texts before their tokens; as transformers by default",
     )
 
-    sub = commands.add_parser("timm", parents=[shared, int8], help="an image model of timm, no text")
+    sub = commands.add_parser(
+        "timm", parents=[shared, int8], help="an image model of timm, no text"
+    )
     sub.add_argument("model", metavar="NAME", help="such as vit_base_patch14_reg4_dinov2")
     weights = sub.add_mutually_exclusive_group(required=True)
     weights.add_argument(
-        "--pretrained", metavar="WEIGHTS", help="'default' (downloads what the name says), or a file"
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="'default' (downloads what the name says), or a file",
     )
     weights.add_argument("--random-init", type=int, metavar="SEED", help="random weights")
     sub.add_argument("--pool", metavar="NAME", help="token, avg or map in place of the model's own")

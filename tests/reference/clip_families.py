@@ -24,7 +24,11 @@ rng = np.random.default_rng(seed)
 
 def picture(number):
     """Photo-like, of a shape of its own; the last ones are extreme."""
-    height, width = [(40, 300), (301, 37), (64, 64), (1, 90)][number - 4] if number > 3 else rng.integers(60, 420, 2)
+    height, width = (
+        [(40, 300), (301, 37), (64, 64), (1, 90)][number - 4]
+        if number > 3
+        else rng.integers(60, 420, 2)
+    )
     y, x = np.mgrid[0:height, 0:width] / 100
     planes = [
         127 + 70 * np.sin(rng.uniform(1, 9) * x + rng.uniform(0, 6)) + 50 * np.cos(rng.uniform(1, 9) * y)

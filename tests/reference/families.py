@@ -7,15 +7,15 @@ into `folder/bundle` and returns the reference library's own model, preprocessin
 import functools
 import json
 import pathlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import open_clip
 import timm
 import torch
 import transformers
-from tipserve_export.cli import main
 from timm.models import eva, fastvit, vision_transformer
+from tipserve_export.cli import main
 from torch import nn
 from torchvision.transforms import functional as TF
 
@@ -234,7 +234,12 @@ def timm_family(folder, seed):
 
 # ---- transformers -----------------------------------------------------------------------------
 
-TOWER = {"num_hidden_layers": 2, "num_attention_heads": 3, "hidden_size": 96, "intermediate_size": 200}
+TOWER = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "hidden_size": 96,
+    "intermediate_size": 200,
+}
 PROCESSORS = {
     "siglip": {"size": {"height": 64, "width": 64}, "resample": 2, "do_resize": True}
     | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},

@@ -18,7 +18,16 @@ families = pytest.importorskip("families")
 
 CLASSES = ["ash", "oak", "elm"]
 # One of each; the others are held against their libraries in tests/clip.
-SERVED = ["siglip2", "eva02", "pe", "mobileclip2", "siglip-transformers", "timm", "dinov2", "dinov3"]
+SERVED = [
+    "siglip2",
+    "eva02",
+    "pe",
+    "mobileclip2",
+    "siglip-transformers",
+    "timm",
+    "dinov2",
+    "dinov3",
+]
 
 
 @pytest.fixture(params=SERVED)
@@ -53,7 +62,9 @@ def test_is_served(family, serve, chance):
     sent = [wire.encoded(png(picture)) for picture in pictures]
     answers = [server.api.one("few", content, embedding=True) for content in sent]
     with torch.inference_mode():
-        features = reference.image(torch.stack([reference.prepare(picture) for picture in pictures]))
+        features = reference.image(
+            torch.stack([reference.prepare(picture) for picture in pictures])
+        )
     features = torch.nn.functional.normalize(features.double(), dim=1).numpy()
     for answer, feature in zip(answers, features, strict=True):
         assert float(np.dot(np.array(answer.embedding.values, np.float64), feature)) > 0.99999

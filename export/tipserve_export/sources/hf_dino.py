@@ -152,9 +152,7 @@ def _dinov2(own: dict[str, Tensor], config: Mapping[str, Any], sides: tuple[int,
     return model
 
 
-def _resized(
-    positions: Tensor, sides: tuple[int, int], patch: int, *, antialias: bool
-) -> Tensor:
+def _resized(positions: Tensor, sides: tuple[int, int], patch: int, *, antialias: bool) -> Tensor:
     """Positions [1, G², width] for another size of picture, as transformers interpolates them."""
     grid = math.isqrt(positions.shape[1])
     to = (sides[0] // patch, sides[1] // patch)

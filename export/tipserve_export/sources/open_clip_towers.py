@@ -81,7 +81,7 @@ def text_tower(model: Any, name: str, config: dict[str, Any], tokenizer: str | N
 
 
 def logit_scale_and_bias(model: Any) -> tuple[float, float | None]:
-    """s and b of the model's logits s·cosine + b."""
+    """S and b of the model's logits s·cosine + b."""
     scale = math.exp(float(model.logit_scale.detach().double().reshape(())))
     bias = getattr(model, "logit_bias", None)
     return scale, None if bias is None else float(bias.detach().double().reshape(()))

@@ -63,7 +63,7 @@ def create(
 ) -> nn.Module:
     """The model without its classifier."""
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('.')[0][:8]}*")[:8]
+        near = timm.list_models(f"*{name.split('.', maxsplit=1)[0][:8]}*")[:8]
         raise SourceError(f"timm has no model {name!r}; it has {', '.join(near) or 'others'}")
     if "naflex" in name:
         raise SourceError(
