@@ -17,6 +17,7 @@ mod finite;
 pub mod fuzzing;
 mod journal;
 mod loader;
+pub mod orientation;
 pub mod printable;
 mod scorecard;
 mod tensors;

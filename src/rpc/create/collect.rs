@@ -20,8 +20,11 @@ use super::{
     },
     Creation, Event,
 };
-use crate::catalog::{CatalogError, CollectedFeatures, ExampleFeature, Stage};
-use tipserve_api::v1 as pb;
+use crate::catalog::{CatalogError, CollectedFeatures, ExampleFeature, Stage, orientation};
+use tipserve_api::{
+    text::{canonical, into_canonical},
+    v1 as pb,
+};
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Permit, Priority, Work};
 
 /// How often progress is said.
@@ -42,6 +45,7 @@ struct Pending {
     validation: bool,
     /// Raw features of its views, by their number; a key once all are there.
     views: Vec<Option<Vec<f32>>>,
+    lacks_end_mark: bool,
 }
 
 /// Receives examples, encodes them, and collects their features.
@@ -60,6 +64,7 @@ pub struct FeatureCollection<'a> {
     bytes: usize,
     encoded: i64,
     rejected: i64,
+    without_end_mark: usize,
     outstanding: usize,
     said: Instant,
 }
@@ -78,7 +83,10 @@ impl<'a> FeatureCollection<'a> {
             done,
             pending: Vec::new(),
             finished: Vec::new(),
-            ids: inherited.iter().map(|e| e.id.clone()).collect(),
+            ids: inherited
+                .iter()
+                .map(|e| canonical(&e.id).into_owned())
+                .collect(),
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             reasons: BTreeMap::new(),
             bytes: inherited
@@ -87,6 +95,7 @@ impl<'a> FeatureCollection<'a> {
                 .sum(),
             encoded: 0,
             rejected: 0,
+            without_end_mark: 0,
             outstanding: 0,
             said: Instant::now(),
             creation,
@@ -125,6 +134,7 @@ impl<'a> FeatureCollection<'a> {
             received: self.pending.len(),
             rejected: usize::try_from(self.rejected).unwrap_or(0),
             reasons: self.reasons,
+            without_end_mark: self.without_end_mark,
             examples: self.finished.into_iter().flatten().collect(),
         })
     }
@@ -139,7 +149,7 @@ impl<'a> FeatureCollection<'a> {
         let id = if example.example_id.is_empty() {
             self.first_id.saturating_add(number as u64).to_string()
         } else {
-            example.example_id
+            into_canonical(example.example_id)
         };
         self.pending.push(None);
         self.finished.push(None);
@@ -169,6 +179,7 @@ impl<'a> FeatureCollection<'a> {
             class,
             validation: example.validation,
             views: vec![None; views],
+            lacks_end_mark: false,
         };
         match content {
             Content::Embedding(unit) => {
@@ -226,7 +237,8 @@ impl<'a> FeatureCollection<'a> {
             ));
         }
         let width = self.creation.context.catalog.model().width;
-        Ok((class, request::content(input, Crop::Centre, width)?))
+        let turn = orientation::decoded(self.creation.request.recipe.exif_orientation);
+        Ok((class, request::content(input, Crop::Centre, width, turn)?))
     }
 
     async fn submit(
@@ -294,6 +306,7 @@ impl<'a> FeatureCollection<'a> {
                 self.reject(id, Some(class), problem).await
             }
             Ok(outcome) => {
+                pending.lacks_end_mark |= outcome.lacks_end_mark;
                 let raw = outcome.feature.map(|feature| {
                     feature
                         .unit
@@ -318,6 +331,7 @@ impl<'a> FeatureCollection<'a> {
 
     fn finish(&mut self, number: usize, pending: Pending, raw: &[Vec<f32>]) {
         self.encoded += 1;
+        self.without_end_mark += usize::from(pending.lacks_end_mark);
         if let Some(slot) = self.finished.get_mut(number) {
             let Pending {
                 id,

@@ -17,6 +17,7 @@ from tipserve.types._finetune import FineTuneProgress, FineTuneRun
 from tipserve.types._head import Candidate, Head, Selection
 from tipserve.types._names import (
     ClassBalance,
+    ExifOrientation,
     GridKind,
     KeyDtype,
     Method,
@@ -40,6 +41,7 @@ __all__ = [
     "Embeddings",
     "Evaluation",
     "ExampleInfo",
+    "ExifOrientation",
     "FineTuneProgress",
     "FineTuneRecord",
     "FineTuneRun",
