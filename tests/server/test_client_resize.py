@@ -9,6 +9,7 @@ from pixel_bundle import SIZE, pixel_bundle
 
 tipserve = pytest.importorskip("tipserve")
 
+
 @pytest.fixture(
     params=[(0, "bicubic"), (3, "bicubic"), (30, "bicubic"), (0, "bilinear"), (13, "bilinear")],
     ids=lambda how: f"{how[1]}-resize-{how[0]}-more-than-the-crop",
@@ -16,9 +17,7 @@ tipserve = pytest.importorskip("tipserve")
 def server(request, serve, tmp_path):
     """A bundle that resizes to what it takes, or to more and cuts the centre out."""
     more, interpolation = request.param
-    bundle = pixel_bundle(
-        tmp_path / "bundle", resize_to=SIZE + more, interpolation=interpolation
-    )
+    bundle = pixel_bundle(tmp_path / "bundle", resize_to=SIZE + more, interpolation=interpolation)
     started = serve(bundle, "--dtype", "float32")
     stated = started.cli("info")["bundle"]
     assert (stated["resize_to"], stated["interpolation"]) == (SIZE + more, interpolation)

@@ -9,6 +9,7 @@ import pytest
 import tritonclient.grpc as triton
 import wire
 from models import pictured
+from old_versions import age
 from pictures import photo, saved
 from PIL import Image, ImageOps
 from pixel_bundle import pixel_bundle
@@ -62,7 +63,7 @@ def truth(file: bytes, asked: int) -> inputs.Input:
 def embedded(server, contents, asked: int) -> np.ndarray:
     request = classify.EmbedRequest(inputs=contents, exif_orientation=asked)
     return np.array(
-        [one.embedding.values for one in server.api.classify.Embed(request).inputs], np.float32
+        [one.embedding.values for one in server.api.classifying.Embed(request).inputs], np.float32
     )
 
 
@@ -79,7 +80,9 @@ def test_every_orientation_is_pillows(server, chance, asked):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6, err_msg=str(case))
     # It makes a difference at all.
     other = embedded(server, map(wire.encoded, files.values()), APPLY + IGNORE - asked)
-    differ = {case for case, a, b in zip(files, found, other, strict=True) if abs(a - b).max() > 1e-3}
+    differ = {
+        case for case, a, b in zip(files, found, other, strict=True) if abs(a - b).max() > 1e-3
+    }
     assert differ == {(kind, turn) for kind, turn in files if kind != "TIFF" and turn != 1}
 
 
@@ -136,7 +139,7 @@ def test_versions_made_from_it_keep_it(server, versions, asked, chance):
     assert nearest(server, added.name, truth(file, asked)) > 1 - 1e-6
 
     request = finetune.FineTuneRequest(cache=added.name, epochs=1)
-    *_, last = server.api.finetune.FineTune(request)
+    *_, last = server.api.tuning.FineTune(request)
     assert last.version.exif_orientation == asked
 
     _, exported = server.api.export(added.name)
@@ -155,18 +158,20 @@ def test_one_evaluation_judges_each_version_in_its_own_way(server, versions):
         classify.EvaluateRequest(config=config),
         classify.EvaluateRequest(items=classify.LabelledBatch(items=items)),
     ]
-    together = server.api.classify.Evaluate(iter(requests)).evaluations
+    together = server.api.classifying.Evaluate(iter(requests)).evaluations
     for (asked, version), judged in zip(made.items(), together, strict=True):
         config = classify.EvaluateConfig(caches=[version.name])
         seen = [
-            classify.LabelledItem(id=item.id, class_index=item.class_index, input=truth(file, asked))
+            classify.LabelledItem(
+                id=item.id, class_index=item.class_index, input=truth(file, asked)
+            )
             for item, file in zip(items, files, strict=True)
         ]
         requests = [
             classify.EvaluateRequest(config=config),
             classify.EvaluateRequest(items=classify.LabelledBatch(items=seen)),
         ]
-        (alone,) = server.api.classify.Evaluate(iter(requests)).evaluations
+        (alone,) = server.api.classifying.Evaluate(iter(requests)).evaluations
         assert judged.cross_entropy == pytest.approx(alone.cross_entropy, abs=1e-5)
 
 
@@ -186,10 +191,29 @@ def test_the_python_client_leaves_it_to_the_version(server, versions, resize):
     made, files = versions
     with tipserve.Client(server.address, resize=resize) as client:
         for asked, version in made.items():
-            assert client.version(version.name).exif_orientation == {APPLY: "apply", IGNORE: "ignore"}[asked]
+            assert (
+                client.version(version.name).exif_orientation
+                == {APPLY: "apply", IGNORE: "ignore"}[asked]
+            )
             for form in (files, [Image.open(io.BytesIO(file)) for file in files]):
                 for result in client.classify(version.name, form[1:], neighbours=1):
                     assert result.neighbours[0].similarity > 1 - 1e-6, (asked, result.id)
+
+
+def test_a_version_from_before_it_was_recorded_ignores_it(server, versions):
+    made, files = versions
+    old = made[IGNORE].name
+    server.terminate()
+    age(server.store, old)
+    server.start()
+    with tipserve.Client(server.address) as client:
+        assert client.version(old).exif_orientation == "ignore"
+    for file in files:
+        assert nearest(server, old, wire.encoded(file)) > 1 - 1e-6
+    added = server.api.add(
+        cache.AddExamplesSpec(base=old), [wire.example(0, wire.encoded(files[0]), "new")]
+    )
+    assert added.version.exif_orientation == IGNORE
 
 
 def test_a_value_that_is_none_is_refused(server, name):
