@@ -157,7 +157,7 @@ impl Downloader {
     async fn try_fetch(
         &self,
         file: &File,
-        writing: &mut Writing,
+        writing: &mut Writing<'_>,
         bar: &ProgressBar,
         fetched: &mut u64,
     ) -> Result<End, PullError> {
