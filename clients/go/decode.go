@@ -76,7 +76,7 @@ func header(
 // hands out what it has brought to full resolution in its own way.
 func decodeJPEG(file []byte, limits pictureLimits) scanlines {
 	config, ok := header(jpeg.DecodeConfig, file, limits)
-	if !ok || !uprightJPEG(file) || config.ColorModel == color.CMYKModel {
+	if !ok || !uprightJPEG(file) || !soundJPEG(file) || config.ColorModel == color.CMYKModel {
 		return nil
 	}
 	decoded, err := jpeg.Decode(bytes.NewReader(file))

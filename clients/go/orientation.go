@@ -17,7 +17,7 @@ const (
 
 // uprightJPEG tells whether no segment before the picture's data turns it.
 func uprightJPEG(file []byte) bool {
-	const markerAPP1, markerSOS = 0xe1, 0xda
+	const markerAPP1 = 0xe1
 	for at := 2; at+4 <= len(file); {
 		if file[at] != 0xff {
 			return false // not how a segment begins

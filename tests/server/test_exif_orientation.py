@@ -123,8 +123,8 @@ def test_queries_and_examples_of_a_version_agree(server, versions, asked):
     made, files = versions
     other = APPLY + IGNORE - asked
     for file in files:
-        assert nearest(server, made[asked].name, wire.encoded(file)) > 1 - 1e-6
-        assert nearest(server, made[asked].name, truth(file, asked)) > 1 - 1e-6
+        assert nearest(server, made[asked].name, wire.encoded(file)) > 1 - 1e-5
+        assert nearest(server, made[asked].name, truth(file, asked)) > 1 - 1e-5
     # Files 2 to 8 are turned: seen the other way, none is its own example.
     assert max(nearest(server, made[asked].name, truth(f, other)) for f in files[1:]) < 1 - 1e-4
 
@@ -136,11 +136,11 @@ def test_versions_made_from_it_keep_it(server, versions, asked, chance):
     spec = cache.AddExamplesSpec(base=made[asked].name)
     added = server.api.add(spec, [wire.example(0, wire.encoded(file), "new")]).version
     assert added.exif_orientation == asked
-    assert nearest(server, added.name, truth(file, asked)) > 1 - 1e-6
+    assert nearest(server, added.name, truth(file, asked)) > 1 - 1e-5
 
     request = finetune.FineTuneRequest(cache=added.name, epochs=1)
     *_, last = server.api.tuning.FineTune(request)
-    assert last.version.exif_orientation == asked
+    assert last.run.version.exif_orientation == asked
 
     _, exported = server.api.export(added.name)
     imported = server.api.import_(f"{added.name.split('/')[1]}-again", exported)
@@ -197,7 +197,7 @@ def test_the_python_client_leaves_it_to_the_version(server, versions, resize):
             )
             for form in (files, [Image.open(io.BytesIO(file)) for file in files]):
                 for result in client.classify(version.name, form[1:], neighbours=1):
-                    assert result.neighbours[0].similarity > 1 - 1e-6, (asked, result.id)
+                    assert result.neighbours[0].similarity > 1 - 1e-5, (asked, result.id)
 
 
 def test_a_version_from_before_it_was_recorded_ignores_it(server, versions):
@@ -209,7 +209,7 @@ def test_a_version_from_before_it_was_recorded_ignores_it(server, versions):
     with tipserve.Client(server.address) as client:
         assert client.version(old).exif_orientation == "ignore"
     for file in files:
-        assert nearest(server, old, wire.encoded(file)) > 1 - 1e-6
+        assert nearest(server, old, wire.encoded(file)) > 1 - 1e-5
     added = server.api.add(
         cache.AddExamplesSpec(base=old), [wire.example(0, wire.encoded(files[0]), "new")]
     )

@@ -149,7 +149,7 @@ def test_they_take_refuse_and_answer_alike(server, go, folder):
 def test_they_make_the_same_version_of_a_folder(server, go, folder, name):
     flags = ["--from", folder, "--method", "class-mean", "--allow-empty-classes"]
     document = server.cli("create", f"{name}-cli", *flags, code=None)
-    rejected = {"cli": {one["example_id"]: one["reason"] for one in document["rejected"]}}
+    rejected = {"cli": {one["id"]: one["reason"] for one in document["rejected"]}}
     with tipserve.Client(server.address) as client:
         made = client.create_cache(
             f"{name}-python", folder, method="class_mean", allow_empty_classes=True
