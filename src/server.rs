@@ -6,6 +6,7 @@ mod loading;
 mod memory;
 mod pictures;
 mod probes;
+mod services;
 mod upkeep;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use crate::{
     auth::{Authenticator, OpenError},
     catalog::Catalog,
     config::Config,
-    rpc::{self, Calls, Context, auth_layer::AuthLayer, messages::MessageLayer},
+    rpc::{self, Calls, Context},
     telemetry,
 };
 use tipserve_api::{
@@ -35,17 +36,11 @@ pub use loading::{choosing, settings};
 pub use pictures::{PictureEncoder, image_encoder};
 
 pub use connections::ConnectionLimits;
-use connections::Connections;
 use loading::{Loaded, load};
 use probes::serve_probes;
+use services::serve;
 use upkeep::upkeep;
 
-/// Bytes that may be under way to the server, per stream and per connection.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
-/// The age of connections that may grow as old as they like; tokio's timers
-/// reach a little over two years.
-const FOREVER: Duration = Duration::from_secs(2 * 365 * 86_400);
 /// Of the time for a shutdown, what is kept for stopping the engine: a quarter
 /// and at most this.
 const ENGINE_STOP: Duration = Duration::from_secs(5);
@@ -129,41 +124,7 @@ impl Server {
         let address = listener.local_addr()?;
         let metrics_address = probes.local_addr()?;
 
-        let store = Store::open_with(
-            &config.store,
-            StoreOptions {
-                observer: Arc::new(telemetry::BucketMetrics),
-                ..StoreOptions::default()
-            },
-        )
-        .await?;
-        let loading = config.clone();
-        let Loaded {
-            engine,
-            model,
-            text,
-            device,
-            resident_bytes,
-        } = tokio::task::spawn_blocking(move || load(&loading))
-            .await
-            .map_err(|error| StartError::Internal(error.to_string()))??;
-        let catalog = Catalog::new(
-            store,
-            resident_bytes,
-            model,
-            device,
-            text,
-            engine.clone(),
-            config.keep_versions,
-        );
-        let context = Arc::new(Context {
-            catalog: Arc::new(catalog),
-            engine,
-            limits: config.limits.clone(),
-            shutdown: CancellationToken::new(),
-            calls: Calls::default(),
-        });
-
+        let context = open(&config).await?;
         telemetry::serving(
             &telemetry::About {
                 bundle: context.catalog.model().name.clone(),
@@ -179,49 +140,14 @@ impl Server {
             .map_err(|error| StartError::Internal(error.to_string()))?
             .add_service(health_service);
         set_health(&health, true).await;
-        let stop = context.shutdown.clone();
-        let connection_age = match config.limits.max_connection_age_seconds {
-            0 => None,
-            seconds => Some(Duration::from_secs(seconds)),
-        };
-        let router = transport::Server::builder()
-            .max_concurrent_streams(config.limits.max_connection_streams)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            // gRPC-web, which browsers may speak over HTTP/1.1. The outermost: what
-            // is refused within must reach the browser too.
-            .accept_http1(true)
-            .max_connection_age(connection_age.unwrap_or(FOREVER))
-            .layer(rpc::web::BrowserLayer::new(&config.web_origins))
-            .layer(rpc::Observe::new(&context.calls))
-            .layer(AuthLayer::new(
-                Arc::clone(&guard),
-                config.limits.max_streams,
-                config.limits.max_token_streams,
-            ))
-            .layer(MessageLayer::new(
-                config.limits.max_message_bytes,
-                config.limits.max_unfinished_bytes,
-                Duration::from_secs(config.limits.message_seconds),
-            ))
-            .add_routes(routes);
-        let stop = async move { stop.cancelled().await };
-        let connections = Connections::new(
-            ConnectionLimits {
-                total: config.limits.max_connections,
-                per_address: config.limits.max_address_connections,
-                age: connection_age,
-            }
-            .within_descriptors(),
+        let serving = serve(
+            &config.limits,
+            &config.web_origins,
+            &context,
+            &guard,
+            routes,
+            listener,
         );
-        let serving = if guard.tls().is_some() {
-            let incoming = connections::encrypted(listener, connections, Arc::clone(&guard));
-            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
-        } else {
-            let incoming = connections::plain(listener, connections);
-            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
-        };
         let watch = tokio::spawn(Arc::clone(&guard).watch());
         let stop_probes = CancellationToken::new();
         // Detached: it ends with the token, or with the process.
@@ -310,6 +236,41 @@ async fn set_health(health: &HealthReporter, serving: bool) {
     for service in SERVICES {
         health.set_service_status(service, status).await;
     }
+}
+
+/// Opens the store and loads what the services share.
+async fn open(config: &Config) -> Result<Arc<Context>, StartError> {
+    let options = StoreOptions {
+        observer: Arc::new(telemetry::BucketMetrics),
+        ..StoreOptions::default()
+    };
+    let store = Store::open_with(&config.store, options).await?;
+    let loading = config.clone();
+    let Loaded {
+        engine,
+        model,
+        text,
+        device,
+        resident_bytes,
+    } = tokio::task::spawn_blocking(move || load(&loading))
+        .await
+        .map_err(|error| StartError::Internal(error.to_string()))??;
+    let catalog = Catalog::new(
+        store,
+        resident_bytes,
+        model,
+        device,
+        text,
+        engine.clone(),
+        config.keep_versions,
+    );
+    Ok(Arc::new(Context {
+        catalog: Arc::new(catalog),
+        engine,
+        limits: config.limits.clone(),
+        shutdown: CancellationToken::new(),
+        calls: Calls::default(),
+    }))
 }
 
 async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {

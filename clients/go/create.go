@@ -56,9 +56,10 @@ func OnProgress(progress func(*pb.CreateProgress)) CreateOption {
 // those of the source. The spec is not changed.
 //
 // Pictures are read as they are sent; memory does not grow with their number.
-// The call is repeated only where it cannot have succeeded: it was refused for
-// now, or the connection broke before the last example was sent, and the source
-// can be read again. Cancelling the context leaves nothing behind.
+// Where the source can be read again, the call is repeated if it was refused for
+// now or the connection broke; its spec.RequestId, made up where it is empty,
+// keeps the server from making a second version. Cancelling the context leaves
+// nothing behind.
 func (c *Client) CreateCache(
 	ctx context.Context, spec *pb.CacheSpec, source Source, options ...CreateOption,
 ) (*Made, error) {
@@ -75,6 +76,7 @@ func (c *Client) CreateCache(
 		return nil, err
 	}
 	spec.Classes = parts[0].classes
+	spec.RequestId = requestID(spec.GetRequestId())
 	encoder, err := c.encoder(ctx, spec.GetViews())
 	if err != nil {
 		return nil, err
@@ -129,6 +131,7 @@ func (c *Client) AddExamples(
 		return nil, err
 	}
 	spec.Base = base.GetName()
+	spec.RequestId = requestID(spec.GetRequestId())
 	classes := classSpecs(base)
 	if anyNew {
 		known := newLookup(classes)
@@ -298,7 +301,7 @@ func (c *Client) makeVersion(
 			}
 		}
 		return &upload{
-			again: again, changes: true, send: send, closeSend: stream.closeSend,
+			again: again, send: send, closeSend: stream.closeSend,
 			receive: receive,
 			done:    func() { made.Rejected = append(unsendable, reported...) },
 		}, nil

@@ -141,7 +141,8 @@ func (c *Client) export(
 // sought (an *os.File, a *bytes.Reader): then it is what r still holds. The
 // spec is not changed.
 //
-// It is repeated only where it cannot have succeeded, and r can be sought.
+// It is repeated if r can be sought; spec.RequestId, made up where it is empty,
+// keeps the server from making a second version.
 func (c *Client) ImportVersion(
 	ctx context.Context, spec *pb.ImportSpec, r io.Reader,
 ) (*pb.Version, error) {
@@ -149,6 +150,7 @@ func (c *Client) ImportVersion(
 	if spec == nil {
 		spec = &pb.ImportSpec{}
 	}
+	spec.RequestId = requestID(spec.GetRequestId())
 	limit, err := c.maxMessageBytes(ctx)
 	if err != nil {
 		return nil, err
@@ -211,8 +213,8 @@ func (c *Client) ImportVersion(
 			return stream.RecvMsg(version)
 		}
 		return &upload{
-			again: seeker != nil, changes: true,
-			send: send, closeSend: stream.CloseSend, receive: receive,
+			again: seeker != nil,
+			send:  send, closeSend: stream.CloseSend, receive: receive,
 		}, nil
 	})
 	if err != nil {

@@ -2,10 +2,9 @@ package tipserve
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
-
-	"google.golang.org/grpc/codes"
 )
 
 // Rejected is an example or item that could not be used, and why.
@@ -21,8 +20,6 @@ type Rejected struct {
 type upload struct {
 	// again: what is sent can be read a second time.
 	again bool
-	// changes: repeating a call that has succeeded makes a second version.
-	changes bool
 	// send sends every message, without the end of the stream.
 	send func() error
 	// closeSend ends the sending.
@@ -70,19 +67,15 @@ func once(ctx context.Context, open func(context.Context) (*upload, error)) (err
 		return err, true // nothing was sent
 	}
 	// Answers come while examples are sent, so one goroutine does the sending.
-	type sending struct {
-		err error
-		all bool
-	}
-	sent := make(chan sending, 1)
+	sent := make(chan error, 1)
 	go func() {
 		err := call.send()
 		if err == nil {
 			// From here on the server may take what it has for the whole.
-			sent <- sending{call.closeSend(), true}
+			sent <- call.closeSend()
 			return
 		}
-		sent <- sending{err, false}
+		sent <- err
 		if !errors.Is(err, io.EOF) {
 			// Cancelled, not ended: what was sent is not the whole. (io.EOF is
 			// gRPC's word for a stream that has ended; receiving says how.)
@@ -93,19 +86,19 @@ func once(ctx context.Context, open func(context.Context) (*upload, error)) (err
 	if err != nil {
 		cancel() // so that sending ends
 	}
-	var up sending
+	var failed error
 	if err == nil || call.again {
-		up = <-sent
+		failed = <-sent
 	} else {
 		// The caller's own iterator or reader may take as long as it likes to
 		// give its next piece. The failure need not wait for it.
 		select {
-		case up = <-sent:
+		case failed = <-sent:
 		default:
 		}
 	}
 	var own errOwn
-	if errors.As(up.err, &own) {
+	if errors.As(failed, &own) {
 		return own, false
 	}
 	if err == nil {
@@ -117,8 +110,16 @@ func once(ctx context.Context, open func(context.Context) (*upload, error)) (err
 	if !call.again {
 		return err, false
 	}
-	// A refusal is proof that nothing was made. A connection that broke after
-	// the last message proves nothing: the answer may be what was lost.
-	refused := fromCall(err).Code == codes.ResourceExhausted
-	return err, !call.changes || refused || !up.all
+	// It may have succeeded, and only the answer be lost: what must not be made
+	// twice carries a request id.
+	return err, true
+}
+
+// requestID is given, or an id that tells this call from every other: all its
+// tries carry it, so that the server carries it out once (AIP-155).
+func requestID(given string) string {
+	if given != "" {
+		return given
+	}
+	return rand.Text()
 }

@@ -1,12 +1,16 @@
-//! Threads for long computations: bounded, so that the store's calls, which
-//! run on the same pool of blocking threads, never wait for one.
+//! Threads for work that blocks: bounded, so that the store's calls, which run
+//! on the same pool of blocking threads, never wait for one.
 
 use tokio::sync::Semaphore;
 
 use super::CatalogError;
 
-/// Computations at once; tokio's pool has 512 threads.
-static PLACES: Semaphore = Semaphore::const_new(64);
+/// Long computations at once (selection, imports, filters); tokio's pool has 512
+/// threads.
+static COMPUTING: Semaphore = Semaphore::const_new(64);
+/// Versions that are made resident, and lists of examples that are read, at
+/// once. Apart from the others, since pictures wait for them.
+static LOADING: Semaphore = Semaphore::const_new(32);
 
 /// Runs a computation on a blocking thread, when there is a place for it.
 ///
@@ -15,8 +19,26 @@ static PLACES: Semaphore = Semaphore::const_new(64);
 pub async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CatalogError> {
+    run(&COMPUTING, work).await
+}
+
+/// Runs what reads a version's tensors on a blocking thread, when there is a
+/// place for it.
+///
+/// # Errors
+/// A panic in it.
+pub(super) async fn load<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CatalogError> {
+    run(&LOADING, work).await
+}
+
+async fn run<T: Send + 'static>(
+    places: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CatalogError> {
     // Never closed. Held by the work itself: it goes on where nobody waits.
-    let place = PLACES.acquire().await.map_err(CatalogError::internal)?;
+    let place = places.acquire().await.map_err(CatalogError::internal)?;
     tokio::task::spawn_blocking(move || {
         let _place = place;
         work()

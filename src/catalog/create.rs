@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRequest, TextRoom,
-    finite::check_reach, tensors,
+    finite::check_reach, notes, tensors,
 };
 use tip_adapter::{
     head::{HeadTensors, Values},
@@ -17,8 +17,8 @@ use tip_adapter::{
     standardise::Statistics,
 };
 use tipserve_store::{
-    CacheId, ClassRecord, Details, Draft, ExifOrientation, NamedTensor, SourceCounts, TextColumn,
-    tensors::names,
+    CacheId, ClassRecord, Details, Draft, ExifOrientation, NamedTensor, RequestKey, SourceCounts,
+    TextColumn, tensors::names,
 };
 
 /// Where the text classifier's rows of new classes come from.
@@ -60,6 +60,8 @@ pub struct Recipe {
     pub labels: BTreeMap<String, String>,
     /// Who asked for it.
     pub created_by: String,
+    /// The request, if it may be asked again.
+    pub request: Option<RequestKey>,
 }
 
 impl Recipe {
@@ -122,17 +124,13 @@ fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
         .map_err(CatalogError::internal)
 }
 
-fn labels<'a>(examples: impl Iterator<Item = &'a ExampleFeature>) -> Tensor {
-    let labels: Vec<i64> = examples.map(|example| example.class as i64).collect();
-    Tensor::from_slice(&labels)
-}
-
 /// A version's tensors and counts, before a head is made of them.
 struct Ingredients {
     material: Material,
     named: Vec<NamedTensor>,
     classes: Vec<ClassRecord>,
     key_count: usize,
+    pictures: u64,
 }
 
 impl Catalog {
@@ -178,6 +176,7 @@ impl Catalog {
             mut named,
             classes,
             key_count,
+            pictures,
             ..
         } = ingredients;
         check_reach(&made.spec, &made.tensors)?;
@@ -204,9 +203,10 @@ impl Catalog {
                     removed: recipe.base.as_ref().map_or(0, |base| base.removed()) as u64,
                     without_end_mark: gathered.without_end_mark as u64,
                 }),
+                pictures,
             },
             tensors: named,
-            request_id: String::new(),
+            request: recipe.request.clone(),
         })
     }
 
@@ -239,38 +239,20 @@ impl Catalog {
         // The base's first, so that a version made in two steps is that made
         // in one.
         let all = || recipe.inherited().iter().chain(&gathered.examples);
-        let training = || all().filter(|example| !example.validation);
-        let validation = || all().filter(|example| example.validation);
-        let keys: Vec<f32> = training().flat_map(|e| e.key.iter().copied()).collect();
-        let keys = matrix(&keys, width)?;
-        let key_labels = labels(training());
-        let key_count = training().count();
+        let training: Vec<_> = all().filter(|example| !example.validation).collect();
+        let validation: Vec<_> = all().filter(|example| example.validation).collect();
 
+        let keys = feature_rows(&training, width)?;
+        let key_labels = labels(&training);
         let mut named = vec![
             tensors::write(names::KEYS, &keys)?,
             tensors::write(names::LABELS, &key_labels)?,
         ];
-        named.extend(TextColumn::encode(
-            names::EXAMPLE_IDS,
-            training().map(|example| example.id.as_str()),
-        ));
-        let views = if recipe.views > 1 && key_count > 0 {
-            let values: Vec<f16> = training()
-                .flat_map(|example| {
-                    // An embedding among pictures is every one of its views.
-                    let own = example.views.iter().copied();
-                    let same = example.key.iter().map(|value| f16::from_f32(*value));
-                    let copies = if example.views.is_empty() {
-                        recipe.views
-                    } else {
-                        0
-                    };
-                    own.chain(same.cycle().take(width * copies))
-                })
-                .collect();
-            let views = Tensor::f_from_slice(&values)
-                .and_then(|t| t.f_reshape([key_count as i64, -1, width as i64]))
-                .map_err(CatalogError::internal)?;
+        named.extend(notes::write(notes::TRAINING, training.iter().copied()));
+        named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
+        named.extend(ids(names::EXAMPLE_IDS, &training));
+        let views = if recipe.views > 1 && !training.is_empty() {
+            let views = view_rows(&training, recipe.views, width)?;
             named.push(tensors::write(names::VIEWS, &views)?);
             Some(views)
         } else {
@@ -279,52 +261,16 @@ impl Catalog {
         if let Some(text) = &text {
             named.push(tensors::write(names::TEXT, text)?);
         }
-        let validation_set = if validation().next().is_some() {
-            let values: Vec<f32> = validation().flat_map(|e| e.key.iter().copied()).collect();
-            let features = matrix(&values, width)?;
-            let validation_labels = labels(validation());
-            named.push(tensors::write(names::VALIDATION_FEATURES, &features)?);
-            named.push(tensors::write(
-                names::VALIDATION_LABELS,
-                &validation_labels,
-            )?);
-            named.extend(TextColumn::encode(
-                names::VALIDATION_IDS,
-                validation().map(|example| example.id.as_str()),
-            ));
-            Some((features, validation_labels))
-        } else {
+        let validation_set = if validation.is_empty() {
             None
+        } else {
+            let features = feature_rows(&validation, width)?;
+            let labels = labels(&validation);
+            named.push(tensors::write(names::VALIDATION_FEATURES, &features)?);
+            named.push(tensors::write(names::VALIDATION_LABELS, &labels)?);
+            named.extend(ids(names::VALIDATION_IDS, &validation));
+            Some((features, labels))
         };
-
-        let new_prompts: &[Vec<String>] = match &recipe.text {
-            TextSource::Prompts { prompts, .. } => prompts,
-            TextSource::None | TextSource::Weights(_) => &[],
-        };
-        let all_prompts = recipe
-            .base_classes()
-            .iter()
-            .map(|class| class.prompts.clone())
-            .chain(new_prompts.iter().cloned())
-            .chain(iter::repeat(Vec::new()));
-        let mut classes: Vec<ClassRecord> = recipe
-            .class_names()
-            .zip(all_prompts)
-            .map(|(name, prompts)| ClassRecord {
-                display_name: name.to_owned(),
-                prompts,
-                ..ClassRecord::default()
-            })
-            .collect();
-        for example in all() {
-            if let Some(class) = classes.get_mut(example.class) {
-                if example.validation {
-                    class.validation_count += 1;
-                } else {
-                    class.example_count += 1;
-                }
-            }
-        }
         Ok(Ingredients {
             material: Material {
                 keys,
@@ -337,10 +283,91 @@ impl Catalog {
                 statistics: statistics(&self.model)?,
             },
             named,
-            classes,
-            key_count,
+            classes: class_records(recipe, all()),
+            key_count: training.len(),
+            pictures: all().filter(|example| example.has_picture()).count() as u64,
         })
     }
+}
+
+/// The keys of examples, f32 [M, D].
+fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, CatalogError> {
+    let values: Vec<f32> = examples
+        .iter()
+        .flat_map(|e| e.key.iter().copied())
+        .collect();
+    matrix(&values, width)
+}
+
+/// The class of each example, i64 [M].
+fn labels(examples: &[&ExampleFeature]) -> Tensor {
+    let labels: Vec<i64> = examples
+        .iter()
+        .map(|example| example.class as i64)
+        .collect();
+    Tensor::from_slice(&labels)
+}
+
+/// The views of each example, f16 [M, R, D].
+fn view_rows(
+    examples: &[&ExampleFeature],
+    count: usize,
+    width: usize,
+) -> Result<Tensor, CatalogError> {
+    let values: Vec<f16> = examples
+        .iter()
+        .flat_map(|example| {
+            // An embedding among pictures is every one of its views.
+            let own = example.views.iter().copied();
+            let same = example.key.iter().map(|value| f16::from_f32(*value));
+            let copies = if example.views.is_empty() { count } else { 0 };
+            own.chain(same.cycle().take(width * copies))
+        })
+        .collect();
+    Tensor::f_from_slice(&values)
+        .and_then(|t| t.f_reshape([examples.len() as i64, -1, width as i64]))
+        .map_err(CatalogError::internal)
+}
+
+/// The examples' ids, as the tensors of a text column.
+fn ids(name: &'static str, examples: &[&ExampleFeature]) -> impl Iterator<Item = NamedTensor> {
+    TextColumn::encode(name, examples.iter().map(|example| example.id.as_str())).into_iter()
+}
+
+/// What the manifest says of each class: its prompts, and its examples counted.
+fn class_records<'a>(
+    recipe: &Recipe,
+    examples: impl Iterator<Item = &'a ExampleFeature>,
+) -> Vec<ClassRecord> {
+    let new_prompts: &[Vec<String>] = match &recipe.text {
+        TextSource::Prompts { prompts, .. } => prompts,
+        TextSource::None | TextSource::Weights(_) => &[],
+    };
+    let all_prompts = recipe
+        .base_classes()
+        .iter()
+        .map(|class| class.prompts.clone())
+        .chain(new_prompts.iter().cloned())
+        .chain(iter::repeat(Vec::new()));
+    let mut classes: Vec<ClassRecord> = recipe
+        .class_names()
+        .zip(all_prompts)
+        .map(|(name, prompts)| ClassRecord {
+            display_name: name.to_owned(),
+            prompts,
+            ..ClassRecord::default()
+        })
+        .collect();
+    for example in examples {
+        if let Some(class) = classes.get_mut(example.class) {
+            if example.validation {
+                class.validation_count += 1;
+            } else {
+                class.example_count += 1;
+            }
+        }
+    }
+    classes
 }
 
 /// The bundle's statistics as tensors.

@@ -2,7 +2,7 @@
 
 use tch::Device;
 
-use super::{CatalogError, Classifier};
+use super::{CatalogError, Classifier, compute};
 use crate::telemetry;
 use tip_spec::{KeyDtype, Method};
 use tipserve_store::{
@@ -107,9 +107,7 @@ impl Load for Loader {
         let (manifest, tensors) = self.store.load(&key.cache, key.version).await?;
         self.check(&manifest)?;
         let device = self.device;
-        tokio::task::spawn_blocking(move || Classifier::load(manifest, &tensors, device))
-            .await
-            .map_err(CatalogError::internal)?
+        compute::load(move || Classifier::load(manifest, &tensors, device)).await?
     }
 }
 

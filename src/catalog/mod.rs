@@ -17,6 +17,7 @@ mod finite;
 pub mod fuzzing;
 mod journal;
 mod loader;
+mod notes;
 pub mod orientation;
 pub mod printable;
 mod scorecard;
@@ -37,9 +38,10 @@ pub use compute::compute;
 pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
-pub use features::{CollectedFeatures, ExampleFeature};
+pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
 pub use journal::Describe;
+pub use notes::{check_metadata, check_uri};
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
 
@@ -72,6 +74,12 @@ pub const MAX_LABELS: usize = 64;
 pub const MAX_LABEL_KEY_BYTES: usize = 256;
 /// Longest value of a label, bytes.
 pub const MAX_LABEL_VALUE_BYTES: usize = 1024;
+
+/// Longest URI of an example, bytes.
+pub const MAX_URI_BYTES: usize = 2048;
+/// Most entries of an example's metadata; its keys and values are bounded as
+/// those of labels are.
+pub const MAX_METADATA_ENTRIES: usize = 16;
 
 /// How long a load waits for evicted versions that are still in use.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::telemetry;
 use tipserve_store::{
-    CacheId, Condition, Draft, Export, Manifest, Reference, Store, StoreError, VersionNumber,
-    VersionSelector,
+    CacheId, Condition, Draft, Export, Manifest, Reference, RequestKey, Store, StoreError,
+    VersionNumber, VersionSelector,
 };
 
 /// Caches looked at in one go when all are tidied.
@@ -79,7 +79,7 @@ impl Catalog {
     }
 
     /// Publishes an exported file as the next version of a cache, once it is
-    /// known to make sense.
+    /// known to make sense. With `request`, asking again is safe.
     ///
     /// # Errors
     /// A file that is no whole export, or whose tensors do not fit its manifest
@@ -91,6 +91,7 @@ impl Catalog {
         file: Bytes,
         bounds: ImportBounds,
         condition: &Condition,
+        request: Option<RequestKey>,
     ) -> Result<Manifest, CatalogError> {
         let imported = Store::read_export(file).await?;
         let details = &imported.manifest.details;
@@ -110,7 +111,11 @@ impl Catalog {
         if !created_by.is_empty() {
             imported.manifest.details.created_by = created_by;
         }
-        self.store_version(id, imported.draft(), condition).await
+        let draft = Draft {
+            request,
+            ..imported.draft()
+        };
+        self.store_version(id, draft, condition).await
     }
 
     /// Deletes a cache, and forgets its versions.

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{messages, observe};
+use super::call;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tipserve";
@@ -132,7 +132,7 @@ impl ApiError {
     /// A status that tonic made (an oversized message, a reset stream), passed
     /// on with its code.
     pub fn from_status(status: &Status) -> ApiError {
-        if let Some(error) = messages::refusal(status) {
+        if let Some(error) = carried_by(status) {
             return error;
         }
         let reason = match status.code() {
@@ -161,7 +161,7 @@ impl ApiError {
     fn details(&self) -> ErrorDetails {
         let mut details = ErrorDetails::new();
         details.set_error_info(self.0.reason, DOMAIN, self.0.metadata.clone());
-        if let Some(id) = observe::request_id() {
+        if let Some(id) = call::request_id() {
             details.set_request_info(id, "");
         }
         if let Some(field) = &self.0.field {
@@ -191,6 +191,25 @@ impl ApiError {
             details: Vec::new(),
         })
     }
+}
+
+/// The error that a status of the message layer, or of the codec, was made of,
+/// once tonic has passed it on.
+fn carried_by(status: &Status) -> Option<ApiError> {
+    const REASONS: [&str; 3] = ["MESSAGE_TOO_LARGE", "MESSAGE_TIMEOUT", "QUEUE_FULL"];
+    let details = status.get_error_details();
+    let info = details.error_info()?;
+    let reason = REASONS.into_iter().find(|reason| *reason == info.reason)?;
+    let error = info.metadata.iter().fold(
+        ApiError::new(status.code(), reason, status.message()),
+        |error, (key, value)| error.fact(key, value),
+    );
+    Some(
+        match details.retry_info().and_then(|retry| retry.retry_delay) {
+            Some(delay) => error.retry(delay),
+            None => error,
+        },
+    )
 }
 
 impl From<ApiError> for Status {

@@ -1,5 +1,8 @@
-//! A door for the fuzz targets in `fuzz/`. Compiled under `--cfg fuzzing`,
+//! An entry for the fuzz targets in `fuzz/`. Compiled under `--cfg fuzzing`,
 //! and in tests, so that it keeps compiling.
+
+// What must not happen ends the run.
+#![allow(clippy::expect_used)]
 
 use std::time::Instant;
 

@@ -3,19 +3,60 @@
 use tonic::Response;
 
 use super::Context;
+use crate::auth::Caller;
 use crate::catalog::{
     MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
-    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_NAME_BYTES,
+    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES,
 };
 use tipserve_api::v1 as pb;
 
-/// What is served here.
-pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
+/// What is served here, and within which limits; who asks.
+pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
     let model = context.catalog.model();
+    Response::new(pb::ServerInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        bundle: Some(bundle(context)),
+        device: model.device.clone(),
+        dtype: model.dtype.clone(),
+        limits: limits(context)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        caller: Some(pb::CallerInfo {
+            name: match caller.is_known() {
+                true => caller.who(),
+                false => String::new(),
+            },
+            role: caller.role().to_string(),
+            cache_prefix: caller.prefix().to_owned(),
+        }),
+    })
+}
+
+fn bundle(context: &Context) -> pb::BundleInfo {
+    let model = context.catalog.model();
+    pb::BundleInfo {
+        name: model.name.clone(),
+        fingerprint: model.fingerprint.clone(),
+        width: model.width as i32,
+        image_size: model.image_size as i32,
+        resize_to: model.resize_to as i32,
+        interpolation: model
+            .interpolation
+            .map_or_else(String::new, |kernel| kernel.name().to_owned()),
+        has_image_encoder: context.engine.takes_pictures(),
+        has_text_encoder: model.has_text,
+        logit_scale: model.logit_scale,
+        templates: model.templates.clone(),
+    }
+}
+
+/// The limits by name; all but the constant ones are settings.
+fn limits(context: &Context) -> Vec<(&'static str, i64)> {
     let limits = &context.limits;
     let settings = context.engine.settings();
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-    let named = [
+    vec![
         ("max_message_bytes", number(limits.max_message_bytes)),
         ("stream_window", number(limits.stream_window)),
         ("max_classes", number(limits.max_classes)),
@@ -85,30 +126,9 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         ("max_labels", number(MAX_LABELS)),
         ("max_label_key_bytes", number(MAX_LABEL_KEY_BYTES)),
         ("max_label_value_bytes", number(MAX_LABEL_VALUE_BYTES)),
+        ("max_uri_bytes", number(MAX_URI_BYTES)),
+        ("max_metadata_entries", number(MAX_METADATA_ENTRIES)),
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
-    ];
-    Response::new(pb::ServerInfo {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundle: Some(pb::BundleInfo {
-            name: model.name.clone(),
-            fingerprint: model.fingerprint.clone(),
-            width: model.width as i32,
-            image_size: model.image_size as i32,
-            resize_to: model.resize_to as i32,
-            interpolation: model
-                .interpolation
-                .map_or_else(String::new, |kernel| kernel.name().to_owned()),
-            has_image_encoder: context.engine.takes_pictures(),
-            has_text_encoder: model.has_text,
-            logit_scale: model.logit_scale,
-            templates: model.templates.clone(),
-        }),
-        device: model.device.clone(),
-        dtype: model.dtype.clone(),
-        limits: named
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect(),
-    })
+    ]
 }

@@ -5,6 +5,7 @@ mod answer;
 pub mod auth_layer;
 mod budget;
 mod caches;
+mod call;
 mod change;
 mod classify;
 mod classify_stream;
@@ -18,6 +19,7 @@ mod finetune;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod heads;
+mod idempotency;
 mod inference;
 mod info;
 pub mod messages;

@@ -8,15 +8,10 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
-    },
     task::{Context, Poll, ready},
-    time::Instant,
 };
 
-use futures::future::{BoxFuture, Either, FutureExt as _};
+use futures::future::{BoxFuture, FutureExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{
@@ -24,9 +19,13 @@ use tonic::{
     transport::server::{TcpConnectInfo, TlsConnectInfo},
 };
 use tower::{Layer, Service};
-use tracing::{Instrument as _, Span, field};
+use tracing::{Instrument as _, field};
 
-use super::error::ApiError;
+pub use super::call::{Call, Calls, about, carried, request_id};
+use super::{
+    call::{CURRENT, new_id},
+    error::ApiError,
+};
 use crate::telemetry;
 use tipserve_api::methods::{self, Method};
 
@@ -37,97 +36,7 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Services of the infrastructure: probes and tools. A health watch lasts as
 /// long as its client, and would count as a request under way for ever.
 const INFRASTRUCTURE: &str = "/grpc.";
-/// No code yet.
-const UNSAID: i32 = -1;
-
-tokio::task_local! {
-    /// The call that this task serves.
-    static CURRENT: Call;
-}
-
-/// One RPC. It is counted once, when its answer's end is sent or, where that
-/// is never sent, when the last clone is dropped: then it was cancelled.
-#[derive(Clone)]
-pub struct Call(Arc<Record>);
-
-struct Record {
-    method: &'static str,
-    id: HeaderValue,
-    span: Span,
-    started: Instant,
-    code: AtomicI32,
-    counted: AtomicBool,
-    calls: Calls,
-}
-
-/// How many calls are under way.
-#[derive(Clone, Default)]
-pub struct Calls(Arc<AtomicUsize>);
-
-impl Calls {
-    /// Their number now.
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Record {
-    /// Counts the call, once.
-    fn count(&self) {
-        if self.counted.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let code = match self.code.load(Ordering::Relaxed) {
-            UNSAID => Code::Cancelled,
-            code => Code::from_i32(code),
-        };
-        let took = self.started.elapsed();
-        self.calls.0.fetch_sub(1, Ordering::Relaxed);
-        telemetry::request(self.method, code, took);
-        self.span.record("code", tipserve_api::code_name(code));
-        telemetry::ended(&self.span, code);
-        let _entered = self.span.enter();
-        tracing::debug!(seconds = took.as_secs_f64(), "ended");
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        self.count();
-    }
-}
-
 impl Call {
-    /// The call that this task serves; outside of [`Observe`], one that begins
-    /// now.
-    pub fn current(calls: &Calls) -> Call {
-        CURRENT
-            .try_with(Call::clone)
-            .unwrap_or_else(|_| Call::begin(calls, methods::OTHER, new_id(), Span::none()))
-    }
-
-    fn begin(calls: &Calls, method: &'static str, id: HeaderValue, span: Span) -> Call {
-        calls.0.fetch_add(1, Ordering::Relaxed);
-        Call(Arc::new(Record {
-            method,
-            id,
-            span,
-            started: Instant::now(),
-            code: AtomicI32::new(UNSAID),
-            counted: AtomicBool::new(false),
-            calls: calls.clone(),
-        }))
-    }
-
-    /// Notes how the call ended. The first to know is believed.
-    pub fn ended(&self, code: Code) {
-        let code = code as i32;
-        let _ = self
-            .0
-            .code
-            .compare_exchange(UNSAID, code, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
     /// Runs the part of a streaming call that comes before its stream; a
     /// failure ends the call, a stream goes on with its own clone.
     pub async fn answer<T>(
@@ -167,36 +76,6 @@ pub async fn observed<T>(
         call.ended(Code::Ok);
     }
     result
-}
-
-/// The id of the request that this task serves.
-pub fn request_id() -> Option<String> {
-    let id = CURRENT.try_with(|call| call.0.id.clone()).ok()?;
-    id.to_str().ok().map(str::to_owned)
-}
-
-/// Names the cache that this task's call is about, in its span.
-pub fn about(cache: impl std::fmt::Display) {
-    let cache = cache.to_string();
-    let cache = cache.strip_prefix("caches/").unwrap_or(&cache);
-    Span::current().record("cache", field::display(cache));
-}
-
-/// A future for a task of its own that goes on with this task's call: its id,
-/// its span.
-pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    match CURRENT.try_with(Call::clone) {
-        Ok(call) => {
-            let span = call.0.span.clone();
-            Either::Left(CURRENT.scope(call, future).instrument(span))
-        }
-        Err(_) => Either::Right(future),
-    }
-}
-
-fn new_id() -> HeaderValue {
-    let id = format!("{:032x}", rand::random::<u128>());
-    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
 }
 
 /// The id that the client gave, where it can be passed on as it is.
@@ -300,19 +179,19 @@ where
         let call = self.observe.begin(&request);
         // Made within the call's scope too: a service may do its work here.
         let answering = CURRENT.sync_scope(call.clone(), || {
-            let _entered = call.0.span.enter();
+            let _entered = call.span().enter();
             self.inner.call(request)
         });
-        let span = call.0.span.clone();
+        let span = call.span().clone();
         let scope = call.clone();
         let answered = async move {
             let mut response = answering.await?;
-            response.headers_mut().insert(REQUEST_ID, call.0.id.clone());
+            response.headers_mut().insert(REQUEST_ID, call.id().clone());
             // An error without a stream has its status in the headers.
             let call = match status_of(response.headers()) {
                 Some(code) => {
                     call.ended(code);
-                    call.0.count();
+                    call.count();
                     None
                 }
                 None => Some(call),
@@ -350,7 +229,7 @@ impl<B: Body> Body for Answer<B> {
             return this.body.poll_frame(context);
         };
         let frame = ready!(CURRENT.sync_scope(call.clone(), || {
-            let _entered = call.0.span.enter();
+            let _entered = call.span().enter();
             this.body.poll_frame(context)
         }));
         let ended = match &frame {
@@ -360,7 +239,7 @@ impl<B: Body> Body for Answer<B> {
         };
         if let Some(code) = ended {
             call.ended(code.unwrap_or(Code::Ok));
-            call.0.count();
+            call.count();
             *this.call = None;
         }
         Poll::Ready(frame)

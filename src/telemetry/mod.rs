@@ -13,6 +13,7 @@ mod metrics;
 mod names;
 mod observers;
 mod runs;
+mod series;
 mod traces;
 
 pub use connections::{connection_refused, connections_open};

@@ -2,6 +2,8 @@
 //! counted with is no less than what it comes to allocate. A program of its
 //! own, as it replaces `malloc`.
 
+// A test stops where something is not as it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 // A program's own malloc cannot be written without.
 #![allow(unsafe_code)]

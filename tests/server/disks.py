@@ -1,4 +1,4 @@
-"""Disks that are small or become read-only, in a mount namespace of their own.
+"""Disks that are small or become read-only, in a mount namespace of their own; disks that hang.
 
 Nothing outside that namespace sees them, and they are gone when its last process is. It takes
 util-linux and the right to make namespaces: root's, or a system's that lets users make them.
@@ -60,3 +60,27 @@ class Disk:
         self.holder.wait(60)
         self.holder.stdout.close()
         self.holder.stderr.close()
+
+
+class HangingSync:
+    """An fsync that hangs while it is told to, for the environment of a server's process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.flag = folder / "hang"
+        shim = folder / "hanging_fsync.so"
+        source = Path(__file__).with_name("hanging_fsync.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
+        self.environment = {"LD_PRELOAD": str(shim), "TIPSERVE_TEST_HANG": str(self.flag)}
+
+    def hang(self) -> None:
+        """Every fsync from now on hangs."""
+        self.flag.with_name("hang.waiting").unlink(missing_ok=True)
+        self.flag.touch()
+
+    def waiting(self) -> bool:
+        """Whether one hangs."""
+        return self.flag.with_name("hang.waiting").exists()
+
+    def release(self) -> None:
+        """All go on."""
+        self.flag.unlink(missing_ok=True)

@@ -12,11 +12,13 @@ import grpc
 import pytest
 import wire
 from conftest import WIDTH, Server, eventually
+from disks import HangingSync
 from tokens import TokensFile, api
 from wire import cache, finetune
 
 READS = {
     *("GetCache", "ListCaches", "GetVersion", "ListVersions", "ListExamples"),
+    "GetExamplePicture",
     *("ListFineTunes", "GetFineTune"),
 }
 OTHERS = "zz-others"
@@ -220,6 +222,70 @@ def test_one_line_if_it_is_cancelled(audited, method):
     line = one_line(audited, request_id)
     # Of a run that is under way the start was a success; its end has its own line.
     assert line["result"] == ("Ok" if method == "FineTune" else "Cancelled"), line
+
+
+@pytest.fixture(scope="module")
+def hanging(features_bundle, tmp_path_factory):
+    """A server over a disk whose fsync can be made to hang."""
+    folder = tmp_path_factory.mktemp("hanging")
+    file, sync = TokensFile(folder), HangingSync(folder)
+    for name, role in (("admin", "admin"), ("team", "admin")):
+        file.add(name, role)
+    flags = ("--tokens", str(file.path), "--log-format", "json")
+    server = Server(features_bundle, folder / "store", *flags, env=sync.environment)
+    server.file, server.sync = file, sync
+    yield server
+    sync.release()
+    server.close()
+
+
+UNARY = ["SetAlias", "DeleteAlias", "DeleteVersion", "PruneVersions", "DeleteCache"]
+
+
+@pytest.mark.parametrize("method", [*UNARY, "CancelFineTune"])
+def test_a_unary_change_that_is_cancelled_is_made_and_has_one_line(hanging, method):
+    """It has begun, so it runs to its end: the line says what became of it."""
+    admin, _ = as_(hanging, "admin")
+    name = target = f"team-{secrets.token_hex(4)}"
+    for _ in range(2):
+        make(admin, name)
+    if method == "DeleteAlias":
+        admin.caches.SetAlias(cache.SetAliasRequest(cache=name, alias="a", version=1))
+    if method == "CancelFineTune":
+        request = finetune.FineTuneRequest(cache=name, epochs=1000, detached=True)
+        target = next(iter(admin.tuning.FineTune(request))).run.name
+    one, request_id = as_(hanging, "team")
+    requests = Requests.__new__(Requests)
+    requests.caches, requests.tuning = one.caches, one.tuning
+    sent = requests.of(method, target, valid=True)
+    hanging.sync.hang()
+    call = requests.call(method).future(sent, timeout=60)
+    eventually(hanging.sync.waiting)
+    call.cancel()
+    hanging.sync.release()
+    line = one_line(hanging, request_id)
+    assert line["result"] == "Ok", line
+
+
+def test_an_export_that_is_cancelled_has_one_line(audited):
+    admin, _ = as_(audited, "admin")
+    # More than a connection holds.
+    name, count = f"team-{secrets.token_hex(4)}", 40_000
+    spec = cache.CacheSpec(
+        cache_id=name, classes=wire.classes("ab"), method=cache.METHOD_CLASS_MEAN
+    )
+    admin.create(spec, wire.examples_of(points(count), [0, 1] * (count // 2)))
+    one, request_id = as_(audited, "team")
+    call = one.caches.ExportVersion(cache.ExportVersionRequest(name=name), timeout=60)
+    next(call)
+    call.cancel()
+    line = one_line(audited, request_id)
+    assert line["result"] == "Cancelled", line
+
+
+def test_every_change_has_a_test_of_its_cancellation():
+    streams = {"CreateCache", "AddExamples", "ImportVersion", "FineTune"}
+    assert changing_methods() == streams | {*UNARY, "CancelFineTune", "ExportVersion"}
 
 
 def test_names_are_not_shown_raw(audited):

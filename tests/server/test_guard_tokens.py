@@ -34,6 +34,7 @@ READ = set(
         "GetVersion",
         "ListVersions",
         "ListExamples",
+        "GetExamplePicture",
         "ListFineTunes",
         "GetFineTune",
     ]
@@ -164,6 +165,7 @@ def named(cache_id: str, run: str) -> dict[str, bytes]:
         "GetVersion": cache.GetVersionRequest(name=f"caches/{cache_id}/versions/1"),
         "ListVersions": cache.ListVersionsRequest(parent=cache_id),
         "ListExamples": cache.ListExamplesRequest(parent=cache_id),
+        "GetExamplePicture": cache.GetExamplePictureRequest(parent=cache_id, example_id="0"),
         "DeleteVersion": cache.DeleteVersionRequest(name=f"{cache_id}@1"),
         "PruneVersions": cache.PruneVersionsRequest(name=cache_id, keep=1),
         "ExportVersion": cache.ExportVersionRequest(name=cache_id),

@@ -2,16 +2,23 @@
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-use tipserve_store::{Draft, MAX_REQUEST_ID_BYTES, Store, StoreError, StoreOptions};
+use tipserve_store::{Draft, MAX_REQUEST_ID_BYTES, RequestKey, Store, StoreError, StoreOptions};
 
 use crate::{
     faulty::{Fault, Faulty},
     sample::{self, draft, id, number},
 };
 
+fn key(id: &str, digest: &str) -> RequestKey {
+    RequestKey {
+        id: id.to_owned(),
+        digest: digest.to_owned(),
+    }
+}
+
 fn asked(seed: u64, request_id: &str) -> Draft {
     Draft {
-        request_id: request_id.to_owned(),
+        request: Some(key(request_id, "a")),
         ..draft(seed)
     }
 }
@@ -55,6 +62,29 @@ async fn a_request_asked_again_returns_what_it_made() {
         .expect("made");
     assert_eq!(anew.version, number(4));
     assert_eq!(sample::load_whole(&store, &x, number(4)).await, Ok(4));
+}
+
+#[tokio::test]
+async fn an_id_that_is_used_for_something_else_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = sample::local(folder.path()).await;
+    let x = id("x");
+    let first = store
+        .create_version(&x, asked(1, "one"))
+        .await
+        .expect("made");
+    let known = store.made_by(&x, &key("one", "a")).await.expect("looks");
+    assert_eq!(known, Some(first));
+    assert_eq!(store.made_by(&x, &key("two", "a")).await, Ok(None));
+    let mut other = asked(2, "one");
+    other.request = Some(key("one", "b"));
+    let error = store.create_version(&x, other).await.expect_err("refused");
+    let reused = StoreError::RequestReused {
+        what: "caches/x/versions/1".to_owned(),
+        request_id: "one".to_owned(),
+    };
+    assert_eq!(error, reused);
+    assert_eq!(store.versions(&x).await.expect("lists").len(), 1);
 }
 
 #[tokio::test]

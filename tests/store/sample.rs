@@ -132,11 +132,12 @@ pub fn draft(seed: u64) -> Draft {
         },
         fine_tune: None,
         source: None,
+        pictures: 0,
     };
     Draft {
         details,
         tensors,
-        request_id: String::new(),
+        request: None,
     }
 }
 

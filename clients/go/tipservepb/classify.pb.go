@@ -1895,7 +1895,9 @@ type ServerInfo struct {
 	// Number format of the encoders: "float32", "bfloat16", "float16".
 	Dtype string `protobuf:"bytes,4,opt,name=dtype,proto3" json:"dtype,omitempty"`
 	// Limits in force, by the names that errors use.
-	Limits        map[string]int64 `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Limits map[string]int64 `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Who asks, and what they may do.
+	Caller        *CallerInfo `protobuf:"bytes,8,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1965,6 +1967,80 @@ func (x *ServerInfo) GetLimits() map[string]int64 {
 	return nil
 }
 
+func (x *ServerInfo) GetCaller() *CallerInfo {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+// Who calls.
+type CallerInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its token's name, or its certificate's subject; empty where neither was
+	// shown.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it may do: "classify", "write" or "admin" (docs/security.md). A caller
+	// of a server without tokens is "admin".
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// What the ids of all caches that it may touch begin with. Empty: it may
+	// touch all.
+	CachePrefix   string `protobuf:"bytes,3,opt,name=cache_prefix,json=cachePrefix,proto3" json:"cache_prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallerInfo) Reset() {
+	*x = CallerInfo{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallerInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallerInfo) ProtoMessage() {}
+
+func (x *CallerInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallerInfo.ProtoReflect.Descriptor instead.
+func (*CallerInfo) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CallerInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CallerInfo) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CallerInfo) GetCachePrefix() string {
+	if x != nil {
+		return x.CachePrefix
+	}
+	return ""
+}
+
 // The model that is served.
 type BundleInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1998,7 +2074,7 @@ type BundleInfo struct {
 
 func (x *BundleInfo) Reset() {
 	*x = BundleInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +2086,7 @@ func (x *BundleInfo) String() string {
 func (*BundleInfo) ProtoMessage() {}
 
 func (x *BundleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +2099,7 @@ func (x *BundleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleInfo.ProtoReflect.Descriptor instead.
 func (*BundleInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BundleInfo) GetName() string {
@@ -2224,17 +2300,23 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x1a\n" +
 	"\baccuracy\x18\x04 \x01(\x01R\baccuracy\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xfd\x01\n" +
+	"\x14GetServerInfoRequest\"\xae\x02\n" +
 	"\n" +
 	"ServerInfo\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12/\n" +
 	"\x06bundle\x18\x02 \x01(\v2\x17.tipserve.v1.BundleInfoR\x06bundle\x12\x16\n" +
 	"\x06device\x18\x03 \x01(\tR\x06device\x12\x14\n" +
 	"\x05dtype\x18\x04 \x01(\tR\x05dtype\x12;\n" +
-	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x1a9\n" +
+	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x12/\n" +
+	"\x06caller\x18\b \x01(\v2\x17.tipserve.v1.CallerInfoR\x06caller\x1a9\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xcf\x02\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"W\n" +
+	"\n" +
+	"CallerInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12!\n" +
+	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\xcf\x02\n" +
 	"\n" +
 	"BundleInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -2277,7 +2359,7 @@ func file_tipserve_v1_classify_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_classify_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_tipserve_v1_classify_proto_goTypes = []any{
 	(Priority)(0),                  // 0: tipserve.v1.Priority
 	(PictureNote)(0),               // 1: tipserve.v1.PictureNote
@@ -2306,14 +2388,15 @@ var file_tipserve_v1_classify_proto_goTypes = []any{
 	(*ClassEvaluation)(nil),        // 24: tipserve.v1.ClassEvaluation
 	(*GetServerInfoRequest)(nil),   // 25: tipserve.v1.GetServerInfoRequest
 	(*ServerInfo)(nil),             // 26: tipserve.v1.ServerInfo
-	(*BundleInfo)(nil),             // 27: tipserve.v1.BundleInfo
-	nil,                            // 28: tipserve.v1.ServerInfo.LimitsEntry
-	(*Input)(nil),                  // 29: tipserve.v1.Input
-	(*durationpb.Duration)(nil),    // 30: google.protobuf.Duration
-	(*status.Status)(nil),          // 31: google.rpc.Status
-	(*Embedding)(nil),              // 32: tipserve.v1.Embedding
-	(ExifOrientation)(0),           // 33: tipserve.v1.ExifOrientation
-	(*RejectedExample)(nil),        // 34: tipserve.v1.RejectedExample
+	(*CallerInfo)(nil),             // 27: tipserve.v1.CallerInfo
+	(*BundleInfo)(nil),             // 28: tipserve.v1.BundleInfo
+	nil,                            // 29: tipserve.v1.ServerInfo.LimitsEntry
+	(*Input)(nil),                  // 30: tipserve.v1.Input
+	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
+	(*status.Status)(nil),          // 32: google.rpc.Status
+	(*Embedding)(nil),              // 33: tipserve.v1.Embedding
+	(ExifOrientation)(0),           // 34: tipserve.v1.ExifOrientation
+	(*RejectedExample)(nil),        // 35: tipserve.v1.RejectedExample
 }
 var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	2,  // 0: tipserve.v1.ClassifyStreamConfig.options:type_name -> tipserve.v1.ClassifyOptions
@@ -2321,50 +2404,51 @@ var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	3,  // 2: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
 	5,  // 3: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
 	6,  // 4: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
-	29, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
-	30, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
+	30, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
+	31, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
 	8,  // 7: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
 	11, // 8: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
-	31, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
-	29, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
+	32, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
+	30, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
 	2,  // 11: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
 	0,  // 12: tipserve.v1.ClassifyRequest.priority:type_name -> tipserve.v1.Priority
 	11, // 13: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
 	12, // 14: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
 	13, // 15: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
-	32, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
+	33, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
 	14, // 17: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
 	1,  // 18: tipserve.v1.Classification.notes:type_name -> tipserve.v1.PictureNote
-	29, // 19: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
-	33, // 20: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	30, // 19: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
+	34, // 20: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
 	17, // 21: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
 	17, // 22: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
-	32, // 23: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
-	31, // 24: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
+	33, // 23: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
+	32, // 24: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
 	18, // 25: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
 	20, // 26: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
 	21, // 27: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
-	29, // 28: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
+	30, // 28: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
 	23, // 29: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
-	34, // 30: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	35, // 30: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
 	24, // 31: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
-	27, // 32: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
-	28, // 33: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
-	4,  // 34: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	9,  // 35: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	15, // 36: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	19, // 37: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	25, // 38: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	7,  // 39: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	10, // 40: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	16, // 41: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	22, // 42: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	26, // 43: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	39, // [39:44] is the sub-list for method output_type
-	34, // [34:39] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	28, // 32: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
+	29, // 33: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
+	27, // 34: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
+	4,  // 35: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	9,  // 36: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	15, // 37: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	19, // 38: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	25, // 39: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	7,  // 40: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	10, // 41: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	16, // 42: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	22, // 43: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	26, // 44: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	40, // [40:45] is the sub-list for method output_type
+	35, // [35:40] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }
@@ -2397,7 +2481,7 @@ func file_tipserve_v1_classify_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_classify_proto_rawDesc), len(file_tipserve_v1_classify_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -176,7 +176,14 @@ type FineTuneRequest struct {
 	// The grid of the search of α and β afterwards. Default: wide.
 	Grid *SearchGrid `protobuf:"bytes,14,opt,name=grid,proto3" json:"grid,omitempty"`
 	// Description of the new version.
-	Description   string `protobuf:"bytes,15,opt,name=description,proto3" json:"description,omitempty"`
+	Description string `protobuf:"bytes,15,opt,name=description,proto3" json:"description,omitempty"`
+	// Makes asking again safe (AIP-155): an id of this request, unlike that of
+	// any other for this cache, such as a UUID; at most 128 visible ASCII
+	// characters. Asked again, the call follows the run that it began before, or
+	// reports its end; with other settings it fails with ALREADY_EXISTS
+	// (REQUEST_ID_REUSED). A run that failed or was cancelled made nothing, and is
+	// begun anew.
+	RequestId     string `protobuf:"bytes,30,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -312,6 +319,13 @@ func (x *FineTuneRequest) GetGrid() *SearchGrid {
 func (x *FineTuneRequest) GetDescription() string {
 	if x != nil {
 		return x.Description
+	}
+	return ""
+}
+
+func (x *FineTuneRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -854,7 +868,7 @@ var File_tipserve_v1_finetune_proto protoreflect.FileDescriptor
 
 const file_tipserve_v1_finetune_proto_rawDesc = "" +
 	"\n" +
-	"\x1atipserve/v1/finetune.proto\x12\vtipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\"\xa1\x05\n" +
+	"\x1atipserve/v1/finetune.proto\x12\vtipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\"\xc0\x05\n" +
 	"\x0fFineTuneRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x16\n" +
 	"\x06epochs\x18\x02 \x01(\x05R\x06epochs\x12(\n" +
@@ -873,7 +887,9 @@ const file_tipserve_v1_finetune_proto_rawDesc = "" +
 	"\x05alpha\x18\f \x01(\x01H\x03R\x05alpha\x88\x01\x01\x12\x17\n" +
 	"\x04beta\x18\r \x01(\x01H\x04R\x04beta\x88\x01\x01\x12+\n" +
 	"\x04grid\x18\x0e \x01(\v2\x17.tipserve.v1.SearchGridR\x04grid\x12 \n" +
-	"\vdescription\x18\x0f \x01(\tR\vdescription\"P\n" +
+	"\vdescription\x18\x0f \x01(\tR\vdescription\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x1e \x01(\tR\trequestId\"P\n" +
 	"\bSchedule\x12\x18\n" +
 	"\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSCHEDULE_COSINE\x10\x01\x12\x15\n" +

@@ -139,7 +139,7 @@ def test_rows_of_two_files_keep_apart(call, base, seen, tmp_path):
     assert [list(c.text_weight.values) for c in seen[0][0].spec.new_classes] == [[0, 1, 0, 0]]
 
 
-def test_adding_is_repeated_only_where_it_cannot_have_succeeded(fake, call, base, seen):
+def test_adding_is_repeated_under_the_same_request_id(fake, call, base, seen):
     good, calls = fake.add, []
 
     def add(requests, context):
@@ -153,6 +153,7 @@ def test_adding_is_repeated_only_where_it_cannot_have_succeeded(fake, call, base
     examples = [Example("Cat", b"x" * 60_000) for _ in range(200)]
     assert call("add_examples", "pets", examples).version == 4
     assert len(calls) == 2
+    assert seen[-1][0].spec.request_id
 
 
 @pytest.mark.parametrize(

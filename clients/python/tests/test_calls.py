@@ -338,7 +338,7 @@ def breaks_early(calls):
     return create
 
 
-def test_create_is_repeated_only_where_it_cannot_have_succeeded(fake, call):
+def test_create_is_repeated_where_the_examples_can_be_read_again(fake, call):
     # More than grpc sends without the server reading: the end is never reached.
     examples = [Example("a", b"x" * 60_000) for _ in range(200)]
     calls = []
@@ -352,18 +352,23 @@ def test_create_is_repeated_only_where_it_cannot_have_succeeded(fake, call):
         call("create_cache", "pets", iter(examples), classes=["a"])
     assert len(calls) == 1
 
-    # All was sent, and then the connection broke: it may have succeeded.
+    # All was sent, and then the connection broke: it may have succeeded. The
+    # server knows the request by its id, and answers with what it made.
     def breaks_late(requests, context):
-        calls.append(None)
-        list(requests)
-        context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
-        yield
+        spec, *_ = list(requests)
+        calls.append(spec.spec.request_id)
+        if len(calls) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+        yield from versioned([])(iter([spec]), context)
 
     calls.clear()
     fake.create = breaks_late
-    with pytest.raises(tipserve.Unavailable):
-        call("create_cache", "pets", examples[:3])
-    assert len(calls) == 1
+    assert call("create_cache", "pets", examples[:3]).version == 1
+    first, second = calls
+    assert first == second and len(first) == 36
+    # Another call is another request.
+    assert call("create_cache", "pets", examples[:3]).version == 1
+    assert calls[2] != first
 
 
 @pytest.mark.parametrize("repetition", range(5))

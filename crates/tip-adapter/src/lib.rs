@@ -5,6 +5,9 @@
 //! tensors ([`head::HeadTensors`]). [`formula::plain_logits`] is the head's
 //! formula as written; [`evaluate::Evaluator`] says how well a head does.
 
+// Shapes are checked where tensors come in.
+#![allow(clippy::indexing_slicing)]
+
 pub mod answer;
 pub mod best;
 mod calibrate;

@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use super::kernel::{MAX_PANEL, MAX_ROWS};
+use super::simd::{MAX_PANEL, MAX_ROWS};
 
 /// Whether AMX is there, the kernel lets us use it, and it computes what it
 /// should: its first product is held against plain arithmetic.

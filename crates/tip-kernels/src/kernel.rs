@@ -14,7 +14,7 @@ mod segments;
 
 use super::{
     panels::{Isa, Panels},
-    simd::{Avx2, Avx512, Simd, VECTORS},
+    simd::{Avx2, Avx512, MAX_PANEL, MAX_ROWS, Simd, VECTORS},
 };
 pub use features::Features;
 pub use finish::{Finish, add_edges};
@@ -23,11 +23,6 @@ pub use format::{tile_bf16, tile_f32};
 pub use segments::Segments;
 use tip_spec::KeyDtype;
 
-/// Rows of the tallest tile of all (AMX's), and of the tile buffer.
-pub const MAX_ROWS: usize = 32;
-/// Widest panel of all.
-pub const MAX_PANEL: usize = VECTORS * Avx512::LANES;
-
 /// How the products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
@@ -35,7 +30,7 @@ pub enum Products {
     F32,
     /// bfloat16 × bfloat16 summed in f32, by AVX512-BF16.
     Bf16,
-    /// The same by AMX.
+    /// bf16 products by AMX tiles, summed in f32.
     Amx,
 }
 

@@ -125,6 +125,7 @@ pub const METHODS: &[Method] = &[
     reads(CACHES, "GetVersion"),
     reads(CACHES, "ListVersions"),
     reads(CACHES, "ListExamples"),
+    reads(CACHES, "GetExamplePicture"),
     // Takes a whole classifier away, features included.
     audited(CACHES, "ExportVersion", Role::Write, "export_version"),
     audited(CACHES, "CreateCache", Role::Write, "create_cache"),

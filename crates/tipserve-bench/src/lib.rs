@@ -30,10 +30,6 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
 
 mod inputs;
 mod load;
@@ -63,7 +59,7 @@ use tipserve_cli::{
     screen::Screen,
 };
 
-/// Caches of one page.
+/// Caches asked for in one ListCaches call.
 const PAGE: i32 = 1000;
 
 /// Bytes of a message that are aimed for.

@@ -171,6 +171,7 @@ fn spec(
         allow_empty_classes: args.allow_empty_classes,
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
+        ..AddExamplesSpec::default()
     }
 }
 

@@ -148,6 +148,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
         exif_orientation: v1::ExifOrientation::from(args.exif_orientation).into(),
+        ..CacheSpec::default()
     }
 }
 

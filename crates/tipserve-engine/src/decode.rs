@@ -18,7 +18,7 @@ use crate::{
 use tipserve_clip as clip;
 use tipserve_clip::{DecodeOptions, ImageSpec, Picture, PictureError, PictureLimits};
 
-/// Starts one decoder.
+/// Starts a thread that decodes pictures until the engine shuts down.
 pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(format!("decode-{number}"))

@@ -40,10 +40,6 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
 
 mod admission;
 mod background;
@@ -182,7 +178,7 @@ impl Engine {
         &self.shared.counters
     }
 
-    /// The settings in force.
+    /// The settings that the engine was started with.
     pub fn settings(&self) -> &EngineSettings {
         &self.shared.settings
     }

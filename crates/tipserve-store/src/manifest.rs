@@ -30,6 +30,9 @@ pub struct Manifest {
     /// this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Digest of what that request asked for ([`RequestKey::digest`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
     /// The file with its tensors.
     pub tensors: TensorsRecord,
 }
@@ -76,6 +79,13 @@ pub struct Details {
     /// imported) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
+    /// Examples that a picture is kept of.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pictures: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a version does with the orientation that cameras write beside the
@@ -166,9 +176,20 @@ pub struct Draft {
     pub details: Details,
     /// Go into the tensors file; see `docs/storage.md` for names and shapes.
     pub tensors: Vec<NamedTensor>,
-    /// Makes asking again safe: a request id of the client's (AIP-155), unlike
-    /// that of any other request for this cache; empty: none.
-    pub request_id: String,
+    /// The request that asks for it, if that may be asked again.
+    pub request: Option<RequestKey>,
+}
+
+/// What makes asking again safe (AIP-155): a version is made once for each key,
+/// however often it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The client's id of the request, unlike that of any other request for
+    /// this cache.
+    pub id: String,
+    /// Digest of what is asked for, so that an id that is used twice for
+    /// different things is noticed.
+    pub digest: String,
 }
 
 impl Manifest {

@@ -10,7 +10,7 @@ use super::{
     backend::{Backend, working},
     fault::die_at,
     layout,
-    manifest::{Draft, Manifest, TensorsRecord},
+    manifest::{Draft, Manifest, RequestKey, TensorsRecord},
     name::{CacheId, VersionNumber},
     sealed::{FORMAT, seal, unseal},
     tensors::EncodedTensors,
@@ -60,7 +60,7 @@ enum Attempt {
     /// It is there, and acknowledged.
     Published,
     /// The request had made this version before.
-    Repeated(VersionNumber),
+    Repeated(Box<Manifest>),
     /// The number is another's.
     Lost,
 }
@@ -71,13 +71,13 @@ impl Store {
     /// fails, or is dropped before its end, there is no such version, with one
     /// exception: where the storage does not answer one of the last requests,
     /// or the future is dropped during them, the version may appear, whole.
-    /// With a request id ([`Draft::request_id`]) asking again is safe: it
-    /// returns the version that the request made before, if that is there.
+    /// With a key ([`Draft::request`]) asking again is safe: it returns the
+    /// version that the request made before, if that is there.
     ///
     /// # Errors
-    /// [`StoreError::InvalidDraft`], [`StoreError::Full`],
-    /// [`StoreError::Refused`], [`StoreError::Unavailable`],
-    /// [`StoreError::NotDurable`].
+    /// [`StoreError::InvalidDraft`], [`StoreError::RequestReused`],
+    /// [`StoreError::Full`], [`StoreError::Refused`],
+    /// [`StoreError::Unavailable`], [`StoreError::NotDurable`].
     pub async fn create_version(&self, id: &CacheId, draft: Draft) -> Result<Manifest, StoreError> {
         self.create_version_if(id, draft, &Condition::default())
             .await
@@ -101,22 +101,23 @@ impl Store {
         let Draft {
             details,
             tensors,
-            request_id,
+            request,
         } = draft;
         let what = format!("a version of {}", id.resource_name());
-        let request_id = (!request_id.is_empty()).then_some(request_id);
-        check_request_id(request_id.as_deref())?;
-        if let Some(request_id) = &request_id {
-            let view = self.views.fresh(id).await?;
-            if let Some(made) = self.version_of_request(&view, request_id, None).await? {
-                return self.manifest(id, made).await;
-            }
+        if let Some(request) = &request
+            && let Some(made) = self.made_by(id, request).await?
+        {
+            return Ok(made);
         }
         let bytes = tensors.iter().map(|t| t.bytes.len()).sum();
         let encode = || EncodedTensors::new(tensors);
         let encoded = working("encoding tensors", bytes, encode).await??;
         let environment = &self.options.environment;
-        let name = layout::tensors_name(environment.random(), request_id.as_deref());
+        let name = layout::tensors_name(
+            environment.random(),
+            request.as_ref().map(|request| request.id.as_str()),
+        );
+        let (request_id, request_digest) = request.map(|key| (key.id, key.digest)).unzip();
         let manifest = Manifest {
             format: FORMAT,
             cache: id.clone(),
@@ -124,6 +125,7 @@ impl Store {
             create_time: environment.time_of_day(),
             details,
             request_id,
+            request_digest,
             tensors: TensorsRecord {
                 name,
                 size: encoded.size,
@@ -149,14 +151,32 @@ impl Store {
         publication.run().await
     }
 
+    /// The live version that a request has made, if it has made one.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] or [`StoreError::InvalidDraft`] for an id that
+    /// cannot be one; [`StoreError::RequestReused`]; those of the storage.
+    pub async fn made_by(
+        &self,
+        id: &CacheId,
+        request: &RequestKey,
+    ) -> Result<Option<Manifest>, StoreError> {
+        check_request_id(&request.id)?;
+        let view = self.views.fresh(id).await?;
+        let digest = Some(request.digest.as_str());
+        self.version_of_request(&view, &request.id, digest, None)
+            .await
+    }
+
     /// The live version that a request has made; of several, the first. With
     /// `below`, only one of a lower number.
     async fn version_of_request(
         &self,
         view: &View,
         request_id: &str,
+        digest: Option<&str>,
         below: Option<VersionNumber>,
-    ) -> Result<Option<VersionNumber>, StoreError> {
+    ) -> Result<Option<Manifest>, StoreError> {
         let mut candidates: Vec<_> = view
             .tensors()
             .iter()
@@ -174,9 +194,16 @@ impl Store {
                 Err(e) => return Err(e),
             };
             let same = manifest.request_id.as_deref() == Some(request_id);
-            if same && manifest.tensors.name == file.name {
-                return Ok(Some(file.version));
+            if !same || manifest.tensors.name != file.name {
+                continue;
             }
+            if manifest.request_digest.as_deref() != digest {
+                return Err(StoreError::RequestReused {
+                    what: manifest.resource_name(),
+                    request_id: request_id.to_owned(),
+                });
+            }
+            return Ok(Some(manifest));
         }
         Ok(None)
     }
@@ -247,7 +274,7 @@ impl Publication<'_> {
         for _ in 0..MAX_RACES {
             match self.attempt().await? {
                 Attempt::Published => return Ok(self.manifest.clone()),
-                Attempt::Repeated(made) => return self.store.manifest(self.id(), made).await,
+                Attempt::Repeated(made) => return Ok(*made),
                 Attempt::Lost => self.move_on().await?,
             }
         }
@@ -339,13 +366,23 @@ impl Publication<'_> {
             store.take_back(self.id(), version).await?;
             return Err(cleared);
         }
-        if let Some(request_id) = &self.manifest.request_id
-            && let Some(made) = store
-                .version_of_request(&view, request_id, Some(version))
-                .await?
-        {
-            store.take_back(self.id(), version).await?;
-            return Ok(Attempt::Repeated(made));
+        if let Some(request_id) = &self.manifest.request_id {
+            let digest = self.manifest.request_digest.as_deref();
+            let made = store
+                .version_of_request(&view, request_id, digest, Some(version))
+                .await;
+            match made {
+                Ok(None) => {}
+                Ok(Some(made)) => {
+                    store.take_back(self.id(), version).await?;
+                    return Ok(Attempt::Repeated(Box::new(made)));
+                }
+                Err(error @ StoreError::RequestReused { .. }) => {
+                    store.take_back(self.id(), version).await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
         if let Err(error) = store.raise_high_water(&view, version.get()).await {
             // The version itself is durable.
@@ -385,10 +422,10 @@ impl Publication<'_> {
     }
 }
 
-fn check_request_id(request_id: Option<&str>) -> Result<(), StoreError> {
-    let Some(id) = request_id else {
-        return Ok(());
-    };
+fn check_request_id(id: &str) -> Result<(), StoreError> {
+    if id.is_empty() {
+        return Err(StoreError::invalid("the request id", "it is empty"));
+    }
     if id.len() > MAX_REQUEST_ID_BYTES {
         return Err(StoreError::TooLarge {
             what: "the request id".to_owned(),

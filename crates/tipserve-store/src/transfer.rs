@@ -121,7 +121,7 @@ impl Imported {
                 .iter()
                 .filter_map(|name| self.tensors.tensor(name))
                 .collect(),
-            request_id: String::new(),
+            request: None,
         }
     }
 }

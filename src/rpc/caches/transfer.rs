@@ -14,6 +14,7 @@ use crate::{
         change::{Change, to_its_end, unless_reset},
         convert,
         error::ApiError,
+        idempotency::request_key,
         observe::Call,
         reference,
         request::RequestError,
@@ -80,7 +81,7 @@ impl Caches {
         Change { caller, audit }: &Change,
         mut incoming: Streaming<pb::ImportVersionRequest>,
     ) -> Result<Response<pb::Version>, ApiError> {
-        let spec = match self.next(&mut incoming).await?.map(|m| m.payload) {
+        let mut spec = match self.next(&mut incoming).await?.map(|m| m.payload) {
             Some(Some(Payload::Spec(spec))) => spec,
             Some(Some(Payload::Chunk(_))) => {
                 return Err(order(
@@ -92,8 +93,16 @@ impl Caches {
         audit.resource(&spec.cache_id);
         let id = cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))?;
         audit.resource(id.resource_name());
-        let (bounds, condition, size) = self.bounds(caller, spec)?;
         let catalog = Arc::clone(&self.context.catalog);
+        let key = request_key(&mut spec)?;
+        if let Some(key) = &key
+            && let Some(made) = catalog.store().made_by(&id, key).await?
+        {
+            audit.resource(made.resource_name());
+            audit.result(Code::Ok);
+            return Ok(Response::new(convert::version(&made)));
+        }
+        let (bounds, condition, size) = self.bounds(caller, spec)?;
         // Now, too, so that nothing is sent in vain.
         catalog.store().check(&id, &condition).await?;
         let file = match self.receive(incoming, size).await {
@@ -106,7 +115,9 @@ impl Caches {
         caller.standing(Some(&id))?;
         let line = audit.clone();
         let imported = to_its_end(audit.clone(), async move {
-            let manifest = catalog.import(&id, file.into(), bounds, &condition).await?;
+            let manifest = catalog
+                .import(&id, file.into(), bounds, &condition, key)
+                .await?;
             line.resource(manifest.resource_name());
             Ok(convert::version(&manifest))
         });

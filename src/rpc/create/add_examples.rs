@@ -24,7 +24,7 @@ use tip_spec::Method;
 use tipserve_api::v1::{
     self as pb, add_examples_request::Payload, add_examples_response::Event as Answer,
 };
-use tipserve_store::{Condition, Needs};
+use tipserve_store::{CacheId, Condition, Needs, RequestKey};
 
 /// `AddExamples`.
 pub struct AddExamples;
@@ -49,8 +49,14 @@ impl CreateRpc for AddExamples {
         &spec.base
     }
 
+    fn cache(spec: &Self::Spec, caller: &Caller) -> Result<CacheId, ApiError> {
+        let base = reference(caller, &spec.base).map_err(|error| error.field("spec.base"))?;
+        Ok(base.cache)
+    }
+
     async fn check(
         mut spec: Self::Spec,
+        request: Option<RequestKey>,
         context: &Context,
         caller: &Caller,
     ) -> Result<CreateRequest, ApiError> {
@@ -69,12 +75,16 @@ impl CreateRpc for AddExamples {
             strict,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
+            keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(std::mem::take(&mut spec.etag)),
                 // Not the base itself: what is needed of it is in memory.
                 needs: Needs::Cache,
             },
-            recipe: recipe(spec, asked, base, context)?,
+            recipe: Recipe {
+                request,
+                ..recipe(spec, asked, base, context)?
+            },
         })
     }
 
@@ -157,6 +167,7 @@ fn recipe(
         },
         created_by: spec.created_by,
         base: Some(Arc::new(base)),
+        request: None,
     })
 }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 use tip_spec::Method;
 use tipserve_api::v1::{self as pb, create_cache_request::Payload};
-use tipserve_store::{Condition, Needs};
+use tipserve_store::{CacheId, Condition, Needs, RequestKey};
 
 /// `CreateCache`.
 pub struct CreateCache;
@@ -46,8 +46,13 @@ impl CreateRpc for CreateCache {
         &spec.cache_id
     }
 
+    fn cache(spec: &Self::Spec, caller: &Caller) -> Result<CacheId, ApiError> {
+        cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))
+    }
+
     async fn check(
         spec: Self::Spec,
+        request: Option<RequestKey>,
         context: &Context,
         caller: &Caller,
     ) -> Result<CreateRequest, ApiError> {
@@ -55,11 +60,15 @@ impl CreateRpc for CreateCache {
             strict: strict(spec.on_rejected)?,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
+            keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(spec.etag.clone()),
                 needs: Needs::Nothing,
             },
-            recipe: recipe(spec, context, caller)?,
+            recipe: Recipe {
+                request,
+                ..recipe(spec, context, caller)?
+            },
         })
     }
 
@@ -71,7 +80,7 @@ impl CreateRpc for CreateCache {
 /// The recipe of a specification.
 fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, ApiError> {
     let model = context.catalog.model();
-    let id = cache_id(caller, &spec.cache_id).map_err(|error| error.field("spec.cache_id"))?;
+    let id = CreateCache::cache(&spec, caller)?;
     if spec.classes.is_empty() {
         return Err(RequestError::invalid(
             "spec.classes",
@@ -143,6 +152,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         description: spec.description,
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
         created_by: caller.created_by(spec.created_by),
+        request: None,
     })
 }
 

@@ -9,6 +9,7 @@
 mod add_examples;
 mod collect;
 mod create_cache;
+mod notes;
 mod text;
 
 use std::{
@@ -28,6 +29,7 @@ use super::{
     change::{Change, unless_reset},
     convert,
     error::ApiError,
+    idempotency::{Repeatable, request_key},
     observe::{Call, carried, say},
     request::{RequestError, until},
 };
@@ -42,7 +44,7 @@ pub use pb::create_cache_response::Event;
 pub use text::MAX_PROMPT_BYTES;
 use tipserve_api::v1::{self as pb, cache_spec::OnRejected, create_progress};
 use tipserve_engine::FlowId;
-use tipserve_store::{Condition, Draft};
+use tipserve_store::{CacheId, Condition, Draft, Manifest, RequestKey};
 
 /// One of the RPCs that make a version from examples.
 pub trait CreateRpc: 'static {
@@ -51,7 +53,7 @@ pub trait CreateRpc: 'static {
     /// The error if a later message carries no examples.
     const EXAMPLES_AFTER: &'static str;
     /// The specification.
-    type Spec: Send;
+    type Spec: Repeatable;
     /// A message from the client.
     type Request: Send + 'static;
     /// A message to the client.
@@ -63,12 +65,19 @@ pub trait CreateRpc: 'static {
     /// The cache that a specification names, as it names it.
     fn resource(spec: &Self::Spec) -> &str;
 
+    /// The cache that a specification names, which the caller may touch.
+    ///
+    /// # Errors
+    /// A name that is none, or of a cache that the caller may not touch.
+    fn cache(spec: &Self::Spec, caller: &Caller) -> Result<CacheId, ApiError>;
+
     /// Checks a specification.
     ///
     /// # Errors
     /// What is wrong with it.
     fn check(
         spec: Self::Spec,
+        request: Option<RequestKey>,
         context: &Context,
         caller: &Caller,
     ) -> impl Future<Output = Result<CreateRequest, ApiError>> + Send;
@@ -94,8 +103,18 @@ pub struct CreateRequest {
     allow_empty: bool,
     /// Of the augmentation.
     seed: u64,
+    /// Whether a thumbnail of each picture is kept.
+    keep_pictures: bool,
     /// What must hold of the cache.
     condition: Condition,
+}
+
+/// What the first message leads to.
+enum Begun {
+    /// The version that an equal request has made before.
+    Made(Box<Manifest>),
+    /// A version is to be made.
+    New(Box<CreateRequest>),
 }
 
 /// Serves one call.
@@ -106,7 +125,17 @@ pub async fn serve<R: CreateRpc>(
     mut incoming: Streaming<R::Request>,
     call: &Call,
 ) -> Result<Response<BoxStream<R::Response>>, ApiError> {
-    let request = first_message::<R>(&context, &caller, &audit, &mut incoming).await?;
+    let request = match first_message::<R>(&context, &caller, &audit, &mut incoming).await? {
+        Begun::New(request) => *request,
+        Begun::Made(manifest) => {
+            call.ended(Code::Ok);
+            audit.resource(manifest.resource_name());
+            audit.result(Code::Ok);
+            let version = Event::Version(convert::version(&manifest));
+            let response = tokio_stream::once(Ok(R::response(version)));
+            return Ok(Response::new(Box::pin(response)));
+        }
+    };
     // Now, too, so that nothing is encoded in vain.
     let store = context.catalog.store();
     store.check(&request.recipe.id, &request.condition).await?;
@@ -149,18 +178,18 @@ pub async fn serve<R: CreateRpc>(
     Ok(Response::new(Box::pin(response)))
 }
 
-/// The specification, checked.
+/// The specification, checked, unless it has been carried out before.
 async fn first_message<R: CreateRpc>(
     context: &Context,
     caller: &Caller,
     audit: &AuditLine,
     incoming: &mut Streaming<R::Request>,
-) -> Result<CreateRequest, ApiError> {
+) -> Result<Begun, ApiError> {
     let message = incoming
         .message()
         .await
         .map_err(|status| ApiError::from_status(&status))?;
-    let spec = match message.and_then(R::part) {
+    let mut spec = match message.and_then(R::part) {
         Some(Part::Spec(spec)) => spec,
         Some(Part::Examples(_)) => {
             return Err(RequestError::Order {
@@ -171,9 +200,19 @@ async fn first_message<R: CreateRpc>(
         None => return Err(RequestError::missing("spec").into()),
     };
     audit.resource(R::resource(&spec));
-    let request = R::check(spec, context, caller).await?;
+    let key = request_key(&mut spec)?;
+    if let Some(key) = &key {
+        // Before all else is checked: what the first request changed may stand
+        // against it now.
+        let cache = R::cache(&spec, caller)?;
+        audit.resource(cache.resource_name());
+        if let Some(made) = context.catalog.store().made_by(&cache, key).await? {
+            return Ok(Begun::Made(Box::new(made)));
+        }
+    }
+    let request = R::check(spec, key, context, caller).await?;
     audit.resource(request.recipe.id.resource_name());
-    Ok(request)
+    Ok(Begun::New(Box::new(request)))
 }
 
 /// Whether examples that cannot be used fail the call.

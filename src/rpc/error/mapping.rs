@@ -168,6 +168,7 @@ impl From<StoreError> for ApiError {
             StoreError::InvalidName(error) => return error.clone().into(),
             StoreError::InvalidDraft { .. } => (Code::InvalidArgument, "CACHE_INVALID"),
             StoreError::Conflict { .. } => (Code::FailedPrecondition, "CONFLICT"),
+            StoreError::RequestReused { .. } => (Code::AlreadyExists, "REQUEST_ID_REUSED"),
             StoreError::EtagMismatch { .. } => (Code::Aborted, "ETAG_MISMATCH"),
             StoreError::Unavailable { .. } => (Code::Unavailable, "STORE_UNAVAILABLE"),
             StoreError::Full { .. } => (Code::ResourceExhausted, "STORE_FULL"),
@@ -184,6 +185,9 @@ impl From<StoreError> for ApiError {
             | StoreError::AlreadyExists { what }
             | StoreError::Damaged { what, .. }
             | StoreError::Conflict { what, .. } => mapped.fact("resource", what),
+            StoreError::RequestReused { what, request_id } => {
+                mapped.fact("resource", what).fact("request_id", request_id)
+            }
             StoreError::EtagMismatch {
                 what,
                 expected,

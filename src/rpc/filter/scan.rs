@@ -52,9 +52,8 @@ impl<'a> Scanner<'a> {
     }
 
     pub fn restriction(&mut self, schema: &Schema) -> Result<Restriction, RequestError> {
-        let start = self.at;
         let (field, kind, key) = self.field(schema)?;
-        let after = self.at;
+        let after_field = self.at;
         self.skip_space();
         let operator_at = self.at;
         let Some(&(mark, operator)) = OPERATORS
@@ -67,74 +66,28 @@ impl<'a> Scanner<'a> {
         self.skip_space();
         let value_at = self.at;
         let pattern = self.value()?;
-        let end = std::mem::replace(&mut self.at, value_at);
-        let exact = || match pattern.any_start || pattern.any_end {
-            true => self.text.get(value_at..end).unwrap_or(""),
-            false => pattern.text.as_str(),
-        };
-        let ordered = !matches!(operator, Operator::Equal | Operator::NotEqual);
+        let end = self.at;
+        let written = self.text.get(value_at..end).unwrap_or("");
         let (key, wanted) = match kind {
-            Kind::Labels if key.is_none() => {
-                if operator != Operator::Has {
-                    self.at = after;
-                    return Err(self.error("expected labels.KEY, or labels:KEY"));
-                }
-                (Some(pattern.text), Wanted::Present)
+            Kind::Labels if key.is_some() => (key, Ok(Wanted::Text(pattern))),
+            Kind::Labels if operator == Operator::Has => (Some(pattern.text), Ok(Wanted::Present)),
+            Kind::Labels => {
+                let problem = "expected labels.KEY, or labels:KEY";
+                (None, Err((after_field, problem)))
             }
-            Kind::Labels | Kind::Text => (key, Wanted::Text(pattern)),
-            Kind::Method => {
-                if ordered {
-                    self.at = operator_at;
-                    return Err(self.error("a method takes = and != only"));
-                }
-                let name = pattern.text.to_ascii_uppercase();
-                let name = match name.strip_prefix("METHOD_") {
-                    Some(name) => name.to_owned(),
-                    None => name,
+            _ => {
+                let wanted = wanted(kind, operator, pattern, written);
+                let at = |problem| match problem {
+                    Misfit::Operator(problem) => (operator_at, problem),
+                    Misfit::Value(problem) => (value_at, problem),
                 };
-                let name = format!("METHOD_{name}");
-                if tipserve_api::v1::Method::from_str_name(&name).is_none()
-                    || exact() != pattern.text
-                {
-                    return Err(self.error(
-                        "expected a method: ZERO_SHOT, TIP_ADAPTER, GDA, PROKER, CLASS_MEAN, \
-                         TIP_ADAPTER_F or STACK",
-                    ));
-                }
-                let text = Pattern {
-                    text: name,
-                    ..pattern
-                };
-                (None, Wanted::Text(text))
+                (None, wanted.map_err(at))
             }
-            Kind::Flag => {
-                if ordered {
-                    self.at = operator_at;
-                    return Err(self.error("true and false take = and != only"));
-                }
-                match exact() {
-                    "true" => (None, Wanted::Flag(true)),
-                    "false" => (None, Wanted::Flag(false)),
-                    _ => return Err(self.error("expected true or false")),
-                }
-            }
-            Kind::Number | Kind::Time if operator == Operator::Has => {
-                self.at = operator_at;
-                return Err(self.error("expected one of = != < <= > >="));
-            }
-            Kind::Number => match exact().parse() {
-                Ok(number) => (None, Wanted::Number(number)),
-                Err(_) => return Err(self.error("expected a whole number")),
-            },
-            Kind::Time => match DateTime::parse_from_rfc3339(exact()) {
-                Ok(time) => (None, Wanted::Time(time.to_utc())),
-                Err(_) => {
-                    return Err(self.error("expected a time such as 2026-01-31T12:00:00Z"));
-                }
-            },
         };
-        debug_assert!(start < end);
-        self.at = end;
+        let wanted = wanted.map_err(|(at, problem)| {
+            self.at = at;
+            self.error(problem)
+        })?;
         Ok(Restriction {
             field,
             key,
@@ -234,4 +187,67 @@ impl<'a> Scanner<'a> {
             any_end,
         })
     }
+}
+
+/// What does not fit a field's kind, and why.
+enum Misfit {
+    Operator(&'static str),
+    Value(&'static str),
+}
+
+/// What a restriction on a field of some kind asks for. `written` is the value
+/// as it stands in the filter; where it has a wildcard it is taken literally by
+/// all kinds but texts.
+fn wanted(
+    kind: Kind,
+    operator: Operator,
+    pattern: Pattern,
+    written: &str,
+) -> Result<Wanted, Misfit> {
+    let exact = match pattern.any_start || pattern.any_end {
+        true => written,
+        false => pattern.text.as_str(),
+    };
+    let ordered = !matches!(operator, Operator::Equal | Operator::NotEqual);
+    match kind {
+        Kind::Labels | Kind::Text => Ok(Wanted::Text(pattern)),
+        Kind::Method if ordered => Err(Misfit::Operator("a method takes = and != only")),
+        Kind::Method => method(exact, &pattern.text).map(Wanted::Text),
+        Kind::Flag if ordered => Err(Misfit::Operator("true and false take = and != only")),
+        Kind::Flag => match exact {
+            "true" => Ok(Wanted::Flag(true)),
+            "false" => Ok(Wanted::Flag(false)),
+            _ => Err(Misfit::Value("expected true or false")),
+        },
+        Kind::Number | Kind::Time if operator == Operator::Has => {
+            Err(Misfit::Operator("expected one of = != < <= > >="))
+        }
+        Kind::Number => match exact.parse() {
+            Ok(number) => Ok(Wanted::Number(number)),
+            Err(_) => Err(Misfit::Value("expected a whole number")),
+        },
+        Kind::Time => match DateTime::parse_from_rfc3339(exact) {
+            Ok(time) => Ok(Wanted::Time(time.to_utc())),
+            Err(_) => Err(Misfit::Value(
+                "expected a time such as 2026-01-31T12:00:00Z",
+            )),
+        },
+    }
+}
+
+/// The method of a name, with or without `METHOD_`, in either case.
+fn method(exact: &str, text: &str) -> Result<Pattern, Misfit> {
+    let upper = text.to_ascii_uppercase();
+    let name = format!("METHOD_{}", upper.strip_prefix("METHOD_").unwrap_or(&upper));
+    if tipserve_api::v1::Method::from_str_name(&name).is_none() || exact != text {
+        return Err(Misfit::Value(
+            "expected a method: ZERO_SHOT, TIP_ADAPTER, GDA, PROKER, CLASS_MEAN, TIP_ADAPTER_F or \
+             STACK",
+        ));
+    }
+    Ok(Pattern {
+        text: name,
+        any_start: false,
+        any_end: false,
+    })
 }

@@ -2,6 +2,7 @@
 //! of Triton's extensions that its clients use. Another way of saying what
 //! `ClassifyService` says: admission, engine and answers are the same.
 
+mod answer_size;
 mod infer;
 mod model;
 mod outputs;

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use prost::Message as _;
-use tonic::{Code, Response};
+use tonic::Response;
 
-use super::model;
+use super::{answer_size::AnswerSize, model};
 use crate::{
     auth::Caller,
     rpc::{Context, error::ApiError, request::RequestError},
@@ -18,9 +17,6 @@ use tipserve_store::StoreError;
 
 /// Caches looked at in one go.
 const PAGE: usize = 256;
-/// Bytes that an index may take: the protocol has no pages, and gRPC's clients
-/// take 4 MiB by default.
-const INDEX_BYTES: usize = 4_000_000;
 
 fn only_repository(name: &str) -> Result<(), RequestError> {
     match name {
@@ -63,7 +59,7 @@ pub async fn index(
         reason,
     };
     let mut index = RepositoryIndexResponse::default();
-    let mut bytes = 0;
+    let mut size = AnswerSize::new("use tipserve.v1.CacheService.ListCaches");
     let mut after = None;
     loop {
         let page = store.list_caches(PAGE, after.as_ref()).await?;
@@ -84,19 +80,7 @@ pub async fn index(
             if request.ready && !row.reason.is_empty() {
                 continue;
             }
-            // A tag and a length of at most two bytes go with each row.
-            bytes += row.encoded_len() + 4;
-            if bytes > INDEX_BYTES {
-                return Err(ApiError::new(
-                    Code::ResourceExhausted,
-                    "INDEX_TOO_LARGE",
-                    format!(
-                        "the index takes more than {INDEX_BYTES} bytes and this protocol has no \
-                         pages: use tipserve.v1.CacheService.ListCaches"
-                    ),
-                )
-                .fact("maximum", INDEX_BYTES));
-            }
+            size.add(&row)?;
             index.models.push(row);
         }
         after = page.next;

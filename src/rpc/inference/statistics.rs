@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tonic::Response;
 
-use super::model;
+use super::{answer_size::AnswerSize, model};
 use crate::{
     auth::Caller,
     rpc::{Context, error::ApiError},
@@ -156,7 +156,8 @@ impl Entry {
 /// of all that are held.
 ///
 /// # Errors
-/// A cache or version that is not there.
+/// A cache or version that is not there; an answer that takes more than a
+/// message.
 pub async fn serve(
     context: &Context,
     statistics: &Statistics,
@@ -181,13 +182,16 @@ pub async fn serve(
         }
     }
     let none = Entry::default();
-    let model_stats = keys
-        .into_iter()
-        .map(|key| match statistics.0.get(&key) {
-            Some(entry) => entry.message(&key.0, key.1),
-            None => none.message(&key.0, key.1),
-        })
-        .collect();
+    let mut size = AnswerSize::new("ask for one model and version");
+    let mut model_stats = Vec::with_capacity(keys.len());
+    for (cache, version) in keys {
+        let row = match statistics.0.get(&(cache.clone(), version)) {
+            Some(entry) => entry.message(&cache, version),
+            None => none.message(&cache, version),
+        };
+        size.add(&row)?;
+        model_stats.push(row);
+    }
     Ok(Response::new(v2::ModelStatisticsResponse { model_stats }))
 }
 

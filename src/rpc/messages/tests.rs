@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, pin::Pin};
 
 use futures::StreamExt as _;
 use http_body::Frame;
@@ -7,7 +7,12 @@ use prost_types::{
     DescriptorProto, FileDescriptorSet, MethodDescriptorProto, field_descriptor_proto::Type,
 };
 
-use super::*;
+use tonic_types::StatusExt as _;
+
+use super::{
+    framing::{Framing, HEADER},
+    *,
+};
 use tipserve_api::DESCRIPTORS;
 
 const MIB: usize = 1 << 20;
@@ -151,24 +156,15 @@ fn body(
     futures::channel::mpsc::UnboundedSender<Vec<u8>>,
     impl HttpBody<Data = Bytes, Error = Status> + use<>,
 ) {
-    let (sender, frames) = futures::channel::mpsc::unbounded::<Vec<u8>>();
+    let (frames_in, frames) = futures::channel::mpsc::unbounded::<Vec<u8>>();
     let frames = frames.map(|bytes| Ok::<_, Status>(Frame::data(Bytes::from(bytes))));
-    let bounds = layer.bounds(path);
-    let body = BoundedBody {
-        body: Frames(frames),
-        bounds,
-        framing: Framing::default(),
-        clock: Clock::new(bounds.patience),
-        sender: Sender {
-            budget: Arc::clone(&layer.budget),
-            caller: Caller::default(),
-            peer: None,
-        },
-        granted: None,
-        waiting: None,
-        failed: false,
+    let sender = Sender {
+        budget: Arc::clone(&layer.budget),
+        caller: Caller::default(),
+        peer: None,
     };
-    (sender, body)
+    let body = BoundedBody::new(Frames(frames), layer.bounds(path), sender);
+    (frames_in, body)
 }
 
 pin_project_lite::pin_project! {
@@ -221,7 +217,7 @@ async fn a_message_over_its_methods_limit_is_refused_at_its_header() {
         status.message().contains("max_probe_message_bytes = 4096"),
         "{status}"
     );
-    let problem = refusal(&status).expect("ours");
+    let problem = ApiError::from_status(&status);
     assert_eq!(problem.reason(), "MESSAGE_TOO_LARGE");
     let details = Status::from(problem).get_error_details();
     let info = details.error_info().expect("an ErrorInfo");
@@ -235,7 +231,7 @@ async fn a_message_must_arrive_in_time_and_a_stream_must_begin() {
         let mut body = Box::pin(body);
         let status = next(&mut body).await.expect_err("silent");
         assert_eq!(status.code(), Code::DeadlineExceeded, "{path}");
-        assert_eq!(refusal(&status).expect("ours").reason(), "MESSAGE_TIMEOUT");
+        assert_eq!(ApiError::from_status(&status).reason(), "MESSAGE_TIMEOUT");
         drop(sender);
     }
     let probes = layer().bounds(LIVE).patience;
@@ -326,5 +322,5 @@ async fn unfinished_messages_wait_for_their_bytes_and_are_refused_in_the_end() {
 
     let (_sender, mut third) = begin(MIB);
     let status = next(&mut third).await.expect_err("no room");
-    assert_eq!(refusal(&status).expect("ours").reason(), "QUEUE_FULL");
+    assert_eq!(ApiError::from_status(&status).reason(), "QUEUE_FULL");
 }

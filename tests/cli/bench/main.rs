@@ -2,6 +2,9 @@
 //! one that answers logically (`fake`), one that does what it is told
 //! (`scripted`).
 
+// A test stops where something is not as it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 #[expect(dead_code, reason = "the tests of the commands use all of it")]
 #[path = "../fake/mod.rs"]
 mod fake;

@@ -1,5 +1,8 @@
 //! `tipserve` itself: the server and its clients in one binary.
 
+// A test stops where something is not as it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use std::process::{Command, Output};
 
 fn tipserve(args: &[&str]) -> Output {

@@ -10,7 +10,7 @@ use std::{
 use chrono::TimeDelta;
 use rand::{Rng as _, seq::IndexedRandom as _};
 use tipserve_store::{
-    AliasName, CacheId, Condition, NEW, Store, StoreError, StoreOptions, VersionNumber,
+    AliasName, CacheId, Condition, NEW, RequestKey, Store, StoreError, StoreOptions, VersionNumber,
 };
 
 use super::{
@@ -248,7 +248,10 @@ impl Client {
         let seed = from;
         for _ in 0..3 {
             let mut draft = sample::draft(seed);
-            draft.request_id = format!("request-{seed}");
+            draft.request = Some(RequestKey {
+                id: format!("request-{seed}"),
+                digest: String::new(),
+            });
             let made = self.store.create_version(cache, draft).await;
             let made = made.map(|manifest| manifest.version.get());
             let span = self.end(from, || {

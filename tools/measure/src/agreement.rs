@@ -11,7 +11,7 @@ use tipserve_engine::Encoder as _;
 pub struct Args {
     #[command(flatten)]
     encoding: Encoding,
-    /// How many pictures.
+    /// Number of random pictures to compare.
     #[arg(long, default_value_t = 64)]
     pictures: usize,
     /// Classes of the random classifier whose best class is compared.

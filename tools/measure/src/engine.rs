@@ -33,7 +33,7 @@ pub struct DecodeArgs {
     /// Folder of the bundle, for the size of its pictures.
     #[arg(long)]
     bundle: PathBuf,
-    /// Folder of pictures.
+    /// Folder of JPEG files to decode, over and over.
     #[arg(long)]
     pictures: PathBuf,
     #[arg(long, default_value_t = 3.0)]

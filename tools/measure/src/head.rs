@@ -17,16 +17,16 @@ pub struct Args {
     /// float32, bfloat16 or float16: of the keys.
     #[arg(long, default_value = "float32")]
     keys_dtype: String,
-    /// N.
+    /// N, the number of classes.
     #[arg(long, default_value_t = 1000)]
     classes: i64,
     /// M, a multiple of N.
     #[arg(long, default_value_t = 16_000)]
     keys: i64,
-    /// D.
+    /// D, the width of features and keys.
     #[arg(long, default_value_t = 512)]
     width: i64,
-    /// B.
+    /// B, the number of rows in a batch.
     #[arg(long, default_value_t = 256)]
     batch: i64,
     /// Rows of the batch that are computed in float64 too.
@@ -41,7 +41,7 @@ pub struct Args {
     /// Of so many best classes: are they the same, chosen on the device?
     #[arg(long)]
     best: Option<usize>,
-    /// Rounds of `--round` seconds.
+    /// Number of rounds; the median is reported.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     #[arg(long, default_value_t = 0.2)]
@@ -173,12 +173,12 @@ fn reference(features: &Tensor, tensors: &HeadTensors) -> anyhow::Result<Tensor>
     let mut logits = match &tensors.linear {
         Some(linear) => f.f_mm(&linear.f_to_kind(Kind::Double)?.f_tr()?)?,
         None => Tensor::f_zeros(
-            [f.size()[0], tensors.classes as i64],
+            [f.size2()?.0, tensors.classes as i64],
             (Kind::Double, Device::Cpu),
         )?,
     };
     if let Some((keys, Values::OneHot { labels, weight })) = &tensors.cache {
-        let count = keys.size()[0];
+        let (count, _) = keys.size2()?;
         for start in (0..count).step_by(RUN as usize) {
             let length = RUN.min(count - start);
             let k = keys.f_narrow(0, start, length)?.f_to_kind(Kind::Double)?;

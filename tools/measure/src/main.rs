@@ -27,7 +27,7 @@ use tipserve_clip::{
 };
 use tipserve_engine::EngineSettings;
 
-/// Measurements of this machine.
+/// Measures parts of tipserve on this machine; each prints one JSON document.
 #[derive(Debug, Parser)]
 #[command(name = "tipserve-measure", version)]
 struct MeasureArgs {
@@ -37,9 +37,9 @@ struct MeasureArgs {
 
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// Device, driver and memory.
+    /// Name, number and memory of the devices.
     Device(Place),
-    /// Writes JPEG files.
+    /// Writes a folder of random, smooth JPEG files.
     Pictures(pictures::Args),
     /// Features on the device against the CPU in float32.
     Agreement(agreement::Args),
@@ -57,7 +57,7 @@ enum Part {
     Memory(memory::Args),
 }
 
-/// Where to measure.
+/// The device to measure on.
 #[derive(Clone, Debug, Args)]
 struct Place {
     /// As `tipserve serve` takes it.
@@ -76,7 +76,7 @@ impl Place {
 struct Encoding {
     #[command(flatten)]
     place: Place,
-    /// Folder of the bundle.
+    /// Folder of the bundle to load.
     #[arg(long)]
     bundle: PathBuf,
     /// As `tipserve serve` takes it.
@@ -85,6 +85,9 @@ struct Encoding {
     /// As `tipserve serve` takes it.
     #[arg(long)]
     max_batch: Option<usize>,
+    /// As `tipserve serve` takes it.
+    #[arg(long)]
+    workers: Option<usize>,
     /// As `tipserve serve` takes it.
     #[arg(long, default_value = "off")]
     cuda_graphs: String,
@@ -106,6 +109,7 @@ impl Encoding {
         let config = Config::resolve(Given {
             bundle: Some(self.bundle.clone()),
             max_batch: self.max_batch,
+            workers: self.workers,
             ..Given::default()
         })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

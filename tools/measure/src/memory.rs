@@ -67,20 +67,19 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         })
     };
     run(args.batches / 5)?;
-    let before = held(device)?;
+    let [host_before, tensors_before, allocator_before] = held(device)?;
     run(args.batches - args.batches / 5)?;
-    let after = held(device)?;
+    let [host, tensors, allocator] = held(device)?;
     engine.shut_down();
-    let grown = |what: usize| after[what].saturating_sub(before[what]);
     Ok(json!({
         "out_of_memory": shortage,
         "batches": args.batches,
         "grown_over_the_last": args.batches * 4 / 5,
-        "host_bytes_grown": grown(0),
-        "tensor_bytes_grown": grown(1),
-        "allocator_bytes_grown": grown(2),
-        "host_bytes": after[0],
-        "allocator_bytes": after[2],
+        "host_bytes_grown": host.saturating_sub(host_before),
+        "tensor_bytes_grown": tensors.saturating_sub(tensors_before),
+        "allocator_bytes_grown": allocator.saturating_sub(allocator_before),
+        "host_bytes": host,
+        "allocator_bytes": allocator,
     }))
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tipserve._proto import cache_pb2, input_pb2
 from tipserve._requests import ExampleMessages, Grid, class_specs, enum_value
+from tipserve._uploads import new_request_id
 from tipserve.errors import TipserveError
 from tipserve.labelled import (
     ClassSpec,
@@ -116,6 +117,7 @@ def cache_spec(
         allow_empty_classes=allow_empty_classes,
         created_by=created_by,
         etag=etag,
+        request_id=new_request_id(),
         alpha=alpha,
         beta=beta,
         **{"lambda": lambda_},  # type: ignore[arg-type]
@@ -174,6 +176,7 @@ def add_spec(
         allow_empty_classes=allow_empty_classes,
         created_by=created_by,
         etag=etag,
+        request_id=new_request_id(),
         alpha=alpha,
         beta=beta,
         **{"lambda": lambda_},  # type: ignore[arg-type]

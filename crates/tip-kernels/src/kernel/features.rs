@@ -1,7 +1,8 @@
 //! A batch of features as the kernels read them.
 
-use super::{MAX_ROWS, Products};
+use super::Products;
 use crate::panels::{BF16_STEP, Panels};
+use crate::simd::MAX_ROWS;
 use tip_spec::KeyDtype;
 
 /// Features as the kernels read them: [B, ld].

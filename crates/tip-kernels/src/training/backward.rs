@@ -6,9 +6,9 @@ use super::padded;
 use crate::{
     adamw::AdamW,
     amx,
-    kernel::{MAX_PANEL, MAX_ROWS, Products, Segments, tile_bf16, tile_f32},
+    kernel::{Products, Segments, tile_bf16, tile_f32},
     panels::Isa,
-    simd::{Avx2, Avx512, Simd, VECTORS},
+    simd::{Avx2, Avx512, MAX_PANEL, MAX_ROWS, Simd, VECTORS},
     team::Shards,
 };
 
@@ -19,7 +19,8 @@ pub(super) struct Backward<'a> {
     pub classes: usize,
     pub transposed: &'a [f32],
     pub transposed_bf16: &'a [u16],
-    /// G·β·w, [B, N].
+    /// Gradient of the loss by logit, times β and the class's weight: G·β·w,
+    /// [B, N].
     pub gradient: &'a [f32],
     pub segments: &'a Segments,
     pub affinities: Shards<f32>,

@@ -72,6 +72,7 @@ pub async fn import(
         size_bytes: i64::try_from(size).unwrap_or(i64::MAX),
         allow_other_bundle: options.allow_other_bundle,
         etag: options.etag,
+        ..ImportSpec::default()
     };
     let spec = Payload::Spec(spec);
     requests

@@ -98,8 +98,7 @@ pub(super) async fn added_class(
         labelled
     };
     let pictures = of_class(test);
-    let (before, _) =
-        speed::classify(connection, &name(&base), 16, &pictures, usize::MAX).await?;
+    let (before, _) = speed::classify(connection, &name(&base), 16, &pictures, usize::MAX).await?;
     let (taken_for, confidence) = mostly(&before, &known);
 
     let spec = AddExamplesSpec {

@@ -28,8 +28,8 @@ use crate::{
     source,
     terminal::escaped,
 };
-use local_server::LocalServer;
 use lessons::Draw;
+use local_server::LocalServer;
 use report::DemoDocument;
 use speed::Speed;
 
@@ -125,8 +125,7 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
     let scores = evaluate::evaluate(&connection, &caches, test.clone(), screen).await?;
     let top1 = |index: usize| scores.evaluations.get(index).map_or(0.0, |it| it.top1);
     let draws = draws(&connection, &args, screen).await?;
-    let added_class =
-        lessons::added_class(&connection, &args, (&train, &test), screen).await?;
+    let added_class = lessons::added_class(&connection, &args, (&train, &test), screen).await?;
 
     let outcome = DemoDocument {
         server,

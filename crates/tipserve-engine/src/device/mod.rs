@@ -19,7 +19,8 @@ use crate::{
     work_item::ReadyJob,
 };
 
-/// One worker.
+/// A worker: takes batches off the queue, encodes them and computes their
+/// heads.
 pub(super) struct Device {
     shared: Arc<Shared>,
     encoder: Option<Arc<dyn Encoder>>,

@@ -12,7 +12,7 @@ from tipserve._aio.making import AsyncMakingCalls
 from tipserve._proto import cache_pb2
 from tipserve._tasks import Stream, off_loop, uploading
 from tipserve._transfer import Incoming, Target, import_requests
-from tipserve._uploads import upload_failure
+from tipserve._uploads import new_request_id, upload_failure
 from tipserve.errors import FailedPrecondition, NotFound
 from tipserve.types import Cache, ExampleInfo, Version
 
@@ -165,13 +165,13 @@ class AsyncCacheCalls(AsyncMakingCalls):
                     async for response in call:
                         await off_loop(incoming.take, response)
                 except grpc.RpcError as error:
-                    raise upload_failure(self._contact.failure(error), sent_all=False) from None
+                    raise upload_failure(self._contact.failure(error)) from None
                 finally:
                     call.cancel()
                 return await off_loop(incoming.finish)
 
         repeatable = isinstance(target, str | os.PathLike)
-        return await self._upload(attempt, timeout, repeatable, only_before_end=False)
+        return await self._upload(attempt, timeout, repeatable)
 
     async def import_version(
         self,
@@ -196,7 +196,10 @@ class AsyncCacheCalls(AsyncMakingCalls):
         info = self._info or await self.server_info()
         limit = requests.max_message_bytes(info)
         spec = cache_pb2.ImportSpec(
-            cache_id=cache, allow_other_bundle=allow_other_bundle, etag=etag
+            cache_id=cache,
+            allow_other_bundle=allow_other_bundle,
+            etag=etag,
+            request_id=new_request_id(),
         )
 
         async def attempt(left: float | None) -> Version:
@@ -209,4 +212,4 @@ class AsyncCacheCalls(AsyncMakingCalls):
             ) as call:
                 return Version._from(await call.response())
 
-        return await self._upload(attempt, timeout, repeatable=True, only_before_end=True)
+        return await self._upload(attempt, timeout, repeatable=True)

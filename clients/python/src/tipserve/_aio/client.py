@@ -254,7 +254,7 @@ class AsyncClient(AsyncCacheCalls):
                 response = await call.response()
             return Evaluation._all_from(response, messages.rejected)
 
-        done = await self._upload(attempt, timeout, labelled.repeatable, only_before_end=False)
+        done = await self._upload(attempt, timeout, labelled.repeatable)
         return done[0] if isinstance(cache, str) else done
 
     # Fine-tuning.

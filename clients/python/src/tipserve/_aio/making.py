@@ -262,7 +262,7 @@ class AsyncMakingCalls(AsyncCalls):
             return making.made()
 
         repeatable = all(part.repeatable for part in start().parts)
-        return await self._upload(attempt, timeout, repeatable, only_before_end=True)
+        return await self._upload(attempt, timeout, repeatable)
 
     async def version(self, name: str, *, fields: Sequence[str] | None = None) -> Version:
         """One version, by any form of its name."""

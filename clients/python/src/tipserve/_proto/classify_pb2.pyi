@@ -285,7 +285,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "bundle", "device", "dtype", "limits")
+    __slots__ = ("version", "bundle", "device", "dtype", "limits", "caller")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -298,12 +298,24 @@ class ServerInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     version: str
     bundle: BundleInfo
     device: str
     dtype: str
     limits: _containers.ScalarMap[str, int]
-    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    caller: CallerInfo
+    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ...) -> None: ...
+
+class CallerInfo(_message.Message):
+    __slots__ = ("name", "role", "cache_prefix")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CACHE_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    cache_prefix: str
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., cache_prefix: _Optional[str] = ...) -> None: ...
 
 class BundleInfo(_message.Message):
     __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation")

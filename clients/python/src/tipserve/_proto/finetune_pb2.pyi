@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FineTuneRequest(_message.Message):
-    __slots__ = ("cache", "epochs", "learning_rate", "batch_size", "schedule", "weight_decay", "seed", "patience", "move_alias", "only_if_improved", "detached", "alpha", "beta", "grid", "description")
+    __slots__ = ("cache", "epochs", "learning_rate", "batch_size", "schedule", "weight_decay", "seed", "patience", "move_alias", "only_if_improved", "detached", "alpha", "beta", "grid", "description", "request_id")
     class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SCHEDULE_UNSPECIFIED: _ClassVar[FineTuneRequest.Schedule]
@@ -35,6 +35,7 @@ class FineTuneRequest(_message.Message):
     BETA_FIELD_NUMBER: _ClassVar[int]
     GRID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     cache: str
     epochs: int
     learning_rate: float
@@ -50,7 +51,8 @@ class FineTuneRequest(_message.Message):
     beta: float
     grid: _cache_pb2.SearchGrid
     description: str
-    def __init__(self, cache: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., schedule: _Optional[_Union[FineTuneRequest.Schedule, str]] = ..., weight_decay: _Optional[float] = ..., seed: _Optional[int] = ..., patience: _Optional[int] = ..., move_alias: _Optional[str] = ..., only_if_improved: bool = ..., detached: bool = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., grid: _Optional[_Union[_cache_pb2.SearchGrid, _Mapping]] = ..., description: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, cache: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., schedule: _Optional[_Union[FineTuneRequest.Schedule, str]] = ..., weight_decay: _Optional[float] = ..., seed: _Optional[int] = ..., patience: _Optional[int] = ..., move_alias: _Optional[str] = ..., only_if_improved: bool = ..., detached: bool = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., grid: _Optional[_Union[_cache_pb2.SearchGrid, _Mapping]] = ..., description: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class FineTuneResponse(_message.Message):
     __slots__ = ("run", "progress")

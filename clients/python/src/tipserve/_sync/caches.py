@@ -13,7 +13,7 @@ from tipserve._sync.making import MakingCalls
 from tipserve._proto import cache_pb2
 from tipserve._threads import Stream, off_loop, uploading
 from tipserve._transfer import Incoming, Target, import_requests
-from tipserve._uploads import upload_failure
+from tipserve._uploads import new_request_id, upload_failure
 from tipserve.errors import FailedPrecondition, NotFound
 from tipserve.types import Cache, ExampleInfo, Version
 
@@ -166,13 +166,13 @@ class CacheCalls(MakingCalls):
                     for response in call:
                         off_loop(incoming.take, response)
                 except grpc.RpcError as error:
-                    raise upload_failure(self._contact.failure(error), sent_all=False) from None
+                    raise upload_failure(self._contact.failure(error)) from None
                 finally:
                     call.cancel()
                 return off_loop(incoming.finish)
 
         repeatable = isinstance(target, str | os.PathLike)
-        return self._upload(attempt, timeout, repeatable, only_before_end=False)
+        return self._upload(attempt, timeout, repeatable)
 
     def import_version(
         self,
@@ -197,7 +197,10 @@ class CacheCalls(MakingCalls):
         info = self._info or self.server_info()
         limit = requests.max_message_bytes(info)
         spec = cache_pb2.ImportSpec(
-            cache_id=cache, allow_other_bundle=allow_other_bundle, etag=etag
+            cache_id=cache,
+            allow_other_bundle=allow_other_bundle,
+            etag=etag,
+            request_id=new_request_id(),
         )
 
         def attempt(left: float | None) -> Version:
@@ -210,4 +213,4 @@ class CacheCalls(MakingCalls):
             ) as call:
                 return Version._from(call.response())
 
-        return self._upload(attempt, timeout, repeatable=True, only_before_end=True)
+        return self._upload(attempt, timeout, repeatable=True)

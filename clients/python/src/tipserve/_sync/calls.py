@@ -51,18 +51,18 @@ class Calls(Connected):
         attempt: Callable[[float | None], T],
         timeout: float | None,
         repeatable: bool,
-        *,
-        only_before_end: bool,
     ) -> T:
-        """Runs a call that streams examples up, again where that is safe."""
+        """Runs a call that streams examples up, again where they can be read again.
+
+        What it would make twice has a request id, by which the server knows it.
+        """
         tries = Tries(self._connection.retry, timeout)
         while True:
             try:
                 return attempt(tries.left())
             except Broken as broken:
                 error = broken.error
-                safe = broken.nothing_made or not only_before_end
-            sleep(tries.pause(error, repeatable and safe))
+            sleep(tries.pause(error, repeatable))
 
     def _unary(
         self, method: Any, request: Any, *, retry: bool = True, timeout: float | None = None

@@ -255,7 +255,7 @@ class Client(CacheCalls):
                 response = call.response()
             return Evaluation._all_from(response, messages.rejected)
 
-        done = self._upload(attempt, timeout, labelled.repeatable, only_before_end=False)
+        done = self._upload(attempt, timeout, labelled.repeatable)
         return done[0] if isinstance(cache, str) else done
 
     # Fine-tuning.

@@ -263,7 +263,7 @@ class MakingCalls(Calls):
             return making.made()
 
         repeatable = all(part.repeatable for part in start().parts)
-        return self._upload(attempt, timeout, repeatable, only_before_end=True)
+        return self._upload(attempt, timeout, repeatable)
 
     def version(self, name: str, *, fields: Sequence[str] | None = None) -> Version:
         """One version, by any form of its name."""

@@ -25,11 +25,9 @@ async def uploading(
         messages: The requests; read off the event loop.
         one_response: The call is a future of its only response.
     """
-    sent_all = False
     call = Stream(start, one_response=one_response)
 
     async def send() -> None:
-        nonlocal sent_all
         # A failure to write is a failure to read too, and reported there.
         with contextlib.suppress(asyncio.InvalidStateError):
             try:
@@ -40,7 +38,6 @@ async def uploading(
                 # has for the whole.
                 call.cancel()
                 raise
-            sent_all = True
             call.done_writing()
 
     sender = asyncio.create_task(send())
@@ -49,7 +46,7 @@ async def uploading(
     except grpc.RpcError as error:
         if sender.done() and not sender.cancelled() and (raised := sender.exception()):
             raise raised from None
-        raise upload_failure(from_rpc_error(error), sent_all) from None
+        raise upload_failure(from_rpc_error(error)) from None
     finally:
         sender.cancel()
         call.cancel()

@@ -21,7 +21,6 @@ class _Requests:
         self._messages = messages
         self._call: Any = None
         self._started = threading.Event()
-        self.sent_all = False
         self.raised: BaseException | None = None
 
     def started(self, call: Any) -> None:
@@ -36,7 +35,6 @@ class _Requests:
         try:
             return next(self._messages)
         except StopIteration:
-            self.sent_all = True
             raise
         except BaseException as error:
             self.raised = error
@@ -66,6 +64,6 @@ def uploading(
     except grpc.RpcError as error:
         if requests.raised is not None:
             raise requests.raised from None
-        raise upload_failure(from_rpc_error(error), requests.sent_all) from None
+        raise upload_failure(from_rpc_error(error)) from None
     finally:
         call.cancel()

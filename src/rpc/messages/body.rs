@@ -1,0 +1,171 @@
+//! A request's body whose messages are bounded: a message that passes a bound
+//! is refused before it is buffered.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as Task, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures::future::BoxFuture;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::{Code, Status};
+
+use super::{
+    super::{
+        budget::{MessageBudget, MessageBytes},
+        error::ApiError,
+    },
+    Bounds,
+    clock::Clock,
+    framing::Framing,
+};
+use crate::auth::Caller;
+
+/// Who a message's bytes are counted for.
+pub(super) struct Sender {
+    pub budget: Arc<MessageBudget>,
+    pub caller: Caller,
+    pub peer: Option<SocketAddr>,
+}
+
+impl Sender {
+    fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
+        // Nobody in particular is known by the address.
+        let caller = match (self.caller.known_by(), self.peer) {
+            ("nothing", Some(peer)) => peer.ip().to_string(),
+            _ => self.caller.who(),
+        };
+        Arc::clone(&self.budget).take(caller, self.peer, bytes)
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The body of a request whose messages are bounded.
+    pub(super) struct BoundedBody<B> {
+        #[pin]
+        body: B,
+        bounds: Bounds,
+        framing: Framing,
+        clock: Clock,
+        sender: Sender,
+        // Of the message under way, or the one that was handed on last.
+        granted: Option<MessageBytes>,
+        // The first frame of a message, until it has its bytes.
+        waiting: Option<(Bytes, BoxFuture<'static, MessageBytes>)>,
+        failed: bool,
+    }
+}
+
+impl<B> BoundedBody<B> {
+    pub fn new(body: B, bounds: Bounds, sender: Sender) -> BoundedBody<B> {
+        BoundedBody {
+            body,
+            bounds,
+            framing: Framing::default(),
+            clock: Clock::new(bounds.patience),
+            sender,
+            granted: None,
+            waiting: None,
+            failed: false,
+        }
+    }
+}
+
+fn no_room() -> Status {
+    ApiError::new(
+        Code::ResourceExhausted,
+        "QUEUE_FULL",
+        "too many messages are arriving at once: the server's limit max_unfinished_bytes is \
+         reached",
+    )
+    .fact("limit", "max_unfinished_bytes")
+    .retry(Duration::from_secs(1))
+    .into()
+}
+
+impl<B> HttpBody for BoundedBody<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        task: &mut Task<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut this = self.project();
+        let mut refuse = |status: Status| {
+            *this.failed = true;
+            Poll::Ready(Some(Err(status)))
+        };
+        if let Some((_, bytes)) = this.waiting {
+            return match bytes.as_mut().poll(task) {
+                Poll::Ready(bytes) => {
+                    *this.granted = Some(bytes);
+                    this.clock.stop();
+                    let frame = this.waiting.take().map(|(frame, _)| Ok(Frame::data(frame)));
+                    Poll::Ready(frame)
+                }
+                Poll::Pending if this.clock.is_over(0, task) => refuse(no_room()),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        // What was handed on has been decoded by now.
+        if !this.framing.is_within() {
+            *this.granted = None;
+        }
+        let frame = match this.body.as_mut().poll_frame(task) {
+            Poll::Pending => {
+                let expected =
+                    this.framing.is_within() || this.framing.messages == 0 || !this.bounds.streams;
+                let received = this.framing.received();
+                return if expected && this.clock.is_over(received, task) {
+                    refuse(this.bounds.too_slow(received))
+                } else {
+                    Poll::Pending
+                };
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Err(error))) => {
+                return refuse(Status::from_error(error.into()));
+            }
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        this.clock.stop();
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+        };
+        let before = this.framing.messages;
+        if let Err(length) = this.framing.pass(data.chunk(), this.bounds.largest) {
+            return refuse(this.bounds.too_large(length));
+        }
+        if this.framing.messages > before {
+            this.clock.start_again();
+        }
+        let began = this.framing.messages > before || this.granted.is_none();
+        if this.framing.is_within() && this.framing.left > 0 && began {
+            let bytes = Box::pin(this.sender.take(this.framing.length));
+            *this.granted = None;
+            *this.waiting = Some((data, bytes));
+            task.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed || (self.waiting.is_none() && self.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

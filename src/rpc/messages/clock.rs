@@ -1,0 +1,56 @@
+//! How long a sender may take for a message.
+
+use std::{future::Future as _, pin::Pin, task::Context as Task, time::Duration};
+
+use tokio::time::{Instant, Sleep};
+
+/// A message may take a second longer for each of these many bytes: slow
+/// networks are served, senders that trickle are not.
+pub(super) const SLOWEST_BYTES_PER_SECOND: usize = 16 << 10;
+
+/// How long a sender has let us wait for its message.
+pub(super) struct Clock {
+    patience: Duration,
+    waited: Duration,
+    since: Option<Instant>,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Clock {
+    pub fn new(patience: Duration) -> Clock {
+        Clock {
+            patience,
+            waited: Duration::ZERO,
+            since: None,
+            alarm: None,
+        }
+    }
+
+    /// Nothing arrives: whether it is too late.
+    pub fn is_over(&mut self, received: usize, task: &mut Task<'_>) -> bool {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let more = Duration::from_secs((received / SLOWEST_BYTES_PER_SECOND) as u64);
+        let end = since + (self.patience + more).saturating_sub(self.waited);
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        if alarm.deadline() != end {
+            alarm.as_mut().reset(end);
+        }
+        alarm.as_mut().poll(task).is_ready()
+    }
+
+    /// Something has arrived.
+    pub fn stop(&mut self) {
+        if let Some(since) = self.since.take() {
+            self.waited += since.elapsed();
+        }
+    }
+
+    /// A whole message has.
+    pub fn start_again(&mut self) {
+        self.since = None;
+        self.waited = Duration::ZERO;
+    }
+}

@@ -1,0 +1,76 @@
+//! The gRPC services behind their layers, on connections that are bounded.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tonic::{service::Routes, transport};
+
+use super::connections::{self, ConnectionLimits, Connections};
+use crate::{
+    auth::{Authenticator, Origin},
+    config::Limits,
+    rpc::{self, Context, auth_layer::AuthLayer, messages::MessageLayer},
+};
+
+/// Bytes that may be under way to the server, per stream and per connection.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// How often a connection is asked by an HTTP/2 ping whether it is alive.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The age of connections that may grow as old as they like; tokio's timers
+/// reach a little over two years.
+const FOREVER: Duration = Duration::from_secs(2 * 365 * 86_400);
+
+/// Serves `routes` on `listener` until the context's shutdown begins.
+/// `web_origins` are the pages that may call from a browser.
+pub(super) fn serve(
+    limits: &Limits,
+    web_origins: &[Origin],
+    context: &Context,
+    guard: &Arc<Authenticator>,
+    routes: Routes,
+    listener: TcpListener,
+) -> JoinHandle<Result<(), transport::Error>> {
+    let age = match limits.max_connection_age_seconds {
+        0 => None,
+        seconds => Some(Duration::from_secs(seconds)),
+    };
+    // The layer that is added first is the outermost.
+    let router = transport::Server::builder()
+        .max_concurrent_streams(limits.max_connection_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        // gRPC-web, which browsers may speak over HTTP/1.1. Outermost, since
+        // what the layers within refuse must reach the browser too.
+        .accept_http1(true)
+        .max_connection_age(age.unwrap_or(FOREVER))
+        .layer(rpc::web::BrowserLayer::new(web_origins))
+        .layer(rpc::Observe::new(&context.calls))
+        .layer(AuthLayer::new(
+            Arc::clone(guard),
+            limits.max_streams,
+            limits.max_token_streams,
+        ))
+        .layer(MessageLayer::new(
+            limits.max_message_bytes,
+            limits.max_unfinished_bytes,
+            Duration::from_secs(limits.message_seconds),
+        ))
+        .add_routes(routes);
+    let shutdown = context.shutdown.clone();
+    let stop = async move { shutdown.cancelled().await };
+    let bounds = ConnectionLimits {
+        total: limits.max_connections,
+        per_address: limits.max_address_connections,
+        age,
+    };
+    let connections = Connections::new(bounds.within_descriptors());
+    if guard.tls().is_some() {
+        let incoming = connections::encrypted(listener, connections, Arc::clone(guard));
+        tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+    } else {
+        let incoming = connections::plain(listener, connections);
+        tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+    }
+}
