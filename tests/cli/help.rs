@@ -33,6 +33,8 @@ const PAGES: &[&[&str]] = &[
     &["token"],
     &["token", "new"],
     &["completions"],
+    &["man"],
+    &["pull"],
 ];
 
 fn help(args: &[&str]) -> String {
