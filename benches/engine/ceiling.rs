@@ -18,7 +18,7 @@ use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, encoder::kind_name,
+    Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits,
 };
 
 #[derive(Parser)]
@@ -66,8 +66,8 @@ fn main() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let bundle = Bundle::open(&args.bundle)?;
     let device = "cpu".parse::<DeviceChoice>()?.open()?[0];
-    let kind = args.dtype.parse::<DtypeChoice>()?.on(device)?;
-    let encoder = Arc::new(ImageEncoder::load(&bundle, device, kind)?);
+    let precision = args.dtype.parse::<DtypeChoice>()?.of(&bundle, device)?;
+    let encoder = Arc::new(ImageEncoder::load(&bundle, device, precision)?);
     let time = Duration::try_from_secs_f64(args.seconds)?;
 
     let decode_core_seconds = decoding(&args.pictures, &encoder, cores, time)?;
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
     }
     let ceiling = Ceiling {
         cores,
-        dtype: kind_name(kind).to_owned(),
+        dtype: precision.name().to_owned(),
         decode_core_seconds,
         layouts,
     };

@@ -117,7 +117,7 @@ pub enum Stage {
 }
 
 /// A matrix of rows of `width` on the CPU.
-fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
+pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
     let rows = values.len().checked_div(width).unwrap_or(0);
     Tensor::f_from_slice(values)
         .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
@@ -371,7 +371,7 @@ fn class_records<'a>(
 }
 
 /// The bundle's statistics as tensors.
-fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
+pub(super) fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
     let Some(statistics) = &model.statistics else {
         return Ok(None);
     };

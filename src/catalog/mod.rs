@@ -3,6 +3,7 @@
 //! `engine` and `store`; of RPCs it knows nothing.
 
 mod add;
+mod analysis;
 mod check;
 mod classifier;
 mod columns;
@@ -17,6 +18,7 @@ mod finite;
 pub mod fuzzing;
 mod journal;
 mod loader;
+mod material;
 mod notes;
 pub mod orientation;
 pub mod printable;
@@ -32,6 +34,7 @@ mod versions;
 use std::{sync::Arc, time::Duration};
 
 pub use add::Base;
+pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
 pub use check::ImportBounds;
 pub use classifier::Classifier;
 pub use compute::compute;

@@ -1,10 +1,10 @@
 //! A bundle's image encoder, as the engine takes it.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::loading::first;
 use tipserve_clip::{
-    Bundle, EncodeError, GraphsChoice, ImageEncoder, StreamPool, encoder::device_name,
+    Bundle, EncodeError, GraphsChoice, ImageEncoder, Precision, StreamPool, encoder::device_name,
     graphs::Verdict,
 };
 use tipserve_engine::{EncodeFault, Encoder};
@@ -34,13 +34,13 @@ impl Encoder for Alone {
 pub fn image_encoder(
     bundle: &Bundle,
     devices: &[Device],
-    kind: Kind,
+    precision: Precision,
     streams: usize,
     max_batch: usize,
 ) -> Result<PictureEncoder, EncodeError> {
     let mut loaded = Vec::with_capacity(devices.len());
     for &device in devices {
-        let encoder = ImageEncoder::load(bundle, device, kind)?;
+        let encoder = ImageEncoder::load(bundle, device, precision)?;
         tracing::info!("{}", encoder.loaded());
         loaded.push(encoder);
     }

@@ -73,6 +73,7 @@ impl Method {
 const CACHES: &str = "tipserve.v1.CacheService";
 const CLASSIFY: &str = "tipserve.v1.ClassifyService";
 const FINE_TUNES: &str = "tipserve.v1.FineTuneService";
+const ANALYSIS: &str = "tipserve.v1.AnalysisService";
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
@@ -140,6 +141,8 @@ pub const METHODS: &[Method] = &[
     audited(FINE_TUNES, "CancelFineTune", Role::Write, "cancel_finetune"),
     reads(FINE_TUNES, "ListFineTunes"),
     reads(FINE_TUNES, "GetFineTune"),
+    reads(ANALYSIS, "SuggestExamples"),
+    reads(ANALYSIS, "AnalyzeVersion"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
+    int8::{self, Int8Archives},
     prompts::check_template,
     resize::Interpolation,
     statistics::{Statistics, StatisticsSpec},
@@ -47,7 +48,10 @@ pub struct Bundle {
     pub text: Option<TextSpec>,
     /// Mean and variance of its embeddings; none where it brings none.
     pub statistics: Option<Statistics>,
-    /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's.
+    /// The encoders in 8 bits; none where the bundle has none.
+    pub int8: Option<Int8Archives>,
+    /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's; of
+    /// what comes before its table `[int8]`, where it has one.
     pub fingerprint: String,
     /// The folder.
     pub dir: PathBuf,
@@ -227,16 +231,21 @@ impl Bundle {
             path: path.clone(),
             reason: error.to_string(),
         };
-        let Preamble { format } = toml::from_str(&text).map_err(syntax)?;
+        let (text, suffix) = int8::split(&text);
+        let Preamble { format } = toml::from_str(text).map_err(syntax)?;
         if format != i64::from(FORMAT) {
             return Err(BundleError::Format {
                 path,
                 found: format,
             });
         }
-        let manifest: Manifest = toml::from_str(&text).map_err(syntax)?;
-        manifest
-            .check()
+        let manifest: Manifest = toml::from_str(text).map_err(syntax)?;
+        let int8 = int8::read(suffix).map_err(syntax)?;
+        let checked = match int8.as_ref().and_then(Int8Archives::nonsense) {
+            Some(wrong) => Err(wrong),
+            None => manifest.check(&int8),
+        };
+        checked
             .map_err(|(key, value, rule)| BundleError::Value {
                 path: path.clone(),
                 key,
@@ -244,6 +253,9 @@ impl Bundle {
                 rule,
             })?;
         verify(dir, &manifest.files)?;
+        if let Some(int8) = &int8 {
+            verify(dir, &int8.files)?;
+        }
         let statistics = match &manifest.statistics {
             None => None,
             Some(spec) => {
@@ -262,6 +274,7 @@ impl Bundle {
             image: manifest.image,
             text: manifest.text,
             statistics,
+            int8,
             fingerprint: hex(&Sha256::digest(text)),
             dir: dir.into(),
         })
@@ -285,7 +298,7 @@ fn ensure(
 }
 
 impl Manifest {
-    fn check(&self) -> Result<(), Nonsense> {
+    fn check(&self, int8: &Option<Int8Archives>) -> Result<(), Nonsense> {
         ensure(
             (1..=256).contains(&self.name.trim().len()),
             "name",
@@ -312,7 +325,8 @@ impl Manifest {
                 "each must have {} exactly once",
             )?;
         }
-        for (file, sha256) in &self.files {
+        let int8 = int8.iter().flat_map(|int8| &int8.files);
+        for (file, sha256) in self.files.iter().chain(int8) {
             ensure(
                 is_inside(file),
                 "files",

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::{Encoding, first, pictures};
-use tipserve_clip::{ImageEncoder, encoder::kind_name};
+use tipserve_clip::{DtypeChoice, ImageEncoder, Precision};
 use tipserve_engine::Encoder as _;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -42,13 +42,15 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     let weights = Tensor::f_randn([args.classes, opened.bundle.width as i64], float64)?;
     let weights = unit(&weights)?;
 
-    let kinds: &[Kind] = match first(&opened.devices) {
-        Device::Cuda(_) => &[Kind::Half, Kind::BFloat16, Kind::Float],
-        _ => &[Kind::BFloat16, Kind::Float],
-    };
+    let device = first(&opened.devices);
+    let mut precisions = vec![Precision::Bfloat16, Precision::Float32];
+    if device.is_cuda() {
+        precisions.insert(0, Precision::Float16);
+    }
+    precisions.extend(DtypeChoice::Int8.of(&opened.bundle, device));
     let mut formats = Vec::new();
-    for &kind in kinds {
-        let (encoder, graphs) = opened.image_encoder(kind)?;
+    for precision in precisions {
+        let (encoder, graphs) = opened.image_encoder(precision)?;
         // In batches of several sizes, and once per lane and device.
         let mut cosine = f64::INFINITY;
         let (mut judged, mut wrong, mut other) = (0, 0, 0);
@@ -68,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
             }
         }
         formats.push(json!({
-            "dtype": kind_name(kind),
+            "dtype": precision.name(),
             "least_cosine": cosine,
             "argmax_judged": judged,
             "argmax_wrong": wrong,

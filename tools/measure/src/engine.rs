@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Encoding, Opened, pictures};
-use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits, encoder::kind_name};
+use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits};
 use tipserve_engine::{
     Content, Crop, Engine, EngineError, FlowId, Job, JobOutput, Priority, Source, Ticket, Work,
 };
@@ -50,7 +50,7 @@ pub fn start(opened: &Opened) -> anyhow::Result<(Engine, ImageSpec, Value)> {
         .image
         .clone()
         .context("the bundle has no image encoder")?;
-    let (encoder, graphs) = opened.image_encoder(opened.kind)?;
+    let (encoder, graphs) = opened.image_encoder(opened.precision)?;
     let engine = Engine::start(
         opened.settings.clone(),
         Some((Arc::new(encoder), spec.clone())),
@@ -153,7 +153,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         "max_batch": settings.max_batch,
         "workers": settings.threads.workers,
         "decoders": settings.threads.decoders,
-        "dtype": kind_name(opened.kind),
+        "dtype": opened.precision.name(),
         "cuda_graphs": graphs,
     }))
 }

@@ -16,14 +16,14 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
-use tch::{Device, Kind};
+use tch::Device;
 
 use tipserve::{
     config::{Config, Given},
     server::{self, PictureEncoder},
 };
 use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, cuda, encoder::device_name, graphs::Verdict,
+    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, Precision, cuda, encoder::device_name, graphs::Verdict,
 };
 use tipserve_engine::EngineSettings;
 
@@ -96,7 +96,7 @@ struct Encoding {
 struct Opened {
     bundle: Bundle,
     devices: Vec<Device>,
-    kind: Kind,
+    precision: Precision,
     settings: EngineSettings,
     graphs: GraphsChoice,
 }
@@ -105,7 +105,8 @@ impl Encoding {
     fn open(&self) -> anyhow::Result<Opened> {
         let bundle = Bundle::open(&self.bundle)?;
         let devices = self.place.open()?;
-        let kind = self.dtype.parse::<DtypeChoice>()?.on(first(&devices))?;
+        let choice = self.dtype.parse::<DtypeChoice>()?;
+        let precision = choice.of(&bundle, first(&devices))?;
         let config = Config::resolve(Given {
             bundle: Some(self.bundle.clone()),
             max_batch: self.max_batch,
@@ -120,7 +121,7 @@ impl Encoding {
         Ok(Opened {
             bundle,
             devices,
-            kind,
+            precision,
             settings,
             graphs: self.cuda_graphs.parse()?,
         })
@@ -133,9 +134,10 @@ impl Opened {
     }
 
     /// The bundle's image encoder, and what came of CUDA graphs.
-    fn image_encoder(&self, kind: Kind) -> anyhow::Result<(PictureEncoder, Value)> {
-        let most = self.settings.max_batch;
-        let encoder = server::image_encoder(&self.bundle, &self.devices, kind, self.lanes(), most)?;
+    fn image_encoder(&self, precision: Precision) -> anyhow::Result<(PictureEncoder, Value)> {
+        let (streams, most) = (self.lanes(), self.settings.max_batch);
+        let encoder =
+            server::image_encoder(&self.bundle, &self.devices, precision, streams, most)?;
         let graphs = encoder.record(self.graphs).into_iter();
         let graphs = graphs.map(|(device, size, verdict)| {
             let (plain, replayed) = match verdict {
