@@ -54,6 +54,10 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         fine_tune: details.fine_tune.as_ref().map(fine_tune),
         created_by: details.created_by.clone(),
         bundle_name: details.bundle_name.clone(),
+        encoder_dtype: details
+            .encoder
+            .as_ref()
+            .map_or_else(String::new, |record| record.dtype.clone()),
         source: details.source.as_ref().map(counts),
     }
 }

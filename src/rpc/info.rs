@@ -8,6 +8,7 @@ use crate::catalog::{
     MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_NAME_BYTES,
 };
 use tipserve_api::v1 as pb;
+use tipserve_clip::Agreement;
 
 /// What is served here, and within which limits.
 pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
@@ -16,7 +17,10 @@ pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         bundle: Some(bundle(context)),
         device: model.device.clone(),
-        dtype: model.dtype.clone(),
+        dtype: model.precision.name().to_owned(),
+        text_dtype: model
+            .text_precision
+            .map_or_else(String::new, |precision| precision.name().to_owned()),
         limits: limits(context)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
@@ -39,6 +43,7 @@ fn bundle(context: &Context) -> pb::BundleInfo {
         has_text_encoder: model.has_text,
         logit_scale: model.logit_scale,
         templates: model.templates.clone(),
+        int8: model.int8.as_ref().map(agreement),
     }
 }
 
@@ -120,4 +125,16 @@ fn limits(context: &Context) -> Vec<(&'static str, i64)> {
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
     ]
+}
+
+fn agreement(found: &Agreement) -> pb::EncoderAgreement {
+    pb::EncoderAgreement {
+        source: found.source.clone(),
+        count: i64::try_from(found.count).unwrap_or(i64::MAX),
+        cosine_least: found.cosine_least,
+        cosine_mean: found.cosine_mean,
+        noise: found.noise,
+        neighbour: found.neighbour,
+        head: found.head,
+    }
 }

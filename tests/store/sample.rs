@@ -110,6 +110,7 @@ pub fn draft(seed: u64) -> Draft {
         views: 1,
         bundle_fingerprint: "f".repeat(64),
         bundle_name: "random".into(),
+        encoder: None,
         head: HeadSpec {
             method: Method::TipAdapter,
             alpha: 1.0,

@@ -72,7 +72,8 @@ pub use folder::Identity;
 pub use garbage::Swept;
 pub use listing::{AliasInfo, CacheInfo, CachePage, VersionInfo};
 pub use manifest::{
-    ClassRecord, Details, Draft, FineTuneRecord, Manifest, RequestKey, SourceCounts, TensorsRecord,
+    ClassRecord, Details, Draft, EncoderRecord, FineTuneRecord, Manifest, RequestKey, SourceCounts,
+    TensorsRecord,
 };
 pub use publish::MAX_REQUEST_ID_BYTES;
 pub use resident::Resident;

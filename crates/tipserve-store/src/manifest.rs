@@ -73,6 +73,22 @@ pub struct Details {
     /// imported) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
+    /// What embedded its pictures; none where no picture was (features were
+    /// sent) or where an older tipserve made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderRecord>,
+}
+
+/// The number format that a version's features come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EncoderRecord {
+    /// "float32", "bfloat16", "float16" or "int8"; several, with commas
+    /// between, where features of a base and new ones differ.
+    pub dtype: String,
+    /// Mean squared error of 8-bit features, over the variance of float ones;
+    /// none where all are float.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
 }
 
 /// What the making of a version took in.

@@ -59,6 +59,8 @@ pub struct FeatureCollection<'a> {
     reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
     encoded: i64,
+    /// Whether a picture was taken.
+    pictures: bool,
     rejected: i64,
     outstanding: usize,
     said: Instant,
@@ -86,6 +88,7 @@ impl<'a> FeatureCollection<'a> {
                 .map(|e| recipe.feature_bytes(width, e.validation))
                 .sum(),
             encoded: 0,
+            pictures: false,
             rejected: 0,
             outstanding: 0,
             said: Instant::now(),
@@ -124,6 +127,7 @@ impl<'a> FeatureCollection<'a> {
         Ok(CollectedFeatures {
             received: self.pending.len(),
             rejected: usize::try_from(self.rejected).unwrap_or(0),
+            pictures: self.pictures,
             reasons: self.reasons,
             examples: self.finished.into_iter().flatten().collect(),
         })
@@ -177,6 +181,7 @@ impl<'a> FeatureCollection<'a> {
                 Ok(())
             }
             Content::Picture { source, .. } => {
+                self.pictures = true;
                 let id = pending.id.clone();
                 if let Some(slot) = self.pending.get_mut(number) {
                     *slot = Some(pending);

@@ -178,6 +178,9 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
                 .to_owned(),
         ],
     ];
+    if !version.encoder_dtype.is_empty() {
+        rows.push(vec!["features".into(), version.encoder_dtype.clone()]);
+    }
     if !version.created_by.is_empty() {
         rows.insert(2, vec!["by".into(), version.created_by.clone()]);
     }
