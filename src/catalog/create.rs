@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRequest, TextRoom,
-    finite::check_reach, tensors,
+    finite::check_reach, notes, tensors,
 };
 use tip_adapter::{
     head::{HeadTensors, Values},
@@ -17,8 +17,8 @@ use tip_adapter::{
     standardise::Statistics,
 };
 use tipserve_store::{
-    CacheId, ClassRecord, Details, Draft, NamedTensor, RequestKey, SourceCounts, TextColumn,
-    tensors::names,
+    CacheId, ClassRecord, Details, Draft, ExifOrientation, NamedTensor, RequestKey, SourceCounts,
+    TextColumn, tensors::names,
 };
 
 /// Where the text classifier's rows of new classes come from.
@@ -52,6 +52,8 @@ pub struct Recipe {
     pub head: HeadRequest,
     /// Augmented views of each example, R, at least 1.
     pub views: usize,
+    /// What is done with the EXIF orientation of its pictures.
+    pub exif_orientation: ExifOrientation,
     /// Free text.
     pub description: String,
     /// Free labels.
@@ -115,7 +117,7 @@ pub enum Stage {
 }
 
 /// A matrix of rows of `width` on the CPU.
-fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
+pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
     let rows = values.len().checked_div(width).unwrap_or(0);
     Tensor::f_from_slice(values)
         .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
@@ -128,6 +130,7 @@ struct Ingredients {
     named: Vec<NamedTensor>,
     classes: Vec<ClassRecord>,
     key_count: usize,
+    pictures: u64,
 }
 
 impl Catalog {
@@ -174,6 +177,7 @@ impl Catalog {
             mut named,
             classes,
             key_count,
+            pictures,
             ..
         } = ingredients;
         check_reach(&made.spec, &made.tensors)?;
@@ -188,6 +192,7 @@ impl Catalog {
                 width: self.model.width,
                 key_count: key_count as u64,
                 views: u32::try_from(recipe.views).unwrap_or(u32::MAX),
+                exif_orientation: recipe.exif_orientation,
                 bundle_fingerprint: self.model.fingerprint.clone(),
                 bundle_name: self.model.name.clone(),
                 encoder: if gathered.pictures {
@@ -202,7 +207,9 @@ impl Catalog {
                     rejected: gathered.rejected as u64,
                     inherited: recipe.inherited().len() as u64,
                     removed: recipe.base.as_ref().map_or(0, |base| base.removed()) as u64,
+                    without_end_mark: gathered.without_end_mark as u64,
                 }),
+                pictures,
             },
             tensors: named,
             request: recipe.request.clone(),
@@ -247,6 +254,8 @@ impl Catalog {
             tensors::write(names::KEYS, &keys)?,
             tensors::write(names::LABELS, &key_labels)?,
         ];
+        named.extend(notes::write(notes::TRAINING, training.iter().copied()));
+        named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
         named.extend(ids(names::EXAMPLE_IDS, &training));
         let views = if recipe.views > 1 && !training.is_empty() {
             let views = view_rows(&training, recipe.views, width)?;
@@ -282,6 +291,7 @@ impl Catalog {
             named,
             classes: class_records(recipe, all()),
             key_count: training.len(),
+            pictures: all().filter(|example| example.has_picture()).count() as u64,
         })
     }
 }
@@ -367,7 +377,7 @@ fn class_records<'a>(
 }
 
 /// The bundle's statistics as tensors.
-fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
+pub(super) fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
     let Some(statistics) = &model.statistics else {
         return Ok(None);
     };

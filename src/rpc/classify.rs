@@ -44,7 +44,12 @@ impl Classify {
         let classifier = context.catalog.classifier(&reference).await?;
         // From here on what goes wrong is the item's, as a stream would have it.
         let answering = async {
-            let content = request::content(request.input, Crop::Centre, classifier.width())?;
+            let content = request::content(
+                request.input,
+                Crop::Centre,
+                classifier.width(),
+                classifier.exif_orientation(),
+            )?;
             context.pace(&caller, 1, deadline, false).await?;
             // Dropped with this future: a client that goes away cancels the job.
             let cancel = CancelOnDrop::new();
@@ -111,10 +116,11 @@ impl ClassifyService for Classify {
 
     async fn get_server_info(
         &self,
-        _: Request<pb::GetServerInfoRequest>,
+        request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfo>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(&self.context.calls, async {
-            Ok(info::serve(&self.context))
+            Ok(info::serve(&self.context, &caller))
         })
         .await
     }

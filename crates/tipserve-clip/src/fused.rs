@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Pictures in the batches that must come out the same.
-const SIZES: [i64; 2] = [1, 3];
+const SIZES: [usize; 2] = [1, 3];
 /// Rounds of timing a single picture, one way and the other in turn.
 const ROUNDS: usize = 5;
 /// Of the plain time, what the fused module may take at most to be used.
@@ -106,7 +106,7 @@ pub fn by_the_clock(encode: Encode<'_>, pixels: &Tensor) -> Result<f64, EncodeEr
 pub fn judge(
     plain: Encode<'_>,
     fused: Encode<'_>,
-    draw: &dyn Fn(i64) -> Result<Tensor, EncodeError>,
+    draw: &dyn Fn(usize) -> Result<Tensor, EncodeError>,
     least: f64,
     seconds: Seconds<'_>,
 ) -> Fusing {
@@ -142,7 +142,7 @@ pub fn judge(
     })
 }
 
-/// Random pictures u8 [B, side, side, 3].
+/// Random pictures u8 [B, height, width, 3].
 pub(crate) fn noise(shape: [i64; 4]) -> Result<Tensor, EncodeError> {
     Tensor::f_randint(256, shape, (Kind::Uint8, tch::Device::Cpu)).map_err(|error| {
         EncodeError::Torch {
@@ -156,8 +156,8 @@ pub(crate) fn noise(shape: [i64; 4]) -> Result<Tensor, EncodeError> {
 mod tests {
     use super::*;
 
-    fn draw(size: i64) -> Result<Tensor, EncodeError> {
-        noise([size, 4, 4, 3])
+    fn draw(size: usize) -> Result<Tensor, EncodeError> {
+        noise([size as i64, 4, 4, 3])
     }
 
     fn features(pixels: &Tensor) -> Result<Tensor, EncodeError> {

@@ -46,6 +46,7 @@ mod listing;
 pub mod manifest;
 mod mapped;
 mod open;
+mod pictures;
 mod publish;
 pub mod resident;
 mod runs;
@@ -72,9 +73,10 @@ pub use folder::Identity;
 pub use garbage::Swept;
 pub use listing::{AliasInfo, CacheInfo, CachePage, VersionInfo};
 pub use manifest::{
-    ClassRecord, Details, Draft, EncoderRecord, FineTuneRecord, Manifest, RequestKey, SourceCounts,
-    TensorsRecord,
+    ClassRecord, Details, Draft, EncoderRecord, ExifOrientation, FineTuneRecord, Manifest,
+    RequestKey, SourceCounts, TensorsRecord,
 };
+pub use pictures::{PictureColumn, PicturePlace};
 pub use publish::MAX_REQUEST_ID_BYTES;
 pub use resident::Resident;
 pub use runs::{

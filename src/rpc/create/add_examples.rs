@@ -75,6 +75,7 @@ impl CreateRpc for AddExamples {
             strict,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
+            keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(std::mem::take(&mut spec.etag)),
                 // Not the base itself: what is needed of it is in memory.
@@ -143,7 +144,8 @@ fn recipe(
         templates: spec.prompt_templates,
         truncate: spec.truncate_prompts,
         context,
-    };
+    }
+    .canonical();
     let new_classes = classes.names()?;
     let text = text_source(classes, &base)?;
     Ok(Recipe {
@@ -152,6 +154,7 @@ fn recipe(
         text,
         head,
         views: details.views.max(1) as usize,
+        exif_orientation: details.exif_orientation,
         description: if spec.description.is_empty() {
             details.description.clone()
         } else {

@@ -302,6 +302,7 @@ impl CacheService for Service {
             rejected: events.len() as i64,
             inherited: base.key_count - spec.remove_example_ids.len() as i64,
             removed: spec.remove_example_ids.len() as i64,
+            without_end_mark: 0,
         });
         state.additions.push(spec);
         events.push(Event::Version(version));
@@ -311,6 +312,13 @@ impl CacheService for Service {
         });
         let events: Vec<_> = events.collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(events))))
+    }
+
+    async fn get_example_picture(
+        &self,
+        _: Request<pb::GetExamplePictureRequest>,
+    ) -> Result<Response<pb::ExamplePicture>, Status> {
+        Err(Status::not_found("no pictures are kept here"))
     }
 
     /// Three examples on two pages.
@@ -329,6 +337,7 @@ impl CacheService for Service {
                 .display_name
                 .clone(),
             validation: at == 2,
+            ..pb::ExampleInfo::default()
         };
         let (numbers, next) = match request.page_token.as_str() {
             "" => (0..2, "2"),
