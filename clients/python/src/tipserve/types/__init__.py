@@ -30,6 +30,7 @@ from tipserve.types._finetune import FineTuneProgress, FineTuneRun
 from tipserve.types._head import Candidate, Head, Selection
 from tipserve.types._names import (
     ClassBalance,
+    FineTuneRecipe,
     GridKind,
     KeyDtype,
     Method,
@@ -60,6 +61,7 @@ __all__ = [
     "Evaluation",
     "ExampleInfo",
     "FineTuneProgress",
+    "FineTuneRecipe",
     "FineTuneRecord",
     "FineTuneRun",
     "Forecast",

@@ -18,6 +18,7 @@ ClassBalance = Literal["sum", "mean"]
 KeyDtype = Literal["f32", "bf16", "f16"]
 GridKind = Literal["wide", "official"]
 Schedule = Literal["cosine", "constant"]
+FineTuneRecipe = Literal["residual", "tip_adapter_f"]
 SuggestStrategy = Literal["typical", "margin"]
 
 
