@@ -11,6 +11,7 @@ use super::{
     compute,
     notes::{self, NoteColumns},
 };
+use tipserve_api::text::canonical;
 use tipserve_store::{
     CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
     tensors::names,
@@ -126,11 +127,11 @@ impl Base {
             .max()
             .map_or(0, |highest| highest.saturating_add(1));
 
-        let remove: HashSet<&str> = remove.iter().map(String::as_str).collect();
+        let remove: HashSet<_> = remove.iter().map(|id| canonical(id)).collect();
         let before = examples.len();
-        let mut unknown: BTreeSet<&str> = remove.iter().copied().collect();
+        let mut unknown: BTreeSet<_> = remove.iter().collect();
         for example in &examples {
-            unknown.remove(example.id.as_str());
+            unknown.remove(&canonical(&example.id));
         }
         if !unknown.is_empty() {
             let shown: Vec<String> = unknown
@@ -147,7 +148,7 @@ impl Base {
                 format!("{name} holds no example {}{more}", shown.join(", ")),
             ));
         }
-        examples.retain(|example| !remove.contains(example.id.as_str()));
+        examples.retain(|example| !remove.contains(&canonical(&example.id)));
         Ok(Base {
             removed: before - examples.len(),
             text: file.get(names::TEXT).map(|_| floats(file, names::TEXT)),

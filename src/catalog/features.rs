@@ -126,6 +126,8 @@ pub struct CollectedFeatures {
     pub rejected: usize,
     /// By class: how many were rejected, and why the first was.
     pub reasons: BTreeMap<usize, (usize, String)>,
+    /// How many of the others came in a file that lacks its end mark.
+    pub without_end_mark: usize,
 }
 
 #[cfg(test)]

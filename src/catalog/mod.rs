@@ -20,6 +20,7 @@ mod journal;
 mod loader;
 mod material;
 mod notes;
+pub mod orientation;
 pub mod printable;
 mod scorecard;
 mod tensors;

@@ -634,6 +634,9 @@ type Version struct {
 	// How many classes it has; classes holds them all but in lists, which leave
 	// out those of a version with many (over 32 KiB of them).
 	ClassCount int32 `protobuf:"varint,18,opt,name=class_count,json=classCount,proto3" json:"class_count,omitempty"`
+	// What is done with the EXIF orientation of its examples, and of whatever it
+	// classifies. EXIF_ORIENTATION_IGNORE for versions from before tipserve 0.2.
+	ExifOrientation ExifOrientation `protobuf:"varint,19,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
 	// Examples that a picture is kept of, see CacheSpec.keep_pictures.
 	PictureCount  int64 `protobuf:"varint,20,opt,name=picture_count,json=pictureCount,proto3" json:"picture_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -796,6 +799,13 @@ func (x *Version) GetClassCount() int32 {
 	return 0
 }
 
+func (x *Version) GetExifOrientation() ExifOrientation {
+	if x != nil {
+		return x.ExifOrientation
+	}
+	return ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED
+}
+
 func (x *Version) GetPictureCount() int64 {
 	if x != nil {
 		return x.PictureCount
@@ -814,9 +824,12 @@ type SourceCounts struct {
 	// Examples taken over from the parent version.
 	Inherited int64 `protobuf:"varint,3,opt,name=inherited,proto3" json:"inherited,omitempty"`
 	// Examples of the parent version that were removed.
-	Removed       int64 `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Removed int64 `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Examples received, and not rejected, whose file lacks its end mark (see
+	// PictureNote): something may cut files off on their way.
+	WithoutEndMark int64 `protobuf:"varint,5,opt,name=without_end_mark,json=withoutEndMark,proto3" json:"without_end_mark,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SourceCounts) Reset() {
@@ -873,6 +886,13 @@ func (x *SourceCounts) GetInherited() int64 {
 func (x *SourceCounts) GetRemoved() int64 {
 	if x != nil {
 		return x.Removed
+	}
+	return 0
+}
+
+func (x *SourceCounts) GetWithoutEndMark() int64 {
+	if x != nil {
+		return x.WithoutEndMark
 	}
 	return 0
 }
@@ -1538,6 +1558,10 @@ type CacheSpec struct {
 	// another specification it fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
 	// The examples are not compared. A version that was deleted is made again.
 	RequestId string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What to do with the EXIF orientation of pictures, now and whenever the
+	// version classifies. Default: apply it. Versions made from this one by
+	// AddExamples and FineTune keep it.
+	ExifOrientation ExifOrientation `protobuf:"varint,22,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
 	// Keep a thumbnail of each picture with the version, so that people can look
 	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
 	// pixels alone. Default: of a picture nothing is kept but its features.
@@ -1721,6 +1745,13 @@ func (x *CacheSpec) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CacheSpec) GetExifOrientation() ExifOrientation {
+	if x != nil {
+		return x.ExifOrientation
+	}
+	return ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED
 }
 
 func (x *CacheSpec) GetKeepPictures() bool {
@@ -4145,7 +4176,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x86\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xcf\x06\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4170,16 +4201,18 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"bundleName\x121\n" +
 	"\x06source\x18\x11 \x01(\v2\x19.tipserve.v1.SourceCountsR\x06source\x12\x1f\n" +
 	"\vclass_count\x18\x12 \x01(\x05R\n" +
-	"classCount\x12#\n" +
+	"classCount\x12G\n" +
+	"\x10exif_orientation\x18\x13 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
 	"\fSourceCounts\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x03R\breceived\x12\x1a\n" +
 	"\brejected\x18\x02 \x01(\x03R\brejected\x12\x1c\n" +
 	"\tinherited\x18\x03 \x01(\x03R\tinherited\x12\x18\n" +
-	"\aremoved\x18\x04 \x01(\x03R\aremoved\"\x94\x01\n" +
+	"\aremoved\x18\x04 \x01(\x03R\aremoved\x12(\n" +
+	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\x94\x01\n" +
 	"\tClassInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
@@ -4241,7 +4274,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\x93\b\n" +
+	"\tKIND_WIDE\x10\x02\"\xdc\b\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4267,7 +4300,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"created_by\x18\x13 \x01(\tR\tcreatedBy\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x15 \x01(\tR\trequestId\x12#\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\x12G\n" +
+	"\x10exif_orientation\x18\x16 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -4592,10 +4626,11 @@ var file_tipserve_v1_cache_proto_goTypes = []any{
 	nil,                              // 54: tipserve.v1.AddExamplesSpec.LabelsEntry
 	nil,                              // 55: tipserve.v1.ExampleInfo.MetadataEntry
 	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
-	(*Embedding)(nil),                // 57: tipserve.v1.Embedding
-	(*Input)(nil),                    // 58: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil),    // 59: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),            // 60: google.protobuf.Empty
+	(ExifOrientation)(0),             // 57: tipserve.v1.ExifOrientation
+	(*Embedding)(nil),                // 58: tipserve.v1.Embedding
+	(*Input)(nil),                    // 59: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil),    // 60: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),            // 61: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
 	56, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
@@ -4607,90 +4642,92 @@ var file_tipserve_v1_cache_proto_depIdxs = []int32{
 	12, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
 	15, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
 	10, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
-	0,  // 9: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
-	2,  // 10: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
-	13, // 11: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
-	3,  // 12: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
-	1,  // 13: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
-	4,  // 14: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
-	14, // 15: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
-	0,  // 16: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
-	1,  // 17: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
-	4,  // 18: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
-	5,  // 19: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
-	18, // 20: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 21: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
-	6,  // 22: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	52, // 23: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
-	2,  // 24: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
-	16, // 25: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
-	3,  // 26: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	57, // 27: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	58, // 28: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	53, // 29: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
-	17, // 30: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	21, // 31: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	19, // 32: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	26, // 33: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 34: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 35: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	18, // 36: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 37: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	6,  // 38: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	54, // 39: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	16, // 40: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	23, // 41: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	21, // 42: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	26, // 43: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 44: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 45: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	7,  // 46: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	59, // 47: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	59, // 48: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	8,  // 49: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	59, // 50: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	59, // 51: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 52: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	37, // 53: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	55, // 54: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
-	45, // 55: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	9,  // 56: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	47, // 57: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	20, // 58: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	24, // 59: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	28, // 60: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	29, // 61: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	31, // 62: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	32, // 63: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	33, // 64: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	35, // 65: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	38, // 66: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
-	40, // 67: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	41, // 68: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	43, // 69: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	46, // 70: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	48, // 71: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	49, // 72: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	22, // 73: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	25, // 74: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	8,  // 75: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	30, // 76: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	60, // 77: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	9,  // 78: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	34, // 79: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	36, // 80: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	39, // 81: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
-	60, // 82: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	42, // 83: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	44, // 84: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	9,  // 85: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	8,  // 86: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	8,  // 87: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	73, // [73:88] is the sub-list for method output_type
-	58, // [58:73] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	57, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	0,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
+	2,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
+	13, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
+	3,  // 13: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
+	1,  // 14: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
+	4,  // 15: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
+	14, // 16: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
+	0,  // 17: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
+	1,  // 18: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
+	4,  // 19: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
+	5,  // 20: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
+	18, // 21: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
+	0,  // 22: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
+	6,  // 23: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	52, // 24: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	2,  // 25: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
+	16, // 26: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
+	3,  // 27: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
+	57, // 28: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	58, // 29: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	59, // 30: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	53, // 31: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	17, // 32: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	21, // 33: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	19, // 34: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	26, // 35: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	27, // 36: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	9,  // 37: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	18, // 38: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	0,  // 39: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	6,  // 40: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	54, // 41: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	16, // 42: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	23, // 43: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	21, // 44: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	26, // 45: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	27, // 46: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	9,  // 47: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	7,  // 48: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	60, // 49: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	60, // 50: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	8,  // 51: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	60, // 52: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	60, // 53: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 54: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	37, // 55: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	55, // 56: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
+	45, // 57: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	9,  // 58: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	47, // 59: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	20, // 60: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	24, // 61: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	28, // 62: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	29, // 63: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	31, // 64: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	32, // 65: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	33, // 66: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	35, // 67: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	38, // 68: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
+	40, // 69: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	41, // 70: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	43, // 71: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	46, // 72: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	48, // 73: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	49, // 74: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	22, // 75: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	25, // 76: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	8,  // 77: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	30, // 78: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	61, // 79: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	9,  // 80: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	34, // 81: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	36, // 82: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	39, // 83: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
+	61, // 84: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	42, // 85: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	44, // 86: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	9,  // 87: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	8,  // 88: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	8,  // 89: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	75, // [75:90] is the sub-list for method output_type
+	60, // [60:75] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }

@@ -21,8 +21,13 @@ use super::{
     },
     Creation, Event, notes,
 };
-use crate::catalog::{CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Stage};
-use tipserve_api::v1 as pb;
+use crate::catalog::{
+    CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Stage, orientation,
+};
+use tipserve_api::{
+    text::{canonical, into_canonical},
+    v1 as pb,
+};
 use tipserve_engine::{
     Content, Crop, EngineError, FlowId, JobOutput, Permit, Priority, Source, Work,
 };
@@ -56,6 +61,7 @@ struct Pending {
     validation: bool,
     /// Raw features of its views, by their number; a key once all are there.
     views: Vec<Option<Vec<f32>>>,
+    lacks_end_mark: bool,
     notes: ExampleNotes,
     /// Whether its thumbnail is still being made.
     awaits_thumbnail: bool,
@@ -83,6 +89,7 @@ pub struct FeatureCollection<'a> {
     bytes: usize,
     encoded: i64,
     rejected: i64,
+    without_end_mark: usize,
     outstanding: usize,
     said: Instant,
 }
@@ -101,7 +108,10 @@ impl<'a> FeatureCollection<'a> {
             done,
             pending: Vec::new(),
             finished: Vec::new(),
-            ids: inherited.iter().map(|e| e.id.clone()).collect(),
+            ids: inherited
+                .iter()
+                .map(|e| canonical(&e.id).into_owned())
+                .collect(),
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             reasons: BTreeMap::new(),
             bytes: inherited
@@ -110,6 +120,7 @@ impl<'a> FeatureCollection<'a> {
                 .sum(),
             encoded: 0,
             rejected: 0,
+            without_end_mark: 0,
             outstanding: 0,
             said: Instant::now(),
             creation,
@@ -148,6 +159,7 @@ impl<'a> FeatureCollection<'a> {
             received: self.pending.len(),
             rejected: usize::try_from(self.rejected).unwrap_or(0),
             reasons: self.reasons,
+            without_end_mark: self.without_end_mark,
             examples: self.finished.into_iter().flatten().collect(),
         })
     }
@@ -162,7 +174,7 @@ impl<'a> FeatureCollection<'a> {
         let id = if example.example_id.is_empty() {
             self.first_id.saturating_add(number as u64).to_string()
         } else {
-            std::mem::take(&mut example.example_id)
+            into_canonical(std::mem::take(&mut example.example_id))
         };
         self.pending.push(None);
         self.finished.push(None);
@@ -190,6 +202,7 @@ impl<'a> FeatureCollection<'a> {
             class,
             validation: example.validation,
             views: vec![None; views],
+            lacks_end_mark: false,
             notes,
             awaits_thumbnail: pictured.is_some(),
         };
@@ -256,7 +269,8 @@ impl<'a> FeatureCollection<'a> {
         }
         let notes = notes::checked(example)?;
         let width = self.creation.context.catalog.model().width;
-        let content = request::content(example.input.take(), Crop::Centre, width)?;
+        let turn = orientation::decoded(self.creation.request.recipe.exif_orientation);
+        let content = request::content(example.input.take(), Crop::Centre, width, turn)?;
         Ok((class, content, notes))
     }
 
@@ -345,6 +359,10 @@ impl<'a> FeatureCollection<'a> {
                 result,
                 ..
             }) => {
+                if let (Ok(outcome), Some(Some(pending))) = (&result, self.pending.get_mut(example))
+                {
+                    pending.lacks_end_mark |= outcome.lacks_end_mark;
+                }
                 let raw = result.map(|outcome| {
                     outcome.feature.map(|feature| {
                         let values = feature.unit.iter();
@@ -425,6 +443,7 @@ impl<'a> FeatureCollection<'a> {
             return;
         };
         self.encoded += 1;
+        self.without_end_mark += usize::from(pending.lacks_end_mark);
         if let Some(slot) = self.finished.get_mut(number) {
             let raw: Vec<_> = pending.views.into_iter().flatten().collect();
             let feature =

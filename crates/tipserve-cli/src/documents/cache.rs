@@ -65,6 +65,7 @@ pub(crate) struct VersionDocument {
     pub width: i32,
     pub key_count: i64,
     pub views: i32,
+    pub exif_orientation: &'static str,
     pub bundle_fingerprint: String,
     pub bundle_name: String,
     pub size_bytes: i64,
@@ -80,6 +81,11 @@ impl From<v1::Version> for VersionDocument {
             .name
             .strip_prefix("caches/")
             .unwrap_or(&version.name);
+        // Servers from before it was recorded ignore it.
+        let exif_orientation = match version.exif_orientation() {
+            v1::ExifOrientation::Apply => "apply",
+            v1::ExifOrientation::Ignore | v1::ExifOrientation::Unspecified => "ignore",
+        };
         Self {
             cache: cache.split('/').next().unwrap_or_default().to_owned(),
             version: version.version,
@@ -95,6 +101,7 @@ impl From<v1::Version> for VersionDocument {
             width: version.width,
             key_count: version.key_count,
             views: version.views,
+            exif_orientation,
             bundle_fingerprint: version.bundle_fingerprint,
             bundle_name: version.bundle_name,
             size_bytes: version.size_bytes,
@@ -134,6 +141,7 @@ pub(crate) struct SourceDocument {
     pub rejected: i64,
     pub inherited: i64,
     pub removed: i64,
+    pub without_end_mark: i64,
 }
 
 impl From<v1::SourceCounts> for SourceDocument {
@@ -143,6 +151,7 @@ impl From<v1::SourceCounts> for SourceDocument {
             rejected: source.rejected,
             inherited: source.inherited,
             removed: source.removed,
+            without_end_mark: source.without_end_mark,
         }
     }
 }

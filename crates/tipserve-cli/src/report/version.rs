@@ -57,6 +57,12 @@ fn taken_in(source: &SourceDocument) -> String {
     if source.rejected > 0 {
         parts.push(format!("{} of them rejected", source.rejected));
     }
+    if source.without_end_mark > 0 {
+        parts.push(format!(
+            "{} of files without their end mark",
+            source.without_end_mark
+        ));
+    }
     if source.removed > 0 {
         parts.push(format!("{} removed", source.removed));
     }
@@ -170,6 +176,14 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
             format!("{} of width {}", version.key_count, version.width),
         ],
         vec!["views".into(), version.views.to_string()],
+        vec![
+            "EXIF orientation".into(),
+            match version.exif_orientation {
+                "apply" => "applied",
+                _ => "ignored",
+            }
+            .into(),
+        ],
         vec!["size".into(), bytes(version.size_bytes)],
         vec![
             "bundle".into(),

@@ -15,9 +15,16 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_UNSPECIFIED: _ClassVar[Priority]
     PRIORITY_INTERACTIVE: _ClassVar[Priority]
     PRIORITY_BULK: _ClassVar[Priority]
+
+class PictureNote(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PICTURE_NOTE_UNSPECIFIED: _ClassVar[PictureNote]
+    PICTURE_NOTE_NO_END_MARK: _ClassVar[PictureNote]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_BULK: Priority
+PICTURE_NOTE_UNSPECIFIED: PictureNote
+PICTURE_NOTE_NO_END_MARK: PictureNote
 
 class ClassifyOptions(_message.Message):
     __slots__ = ("top_k", "logits", "probabilities", "neighbours", "embedding", "timings")
@@ -108,7 +115,7 @@ class ClassifyResponse(_message.Message):
     def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings")
+    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings", "notes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +123,7 @@ class Classification(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     top: _containers.RepeatedCompositeFieldContainer[ClassScore]
     logits: _containers.RepeatedScalarFieldContainer[float]
@@ -123,7 +131,8 @@ class Classification(_message.Message):
     neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
     embedding: _input_pb2.Embedding
     timings: Timings
-    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[PictureNote]
+    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., notes: _Optional[_Iterable[_Union[PictureNote, str]]] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("index", "display_name", "logit", "probability")
@@ -168,16 +177,18 @@ class Timings(_message.Message):
     def __init__(self, decode_queue_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., head_seconds: _Optional[float] = ..., total_seconds: _Optional[float] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("inputs", "texts", "truncate_texts", "raw")
+    __slots__ = ("inputs", "texts", "truncate_texts", "raw", "exif_orientation")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_TEXTS_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[_input_pb2.Input]
     texts: _containers.RepeatedScalarFieldContainer[str]
     truncate_texts: bool
     raw: bool
-    def __init__(self, inputs: _Optional[_Iterable[_Union[_input_pb2.Input, _Mapping]]] = ..., texts: _Optional[_Iterable[str]] = ..., truncate_texts: bool = ..., raw: bool = ...) -> None: ...
+    exif_orientation: _input_pb2.ExifOrientation
+    def __init__(self, inputs: _Optional[_Iterable[_Union[_input_pb2.Input, _Mapping]]] = ..., texts: _Optional[_Iterable[str]] = ..., truncate_texts: bool = ..., raw: bool = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("inputs", "texts")

@@ -17,6 +17,7 @@ OnRejected = Literal["skip", "fail"]
 ClassBalance = Literal["sum", "mean"]
 KeyDtype = Literal["f32", "bf16", "f16"]
 GridKind = Literal["wide", "official"]
+ExifOrientation = Literal["apply", "ignore"]
 Schedule = Literal["cosine", "constant"]
 SuggestStrategy = Literal["typical", "margin"]
 
