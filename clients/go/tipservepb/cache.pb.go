@@ -638,7 +638,12 @@ type Version struct {
 	// classifies. EXIF_ORIENTATION_IGNORE for versions from before tipserve 0.2.
 	ExifOrientation ExifOrientation `protobuf:"varint,19,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
 	// Examples that a picture is kept of, see CacheSpec.keep_pictures.
-	PictureCount  int64 `protobuf:"varint,20,opt,name=picture_count,json=pictureCount,proto3" json:"picture_count,omitempty"`
+	PictureCount int64 `protobuf:"varint,20,opt,name=picture_count,json=pictureCount,proto3" json:"picture_count,omitempty"`
+	// Number format of the encoder that embedded its pictures: "float32",
+	// "bfloat16", "float16", "int8"; several, with commas between, where those of
+	// its base differ from its own. Empty where no picture was embedded, or where
+	// an older server made it.
+	EncoderDtype  string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,6 +816,13 @@ func (x *Version) GetPictureCount() int64 {
 		return x.PictureCount
 	}
 	return 0
+}
+
+func (x *Version) GetEncoderDtype() string {
+	if x != nil {
+		return x.EncoderDtype
+	}
+	return ""
 }
 
 // What the making of a version took in.
@@ -4176,7 +4188,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xcf\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4203,7 +4215,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\vclass_count\x18\x12 \x01(\x05R\n" +
 	"classCount\x12G\n" +
 	"\x10exif_orientation\x18\x13 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
-	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x1a9\n" +
+	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x12#\n" +
+	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
