@@ -17,9 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits,
-};
+use tipserve_clip::{Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits};
 
 #[derive(Parser)]
 struct Args {

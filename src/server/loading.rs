@@ -46,7 +46,8 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     };
     let streams = settings.threads.workers.div_ceil(devices.len().max(1));
     let max_batch = settings.max_batch;
-    let Encoders { image, text } = encoders(&bundle, &devices, precision, streams, max_batch, graphs)?;
+    let Encoders { image, text } =
+        encoders(&bundle, &devices, precision, streams, max_batch, graphs)?;
     tracing::info!(
         bundle = bundle.name,
         width = bundle.width,

@@ -245,13 +245,12 @@ impl Bundle {
             Some(wrong) => Err(wrong),
             None => manifest.check(&int8),
         };
-        checked
-            .map_err(|(key, value, rule)| BundleError::Value {
-                path: path.clone(),
-                key,
-                value,
-                rule,
-            })?;
+        checked.map_err(|(key, value, rule)| BundleError::Value {
+            path: path.clone(),
+            key,
+            value,
+            rule,
+        })?;
         verify(dir, &manifest.files)?;
         if let Some(int8) = &int8 {
             verify(dir, &int8.files)?;

@@ -23,7 +23,8 @@ use tipserve::{
     server::{self, PictureEncoder},
 };
 use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, Precision, cuda, encoder::device_name, graphs::Verdict,
+    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, Precision, cuda, encoder::device_name,
+    graphs::Verdict,
 };
 use tipserve_engine::EngineSettings;
 
@@ -136,8 +137,7 @@ impl Opened {
     /// The bundle's image encoder, and what came of CUDA graphs.
     fn image_encoder(&self, precision: Precision) -> anyhow::Result<(PictureEncoder, Value)> {
         let (streams, most) = (self.lanes(), self.settings.max_batch);
-        let encoder =
-            server::image_encoder(&self.bundle, &self.devices, precision, streams, most)?;
+        let encoder = server::image_encoder(&self.bundle, &self.devices, precision, streams, most)?;
         let graphs = encoder.record(self.graphs).into_iter();
         let graphs = graphs.map(|(device, size, verdict)| {
             let (plain, replayed) = match verdict {
