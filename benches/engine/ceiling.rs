@@ -143,12 +143,8 @@ fn encoding(
             .map(|_| {
                 scope.spawn(|| {
                     tch::set_num_threads(i32::try_from(threads)?);
-                    let side = i64::from(encoder.spec().size);
-                    let pixels = Tensor::f_randint(
-                        256,
-                        [batch as i64, side, side, 3],
-                        (Kind::Uint8, tch::Device::Cpu),
-                    )?;
+                    let shape = encoder.spec().size.batch_shape(batch);
+                    let pixels = Tensor::f_randint(256, shape, (Kind::Uint8, tch::Device::Cpu))?;
                     for _ in 0..2 {
                         drop(encoder.encode(&pixels)?);
                     }

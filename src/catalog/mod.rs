@@ -52,7 +52,7 @@ use parking_lot::Mutex;
 
 use crate::telemetry::ResidentFigures;
 use loader::Loader;
-use tipserve_clip::{Statistics, resize::Interpolation};
+use tipserve_clip::{ImageSpec, Statistics};
 use tipserve_engine::Engine;
 use tipserve_store::{
     Reference, Resident, Store,
@@ -96,17 +96,14 @@ pub struct Model {
     pub fingerprint: String,
     /// Width of the embedding space, D.
     pub width: usize,
-    /// Side of the prepared picture; 0 without image encoder.
-    pub image_size: usize,
-    /// Length that a picture's shorter side is resized to before it is cropped;
-    /// 0 without image encoder.
-    pub resize_to: usize,
-    /// How it is resized; none without image encoder.
-    pub interpolation: Option<Interpolation>,
+    /// How pictures are prepared; none without image encoder.
+    pub image: Option<ImageSpec>,
     /// Whether texts can be embedded.
     pub has_text: bool,
     /// Logit scale s.
     pub logit_scale: f64,
+    /// What a sigmoid loss adds to its logits; none of a softmax's.
+    pub logit_bias: Option<f64>,
     /// Mean and variance of its embeddings, where the bundle brings them.
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
@@ -194,7 +191,8 @@ impl Catalog {
 
     /// Bytes of a prepared picture.
     pub fn prepared_bytes(&self) -> usize {
-        self.model.image_size * self.model.image_size * 3
+        let image = self.model.image.as_ref();
+        image.map_or(0, |image| image.size.rgb_bytes())
     }
 
     /// The classifier that a name stands for now, loaded if need be.

@@ -64,14 +64,10 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
         name: bundle.name.clone(),
         fingerprint: bundle.fingerprint.clone(),
         width: bundle.width,
-        image_size: bundle.image.as_ref().map_or(0, |image| image.size as usize),
-        resize_to: bundle
-            .image
-            .as_ref()
-            .map_or(0, |image| image.resize_to as usize),
-        interpolation: bundle.image.as_ref().map(|image| image.interpolation),
+        image: bundle.image.clone(),
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
+        logit_bias: bundle.logit_bias,
         statistics: bundle.statistics.clone(),
         templates: bundle.templates.clone(),
         device: devices_name(&devices),

@@ -2050,7 +2050,7 @@ type BundleInfo struct {
 	Fingerprint string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Width of the embedding space, D.
 	Width int32 `protobuf:"varint,3,opt,name=width,proto3" json:"width,omitempty"`
-	// Side of the square that pictures are cropped to; 0 without encoder.
+	// Side of the square that pictures become in the end; 0 without encoder.
 	ImageSize int32 `protobuf:"varint,4,opt,name=image_size,json=imageSize,proto3" json:"image_size,omitempty"`
 	// Whether it can embed pictures.
 	HasImageEncoder bool `protobuf:"varint,5,opt,name=has_image_encoder,json=hasImageEncoder,proto3" json:"has_image_encoder,omitempty"`
@@ -2060,14 +2060,26 @@ type BundleInfo struct {
 	LogitScale float64 `protobuf:"fixed64,7,opt,name=logit_scale,json=logitScale,proto3" json:"logit_scale,omitempty"`
 	// Its own prompt templates.
 	Templates []string `protobuf:"bytes,8,rep,name=templates,proto3" json:"templates,omitempty"`
-	// Length to which a picture's shorter side is resized before the centre
-	// crop; 0 without encoder.
+	// Length to which a picture's shorter side (or both: see `resize`) is
+	// resized before the centre crop; 0 without encoder.
 	ResizeTo int32 `protobuf:"varint,9,opt,name=resize_to,json=resizeTo,proto3" json:"resize_to,omitempty"`
 	// How pictures are resized: "bicubic" or "bilinear", as Pillow computes
 	// them; empty without encoder. Of a server with an encoder that says
 	// nothing here (one from before this field) it is "bicubic". A client that
 	// resizes sends pictures as they are where it does not know the value.
 	Interpolation string `protobuf:"bytes,10,opt,name=interpolation,proto3" json:"interpolation,omitempty"`
+	// What is resized to `resize_to`: "shortest-side" (the other keeps the
+	// aspect ratio), or "squash" (both sides, whatever the aspect ratio; the
+	// centre is cropped then too where `resize_to` is over `image_size`).
+	// "server" where only the server can do it: the bundle has several encoders
+	// or takes pictures that are no squares, and the sizes here are the longest
+	// sides. Of a server that says nothing here it is "shortest-side". A client
+	// that resizes sends pictures as they are where it does not know the value.
+	Resize string `protobuf:"bytes,11,opt,name=resize,proto3" json:"resize,omitempty"`
+	// What a model trained with a sigmoid loss (SigLIP) adds to its logits
+	// before the sigmoid; absent for softmax models. A constant over classes, so
+	// that neither ranking nor softmax depends on it.
+	LogitBias     *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2170,6 +2182,20 @@ func (x *BundleInfo) GetInterpolation() string {
 		return x.Interpolation
 	}
 	return ""
+}
+
+func (x *BundleInfo) GetResize() string {
+	if x != nil {
+		return x.Resize
+	}
+	return ""
+}
+
+func (x *BundleInfo) GetLogitBias() float64 {
+	if x != nil && x.LogitBias != nil {
+		return *x.LogitBias
+	}
+	return 0
 }
 
 var File_tipserve_v1_classify_proto protoreflect.FileDescriptor
@@ -2316,7 +2342,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"CallerInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12!\n" +
-	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\xcf\x02\n" +
+	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\x9a\x03\n" +
 	"\n" +
 	"BundleInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -2331,7 +2357,11 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\ttemplates\x18\b \x03(\tR\ttemplates\x12\x1b\n" +
 	"\tresize_to\x18\t \x01(\x05R\bresizeTo\x12$\n" +
 	"\rinterpolation\x18\n" +
-	" \x01(\tR\rinterpolation*Q\n" +
+	" \x01(\tR\rinterpolation\x12\x16\n" +
+	"\x06resize\x18\v \x01(\tR\x06resize\x12\"\n" +
+	"\n" +
+	"logit_bias\x18\f \x01(\x01H\x00R\tlogitBias\x88\x01\x01B\r\n" +
+	"\v_logit_bias*Q\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n" +
@@ -2475,6 +2505,7 @@ func file_tipserve_v1_classify_proto_init() {
 		(*EvaluateRequest_Items)(nil),
 	}
 	file_tipserve_v1_classify_proto_msgTypes[21].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -14,9 +14,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use thiserror::Error;
 
 use super::{
-    bundle::{Bundle, ImageSpec},
-    device::fastest_kind,
-    module::Module,
+    bundle::Bundle, device::fastest_kind, image_spec::ImageSpec, module::Module,
     precision::Precision,
 };
 
@@ -286,22 +284,23 @@ impl ImageEncoder {
     }
 
     /// Raw features, f32 [B, D] on the encoder's device, of B prepared
-    /// pictures: u8 [B, size, size, 3] on any device, as
+    /// pictures: u8 [B, height, width, 3] on any device, as
     /// [`prepare`](super::views::prepare) gives them. Not normalised.
     ///
     /// # Errors
     /// [`EncodeError::Input`], [`EncodeError::Output`], [`EncodeError::Torch`].
     pub fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeError> {
-        let size = i64::from(self.spec.size);
         let shape = pixels.size();
-        if pixels.kind() != Kind::Uint8
-            || shape.len() != 4
-            || shape.first() == Some(&0)
-            || shape.get(1..) != Some(&[size, size, 3])
-        {
+        let count = shape.first().copied().unwrap_or(0);
+        let expected = self
+            .spec
+            .size
+            .batch_shape(usize::try_from(count).unwrap_or(0));
+        if pixels.kind() != Kind::Uint8 || count == 0 || shape != expected {
+            let [_, height, width, _] = expected;
             return Err(EncodeError::Input {
                 encoder: "image",
-                expected: format!("u8 [B, {size}, {size}, 3] with B of 1 or more"),
+                expected: format!("u8 [B, {height}, {width}, 3] with B of 1 or more"),
                 found: format!("{:?} {shape:?}", pixels.kind()),
             });
         }
@@ -332,9 +331,8 @@ impl ImageEncoder {
     /// # Errors
     /// As [`Self::encode`].
     pub fn warm(&self, batch_sizes: &[usize]) -> Result<(), EncodeError> {
-        let size = i64::from(self.spec.size);
         for &batch in batch_sizes.iter().filter(|&&batch| batch > 0) {
-            let shape = [batch as i64, size, size, 3];
+            let shape = self.spec.size.batch_shape(batch);
             let pixels = Tensor::zeros(shape, (Kind::Uint8, Device::Cpu));
             for _ in 0..WARM_RUNS {
                 let _features = self.encode(&pixels)?;

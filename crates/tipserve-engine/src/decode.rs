@@ -118,7 +118,9 @@ fn prepare(
 ) -> Result<Prepared, PictureError> {
     // Random crops look closer than the whole, and are taken for caches only.
     let side = match crop {
-        Crop::Centre if shrink > 0.0 => Some((shrink * f64::from(spec.resize_to)).ceil() as u32),
+        Crop::Centre if shrink > 0.0 => {
+            Some((shrink * f64::from(spec.longest_resize())).ceil() as u32)
+        }
         _ => None,
     };
     let picture = match source {

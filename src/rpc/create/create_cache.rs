@@ -143,7 +143,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         new_classes,
         text,
         head,
-        views: if model.image_size == 0 {
+        views: if model.image.is_none() {
             1
         } else {
             views.max(1)
