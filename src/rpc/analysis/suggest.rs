@@ -270,7 +270,14 @@ impl Collection {
         let width = self.context.catalog.model().width;
         let checked = request::check_id("items.id", &id)
             .and_then(|()| request::check_printable("items.id", &id))
-            .and_then(|()| request::content(item.input, Crop::Centre, width));
+            .and_then(|()| {
+                request::content(
+                    item.input,
+                    Crop::Centre,
+                    width,
+                    tipserve_clip::ExifOrientation::default(),
+                )
+            });
         let content = match checked {
             Ok(content) => content,
             Err(error) => {
