@@ -55,7 +55,7 @@ def lively(model):
 
 
 def export(*arguments):
-    assert main([str(argument) for argument in arguments]) == 0
+    assert main([*map(str, arguments), "--no-int8"]) == 0
 
 
 # ---- tokenizers -------------------------------------------------------------------------------
