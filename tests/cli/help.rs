@@ -10,6 +10,8 @@ const PAGES: &[&[&str]] = &[
     &["add"],
     &["classify"],
     &["evaluate"],
+    &["analyze"],
+    &["suggest"],
     &["finetune"],
     &["finetunes"],
     &["finetunes", "list"],
@@ -33,6 +35,8 @@ const PAGES: &[&[&str]] = &[
     &["token"],
     &["token", "new"],
     &["completions"],
+    &["man"],
+    &["pull"],
 ];
 
 fn help(args: &[&str]) -> String {

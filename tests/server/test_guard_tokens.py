@@ -15,9 +15,10 @@ import pytest
 import wire
 from conftest import BINARY, WIDTH, Server, eventually
 from tokens import TokensFile, api
-from wire import Problem, cache, classify, finetune
+from wire import Problem, analysis, cache, classify, finetune
 
 SERVICES = {
+    "tipserve.v1.AnalysisService": analysis.DESCRIPTOR,
     "tipserve.v1.ClassifyService": classify.DESCRIPTOR,
     "tipserve.v1.CacheService": cache.DESCRIPTOR,
     "tipserve.v1.FineTuneService": finetune.DESCRIPTOR,
@@ -37,6 +38,8 @@ READ = set(
         "GetExamplePicture",
         "ListFineTunes",
         "GetFineTune",
+        "SuggestExamples",
+        "AnalyzeVersion",
     ]
 )
 WRITE = set(
@@ -178,6 +181,10 @@ def named(cache_id: str, run: str) -> dict[str, bytes]:
         "ListFineTunes": finetune.ListFineTunesRequest(cache=cache_id),
         "GetFineTune": finetune.GetFineTuneRequest(name=run),
         "CancelFineTune": finetune.CancelFineTuneRequest(name=run),
+        "AnalyzeVersion": analysis.AnalyzeVersionRequest(cache=cache_id),
+        "SuggestExamples": analysis.SuggestExamplesRequest(
+            config=analysis.SuggestExamplesConfig(cache=cache_id)
+        ),
     }
     return {name: message.SerializeToString() for name, message in given.items()}
 

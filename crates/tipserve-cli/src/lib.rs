@@ -37,6 +37,7 @@ use clap::Subcommand;
 mod about;
 mod add;
 mod address;
+mod analyze;
 mod caches;
 mod class_names;
 mod classify;
@@ -49,6 +50,7 @@ mod demo;
 mod documents;
 mod embed;
 mod evaluate;
+mod evaluation_page;
 mod examples;
 pub mod failure;
 pub mod files;
@@ -60,13 +62,16 @@ mod head;
 mod info;
 mod labelled;
 mod lists;
+mod manual;
 pub mod npz;
+mod pull;
 mod reader;
 mod report;
 mod requests;
 pub mod screen;
 mod source;
 mod splits;
+mod suggest;
 mod terminal;
 mod token;
 mod transport;
@@ -75,6 +80,7 @@ mod version_call;
 
 pub use command_line::{Local, command, parse};
 pub use global::Global;
+pub use manual::{ManualArgs, manual};
 
 use failure::{Completion, Failure};
 use screen::Screen;
@@ -106,7 +112,12 @@ pub enum Command {
     Classify(classify::ClassifyArgs),
     /// Measure how well one version, or several side by side, classify.
     Evaluate(evaluate::EvaluateArgs),
-    /// Train a cache's keys (Tip-Adapter-F) and store them as a new version.
+    /// Say what a version's own examples tell: how accuracy grows, which classes
+    /// are confused, which examples are doubtful or the same.
+    Analyze(analyze::AnalyzeArgs),
+    /// Say which of many unlabelled pictures to label first.
+    Suggest(suggest::SuggestArgs),
+    /// Fine-tune a version into a new one, if that is better.
     Finetune(finetune::FineTuneArgs),
     /// Look at and cancel fine-tuning runs.
     #[command(subcommand)]
@@ -120,6 +131,8 @@ pub enum Command {
     Info,
     /// Create a cache from some pictures, classify others, show how well it did.
     Demo(demo::DemoArgs),
+    /// Fetch a bundle, checked and kept by its content.
+    Pull(pull::PullArgs),
     /// Make tokens for a server that asks for them (`tipserve serve --tokens`).
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -177,11 +190,14 @@ async fn dispatch(
         Command::Add(args) => add::run(*args, global, screen).await,
         Command::Classify(args) => classify::run(args, global, screen).await,
         Command::Evaluate(args) => evaluate::run(args, global, screen).await,
+        Command::Analyze(args) => analyze::run(args, global, screen).await,
+        Command::Suggest(args) => suggest::run(args, global, screen).await,
         Command::Finetunes(command) => finetunes::run(command, global, screen).await,
         Command::Caches(command) => caches::run(command, global, screen).await,
         Command::Embed(args) => embed::run(args, global, screen).await,
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,
+        Command::Pull(args) => pull::run(args, screen).await,
         Command::Token(command) => token::run(&command, screen).map(|()| Completion::Done),
         Command::Finetune(args) => {
             finetune::run(args, global, screen, std::future::pending()).await

@@ -10,7 +10,12 @@ from tipserve import _requests as requests
 from tipserve._channel import Pem, Resize, connection
 from tipserve._contact import Contact
 from tipserve._decode import PictureLimits
-from tipserve._proto import cache_pb2_grpc, classify_pb2_grpc, finetune_pb2_grpc
+from tipserve._proto import (
+    analysis_pb2_grpc,
+    cache_pb2_grpc,
+    classify_pb2_grpc,
+    finetune_pb2_grpc,
+)
 from tipserve._retry import RetryPolicy
 from tipserve.errors import FailedPrecondition
 from tipserve.pictures import INTERPOLATIONS, RESIZE_RULES, Encoder
@@ -86,6 +91,7 @@ class Connected:
         self._caches = cache_pb2_grpc.CacheServiceStub(self._channel)
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._tune = finetune_pb2_grpc.FineTuneServiceStub(self._channel)
+        self._analysis = analysis_pb2_grpc.AnalysisServiceStub(self._channel)
         self._info: ServerInfo | None = None
         self._contact = Contact(self._connection)
 

@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from tipserve._arrays import check_many
-from tipserve._proto import cache_pb2, classify_pb2, finetune_pb2, input_pb2
+from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2, finetune_pb2, input_pb2
 from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
 from tipserve.labelled import ClassSpec, Labelled, default_id
@@ -149,6 +149,51 @@ class ExampleMessages:
             yield classify_pb2.EvaluateRequest(items=classify_pb2.LabelledBatch(items=group))
 
 
+@dataclass
+class PoolMessages:
+    """Unlabelled pictures as the requests of SuggestExamples, read while they are sent.
+
+    What the client itself cannot read or send is `rejected` and left out.
+    """
+
+    pictures: Iterable[Any]
+    encoder: Encoder
+    config: analysis_pb2.SuggestExamplesConfig
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[analysis_pb2.SuggestExamplesRequest]:
+        yield analysis_pb2.SuggestExamplesRequest(config=self.config)
+        for group in grouped(self._items(), self.encoder.max_message_bytes, _byte_size):
+            batch = analysis_pb2.UnlabelledBatch(items=group)
+            yield analysis_pb2.SuggestExamplesRequest(items=batch)
+
+    def _items(self) -> Iterator[analysis_pb2.UnlabelledItem]:
+        for position, picture in enumerate(self.pictures):
+            id, made, _ = prepare(picture, position, None, self.encoder.encode)
+            if isinstance(made, TipserveError):
+                self.rejected.append(Rejected(id, made))
+            else:
+                yield analysis_pb2.UnlabelledItem(id=id, input=made)
+
+
+def suggest_config(
+    cache: str,
+    *,
+    count: int,
+    strategy: str | None,
+    duplicate_similarity: float | None,
+    seed: int,
+) -> analysis_pb2.SuggestExamplesConfig:
+    """The first message of SuggestExamples."""
+    config = analysis_pb2.SuggestExamplesConfig(
+        cache=cache, count=count, duplicate_similarity=duplicate_similarity, seed=seed
+    )
+    config.strategy = enum_value(  # type: ignore[assignment]
+        analysis_pb2.SuggestExamplesConfig.Strategy, "STRATEGY_", strategy
+    )
+    return config
+
+
 def classify_options(
     *,
     top_k: int,
@@ -220,6 +265,7 @@ def fine_tune_request(
     beta: float | None,
     grid: Grid | None,
     description: str,
+    recipe: str | None,
 ) -> finetune_pb2.FineTuneRequest:
     """The request of FineTune."""
     request = finetune_pb2.FineTuneRequest(
@@ -239,6 +285,9 @@ def fine_tune_request(
     )
     request.schedule = enum_value(  # type: ignore[assignment]
         finetune_pb2.FineTuneRequest.Schedule, "SCHEDULE_", schedule
+    )
+    request.recipe = enum_value(  # type: ignore[assignment]
+        cache_pb2.FineTuneRecipe, "FINE_TUNE_RECIPE_", recipe
     )
     if grid is not None:
         request.grid.CopyFrom(grid._message())
@@ -263,6 +312,7 @@ class EmbedPlan:
     encoder: Encoder
     truncate: bool
     raw: bool
+    exif_orientation: int
     picture_rows: dict[int, Sequence[float] | TipserveError] = field(default_factory=dict)
     text_rows: dict[int, Sequence[float] | TipserveError] = field(default_factory=dict)
 
@@ -278,7 +328,12 @@ class EmbedPlan:
             yield EmbedCall(request, [], [position for position, _ in few])
 
     def _request(self, **what: Any) -> classify_pb2.EmbedRequest:
-        return classify_pb2.EmbedRequest(truncate_texts=self.truncate, raw=self.raw, **what)
+        return classify_pb2.EmbedRequest(
+            truncate_texts=self.truncate,
+            raw=self.raw,
+            exif_orientation=self.exif_orientation,  # type: ignore[arg-type]
+            **what,
+        )
 
     def _encoded(self) -> Iterator[tuple[int, input_pb2.Input]]:
         for position, picture in enumerate(self.pictures):
@@ -324,6 +379,7 @@ def embed_plan(
     *,
     truncate: bool,
     raw: bool,
+    exif_orientation: str,
 ) -> EmbedPlan:
     """An `embed`, its arguments checked."""
     if isinstance(pictures, str | bytes | os.PathLike):
@@ -331,7 +387,8 @@ def embed_plan(
     check_many(pictures)
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, not one string")
-    return EmbedPlan(pictures, texts, encoder, truncate, raw)
+    turn = enum_value(input_pb2.ExifOrientation, "EXIF_ORIENTATION_", exif_orientation)
+    return EmbedPlan(pictures, texts, encoder, truncate, raw, turn)
 
 
 def class_specs(version: Version) -> list[ClassSpec]:

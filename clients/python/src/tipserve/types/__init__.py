@@ -1,5 +1,18 @@
 """What the server answers, as plain values."""
 
+from tipserve.types._analysis import (
+    Analysis,
+    ClassAnalysis,
+    ConfusedClasses,
+    CurvePoint,
+    DuplicatePair,
+    Forecast,
+    LabelledDuplicate,
+    ReliabilityBin,
+    Suggestion,
+    Suggestions,
+    SuspectExample,
+)
 from tipserve.types._answer import ClassScore, Embeddings, Neighbour, Result, Timings, to_pandas
 from tipserve.types._arrays import matrix, vector
 from tipserve.types._cache import (
@@ -17,6 +30,8 @@ from tipserve.types._finetune import FineTuneProgress, FineTuneRun
 from tipserve.types._head import Candidate, Head, Selection
 from tipserve.types._names import (
     ClassBalance,
+    ExifOrientation,
+    FineTuneRecipe,
     GridKind,
     KeyDtype,
     Method,
@@ -24,39 +39,54 @@ from tipserve.types._names import (
     OnRejected,
     RunState,
     Schedule,
+    SuggestStrategy,
     enum_name,
 )
 from tipserve.types._server import BundleInfo, ServerInfo
 
 __all__ = [
+    "Analysis",
     "BundleInfo",
     "Cache",
     "Candidate",
+    "ClassAnalysis",
     "ClassBalance",
     "ClassEvaluation",
     "ClassInfo",
     "ClassScore",
+    "ConfusedClasses",
     "CreateProgress",
+    "CurvePoint",
+    "DuplicatePair",
     "Embeddings",
     "Evaluation",
     "ExampleInfo",
+    "ExifOrientation",
     "FineTuneProgress",
+    "FineTuneRecipe",
     "FineTuneRecord",
     "FineTuneRun",
+    "Forecast",
     "GridKind",
     "Head",
     "KeyDtype",
+    "LabelledDuplicate",
     "Method",
     "MethodName",
     "Neighbour",
     "OnRejected",
     "Rejected",
+    "ReliabilityBin",
     "Result",
     "RunState",
     "Schedule",
     "Selection",
     "ServerInfo",
     "SourceCounts",
+    "SuggestStrategy",
+    "Suggestion",
+    "Suggestions",
+    "SuspectExample",
     "Timings",
     "Version",
     "enum_name",
