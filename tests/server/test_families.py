@@ -31,6 +31,14 @@ SERVED = [
 ]
 
 
+# How pictures are resized, and the logit bias, of those that were trained with a sigmoid loss.
+SIGMOID = {
+    "siglip2": ("squash", -10),
+    "siglip-transformers": ("squash", -9.5),
+    "join": ("server", -9.5),
+}
+
+
 @pytest.fixture(params=SERVED)
 def family(request, tmp_path):
     """Its name, its bundle and its library's own model."""
@@ -45,9 +53,10 @@ def test_is_served(family, serve, chance):
     server = serve(bundle, "--dtype", "float32")
     stated = server.cli("info")["bundle"]
     assert stated["has_text_encoder"] == (reference.text is not None)
-    if name.startswith("siglip"):
-        assert stated["resize"] == "squash"
-        assert stated["logit_bias"] == pytest.approx(-10 if name == "siglip2" else -9.5)
+    if name in SIGMOID:
+        resize, bias = SIGMOID[name]
+        assert stated["resize"] == resize
+        assert stated["logit_bias"] == pytest.approx(bias)
     else:
         assert stated["logit_bias"] is None
     classes = wire.classes(CLASSES)
