@@ -17,6 +17,7 @@ mod features;
 mod finetune_accuracy;
 mod speed;
 mod stack_speed;
+mod tuning;
 
 /// A figure beside what it must reach.
 #[derive(Debug, Serialize)]
@@ -48,6 +49,9 @@ fn main() -> Result<ExitCode> {
     }
     if wants("finetune_accuracy") {
         rows.extend(finetune_accuracy::rows()?);
+    }
+    if wants("tuning") {
+        rows.extend(tuning::rows()?);
     }
     if wants("speed") {
         rows.extend(speed::rows());

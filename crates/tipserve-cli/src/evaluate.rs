@@ -15,7 +15,7 @@ use crate::{
     reader::{self, LoadedExample, Part},
     report, requests,
     screen::Screen,
-    source,
+    source, unlabelled,
     upload::{self, Upload, Uploaded},
 };
 use tipserve_api::v1::{
@@ -40,6 +40,10 @@ pub struct EvaluateArgs {
     /// the same seed (add its --val-shots to K).
     #[arg(long, value_name = "K")]
     pub except_shots: Option<u32>,
+    /// Pictures of classes that the versions do not know (walked): how well they
+    /// are told from the others is measured, too.
+    #[arg(long, value_name = "DIR")]
+    pub unknown: Option<PathBuf>,
     /// Seed of that draw.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -56,7 +60,12 @@ pub async fn run(
         labelled = labelled.split(args.seed, shots as usize).1;
     }
     let connection = Connection::open(global).await?;
-    let outcome = evaluate(&connection, &args.caches, labelled, screen).await?;
+    let unknown = args.unknown.map(|folder| unlabelled::open(&[folder]));
+    let items = Items {
+        labelled,
+        unknown: unknown.transpose()?,
+    };
+    let outcome = evaluate(&connection, &args.caches, items, screen).await?;
     if screen.json {
         screen.document(&outcome)?;
     } else {
@@ -67,11 +76,19 @@ pub async fn run(
     ))
 }
 
+/// What versions are evaluated on.
+pub(crate) struct Items {
+    /// Pictures of their classes.
+    pub labelled: Labelled,
+    /// Pictures of other classes.
+    pub unknown: Option<Labelled>,
+}
+
 /// Evaluates over the API.
 pub(crate) async fn evaluate(
     connection: &Connection,
     caches: &[String],
-    labelled: Labelled,
+    Items { labelled, unknown }: Items,
     screen: &Screen,
 ) -> Result<EvaluateDocument, Failure> {
     if labelled.examples.is_empty() {
@@ -85,7 +102,14 @@ pub(crate) async fn evaluate(
     }
     let doing = format!("evaluating {}", caches.join(", "));
     let started = Instant::now();
-    let (uploaded, answer) = call(connection, caches, labelled, &doing, screen).await?;
+    let (uploaded, answer) = call(
+        connection,
+        caches,
+        Items { labelled, unknown },
+        &doing,
+        screen,
+    )
+    .await?;
     let evaluations = answer
         .evaluations
         .into_iter()
@@ -115,12 +139,13 @@ pub(crate) async fn evaluate(
 async fn call(
     connection: &Connection,
     caches: &[String],
-    labelled: Labelled,
+    Items { labelled, unknown }: Items,
     doing: &str,
     screen: &Screen,
 ) -> Result<(Uploaded, EvaluateResponse), Failure> {
     let limit = connection.message_limit().await?;
-    let bar = screen.bar(Some(labelled.examples.len() as u64), "sent");
+    let count = labelled.examples.len() + unknown.as_ref().map_or(0, |it| it.examples.len());
+    let bar = screen.bar(Some(count as u64), "sent");
     bar.set_message("evaluating");
     let (requests, stream) = requests::channel();
     let config = EvaluateConfig {
@@ -131,11 +156,14 @@ async fn call(
             payload: Some(Payload::Config(config)),
         })
         .await;
-    let part = Part {
+    // Parts tell the two kinds apart as `create` does its own.
+    let part = |labelled, unknown| Part {
         labelled,
-        validation: false,
+        validation: unknown,
         prefix: String::new(),
     };
+    let mut parts = vec![part(labelled, false)];
+    parts.extend(unknown.map(|pictures| part(pictures, true)));
     let sent = bar.clone();
     let upload = Upload {
         item,
@@ -146,7 +174,7 @@ async fn call(
         strict: false,
         progress: Box::new(move |_| sent.inc(1)),
     };
-    let upload = tokio::spawn(upload.run(reader::start(vec![part], limit), requests));
+    let upload = tokio::spawn(upload.run(reader::start(parts, limit), requests));
     let mut client = connection.classify();
     let answer = async {
         let answer = client.evaluate(stream).await;
@@ -163,6 +191,7 @@ fn item(mut loaded: LoadedExample) -> Result<LabelledItem, (String, Unusable)> {
             id: loaded.id,
             class_index,
             input: Some(input),
+            unknown: loaded.validation,
         }),
         Err(why) => Err((loaded.id, why)),
     }

@@ -207,7 +207,8 @@ impl ClassifyService for Service {
                     .iter()
                     .enumerate()
                     .map(|(i, class)| {
-                        let row = confusion.range((i, 0)..(i + 1, 0));
+                        let row = unknown: None,
+                confusion.range((i, 0)..(i + 1, 0));
                         let count: i64 = row.map(|(_, count)| count).sum();
                         let right = confusion.get(&(i, i)).copied().unwrap_or(0);
                         pb::ClassEvaluation {

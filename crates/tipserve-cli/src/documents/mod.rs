@@ -17,7 +17,7 @@ mod version_made;
 pub(crate) use analysis::AnalysisDocument;
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
-pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument};
+pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument, UnknownDocument};
 pub(crate) use finetune::FineTuneDocument;
 pub(crate) use head::{CandidateDocument, HeadDocument};
 pub(crate) use rejected::{ItemError, RejectedDocument};
