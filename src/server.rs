@@ -133,7 +133,7 @@ impl Server {
             &telemetry::About {
                 bundle: context.catalog.model().name.clone(),
                 device: context.catalog.model().device.clone(),
-                dtype: context.catalog.model().dtype.clone(),
+                dtype: context.catalog.model().precision.name().to_owned(),
                 resident_bytes: context.catalog.resident_bytes(),
             },
             &context.engine,

@@ -17,9 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits,
-};
+use tipserve_clip::{Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits};
 
 #[derive(Parser)]
 struct Args {
@@ -67,7 +65,11 @@ fn main() -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let device = "cpu".parse::<DeviceChoice>()?.open()?[0];
     let precision = args.dtype.parse::<DtypeChoice>()?.of(&bundle, device)?;
-    let encoder = Arc::new(ImageEncoder::load(&bundle, device, precision)?);
+    let mut encoder = ImageEncoder::load(&bundle, device, precision)?;
+    // As the server does.
+    let fused = encoder.fuse(1);
+    eprintln!("fused image encoder {fused}");
+    let encoder = Arc::new(encoder);
     let time = Duration::try_from_secs_f64(args.seconds)?;
 
     let decode_core_seconds = decoding(&args.pictures, &encoder, cores, time)?;
@@ -145,12 +147,8 @@ fn encoding(
             .map(|_| {
                 scope.spawn(|| {
                     tch::set_num_threads(i32::try_from(threads)?);
-                    let side = i64::from(encoder.spec().size);
-                    let pixels = Tensor::f_randint(
-                        256,
-                        [batch as i64, side, side, 3],
-                        (Kind::Uint8, tch::Device::Cpu),
-                    )?;
+                    let shape = encoder.spec().size.batch_shape(batch);
+                    let pixels = Tensor::f_randint(256, shape, (Kind::Uint8, tch::Device::Cpu))?;
                     for _ in 0..2 {
                         drop(encoder.encode(&pixels)?);
                     }

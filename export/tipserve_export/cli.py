@@ -65,11 +65,37 @@ def parser() -> argparse.ArgumentParser:
     weights = sub.add_mutually_exclusive_group(required=True)
     weights.add_argument("--pretrained", metavar="TAG", help="a tag of open_clip, or a file")
     weights.add_argument("--random-init", type=int, metavar="SEED", help="random weights")
+    sub.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="a folder or a Hugging Face repository with the tokenizer of a SigLIP; the model's "
+        "own by default (downloads)",
+    )
 
     sub = commands.add_parser(
-        "huggingface", parents=[shared, int8], help="a folder with a CLIPModel"
+        "huggingface",
+        parents=[shared, int8],
+        help="a folder with a CLIP, SigLIP, DINOv2 or DINOv3",
     )
     sub.add_argument("folder", type=Path, metavar="FOLDER")
+    sub.add_argument(
+        "--text-rules",
+        choices=("plain", "canonical", "siglip"),
+        help="what is done to a SigLIP's texts before their tokens; as transformers by default",
+    )
+
+    sub = commands.add_parser(
+        "timm", parents=[shared, int8], help="an image model of timm, no text"
+    )
+    sub.add_argument("model", metavar="NAME", help="such as vit_base_patch14_reg4_dinov2")
+    weights = sub.add_mutually_exclusive_group(required=True)
+    weights.add_argument(
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="'default' (downloads what the name says), or a file",
+    )
+    weights.add_argument("--random-init", type=int, metavar="SEED", help="random weights")
+    sub.add_argument("--pool", metavar="NAME", help="token, avg or map in place of the model's own")
 
     sub = commands.add_parser(
         "openai", parents=[shared, int8], help="an official OpenAI checkpoint"
@@ -125,7 +151,7 @@ def write_int8(bundle: Path, pictures: Path | None, *, always: bool) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Imports the source's module only now: torch takes seconds, ``--help`` should not."""
-    from tipserve_export.sources.clip_bundle import Labels  # noqa: PLC0415
+    from tipserve_export.sources.labels import Labels  # noqa: PLC0415
 
     templates = tuple(args.template) if args.template else None
     labels = Labels(name=args.name, templates=templates, licence=args.licence)
@@ -138,12 +164,27 @@ def run(args: argparse.Namespace) -> None:
             labels,
             pretrained=args.pretrained,
             seed=args.random_init,
+            tokenizer=args.tokenizer,
+            force=args.force,
+        )
+    elif args.command == "timm":
+        from tipserve_export.sources.timm import export_timm  # noqa: PLC0415
+
+        export_timm(
+            args.model,
+            args.out,
+            labels,
+            pretrained=args.pretrained,
+            seed=args.random_init,
+            pool=args.pool,
             force=args.force,
         )
     elif args.command == "huggingface":
         from tipserve_export.sources.huggingface import export_huggingface  # noqa: PLC0415
 
-        export_huggingface(args.folder, args.out, labels, force=args.force)
+        export_huggingface(
+            args.folder, args.out, labels, text_rules=args.text_rules, force=args.force
+        )
     elif args.command == "openai":
         from tipserve_export.sources.openai import export_openai  # noqa: PLC0415
 

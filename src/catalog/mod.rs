@@ -9,6 +9,7 @@ mod classifier;
 mod columns;
 mod compute;
 mod create;
+mod encoder;
 mod error;
 mod examples;
 mod features;
@@ -20,6 +21,7 @@ mod journal;
 mod loader;
 mod material;
 mod notes;
+pub mod orientation;
 pub mod printable;
 mod residual;
 mod run;
@@ -40,6 +42,7 @@ pub use check::ImportBounds;
 pub use classifier::Classifier;
 pub use compute::compute;
 pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
+pub use encoder::ServedEncoder;
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
 pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
@@ -54,7 +57,7 @@ use parking_lot::Mutex;
 
 use crate::telemetry::ResidentFigures;
 use loader::Loader;
-use tipserve_clip::{Statistics, resize::Interpolation};
+use tipserve_clip::{Agreement, ImageSpec, Precision, Statistics};
 use tipserve_engine::Engine;
 use tipserve_store::{
     Reference, Resident, Store,
@@ -98,25 +101,42 @@ pub struct Model {
     pub fingerprint: String,
     /// Width of the embedding space, D.
     pub width: usize,
-    /// Side of the prepared picture; 0 without image encoder.
-    pub image_size: usize,
-    /// Length that a picture's shorter side is resized to before it is cropped;
-    /// 0 without image encoder.
-    pub resize_to: usize,
-    /// How it is resized; none without image encoder.
-    pub interpolation: Option<Interpolation>,
+    /// How pictures are prepared; none without image encoder.
+    pub image: Option<ImageSpec>,
     /// Whether texts can be embedded.
     pub has_text: bool,
     /// Logit scale s.
     pub logit_scale: f64,
+    /// What a sigmoid loss adds to its logits; none of a softmax's.
+    pub logit_bias: Option<f64>,
     /// Mean and variance of its embeddings, where the bundle brings them.
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
     pub templates: Vec<String>,
     /// "cpu", "cuda:0".
     pub device: String,
-    /// "float32", "bfloat16", "float16".
-    pub dtype: String,
+    /// What the image encoder computes in.
+    pub precision: Precision,
+    /// What the text encoder computes in; none without one.
+    pub text_precision: Option<Precision>,
+    /// How well the bundle's 8-bit encoder agrees with the float one; none
+    /// where it has none.
+    pub int8: Option<Agreement>,
+}
+
+impl Model {
+    /// What pictures are embedded with here.
+    pub fn encoder(&self) -> ServedEncoder {
+        let int8 = self.int8.as_ref();
+        ServedEncoder {
+            fingerprint: self.fingerprint.clone(),
+            precision: self.precision,
+            noise: match self.precision {
+                Precision::Int8 => Some(int8.map_or(f64::INFINITY, |agreement| agreement.noise)),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// A classifier in use: it stays in memory until the last lease is dropped.
@@ -149,7 +169,7 @@ impl Catalog {
         engine: Engine,
         keep_versions: usize,
     ) -> Catalog {
-        let loader = Loader::new(store.clone(), model.fingerprint.clone(), device);
+        let loader = Loader::new(store.clone(), model.encoder(), device);
         let budget = loader.budget(resident_bytes);
         Catalog {
             resident: Resident::new(
@@ -196,7 +216,8 @@ impl Catalog {
 
     /// Bytes of a prepared picture.
     pub fn prepared_bytes(&self) -> usize {
-        self.model.image_size * self.model.image_size * 3
+        let image = self.model.image.as_ref();
+        image.map_or(0, |image| image.size.rgb_bytes())
     }
 
     /// The classifier that a name stands for now, loaded if need be.

@@ -1,14 +1,11 @@
 //! Settings as they are given: each declared once, for the command line, the
 //! environment and the configuration file alike.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::ConfigError;
+use super::{ConfigError, listen::ListenAddress};
 use crate::telemetry::LogFormat;
 
 /// Under what `--help` lists what guards the server.
@@ -49,10 +46,10 @@ settings! {
     store: String,
     /// Address of the gRPC API [default: 127.0.0.1:50051].
     #[arg(long, env = "TIPSERVE_LISTEN", value_name = "ADDR")]
-    listen: SocketAddr,
+    listen: ListenAddress,
     /// Address of /metrics, /healthz and /readyz [default: 127.0.0.1:9090].
     #[arg(long, env = "TIPSERVE_METRICS_LISTEN", value_name = "ADDR")]
-    metrics_listen: SocketAddr,
+    metrics_listen: ListenAddress,
     /// Origins of the pages that browsers may call from (gRPC-web), separated by commas; * for
     /// all [default: none].
     #[arg(long, env = "TIPSERVE_WEB_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]

@@ -163,7 +163,15 @@ pub fn classification(
         accepted,
         threshold,
         prediction_set: set.iter().map(class_score).collect(),
+        notes: notes(outcome.lacks_end_mark),
     })
+}
+
+fn notes(lacks_end_mark: bool) -> Vec<i32> {
+    match lacks_end_mark {
+        true => vec![pb::PictureNote::NoEndMark as i32],
+        false => Vec::new(),
+    }
 }
 
 fn timings(times: &StageTimes) -> pb::Timings {

@@ -6,18 +6,22 @@ use super::Context;
 use crate::auth::Caller;
 use crate::catalog::{
     MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
-    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES,
+    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES, Model,
 };
 use tipserve_api::v1 as pb;
+use tipserve_clip::{Agreement, PartSpec, Size};
 
 /// What is served here, and within which limits; who asks.
 pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
     let model = context.catalog.model();
     Response::new(pb::ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundle: Some(bundle(context)),
+        bundle: Some(bundle(model, context.engine.takes_pictures())),
         device: model.device.clone(),
-        dtype: model.dtype.clone(),
+        dtype: model.precision.name().to_owned(),
+        text_dtype: model
+            .text_precision
+            .map_or_else(String::new, |precision| precision.name().to_owned()),
         limits: limits(context)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
@@ -31,24 +35,6 @@ pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
             cache_prefix: caller.prefix().to_owned(),
         }),
     })
-}
-
-fn bundle(context: &Context) -> pb::BundleInfo {
-    let model = context.catalog.model();
-    pb::BundleInfo {
-        name: model.name.clone(),
-        fingerprint: model.fingerprint.clone(),
-        width: model.width as i32,
-        image_size: model.image_size as i32,
-        resize_to: model.resize_to as i32,
-        interpolation: model
-            .interpolation
-            .map_or_else(String::new, |kernel| kernel.name().to_owned()),
-        has_image_encoder: context.engine.takes_pictures(),
-        has_text_encoder: model.has_text,
-        logit_scale: model.logit_scale,
-        templates: model.templates.clone(),
-    }
 }
 
 /// The limits by name; all but the constant ones are settings.
@@ -131,4 +117,56 @@ fn limits(context: &Context) -> Vec<(&'static str, i64)> {
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
     ]
+}
+
+/// What is said of the bundle that is served.
+fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
+    let mut info = pb::BundleInfo {
+        name: model.name.clone(),
+        fingerprint: model.fingerprint.clone(),
+        width: model.width as i32,
+        has_image_encoder: takes_pictures,
+        has_text_encoder: model.has_text,
+        logit_scale: model.logit_scale,
+        logit_bias: model.logit_bias,
+        templates: model.templates.clone(),
+        int8: model.int8.as_ref().map(agreement),
+        ..pb::BundleInfo::default()
+    };
+    let Some(image) = &model.image else {
+        return info;
+    };
+    // A client can make one square of a picture; anything else only the server.
+    let one_square =
+        image.parts.is_empty() && image.size.is_square() && image.resize_to.is_square();
+    let parts = image.parts();
+    let longest = |size: fn(&PartSpec) -> Size| {
+        let sides = parts.iter().map(|part| size(part).longest());
+        sides.max().map_or(0, |side| side as i32)
+    };
+    info.image_size = longest(|part| part.size);
+    info.resize_to = longest(|part| part.resize_to);
+    let kernel = parts.first().map(|part| part.interpolation.name());
+    info.interpolation = kernel.unwrap_or_default().to_owned();
+    info.resize = match one_square {
+        true => image.resize.name(),
+        false => RESIZED_BY_THE_SERVER,
+    }
+    .to_owned();
+    info
+}
+
+/// `BundleInfo.resize` where a client cannot do what the server does.
+const RESIZED_BY_THE_SERVER: &str = "server";
+
+fn agreement(found: &Agreement) -> pb::EncoderAgreement {
+    pb::EncoderAgreement {
+        source: found.source.clone(),
+        count: i64::try_from(found.count).unwrap_or(i64::MAX),
+        cosine_least: found.cosine_least,
+        cosine_mean: found.cosine_mean,
+        noise: found.noise,
+        neighbour: found.neighbour,
+        head: found.head,
+    }
 }

@@ -156,6 +156,16 @@ fn figures_of_the_left_out_answers_are_the_references() {
             .sum();
         let wrong = (1.0 - ours.accuracy) * ours.scored_count as f64;
         assert!((of_confused as f64 - wrong).abs() < 1e-6);
+        // Those that the confusion counts off its diagonal, pair by pair.
+        let mut pairs: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        for it in &ours.misclassified {
+            *pairs.entry((it.class, it.suggested)).or_default() += 1;
+        }
+        let off: BTreeMap<(usize, usize), u64> = (ours.confusion.iter())
+            .filter(|(class, taken, _)| class != taken)
+            .map(|(class, taken, count)| ((*class, *taken), *count))
+            .collect();
+        assert_eq!(pairs, off);
     }
 }
 

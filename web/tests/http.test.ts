@@ -78,6 +78,12 @@ describe("calls", () => {
     expect(asked).toHaveLength(3);
   });
 
+  it("are not repeated where there is no room for good, as on a full disk", async () => {
+    answers(refusal(429, 8, "slow down", "QUEUE_FULL"), refusal(429, 8, "disk full", "STORE_FULL"));
+    await expect(ask("/v1/x")).rejects.toThrow("disk full");
+    expect(asked).toHaveLength(2);
+  });
+
   it("that change something are not repeated by themselves", async () => {
     answers(gone);
     await expect(ask("/v1/x", { method: "POST", body: {} })).rejects.toThrow("does not answer");

@@ -81,6 +81,8 @@ pub struct Analysis {
     pub suspects: Vec<Suspect>,
     /// All of them.
     pub suspect_count: usize,
+    /// What the confusion counts off its diagonal, in the same order.
+    pub misclassified: Vec<Suspect>,
     /// The most similar pairs of examples first.
     pub duplicates: Vec<Pair>,
     /// All of them.
@@ -150,6 +152,7 @@ pub fn analyse(
         confused: judged.confused(options.list_limit),
         suspects,
         suspect_count,
+        misclassified: judged.misclassified(options.list_limit),
         reliability: judged.reliability(),
         curve,
         forecast,

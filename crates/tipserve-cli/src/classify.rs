@@ -25,7 +25,7 @@ use crate::{
     terminal::escaped_line,
 };
 use tipserve_api::v1::{
-    Classification, ClassifyOptions, ClassifyStreamConfig, Priority, RejectOptions,
+    Classification, ClassifyOptions, ClassifyStreamConfig, PictureNote, Priority, RejectOptions,
 };
 
 /// Flags of `tipserve classify`.
@@ -226,6 +226,9 @@ pub fn described(id: &str, answer: &Classification) -> String {
             escaped_line(&near.display_name),
             near.similarity
         );
+    }
+    if answer.notes().any(|note| note == PictureNote::NoEndMark) {
+        text += "\n  note  its file has every pixel and lacks its end mark: was it cut off?";
     }
     text
 }

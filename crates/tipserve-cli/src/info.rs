@@ -21,7 +21,7 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
     let mut rows = vec![
         vec!["server".into(), info.address.clone()],
         vec!["version".into(), info.version.clone()],
-        vec!["device".into(), format!("{} ({})", info.device, info.dtype)],
+        vec!["device".into(), device(&info)],
         vec!["bundle".into(), bundle.name.clone()],
         vec!["fingerprint".into(), bundle.fingerprint.clone()],
         vec!["width".into(), bundle.width.to_string()],
@@ -29,6 +29,9 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
         vec!["texts".into(), yes(bundle.has_text_encoder)],
         vec!["logit scale".into(), number(bundle.logit_scale)],
     ];
+    if let Some(bias) = bundle.logit_bias {
+        rows.push(vec!["logit bias".into(), number(bias)]);
+    }
     if bundle.image_size > 0 {
         rows.push(vec!["image size".into(), bundle.image_size.to_string()]);
         // Older servers say less.
@@ -37,6 +40,9 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
         }
         if !bundle.interpolation.is_empty() {
             rows.push(vec!["interpolation".into(), bundle.interpolation.clone()]);
+        }
+        if !bundle.resize.is_empty() {
+            rows.push(vec!["resize".into(), bundle.resize.clone()]);
         }
     }
     for template in &bundle.templates {
@@ -47,4 +53,20 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
     }
     screen.line(&table(&[], &[], rows))?;
     Ok(Completion::Done)
+}
+
+/// Where the encoders run, and what they compute in: "cpu (int8, texts
+/// bfloat16)".
+fn device(info: &ServerDocument) -> String {
+    let ServerDocument {
+        device,
+        dtype,
+        text_dtype,
+        ..
+    } = info;
+    if text_dtype.is_empty() || text_dtype == dtype {
+        format!("{device} ({dtype})")
+    } else {
+        format!("{device} ({dtype}, texts {text_dtype})")
+    }
 }

@@ -14,8 +14,10 @@ use tch::{Device, Kind, TchError, Tensor};
 use thiserror::Error;
 
 use super::{
-    bundle::{Bundle, ImageSpec},
+    bundle::Bundle,
     device::fastest_kind,
+    fused::{self, Fusing, least_cosine_of},
+    image_spec::ImageSpec,
     module::Module,
     precision::Precision,
 };
@@ -286,22 +288,23 @@ impl ImageEncoder {
     }
 
     /// Raw features, f32 [B, D] on the encoder's device, of B prepared
-    /// pictures: u8 [B, size, size, 3] on any device, as
+    /// pictures: u8 [B, height, width, 3] on any device, as
     /// [`prepare`](super::views::prepare) gives them. Not normalised.
     ///
     /// # Errors
     /// [`EncodeError::Input`], [`EncodeError::Output`], [`EncodeError::Torch`].
     pub fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeError> {
-        let size = i64::from(self.spec.size);
         let shape = pixels.size();
-        if pixels.kind() != Kind::Uint8
-            || shape.len() != 4
-            || shape.first() == Some(&0)
-            || shape.get(1..) != Some(&[size, size, 3])
-        {
+        let count = shape.first().copied().unwrap_or(0);
+        let expected = self
+            .spec
+            .size
+            .batch_shape(usize::try_from(count).unwrap_or(0));
+        if pixels.kind() != Kind::Uint8 || count == 0 || shape != expected {
+            let [_, height, width, _] = expected;
             return Err(EncodeError::Input {
                 encoder: "image",
-                expected: format!("u8 [B, {size}, {size}, 3] with B of 1 or more"),
+                expected: format!("u8 [B, {height}, {width}, 3] with B of 1 or more"),
                 found: format!("{:?} {shape:?}", pixels.kind()),
             });
         }
@@ -326,15 +329,68 @@ impl ImageEncoder {
             .f_to_kind(self.archive.loaded.precision.input_kind())
     }
 
+    /// Takes a fused module in place of the loaded one, where that gives the
+    /// same features, and gives them sooner with so many torch threads.
+    ///
+    /// On CPUs and in float formats; nothing else is tried.
+    pub fn fuse(&mut self, threads: usize) -> Fusing {
+        let loaded = &self.archive.loaded;
+        if loaded.device != Device::Cpu || loaded.precision == Precision::Int8 {
+            let reason = "it is for float formats on CPUs".to_owned();
+            return Fusing::Refused { reason };
+        }
+        let fused = match tch::no_grad(|| self.archive.module.fused()) {
+            Ok(fused) => fused,
+            Err(reason) => {
+                let reason = brief(&reason);
+                return Fusing::Refused { reason };
+            }
+        };
+        let mut other = Self {
+            archive: Archive {
+                module: fused,
+                loaded: self.archive.loaded.clone(),
+                width: self.archive.width,
+            },
+            spec: self.spec.clone(),
+            scale: self.scale.shallow_clone(),
+            shift: self.shift.shallow_clone(),
+        };
+        let least = least_cosine_of(self.archive.loaded.precision);
+        let size = self.spec.size;
+        let (plain, fused) = (&*self, &other);
+        // Threads are set for the thread that calls, and stay.
+        let judged = std::thread::scope(|scope| {
+            let judging = scope.spawn(move || {
+                tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+                fused::judge(
+                    &|pixels| plain.encode(pixels),
+                    &|pixels| fused.encode(pixels),
+                    &|count| fused::noise(size.batch_shape(count)),
+                    least,
+                    &fused::by_the_clock,
+                )
+            });
+            judging.join()
+        });
+        let verdict = match judged {
+            Ok(verdict) => verdict,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        if let Fusing::Used { .. } = verdict {
+            std::mem::swap(&mut self.archive.module, &mut other.archive.module);
+        }
+        verdict
+    }
+
     /// Runs every batch size several times, so that no caller pays for a
     /// first call at its size.
     ///
     /// # Errors
     /// As [`Self::encode`].
     pub fn warm(&self, batch_sizes: &[usize]) -> Result<(), EncodeError> {
-        let size = i64::from(self.spec.size);
         for &batch in batch_sizes.iter().filter(|&&batch| batch > 0) {
-            let shape = [batch as i64, size, size, 3];
+            let shape = self.spec.size.batch_shape(batch);
             let pixels = Tensor::zeros(shape, (Kind::Uint8, Device::Cpu));
             for _ in 0..WARM_RUNS {
                 let _features = self.encode(&pixels)?;

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     name::{CacheId, VersionNumber},
     tensors::NamedTensor,
 };
 use tip_spec::{HeadSpec, SelectionSource};
+use tipserve_api::text::into_canonical;
 
 /// A version's manifest: everything but the tensors. Immutable once written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +60,11 @@ pub struct Details {
     pub key_count: u64,
     /// Views kept of each example, R; 0 where none are.
     pub views: u32,
+    /// What was done with the EXIF orientation of its examples, and so is done
+    /// with what it classifies. Manifests of before it was recorded lack it:
+    /// it was ignored then.
+    #[serde(default)]
+    pub exif_orientation: ExifOrientation,
     /// Fingerprint of the bundle that made the features.
     pub bundle_fingerprint: String,
     /// Its name, for people.
@@ -73,13 +79,41 @@ pub struct Details {
     /// imported) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
+    /// What embedded its pictures; none where no picture was (features were
+    /// sent) or where an older tipserve made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderRecord>,
     /// Examples that a picture is kept of.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pictures: u64,
 }
 
+/// The number format that a version's features come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EncoderRecord {
+    /// "float32", "bfloat16", "float16" or "int8"; several, with commas
+    /// between, where features of a base and new ones differ.
+    pub dtype: String,
+    /// Mean squared error of 8-bit features, over the variance of float ones;
+    /// none where all are float.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// What a version does with the orientation that cameras write beside the
+/// pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExifOrientation {
+    /// The pixels stay as they are stored.
+    #[default]
+    Ignore,
+    /// The picture is turned upright.
+    Apply,
 }
 
 /// What the making of a version took in.
@@ -93,12 +127,17 @@ pub struct SourceCounts {
     pub inherited: u64,
     /// Examples of the parent that were left out.
     pub removed: u64,
+    /// Examples received, and not rejected, whose file lacks its end mark.
+    #[serde(default)]
+    pub without_end_mark: u64,
 }
 
 /// One class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassRecord {
-    /// What people call it; two classes may share it.
+    /// What people call it; two classes may share it. Read in the form that
+    /// names are compared in, whatever form an older tipserve wrote it in.
+    #[serde(deserialize_with = "canonical_name")]
     pub display_name: String,
     /// Training examples.
     pub example_count: u64,
@@ -108,6 +147,10 @@ pub struct ClassRecord {
     /// The prompts that its text weights were made of, if any.
     #[serde(default)]
     pub prompts: Vec<String>,
+}
+
+fn canonical_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(into_canonical)
 }
 
 /// What fine-tuning did.

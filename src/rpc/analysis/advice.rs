@@ -135,6 +135,7 @@ mod tests {
             confused: Vec::new(),
             suspects: Vec::new(),
             suspect_count: 0,
+            misclassified: Vec::new(),
             duplicates: Vec::new(),
             duplicate_count: 0,
             duplicate_similarity: 0.98,

@@ -13,7 +13,7 @@ use super::super::{
 };
 use super::advice::advice;
 use crate::{auth::Caller, catalog::ExampleNames};
-use tip_adapter::analysis::{Analysis, AnalysisOptions};
+use tip_adapter::analysis::{Analysis, AnalysisOptions, Suspect};
 use tipserve_api::v1 as pb;
 
 /// Entries of a list where the client does not say.
@@ -85,6 +85,18 @@ pub(super) fn similarity(field: &str, asked: Option<f64>) -> Result<Option<f64>,
 fn message(names: &ExampleNames, analysis: &Analysis) -> pb::AnalyzeVersionResponse {
     let name = |class: usize| names.class_name(class).to_owned();
     let id = |key: usize| names.example_id(key);
+    let suspect = |suspect: &Suspect| pb::SuspectExample {
+        example_id: id(suspect.key),
+        class_index: int(suspect.class),
+        display_name: name(suspect.class),
+        probability: suspect.probability,
+        suggested: Some(pb::ClassScore {
+            index: int(suspect.suggested),
+            display_name: name(suspect.suggested),
+            logit: suspect.suggested_logit as f32,
+            probability: suspect.suggested_probability as f32,
+        }),
+    };
     pb::AnalyzeVersionResponse {
         version: names.manifest().resource_name(),
         method: convert::method(analysis.method) as i32,
@@ -132,21 +144,9 @@ fn message(names: &ExampleNames, analysis: &Analysis) -> pb::AnalyzeVersionRespo
                 reverse_count: pair.reverse as i64,
             })
             .collect(),
-        suspects: (analysis.suspects.iter())
-            .map(|suspect| pb::SuspectExample {
-                example_id: id(suspect.key),
-                class_index: int(suspect.class),
-                display_name: name(suspect.class),
-                probability: suspect.probability,
-                suggested: Some(pb::ClassScore {
-                    index: int(suspect.suggested),
-                    display_name: name(suspect.suggested),
-                    logit: suspect.suggested_logit as f32,
-                    probability: suspect.suggested_probability as f32,
-                }),
-            })
-            .collect(),
+        suspects: analysis.suspects.iter().map(suspect).collect(),
         suspect_count: count(analysis.suspect_count),
+        misclassified: analysis.misclassified.iter().map(suspect).collect(),
         duplicates: (analysis.duplicates.iter())
             .map(|pair| {
                 let (first, second) = (names.class_of(pair.first), names.class_of(pair.second));

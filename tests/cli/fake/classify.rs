@@ -201,14 +201,14 @@ impl ClassifyService for Service {
                 top5: 1.0,
                 zero_shot_top1: (version.version == 1).then_some(1.0 / n as f64),
                 cross_entropy: 0.5,
+                unknown: None,
                 expected_calibration_error: 0.0625,
                 classes: version
                     .classes
                     .iter()
                     .enumerate()
                     .map(|(i, class)| {
-                        let row = unknown: None,
-                confusion.range((i, 0)..(i + 1, 0));
+                        let row = confusion.range((i, 0)..(i + 1, 0));
                         let count: i64 = row.map(|(_, count)| count).sum();
                         let right = confusion.get(&(i, i)).copied().unwrap_or(0);
                         pb::ClassEvaluation {
@@ -260,6 +260,7 @@ impl ClassifyService for Service {
             }),
             device: "cpu".into(),
             dtype: "float32".into(),
+            text_dtype: "float32".into(),
             limits: [(
                 "max_message_bytes".to_owned(),
                 self.behaviour.message_bytes as i64,

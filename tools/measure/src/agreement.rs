@@ -29,11 +29,10 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         .image
         .clone()
         .ok_or_else(|| anyhow::anyhow!("the bundle has no image encoder"))?;
-    let pictures = pictures::prepared(args.pictures, spec.size as usize, args.seed);
+    let pictures = pictures::prepared(args.pictures, spec.size.width as usize, args.seed);
     let slices: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
-    let side = i64::from(spec.size);
     let batch = Tensor::f_from_slice(&pictures.concat())?;
-    let batch = batch.f_view([pictures.len() as i64, side, side, 3])?;
+    let batch = batch.f_view(spec.size.batch_shape(pictures.len()))?;
 
     let reference = ImageEncoder::load(&opened.bundle, Device::Cpu, Kind::Float)?;
     let reference = unit(&reference.encode(&batch)?)?;
@@ -58,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
             for _ in 0..opened.settings.threads.workers {
                 let mut rows = Vec::new();
                 for chunk in slices.chunks(size) {
-                    let raw = encoder.encode_apart(chunk, spec.size as usize);
+                    let raw = encoder.encode_apart(chunk, spec.size);
                     rows.push(raw.map_err(|fault| anyhow::anyhow!(fault.detail))?);
                 }
                 let features = unit(&Tensor::f_cat(&rows, 0)?)?;

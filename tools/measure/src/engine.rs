@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     let opened = args.encoding.open()?;
     let (engine, spec, graphs) = start(&opened)?;
     // What the bundle's preprocessing leaves as it is.
-    let side = spec.resize_to;
+    let side = spec.resize_to.width;
     let inputs: Vec<Bytes> = pictures::prepared(64, side as usize, 1)
         .into_iter()
         .map(Bytes::from)
@@ -172,7 +172,7 @@ pub fn decode(args: &DecodeArgs) -> anyhow::Result<Value> {
     }
     let options = DecodeOptions {
         shortest_side: (args.jpeg_shrink > 0.0)
-            .then(|| (args.jpeg_shrink * f64::from(spec.resize_to)).ceil() as u32),
+            .then(|| (args.jpeg_shrink * f64::from(spec.longest_resize())).ceil() as u32),
         ..DecodeOptions::default()
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

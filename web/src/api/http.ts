@@ -5,7 +5,10 @@ import { signedIn, token, unreachable } from "../session";
 import type { Status } from "./types";
 
 /** google.rpc.Code, those that matter here. */
-export const Code = { notFound: 5, exhausted: 8, aborted: 10, unavailable: 14, unauthenticated: 16 };
+export const Code = { notFound: 5, unavailable: 14, unauthenticated: 16 };
+
+/** Reasons that say that there is no room just now; a full disk is none. */
+const CROWDED = new Set(["QUEUE_FULL", "RATE_LIMITED", "TOO_MANY_STREAMS"]);
 
 /** What the server refuses, or why it could not be asked. */
 export class Problem extends Error {
@@ -22,7 +25,7 @@ export class Problem extends Error {
 
   /** Whether the same call may succeed a little later. */
   get passes(): boolean {
-    return this.code === Code.unavailable || this.code === Code.exhausted;
+    return this.code === Code.unavailable || CROWDED.has(this.reason);
   }
 }
 

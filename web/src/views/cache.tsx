@@ -1,5 +1,7 @@
 /** One classifier: its versions and what can be done with them. */
 
+import { useEffect } from "preact/hooks";
+
 import { getCache } from "../api/calls";
 import type { Cache } from "../api/types";
 import { route, to } from "../router";
@@ -20,6 +22,8 @@ const TABS = [
 export function CacheView(props: { cache: string }) {
   const loaded = useLoaded(() => getCache(props.cache), [props.cache]);
   const [, , tab = "versions", version] = route.value;
+  // What was done in one tab, or by others meanwhile, is seen in the next.
+  useEffect(loaded.reload, [tab]);
   return (
     <>
       <div class="title">

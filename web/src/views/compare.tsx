@@ -52,9 +52,7 @@ export function CompareView(props: { cache: Cache; onChanged: () => void }) {
                       type="button"
                       class="primary"
                       onClick={() =>
-                        void moveAlias(cache, alias, right, "Move").then(
-                          (ok) => ok && props.onChanged(),
-                        )
+                        void moveAlias(cache, alias, right, "Move").then(props.onChanged)
                       }
                     >
                       Move {alias} to version {right}

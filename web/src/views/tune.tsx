@@ -99,11 +99,12 @@ function Start(props: { cache: Cache; onChanged: () => void }) {
       }
     } catch (error) {
       if (!mine.signal.aborted) lost(error);
+      setWatched(null);
     }
-    setWatched(null);
     onChanged();
   };
-  const busy = watched !== null;
+  // The curve of a run that has ended stays to be looked at.
+  const busy = watched !== null && !(watched.run && ended(watched.run));
   return (
     <>
       <form class="inline" onSubmit={start}>

@@ -65,20 +65,21 @@ function Aliases(props: { cache: Cache; versions: Version[]; onChanged: () => vo
   );
 }
 
-/** Asks, and points an alias at a version. */
+/** Asks, and points an alias at a version. The cache is to be loaded again
+ * afterwards, above all where somebody else changed it meanwhile. */
 export async function moveAlias(
   cache: Cache,
   alias: string,
   to: string,
   action: string,
-): Promise<boolean> {
+): Promise<void> {
   const from = cache.aliases[alias];
   const text =
     from === undefined
       ? `“${alias}” will point at version ${to}.`
       : `“${alias}” points at version ${from} now. Every program that asks for it will be answered by version ${to} from then on.`;
-  if (!(await confirm(`${action}: ${alias}`, text, action))) return false;
-  return attempt("The alias was not moved", async () => {
+  if (!(await confirm(`${action}: ${alias}`, text, action))) return;
+  await attempt("The alias was not moved", async () => {
     await setAlias(cache, alias, to);
     tell(`${alias} points at version ${to}.`);
   });
@@ -106,7 +107,7 @@ function AliasActions(props: {
         <button
           type="button"
           onClick={() =>
-            void moveAlias(cache, alias, older.version, "Roll back").then((ok) => ok && onChanged())
+            void moveAlias(cache, alias, older.version, "Roll back").then(onChanged)
           }
         >
           Roll back to {older.version}
@@ -126,7 +127,8 @@ function NewAlias(props: { cache: Cache; onChanged: () => void }) {
   if (latest === undefined) return null;
   const submit = async (event: Event) => {
     event.preventDefault();
-    if (await moveAlias(cache, alias.trim(), latest, "Set alias")) onChanged();
+    await moveAlias(cache, alias.trim(), latest, "Set alias");
+    onChanged();
   };
   return (
     <form class="inline" onSubmit={submit}>
@@ -213,7 +215,7 @@ function Row(props: { cache: Cache; version: Version; onChanged: () => void }) {
               key={alias}
               type="button"
               onClick={() =>
-                void moveAlias(cache, alias, number, "Move").then((ok) => ok && onChanged())
+                void moveAlias(cache, alias, number, "Move").then(onChanged)
               }
             >
               Move {alias} here

@@ -1,10 +1,10 @@
 /** Encoding: each picture once, through Embed. What it is labelled later, and
  * how often, needs the picture no more. */
 
-import { computed, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
 
 import { embed } from "../api/calls";
-import { Problem, explain } from "../api/http";
+import { Problem, explain, pause } from "../api/http";
 import type { EmbedResult, Input } from "../api/types";
 import { items } from "./bench";
 import type { Item } from "./item";
@@ -14,6 +14,8 @@ import { base64, prepare } from "./shrink";
 const BATCH = 16;
 /** Bytes of pictures from which a call is sent. */
 const BATCH_BYTES = 3_000_000;
+/** How long a call waits after one that found no room, seconds. */
+const CROWDED = 0.5;
 /** Calls under way at once. */
 const PARALLEL = 2;
 
@@ -34,7 +36,6 @@ export function encode(fresh: Item[]): void {
   while (running.value < PARALLEL && queue.length > 0) {
     running.value += 1;
     void work().finally(() => (running.value -= 1));
-    if (running.value > queue.length) break;
   }
 }
 
@@ -59,16 +60,16 @@ async function gather(): Promise<{ taken: Item[]; inputs: Input[] }> {
   while (taken.length < BATCH && bytes < BATCH_BYTES) {
     const item = queue.shift();
     if (!item) break;
-    const { sent, thumbnail } = await prepare(item.file);
-    item.show(thumbnail);
     try {
+      const { sent, thumbnail } = await prepare(item.file);
+      item.show(thumbnail);
       inputs.push({ encodedImage: await base64(sent) });
+      taken.push(item);
+      bytes += sent.size;
     } catch (error) {
+      // Gone from the disk since it was dropped, say.
       item.reject(explain(error));
-      continue;
     }
-    taken.push(item);
-    bytes += sent.size;
   }
   return { taken, inputs };
 }
@@ -89,9 +90,18 @@ async function settle(taken: Item[], inputs: Input[]): Promise<void> {
     }
     return;
   }
-  for (const [at, item] of taken.entries()) {
-    const result = results[at];
-    if (result?.embedding) item.take(result.embedding.values);
-    else item.reject(result?.error?.message ?? "the server did not answer for it");
+  const again: Item[] = [];
+  batch(() => {
+    for (const [at, item] of taken.entries()) {
+      const { embedding, error } = results[at] ?? {};
+      if (embedding) item.take(embedding.values);
+      else if (error && new Problem(error).passes) again.push(item);
+      else item.reject(error?.message ?? "the server did not answer for it");
+    }
+  });
+  if (again.length > 0) {
+    // No room just now: last, and not at once.
+    queue.push(...again);
+    await pause(CROWDED);
   }
 }

@@ -36,6 +36,7 @@ export class Item {
   /** Takes its thumbnail; without one, where the browser cannot read the file,
    * the server makes one of the file itself. */
   show(thumbnail: Blob | null): void {
+    this.drop();
     this.thumbnail = thumbnail;
     if (thumbnail) this.address.value = URL.createObjectURL(thumbnail);
   }

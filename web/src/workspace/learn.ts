@@ -4,7 +4,7 @@
 import { batch, effect, signal } from "@preact/signals";
 
 import { addExamples, createCache } from "../api/calls";
-import { explain } from "../api/http";
+import { Problem, explain } from "../api/http";
 import type { RejectedExample, Version } from "../api/types";
 import { classes, items, name, version } from "./bench";
 import type { Item } from "./item";
@@ -123,7 +123,10 @@ async function learn(): Promise<void> {
     settle(made.version, made.rejected, removed, added);
     took.value = (performance.now() - begun) / 1000;
   } catch (error) {
-    failure.value = explain(error);
+    const taken = error instanceof Problem && error.reason === "ETAG_MISMATCH";
+    failure.value = taken
+      ? `there is a classifier of the name “${name.value}”: choose another name, or add pictures to that one`
+      : explain(error);
   } finally {
     learning.value = "idle";
   }

@@ -234,8 +234,19 @@ impl Judged {
     }
 
     pub fn suspects(&self, limit: usize) -> (Vec<Suspect>, usize) {
+        self.wrong(ODDS, limit)
+    }
+
+    /// Every example that is taken for another class, suspect or not.
+    pub fn misclassified(&self, limit: usize) -> Vec<Suspect> {
+        self.wrong(0.0, limit).0
+    }
+
+    /// Examples whose best class is another than their own and over `odds` times
+    /// as probable: the least probable in their own first, and how many.
+    fn wrong(&self, odds: f64, limit: usize) -> (Vec<Suspect>, usize) {
         let mut suspects: Vec<Suspect> = (self.answers.iter())
-            .filter(|it| it.best != it.class && it.best_probability > ODDS * it.own)
+            .filter(|it| it.best != it.class && it.best_probability > odds * it.own)
             .map(|it| Suspect {
                 key: it.key,
                 class: it.class,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::rejected::ItemError;
-use tipserve_api::v1::{ClassScore, Classification};
+use tipserve_api::v1::{ClassScore, Classification, PictureNote};
 
 /// One line of `classify --json`.
 #[derive(Debug, Serialize)]
@@ -38,6 +38,9 @@ pub(crate) struct AnswerDocument {
     accepted: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prediction_set: Vec<ScoreDocument>,
+    /// What is odd about the picture's file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,9 +81,18 @@ impl From<ClassScore> for ScoreDocument {
     }
 }
 
+/// "no_end_mark".
+fn note(note: PictureNote) -> String {
+    let name = note.as_str_name();
+    let name = name.strip_prefix("PICTURE_NOTE_").unwrap_or(name);
+    name.to_lowercase()
+}
+
 impl From<Classification> for AnswerDocument {
     fn from(answer: Classification) -> Self {
+        let notes = answer.notes().map(note).collect();
         Self {
+            notes,
             version: answer.version,
             top: answer.top.into_iter().map(Into::into).collect(),
             neighbours: answer

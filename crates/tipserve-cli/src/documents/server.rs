@@ -13,6 +13,7 @@ pub(crate) struct ServerDocument {
     pub version: String,
     pub device: String,
     pub dtype: String,
+    pub text_dtype: String,
     pub bundle: BundleDocument,
     pub limits: BTreeMap<String, i64>,
 }
@@ -26,9 +27,11 @@ pub(crate) struct BundleDocument {
     pub image_size: i32,
     pub resize_to: i32,
     pub interpolation: String,
+    pub resize: String,
     pub has_image_encoder: bool,
     pub has_text_encoder: bool,
     pub logit_scale: f64,
+    pub logit_bias: Option<f64>,
     pub templates: Vec<String>,
 }
 
@@ -41,6 +44,7 @@ impl ServerDocument {
             version: info.version,
             device: info.device,
             dtype: info.dtype,
+            text_dtype: info.text_dtype,
             bundle: BundleDocument {
                 name: bundle.name,
                 fingerprint: bundle.fingerprint,
@@ -48,9 +52,11 @@ impl ServerDocument {
                 image_size: bundle.image_size,
                 resize_to: bundle.resize_to,
                 interpolation: bundle.interpolation,
+                resize: bundle.resize,
                 has_image_encoder: bundle.has_image_encoder,
                 has_text_encoder: bundle.has_text_encoder,
                 logit_scale: bundle.logit_scale,
+                logit_bias: bundle.logit_bias,
                 templates: bundle.templates,
             },
             limits: info.limits.into_iter().collect(),

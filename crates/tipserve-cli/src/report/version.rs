@@ -57,6 +57,12 @@ fn taken_in(source: &SourceDocument) -> String {
     if source.rejected > 0 {
         parts.push(format!("{} of them rejected", source.rejected));
     }
+    if source.without_end_mark > 0 {
+        parts.push(format!(
+            "{} of files without their end mark",
+            source.without_end_mark
+        ));
+    }
     if source.removed > 0 {
         parts.push(format!("{} removed", source.removed));
     }
@@ -170,6 +176,14 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
             format!("{} of width {}", version.key_count, version.width),
         ],
         vec!["views".into(), version.views.to_string()],
+        vec![
+            "EXIF orientation".into(),
+            match version.exif_orientation {
+                "apply" => "applied",
+                _ => "ignored",
+            }
+            .into(),
+        ],
         vec!["size".into(), bytes(version.size_bytes)],
         vec![
             "bundle".into(),
@@ -178,6 +192,9 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
                 .to_owned(),
         ],
     ];
+    if !version.encoder_dtype.is_empty() {
+        rows.push(vec!["features".into(), version.encoder_dtype.clone()]);
+    }
     if !version.created_by.is_empty() {
         rows.insert(2, vec!["by".into(), version.created_by.clone()]);
     }

@@ -29,6 +29,7 @@ from tipserve.types import (
     Analysis,
     Embeddings,
     Evaluation,
+    ExifOrientation,
     FineTuneRecipe,
     FineTuneRun,
     Result,
@@ -179,6 +180,7 @@ class AsyncClient(AsyncCacheCalls):
         *,
         truncate: bool = False,
         raw: bool = False,
+        exif_orientation: ExifOrientation = "apply",
         strict: bool = True,
         color: Color = "rgb",
     ) -> Embeddings:
@@ -189,12 +191,19 @@ class AsyncClient(AsyncCacheCalls):
             texts: Any number.
             truncate: Cut texts that are too long instead of refusing them.
             raw: The encoder's output as it is, instead of unit vectors.
+            exif_orientation: "apply" turns pictures upright, as new caches do;
+                "ignore" leaves pixels as they are stored.
             strict: Raise for the first that fails; else its row is NaN and its
                 error in `picture_errors` or `text_errors`.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
         """
         plan = requests.embed_plan(
-            pictures, texts, await self._encoder(color), truncate=truncate, raw=raw
+            pictures,
+            texts,
+            await self._encoder(color),
+            truncate=truncate,
+            raw=raw,
+            exif_orientation=exif_orientation,
         )
         calls = plan.calls()
         # Files are read off the event loop.
