@@ -99,13 +99,23 @@ pub(crate) struct Items {
     pub unknown: Option<Labelled>,
 }
 
+impl From<Labelled> for Items {
+    fn from(labelled: Labelled) -> Self {
+        Self {
+            labelled,
+            unknown: None,
+        }
+    }
+}
+
 /// Evaluates over the API.
 pub(crate) async fn evaluate(
     connection: &Connection,
     caches: &[String],
-    Items { labelled, unknown }: Items,
+    items: impl Into<Items>,
     screen: &Screen,
 ) -> Result<EvaluateDocument, Failure> {
+    let Items { labelled, unknown } = items.into();
     if labelled.examples.is_empty() {
         return Err(Failure::Input(
             "--from holds no examples to evaluate on".to_owned(),

@@ -122,16 +122,7 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
     let (few, wall) = speed::classify(&connection, &version, 1, &test, ALONE).await?;
     let alone = Speed::of(&few, wall, 1);
     let caches = [name(&tip), name(&auto)];
-    let scores = evaluate::evaluate(
-        &connection,
-        &caches,
-        evaluate::Items {
-            labelled: test.clone(),
-            unknown: None,
-        },
-        screen,
-    )
-    .await?;
+    let scores = evaluate::evaluate(&connection, &caches, test.clone(), screen).await?;
     let top1 = |index: usize| scores.evaluations.get(index).map_or(0.0, |it| it.top1);
     let draws = draws(&connection, &args, screen).await?;
     let added_class = lessons::added_class(&connection, &args, (&train, &test), screen).await?;
