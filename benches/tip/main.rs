@@ -15,6 +15,7 @@ mod auto_time;
 mod draws;
 mod features;
 mod finetune_accuracy;
+mod knowing;
 mod speed;
 mod stack_speed;
 mod tuning;
@@ -49,6 +50,9 @@ fn main() -> Result<ExitCode> {
     }
     if wants("finetune_accuracy") {
         rows.extend(finetune_accuracy::rows()?);
+    }
+    if wants("knowing") {
+        rows.extend(knowing::rows()?);
     }
     if wants("tuning") {
         rows.extend(tuning::rows()?);
