@@ -30,7 +30,8 @@ def made(features, clusters, name):
         for n, (point, label) in enumerate(zip(points, labels, strict=True))
     ]
     spec = cache.CacheSpec(
-        cache_id=name, classes=wire.classes([form("NFD", one) for one in NAMES], clusters.weights[:4])
+        cache_id=name,
+        classes=wire.classes([form("NFD", one) for one in NAMES], clusters.weights[:4]),
     )
     return features.api.create(spec, examples).version
 
