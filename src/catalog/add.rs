@@ -13,8 +13,8 @@ use super::{
 };
 use tipserve_api::text::canonical;
 use tipserve_store::{
-    CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
-    tensors::names,
+    CacheId, ClassRecord, Details, EncoderRecord, Manifest, Reference, TensorFile, TextColumn,
+    VersionNumber, tensors::names,
 };
 
 /// Ids named in an error, at most.
@@ -67,6 +67,11 @@ impl Base {
     /// those for validation.
     pub fn examples(&self) -> &[ExampleFeature] {
         &self.examples
+    }
+
+    /// What embedded its pictures, as far as it is known.
+    pub fn encoder(&self) -> Option<&EncoderRecord> {
+        self.manifest.details.encoder.as_ref()
     }
 
     /// How many examples are left out.
@@ -164,7 +169,7 @@ impl Catalog {
     /// A version as a base, without the examples of the ids given.
     ///
     /// # Errors
-    /// The store's; [`CatalogError::WrongBundle`]; an id that the version does
+    /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
     /// not hold.
     pub async fn base(
         &self,
@@ -174,13 +179,7 @@ impl Catalog {
         let (id, number) = self.store.resolve(reference).await?;
         // Before the tensors, which may be many.
         let manifest = self.store.manifest(&id, number).await?;
-        if manifest.details.bundle_fingerprint != self.model.fingerprint {
-            return Err(CatalogError::WrongBundle {
-                version: manifest.resource_name(),
-                made_with: manifest.details.bundle_fingerprint.clone(),
-                served: self.model.fingerprint.clone(),
-            });
-        }
+        self.model.encoder().check(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
         compute(move || Base::read(manifest, &file, &remove)).await?
     }

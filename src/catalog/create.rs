@@ -170,6 +170,7 @@ impl Catalog {
         stop: &dyn Fn() -> bool,
     ) -> Result<Draft, CatalogError> {
         let text = self.all_text(recipe, text)?;
+        let base = recipe.base.as_ref().and_then(|base| base.encoder());
         let ingredients = self.ingredients(recipe, text, gathered)?;
         let made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
         let Ingredients {
@@ -194,6 +195,11 @@ impl Catalog {
                 exif_orientation: recipe.exif_orientation,
                 bundle_fingerprint: self.model.fingerprint.clone(),
                 bundle_name: self.model.name.clone(),
+                encoder: if gathered.pictures {
+                    Some(self.model.encoder().record(base))
+                } else {
+                    base.cloned()
+                },
                 head: made.spec,
                 fine_tune: None,
                 source: Some(SourceCounts {

@@ -9,7 +9,7 @@ use crate::catalog::{
     MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES, Model,
 };
 use tipserve_api::v1 as pb;
-use tipserve_clip::{PartSpec, Size};
+use tipserve_clip::{Agreement, PartSpec, Size};
 
 /// What is served here, and within which limits; who asks.
 pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
@@ -18,7 +18,10 @@ pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         bundle: Some(bundle(model, context.engine.takes_pictures())),
         device: model.device.clone(),
-        dtype: model.dtype.clone(),
+        dtype: model.precision.name().to_owned(),
+        text_dtype: model
+            .text_precision
+            .map_or_else(String::new, |precision| precision.name().to_owned()),
         limits: limits(context)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
@@ -127,6 +130,7 @@ fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
         logit_scale: model.logit_scale,
         logit_bias: model.logit_bias,
         templates: model.templates.clone(),
+        int8: model.int8.as_ref().map(agreement),
         ..pb::BundleInfo::default()
     };
     let Some(image) = &model.image else {
@@ -154,3 +158,15 @@ fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
 
 /// `BundleInfo.resize` where a client cannot do what the server does.
 const RESIZED_BY_THE_SERVER: &str = "server";
+
+fn agreement(found: &Agreement) -> pb::EncoderAgreement {
+    pb::EncoderAgreement {
+        source: found.source.clone(),
+        count: i64::try_from(found.count).unwrap_or(i64::MAX),
+        cosine_least: found.cosine_least,
+        cosine_mean: found.cosine_mean,
+        noise: found.noise,
+        neighbour: found.neighbour,
+        head: found.head,
+    }
+}

@@ -111,6 +111,7 @@ pub fn draft(seed: u64) -> Draft {
         exif_orientation: ExifOrientation::Apply,
         bundle_fingerprint: "f".repeat(64),
         bundle_name: "random".into(),
+        encoder: None,
         head: HeadSpec {
             method: Method::TipAdapter,
             alpha: 1.0,

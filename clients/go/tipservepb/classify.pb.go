@@ -1892,10 +1892,12 @@ type ServerInfo struct {
 	Bundle *BundleInfo `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	// "cpu" or "cuda:0".
 	Device string `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
-	// Number format of the encoders: "float32", "bfloat16", "float16".
+	// Number format of the image encoder: "float32", "bfloat16", "float16", "int8".
 	Dtype string `protobuf:"bytes,4,opt,name=dtype,proto3" json:"dtype,omitempty"`
 	// Limits in force, by the names that errors use.
 	Limits map[string]int64 `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Number format of the text encoder; empty without one.
+	TextDtype string `protobuf:"bytes,6,opt,name=text_dtype,json=textDtype,proto3" json:"text_dtype,omitempty"`
 	// Who asks, and what they may do.
 	Caller        *CallerInfo `protobuf:"bytes,8,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1965,6 +1967,13 @@ func (x *ServerInfo) GetLimits() map[string]int64 {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *ServerInfo) GetTextDtype() string {
+	if x != nil {
+		return x.TextDtype
+	}
+	return ""
 }
 
 func (x *ServerInfo) GetCaller() *CallerInfo {
@@ -2079,7 +2088,10 @@ type BundleInfo struct {
 	// What a model trained with a sigmoid loss (SigLIP) adds to its logits
 	// before the sigmoid; absent for softmax models. A constant over classes, so
 	// that neither ranking nor softmax depends on it.
-	LogitBias     *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
+	LogitBias *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
+	// How well its 8-bit encoder agrees with the float one; absent where it has
+	// none.
+	Int8          *EncoderAgreement `protobuf:"bytes,14,opt,name=int8,proto3" json:"int8,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2194,6 +2206,116 @@ func (x *BundleInfo) GetResize() string {
 func (x *BundleInfo) GetLogitBias() float64 {
 	if x != nil && x.LogitBias != nil {
 		return *x.LogitBias
+	}
+	return 0
+}
+
+func (x *BundleInfo) GetInt8() *EncoderAgreement {
+	if x != nil {
+		return x.Int8
+	}
+	return nil
+}
+
+// How near 8-bit features of pictures are to float ones, as the bundle's export
+// measured it.
+type EncoderAgreement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which pictures.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// How many.
+	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Least cosine of a picture's two features.
+	CosineLeast float64 `protobuf:"fixed64,3,opt,name=cosine_least,json=cosineLeast,proto3" json:"cosine_least,omitempty"`
+	// Mean of these cosines.
+	CosineMean float64 `protobuf:"fixed64,4,opt,name=cosine_mean,json=cosineMean,proto3" json:"cosine_mean,omitempty"`
+	// Mean squared difference of unit features, over the variance of the float
+	// ones. Up to 0.04 the two may meet in one cache.
+	Noise float64 `protobuf:"fixed64,5,opt,name=noise,proto3" json:"noise,omitempty"`
+	// Share of pictures whose nearest float feature of another picture stays the
+	// same.
+	Neighbour float64 `protobuf:"fixed64,6,opt,name=neighbour,proto3" json:"neighbour,omitempty"`
+	// Share of pictures whose class by a cache of float features stays the same.
+	Head          float64 `protobuf:"fixed64,7,opt,name=head,proto3" json:"head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EncoderAgreement) Reset() {
+	*x = EncoderAgreement{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EncoderAgreement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EncoderAgreement) ProtoMessage() {}
+
+func (x *EncoderAgreement) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EncoderAgreement.ProtoReflect.Descriptor instead.
+func (*EncoderAgreement) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *EncoderAgreement) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *EncoderAgreement) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetCosineLeast() float64 {
+	if x != nil {
+		return x.CosineLeast
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetCosineMean() float64 {
+	if x != nil {
+		return x.CosineMean
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetNoise() float64 {
+	if x != nil {
+		return x.Noise
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetNeighbour() float64 {
+	if x != nil {
+		return x.Neighbour
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetHead() float64 {
+	if x != nil {
+		return x.Head
 	}
 	return 0
 }
@@ -2326,14 +2448,16 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x1a\n" +
 	"\baccuracy\x18\x04 \x01(\x01R\baccuracy\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xae\x02\n" +
+	"\x14GetServerInfoRequest\"\xcd\x02\n" +
 	"\n" +
 	"ServerInfo\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12/\n" +
 	"\x06bundle\x18\x02 \x01(\v2\x17.tipserve.v1.BundleInfoR\x06bundle\x12\x16\n" +
 	"\x06device\x18\x03 \x01(\tR\x06device\x12\x14\n" +
 	"\x05dtype\x18\x04 \x01(\tR\x05dtype\x12;\n" +
-	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x12/\n" +
+	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x12\x1d\n" +
+	"\n" +
+	"text_dtype\x18\x06 \x01(\tR\ttextDtype\x12/\n" +
 	"\x06caller\x18\b \x01(\v2\x17.tipserve.v1.CallerInfoR\x06caller\x1a9\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2342,7 +2466,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"CallerInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12!\n" +
-	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\x9a\x03\n" +
+	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\xcd\x03\n" +
 	"\n" +
 	"BundleInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -2360,8 +2484,18 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	" \x01(\tR\rinterpolation\x12\x16\n" +
 	"\x06resize\x18\v \x01(\tR\x06resize\x12\"\n" +
 	"\n" +
-	"logit_bias\x18\f \x01(\x01H\x00R\tlogitBias\x88\x01\x01B\r\n" +
-	"\v_logit_bias*Q\n" +
+	"logit_bias\x18\f \x01(\x01H\x00R\tlogitBias\x88\x01\x01\x121\n" +
+	"\x04int8\x18\x0e \x01(\v2\x1d.tipserve.v1.EncoderAgreementR\x04int8B\r\n" +
+	"\v_logit_bias\"\xcc\x01\n" +
+	"\x10EncoderAgreement\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12!\n" +
+	"\fcosine_least\x18\x03 \x01(\x01R\vcosineLeast\x12\x1f\n" +
+	"\vcosine_mean\x18\x04 \x01(\x01R\n" +
+	"cosineMean\x12\x14\n" +
+	"\x05noise\x18\x05 \x01(\x01R\x05noise\x12\x1c\n" +
+	"\tneighbour\x18\x06 \x01(\x01R\tneighbour\x12\x12\n" +
+	"\x04head\x18\a \x01(\x01R\x04head*Q\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n" +
@@ -2389,7 +2523,7 @@ func file_tipserve_v1_classify_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_classify_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_tipserve_v1_classify_proto_goTypes = []any{
 	(Priority)(0),                  // 0: tipserve.v1.Priority
 	(PictureNote)(0),               // 1: tipserve.v1.PictureNote
@@ -2420,13 +2554,14 @@ var file_tipserve_v1_classify_proto_goTypes = []any{
 	(*ServerInfo)(nil),             // 26: tipserve.v1.ServerInfo
 	(*CallerInfo)(nil),             // 27: tipserve.v1.CallerInfo
 	(*BundleInfo)(nil),             // 28: tipserve.v1.BundleInfo
-	nil,                            // 29: tipserve.v1.ServerInfo.LimitsEntry
-	(*Input)(nil),                  // 30: tipserve.v1.Input
-	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
-	(*status.Status)(nil),          // 32: google.rpc.Status
-	(*Embedding)(nil),              // 33: tipserve.v1.Embedding
-	(ExifOrientation)(0),           // 34: tipserve.v1.ExifOrientation
-	(*RejectedExample)(nil),        // 35: tipserve.v1.RejectedExample
+	(*EncoderAgreement)(nil),       // 29: tipserve.v1.EncoderAgreement
+	nil,                            // 30: tipserve.v1.ServerInfo.LimitsEntry
+	(*Input)(nil),                  // 31: tipserve.v1.Input
+	(*durationpb.Duration)(nil),    // 32: google.protobuf.Duration
+	(*status.Status)(nil),          // 33: google.rpc.Status
+	(*Embedding)(nil),              // 34: tipserve.v1.Embedding
+	(ExifOrientation)(0),           // 35: tipserve.v1.ExifOrientation
+	(*RejectedExample)(nil),        // 36: tipserve.v1.RejectedExample
 }
 var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	2,  // 0: tipserve.v1.ClassifyStreamConfig.options:type_name -> tipserve.v1.ClassifyOptions
@@ -2434,51 +2569,52 @@ var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	3,  // 2: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
 	5,  // 3: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
 	6,  // 4: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
-	30, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
-	31, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
+	31, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
+	32, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
 	8,  // 7: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
 	11, // 8: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
-	32, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
-	30, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
+	33, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
+	31, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
 	2,  // 11: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
 	0,  // 12: tipserve.v1.ClassifyRequest.priority:type_name -> tipserve.v1.Priority
 	11, // 13: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
 	12, // 14: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
 	13, // 15: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
-	33, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
+	34, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
 	14, // 17: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
 	1,  // 18: tipserve.v1.Classification.notes:type_name -> tipserve.v1.PictureNote
-	30, // 19: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
-	34, // 20: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	31, // 19: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
+	35, // 20: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
 	17, // 21: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
 	17, // 22: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
-	33, // 23: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
-	32, // 24: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
+	34, // 23: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
+	33, // 24: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
 	18, // 25: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
 	20, // 26: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
 	21, // 27: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
-	30, // 28: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
+	31, // 28: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
 	23, // 29: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
-	35, // 30: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	36, // 30: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
 	24, // 31: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
 	28, // 32: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
-	29, // 33: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
+	30, // 33: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
 	27, // 34: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
-	4,  // 35: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	9,  // 36: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	15, // 37: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	19, // 38: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	25, // 39: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	7,  // 40: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	10, // 41: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	16, // 42: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	22, // 43: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	26, // 44: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	40, // [40:45] is the sub-list for method output_type
-	35, // [35:40] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	29, // 35: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
+	4,  // 36: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	9,  // 37: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	15, // 38: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	19, // 39: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	25, // 40: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	7,  // 41: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	10, // 42: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	16, // 43: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	22, // 44: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	26, // 45: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }
@@ -2512,7 +2648,7 @@ func file_tipserve_v1_classify_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_classify_proto_rawDesc), len(file_tipserve_v1_classify_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -108,7 +108,7 @@ fn fail(item: Item, leader: Option<Leader>, error: EngineError) {
     item.ticket.answer(Err(error));
 }
 
-/// What the encoder sees of a picture.
+/// The pixels [H, W, 3] that the encoder sees of a picture.
 fn prepare(
     source: &Source,
     crop: Crop,

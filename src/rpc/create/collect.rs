@@ -88,6 +88,8 @@ pub struct FeatureCollection<'a> {
     reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
     encoded: i64,
+    /// Whether a picture was taken.
+    pictures: bool,
     rejected: i64,
     without_end_mark: usize,
     outstanding: usize,
@@ -119,6 +121,7 @@ impl<'a> FeatureCollection<'a> {
                 .map(|e| recipe.feature_bytes(width, e.validation) + e.notes_bytes())
                 .sum(),
             encoded: 0,
+            pictures: false,
             rejected: 0,
             without_end_mark: 0,
             outstanding: 0,
@@ -158,6 +161,7 @@ impl<'a> FeatureCollection<'a> {
         Ok(CollectedFeatures {
             received: self.pending.len(),
             rejected: usize::try_from(self.rejected).unwrap_or(0),
+            pictures: self.pictures,
             reasons: self.reasons,
             without_end_mark: self.without_end_mark,
             examples: self.finished.into_iter().flatten().collect(),
@@ -223,6 +227,7 @@ impl<'a> FeatureCollection<'a> {
                 Ok(())
             }
             Content::Picture { source, .. } => {
+                self.pictures = true;
                 for view in 0..views {
                     let crop = if views == 1 {
                         Crop::Centre

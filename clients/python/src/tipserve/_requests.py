@@ -265,6 +265,7 @@ def fine_tune_request(
     beta: float | None,
     grid: Grid | None,
     description: str,
+    recipe: str | None,
 ) -> finetune_pb2.FineTuneRequest:
     """The request of FineTune."""
     request = finetune_pb2.FineTuneRequest(
@@ -284,6 +285,9 @@ def fine_tune_request(
     )
     request.schedule = enum_value(  # type: ignore[assignment]
         finetune_pb2.FineTuneRequest.Schedule, "SCHEDULE_", schedule
+    )
+    request.recipe = enum_value(  # type: ignore[assignment]
+        cache_pb2.FineTuneRecipe, "FINE_TUNE_RECIPE_", recipe
     )
     if grid is not None:
         request.grid.CopyFrom(grid._message())

@@ -30,6 +30,7 @@ from tipserve.types import (
     Embeddings,
     Evaluation,
     ExifOrientation,
+    FineTuneRecipe,
     FineTuneRun,
     Result,
     Schedule,
@@ -379,13 +380,18 @@ class AsyncClient(AsyncCacheCalls):
         beta: float | None = None,
         grid: Grid | None = None,
         description: str = "",
+        recipe: FineTuneRecipe | None = None,
         timeout: float | None = None,
     ) -> AsyncFineTune:
-        """Trains a version's keys (Tip-Adapter-F) into a new version.
+        """Fine-tunes a version into a new one, if that is better.
 
         Returns a handle at once: go through it for progress, ask it for
-        `result()`, or `cancel()` it. What is 0 or None is as in the authors'
-        recipe. Never repeated by itself.
+        `result()`, or `cancel()` it. Without a recipe, and without any of its
+        numbers, a residual is trained on the version's own head, and kept only
+        where it does better on examples that it has not seen: else the run is
+        `unchanged`, and its version is the one it started from. With numbers, or
+        the recipe "tip_adapter_f", the keys are trained; what is 0 or None is
+        then as in the authors' recipe. Never repeated by itself.
         """
         request = requests.fine_tune_request(
             cache,
@@ -403,6 +409,7 @@ class AsyncClient(AsyncCacheCalls):
             beta=beta,
             grid=grid,
             description=description,
+            recipe=recipe,
         )
         return AsyncFineTune(
             Stream(

@@ -1,3 +1,4 @@
+from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.rpc import status_pb2 as _status_pb2
 from tipserve._proto import cache_pb2 as _cache_pb2
@@ -285,7 +286,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "bundle", "device", "dtype", "limits", "caller")
+    __slots__ = ("version", "bundle", "device", "dtype", "limits", "text_dtype", "caller")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -298,14 +299,16 @@ class ServerInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
     version: str
     bundle: BundleInfo
     device: str
     dtype: str
     limits: _containers.ScalarMap[str, int]
+    text_dtype: str
     caller: CallerInfo
-    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., text_dtype: _Optional[str] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ...) -> None: ...
 
 class CallerInfo(_message.Message):
     __slots__ = ("name", "role", "cache_prefix")
@@ -318,7 +321,7 @@ class CallerInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., cache_prefix: _Optional[str] = ...) -> None: ...
 
 class BundleInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation", "resize", "logit_bias")
+    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation", "resize", "logit_bias", "int8")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +334,7 @@ class BundleInfo(_message.Message):
     INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
+    INT8_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     width: int
@@ -343,4 +347,23 @@ class BundleInfo(_message.Message):
     interpolation: str
     resize: str
     logit_bias: float
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ..., resize: _Optional[str] = ..., logit_bias: _Optional[float] = ...) -> None: ...
+    int8: EncoderAgreement
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ..., resize: _Optional[str] = ..., logit_bias: _Optional[float] = ..., int8: _Optional[_Union[EncoderAgreement, _Mapping]] = ...) -> None: ...
+
+class EncoderAgreement(_message.Message):
+    __slots__ = ("source", "count", "cosine_least", "cosine_mean", "noise", "neighbour", "head")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    COSINE_LEAST_FIELD_NUMBER: _ClassVar[int]
+    COSINE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    count: int
+    cosine_least: float
+    cosine_mean: float
+    noise: float
+    neighbour: float
+    head: float
+    def __init__(self, source: _Optional[str] = ..., count: _Optional[int] = ..., cosine_least: _Optional[float] = ..., cosine_mean: _Optional[float] = ..., noise: _Optional[float] = ..., neighbour: _Optional[float] = ..., head: _Optional[float] = ...) -> None: ...

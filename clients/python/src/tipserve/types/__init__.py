@@ -31,6 +31,7 @@ from tipserve.types._head import Candidate, Head, Selection
 from tipserve.types._names import (
     ClassBalance,
     ExifOrientation,
+    FineTuneRecipe,
     GridKind,
     KeyDtype,
     Method,
@@ -62,6 +63,7 @@ __all__ = [
     "ExampleInfo",
     "ExifOrientation",
     "FineTuneProgress",
+    "FineTuneRecipe",
     "FineTuneRecord",
     "FineTuneRun",
     "Forecast",
