@@ -8,7 +8,7 @@ use tip_spec::{
     Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource, Standardised,
 };
 use tipserve_api::v1 as pb;
-use tipserve_store::{ExifOrientation, FineTuneRecord, Manifest, SourceCounts};
+use tipserve_store::{ExifOrientation, FineTuneRecipe, FineTuneRecord, Manifest, SourceCounts};
 
 /// A time as the API has it.
 pub fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
@@ -189,5 +189,13 @@ fn fine_tune(record: &FineTuneRecord) -> pb::FineTuneRecord {
         accuracy_after: record.accuracy_after,
         source: source(record.source) as i32,
         seconds: record.seconds,
+        recipe: match record.recipe {
+            FineTuneRecipe::TipAdapterF => pb::FineTuneRecipe::TipAdapterF,
+            FineTuneRecipe::Residual => pb::FineTuneRecipe::Residual,
+        } as i32,
+        strength: record.strength,
+        cross_entropy_before: record.cross_entropy_before,
+        cross_entropy_after: record.cross_entropy_after,
+        example_count: i64::try_from(record.example_count).unwrap_or(i64::MAX),
     }
 }

@@ -16,10 +16,12 @@ mod material;
 mod methods;
 mod random;
 mod reference;
+mod residual;
 mod selection;
 mod stack;
 mod standardised;
 mod suggest;
+mod unknown;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

@@ -24,6 +24,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What fine-tuning trains.
+type FineTuneRecipe int32
+
+const (
+	// See FineTuneRequest.recipe.
+	FineTuneRecipe_FINE_TUNE_RECIPE_UNSPECIFIED FineTuneRecipe = 0
+	// A linear residual on the version's own head, regularised towards none. Its
+	// strength is chosen, and whether it is kept is decided, on validation
+	// examples or by cross-validation over the shots: kept only if the
+	// cross-entropy is lower by more than the standard error of the difference.
+	FineTuneRecipe_FINE_TUNE_RECIPE_RESIDUAL FineTuneRecipe = 1
+	// The keys, as Tip-Adapter-F's authors train them.
+	FineTuneRecipe_FINE_TUNE_RECIPE_TIP_ADAPTER_F FineTuneRecipe = 2
+)
+
+// Enum value maps for FineTuneRecipe.
+var (
+	FineTuneRecipe_name = map[int32]string{
+		0: "FINE_TUNE_RECIPE_UNSPECIFIED",
+		1: "FINE_TUNE_RECIPE_RESIDUAL",
+		2: "FINE_TUNE_RECIPE_TIP_ADAPTER_F",
+	}
+	FineTuneRecipe_value = map[string]int32{
+		"FINE_TUNE_RECIPE_UNSPECIFIED":   0,
+		"FINE_TUNE_RECIPE_RESIDUAL":      1,
+		"FINE_TUNE_RECIPE_TIP_ADAPTER_F": 2,
+	}
+)
+
+func (x FineTuneRecipe) Enum() *FineTuneRecipe {
+	p := new(FineTuneRecipe)
+	*p = x
+	return p
+}
+
+func (x FineTuneRecipe) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FineTuneRecipe) Descriptor() protoreflect.EnumDescriptor {
+	return file_tipserve_v1_cache_proto_enumTypes[0].Descriptor()
+}
+
+func (FineTuneRecipe) Type() protoreflect.EnumType {
+	return &file_tipserve_v1_cache_proto_enumTypes[0]
+}
+
+func (x FineTuneRecipe) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FineTuneRecipe.Descriptor instead.
+func (FineTuneRecipe) EnumDescriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{0}
+}
+
 // A method makes the head. See docs/api.md for the formulas.
 type Method int32
 
@@ -87,11 +143,11 @@ func (x Method) String() string {
 }
 
 func (Method) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[0].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[1].Descriptor()
 }
 
 func (Method) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[0]
+	return &file_tipserve_v1_cache_proto_enumTypes[1]
 }
 
 func (x Method) Number() protoreflect.EnumNumber {
@@ -100,7 +156,7 @@ func (x Method) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Method.Descriptor instead.
 func (Method) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{1}
 }
 
 // Whose statistics put features on one scale.
@@ -140,11 +196,11 @@ func (x Standardised) String() string {
 }
 
 func (Standardised) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[1].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[2].Descriptor()
 }
 
 func (Standardised) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[1]
+	return &file_tipserve_v1_cache_proto_enumTypes[2]
 }
 
 func (x Standardised) Number() protoreflect.EnumNumber {
@@ -153,7 +209,7 @@ func (x Standardised) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Standardised.Descriptor instead.
 func (Standardised) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{1}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{2}
 }
 
 // What a class's affinities do.
@@ -194,11 +250,11 @@ func (x ClassBalance) String() string {
 }
 
 func (ClassBalance) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[2].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[3].Descriptor()
 }
 
 func (ClassBalance) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[2]
+	return &file_tipserve_v1_cache_proto_enumTypes[3]
 }
 
 func (x ClassBalance) Number() protoreflect.EnumNumber {
@@ -207,7 +263,7 @@ func (x ClassBalance) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClassBalance.Descriptor instead.
 func (ClassBalance) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{2}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{3}
 }
 
 // Number format of keys in memory.
@@ -251,11 +307,11 @@ func (x KeyDtype) String() string {
 }
 
 func (KeyDtype) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[3].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[4].Descriptor()
 }
 
 func (KeyDtype) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[3]
+	return &file_tipserve_v1_cache_proto_enumTypes[4]
 }
 
 func (x KeyDtype) Number() protoreflect.EnumNumber {
@@ -264,7 +320,7 @@ func (x KeyDtype) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyDtype.Descriptor instead.
 func (KeyDtype) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{3}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{4}
 }
 
 // Where scores came from. Never from what is later reported as test.
@@ -316,11 +372,11 @@ func (x SelectionSource) String() string {
 }
 
 func (SelectionSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[4].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[5].Descriptor()
 }
 
 func (SelectionSource) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[4]
+	return &file_tipserve_v1_cache_proto_enumTypes[5]
 }
 
 func (x SelectionSource) Number() protoreflect.EnumNumber {
@@ -329,7 +385,7 @@ func (x SelectionSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SelectionSource.Descriptor instead.
 func (SelectionSource) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{4}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
 }
 
 // Kinds of grids.
@@ -370,11 +426,11 @@ func (x SearchGrid_Kind) String() string {
 }
 
 func (SearchGrid_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[5].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[6].Descriptor()
 }
 
 func (SearchGrid_Kind) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[5]
+	return &file_tipserve_v1_cache_proto_enumTypes[6]
 }
 
 func (x SearchGrid_Kind) Number() protoreflect.EnumNumber {
@@ -423,11 +479,11 @@ func (x CacheSpec_OnRejected) String() string {
 }
 
 func (CacheSpec_OnRejected) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[6].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[7].Descriptor()
 }
 
 func (CacheSpec_OnRejected) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[6]
+	return &file_tipserve_v1_cache_proto_enumTypes[7]
 }
 
 func (x CacheSpec_OnRejected) Number() protoreflect.EnumNumber {
@@ -484,11 +540,11 @@ func (x CreateProgress_Stage) String() string {
 }
 
 func (CreateProgress_Stage) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[7].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[8].Descriptor()
 }
 
 func (CreateProgress_Stage) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[7]
+	return &file_tipserve_v1_cache_proto_enumTypes[8]
 }
 
 func (x CreateProgress_Stage) Number() protoreflect.EnumNumber {
@@ -1333,7 +1389,7 @@ func (x *Candidate) GetStandardised() Standardised {
 // What fine-tuning did.
 type FineTuneRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Epochs run.
+	// Epochs run; of a residual, fits.
 	Epochs int32 `protobuf:"varint,1,opt,name=epochs,proto3" json:"epochs,omitempty"`
 	// The epoch whose keys were kept, from 1; 0 for the keys before training.
 	BestEpoch int32 `protobuf:"varint,2,opt,name=best_epoch,json=bestEpoch,proto3" json:"best_epoch,omitempty"`
@@ -1350,7 +1406,18 @@ type FineTuneRecord struct {
 	// What the epoch was chosen on.
 	Source SelectionSource `protobuf:"varint,7,opt,name=source,proto3,enum=tipserve.v1.SelectionSource" json:"source,omitempty"`
 	// Seconds spent training.
-	Seconds       float64 `protobuf:"fixed64,8,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	Seconds float64 `protobuf:"fixed64,8,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// What was trained.
+	Recipe FineTuneRecipe `protobuf:"varint,9,opt,name=recipe,proto3,enum=tipserve.v1.FineTuneRecipe" json:"recipe,omitempty"`
+	// Regularisation of a residual; 0 for keys.
+	Strength float64 `protobuf:"fixed64,10,opt,name=strength,proto3" json:"strength,omitempty"`
+	// Mean cross-entropy before, nats, on examples that neither head nor residual
+	// had seen; unset for keys.
+	CrossEntropyBefore *float64 `protobuf:"fixed64,11,opt,name=cross_entropy_before,json=crossEntropyBefore,proto3,oneof" json:"cross_entropy_before,omitempty"`
+	// The same after.
+	CrossEntropyAfter *float64 `protobuf:"fixed64,12,opt,name=cross_entropy_after,json=crossEntropyAfter,proto3,oneof" json:"cross_entropy_after,omitempty"`
+	// How many such examples decided; 0 for keys.
+	ExampleCount  int64 `protobuf:"varint,13,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1437,6 +1504,41 @@ func (x *FineTuneRecord) GetSource() SelectionSource {
 func (x *FineTuneRecord) GetSeconds() float64 {
 	if x != nil {
 		return x.Seconds
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetRecipe() FineTuneRecipe {
+	if x != nil {
+		return x.Recipe
+	}
+	return FineTuneRecipe_FINE_TUNE_RECIPE_UNSPECIFIED
+}
+
+func (x *FineTuneRecord) GetStrength() float64 {
+	if x != nil {
+		return x.Strength
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetCrossEntropyBefore() float64 {
+	if x != nil && x.CrossEntropyBefore != nil {
+		return *x.CrossEntropyBefore
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetCrossEntropyAfter() float64 {
+	if x != nil && x.CrossEntropyAfter != nil {
+		return *x.CrossEntropyAfter
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetExampleCount() int64 {
+	if x != nil {
+		return x.ExampleCount
 	}
 	return 0
 }
@@ -4266,7 +4368,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fstandardised\x18\n" +
 	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardisedB\t\n" +
 	"\a_weightB\x0e\n" +
-	"\f_temperature\"\x8f\x02\n" +
+	"\f_temperature\"\xa2\x04\n" +
 	"\x0eFineTuneRecord\x12\x16\n" +
 	"\x06epochs\x18\x01 \x01(\x05R\x06epochs\x12\x1d\n" +
 	"\n" +
@@ -4276,7 +4378,15 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x0faccuracy_before\x18\x05 \x01(\x01R\x0eaccuracyBefore\x12%\n" +
 	"\x0eaccuracy_after\x18\x06 \x01(\x01R\raccuracyAfter\x124\n" +
 	"\x06source\x18\a \x01(\x0e2\x1c.tipserve.v1.SelectionSourceR\x06source\x12\x18\n" +
-	"\aseconds\x18\b \x01(\x01R\aseconds\"\xbe\x01\n" +
+	"\aseconds\x18\b \x01(\x01R\aseconds\x123\n" +
+	"\x06recipe\x18\t \x01(\x0e2\x1b.tipserve.v1.FineTuneRecipeR\x06recipe\x12\x1a\n" +
+	"\bstrength\x18\n" +
+	" \x01(\x01R\bstrength\x125\n" +
+	"\x14cross_entropy_before\x18\v \x01(\x01H\x00R\x12crossEntropyBefore\x88\x01\x01\x123\n" +
+	"\x13cross_entropy_after\x18\f \x01(\x01H\x01R\x11crossEntropyAfter\x88\x01\x01\x12#\n" +
+	"\rexample_count\x18\r \x01(\x03R\fexampleCountB\x17\n" +
+	"\x15_cross_entropy_beforeB\x16\n" +
+	"\x14_cross_entropy_after\"\xbe\x01\n" +
 	"\n" +
 	"SearchGrid\x120\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1c.tipserve.v1.SearchGrid.KindR\x04kind\x12\x1d\n" +
@@ -4516,7 +4626,11 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x12DeleteAliasRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag*\xc5\x01\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag*u\n" +
+	"\x0eFineTuneRecipe\x12 \n" +
+	"\x1cFINE_TUNE_RECIPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19FINE_TUNE_RECIPE_RESIDUAL\x10\x01\x12\"\n" +
+	"\x1eFINE_TUNE_RECIPE_TIP_ADAPTER_F\x10\x02*\xc5\x01\n" +
 	"\x06Method\x12\x16\n" +
 	"\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vMETHOD_AUTO\x10\x01\x12\x14\n" +
@@ -4579,168 +4693,170 @@ func file_tipserve_v1_cache_proto_rawDescGZIP() []byte {
 	return file_tipserve_v1_cache_proto_rawDescData
 }
 
-var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_tipserve_v1_cache_proto_goTypes = []any{
-	(Method)(0),                      // 0: tipserve.v1.Method
-	(Standardised)(0),                // 1: tipserve.v1.Standardised
-	(ClassBalance)(0),                // 2: tipserve.v1.ClassBalance
-	(KeyDtype)(0),                    // 3: tipserve.v1.KeyDtype
-	(SelectionSource)(0),             // 4: tipserve.v1.SelectionSource
-	(SearchGrid_Kind)(0),             // 5: tipserve.v1.SearchGrid.Kind
-	(CacheSpec_OnRejected)(0),        // 6: tipserve.v1.CacheSpec.OnRejected
-	(CreateProgress_Stage)(0),        // 7: tipserve.v1.CreateProgress.Stage
-	(*Cache)(nil),                    // 8: tipserve.v1.Cache
-	(*Version)(nil),                  // 9: tipserve.v1.Version
-	(*SourceCounts)(nil),             // 10: tipserve.v1.SourceCounts
-	(*ClassInfo)(nil),                // 11: tipserve.v1.ClassInfo
-	(*Head)(nil),                     // 12: tipserve.v1.Head
-	(*Selection)(nil),                // 13: tipserve.v1.Selection
-	(*Candidate)(nil),                // 14: tipserve.v1.Candidate
-	(*FineTuneRecord)(nil),           // 15: tipserve.v1.FineTuneRecord
-	(*SearchGrid)(nil),               // 16: tipserve.v1.SearchGrid
-	(*CacheSpec)(nil),                // 17: tipserve.v1.CacheSpec
-	(*ClassSpec)(nil),                // 18: tipserve.v1.ClassSpec
-	(*Example)(nil),                  // 19: tipserve.v1.Example
-	(*CreateCacheRequest)(nil),       // 20: tipserve.v1.CreateCacheRequest
-	(*ExampleBatch)(nil),             // 21: tipserve.v1.ExampleBatch
-	(*CreateCacheResponse)(nil),      // 22: tipserve.v1.CreateCacheResponse
-	(*AddExamplesSpec)(nil),          // 23: tipserve.v1.AddExamplesSpec
-	(*AddExamplesRequest)(nil),       // 24: tipserve.v1.AddExamplesRequest
-	(*AddExamplesResponse)(nil),      // 25: tipserve.v1.AddExamplesResponse
-	(*CreateProgress)(nil),           // 26: tipserve.v1.CreateProgress
-	(*RejectedExample)(nil),          // 27: tipserve.v1.RejectedExample
-	(*GetCacheRequest)(nil),          // 28: tipserve.v1.GetCacheRequest
-	(*ListCachesRequest)(nil),        // 29: tipserve.v1.ListCachesRequest
-	(*ListCachesResponse)(nil),       // 30: tipserve.v1.ListCachesResponse
-	(*DeleteCacheRequest)(nil),       // 31: tipserve.v1.DeleteCacheRequest
-	(*GetVersionRequest)(nil),        // 32: tipserve.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),      // 33: tipserve.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 34: tipserve.v1.ListVersionsResponse
-	(*ListExamplesRequest)(nil),      // 35: tipserve.v1.ListExamplesRequest
-	(*ListExamplesResponse)(nil),     // 36: tipserve.v1.ListExamplesResponse
-	(*ExampleInfo)(nil),              // 37: tipserve.v1.ExampleInfo
-	(*GetExamplePictureRequest)(nil), // 38: tipserve.v1.GetExamplePictureRequest
-	(*ExamplePicture)(nil),           // 39: tipserve.v1.ExamplePicture
-	(*DeleteVersionRequest)(nil),     // 40: tipserve.v1.DeleteVersionRequest
-	(*PruneVersionsRequest)(nil),     // 41: tipserve.v1.PruneVersionsRequest
-	(*PruneVersionsResponse)(nil),    // 42: tipserve.v1.PruneVersionsResponse
-	(*ExportVersionRequest)(nil),     // 43: tipserve.v1.ExportVersionRequest
-	(*ExportVersionResponse)(nil),    // 44: tipserve.v1.ExportVersionResponse
-	(*ExportHeader)(nil),             // 45: tipserve.v1.ExportHeader
-	(*ImportVersionRequest)(nil),     // 46: tipserve.v1.ImportVersionRequest
-	(*ImportSpec)(nil),               // 47: tipserve.v1.ImportSpec
-	(*SetAliasRequest)(nil),          // 48: tipserve.v1.SetAliasRequest
-	(*DeleteAliasRequest)(nil),       // 49: tipserve.v1.DeleteAliasRequest
-	nil,                              // 50: tipserve.v1.Cache.AliasesEntry
-	nil,                              // 51: tipserve.v1.Version.LabelsEntry
-	nil,                              // 52: tipserve.v1.CacheSpec.LabelsEntry
-	nil,                              // 53: tipserve.v1.Example.MetadataEntry
-	nil,                              // 54: tipserve.v1.AddExamplesSpec.LabelsEntry
-	nil,                              // 55: tipserve.v1.ExampleInfo.MetadataEntry
-	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
-	(ExifOrientation)(0),             // 57: tipserve.v1.ExifOrientation
-	(*Embedding)(nil),                // 58: tipserve.v1.Embedding
-	(*Input)(nil),                    // 59: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil),    // 60: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),            // 61: google.protobuf.Empty
+	(FineTuneRecipe)(0),              // 0: tipserve.v1.FineTuneRecipe
+	(Method)(0),                      // 1: tipserve.v1.Method
+	(Standardised)(0),                // 2: tipserve.v1.Standardised
+	(ClassBalance)(0),                // 3: tipserve.v1.ClassBalance
+	(KeyDtype)(0),                    // 4: tipserve.v1.KeyDtype
+	(SelectionSource)(0),             // 5: tipserve.v1.SelectionSource
+	(SearchGrid_Kind)(0),             // 6: tipserve.v1.SearchGrid.Kind
+	(CacheSpec_OnRejected)(0),        // 7: tipserve.v1.CacheSpec.OnRejected
+	(CreateProgress_Stage)(0),        // 8: tipserve.v1.CreateProgress.Stage
+	(*Cache)(nil),                    // 9: tipserve.v1.Cache
+	(*Version)(nil),                  // 10: tipserve.v1.Version
+	(*SourceCounts)(nil),             // 11: tipserve.v1.SourceCounts
+	(*ClassInfo)(nil),                // 12: tipserve.v1.ClassInfo
+	(*Head)(nil),                     // 13: tipserve.v1.Head
+	(*Selection)(nil),                // 14: tipserve.v1.Selection
+	(*Candidate)(nil),                // 15: tipserve.v1.Candidate
+	(*FineTuneRecord)(nil),           // 16: tipserve.v1.FineTuneRecord
+	(*SearchGrid)(nil),               // 17: tipserve.v1.SearchGrid
+	(*CacheSpec)(nil),                // 18: tipserve.v1.CacheSpec
+	(*ClassSpec)(nil),                // 19: tipserve.v1.ClassSpec
+	(*Example)(nil),                  // 20: tipserve.v1.Example
+	(*CreateCacheRequest)(nil),       // 21: tipserve.v1.CreateCacheRequest
+	(*ExampleBatch)(nil),             // 22: tipserve.v1.ExampleBatch
+	(*CreateCacheResponse)(nil),      // 23: tipserve.v1.CreateCacheResponse
+	(*AddExamplesSpec)(nil),          // 24: tipserve.v1.AddExamplesSpec
+	(*AddExamplesRequest)(nil),       // 25: tipserve.v1.AddExamplesRequest
+	(*AddExamplesResponse)(nil),      // 26: tipserve.v1.AddExamplesResponse
+	(*CreateProgress)(nil),           // 27: tipserve.v1.CreateProgress
+	(*RejectedExample)(nil),          // 28: tipserve.v1.RejectedExample
+	(*GetCacheRequest)(nil),          // 29: tipserve.v1.GetCacheRequest
+	(*ListCachesRequest)(nil),        // 30: tipserve.v1.ListCachesRequest
+	(*ListCachesResponse)(nil),       // 31: tipserve.v1.ListCachesResponse
+	(*DeleteCacheRequest)(nil),       // 32: tipserve.v1.DeleteCacheRequest
+	(*GetVersionRequest)(nil),        // 33: tipserve.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),      // 34: tipserve.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 35: tipserve.v1.ListVersionsResponse
+	(*ListExamplesRequest)(nil),      // 36: tipserve.v1.ListExamplesRequest
+	(*ListExamplesResponse)(nil),     // 37: tipserve.v1.ListExamplesResponse
+	(*ExampleInfo)(nil),              // 38: tipserve.v1.ExampleInfo
+	(*GetExamplePictureRequest)(nil), // 39: tipserve.v1.GetExamplePictureRequest
+	(*ExamplePicture)(nil),           // 40: tipserve.v1.ExamplePicture
+	(*DeleteVersionRequest)(nil),     // 41: tipserve.v1.DeleteVersionRequest
+	(*PruneVersionsRequest)(nil),     // 42: tipserve.v1.PruneVersionsRequest
+	(*PruneVersionsResponse)(nil),    // 43: tipserve.v1.PruneVersionsResponse
+	(*ExportVersionRequest)(nil),     // 44: tipserve.v1.ExportVersionRequest
+	(*ExportVersionResponse)(nil),    // 45: tipserve.v1.ExportVersionResponse
+	(*ExportHeader)(nil),             // 46: tipserve.v1.ExportHeader
+	(*ImportVersionRequest)(nil),     // 47: tipserve.v1.ImportVersionRequest
+	(*ImportSpec)(nil),               // 48: tipserve.v1.ImportSpec
+	(*SetAliasRequest)(nil),          // 49: tipserve.v1.SetAliasRequest
+	(*DeleteAliasRequest)(nil),       // 50: tipserve.v1.DeleteAliasRequest
+	nil,                              // 51: tipserve.v1.Cache.AliasesEntry
+	nil,                              // 52: tipserve.v1.Version.LabelsEntry
+	nil,                              // 53: tipserve.v1.CacheSpec.LabelsEntry
+	nil,                              // 54: tipserve.v1.Example.MetadataEntry
+	nil,                              // 55: tipserve.v1.AddExamplesSpec.LabelsEntry
+	nil,                              // 56: tipserve.v1.ExampleInfo.MetadataEntry
+	(*timestamppb.Timestamp)(nil),    // 57: google.protobuf.Timestamp
+	(ExifOrientation)(0),             // 58: tipserve.v1.ExifOrientation
+	(*Embedding)(nil),                // 59: tipserve.v1.Embedding
+	(*Input)(nil),                    // 60: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil),    // 61: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),            // 62: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
-	56, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
-	50, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
-	56, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	51, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
-	11, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
-	12, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
-	15, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
-	10, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
-	57, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	0,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
-	2,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
-	13, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
-	3,  // 13: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
-	1,  // 14: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
-	4,  // 15: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
-	14, // 16: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
-	0,  // 17: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
-	1,  // 18: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
-	4,  // 19: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
-	5,  // 20: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
-	18, // 21: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 22: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
-	6,  // 23: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	52, // 24: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
-	2,  // 25: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
-	16, // 26: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
-	3,  // 27: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	57, // 28: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	58, // 29: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	59, // 30: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	53, // 31: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
-	17, // 32: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	21, // 33: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	19, // 34: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	26, // 35: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 36: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 37: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	18, // 38: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 39: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	6,  // 40: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	54, // 41: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	16, // 42: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	23, // 43: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	21, // 44: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	26, // 45: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 46: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 47: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	7,  // 48: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	60, // 49: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	60, // 50: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	8,  // 51: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	60, // 52: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	60, // 53: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 54: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	37, // 55: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	55, // 56: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
-	45, // 57: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	9,  // 58: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	47, // 59: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	20, // 60: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	24, // 61: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	28, // 62: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	29, // 63: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	31, // 64: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	32, // 65: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	33, // 66: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	35, // 67: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	38, // 68: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
-	40, // 69: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	41, // 70: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	43, // 71: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	46, // 72: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	48, // 73: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	49, // 74: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	22, // 75: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	25, // 76: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	8,  // 77: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	30, // 78: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	61, // 79: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	9,  // 80: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	34, // 81: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	36, // 82: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	39, // 83: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
-	61, // 84: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	42, // 85: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	44, // 86: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	9,  // 87: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	8,  // 88: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	8,  // 89: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	75, // [75:90] is the sub-list for method output_type
-	60, // [60:75] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	57, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
+	51, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
+	57, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	52, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
+	12, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
+	13, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
+	16, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
+	11, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
+	58, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	1,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
+	3,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
+	14, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
+	4,  // 13: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
+	2,  // 14: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
+	5,  // 15: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
+	15, // 16: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
+	1,  // 17: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
+	2,  // 18: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
+	5,  // 19: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
+	0,  // 20: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
+	6,  // 21: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
+	19, // 22: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 23: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
+	7,  // 24: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	53, // 25: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	3,  // 26: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
+	17, // 27: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
+	4,  // 28: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
+	58, // 29: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	59, // 30: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	60, // 31: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	54, // 32: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	18, // 33: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	22, // 34: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	20, // 35: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	27, // 36: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	28, // 37: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 38: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	19, // 39: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 40: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	7,  // 41: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	55, // 42: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	17, // 43: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	24, // 44: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	22, // 45: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	27, // 46: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	28, // 47: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 48: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	8,  // 49: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	61, // 50: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	61, // 51: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 52: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	61, // 53: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	61, // 54: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	10, // 55: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	38, // 56: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	56, // 57: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
+	46, // 58: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	10, // 59: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	48, // 60: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	21, // 61: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	25, // 62: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	29, // 63: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	30, // 64: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	32, // 65: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	33, // 66: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	34, // 67: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	36, // 68: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	39, // 69: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
+	41, // 70: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	42, // 71: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	44, // 72: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	47, // 73: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	49, // 74: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	50, // 75: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	23, // 76: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	26, // 77: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	9,  // 78: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	31, // 79: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	62, // 80: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	10, // 81: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	35, // 82: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	37, // 83: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	40, // 84: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
+	62, // 85: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	43, // 86: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	45, // 87: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	10, // 88: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	9,  // 89: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	9,  // 90: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	76, // [76:91] is the sub-list for method output_type
+	61, // [61:76] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }
@@ -4750,6 +4866,7 @@ func file_tipserve_v1_cache_proto_init() {
 	}
 	file_tipserve_v1_input_proto_init()
 	file_tipserve_v1_cache_proto_msgTypes[6].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[9].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[12].OneofWrappers = []any{
 		(*CreateCacheRequest_Spec)(nil),
@@ -4783,7 +4900,7 @@ func file_tipserve_v1_cache_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_cache_proto_rawDesc), len(file_tipserve_v1_cache_proto_rawDesc)),
-			NumEnums:      8,
+			NumEnums:      9,
 			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -75,6 +75,7 @@ mod suggest;
 mod terminal;
 mod token;
 mod transport;
+mod unlabelled;
 mod upload;
 mod version_call;
 
@@ -117,7 +118,7 @@ pub enum Command {
     Analyze(analyze::AnalyzeArgs),
     /// Say which of many unlabelled pictures to label first.
     Suggest(suggest::SuggestArgs),
-    /// Train a cache's keys (Tip-Adapter-F) and store them as a new version.
+    /// Fine-tune a version into a new one, if that is better.
     Finetune(finetune::FineTuneArgs),
     /// Look at and cancel fine-tuning runs.
     #[command(subcommand)]

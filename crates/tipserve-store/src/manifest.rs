@@ -172,6 +172,32 @@ pub struct FineTuneRecord {
     pub source: SelectionSource,
     /// Seconds spent training.
     pub seconds: f64,
+    /// What was trained.
+    #[serde(default)]
+    pub recipe: FineTuneRecipe,
+    /// Regularisation of a residual; 0 for keys.
+    #[serde(default)]
+    pub strength: f64,
+    /// Mean cross-entropy on unseen examples before, nats; none for keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy_before: Option<f64>,
+    /// The same with what was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy_after: Option<f64>,
+    /// Unseen examples that decided; 0 for keys.
+    #[serde(default)]
+    pub example_count: u64,
+}
+
+/// What fine-tuning trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FineTuneRecipe {
+    /// The keys, as Tip-Adapter-F's authors do it.
+    #[default]
+    TipAdapterF,
+    /// A linear residual on the version's own head.
+    Residual,
 }
 
 /// The file with a version's tensors, beside its manifest.

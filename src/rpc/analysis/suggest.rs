@@ -33,6 +33,7 @@ use tipserve_api::v1::{
     self as pb, suggest_examples_config::Strategy as AskedStrategy,
     suggest_examples_request::Payload, suggestion::Reason,
 };
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
 
 /// Pictures suggested where the client does not say.
@@ -169,6 +170,15 @@ impl Plan {
         })
     }
 
+    /// As the version does; without one as new versions do.
+    fn exif_orientation(&self) -> ExifOrientation {
+        self.version
+            .as_ref()
+            .map_or(ExifOrientation::Apply, |(version, _)| {
+                version.exif_orientation()
+            })
+    }
+
     /// What the engine does with an item.
     fn work(&self) -> Work {
         match &self.version {
@@ -208,7 +218,7 @@ fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String
         (AskedStrategy::Unspecified, Some(version)) => {
             let classes = &version.manifest.details.classes;
             let known = (classes.iter())
-                .filter(|class| u64::from(class.example_count) >= SHOTS_FOR_MARGIN)
+                .filter(|class| class.example_count >= SHOTS_FOR_MARGIN)
                 .count();
             let words = format!(
                 "{known} of {} classes have {SHOTS_FOR_MARGIN} examples or more",
@@ -275,7 +285,7 @@ impl Collection {
                     item.input,
                     Crop::Centre,
                     width,
-                    tipserve_clip::ExifOrientation::default(),
+                    self.plan.exif_orientation(),
                 )
             });
         let content = match checked {

@@ -212,12 +212,7 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     }
     screen.line(&table(&[], &[], rows))?;
     if let Some(record) = &version.fine_tune {
-        screen.line(&format!(
-            "fine-tuned {} epochs, kept epoch {}: {}",
-            record.epochs,
-            record.best_epoch,
-            gain(record)
-        ))?;
+        screen.line(&format!("fine-tuned: {}", tuned(record)))?;
     }
     if let Some(head) = &version.head {
         chosen(screen, head)?;
@@ -242,8 +237,33 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     ))
 }
 
-/// What fine-tuning gained, and on what that was seen.
-pub(crate) fn gain(record: &FineTuneDocument) -> String {
+/// What fine-tuning did and gained.
+pub(crate) fn tuned(record: &FineTuneDocument) -> String {
+    if record.recipe != "residual" {
+        return format!(
+            "{} epochs in {:.1} s, kept epoch {}: {}",
+            record.epochs,
+            record.seconds,
+            record.best_epoch,
+            gain(record)
+        );
+    }
+    let entropy = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
+    format!(
+        "a residual of strength {} in {:.1} s: cross-entropy {} before, {} after; accuracy {} \
+         before, {} after (on {} unseen examples)",
+        number(record.strength),
+        record.seconds,
+        entropy(record.cross_entropy_before),
+        entropy(record.cross_entropy_after),
+        percent(record.accuracy_before),
+        percent(record.accuracy_after),
+        record.example_count,
+    )
+}
+
+/// What training the keys gained, and on what that was seen.
+fn gain(record: &FineTuneDocument) -> String {
     if record.source == "default" {
         return "neither validation examples nor several views to choose on, so the last epoch \
                 was kept unseen; give --validation or --views when creating"

@@ -30,6 +30,7 @@ from tipserve.types import (
     Embeddings,
     Evaluation,
     ExifOrientation,
+    FineTuneRecipe,
     FineTuneRun,
     Result,
     Schedule,
@@ -59,6 +60,8 @@ class AsyncClient(AsyncCacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
+        reject: float | bool = False,
+        coverage: float | None = None,
         ordered: bool = True,
         priority: Priority = "interactive",
         color: Color = "rgb",
@@ -91,6 +94,11 @@ class AsyncClient(AsyncCacheCalls):
             neighbours: How many of the nearest cached examples to return.
             embedding: Return the embedding.
             timings: Return how long each stage took.
+            reject: Say of each item whether it is of any class that the version
+                knows (`accepted`); the share of pictures of known classes that
+                are to be accepted, True for 0.95.
+            coverage: Return the smallest set of classes that holds the item's
+                with this probability (`prediction_set`).
             ordered: Results come in the order of the items; else as they are ready.
             priority: "interactive", or "bulk" for work that nobody waits for.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
@@ -111,6 +119,8 @@ class AsyncClient(AsyncCacheCalls):
                 neighbours=neighbours,
                 embedding=embedding,
                 timings=timings,
+                reject=reject,
+                coverage=coverage,
             ),
             self._connection.retry,
             ordered=ordered,
@@ -151,6 +161,8 @@ class AsyncClient(AsyncCacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
+        reject: float | bool = False,
+        coverage: float | None = None,
         priority: Priority = "interactive",
         color: Color = "rgb",
         timeout: float | None = None,
@@ -166,6 +178,8 @@ class AsyncClient(AsyncCacheCalls):
                 neighbours=neighbours,
                 embedding=embedding,
                 timings=timings,
+                reject=reject,
+                coverage=coverage,
             ),
             priority=requests.priority(priority),
         )
@@ -213,7 +227,13 @@ class AsyncClient(AsyncCacheCalls):
 
     @overload
     async def evaluate(
-        self, cache: str, source: AnySource, *, color: Color = "rgb", timeout: float | None = None
+        self,
+        cache: str,
+        source: AnySource,
+        *,
+        unknown: AnyItems | None = None,
+        color: Color = "rgb",
+        timeout: float | None = None,
     ) -> Evaluation: ...
 
     @overload
@@ -222,6 +242,7 @@ class AsyncClient(AsyncCacheCalls):
         cache: list[str] | tuple[str, ...],
         source: AnySource,
         *,
+        unknown: AnyItems | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> list[Evaluation]: ...
@@ -231,6 +252,7 @@ class AsyncClient(AsyncCacheCalls):
         cache: str | Sequence[str],
         source: AnySource,
         *,
+        unknown: AnyItems | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> Evaluation | list[Evaluation]:
@@ -240,6 +262,8 @@ class AsyncClient(AsyncCacheCalls):
             cache: Which version; a list of them, to compare.
             source: As for `create_cache`; classes are matched with the version's
                 by name.
+            unknown: Pictures of classes that the versions do not know, as for
+                `classify`: how well they are told from the others.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             timeout: Seconds for the whole; default: no bound.
 
@@ -252,6 +276,8 @@ class AsyncClient(AsyncCacheCalls):
         version = await self.version(names[0])
         labelled = await off_loop(load, await collected(source), requests.class_specs(version))
         encoder = await self._encoder(color)
+        others = None if unknown is None else items_of(await collected(unknown))
+        repeatable = labelled.repeatable and (others is None or iter(others) is not others)
 
         async def attempt(left: float | None) -> list[Evaluation]:
             messages = requests.ExampleMessages([labelled], encoder, fail=False)
@@ -259,13 +285,13 @@ class AsyncClient(AsyncCacheCalls):
                 lambda sent: self._classify.Evaluate.future(
                     sent, timeout=left, metadata=self._metadata
                 ),
-                messages.for_evaluate(names),
+                messages.for_evaluate(names, others),
                 one_response=True,
             ) as call:
                 response = await call.response()
             return Evaluation._all_from(response, messages.rejected)
 
-        done = await self._upload(attempt, timeout, labelled.repeatable)
+        done = await self._upload(attempt, timeout, repeatable)
         return done[0] if isinstance(cache, str) else done
 
     # What to do next.
@@ -357,7 +383,7 @@ class AsyncClient(AsyncCacheCalls):
                 response = await call.response()
             return Suggestions._from(response, messages.rejected)
 
-        return await self._upload(attempt, timeout, repeatable, only_before_end=False)
+        return await self._upload(attempt, timeout, repeatable)
 
     # Fine-tuning.
 
@@ -379,13 +405,18 @@ class AsyncClient(AsyncCacheCalls):
         beta: float | None = None,
         grid: Grid | None = None,
         description: str = "",
+        recipe: FineTuneRecipe | None = None,
         timeout: float | None = None,
     ) -> AsyncFineTune:
-        """Trains a version's keys (Tip-Adapter-F) into a new version.
+        """Fine-tunes a version into a new one, if that is better.
 
         Returns a handle at once: go through it for progress, ask it for
-        `result()`, or `cancel()` it. What is 0 or None is as in the authors'
-        recipe. Never repeated by itself.
+        `result()`, or `cancel()` it. Without a recipe, and without any of its
+        numbers, a residual is trained on the version's own head, and kept only
+        where it does better on examples that it has not seen: else the run is
+        `unchanged`, and its version is the one it started from. With numbers, or
+        the recipe "tip_adapter_f", the keys are trained; what is 0 or None is
+        then as in the authors' recipe. Never repeated by itself.
         """
         request = requests.fine_tune_request(
             cache,
@@ -403,6 +434,7 @@ class AsyncClient(AsyncCacheCalls):
             beta=beta,
             grid=grid,
             description=description,
+            recipe=recipe,
         )
         return AsyncFineTune(
             Stream(

@@ -1,3 +1,4 @@
+from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -9,6 +10,12 @@ from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class FineTuneRecipe(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINE_TUNE_RECIPE_UNSPECIFIED: _ClassVar[FineTuneRecipe]
+    FINE_TUNE_RECIPE_RESIDUAL: _ClassVar[FineTuneRecipe]
+    FINE_TUNE_RECIPE_TIP_ADAPTER_F: _ClassVar[FineTuneRecipe]
 
 class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,6 +56,9 @@ class SelectionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SELECTION_SOURCE_LEAVE_ONE_OUT: _ClassVar[SelectionSource]
     SELECTION_SOURCE_DEFAULT: _ClassVar[SelectionSource]
     SELECTION_SOURCE_HELD_BACK_VIEWS: _ClassVar[SelectionSource]
+FINE_TUNE_RECIPE_UNSPECIFIED: FineTuneRecipe
+FINE_TUNE_RECIPE_RESIDUAL: FineTuneRecipe
+FINE_TUNE_RECIPE_TIP_ADAPTER_F: FineTuneRecipe
 METHOD_UNSPECIFIED: Method
 METHOD_AUTO: Method
 METHOD_ZERO_SHOT: Method
@@ -240,7 +250,7 @@ class Candidate(_message.Message):
     def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., accuracy: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., skipped: _Optional[str] = ..., weight: _Optional[float] = ..., temperature: _Optional[float] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., **kwargs) -> None: ...
 
 class FineTuneRecord(_message.Message):
-    __slots__ = ("epochs", "best_epoch", "seed", "loss", "accuracy_before", "accuracy_after", "source", "seconds")
+    __slots__ = ("epochs", "best_epoch", "seed", "loss", "accuracy_before", "accuracy_after", "source", "seconds", "recipe", "strength", "cross_entropy_before", "cross_entropy_after", "example_count")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -249,6 +259,11 @@ class FineTuneRecord(_message.Message):
     ACCURACY_AFTER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     best_epoch: int
     seed: int
@@ -257,7 +272,12 @@ class FineTuneRecord(_message.Message):
     accuracy_after: float
     source: SelectionSource
     seconds: float
-    def __init__(self, epochs: _Optional[int] = ..., best_epoch: _Optional[int] = ..., seed: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy_before: _Optional[float] = ..., accuracy_after: _Optional[float] = ..., source: _Optional[_Union[SelectionSource, str]] = ..., seconds: _Optional[float] = ...) -> None: ...
+    recipe: FineTuneRecipe
+    strength: float
+    cross_entropy_before: float
+    cross_entropy_after: float
+    example_count: int
+    def __init__(self, epochs: _Optional[int] = ..., best_epoch: _Optional[int] = ..., seed: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy_before: _Optional[float] = ..., accuracy_after: _Optional[float] = ..., source: _Optional[_Union[SelectionSource, str]] = ..., seconds: _Optional[float] = ..., recipe: _Optional[_Union[FineTuneRecipe, str]] = ..., strength: _Optional[float] = ..., cross_entropy_before: _Optional[float] = ..., cross_entropy_after: _Optional[float] = ..., example_count: _Optional[int] = ...) -> None: ...
 
 class SearchGrid(_message.Message):
     __slots__ = ("kind", "beta_scale", "alpha_scale")

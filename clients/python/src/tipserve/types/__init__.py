@@ -25,12 +25,13 @@ from tipserve.types._cache import (
     SourceCounts,
     Version,
 )
-from tipserve.types._evaluation import ClassEvaluation, Evaluation
+from tipserve.types._evaluation import ClassEvaluation, Evaluation, UnknownEvaluation
 from tipserve.types._finetune import FineTuneProgress, FineTuneRun
 from tipserve.types._head import Candidate, Head, Selection
 from tipserve.types._names import (
     ClassBalance,
     ExifOrientation,
+    FineTuneRecipe,
     GridKind,
     KeyDtype,
     Method,
@@ -62,6 +63,7 @@ __all__ = [
     "ExampleInfo",
     "ExifOrientation",
     "FineTuneProgress",
+    "FineTuneRecipe",
     "FineTuneRecord",
     "FineTuneRun",
     "Forecast",
@@ -86,6 +88,7 @@ __all__ = [
     "Suggestions",
     "SuspectExample",
     "Timings",
+    "UnknownEvaluation",
     "Version",
     "enum_name",
     "matrix",

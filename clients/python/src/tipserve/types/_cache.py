@@ -46,6 +46,15 @@ class FineTuneRecord(Record):
     accuracy_after: float
     source: str
     seconds: float
+    recipe: str = "tip_adapter_f"
+    """"residual" or "tip_adapter_f"."""
+    strength: float = 0.0
+    """Regularisation of a residual."""
+    cross_entropy_before: float | None = None
+    """On examples that neither head nor residual had seen; None for keys."""
+    cross_entropy_after: float | None = None
+    example_count: int = 0
+    """How many such examples decided."""
 
     @classmethod
     def _from(cls, m: cache_pb2.FineTuneRecord) -> FineTuneRecord:
@@ -58,6 +67,15 @@ class FineTuneRecord(Record):
             accuracy_after=m.accuracy_after,
             source=source_of(m.source),
             seconds=m.seconds,
+            recipe=enum_name(cache_pb2.FineTuneRecipe, m.recipe, "FINE_TUNE_RECIPE_"),
+            strength=m.strength,
+            cross_entropy_before=(
+                m.cross_entropy_before if m.HasField("cross_entropy_before") else None
+            ),
+            cross_entropy_after=(
+                m.cross_entropy_after if m.HasField("cross_entropy_after") else None
+            ),
+            example_count=m.example_count,
         )
 
 

@@ -19,6 +19,7 @@ KeyDtype = Literal["f32", "bf16", "f16"]
 GridKind = Literal["wide", "official"]
 ExifOrientation = Literal["apply", "ignore"]
 Schedule = Literal["cosine", "constant"]
+FineTuneRecipe = Literal["residual", "tip_adapter_f"]
 SuggestStrategy = Literal["typical", "margin"]
 
 
