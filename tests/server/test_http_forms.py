@@ -18,7 +18,9 @@ def form(*parts) -> tuple[bytes, str]:
     body = b""
     for name, file, data in parts:
         file = "" if file is None else f'; filename="{file}"'
-        body += f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{name}"{file}\r\n\r\n'.encode()
+        body += (
+            f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="{name}"{file}\r\n\r\n'.encode()
+        )
         body += (data if isinstance(data, bytes) else data.encode()) + b"\r\n"
     return body + f"--{BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={BOUNDARY}"
 
@@ -81,7 +83,9 @@ def test_a_specification_comes_first(tiny, files, name):
 
 
 def test_embed_takes_many(tiny, files):
-    answer = send(tiny, "/v1/inputs:embed", ("texts", None, "a cat"), *(("x", *f) for f in files.items()))
+    answer = send(
+        tiny, "/v1/inputs:embed", ("texts", None, "a cat"), *(("x", *f) for f in files.items())
+    )
     assert len(answer.json["inputs"]) == len(files) and len(answer.json["texts"]) == 1
 
 

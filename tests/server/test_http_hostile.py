@@ -77,7 +77,9 @@ def test_lengths(bounded):
     assert answer.problem.metadata["limit"] == "max_control_message_bytes"
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/x-ndjson", "multipart/form-data; boundary=x"]
+)
 def test_a_body_that_does_not_come_is_not_waited_for(bounded, kind):
     path = EMBED if kind != "application/x-ndjson" else "/v1/caches"
     host, port = bounded.address.rsplit(":", 1)
@@ -98,7 +100,9 @@ def test_unfinished_bodies_stay_within_the_budget(serve, features_bundle):
     head = f"POST {EMBED} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     for i in range(24):
         one = socket.create_connection((host, int(port)), timeout=60)
-        length = f"content-length: {16 * MIB}\r\n\r\n" if i % 2 else "transfer-encoding: chunked\r\n\r\n"
+        length = (
+            f"content-length: {16 * MIB}\r\n\r\n" if i % 2 else "transfer-encoding: chunked\r\n\r\n"
+        )
         one.sendall((head + length).encode())
         one.settimeout(0.3)
         data = b" " * MIB
