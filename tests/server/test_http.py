@@ -60,7 +60,9 @@ def test_query_parameters_are_fields(features, clusters, name):
     for query in ("options.topK=1", "options.top_k=1", "topK=1", "top_k=1"):
         answer = call(features, "POST", f"/v1/caches/{name}:classify?{query}", body)
         assert len(answer.json["classification"]["top"]) == 1, query
-    listed = call(features, "GET", f"/v1/caches?filter=cache_id%3D{name}&readMask=name,versionCount")
+    listed = call(
+        features, "GET", f"/v1/caches?filter=cache_id%3D{name}&readMask=name,versionCount"
+    )
     assert [one["name"] for one in listed.json["caches"]] == [f"caches/{name}"]
     assert listed.json["caches"][0]["versionCount"] == 1
     assert "latest" not in listed.json["caches"][0]
@@ -201,7 +203,9 @@ def test_results_come_while_items_are_sent(features, clusters, name):
     values = clusters.draw(1)[0][0].tolist()
     response = None
     for i in range(3):
-        line = json.dumps({"items": {"items": [{"id": f"{i}", "input": {"embedding": {"values": values}}}]}})
+        line = json.dumps(
+            {"items": {"items": [{"id": f"{i}", "input": {"embedding": {"values": values}}}]}}
+        )
         send(line + "\n")
         response = response or connection.getresponse()
         assert json.loads(response.readline())["results"][0]["id"] == f"{i}"
@@ -221,7 +225,9 @@ def test_fine_tuning_is_watched(features, clusters, name):
         features.api.tuning.GetFineTune(finetune.GetFineTuneRequest(name=run["name"]))
     )
     for path in (f"/v1/caches/{name}/fineTunes", f"/v1/fineTunes?cache={name}"):
-        assert [one["name"] for one in call(features, "GET", path).json["fineTunes"]] == [run["name"]]
+        assert [one["name"] for one in call(features, "GET", path).json["fineTunes"]] == [
+            run["name"]
+        ]
 
 
 def test_evaluation(features, clusters, name):
@@ -268,7 +274,11 @@ def test_errors_are_statuses(features, path):
         ("[]", "FIELD_INVALID", "body"),
         ('{"input": {}} x', "JSON_INVALID", None),
         ('{"inptu": {}}', "FIELD_INVALID", "inptu"),
-        ('{"input": {"embedding": {"values": [1, "x"]}}}', "FIELD_INVALID", "input.embedding.values[1]"),
+        (
+            '{"input": {"embedding": {"values": [1, "x"]}}}',
+            "FIELD_INVALID",
+            "input.embedding.values[1]",
+        ),
         ('{"input": {"embedding": {"values": 1}}}', "FIELD_INVALID", "input.embedding.values"),
         ('{"input": {"encodedImage": "@@@"}}', "FIELD_INVALID", "input.encodedImage"),
         ('{"input": {"encodedImage": "", "embedding": {}}}', "FIELD_INVALID", "input"),
