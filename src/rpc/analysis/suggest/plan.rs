@@ -15,7 +15,6 @@ use tip_adapter::{
     suggest::{Strategy, SuggestOptions},
 };
 use tipserve_api::v1::{self as pb, suggest_examples_config::Strategy as AskedStrategy};
-use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Wanted, Work};
 
 /// Pictures suggested where the client does not say.
@@ -77,15 +76,6 @@ impl Plan {
             reason,
             version,
         })
-    }
-
-    /// As the version's pictures are turned; without one, as those of new versions.
-    pub fn exif_orientation(&self) -> ExifOrientation {
-        self.version
-            .as_ref()
-            .map_or(ExifOrientation::Apply, |(version, _)| {
-                version.exif_orientation()
-            })
     }
 
     /// As the version does; without one as new versions do.
