@@ -285,7 +285,7 @@ proto-go: ## Generate the Go client's code from proto/ (wants Go)
 
 .PHONY: docs
 docs: .venv-docs/.done ## Build the documentation's site into target/site; fails on a link to nothing
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --config-file mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --config-file mkdocs.yml
 	@echo "target/site/index.html"
 
 .PHONY: test-docs

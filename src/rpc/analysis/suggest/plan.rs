@@ -79,17 +79,8 @@ impl Plan {
         })
     }
 
-    /// As the version's pictures are turned; without one, as those of new versions.
-    pub fn exif_orientation(&self) -> ExifOrientation {
-        self.version
-            .as_ref()
-            .map_or(ExifOrientation::Apply, |(version, _)| {
-                version.exif_orientation()
-            })
-    }
-
     /// As the version does; without one as new versions do.
-    fn exif_orientation(&self) -> ExifOrientation {
+    pub fn exif_orientation(&self) -> ExifOrientation {
         self.version
             .as_ref()
             .map_or(ExifOrientation::Apply, |(version, _)| {
@@ -137,7 +128,7 @@ fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String
         (AskedStrategy::Unspecified, Some(version)) => {
             let classes = &version.manifest.details.classes;
             let known = (classes.iter())
-                .filter(|class| u64::from(class.example_count) >= SHOTS_FOR_MARGIN)
+                .filter(|class| class.example_count >= SHOTS_FOR_MARGIN)
                 .count();
             let words = format!(
                 "{known} of {} classes have {SHOTS_FOR_MARGIN} examples or more",
