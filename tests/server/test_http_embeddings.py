@@ -34,7 +34,8 @@ def test_texts_and_pictures_in_their_order(tiny, client, chance, encoding):
         got = one.embedding
         if isinstance(got, str):
             got = np.frombuffer(base64.b64decode(got), np.float32)
-        assert np.float32(got).tolist() == list(want.embedding.values)
+        # Batches may differ, and so does rounding.
+        np.testing.assert_allclose(np.float32(got), want.embedding.values, rtol=1e-4, atol=1e-6)
     assert [one.index for one in answer.data] == [0, 1, 2, 3]
     assert answer.model == "clip" and answer.usage.total_tokens == 0
 
@@ -49,7 +50,7 @@ def test_errors(client):
         ({"input": [1, 2, 3]}, "expected a string"),
         ({"input": "data:image/png;base64,@@"}, "data URL"),
         ({"input": ["a cat", url(b"no picture")]}, "input[1]"),
-        ({"input": "cat " * 200}, "context"),
+        ({"input": "cat " * 200}, "202 tokens"),
         ({"input": "a cat", "dimensions": 7}, "dimensions"),
     ]:
         with pytest.raises(openai.BadRequestError) as caught:
