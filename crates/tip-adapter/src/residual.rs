@@ -29,7 +29,8 @@ use super::{
     head::{HeadTensors, StandardisedPart},
     hold_out::{ALL_OUT_KEYS, HoldOut},
     left_out,
-    make::{Made, make},
+    made::Made,
+    make::make,
     material::Material,
     request::HeadRequest,
     score::right,
@@ -38,8 +39,11 @@ use super::{
 };
 
 mod fit;
+mod judge;
 
 use fit::{Problem, Solved};
+pub use judge::Score;
+use judge::{Judged, Tally, Unseen};
 
 /// Strengths that are tried, strongest first: each starts where the last ended.
 pub const STRENGTHS: [f64; 4] = [3.0, 1.0, 0.3, 0.1];
@@ -58,15 +62,6 @@ pub struct TuneProgress {
     pub loss: f64,
     /// Share of them classified rightly.
     pub accuracy: f64,
-}
-
-/// A score on examples that were not seen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Score {
-    /// Share classified rightly.
-    pub accuracy: f64,
-    /// Mean cross-entropy, nats.
-    pub cross_entropy: f64,
 }
 
 /// What came of it.
@@ -158,56 +153,25 @@ impl<'a> Base<'a> {
         Problem::new(&self.features, &self.offsets, &self.labels)
     }
 
-    /// Losses f64 [Q] and right answers of unseen examples, with a residual.
+    /// Of unseen examples, with a residual.
     fn judge(
         &self,
         tensors: &HeadTensors,
         unseen: &Unseen,
         delta: Option<&Tensor>,
-    ) -> Result<(Tensor, i64), TipError> {
+    ) -> Result<Judged, TipError> {
         let mut logits = plain_logits(self.spec, tensors, &unseen.features)?
             .f_div_scalar(self.spec.temperature)?;
         if let Some(delta) = delta {
             let seen = self.seen.features(&unseen.features)?;
             logits = logits.f_add(&seen.f_matmul(&delta.f_tr()?)?)?;
         }
-        let own = unseen.labels.f_unsqueeze(1)?;
-        let losses = logits
-            .f_logsumexp([1i64].as_slice(), true)?
-            .f_sub(&logits.f_gather(1, &own, false)?)?
-            .f_squeeze_dim(1)?;
-        Ok((losses, right(&logits, &unseen.labels)?))
-    }
-}
-
-/// Examples that neither head nor residual has seen.
-struct Unseen {
-    features: Tensor,
-    labels: Tensor,
-}
-
-/// Losses and right answers on unseen examples, added up over folds.
-#[derive(Default)]
-struct Tally {
-    losses: Vec<Tensor>,
-    right: i64,
-}
-
-impl Tally {
-    fn add(&mut self, (losses, right): (Tensor, i64)) {
-        self.losses.push(losses);
-        self.right += right;
-    }
-
-    fn losses(&self) -> Result<Tensor, TipError> {
-        Ok(Tensor::f_cat(&self.losses, 0)?)
-    }
-
-    fn score(&self) -> Result<Score, TipError> {
-        let losses = self.losses()?;
-        Ok(Score {
-            accuracy: self.right as f64 / losses.numel().max(1) as f64,
-            cross_entropy: losses.f_mean(Kind::Double)?.f_double_value(&[])?,
+        let own = logits.f_gather(1, &unseen.labels.f_unsqueeze(1)?, false)?;
+        let known = logits.f_logsumexp([1i64].as_slice(), false)?;
+        Ok(Judged {
+            losses: known.f_sub(&own.f_squeeze_dim(1)?)?,
+            right: right(&logits, &unseen.labels)?,
+            known,
         })
     }
 }
@@ -303,7 +267,7 @@ pub fn tune(
             SelectionSource::LeaveOneOut
         }
     };
-    if before.losses.is_empty() {
+    if before.is_empty() {
         return Ok(untuned(
             "too few classes have a third example to judge it by",
         ));
@@ -406,7 +370,10 @@ fn decide(
         let solved = base.problem()?.solve(strength, None)?;
         steps.step(&solved)?;
         Some(Made {
-            spec: base.spec.clone(),
+            spec: HeadSpec {
+                unseen: tally.unseen()?,
+                ..base.spec.clone()
+            },
             tensors: with_residual(base, tensors, &solved.delta)?,
         })
     } else {

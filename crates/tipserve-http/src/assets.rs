@@ -1,5 +1,6 @@
 //! Static files: the page that the server shows, and its parts.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tonic::body::Body;
 
@@ -38,18 +39,53 @@ impl Assets {
         Assets(files)
     }
 
+    /// They, ready to be served.
+    pub(crate) fn files(self) -> Files {
+        let file = |asset: &Asset| File {
+            path: asset.path,
+            content_type: asset.content_type,
+            body: Bytes::from_static(asset.body),
+            encoding: asset.encoding,
+            etag: asset.etag.to_owned(),
+            immutable: asset.immutable,
+        };
+        Files::new(self.0.iter().map(file).collect())
+    }
+}
+
+/// A file that is served, wherever it comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    pub path: &'static str,
+    pub content_type: &'static str,
+    pub body: Bytes,
+    pub encoding: Option<&'static str>,
+    pub etag: String,
+    pub immutable: bool,
+}
+
+/// Files by their paths.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files(Vec<File>);
+
+impl Files {
+    /// These files.
+    pub fn new(files: Vec<File>) -> Files {
+        Files(files)
+    }
+
     /// The answer, if there is such a file.
     pub fn answer<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
         let path = request.uri().path();
-        let asset = self.0.iter().find(|asset| asset.path == path)?;
-        Some(answer(asset, request.method(), request.headers()))
+        let file = self.0.iter().find(|file| file.path == path)?;
+        Some(answer(file, request.method(), request.headers()))
     }
 }
 
-fn answer(asset: &Asset, method: &Method, asked: &HeaderMap) -> Response<Body> {
+fn answer(asset: &File, method: &Method, asked: &HeaderMap) -> Response<Body> {
     let tag = format!("\"{}\"", asset.etag);
     let known = asked
         .get(header::IF_NONE_MATCH)
@@ -70,7 +106,7 @@ fn answer(asset: &Asset, method: &Method, asked: &HeaderMap) -> Response<Body> {
         (true, _) => status(StatusCode::NOT_MODIFIED),
         (false, false) => status(StatusCode::NOT_ACCEPTABLE),
         (false, true) if method == Method::HEAD => status(StatusCode::OK),
-        (false, true) => full(bytes::Bytes::from_static(asset.body)),
+        (false, true) => full(asset.body.clone()),
     };
     let caching = match asset.immutable {
         true => "public, max-age=31536000, immutable",

@@ -35,6 +35,7 @@ mod assets;
 mod bounds;
 mod call;
 mod content;
+mod described;
 mod embeddings;
 mod form;
 mod inference;
@@ -52,7 +53,7 @@ pub use bounds::Bounds;
 pub use call::Call;
 pub use reading::messages;
 pub use rules::RulesError;
-pub use service::{HttpLayer, HttpService};
+pub use service::{HttpLayer, HttpService, openapi_document};
 pub use status::refusal;
 
 /// The header with a call's deadline, in seconds.

@@ -21,10 +21,12 @@ use tower::{Layer, Service, ServiceExt as _};
 
 use crate::{
     answer::{Answering, Form},
-    assets::Assets,
+    assets::{Assets, Files},
     call::Call,
+    described::Described,
     embeddings,
     inference::{self, Shape},
+    openapi,
     rules::{self, Dialect, Route, RulesError},
     status::{self, Errors},
     template::RequestPath,
@@ -33,6 +35,18 @@ use crate::{
 /// How long after a call's deadline its service may still say so itself, with
 /// its own reason.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// The OpenAPI document of the annotated methods of these descriptors, indented
+/// for people and for what compares it.
+///
+/// # Errors
+/// Where they cannot be served: a broken build.
+pub fn openapi_document(descriptors: &[u8]) -> Result<String, RulesError> {
+    let pool = rules::pool(descriptors)?;
+    let routes = all_routes(&pool)?;
+    let document = openapi::document(&pool, &routes, env!("CARGO_PKG_VERSION"));
+    Ok(format!("{document:#}\n"))
+}
 
 /// Serves gRPC services over HTTP with JSON.
 #[derive(Clone)]
@@ -44,7 +58,8 @@ pub struct HttpLayer {
 struct Api {
     routes: Vec<Route>,
     errors: Arc<Errors>,
-    assets: Assets,
+    assets: Files,
+    described: Described,
 }
 
 impl HttpLayer {
@@ -58,11 +73,14 @@ impl HttpLayer {
         let status = pool
             .get_message_by_name("google.rpc.Status")
             .ok_or_else(|| RulesError::Descriptors("they lack google.rpc.Status".to_owned()))?;
+        let routes = all_routes(&pool)?;
+        let document = openapi::document(&pool, &routes, env!("CARGO_PKG_VERSION"));
         Ok(HttpLayer {
             api: Arc::new(Api {
-                routes: all_routes(&pool)?,
+                described: Described::new(document.to_string()),
+                routes,
                 errors: Arc::new(Errors::new(status)),
-                assets,
+                assets: assets.files(),
             }),
         })
     }
@@ -115,7 +133,8 @@ where
         let inner = self.inner.clone();
         let api = Arc::clone(&self.api);
         Box::pin(async move {
-            if let Some(file) = api.assets.answer(&request) {
+            let file = api.assets.answer(&request);
+            if let Some(file) = file.or_else(|| api.described.answer(&request)) {
                 return Ok(file);
             }
             let (call, answering) = match api.call(&request) {
