@@ -34,14 +34,16 @@ use super::{
     material::Material,
     request::HeadRequest,
     score::right,
-    spec::{HeadSpec, Method, SelectionSource, UnseenScores},
-    unseen,
+    spec::{HeadSpec, Method, SelectionSource},
     watch::Watch,
 };
 
 mod fit;
+mod judge;
 
 use fit::{Problem, Solved};
+pub use judge::Score;
+use judge::{Judged, Tally, Unseen};
 
 /// Strengths that are tried, strongest first: each starts where the last ended.
 pub const STRENGTHS: [f64; 4] = [3.0, 1.0, 0.3, 0.1];
@@ -60,15 +62,6 @@ pub struct TuneProgress {
     pub loss: f64,
     /// Share of them classified rightly.
     pub accuracy: f64,
-}
-
-/// A score on examples that were not seen.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Score {
-    /// Share classified rightly.
-    pub accuracy: f64,
-    /// Mean cross-entropy, nats.
-    pub cross_entropy: f64,
 }
 
 /// What came of it.
@@ -183,54 +176,6 @@ impl<'a> Base<'a> {
     }
 }
 
-/// Examples that neither head nor residual has seen.
-struct Unseen {
-    features: Tensor,
-    labels: Tensor,
-}
-
-/// What was said of unseen examples.
-struct Judged {
-    /// f64 [Q].
-    losses: Tensor,
-    /// log Σ exp of the logits, f64 [Q].
-    known: Tensor,
-    right: i64,
-}
-
-/// The same, added up over folds.
-#[derive(Default)]
-struct Tally {
-    losses: Vec<Tensor>,
-    known: Vec<Tensor>,
-    right: i64,
-}
-
-impl Tally {
-    fn add(&mut self, judged: Judged) {
-        self.losses.push(judged.losses);
-        self.known.push(judged.known);
-        self.right += judged.right;
-    }
-
-    fn unseen(&self) -> Result<Option<UnseenScores>, TipError> {
-        let own = self.losses()?.f_neg()?.f_exp()?;
-        unseen::of_scores(&Tensor::f_cat(&self.known, 0)?, &own)
-    }
-
-    fn losses(&self) -> Result<Tensor, TipError> {
-        Ok(Tensor::f_cat(&self.losses, 0)?)
-    }
-
-    fn score(&self) -> Result<Score, TipError> {
-        let losses = self.losses()?;
-        Ok(Score {
-            accuracy: self.right as f64 / losses.numel().max(1) as f64,
-            cross_entropy: losses.f_mean(Kind::Double)?.f_double_value(&[])?,
-        })
-    }
-}
-
 /// Tells how far it is.
 struct Steps<'a> {
     watch: &'a dyn Fn(TuneProgress) -> bool,
@@ -322,7 +267,7 @@ pub fn tune(
             SelectionSource::LeaveOneOut
         }
     };
-    if before.losses.is_empty() {
+    if before.is_empty() {
         return Ok(untuned(
             "too few classes have a third example to judge it by",
         ));

@@ -64,55 +64,13 @@ pub fn retune(
         None => None,
         Some(on) => Some((on, search(&material, on, request, watch)?)),
     };
-    let (alpha, beta, temperature, accuracy, selection) = match scored {
-        Some((on, scored)) => (
-            scored.numbers.alpha,
-            scored.numbers.beta,
-            scored.temperature,
-            Some(scored.accuracy()),
-            Selection {
-                source: on.source,
-                example_count: usize::try_from(scored.count).unwrap_or(0),
-                score: if request.grid.is_official() {
-                    "accuracy, the first best".to_owned()
-                } else {
-                    "accuracy, ties by cross-entropy".to_owned()
-                },
-                grid: request.grid.describe(),
-                candidates: vec![scored.candidate()],
-                reason: format!(
-                    "fine-tuned keys; α and β searched again: {:.1} % of {} examples are right",
-                    scored.accuracy() * 100.0,
-                    scored.count
-                ),
-            },
-        ),
-        None => (
-            trained_with.0,
-            trained_with.1,
-            calibrate::by_spread(
-                &Numbers {
-                    method: Method::TipAdapterF,
-                    alpha: trained_with.0,
-                    beta: trained_with.1,
-                    lambda: 0.0,
-                },
-                &material,
-                request.class_balance,
-            )?,
-            None,
-            Selection {
-                source: SelectionSource::Default,
-                example_count: 0,
-                score: "none".to_owned(),
-                grid: "none".to_owned(),
-                candidates: Vec::new(),
-                reason: "fine-tuned keys with the α and β of the training: there are neither \
-                         validation examples nor views held back to choose others on"
-                    .to_owned(),
-            },
-        ),
-    };
+    let Searched {
+        alpha,
+        beta,
+        temperature,
+        accuracy,
+        selection,
+    } = numbers(&material, trained_with, scored, request)?;
     let weight = class_factors(&material, request.class_balance)?.f_mul_scalar(alpha)?;
     let linear = material
         .text
@@ -148,6 +106,74 @@ pub fn retune(
         },
         accuracy,
     ))
+}
+
+/// The numbers of a head of trained keys.
+struct Searched {
+    alpha: f64,
+    beta: f64,
+    temperature: f64,
+    /// On the examples searched on.
+    accuracy: Option<f64>,
+    selection: Selection,
+}
+
+/// The best of the search, or those of the training.
+fn numbers(
+    material: &Material,
+    trained_with: (f64, f64),
+    scored: Option<(SearchOn<'_>, Scored)>,
+    request: &HeadRequest,
+) -> Result<Searched, TipError> {
+    Ok(match scored {
+        Some((on, scored)) => Searched {
+            alpha: scored.numbers.alpha,
+            beta: scored.numbers.beta,
+            temperature: scored.temperature,
+            accuracy: Some(scored.accuracy()),
+            selection: Selection {
+                source: on.source,
+                example_count: usize::try_from(scored.count).unwrap_or(0),
+                score: if request.grid.is_official() {
+                    "accuracy, the first best".to_owned()
+                } else {
+                    "accuracy, ties by cross-entropy".to_owned()
+                },
+                grid: request.grid.describe(),
+                candidates: vec![scored.candidate()],
+                reason: format!(
+                    "fine-tuned keys; α and β searched again: {:.1} % of {} examples are right",
+                    scored.accuracy() * 100.0,
+                    scored.count
+                ),
+            },
+        },
+        None => Searched {
+            alpha: trained_with.0,
+            beta: trained_with.1,
+            temperature: calibrate::by_spread(
+                &Numbers {
+                    method: Method::TipAdapterF,
+                    alpha: trained_with.0,
+                    beta: trained_with.1,
+                    lambda: 0.0,
+                },
+                material,
+                request.class_balance,
+            )?,
+            accuracy: None,
+            selection: Selection {
+                source: SelectionSource::Default,
+                example_count: 0,
+                score: "none".to_owned(),
+                grid: "none".to_owned(),
+                candidates: Vec::new(),
+                reason: "fine-tuned keys with the α and β of the training: there are neither \
+                         validation examples nor views held back to choose others on"
+                    .to_owned(),
+            },
+        },
+    })
 }
 
 fn search(

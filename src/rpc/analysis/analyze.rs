@@ -134,34 +134,11 @@ fn message(names: &ExampleNames, analysis: &Analysis) -> pb::AnalyzeVersionRespo
             })
             .collect(),
         confusion: confusion(analysis),
-        confused: (analysis.confused.iter())
-            .map(|pair| pb::ConfusedClasses {
-                index: int(pair.class),
-                display_name: name(pair.class),
-                other_index: int(pair.other),
-                other_display_name: name(pair.other),
-                count: pair.count as i64,
-                reverse_count: pair.reverse as i64,
-            })
-            .collect(),
+        confused: confused(names, analysis),
         suspects: analysis.suspects.iter().map(suspect).collect(),
         suspect_count: count(analysis.suspect_count),
         misclassified: analysis.misclassified.iter().map(suspect).collect(),
-        duplicates: (analysis.duplicates.iter())
-            .map(|pair| {
-                let (first, second) = (names.class_of(pair.first), names.class_of(pair.second));
-                pb::DuplicatePair {
-                    example_id: id(pair.first),
-                    class_index: int(first),
-                    display_name: name(first),
-                    other_example_id: id(pair.second),
-                    other_class_index: int(second),
-                    other_display_name: name(second),
-                    similarity: pair.similarity,
-                    exact: pair.is_exact(),
-                }
-            })
-            .collect(),
+        duplicates: duplicates(names, analysis),
         duplicate_count: count(analysis.duplicate_count),
         duplicate_similarity: analysis.duplicate_similarity,
         reliability: (analysis.reliability.iter())
@@ -198,4 +175,39 @@ fn int(number: usize) -> i32 {
 
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The pairs of classes that are confused most.
+fn confused(names: &ExampleNames, analysis: &Analysis) -> Vec<pb::ConfusedClasses> {
+    let name = |class: usize| names.class_name(class).to_owned();
+    (analysis.confused.iter())
+        .map(|pair| pb::ConfusedClasses {
+            index: int(pair.class),
+            display_name: name(pair.class),
+            other_index: int(pair.other),
+            other_display_name: name(pair.other),
+            count: pair.count as i64,
+            reverse_count: pair.reverse as i64,
+        })
+        .collect()
+}
+
+/// Pairs of examples that are the same, or nearly.
+fn duplicates(names: &ExampleNames, analysis: &Analysis) -> Vec<pb::DuplicatePair> {
+    let name = |class: usize| names.class_name(class).to_owned();
+    (analysis.duplicates.iter())
+        .map(|pair| {
+            let (first, second) = (names.class_of(pair.first), names.class_of(pair.second));
+            pb::DuplicatePair {
+                example_id: names.example_id(pair.first),
+                class_index: int(first),
+                display_name: name(first),
+                other_example_id: names.example_id(pair.second),
+                other_class_index: int(second),
+                other_display_name: name(second),
+                similarity: pair.similarity,
+                exact: pair.is_exact(),
+            }
+        })
+        .collect()
 }

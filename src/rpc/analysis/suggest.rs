@@ -1,5 +1,7 @@
 //! `SuggestExamples`: unlabelled pictures in, which of them to label out.
 
+mod plan;
+
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -8,48 +10,35 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet};
 use tonic::{Response, Streaming};
 
-use super::{
-    super::{
-        Context,
-        error::ApiError,
-        flow_of_stream,
-        observe::carried,
-        reference,
-        request::{self, RequestError, until},
-        submit::{CancelOnDrop, Item},
-    },
-    analyze::{bounded, similarity},
+use super::super::{
+    Context,
+    error::ApiError,
+    flow_of_stream,
+    observe::carried,
+    request::{self, RequestError, until},
+    submit::{CancelOnDrop, Item},
 };
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, LabelledExamples, Served, UnlabelledPool},
+    catalog::{CatalogError, Served, UnlabelledPool},
     telemetry,
 };
+use plan::{Plan, wish};
 use tip_adapter::{
     best::{Scored, Wish},
-    suggest::{POOL_LIMIT, Strategy, SuggestOptions, Suggestions},
+    suggest::{POOL_LIMIT, Strategy, Suggestions},
 };
 use tipserve_api::v1::{
     self as pb, suggest_examples_config::Strategy as AskedStrategy,
     suggest_examples_request::Payload, suggestion::Reason,
 };
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
+use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority};
 
-/// Pictures suggested where the client does not say.
-const DEFAULT_COUNT: usize = 20;
-/// Most pictures suggested.
-const MAX_COUNT: usize = 10_000;
 /// Most entries of the lists of rejected and already labelled pictures.
 const MAX_LISTED: usize = 1000;
 /// Most near-duplicates named of one suggestion.
 const MAX_DUPLICATES: usize = 100;
-/// Classes named with a suggestion.
-const TOP: usize = 2;
-/// Shots from which a class is known well enough to ask between classes: over
-/// draws of DTD and Caltech101, asking by margin was better from two labels a
-/// class on (`docs/accuracy.md`).
-const SHOTS_FOR_MARGIN: u64 = 2;
 
 /// Serves one call.
 pub async fn serve(
@@ -119,118 +108,6 @@ async fn suggest(
         }
     }
     collection.finish().await
-}
-
-/// What is to be done, checked.
-struct Plan {
-    options: SuggestOptions,
-    /// Why this strategy.
-    reason: String,
-    version: Option<(Served, Arc<LabelledExamples>)>,
-}
-
-impl Plan {
-    async fn of(
-        context: &Context,
-        caller: &Caller,
-        config: pb::SuggestExamplesConfig,
-    ) -> Result<Plan, ApiError> {
-        let count = bounded("config.count", config.count, DEFAULT_COUNT, MAX_COUNT)?;
-        let duplicate_similarity =
-            similarity("config.duplicate_similarity", config.duplicate_similarity)?;
-        let asked = AskedStrategy::try_from(config.strategy).map_err(|_| {
-            let problem = format!("{} is not a Strategy", config.strategy);
-            RequestError::invalid("config.strategy", problem)
-        })?;
-        if config.cache.is_empty() && asked == AskedStrategy::Margin {
-            let problem =
-                "STRATEGY_MARGIN needs a version to be undecided: name it in config.cache";
-            return Err(RequestError::invalid("config.strategy", problem).into());
-        }
-        let version = if config.cache.is_empty() {
-            None
-        } else {
-            let reference = reference(caller, &config.cache)?;
-            let classifier = context.catalog.classifier(&reference).await?;
-            // The same version, whatever the name stands for by now.
-            let (id, number) = (&classifier.manifest.cache, classifier.manifest.version);
-            let labelled = context.catalog.labelled_examples(id, number).await?;
-            Some((classifier, Arc::new(labelled)))
-        };
-        let (strategy, reason) = strategy(asked, version.as_ref().map(|(served, _)| served));
-        Ok(Plan {
-            options: SuggestOptions {
-                count,
-                strategy,
-                duplicate_similarity,
-                seed: config.seed,
-            },
-            reason,
-            version,
-        })
-    }
-
-    /// As the version does; without one as new versions do.
-    fn exif_orientation(&self) -> ExifOrientation {
-        self.version
-            .as_ref()
-            .map_or(ExifOrientation::Apply, |(version, _)| {
-                version.exif_orientation()
-            })
-    }
-
-    /// What the engine does with an item.
-    fn work(&self) -> Work {
-        match &self.version {
-            None => Work::Embed,
-            Some((classifier, _)) => Work::Classify {
-                head: Arc::clone(&classifier.head),
-                wanted: Wanted::Best(wish(classifier)),
-                neighbours: 0,
-                embedding: true,
-            },
-        }
-    }
-}
-
-fn wish(classifier: &Served) -> Wish {
-    Wish {
-        classes: TOP,
-        temperature: classifier.temperature(),
-    }
-}
-
-/// What to go by, and why.
-fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String) {
-    match (asked, version) {
-        (AskedStrategy::Typical, _) => (
-            Strategy::Typical,
-            "typical pictures, as asked for".to_owned(),
-        ),
-        (AskedStrategy::Margin, _) => (
-            Strategy::Margin,
-            "undecided pictures, as asked for".to_owned(),
-        ),
-        (AskedStrategy::Unspecified, None) => (
-            Strategy::Typical,
-            "typical pictures, as nothing is labelled yet".to_owned(),
-        ),
-        (AskedStrategy::Unspecified, Some(version)) => {
-            let classes = &version.manifest.details.classes;
-            let known = (classes.iter())
-                .filter(|class| class.example_count >= SHOTS_FOR_MARGIN)
-                .count();
-            let words = format!(
-                "{known} of {} classes have {SHOTS_FOR_MARGIN} examples or more",
-                classes.len()
-            );
-            if 2 * known >= classes.len() {
-                (Strategy::Margin, format!("undecided pictures, as {words}"))
-            } else {
-                (Strategy::Typical, format!("typical pictures, as {words}"))
-            }
-        }
-    }
 }
 
 /// A picture of the pool with its feature.
