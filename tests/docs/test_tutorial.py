@@ -23,6 +23,7 @@ def packages(tmp_path):
         pytest.skip("no program, or no demo bundle: make build bundle")
     made = tmp_path / "packages"
     made.mkdir()
+    (made / "tipserve").symlink_to(BINARY)
     few = tmp_path / "pictures"
     for folder in sorted(Path(data.textile_simulated_root()).iterdir()):
         (few / folder.name).mkdir(parents=True)
@@ -48,7 +49,7 @@ def test_every_step_works_as_it_is_written(packages, tmp_path):
                 "TIPSERVE_SERVER": address,
                 "PYTHONPATH": os.pathsep.join(paths),
                 "PATH": os.pathsep.join(
-                    [str(BINARY.parent), os.path.dirname(sys.executable), os.environ["PATH"]]
+                    [str(packages), os.path.dirname(sys.executable), os.environ["PATH"]]
                 ),
             }
             steps = [b for b in blocks() if b.run and b.page.name == "tutorial.md"]
