@@ -57,7 +57,7 @@ settings! {
     /// Device: auto, cpu, cuda, cuda:N; several GPUs: cuda:N,M,… or cuda:all [default: auto].
     #[arg(long, env = "TIPSERVE_DEVICE")]
     device: String,
-    /// Number format of the encoders: auto, float32, bfloat16, float16 [default: auto].
+    /// Number format of the encoders: auto, float32, bfloat16, float16, int8 [default: auto].
     #[arg(long, env = "TIPSERVE_DTYPE")]
     dtype: String,
     /// Whether small batches are replayed as CUDA graphs: off, or auto for those that prove to be

@@ -5,6 +5,7 @@
 mod body;
 mod clock;
 mod framing;
+mod http_bounds;
 
 use std::{
     net::SocketAddr,
@@ -27,6 +28,7 @@ use super::{budget::MessageBudget, error::ApiError};
 use crate::auth::Caller;
 use body::{BoundedBody, Sender};
 use clock::SLOWEST_BYTES_PER_SECOND;
+use http_bounds::HttpBounds;
 use tipserve_api::methods::{self, Access};
 
 /// Largest message of a method that anybody may call.
@@ -38,7 +40,7 @@ pub const MAX_CONTROL_MESSAGE_BYTES: usize = 64 << 10;
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// The methods whose messages carry pictures, embeddings or files. All others
 /// get small ones.
-const BULK: [&str; 9] = [
+const BULK: [&str; 10] = [
     "CreateCache",
     "AddExamples",
     "ImportVersion",
@@ -46,16 +48,18 @@ const BULK: [&str; 9] = [
     "Classify",
     "Embed",
     "Evaluate",
+    "SuggestExamples",
     "ModelInfer",
     "ModelStreamInfer",
 ];
 /// The methods of which a client may send many messages.
-const CLIENT_STREAMING: [&str; 7] = [
+const CLIENT_STREAMING: [&str; 8] = [
     "CreateCache",
     "AddExamples",
     "ImportVersion",
     "ClassifyStream",
     "Evaluate",
+    "SuggestExamples",
     "ModelStreamInfer",
     "ServerReflectionInfo",
 ];
@@ -151,19 +155,24 @@ where
         self.inner.poll_ready(task)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
         let bounds = self.layer.bounds(request.uri().path());
-        let peer = peer_of(&request);
-        let caller = Caller::of(request.extensions());
-        let budget = Arc::clone(&self.layer.budget);
-        self.inner.call(request.map(|body| {
-            let sender = Sender {
-                budget,
-                caller,
-                peer,
-            };
-            Body::new(BoundedBody::new(body, bounds, sender))
-        }))
+        let sender = Sender {
+            budget: Arc::clone(&self.layer.budget),
+            caller: Caller::of(request.extensions()),
+            peer: peer_of(&request),
+        };
+        // A body over HTTP becomes messages here, where its caller is known.
+        if let Some(call) = request
+            .extensions_mut()
+            .remove::<Arc<tipserve_http::Call>>()
+        {
+            let bounds = Arc::new(HttpBounds { bounds, sender });
+            let request = request.map(|body| tipserve_http::messages(call, body, bounds));
+            return self.inner.call(request);
+        }
+        self.inner
+            .call(request.map(|body| Body::new(BoundedBody::new(body, bounds, sender))))
     }
 }
 

@@ -32,7 +32,6 @@ use tipserve_api::v1::{
     self as pb, suggest_examples_config::Strategy as AskedStrategy,
     suggest_examples_request::Payload, suggestion::Reason,
 };
-use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority};
 
 /// Most entries of the lists of rejected and already labelled pictures.

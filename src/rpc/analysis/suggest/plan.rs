@@ -15,6 +15,7 @@ use tip_adapter::{
     suggest::{Strategy, SuggestOptions},
 };
 use tipserve_api::v1::{self as pb, suggest_examples_config::Strategy as AskedStrategy};
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Wanted, Work};
 
 /// Pictures suggested where the client does not say.
@@ -79,7 +80,7 @@ impl Plan {
     }
 
     /// As the version does; without one as new versions do.
-    fn exif_orientation(&self) -> ExifOrientation {
+    pub fn exif_orientation(&self) -> ExifOrientation {
         self.version
             .as_ref()
             .map_or(ExifOrientation::Apply, |(version, _)| {
@@ -127,7 +128,7 @@ fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String
         (AskedStrategy::Unspecified, Some(version)) => {
             let classes = &version.manifest.details.classes;
             let known = (classes.iter())
-                .filter(|class| u64::from(class.example_count) >= SHOTS_FOR_MARGIN)
+                .filter(|class| class.example_count >= SHOTS_FOR_MARGIN)
                 .count();
             let words = format!(
                 "{known} of {} classes have {SHOTS_FOR_MARGIN} examples or more",

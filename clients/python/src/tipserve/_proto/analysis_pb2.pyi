@@ -1,3 +1,4 @@
+from google.api import annotations_pb2 as _annotations_pb2
 from tipserve._proto import cache_pb2 as _cache_pb2
 from tipserve._proto import classify_pb2 as _classify_pb2
 from tipserve._proto import input_pb2 as _input_pb2
