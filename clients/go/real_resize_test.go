@@ -21,9 +21,9 @@ import (
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
 
-// resizedTo is the demo's bundle, with another shorter side (it takes 260) and
-// another interpolation.
-func resizedTo(t *testing.T, side int, interpolation string) string {
+// resizedTo is the demo's bundle, resized by another rule to another side (it
+// takes 260) with another interpolation.
+func resizedTo(t *testing.T, side int, interpolation, rule string) string {
 	t.Helper()
 	demo := filepath.Join(repository, "bundles", "demo")
 	text, err := os.ReadFile(filepath.Join(demo, "bundle.toml"))
@@ -43,6 +43,7 @@ func resizedTo(t *testing.T, side int, interpolation string) string {
 	changed := regexp.MustCompile(`(?m)^resize_to = .*$`).ReplaceAll(text, fmt.Appendf(nil, "resize_to = %d", side))
 	changed = regexp.MustCompile(`(?m)^interpolation = .*$`).
 		ReplaceAll(changed, fmt.Appendf(nil, "interpolation = %q", interpolation))
+	changed = regexp.MustCompile(`(?m)^resize = .*$`).ReplaceAll(changed, fmt.Appendf(nil, "resize = %q", rule))
 	if err := os.WriteFile(filepath.Join(folder, "bundle.toml"), changed, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -123,9 +124,13 @@ func TestRealServerOfResizedPictures(t *testing.T) {
 	for _, stated := range []struct {
 		side          int
 		interpolation string
-	}{{260, "bicubic"}, {263, "bicubic"}, {260, "bilinear"}} {
-		t.Run(fmt.Sprint(stated.side, " ", stated.interpolation), func(t *testing.T) {
-			server := serve(t, resizedTo(t, stated.side, stated.interpolation), "--dtype", "float32")
+		rule          string
+	}{
+		{260, "bicubic", "shortest-side"}, {263, "bicubic", "shortest-side"},
+		{260, "bilinear", "shortest-side"}, {263, "bilinear", "squash"},
+	} {
+		t.Run(fmt.Sprint(stated.rule, " ", stated.side, " ", stated.interpolation), func(t *testing.T) {
+			server := serve(t, resizedTo(t, stated.side, stated.interpolation, stated.rule), "--dtype", "float32")
 			ctx, rng := within(t), random(t)
 			client := dial(t, server.address)
 			bundle := must(client.ServerInfo(ctx))(t).GetBundle()

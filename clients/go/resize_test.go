@@ -582,3 +582,33 @@ func photo(rng *rand.Rand, width, height int) *image.NRGBA {
 	}
 	return made
 }
+
+// Squashed pictures keep every edge; what only the server can do is left to it.
+func TestPicturesAreResizedByTheRuleThatIsStated(t *testing.T) {
+	picture := image.NewNRGBA(image.Rect(0, 0, 90, 30))
+	for x := range 90 {
+		for y := range 30 {
+			picture.Set(x, y, color.NRGBA{R: byte(x * 255 / 89), G: byte(y * 255 / 29), A: 255})
+		}
+	}
+	var file bytes.Buffer
+	if err := png.Encode(&file, picture); err != nil {
+		t.Fatal(err)
+	}
+	for rule, leftmost := range map[string]int{"": 85, "shortest-side": 85, "squash": 4} {
+		bundle := &pb.BundleInfo{ImageSize: 30, ResizeTo: 30, Interpolation: "bilinear", Resize: rule}
+		r := resizingFor(t, tipserve.ResizeOnClient, bundle, 1<<20)
+		raw := must(r.sent(t, tipserve.FromBytes(file.Bytes())))(t).GetRawRgb()
+		if raw.GetWidth() != 30 || raw.GetHeight() != 30 {
+			t.Fatalf("%q: sent as %d × %d", rule, raw.GetWidth(), raw.GetHeight())
+		}
+		if red := int(raw.GetData()[0]); red < leftmost-4 || red > leftmost+4 {
+			t.Errorf("%q: the first pixel's red is %d, not about %d", rule, red, leftmost)
+		}
+	}
+	bundle := &pb.BundleInfo{ImageSize: 30, ResizeTo: 30, Interpolation: "bicubic", Resize: "server"}
+	r := resizingFor(t, tipserve.ResizeOnClient, bundle, 1<<20)
+	if got := must(r.sent(t, tipserve.FromBytes(file.Bytes())))(t); !bytes.Equal(got.GetEncodedImage(), file.Bytes()) {
+		t.Error("what only the server can resize is not sent as it is")
+	}
+}

@@ -39,13 +39,13 @@ class Block:
 
 @cache
 def blocks() -> list[Block]:
-    """All of them; indented ones are the shell's."""
+    """All of them; indented ones are the shell's, or formulas."""
     found = []
     for page in PAGES:
         text = page.read_text("utf-8")
         found += [Block(page, m[2], m[3], bool(m[1])) for m in _BLOCK.finditer(text)]
         rest = _BLOCK.sub("", text)
-        found += [Block(page, "bash", m[0], False) for m in _INDENTED.finditer(rest)]
+        found += [Block(page, "indented", m[0], False) for m in _INDENTED.finditer(rest)]
     return found
 
 

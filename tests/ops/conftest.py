@@ -31,6 +31,8 @@ server_fixtures = _server_fixtures()
 
 from processes import absent  # noqa: E402
 
+# tests/server/tokens.py takes it from its own conftest.
+BINARY = server_fixtures.BINARY
 built = server_fixtures.built
 bundles = server_fixtures.bundles
 features_bundle = server_fixtures.features_bundle

@@ -452,7 +452,7 @@ def test_a_first_visit_is_small_and_asks_nobody_else(visit, tiny_bundle, tmp_pat
     try:
         page = visit(server)
         answers = []
-        page.tab.on("response", answers.append)
+        page.tab.on("response", lambda response: answers.append(response))
         page.open()
         page.see("There are no classifiers yet")
         assert all(one.url.startswith(f"http://{server.address}/") for one in answers)

@@ -29,10 +29,18 @@ class PerfAnalyzer:
     program: str
     environment: dict
 
-    def run(self, server: Server, model: str, folder: Path, *options: str, code: int = 0) -> str:
+    def run(
+        self,
+        server: Server,
+        model: str,
+        folder: Path,
+        *options: str,
+        code: int = 0,
+        protocol: str = "grpc",
+    ) -> str:
         """Runs it against a model; what it said."""
         command = [
-            *(self.program, "-m", model, "-u", server.address, "-i", "grpc"),
+            *(self.program, "-m", model, "-u", server.address, "-i", protocol),
             *("--request-count", str(REQUESTS), *options),
         ]
         done = subprocess.run(
@@ -168,6 +176,19 @@ def test_embeddings(analyzer, features_server, tmp_path, chance, name, stream, b
     # Without input data it makes numbers up: a server of embeddings asks for nothing else.
     said = analyzer.run(features_server, name, tmp_path, *options)
     agree(counted, said, batch, stream=stream)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_over_http(analyzer, pictures_server, features_server, tmp_path, chance, name, batch):
+    pictures_cache(pictures_server, name, chance)
+    files = [png(photo(chance, i % 3)) for i in range(8)]
+    data = data_of(tmp_path, [{"image": {"b64": encoded(file)}} for file in files])
+    points_cache(features_server, name, Clusters(chance, 5))
+    given = ["-b", batch, "--concurrency-range", "3"]
+    for server, more in ((pictures_server, ["--input-data", data]), (features_server, [])):
+        counted = Counted(server, name)
+        said = analyzer.run(server, name, tmp_path, *given, *more, protocol="http")
+        agree(counted, said, batch, stream=False)
 
 
 def test_priorities_and_a_version(analyzer, features_server, tmp_path, chance, name):

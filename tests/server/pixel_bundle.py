@@ -18,7 +18,12 @@ class Pixels(torch.nn.Module):
 
 
 def pixel_bundle(
-    folder: Path, *, resize_to: int = SIZE, interpolation: str = "bicubic", mean: float = 0.5
+    folder: Path,
+    *,
+    resize_to: int = SIZE,
+    interpolation: str = "bicubic",
+    mean: float = 0.5,
+    resize: str = "shortest-side",
 ) -> Path:
     """Writes the bundle into a new folder. A mean below 0 makes no picture all zeros."""
     folder.mkdir()
@@ -27,7 +32,7 @@ def pixel_bundle(
     (folder / "bundle.toml").write_text(
         f'format = 1\nname = "pixels"\nwidth = {3 * SIZE * SIZE}\nlogit_scale = 100.0\n'
         f'[image]\nfile = "image.pt"\nsize = {SIZE}\nmean = [{mean}, {mean}, {mean}]\n'
-        f'std = [1.0, 1.0, 1.0]\nresize = "shortest-side"\nresize_to = {resize_to}\n'
+        f'std = [1.0, 1.0, 1.0]\nresize = "{resize}"\nresize_to = {resize_to}\n'
         f'interpolation = "{interpolation}"\n[files]\n"image.pt" = "{digest}"\n'
     )
     return folder

@@ -11,16 +11,23 @@ tipserve = pytest.importorskip("tipserve")
 
 
 @pytest.fixture(
-    params=[(0, "bicubic"), (3, "bicubic"), (30, "bicubic"), (0, "bilinear"), (13, "bilinear")],
-    ids=lambda how: f"{how[1]}-resize-{how[0]}-more-than-the-crop",
+    params=[
+        *[(more, "bicubic", "shortest-side") for more in (0, 3, 30)],
+        *[(more, "bilinear", "shortest-side") for more in (0, 13)],
+        *[(0, "bicubic", "squash"), (5, "bilinear", "squash")],
+    ],
+    ids=lambda how: f"{how[2]}-{how[1]}-{how[0]}-more-than-the-crop",
 )
 def server(request, serve, tmp_path):
     """A bundle that resizes to what it takes, or to more and cuts the centre out."""
-    more, interpolation = request.param
-    bundle = pixel_bundle(tmp_path / "bundle", resize_to=SIZE + more, interpolation=interpolation)
+    more, interpolation, rule = request.param
+    bundle = pixel_bundle(
+        tmp_path / "bundle", resize_to=SIZE + more, interpolation=interpolation, resize=rule
+    )
     started = serve(bundle, "--dtype", "float32")
     stated = started.cli("info")["bundle"]
     assert (stated["resize_to"], stated["interpolation"]) == (SIZE + more, interpolation)
+    assert stated["resize"] == rule
     return started
 
 

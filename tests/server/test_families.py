@@ -78,7 +78,9 @@ def test_is_served(family, serve, chance):
     features = torch.nn.functional.normalize(features.double(), dim=1).numpy()
     for answer, feature in zip(answers, features, strict=True):
         assert float(np.dot(np.array(answer.embedding.values, np.float64), feature)) > 0.99999
-    zero = cache.CacheSpec(cache_id="zero", classes=classes, method=cache.METHOD_ZERO_SHOT, allow_empty_classes=True)
+    zero = cache.CacheSpec(
+        cache_id="zero", classes=classes, method=cache.METHOD_ZERO_SHOT, allow_empty_classes=True
+    )
     if reference.text is not None:
         server.api.create(zero, [])
         texts = [f"a photo of a {word}." for word in CLASSES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 
 import grpc
@@ -15,6 +16,7 @@ from google.protobuf import json_format
 from models import pictures_cache, points_cache
 from over_http import call, problem_of, shown
 from pictures import photo, png
+from rules import METHODS
 from wire import Problem, cache, classify, finetune
 
 
@@ -60,7 +62,9 @@ def test_query_parameters_are_fields(features, clusters, name):
     for query in ("options.topK=1", "options.top_k=1", "topK=1", "top_k=1"):
         answer = call(features, "POST", f"/v1/caches/{name}:classify?{query}", body)
         assert len(answer.json["classification"]["top"]) == 1, query
-    listed = call(features, "GET", f"/v1/caches?filter=cache_id%3D{name}&readMask=name,versionCount")
+    listed = call(
+        features, "GET", f"/v1/caches?filter=cache_id%3D{name}&readMask=name,versionCount"
+    )
     assert [one["name"] for one in listed.json["caches"]] == [f"caches/{name}"]
     assert listed.json["caches"][0]["versionCount"] == 1
     assert "latest" not in listed.json["caches"][0]
@@ -201,7 +205,9 @@ def test_results_come_while_items_are_sent(features, clusters, name):
     values = clusters.draw(1)[0][0].tolist()
     response = None
     for i in range(3):
-        line = json.dumps({"items": {"items": [{"id": f"{i}", "input": {"embedding": {"values": values}}}]}})
+        line = json.dumps(
+            {"items": {"items": [{"id": f"{i}", "input": {"embedding": {"values": values}}}]}}
+        )
         send(line + "\n")
         response = response or connection.getresponse()
         assert json.loads(response.readline())["results"][0]["id"] == f"{i}"
@@ -221,7 +227,9 @@ def test_fine_tuning_is_watched(features, clusters, name):
         features.api.tuning.GetFineTune(finetune.GetFineTuneRequest(name=run["name"]))
     )
     for path in (f"/v1/caches/{name}/fineTunes", f"/v1/fineTunes?cache={name}"):
-        assert [one["name"] for one in call(features, "GET", path).json["fineTunes"]] == [run["name"]]
+        assert [one["name"] for one in call(features, "GET", path).json["fineTunes"]] == [
+            run["name"]
+        ]
 
 
 def test_evaluation(features, clusters, name):
@@ -268,10 +276,14 @@ def test_errors_are_statuses(features, path):
         ("[]", "FIELD_INVALID", "body"),
         ('{"input": {}} x', "JSON_INVALID", None),
         ('{"inptu": {}}', "FIELD_INVALID", "inptu"),
-        ('{"input": {"embedding": {"values": [1, "x"]}}}', "FIELD_INVALID", "input.embedding.values[1]"),
+        (
+            '{"input": {"embedding": {"values": [1, "x"]}}}',
+            "FIELD_INVALID",
+            "input.embedding.values[1]",
+        ),
         ('{"input": {"embedding": {"values": 1}}}', "FIELD_INVALID", "input.embedding.values"),
         ('{"input": {"encodedImage": "@@@"}}', "FIELD_INVALID", "input.encodedImage"),
-        ('{"input": {"encodedImage": "", "embedding": {}}}', "FIELD_INVALID", "input"),
+        ('{"input": {"encodedImage": "", "embedding": {}}}', "FIELD_INVALID", "input.embedding"),
         ('{"input": {}, "input": {}}', "FIELD_INVALID", "input"),
         ('{"options": {"topK": 1e30}}', "FIELD_INVALID", "options.topK"),
         ('{"options": {"topK": 2147483648}}', "FIELD_INVALID", "options.topK"),
@@ -294,17 +306,14 @@ def test_an_error_after_the_first_message_is_the_last_line(features, name):
     one = {"classIndex": 0, "input": {"embedding": {"values": values}}}
     lines = [{"spec": spec}, {"examples": {"examples": [one] * 3}}]
     answer = call(features, "POST", "/v1/caches", lines)
-    if answer.status == 200:
-        problem = problem_of(answer.lines[-1]["error"])
-    else:
-        problem = answer.problem
-    assert problem.reason == "CACHE_INVALID", problem
+    problem = problem_of(answer.lines[-1]["error"]) if answer.status == 200 else answer.problem
+    assert problem.fields == ["spec.classes[1]"], problem
     events = call(features, "POST", "/v1/caches", lines, accept="text/event-stream")
     if events.status == 200:
         *_, last = events.body.decode().removesuffix("\n\n").split("\n\n")
         kind, data = last.split("\n")
         assert kind == "event: error"
-        assert problem_of(json.loads(data.removeprefix("data: "))).reason == "CACHE_INVALID"
+        assert problem_of(json.loads(data.removeprefix("data: "))).fields == ["spec.classes[1]"]
 
 
 def test_content_types(features, clusters, name):
@@ -361,6 +370,20 @@ def test_who_may_call_from_where(features):
         assert (answer.status, answer.problem.reason) == (403, "ORIGIN_NOT_ALLOWED")
     rebound = call(features, "GET", "/v1/serverInfo", origin="http://evil.test", host="evil.test")
     assert rebound.status == 403
+
+
+def test_the_description_and_its_page(features):
+    document = call(features, "GET", "/openapi.json")
+    paths = document.json["paths"]
+    operations = {one["operationId"] for verbs in paths.values() for one in verbs.values()}
+    assert {*METHODS, "CreateEmbeddings", "InferenceModelInfer"} <= operations
+    again = call(features, "GET", "/openapi.json", if_none_match=document.headers["etag"])
+    assert (again.status, again.body) == (304, b"")
+    page = call(features, "GET", "/docs")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    for path in re.findall(rb'(?:src|href)="(/docs/[^"]+)"', page.body):
+        assert call(features, "GET", path.decode()).status == 200, path
 
 
 def test_grpc_and_web_go_on_beside_it(features):

@@ -135,7 +135,8 @@ def test_audit_and_metrics_know_no_difference(guarded, name):
     assert counts[0] == counts[1]
     for of_grpc, of_http in zip(*lines, strict=True):
         for key in of_grpc.keys() | of_http.keys():
-            if key != "request_id":
+            # Of one cache both short names are the same, and a path has the long one.
+            if key not in ("request_id", "resource"):
                 assert of_grpc.get(key) == of_http.get(key), key
 
 
@@ -166,7 +167,7 @@ def test_rates_and_streams_of_a_token(features_bundle, tmp_path):
     file.add("slow", "classify", extra="items_per_second = 0.000001\n")
     server = Server(features_bundle, tmp_path / "store", "--tokens", str(file.path))
     try:
-        body = {"inputs": [{"embedding": {"values": [1.0] * WIDTH}}] * 2}
+        body = {"inputs": [{"embedding": {"values": [1.0] * WIDTH}}]}
         token = file.tokens["slow"]
         answers = [call(server, "POST", "/v1/inputs:embed", body, token=token) for _ in range(3)]
         [*_, last] = answers

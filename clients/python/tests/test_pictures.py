@@ -168,6 +168,19 @@ def test_what_the_server_cuts_out_of_it_is_the_whole_pictures_centre(chance):
         numpy.testing.assert_array_equal(ours, reference(picture, size, crop))
 
 
+@pytest.mark.parametrize("interpolation", KERNELS)
+def test_squashing_keeps_every_edge(chance, interpolation):
+    for width, height in [(90, 40), (3, 700), (700, 3), (24, 24)]:
+        picture = Image.fromarray(pixels(chance, height, width))
+        made = tipserve.resize_and_crop(picture, 24, 20, interpolation, squash=True)
+        expected = picture
+        if int(PIL.__version__.split(".")[0]) > 12:
+            first = (width, 24) if height > 100 * width else (24, height)
+            expected = picture.resize(first, KERNELS[interpolation])
+        expected = expected.resize((24, 24), KERNELS[interpolation])
+        numpy.testing.assert_array_equal(numpy.asarray(made), numpy.asarray(expected))
+
+
 # As Pillow 12.3 gives them: 13 takes the two passes in the order that is less work.
 TWO_PASSES = {
     (230, 900, "bicubic"): "8d2548da6ef89745",
@@ -234,13 +247,19 @@ def test_resize_client_takes_its_size_from_the_server(fake, call, chance):
 
 
 @pytest.mark.parametrize(
-    ("stated", "kernel"),
-    # A server of before the field; both kernels; one that this client does not know.
-    [("", "bicubic"), ("bicubic", "bicubic"), ("bilinear", "bilinear"), ("lanczos", None)],
+    ("stated", "rule", "kernel"),
+    # A server of before the fields; both kernels; what this client does not know or cannot do.
+    [
+        ("", "", "bicubic"),
+        ("bicubic", "shortest-side", "bicubic"),
+        ("bilinear", "", "bilinear"),
+        ("lanczos", "", None),
+        ("bicubic", "server", None),
+    ],
 )
 @pytest.mark.parametrize("resize", ["client", "client-jpeg"])
 def test_resize_client_takes_its_interpolation_from_the_server(
-    fake, call, chance, stated, kernel, resize
+    fake, call, chance, stated, rule, kernel, resize
 ):
     from tipserve._proto import classify_pb2
 
@@ -248,7 +267,7 @@ def test_resize_client_takes_its_interpolation_from_the_server(
 
     def info(request, context):
         bundle = classify_pb2.BundleInfo(
-            name="fake", width=4, image_size=20, resize_to=24, interpolation=stated
+            name="fake", width=4, image_size=20, resize_to=24, interpolation=stated, resize=rule
         )
         return classify_pb2.ServerInfo(version="0", bundle=bundle, limits=fake.limits)
 
@@ -257,7 +276,8 @@ def test_resize_client_takes_its_interpolation_from_the_server(
         return classify_pb2.ClassifyResponse()
 
     fake.unary.update(GetServerInfo=info, Classify=classify)
-    assert call("server_info").bundle.interpolation == stated
+    bundle = call("server_info").bundle
+    assert (bundle.interpolation, bundle.resize, bundle.logit_bias) == (stated, rule, None)
     picture = Image.fromarray(pixels(chance, 6, 8)).resize((90, 60), Image.Resampling.NEAREST)
     file = io.BytesIO()
     picture.save(file, "PNG")

@@ -38,7 +38,9 @@ where
 {
     let arrival = Arrival::new(body, Arc::clone(&bounds));
     let source = match &call.content {
-        Content::Form(boundary) => Source::Form(FormReading::new(&call, arrival, boundary)),
+        Content::Form(boundary) => {
+            Source::Form(Box::new(FormReading::new(&call, arrival, boundary)))
+        }
         _ => Source::Plain(arrival),
     };
     let reading = Reading {
@@ -67,7 +69,7 @@ struct Reading {
 
 enum Source {
     Plain(Arrival),
-    Form(FormReading),
+    Form(Box<FormReading>),
 }
 
 impl Reading {

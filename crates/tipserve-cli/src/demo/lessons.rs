@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{DemoArgs, make, name, speed};
 use crate::{
+    classify_stream::Reply,
     connect::Connection,
     evaluate,
     examples::Examples,
@@ -14,10 +15,15 @@ use crate::{
     screen::Screen,
     version_call::{self, UploadOptions},
 };
-use tipserve_api::v1::AddExamplesSpec;
+use tipserve_api::v1::{AddExamplesSpec, RejectOptions};
 
 /// Held-out pictures of a further draw, in all.
 const DRAW_PICTURES: usize = 60;
+
+/// Share of pictures of known classes that count as such, and how many examples
+/// a threshold for that takes.
+const ACCEPT: f64 = 0.9;
+const ENOUGH: usize = 20;
 
 /// The automatic choice on one draw of examples.
 #[derive(Debug, Serialize)]
@@ -36,6 +42,9 @@ pub(super) struct AddedClass {
     /// that: a classifier that does not know a class is still sure.
     pub(super) taken_for: String,
     pub(super) confidence: f64,
+    /// The share of them that was said to be none of these, at a threshold that
+    /// accepts nine in ten pictures of the known classes.
+    pub(super) none_of_these: Option<f64>,
     pub(super) pictures: usize,
     /// The share of them that is right afterwards.
     pub(super) right: f64,
@@ -98,8 +107,20 @@ pub(super) async fn added_class(
         labelled
     };
     let pictures = of_class(test);
-    let (before, _) = speed::classify(connection, &name(&base), 16, &pictures, usize::MAX).await?;
+    // A threshold is read off the examples, and takes enough of them.
+    let reject = (known.examples.len() >= ENOUGH).then(|| RejectOptions {
+        accept: Some(ACCEPT),
+        threshold: None,
+    });
+    let (before, _) =
+        speed::classify(connection, &name(&base), 16, &pictures, usize::MAX, reject).await?;
     let (taken_for, confidence) = mostly(&before, &known);
+    let refused = |reply: &&Reply| {
+        let answer = reply.outcome.as_ref().ok();
+        answer.and_then(|answer| answer.accepted) == Some(false)
+    };
+    let none_of_these =
+        reject.map(|_| before.iter().filter(refused).count() as f64 / before.len().max(1) as f64);
 
     let spec = AddExamplesSpec {
         base: base.name.clone(),
@@ -116,8 +137,15 @@ pub(super) async fn added_class(
     };
     let examples = Examples::drawn(of_class(train));
     let made = version_call::run(connection, spec, examples, &options).await?;
-    let (after, _) =
-        speed::classify(connection, &name(&made.version), 16, &pictures, usize::MAX).await?;
+    let (after, _) = speed::classify(
+        connection,
+        &name(&made.version),
+        16,
+        &pictures,
+        usize::MAX,
+        None,
+    )
+    .await?;
     let best = after.iter().filter_map(|reply| {
         let best = reply.outcome.as_ref().ok()?.top.first()?;
         usize::try_from(best.index).ok()
@@ -127,6 +155,7 @@ pub(super) async fn added_class(
         display_name: class.display_name.clone(),
         taken_for,
         confidence,
+        none_of_these,
         pictures: pictures.examples.len(),
         right: right as f64 / after.len().max(1) as f64,
         seconds: made.seconds,
@@ -135,7 +164,7 @@ pub(super) async fn added_class(
 
 /// The class that most replies name, and the mean probability of each reply's
 /// best.
-fn mostly(replies: &[crate::classify_stream::Reply], known: &Labelled) -> (String, f64) {
+fn mostly(replies: &[Reply], known: &Labelled) -> (String, f64) {
     let mut counts = vec![0_usize; known.classes.len()];
     let (mut sum, mut answers) = (0.0, 0_usize);
     for reply in replies {

@@ -116,10 +116,11 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
         args.in_flight as usize,
         &test,
         usize::MAX,
+        None,
     )
     .await?;
     let speed = Speed::of(&replies, wall, args.in_flight as usize);
-    let (few, wall) = speed::classify(&connection, &version, 1, &test, ALONE).await?;
+    let (few, wall) = speed::classify(&connection, &version, 1, &test, ALONE, None).await?;
     let alone = Speed::of(&few, wall, 1);
     let caches = [name(&tip), name(&auto)];
     let scores = evaluate::evaluate(&connection, &caches, test.clone(), screen).await?;
@@ -184,7 +185,8 @@ fn next(args: &DemoArgs, address: &str) -> String {
     match &args.bundle {
         Some(bundle) => format!(
             "\nnext: a server that stays, and a classifier of your own folders, one for each class\n  \
-             tipserve serve --bundle {}\n  tipserve create mine --from {data} --shots {}",
+             tipserve serve --bundle {}\n  tipserve create mine --from {data} --shots {}\n\
+             the same in a browser, once it serves: http://127.0.0.1:50051/",
             readable(bundle),
             args.shots
         ),

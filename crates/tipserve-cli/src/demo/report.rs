@@ -129,14 +129,22 @@ fn learned(outcome: &DemoDocument) -> Vec<String> {
         lines.push(format!("{pictures}: {draws}"));
     }
     if let Some(added) = &outcome.added_class {
+        let none = added.none_of_these.map_or_else(String::new, |share| {
+            format!(
+                "\nAsked whether they are of its classes at all (--reject 0.9), it said of {} that they \
+                 are none of these.",
+                percent(share)
+            )
+        });
         lines.push(format!(
             "\na class is added: a classifier that had never seen {:?} took its {} pictures mostly \
-             for {:?}, at a mean confidence of {}.\n{} examples later ({:.1} s, nothing else \
+             for {:?}, at a mean confidence of {}.{}\n{} examples later ({:.1} s, nothing else \
              encoded again) {} of them are right.",
             added.display_name,
             added.pictures,
             added.taken_for,
             percent(added.confidence),
+            none,
             outcome.shots,
             added.seconds,
             percent(added.right)

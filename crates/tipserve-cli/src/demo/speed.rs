@@ -11,7 +11,7 @@ use crate::{
     labelled::Labelled,
     reader::{self, Part},
 };
-use tipserve_api::v1::{ClassifyOptions, ClassifyStreamConfig};
+use tipserve_api::v1::{ClassifyOptions, ClassifyStreamConfig, RejectOptions};
 
 /// How fast pictures were answered.
 #[derive(Debug, Serialize)]
@@ -58,13 +58,15 @@ impl Speed {
     }
 }
 
-/// Classifies the pictures, at most `count` of them, through ClassifyStream.
+/// Classifies the pictures, at most `count` of them, through ClassifyStream;
+/// says of each whether it is of a known class where `reject` is given.
 pub(super) async fn classify(
     connection: &Connection,
     version: &str,
     window: usize,
     test: &Labelled,
     count: usize,
+    reject: Option<RejectOptions>,
 ) -> Result<(Vec<Reply>, f64), Failure> {
     let limit = connection.message_limit().await?;
     let mut labelled = test.clone();
@@ -92,6 +94,7 @@ pub(super) async fn classify(
         options: Some(ClassifyOptions {
             top_k: 3,
             neighbours: 3,
+            reject,
             ..ClassifyOptions::default()
         }),
         ordered: true,

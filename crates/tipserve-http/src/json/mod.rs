@@ -69,3 +69,6 @@ pub fn render(
         .serialize_with_options(&mut serializer, &options)
         .map_err(|e| e.to_string())
 }
+
+#[cfg(test)]
+mod tests;
