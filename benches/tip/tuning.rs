@@ -149,7 +149,7 @@ fn trained_keys(task: &Task) -> Result<f64> {
     let cosines = features.matmul(&tuned.keys.tr());
     let mut logits = ((cosines - 1.0) * tuned.beta).exp().matmul(&one_hot) * tuned.alpha;
     if let Some(linear) = &linear {
-        logits = logits + features.matmul(&linear.tr());
+        logits += features.matmul(&linear.tr());
     }
     Ok(100.0 * share(&logits, truth))
 }

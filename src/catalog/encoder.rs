@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn between_float_and_8_bits_lies_the_8_bit_sides_noise() {
         let float = served(Precision::Float32, None);
-        let int8 = served(Precision::Int8, Some(0.02));
-        assert_eq!(int8.noise_between(None), Some(0.02));
+        let int8 = served(Precision::Int8, Some(0.007));
+        assert_eq!(int8.noise_between(None), Some(0.007));
         assert_eq!(
             int8.noise_between(made("bfloat16", None).as_ref()),
-            Some(0.02)
+            Some(0.007)
         );
         assert_eq!(
             float.noise_between(made("int8", Some(0.5)).as_ref()),
@@ -124,15 +124,15 @@ mod tests {
 
     #[test]
     fn a_version_on_a_base_records_both_formats_and_the_larger_noise() {
-        let int8 = served(Precision::Int8, Some(0.02));
-        assert_eq!(Some(int8.record(None)), made("int8", Some(0.02)));
+        let int8 = served(Precision::Int8, Some(0.007));
+        assert_eq!(Some(int8.record(None)), made("int8", Some(0.007)));
         let base = made("bfloat16", None);
         let mixed = int8.record(base.as_ref());
-        assert_eq!(Some(mixed.clone()), made("bfloat16, int8", Some(0.02)));
+        assert_eq!(Some(mixed.clone()), made("bfloat16, int8", Some(0.007)));
         // Once more, by a server in bfloat16.
         let float = served(Precision::Bfloat16, None);
         assert_eq!(float.record(Some(&mixed)), mixed);
-        let worse = served(Precision::Int8, Some(0.03));
-        assert_eq!(worse.record(Some(&mixed)).noise, Some(0.03));
+        let worse = served(Precision::Int8, Some(0.009));
+        assert_eq!(worse.record(Some(&mixed)).noise, Some(0.009));
     }
 }

@@ -176,19 +176,19 @@ fn an_8_bit_archive_leaves_the_fingerprint_as_it_is() {
     let folder = folder();
     let before = Bundle::open(folder.path()).expect("a bundle");
     assert!(before.int8.is_none());
-    add_int8(folder.path(), "0.01");
+    add_int8(folder.path(), "0.005");
     let bundle = Bundle::open(folder.path()).expect("a bundle");
     assert_eq!(bundle.fingerprint, before.fingerprint);
     let int8 = bundle.int8.expect("8 bits");
     assert_eq!(int8.image.as_deref(), Some("image.int8.pt"));
-    assert_eq!((int8.agreement.count, int8.agreement.noise), (96, 0.01));
+    assert_eq!((int8.agreement.count, int8.agreement.noise), (96, 0.005));
     assert!(int8.agreement.is_enough());
 }
 
 #[test]
 fn what_follows_int8_changes_nothing_that_the_fingerprint_stands_for() {
     let folder = folder();
-    add_int8(folder.path(), "0.01");
+    add_int8(folder.path(), "0.005");
     let path = folder.path().join("bundle.toml");
     let text = std::fs::read_to_string(&path).expect("text");
     std::fs::write(
@@ -203,7 +203,7 @@ fn what_follows_int8_changes_nothing_that_the_fingerprint_stands_for() {
 #[test]
 fn a_changed_or_unlisted_8_bit_archive_is_named() {
     let folder = folder();
-    add_int8(folder.path(), "0.01");
+    add_int8(folder.path(), "0.005");
     let file = folder.path().join("image.int8.pt");
     std::fs::write(&file, b"9 bits").expect("written");
     let error = Bundle::open(folder.path()).expect_err("changed");
@@ -218,7 +218,7 @@ fn a_changed_or_unlisted_8_bit_archive_is_named() {
             "image = \"image.pt\"",
             "int8.image",
         ),
-        ("noise = 0.01", "noise = nan", "int8.agreement.noise"),
+        ("noise = 0.005", "noise = nan", "int8.agreement.noise"),
         ("head = 0.95", "head = 1.5", "int8.agreement.head"),
     ] {
         std::fs::write(&path, text.replace(from, to)).expect("written");
@@ -258,7 +258,7 @@ fn int8_is_chosen_where_it_agrees_and_refused_with_a_reason_where_it_is_not_ther
         Err(DeviceError::Int8OnCuda)
     );
 
-    add_int8(folder.path(), "0.01");
+    add_int8(folder.path(), "0.005");
     let bundle = Bundle::open(folder.path()).expect("a bundle");
     let best = if has_int8_products() {
         Precision::Int8

@@ -46,7 +46,7 @@ def test_one_text(client):
 
 def test_errors(client):
     for given, words in [
-        ({"input": [1, 2, 3]}, "text"),
+        ({"input": [1, 2, 3]}, "expected a string"),
         ({"input": "data:image/png;base64,@@"}, "data URL"),
         ({"input": ["a cat", url(b"no picture")]}, "input[1]"),
         ({"input": "cat " * 200}, "context"),

@@ -82,7 +82,7 @@ def test_auto_takes_int8_and_says_so(serve, int8_bundle, name, chance):
     server = serve(int8_bundle)
     info = info_of(server)
     assert (info.dtype, info.text_dtype) == ("int8", "int8")
-    assert 0 < info.bundle.int8.noise <= 0.04
+    assert 0 < info.bundle.int8.noise <= 0.01
     assert info.bundle.int8.count == 96
     assert 'dtype="int8"' in server.http("/metrics")[1]
     assert "as int8 on cpu" in server.log.read_text()

@@ -2475,7 +2475,7 @@ type EncoderAgreement struct {
 	// Mean of these cosines.
 	CosineMean float64 `protobuf:"fixed64,4,opt,name=cosine_mean,json=cosineMean,proto3" json:"cosine_mean,omitempty"`
 	// Mean squared difference of unit features, over the variance of the float
-	// ones. Up to 0.04 the two may meet in one cache.
+	// ones. Up to 0.01 the two may meet in one cache.
 	Noise float64 `protobuf:"fixed64,5,opt,name=noise,proto3" json:"noise,omitempty"`
 	// Share of pictures whose nearest float feature of another picture stays the
 	// same.

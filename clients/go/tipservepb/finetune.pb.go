@@ -183,12 +183,8 @@ type FineTuneRequest struct {
 	// patience, alpha, beta, grid), and for a version whose keys are trained
 	// already; else FINE_TUNE_RECIPE_RESIDUAL.
 	Recipe FineTuneRecipe `protobuf:"varint,16,opt,name=recipe,proto3,enum=tipserve.v1.FineTuneRecipe" json:"recipe,omitempty"`
-	// Makes asking again safe (AIP-155): an id of this request, unlike that of
-	// any other for this cache, such as a UUID; at most 128 visible ASCII
-	// characters. Asked again, the call follows the run that it began before, or
-	// reports its end; with other settings it fails with ALREADY_EXISTS
-	// (REQUEST_ID_REUSED). A run that failed or was cancelled made nothing, and is
-	// begun anew.
+	// Reserved: an id that will make asking again safe, as CacheSpec.request_id
+	// does. This server does not look at it yet.
 	RequestId     string `protobuf:"bytes,30,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

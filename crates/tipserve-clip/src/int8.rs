@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 /// Most [`Agreement::noise`] at which 8-bit and float features may meet in one
 /// cache (docs/performance.md, "8-bit encoders", has the measurements).
-pub const MOST_NOISE: f64 = 0.04;
+pub const MOST_NOISE: f64 = 0.01;
 
 /// The 8-bit archives of a bundle.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

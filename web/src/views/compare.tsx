@@ -33,7 +33,8 @@ export function CompareView(props: { cache: Cache; onChanged: () => void }) {
     <Show of={versions}>
       {(all) => {
         const newest = all[0]?.version ?? "1";
-        const left = first || Object.values(cache.aliases)[0] || all[1]?.version || newest;
+        const aliased = Object.values(cache.aliases).find((version) => version !== newest);
+        const left = first || aliased || all[1]?.version || newest;
         const right = second || newest;
         const choose = (a: string, b: string) => go("caches", id, "compare", `${a}-${b}`);
         return (

@@ -1,6 +1,7 @@
 /** Making and labelling: pictures in, classes on them, a classifier that
  * learns meanwhile. */
 
+import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 
 import { plural } from "../format";
@@ -21,6 +22,9 @@ import { Next } from "./label-next";
 
 /** Of which classifier the bench is: it stays while other views are open. */
 let openFor: string | null | undefined;
+
+/** Whether the bench is laid out: before, nothing can be put on it. */
+const opened = signal(false);
 
 function suggestedName(): string {
   const prefix = server.value?.caller?.cachePrefix ?? "";
@@ -47,7 +51,10 @@ async function open(cache: string | null): Promise<void> {
 
 export function LabelView(props: { cache: string | null }) {
   useEffect(() => {
-    void attempt("The classifier cannot be opened", () => open(props.cache));
+    opened.value = false;
+    void attempt("The classifier cannot be opened", () => open(props.cache)).then(
+      (done) => (opened.value = done),
+    );
   }, [props.cache]);
   useEffect(() => {
     const ends = [learn.follow(), suggest.follow()];
@@ -64,6 +71,13 @@ export function LabelView(props: { cache: string | null }) {
   useLabelKeys();
   const take = (found: Found[]) => encode(bench.add(found));
   const empty = bench.items.value.length === 0;
+  if (!opened.value) {
+    return (
+      <p class="waiting" role="status">
+        Loading…
+      </p>
+    );
+  }
   return (
     <>
       <div class="title">

@@ -108,7 +108,7 @@ pub(super) async fn added_class(
     };
     let pictures = of_class(test);
     // A threshold is read off the examples, and takes enough of them.
-    let reject = (known.examples.len() >= ENOUGH).then(|| RejectOptions {
+    let reject = (known.examples.len() >= ENOUGH).then_some(RejectOptions {
         accept: Some(ACCEPT),
         threshold: None,
     });
