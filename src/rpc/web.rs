@@ -222,12 +222,13 @@ fn is_of(origin: &HeaderValue, host: &Authority) -> bool {
     let Ok(origin) = Uri::try_from(origin.as_bytes()) else {
         return false;
     };
-    let port = |port: Option<u16>| {
-        port.unwrap_or_else(|| match origin.scheme_str() {
-            Some("https") => 443,
-            _ => 80,
-        })
+    // `null`, which a browser sends for what has no origin, has no scheme.
+    let default_port = match origin.scheme_str() {
+        Some("https") => 443,
+        Some("http") => 80,
+        _ => return false,
     };
+    let port = |port: Option<u16>| port.unwrap_or(default_port);
     origin.authority().is_some_and(|own| {
         own.host().eq_ignore_ascii_case(host.host())
             && port(own.port_u16()) == port(host.port_u16())

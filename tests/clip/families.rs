@@ -49,12 +49,12 @@ fn check_pictures(family: &str, bundle: &Bundle, root: &Path, folder: &Path) {
     let cosine = least_cosine(&features, &theirs);
     println!("{family}: pictures {cosine:.7}");
     assert!(cosine >= LEAST_COSINE, "{family}: pictures {cosine}");
-    // Not all alike: a cosine then would show nothing.
-    let others = Tensor::cosine_similarity(&theirs, &theirs.roll([1], [0]), 1, 1e-12);
-    assert!(
-        others.min().double_value(&[]) < 0.999,
-        "{family}: {others:?}"
-    );
+    // Random weights may give all pictures nearly one direction, and any encoder
+    // would be right there: what tells them apart agrees too.
+    let apart = |features: &Tensor| features - features.mean_dim([0].as_slice(), true, None);
+    let cosine = least_cosine(&apart(&features), &apart(&theirs));
+    println!("{family}: pictures less their mean {cosine:.7}");
+    assert!(cosine >= 0.999, "{family}: less their mean {cosine}");
     let encoder = ImageEncoder::load(bundle, Device::Cpu, Kind::BFloat16).expect("an encoder");
     let features = encoder.encode(&ours).expect("features");
     println!("{family}: bfloat16 {:.5}", least_cosine(&features, &theirs));

@@ -17,6 +17,11 @@ impl FineTuneService for Service {
     ) -> Result<Response<Self::FineTuneStream>, Status> {
         use pb::{fine_tune_response::Event, fine_tune_run::State as RunState};
         let request = request.into_inner();
+        // The default is the server's.
+        let epochs = match request.epochs {
+            0 => 20,
+            asked => asked,
+        };
         let (parent, made) = {
             let mut state = self.locked();
             let parent = state.version(&request.cache)?.clone();
@@ -30,7 +35,7 @@ impl FineTuneService for Service {
                 made = state.add(&id, classes.collect(), pb::Method::TipAdapterF.into());
                 made.parent = parent.name.clone();
                 made.fine_tune = Some(pb::FineTuneRecord {
-                    epochs: request.epochs,
+                    epochs,
                     best_epoch: 7,
                     accuracy_before: 0.5,
                     accuracy_after: 0.75,
@@ -49,7 +54,7 @@ impl FineTuneService for Service {
         };
         let progress = pb::FineTuneProgress {
             epoch: 1,
-            epochs: request.epochs,
+            epochs,
             ..Default::default()
         };
         let endless = self.behaviour.endless_training;

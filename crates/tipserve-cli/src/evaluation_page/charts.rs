@@ -62,12 +62,12 @@ pub(super) fn reliability(judged: &[Judged]) -> String {
         let _ = write!(
             svg,
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"#4a7fb5\" \
-             fill-opacity=\"{opacity:.2}\"><title>{} items; {} right at a mean confidence of \
+             fill-opacity=\"{opacity:.2}\"><title>{}; {} right at a mean confidence of \
              {}</title></rect>",
             at as f64 * width + 1.0,
             SIDE - height,
             width - 2.0,
-            bin.count,
+            items(bin.count),
             percent(accuracy),
             percent(confidence)
         );
@@ -156,4 +156,11 @@ pub(super) fn confused(names: &[&str], judged: &[Judged]) -> String {
         );
     }
     text + "</table>"
+}
+
+fn items(count: usize) -> String {
+    match count {
+        1 => "1 item".to_owned(),
+        many => format!("{many} items"),
+    }
 }
