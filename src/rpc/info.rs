@@ -116,6 +116,11 @@ fn limits(context: &Context) -> Vec<(&'static str, i64)> {
         ("max_metadata_entries", number(MAX_METADATA_ENTRIES)),
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
+        ("max_pool", number(tip_adapter::suggest::POOL_LIMIT)),
+        (
+            "max_request_id_bytes",
+            number(tipserve_store::MAX_REQUEST_ID_BYTES),
+        ),
     ]
 }
 

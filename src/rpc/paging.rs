@@ -90,4 +90,31 @@ macro_rules! masked {
 masked!(tipserve_api::v1::Cache: name, create_time, latest, aliases, version_count, etag);
 masked!(tipserve_api::v1::Version: name, version, create_time, parent, description, labels,
     classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune, created_by,
-    bundle_name, source, class_count, encoder_dtype);
+    bundle_name, source, class_count, exif_orientation, picture_count, encoder_dtype);
+
+#[cfg(test)]
+mod tests {
+    use super::Masked;
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use tipserve_api::v1::{Cache, Version};
+
+    fn fields_of(message: &str) -> Vec<String> {
+        let files = FileDescriptorSet::decode(tipserve_api::DESCRIPTORS).expect("descriptors");
+        files
+            .file
+            .iter()
+            .filter(|file| file.package() == "tipserve.v1")
+            .flat_map(|file| &file.message_type)
+            .filter(|found| found.name() == message)
+            .flat_map(|found| &found.field)
+            .map(|field| field.name().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_read_mask_knows_every_field() {
+        assert_eq!(Cache::FIELDS, fields_of("Cache"));
+        assert_eq!(Version::FIELDS, fields_of("Version"));
+    }
+}
