@@ -24,6 +24,7 @@ NAMES = {
     "AsyncCacheCalls": "CacheCalls",
     "AsyncCalls": "Calls",
     "AsyncMakingCalls": "MakingCalls",
+    "AsyncAnalysisCalls": "AnalysisCalls",
     "AsyncFineTune": "FineTune",
     "AsyncIterable": "Iterable",
     "AsyncIterator": "Iterator",

@@ -120,8 +120,8 @@ async fn columns_that_do_not_fit_are_refused_with_the_reason() {
     let store = sample::local(folder.path()).await;
     let seed = sample::fresh_seed();
     for (part, change, reason) in [
-        ("offsets", 8, "out of order"),
-        ("offsets", 0, "out of order"),
+        ("offsets", 8, "example_pictures.offsets"),
+        ("offsets", 0, "example_pictures.offsets"),
         ("sha256", usize::MAX, "not a column of pictures"),
     ] {
         let (mut draft, _) = pictured(seed);

@@ -5,12 +5,9 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from tipserve.types._html import bars, heat_map, thumbnail
-
-if TYPE_CHECKING:
-    from tipserve.types._evaluation import Evaluation
 
 _BINS = 10
 _SIDE = 320
@@ -26,6 +23,40 @@ _STYLE = (
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
+class MeasuredClass(Protocol):
+    """What the page shows of one class; `ClassEvaluation` has it."""
+
+    @property
+    def display_name(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def accuracy(self) -> float: ...
+
+
+class Measured(Protocol):
+    """What the page shows of an evaluation; `Evaluation` has it."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def top1(self) -> float: ...
+    @property
+    def top5(self) -> float: ...
+    @property
+    def zero_shot_top1(self) -> float | None: ...
+    @property
+    def cross_entropy(self) -> float: ...
+    @property
+    def expected_calibration_error(self) -> float: ...
+    @property
+    def classes(self) -> Sequence[MeasuredClass]: ...
+    @property
+    def confusion(self) -> Sequence[Sequence[int]]: ...
+
+
 class Judged(NamedTuple):
     """What a version said of one labelled picture."""
 
@@ -39,7 +70,7 @@ class Judged(NamedTuple):
     """That of `is_`, where it is known."""
 
 
-def page(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
+def page(evaluation: Measured, judged: Sequence[Judged]) -> str:
     """The page; without `judged` there are neither worst pictures nor reliability."""
     title = html.escape(evaluation.version)
     names = [one.display_name for one in evaluation.classes]
@@ -64,7 +95,7 @@ def page(evaluation: Evaluation, judged: Sequence[Judged]) -> str:
     return "".join([*parts, f"<h2>Class by class</h2>{rows}</html>\n"])
 
 
-def _figures(evaluation: Evaluation) -> str:
+def _figures(evaluation: Measured) -> str:
     rows = [
         ("examples", str(evaluation.count)),
         ("right (top-1)", f"{100 * evaluation.top1:.2f} %"),
