@@ -35,9 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(
             table,
             "tipserve_http::Asset {{ path: {path:?}, content_type: {:?}, \
-             body: include_bytes!({file:?}), encoding: None, etag: {etag:?}, \
-             immutable: {immutable} }},",
-            content_type(name)?
+             body: include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?})), \
+             encoding: None, etag: {etag:?}, immutable: {immutable} }},",
+            content_type(name)?,
+            format!("/{DIST}/{name}")
         )?;
     }
     table.push(']');
