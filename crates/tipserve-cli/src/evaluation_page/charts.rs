@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Judged, page::escaped};
+use super::{Judged, escaped};
 use crate::screen::percent;
 
 /// Bins of the reliability diagram, and its side in pixels.

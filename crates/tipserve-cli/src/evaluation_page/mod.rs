@@ -147,3 +147,19 @@ async fn judge(
     .await?;
     Ok(judged)
 }
+
+/// Text as HTML has it, in elements and in quoted attributes.
+fn escaped(text: &str) -> String {
+    let mut made = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => made += "&amp;",
+            '<' => made += "&lt;",
+            '>' => made += "&gt;",
+            '"' => made += "&quot;",
+            '\'' => made += "&#39;",
+            c => made.push(c),
+        }
+    }
+    made
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Judged, charts};
+use super::{Judged, charts, escaped};
 use crate::{documents::EvaluationDocument, screen::percent};
 
 /// Wrong answers that are shown, the most certain ones first.
@@ -19,22 +19,6 @@ font-size:12px}.matrix .name{text-align:left;white-space:nowrap}.wide{overflow-x
 margin:0 1rem 1rem 0;font-size:13px}figure img{max-width:11rem;max-height:9rem}\
 figcaption{overflow-wrap:anywhere}svg text{font-size:12px;fill:currentColor}\
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1b}}</style>";
-
-/// Text as HTML has it, in elements and in quoted attributes.
-pub(super) fn escaped(text: &str) -> String {
-    let mut made = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => made += "&amp;",
-            '<' => made += "&lt;",
-            '>' => made += "&gt;",
-            '"' => made += "&quot;",
-            '\'' => made += "&#39;",
-            c => made.push(c),
-        }
-    }
-    made
-}
 
 /// The page of an evaluation; `picture` gives the element that shows an item.
 pub(super) fn page(
