@@ -84,6 +84,7 @@ pub(super) fn check_version(
         validation: read(names::VALIDATION_FEATURES)?.zip(read(names::VALIDATION_LABELS)?),
         logit_scale: details.head.logit_scale,
         statistics: None,
+        unlabelled: read(names::UNLABELLED)?,
     };
     material.check().map_err(invalid)?;
     check_counts(details, &train, &held)?;

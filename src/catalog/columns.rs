@@ -20,6 +20,9 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
     let q = file
         .get(names::VALIDATION_LABELS)
         .map_or(0, |labels| labels.shape.first().copied().unwrap_or(0));
+    let u = file
+        .get(names::UNLABELLED)
+        .map_or(0, |rows| rows.shape.first().copied().unwrap_or(0));
     if n == 0 || !(1..=MAX_WIDTH).contains(&d) {
         return Err(format!(
             "it has {n} classes and a width of {d}, not of 1 to {MAX_WIDTH}"
@@ -36,13 +39,14 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
             return Err(format!("tensor {name} is missing"));
         }
     }
-    let expected: [(&str, Dtype, &[usize]); 14] = [
+    let expected: [(&str, Dtype, &[usize]); 15] = [
         (names::KEYS, Dtype::F32, &[m, d]),
         (names::LABELS, Dtype::I64, &[m]),
         (names::VIEWS, Dtype::F16, &[m, r, d]),
         (names::TEXT, Dtype::F32, &[n, d]),
         (names::VALIDATION_FEATURES, Dtype::F32, &[q, d]),
         (names::VALIDATION_LABELS, Dtype::I64, &[q]),
+        (names::UNLABELLED, Dtype::F32, &[u, d]),
         (names::HEAD_LINEAR, Dtype::F32, &[n, d]),
         (names::HEAD_BIAS, Dtype::F32, &[n]),
         (names::HEAD_KEYS, Dtype::F32, &[m, d]),

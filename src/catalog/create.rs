@@ -287,6 +287,7 @@ impl Catalog {
                 validation: validation_set,
                 logit_scale: self.model.logit_scale,
                 statistics: statistics(&self.model)?,
+                unlabelled: None,
             },
             named,
             classes: class_records(recipe, all()),

@@ -62,6 +62,7 @@ impl Catalog {
             validation,
             logit_scale: details.head.logit_scale,
             statistics: statistics(&self.model)?,
+            unlabelled: tensors::read(file, names::UNLABELLED)?,
         })
     }
 }

@@ -158,6 +158,7 @@ fn tune_keys(
         validation: None,
         logit_scale: details.head.logit_scale,
         statistics: None,
+        unlabelled: None,
     };
     let factors = training_factors(&material(), head.class_balance)?;
     let tuned = train(catalog, &tensors, &factors, details, request, stop, say)?;

@@ -131,6 +131,7 @@ pub fn draft(seed: u64) -> Draft {
                 reason: "a test".into(),
             },
             unseen: None,
+            unlabelled: None,
         },
         fine_tune: None,
         source: None,

@@ -56,9 +56,7 @@ pub(super) fn by_held(
 /// temperature was 0.55 to 0.73 of the left-out one at 2 shots, 0.84 to 0.87 at
 /// 4, 0.92 to 1.05 at 8.
 fn fewer_shots(material: &Material) -> Result<f64, TipError> {
-    let counts = material.counts()?;
-    let some = counts.f_gt(0)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
-    let shots = material.key_count() as f64 / some.max(1) as f64;
+    let shots = material.shots()?;
     Ok(((shots - 1.0).max(0.5) / shots.max(1.0)).sqrt())
 }
 

@@ -10,3 +10,13 @@ pub struct Made {
     /// f32, on the CPU; keys and labels share the material's memory.
     pub tensors: HeadTensors,
 }
+
+impl Made {
+    /// The same, sharing memory.
+    pub(super) fn shallow_clone(&self) -> Self {
+        Self {
+            spec: self.spec.clone(),
+            tensors: self.tensors.shallow_clone(),
+        }
+    }
+}

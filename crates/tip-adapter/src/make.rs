@@ -15,9 +15,14 @@ use super::{
     spec::{HeadSpec, Method},
     stack::Stacked,
     tip_adapter::class_factors,
+    unlabelled,
     watch::Watch,
 };
-pub use super::{made::Made, request::HeadRequest, watch::Progress};
+pub use super::{
+    made::Made,
+    request::{HeadRequest, Pool},
+    watch::Progress,
+};
 
 /// Makes a head: chooses what the request leaves open, then computes L, b, K
 /// and V. `watch` is called often, at the latest between two large products or
@@ -36,12 +41,30 @@ pub fn make(
 ) -> Result<Made, TipError> {
     material.check()?;
     request.check()?;
-    let watch = Watch(watch);
+    make_checked(material, request, &Watch(watch))
+}
+
+/// [`make`] of material that was checked.
+pub(super) fn make_checked(
+    material: &Material,
+    request: &HeadRequest,
+    watch: &Watch<'_>,
+) -> Result<Made, TipError> {
     let _no_grad = tch::no_grad_guard();
-    let chosen = match select::choose(material, request, &watch)? {
-        Choice::Stack(stacked) => return Ok(of_stack(material, request, *stacked)),
-        Choice::Method(chosen) => chosen,
+    let made = match select::choose(material, request, watch)? {
+        Choice::Stack(stacked) => of_stack(material, request, *stacked),
+        Choice::Method(chosen) => of_method(material, request, chosen, watch)?,
     };
+    unlabelled::learn(material, made, request, watch)
+}
+
+/// One method with the numbers chosen for it.
+fn of_method(
+    material: &Material,
+    request: &HeadRequest,
+    chosen: Chosen,
+    watch: &Watch<'_>,
+) -> Result<Made, TipError> {
     let Chosen {
         numbers,
         temperature,
@@ -62,10 +85,11 @@ pub fn make(
             standardised: None,
             selection,
             unseen: None,
+            unlabelled: None,
         },
         tensors,
     };
-    made.spec.unseen = left_out::unseen_scores(material, &made, &watch)?;
+    made.spec.unseen = left_out::unseen_scores(material, &made, watch)?;
     Ok(made)
 }
 
@@ -84,6 +108,7 @@ fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Mad
             standardised: stacked.standardised,
             selection: stacked.selection,
             unseen: stacked.unseen,
+            unlabelled: None,
         },
         tensors: stacked.tensors,
     }

@@ -95,6 +95,7 @@ pub fn retune(
                 standardised: None,
                 selection,
                 unseen: None,
+                unlabelled: None,
             },
             tensors: HeadTensors {
                 classes: material.classes,

@@ -208,6 +208,31 @@ pub struct HeadSpec {
     /// none out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<UnseenScores>,
+    /// What came of unlabelled pictures; none where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<UnlabelledUse>,
+}
+
+/// What a head learnt from unlabelled pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnlabelledUse {
+    /// Unlabelled pictures.
+    pub count: usize,
+    /// Whether the head learnt from them.
+    pub used: bool,
+    /// Labelled examples, which neither head had seen, that this was decided
+    /// on; 0 where there were none.
+    pub example_count: usize,
+    /// Mean cross-entropy on these without the pictures, nats.
+    pub cross_entropy_before: f64,
+    /// The same with them.
+    pub cross_entropy_after: f64,
+    /// Share classified rightly without the pictures, 0 to 1.
+    pub accuracy_before: f64,
+    /// The same with them.
+    pub accuracy_after: f64,
+    /// One sentence for people.
+    pub reason: String,
 }
 
 /// How a head scores examples that it has not seen, as percentiles 0 to 100.

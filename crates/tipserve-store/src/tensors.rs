@@ -28,6 +28,8 @@ pub mod names {
     pub const VALIDATION_FEATURES: &str = "validation.features";
     /// Classes of the validation examples, i64 [Q].
     pub const VALIDATION_LABELS: &str = "validation.labels";
+    /// Features of the pictures without labels, f32 [U, D], unit rows.
+    pub const UNLABELLED: &str = "unlabelled.features";
     /// L, f32 [N, D].
     pub const HEAD_LINEAR: &str = "head.linear";
     /// b, f32 [N].

@@ -204,5 +204,6 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Default),
         unseen: None,
+        unlabelled: None,
     }
 }

@@ -228,7 +228,7 @@ fn describe(
             usize::try_from(held.count()).unwrap_or(0),
             format!(
                 "cross-entropy, temperatures held near the logits' spread and weights near equal \
-                 with the strength of five examples, on {}",
+                 ones, on {}",
                 held.describe
             ),
             format!(

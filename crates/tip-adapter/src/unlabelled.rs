@@ -1,0 +1,280 @@
+//! Pictures without labels teach too: expectation–maximisation of the Gaussian
+//! classifier ([`mixture`]) over a pool, begun with what the supervised head
+//! says of it.
+//!
+//! The head becomes the mean of both: `logits = (head/T + EM/T′)/2`, over a
+//! temperature that is fitted on examples which neither has seen (validation
+//! examples, or folds of the shots). On these it is decided whether the pool
+//! helps: the head stays as it was unless their mean cross-entropy falls. At
+//! one shot a class nothing can be left out, and the pool is used unchecked.
+//!
+//! Only AUTO's head learns from a pool: a method that is asked for by name is
+//! exactly that method.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    error::TipError,
+    folds::folds,
+    formula::plain_logits,
+    gda::NEVER,
+    head::{HeadTensors, StandardisedPart, Values},
+    made::Made,
+    make,
+    material::Material,
+    request::{HeadRequest, Pool},
+    score::right,
+    spec::{HeadSpec, Method, UnlabelledUse},
+    temperature::{Near, cross_entropy, fit_held_near},
+    unseen,
+    watch::Watch,
+};
+
+mod mixture;
+
+use mixture::Mixture;
+
+/// The weight of EM; the head has the rest.
+const SHARE: f64 = 0.5;
+
+/// The examples that a temperature of 1 counts as.
+const STRENGTH: f64 = 5.0;
+
+/// The head with what the material's pool teaches it, and what came of it.
+pub(super) fn learn(
+    material: &Material,
+    made: Made,
+    request: &HeadRequest,
+    watch: &Watch<'_>,
+) -> Result<Made, TipError> {
+    let Some(pool) = material.unlabelled() else {
+        return Ok(made);
+    };
+    let count = usize::try_from(pool.size().first().copied().unwrap_or(0)).unwrap_or(usize::MAX);
+    let record = |used: bool, reason: String| UnlabelledUse {
+        count,
+        used,
+        example_count: 0,
+        cross_entropy_before: 0.0,
+        cross_entropy_after: 0.0,
+        accuracy_before: 0.0,
+        accuracy_after: 0.0,
+        reason,
+    };
+    if made.spec.method != Method::Stack {
+        let reason = "not used: only AUTO learns from unlabelled pictures".to_owned();
+        return Ok(with_record(made, record(false, reason)));
+    }
+    match request.pool {
+        Pool::Ignore => return Ok(made),
+        Pool::Use => {
+            let reason = "used, as before".to_owned();
+            return mixed(material, made, 1.0, watch)
+                .map(|made| with_record(made, record(true, reason)));
+        }
+        Pool::Decide => {}
+    }
+    let Some(judged) = judge(material, &made, request, watch)? else {
+        let reason = format!(
+            "{count} unlabelled pictures were used; whether they help could not be checked: too \
+             few classes have a second example, and there are no validation examples"
+        );
+        return mixed(material, made, 1.0, watch)
+            .map(|made| with_record(made, record(true, reason)));
+    };
+    let used = judged.after < judged.before;
+    let reason = format!(
+        "{}: cross-entropy {:.4} without and {:.4} with {count} unlabelled pictures on {} \
+         examples that neither had seen, accuracy {:.1} % and {:.1} %",
+        if used {
+            "unlabelled pictures helped"
+        } else {
+            "unlabelled pictures did not help and were not used"
+        },
+        judged.before,
+        judged.after,
+        judged.count,
+        100.0 * judged.right_before,
+        100.0 * judged.right_after,
+    );
+    let record = UnlabelledUse {
+        example_count: judged.count,
+        cross_entropy_before: judged.before,
+        cross_entropy_after: judged.after,
+        accuracy_before: judged.right_before,
+        accuracy_after: judged.right_after,
+        ..record(used, reason)
+    };
+    if !used {
+        return Ok(with_record(made, record));
+    }
+    let mut made = mixed(material, made, judged.temperature, watch)?;
+    made.spec.unseen = unseen::of_logits(&judged.logits, &judged.labels)?;
+    Ok(with_record(made, record))
+}
+
+fn with_record(made: Made, record: UnlabelledUse) -> Made {
+    Made {
+        spec: HeadSpec {
+            unlabelled: Some(record),
+            ..made.spec
+        },
+        ..made
+    }
+}
+
+/// The mean of a head and EM over the pool, over a temperature.
+fn mixed(
+    material: &Material,
+    made: Made,
+    temperature: f64,
+    watch: &Watch<'_>,
+) -> Result<Made, TipError> {
+    let Some(mixture) = Mixture::fit(material, &made, watch)? else {
+        return Ok(made);
+    };
+    let of_head = (1.0 - SHARE) / (temperature * made.spec.temperature);
+    let of_pool = SHARE / temperature;
+    let absent = material.counts()?.f_eq(0)?;
+    Ok(Made {
+        tensors: sum(made.tensors, of_head, &mixture, of_pool, material, &absent)?,
+        spec: HeadSpec {
+            temperature: 1.0,
+            unseen: None,
+            ..made.spec
+        },
+    })
+}
+
+/// `a·head + b·EM` as one head.
+fn sum(
+    head: HeadTensors,
+    a: f64,
+    mixture: &Mixture,
+    b: f64,
+    material: &Material,
+    absent: &Tensor,
+) -> Result<HeadTensors, TipError> {
+    let times = |t: Option<Tensor>| {
+        t.map(|t| t.f_to_kind(Kind::Double)?.f_mul_scalar(a))
+            .transpose()
+    };
+    let float = |t: Option<Tensor>| {
+        t.map(|t| t.f_to_kind(Kind::Float)?.f_contiguous())
+            .transpose()
+    };
+    let plus = |t: Option<Tensor>, added: &Tensor| -> Result<Option<Tensor>, TipError> {
+        let added = added.f_mul_scalar(b)?;
+        Ok(Some(match times(t)? {
+            Some(t) => t.f_add(&added)?,
+            None => added,
+        }))
+    };
+    let mut bias = plus(head.bias, &mixture.bias)?;
+    if material.text.is_none() {
+        bias = bias.map(|b| b.f_masked_fill(absent, NEVER)).transpose()?;
+    }
+    let cache = match head.cache {
+        Some((keys, Values::Dense(values))) => {
+            Some((keys, Values::Dense(values.f_mul_scalar(a)?.f_contiguous()?)))
+        }
+        Some((keys, Values::OneHot { labels, weight })) => Some((
+            keys,
+            Values::OneHot {
+                labels,
+                weight: weight.f_mul_scalar(a)?,
+            },
+        )),
+        None => None,
+    };
+    let (linear, standardised) = match head.standardised {
+        Some(part) => (
+            times(head.linear)?,
+            Some(StandardisedPart {
+                by: part.by,
+                linear: float(plus(part.linear, &mixture.weight)?)?,
+            }),
+        ),
+        None => (plus(head.linear, &mixture.weight)?, None),
+    };
+    Ok(HeadTensors {
+        classes: head.classes,
+        linear: float(linear)?,
+        bias: float(bias)?,
+        cache,
+        standardised,
+    })
+}
+
+/// What heads without and with the pool say of examples that they have not
+/// seen.
+struct Judged {
+    /// Mean cross-entropy without.
+    before: f64,
+    /// With, over the fitted temperature.
+    after: f64,
+    right_before: f64,
+    right_after: f64,
+    temperature: f64,
+    count: usize,
+    /// With, over the temperature, f64 [Q, N].
+    logits: Tensor,
+    labels: Tensor,
+}
+
+/// None where there is nothing to judge on.
+fn judge(
+    material: &Material,
+    made: &Made,
+    request: &HeadRequest,
+    watch: &Watch<'_>,
+) -> Result<Option<Judged>, TipError> {
+    let (mut before, mut after, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    let over_temperature = |made: &Made, f: &Tensor| -> Result<Tensor, TipError> {
+        Ok(plain_logits(&made.spec, &made.tensors, f)?.f_div_scalar(made.spec.temperature)?)
+    };
+    if let Some((features, truth)) = material.validation() {
+        before.push(over_temperature(made, features)?);
+        let with = mixed(material, made.shallow_clone(), 1.0, watch)?;
+        after.push(over_temperature(&with, features)?);
+        labels.push(truth.shallow_clone());
+    } else {
+        let request = HeadRequest {
+            pool: Pool::Ignore,
+            ..request.clone()
+        };
+        for fold in folds(material)? {
+            let rest = material.with_rows(&fold.rest)?;
+            let without = make::make_checked(&rest, &request, watch)?;
+            before.push(over_temperature(&without, &fold.features)?);
+            let with = mixed(&rest, without, 1.0, watch)?;
+            after.push(over_temperature(&with, &fold.features)?);
+            labels.push(fold.labels);
+        }
+    }
+    if labels.is_empty() {
+        return Ok(None);
+    }
+    let (before, after) = (Tensor::f_cat(&before, 0)?, Tensor::f_cat(&after, 0)?);
+    let labels = Tensor::f_cat(&labels, 0)?;
+    let count = labels.numel();
+    let fit = fit_held_near(
+        &after,
+        &labels,
+        Near {
+            temperature: 1.0,
+            strength: STRENGTH,
+        },
+    )?;
+    let share = |right: i64| right as f64 / count.max(1) as f64;
+    Ok(Some(Judged {
+        before: cross_entropy(&before, &labels, 1.0)?,
+        after: fit.cross_entropy,
+        right_before: share(right(&before, &labels)?),
+        right_after: share(right(&after, &labels)?),
+        temperature: fit.temperature,
+        count,
+        logits: after.f_div_scalar(fit.temperature)?.to_device(Device::Cpu),
+        labels,
+    }))
+}
