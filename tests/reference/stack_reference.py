@@ -186,7 +186,7 @@ def weights_of(parts, labels, shots):
     `shots`: those of a class, on average, that the examples were left out of.
     """
     count, pull = len(parts), STRENGTH / len(labels)
-    even = 2.0 / len(labels) + 0.3 / max(shots - 1.0, 1.0) ** 2
+    even = 2.0 / len(labels) + 0.6 / max(shots - 1.0, 1.0) ** 3
     stacked = torch.stack(parts)
 
     def loss(logs):
@@ -238,7 +238,7 @@ def stack(r):
         if whose == "bundle":
             mean = torch.tensor(r["mean"], dtype=DOUBLE)
             variance = torch.tensor(r["variance"], dtype=DOUBLE)
-        seen, beta = standardiser(mean, variance), 1.0
+        seen, beta = standardiser(mean, variance), 1.5
     keys = seen(r["keys"])
     f = seen(r["features"])
     affinity = torch.exp(-beta * (1 - f @ keys.T))

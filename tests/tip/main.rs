@@ -22,6 +22,7 @@ mod stack;
 mod standardised;
 mod suggest;
 mod unknown;
+mod unlabelled;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

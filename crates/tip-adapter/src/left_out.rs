@@ -4,23 +4,19 @@
 //! [`HoldOut::one_of_each_out`]: the j-th shot of every class at once, copies
 //! together and scored once. Every method has a closed form for it.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{
-    calibrate::{cache_logits, plus_text},
-    class_mean,
+    calibrate::plus_text,
     error::TipError,
     formula::plain_logits,
-    gda_left_out,
     hold_out::HoldOut,
     made::Made,
     material::Material,
-    proker,
+    methods::by_name,
     score::Numbers,
-    spec::{ClassBalance, HeadSpec, Method, UnseenScores},
-    stack,
-    tip_adapter::seen_counts,
-    unseen,
+    spec::{HeadSpec, Method, UnseenScores},
+    stack, unseen,
     watch::Watch,
 };
 
@@ -57,11 +53,17 @@ pub(super) fn left_out(
         method => method,
     };
     watch.step(method, 0, 1)?;
+    let numbers = Numbers {
+        method,
+        alpha: spec.alpha,
+        beta: spec.beta,
+        lambda: spec.lambda,
+    };
     let logits = match method {
         Method::Stack | Method::TipAdapterF => {
             stack::held_logits(material, spec.standardised, &held, watch)?
         }
-        _ => match cache_term(material, spec, &held)? {
+        _ => match by_name(method)?.held_term(material, &numbers, spec.class_balance, &held)? {
             Some(term) => {
                 Some(plus_text(material, &held.features, term)?.f_div_scalar(spec.temperature)?)
             }
@@ -74,57 +76,6 @@ pub(super) fn left_out(
         keys: held.key_index,
         method,
     }))
-}
-
-/// What a single method adds to the text's logits, f64 [Q, N].
-fn cache_term(
-    material: &Material,
-    spec: &HeadSpec,
-    held: &HoldOut,
-) -> Result<Option<Tensor>, TipError> {
-    let scale = material.logit_scale;
-    Ok(match spec.method {
-        Method::TipAdapter => Some(tip_adapter(material, spec, held)?),
-        Method::Gda => {
-            let features = held.features.f_to_kind(Kind::Double)?;
-            gda_left_out::held_logits(material, None, &features, held)?
-                .map(|term| term.f_mul_scalar(spec.alpha))
-                .transpose()?
-        }
-        Method::Proker => Some(
-            proker::system(material)?
-                .factorise(spec.beta, spec.lambda)?
-                .held_predictions(&held.features, held)?
-                .f_mul_scalar(scale * spec.alpha * spec.lambda)?,
-        ),
-        Method::ClassMean => Some(
-            class_mean::held_cosines(material, held)?
-                .f_to_kind(Kind::Double)?
-                .f_mul_scalar(scale * spec.alpha)?,
-        ),
-        Method::ZeroShot => Some(Tensor::f_zeros(
-            [held.count(), material.n()],
-            (Kind::Double, tch::Device::Cpu),
-        )?),
-        Method::Stack | Method::TipAdapterF => None,
-    })
-}
-
-/// Sums over a class's keys are brought to the shots that serve.
-fn tip_adapter(material: &Material, spec: &HeadSpec, held: &HoldOut) -> Result<Tensor, TipError> {
-    let numbers = Numbers {
-        method: Method::TipAdapter,
-        alpha: spec.alpha,
-        beta: spec.beta,
-        lambda: 0.0,
-    };
-    let logits = cache_logits(material, &numbers, spec.class_balance, held)?;
-    if spec.class_balance == ClassBalance::Mean {
-        return Ok(logits);
-    }
-    let counts = material.counts()?.f_to_kind(Kind::Double)?;
-    let seen = seen_counts(material, held)?.f_clamp_min(1.0)?;
-    Ok(logits.f_mul(&counts.f_div(&seen)?)?)
 }
 
 /// How a head scores its validation examples, or its own examples left out.

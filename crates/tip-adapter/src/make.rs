@@ -3,18 +3,15 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    class_mean,
     error::TipError,
-    gda,
-    head::{HeadTensors, Values},
+    head::HeadTensors,
     left_out,
     material::Material,
-    proker,
+    methods::by_name,
     score::Numbers,
     select::{self, Choice, Chosen},
     spec::{HeadSpec, Method},
     stack::Stacked,
-    tip_adapter::class_factors,
     unlabelled,
     watch::Watch,
 };
@@ -120,11 +117,10 @@ fn tensors(
     request: &HeadRequest,
     numbers: &Numbers,
 ) -> Result<HeadTensors, TipError> {
-    let scale = material.logit_scale;
     let text = material
         .text
         .as_ref()
-        .map(|w| w.f_mul_scalar(scale))
+        .map(|w| w.f_mul_scalar(material.logit_scale))
         .transpose()?;
     let mut head = HeadTensors {
         classes: material.classes,
@@ -133,55 +129,12 @@ fn tensors(
         cache: None,
         standardised: None,
     };
-    match numbers.method {
-        Method::ZeroShot => {
-            if head.linear.is_none() {
-                return Err(TipError::NeedsText(Method::ZeroShot));
-            }
-        }
-        Method::TipAdapter => {
-            let weight = class_factors(material, request.class_balance)?;
-            let values = Values::OneHot {
-                labels: material.labels.f_contiguous()?,
-                weight: weight.f_mul_scalar(numbers.alpha)?,
-            };
-            head.cache = Some((material.keys.f_contiguous()?, values));
-        }
-        Method::Gda => {
-            let gaussian = gda::fit(material, None)?;
-            let weight = gaussian.weight.f_mul_scalar(numbers.alpha)?;
-            head.linear = Some(plus(head.linear, &weight)?);
-            head.bias = Some(
-                gaussian
-                    .bias
-                    .f_mul_scalar(numbers.alpha)?
-                    .f_to_kind(Kind::Float)?,
-            );
-        }
-        Method::Proker => {
-            let system = proker::system(material)?;
-            let values = system
-                .factorise(numbers.beta, numbers.lambda)?
-                .coefficients()?
-                .f_mul_scalar(scale * numbers.alpha * numbers.lambda)?
-                .f_to_kind(Kind::Float)?
-                .f_contiguous()?;
-            head.cache = Some((material.keys.f_contiguous()?, Values::Dense(values)));
-        }
-        Method::ClassMean => {
-            let means = class_mean::class_means(material)?
-                .f_to_kind(Kind::Double)?
-                .f_mul_scalar(scale * numbers.alpha)?;
-            head.linear = Some(plus(head.linear, &means)?);
-        }
-        Method::TipAdapterF => return Err(TipError::NotTrainingFree(Method::TipAdapterF)),
-        Method::Stack => return Err(TipError::NotByName(Method::Stack)),
-    }
+    by_name(numbers.method)?.add_to(&mut head, material, numbers, request.class_balance)?;
     Ok(head)
 }
 
 /// text + added, summed in f64, as f32.
-fn plus(text: Option<Tensor>, added: &Tensor) -> Result<Tensor, TipError> {
+pub(super) fn plus(text: Option<Tensor>, added: &Tensor) -> Result<Tensor, TipError> {
     let sum = match text {
         Some(text) => text.f_to_kind(Kind::Double)?.f_add(added)?,
         None => added.shallow_clone(),

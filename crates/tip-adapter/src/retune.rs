@@ -11,6 +11,7 @@ use super::{
     hold_out::HoldOut,
     made::Made,
     material::Material,
+    methods::by_name,
     request::HeadRequest,
     score::{Numbers, Scored},
     search::{Outcome, Search},
@@ -153,6 +154,7 @@ fn numbers(
             alpha: trained_with.0,
             beta: trained_with.1,
             temperature: calibrate::by_spread(
+                by_name(Method::TipAdapter)?,
                 &Numbers {
                     method: Method::TipAdapterF,
                     alpha: trained_with.0,
@@ -191,7 +193,7 @@ fn search(
         held: &held,
         watch: &watch,
     };
-    match search.best(Method::TipAdapter)? {
+    match search.best(by_name(Method::TipAdapter)?)? {
         Outcome::Scored(mut scored) => {
             scored.numbers.method = Method::TipAdapterF;
             Ok(scored)

@@ -24,7 +24,7 @@ use crate::{
 
 /// Kernel ridge regression's β on standardised features, whose cosines are
 /// spread wider than plain ones.
-const STANDARDISED_BETA: f64 = 1.0;
+const STANDARDISED_BETA: f64 = 1.5;
 
 /// Plain or standardised features, and the kernel ridge regression on them.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 //!
 //! s is 2 on validation examples. Left-out ones were classified by heads of
 //! one shot fewer: with few shots, which part is better then says little of
-//! which is better with all of them. So `s = 2 + 0.3·Q/(K − 1)²` for K shots a
+//! which is better with all of them. So `s = 2 + 0.6·Q/(K − 1)³` for K shots a
 //! class.
 
 use tch::{Kind, Tensor};
@@ -21,8 +21,8 @@ const SUM_STRENGTH: f64 = 5.0;
 const SHARE_STRENGTH: f64 = 2.0;
 
 /// The part of the left-out examples that equal shares count as at two shots;
-/// it falls with the square of the shots that the others were made of.
-const FEWER_SHOTS: f64 = 0.3;
+/// it falls with the cube of the shots that the others were made of.
+const FEWER_SHOTS: f64 = 0.6;
 
 const STEPS: usize = 100;
 const HALVINGS: usize = 30;
@@ -62,7 +62,7 @@ pub(super) fn fit(
         .map(|z| Ok(z.f_sub(&z.f_gather(1, &own, false)?)?))
         .collect::<Result<Vec<_>, TipError>>()?;
     let count = labels.numel().max(1) as f64;
-    let fewer = shots.map_or(0.0, |shots| FEWER_SHOTS / (shots - 1.0).max(1.0).powi(2));
+    let fewer = shots.map_or(0.0, |shots| FEWER_SHOTS / (shots - 1.0).max(1.0).powi(3));
     let problem = Problem {
         margins,
         sum_pull: SUM_STRENGTH / count,

@@ -21,7 +21,7 @@ use crate::{
     made::Made,
     material::Material,
     spec::Method,
-    spread::{self, wrong_class_spread},
+    spread::{GDA_FACTOR, wrong_class_spread},
     unit::unit_rows,
     watch::Watch,
 };
@@ -128,7 +128,7 @@ fn maximised(
     let Some(spread) = wrong_class_spread(&logits, &logits.f_argmax(1, false)?, None)? else {
         return Ok(None);
     };
-    let inverse = 1.0 / (spread * spread::factor(Method::Gda, false));
+    let inverse = 1.0 / (spread * GDA_FACTOR);
     Ok(Some((
         Mixture {
             weight: gaussian.weight.f_mul_scalar(inverse)?,
