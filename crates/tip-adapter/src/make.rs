@@ -15,6 +15,7 @@ use super::{
     spec::{HeadSpec, Method},
     stack::Stacked,
     tip_adapter::class_factors,
+    unseen::UnseenAnswers,
     watch::Watch,
 };
 pub use super::{made::Made, request::HeadRequest, watch::Progress};
@@ -39,7 +40,7 @@ pub fn make(
     let watch = Watch(watch);
     let _no_grad = tch::no_grad_guard();
     let chosen = match select::choose(material, request, &watch)? {
-        Choice::Stack(stacked) => return Ok(of_stack(material, request, *stacked)),
+        Choice::Stack(stacked) => return of_stack(material, request, *stacked),
         Choice::Method(chosen) => chosen,
     };
     let Chosen {
@@ -64,14 +65,20 @@ pub fn make(
             unseen: None,
         },
         tensors,
+        unseen: None,
     };
-    made.spec.unseen = left_out::unseen_scores(material, &made, &watch)?;
+    made.unseen = left_out::unseen_answers(material, &made, &watch)?;
+    made.spec.unseen = match &made.unseen {
+        Some(answers) => answers.scores()?,
+        None => None,
+    };
     Ok(made)
 }
 
 /// A stack's logits are at temperature 1 already.
-fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Made {
-    Made {
+fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Result<Made, TipError> {
+    let scores = stacked.unseen.as_ref().map(UnseenAnswers::scores);
+    Ok(Made {
         spec: HeadSpec {
             method: Method::Stack,
             alpha: 0.0,
@@ -83,10 +90,11 @@ fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Mad
             key_dtype: request.key_dtype,
             standardised: stacked.standardised,
             selection: stacked.selection,
-            unseen: stacked.unseen,
+            unseen: scores.transpose()?.flatten(),
         },
         tensors: stacked.tensors,
-    }
+        unseen: stacked.unseen,
+    })
 }
 
 /// L, b, K and V of a method with its numbers (tip-adapter.md, "one head").

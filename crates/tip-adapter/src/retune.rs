@@ -103,6 +103,7 @@ pub fn retune(
                 cache: Some((material.keys, values)),
                 standardised: None,
             },
+            unseen: None,
         },
         accuracy,
     ))
