@@ -31,6 +31,7 @@ type createConfig struct {
 	hasShots   bool
 	seed       uint64
 	validation Source
+	unknown    []Picture
 	progress   func(*pb.CreateProgress)
 }
 
@@ -44,6 +45,12 @@ func Shots(shots int, seed uint64) CreateOption {
 // get "validation/" in front.
 func Validation(source Source) CreateOption {
 	return func(c *createConfig) { c.validation = source }
+}
+
+// Unknown adds pictures of none of the classes: they sharpen what is rejected
+// (see [Reject]), and never become keys. Their ids get "unknown/" in front.
+func Unknown(pictures ...Picture) CreateOption {
+	return func(c *createConfig) { c.unknown = pictures }
 }
 
 // OnProgress is called with every progress message, before the call returns.
@@ -207,6 +214,17 @@ func (c *createConfig) parts(source Source, classes []*pb.ClassSpec) ([]*labelle
 		}
 		parts = append(parts, forValidation(validation))
 	}
+	if len(c.unknown) > 0 {
+		examples := make(sliceSource, 0, len(c.unknown))
+		for _, picture := range c.unknown {
+			examples = append(examples, Example{Picture: picture, Unknown: true})
+		}
+		unknown, err := examples.load(training.classes)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, ofNoClass(unknown))
+	}
 	return parts, nil
 }
 
@@ -265,7 +283,7 @@ func (c *Client) makeVersion(
 				}
 				message := &pb.Example{
 					ExampleId: valid(example.ID), ClassIndex: int32(example.ClassIndex),
-					Input: input.message, Validation: example.Validation,
+					Input: input.message, Validation: example.Validation, Unknown: example.Unknown,
 				}
 				if full := batch.add(message, proto.Size(message)); full != nil {
 					if err := stream.sendExamples(&pb.ExampleBatch{Examples: full}); err != nil {

@@ -25,6 +25,9 @@ type Example struct {
 	ID string
 	// Validation examples choose numbers; they never become keys.
 	Validation bool
+	// Unknown examples are of none of the classes: they sharpen what is
+	// rejected, and never become keys. Their class does not count.
+	Unknown bool
 
 	numbered bool // its id is its position
 }
@@ -135,7 +138,7 @@ type sliceSource []Example
 func (s sliceSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	if given == nil {
 		for i, example := range s {
-			if example.Class == "" {
+			if example.Class == "" && !example.Unknown {
 				return nil, invalid(ReasonClassUnknown,
 					"example %d names its class by index, so the classes must be given: "+
 						"their number is never guessed from the largest index", i)
@@ -191,7 +194,9 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 	return func(yield func(Example, error) bool) {
 		position := 0
 		for example, err := range examples {
-			if err == nil {
+			if err == nil && example.Unknown {
+				example.ClassIndex = 0
+			} else if err == nil {
 				example.ClassIndex, err = find.index(example)
 			}
 			if err != nil {
@@ -293,7 +298,7 @@ func chooseShots(from *labelled, shots int, seed uint64) (*labelled, error) {
 		}
 		position := len(all)
 		all = append(all, example)
-		if example.Validation {
+		if example.Validation || example.Unknown {
 			kept[position] = true
 			continue
 		}
@@ -342,6 +347,21 @@ func addedTo(version int64, from *labelled) *labelled {
 		}
 	}
 	return &renamed
+}
+
+// ofNoClass marks examples, and keeps their ids apart from training's.
+func ofNoClass(from *labelled) *labelled {
+	marked := *from
+	marked.examples = func(yield func(Example, error) bool) {
+		for example, err := range from.examples {
+			example.Unknown = true
+			example.ID = "unknown/" + example.ID
+			if !yield(example, err) {
+				return
+			}
+		}
+	}
+	return &marked
 }
 
 // forValidation marks examples, and keeps their ids apart from training's.

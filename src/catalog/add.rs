@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 use half::f16;
 
 use super::{
-    Catalog, CatalogError, ExampleFeature,
-    columns::{check_shapes, floats, halves, labels},
+    Catalog, CatalogError, ExampleFeature, Purpose,
+    columns::{check_shapes, floats, halves, labels, rows},
     compute,
     notes::{self, NoteColumns},
 };
@@ -64,7 +64,7 @@ impl Base {
     }
 
     /// The examples that stay: training ones in the order of their keys, then
-    /// those for validation.
+    /// those for validation, then those of no class.
     pub fn examples(&self) -> &[ExampleFeature] {
         &self.examples
     }
@@ -103,29 +103,40 @@ impl Base {
             labels(file, names::LABELS),
             labels(file, names::VALIDATION_LABELS),
         );
+        let unknown_count = rows(file, names::UNKNOWN_FEATURES);
         let noted = |columns, rows: &[usize]| {
             NoteColumns::read(file, columns, rows.len()).map_err(unusable)
         };
         let training = Rows {
             keys: floats(file, names::KEYS),
             notes: noted(notes::TRAINING, &training_labels)?,
-            labels: training_labels,
+            classes: training_labels.into_iter().map(Some).collect(),
             ids: column(names::EXAMPLE_IDS)?,
             views: halves(file, names::VIEWS),
             kept_views: details.views.max(1) as usize,
-            validation: false,
+            purpose: Purpose::Training,
         };
         let validation = Rows {
             keys: floats(file, names::VALIDATION_FEATURES),
             notes: noted(notes::VALIDATION, &validation_labels)?,
-            labels: validation_labels,
+            classes: validation_labels.into_iter().map(Some).collect(),
             ids: column(names::VALIDATION_IDS)?,
             views: Vec::new(),
             kept_views: 1,
-            validation: true,
+            purpose: Purpose::Validation,
+        };
+        let unknown = Rows {
+            keys: floats(file, names::UNKNOWN_FEATURES),
+            notes: NoteColumns::read(file, notes::UNKNOWN, unknown_count).map_err(unusable)?,
+            classes: vec![None; unknown_count],
+            ids: column(names::UNKNOWN_IDS)?,
+            views: Vec::new(),
+            kept_views: 1,
+            purpose: Purpose::Unknown,
         };
         let mut examples = training.examples(width, file).map_err(unusable)?;
         examples.extend(validation.examples(width, file).map_err(unusable)?);
+        examples.extend(unknown.examples(width, file).map_err(unusable)?);
         let next_id = examples
             .iter()
             .filter_map(|example| plain_number(&example.id))
@@ -188,19 +199,19 @@ impl Catalog {
 /// Examples as they lie in a version, column by column.
 struct Rows {
     keys: Vec<f32>,
-    labels: Vec<usize>,
+    classes: Vec<Option<usize>>,
     ids: Option<TextColumn>,
     notes: NoteColumns,
     views: Vec<f16>,
     kept_views: usize,
-    validation: bool,
+    purpose: Purpose,
 }
 
 impl Rows {
     fn examples(self, width: usize, file: &TensorFile) -> Result<Vec<ExampleFeature>, String> {
         let width = width.max(1);
         let mut views = self.views.chunks_exact(width * self.kept_views);
-        let rows = self.keys.chunks_exact(width).zip(&self.labels).enumerate();
+        let rows = self.keys.chunks_exact(width).zip(&self.classes).enumerate();
         rows.map(|(row, (key, &class))| {
             Ok(ExampleFeature {
                 id: match &self.ids {
@@ -208,7 +219,7 @@ impl Rows {
                     None => row.to_string(),
                 },
                 class,
-                validation: self.validation,
+                purpose: self.purpose,
                 key: key.to_vec(),
                 views: match (self.kept_views, views.next()) {
                     (2.., Some(views)) => views.to_vec(),

@@ -7,11 +7,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     CatalogError, Classifier, MAX_ID_BYTES, MAX_MAGNITUDE, MAX_VIEWS,
-    columns::{check_shapes, labels},
+    columns::{check_shapes, labels, rows},
     finite::check_reach,
     notes, printable, tensors,
 };
-use tip_adapter::material::Material;
+use tip_adapter::{contrast::check_unit, material::Material};
 use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tensors::names};
 
 /// What errors call the file.
@@ -60,7 +60,8 @@ pub(super) fn check_version(
         labels(file, names::LABELS),
         labels(file, names::VALIDATION_LABELS),
     );
-    bound("max_examples", train.len() + held.len(), bounds.examples)?;
+    let unknown = rows(file, names::UNKNOWN_FEATURES);
+    bound("max_examples", train.len() + held.len() + unknown, bounds.examples)?;
     if usize::try_from(details.views).is_ok_and(|views| views > MAX_VIEWS) {
         return Err(invalid(format!(
             "it has {} views of each example, not of 0 to {MAX_VIEWS}",
@@ -69,7 +70,7 @@ pub(super) fn check_version(
     }
     check_texts(details)?;
     check_ids(file)?;
-    check_notes(details, file, train.len(), held.len())?;
+    check_notes(details, file, [train.len(), held.len(), unknown])?;
     check_numbers(details)?;
 
     let read = |name: &str| tensors::read(file, name);
@@ -88,6 +89,7 @@ pub(super) fn check_version(
     };
     material.check().map_err(invalid)?;
     check_counts(details, &train, &held)?;
+    check_contrast(details, read(names::UNKNOWN_FEATURES)?.as_ref())?;
     for name in [
         names::HEAD_LINEAR,
         names::HEAD_BIAS,
@@ -116,6 +118,35 @@ pub(super) fn check_version(
     check_reach(&details.head, &head).map_err(invalid)?;
     Classifier::load(imported.manifest.clone(), file, Device::Cpu)
         .map_err(|error| invalid(format!("it does not load: {error}")))?;
+    Ok(())
+}
+
+/// Whether the examples of no class can serve, and are as many as is said.
+fn check_contrast(details: &Details, unknown: Option<&Tensor>) -> Result<(), CatalogError> {
+    let count = unknown.map_or(0, |rows| rows.size().first().copied().unwrap_or(0));
+    if let Some(rows) = unknown {
+        check_unit(rows).map_err(invalid)?;
+    }
+    let Some(contrast) = &details.contrast else {
+        return Ok(());
+    };
+    if contrast.count as i64 != count || count == 0 {
+        return Err(invalid(format!(
+            "it holds {count} examples of no class, its manifest says {}",
+            contrast.count
+        )));
+    }
+    for (name, value, least) in [
+        ("beta", contrast.beta, 0.0),
+        ("weight", contrast.weight, 0.0),
+        ("centre", contrast.centre, -MAX_MAGNITUDE),
+    ] {
+        if !(least..=MAX_MAGNITUDE).contains(&value) {
+            return Err(invalid(format!(
+                "contrast.{name} is {value}, not of {least:e} to {MAX_MAGNITUDE:e}"
+            )));
+        }
+    }
     Ok(())
 }
 
@@ -154,7 +185,7 @@ fn check_numbers(details: &Details) -> Result<(), CatalogError> {
 /// Ids as they may be when a version is made here.
 fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
     let mut seen = HashSet::new();
-    for name in [names::EXAMPLE_IDS, names::VALIDATION_IDS] {
+    for name in [names::EXAMPLE_IDS, names::VALIDATION_IDS, names::UNKNOWN_IDS] {
         let Some(column) = TextColumn::read(file, name).map_err(invalid)? else {
             continue;
         };
@@ -174,12 +205,12 @@ fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
 fn check_notes(
     details: &Details,
     file: &TensorFile,
-    train: usize,
-    held: usize,
+    [train, held, unknown]: [usize; 3],
 ) -> Result<(), CatalogError> {
     let of_training = notes::check(file, notes::TRAINING, train).map_err(invalid)?;
     let of_validation = notes::check(file, notes::VALIDATION, held).map_err(invalid)?;
-    match of_training + of_validation {
+    let of_unknown = notes::check(file, notes::UNKNOWN, unknown).map_err(invalid)?;
+    match of_training + of_validation + of_unknown {
         found if found == details.pictures => Ok(()),
         found => Err(invalid(format!(
             "it holds {found} pictures, its manifest says {}",

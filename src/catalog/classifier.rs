@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use super::{CatalogError, orientation, tensors};
 use tip_adapter::{
+    contrast::Contrast,
     head::{Head, HeadTensors, StandardisedPart, Values},
     standardise::Standardise,
 };
@@ -26,6 +27,8 @@ pub struct Classifier {
     pub zero_shot: Option<Arc<Head>>,
     labels: Vec<usize>,
     examples: Option<TextColumn>,
+    /// What its examples of no class say of a picture; none without any.
+    contrast: Option<Contrast>,
 }
 
 impl Classifier {
@@ -42,6 +45,7 @@ impl Classifier {
         let keys = tensors::read(file, names::KEYS)?;
         let labels = tensors::read(file, names::LABELS)?;
         let head_tensors = Classifier::head_tensors(&manifest, file)?;
+        let contrast = contrast(&manifest, file, keys.as_ref(), &head_tensors)?;
         let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
         if let Some(keys) = &keys {
             head = head.with_examples(keys).map_err(CatalogError::internal)?;
@@ -71,6 +75,7 @@ impl Classifier {
             zero_shot,
             labels,
             examples,
+            contrast,
             manifest,
         })
     }
@@ -178,14 +183,55 @@ impl Classifier {
             .unwrap_or("")
     }
 
+    /// Whether the score of a picture needs its feature beside its logits.
+    pub fn scores_by_feature(&self) -> bool {
+        self.contrast.is_some()
+    }
+
+    /// How much of what it knows the version finds in a picture: `energy` is
+    /// `log Σ exp(logits/T)`, `feature` its unit feature.
+    ///
+    /// # Errors
+    /// A feature that is needed and is not there.
+    pub fn score(&self, energy: f64, feature: Option<&[f32]>) -> Result<f64, CatalogError> {
+        let (Some(contrast), Some(spec)) = (&self.contrast, &self.manifest.details.contrast) else {
+            return Ok(energy);
+        };
+        let feature = feature.ok_or_else(|| {
+            CatalogError::internal(format!("{} was given no feature to score by", self.name))
+        })?;
+        Ok(energy - spec.weight * (contrast.of(feature) - spec.centre))
+    }
+
     /// Bytes held in memory.
     pub fn size_bytes(&self) -> usize {
         let zero_shot = match &self.zero_shot {
             Some(head) if !Arc::ptr_eq(head, &self.head) => head.size_bytes(),
             _ => 0,
         };
-        self.head.size_bytes() + zero_shot + self.labels.len() * size_of::<usize>()
+        let contrast = self.contrast.as_ref().map_or(0, Contrast::size_bytes);
+        self.head.size_bytes() + zero_shot + contrast + self.labels.len() * size_of::<usize>()
     }
+}
+
+/// The densities that a version's examples of no class are a part of.
+fn contrast(
+    manifest: &Manifest,
+    file: &TensorFile,
+    keys: Option<&Tensor>,
+    head: &HeadTensors,
+) -> Result<Option<Contrast>, CatalogError> {
+    let Some(spec) = &manifest.details.contrast else {
+        return Ok(None);
+    };
+    let missing = |what: &str| {
+        CatalogError::internal(format!("{} has no tensor {what}", manifest.resource_name()))
+    };
+    let negatives = tensors::read(file, names::UNKNOWN_FEATURES)?
+        .ok_or_else(|| missing(names::UNKNOWN_FEATURES))?;
+    let keys = keys.ok_or_else(|| missing(names::KEYS))?;
+    let by = head.standardised.as_ref().map(|part| &part.by);
+    Ok(Some(Contrast::new(keys, &negatives, by, spec)?))
 }
 
 /// What sees standardised features.
@@ -206,7 +252,7 @@ fn standardised(
 /// s·W alone.
 fn text_head(
     manifest: &Manifest,
-    text: &tch::Tensor,
+    text: &Tensor,
     device: Device,
 ) -> Result<Head, CatalogError> {
     let spec = tip_spec::HeadSpec {

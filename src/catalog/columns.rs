@@ -17,12 +17,9 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
     let (n, d) = (details.classes.len(), details.width);
     let m = usize::try_from(details.key_count).map_err(|_| "key_count is too large".to_owned())?;
     let r = details.views.max(1) as usize;
-    let q = file
-        .get(names::VALIDATION_LABELS)
-        .map_or(0, |labels| labels.shape.first().copied().unwrap_or(0));
-    let u = file
-        .get(names::UNLABELLED)
-        .map_or(0, |rows| rows.shape.first().copied().unwrap_or(0));
+    let q = rows(file, names::VALIDATION_LABELS);
+    let u = rows(file, names::UNKNOWN_FEATURES);
+    let unlabelled = rows(file, names::UNLABELLED);
     if n == 0 || !(1..=MAX_WIDTH).contains(&d) {
         return Err(format!(
             "it has {n} classes and a width of {d}, not of 1 to {MAX_WIDTH}"
@@ -39,14 +36,15 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
             return Err(format!("tensor {name} is missing"));
         }
     }
-    let expected: [(&str, Dtype, &[usize]); 15] = [
+    let expected: [(&str, Dtype, &[usize]); 16] = [
         (names::KEYS, Dtype::F32, &[m, d]),
         (names::LABELS, Dtype::I64, &[m]),
         (names::VIEWS, Dtype::F16, &[m, r, d]),
         (names::TEXT, Dtype::F32, &[n, d]),
         (names::VALIDATION_FEATURES, Dtype::F32, &[q, d]),
         (names::VALIDATION_LABELS, Dtype::I64, &[q]),
-        (names::UNLABELLED, Dtype::F32, &[u, d]),
+        (names::UNKNOWN_FEATURES, Dtype::F32, &[u, d]),
+        (names::UNLABELLED, Dtype::F32, &[unlabelled, d]),
         (names::HEAD_LINEAR, Dtype::F32, &[n, d]),
         (names::HEAD_BIAS, Dtype::F32, &[n]),
         (names::HEAD_KEYS, Dtype::F32, &[m, d]),
@@ -66,7 +64,11 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
             ));
         }
     }
-    for (name, rows) in [(names::EXAMPLE_IDS, m), (names::VALIDATION_IDS, q)] {
+    for (name, rows) in [
+        (names::EXAMPLE_IDS, m),
+        (names::VALIDATION_IDS, q),
+        (names::UNKNOWN_IDS, u),
+    ] {
         if let Some(column) = TextColumn::read(file, name)?
             && column.len() != rows
         {
@@ -75,6 +77,12 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// Rows of a tensor; 0 of an absent one.
+pub(super) fn rows(file: &TensorFile, name: &str) -> usize {
+    let shape = file.get(name).map(|tensor| tensor.shape);
+    shape.and_then(|shape| shape.first().copied()).unwrap_or(0)
 }
 
 /// The values of an f32 tensor.

@@ -7,10 +7,12 @@ use half::f16;
 use tch::{Kind, Tensor};
 
 use super::{
-    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRequest, TextRoom,
+    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, Purpose, TextRequest,
+    TextRoom,
     finite::check_reach, notes, tensors,
 };
 use tip_adapter::{
+    contrast::sharpen,
     head::{HeadTensors, Values},
     make::{self, HeadRequest, Made},
     material::Material,
@@ -89,11 +91,10 @@ impl Recipe {
     }
 
     /// Bytes that the features of one example take.
-    pub fn feature_bytes(&self, width: usize, validation: bool) -> usize {
-        let views = if validation || self.views == 1 {
-            0
-        } else {
-            self.views
+    pub fn feature_bytes(&self, width: usize, purpose: Purpose) -> usize {
+        let views = match purpose {
+            Purpose::Training if self.views > 1 => self.views,
+            _ => 0,
         };
         width * (size_of::<f32>() + size_of::<f16>() * views)
     }
@@ -127,6 +128,8 @@ pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogErro
 /// A version's tensors and counts, before a head is made of them.
 struct Ingredients {
     material: Material,
+    /// Features of the examples of no class, f32 [U, D].
+    unknown: Option<Tensor>,
     named: Vec<NamedTensor>,
     classes: Vec<ClassRecord>,
     key_count: usize,
@@ -172,7 +175,11 @@ impl Catalog {
         let text = self.all_text(recipe, text)?;
         let base = recipe.base.as_ref().and_then(|base| base.encoder());
         let ingredients = self.ingredients(recipe, text, gathered)?;
-        let made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
+        let mut made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
+        let contrast = match &ingredients.unknown {
+            Some(unknown) => sharpen(&ingredients.material, &mut made, unknown)?,
+            None => None,
+        };
         let Ingredients {
             mut named,
             classes,
@@ -210,6 +217,7 @@ impl Catalog {
                     without_end_mark: gathered.without_end_mark as u64,
                 }),
                 pictures,
+                contrast,
             },
             tensors: named,
             request: recipe.request.clone(),
@@ -245,8 +253,10 @@ impl Catalog {
         // The base's first, so that a version made in two steps is that made
         // in one.
         let all = || recipe.inherited().iter().chain(&gathered.examples);
-        let training: Vec<_> = all().filter(|example| !example.validation).collect();
-        let validation: Vec<_> = all().filter(|example| example.validation).collect();
+        let of = |purpose| all().filter(move |example| example.purpose == purpose);
+        let training: Vec<_> = of(Purpose::Training).collect();
+        let validation: Vec<_> = of(Purpose::Validation).collect();
+        let unknown: Vec<_> = of(Purpose::Unknown).collect();
 
         let keys = feature_rows(&training, width)?;
         let key_labels = labels(&training);
@@ -277,7 +287,17 @@ impl Catalog {
             named.extend(ids(names::VALIDATION_IDS, &validation));
             Some((features, labels))
         };
+        let unknown = if unknown.is_empty() {
+            None
+        } else {
+            let features = feature_rows(&unknown, width)?;
+            named.push(tensors::write(names::UNKNOWN_FEATURES, &features)?);
+            named.extend(ids(names::UNKNOWN_IDS, &unknown));
+            named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
+            Some(features)
+        };
         Ok(Ingredients {
+            unknown,
             material: Material {
                 keys,
                 labels: key_labels,
@@ -310,7 +330,8 @@ fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, Ca
 fn labels(examples: &[&ExampleFeature]) -> Tensor {
     let labels: Vec<i64> = examples
         .iter()
-        .map(|example| example.class as i64)
+        .filter_map(|example| example.class)
+        .map(|class| class as i64)
         .collect();
     Tensor::from_slice(&labels)
 }
@@ -366,12 +387,11 @@ fn class_records<'a>(
         })
         .collect();
     for example in examples {
-        if let Some(class) = classes.get_mut(example.class) {
-            if example.validation {
-                class.validation_count += 1;
-            } else {
-                class.example_count += 1;
-            }
+        let class = example.class.and_then(|class| classes.get_mut(class));
+        match (class, example.purpose) {
+            (Some(class), Purpose::Training) => class.example_count += 1,
+            (Some(class), Purpose::Validation) => class.validation_count += 1,
+            (_, Purpose::Unknown) | (None, _) => {}
         }
     }
     classes

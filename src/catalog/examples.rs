@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Catalog, CatalogError,
-    columns::{check_shapes, labels},
+    Catalog, CatalogError, Purpose,
+    columns::{check_shapes, labels, rows},
     compute,
     notes::{self, NoteColumns, NoteNames},
 };
@@ -15,7 +15,7 @@ use tipserve_store::{
 };
 
 /// The examples of a version: those of its keys in their order, then those for
-/// validation.
+/// validation, then those of no class.
 #[derive(Debug)]
 pub struct ExampleList {
     cache: CacheId,
@@ -23,6 +23,7 @@ pub struct ExampleList {
     class_names: Vec<String>,
     training: Column,
     validation: Column,
+    unknown: Column,
 }
 
 /// One example of a version.
@@ -30,12 +31,12 @@ pub struct ExampleList {
 pub struct ExampleEntry<'a> {
     /// Its id.
     pub id: &'a str,
-    /// Index of its class.
-    pub class: usize,
-    /// Its class's display name.
+    /// Index of its class; none of an example of no class.
+    pub class: Option<usize>,
+    /// Its class's display name; empty where there is none.
     pub class_name: &'a str,
-    /// Whether it is for validation.
-    pub validation: bool,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Where it came from; empty where that is not known.
     pub uri: &'a str,
     /// Whether a picture of it is kept.
@@ -44,7 +45,7 @@ pub struct ExampleEntry<'a> {
 
 #[derive(Debug, Default)]
 struct Column {
-    labels: Vec<usize>,
+    classes: Vec<Option<usize>>,
     ids: Option<TextColumn>,
     notes: NoteColumns,
 }
@@ -52,14 +53,13 @@ struct Column {
 impl Column {
     fn read(
         file: &TensorFile,
-        label_name: &str,
+        classes: Vec<Option<usize>>,
         id_name: &str,
         noted: NoteNames,
     ) -> Result<Column, String> {
-        let labels = labels(file, label_name);
         Ok(Column {
-            notes: NoteColumns::read(file, noted, labels.len())?,
-            labels,
+            notes: NoteColumns::read(file, noted, classes.len())?,
+            classes,
             // The column's own memory: the list outlives the file.
             ids: TextColumn::read(file, id_name)?.map(|ids| ids.detached()),
         })
@@ -69,7 +69,8 @@ impl Column {
 impl ExampleList {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.training.labels.len() + self.validation.labels.len()
+        let columns = [&self.training, &self.validation, &self.unknown];
+        columns.iter().map(|column| column.classes.len()).sum()
     }
 
     /// Whether there are none.
@@ -77,11 +78,18 @@ impl ExampleList {
         self.len() == 0
     }
 
-    fn find(&self, at: usize) -> (&Column, usize, bool) {
-        match at.checked_sub(self.training.labels.len()) {
-            None => (&self.training, at, false),
-            Some(row) => (&self.validation, row, true),
+    fn find(&self, at: usize) -> (&Column, usize, Purpose) {
+        let mut row = at;
+        for (column, purpose) in [
+            (&self.training, Purpose::Training),
+            (&self.validation, Purpose::Validation),
+        ] {
+            match row.checked_sub(column.classes.len()) {
+                None => return (column, row, purpose),
+                Some(rest) => row = rest,
+            }
         }
+        (&self.unknown, row, Purpose::Unknown)
     }
 
     /// What the sender of example `at` says of it.
@@ -106,10 +114,10 @@ impl ExampleList {
         found.map(|(column, row, _)| column.notes.picture(row))
     }
 
-    /// Example `at`, training examples first.
+    /// Example `at`, training examples first, those of no class last.
     pub fn get(&self, at: usize) -> Option<ExampleEntry<'_>> {
-        let (column, row, validation) = self.find(at);
-        let class = *column.labels.get(row)?;
+        let (column, row, purpose) = self.find(at);
+        let class = *column.classes.get(row)?;
         Some(ExampleEntry {
             id: column
                 .ids
@@ -117,8 +125,10 @@ impl ExampleList {
                 .and_then(|ids| ids.get(row))
                 .unwrap_or(""),
             class,
-            class_name: self.class_names.get(class).map_or("", String::as_str),
-            validation,
+            class_name: class
+                .and_then(|class| self.class_names.get(class))
+                .map_or("", String::as_str),
+            purpose,
             uri: column.notes.uri(row),
             has_picture: column.notes.picture(row).is_some(),
         })
@@ -154,14 +164,22 @@ impl Catalog {
         let (_, file) = self.store.load(id, number).await?;
         let list = compute::load(move || {
             check_shapes(&manifest.details, &file)?;
+            let classes = |name| labels(&file, name).into_iter().map(Some).collect();
+            let unknown = vec![None; rows(&file, names::UNKNOWN_FEATURES)];
             Ok(ExampleList {
-                training: Column::read(&file, names::LABELS, names::EXAMPLE_IDS, notes::TRAINING)?,
+                training: Column::read(
+                    &file,
+                    classes(names::LABELS),
+                    names::EXAMPLE_IDS,
+                    notes::TRAINING,
+                )?,
                 validation: Column::read(
                     &file,
-                    names::VALIDATION_LABELS,
+                    classes(names::VALIDATION_LABELS),
                     names::VALIDATION_IDS,
                     notes::VALIDATION,
                 )?,
+                unknown: Column::read(&file, unknown, names::UNKNOWN_IDS, notes::UNKNOWN)?,
                 class_names: manifest
                     .details
                     .classes

@@ -32,15 +32,27 @@ impl ExampleNotes {
     }
 }
 
+/// What an example is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It becomes a key.
+    Training,
+    /// It chooses numbers, and never becomes a key.
+    Validation,
+    /// It is of none of the classes: it sharpens rejection, and never becomes a
+    /// key.
+    Unknown,
+}
+
 /// The feature of one example.
 #[derive(Clone, Debug)]
 pub struct ExampleFeature {
     /// The example's id.
     pub id: String,
-    /// Index of its class.
-    pub class: usize,
-    /// Whether it is for validation.
-    pub validation: bool,
+    /// Index of its class; none of an unknown one.
+    pub class: Option<usize>,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Unit vector [D]: of the mean of the raw features of its views.
     pub key: Vec<f32>,
     /// Unit vectors [R · D] of its views; empty if there is one view only.
@@ -58,7 +70,7 @@ impl ExampleFeature {
     ///
     /// Views that cancel out, or are zero, make a key of zeros, which no head
     /// is made of: [`tip_adapter::material::Material::check`] names the example.
-    pub fn of_views(id: String, class: usize, validation: bool, raw: &[Vec<f32>]) -> Self {
+    pub fn of_views(id: String, class: Option<usize>, purpose: Purpose, raw: &[Vec<f32>]) -> Self {
         let mut sum: Vec<f64> = Vec::new();
         for view in raw {
             // What f64 sums start from, so that a lone −0 stays one.
@@ -78,7 +90,7 @@ impl ExampleFeature {
         ExampleFeature {
             id,
             class,
-            validation,
+            purpose,
             // The sum has the mean's direction.
             key: unit(sum.into_iter()).collect(),
             views,
@@ -155,7 +167,7 @@ mod tests {
                         .collect()
                 })
                 .collect();
-            let feature = ExampleFeature::of_views("a".into(), 2, false, &raw);
+            let feature = ExampleFeature::of_views("a".into(), Some(2), Purpose::Training, &raw);
             let flat: Vec<f32> = raw.concat();
             let keys =
                 build_keys(&Tensor::from_slice(&flat).view([1, views, width])).expect("keys");
@@ -179,7 +191,7 @@ mod tests {
     #[test]
     fn views_that_cancel_out_make_zeros_and_not_nan() {
         let raw = [vec![1.0, -2.0], vec![-1.0, 2.0]];
-        let feature = ExampleFeature::of_views("a".into(), 0, false, &raw);
+        let feature = ExampleFeature::of_views("a".into(), Some(0), Purpose::Training, &raw);
         assert_eq!(feature.key, [0.0, 0.0]);
     }
 }

@@ -3,8 +3,25 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{Catalog, CatalogError, columns::check_shapes, create::statistics, tensors};
-use tip_adapter::material::Material;
+use tip_adapter::{contrast::sharpen, make::Made, material::Material};
+use tip_spec::ContrastSpec;
 use tipserve_store::{Manifest, StoreError, TensorFile, tensors::names};
+
+/// What a version's examples of no class add to the score of another head made
+/// from its examples.
+///
+/// # Errors
+/// A file that is not what its manifest says; torch's.
+pub(super) fn contrast(
+    material: &Material,
+    made: &mut Made,
+    file: &TensorFile,
+) -> Result<Option<ContrastSpec>, CatalogError> {
+    match tensors::read(file, names::UNKNOWN_FEATURES)? {
+        Some(unknown) => Ok(sharpen(material, made, &unknown)?),
+        None => Ok(None),
+    }
+}
 
 impl Catalog {
     /// Refuses a version whose features another bundle made.

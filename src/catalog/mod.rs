@@ -45,7 +45,7 @@ pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use encoder::ServedEncoder;
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
-pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
+pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes, Purpose};
 pub use finetune::FineTunes;
 pub use journal::Describe;
 pub use notes::{check_metadata, check_uri};

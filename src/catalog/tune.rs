@@ -6,7 +6,10 @@ use tch::{Kind, Tensor};
 
 use super::{
     Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest, create::head_tensors,
-    finite::check_reach, residual::tune_residual, tensors,
+    finite::check_reach,
+    material::contrast,
+    residual::{ResidualTuned, tune_residual},
+    tensors,
 };
 use crate::telemetry;
 use tip_adapter::{
@@ -16,20 +19,21 @@ use tip_adapter::{
     material::Material,
     retune::{SearchOn, retune, training_factors},
 };
-use tip_spec::Method;
+use tip_spec::{ContrastSpec, Method};
 use tipserve_store::{
     Details, Draft, FineTuneRecipe, FineTuneRecord, Manifest, NamedTensor, TensorFile,
     tensors::names,
 };
 
 /// Tensors of a version that its children keep.
-const KEPT: [&str; 6] = [
+const KEPT: [&str; 7] = [
     names::KEYS,
     names::LABELS,
     names::VIEWS,
     names::TEXT,
     names::VALIDATION_FEATURES,
     names::VALIDATION_LABELS,
+    names::UNKNOWN_FEATURES,
 ];
 
 /// A version's tensors, as training needs them.
@@ -114,7 +118,11 @@ pub(super) fn tune(
                 .to_owned(),
         });
     }
-    let (tuning, record) = tune_residual(catalog, parent, file, stop, say)?;
+    let ResidualTuned {
+        tuning,
+        record,
+        contrast,
+    } = tune_residual(catalog, parent, file, stop, say)?;
     let Some(made) = tuning.made else {
         return Ok(TuneOutcome::Unchanged {
             outcome: tuning.reason,
@@ -122,7 +130,7 @@ pub(super) fn tune(
     };
     check_reach(&made.spec, &made.tensors)?;
     Ok(TuneOutcome::Made {
-        draft: Box::new(draft(parent, file, request, &made, record)?),
+        draft: Box::new(draft(parent, file, request, (&made, contrast), record)?),
         improved: Some(true),
         outcome: tuning.reason,
     })
@@ -181,7 +189,8 @@ fn tune_keys(
         Some(_) => again(&tensors.start)?.1,
         None => None,
     };
-    let (made, after) = again(&tuned.keys)?;
+    let (mut made, after) = again(&tuned.keys)?;
+    let contrast = contrast(&material(), &mut made, file)?;
     let improved = before.zip(after).map(|(before, after)| after > before);
     let record = record(
         &tuned,
@@ -192,7 +201,7 @@ fn tune_keys(
     check_reach(&made.spec, &made.tensors)?;
     Ok(TuneOutcome::Made {
         outcome: keys_outcome(&record, improved),
-        draft: Box::new(draft(parent, file, request, &made, record)?),
+        draft: Box::new(draft(parent, file, request, (&made, contrast), record)?),
         improved,
     })
 }
@@ -346,7 +355,7 @@ fn draft(
     parent: &Manifest,
     file: &TensorFile,
     request: &TuneRequest,
-    made: &Made,
+    (made, contrast): (&Made, Option<ContrastSpec>),
     record: FineTuneRecord,
 ) -> Result<Draft, CatalogError> {
     let mut named: Vec<NamedTensor> = file
@@ -382,6 +391,7 @@ fn draft(
             fine_tune: Some(record),
             source: None,
             pictures: parent.details.pictures,
+            contrast,
             ..parent.details.clone()
         },
         tensors: named,

@@ -60,7 +60,9 @@ impl Options {
             neighbours: neighbours as usize,
             embedding: sent.embedding,
             timings: sent.timings,
-            reject: sent.reject.map(Reject::check).transpose()?,
+            reject: (sent.reject)
+                .map(|reject| Reject::check("options.reject", reject))
+                .transpose()?,
             coverage: (sent.coverage)
                 .map(|coverage| share("options.coverage", coverage))
                 .transpose()?,
@@ -85,7 +87,8 @@ impl Options {
                 Wanted::Best(self.wish(classifier))
             },
             neighbours: self.neighbours,
-            embedding: self.embedding,
+            embedding: self.embedding
+                || (self.reject.is_some() && classifier.scores_by_feature()),
         }
     }
 }
@@ -108,9 +111,10 @@ pub fn classification(
     };
     let best = outcome.scores.best(options.wish(classifier));
     let logits = outcome.scores.logits();
+    let feature = outcome.feature.as_ref().map(|feature| &feature.unit[..]);
     let (known, threshold) = match (options.reject, best.first()) {
         (Some(reject), Some(first)) => (
-            Some(score(first, classifier.temperature())),
+            Some(score(classifier, first, feature)?),
             Some(reject.threshold(classifier)?),
         ),
         _ => (None, None),
@@ -119,7 +123,7 @@ pub fn classification(
         .zip(threshold)
         .map(|(score, threshold)| score >= threshold);
     if let Some(accepted) = accepted {
-        telemetry::recognised(accepted);
+        telemetry::recognised(&classifier.name, accepted);
     }
     let set = match options.coverage {
         Some(coverage) => prediction_set(classifier, logits, coverage)?,
@@ -155,9 +159,12 @@ pub fn classification(
             Vec::new()
         },
         neighbours,
-        embedding: outcome.feature.map(|feature| pb::Embedding {
-            values: feature.unit.to_vec(),
-        }),
+        embedding: (options.embedding)
+            .then_some(feature)
+            .flatten()
+            .map(|unit| pb::Embedding {
+                values: unit.to_vec(),
+            }),
         timings: options.timings.then(|| timings(&outcome.times)),
         score: known,
         accepted,

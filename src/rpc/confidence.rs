@@ -20,24 +20,30 @@ pub enum Reject {
     Threshold(f64),
 }
 
+impl Default for Reject {
+    fn default() -> Self {
+        Reject::Accept(DEFAULT_ACCEPT)
+    }
+}
+
 impl Reject {
-    /// Checks a client's options.
+    /// Checks a client's options, found in the field named.
     ///
     /// # Errors
     /// Numbers out of range, or both of them.
-    pub fn check(sent: pb::RejectOptions) -> Result<Reject, RequestError> {
+    pub fn check(field: &str, sent: pb::RejectOptions) -> Result<Reject, RequestError> {
         match (sent.accept, sent.threshold) {
             (Some(_), Some(_)) => Err(RequestError::invalid(
-                "options.reject",
+                field,
                 "accept and threshold exclude each other",
             )),
             (None, Some(threshold)) if threshold.is_finite() => Ok(Reject::Threshold(threshold)),
             (None, Some(threshold)) => Err(RequestError::invalid(
-                "options.reject.threshold",
+                format!("{field}.threshold"),
                 format!("{threshold} is not finite"),
             )),
             (accept, None) => Ok(Reject::Accept(share(
-                "options.reject.accept",
+                &format!("{field}.accept"),
                 accept.unwrap_or(DEFAULT_ACCEPT),
             )?)),
         }
@@ -69,9 +75,19 @@ pub fn share(field: &str, value: f64) -> Result<f64, RequestError> {
     ))
 }
 
-/// `log Σ exp(logits/T)`, from the best class alone: `z/T − log p`.
-pub fn score(best: &Scored, temperature: f64) -> f64 {
-    f64::from(best.logit) / temperature - best.probability.ln()
+/// How much of what it knows a version finds in an item: from its best class
+/// alone, `log Σ exp(logits/T) = z/T − log p`, and from its unit feature where
+/// the version has examples of no class.
+///
+/// # Errors
+/// A feature that is needed and is not there.
+pub fn score(
+    classifier: &Classifier,
+    best: &Scored,
+    feature: Option<&[f32]>,
+) -> Result<f64, CatalogError> {
+    let energy = f64::from(best.logit) / classifier.temperature() - best.probability.ln();
+    classifier.score(energy, feature)
 }
 
 /// The classes that hold the item's with this probability: of all logits.

@@ -61,6 +61,8 @@ pub fn version(manifest: &Manifest) -> pb::Version {
             .map_or_else(String::new, |record| record.dtype.clone()),
         source: details.source.as_ref().map(counts),
         picture_count: i64::try_from(details.pictures).unwrap_or(i64::MAX),
+        unknown_count: (details.contrast.as_ref())
+            .map_or(0, |it| i64::try_from(it.count).unwrap_or(i64::MAX)),
     }
 }
 

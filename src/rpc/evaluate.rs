@@ -147,8 +147,14 @@ async fn versions(
     Ok(versions)
 }
 
-/// Logits by a version, and by its text alone.
-type Logits = (Vec<f32>, Option<Vec<f32>>);
+/// What a version makes of an item.
+struct Logits {
+    own: Vec<f32>,
+    /// By its text alone.
+    zero_shot: Option<Vec<f32>>,
+    /// The item's feature, where the version scores by it.
+    feature: Option<Vec<f32>>,
+}
 
 /// One item's logits by every version.
 struct Judged {
@@ -225,6 +231,7 @@ impl Evaluation {
                         exif_orientation: classifier.exif_orientation(),
                         own: Arc::clone(&classifier.head),
                         zero_shot: classifier.zero_shot.clone(),
+                        scores_by_feature: classifier.scores_by_feature(),
                     }
                 })
                 .collect(),
@@ -247,14 +254,15 @@ impl Evaluation {
         match judged.logits {
             Err(problem) => self.reject(judged.id, problem),
             Ok(logits) => {
-                for (version, (own, zero_shot)) in self.versions.iter_mut().zip(logits) {
-                    let best = first(&version.classifier, &own)?;
-                    let score = score(&best, version.classifier.temperature());
+                for (version, logits) in self.versions.iter_mut().zip(logits) {
+                    let best = first(&version.classifier, &logits.own)?;
+                    let score = score(&version.classifier, &best, logits.feature.as_deref())?;
                     match judged.class {
                         None => version.scores.unknown(score),
                         Some(class) => {
                             version.scores.known(score, best.class == class);
-                            version.card.add(&own, zero_shot.as_deref(), class)?;
+                            let text = logits.zero_shot.as_deref();
+                            version.card.add(&logits.own, text, class)?;
                         }
                     }
                 }
@@ -350,6 +358,7 @@ struct JudgedHead {
     exif_orientation: ExifOrientation,
     own: Arc<Head>,
     zero_shot: Option<Arc<Head>>,
+    scores_by_feature: bool,
 }
 
 /// Judges one item by every head.
@@ -380,7 +389,11 @@ impl Judge {
                 Some(head) => Some(self.logits(&unit, head).await?),
                 None => None,
             };
-            logits.push((own, zero_shot));
+            logits.push(Logits {
+                own,
+                zero_shot,
+                feature: head.scores_by_feature.then_some(unit),
+            });
         }
         Ok(logits)
     }

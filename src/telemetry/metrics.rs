@@ -59,9 +59,12 @@ pub fn item(ok: bool) {
 }
 
 /// A version said whether it knows an item's class.
-pub fn recognised(accepted: bool) {
+pub fn recognised(version: &str, accepted: bool) {
     let [known, unknown] = RECOGNITION;
-    counter!(RECOGNISED, "outcome" => if accepted { known } else { unknown }).increment(1);
+    let outcome = if accepted { known } else { unknown };
+    counter!(RECOGNISED, "outcome" => outcome).increment(1);
+    let version = super::versions::label(version);
+    counter!(RECOGNISED_BY_VERSION, "version" => version, "outcome" => outcome).increment(1);
 }
 
 /// An item was refused at the door; `reason` is one of [`REFUSALS`].

@@ -2,9 +2,9 @@
 //!
 //! Metric names follow Prometheus's conventions: base units, `_total` on
 //! counters, histograms and never summaries (summaries cannot be added up
-//! across replicas), labels from small fixed sets. Caches are never a label: a
-//! server with 10,000 of them must not make 10,000 series. Traces and logs
-//! name them instead.
+//! across replicas), labels from small fixed sets. A server with 10,000
+//! caches must not make 10,000 series: what is told by version is told of at most
+//! 64 ([`versions`]). Traces and logs name them all.
 
 mod connections;
 mod guard;
@@ -15,6 +15,7 @@ mod observers;
 mod runs;
 mod series;
 mod traces;
+mod versions;
 
 pub use connections::{connection_refused, connections_open};
 pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};

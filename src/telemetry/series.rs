@@ -37,7 +37,7 @@ const COUNTERS: [(&str, &str); 12] = [
     (RUNS_STARTED, "Fine-tuning runs asked for."),
 ];
 /// Counters with labels.
-const LABELLED_COUNTERS: [(&str, &str); 7] = [
+const LABELLED_COUNTERS: [(&str, &str); 8] = [
     (REQUESTS, "RPCs ended, by method and gRPC code."),
     (
         ITEMS,
@@ -46,6 +46,10 @@ const LABELLED_COUNTERS: [(&str, &str); 7] = [
     (
         RECOGNISED,
         "Items of which a version said whether it knows their class, by outcome.",
+    ),
+    (
+        RECOGNISED_BY_VERSION,
+        "The same by version: the first 64 that are asked, the others together.",
     ),
     (REFUSED, "Items refused at the door, by reason."),
     (

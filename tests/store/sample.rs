@@ -136,6 +136,7 @@ pub fn draft(seed: u64) -> Draft {
         fine_tune: None,
         source: None,
         pictures: 0,
+        contrast: None,
     };
     Draft {
         details,

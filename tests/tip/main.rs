@@ -7,6 +7,7 @@
 mod accuracy;
 mod analysis;
 mod best;
+mod contrast;
 mod evaluation;
 mod exchange;
 mod finetune;

@@ -10,13 +10,15 @@ use super::{
     calibrate::plus_text,
     error::TipError,
     formula::plain_logits,
+    head::HeadTensors,
     hold_out::HoldOut,
     made::Made,
     material::Material,
     methods::by_name,
     score::Numbers,
-    spec::{HeadSpec, Method, UnseenScores},
-    stack, unseen,
+    spec::{HeadSpec, Method},
+    stack,
+    unseen::UnseenAnswers,
     watch::Watch,
 };
 
@@ -78,18 +80,31 @@ pub(super) fn left_out(
     }))
 }
 
-/// How a head scores its validation examples, or its own examples left out.
-pub(super) fn unseen_scores(
+/// What a head says of its validation examples, or of its own left out.
+pub(super) fn unseen_answers(
     material: &Material,
     made: &Made,
     watch: &Watch<'_>,
-) -> Result<Option<UnseenScores>, TipError> {
+) -> Result<Option<UnseenAnswers>, TipError> {
     if let Some((features, labels)) = material.validation() {
         let logits = plain_logits(&made.spec, &made.tensors, features)?;
-        return unseen::of_logits(&logits.f_div_scalar(made.spec.temperature)?, labels);
+        let logits = logits.f_div_scalar(made.spec.temperature)?;
+        return UnseenAnswers::of(features, labels, &logits).map(Some);
     }
-    match left_out(material, &made.spec, watch)? {
-        Some(left_out) => unseen::of_logits(&left_out.logits, &left_out.labels),
-        None => Ok(None),
-    }
+    let Some(left_out) = left_out(material, &made.spec, watch)? else {
+        return Ok(None);
+    };
+    let features = material.keys.f_index_select(0, &left_out.keys)?;
+    UnseenAnswers::of(&features, &left_out.labels, &left_out.logits).map(Some)
+}
+
+/// `log Σ exp(logits/T)` of features [Q, D] that the head has not seen.
+pub(super) fn energies(
+    spec: &HeadSpec,
+    tensors: &HeadTensors,
+    features: &Tensor,
+) -> Result<Vec<f64>, TipError> {
+    let logits = plain_logits(spec, tensors, features)?.f_div_scalar(spec.temperature)?;
+    let energies = logits.f_logsumexp([1i64].as_slice(), false)?;
+    Ok(Vec::<f64>::try_from(energies)?)
 }

@@ -1,6 +1,6 @@
 //! A head that was made.
 
-use super::{head::HeadTensors, spec::HeadSpec};
+use super::{head::HeadTensors, spec::HeadSpec, unseen::UnseenAnswers};
 
 /// A head: its numbers and its tensors.
 #[derive(Debug)]
@@ -9,14 +9,7 @@ pub struct Made {
     pub spec: HeadSpec,
     /// f32, on the CPU; keys and labels share the material's memory.
     pub tensors: HeadTensors,
-}
-
-impl Made {
-    /// The same, sharing memory.
-    pub(super) fn shallow_clone(&self) -> Self {
-        Self {
-            spec: self.spec.clone(),
-            tensors: self.tensors.shallow_clone(),
-        }
-    }
+    /// What it says of the validation examples, else of its own examples left
+    /// out; none where it can leave none out.
+    pub unseen: Option<UnseenAnswers>,
 }

@@ -13,6 +13,7 @@ use super::{
     spec::{HeadSpec, Method},
     stack::Stacked,
     unlabelled,
+    unseen::UnseenAnswers,
     watch::Watch,
 };
 pub use super::{
@@ -49,7 +50,7 @@ pub(super) fn make_checked(
 ) -> Result<Made, TipError> {
     let _no_grad = tch::no_grad_guard();
     let made = match select::choose(material, request, watch)? {
-        Choice::Stack(stacked) => of_stack(material, request, *stacked),
+        Choice::Stack(stacked) => of_stack(material, request, *stacked)?,
         Choice::Method(chosen) => of_method(material, request, chosen, watch)?,
     };
     unlabelled::learn(material, made, request, watch)
@@ -85,14 +86,24 @@ fn of_method(
             unlabelled: None,
         },
         tensors,
+        unseen: None,
     };
-    made.spec.unseen = left_out::unseen_scores(material, &made, watch)?;
+    made.unseen = left_out::unseen_answers(material, &made, watch)?;
+    made.spec.unseen = match &made.unseen {
+        Some(answers) => answers.scores()?,
+        None => None,
+    };
     Ok(made)
 }
 
 /// A stack's logits are at temperature 1 already.
-fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Made {
-    Made {
+fn of_stack(
+    material: &Material,
+    request: &HeadRequest,
+    stacked: Stacked,
+) -> Result<Made, TipError> {
+    let scores = stacked.unseen.as_ref().map(UnseenAnswers::scores);
+    Ok(Made {
         spec: HeadSpec {
             method: Method::Stack,
             alpha: 0.0,
@@ -104,11 +115,12 @@ fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Mad
             key_dtype: request.key_dtype,
             standardised: stacked.standardised,
             selection: stacked.selection,
-            unseen: stacked.unseen,
+            unseen: scores.transpose()?.flatten(),
             unlabelled: None,
         },
         tensors: stacked.tensors,
-    }
+        unseen: stacked.unseen,
+    })
 }
 
 /// L, b, K and V of a method with its numbers (tip-adapter.md, "one head").

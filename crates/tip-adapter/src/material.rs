@@ -191,7 +191,7 @@ pub fn build_keys(views: &Tensor) -> Result<Tensor, TipError> {
     Ok(mean.f_div(&norm.f_unsqueeze(1)?)?)
 }
 
-fn check_features(thing: &'static str, rows: &Tensor) -> Result<(), TipError> {
+pub(super) fn check_features(thing: &'static str, rows: &Tensor) -> Result<(), TipError> {
     if rows.kind() != Kind::Float {
         return Err(kind(thing, rows, "f32"));
     }

@@ -35,6 +35,7 @@ use super::{
     request::HeadRequest,
     score::right,
     spec::{HeadSpec, Method, SelectionSource},
+    unseen::UnseenAnswers,
     watch::Watch,
 };
 
@@ -168,7 +169,7 @@ impl<'a> Base<'a> {
         Ok(Judged {
             losses: known.f_sub(&own.f_squeeze_dim(1)?)?,
             right: right(&logits, &unseen.labels)?,
-            known,
+            answers: UnseenAnswers::of(&unseen.features, &unseen.labels, &logits)?,
         })
     }
 }
@@ -348,12 +349,14 @@ fn decide(
     let made = if improved {
         let solved = base.problem()?.solve(strength, None)?;
         steps.step(&solved)?;
+        let unseen = tally.unseen()?;
         Some(Made {
             spec: HeadSpec {
-                unseen: tally.unseen()?,
+                unseen: unseen.scores()?,
                 ..base.spec.clone()
             },
             tensors: with_residual(base, tensors, &solved.delta)?,
+            unseen: Some(unseen),
         })
     } else {
         None

@@ -105,6 +105,7 @@ pub fn retune(
                 cache: Some((material.keys, values)),
                 standardised: None,
             },
+            unseen: None,
         },
         accuracy,
     ))

@@ -11,7 +11,7 @@
 //! Only AUTO's head learns from a pool: a method that is asked for by name is
 //! exactly that method.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{
     error::TipError,
@@ -26,7 +26,7 @@ use super::{
     score::right,
     spec::{HeadSpec, Method, UnlabelledUse},
     temperature::{Near, cross_entropy, fit_held_near},
-    unseen,
+    unseen::UnseenAnswers,
     watch::Watch,
 };
 
@@ -36,6 +36,8 @@ use mixture::Mixture;
 
 /// The weight of EM; the head has the rest.
 const SHARE: f64 = 0.5;
+
+const ALL_ALIKE: &str = "unlabelled pictures were not used: they are all alike";
 
 /// The examples that a temperature of 1 counts as.
 const STRENGTH: f64 = 5.0;
@@ -65,22 +67,26 @@ pub(super) fn learn(
         let reason = "not used: only AUTO learns from unlabelled pictures".to_owned();
         return Ok(with_record(made, record(false, reason)));
     }
-    match request.pool {
+    let unchecked = match request.pool {
         Pool::Ignore => return Ok(made),
-        Pool::Use => {
-            let reason = "used, as before".to_owned();
-            return mixed(material, made, 1.0, watch)
-                .map(|made| with_record(made, record(true, reason)));
-        }
-        Pool::Decide => {}
-    }
-    let Some(judged) = judge(material, &made, request, watch)? else {
-        let reason = format!(
-            "{count} unlabelled pictures were used; whether they help could not be checked: too \
-             few classes have a second example, and there are no validation examples"
-        );
-        return mixed(material, made, 1.0, watch)
-            .map(|made| with_record(made, record(true, reason)));
+        Pool::Use => Some("unlabelled pictures were used, as was decided before".to_owned()),
+        Pool::Decide => None,
+    };
+    let judged = match unchecked {
+        Some(_) => None,
+        None => judge(material, &made, request, watch)?,
+    };
+    let Some(judged) = judged else {
+        let reason = unchecked.unwrap_or_else(|| {
+            format!(
+                "{count} unlabelled pictures were used; whether they help could not be checked: \
+                 too few classes have a second example, and there are no validation examples"
+            )
+        });
+        return Ok(match mixed(material, &made, 1.0, watch)? {
+            Some(made) => with_record(made, record(true, reason)),
+            None => with_record(made, record(false, ALL_ALIKE.to_owned())),
+        });
     };
     let used = judged.after < judged.before;
     let reason = format!(
@@ -108,9 +114,19 @@ pub(super) fn learn(
     if !used {
         return Ok(with_record(made, record));
     }
-    let mut made = mixed(material, made, judged.temperature, watch)?;
-    made.spec.unseen = unseen::of_logits(&judged.logits, &judged.labels)?;
-    Ok(with_record(made, record))
+    let Some(mut with) = mixed(material, &made, judged.temperature, watch)? else {
+        return Ok(with_record(
+            made,
+            UnlabelledUse {
+                used: false,
+                reason: ALL_ALIKE.to_owned(),
+                ..record
+            },
+        ));
+    };
+    with.spec.unseen = judged.answers.scores()?;
+    with.unseen = Some(judged.answers);
+    Ok(with_record(with, record))
 }
 
 fn with_record(made: Made, record: UnlabelledUse) -> Made {
@@ -123,27 +139,30 @@ fn with_record(made: Made, record: UnlabelledUse) -> Made {
     }
 }
 
-/// The mean of a head and EM over the pool, over a temperature.
+/// The mean of a head and EM over the pool, over a temperature; none where
+/// nothing differs in the pool.
 fn mixed(
     material: &Material,
-    made: Made,
+    made: &Made,
     temperature: f64,
     watch: &Watch<'_>,
-) -> Result<Made, TipError> {
-    let Some(mixture) = Mixture::fit(material, &made, watch)? else {
-        return Ok(made);
+) -> Result<Option<Made>, TipError> {
+    let Some(mixture) = Mixture::fit(material, made, watch)? else {
+        return Ok(None);
     };
     let of_head = (1.0 - SHARE) / (temperature * made.spec.temperature);
     let of_pool = SHARE / temperature;
     let absent = material.counts()?.f_eq(0)?;
-    Ok(Made {
-        tensors: sum(made.tensors, of_head, &mixture, of_pool, material, &absent)?,
+    let tensors = made.tensors.shallow_clone();
+    Ok(Some(Made {
+        tensors: sum(tensors, of_head, &mixture, of_pool, material, &absent)?,
         spec: HeadSpec {
             temperature: 1.0,
             unseen: None,
-            ..made.spec
+            ..made.spec.clone()
         },
-    })
+        unseen: None,
+    }))
 }
 
 /// `a·head + b·EM` as one head.
@@ -217,9 +236,8 @@ struct Judged {
     right_after: f64,
     temperature: f64,
     count: usize,
-    /// With, over the temperature, f64 [Q, N].
-    logits: Tensor,
-    labels: Tensor,
+    /// What the head with the pool said.
+    answers: UnseenAnswers,
 }
 
 /// None where there is nothing to judge on.
@@ -229,14 +247,16 @@ fn judge(
     request: &HeadRequest,
     watch: &Watch<'_>,
 ) -> Result<Option<Judged>, TipError> {
-    let (mut before, mut after, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let (mut seen, mut labels) = (Vec::new(), Vec::new());
     let over_temperature = |made: &Made, f: &Tensor| -> Result<Tensor, TipError> {
         Ok(plain_logits(&made.spec, &made.tensors, f)?.f_div_scalar(made.spec.temperature)?)
     };
     if let Some((features, truth)) = material.validation() {
         before.push(over_temperature(made, features)?);
-        let with = mixed(material, made.shallow_clone(), 1.0, watch)?;
-        after.push(over_temperature(&with, features)?);
+        let with = mixed(material, made, 1.0, watch)?;
+        after.push(over_temperature(with.as_ref().unwrap_or(made), features)?);
+        seen.push(features.shallow_clone());
         labels.push(truth.shallow_clone());
     } else {
         let request = HeadRequest {
@@ -247,8 +267,12 @@ fn judge(
             let rest = material.with_rows(&fold.rest)?;
             let without = make::make_checked(&rest, &request, watch)?;
             before.push(over_temperature(&without, &fold.features)?);
-            let with = mixed(&rest, without, 1.0, watch)?;
-            after.push(over_temperature(&with, &fold.features)?);
+            let with = mixed(&rest, &without, 1.0, watch)?;
+            after.push(over_temperature(
+                with.as_ref().unwrap_or(&without),
+                &fold.features,
+            )?);
+            seen.push(fold.features);
             labels.push(fold.labels);
         }
     }
@@ -256,7 +280,7 @@ fn judge(
         return Ok(None);
     }
     let (before, after) = (Tensor::f_cat(&before, 0)?, Tensor::f_cat(&after, 0)?);
-    let labels = Tensor::f_cat(&labels, 0)?;
+    let (seen, labels) = (Tensor::f_cat(&seen, 0)?, Tensor::f_cat(&labels, 0)?);
     let count = labels.numel();
     let fit = fit_held_near(
         &after,
@@ -274,7 +298,6 @@ fn judge(
         right_after: share(right(&after, &labels)?),
         temperature: fit.temperature,
         count,
-        logits: after.f_div_scalar(fit.temperature)?.to_device(Device::Cpu),
-        labels,
+        answers: UnseenAnswers::of(&seen, &labels, &after.f_div_scalar(fit.temperature)?)?,
     }))
 }

@@ -267,6 +267,15 @@ impl UnseenScores {
         })
     }
 
+    /// The same examples with other scores, Q of them.
+    #[must_use]
+    pub fn with_known(self, known: &[f64]) -> Self {
+        Self {
+            known: percentiles(known, f64::MIN),
+            ..self
+        }
+    }
+
     /// The score that this share of pictures of known classes reaches, 0 to 1.
     pub fn threshold(&self, accept: f64) -> Option<f64> {
         at(&self.known, accept)
@@ -277,6 +286,25 @@ impl UnseenScores {
     pub fn least_probability(&self, coverage: f64) -> Option<f64> {
         at(&self.own, coverage)
     }
+}
+
+/// What examples of no class ("none of these") add to the score of a picture:
+/// `score = log Σ exp(logits/T) − weight·(c − centre)`, c the logarithm of the
+/// ratio of their kernel density to that of the examples of the classes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContrastSpec {
+    /// Examples of no class.
+    pub count: usize,
+    /// Sharpness of the densities' kernel `exp(−β(1 − cos))`.
+    pub beta: f64,
+    /// How much the ratio weighs.
+    pub weight: f64,
+    /// Its mean over the examples of the classes.
+    pub centre: f64,
+    /// Whether it sees features standardised by the keys' own statistics where
+    /// the head sees plain ones.
+    #[serde(default)]
+    pub own_scale: bool,
 }
 
 fn percentiles(values: &[f64], below_all: f64) -> Vec<f64> {

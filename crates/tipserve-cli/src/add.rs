@@ -38,7 +38,7 @@ pub struct AddArgs {
     /// A folder with one folder a class, or an .npz file, as for create.
     /// Examples of a class that the version has are added to it; all others
     /// become new classes.
-    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "remove", "remove_file"])]
+    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "unknown", "remove", "remove_file"])]
     pub from: Option<PathBuf>,
     /// Fail if --from has a class that the version does not have.
     #[arg(long)]
@@ -219,7 +219,9 @@ fn id_prefix(args: &AddArgs) -> String {
     if let Some(prefix) = &args.id_prefix {
         return prefix.clone();
     }
-    let source = args.from.as_ref().or(args.draw.validation.as_ref());
+    let draw = &args.draw;
+    let source = args.from.as_ref().or(draw.validation.as_ref());
+    let source = source.or(draw.unknown.as_ref());
     match source {
         Some(path) if !path.is_dir() => path
             .file_stem()

@@ -12,7 +12,7 @@ use crate::{
     failure::{Completion, Failure},
     files::{Unusable, readable},
     global::Global,
-    labelled::{Labelled, Source},
+    labelled::{Labelled, Purpose, Source},
     reader::{self, LoadedExample, Part},
     report, requests,
     screen::Screen,
@@ -181,14 +181,13 @@ async fn call(
             payload: Some(Payload::Config(config)),
         })
         .await;
-    // Parts tell the two kinds apart as `create` does its own.
-    let part = |labelled, unknown| Part {
+    let part = |labelled, purpose| Part {
         labelled,
-        validation: unknown,
+        purpose,
         prefix: String::new(),
     };
-    let mut parts = vec![part(labelled, false)];
-    parts.extend(unknown.map(|pictures| part(pictures, true)));
+    let mut parts = vec![part(labelled, Purpose::Training)];
+    parts.extend(unknown.map(|pictures| part(pictures, Purpose::Unknown)));
     let sent = bar.clone();
     let upload = Upload {
         item,
@@ -216,7 +215,7 @@ fn item(mut loaded: LoadedExample) -> Result<LabelledItem, (String, Unusable)> {
             id: loaded.id,
             class_index,
             input: Some(input),
-            unknown: loaded.validation,
+            unknown: loaded.purpose == Purpose::Unknown,
         }),
         Err(why) => Err((loaded.id, why)),
     }

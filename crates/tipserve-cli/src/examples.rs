@@ -11,7 +11,7 @@ use crate::{
     files::readable,
     labelled::{Labelled, Source},
     screen::Screen,
-    source,
+    source, unlabelled,
 };
 
 /// Which examples to take from a source.
@@ -35,6 +35,10 @@ pub struct DrawArgs {
     /// it is given, otherwise from those of --from that --shots left.
     #[arg(long, value_name = "Q", value_parser = clap::value_parser!(u32).range(1..))]
     pub val_shots: Option<u32>,
+    /// Pictures of none of the classes (walked), or an .npz file's features: they
+    /// sharpen what is rejected, and become no keys.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub unknown: Option<PathBuf>,
 }
 
 impl DrawArgs {
@@ -60,6 +64,8 @@ pub(crate) struct Examples {
     /// Whether the validation examples come from a source of their own, which
     /// may use the ids of `train`.
     pub apart: bool,
+    /// These are of none of the classes.
+    pub unknown: Option<Labelled>,
     /// Classes that have fewer than --shots.
     pub short: Vec<(String, usize)>,
 }
@@ -104,6 +110,7 @@ impl Examples {
             train,
             validation,
             apart: draw.validation.is_some(),
+            unknown: draw.unknown.as_deref().map(unlabelled::within).transpose()?,
             short,
         })
     }
@@ -114,6 +121,7 @@ impl Examples {
             train,
             validation: None,
             apart: false,
+            unknown: None,
             short: Vec::new(),
         }
     }

@@ -18,6 +18,17 @@ pub(crate) struct Labelled {
     pub examples: Vec<Example>,
 }
 
+/// What examples are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// They become keys; of `evaluate`: they are of known classes.
+    Training,
+    /// They choose numbers.
+    Validation,
+    /// They are of none of the classes.
+    Unknown,
+}
+
 /// What examples come from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {

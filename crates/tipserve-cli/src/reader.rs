@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::{
     failure::Failure,
     files::{self, Unusable},
-    labelled::{Example, Labelled, Place, Source},
+    labelled::{Example, Labelled, Place, Purpose, Source},
     npz,
 };
 use tipserve_api::v1::Input;
@@ -23,8 +23,8 @@ pub(crate) struct LoadedExample {
     pub id: String,
     /// Its class's index.
     pub class: usize,
-    /// Whether it validates.
-    pub validation: bool,
+    /// What it is for.
+    pub purpose: Purpose,
     /// The picture or embedding.
     pub input: Result<Input, Unusable>,
 }
@@ -42,14 +42,14 @@ impl LoadedExample {
 /// What the reading thread sends; an error is the last thing.
 pub(crate) type LoadedExamples = mpsc::Receiver<Result<LoadedExample, Failure>>;
 
-/// Examples to read: their source, whether they validate, and what their ids
+/// Examples to read: their source, what they are for, and what their ids
 /// begin with, since two sources may use the same ids.
 #[derive(Debug)]
 pub(crate) struct Part {
     /// The examples.
     pub labelled: Labelled,
-    /// Whether they validate.
-    pub validation: bool,
+    /// What they are for.
+    pub purpose: Purpose,
     /// What their ids begin with.
     pub prefix: String,
 }
@@ -63,7 +63,7 @@ pub(crate) fn start(parts: Vec<Part>, limit: usize) -> LoadedExamples {
             let reader = Reader {
                 sender: &sender,
                 limit,
-                validation: part.validation,
+                purpose: part.purpose,
                 prefix: &part.prefix,
             };
             match reader.read(part.labelled) {
@@ -83,7 +83,7 @@ pub(crate) fn start(parts: Vec<Part>, limit: usize) -> LoadedExamples {
 struct Reader<'a> {
     sender: &'a mpsc::Sender<Result<LoadedExample, Failure>>,
     limit: usize,
-    validation: bool,
+    purpose: Purpose,
     prefix: &'a str,
 }
 
@@ -123,7 +123,7 @@ impl Reader<'_> {
         let loaded = LoadedExample {
             id: format!("{}{}", self.prefix, example.id),
             class: example.class,
-            validation: self.validation,
+            purpose: self.purpose,
             input,
         };
         self.sender.blocking_send(Ok(loaded)).is_ok()

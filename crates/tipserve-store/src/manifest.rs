@@ -9,7 +9,7 @@ use super::{
     name::{CacheId, VersionNumber},
     tensors::NamedTensor,
 };
-use tip_spec::{HeadSpec, SelectionSource};
+use tip_spec::{ContrastSpec, HeadSpec, SelectionSource};
 use tipserve_api::text::into_canonical;
 
 /// A version's manifest: everything but the tensors. Immutable once written.
@@ -86,6 +86,10 @@ pub struct Details {
     /// Examples that a picture is kept of.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pictures: u64,
+    /// What its examples of no class add to the score of a picture; none where
+    /// it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<ContrastSpec>,
 }
 
 /// The number format that a version's features come from.

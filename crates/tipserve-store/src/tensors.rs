@@ -28,6 +28,8 @@ pub mod names {
     pub const VALIDATION_FEATURES: &str = "validation.features";
     /// Classes of the validation examples, i64 [Q].
     pub const VALIDATION_LABELS: &str = "validation.labels";
+    /// Features of the examples of no class, f32 [U, D], unit rows.
+    pub const UNKNOWN_FEATURES: &str = "unknown.features";
     /// Features of the pictures without labels, f32 [U, D], unit rows.
     pub const UNLABELLED: &str = "unlabelled.features";
     /// L, f32 [N, D].
@@ -59,6 +61,14 @@ pub mod names {
     pub const EXAMPLE_METADATA: &str = "example_metadata";
     /// The same of the validation examples.
     pub const VALIDATION_METADATA: &str = "validation.metadata";
+    /// Ids of the examples of no class: a column of texts.
+    pub const UNKNOWN_IDS: &str = "unknown.ids";
+    /// Where they came from: a column of texts.
+    pub const UNKNOWN_URIS: &str = "unknown.uris";
+    /// What their sender says of them: a column of JSON objects of strings.
+    pub const UNKNOWN_METADATA: &str = "unknown.metadata";
+    /// Thumbnails of them.
+    pub const UNKNOWN_PICTURES: &str = "unknown.pictures";
     /// Thumbnails of the examples (see [`crate::PictureColumn`]).
     pub const EXAMPLE_PICTURES: &str = "example_pictures";
     /// Thumbnails of the validation examples.
@@ -77,6 +87,10 @@ pub mod names {
             VALIDATION_METADATA,
             EXAMPLE_PICTURES,
             VALIDATION_PICTURES,
+            UNKNOWN_IDS,
+            UNKNOWN_URIS,
+            UNKNOWN_METADATA,
+            UNKNOWN_PICTURES,
         ]
         .contains(&column)
     }

@@ -8,7 +8,7 @@ use tonic::Response;
 use super::Caches;
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, ExampleEntry, compute},
+    catalog::{CatalogError, ExampleEntry, Purpose, compute},
     rpc::{
         cache_id, convert,
         error::ApiError,
@@ -40,6 +40,7 @@ pub const EXAMPLE_FIELDS: &Schema = &[
     ("class_index", Kind::Number),
     ("display_name", Kind::Text),
     ("validation", Kind::Flag),
+    ("unknown", Kind::Flag),
 ];
 
 /// Caches looked at in one go by a list with a filter.
@@ -101,9 +102,13 @@ fn value_of<'a>(
 fn value_of_example<'a>(entry: &ExampleEntry<'a>, field: &'static str) -> Option<Value<'a>> {
     Some(match field {
         "example_id" => Value::Text(entry.id),
-        "class_index" => Value::Number(i64::try_from(entry.class).unwrap_or(i64::MAX)),
+        "class_index" => match entry.class {
+            Some(class) => Value::Number(i64::try_from(class).unwrap_or(i64::MAX)),
+            None => Value::Absent,
+        },
         "display_name" => Value::Text(entry.class_name),
-        "validation" => Value::Flag(entry.validation),
+        "validation" => Value::Flag(entry.purpose == Purpose::Validation),
+        "unknown" => Value::Flag(entry.purpose == Purpose::Unknown),
         _ => return None,
     })
 }
@@ -315,9 +320,10 @@ impl Caches {
                 }
                 let info = pb::ExampleInfo {
                     example_id: entry.id.to_owned(),
-                    class_index: i32::try_from(entry.class).unwrap_or(i32::MAX),
+                    class_index: entry.class.map_or(0, |class| i32::try_from(class).unwrap_or(i32::MAX)),
                     display_name: entry.class_name.to_owned(),
-                    validation: entry.validation,
+                    validation: entry.purpose == Purpose::Validation,
+                    unknown: entry.purpose == Purpose::Unknown,
                     uri: entry.uri.to_owned(),
                     metadata: list.metadata(at)?.into_iter().collect(),
                     has_picture: entry.has_picture,

@@ -22,7 +22,7 @@ use super::{
     Creation, Event, notes,
 };
 use crate::catalog::{
-    CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Stage, orientation,
+    CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Purpose, Stage, orientation,
 };
 use tipserve_api::{
     text::{canonical, into_canonical},
@@ -57,8 +57,8 @@ struct View {
 /// An example on its way.
 struct Pending {
     id: String,
-    class: usize,
-    validation: bool,
+    class: Option<usize>,
+    purpose: Purpose,
     /// Raw features of its views, by their number; a key once all are there.
     views: Vec<Option<Vec<f32>>>,
     lacks_end_mark: bool,
@@ -118,7 +118,7 @@ impl<'a> FeatureCollection<'a> {
             reasons: BTreeMap::new(),
             bytes: inherited
                 .iter()
-                .map(|e| recipe.feature_bytes(width, e.validation) + e.notes_bytes())
+                .map(|e| recipe.feature_bytes(width, e.purpose) + e.notes_bytes())
                 .sum(),
             encoded: 0,
             pictures: false,
@@ -182,21 +182,27 @@ impl<'a> FeatureCollection<'a> {
         };
         self.pending.push(None);
         self.finished.push(None);
-        let class = self.class(example.class_index);
+        let purpose = purpose(&example);
+        let class = match purpose {
+            Ok(Purpose::Unknown) => Ok(None),
+            _ => self.class(example.class_index).map(Some),
+        };
+        let class = purpose.clone().and(class);
         let checked = self.check(&id, &class, &mut example);
         let (class, content, notes) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.reject(id, class.ok(), error.into()).await,
+            Err(error) => return self.reject(id, class.ok().flatten(), error.into()).await,
         };
         self.ids.insert(id.clone());
-        let views = match (&content, example.validation) {
-            (Content::Picture { .. }, false) => recipe.views,
+        let purpose = purpose?;
+        let views = match (&content, purpose) {
+            (Content::Picture { .. }, Purpose::Training) => recipe.views,
             _ => 1,
         };
         let context = &self.creation.context;
         context.pace(&self.creation.caller, 1, None, true).await?;
         let width = context.catalog.model().width;
-        self.count_bytes(recipe.feature_bytes(width, example.validation) + notes.size())?;
+        self.count_bytes(recipe.feature_bytes(width, purpose) + notes.size())?;
         let pictured = match self.creation.request.keep_pictures {
             true => notes::pictured(std::mem::take(&mut example.thumbnail), &content),
             false => None,
@@ -204,7 +210,7 @@ impl<'a> FeatureCollection<'a> {
         let mut pending = Pending {
             id,
             class,
-            validation: example.validation,
+            purpose,
             views: vec![None; views],
             lacks_end_mark: false,
             notes,
@@ -260,9 +266,9 @@ impl<'a> FeatureCollection<'a> {
     fn check(
         &self,
         id: &str,
-        class: &Result<usize, RequestError>,
+        class: &Result<Option<usize>, RequestError>,
         example: &mut pb::Example,
-    ) -> Result<(usize, Content, ExampleNotes), RequestError> {
+    ) -> Result<(Option<usize>, Content, ExampleNotes), RequestError> {
         request::check_id("examples.example_id", id)?;
         request::check_printable("examples.example_id", id)?;
         let class = class.clone()?;
@@ -439,7 +445,7 @@ impl<'a> FeatureCollection<'a> {
         if !its_own {
             return Err(problem);
         }
-        self.reject(pending.id, Some(pending.class), problem).await
+        self.reject(pending.id, pending.class, problem).await
     }
 
     fn finish_if_complete(&mut self, number: usize) {
@@ -454,7 +460,7 @@ impl<'a> FeatureCollection<'a> {
         if let Some(slot) = self.finished.get_mut(number) {
             let raw: Vec<_> = pending.views.into_iter().flatten().collect();
             let feature =
-                ExampleFeature::of_views(pending.id, pending.class, pending.validation, &raw);
+                ExampleFeature::of_views(pending.id, pending.class, pending.purpose, &raw);
             *slot = Some(feature.with_notes(pending.notes.boxed()));
         }
     }
@@ -493,6 +499,19 @@ impl<'a> FeatureCollection<'a> {
             let counts = [self.pending.len() as i64, self.encoded, self.rejected];
             self.creation.progress(Stage::Examples, counts).await;
         }
+    }
+}
+
+/// What an example is for.
+fn purpose(example: &pb::Example) -> Result<Purpose, RequestError> {
+    match (example.validation, example.unknown) {
+        (false, false) => Ok(Purpose::Training),
+        (true, false) => Ok(Purpose::Validation),
+        (false, true) => Ok(Purpose::Unknown),
+        (true, true) => Err(RequestError::invalid(
+            "examples.unknown",
+            "an example of no class chooses no numbers: it cannot be for validation, too",
+        )),
     }
 }
 

@@ -35,7 +35,9 @@ use super::{
 };
 use crate::{
     auth::{Caller, audit::AuditLine},
-    catalog::{CatalogError, CollectedFeatures, Recipe, Stage, TextRequest, TextRows, compute},
+    catalog::{
+        CatalogError, CollectedFeatures, Purpose, Recipe, Stage, TextRequest, TextRows, compute,
+    },
 };
 pub use add_examples::AddExamples;
 use collect::FeatureCollection;
@@ -350,8 +352,8 @@ impl Creation {
 fn refuse_empty_class(recipe: &Recipe, collected: &CollectedFeatures) -> Result<(), RequestError> {
     let mut seen = vec![false; recipe.class_count()];
     let all = recipe.inherited().iter().chain(&collected.examples);
-    for example in all.filter(|e| !e.validation) {
-        if let Some(seen) = seen.get_mut(example.class) {
+    for class in all.filter(|e| e.purpose == Purpose::Training).filter_map(|e| e.class) {
+        if let Some(seen) = seen.get_mut(class) {
             *seen = true;
         }
     }

@@ -24,6 +24,9 @@ class Example:
     """Unique in the cache. Default: the path, else the position."""
     validation: bool = False
     """Chooses numbers, and never becomes a key."""
+    unknown: bool = False
+    """Of none of the classes (`class_` does not count): it sharpens what is
+    rejected, and never becomes a key."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class Indexed:
 
     def __iter__(self) -> Iterator[Example]:
         for position, example in enumerate(self.source):
-            index = self.lookup(example.class_)
+            index = 0 if example.unknown else self.lookup(example.class_)
             yield replace(
                 example, class_=index, id=example.id or default_id(example.picture, position)
             )
@@ -127,6 +130,20 @@ class Marked:
     def __iter__(self) -> Iterator[Example]:
         for example in self.source:
             yield replace(example, validation=True, id=f"validation/{example.id}")
+
+
+@dataclass(frozen=True)
+class OfNoClass:
+    """Pictures of none of the classes as examples."""
+
+    pictures: Iterable[Picture]
+    prefix: str
+    """What their ids begin with."""
+
+    def __iter__(self) -> Iterator[Example]:
+        for position, picture in enumerate(self.pictures):
+            id = f"{self.prefix}{default_id(picture, position)}"
+            yield Example(0, picture, id=id, unknown=True)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from tipserve.labelled import (
     load,
     load_additions,
     load_validation,
+    of_no_class,
     prefixed,
 )
 from tipserve.pictures import Encoder
@@ -35,14 +36,17 @@ def cache_parts(
     shots: int | None,
     seed: int,
     validation: Source | None,
+    unknown: Iterable[Any] | None,
 ) -> list[Labelled]:
-    """The examples of CreateCache: those that become keys, then those for validation."""
+    """The examples of CreateCache: keys, those for validation, those of no class."""
     labelled = load(source, classes)
     if shots is not None:
         labelled = choose_shots(labelled, shots, seed)
     parts = [labelled]
     if validation is not None:
         parts.append(load_validation(validation, labelled.classes))
+    if unknown is not None:
+        parts.append(of_no_class(unknown, "unknown/", labelled.classes))
     return parts
 
 
@@ -55,6 +59,7 @@ def added_parts(
     shots: int | None,
     seed: int,
     validation: Source | None,
+    unknown: Iterable[Any] | None,
 ) -> tuple[list[Labelled], Sequence[ClassSpec]]:
     """The examples of AddExamples, and the classes that the base does not have."""
     known = class_specs(base)
@@ -75,6 +80,10 @@ def added_parts(
         prefix = default_prefix(validation) if id_prefix is None else id_prefix
         marked = load_validation(validation, known, base.version)
         parts.append(prefixed(marked, prefix))
+    if unknown is not None:
+        # Positions begin at 0 in every call, and ids are unique in a version.
+        prefix = f"{base.version}+" if id_prefix is None else id_prefix
+        parts.append(of_no_class(unknown, f"unknown/{prefix}", known))
     return parts, added
 
 

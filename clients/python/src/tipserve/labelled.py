@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, Union
@@ -16,6 +16,7 @@ from tipserve._examples import (
     Lookup,
     Marked,
     Named,
+    OfNoClass,
     Opened,
     Prefixed,
     default_id,
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "load_additions",
     "load_validation",
+    "of_no_class",
     "prefixed",
 ]
 
@@ -216,6 +218,12 @@ def _numbered(source: Source, opened: Opened, number: int) -> Opened:
     if isinstance(source, str | os.PathLike):
         return opened
     return replace(opened, examples=Named(opened.examples, f"{number}+"))
+
+
+def of_no_class(pictures: Iterable[Any], prefix: str, classes: Sequence[ClassSpec]) -> Labelled:
+    """Pictures of none of the classes, as examples."""
+    repeatable = not isinstance(pictures, Iterator)
+    return Labelled(tuple(classes), OfNoClass(pictures, prefix), repeatable)
 
 
 def prefixed(labelled: Labelled, prefix: str) -> Labelled:

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::{error::TipError, spec::UnseenScores, unseen};
+use crate::{error::TipError, unseen::UnseenAnswers};
 
 /// A score on examples that were not seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,8 +23,7 @@ pub(super) struct Unseen {
 pub(super) struct Judged {
     /// f64 [Q].
     pub losses: Tensor,
-    /// log Σ exp of the logits, f64 [Q].
-    pub known: Tensor,
+    pub answers: UnseenAnswers,
     pub right: i64,
 }
 
@@ -32,7 +31,7 @@ pub(super) struct Judged {
 #[derive(Default)]
 pub(super) struct Tally {
     losses: Vec<Tensor>,
-    known: Vec<Tensor>,
+    answers: Vec<UnseenAnswers>,
     right: i64,
 }
 
@@ -43,13 +42,12 @@ impl Tally {
 
     pub fn add(&mut self, judged: Judged) {
         self.losses.push(judged.losses);
-        self.known.push(judged.known);
+        self.answers.push(judged.answers);
         self.right += judged.right;
     }
 
-    pub fn unseen(&self) -> Result<Option<UnseenScores>, TipError> {
-        let own = self.losses()?.f_neg()?.f_exp()?;
-        unseen::of_scores(&Tensor::f_cat(&self.known, 0)?, &own)
+    pub fn unseen(&self) -> Result<UnseenAnswers, TipError> {
+        UnseenAnswers::cat(&self.answers)
     }
 
     pub fn losses(&self) -> Result<Tensor, TipError> {

@@ -73,7 +73,7 @@ pub(super) async fn classify(
     labelled.examples.truncate(count);
     let part = Part {
         labelled,
-        validation: false,
+        purpose: crate::labelled::Purpose::Training,
         prefix: String::new(),
     };
     let mut loading = reader::start(vec![part], limit);

@@ -64,6 +64,8 @@ pub(crate) struct VersionDocument {
     pub class_count: usize,
     pub width: i32,
     pub key_count: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unknown_count: i64,
     pub views: i32,
     pub exif_orientation: &'static str,
     pub bundle_fingerprint: String,
@@ -101,6 +103,7 @@ impl From<v1::Version> for VersionDocument {
             classes: version.classes.into_iter().map(Into::into).collect(),
             width: version.width,
             key_count: version.key_count,
+            unknown_count: version.unknown_count,
             views: version.views,
             exif_orientation,
             bundle_fingerprint: version.bundle_fingerprint,
@@ -114,6 +117,10 @@ impl From<v1::Version> for VersionDocument {
             name: version.name,
         }
     }
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 /// A class of a version.
@@ -165,6 +172,8 @@ pub(crate) struct ExampleDocument {
     pub class_index: i32,
     pub display_name: String,
     pub validation: bool,
+    /// Whether it is of none of the classes.
+    pub unknown: bool,
 }
 
 impl From<v1::ExampleInfo> for ExampleDocument {
@@ -174,6 +183,7 @@ impl From<v1::ExampleInfo> for ExampleDocument {
             class_index: example.class_index,
             display_name: example.display_name,
             validation: example.validation,
+            unknown: example.unknown,
         }
     }
 }

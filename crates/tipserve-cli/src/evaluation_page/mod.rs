@@ -95,7 +95,7 @@ async fn judge(
     let limit = connection.message_limit().await?;
     let part = Part {
         labelled,
-        validation: false,
+        purpose: crate::labelled::Purpose::Training,
         prefix: String::new(),
     };
     let mut loading = reader::start(vec![part], limit);

@@ -192,6 +192,12 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
                 .to_owned(),
         ],
     ];
+    if version.unknown_count > 0 {
+        rows.push(vec![
+            "of no class".into(),
+            format!("{} examples", version.unknown_count),
+        ]);
+    }
     if !version.encoder_dtype.is_empty() {
         rows.push(vec!["features".into(), version.encoder_dtype.clone()]);
     }

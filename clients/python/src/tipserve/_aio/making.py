@@ -11,7 +11,8 @@ from tipserve._making import Making, add_spec, added_parts, cache_parts, cache_s
 from tipserve._progress import reporter
 from tipserve._proto import cache_pb2
 from tipserve._requests import Grid, read_mask
-from tipserve._tasks import AnySource, collected, off_loop, uploading
+from tipserve._sources import items_of
+from tipserve._tasks import AnyItems, AnySource, collected, off_loop, uploading
 from tipserve.labelled import ClassSpec
 from tipserve.types import (
     ClassBalance,
@@ -37,6 +38,7 @@ class AsyncMakingCalls(AsyncCalls):
         shots: int | None = None,
         seed: int = 1,
         validation: AnySource | None = None,
+        unknown: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         views: int = 0,
         exif_orientation: ExifOrientation = "apply",
@@ -78,6 +80,8 @@ class AsyncMakingCalls(AsyncCalls):
             shots: At most so many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
+            unknown: Pictures of none of the classes, as for `classify`: they sharpen
+                what is rejected (`classify(reject=...)`), and never become keys.
             templates: "a photo of a {}."; default: the bundle's own.
             views: Augmented views of each picture; 0 and 1: the centre crop alone.
             exif_orientation: "apply" turns pictures upright, as viewers show them;
@@ -113,6 +117,7 @@ class AsyncMakingCalls(AsyncCalls):
             shots=shots,
             seed=seed,
             validation=await collected(validation),
+            unknown=None if unknown is None else items_of(await collected(unknown)),
         )
         spec = cache_spec(
             id,
@@ -156,6 +161,7 @@ class AsyncMakingCalls(AsyncCalls):
         shots: int | None = None,
         seed: int = 1,
         validation: AnySource | None = None,
+        unknown: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         method: Method | MethodName | None = None,
         alpha: float | None = None,
@@ -192,6 +198,8 @@ class AsyncMakingCalls(AsyncCalls):
             shots: At most so many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
+            unknown: Pictures of none of the classes, as for `classify`: they sharpen
+                what is rejected (`classify(reject=...)`), and never become keys.
             templates: For the prompts of new classes; default: the bundle's own.
             method: How to make the head. Default: as the base.
             alpha: Weight of the cache; chosen anew where None.
@@ -221,6 +229,7 @@ class AsyncMakingCalls(AsyncCalls):
             shots=shots,
             seed=seed,
             validation=await collected(validation),
+            unknown=None if unknown is None else items_of(await collected(unknown)),
         )
         spec = add_spec(
             version,

@@ -109,7 +109,7 @@ class Cache(_message.Message):
     def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., latest: _Optional[_Union[Version, _Mapping]] = ..., aliases: _Optional[_Mapping[str, int]] = ..., version_count: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "exif_orientation", "picture_count", "encoder_dtype")
+    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "exif_orientation", "picture_count", "encoder_dtype", "unknown_count")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class Version(_message.Message):
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     create_time: _timestamp_pb2.Timestamp
@@ -159,7 +160,8 @@ class Version(_message.Message):
     exif_orientation: _input_pb2.ExifOrientation
     picture_count: int
     encoder_dtype: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., picture_count: _Optional[int] = ..., encoder_dtype: _Optional[str] = ...) -> None: ...
+    unknown_count: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., picture_count: _Optional[int] = ..., encoder_dtype: _Optional[str] = ..., unknown_count: _Optional[int] = ...) -> None: ...
 
 class SourceCounts(_message.Message):
     __slots__ = ("received", "rejected", "inherited", "removed", "without_end_mark")
@@ -372,7 +374,7 @@ class ClassSpec(_message.Message):
     def __init__(self, display_name: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., text_weight: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail")
+    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "unknown")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -387,6 +389,7 @@ class Example(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     input: _input_pb2.Input
@@ -394,7 +397,8 @@ class Example(_message.Message):
     uri: str
     metadata: _containers.ScalarMap[str, str]
     thumbnail: bytes
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+    unknown: bool
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., unknown: bool = ...) -> None: ...
 
 class CreateCacheRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -607,7 +611,7 @@ class ListExamplesResponse(_message.Message):
     def __init__(self, examples: _Optional[_Iterable[_Union[ExampleInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExampleInfo(_message.Message):
-    __slots__ = ("example_id", "class_index", "display_name", "validation", "uri", "metadata", "has_picture")
+    __slots__ = ("example_id", "class_index", "display_name", "validation", "uri", "metadata", "has_picture", "unknown")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -622,6 +626,7 @@ class ExampleInfo(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     HAS_PICTURE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     display_name: str
@@ -629,7 +634,8 @@ class ExampleInfo(_message.Message):
     uri: str
     metadata: _containers.ScalarMap[str, str]
     has_picture: bool
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., has_picture: bool = ...) -> None: ...
+    unknown: bool
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., has_picture: bool = ..., unknown: bool = ...) -> None: ...
 
 class GetExamplePictureRequest(_message.Message):
     __slots__ = ("parent", "example_id")

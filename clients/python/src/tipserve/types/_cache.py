@@ -119,10 +119,12 @@ class ExampleInfo(Record):
     display_name: str
     validation: bool
     """Whether it chose numbers, and is no key."""
+    unknown: bool = False
+    """Whether it is of none of the classes; `class_index` is 0 then."""
 
     @classmethod
     def _from(cls, m: cache_pb2.ExampleInfo) -> ExampleInfo:
-        return cls(m.example_id, m.class_index, m.display_name, m.validation)
+        return cls(m.example_id, m.class_index, m.display_name, m.validation, m.unknown)
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,6 +160,8 @@ class Version(Record):
     rejected: tuple[Rejected, ...] = ()
     """Examples that `create_cache` or `add_examples` could not use; empty on
     every other call."""
+    unknown_count: int = 0
+    """Examples of none of the classes."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -209,6 +213,7 @@ class Version(Record):
                 "apply" if m.exif_orientation == input_pb2.EXIF_ORIENTATION_APPLY else "ignore"
             ),
             rejected=tuple(rejected),
+            unknown_count=m.unknown_count,
         )
 
 
