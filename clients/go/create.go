@@ -32,6 +32,7 @@ type createConfig struct {
 	seed       uint64
 	validation Source
 	unknown    []Picture
+	unlabelled []Picture
 	progress   func(*pb.CreateProgress)
 }
 
@@ -51,6 +52,13 @@ func Validation(source Source) CreateOption {
 // (see [Reject]), and never become keys. Their ids get "unknown/" in front.
 func Unknown(pictures ...Picture) CreateOption {
 	return func(c *createConfig) { c.unknown = pictures }
+}
+
+// Unlabelled adds pictures without labels, some perhaps of other classes: AUTO
+// learns from them where that helps (see Version.Head.Unlabelled). Only their
+// features are kept.
+func Unlabelled(pictures ...Picture) CreateOption {
+	return func(c *createConfig) { c.unlabelled = pictures }
 }
 
 // OnProgress is called with every progress message, before the call returns.
@@ -214,16 +222,28 @@ func (c *createConfig) parts(source Source, classes []*pb.ClassSpec) ([]*labelle
 		}
 		parts = append(parts, forValidation(validation))
 	}
-	if len(c.unknown) > 0 {
-		examples := make(sliceSource, 0, len(c.unknown))
-		for _, picture := range c.unknown {
-			examples = append(examples, Example{Picture: picture, Unknown: true})
+	for _, apart := range []struct {
+		pictures []Picture
+		as       Example
+		mark     func(*labelled) *labelled
+	}{
+		{c.unknown, Example{Unknown: true}, ofNoClass},
+		{c.unlabelled, Example{Unlabelled: true}, withoutLabel},
+	} {
+		if len(apart.pictures) == 0 {
+			continue
 		}
-		unknown, err := examples.load(training.classes)
+		examples := make(sliceSource, 0, len(apart.pictures))
+		for _, picture := range apart.pictures {
+			example := apart.as
+			example.Picture = picture
+			examples = append(examples, example)
+		}
+		loaded, err := examples.load(training.classes)
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, ofNoClass(unknown))
+		parts = append(parts, apart.mark(loaded))
 	}
 	return parts, nil
 }
@@ -284,6 +304,7 @@ func (c *Client) makeVersion(
 				message := &pb.Example{
 					ExampleId: valid(example.ID), ClassIndex: int32(example.ClassIndex),
 					Input: input.message, Validation: example.Validation, Unknown: example.Unknown,
+					Unlabelled: example.Unlabelled,
 				}
 				if full := batch.add(message, proto.Size(message)); full != nil {
 					if err := stream.sendExamples(&pb.ExampleBatch{Examples: full}); err != nil {

@@ -28,6 +28,9 @@ type Example struct {
 	// Unknown examples are of none of the classes: they sharpen what is
 	// rejected, and never become keys. Their class does not count.
 	Unknown bool
+	// Unlabelled examples have no label: AUTO learns from them where that helps.
+	// Nothing is kept of them but their features.
+	Unlabelled bool
 
 	numbered bool // its id is its position
 }
@@ -138,7 +141,7 @@ type sliceSource []Example
 func (s sliceSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	if given == nil {
 		for i, example := range s {
-			if example.Class == "" && !example.Unknown {
+			if example.Class == "" && !example.Unknown && !example.Unlabelled {
 				return nil, invalid(ReasonClassUnknown,
 					"example %d names its class by index, so the classes must be given: "+
 						"their number is never guessed from the largest index", i)
@@ -194,7 +197,7 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 	return func(yield func(Example, error) bool) {
 		position := 0
 		for example, err := range examples {
-			if err == nil && example.Unknown {
+			if err == nil && (example.Unknown || example.Unlabelled) {
 				example.ClassIndex = 0
 			} else if err == nil {
 				example.ClassIndex, err = find.index(example)
@@ -298,7 +301,7 @@ func chooseShots(from *labelled, shots int, seed uint64) (*labelled, error) {
 		}
 		position := len(all)
 		all = append(all, example)
-		if example.Validation || example.Unknown {
+		if example.Validation || example.Unknown || example.Unlabelled {
 			kept[position] = true
 			continue
 		}
@@ -356,6 +359,21 @@ func ofNoClass(from *labelled) *labelled {
 		for example, err := range from.examples {
 			example.Unknown = true
 			example.ID = "unknown/" + example.ID
+			if !yield(example, err) {
+				return
+			}
+		}
+	}
+	return &marked
+}
+
+// withoutLabel marks examples, and keeps their ids apart from training's.
+func withoutLabel(from *labelled) *labelled {
+	marked := *from
+	marked.examples = func(yield func(Example, error) bool) {
+		for example, err := range from.examples {
+			example.Unlabelled = true
+			example.ID = "unlabelled/" + example.ID
 			if !yield(example, err) {
 				return
 			}

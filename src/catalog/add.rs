@@ -17,6 +17,15 @@ use tipserve_store::{
     VersionNumber, tensors::names,
 };
 
+/// What a version made from a base leaves out of it.
+#[derive(Clone, Debug, Default)]
+pub struct Removal {
+    /// Ids of examples, training or validation or of no class.
+    pub examples: Vec<String>,
+    /// All pictures without labels.
+    pub unlabelled: bool,
+}
+
 /// Ids named in an error, at most.
 const NAMED: usize = 10;
 
@@ -64,7 +73,7 @@ impl Base {
     }
 
     /// The examples that stay: training ones in the order of their keys, then
-    /// those for validation, then those of no class.
+    /// those for validation, then those of no class, then those without labels.
     pub fn examples(&self) -> &[ExampleFeature] {
         &self.examples
     }
@@ -85,11 +94,8 @@ impl Base {
         self.next_id
     }
 
-    fn read(
-        manifest: Manifest,
-        file: &TensorFile,
-        remove: &[String],
-    ) -> Result<Base, CatalogError> {
+    fn read(manifest: Manifest, file: &TensorFile, remove: &Removal) -> Result<Base, CatalogError> {
+        let keep_unlabelled = !remove.unlabelled;
         let name = manifest.resource_name();
         let details = &manifest.details;
         let unusable = |problem: String| CatalogError::Unsupported {
@@ -143,7 +149,7 @@ impl Base {
             .max()
             .map_or(0, |highest| highest.saturating_add(1));
 
-        let remove: HashSet<_> = remove.iter().map(|id| canonical(id)).collect();
+        let remove: HashSet<_> = remove.examples.iter().map(|id| canonical(id)).collect();
         let before = examples.len();
         let mut unknown: BTreeSet<_> = remove.iter().collect();
         for example in &examples {
@@ -165,8 +171,12 @@ impl Base {
             ));
         }
         examples.retain(|example| !remove.contains(&canonical(&example.id)));
+        let removed = before - examples.len();
+        if keep_unlabelled {
+            examples.extend(unlabelled(&floats(file, names::UNLABELLED), width));
+        }
         Ok(Base {
-            removed: before - examples.len(),
+            removed,
             text: file.get(names::TEXT).map(|_| floats(file, names::TEXT)),
             examples,
             next_id,
@@ -177,16 +187,12 @@ impl Base {
 }
 
 impl Catalog {
-    /// A version as a base, without the examples of the ids given.
+    /// A version as a base, without what is to be left out.
     ///
     /// # Errors
     /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
     /// not hold.
-    pub async fn base(
-        &self,
-        reference: &Reference,
-        remove: Vec<String>,
-    ) -> Result<Base, CatalogError> {
+    pub async fn base(&self, reference: &Reference, remove: Removal) -> Result<Base, CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
         // Before the tensors, which may be many.
         let manifest = self.store.manifest(&id, number).await?;
@@ -194,6 +200,20 @@ impl Catalog {
         let (manifest, file) = self.store.load(&id, number).await?;
         compute(move || Base::read(manifest, &file, &remove)).await?
     }
+}
+
+/// Pictures without labels, of which nothing but the features is known.
+fn unlabelled(features: &[f32], width: usize) -> impl Iterator<Item = ExampleFeature> {
+    features
+        .chunks_exact(width.max(1))
+        .map(|key| ExampleFeature {
+            id: String::new(),
+            class: None,
+            purpose: Purpose::Unlabelled,
+            key: key.to_vec(),
+            views: Vec::new(),
+            notes: None,
+        })
 }
 
 /// Examples as they lie in a version, column by column.

@@ -61,7 +61,17 @@ pub(super) fn check_version(
         labels(file, names::VALIDATION_LABELS),
     );
     let unknown = rows(file, names::UNKNOWN_FEATURES);
-    bound("max_examples", train.len() + held.len() + unknown, bounds.examples)?;
+    let unlabelled = rows(file, names::UNLABELLED);
+    let examples = train.len() + held.len() + unknown + unlabelled;
+    bound("max_examples", examples, bounds.examples)?;
+    if let Some(found) = &details.head.unlabelled
+        && found.count != unlabelled
+    {
+        return Err(invalid(format!(
+            "it holds {unlabelled} unlabelled pictures, its manifest says {}",
+            found.count
+        )));
+    }
     if usize::try_from(details.views).is_ok_and(|views| views > MAX_VIEWS) {
         return Err(invalid(format!(
             "it has {} views of each example, not of 0 to {MAX_VIEWS}",
@@ -185,7 +195,11 @@ fn check_numbers(details: &Details) -> Result<(), CatalogError> {
 /// Ids as they may be when a version is made here.
 fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
     let mut seen = HashSet::new();
-    for name in [names::EXAMPLE_IDS, names::VALIDATION_IDS, names::UNKNOWN_IDS] {
+    for name in [
+        names::EXAMPLE_IDS,
+        names::VALIDATION_IDS,
+        names::UNKNOWN_IDS,
+    ] {
         let Some(column) = TextColumn::read(file, name).map_err(invalid)? else {
             continue;
         };

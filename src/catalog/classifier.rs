@@ -250,11 +250,7 @@ fn standardised(
 }
 
 /// s·W alone.
-fn text_head(
-    manifest: &Manifest,
-    text: &Tensor,
-    device: Device,
-) -> Result<Head, CatalogError> {
+fn text_head(manifest: &Manifest, text: &Tensor, device: Device) -> Result<Head, CatalogError> {
     let spec = tip_spec::HeadSpec {
         method: Method::ZeroShot,
         standardised: None,

@@ -8,8 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, Purpose, TextRequest,
-    TextRoom,
-    finite::check_reach, notes, tensors,
+    TextRoom, finite::check_reach, notes, tensors,
 };
 use tip_adapter::{
     contrast::sharpen,
@@ -257,6 +256,7 @@ impl Catalog {
         let training: Vec<_> = of(Purpose::Training).collect();
         let validation: Vec<_> = of(Purpose::Validation).collect();
         let unknown: Vec<_> = of(Purpose::Unknown).collect();
+        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
 
         let keys = feature_rows(&training, width)?;
         let key_labels = labels(&training);
@@ -296,6 +296,13 @@ impl Catalog {
             named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
             Some(features)
         };
+        let unlabelled = if unlabelled.is_empty() {
+            None
+        } else {
+            let features = feature_rows(&unlabelled, width)?;
+            named.push(tensors::write(names::UNLABELLED, &features)?);
+            Some(features)
+        };
         Ok(Ingredients {
             unknown,
             material: Material {
@@ -307,7 +314,7 @@ impl Catalog {
                 validation: validation_set,
                 logit_scale: self.model.logit_scale,
                 statistics: statistics(&self.model)?,
-                unlabelled: None,
+                unlabelled,
             },
             named,
             classes: class_records(recipe, all()),
@@ -391,7 +398,7 @@ fn class_records<'a>(
         match (class, example.purpose) {
             (Some(class), Purpose::Training) => class.example_count += 1,
             (Some(class), Purpose::Validation) => class.validation_count += 1,
-            (_, Purpose::Unknown) | (None, _) => {}
+            (_, Purpose::Unknown | Purpose::Unlabelled) | (None, _) => {}
         }
     }
     classes

@@ -39,6 +39,9 @@ pub enum Purpose {
     Training,
     /// It chooses numbers, and never becomes a key.
     Validation,
+    /// It has no label: AUTO may learn from it, and nothing is kept of it but its
+    /// feature.
+    Unlabelled,
     /// It is of none of the classes: it sharpens rejection, and never becomes a
     /// key.
     Unknown,
@@ -49,7 +52,7 @@ pub enum Purpose {
 pub struct ExampleFeature {
     /// The example's id.
     pub id: String,
-    /// Index of its class; none of an unknown one.
+    /// Index of its class; none of an unknown or unlabelled one.
     pub class: Option<usize>,
     /// What it is for.
     pub purpose: Purpose,

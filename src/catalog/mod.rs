@@ -36,7 +36,7 @@ mod versions;
 
 use std::{sync::Arc, time::Duration};
 
-pub use add::Base;
+pub use add::{Base, Removal};
 pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
 pub use check::ImportBounds;
 pub use classifier::Classifier;

@@ -5,7 +5,8 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::{
-    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest, create::head_tensors,
+    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest,
+    create::head_tensors,
     finite::check_reach,
     material::contrast,
     residual::{ResidualTuned, tune_residual},
@@ -19,14 +20,14 @@ use tip_adapter::{
     material::Material,
     retune::{SearchOn, retune, training_factors},
 };
-use tip_spec::{ContrastSpec, Method};
+use tip_spec::{ContrastSpec, Method, UnlabelledUse};
 use tipserve_store::{
     Details, Draft, FineTuneRecipe, FineTuneRecord, Manifest, NamedTensor, TensorFile,
     tensors::names,
 };
 
 /// Tensors of a version that its children keep.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 8] = [
     names::KEYS,
     names::LABELS,
     names::VIEWS,
@@ -34,6 +35,7 @@ const KEPT: [&str; 7] = [
     names::VALIDATION_FEATURES,
     names::VALIDATION_LABELS,
     names::UNKNOWN_FEATURES,
+    names::UNLABELLED,
 ];
 
 /// A version's tensors, as training needs them.
@@ -150,12 +152,10 @@ fn tune_keys(
     let details = &parent.details;
     let head = HeadRequest {
         method: Some(Method::TipAdapter),
-        alpha: None,
-        beta: None,
-        lambda: None,
         class_balance: details.head.class_balance,
         grid: request.grid,
         key_dtype: details.head.key_dtype,
+        ..HeadRequest::default()
     };
     let material = || Material {
         keys: tensors.keys.shallow_clone(),
@@ -190,6 +190,15 @@ fn tune_keys(
         None => None,
     };
     let (mut made, after) = again(&tuned.keys)?;
+    made.spec.unlabelled = details
+        .head
+        .unlabelled
+        .clone()
+        .map(|of_parent| UnlabelledUse {
+            used: false,
+            reason: "not used: trained keys learn from labelled examples alone".to_owned(),
+            ..of_parent
+        });
     let contrast = contrast(&material(), &mut made, file)?;
     let improved = before.zip(after).map(|(before, after)| after > before);
     let record = record(

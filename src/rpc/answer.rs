@@ -87,8 +87,7 @@ impl Options {
                 Wanted::Best(self.wish(classifier))
             },
             neighbours: self.neighbours,
-            embedding: self.embedding
-                || (self.reject.is_some() && classifier.scores_by_feature()),
+            embedding: self.embedding || (self.reject.is_some() && classifier.scores_by_feature()),
         }
     }
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use tip_spec::{
     Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource, Standardised,
+    UnlabelledUse,
 };
 use tipserve_api::v1 as pb;
 use tipserve_store::{ExifOrientation, FineTuneRecipe, FineTuneRecord, Manifest, SourceCounts};
@@ -121,6 +122,21 @@ fn head(spec: &HeadSpec) -> pb::Head {
             KeyDtype::F16 => pb::KeyDtype::F16,
         } as i32,
         standardised: standardised(spec.standardised) as i32,
+        unlabelled: spec.unlabelled.as_ref().map(unlabelled),
+    }
+}
+
+fn unlabelled(found: &UnlabelledUse) -> pb::UnlabelledUse {
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    pb::UnlabelledUse {
+        count: count(found.count),
+        used: found.used,
+        example_count: count(found.example_count),
+        cross_entropy_before: found.cross_entropy_before,
+        cross_entropy_after: found.cross_entropy_after,
+        accuracy_before: found.accuracy_before,
+        accuracy_after: found.accuracy_after,
+        reason: found.reason.clone(),
     }
 }
 

@@ -5,8 +5,8 @@
 //! The head becomes the mean of both: `logits = (head/T + EM/T′)/2`, over a
 //! temperature that is fitted on examples which neither has seen (validation
 //! examples, or folds of the shots). On these it is decided whether the pool
-//! helps: the head stays as it was unless their mean cross-entropy falls. At
-//! one shot a class nothing can be left out, and the pool is used unchecked.
+//! helps: the head stays as it was unless their mean cross-entropy falls, with
+//! many shots by nearly its standard error. At one shot a class nothing can be left out, and the pool is used unchecked.
 //!
 //! Only AUTO's head learns from a pool: a method that is asked for by name is
 //! exactly that method.
@@ -36,6 +36,10 @@ use mixture::Mixture;
 
 /// The weight of EM; the head has the rest.
 const SHARE: f64 = 0.5;
+
+/// At so many shots any gain counts; with more, the gain must come nearer to its
+/// standard error: the more shots, the less a pool is likely to add.
+const FEW_SHOTS: f64 = 2.0;
 
 const ALL_ALIKE: &str = "unlabelled pictures were not used: they are all alike";
 
@@ -88,7 +92,8 @@ pub(super) fn learn(
             None => with_record(made, record(false, ALL_ALIKE.to_owned())),
         });
     };
-    let used = judged.after < judged.before;
+    let shots = material.shots()?.max(1.0);
+    let used = judged.before - judged.after > (1.0 - FEW_SHOTS / shots).max(0.0) * judged.error;
     let reason = format!(
         "{}: cross-entropy {:.4} without and {:.4} with {count} unlabelled pictures on {} \
          examples that neither had seen, accuracy {:.1} % and {:.1} %",
@@ -235,6 +240,8 @@ struct Judged {
     right_before: f64,
     right_after: f64,
     temperature: f64,
+    /// Standard error of the difference of the cross-entropies.
+    error: f64,
     count: usize,
     /// What the head with the pool said.
     answers: UnseenAnswers,
@@ -290,6 +297,14 @@ fn judge(
             strength: STRENGTH,
         },
     )?;
+    let answers = UnseenAnswers::of(&seen, &labels, &after.f_div_scalar(fit.temperature)?)?;
+    let own_before = UnseenAnswers::of(&seen, &labels, &before)?.own;
+    let gain = answers.own.f_log()?.f_sub(&own_before.f_log()?)?;
+    let error = if count > 1 {
+        (gain.f_var(true)?.f_double_value(&[])? / count as f64).sqrt()
+    } else {
+        f64::INFINITY
+    };
     let share = |right: i64| right as f64 / count.max(1) as f64;
     Ok(Some(Judged {
         before: cross_entropy(&before, &labels, 1.0)?,
@@ -297,7 +312,8 @@ fn judge(
         right_before: share(right(&before, &labels)?),
         right_after: share(right(&after, &labels)?),
         temperature: fit.temperature,
+        error,
         count,
-        answers: UnseenAnswers::of(&seen, &labels, &after.f_div_scalar(fit.temperature)?)?,
+        answers,
     }))
 }

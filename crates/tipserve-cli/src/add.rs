@@ -38,8 +38,11 @@ pub struct AddArgs {
     /// A folder with one folder a class, or an .npz file, as for create.
     /// Examples of a class that the version has are added to it; all others
     /// become new classes.
-    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "unknown", "remove", "remove_file"])]
+    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "unknown", "unlabelled", "drop_unlabelled", "remove", "remove_file"])]
     pub from: Option<PathBuf>,
+    /// Leave out the version's pictures without labels.
+    #[arg(long)]
+    pub drop_unlabelled: bool,
     /// Fail if --from has a class that the version does not have.
     #[arg(long)]
     pub no_new_classes: bool,
@@ -171,6 +174,7 @@ fn spec(
         allow_empty_classes: args.allow_empty_classes,
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
+        drop_unlabelled: args.drop_unlabelled,
         ..AddExamplesSpec::default()
     }
 }
@@ -222,6 +226,7 @@ fn id_prefix(args: &AddArgs) -> String {
     let draw = &args.draw;
     let source = args.from.as_ref().or(draw.validation.as_ref());
     let source = source.or(draw.unknown.as_ref());
+    let source = source.or(draw.unlabelled.as_ref());
     match source {
         Some(path) if !path.is_dir() => path
             .file_stem()

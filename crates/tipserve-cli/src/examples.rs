@@ -39,6 +39,11 @@ pub struct DrawArgs {
     /// sharpen what is rejected, and become no keys.
     #[arg(long, value_name = "DIR|FILE.npz")]
     pub unknown: Option<PathBuf>,
+    /// Pictures without labels (walked), or an .npz file's features: what AUTO
+    /// learns from, where that helps. Some may be of other classes. Nothing is kept
+    /// of them but their features.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub unlabelled: Option<PathBuf>,
 }
 
 impl DrawArgs {
@@ -66,6 +71,8 @@ pub(crate) struct Examples {
     pub apart: bool,
     /// These are of none of the classes.
     pub unknown: Option<Labelled>,
+    /// These have no label.
+    pub unlabelled: Option<Labelled>,
     /// Classes that have fewer than --shots.
     pub short: Vec<(String, usize)>,
 }
@@ -110,7 +117,14 @@ impl Examples {
             train,
             validation,
             apart: draw.validation.is_some(),
-            unknown: draw.unknown.as_deref().map(unlabelled::within).transpose()?,
+            unknown: draw
+                .unknown
+                .as_deref()
+                .map(unlabelled::within)
+                .transpose()?,
+            unlabelled: (draw.unlabelled.as_deref())
+                .map(unlabelled::within)
+                .transpose()?,
             short,
         })
     }
@@ -122,6 +136,7 @@ impl Examples {
             validation: None,
             apart: false,
             unknown: None,
+            unlabelled: None,
             short: Vec::new(),
         }
     }

@@ -27,6 +27,8 @@ pub(crate) enum Purpose {
     Validation,
     /// They are of none of the classes.
     Unknown,
+    /// They have no label.
+    Unlabelled,
 }
 
 /// What examples come from.

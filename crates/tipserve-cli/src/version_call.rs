@@ -224,6 +224,11 @@ fn parts(examples: Examples, id_prefix: &str) -> Vec<Part> {
         purpose: Purpose::Unknown,
         prefix: format!("unknown/{id_prefix}"),
     }));
+    parts.extend(examples.unlabelled.map(|labelled| Part {
+        labelled,
+        purpose: Purpose::Unlabelled,
+        prefix: format!("unlabelled/{id_prefix}"),
+    }));
     parts
 }
 
@@ -289,6 +294,7 @@ fn example(mut loaded: LoadedExample) -> Result<Example, (String, Unusable)> {
             input: Some(input),
             validation: loaded.purpose == Purpose::Validation,
             unknown: loaded.purpose == Purpose::Unknown,
+            unlabelled: loaded.purpose == Purpose::Unlabelled,
             ..Example::default()
         }),
         Err(why) => Err((loaded.id, why)),

@@ -320,7 +320,9 @@ impl Caches {
                 }
                 let info = pb::ExampleInfo {
                     example_id: entry.id.to_owned(),
-                    class_index: entry.class.map_or(0, |class| i32::try_from(class).unwrap_or(i32::MAX)),
+                    class_index: entry
+                        .class
+                        .map_or(0, |class| i32::try_from(class).unwrap_or(i32::MAX)),
                     display_name: entry.class_name.to_owned(),
                     validation: entry.purpose == Purpose::Validation,
                     unknown: entry.purpose == Purpose::Unknown,

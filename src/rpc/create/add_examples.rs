@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{Base, Recipe, TextSource},
+    catalog::{Base, Recipe, Removal, TextSource},
 };
 use tip_spec::Method;
 use tipserve_api::v1::{
@@ -70,6 +70,10 @@ impl CreateRpc for AddExamples {
         // Checked before the base is read, which may take its time.
         let asked = heads::method(spec.method)?;
         let remove = std::mem::take(&mut spec.remove_example_ids);
+        let remove = Removal {
+            examples: remove,
+            unlabelled: spec.drop_unlabelled,
+        };
         let base = context.catalog.base(&reference, remove).await?;
         Ok(CreateRequest {
             strict,

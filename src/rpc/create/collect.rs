@@ -184,7 +184,7 @@ impl<'a> FeatureCollection<'a> {
         self.finished.push(None);
         let purpose = purpose(&example);
         let class = match purpose {
-            Ok(Purpose::Unknown) => Ok(None),
+            Ok(Purpose::Unknown | Purpose::Unlabelled) => Ok(None),
             _ => self.class(example.class_index).map(Some),
         };
         let class = purpose.clone().and(class);
@@ -195,6 +195,13 @@ impl<'a> FeatureCollection<'a> {
         };
         self.ids.insert(id.clone());
         let purpose = purpose?;
+        // Of a picture without a label nothing is kept but its feature.
+        let keeps = purpose != Purpose::Unlabelled;
+        let notes = if keeps {
+            notes
+        } else {
+            ExampleNotes::default()
+        };
         let views = match (&content, purpose) {
             (Content::Picture { .. }, Purpose::Training) => recipe.views,
             _ => 1,
@@ -203,7 +210,7 @@ impl<'a> FeatureCollection<'a> {
         context.pace(&self.creation.caller, 1, None, true).await?;
         let width = context.catalog.model().width;
         self.count_bytes(recipe.feature_bytes(width, purpose) + notes.size())?;
-        let pictured = match self.creation.request.keep_pictures {
+        let pictured = match self.creation.request.keep_pictures && keeps {
             true => notes::pictured(std::mem::take(&mut example.thumbnail), &content),
             false => None,
         };
@@ -504,11 +511,16 @@ impl<'a> FeatureCollection<'a> {
 
 /// What an example is for.
 fn purpose(example: &pb::Example) -> Result<Purpose, RequestError> {
-    match (example.validation, example.unknown) {
-        (false, false) => Ok(Purpose::Training),
-        (true, false) => Ok(Purpose::Validation),
-        (false, true) => Ok(Purpose::Unknown),
-        (true, true) => Err(RequestError::invalid(
+    match (example.validation, example.unknown, example.unlabelled) {
+        (false, false, false) => Ok(Purpose::Training),
+        (true, false, false) => Ok(Purpose::Validation),
+        (false, true, false) => Ok(Purpose::Unknown),
+        (false, false, true) => Ok(Purpose::Unlabelled),
+        (.., true) => Err(RequestError::invalid(
+            "examples.unlabelled",
+            "a picture without a label is neither for validation nor of no class",
+        )),
+        (true, true, false) => Err(RequestError::invalid(
             "examples.unknown",
             "an example of no class chooses no numbers: it cannot be for validation, too",
         )),

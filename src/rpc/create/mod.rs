@@ -352,7 +352,10 @@ impl Creation {
 fn refuse_empty_class(recipe: &Recipe, collected: &CollectedFeatures) -> Result<(), RequestError> {
     let mut seen = vec![false; recipe.class_count()];
     let all = recipe.inherited().iter().chain(&collected.examples);
-    for class in all.filter(|e| e.purpose == Purpose::Training).filter_map(|e| e.class) {
+    for class in all
+        .filter(|e| e.purpose == Purpose::Training)
+        .filter_map(|e| e.class)
+    {
         if let Some(seen) = seen.get_mut(class) {
             *seen = true;
         }

@@ -70,6 +70,7 @@ from tipserve.types import (
     SuspectExample,
     Timings,
     UnknownEvaluation,
+    UnlabelledUse,
     Version,
     to_pandas,
 )
@@ -143,6 +144,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "UnknownEvaluation",
+    "UnlabelledUse",
     "Version",
     "resize_and_crop",
     "to_pandas",

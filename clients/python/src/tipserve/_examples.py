@@ -27,6 +27,9 @@ class Example:
     unknown: bool = False
     """Of none of the classes (`class_` does not count): it sharpens what is
     rejected, and never becomes a key."""
+    unlabelled: bool = False
+    """Without a label (`class_` does not count): AUTO learns from it where that
+    helps. Nothing is kept of it but its feature."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ class Indexed:
 
     def __iter__(self) -> Iterator[Example]:
         for position, example in enumerate(self.source):
-            index = 0 if example.unknown else self.lookup(example.class_)
+            apart = example.unknown or example.unlabelled
+            index = 0 if apart else self.lookup(example.class_)
             yield replace(
                 example, class_=index, id=example.id or default_id(example.picture, position)
             )
@@ -139,11 +143,15 @@ class OfNoClass:
     pictures: Iterable[Picture]
     prefix: str
     """What their ids begin with."""
+    unlabelled: bool = False
+    """They may well be of one; nobody has said of which."""
 
     def __iter__(self) -> Iterator[Example]:
         for position, picture in enumerate(self.pictures):
             id = f"{self.prefix}{default_id(picture, position)}"
-            yield Example(0, picture, id=id, unknown=True)
+            yield Example(
+                0, picture, id=id, unknown=not self.unlabelled, unlabelled=self.unlabelled
+            )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from tipserve.labelled import (
     load_validation,
     of_no_class,
     prefixed,
+    without_label,
 )
 from tipserve.pictures import Encoder
 from tipserve.types import CreateProgress, Method, Rejected, Version
@@ -37,8 +38,9 @@ def cache_parts(
     seed: int,
     validation: Source | None,
     unknown: Iterable[Any] | None,
+    unlabelled: Iterable[Any] | None,
 ) -> list[Labelled]:
-    """The examples of CreateCache: keys, those for validation, those of no class."""
+    """The examples of CreateCache: keys, for validation, of no class, without labels."""
     labelled = load(source, classes)
     if shots is not None:
         labelled = choose_shots(labelled, shots, seed)
@@ -47,6 +49,8 @@ def cache_parts(
         parts.append(load_validation(validation, labelled.classes))
     if unknown is not None:
         parts.append(of_no_class(unknown, "unknown/", labelled.classes))
+    if unlabelled is not None:
+        parts.append(without_label(unlabelled, "unlabelled/", labelled.classes))
     return parts
 
 
@@ -60,6 +64,7 @@ def added_parts(
     seed: int,
     validation: Source | None,
     unknown: Iterable[Any] | None,
+    unlabelled: Iterable[Any] | None,
 ) -> tuple[list[Labelled], Sequence[ClassSpec]]:
     """The examples of AddExamples, and the classes that the base does not have."""
     known = class_specs(base)
@@ -84,6 +89,9 @@ def added_parts(
         # Positions begin at 0 in every call, and ids are unique in a version.
         prefix = f"{base.version}+" if id_prefix is None else id_prefix
         parts.append(of_no_class(unknown, f"unknown/{prefix}", known))
+    if unlabelled is not None:
+        prefix = f"{base.version}+" if id_prefix is None else id_prefix
+        parts.append(without_label(unlabelled, f"unlabelled/{prefix}", known))
     return parts, added
 
 
@@ -154,6 +162,7 @@ def add_spec(
     new_classes: Sequence[ClassSpec],
     *,
     remove: Iterable[str],
+    drop_unlabelled: bool,
     templates: Sequence[str] | None,
     method: Method | str | None,
     alpha: float | None,
@@ -177,6 +186,7 @@ def add_spec(
         base=base.name,
         new_classes=[one._message() for one in new_classes],
         remove_example_ids=remove,
+        drop_unlabelled=drop_unlabelled,
         prompt_templates=templates or (),
         seed=seed,
         description=description,

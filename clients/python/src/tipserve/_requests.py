@@ -138,6 +138,7 @@ class ExampleMessages:
                 input=made,
                 validation=one.validation,
                 unknown=one.unknown,
+                unlabelled=one.unlabelled,
             )
             for one, made in self._encoded()
         )

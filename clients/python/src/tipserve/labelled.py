@@ -39,6 +39,7 @@ __all__ = [
     "load_validation",
     "of_no_class",
     "prefixed",
+    "without_label",
 ]
 
 
@@ -224,6 +225,12 @@ def of_no_class(pictures: Iterable[Any], prefix: str, classes: Sequence[ClassSpe
     """Pictures of none of the classes, as examples."""
     repeatable = not isinstance(pictures, Iterator)
     return Labelled(tuple(classes), OfNoClass(pictures, prefix), repeatable)
+
+
+def without_label(pictures: Iterable[Any], prefix: str, classes: Sequence[ClassSpec]) -> Labelled:
+    """Pictures without labels, as examples."""
+    repeatable = not isinstance(pictures, Iterator)
+    return Labelled(tuple(classes), OfNoClass(pictures, prefix, unlabelled=True), repeatable)
 
 
 def prefixed(labelled: Labelled, prefix: str) -> Labelled:

@@ -90,6 +90,9 @@ pub(crate) fn chosen(screen: &Screen, head: &HeadDocument) -> Result<(), Failure
         }
     }
     screen.line(&basis)?;
+    if let Some(pool) = &head.unlabelled {
+        screen.line(&format!("unlabelled: {}", escaped_line(&pool.reason)))?;
+    }
     if !selection.candidates.is_empty() {
         screen.line("")?;
         screen.line(&candidates(&selection.candidates))?;

@@ -39,6 +39,7 @@ class AsyncMakingCalls(AsyncCalls):
         seed: int = 1,
         validation: AnySource | None = None,
         unknown: AnyItems | None = None,
+        unlabelled: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         views: int = 0,
         exif_orientation: ExifOrientation = "apply",
@@ -82,6 +83,9 @@ class AsyncMakingCalls(AsyncCalls):
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen
                 what is rejected (`classify(reject=...)`), and never become keys.
+            unlabelled: Pictures without labels, as for `classify`, some perhaps of
+                other classes: AUTO learns from them where that helps
+                (`Version.head.unlabelled`). Only their features are kept.
             templates: "a photo of a {}."; default: the bundle's own.
             views: Augmented views of each picture; 0 and 1: the centre crop alone.
             exif_orientation: "apply" turns pictures upright, as viewers show them;
@@ -118,6 +122,7 @@ class AsyncMakingCalls(AsyncCalls):
             seed=seed,
             validation=await collected(validation),
             unknown=None if unknown is None else items_of(await collected(unknown)),
+            unlabelled=None if unlabelled is None else items_of(await collected(unlabelled)),
         )
         spec = cache_spec(
             id,
@@ -157,11 +162,13 @@ class AsyncMakingCalls(AsyncCalls):
         *,
         new_classes: Sequence[str | ClassSpec] | None = None,
         remove: Iterable[str] = (),
+        drop_unlabelled: bool = False,
         id_prefix: str | None = None,
         shots: int | None = None,
         seed: int = 1,
         validation: AnySource | None = None,
         unknown: AnyItems | None = None,
+        unlabelled: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         method: Method | MethodName | None = None,
         alpha: float | None = None,
@@ -192,6 +199,7 @@ class AsyncMakingCalls(AsyncCalls):
             new_classes: Classes to add. Default: those that occur in `source` and
                 that the base does not have, sorted by name; `()` refuses them.
             remove: Ids of examples to leave out.
+            drop_unlabelled: Leave out the base's pictures without labels.
             id_prefix: What the new examples' ids begin with. Default: nothing;
                 for the rows of NAME.npz "NAME/". Examples that have no id are
                 called by the base's number and their position, "3+17".
@@ -200,6 +208,9 @@ class AsyncMakingCalls(AsyncCalls):
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen
                 what is rejected (`classify(reject=...)`), and never become keys.
+            unlabelled: Pictures without labels, as for `classify`, some perhaps of
+                other classes: AUTO learns from them where that helps
+                (`Version.head.unlabelled`). Only their features are kept.
             templates: For the prompts of new classes; default: the bundle's own.
             method: How to make the head. Default: as the base.
             alpha: Weight of the cache; chosen anew where None.
@@ -230,11 +241,13 @@ class AsyncMakingCalls(AsyncCalls):
             seed=seed,
             validation=await collected(validation),
             unknown=None if unknown is None else items_of(await collected(unknown)),
+            unlabelled=None if unlabelled is None else items_of(await collected(unlabelled)),
         )
         spec = add_spec(
             version,
             added,
             remove=remove,
+            drop_unlabelled=drop_unlabelled,
             templates=templates,
             method=method,
             alpha=alpha,

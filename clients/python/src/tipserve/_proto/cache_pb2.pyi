@@ -190,7 +190,7 @@ class ClassInfo(_message.Message):
     def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., validation_count: _Optional[int] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised")
+    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised", "unlabelled")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,7 @@ class Head(_message.Message):
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     KEY_DTYPE_FIELD_NUMBER: _ClassVar[int]
     STANDARDISED_FIELD_NUMBER: _ClassVar[int]
+    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     method: Method
     alpha: float
     beta: float
@@ -210,7 +211,28 @@ class Head(_message.Message):
     selection: Selection
     key_dtype: KeyDtype
     standardised: Standardised
-    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., **kwargs) -> None: ...
+    unlabelled: UnlabelledUse
+    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., unlabelled: _Optional[_Union[UnlabelledUse, _Mapping]] = ..., **kwargs) -> None: ...
+
+class UnlabelledUse(_message.Message):
+    __slots__ = ("count", "used", "example_count", "cross_entropy_before", "cross_entropy_after", "accuracy_before", "accuracy_after", "reason")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    used: bool
+    example_count: int
+    cross_entropy_before: float
+    cross_entropy_after: float
+    accuracy_before: float
+    accuracy_after: float
+    reason: str
+    def __init__(self, count: _Optional[int] = ..., used: bool = ..., example_count: _Optional[int] = ..., cross_entropy_before: _Optional[float] = ..., cross_entropy_after: _Optional[float] = ..., accuracy_before: _Optional[float] = ..., accuracy_after: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Selection(_message.Message):
     __slots__ = ("source", "example_count", "score", "grid", "candidates", "reason")
@@ -374,7 +396,7 @@ class ClassSpec(_message.Message):
     def __init__(self, display_name: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., text_weight: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "unknown")
+    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "unknown", "unlabelled")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -390,6 +412,7 @@ class Example(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     input: _input_pb2.Input
@@ -398,7 +421,8 @@ class Example(_message.Message):
     metadata: _containers.ScalarMap[str, str]
     thumbnail: bytes
     unknown: bool
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., unknown: bool = ...) -> None: ...
+    unlabelled: bool
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., unknown: bool = ..., unlabelled: bool = ...) -> None: ...
 
 class CreateCacheRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -425,7 +449,7 @@ class CreateCacheResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[CreateProgress, _Mapping]] = ..., rejected: _Optional[_Union[RejectedExample, _Mapping]] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class AddExamplesSpec(_message.Message):
-    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures")
+    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures", "drop_unlabelled")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -452,6 +476,7 @@ class AddExamplesSpec(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    DROP_UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     base: str
     new_classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
     remove_example_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -470,7 +495,8 @@ class AddExamplesSpec(_message.Message):
     etag: str
     request_id: str
     keep_pictures: bool
-    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., **kwargs) -> None: ...
+    drop_unlabelled: bool
+    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., drop_unlabelled: bool = ..., **kwargs) -> None: ...
 
 class AddExamplesRequest(_message.Message):
     __slots__ = ("spec", "examples")

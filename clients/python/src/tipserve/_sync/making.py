@@ -40,6 +40,7 @@ class MakingCalls(Calls):
         seed: int = 1,
         validation: AnySource | None = None,
         unknown: AnyItems | None = None,
+        unlabelled: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         views: int = 0,
         exif_orientation: ExifOrientation = "apply",
@@ -83,6 +84,9 @@ class MakingCalls(Calls):
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen
                 what is rejected (`classify(reject=...)`), and never become keys.
+            unlabelled: Pictures without labels, as for `classify`, some perhaps of
+                other classes: AUTO learns from them where that helps
+                (`Version.head.unlabelled`). Only their features are kept.
             templates: "a photo of a {}."; default: the bundle's own.
             views: Augmented views of each picture; 0 and 1: the centre crop alone.
             exif_orientation: "apply" turns pictures upright, as viewers show them;
@@ -119,6 +123,7 @@ class MakingCalls(Calls):
             seed=seed,
             validation=collected(validation),
             unknown=None if unknown is None else items_of(collected(unknown)),
+            unlabelled=None if unlabelled is None else items_of(collected(unlabelled)),
         )
         spec = cache_spec(
             id,
@@ -158,11 +163,13 @@ class MakingCalls(Calls):
         *,
         new_classes: Sequence[str | ClassSpec] | None = None,
         remove: Iterable[str] = (),
+        drop_unlabelled: bool = False,
         id_prefix: str | None = None,
         shots: int | None = None,
         seed: int = 1,
         validation: AnySource | None = None,
         unknown: AnyItems | None = None,
+        unlabelled: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         method: Method | MethodName | None = None,
         alpha: float | None = None,
@@ -193,6 +200,7 @@ class MakingCalls(Calls):
             new_classes: Classes to add. Default: those that occur in `source` and
                 that the base does not have, sorted by name; `()` refuses them.
             remove: Ids of examples to leave out.
+            drop_unlabelled: Leave out the base's pictures without labels.
             id_prefix: What the new examples' ids begin with. Default: nothing;
                 for the rows of NAME.npz "NAME/". Examples that have no id are
                 called by the base's number and their position, "3+17".
@@ -201,6 +209,9 @@ class MakingCalls(Calls):
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen
                 what is rejected (`classify(reject=...)`), and never become keys.
+            unlabelled: Pictures without labels, as for `classify`, some perhaps of
+                other classes: AUTO learns from them where that helps
+                (`Version.head.unlabelled`). Only their features are kept.
             templates: For the prompts of new classes; default: the bundle's own.
             method: How to make the head. Default: as the base.
             alpha: Weight of the cache; chosen anew where None.
@@ -231,11 +242,13 @@ class MakingCalls(Calls):
             seed=seed,
             validation=collected(validation),
             unknown=None if unknown is None else items_of(collected(unknown)),
+            unlabelled=None if unlabelled is None else items_of(collected(unlabelled)),
         )
         spec = add_spec(
             version,
             added,
             remove=remove,
+            drop_unlabelled=drop_unlabelled,
             templates=templates,
             method=method,
             alpha=alpha,

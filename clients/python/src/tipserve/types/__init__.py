@@ -27,7 +27,7 @@ from tipserve.types._cache import (
 )
 from tipserve.types._evaluation import ClassEvaluation, Evaluation, UnknownEvaluation
 from tipserve.types._finetune import FineTuneProgress, FineTuneRun
-from tipserve.types._head import Candidate, Head, Selection
+from tipserve.types._head import Candidate, Head, Selection, UnlabelledUse
 from tipserve.types._names import (
     ClassBalance,
     ExifOrientation,
@@ -89,6 +89,7 @@ __all__ = [
     "SuspectExample",
     "Timings",
     "UnknownEvaluation",
+    "UnlabelledUse",
     "Version",
     "enum_name",
     "matrix",
