@@ -439,7 +439,7 @@ func (x SearchGrid_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SearchGrid_Kind.Descriptor instead.
 func (SearchGrid_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // What to do with a bad example.
@@ -492,7 +492,7 @@ func (x CacheSpec_OnRejected) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CacheSpec_OnRejected.Descriptor instead.
 func (CacheSpec_OnRejected) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // Stages, in their order.
@@ -553,7 +553,7 @@ func (x CreateProgress_Stage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CreateProgress_Stage.Descriptor instead.
 func (CreateProgress_Stage) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // A named classifier.
@@ -699,7 +699,9 @@ type Version struct {
 	// "bfloat16", "float16", "int8"; several, with commas between, where those of
 	// its base differ from its own. Empty where no picture was embedded, or where
 	// an older server made it.
-	EncoderDtype  string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
+	EncoderDtype string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
+	// Examples of none of its classes, see Example.unknown.
+	UnknownCount  int64 `protobuf:"varint,24,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -879,6 +881,13 @@ func (x *Version) GetEncoderDtype() string {
 		return x.EncoderDtype
 	}
 	return ""
+}
+
+func (x *Version) GetUnknownCount() int64 {
+	if x != nil {
+		return x.UnknownCount
+	}
+	return 0
 }
 
 // What the making of a version took in.
@@ -1061,7 +1070,9 @@ type Head struct {
 	KeyDtype KeyDtype `protobuf:"varint,9,opt,name=key_dtype,json=keyDtype,proto3,enum=tipserve.v1.KeyDtype" json:"key_dtype,omitempty"`
 	// Whether all but the text sees standardised features, and by whose
 	// statistics: f′ = unit((f − μ) ⊙ (v + 0.1·mean v)^−½).
-	Standardised  Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
+	Standardised Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
+	// What came of the version's unlabelled pictures; absent where it has none.
+	Unlabelled    *UnlabelledUse `protobuf:"bytes,23,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1166,6 +1177,127 @@ func (x *Head) GetStandardised() Standardised {
 	return Standardised_STANDARDISED_UNSPECIFIED
 }
 
+func (x *Head) GetUnlabelled() *UnlabelledUse {
+	if x != nil {
+		return x.Unlabelled
+	}
+	return nil
+}
+
+// What a version learnt from pictures without labels: a Gaussian classifier by
+// expectation-maximisation over them and the examples, begun with what AUTO's
+// head says of them, and averaged with it.
+type UnlabelledUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unlabelled pictures.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Whether the head learns from them: whether cross_entropy_after is lower by
+	// 1 − 2/K of the difference's standard error at K examples a class.
+	Used bool `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	// Labelled examples that neither head had seen, on which that was decided:
+	// validation examples, or shots left out in folds. 0 where too few classes have
+	// a second example: the pictures are then used unchecked.
+	ExampleCount int64 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
+	// Mean cross-entropy on these without the pictures, nats.
+	CrossEntropyBefore float64 `protobuf:"fixed64,4,opt,name=cross_entropy_before,json=crossEntropyBefore,proto3" json:"cross_entropy_before,omitempty"`
+	// The same with them.
+	CrossEntropyAfter float64 `protobuf:"fixed64,5,opt,name=cross_entropy_after,json=crossEntropyAfter,proto3" json:"cross_entropy_after,omitempty"`
+	// Share classified rightly without the pictures, 0 to 1.
+	AccuracyBefore float64 `protobuf:"fixed64,6,opt,name=accuracy_before,json=accuracyBefore,proto3" json:"accuracy_before,omitempty"`
+	// The same with them.
+	AccuracyAfter float64 `protobuf:"fixed64,7,opt,name=accuracy_after,json=accuracyAfter,proto3" json:"accuracy_after,omitempty"`
+	// One sentence for people.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlabelledUse) Reset() {
+	*x = UnlabelledUse{}
+	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlabelledUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlabelledUse) ProtoMessage() {}
+
+func (x *UnlabelledUse) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlabelledUse.ProtoReflect.Descriptor instead.
+func (*UnlabelledUse) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UnlabelledUse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetUsed() bool {
+	if x != nil {
+		return x.Used
+	}
+	return false
+}
+
+func (x *UnlabelledUse) GetExampleCount() int64 {
+	if x != nil {
+		return x.ExampleCount
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetCrossEntropyBefore() float64 {
+	if x != nil {
+		return x.CrossEntropyBefore
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetCrossEntropyAfter() float64 {
+	if x != nil {
+		return x.CrossEntropyAfter
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetAccuracyBefore() float64 {
+	if x != nil {
+		return x.AccuracyBefore
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetAccuracyAfter() float64 {
+	if x != nil {
+		return x.AccuracyAfter
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // On what, and how, method, α, β and temperature were chosen.
 type Selection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1187,7 +1319,7 @@ type Selection struct {
 
 func (x *Selection) Reset() {
 	*x = Selection{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1331,7 @@ func (x *Selection) String() string {
 func (*Selection) ProtoMessage() {}
 
 func (x *Selection) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1344,7 @@ func (x *Selection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Selection.ProtoReflect.Descriptor instead.
 func (*Selection) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Selection) GetSource() SelectionSource {
@@ -1288,7 +1420,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1432,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1445,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{6}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Candidate) GetMethod() Method {
@@ -1424,7 +1556,7 @@ type FineTuneRecord struct {
 
 func (x *FineTuneRecord) Reset() {
 	*x = FineTuneRecord{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1568,7 @@ func (x *FineTuneRecord) String() string {
 func (*FineTuneRecord) ProtoMessage() {}
 
 func (x *FineTuneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1581,7 @@ func (x *FineTuneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FineTuneRecord.ProtoReflect.Descriptor instead.
 func (*FineTuneRecord) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{7}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FineTuneRecord) GetEpochs() int32 {
@@ -1558,7 +1690,7 @@ type SearchGrid struct {
 
 func (x *SearchGrid) Reset() {
 	*x = SearchGrid{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1702,7 @@ func (x *SearchGrid) String() string {
 func (*SearchGrid) ProtoMessage() {}
 
 func (x *SearchGrid) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1715,7 @@ func (x *SearchGrid) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchGrid.ProtoReflect.Descriptor instead.
 func (*SearchGrid) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SearchGrid) GetKind() SearchGrid_Kind {
@@ -1686,7 +1818,7 @@ type CacheSpec struct {
 
 func (x *CacheSpec) Reset() {
 	*x = CacheSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1830,7 @@ func (x *CacheSpec) String() string {
 func (*CacheSpec) ProtoMessage() {}
 
 func (x *CacheSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1843,7 @@ func (x *CacheSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheSpec.ProtoReflect.Descriptor instead.
 func (*CacheSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CacheSpec) GetCacheId() string {
@@ -1891,7 +2023,7 @@ type ClassSpec struct {
 
 func (x *ClassSpec) Reset() {
 	*x = ClassSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2035,7 @@ func (x *ClassSpec) String() string {
 func (*ClassSpec) ProtoMessage() {}
 
 func (x *ClassSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2048,7 @@ func (x *ClassSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassSpec.ProtoReflect.Descriptor instead.
 func (*ClassSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClassSpec) GetDisplayName() string {
@@ -1961,14 +2093,26 @@ type Example struct {
 	// A picture file to keep a thumbnail of, for an example that is sent as an
 	// embedding. Ignored unless the specification keeps pictures. Default: the
 	// input, where that is a picture.
-	Thumbnail     []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
+	Thumbnail []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
+	// It belongs to none of the classes ("none of these"); class_index is not
+	// looked at. It becomes no key and moves no logit: it sharpens what the version
+	// says of pictures that it does not know (Classification.score). Not for
+	// validation at the same time. In a version with multi_label an example
+	// without classes says the same.
+	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// It has no label; class_index is not looked at. AUTO learns from such pictures
+	// what the classes look like, where that helps (Head.unlabelled); they may be of
+	// other classes, too. Nothing is kept of them but their features: no id, uri,
+	// metadata or thumbnail, and ListExamples does not list them. Neither for
+	// validation nor unknown at the same time.
+	Unlabelled    bool `protobuf:"varint,20,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Example) Reset() {
 	*x = Example{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2124,7 @@ func (x *Example) String() string {
 func (*Example) ProtoMessage() {}
 
 func (x *Example) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2137,7 @@ func (x *Example) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Example.ProtoReflect.Descriptor instead.
 func (*Example) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{11}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Example) GetExampleId() string {
@@ -2045,6 +2189,20 @@ func (x *Example) GetThumbnail() []byte {
 	return nil
 }
 
+func (x *Example) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
+}
+
+func (x *Example) GetUnlabelled() bool {
+	if x != nil {
+		return x.Unlabelled
+	}
+	return false
+}
+
 // CreateCache's requests: one spec, then examples.
 type CreateCacheRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2061,7 +2219,7 @@ type CreateCacheRequest struct {
 
 func (x *CreateCacheRequest) Reset() {
 	*x = CreateCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2231,7 @@ func (x *CreateCacheRequest) String() string {
 func (*CreateCacheRequest) ProtoMessage() {}
 
 func (x *CreateCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2244,7 @@ func (x *CreateCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheRequest.ProtoReflect.Descriptor instead.
 func (*CreateCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{12}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateCacheRequest) GetPayload() isCreateCacheRequest_Payload {
@@ -2143,7 +2301,7 @@ type ExampleBatch struct {
 
 func (x *ExampleBatch) Reset() {
 	*x = ExampleBatch{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2313,7 @@ func (x *ExampleBatch) String() string {
 func (*ExampleBatch) ProtoMessage() {}
 
 func (x *ExampleBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2326,7 @@ func (x *ExampleBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExampleBatch.ProtoReflect.Descriptor instead.
 func (*ExampleBatch) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{13}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExampleBatch) GetExamples() []*Example {
@@ -2195,7 +2353,7 @@ type CreateCacheResponse struct {
 
 func (x *CreateCacheResponse) Reset() {
 	*x = CreateCacheResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2365,7 @@ func (x *CreateCacheResponse) String() string {
 func (*CreateCacheResponse) ProtoMessage() {}
 
 func (x *CreateCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2378,7 @@ func (x *CreateCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheResponse.ProtoReflect.Descriptor instead.
 func (*CreateCacheResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{14}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateCacheResponse) GetEvent() isCreateCacheResponse_Event {
@@ -2328,14 +2486,17 @@ type AddExamplesSpec struct {
 	RequestId string `protobuf:"bytes,18,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// See CacheSpec.keep_pictures; of the new examples. Pictures that the base
 	// keeps are taken over in any case.
-	KeepPictures  bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	KeepPictures bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	// Leave out the base's unlabelled pictures (Example.unlabelled), which are
+	// taken over otherwise.
+	DropUnlabelled bool `protobuf:"varint,32,opt,name=drop_unlabelled,json=dropUnlabelled,proto3" json:"drop_unlabelled,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *AddExamplesSpec) Reset() {
 	*x = AddExamplesSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2508,7 @@ func (x *AddExamplesSpec) String() string {
 func (*AddExamplesSpec) ProtoMessage() {}
 
 func (x *AddExamplesSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2521,7 @@ func (x *AddExamplesSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesSpec.ProtoReflect.Descriptor instead.
 func (*AddExamplesSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{15}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddExamplesSpec) GetBase() string {
@@ -2496,6 +2657,13 @@ func (x *AddExamplesSpec) GetKeepPictures() bool {
 	return false
 }
 
+func (x *AddExamplesSpec) GetDropUnlabelled() bool {
+	if x != nil {
+		return x.DropUnlabelled
+	}
+	return false
+}
+
 // AddExamples' requests: one spec, then examples.
 type AddExamplesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2512,7 +2680,7 @@ type AddExamplesRequest struct {
 
 func (x *AddExamplesRequest) Reset() {
 	*x = AddExamplesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2692,7 @@ func (x *AddExamplesRequest) String() string {
 func (*AddExamplesRequest) ProtoMessage() {}
 
 func (x *AddExamplesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2705,7 @@ func (x *AddExamplesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesRequest.ProtoReflect.Descriptor instead.
 func (*AddExamplesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AddExamplesRequest) GetPayload() isAddExamplesRequest_Payload {
@@ -2603,7 +2771,7 @@ type AddExamplesResponse struct {
 
 func (x *AddExamplesResponse) Reset() {
 	*x = AddExamplesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2783,7 @@ func (x *AddExamplesResponse) String() string {
 func (*AddExamplesResponse) ProtoMessage() {}
 
 func (x *AddExamplesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2796,7 @@ func (x *AddExamplesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesResponse.ProtoReflect.Descriptor instead.
 func (*AddExamplesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{17}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AddExamplesResponse) GetEvent() isAddExamplesResponse_Event {
@@ -2707,7 +2875,7 @@ type CreateProgress struct {
 
 func (x *CreateProgress) Reset() {
 	*x = CreateProgress{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2887,7 @@ func (x *CreateProgress) String() string {
 func (*CreateProgress) ProtoMessage() {}
 
 func (x *CreateProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2900,7 @@ func (x *CreateProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProgress.ProtoReflect.Descriptor instead.
 func (*CreateProgress) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateProgress) GetStage() CreateProgress_Stage {
@@ -2780,7 +2948,7 @@ type RejectedExample struct {
 
 func (x *RejectedExample) Reset() {
 	*x = RejectedExample{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2960,7 @@ func (x *RejectedExample) String() string {
 func (*RejectedExample) ProtoMessage() {}
 
 func (x *RejectedExample) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2973,7 @@ func (x *RejectedExample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedExample.ProtoReflect.Descriptor instead.
 func (*RejectedExample) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RejectedExample) GetExampleId() string {
@@ -2849,7 +3017,7 @@ type GetCacheRequest struct {
 
 func (x *GetCacheRequest) Reset() {
 	*x = GetCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +3029,7 @@ func (x *GetCacheRequest) String() string {
 func (*GetCacheRequest) ProtoMessage() {}
 
 func (x *GetCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +3042,7 @@ func (x *GetCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCacheRequest.ProtoReflect.Descriptor instead.
 func (*GetCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{20}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetCacheRequest) GetName() string {
@@ -2914,7 +3082,7 @@ type ListCachesRequest struct {
 
 func (x *ListCachesRequest) Reset() {
 	*x = ListCachesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3094,7 @@ func (x *ListCachesRequest) String() string {
 func (*ListCachesRequest) ProtoMessage() {}
 
 func (x *ListCachesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3107,7 @@ func (x *ListCachesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachesRequest.ProtoReflect.Descriptor instead.
 func (*ListCachesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{21}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListCachesRequest) GetPageSize() int32 {
@@ -2983,7 +3151,7 @@ type ListCachesResponse struct {
 
 func (x *ListCachesResponse) Reset() {
 	*x = ListCachesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3163,7 @@ func (x *ListCachesResponse) String() string {
 func (*ListCachesResponse) ProtoMessage() {}
 
 func (x *ListCachesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3176,7 @@ func (x *ListCachesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachesResponse.ProtoReflect.Descriptor instead.
 func (*ListCachesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{22}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListCachesResponse) GetCaches() []*Cache {
@@ -3038,7 +3206,7 @@ type DeleteCacheRequest struct {
 
 func (x *DeleteCacheRequest) Reset() {
 	*x = DeleteCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3218,7 @@ func (x *DeleteCacheRequest) String() string {
 func (*DeleteCacheRequest) ProtoMessage() {}
 
 func (x *DeleteCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3231,7 @@ func (x *DeleteCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCacheRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{23}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteCacheRequest) GetName() string {
@@ -3094,7 +3262,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3274,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3287,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{24}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetVersionRequest) GetName() string {
@@ -3153,7 +3321,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3165,7 +3333,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3178,7 +3346,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{25}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListVersionsRequest) GetParent() string {
@@ -3222,7 +3390,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3402,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3415,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{26}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Version {
@@ -3274,7 +3442,7 @@ type ListExamplesRequest struct {
 	// From the previous page's next_page_token.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Which examples to return, as ListCachesRequest.filter has it. Fields:
-	// example_id, class_index, display_name, validation.
+	// example_id, class_index, display_name, validation, unknown.
 	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3282,7 +3450,7 @@ type ListExamplesRequest struct {
 
 func (x *ListExamplesRequest) Reset() {
 	*x = ListExamplesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3294,7 +3462,7 @@ func (x *ListExamplesRequest) String() string {
 func (*ListExamplesRequest) ProtoMessage() {}
 
 func (x *ListExamplesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3307,7 +3475,7 @@ func (x *ListExamplesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExamplesRequest.ProtoReflect.Descriptor instead.
 func (*ListExamplesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{27}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListExamplesRequest) GetParent() string {
@@ -3341,7 +3509,8 @@ func (x *ListExamplesRequest) GetFilter() string {
 // A page of examples.
 type ListExamplesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Training examples in the order of their keys, then validation examples.
+	// Training examples in the order of their keys, then validation examples, then
+	// those of no class.
 	Examples []*ExampleInfo `protobuf:"bytes,1,rep,name=examples,proto3" json:"examples,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -3351,7 +3520,7 @@ type ListExamplesResponse struct {
 
 func (x *ListExamplesResponse) Reset() {
 	*x = ListExamplesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3532,7 @@ func (x *ListExamplesResponse) String() string {
 func (*ListExamplesResponse) ProtoMessage() {}
 
 func (x *ListExamplesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3545,7 @@ func (x *ListExamplesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExamplesResponse.ProtoReflect.Descriptor instead.
 func (*ListExamplesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{28}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListExamplesResponse) GetExamples() []*ExampleInfo {
@@ -3409,14 +3578,17 @@ type ExampleInfo struct {
 	// See Example.metadata.
 	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether GetExamplePicture has a picture of it.
-	HasPicture    bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
+	HasPicture bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
+	// Whether it belongs to none of the classes, see Example.unknown; class_index
+	// is 0 then, and display_name empty.
+	Unknown       bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExampleInfo) Reset() {
 	*x = ExampleInfo{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3600,7 @@ func (x *ExampleInfo) String() string {
 func (*ExampleInfo) ProtoMessage() {}
 
 func (x *ExampleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3613,7 @@ func (x *ExampleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExampleInfo.ProtoReflect.Descriptor instead.
 func (*ExampleInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{29}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExampleInfo) GetExampleId() string {
@@ -3493,6 +3665,13 @@ func (x *ExampleInfo) GetHasPicture() bool {
 	return false
 }
 
+func (x *ExampleInfo) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
+}
+
 // Names an example.
 type GetExamplePictureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3506,7 +3685,7 @@ type GetExamplePictureRequest struct {
 
 func (x *GetExamplePictureRequest) Reset() {
 	*x = GetExamplePictureRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3697,7 @@ func (x *GetExamplePictureRequest) String() string {
 func (*GetExamplePictureRequest) ProtoMessage() {}
 
 func (x *GetExamplePictureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3710,7 @@ func (x *GetExamplePictureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExamplePictureRequest.ProtoReflect.Descriptor instead.
 func (*GetExamplePictureRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetExamplePictureRequest) GetParent() string {
@@ -3561,7 +3740,7 @@ type ExamplePicture struct {
 
 func (x *ExamplePicture) Reset() {
 	*x = ExamplePicture{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3752,7 @@ func (x *ExamplePicture) String() string {
 func (*ExamplePicture) ProtoMessage() {}
 
 func (x *ExamplePicture) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3765,7 @@ func (x *ExamplePicture) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamplePicture.ProtoReflect.Descriptor instead.
 func (*ExamplePicture) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExamplePicture) GetData() []byte {
@@ -3617,7 +3796,7 @@ type DeleteVersionRequest struct {
 
 func (x *DeleteVersionRequest) Reset() {
 	*x = DeleteVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3629,7 +3808,7 @@ func (x *DeleteVersionRequest) String() string {
 func (*DeleteVersionRequest) ProtoMessage() {}
 
 func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3642,7 +3821,7 @@ func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteVersionRequest) GetName() string {
@@ -3676,7 +3855,7 @@ type PruneVersionsRequest struct {
 
 func (x *PruneVersionsRequest) Reset() {
 	*x = PruneVersionsRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3688,7 +3867,7 @@ func (x *PruneVersionsRequest) String() string {
 func (*PruneVersionsRequest) ProtoMessage() {}
 
 func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3701,7 +3880,7 @@ func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsRequest.ProtoReflect.Descriptor instead.
 func (*PruneVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PruneVersionsRequest) GetName() string {
@@ -3743,7 +3922,7 @@ type PruneVersionsResponse struct {
 
 func (x *PruneVersionsResponse) Reset() {
 	*x = PruneVersionsResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3934,7 @@ func (x *PruneVersionsResponse) String() string {
 func (*PruneVersionsResponse) ProtoMessage() {}
 
 func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3947,7 @@ func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsResponse.ProtoReflect.Descriptor instead.
 func (*PruneVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PruneVersionsResponse) GetDeletedVersions() []int64 {
@@ -3789,7 +3968,7 @@ type ExportVersionRequest struct {
 
 func (x *ExportVersionRequest) Reset() {
 	*x = ExportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +3980,7 @@ func (x *ExportVersionRequest) String() string {
 func (*ExportVersionRequest) ProtoMessage() {}
 
 func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +3993,7 @@ func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ExportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExportVersionRequest) GetName() string {
@@ -3840,7 +4019,7 @@ type ExportVersionResponse struct {
 
 func (x *ExportVersionResponse) Reset() {
 	*x = ExportVersionResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3852,7 +4031,7 @@ func (x *ExportVersionResponse) String() string {
 func (*ExportVersionResponse) ProtoMessage() {}
 
 func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3865,7 +4044,7 @@ func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionResponse.ProtoReflect.Descriptor instead.
 func (*ExportVersionResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExportVersionResponse) GetPayload() isExportVersionResponse_Payload {
@@ -3924,7 +4103,7 @@ type ExportHeader struct {
 
 func (x *ExportHeader) Reset() {
 	*x = ExportHeader{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4115,7 @@ func (x *ExportHeader) String() string {
 func (*ExportHeader) ProtoMessage() {}
 
 func (x *ExportHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4128,7 @@ func (x *ExportHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportHeader.ProtoReflect.Descriptor instead.
 func (*ExportHeader) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExportHeader) GetVersion() *Version {
@@ -3982,7 +4161,7 @@ type ImportVersionRequest struct {
 
 func (x *ImportVersionRequest) Reset() {
 	*x = ImportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3994,7 +4173,7 @@ func (x *ImportVersionRequest) String() string {
 func (*ImportVersionRequest) ProtoMessage() {}
 
 func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4007,7 +4186,7 @@ func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ImportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ImportVersionRequest) GetPayload() isImportVersionRequest_Payload {
@@ -4075,7 +4254,7 @@ type ImportSpec struct {
 
 func (x *ImportSpec) Reset() {
 	*x = ImportSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4087,7 +4266,7 @@ func (x *ImportSpec) String() string {
 func (*ImportSpec) ProtoMessage() {}
 
 func (x *ImportSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4100,7 +4279,7 @@ func (x *ImportSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSpec.ProtoReflect.Descriptor instead.
 func (*ImportSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ImportSpec) GetCacheId() string {
@@ -4155,7 +4334,7 @@ type SetAliasRequest struct {
 
 func (x *SetAliasRequest) Reset() {
 	*x = SetAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4346,7 @@ func (x *SetAliasRequest) String() string {
 func (*SetAliasRequest) ProtoMessage() {}
 
 func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4359,7 @@ func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAliasRequest.ProtoReflect.Descriptor instead.
 func (*SetAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{40}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetAliasRequest) GetCache() string {
@@ -4226,7 +4405,7 @@ type DeleteAliasRequest struct {
 
 func (x *DeleteAliasRequest) Reset() {
 	*x = DeleteAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4238,7 +4417,7 @@ func (x *DeleteAliasRequest) String() string {
 func (*DeleteAliasRequest) ProtoMessage() {}
 
 func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4251,7 +4430,7 @@ func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{41}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteAliasRequest) GetCache() string {
@@ -4290,7 +4469,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x99\a\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4318,7 +4497,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"classCount\x12G\n" +
 	"\x10exif_orientation\x18\x13 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x12#\n" +
-	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x1a9\n" +
+	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x12#\n" +
+	"\runknown_count\x18\x18 \x01(\x03R\funknownCount\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
@@ -4332,7 +4512,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
 	"\rexample_count\x18\x03 \x01(\x05R\fexampleCount\x12)\n" +
-	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\"\xa1\x03\n" +
+	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\"\xdd\x03\n" +
 	"\x04Head\x12+\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\x01R\x05alpha\x12\x12\n" +
@@ -4345,7 +4525,19 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\tselection\x18\b \x01(\v2\x16.tipserve.v1.SelectionR\tselection\x122\n" +
 	"\tkey_dtype\x18\t \x01(\x0e2\x15.tipserve.v1.KeyDtypeR\bkeyDtype\x12=\n" +
 	"\fstandardised\x18\n" +
-	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardised\"\xe0\x01\n" +
+	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardised\x12:\n" +
+	"\n" +
+	"unlabelled\x18\x17 \x01(\v2\x1a.tipserve.v1.UnlabelledUseR\n" +
+	"unlabelled\"\xa8\x02\n" +
+	"\rUnlabelledUse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\bR\x04used\x12#\n" +
+	"\rexample_count\x18\x03 \x01(\x03R\fexampleCount\x120\n" +
+	"\x14cross_entropy_before\x18\x04 \x01(\x01R\x12crossEntropyBefore\x12.\n" +
+	"\x13cross_entropy_after\x18\x05 \x01(\x01R\x11crossEntropyAfter\x12'\n" +
+	"\x0faccuracy_before\x18\x06 \x01(\x01R\x0eaccuracyBefore\x12%\n" +
+	"\x0eaccuracy_after\x18\a \x01(\x01R\raccuracyAfter\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"\xe0\x01\n" +
 	"\tSelection\x124\n" +
 	"\x06source\x18\x01 \x01(\x0e2\x1c.tipserve.v1.SelectionSourceR\x06source\x12#\n" +
 	"\rexample_count\x18\x02 \x01(\x03R\fexampleCount\x12\x14\n" +
@@ -4441,7 +4633,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\aprompts\x18\x02 \x03(\tR\aprompts\x127\n" +
 	"\vtext_weight\x18\x03 \x01(\v2\x16.tipserve.v1.EmbeddingR\n" +
-	"textWeight\"\xc0\x02\n" +
+	"textWeight\"\xfa\x02\n" +
 	"\aExample\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4453,7 +4645,12 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"validation\x12\x10\n" +
 	"\x03uri\x18\x05 \x01(\tR\x03uri\x12>\n" +
 	"\bmetadata\x18\x06 \x03(\v2\".tipserve.v1.Example.MetadataEntryR\bmetadata\x12\x1c\n" +
-	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x1a;\n" +
+	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x18\n" +
+	"\aunknown\x18\n" +
+	" \x01(\bR\aunknown\x12\x1e\n" +
+	"\n" +
+	"unlabelled\x18\x14 \x01(\bR\n" +
+	"unlabelled\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
@@ -4467,7 +4664,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2\x1b.tipserve.v1.CreateProgressH\x00R\bprogress\x12:\n" +
 	"\brejected\x18\x02 \x01(\v2\x1c.tipserve.v1.RejectedExampleH\x00R\brejected\x120\n" +
 	"\aversion\x18\x03 \x01(\v2\x14.tipserve.v1.VersionH\x00R\aversionB\a\n" +
-	"\x05event\"\xc9\x06\n" +
+	"\x05event\"\xf2\x06\n" +
 	"\x0fAddExamplesSpec\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\tR\x04base\x127\n" +
 	"\vnew_classes\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\n" +
@@ -4492,7 +4689,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x11 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x12 \x01(\tR\trequestId\x12#\n" +
-	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x1a9\n" +
+	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x12'\n" +
+	"\x0fdrop_unlabelled\x18  \x01(\bR\x0edropUnlabelled\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -4561,7 +4759,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tR\x06filter\"t\n" +
 	"\x14ListExamplesResponse\x124\n" +
 	"\bexamples\x18\x01 \x03(\v2\x18.tipserve.v1.ExampleInfoR\bexamples\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc4\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xde\x02\n" +
 	"\vExampleInfo\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4574,7 +4772,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x03uri\x18\x05 \x01(\tR\x03uri\x12B\n" +
 	"\bmetadata\x18\x06 \x03(\v2&.tipserve.v1.ExampleInfo.MetadataEntryR\bmetadata\x12\x1f\n" +
 	"\vhas_picture\x18\a \x01(\bR\n" +
-	"hasPicture\x1a;\n" +
+	"hasPicture\x12\x18\n" +
+	"\aunknown\x18\n" +
+	" \x01(\bR\aunknown\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
@@ -4694,7 +4894,7 @@ func file_tipserve_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_tipserve_v1_cache_proto_goTypes = []any{
 	(FineTuneRecipe)(0),              // 0: tipserve.v1.FineTuneRecipe
 	(Method)(0),                      // 1: tipserve.v1.Method
@@ -4710,153 +4910,155 @@ var file_tipserve_v1_cache_proto_goTypes = []any{
 	(*SourceCounts)(nil),             // 11: tipserve.v1.SourceCounts
 	(*ClassInfo)(nil),                // 12: tipserve.v1.ClassInfo
 	(*Head)(nil),                     // 13: tipserve.v1.Head
-	(*Selection)(nil),                // 14: tipserve.v1.Selection
-	(*Candidate)(nil),                // 15: tipserve.v1.Candidate
-	(*FineTuneRecord)(nil),           // 16: tipserve.v1.FineTuneRecord
-	(*SearchGrid)(nil),               // 17: tipserve.v1.SearchGrid
-	(*CacheSpec)(nil),                // 18: tipserve.v1.CacheSpec
-	(*ClassSpec)(nil),                // 19: tipserve.v1.ClassSpec
-	(*Example)(nil),                  // 20: tipserve.v1.Example
-	(*CreateCacheRequest)(nil),       // 21: tipserve.v1.CreateCacheRequest
-	(*ExampleBatch)(nil),             // 22: tipserve.v1.ExampleBatch
-	(*CreateCacheResponse)(nil),      // 23: tipserve.v1.CreateCacheResponse
-	(*AddExamplesSpec)(nil),          // 24: tipserve.v1.AddExamplesSpec
-	(*AddExamplesRequest)(nil),       // 25: tipserve.v1.AddExamplesRequest
-	(*AddExamplesResponse)(nil),      // 26: tipserve.v1.AddExamplesResponse
-	(*CreateProgress)(nil),           // 27: tipserve.v1.CreateProgress
-	(*RejectedExample)(nil),          // 28: tipserve.v1.RejectedExample
-	(*GetCacheRequest)(nil),          // 29: tipserve.v1.GetCacheRequest
-	(*ListCachesRequest)(nil),        // 30: tipserve.v1.ListCachesRequest
-	(*ListCachesResponse)(nil),       // 31: tipserve.v1.ListCachesResponse
-	(*DeleteCacheRequest)(nil),       // 32: tipserve.v1.DeleteCacheRequest
-	(*GetVersionRequest)(nil),        // 33: tipserve.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),      // 34: tipserve.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 35: tipserve.v1.ListVersionsResponse
-	(*ListExamplesRequest)(nil),      // 36: tipserve.v1.ListExamplesRequest
-	(*ListExamplesResponse)(nil),     // 37: tipserve.v1.ListExamplesResponse
-	(*ExampleInfo)(nil),              // 38: tipserve.v1.ExampleInfo
-	(*GetExamplePictureRequest)(nil), // 39: tipserve.v1.GetExamplePictureRequest
-	(*ExamplePicture)(nil),           // 40: tipserve.v1.ExamplePicture
-	(*DeleteVersionRequest)(nil),     // 41: tipserve.v1.DeleteVersionRequest
-	(*PruneVersionsRequest)(nil),     // 42: tipserve.v1.PruneVersionsRequest
-	(*PruneVersionsResponse)(nil),    // 43: tipserve.v1.PruneVersionsResponse
-	(*ExportVersionRequest)(nil),     // 44: tipserve.v1.ExportVersionRequest
-	(*ExportVersionResponse)(nil),    // 45: tipserve.v1.ExportVersionResponse
-	(*ExportHeader)(nil),             // 46: tipserve.v1.ExportHeader
-	(*ImportVersionRequest)(nil),     // 47: tipserve.v1.ImportVersionRequest
-	(*ImportSpec)(nil),               // 48: tipserve.v1.ImportSpec
-	(*SetAliasRequest)(nil),          // 49: tipserve.v1.SetAliasRequest
-	(*DeleteAliasRequest)(nil),       // 50: tipserve.v1.DeleteAliasRequest
-	nil,                              // 51: tipserve.v1.Cache.AliasesEntry
-	nil,                              // 52: tipserve.v1.Version.LabelsEntry
-	nil,                              // 53: tipserve.v1.CacheSpec.LabelsEntry
-	nil,                              // 54: tipserve.v1.Example.MetadataEntry
-	nil,                              // 55: tipserve.v1.AddExamplesSpec.LabelsEntry
-	nil,                              // 56: tipserve.v1.ExampleInfo.MetadataEntry
-	(*timestamppb.Timestamp)(nil),    // 57: google.protobuf.Timestamp
-	(ExifOrientation)(0),             // 58: tipserve.v1.ExifOrientation
-	(*Embedding)(nil),                // 59: tipserve.v1.Embedding
-	(*Input)(nil),                    // 60: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil),    // 61: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),            // 62: google.protobuf.Empty
+	(*UnlabelledUse)(nil),            // 14: tipserve.v1.UnlabelledUse
+	(*Selection)(nil),                // 15: tipserve.v1.Selection
+	(*Candidate)(nil),                // 16: tipserve.v1.Candidate
+	(*FineTuneRecord)(nil),           // 17: tipserve.v1.FineTuneRecord
+	(*SearchGrid)(nil),               // 18: tipserve.v1.SearchGrid
+	(*CacheSpec)(nil),                // 19: tipserve.v1.CacheSpec
+	(*ClassSpec)(nil),                // 20: tipserve.v1.ClassSpec
+	(*Example)(nil),                  // 21: tipserve.v1.Example
+	(*CreateCacheRequest)(nil),       // 22: tipserve.v1.CreateCacheRequest
+	(*ExampleBatch)(nil),             // 23: tipserve.v1.ExampleBatch
+	(*CreateCacheResponse)(nil),      // 24: tipserve.v1.CreateCacheResponse
+	(*AddExamplesSpec)(nil),          // 25: tipserve.v1.AddExamplesSpec
+	(*AddExamplesRequest)(nil),       // 26: tipserve.v1.AddExamplesRequest
+	(*AddExamplesResponse)(nil),      // 27: tipserve.v1.AddExamplesResponse
+	(*CreateProgress)(nil),           // 28: tipserve.v1.CreateProgress
+	(*RejectedExample)(nil),          // 29: tipserve.v1.RejectedExample
+	(*GetCacheRequest)(nil),          // 30: tipserve.v1.GetCacheRequest
+	(*ListCachesRequest)(nil),        // 31: tipserve.v1.ListCachesRequest
+	(*ListCachesResponse)(nil),       // 32: tipserve.v1.ListCachesResponse
+	(*DeleteCacheRequest)(nil),       // 33: tipserve.v1.DeleteCacheRequest
+	(*GetVersionRequest)(nil),        // 34: tipserve.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),      // 35: tipserve.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 36: tipserve.v1.ListVersionsResponse
+	(*ListExamplesRequest)(nil),      // 37: tipserve.v1.ListExamplesRequest
+	(*ListExamplesResponse)(nil),     // 38: tipserve.v1.ListExamplesResponse
+	(*ExampleInfo)(nil),              // 39: tipserve.v1.ExampleInfo
+	(*GetExamplePictureRequest)(nil), // 40: tipserve.v1.GetExamplePictureRequest
+	(*ExamplePicture)(nil),           // 41: tipserve.v1.ExamplePicture
+	(*DeleteVersionRequest)(nil),     // 42: tipserve.v1.DeleteVersionRequest
+	(*PruneVersionsRequest)(nil),     // 43: tipserve.v1.PruneVersionsRequest
+	(*PruneVersionsResponse)(nil),    // 44: tipserve.v1.PruneVersionsResponse
+	(*ExportVersionRequest)(nil),     // 45: tipserve.v1.ExportVersionRequest
+	(*ExportVersionResponse)(nil),    // 46: tipserve.v1.ExportVersionResponse
+	(*ExportHeader)(nil),             // 47: tipserve.v1.ExportHeader
+	(*ImportVersionRequest)(nil),     // 48: tipserve.v1.ImportVersionRequest
+	(*ImportSpec)(nil),               // 49: tipserve.v1.ImportSpec
+	(*SetAliasRequest)(nil),          // 50: tipserve.v1.SetAliasRequest
+	(*DeleteAliasRequest)(nil),       // 51: tipserve.v1.DeleteAliasRequest
+	nil,                              // 52: tipserve.v1.Cache.AliasesEntry
+	nil,                              // 53: tipserve.v1.Version.LabelsEntry
+	nil,                              // 54: tipserve.v1.CacheSpec.LabelsEntry
+	nil,                              // 55: tipserve.v1.Example.MetadataEntry
+	nil,                              // 56: tipserve.v1.AddExamplesSpec.LabelsEntry
+	nil,                              // 57: tipserve.v1.ExampleInfo.MetadataEntry
+	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
+	(ExifOrientation)(0),             // 59: tipserve.v1.ExifOrientation
+	(*Embedding)(nil),                // 60: tipserve.v1.Embedding
+	(*Input)(nil),                    // 61: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil),    // 62: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),            // 63: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
-	57, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
+	58, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
 	10, // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
-	51, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
-	57, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	52, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
+	52, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
+	58, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	53, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
 	12, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
 	13, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
-	16, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
+	17, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
 	11, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
-	58, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	59, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
 	1,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
 	3,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
-	14, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
+	15, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
 	4,  // 13: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
 	2,  // 14: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
-	5,  // 15: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
-	15, // 16: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
-	1,  // 17: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
-	2,  // 18: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
-	5,  // 19: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
-	0,  // 20: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
-	6,  // 21: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
-	19, // 22: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
-	1,  // 23: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
-	7,  // 24: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	53, // 25: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
-	3,  // 26: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
-	17, // 27: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
-	4,  // 28: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	58, // 29: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	59, // 30: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	60, // 31: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	54, // 32: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
-	18, // 33: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	22, // 34: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	20, // 35: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	27, // 36: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	28, // 37: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	10, // 38: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	19, // 39: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	1,  // 40: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	7,  // 41: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	55, // 42: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	17, // 43: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	24, // 44: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	22, // 45: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	27, // 46: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	28, // 47: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	10, // 48: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	8,  // 49: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	61, // 50: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	61, // 51: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 52: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	61, // 53: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	61, // 54: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	10, // 55: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	38, // 56: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	56, // 57: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
-	46, // 58: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	10, // 59: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	48, // 60: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	21, // 61: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	25, // 62: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	29, // 63: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	30, // 64: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	32, // 65: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	33, // 66: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	34, // 67: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	36, // 68: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	39, // 69: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
-	41, // 70: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	42, // 71: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	44, // 72: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	47, // 73: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	49, // 74: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	50, // 75: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	23, // 76: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	26, // 77: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	9,  // 78: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	31, // 79: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	62, // 80: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	10, // 81: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	35, // 82: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	37, // 83: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	40, // 84: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
-	62, // 85: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	43, // 86: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	45, // 87: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	10, // 88: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	9,  // 89: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	9,  // 90: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	76, // [76:91] is the sub-list for method output_type
-	61, // [61:76] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	14, // 15: tipserve.v1.Head.unlabelled:type_name -> tipserve.v1.UnlabelledUse
+	5,  // 16: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
+	16, // 17: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
+	1,  // 18: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
+	2,  // 19: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
+	5,  // 20: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
+	0,  // 21: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
+	6,  // 22: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
+	20, // 23: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 24: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
+	7,  // 25: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	54, // 26: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	3,  // 27: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
+	18, // 28: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
+	4,  // 29: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
+	59, // 30: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	60, // 31: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	61, // 32: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	55, // 33: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	19, // 34: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	23, // 35: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	21, // 36: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	28, // 37: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	29, // 38: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 39: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	20, // 40: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 41: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	7,  // 42: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	56, // 43: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	18, // 44: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	25, // 45: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	23, // 46: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	28, // 47: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	29, // 48: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 49: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	8,  // 50: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	62, // 51: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	62, // 52: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 53: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	62, // 54: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	62, // 55: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	10, // 56: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	39, // 57: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	57, // 58: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
+	47, // 59: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	10, // 60: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	49, // 61: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	22, // 62: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	26, // 63: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	30, // 64: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	31, // 65: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	33, // 66: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	34, // 67: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	35, // 68: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	37, // 69: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	40, // 70: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
+	42, // 71: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	43, // 72: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	45, // 73: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	48, // 74: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	50, // 75: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	51, // 76: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	24, // 77: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	27, // 78: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	9,  // 79: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	32, // 80: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	63, // 81: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	10, // 82: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	36, // 83: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	38, // 84: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	41, // 85: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
+	63, // 86: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	44, // 87: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	46, // 88: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	10, // 89: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	9,  // 90: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	9,  // 91: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	77, // [77:92] is the sub-list for method output_type
+	62, // [62:77] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }
@@ -4865,33 +5067,33 @@ func file_tipserve_v1_cache_proto_init() {
 		return
 	}
 	file_tipserve_v1_input_proto_init()
-	file_tipserve_v1_cache_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[9].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[12].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[13].OneofWrappers = []any{
 		(*CreateCacheRequest_Spec)(nil),
 		(*CreateCacheRequest_Examples)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[14].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[15].OneofWrappers = []any{
 		(*CreateCacheResponse_Progress)(nil),
 		(*CreateCacheResponse_Rejected)(nil),
 		(*CreateCacheResponse_Version)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[15].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[16].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[16].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
 		(*AddExamplesRequest_Spec)(nil),
 		(*AddExamplesRequest_Examples)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[18].OneofWrappers = []any{
 		(*AddExamplesResponse_Progress)(nil),
 		(*AddExamplesResponse_Rejected)(nil),
 		(*AddExamplesResponse_Version)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[36].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[37].OneofWrappers = []any{
 		(*ExportVersionResponse_Header)(nil),
 		(*ExportVersionResponse_Chunk)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[38].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[39].OneofWrappers = []any{
 		(*ImportVersionRequest_Spec)(nil),
 		(*ImportVersionRequest_Chunk)(nil),
 	}
@@ -4901,7 +5103,7 @@ func file_tipserve_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_cache_proto_rawDesc), len(file_tipserve_v1_cache_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

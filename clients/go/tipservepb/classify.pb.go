@@ -863,8 +863,10 @@ type Classification struct {
 	// How long it took, where asked for.
 	Timings *Timings `protobuf:"bytes,7,opt,name=timings,proto3" json:"timings,omitempty"`
 	// How much of what it knows the version finds in the item, where
-	// ClassifyOptions.reject is set: log Σ exp(logits / temperature). Comparable
-	// within a version only.
+	// ClassifyOptions.reject is set: log Σ exp(logits / temperature), less how much
+	// more it resembles the version's examples of no class than those of its
+	// classes, where it has any (Example.unknown). Comparable within a version
+	// only.
 	Score *float64 `protobuf:"fixed64,8,opt,name=score,proto3,oneof" json:"score,omitempty"`
 	// Whether the score reaches the threshold, where ClassifyOptions.reject is
 	// set. The best classes are returned all the same.
