@@ -49,8 +49,9 @@ pub enum Purpose {
 pub struct ExampleFeature {
     /// The example's id.
     pub id: String,
-    /// Index of its class; none of an unknown one.
-    pub class: Option<usize>,
+    /// Its classes, ascending: one; none of an unknown one; any number in a
+    /// version with several labels an example.
+    pub classes: Vec<usize>,
     /// What it is for.
     pub purpose: Purpose,
     /// Unit vector [D]: of the mean of the raw features of its views.
@@ -70,7 +71,7 @@ impl ExampleFeature {
     ///
     /// Views that cancel out, or are zero, make a key of zeros, which no head
     /// is made of: [`tip_adapter::material::Material::check`] names the example.
-    pub fn of_views(id: String, class: Option<usize>, purpose: Purpose, raw: &[Vec<f32>]) -> Self {
+    pub fn of_views(id: String, classes: Vec<usize>, purpose: Purpose, raw: &[Vec<f32>]) -> Self {
         let mut sum: Vec<f64> = Vec::new();
         for view in raw {
             // What f64 sums start from, so that a lone −0 stays one.
@@ -89,7 +90,7 @@ impl ExampleFeature {
         };
         ExampleFeature {
             id,
-            class,
+            classes,
             purpose,
             // The sum has the mean's direction.
             key: unit(sum.into_iter()).collect(),
@@ -167,7 +168,7 @@ mod tests {
                         .collect()
                 })
                 .collect();
-            let feature = ExampleFeature::of_views("a".into(), Some(2), Purpose::Training, &raw);
+            let feature = ExampleFeature::of_views("a".into(), vec![2], Purpose::Training, &raw);
             let flat: Vec<f32> = raw.concat();
             let keys =
                 build_keys(&Tensor::from_slice(&flat).view([1, views, width])).expect("keys");
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn views_that_cancel_out_make_zeros_and_not_nan() {
         let raw = [vec![1.0, -2.0], vec![-1.0, 2.0]];
-        let feature = ExampleFeature::of_views("a".into(), Some(0), Purpose::Training, &raw);
+        let feature = ExampleFeature::of_views("a".into(), vec![0], Purpose::Training, &raw);
         assert_eq!(feature.key, [0.0, 0.0]);
     }
 }

@@ -17,11 +17,14 @@ mod finetune;
 mod finite;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod ingredients;
 mod journal;
+mod label_sets;
 mod loader;
 mod material;
 mod notes;
 pub mod orientation;
+mod precision;
 pub mod printable;
 mod residual;
 mod run;
@@ -74,6 +77,8 @@ pub const MAX_CREATED_BY_BYTES: usize = 256;
 pub const MAX_ID_BYTES: usize = 1024;
 /// Most augmented views of an example, R.
 pub const MAX_VIEWS: usize = 64;
+/// Most classes of a version whose examples carry any number of them.
+pub const MAX_MULTI_LABEL_CLASSES: usize = 4096;
 /// Largest α, β, λ and other numbers of a head.
 pub const MAX_MAGNITUDE: f64 = 1e6;
 /// Most labels of a version.

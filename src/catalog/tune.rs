@@ -5,9 +5,12 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::{
-    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest, create::head_tensors,
+    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest,
+    classifier::refuse_multi_label,
+    create::head_tensors,
     finite::check_reach,
     material::contrast,
+    precision,
     residual::{ResidualTuned, tune_residual},
     tensors,
 };
@@ -106,6 +109,10 @@ pub(super) fn tune(
     stop: &dyn Fn() -> bool,
     say: &dyn Fn(RunProgress),
 ) -> Result<TuneOutcome, CatalogError> {
+    refuse_multi_label(
+        parent,
+        "fine-tuning minimises the cross-entropy of one class an example; add examples instead",
+    )?;
     let details = &parent.details;
     // Trained keys can be left out of nothing: they are trained on.
     if request.recipe == TuneRecipe::Keys || details.head.method == Method::TipAdapterF {
@@ -363,7 +370,12 @@ fn draft(
         .filter(|name| KEPT.contains(name) || names::describes_examples(name))
         .filter_map(|name| file.tensor(name))
         .collect();
-    named.extend(head_tensors(made)?);
+    named.extend(head_tensors(&made.tensors)?);
+    if let Some(answers) = &made.unseen {
+        named.extend(precision::write(
+            &answers.curves(parent.details.classes.len())?,
+        )?);
+    }
     if made.spec.method == Method::TipAdapterF
         && let Some((keys, Values::OneHot { .. })) = &made.tensors.cache
     {

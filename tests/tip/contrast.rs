@@ -40,7 +40,13 @@ fn made(m: &Material, method: Option<Method>) -> Made {
 }
 
 /// c, term by term in float64.
-fn by_formula(m: &Material, negatives: &Tensor, by: Option<&Standardise>, beta: f64, f: &Tensor) -> Tensor {
+fn by_formula(
+    m: &Material,
+    negatives: &Tensor,
+    by: Option<&Standardise>,
+    beta: f64,
+    f: &Tensor,
+) -> Tensor {
     let seen = |rows: &Tensor| {
         let rows = rows.to_kind(Kind::Double);
         match by {
@@ -78,7 +84,9 @@ fn the_ratio_is_that_of_the_densities() {
         let (m, queries) = material(&shape(5));
         let negatives = cloud(3, 7, 24);
         let mut head = made(&m, method);
-        let spec = sharpen(&m, &mut head, &negatives).expect("it").expect("a contrast");
+        let spec = sharpen(&m, &mut head, &negatives)
+            .expect("it")
+            .expect("a contrast");
         assert_eq!(spec.count, 21);
         assert!(spec.weight > 0.0 && spec.beta > 0.0, "{spec:?}");
         let by = head.tensors.standardised.as_ref().map(|part| &part.by);
@@ -87,7 +95,10 @@ fn the_ratio_is_that_of_the_densities() {
         let expected = by_formula(&m, &negatives, by.as_ref(), spec.beta, &queries);
         let expected = Vec::<f64>::try_from(expected).expect("it");
         for (ours, theirs) in of_rows(&contrast, &queries).iter().zip(&expected) {
-            assert!((ours - theirs).abs() < 1e-3 * theirs.abs().max(1.0), "{ours} {theirs}");
+            assert!(
+                (ours - theirs).abs() < 1e-3 * theirs.abs().max(1.0),
+                "{ours} {theirs}"
+            );
         }
     }
 }
@@ -97,7 +108,10 @@ fn the_threshold_is_that_of_the_sharpened_scores_over_draws() {
     let (mut accepted, mut all) = (0.0, 0.0);
     for _ in 0..12 {
         fresh_seed();
-        let (pool, _) = material(&Shape { width: 10, ..shape(40) });
+        let (pool, _) = material(&Shape {
+            width: 10,
+            ..shape(40)
+        });
         let rows = |from: i64, count: i64| Tensor::arange(count, (Kind::Int64, Device::Cpu)) + from;
         let train = Material {
             keys: pool.keys.index_select(0, &rows(0, 90)),
@@ -107,8 +121,15 @@ fn the_threshold_is_that_of_the_sharpened_scores_over_draws() {
         let test = pool.keys.index_select(0, &rows(90, 150));
         let negatives = cloud(2, 8, 10);
         let mut head = made(&train, None);
-        let spec = sharpen(&train, &mut head, &negatives).expect("it").expect("a contrast");
-        let threshold = head.spec.unseen.as_ref().and_then(|s| s.threshold(0.9)).expect("it");
+        let spec = sharpen(&train, &mut head, &negatives)
+            .expect("it")
+            .expect("a contrast");
+        let threshold = head
+            .spec
+            .unseen
+            .as_ref()
+            .and_then(|s| s.threshold(0.9))
+            .expect("it");
         let by = head.tensors.standardised.as_ref().map(|part| &part.by);
         let contrast = Contrast::new(&train.keys, &negatives, by, &spec).expect("it");
         let logits = plain_logits(&head.spec, &head.tensors, &test).expect("it");
@@ -132,15 +153,21 @@ fn examples_of_no_class_tell_what_is_like_them() {
         fresh_seed();
         let (m, _) = material(&shape(6));
         let (pool, _) = (cloud(4, 40, 24), ());
-        let rows = |offset: i64| Tensor::arange_start_step(offset, 160, 2, (Kind::Int64, Device::Cpu));
-        let (negatives, others) = (pool.index_select(0, &rows(0)), pool.index_select(0, &rows(1)));
+        let rows =
+            |offset: i64| Tensor::arange_start_step(offset, 160, 2, (Kind::Int64, Device::Cpu));
+        let (negatives, others) = (
+            pool.index_select(0, &rows(0)),
+            pool.index_select(0, &rows(1)),
+        );
         let mut head = made(&m, None);
         let unseen = head.unseen.as_ref().expect("left-out answers");
         let (known, energies) = (
             unseen.features.shallow_clone(),
             Vec::<f64>::try_from(&unseen.known).expect("it"),
         );
-        let spec = sharpen(&m, &mut head, &negatives).expect("it").expect("a contrast");
+        let spec = sharpen(&m, &mut head, &negatives)
+            .expect("it")
+            .expect("a contrast");
         let by = head.tensors.standardised.as_ref().map(|part| &part.by);
         let contrast = Contrast::new(&m.keys, &negatives, by, &spec).expect("it");
         let logits = plain_logits(&head.spec, &head.tensors, &others).expect("it");
@@ -167,9 +194,17 @@ fn one_shot_a_class_is_sharpened_without_a_threshold() {
     fresh_seed();
     let (m, _) = material(&shape(1));
     let mut head = made(&m, None);
-    let spec = sharpen(&m, &mut head, &cloud(1, 1, 24)).expect("it").expect("a contrast");
-    assert!(spec.weight.is_finite() && head.spec.unseen.is_none(), "{spec:?}");
-    assert!(sharpen(&m, &mut head, &cloud(1, 4, 12)).is_err(), "another width");
+    let spec = sharpen(&m, &mut head, &cloud(1, 1, 24))
+        .expect("it")
+        .expect("a contrast");
+    assert!(
+        spec.weight.is_finite() && head.spec.unseen.is_none(),
+        "{spec:?}"
+    );
+    assert!(
+        sharpen(&m, &mut head, &cloud(1, 4, 12)).is_err(),
+        "another width"
+    );
     let none = Tensor::zeros([0, 24], (Kind::Float, Device::Cpu));
     assert!(sharpen(&m, &mut head, &none).expect("it").is_none());
 }

@@ -76,7 +76,11 @@ pub fn make(
 }
 
 /// A stack's logits are at temperature 1 already.
-fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Result<Made, TipError> {
+fn of_stack(
+    material: &Material,
+    request: &HeadRequest,
+    stacked: Stacked,
+) -> Result<Made, TipError> {
     let scores = stacked.unseen.as_ref().map(UnseenAnswers::scores);
     Ok(Made {
         spec: HeadSpec {

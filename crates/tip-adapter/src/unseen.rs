@@ -3,7 +3,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::{error::TipError, spec::UnseenScores};
+use super::{
+    error::TipError,
+    precision::{PrecisionCurve, curves},
+    spec::UnseenScores,
+};
 
 /// What a head says of Q examples that it has not seen.
 #[derive(Debug)]
@@ -61,15 +65,25 @@ impl UnseenAnswers {
         })
     }
 
+    /// How often each of N classes was answered rightly, by the probability.
+    ///
+    /// # Errors
+    /// Torch's.
+    pub fn curves(&self, classes: usize) -> Result<Vec<PrecisionCurve>, TipError> {
+        Ok(curves(
+            classes,
+            &Vec::<i64>::try_from(&self.predicted)?,
+            &Vec::<f64>::try_from(&self.probability)?,
+            &Vec::<i64>::try_from(&self.labels)?,
+        ))
+    }
+
     /// Their percentiles; none of no examples.
     ///
     /// # Errors
     /// Torch's.
     pub fn scores(&self) -> Result<Option<UnseenScores>, TipError> {
         let values = |t: &Tensor| Vec::<f64>::try_from(t);
-        Ok(UnseenScores::of(
-            &values(&self.known)?,
-            &values(&self.own)?,
-        ))
+        Ok(UnseenScores::of(&values(&self.known)?, &values(&self.own)?))
     }
 }

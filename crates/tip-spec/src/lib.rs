@@ -282,6 +282,13 @@ pub struct ContrastSpec {
     pub own_scale: bool,
 }
 
+/// Of a head whose probabilities are independent, `p_c = σ(logit_c)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MultiLabelSpec {
+    /// From which probability each class belongs to an answer, [N].
+    pub thresholds: Vec<f64>,
+}
+
 fn percentiles(values: &[f64], below_all: f64) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -80,6 +80,13 @@ impl Examples {
         screen: &Screen,
     ) -> Result<Self, Failure> {
         draw.check()?;
+        if all.is_multi_label() && (draw.shots.is_some() || draw.val_shots.is_some()) {
+            return Err(Failure::Usage(
+                "--shots and --val-shots draw of examples with one class each: a list of labels \
+                 has any number"
+                    .to_owned(),
+            ));
+        }
         let shots = draw.shots.map_or(usize::MAX, |shots| shots as usize);
         let short = if draw.shots.is_some() {
             all.short_classes(shots)
@@ -110,7 +117,11 @@ impl Examples {
             train,
             validation,
             apart: draw.validation.is_some(),
-            unknown: draw.unknown.as_deref().map(unlabelled::within).transpose()?,
+            unknown: draw
+                .unknown
+                .as_deref()
+                .map(unlabelled::within)
+                .transpose()?,
             short,
         })
     }

@@ -52,8 +52,10 @@ pub(crate) struct SourceClass {
 pub(crate) struct Example {
     /// Path from the source's folder, or row of the source's array.
     pub id: String,
-    /// Index into the source's classes.
+    /// Index into the source's classes; 0 of an example with `labels`.
     pub class: usize,
+    /// Its classes, where the source gives any number of each.
+    pub labels: Option<Vec<usize>>,
     /// Where it lies.
     pub place: Place,
 }
@@ -67,13 +69,30 @@ pub(crate) enum Place {
     Row(u64),
 }
 
+impl Example {
+    /// Its class, or its classes.
+    pub fn classes(&self) -> &[usize] {
+        match &self.labels {
+            Some(labels) => labels,
+            None => std::slice::from_ref(&self.class),
+        }
+    }
+}
+
 impl Labelled {
+    /// Whether its examples carry any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.examples.iter().any(|example| example.labels.is_some())
+    }
+
     /// Examples of each class.
     pub fn counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
         for example in &self.examples {
-            if let Some(count) = counts.get_mut(example.class) {
-                *count += 1;
+            for class in example.classes() {
+                if let Some(count) = counts.get_mut(*class) {
+                    *count += 1;
+                }
             }
         }
         counts
@@ -144,12 +163,22 @@ impl Labelled {
     /// If `map` has no entry for an example's class.
     pub fn renumber(mut self, map: &[usize], classes: Vec<SourceClass>) -> Result<Self, Failure> {
         for example in &mut self.examples {
-            example.class = *map.get(example.class).ok_or_else(|| {
-                Failure::Broken(format!(
-                    "the example {} is of class {}, which was matched to none",
-                    example.id, example.class
-                ))
-            })?;
+            let id = &example.id;
+            let renumbered = |class: usize| {
+                map.get(class).copied().ok_or_else(|| {
+                    Failure::Broken(format!(
+                        "the example {id} is of class {class}, which was matched to none"
+                    ))
+                })
+            };
+            match &mut example.labels {
+                Some(labels) => {
+                    for class in labels {
+                        *class = renumbered(*class)?;
+                    }
+                }
+                None => example.class = renumbered(example.class)?,
+            }
         }
         self.classes = classes;
         Ok(self)
@@ -165,6 +194,7 @@ mod tests {
             place: Place::File(PathBuf::from(&id)),
             id,
             class,
+            labels: None,
         });
         Labelled {
             source: Source::Folder(PathBuf::new()),

@@ -23,6 +23,8 @@ pub(crate) struct LoadedExample {
     pub id: String,
     /// Its class's index.
     pub class: usize,
+    /// Its classes, where its source gives any number of each.
+    pub labels: Option<Vec<usize>>,
     /// What it is for.
     pub purpose: Purpose,
     /// The picture or embedding.
@@ -37,6 +39,17 @@ impl LoadedExample {
         let nothing = Ok(Input::default());
         Ok((class, std::mem::replace(&mut self.input, nothing)?))
     }
+}
+
+/// Indices of classes as the wire has them: none of an example with one class.
+///
+/// # Errors
+/// An index that the wire has no number for.
+pub(crate) fn class_indices(labels: Option<&[usize]>) -> Result<Vec<i32>, Unusable> {
+    let labels = labels.unwrap_or_default().iter();
+    labels
+        .map(|class| i32::try_from(*class).map_err(|_| Unusable::class_index(*class)))
+        .collect()
 }
 
 /// What the reading thread sends; an error is the last thing.
@@ -123,6 +136,7 @@ impl Reader<'_> {
         let loaded = LoadedExample {
             id: format!("{}{}", self.prefix, example.id),
             class: example.class,
+            labels: example.labels,
             purpose: self.purpose,
             input,
         };

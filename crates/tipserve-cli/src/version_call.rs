@@ -282,10 +282,12 @@ pub(crate) fn class_specs(classes: &[SourceClass], without_text: bool) -> Vec<Cl
 }
 
 fn example(mut loaded: LoadedExample) -> Result<Example, (String, Unusable)> {
-    match loaded.content() {
-        Ok((class_index, input)) => Ok(Example {
+    let labels = reader::class_indices(loaded.labels.as_deref());
+    match labels.and_then(|labels| Ok((labels, loaded.content()?))) {
+        Ok((class_indices, (class_index, input))) => Ok(Example {
             example_id: loaded.id,
             class_index,
+            class_indices,
             input: Some(input),
             validation: loaded.purpose == Purpose::Validation,
             unknown: loaded.purpose == Purpose::Unknown,

@@ -9,7 +9,7 @@ use super::{
     name::{CacheId, VersionNumber},
     tensors::NamedTensor,
 };
-use tip_spec::{ContrastSpec, HeadSpec, SelectionSource};
+use tip_spec::{ContrastSpec, HeadSpec, MultiLabelSpec, SelectionSource};
 use tipserve_api::text::into_canonical;
 
 /// A version's manifest: everything but the tensors. Immutable once written.
@@ -90,6 +90,9 @@ pub struct Details {
     /// it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contrast: Option<ContrastSpec>,
+    /// Where its examples carry any number of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_label: Option<MultiLabelSpec>,
 }
 
 /// The number format that a version's features come from.

@@ -28,6 +28,23 @@ pub mod names {
     pub const VALIDATION_FEATURES: &str = "validation.features";
     /// Classes of the validation examples, i64 [Q].
     pub const VALIDATION_LABELS: &str = "validation.labels";
+    /// Where the classes of each key begin in [`LABEL_INDICES`], i64 [M + 1]: of
+    /// versions whose examples carry any number of classes, instead of `labels`.
+    pub const LABEL_OFFSETS: &str = "labels.offsets";
+    /// Classes, i64 [·], ascending within an example.
+    pub const LABEL_INDICES: &str = "labels.indices";
+    /// As [`LABEL_OFFSETS`], of the validation examples.
+    pub const VALIDATION_LABEL_OFFSETS: &str = "validation.labels.offsets";
+    /// As [`LABEL_INDICES`], of the validation examples.
+    pub const VALIDATION_LABEL_INDICES: &str = "validation.labels.indices";
+    /// How often answers for unseen examples were right: rows of probability,
+    /// answers that reach it, right ones among them and their mean probability,
+    /// f32 [·, 4], class after class.
+    pub const PRECISION_POINTS: &str = "precision.points";
+    /// Where each class's rows begin, i64 [N + 1].
+    pub const PRECISION_OFFSETS: &str = "precision.offsets";
+    /// Unseen examples of each class, i64 [N].
+    pub const PRECISION_POSITIVES: &str = "precision.positives";
     /// Features of the examples of no class, f32 [U, D], unit rows.
     pub const UNKNOWN_FEATURES: &str = "unknown.features";
     /// L, f32 [N, D].

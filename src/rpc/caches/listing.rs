@@ -102,8 +102,8 @@ fn value_of<'a>(
 fn value_of_example<'a>(entry: &ExampleEntry<'a>, field: &'static str) -> Option<Value<'a>> {
     Some(match field {
         "example_id" => Value::Text(entry.id),
-        "class_index" => match entry.class {
-            Some(class) => Value::Number(i64::try_from(class).unwrap_or(i64::MAX)),
+        "class_index" => match entry.classes.first() {
+            Some(class) => Value::Number(i64::try_from(*class).unwrap_or(i64::MAX)),
             None => Value::Absent,
         },
         "display_name" => Value::Text(entry.class_name),
@@ -306,6 +306,15 @@ impl Caches {
         let catalog = &self.context.catalog;
         let (id, number) = catalog.store().resolve(&reference).await?;
         let list = catalog.examples(&id, number).await?;
+        let multi_label = list.is_multi_label();
+        if let Some(field) = ["class_index", "display_name"]
+            .into_iter()
+            .find(|field| multi_label && filter.restricts(field))
+        {
+            let problem = format!("{field} is of examples with one class each, these have several");
+            return Err(RequestError::invalid("filter", problem).into());
+        }
+        let index = |class: &usize| i32::try_from(*class).unwrap_or(i32::MAX);
         // Millions may have to be looked at.
         let page = compute(move || -> Result<_, CatalogError> {
             let mut examples = Vec::new();
@@ -320,8 +329,18 @@ impl Caches {
                 }
                 let info = pb::ExampleInfo {
                     example_id: entry.id.to_owned(),
-                    class_index: entry.class.map_or(0, |class| i32::try_from(class).unwrap_or(i32::MAX)),
-                    display_name: entry.class_name.to_owned(),
+                    class_index: match (multi_label, entry.classes.first()) {
+                        (false, Some(class)) => index(class),
+                        _ => 0,
+                    },
+                    class_indices: match multi_label {
+                        true => entry.classes.iter().map(index).collect(),
+                        false => Vec::new(),
+                    },
+                    display_name: match multi_label {
+                        true => String::new(),
+                        false => entry.class_name.to_owned(),
+                    },
                     validation: entry.purpose == Purpose::Validation,
                     unknown: entry.purpose == Purpose::Unknown,
                     uri: entry.uri.to_owned(),

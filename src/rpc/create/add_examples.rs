@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{Base, Recipe, TextSource},
+    catalog::{Base, MAX_MULTI_LABEL_CLASSES, Recipe, TextSource},
 };
 use tip_spec::Method;
 use tipserve_api::v1::{
@@ -105,6 +105,9 @@ fn recipe(
     context: &Context,
 ) -> Result<Recipe, ApiError> {
     let details = base.details();
+    if base.is_multi_label() {
+        check_multi_label(&spec, asked, &base)?;
+    }
     RequestError::check(
         "spec.new_classes (with the base's)",
         "max_classes",
@@ -153,6 +156,7 @@ fn recipe(
         new_classes,
         text,
         head,
+        multi_label: base.is_multi_label(),
         views: details.views.max(1) as usize,
         exif_orientation: details.exif_orientation,
         description: if spec.description.is_empty() {
@@ -169,6 +173,29 @@ fn recipe(
         base: Some(Arc::new(base)),
         request: None,
     })
+}
+
+/// Refuses what a version whose examples carry any number of classes has not.
+fn check_multi_label(
+    spec: &pb::AddExamplesSpec,
+    asked: Asked,
+    base: &Base,
+) -> Result<(), RequestError> {
+    RequestError::check(
+        "spec.new_classes (with the base's)",
+        "max_multi_label_classes",
+        MAX_MULTI_LABEL_CLASSES,
+        base.classes().len() + spec.new_classes.len(),
+    )?;
+    let numbers = spec.alpha.is_some() || spec.beta.is_some() || spec.lambda.is_some();
+    if matches!(asked, Asked::This(_)) || numbers {
+        let problem = format!(
+            "{} was made with multi_label: only METHOD_AUTO, without numbers",
+            base.version()
+        );
+        return Err(RequestError::invalid("spec.method", problem));
+    }
+    Ok(())
 }
 
 /// The text rows of the new classes: of the kind that the base's are.

@@ -9,6 +9,7 @@
 mod add_examples;
 mod collect;
 mod create_cache;
+mod example;
 mod notes;
 mod text;
 
@@ -352,8 +353,9 @@ impl Creation {
 fn refuse_empty_class(recipe: &Recipe, collected: &CollectedFeatures) -> Result<(), RequestError> {
     let mut seen = vec![false; recipe.class_count()];
     let all = recipe.inherited().iter().chain(&collected.examples);
-    for class in all.filter(|e| e.purpose == Purpose::Training).filter_map(|e| e.class) {
-        if let Some(seen) = seen.get_mut(class) {
+    let training = all.filter(|example| example.purpose == Purpose::Training);
+    for class in training.flat_map(|example| &example.classes) {
+        if let Some(seen) = seen.get_mut(*class) {
             *seen = true;
         }
     }

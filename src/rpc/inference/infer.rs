@@ -125,7 +125,8 @@ async fn submit(
                 head: Arc::clone(&classifier.head),
                 wanted: of_each,
                 neighbours: 0,
-                embedding: reject.is_some() && classifier.scores_by_feature(),
+                embedding: reject.is_some_and(Reject::is_by_score)
+                    && classifier.scores_by_feature(),
             },
             flow: client.flow,
             priority: manner.priority,

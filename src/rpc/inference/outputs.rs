@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 
 use super::{
     parameters::{no_shared_memory, whole},
-    recognition::Recognised,
     tensors::{Form, Values},
 };
 use crate::{
     catalog::Classifier,
-    rpc::{answer::DEFAULT_TOP, request::RequestError},
+    rpc::{answer::DEFAULT_TOP, confidence::Recognition, request::RequestError},
 };
 use tip_adapter::best::Wish;
 use tipserve_api::inference::{
@@ -204,7 +203,7 @@ pub fn fill(
     response: &mut ModelInferResponse,
     wanted: &[Wanted],
     classifier: &Classifier,
-    (outcomes, recognised): (&[JobOutput], &[Recognised]),
+    (outcomes, recognised): (&[JobOutput], &[Recognition]),
     form: Form,
     limit: usize,
 ) -> Result<(), RequestError> {
@@ -212,7 +211,7 @@ pub fn fill(
     for wanted in wanted {
         let (values, shape) = match wanted.output {
             Output::Accepted => {
-                let flags = recognised.iter().map(|one| one.accepted).collect();
+                let flags = recognised.iter().map(|one| one.accepted()).collect();
                 (Values::Flags(flags), vec![recognised.len()])
             }
             Output::KnownScore => {
@@ -255,7 +254,7 @@ fn values(
             for scored in best(outcome) {
                 let value = match wanted.output {
                     Output::Logits => scored.logit,
-                    _ => scored.probability as f32,
+                    _ => classifier.probability(&scored) as f32,
                 };
                 let text = ranked_class(value, scored.class, classifier.class_name(scored.class));
                 bytes += size_of::<u32>() + text.len();
@@ -269,8 +268,9 @@ fn values(
     }
     Some(match wanted.output {
         Output::Score => {
-            let score =
-                |outcome: &JobOutput| first(outcome).map_or(0.0, |best| best.probability as f32);
+            let score = |outcome: &JobOutput| {
+                first(outcome).map_or(0.0, |best| classifier.probability(&best) as f32)
+            };
             (
                 Values::Floats(outcomes.iter().map(score).collect()),
                 vec![count],

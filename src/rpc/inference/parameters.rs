@@ -105,9 +105,10 @@ pub fn number(parameters: &Parameters, name: &str) -> Result<Option<f64>, Reques
         Some(ParameterChoice::Int64Param(number)) => Ok(Some(*number as f64)),
         Some(ParameterChoice::Uint64Param(number)) => Ok(Some(*number as f64)),
         // What clients without double parameters send, such as tritonclient.
-        Some(ParameterChoice::StringParam(text)) => text.parse().map(Some).map_err(|_| {
-            RequestError::invalid(field(name), format!("{text:?} is not a number"))
-        }),
+        Some(ParameterChoice::StringParam(text)) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| RequestError::invalid(field(name), format!("{text:?} is not a number"))),
         _ => Err(RequestError::invalid(field(name), "it must be a number")),
     }
 }

@@ -192,6 +192,9 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
                 .to_owned(),
         ],
     ];
+    if version.multi_label {
+        rows.push(vec!["labels".into(), "any number an example".into()]);
+    }
     if version.unknown_count > 0 {
         rows.push(vec![
             "of no class".into(),
