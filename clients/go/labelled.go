@@ -19,6 +19,9 @@ type Example struct {
 	Class string
 	// ClassIndex is the class's index, for classes that share a name.
 	ClassIndex int
+	// Labels are the display names of its classes in a version with MultiLabel:
+	// any number, none included; Class and ClassIndex do not count then.
+	Labels []string
 	// Picture is what shows the class.
 	Picture Picture
 	// ID is unique in the cache. Default: the file's path, else the position.
@@ -29,7 +32,8 @@ type Example struct {
 	// rejected, and never become keys. Their class does not count.
 	Unknown bool
 
-	numbered bool // its id is its position
+	numbered bool    // its id is its position
+	indices  []int32 // of Labels
 }
 
 // Source is where labelled pictures come from: [Folder], [Examples] or
@@ -137,8 +141,9 @@ type sliceSource []Example
 
 func (s sliceSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	if given == nil {
+		multiLabel := slices.ContainsFunc(s, func(one Example) bool { return len(one.Labels) > 0 })
 		for i, example := range s {
-			if example.Class == "" && !example.Unknown {
+			if example.Class == "" && !example.Unknown && !multiLabel {
 				return nil, invalid(ReasonClassUnknown,
 					"example %d names its class by index, so the classes must be given: "+
 						"their number is never guessed from the largest index", i)
@@ -168,6 +173,9 @@ func (s sliceSource) names() ([]string, error) {
 		if example.Class != "" {
 			names[example.Class] = true
 		}
+		for _, label := range example.Labels {
+			names[label] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(names)), nil
 }
@@ -194,7 +202,9 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 	return func(yield func(Example, error) bool) {
 		position := 0
 		for example, err := range examples {
-			if err == nil && example.Unknown {
+			if err == nil && len(example.Labels) > 0 {
+				example.indices, err = find.indices(example.Labels)
+			} else if err == nil && example.Unknown {
 				example.ClassIndex = 0
 			} else if err == nil {
 				example.ClassIndex, err = find.index(example)
@@ -252,6 +262,19 @@ func (l *lookup) index(example Example) (int, error) {
 			example.ClassIndex, len(l.names))
 	}
 	return example.ClassIndex, nil
+}
+
+// indices are those of classes of these names.
+func (l *lookup) indices(names []string) ([]int32, error) {
+	found := make([]int32, 0, len(names))
+	for _, name := range names {
+		index, err := l.byName(name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, int32(index))
+	}
+	return found, nil
 }
 
 // has says whether a class, or more than one, is called so.

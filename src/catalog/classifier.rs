@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::{CatalogError, Purpose, columns::classes_of, orientation, precision, tensors};
 use tip_adapter::{

@@ -43,7 +43,7 @@ pub const MAX_VERSIONS: usize = 8;
 const MAX_REJECTED: usize = 1000;
 /// Most decisions, one for each item and class, that are kept of a version with
 /// multi_label.
-const MAX_EVALUATED_LABELS: usize = 1 << 25;
+pub const MAX_EVALUATED_LABELS: usize = 1 << 25;
 
 /// Serves one call.
 pub async fn serve(
@@ -284,7 +284,7 @@ impl Evaluation {
         Ok(Truth::Class(class))
     }
 
-    async fn take(&mut self, item: pb::LabelledItem) -> Result<(), ApiError> {
+    async fn take(&mut self, mut item: pb::LabelledItem) -> Result<(), ApiError> {
         let fewest = self
             .versions
             .iter()
@@ -292,10 +292,11 @@ impl Evaluation {
             .min()
             .unwrap_or(0);
         let width = self.context.catalog.model().width;
+        let input = item.input.take();
         let checked = request::check_id("items.id", &item.id).and_then(|()| {
             let truth = self.truth(&item, fewest)?;
             // Each version's own way is the judge's to say.
-            request::content(item.input, Crop::Centre, width, ExifOrientation::default())
+            request::content(input, Crop::Centre, width, ExifOrientation::default())
                 .map(|content| (truth, content))
         });
         let (truth, content) = match checked {

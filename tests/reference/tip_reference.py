@@ -14,6 +14,7 @@ import json
 import sys
 
 import analysis_reference
+import multi_label_reference
 import stack_reference
 import torch
 
@@ -220,6 +221,7 @@ ANSWERS = {
     "near": analysis_reference.near,
     "residual": lambda r: analysis_reference.residual(r, METHODS),
     "typical": analysis_reference.typical,
+    "multi_label": multi_label_reference.multi_label,
 }
 
 
