@@ -146,7 +146,7 @@ fn probabilities_are_calibrated_and_labels_found_over_draws() {
 fn classes_without_or_with_one_example_and_copies_are_taken() {
     let (m, queries, _) = drawn(30, 0);
     // Class 0 of no example, class 1 of one, all keys twice.
-    let mut labels = m.labels.copy();
+    let labels = m.labels.copy();
     let _ = labels.narrow(1, 0, 2).zero_();
     let _ = labels.get(3).narrow(0, 1, 1).fill_(1.0);
     let twice = |t: &Tensor| Tensor::cat(&[t, t], 0);
