@@ -18,6 +18,7 @@ use super::{
     prompts::check_template,
     statistics::{Statistics, StatisticsSpec},
     text_spec::TextSpec,
+    violation::{Violation, ensure},
 };
 
 /// The bundle format that this version reads.
@@ -191,16 +192,15 @@ impl Bundle {
         }
         let manifest: Manifest = toml::from_str(text).map_err(syntax)?;
         let int8 = int8::read(suffix).map_err(syntax)?;
-        let checked = match int8.as_ref().and_then(Int8Archives::nonsense) {
-            Some(wrong) => Err(wrong),
-            None => manifest.check(&int8),
-        };
-        checked.map_err(|(key, value, rule)| BundleError::Value {
-            path: path.clone(),
-            key,
-            value,
-            rule,
-        })?;
+        let int8_holds = int8.as_ref().map_or(Ok(()), Int8Archives::check);
+        int8_holds.and_then(|()| manifest.check(&int8)).map_err(
+            |Violation { key, value, rule }| BundleError::Value {
+                path: path.clone(),
+                key,
+                value,
+                rule,
+            },
+        )?;
         verify(dir, &manifest.files)?;
         if let Some(int8) = &int8 {
             verify(dir, &int8.files)?;
@@ -231,24 +231,8 @@ impl Bundle {
     }
 }
 
-/// Key, value, rule.
-pub(super) type Nonsense = (String, String, &'static str);
-
-pub(super) fn ensure(
-    holds: bool,
-    key: &str,
-    value: impl ToString,
-    rule: &'static str,
-) -> Result<(), Nonsense> {
-    if holds {
-        Ok(())
-    } else {
-        Err((key.into(), value.to_string(), rule))
-    }
-}
-
 impl Manifest {
-    fn check(&self, int8: &Option<Int8Archives>) -> Result<(), Nonsense> {
+    fn check(&self, int8: &Option<Int8Archives>) -> Result<(), Violation> {
         ensure(
             (1..=256).contains(&self.name.trim().len()),
             "name",
@@ -318,7 +302,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn check_listed(&self, key: &str, file: &str) -> Result<(), Nonsense> {
+    fn check_listed(&self, key: &str, file: &str) -> Result<(), Violation> {
         ensure(
             self.files.contains_key(file),
             key,

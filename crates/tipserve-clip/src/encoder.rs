@@ -11,8 +11,8 @@ use std::{
 };
 
 use tch::{Device, Kind, TchError, Tensor};
-use thiserror::Error;
 
+pub use super::encode_error::EncodeError;
 use super::{
     bundle::Bundle,
     device::fastest_kind,
@@ -21,68 +21,6 @@ use super::{
     module::Module,
     precision::Precision,
 };
-
-/// Why an encoder cannot be loaded or cannot encode.
-#[derive(Debug, Error)]
-pub enum EncodeError {
-    /// The bundle has no such encoder.
-    #[error("the bundle {bundle} has no {encoder} encoder")]
-    Absent {
-        /// The bundle's name.
-        bundle: String,
-        /// `image` or `text`.
-        encoder: &'static str,
-    },
-    /// The archive does not load.
-    #[error("{} does not load as TorchScript: {reason}", path.display())]
-    Unloadable {
-        /// The archive.
-        path: PathBuf,
-        /// torch's reason.
-        reason: String,
-    },
-    /// Input of another shape or type than the encoder takes.
-    #[error("the {encoder} encoder takes {expected}, it was given {found}")]
-    Input {
-        /// `image` or `text`.
-        encoder: &'static str,
-        /// Shape and type that it takes.
-        expected: String,
-        /// Shape and type that it was given.
-        found: String,
-    },
-    /// Features of another shape than the bundle states.
-    #[error("the {encoder} encoder gave features of shape {found:?}; {expected:?} is expected")]
-    Output {
-        /// `image` or `text`.
-        encoder: &'static str,
-        /// Rows and bundle width.
-        expected: [i64; 2],
-        /// What came.
-        found: Vec<i64>,
-    },
-    /// torch failed, for want of memory for instance.
-    #[error("the {encoder} encoder failed: {reason}")]
-    Torch {
-        /// `image` or `text`.
-        encoder: &'static str,
-        /// torch's reason.
-        reason: String,
-    },
-}
-
-impl EncodeError {
-    /// Whether a device's memory ran out, which a smaller batch may mend.
-    pub fn is_out_of_memory(&self) -> bool {
-        const SIGNS: [&str; 3] = [
-            "CUDA out of memory",
-            "CUBLAS_STATUS_ALLOC_FAILED",
-            "CUDNN_STATUS_ALLOC_FAILED",
-        ];
-        matches!(self, EncodeError::Torch { reason, .. }
-            if SIGNS.iter().any(|sign| reason.contains(sign)))
-    }
-}
 
 /// What was loaded, for the log.
 #[derive(Clone, Debug)]

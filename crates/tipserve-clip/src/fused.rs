@@ -10,7 +10,7 @@ use std::{fmt, time::Instant};
 use tch::{Kind, Tensor};
 
 use super::{
-    encoder::EncodeError,
+    encode_error::EncodeError,
     graphs::{least_cosine, median},
     precision::Precision,
 };

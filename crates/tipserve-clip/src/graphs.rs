@@ -10,7 +10,7 @@ use std::{fmt, str::FromStr, time::Instant};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{device::DeviceError, encoder::EncodeError, image_spec::Size};
+use super::{device::DeviceError, encode_error::EncodeError, image_spec::Size};
 
 /// Sizes that are recorded. In larger batches a kernel runs longer than the
 /// next takes to be launched.

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
-    bundle::{Nonsense, ensure},
     resize::Interpolation,
+    violation::{Violation, ensure},
 };
 
 /// Longest side of what an encoder takes, in pixels.
@@ -172,7 +172,7 @@ impl ImageSpec {
         parts.max().unwrap_or(self.resize_to.longest())
     }
 
-    pub(super) fn check(&self) -> Result<(), Nonsense> {
+    pub(super) fn check(&self) -> Result<(), Violation> {
         ensure(
             self.size.is_within(Size::square(1), MAX_SIDE),
             "image.size",
@@ -201,7 +201,7 @@ impl ImageSpec {
         self.check_parts()
     }
 
-    fn check_parts(&self) -> Result<(), Nonsense> {
+    fn check_parts(&self) -> Result<(), Violation> {
         for (at, part) in self.parts.iter().enumerate() {
             let key = format!("image.parts[{at}]");
             ensure(
@@ -230,7 +230,7 @@ impl ImageSpec {
 }
 
 impl PartSpec {
-    fn check(&self, key: &str) -> Result<(), Nonsense> {
+    fn check(&self, key: &str) -> Result<(), Violation> {
         ensure(
             self.resize_to.is_within(self.size, MAX_RESIZED_SIDE),
             &format!("{key}.resize_to"),

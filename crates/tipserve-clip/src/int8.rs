@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::violation::{Violation, ensure};
+
 /// Most [`Agreement::noise`] at which 8-bit and float features may meet in one
 /// cache (docs/performance.md, "8-bit encoders", has the measurements).
 pub const MOST_NOISE: f64 = 0.01;
@@ -83,14 +85,15 @@ pub(crate) fn read(suffix: &str) -> Result<Option<Int8Archives>, toml::de::Error
 }
 
 impl Int8Archives {
-    /// What cannot be: key, value, rule.
-    pub(crate) fn nonsense(&self) -> Option<(String, String, &'static str)> {
+    pub(super) fn check(&self) -> Result<(), Violation> {
         for (key, file) in [("int8.image", &self.image), ("int8.text", &self.text)] {
-            if let Some(file) = file
-                && !self.files.contains_key(file)
-            {
-                let rule = "must be listed with its sha256 under [int8.files]";
-                return Some((key.into(), file.clone(), rule));
+            if let Some(file) = file {
+                ensure(
+                    self.files.contains_key(file),
+                    key,
+                    file,
+                    "must be listed with its sha256 under [int8.files]",
+                )?;
             }
         }
         let agreement = &self.agreement;
@@ -100,16 +103,19 @@ impl Int8Archives {
             ("neighbour", agreement.neighbour),
             ("head", agreement.head),
         ] {
-            if !(-1.0..=1.0).contains(&value) {
-                let key = format!("int8.agreement.{key}");
-                return Some((key, value.to_string(), "must be from -1 to 1"));
-            }
+            ensure(
+                (-1.0..=1.0).contains(&value),
+                &format!("int8.agreement.{key}"),
+                value,
+                "must be from -1 to 1",
+            )?;
         }
-        if agreement.noise.is_nan() || agreement.noise < 0.0 {
-            let noise = agreement.noise.to_string();
-            return Some(("int8.agreement.noise".into(), noise, "must be 0 or more"));
-        }
-        None
+        ensure(
+            agreement.noise >= 0.0,
+            "int8.agreement.noise",
+            agreement.noise,
+            "must be 0 or more",
+        )
     }
 }
 

@@ -15,7 +15,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     cuda::{self, Graph, Stream},
-    encoder::{EncodeError, ImageEncoder},
+    encode_error::EncodeError,
+    encoder::ImageEncoder,
     graphs::{Graphs, Recorder, Recording, SIZES, Verdict},
 };
 

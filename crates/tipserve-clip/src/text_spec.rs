@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::bundle::{Nonsense, ensure};
+use super::violation::{Violation, ensure};
 
 /// The text encoder and its preprocessing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -53,7 +53,7 @@ pub enum TextRules {
 }
 
 impl TextSpec {
-    pub(super) fn check(&self) -> Result<(), Nonsense> {
+    pub(super) fn check(&self) -> Result<(), Violation> {
         ensure(
             (3..=8192).contains(&self.context_length),
             "text.context_length",
