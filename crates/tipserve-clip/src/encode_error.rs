@@ -14,7 +14,7 @@ pub enum EncodeError {
     Absent {
         /// The bundle's `name`, from `bundle.toml`.
         bundle: String,
-        /// `image` or `text`.
+        /// Which encoder: `image`, `int8 image` or `text`.
         encoder: &'static str,
     },
     /// torch refuses the archive, or it cannot be read.
@@ -28,7 +28,7 @@ pub enum EncodeError {
     /// The input's shape or type is not what the encoder takes.
     #[error("the {encoder} encoder takes {expected}, it was given {found}")]
     Input {
-        /// `image` or `text`.
+        /// Which encoder: `image` or `text`.
         encoder: &'static str,
         /// Shape and type that it takes.
         expected: String,
@@ -38,7 +38,7 @@ pub enum EncodeError {
     /// The features' shape is not what the bundle states.
     #[error("the {encoder} encoder gave features of shape {found:?}; {expected:?} is expected")]
     Output {
-        /// `image` or `text`.
+        /// Which encoder: `image` or `text`.
         encoder: &'static str,
         /// [B, D]: rows of the input, and the bundle's width.
         expected: [i64; 2],
@@ -48,7 +48,7 @@ pub enum EncodeError {
     /// torch failed while encoding, for example because memory ran out.
     #[error("the {encoder} encoder failed: {reason}")]
     Torch {
-        /// `image` or `text`.
+        /// Which encoder: `image` or `text`.
         encoder: &'static str,
         /// torch's own message, without its stack.
         reason: String,

@@ -27,19 +27,19 @@ use super::{
 pub struct Loaded {
     /// `image` or `text`.
     pub encoder: &'static str,
-    /// The archive.
+    /// The TorchScript archive that was read.
     pub path: PathBuf,
     /// Size of the archive, bytes.
     pub file_bytes: u64,
-    /// Number of parameters.
+    /// Number of parameters in the archive.
     pub parameters: u64,
-    /// Where it runs.
+    /// The device that it runs on.
     pub device: Device,
-    /// What it computes in.
+    /// The number format that it computes in.
     pub precision: Precision,
-    /// The bundle's fingerprint.
+    /// The fingerprint of its bundle.
     pub fingerprint: String,
-    /// How long loading took.
+    /// Time from opening the archive to having it on the device.
     pub took: Duration,
 }
 
@@ -162,7 +162,7 @@ fn brief(message: &str) -> String {
     message.get(..end).unwrap_or(message).trim().to_string()
 }
 
-/// Pictures to embeddings.
+/// Encodes prepared pictures as features.
 #[derive(Debug)]
 pub struct ImageEncoder {
     archive: Archive,
@@ -215,7 +215,7 @@ impl ImageEncoder {
         })
     }
 
-    /// What was loaded.
+    /// What was loaded, and how long that took.
     pub fn loaded(&self) -> &Loaded {
         &self.archive.loaded
     }
@@ -341,7 +341,7 @@ impl ImageEncoder {
 /// Runs that a new batch size takes to reach its speed.
 const WARM_RUNS: usize = 2;
 
-/// Texts to embeddings.
+/// Encodes rows of token ids as features.
 #[derive(Debug)]
 pub struct TextEncoder {
     archive: Archive,
@@ -376,7 +376,7 @@ impl TextEncoder {
         })
     }
 
-    /// What was loaded.
+    /// What was loaded, and how long that took.
     pub fn loaded(&self) -> &Loaded {
         &self.archive.loaded
     }

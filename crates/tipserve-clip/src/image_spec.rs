@@ -26,12 +26,12 @@ pub struct ImageSpec {
     pub mean: [f64; 3],
     /// What each channel is then divided by.
     pub std: [f64; 3],
-    /// Which sides `resize_to` means.
+    /// How a picture is brought to `resize_to`.
     #[serde(default)]
     pub resize: ResizeRule,
     /// What a picture is resized to before the centre crop.
     pub resize_to: Size,
-    /// The resampling kernel.
+    /// The resampling kernel of the resize.
     pub interpolation: Interpolation,
     /// The squares of a bundle with several encoders, each preprocessed by its
     /// own rule and laid one below the other into `size`; empty where there is
@@ -46,12 +46,12 @@ pub struct ImageSpec {
 pub struct PartSpec {
     /// What the encoder takes, in pixels.
     pub size: Size,
-    /// Which sides `resize_to` means.
+    /// How a picture is brought to `resize_to`.
     #[serde(default)]
     pub resize: ResizeRule,
     /// What a picture is resized to before the centre crop.
     pub resize_to: Size,
-    /// The resampling kernel.
+    /// The resampling kernel of the resize.
     pub interpolation: Interpolation,
 }
 
@@ -59,9 +59,9 @@ pub struct PartSpec {
 /// `[height, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Rows.
+    /// Rows of the picture, in pixels.
     pub height: u32,
-    /// Columns.
+    /// Columns of the picture, in pixels.
     pub width: u32,
 }
 
@@ -79,7 +79,7 @@ impl Size {
         self.height == self.width
     }
 
-    /// The longer side.
+    /// The longer of the two sides, in pixels.
     pub fn longest(self) -> u32 {
         self.height.max(self.width)
     }

@@ -23,7 +23,7 @@ pub struct Int8Archives {
     pub text: Option<String>,
     /// How near the picture encoder's features are to those of the float one.
     pub agreement: Agreement,
-    /// sha256 of each file.
+    /// sha256, in hexadecimal, of each file that the table names.
     pub(crate) files: BTreeMap<String, String>,
 }
 
@@ -31,14 +31,14 @@ pub struct Int8Archives {
 /// it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Agreement {
-    /// Which pictures, for people.
+    /// Which pictures were measured, for people.
     #[serde(default)]
     pub source: String,
-    /// How many.
+    /// How many pictures were measured.
     pub count: u64,
     /// Least cosine of a picture's two features.
     pub cosine_least: f64,
-    /// Mean of these cosines.
+    /// Mean cosine of a picture's two features.
     pub cosine_mean: f64,
     /// Mean squared difference of unit features, over the variance of the
     /// float ones.

@@ -23,7 +23,7 @@ use super::{
 /// What a batch goes through.
 #[derive(Debug)]
 struct StreamSlot {
-    /// Which encoder.
+    /// Index of the encoder, and so of the device, that the slot belongs to.
     encoder: usize,
     /// None on the CPU, which has no streams.
     stream: Option<Stream>,
