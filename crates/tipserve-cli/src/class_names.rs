@@ -33,7 +33,7 @@ pub(crate) fn refuse_control_characters(name: &str) -> Result<(), String> {
 pub(crate) enum MatchedBy {
     /// By their display names, in canonical form.
     Name,
-    /// By their indices: the names tell nothing.
+    /// By their indices, since a name stands for several classes.
     Index,
 }
 
