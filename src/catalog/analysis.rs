@@ -108,7 +108,7 @@ pub struct LabelledExamples {
     keys: Vec<f32>,
 }
 
-/// Pictures to choose from.
+/// Pictures without labels, of which a call suggests some.
 pub struct UnlabelledPool {
     /// Unit rows of the model's width, one after the other.
     pub features: Vec<f32>,

@@ -8,9 +8,9 @@ use tipserve_store::{EncoderRecord, Manifest};
 /// The encoder that this server embeds pictures with.
 #[derive(Clone, Debug)]
 pub struct ServedEncoder {
-    /// The bundle's fingerprint.
+    /// The fingerprint of the bundle that it is from.
     pub fingerprint: String,
-    /// What it computes in.
+    /// The number format that it computes in.
     pub precision: Precision,
     /// How far its features are from float ones, where it computes in 8 bits
     /// ([`tipserve_clip::Agreement::noise`]).

@@ -52,9 +52,9 @@ pub enum RequestError {
         left.as_secs_f64()
     )]
     TooLate {
-        /// Predicted wait.
+        /// The wait that admission predicts.
         wait: Duration,
-        /// Time left.
+        /// Time left until the deadline.
         left: Duration,
     },
     /// The call's deadline has passed.
