@@ -25,7 +25,7 @@ const NAMED: usize = 10;
 pub struct Base {
     manifest: Manifest,
     name: String,
-    /// W f32 [N, D] by rows; none where the cache alone decides.
+    /// W f32 [N, D] by rows; none if the cache alone decides.
     text: Option<Vec<f32>>,
     examples: Vec<ExampleFeature>,
     removed: usize,
@@ -58,7 +58,7 @@ impl Base {
         &self.manifest.details.classes
     }
 
-    /// W f32 [N, D] by rows; none where the cache alone decides.
+    /// W f32 [N, D] by rows; none if the cache alone decides.
     pub fn text(&self) -> Option<&[f32]> {
         self.text.as_deref()
     }

@@ -90,7 +90,7 @@ impl ExampleNames {
         self.labels.get(key).copied().unwrap_or(usize::MAX)
     }
 
-    /// What people call a class; empty where there is no such class.
+    /// What people call a class; empty if there is no such class.
     pub fn class_name(&self, class: usize) -> &str {
         let classes = &self.manifest.details.classes;
         classes

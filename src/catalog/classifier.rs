@@ -156,7 +156,7 @@ impl Classifier {
         self.manifest.details.head.temperature
     }
 
-    /// What people call a class; empty where there is no such class.
+    /// What people call a class; empty if there is no such class.
     pub fn class_name(&self, index: usize) -> &str {
         self.manifest
             .details

@@ -36,7 +36,7 @@ pub struct ExampleEntry<'a> {
     pub class_name: &'a str,
     /// Whether it is for validation.
     pub validation: bool,
-    /// Where it came from; empty where that is not known.
+    /// Where it came from; empty if that is not known.
     pub uri: &'a str,
     /// Whether a picture of it is kept.
     pub has_picture: bool,
@@ -95,8 +95,8 @@ impl ExampleList {
         })
     }
 
-    /// Where the picture of the example with this id lies; none where none is
-    /// kept. The outer one is none where there is no such example.
+    /// Where the picture of the example with this id lies; none if none is
+    /// kept. The outer one is none if there is no such example.
     fn picture(&self, id: &str) -> Option<Option<PicturePlace>> {
         let mut all = (0..self.len()).map(|at| self.find(at));
         let found = all.find(|(column, row, _)| {

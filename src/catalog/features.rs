@@ -12,7 +12,7 @@ pub struct ExampleNotes {
     pub uri: String,
     /// What else its sender says.
     pub metadata: BTreeMap<String, String>,
-    /// Its thumbnail, a JPEG; empty where none is kept.
+    /// Its thumbnail, a JPEG; empty if none is kept.
     pub picture: Bytes,
 }
 
@@ -26,7 +26,7 @@ impl ExampleNotes {
         self.uri.len() + metadata.sum::<usize>() + self.picture.len()
     }
 
-    /// Boxed; none where there is nothing to note.
+    /// Boxed; none if there is nothing to note.
     pub fn boxed(self) -> Option<Box<ExampleNotes>> {
         (self != ExampleNotes::default()).then(|| Box::new(self))
     }

@@ -76,7 +76,7 @@ pub(super) enum TuneOutcome {
     Made {
         /// What is to be stored.
         draft: Box<Draft>,
-        /// Whether the score that decided improved; none where there was none.
+        /// Whether the score that decided improved; none if there was none.
         improved: Option<bool>,
         /// In one sentence for people.
         outcome: String,

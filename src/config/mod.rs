@@ -1,7 +1,7 @@
 //! One typed configuration: flags over environment over TOML file over
 //! defaults, checked before anything is opened.
 //!
-//! [`Given`] is what was given, each setting absent where it was not;
+//! [`Given`] is what was given, each setting absent if it was not;
 //! [`Config`] is what it makes, every value there and in its range.
 
 mod engine;
@@ -53,7 +53,7 @@ pub struct Config {
     /// Of the engine, but for what the device decides: threads, and the size of
     /// its batches.
     pub engine: EngineSettings,
-    /// Thread settings as given, absent where the device decides.
+    /// Thread settings as given, absent if the device decides.
     pub threads: GivenThreads,
     /// Limits on what requests may ask for.
     pub limits: Limits,
@@ -61,9 +61,9 @@ pub struct Config {
     pub keep_versions: usize,
     /// Most bytes of caches in memory, on the CPU.
     pub resident_bytes: usize,
-    /// Most bytes of caches in a GPU's memory, absent where the card decides.
+    /// Most bytes of caches in a GPU's memory, absent if the card decides.
     pub device_resident_bytes: Option<usize>,
-    /// Most pictures in a batch as given, absent where the device decides.
+    /// Most pictures in a batch as given, absent if the device decides.
     pub max_batch: Option<usize>,
     /// How long a shutdown waits for calls under way.
     pub shutdown: Duration,

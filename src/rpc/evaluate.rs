@@ -328,7 +328,7 @@ fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
     best.ok_or_else(|| CatalogError::internal("no logits"))
 }
 
-/// How well items of unknown classes are told; none where there are none.
+/// How well items of unknown classes are told; none if there are none.
 fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
     let figures = version.scores.figures()?;
     let unseen = version.classifier.manifest.details.head.unseen.as_ref();

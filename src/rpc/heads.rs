@@ -72,7 +72,7 @@ pub fn method(value: i32) -> Result<Asked, RequestError> {
     })
 }
 
-/// A grid as asked for; none where the server decides.
+/// A grid as asked for; none if the server decides.
 ///
 /// # Errors
 /// Scales out of range.

@@ -127,7 +127,7 @@ pub fn deadline(metadata: &MetadataMap, now: Instant) -> Option<Instant> {
     now.checked_add(left)
 }
 
-/// Sleeps until the deadline; for ever where there is none.
+/// Sleeps until the deadline; for ever if there is none.
 pub async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,

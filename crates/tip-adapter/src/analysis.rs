@@ -163,7 +163,7 @@ pub fn analyse(
     })
 }
 
-/// The left-out logits of a version's examples by themselves; none where too
+/// The left-out logits of a version's examples by themselves; none if too
 /// few classes have a second shot, or the method cannot be scored.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Row `index` of a matrix with rows of `width`; empty where there is no
+    /// Row `index` of a matrix with rows of `width`; empty if there is no
     /// such row.
     pub fn new(matrix: Arc<[f32]>, index: usize, width: usize) -> Row {
         Row {
@@ -79,7 +79,7 @@ impl Scores {
         Scores::Best(Vec::new())
     }
 
-    /// The logits of all classes; empty where they were not wanted.
+    /// The logits of all classes; empty if they were not wanted.
     pub fn logits(&self) -> &[f32] {
         match self {
             Scores::Logits(logits) => logits,

@@ -37,7 +37,7 @@ struct Bin {
 pub struct Evaluation {
     /// Items that the figures are of.
     pub count: u64,
-    /// Share whose class came first, 0 to 1; 0 where there are no items.
+    /// Share whose class came first, 0 to 1; 0 if there are no items.
     pub top1: f64,
     /// Share whose class was among the first five.
     pub top5: f64,
@@ -45,7 +45,7 @@ pub struct Evaluation {
     pub cross_entropy: f64,
     /// Σ over bins of |accuracy − confidence| · share of the items, 0 to 1.
     pub expected_calibration_error: f64,
-    /// Items of each class, and the share of them classified rightly (0 where
+    /// Items of each class, and the share of them classified rightly (0 if
     /// there are none).
     pub per_class: Vec<ClassScore>,
     /// [N × N], row by row: items of class i taken for class j.

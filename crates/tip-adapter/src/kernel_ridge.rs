@@ -111,7 +111,7 @@ impl Fitted {
         Ok(out.f_to_kind(Kind::Double)?)
     }
 
-    /// The prediction at each held example by the fit on the keys that it may
+    /// The prediction at each held-out example by the fit on the keys that it may
     /// see, f64 [Q, N]. `features` are those of `held` as the keys are.
     pub fn held_predictions(&self, features: &Tensor, held: &HoldOut) -> Result<Tensor, TipError> {
         let rounds = held.split()?;

@@ -67,7 +67,7 @@ pub struct TuneProgress {
 /// What [`tune`] found, whether or not it helped.
 #[derive(Debug)]
 pub struct Tuning {
-    /// The tuned head; none where it is not better beyond its error.
+    /// The tuned head; none if it is not better beyond its error.
     pub made: Option<Made>,
     /// The one of [`STRENGTHS`] that scored best.
     pub strength: f64,
@@ -128,7 +128,7 @@ impl Seen {
 }
 
 impl<'a> Base<'a> {
-    /// None where no example can be left out.
+    /// None if no example can be left out.
     fn of(
         material: &Material,
         spec: &'a HeadSpec,

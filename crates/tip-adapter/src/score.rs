@@ -1,4 +1,4 @@
-//! How well a candidate does on the held examples.
+//! How well a candidate does on the held-out examples.
 
 use tch::{Kind, Tensor};
 
@@ -23,7 +23,7 @@ pub(super) struct Scored {
     pub numbers: Numbers,
     /// Held examples that the candidate classifies rightly.
     pub right: i64,
-    /// Q, the held examples that were scored.
+    /// Q, the held-out examples that were scored.
     pub count: i64,
     /// The temperature that fits these logits best.
     pub temperature: f64,

@@ -1,4 +1,4 @@
-//! Each method's numbers, chosen on the held examples.
+//! Each method's numbers, chosen on the held-out examples.
 
 use tch::{Kind, Tensor};
 

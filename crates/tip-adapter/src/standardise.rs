@@ -82,7 +82,7 @@ impl Statistics {
     }
 
     /// How evenly the dimensions vary: geometric over arithmetic mean of the
-    /// variances of `count` pictures, 1 where all vary alike (the spectral
+    /// variances of `count` pictures, 1 if all vary alike (the spectral
     /// flatness of a signal). The logarithm of a variance of few pictures is
     /// too low on average (by ψ(d/2) − log(d/2), d = `count` − 1, for normal
     /// values), which is made good.
@@ -118,7 +118,7 @@ pub struct Standardise {
 }
 
 impl Standardise {
-    /// By the statistics of pictures; none where nothing varies in them.
+    /// By the statistics of pictures; none if nothing varies in them.
     ///
     /// # Errors
     /// Torch's.

@@ -142,7 +142,7 @@ pub(super) fn seen_counts(material: &Material, held: &HoldOut) -> Result<Tensor,
 }
 
 /// From shots [Q, N] to factors: mean of the row's non-zero counts, over the
-/// count; 0 where there is none.
+/// count; 0 if there is none.
 fn mean_factors(counts: &Tensor) -> Result<Tensor, TipError> {
     let some = counts.f_gt(0.0)?.f_to_kind(Kind::Double)?;
     let over = Some([1i64].as_slice());

@@ -36,7 +36,7 @@ pub struct Bundle {
     pub width: usize,
     /// s, what cosines are multiplied by to make logits.
     pub logit_scale: f64,
-    /// b, what a sigmoid loss adds to its logits; none where the loss was a
+    /// b, what a sigmoid loss adds to its logits; none if the loss was a
     /// softmax, which does not depend on it.
     pub logit_bias: Option<f64>,
     /// Prompt templates used where a caller names none; `{}` stands for the
@@ -49,11 +49,11 @@ pub struct Bundle {
     /// How pictures are prepared and encoded; none in a bundle that takes
     /// embeddings only.
     pub image: Option<ImageSpec>,
-    /// How texts are prepared and encoded; none where there is no encoder.
+    /// How texts are prepared and encoded; none if there is no encoder.
     pub text: Option<TextSpec>,
-    /// Mean and variance of its embeddings; none where it brings none.
+    /// Mean and variance of its embeddings; none if it brings none.
     pub statistics: Option<Statistics>,
-    /// The encoders in 8 bits; none where the bundle has none.
+    /// The encoders in 8 bits; none if the bundle has none.
     pub int8: Option<Int8Archives>,
     /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's; of
     /// what comes before its table `[int8]`, where it has one.

@@ -238,7 +238,7 @@ impl Graphs {
         }
     }
 
-    /// The size that a batch is replayed at; none where it is computed
+    /// The size that a batch is replayed at; none if it is computed
     /// operator by operator.
     pub fn size_for(&self, batch: usize) -> Option<usize> {
         self.pick(batch).map(|graph| graph.size)

@@ -34,7 +34,7 @@ pub struct ImageSpec {
     /// The resampling kernel of the resize.
     pub interpolation: Interpolation,
     /// The squares of a bundle with several encoders, each preprocessed by its
-    /// own rule and laid one below the other into `size`; empty where there is
+    /// own rule and laid one below the other into `size`; empty if there is
     /// one encoder. `resize`, `resize_to` and `interpolation` above are then
     /// not used.
     #[serde(default)]

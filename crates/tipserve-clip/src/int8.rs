@@ -76,7 +76,7 @@ pub(crate) fn split(text: &str) -> (&str, &str) {
     (text, "")
 }
 
-/// Reads what [`split`] gave second; none where it is empty.
+/// Reads what [`split`] gave second; none if it is empty.
 pub(crate) fn read(suffix: &str) -> Result<Option<Int8Archives>, toml::de::Error> {
     if suffix.is_empty() {
         return Ok(None);

@@ -29,7 +29,7 @@ struct StreamSlot {
     stream: Option<Stream>,
     /// u8 [most, S, S, 3], page-locked where the device is CUDA's.
     staging: Option<Tensor>,
-    /// Batches of some sizes, recorded; none where they are not wanted.
+    /// Batches of some sizes, recorded; none if they are not wanted.
     graphs: Graphs,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct BatchPlan {
 }
 
 /// The next batch of `waiting`, which are sorted by what they have left, those
-/// without a deadline last; none where nothing waits.
+/// without a deadline last; none if nothing waits.
 ///
 /// A batch has as many jobs as its most urgent one has time for. One that
 /// would be late even alone is lost, unless nothing else waits: an engine

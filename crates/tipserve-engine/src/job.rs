@@ -208,7 +208,7 @@ impl Job {
         self
     }
 
-    /// The job, or none where it was late or cancelled and has been answered.
+    /// The job, or none if it was late or cancelled and has been answered.
     pub(super) fn alive(self, counters: &Counters) -> Option<Job> {
         match lapse(self.deadline, &self.cancelled, Stage::Admission) {
             None => Some(self),

@@ -310,7 +310,7 @@ impl Engine {
     /// Runs a short step (at most some tens of milliseconds) on a device
     /// worker, when no interactive work waits, or after having given way
     /// [`EngineSettings::step_patience`]. Blocks until it has run; never call
-    /// it on an async thread. Returns none where the engine is shutting down.
+    /// it on an async thread. Returns none if the engine is shutting down.
     pub fn step<T: Send + 'static>(&self, step: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (done, result) = crossbeam_channel::bounded(1);
         self.shared.ready.push_step(Step::new(move || {

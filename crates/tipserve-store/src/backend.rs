@@ -274,7 +274,7 @@ impl Backend {
         outcome.map_err(|e| self.error(&doing, &e))
     }
 
-    /// A small object; none where it is absent.
+    /// A small object; none if it is absent.
     pub(crate) async fn read(&self, path: &Path, limit: u64) -> Result<Option<Bytes>, StoreError> {
         let doing = format!("reading {path}");
         let got = match self.objects.get(path).await {
@@ -294,7 +294,7 @@ impl Backend {
     }
 
     /// A large object of `size` bytes: mapped where it is a local file, else
-    /// fetched in parts. None where it is absent.
+    /// fetched in parts. None if it is absent.
     pub(crate) async fn read_large(
         &self,
         path: &Path,
@@ -338,7 +338,7 @@ impl Backend {
         Ok(Some(whole.into()))
     }
 
-    /// Some bytes of an object, fewer where it ends before; none where it is
+    /// Some bytes of an object, fewer where it ends before; none if it is
     /// absent.
     pub(crate) async fn read_range(
         &self,
@@ -352,7 +352,7 @@ impl Backend {
         }
     }
 
-    /// Size, time and etag of an object; none where it is absent.
+    /// Size, time and etag of an object; none if it is absent.
     pub(crate) async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, StoreError> {
         match self.objects.head(path).await {
             Ok(meta) => Ok(Some(meta)),

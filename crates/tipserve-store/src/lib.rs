@@ -151,7 +151,7 @@ pub struct Store {
 #[derive(Clone, Debug)]
 struct Damage {
     error: StoreError,
-    /// The tensors file as it was; none where it was absent. When it changes
+    /// The tensors file as it was; none if it was absent. When it changes
     /// (restored from a backup, say), it is read again.
     file: Option<ObjectMeta>,
 }
@@ -163,7 +163,7 @@ pub struct VersionKey {
     pub cache: CacheId,
     /// The version's number.
     pub version: VersionNumber,
-    /// Of its manifest; none where that is not there to be seen.
+    /// Of its manifest; none if that is not there to be seen.
     pub identity: Option<Identity>,
 }
 

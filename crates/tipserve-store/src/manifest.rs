@@ -58,7 +58,7 @@ pub struct Details {
     pub width: usize,
     /// M, the number of keys.
     pub key_count: u64,
-    /// Views kept of each example, R; 0 where none are.
+    /// Views kept of each example, R; 0 if none are.
     pub views: u32,
     /// What was done with the EXIF orientation of its examples, and so is done
     /// with what it classifies. Manifests of before it was recorded lack it:
@@ -75,11 +75,11 @@ pub struct Details {
     /// How it was fine-tuned, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTuneRecord>,
-    /// What its making took in; none where no examples were sent (fine-tuned,
+    /// What its making took in; none if no examples were sent (fine-tuned,
     /// imported) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
-    /// What embedded its pictures; none where no picture was (features were
+    /// What embedded its pictures; none if no picture was (features were
     /// sent) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderRecord>,
@@ -95,7 +95,7 @@ pub struct EncoderRecord {
     /// between, where features of a base and new ones differ.
     pub dtype: String,
     /// Mean squared error of 8-bit features, over the variance of float ones;
-    /// none where all are float.
+    /// none if all are float.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<f64>,
 }

@@ -62,7 +62,7 @@ pub struct RunProgress {
     pub step: u64,
     /// Optimiser steps of the whole run.
     pub steps: u64,
-    /// Mean loss of the epoch so far, nats; none where it was not finite.
+    /// Mean loss of the epoch so far, nats; none if it was not finite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Training accuracy of the epoch so far, 0 to 1.

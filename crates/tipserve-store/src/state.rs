@@ -34,7 +34,7 @@ pub(crate) struct State {
     /// whether a record is built on another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ancestry: Vec<String>,
-    /// Sequence of the record that last deleted the whole cache; 0 where none
+    /// Sequence of the record that last deleted the whole cache; 0 if none
     /// did. Tells a cache made anew from one whose older versions were deleted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) cleared: u64,

@@ -13,7 +13,7 @@ use super::{
 };
 
 impl Backend {
-    /// What the names of a cache's tombstones tell; none where it has none.
+    /// What the names of a cache's tombstones tell; none if it has none.
     pub(crate) async fn newest_tombstone(&self, id: &CacheId) -> Result<Option<Mark>, StoreError> {
         let found = self.list(&layout::tombstones(id)).await?;
         let marks = found

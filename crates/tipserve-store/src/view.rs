@@ -114,7 +114,7 @@ impl View {
     }
 
     /// The highest number that was ever given out, as far as anything tells;
-    /// 0 where none was.
+    /// 0 if none was.
     pub(crate) fn highest(&self) -> u64 {
         let manifest = self.listing.manifests.keys().last().map_or(0, |v| v.get());
         let buried = self.tombstone.as_ref().map_or(0, |mark| mark.number);
@@ -138,7 +138,7 @@ impl View {
     }
 
     /// The sequence of the newest state record that ever was, as far as
-    /// anything tells; 0 where none was.
+    /// anything tells; 0 if none was.
     pub(crate) fn newest_state(&self) -> u64 {
         let mark = self.listing.mark().map_or(0, |mark| mark.sequence);
         let buried = self.tombstone.as_ref().map_or(0, |mark| mark.sequence);

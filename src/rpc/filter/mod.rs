@@ -165,7 +165,7 @@ impl Filter {
     }
 
     /// Whether an entry is let through. `look` gives what it has in a field,
-    /// with the key where the field is a map; none where that is not known:
+    /// with the key where the field is a map; none if that is not known:
     /// then it is not let through.
     pub fn lets_through<'a>(
         &self,

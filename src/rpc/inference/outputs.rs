@@ -79,7 +79,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// How many classes it ranks; none where it is the tensor itself.
+    /// How many classes it ranks; none if it is the tensor itself.
     fn ranks(self) -> Option<usize> {
         match (self.output, self.ranked) {
             (Output::Classification, None) => Some(DEFAULT_TOP),
@@ -194,7 +194,7 @@ pub fn fill(
     Ok(())
 }
 
-/// One output's values and shape; none where they take more than `limit`.
+/// One output's values and shape; none if they take more than `limit`.
 fn values(
     wanted: Wanted,
     classifier: &Classifier,

@@ -69,9 +69,9 @@ pub struct ClassReport {
     pub example_count: usize,
     /// Those that were left out and classified.
     pub scored_count: usize,
-    /// Share of these classified rightly; 0 where there are none.
+    /// Share of these classified rightly; 0 if there are none.
     pub accuracy: f64,
-    /// Share of the examples taken for this class that are of it; 0 where none
+    /// Share of the examples taken for this class that are of it; 0 if none
     /// was.
     pub precision: f64,
     /// Additional share of it told rightly with twice as many of its examples.

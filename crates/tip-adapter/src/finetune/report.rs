@@ -95,7 +95,7 @@ pub struct Tuned {
     pub source: SelectionSource,
     /// One report an epoch, epoch 0 first.
     pub epochs: Vec<EpochReport>,
-    /// Where to search α and β again; none where there is nothing to.
+    /// Where to search α and β again; none if there is nothing to.
     pub search_set: Option<SearchSet>,
 }
 

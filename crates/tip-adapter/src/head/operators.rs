@@ -61,7 +61,7 @@ enum Sums {
         runs: Vec<Run>,
         /// −β of each key, [M].
         offsets: Tensor,
-        /// int64, the class of each column of the runs; none where it is its
+        /// int64, the class of each column of the runs; none if it is its
         /// number.
         columns: Option<Tensor>,
         /// The weight of each column.

@@ -27,13 +27,13 @@ pub enum Values {
 pub struct HeadTensors {
     /// N: given, never taken from the largest label.
     pub classes: usize,
-    /// L [N, D]; none where only the cache decides.
+    /// L [N, D]; none if only the cache decides.
     pub linear: Option<Tensor>,
-    /// b [N]; none where it is zero.
+    /// b [N]; none if it is zero.
     pub bias: Option<Tensor>,
     /// K [M, D] (unit rows, but for trained keys) and V.
     pub cache: Option<(Tensor, Values)>,
-    /// What sees standardised features; none where everything sees the plain
+    /// What sees standardised features; none if everything sees the plain
     /// ones.
     pub standardised: Option<StandardisedPart>,
 }
@@ -45,7 +45,7 @@ pub struct HeadTensors {
 pub struct StandardisedPart {
     /// What makes f′ of f.
     pub by: Standardise,
-    /// L′ [N, D]; none where only the keys see standardised features.
+    /// L′ [N, D]; none if only the keys see standardised features.
     pub linear: Option<Tensor>,
 }
 

@@ -22,14 +22,14 @@ pub(super) struct Part {
     pub temperature: f64,
     /// w; 1 until weights are fitted.
     pub weight: f64,
-    /// By itself, on the held examples: 0 where nothing was held out.
+    /// By itself, on the held-out examples: 0 if nothing was held out.
     pub accuracy: f64,
     /// Mean cross-entropy of the part by itself, at T, in nats.
     pub cross_entropy: f64,
 }
 
 impl Part {
-    /// With T by held logits [Q, N]; none where they say nothing.
+    /// With T by held-out logits [Q, N]; none if they say nothing.
     pub fn fitted(
         method: Method,
         logits: &Tensor,

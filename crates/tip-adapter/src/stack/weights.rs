@@ -2,7 +2,7 @@
 //!
 //! With w_k = e^a·p_k, Σp = 1: least
 //! `cross-entropy(Σ w_k·z_k) + (5/Q)·(Σ(log p_k − log 1/n)² + a²)` over the Q
-//! held examples: equal weights that sum to 1, unless more than five examples
+//! held-out examples: equal weights that sum to 1, unless more than five examples
 //! speak against them.
 
 use tch::{Kind, Tensor};

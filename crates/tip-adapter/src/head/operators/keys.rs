@@ -12,7 +12,7 @@ use crate::head::HeadError;
 pub struct OperatorKeys {
     /// [M, D], in the head's number format.
     pub(super) keys: Tensor,
-    /// The row that each key was; none where the same.
+    /// The row that each key was; none if the same.
     order: Option<Tensor>,
 }
 
