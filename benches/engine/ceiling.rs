@@ -171,8 +171,8 @@ fn core_seconds(
     busy.iter().sum::<f64>() / busy.len() as f64
 }
 
-/// So many workers that share the weights, each with so many torch threads,
-/// as `engine::device` runs them.
+/// Workers that share the weights, each with its own torch threads, as
+/// `engine::device` runs them.
 fn encoding(
     encoder: &Arc<ImageEncoder>,
     workers: usize,

@@ -50,8 +50,8 @@ impl ServedEncoder {
         })
     }
 
-    /// What lies between a version's features and this encoder's; none if
-    /// both are float, or both 8-bit. Versions of older servers are float.
+    /// The noise between a version's features and this encoder's; none if both
+    /// are float, or both 8-bit. Versions of older servers are float.
     fn noise_between(&self, made: Option<&EncoderRecord>) -> Option<f64> {
         let theirs = made.and_then(|record| record.noise);
         match (self.noise, theirs) {

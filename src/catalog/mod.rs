@@ -157,9 +157,9 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// A catalogue over a store, with so many bytes for resident versions. Of
-    /// each cache it keeps the `keep_versions` newest versions and those with
-    /// an alias; all, where that is 0.
+    /// A catalogue over a store, with a budget in bytes for resident versions.
+    /// Of each cache it keeps the `keep_versions` newest versions and those
+    /// with an alias; 0 keeps all.
     pub fn new(
         store: Store,
         resident_bytes: usize,

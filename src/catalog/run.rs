@@ -127,7 +127,7 @@ pub struct Run {
     /// Whether it made no version, as none would have been better: `version` is
     /// then the one it started from.
     pub unchanged: bool,
-    /// What came of it, in one sentence for people; empty until it has ended.
+    /// The outcome, in one sentence for people; empty until it has ended.
     pub outcome: String,
 }
 

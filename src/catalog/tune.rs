@@ -70,7 +70,7 @@ impl Parent {
     }
 }
 
-/// What came of a fine-tuning.
+/// The outcome of a fine-tuning.
 pub(super) enum TuneOutcome {
     /// A version that is to be.
     Made {

@@ -47,7 +47,7 @@ pub enum ConfigError {
     /// Something would be served beyond this machine unguarded.
     #[error(transparent)]
     Exposure(#[from] ExposureError),
-    /// A device, number format or mode that there is not.
+    /// A device, number format or mode that does not exist here.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A value is outside its range.

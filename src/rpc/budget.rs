@@ -54,7 +54,7 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         if let Some(share) = shares.get(key).and_then(Weak::upgrade) {
             return share;
         }
-        // What nobody holds any more makes room for what is new.
+        // Entries that nobody holds any more make way for new ones.
         if shares.len() == shares.capacity() {
             shares.retain(|_, share| share.strong_count() > 0);
         }

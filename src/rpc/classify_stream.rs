@@ -1,9 +1,9 @@
 //! `ClassifyStream`: items in, one answer each out.
 //!
-//! A reader task takes items from the client, no faster than the stream's
-//! window and the engine's door let it; the client is slowed by HTTP/2 flow
-//! control, not by memory. A writer task sends answers as they come, or in the
-//! items' order.
+//! A reader task takes items from the client no faster than the stream's window
+//! and the engine's admission allow; HTTP/2 flow control slows the client, and
+//! nothing piles up in memory. A writer task sends answers as they come, or in
+//! the items' order.
 
 use std::{
     collections::BTreeMap,
@@ -188,8 +188,8 @@ impl Reader {
 
     async fn submit(&self, sequence: u64, item: pb::Item, classifier: &Served, window: Permit) {
         let now = Instant::now();
-        // An item in a hurry would rather be refused than wait for
-        // room, and hold up those behind it.
+        // An item with a time limit is refused rather than kept waiting for
+        // admission, where it would hold up those behind it.
         let may_wait = item.time_limit.is_none();
         let checked = request::check_id("items.id", &item.id)
             .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))

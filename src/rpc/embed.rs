@@ -89,8 +89,8 @@ impl Picture {
         let width = context.catalog.model().width;
         let content = request::content(Some(input), Crop::Centre, width, self.exif_orientation)?;
         let priority = Priority::Interactive;
-        // A request's pictures together may be more than the queue holds:
-        // they wait for room one by one.
+        // A request's pictures together may be more than the queue holds: they
+        // wait for admission one by one.
         let item = Item {
             content,
             work: Work::Embed,

@@ -157,8 +157,8 @@ fn devices_name(devices: &[tch::Device]) -> String {
     name
 }
 
-/// The settings that a device and a machine of so many cores ask for, where
-/// the configuration is silent.
+/// The configuration's engine settings, completed by what suits the device and
+/// the machine's cores.
 pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> EngineSettings {
     let (plan, max_batch) = match first(devices) {
         tch::Device::Cuda(_) => (

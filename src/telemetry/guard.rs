@@ -48,7 +48,7 @@ pub fn certificate_ends(at: i64) {
     gauge!(TLS_EXPIRY).set(at as f64);
 }
 
-/// So many tokens are in force.
+/// Sets the number of tokens in force.
 pub fn tokens_known(count: usize) {
     gauge!(TOKENS).set(count as f64);
 }

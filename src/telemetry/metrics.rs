@@ -64,7 +64,7 @@ pub fn recognised(accepted: bool) {
     counter!(RECOGNISED, "outcome" => if accepted { known } else { unknown }).increment(1);
 }
 
-/// An item was refused at the door; `reason` is one of [`REFUSALS`].
+/// Counts an item that admission refused; `reason` is one of [`REFUSALS`].
 pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
 }

@@ -87,7 +87,7 @@ fn chosen_by_operators_they_are_those_of_a_plain_sort() {
             }
         }
     }
-    // Rows of which nothing is wanted, and no rows.
+    // Rows that ask for no class, and no rows.
     let nothing = Wish {
         classes: 0,
         temperature: 1.0,
@@ -189,7 +189,8 @@ fn heads_answer_alike_wherever_the_best_are_chosen() {
         for scores in ask(&wanted, Choosing::Automatic).iter().flatten() {
             assert!(matches!(scores, Scores::Logits(_)), "{scores:?}");
         }
-        // Who wants logits gets them; so does whoever is computed beside.
+        // A row that asks for logits gets them, and so do the rows that are
+        // computed with it.
         let Some(group) = rows.iter().position(|rows| !rows.is_empty()) else {
             continue;
         };

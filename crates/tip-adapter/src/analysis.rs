@@ -22,7 +22,7 @@ mod labels;
 pub use curve::{CurvePoint, Forecast};
 pub use labels::{ClassReport, Confused, ReliabilityBin, Suspect};
 
-/// Up to so many examples all pairs are compared.
+/// Most examples of which all pairs are compared.
 pub const DUPLICATE_LIMIT: i64 = 16_384;
 
 /// What an analysis computes, and how much of it is listed.

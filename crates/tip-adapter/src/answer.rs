@@ -12,8 +12,9 @@ use super::{
 };
 
 /// Logits of a batch below which choosing on the card is not worth its
-/// launches, about fifteen. By counting: so many logits cost the host some 0.2 ms
-/// to exponentiate and to search, and the launches take less than half of that.
+/// launches, about fifteen. By counting: this many logits cost the host some
+/// 0.2 ms to exponentiate and to search, and the launches take less than half
+/// of that.
 const WORTH: usize = 1 << 15;
 
 /// A row of a matrix that a whole batch shares.
@@ -55,7 +56,7 @@ impl Deref for Row {
     }
 }
 
-/// What is wanted of a head for one row.
+/// What a head is asked for one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wanted {
     /// The logits of all classes.
@@ -106,7 +107,7 @@ pub enum Choosing {
     /// In torch's operators wherever nobody wants more: for tests and
     /// measurements.
     Operators,
-    /// From whole logits, by whoever reads them.
+    /// On the host, from whole logits.
     Host,
 }
 
@@ -124,8 +125,8 @@ pub struct Asked<'a> {
 /// What every head says of its rows (of `features`, f32 [B, D], unit rows), in
 /// their order.
 ///
-/// Where one row of a head, or of small heads that are computed together,
-/// wants its logits, all of these rows' logits come down.
+/// Where one row of a head, or of small heads that are computed together, wants
+/// its logits, all of these rows' logits are copied to the host.
 ///
 /// # Errors
 /// As [`grouped_logits`](super::grouped::grouped_logits).
@@ -180,7 +181,7 @@ fn of_block(
         .collect())
 }
 
-/// What is wished for, if nobody wants logits.
+/// The top-k requests of the rows; none if any row wants its logits.
 fn wishes(wanted: &[Wanted]) -> Option<Vec<Wish>> {
     wanted
         .iter()
@@ -196,7 +197,8 @@ fn worth_choosing(choosing: Choosing, device: Device, wishes: &[Wish], columns: 
     match choosing {
         Choosing::Host => false,
         Choosing::Operators => true,
-        // What comes down is 8 bytes a class that is wished for, and 4 a logit.
+        // The host receives 8 bytes for each of the top classes, against 4 for
+        // each logit.
         Choosing::Automatic => {
             device.is_cuda() && wishes.len() * columns >= WORTH && most.saturating_mul(4) < columns
         }

@@ -2,10 +2,9 @@
 //!
 //! There are two ways to the same answer: [`best`] reads logits that lie in
 //! host memory, [`choose`] runs in torch's operators where the logits are, so
-//! that what comes down from a card is the classes that are wanted and not all
-//! of them. Both order by [`f32::total_cmp`] and, of equals, by the lower
-//! class; both take probabilities as softmax(logits / temperature), summed in
-//! float64.
+//! that a card sends the best classes to the host and not the logits of all.
+//! Both order by [`f32::total_cmp`] and, of equals, by the lower class; both
+//! take probabilities as softmax(logits / temperature), summed in float64.
 
 use std::cmp::Ordering;
 
@@ -25,10 +24,10 @@ pub struct Scored {
     pub probability: f64,
 }
 
-/// What is wanted of a row.
+/// A top-k request: how many of a row's best classes, and at which temperature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wish {
-    /// How many classes; all of them, where there are no more.
+    /// k, the classes to give: all of them, if there are no more.
     pub classes: usize,
     /// What logits are divided by before they become probabilities.
     pub temperature: f64,
@@ -94,9 +93,9 @@ pub fn best(logits: &[f32], wish: Wish) -> Vec<Scored> {
 }
 
 /// The best classes of each row of `logits` (f32 [B, C], on any device), best
-/// first: row b has `widths[b]` classes in its first columns and `wishes[b]`
-/// of them are given. One copy comes down, of (most wished for + 1) · 8 bytes
-/// a row.
+/// first: row b has `widths[b]` classes in its first columns, of which it gives
+/// what `wishes[b]` asks for. One copy to the host carries (largest k + 1) · 8
+/// bytes a row.
 ///
 /// # Errors
 /// Torch's own.
@@ -149,7 +148,7 @@ pub fn choose(
         .f_exp_()?
         .f_sum_dim_intlist([1i64].as_slice(), true, Kind::Double)?;
 
-    // Both as 64 bits, side by side: one way down, and one wait.
+    // Both as 64 bits, side by side: one copy to the host, and one wait.
     let down = Tensor::f_cat(&[keys, partition.f_view_dtype(Kind::Int64)?], 1)?;
     let down = down.f_to_device(Device::Cpu)?.f_contiguous()?;
     let down = Vec::<i64>::try_from(down.f_flatten(0, -1)?)?;
@@ -159,7 +158,8 @@ pub fn choose(
         .collect())
 }
 
-/// A row of what comes down: keys, best first, and the sum of all shares.
+/// Reads a row that was copied to the host: keys, best first, and the sum of
+/// all shares.
 fn read(row: &[i64], columns: i64, width: usize, wish: Wish) -> Vec<Scored> {
     let Some((&partition, keys)) = row.split_last() else {
         return Vec::new();

@@ -87,7 +87,7 @@ pub enum TipError {
     /// The method is what AUTO makes.
     #[error("{0:?} is what AUTO makes: leave the method out")]
     NotByName(Method),
-    /// The method cannot take so many keys.
+    /// There are more keys than the method can take.
     #[error(
         "{method:?} takes at most {limit} keys, and there are {keys}: its dense \
          {keys} × {keys} system would need {gib:.1} GiB"
@@ -95,7 +95,7 @@ pub enum TipError {
     TooManyKeys {
         /// The method whose system is dense.
         method: Method,
-        /// M, the keys that there are.
+        /// M, the keys that were given.
         keys: i64,
         /// Most keys that the method takes.
         limit: i64,

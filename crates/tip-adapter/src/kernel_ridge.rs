@@ -20,10 +20,10 @@ use super::{
     spec::Method,
 };
 
-/// Up to so many keys the system is solved in f64.
+/// Most keys for which the system is solved in f64.
 pub(super) const DOUBLE_KEYS: i64 = 4096;
 
-/// Up to so many keys their cosines are kept between one (β, λ) and the next.
+/// Most keys whose cosines are kept between one (β, λ) and the next.
 const COSINES_KEPT: i64 = 2048;
 
 /// Keys and targets; what every (β, λ) shares.
@@ -33,7 +33,7 @@ pub(super) struct KernelRidge {
     keys: Tensor,
     /// R, what the regression is of, [M, N].
     targets: Tensor,
-    /// S·Sᵀ − 1, [M, M], where it will be wanted again.
+    /// S·Sᵀ − 1, [M, M], if it will be needed again.
     cosines: Option<Tensor>,
 }
 

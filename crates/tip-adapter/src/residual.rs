@@ -176,7 +176,7 @@ impl<'a> Base<'a> {
     }
 }
 
-/// Tells how far it is.
+/// Counts the fits and reports progress after each.
 struct Steps<'a> {
     watch: &'a dyn Fn(TuneProgress) -> bool,
     done: usize,

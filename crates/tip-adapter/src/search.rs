@@ -19,7 +19,7 @@ use super::{
 };
 use crate::grid::GridValues as _;
 
-/// What came of scoring a method.
+/// The outcome of scoring a method.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Scored(Scored),

@@ -267,8 +267,8 @@ impl ImageEncoder {
             .f_to_kind(self.archive.loaded.precision.input_kind())
     }
 
-    /// Takes a fused module in place of the loaded one, where that gives the
-    /// same features, and gives them sooner with so many torch threads.
+    /// Replaces the loaded module by a fused one if that gives the same
+    /// features, and gives them sooner, with this many torch threads.
     ///
     /// On CPUs and in float formats; nothing else is tried.
     pub fn fuse(&mut self, threads: usize) -> Fusing {

@@ -1,10 +1,10 @@
 //! Batches of a few fixed sizes as CUDA graphs: recorded once, and from then
 //! on launched as a whole, without a gap between one kernel and the next.
 //!
-//! A size is recorded when the server starts, and used only if it proves
-//! itself there: features as without a graph, and sooner. A batch of a size
-//! between two is padded up to the next where that is expected to pay. What
-//! fails, whenever, is computed operator by operator as it always was.
+//! A size is recorded when the server starts, and used only if it proves itself
+//! there: the same features as without a graph, and sooner. A batch of a size
+//! between two is padded up to the next if that is expected to pay. A batch
+//! whose graph fails is computed operator by operator.
 
 use std::{fmt, str::FromStr, time::Instant};
 
@@ -86,7 +86,7 @@ pub trait Recording: fmt::Debug + Send {
     fn replay(&self, staged: &Tensor) -> Result<Tensor, EncodeError>;
 }
 
-/// What came of a size.
+/// Whether a size is replayed, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The graph is right and quicker: batches of the size are replayed.
@@ -212,8 +212,8 @@ impl Graphs {
         (graphs, verdicts)
     }
 
-    /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], by a graph
-    /// where one pays. Where that fails there are no graphs any more.
+    /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], by a graph if
+    /// one pays. If a graph fails, all graphs are dropped.
     ///
     /// # Errors
     /// As [`Recorder::plain`].

@@ -41,7 +41,8 @@ fn prepare_part(picture: &Picture, part: &PartSpec) -> Vec<u8> {
     )
 }
 
-/// Columns and rows that a picture of so many has before the crop.
+/// Columns and rows that a picture of this size has after the resize, before
+/// the crop.
 fn resized((width, height): (u32, u32), part: &PartSpec) -> (u64, u64) {
     let to = part.resize_to;
     if part.resize == ResizeRule::Squash {

@@ -168,7 +168,7 @@ impl Engine {
         }
     }
 
-    /// Admission: how much is in, and room for more.
+    /// Admission: how much is in the engine, and permits for more.
     pub fn admission(&self) -> &Admission {
         &self.shared.admission
     }
@@ -195,8 +195,8 @@ impl Engine {
 
     /// Predicted seconds until a picture of this flow and priority, arriving
     /// now, would be answered; none before the first batch has been timed. 0
-    /// for an idle engine: it begins at once, whatever it expects, for that is
-    /// how it learns that the machine has become faster.
+    /// for an idle engine, which begins at once whatever its estimate says:
+    /// that is how it learns that the machine has become faster.
     pub fn predicted_wait(&self, flow: FlowId, priority: Priority) -> Option<f64> {
         let shared = &self.shared;
         let workers = shared.settings.threads.workers;

@@ -65,8 +65,8 @@ pub struct EngineSettings {
     /// Decode a large JPEG at a half, a quarter or an eighth, as long as each
     /// side keeps this many times the pixels that it is resized to; 0: never.
     pub jpeg_shrink: f64,
-    /// How long a training step gives way to interactive work before it takes
-    /// its turn.
+    /// How long a training step yields to interactive work before it takes its
+    /// turn.
     pub step_patience: Duration,
     /// Batch sizes that every worker runs, twice, before the engine is ready.
     pub warm: Vec<usize>,

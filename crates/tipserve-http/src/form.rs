@@ -50,7 +50,8 @@ impl Form {
         let bytes = stream::try_unfold(arrival, move |mut arrival| {
             let counted = Arc::clone(&counted);
             async move {
-                // The parser takes all that there is before it looks at any of it.
+                // The parser takes all available bytes before it looks at any
+                // of them.
                 tokio::task::yield_now().await;
                 let Some(bytes) = arrival.bytes().await? else {
                     return Ok::<_, Status>(None);
@@ -73,8 +74,7 @@ impl Form {
 
     /// Reserves all of the form, for methods that take it as one message.
     ///
-    /// # Errors
-    /// Where it is over the limit, or there was no room in time.
+    /// # Errors If it is over the limit, or no bytes came free in time.
     pub async fn reserve_whole(&mut self) -> Result<(), Status> {
         let whole = self.length.unwrap_or(self.bounds.largest());
         self.room.reserve(whole, whole).await

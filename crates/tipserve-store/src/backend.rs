@@ -437,8 +437,8 @@ fn slices(chunk: &Bytes, step: usize) -> impl Iterator<Item = Bytes> + '_ {
         .map(move |start| chunk.slice(start..(start + step).min(chunk.len())))
 }
 
-/// Runs work on so many bytes: where it stands, if they are few, else where it
-/// may block.
+/// Runs work on `bytes` bytes: on the calling thread if they are few, else on
+/// one that may block.
 pub(crate) async fn working<T: Send + 'static>(
     doing: &str,
     bytes: usize,

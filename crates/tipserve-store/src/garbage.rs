@@ -35,7 +35,7 @@ pub struct Swept {
     pub records: usize,
     /// Temporary files of a local store.
     pub staged: usize,
-    /// Deleted caches of which a tombstone is left.
+    /// Deleted caches that only a tombstone is left of.
     pub buried: usize,
     /// Records of runs that ended long ago.
     pub runs: usize,

@@ -4,9 +4,8 @@
 //!
 //! As everything in a store, a run's record is never changed: each update is
 //! the next object of the run's folder, made only if there is none. So a run
-//! has one history, whoever writes it: a server that thinks that another is
-//! dead and says so, and the other that was only slow, cannot both have the
-//! last word.
+//! has one history, whichever server writes it: one that declares another dead
+//! and that other, which was only slow, cannot both have the last word.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,7 +128,7 @@ pub struct RunRecord {
     /// Whether it made no version: `version` is then the one it started from.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
-    /// What came of it, in one sentence for people.
+    /// The outcome, in one sentence for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub outcome: String,
 }

@@ -59,7 +59,7 @@ impl Store {
         let body = seal(&id.resource_name(), &**state)?;
         self.backend.create(&path, body).await?;
         die_at!("store::bury::written");
-        // Only what this listing has seen: whoever makes the cache anew from
+        // Only what this listing has seen: anyone who makes the cache anew from
         // now on sees the tombstone, or this state.
         let records = view
             .states()

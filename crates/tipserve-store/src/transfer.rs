@@ -73,10 +73,10 @@ impl Store {
 
     /// Publishes an exported file as the next version of the cache `id`, which
     /// may have another name than the one exported. Number and date are new;
-    /// the rest of the manifest stays as it was, but for its parent (of another
-    /// store) and the counts of what its making took in. The tensors are checked to be those that were exported,
-    /// not to make sense: [`Self::read_export`] is for whoever checks that
-    /// first.
+    /// the rest of the manifest stays as it was, but for its parent (which is
+    /// in another store) and the counts of examples that its making took in.
+    /// The tensors are checked to be those that were exported, not to make
+    /// sense: use [`Self::read_export`] to check that first.
     ///
     /// # Errors
     /// [`StoreError::InvalidDraft`] where the file is no export, or not whole;

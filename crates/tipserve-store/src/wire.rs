@@ -18,7 +18,7 @@ use object_store::{
 /// How a bucket answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BucketAnswer {
-    /// As a working one does; that there is no such object is such an answer.
+    /// As a working one does, "no such object" included.
     Ok,
     /// With an error of its own, or by refusing access.
     Error,

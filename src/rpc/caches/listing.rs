@@ -152,7 +152,8 @@ impl Caches {
             token => Some(token.parse().map_err(|_| bad_token("ListCaches"))?),
         };
         let mask = request.read_mask.as_ref();
-        // So that a mask that cannot be is an error where there is no cache, too.
+        // Checked here so that an invalid mask is an error even if there is no
+        // cache.
         paging::mask(&mut pb::Cache::default(), mask)?;
         let (caches, next) = self
             .page(caller.prefix(), size, &filter, mask, after)

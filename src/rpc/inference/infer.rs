@@ -53,10 +53,9 @@ pub struct Started {
     window: Option<OwnedSemaphorePermit>,
 }
 
-/// Checks a request and gives its elements to the engine, once there is room.
+/// Checks a request and gives its elements to the engine as they are admitted.
 ///
-/// # Errors
-/// What is wrong with it, or why there is no room.
+/// # Errors What is wrong with it, or why it is not admitted.
 pub async fn start(
     context: &Context,
     statistics: &Statistics,

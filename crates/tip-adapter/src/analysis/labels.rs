@@ -7,7 +7,7 @@ use tch::Kind;
 
 use crate::{error::TipError, evaluate::CALIBRATION_BINS, left_out::LeftOut, material::Material};
 
-/// An example is suspect if another class is so many times as probable as its
+/// An example is suspect if another class is this many times as probable as its
 /// own. With one label in twenty wrong this found 82 to 100 % of them
 /// (`docs/accuracy.md`).
 const ODDS: f64 = 9.0;

@@ -31,7 +31,7 @@ pub struct Options {
     /// Of every random choice: the order of the examples, the views drawn and
     /// the views held back.
     pub seed: u64,
-    /// Stop after so many epochs without a better one; 0: never.
+    /// Stop after this many epochs without a better one; 0: never.
     pub patience: usize,
     /// α of the head that is trained.
     pub alpha: f64,

@@ -32,7 +32,8 @@ pub(super) struct Space {
     pub by: Option<Standardise>,
     /// Keys as they are seen, f32 [M, D].
     pub keys: Tensor,
-    /// On one-hot labels, where there are not too many keys.
+    /// Kernel ridge regression on one-hot labels; none if there are too many
+    /// keys.
     pub ridge: Option<Fitted>,
     too_many: Option<String>,
 }

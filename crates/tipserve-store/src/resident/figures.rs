@@ -20,7 +20,7 @@ pub enum Event {
     },
     /// A value could not be made.
     Failed,
-    /// A value made room for another.
+    /// A value was dropped so that another fits.
     Evicted {
         /// The memory that it frees, once nothing uses it any more.
         footprint: Footprint,
@@ -45,7 +45,7 @@ pub struct Stats {
     pub failures: u64,
     /// Seconds spent on loads that succeeded.
     pub load_seconds: f64,
-    /// Values that made room for others.
+    /// Values dropped so that others fit.
     pub evictions: u64,
 }
 
