@@ -36,7 +36,7 @@ use tipserve_clip::{BundleError, DeviceError, EncodeError, TokenizerError};
 use tipserve_http::{Assets, HttpLayer};
 use tipserve_store::{Store, StoreError, StoreOptions};
 
-pub use loading::{choosing, settings};
+pub use loading::{settings, top_k_backend};
 pub use pictures::{PictureEncoder, image_encoder};
 
 pub use connections::ConnectionLimits;

@@ -118,9 +118,9 @@ async fn texts(
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let room = context.catalog.text()?;
+    let text = context.catalog.text()?;
     let texts = texts.into_iter().map(into_canonical).collect();
-    let embedding = room.embed(texts, raw, request);
+    let embedding = text.embed(texts, raw, request);
     let results = match request.deadline {
         None => embedding.await?,
         Some(deadline) => tokio::time::timeout_at(deadline.into(), embedding)

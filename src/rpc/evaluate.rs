@@ -26,13 +26,13 @@ use crate::{
     telemetry,
 };
 use tip_adapter::{
-    best::{Scored, Wish, best},
+    best::{Scored, TopK, best},
     head::Head,
     unknown::UnknownScores,
 };
 use tipserve_api::v1::{self as pb, evaluate_request::Payload};
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
+use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, ScoresRequest, Work};
 
 /// Most versions side by side.
 pub const MAX_VERSIONS: usize = 8;
@@ -320,11 +320,11 @@ fn report(version: &Version) -> pb::Evaluation {
 
 /// The best class of an item's logits.
 fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
-    let wish = Wish {
+    let top_k = TopK {
         classes: 1,
         temperature: classifier.temperature(),
     };
-    let best = best(logits, wish).into_iter().next();
+    let best = best(logits, top_k).into_iter().next();
     best.ok_or_else(|| CatalogError::internal("no logits"))
 }
 
@@ -401,7 +401,7 @@ impl Judge {
     async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, ApiError> {
         let work = Work::Classify {
             head: Arc::clone(head),
-            wanted: Wanted::Logits,
+            wanted: ScoresRequest::Logits,
             neighbours: 0,
             embedding: false,
         };

@@ -160,10 +160,10 @@ impl Context {
             }
         }
         if item.may_wait {
-            let room = self.engine.admission().enter(bytes);
+            let permit = self.engine.admission().enter(bytes);
             return match item.deadline {
-                None => Ok(room.await),
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), room)
+                None => Ok(permit.await),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), permit)
                     .await
                     .map_err(|_| {
                         telemetry::refused("deadline");

@@ -13,7 +13,7 @@ use tip_adapter::best;
 use tipserve_clip::{
     Bundle, GraphsChoice, ImageSpec, Precision, TextEncoder, Tokenizer, cuda, encoder::device_name,
 };
-use tipserve_engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan};
+use tipserve_engine::{Encoder, Engine, EngineSettings, ThreadPlan, TopKBackend};
 
 /// What is loaded before a server can serve.
 pub(super) struct Loaded {
@@ -40,7 +40,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let graphs = config.cuda_graphs;
     let settings = EngineSettings {
-        choosing: choosing(device),
+        top_k_backend: top_k_backend(device),
         observer: Arc::new(telemetry::EngineMetrics),
         ..settings(config, &devices, cores)
     };
@@ -187,18 +187,18 @@ pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> Engin
 
 /// Where the best classes are chosen: where the device decides, if it is found
 /// to choose as the host does.
-pub fn choosing(device: tch::Device) -> Choosing {
+pub fn top_k_backend(device: tch::Device) -> TopKBackend {
     if !device.is_cuda() {
-        return Choosing::Automatic;
+        return TopKBackend::Automatic;
     }
     match best::verify(device) {
-        Ok(()) => Choosing::Automatic,
+        Ok(()) => TopKBackend::Automatic,
         Err(reason) => {
             tracing::warn!(
                 reason,
                 "the best classes are chosen on the host: the device chose others"
             );
-            Choosing::Host
+            TopKBackend::Host
         }
     }
 }

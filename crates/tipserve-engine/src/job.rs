@@ -18,7 +18,7 @@ use crate::{
     stage::{Stage, StageTimes},
 };
 use tip_adapter::{
-    answer::{Row, Scores, Wanted},
+    answer::{Row, Scores, ScoresRequest},
     head::Head,
 };
 use tipserve_clip::ExifOrientation;
@@ -136,7 +136,7 @@ pub enum Work {
         /// The head, kept alive by the job.
         head: Arc<Head>,
         /// What of that; the answer may hold more.
-        wanted: Wanted,
+        wanted: ScoresRequest,
         /// How many of the nearest cached examples to return.
         neighbours: usize,
         /// Whether the answer carries the feature beside the scores.

@@ -80,7 +80,7 @@ pub use job::{Content, Crop, Feature, FlowId, Job, JobOutput, Priority, Source, 
 pub use observer::{Dropped, Observer, Unobserved};
 pub use settings::{EngineSettings, ThreadPlan};
 pub use stage::{Stage, StageTimes};
-pub use tip_adapter::answer::{Choosing, Row, Scores, Wanted};
+pub use tip_adapter::answer::{Row, Scores, ScoresRequest, TopKBackend};
 
 use background::Step;
 use cost::MARGIN;

@@ -12,7 +12,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Va
 use tonic::{Code, Status};
 
 use crate::{
-    arrival::{Arrival, Room},
+    arrival::{Arrival, Reservation},
     bounds::Bounds,
     content::Picture,
     json::{JsonError, wire},
@@ -34,7 +34,7 @@ pub struct Part {
 pub struct Form {
     parts: Multipart<'static>,
     bounds: Arc<dyn Bounds>,
-    room: Room,
+    reservation: Reservation,
     /// Bytes read since the parser last handed something on: what it holds.
     kept: Arc<AtomicUsize>,
     length: Option<usize>,
@@ -65,7 +65,7 @@ impl Form {
         });
         Form {
             parts: Multipart::new(bytes, boundary),
-            room: Room::new(Arc::clone(&bounds)),
+            reservation: Reservation::new(Arc::clone(&bounds)),
             bounds,
             kept,
             length,
@@ -77,7 +77,7 @@ impl Form {
     /// # Errors If it is over the limit, or no bytes came free in time.
     pub async fn reserve_whole(&mut self) -> Result<(), Status> {
         let whole = self.length.unwrap_or(self.bounds.largest());
-        self.room.reserve(whole, whole).await
+        self.reservation.reserve(whole, whole).await
     }
 
     /// The next part. What the last one had reserved is given back, unless all
@@ -87,7 +87,7 @@ impl Form {
     /// A form that is none, or over a bound.
     pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
         if !is_whole {
-            self.room.release();
+            self.reservation.release();
         }
         let Some(mut field) = self.parts.next_field().await.map_err(broken)? else {
             return Ok(None);
@@ -105,7 +105,7 @@ impl Form {
             self.kept.store(0, Ordering::Relaxed);
             data.extend_from_slice(&chunk);
             let largest = self.bounds.largest();
-            self.room.reserve(data.len(), largest).await?;
+            self.reservation.reserve(data.len(), largest).await?;
         }
         Ok(Some(Part {
             name,

@@ -23,9 +23,9 @@ use crate::{
     catalog::{CatalogError, Served, UnlabelledPool},
     telemetry,
 };
-use plan::{Plan, wish};
+use plan::{Plan, top_k};
 use tip_adapter::{
-    best::{Scored, Wish},
+    best::{Scored, TopK},
     suggest::{POOL_LIMIT, Strategy, Suggestions},
 };
 use tipserve_api::v1::{
@@ -201,14 +201,14 @@ impl Collection {
             may_wait: true,
         };
         let context = Arc::clone(&self.context);
-        let wish = self.plan.version.as_ref().map(|(served, _)| wish(served));
+        let top_k = self.plan.version.as_ref().map(|(served, _)| top_k(served));
         self.under_way.spawn(carried(async move {
-            let result = match (given, wish) {
+            let result = match (given, top_k) {
                 // Nothing is to be computed.
                 (Some(unit), None) => Ok((unit, Vec::new())),
-                (given, wish) => match context.send(job).await {
+                (given, top_k) => match context.send(job).await {
                     Ok(answer) => match answer.outcome().await {
-                        Ok(outcome) => feature(given, wish, outcome),
+                        Ok(outcome) => feature(given, top_k, outcome),
                         Err(error) => Err(error),
                     },
                     Err(error) => Err(error),
@@ -336,10 +336,10 @@ impl Collection {
 /// An item's feature and the version's best classes.
 fn feature(
     given: Option<Vec<f32>>,
-    wish: Option<Wish>,
+    top_k: Option<TopK>,
     outcome: JobOutput,
 ) -> Result<(Vec<f32>, Vec<Scored>), ApiError> {
-    let best = wish.map_or_else(Vec::new, |wish| outcome.scores.best(wish));
+    let best = top_k.map_or_else(Vec::new, |top_k| outcome.scores.best(top_k));
     let unit = match (given, outcome.feature) {
         (Some(unit), _) => unit,
         (None, Some(feature)) => feature.unit.to_vec(),

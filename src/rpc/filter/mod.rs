@@ -86,7 +86,7 @@ impl Operator {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Wanted {
+enum Operand {
     Text(Pattern),
     Number(i64),
     Time(DateTime<Utc>),
@@ -120,7 +120,7 @@ struct Restriction {
     /// The label's key, in a restriction of `labels`.
     key: Option<String>,
     operator: Operator,
-    wanted: Wanted,
+    wanted: Operand,
 }
 
 /// A filter; the empty one lets everything through.
@@ -183,8 +183,8 @@ impl Restriction {
         match (&self.wanted, value) {
             // What is not there is not equal to anything.
             (_, Value::Absent) => self.operator == Operator::NotEqual,
-            (Wanted::Present, _) => true,
-            (Wanted::Text(pattern), Value::Text(text)) => {
+            (Operand::Present, _) => true,
+            (Operand::Text(pattern), Value::Text(text)) => {
                 let text = &*canonical(text);
                 match self.operator {
                     Operator::Equal => pattern.fits(text),
@@ -193,11 +193,11 @@ impl Restriction {
                     other => other.holds(text.cmp(pattern.text.as_str())),
                 }
             }
-            (Wanted::Number(wanted), Value::Number(number)) => {
+            (Operand::Number(wanted), Value::Number(number)) => {
                 self.operator.holds(number.cmp(wanted))
             }
-            (Wanted::Time(wanted), Value::Time(time)) => self.operator.holds(time.cmp(wanted)),
-            (Wanted::Flag(wanted), Value::Flag(flag)) => self.operator.holds(flag.cmp(wanted)),
+            (Operand::Time(wanted), Value::Time(time)) => self.operator.holds(time.cmp(wanted)),
+            (Operand::Flag(wanted), Value::Flag(flag)) => self.operator.holds(flag.cmp(wanted)),
             _ => false,
         }
     }

@@ -116,7 +116,7 @@ impl Encoding {
         })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let settings = EngineSettings {
-            choosing: server::choosing(first(&devices)),
+            top_k_backend: server::top_k_backend(first(&devices)),
             ..server::settings(&config, &devices, cores)
         };
         Ok(Opened {

@@ -11,12 +11,12 @@ use crate::{
     catalog::{LabelledExamples, Served},
 };
 use tip_adapter::{
-    best::Wish,
+    best::TopK,
     suggest::{Strategy, SuggestOptions},
 };
 use tipserve_api::v1::{self as pb, suggest_examples_config::Strategy as AskedStrategy};
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Wanted, Work};
+use tipserve_engine::{ScoresRequest, Work};
 
 /// Pictures suggested where the client does not say.
 const DEFAULT_COUNT: usize = 20;
@@ -94,7 +94,7 @@ impl Plan {
             None => Work::Embed,
             Some((classifier, _)) => Work::Classify {
                 head: Arc::clone(&classifier.head),
-                wanted: Wanted::Best(wish(classifier)),
+                wanted: ScoresRequest::Best(top_k(classifier)),
                 neighbours: 0,
                 embedding: true,
             },
@@ -103,8 +103,8 @@ impl Plan {
 }
 
 /// What each picture is classified for: the margin of its two best classes.
-pub(super) fn wish(classifier: &Served) -> Wish {
-    Wish {
+pub(super) fn top_k(classifier: &Served) -> TopK {
+    TopK {
         classes: TOP,
         temperature: classifier.temperature(),
     }
