@@ -170,8 +170,9 @@ impl Rates {
 
     /// Counts items.
     ///
-    /// # Errors [`AuthError::Rate`], or [`AuthError::Burst`] if `count` at once
-    /// is more than the limit ever allows.
+    /// # Errors
+    /// [`AuthError::Rate`], or [`AuthError::Burst`] if `count` at once is more
+    /// than the limit ever allows.
     pub fn items(&self, token: &str, count: usize) -> Result<(), AuthError> {
         let (Some(items), Some(n)) = (&self.items, u32::try_from(count).ok()) else {
             return match &self.items {

@@ -14,10 +14,11 @@ use tonic::{Response, Streaming};
 use super::{
     Context,
     confidence::{DEFAULT_ACCEPT, score},
+    config_stream::{self, within},
     error::ApiError,
     flow_of_stream,
     observe::{about, carried},
-    request::{self, RequestError, until},
+    request::{self, RequestError},
     submit::{CancelOnDrop, Item},
 };
 use crate::{
@@ -30,7 +31,7 @@ use tip_adapter::{
     head::Head,
     unknown::UnknownScores,
 };
-use tipserve_api::v1::{self as pb, evaluate_request::Payload};
+use tipserve_api::v1 as pb;
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, ScoresRequest, Work};
 
@@ -48,11 +49,7 @@ pub async fn serve(
     deadline: Option<Instant>,
     incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, ApiError> {
-    tokio::select! {
-        response = evaluate(context, caller, incoming) => response,
-        () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => Err(ApiError::shutting_down()),
-    }
+    within(context, deadline, evaluate(context, caller, incoming)).await
 }
 
 async fn evaluate(
@@ -60,20 +57,7 @@ async fn evaluate(
     caller: Caller,
     mut incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, ApiError> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?;
-    let config = match message.and_then(|message| message.payload) {
-        Some(Payload::Config(config)) => config,
-        Some(Payload::Items(_)) => {
-            return Err(RequestError::Order {
-                problem: "the first message of Evaluate must be its config, not items",
-            }
-            .into());
-        }
-        None => return Err(RequestError::missing("config").into()),
-    };
+    let config = config_stream::config(&mut incoming).await?;
     let versions = versions(context, &caller, &config).await?;
     let cancel = CancelOnDrop::new();
     let mut evaluation = Evaluation {
@@ -87,23 +71,9 @@ async fn evaluate(
         rejected_count: 0,
         versions,
     };
-    while let Some(message) = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?
-    {
-        match message.payload {
-            Some(Payload::Items(batch)) => {
-                for item in batch.items {
-                    evaluation.take(item).await?;
-                }
-            }
-            Some(Payload::Config(_)) | None => {
-                return Err(RequestError::Order {
-                    problem: "every message of Evaluate but the first must carry items",
-                }
-                .into());
-            }
+    while let Some(items) = config_stream::items(&mut incoming).await? {
+        for item in items {
+            evaluation.take(item).await?;
         }
     }
     evaluation.finish().await

@@ -11,6 +11,7 @@ mod change;
 mod classify;
 mod classify_stream;
 mod confidence;
+mod config_stream;
 mod convert;
 mod create;
 mod embed;

@@ -90,7 +90,8 @@ impl Context {
     /// Submits an item once it is admitted. The answer is awaited by itself, so
     /// that a request's items are under way together.
     ///
-    /// # Errors Why it is not admitted.
+    /// # Errors
+    /// Why it is not admitted.
     pub(super) async fn send(&self, item: Item) -> Result<Answer, ApiError> {
         let permit = self.admit(&item).await?;
         let (sender, answer) = oneshot::channel();

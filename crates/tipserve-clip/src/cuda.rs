@@ -218,7 +218,8 @@ pub fn memory(device: Device) -> Result<Memory, String> {
 /// Gives memory that torch's allocator holds and no tensor uses back to the
 /// cards, all of them.
 ///
-/// # Errors torch's message, for instance if there is no CUDA.
+/// # Errors
+/// torch's message, for instance if there is no CUDA.
 pub fn release_memory() -> Result<(), String> {
     // SAFETY: it takes and keeps nothing.
     checked(unsafe { tipserve_memory_release() })

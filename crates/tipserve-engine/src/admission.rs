@@ -62,7 +62,8 @@ impl Admission {
 
     /// Admits an item of `bytes` now, or refuses it.
     ///
-    /// # Errors The bound that is reached.
+    /// # Errors
+    /// The bound that is reached.
     pub fn try_enter(&self, bytes: usize) -> Result<Permit, Refusal> {
         let items = Arc::clone(&self.items)
             .try_acquire_owned()

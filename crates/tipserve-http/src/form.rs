@@ -74,7 +74,8 @@ impl Form {
 
     /// Reserves all of the form, for methods that take it as one message.
     ///
-    /// # Errors If it is over the limit, or no bytes came free in time.
+    /// # Errors
+    /// If it is over the limit, or no bytes came free in time.
     pub async fn reserve_whole(&mut self) -> Result<(), Status> {
         let whole = self.length.unwrap_or(self.bounds.largest());
         self.reservation.reserve(whole, whole).await

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tonic::Response;
 
 use super::super::{
-    Context, convert,
-    error::ApiError,
-    reference,
-    request::{RequestError, until},
+    Context, config_stream::within, convert, error::ApiError, reference, request::RequestError,
     submit::CancelOnDrop,
 };
 use super::advice::advice;
@@ -46,11 +43,8 @@ pub async fn serve(
     let analysing = context
         .catalog
         .analyse(&reference, options, Arc::clone(&cancel.0));
-    let (names, analysis) = tokio::select! {
-        analysed = analysing => analysed?,
-        () = until(deadline) => return Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => return Err(ApiError::shutting_down()),
-    };
+    let analysed = within(context, deadline, async { Ok(analysing.await?) });
+    let (names, analysis) = analysed.await?;
     Ok(Response::new(message(&names, &analysis)))
 }
 

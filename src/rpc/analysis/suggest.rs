@@ -12,10 +12,11 @@ use tonic::{Response, Streaming};
 
 use super::super::{
     Context,
+    config_stream::{self, within},
     error::ApiError,
     flow_of_stream,
     observe::carried,
-    request::{self, RequestError, until},
+    request::{self, RequestError},
     submit::{CancelOnDrop, Item},
 };
 use crate::{
@@ -29,8 +30,7 @@ use tip_adapter::{
     suggest::{POOL_LIMIT, Strategy, Suggestions},
 };
 use tipserve_api::v1::{
-    self as pb, suggest_examples_config::Strategy as AskedStrategy,
-    suggest_examples_request::Payload, suggestion::Reason,
+    self as pb, suggest_examples_config::Strategy as AskedStrategy, suggestion::Reason,
 };
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority};
 
@@ -46,11 +46,7 @@ pub async fn serve(
     deadline: Option<Instant>,
     incoming: Streaming<pb::SuggestExamplesRequest>,
 ) -> Result<Response<pb::SuggestExamplesResponse>, ApiError> {
-    tokio::select! {
-        response = suggest(context, caller, incoming) => response,
-        () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => Err(ApiError::shutting_down()),
-    }
+    within(context, deadline, suggest(context, caller, incoming)).await
 }
 
 async fn suggest(
@@ -58,20 +54,7 @@ async fn suggest(
     caller: Caller,
     mut incoming: Streaming<pb::SuggestExamplesRequest>,
 ) -> Result<Response<pb::SuggestExamplesResponse>, ApiError> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?;
-    let config = match message.and_then(|message| message.payload) {
-        Some(Payload::Config(config)) => config,
-        Some(Payload::Items(_)) => {
-            return Err(RequestError::Order {
-                problem: "the first message of SuggestExamples must be its config, not items",
-            }
-            .into());
-        }
-        None => return Err(RequestError::missing("config").into()),
-    };
+    let config = config_stream::config(&mut incoming).await?;
     let plan = Plan::of(context, &caller, config).await?;
     let cancel = CancelOnDrop::new();
     let mut collection = Collection {
@@ -87,23 +70,9 @@ async fn suggest(
         rejected_count: 0,
         plan,
     };
-    while let Some(message) = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?
-    {
-        match message.payload {
-            Some(Payload::Items(batch)) => {
-                for item in batch.items {
-                    collection.take(item).await?;
-                }
-            }
-            Some(Payload::Config(_)) | None => {
-                return Err(RequestError::Order {
-                    problem: "every message of SuggestExamples but the first must carry items",
-                }
-                .into());
-            }
+    while let Some(items) = config_stream::items(&mut incoming).await? {
+        for item in items {
+            collection.take(item).await?;
         }
     }
     collection.finish().await

@@ -55,7 +55,8 @@ pub struct Started {
 
 /// Checks a request and gives its elements to the engine as they are admitted.
 ///
-/// # Errors What is wrong with it, or why it is not admitted.
+/// # Errors
+/// What is wrong with it, or why it is not admitted.
 pub async fn start(
     context: &Context,
     statistics: &Statistics,
