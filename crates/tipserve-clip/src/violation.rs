@@ -1,7 +1,7 @@
 //! The rules that the values of `bundle.toml` are checked against.
 
-/// A value that breaks a rule. [`BundleError::Value`](super::bundle::BundleError)
-/// adds the file.
+/// A value that breaks a rule. `BundleError::Value` is the same with the path of
+/// `bundle.toml`.
 #[derive(Debug)]
 pub(super) struct Violation {
     /// Dotted, as in `bundle.toml`: `image.parts[0].size`.
