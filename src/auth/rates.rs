@@ -29,7 +29,7 @@ pub struct RateSettings {
     pub max_streams: Option<usize>,
 }
 
-/// A token bucket.
+/// A token bucket (GCRA) for one limit of one token.
 struct Bucket {
     limiter: DefaultDirectRateLimiter,
     name: &'static str,
@@ -145,7 +145,7 @@ impl Rates {
         })
     }
 
-    /// The limits.
+    /// The limits that it was made with.
     pub fn settings(&self) -> &RateSettings {
         &self.settings
     }

@@ -33,17 +33,17 @@ pub struct Base {
 }
 
 impl Base {
-    /// The cache.
+    /// The cache that the base is a version of.
     pub fn cache(&self) -> &CacheId {
         &self.manifest.cache
     }
 
-    /// The version's number.
+    /// The number of the base version.
     pub fn number(&self) -> VersionNumber {
         self.manifest.version
     }
 
-    /// `caches/{cache}/versions/{version}`.
+    /// The base's resource name, `caches/{cache}/versions/{version}`.
     pub fn version(&self) -> &str {
         &self.name
     }

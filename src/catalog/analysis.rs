@@ -99,10 +99,10 @@ impl ExampleNames {
     }
 }
 
-/// A version's labelled examples.
+/// A version's labelled examples, by name and by feature.
 #[derive(Debug)]
 pub struct LabelledExamples {
-    /// Their names.
+    /// The examples' names, in the order of the features.
     pub names: ExampleNames,
     /// Unit rows of the model's width, one after the other.
     keys: Vec<f32>,
@@ -115,7 +115,7 @@ pub struct UnlabelledPool {
     /// The difference of a classifier's two best probabilities, a picture each;
     /// none without a classifier.
     pub margins: Option<Vec<f64>>,
-    /// What is labelled already.
+    /// The examples that are labelled already; none if no version was named.
     pub labelled: Option<Arc<LabelledExamples>>,
 }
 

@@ -28,11 +28,11 @@ pub struct ExampleList {
 /// One example of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleEntry<'a> {
-    /// Its id.
+    /// The id that it was sent with.
     pub id: &'a str,
-    /// Index of its class.
+    /// Index of the class that it is labelled with.
     pub class: usize,
-    /// Its class's display name.
+    /// Display name of that class.
     pub class_name: &'a str,
     /// Whether it is for validation.
     pub validation: bool,
@@ -67,12 +67,12 @@ impl Column {
 }
 
 impl ExampleList {
-    /// How many there are.
+    /// The number of examples, validation ones included.
     pub fn len(&self) -> usize {
         self.training.labels.len() + self.validation.labels.len()
     }
 
-    /// Whether there are none.
+    /// Whether the version has no examples at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -124,7 +124,7 @@ impl ExampleList {
         })
     }
 
-    /// The version.
+    /// The version whose examples these are.
     pub fn version(&self) -> VersionNumber {
         self.version
     }

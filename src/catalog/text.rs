@@ -28,7 +28,7 @@ const THREADS: usize = 2;
 pub struct TextRequest {
     /// Cut texts that are too long instead of refusing them.
     pub truncate: bool,
-    /// Whose turn it is.
+    /// Who the texts are from: flows take turns in the queue.
     pub flow: FlowId,
     /// After this they are of no use.
     pub deadline: Option<Instant>,

@@ -81,7 +81,7 @@ pub(super) enum TuneOutcome {
         /// In one sentence for people.
         outcome: String,
     },
-    /// Nothing that is better.
+    /// No head that is better was found.
     Unchanged {
         /// Why, in one sentence for people.
         outcome: String,

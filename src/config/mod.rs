@@ -30,7 +30,7 @@ use tipserve_engine::EngineSettings;
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Folder of the bundle.
+    /// The folder of the bundle to serve.
     pub bundle: PathBuf,
     /// Folder or URL of the store.
     pub store: String,
@@ -40,13 +40,13 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// Origins of the pages that browsers may call from.
     pub web_origins: Vec<Origin>,
-    /// Where the encoders run.
+    /// The devices that the encoders run on.
     pub device: DeviceChoice,
-    /// The encoders' number format.
+    /// The number format that the encoders compute in.
     pub dtype: DtypeChoice,
     /// Whether small batches are replayed as CUDA graphs.
     pub cuda_graphs: GraphsChoice,
-    /// Log format.
+    /// How log lines are written.
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
     pub otlp_endpoint: Option<String>,
@@ -55,7 +55,7 @@ pub struct Config {
     pub engine: EngineSettings,
     /// Thread settings as given, absent where the device decides.
     pub threads: GivenThreads,
-    /// On requests.
+    /// Limits on what requests may ask for.
     pub limits: Limits,
     /// How many of a cache's newest versions stay; 0: all.
     pub keep_versions: usize,
@@ -65,9 +65,9 @@ pub struct Config {
     pub device_resident_bytes: Option<usize>,
     /// Most pictures in a batch as given, absent where the device decides.
     pub max_batch: Option<usize>,
-    /// Longest shutdown.
+    /// How long a shutdown waits for calls under way.
     pub shutdown: Duration,
-    /// Who may call.
+    /// Who may call, and over what.
     pub guard: AuthSettings,
 }
 

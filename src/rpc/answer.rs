@@ -17,7 +17,7 @@ use tipserve_engine::{JobOutput, StageTimes, Wanted, Work};
 
 /// Classes returned where the client does not say.
 pub const DEFAULT_TOP: usize = 5;
-/// Most neighbours returned.
+/// Most neighbours that an item may ask for.
 const MAX_NEIGHBOURS: u32 = 100;
 
 /// What to return for each item, checked.

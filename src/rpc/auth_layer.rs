@@ -141,7 +141,7 @@ impl<S> Layer<S> for AuthLayer {
     }
 }
 
-/// Services behind the layer.
+/// The services, behind the auth layer.
 #[derive(Clone)]
 pub struct Authenticated<S> {
     inner: S,

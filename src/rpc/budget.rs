@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
 
-/// Bytes for unfinished messages.
+/// The bytes that unfinished messages may take.
 #[derive(Debug)]
 pub struct MessageBudget {
     server: Arc<Semaphore>,

@@ -49,7 +49,7 @@ struct Event {
     _permit: Permit,
 }
 
-/// Serves one stream.
+/// Serves one stream, until the client ends it or the server drains.
 pub async fn serve(
     context: Arc<Context>,
     caller: Caller,
@@ -331,5 +331,5 @@ impl Writer {
     }
 }
 
-/// The client is gone.
+/// The client no longer reads its answers.
 struct Gone;

@@ -16,7 +16,7 @@ pub const DEFAULT_ACCEPT: f64 = 0.95;
 pub enum Reject {
     /// Below what this share of known pictures reaches.
     Accept(f64),
-    /// Below this score.
+    /// Below this score, as the caller gives it.
     Threshold(f64),
 }
 

@@ -29,7 +29,7 @@ use tipserve_engine::{Crop, FlowId, Priority, Work};
 /// Most pictures, embeddings and texts of one request.
 pub const MAX_ITEMS: usize = 16_384;
 
-/// Serves one call.
+/// Serves one Embed, pictures and texts together.
 pub async fn serve(
     context: &Arc<Context>,
     request: Request<pb::EmbedRequest>,

@@ -41,7 +41,7 @@ const MAX_REJECTED: usize = 1000;
 /// Most classes for which the confusion matrix is returned.
 const MAX_CONFUSION: usize = 1000;
 
-/// Serves one call.
+/// Serves one Evaluate, until its deadline or a shutdown.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,
@@ -109,7 +109,7 @@ async fn evaluate(
     evaluation.finish().await
 }
 
-/// A version under judgement.
+/// A version that is evaluated, and its figures so far.
 struct Version {
     classifier: Served,
     card: Scorecard,

@@ -36,7 +36,7 @@ use tipserve_store::{AliasName, CacheId, RunError};
 
 type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 
-/// The service.
+/// `FineTuneService`, over the catalogue's runs.
 pub struct FineTunes {
     context: Arc<Context>,
     runs: Arc<Runs>,

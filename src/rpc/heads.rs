@@ -9,11 +9,11 @@ use tipserve_api::v1 as pb;
 /// The method that a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// None: the RPC's default.
+    /// The client named none: the RPC's own default.
     Default,
-    /// The best of all.
+    /// AUTO: the best on held-out examples.
     Auto,
-    /// This one.
+    /// The client named this method.
     This(Method),
 }
 

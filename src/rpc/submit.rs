@@ -23,13 +23,13 @@ use tipserve_engine::{Content, FlowId, Job, JobOutput, Permit, Priority, Ticket,
 
 /// An item that has been checked.
 pub(super) struct Item {
-    /// What it is.
+    /// The picture or embedding, as it was sent.
     pub content: Content,
-    /// What to do with it.
+    /// What it is classified for, or that only its feature is wanted.
     pub work: Work,
     /// Whose turn it takes in the queues.
     pub flow: FlowId,
-    /// How urgent it is.
+    /// How urgent it is: interactive or bulk.
     pub priority: Priority,
     /// When its answer is of no more use.
     pub deadline: Option<Instant>,
@@ -44,7 +44,7 @@ pub(super) struct Item {
 pub(super) struct CancelOnDrop(pub Arc<AtomicBool>);
 
 impl CancelOnDrop {
-    /// Nothing is cancelled yet.
+    /// A flag that nothing has set yet.
     pub fn new() -> CancelOnDrop {
         CancelOnDrop(Arc::new(AtomicBool::new(false)))
     }

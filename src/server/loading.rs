@@ -146,7 +146,7 @@ pub(super) fn first(devices: &[tch::Device]) -> tch::Device {
     devices.first().copied().unwrap_or(tch::Device::Cpu)
 }
 
-/// "cpu", "cuda:0", "cuda:0,1".
+/// The devices as GetServerInfo names them: "cpu", "cuda:0", "cuda:0,1".
 fn devices_name(devices: &[tch::Device]) -> String {
     let mut name = device_name(first(devices));
     for device in devices.iter().skip(1) {

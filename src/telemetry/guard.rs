@@ -38,7 +38,7 @@ pub fn guard_reloaded(kind: &'static str, ok: bool) {
     counter!(GUARD_RELOADS, "kind" => kind, "outcome" => outcome).increment(1);
 }
 
-/// A TLS handshake failed.
+/// Counts a TLS handshake that failed.
 pub fn handshake_failed() {
     counter!(TLS_HANDSHAKE_FAILURES).increment(1);
 }

@@ -25,7 +25,7 @@ fn cached(bytes: usize) -> EngineSettings {
     }
 }
 
-/// Hits, misses, coalesced.
+/// The counters of hits, misses and coalesced requests.
 fn counts(engine: &Engine) -> [u64; 3] {
     let counters = engine.counters();
     [

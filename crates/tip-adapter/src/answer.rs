@@ -35,7 +35,7 @@ impl Row {
         }
     }
 
-    /// Its first `width` numbers.
+    /// The row cut to its first `width` classes.
     #[must_use]
     fn first(self, width: usize) -> Row {
         Row {
@@ -113,9 +113,9 @@ pub enum Choosing {
 /// The rows of a batch that one head answers.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
-    /// The head.
+    /// The head that answers these rows.
     pub head: &'a Head,
-    /// Rows of the features.
+    /// Which rows of the batch's features it answers.
     pub rows: &'a [i64],
     /// What is wanted, a row each.
     pub wanted: &'a [Wanted],

@@ -17,9 +17,9 @@ use super::head::HeadError;
 /// A class as a row of logits has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// Which.
+    /// The class's index, in 0..N.
     pub class: usize,
-    /// Its logit.
+    /// Its logit, not divided by the temperature.
     pub logit: f32,
     /// Its softmax over all classes of the row.
     pub probability: f64,

@@ -21,12 +21,12 @@ use super::{
     standardise::Standardise,
 };
 
-/// What every round shares.
+/// What is computed once, from all examples, for every round.
 struct Whole<'a> {
     material: &'a Material,
     by: Option<&'a Standardise>,
     moments: Moments,
-    /// f64 [N, D].
+    /// The class means of all examples, f64 [N, D].
     means: Tensor,
     /// Of `S + τI`, f64 [D, D].
     factor: Tensor,

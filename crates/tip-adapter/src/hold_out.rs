@@ -49,9 +49,9 @@ const VALIDATION_ROUND: i64 = -2;
 /// Examples to score on. An example does not see the keys of its own round.
 #[derive(Debug)]
 pub(super) struct HoldOut {
-    /// f32 [Q, D].
+    /// Unit features, f32 [Q, D].
     pub features: Tensor,
-    /// i64 [Q].
+    /// The true class of each, i64 [Q].
     pub labels: Tensor,
     /// The key that each is, i64 [Q]; -1 for one that is none.
     pub key_index: Tensor,
@@ -59,23 +59,23 @@ pub(super) struct HoldOut {
     pub rounds: Tensor,
     /// The round in which each key is left out, i64 [M].
     pub key_rounds: Tensor,
-    /// Where they come from.
+    /// Whether they are validation examples, left-out shots or none.
     pub source: SelectionSource,
-    /// In words.
+    /// The same in words, for the manifest.
     pub describe: String,
 }
 
 /// The examples of one round.
 #[derive(Debug)]
 pub(super) struct Round {
-    /// Positions in [`HoldOut::features`], i64.
+    /// Where the round's examples are in [`HoldOut::features`], i64.
     pub examples: Tensor,
     /// The keys left out, i64, ascending; none of them for validation examples.
     pub left_out: Tensor,
 }
 
 impl HoldOut {
-    /// How many examples.
+    /// The number of examples in the round.
     pub fn count(&self) -> i64 {
         self.labels.numel() as i64
     }
@@ -245,7 +245,8 @@ impl HoldOut {
         })
     }
 
-    /// The rounds, in order.
+    /// The rounds in ascending order, each with its examples and the keys they
+    /// may not see.
     pub fn split(&self) -> Result<Vec<Round>, TipError> {
         let mut rounds = Vec::<i64>::try_from(&self.rounds)?;
         rounds.sort_unstable();

@@ -31,7 +31,7 @@ const COSINES_KEPT: i64 = 2048;
 pub(super) struct KernelRidge {
     /// S, [M, D], unit rows.
     keys: Tensor,
-    /// R, [M, N].
+    /// R, what the regression is of, [M, N].
     targets: Tensor,
     /// S·Sᵀ − 1, [M, M], where it will be wanted again.
     cosines: Option<Tensor>,
@@ -63,7 +63,7 @@ impl KernelRidge {
         })
     }
 
-    /// Factorises `K_SS + λI`.
+    /// Factorises `K_SS + λI` (Cholesky), which every later solve uses.
     pub fn factorise(&self, beta: f64, lambda: f64) -> Result<Fitted, TipError> {
         let mut kernel = match &self.cosines {
             Some(cosines) => cosines.f_mul_scalar(beta)?,
@@ -190,7 +190,7 @@ fn kind_for(keys: i64) -> Kind {
     }
 }
 
-/// keys·keysᵀ − 1.
+/// keys·keysᵀ − 1, [M, M]: the exponent of the kernel over β.
 fn cosines(keys: &Tensor) -> Result<Tensor, TipError> {
     Ok(keys.f_matmul(&keys.f_tr()?)?.f_sub_scalar_(1.0)?)
 }

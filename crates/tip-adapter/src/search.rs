@@ -27,7 +27,7 @@ pub(super) enum Outcome {
     Skipped(String),
 }
 
-/// What every search needs.
+/// What the search of every method works on.
 #[derive(Clone, Copy)]
 pub(super) struct Search<'a> {
     pub material: &'a Material,

@@ -19,9 +19,9 @@ const STILL: f64 = 1e-6;
 /// Mean and variance of each dimension over pictures of one encoder, f32 [D].
 #[derive(Debug)]
 pub struct Statistics {
-    /// μ.
+    /// μ, the mean of each dimension.
     pub mean: Tensor,
-    /// v, 0 or over.
+    /// v, the variance of each dimension, 0 or more.
     pub variance: Tensor,
 }
 
@@ -111,7 +111,7 @@ impl Statistics {
 /// Puts features on one scale.
 #[derive(Debug)]
 pub struct Standardise {
-    /// μ, f32 [D].
+    /// μ, subtracted from each feature, f32 [D].
     pub shift: Tensor,
     /// (v + e·mean v)^−½, f32 [D].
     pub scale: Tensor,

@@ -11,7 +11,7 @@ const ROUGH_TOLERANCE: f64 = 1e-4;
 /// Of log T, where it is found by golden sections.
 const GOLDEN_WIDTH: f64 = 1e-6;
 
-/// A fitted temperature.
+/// A temperature that was fitted, and what it gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fit {
     /// T > 0: probabilities are softmax(logits / T).

@@ -7,9 +7,9 @@ use super::{error::TipError, spec::Method};
 pub struct Progress {
     /// The method that is tried or made.
     pub method: Method,
-    /// Numbers tried.
+    /// Numbers (candidates, folds) done so far.
     pub done: usize,
-    /// Of so many.
+    /// Numbers to be done in all.
     pub total: usize,
 }
 

@@ -67,7 +67,7 @@ pub enum Standardised {
 pub enum SelectionSource {
     /// The caller gave the numbers; nothing was chosen.
     Given,
-    /// Examples marked as validation.
+    /// Examples that the caller marked as validation.
     Validation,
     /// Leave-one-out over the cache, each example's own key masked.
     LeaveOneOut,
@@ -83,9 +83,9 @@ pub enum SelectionSource {
 pub enum SearchGrid {
     /// The authors' grid, exactly: β outer, α inner, strict `>` on accuracy.
     Official {
-        /// s_β.
+        /// s_β: the grid's β run from 0.1 to just below it.
         beta_scale: f64,
-        /// s_α.
+        /// s_α: the grid's α run from 0.1 to just below it.
         alpha_scale: f64,
     },
     /// Logarithmic and wider; ties in accuracy go to the lower cross-entropy.
@@ -103,7 +103,7 @@ impl SearchGrid {
 /// One method with its best numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// The method.
+    /// The method that the numbers are for.
     pub method: Method,
     /// Its best α; 0 where it has none.
     pub alpha: f64,
@@ -113,7 +113,7 @@ pub struct Candidate {
     pub lambda: f64,
     /// Share classified rightly, 0 to 1.
     pub accuracy: f64,
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy on the same examples, in nats.
     pub cross_entropy: f64,
     /// Its weight in the sum that was chosen; none where it is no part of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,7 +218,7 @@ pub struct HeadSpec {
 /// bound that nothing is below.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnseenScores {
-    /// Q.
+    /// Q, the examples that the percentiles are of.
     pub count: usize,
     /// Of `log Σ exp(logits/T)` over the classes: how much of what it knows the
     /// head finds in a picture (the energy score of Liu et al., NeurIPS 2020).

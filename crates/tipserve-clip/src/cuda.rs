@@ -24,7 +24,7 @@ struct RawStream {
 pub struct Memory {
     /// Of the card, left by everyone who uses it.
     pub free: u64,
-    /// Of the card.
+    /// All memory of the card, in use or not.
     pub total: u64,
     /// Held by this process's tensors.
     pub allocated: u64,

@@ -143,7 +143,7 @@ fn uniform(rng: &mut impl RngCore) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Uniform in 0..=last.
+/// A number drawn uniformly from 0..=last, by multiply and shift.
 fn uniform_to(last: u32, rng: &mut impl RngCore) -> u64 {
     ((u128::from(rng.next_u64()) * (u128::from(last) + 1)) >> 64) as u64
 }

@@ -71,9 +71,9 @@ pub enum Source {
     },
     /// Decoded pixels, RGB, row by row, three bytes each.
     Rgb {
-        /// Width, in pixels.
+        /// Columns of the picture, in pixels.
         width: u32,
-        /// Height, in pixels.
+        /// Rows of the picture, in pixels.
         height: u32,
         /// width · height · 3 bytes.
         data: Bytes,
@@ -224,7 +224,7 @@ impl Job {
 /// The feature of one input.
 #[derive(Clone, Debug)]
 pub struct Feature {
-    /// The L2-normalised feature, [D].
+    /// The feature scaled to unit length, [D].
     pub unit: Row,
     /// Length of the encoder's raw output: raw = unit · norm.
     pub norm: f32,

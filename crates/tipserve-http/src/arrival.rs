@@ -21,7 +21,7 @@ const FREE: usize = 64 << 10;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body that arrives.
+/// A request's body, read within the server's bounds.
 pub struct Arrival {
     body: Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>,
     bounds: Arc<dyn Bounds>,
@@ -43,7 +43,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Nothing yet.
+    /// An allowance that has reserved nothing yet.
     pub fn new(bounds: Arc<dyn Bounds>) -> Room {
         Room {
             bounds,
@@ -97,7 +97,7 @@ impl Arrival {
         }
     }
 
-    /// What bounds it.
+    /// The bounds that its messages are read within.
     pub fn bounds(&self) -> &Arc<dyn Bounds> {
         &self.bounds
     }

@@ -7,7 +7,7 @@ use tonic::Status;
 
 /// Bounds on the messages of one call, while they arrive.
 pub trait Bounds: Send + Sync + 'static {
-    /// Largest message, bytes.
+    /// Most bytes of one message.
     fn largest(&self) -> usize;
 
     /// How long a sender may be waited for, of whose message `received` bytes

@@ -22,15 +22,15 @@ use crate::{
 /// A part of a form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// Its name.
+    /// The part's name, from its `Content-Disposition`.
     pub name: String,
     /// The name of the file that it is of; none if it is no picture but a field.
     pub file: Option<String>,
-    /// What is in it.
+    /// The part's bytes, all of them.
     pub data: Bytes,
 }
 
-/// A form that arrives.
+/// A form, read part by part as its body arrives.
 pub struct Form {
     parts: Multipart<'static>,
     bounds: Arc<dyn Bounds>,

@@ -54,7 +54,7 @@ pub struct HttpLayer {
     api: Arc<Api>,
 }
 
-/// What is served.
+/// What a request is looked up in.
 struct Api {
     routes: Vec<Route>,
     errors: Arc<Errors>,

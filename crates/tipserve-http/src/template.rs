@@ -14,7 +14,7 @@ pub struct TemplateError {
     problem: &'static str,
 }
 
-/// A parsed template.
+/// A path template, parsed and ready to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     segments: Vec<Segment>,

@@ -79,7 +79,7 @@ impl Backend {
         }
     }
 
-    /// A local folder.
+    /// A backend in a local folder, which exists.
     pub(crate) fn in_folder(
         objects: LocalFileSystem,
         folder: PathBuf,
@@ -92,7 +92,7 @@ impl Backend {
         }
     }
 
-    /// Clock, randomness, tasks.
+    /// Where the store gets its time, randomness and background tasks.
     pub(crate) fn environment(&self) -> &dyn Environment {
         &*self.surroundings.environment
     }
@@ -382,7 +382,8 @@ impl Backend {
         first
     }
 
-    /// Every object under `prefix`.
+    /// Every object under `prefix`, at any depth; none if there is no such
+    /// folder.
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
         let found = self.objects.list(Some(prefix)).try_collect().await;
         match found {

@@ -24,10 +24,10 @@ use super::{
     view::View,
 };
 
-/// What one sweep removed.
+/// What one sweep removed, counted by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Objects of deleted versions.
+    /// Manifests and tensors files of deleted versions.
     pub deleted: usize,
     /// Tensors that no manifest names.
     pub leftovers: usize,
@@ -37,7 +37,7 @@ pub struct Swept {
     pub staged: usize,
     /// Deleted caches of which a tombstone is left.
     pub buried: usize,
-    /// Records of ended runs.
+    /// Records of runs that ended long ago.
     pub runs: usize,
     /// Caches that could not be swept (damaged, or of a newer format).
     pub skipped: usize,

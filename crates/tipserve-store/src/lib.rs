@@ -147,7 +147,7 @@ pub struct Store {
     options: Arc<StoreOptions>,
 }
 
-/// A version set aside.
+/// A version that is set aside because it is damaged.
 #[derive(Clone, Debug)]
 struct Damage {
     error: StoreError,
@@ -159,9 +159,9 @@ struct Damage {
 /// A version, told from any other that ever had its number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VersionKey {
-    /// The cache.
+    /// The cache that it is a version of.
     pub cache: CacheId,
-    /// Its version.
+    /// The version's number.
     pub version: VersionNumber,
     /// Of its manifest; none where that is not there to be seen.
     pub identity: Option<Identity>,

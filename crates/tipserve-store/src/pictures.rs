@@ -10,7 +10,7 @@ use super::{
     Dtype, NamedTensor, Store, StoreError, TensorFile, layout, manifest::Manifest, sealed::hex,
 };
 
-/// Bytes of a SHA-256.
+/// Length of a SHA-256 digest, in bytes.
 const DIGEST: usize = 32;
 
 /// One small picture file an example, as three tensors: `NAME.bytes` u8

@@ -25,7 +25,7 @@ const TENSORS_KEY: &str = "tipserve.tensors_sha256";
 /// A version as one file, in pieces that share the store's memory.
 #[derive(Clone, Debug)]
 pub struct Export {
-    /// The version.
+    /// The manifest of the exported version.
     pub manifest: Manifest,
     /// Size of the file, bytes.
     pub size: u64,
@@ -99,9 +99,9 @@ impl Store {
 /// An exported file, read and found whole.
 #[derive(Clone, Debug)]
 pub struct Imported {
-    /// Its manifest.
+    /// The manifest that the file carries.
     pub manifest: Manifest,
-    /// Its tensors.
+    /// The tensors that the file carries.
     pub tensors: TensorFile,
 }
 

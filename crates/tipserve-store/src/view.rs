@@ -21,7 +21,7 @@ use super::{
 
 /// Listings before a cache that keeps changing under them is given up on.
 const MAX_LISTINGS: usize = 20;
-/// Pause between two listings.
+/// Pause between two listings of one view.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Most versions whose manifests may be missing before the whole cache counts
 /// as damaged.
@@ -73,7 +73,8 @@ impl View {
         Ok(versions.into_iter().collect())
     }
 
-    /// The newest existing version.
+    /// The newest version that is not deleted, whether or not its manifest is
+    /// there.
     pub(crate) fn latest(&self) -> Result<Option<VersionNumber>, StoreError> {
         let state = self.state()?;
         let mut newest_first = self.listing.manifests.keys().rev();
@@ -168,7 +169,7 @@ impl View {
         })
     }
 
-    /// Every mark.
+    /// Every high-water mark of the cache.
     pub(crate) fn marks(&self) -> impl Iterator<Item = &Mark> {
         self.listing.marks.iter().map(|(mark, _)| mark)
     }
@@ -179,7 +180,7 @@ impl View {
         states.map(|(sequence, (time, _))| (*sequence, *time))
     }
 
-    /// Every tensors file.
+    /// Every tensors file of the cache, whether or not a manifest names it.
     pub(crate) fn tensors(&self) -> &[TensorsObject] {
         &self.listing.tensors
     }

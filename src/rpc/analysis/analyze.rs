@@ -27,7 +27,7 @@ const MAX_DRAWS: usize = 50;
 /// Most classes for which the confusion matrix is returned.
 const MAX_CONFUSION: usize = 1000;
 
-/// Serves one call.
+/// Serves one AnalyzeVersion, until its deadline or a shutdown.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,

@@ -39,7 +39,7 @@ const MAX_LISTED: usize = 1000;
 /// Most near-duplicates named of one suggestion.
 const MAX_DUPLICATES: usize = 100;
 
-/// Serves one call.
+/// Serves one SuggestExamples, until its deadline or a shutdown.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,
@@ -114,7 +114,7 @@ struct Pooled {
     id: String,
     sequence: u64,
     feature: Vec<f32>,
-    /// The version's best classes.
+    /// The version's best classes of it, the most probable first.
     best: Vec<Scored>,
 }
 
@@ -365,7 +365,7 @@ fn top(classifier: &Served, best: &[Scored]) -> Vec<pb::ClassScore> {
         .collect()
 }
 
-/// One sentence for people.
+/// How the pictures were picked, as one sentence for people.
 fn reason(strategy: &str, received: usize, found: &Suggestions) -> String {
     let mut words = strategy.to_owned();
     if let Some(first) = words.get_mut(..1) {

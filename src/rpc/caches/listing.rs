@@ -44,7 +44,7 @@ pub const EXAMPLE_FIELDS: &Schema = &[
 
 /// Caches looked at in one go by a list with a filter.
 const SCAN: usize = 256;
-/// Manifests read at once.
+/// Manifests read from the store at once.
 const READS: usize = 16;
 fn bad_token(list: &str) -> RequestError {
     RequestError::invalid("page_token", format!("it is not one that {list} returned"))

@@ -26,7 +26,7 @@ use tipserve_api::v1::{
 };
 use tipserve_store::{CacheId, Condition, Needs, RequestKey};
 
-/// `AddExamples`.
+/// The RPC `AddExamples`: see [`CreateRpc`].
 pub struct AddExamples;
 
 impl CreateRpc for AddExamples {

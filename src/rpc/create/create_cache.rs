@@ -23,7 +23,7 @@ use tip_spec::Method;
 use tipserve_api::v1::{self as pb, create_cache_request::Payload};
 use tipserve_store::{CacheId, Condition, Needs, RequestKey};
 
-/// `CreateCache`.
+/// The RPC `CreateCache`: see [`CreateRpc`].
 pub struct CreateCache;
 
 impl CreateRpc for CreateCache {

@@ -12,7 +12,7 @@ use super::request::RequestError;
 use scan::Scanner;
 use tipserve_api::text::canonical;
 
-/// Longest filter, bytes.
+/// Longest filter that is parsed, in bytes.
 pub const MAX_BYTES: usize = 4096;
 
 /// What a field's values are.
@@ -20,11 +20,11 @@ pub const MAX_BYTES: usize = 4096;
 pub enum Kind {
     /// Texts: every operator; `:` is "contains".
     Text,
-    /// Whole numbers.
+    /// Whole numbers, compared as such.
     Number,
     /// Times, written as RFC 3339 has it.
     Time,
-    /// `true` or `false`.
+    /// `true` or `false`, for `=` and `!=`.
     Flag,
     /// One of the API's methods; `METHOD_` may be left out.
     Method,
@@ -38,13 +38,13 @@ pub type Schema = [(&'static str, Kind)];
 /// What an entry has in a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// A text.
+    /// A text, such as a name.
     Text(&'a str),
-    /// A number.
+    /// A whole number, such as a count.
     Number(i64),
-    /// A time.
+    /// A time, such as that of creation.
     Time(DateTime<Utc>),
-    /// Yes or no.
+    /// Whether something holds of the entry.
     Flag(bool),
     /// There is no such label.
     Absent,
@@ -91,7 +91,7 @@ enum Wanted {
     Number(i64),
     Time(DateTime<Utc>),
     Flag(bool),
-    /// `labels:KEY`.
+    /// The label is there, whatever its value (`labels:KEY`).
     Present,
 }
 
@@ -117,7 +117,7 @@ impl Pattern {
 #[derive(Clone, Debug, PartialEq)]
 struct Restriction {
     field: &'static str,
-    /// Of a label.
+    /// The label's key, in a restriction of `labels`.
     key: Option<String>,
     operator: Operator,
     wanted: Wanted,

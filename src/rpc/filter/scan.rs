@@ -12,7 +12,7 @@ const MARKS: &[char] = &['=', '!', '<', '>', ':', '(', ')', '"', '\''];
 
 pub(super) struct Scanner<'a> {
     pub text: &'a str,
-    /// In bytes.
+    /// How far the text has been read, in bytes.
     pub at: usize,
 }
 

@@ -30,9 +30,9 @@ use tipserve_engine::{FlowId, JobOutput, Work};
 pub struct Client {
     /// Who it is, and what it may touch.
     pub caller: Caller,
-    /// Its flow.
+    /// The flow whose turn its elements take in the queues.
     pub flow: FlowId,
-    /// The call's deadline.
+    /// The call's own deadline, from its metadata.
     pub deadline: Option<Instant>,
     /// Room for the stream's unanswered elements; none for a unary call.
     pub window: Option<Arc<Semaphore>>,

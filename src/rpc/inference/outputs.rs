@@ -19,14 +19,14 @@ use tipserve_engine::JobOutput;
 /// The parameter of Triton's classification extension.
 const CLASSIFICATION: &str = "classification";
 
-/// An output.
+/// A tensor that a request can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The most probable class's name, BYTES [N].
     Label,
-    /// Its probability, FP32 [N].
+    /// The probability of that class, FP32 [N].
     Score,
-    /// FP32 [N, classes].
+    /// The logits of all classes, FP32 [N, classes].
     Logits,
     /// The most probable classes as "probability:index:name", BYTES [N, K].
     Classification,
@@ -41,7 +41,7 @@ impl Output {
         Output::Classification,
     ];
 
-    /// Its name.
+    /// The output's name in requests and metadata.
     pub fn name(self) -> &'static str {
         match self {
             Output::Label => "label",

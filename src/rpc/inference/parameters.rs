@@ -10,7 +10,7 @@ use crate::rpc::request::RequestError;
 use tipserve_api::inference::{InferParameter, infer_parameter::ParameterChoice};
 use tipserve_engine::Priority;
 
-/// Parameters by name.
+/// A request's parameters, by name.
 pub type Parameters = HashMap<String, InferParameter>;
 
 /// How many levels of priority there are; 1 is the highest.
@@ -24,7 +24,7 @@ const FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 /// How a request is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manner {
-    /// How urgent it is.
+    /// How urgent it is: `priority`, else that of the call.
     pub priority: Priority,
     /// After this it is of no use: its own `timeout` or the call's deadline,
     /// whichever is first.

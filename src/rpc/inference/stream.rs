@@ -51,7 +51,7 @@ enum Pending {
     },
 }
 
-/// Serves one stream.
+/// Serves one stream, its requests answered in their order.
 pub fn serve(
     context: Arc<Context>,
     statistics: Arc<Statistics>,

@@ -11,10 +11,10 @@ const SPARE_DESCRIPTORS: usize = 48;
 /// Connections that are taken however few descriptors there are.
 const FEWEST: usize = 8;
 
-/// Bounds on connections.
+/// How many connections a server accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Most at once.
+    /// Most connections at once, from anywhere.
     pub total: usize,
     /// Most at once from one address.
     pub per_address: usize,

@@ -18,7 +18,7 @@ pub enum Values {
         /// f32 [N]: α, times the class's factor under `ClassBalance::Mean`.
         weight: Tensor,
     },
-    /// f32 [M, N].
+    /// V as it is, f32 [M, N]: ProKeR's.
     Dense(Tensor),
 }
 
@@ -29,7 +29,7 @@ pub struct HeadTensors {
     pub classes: usize,
     /// L [N, D]; none where only the cache decides.
     pub linear: Option<Tensor>,
-    /// b [N].
+    /// b [N]; none where it is zero.
     pub bias: Option<Tensor>,
     /// K [M, D] (unit rows, but for trained keys) and V.
     pub cache: Option<(Tensor, Values)>,
@@ -43,7 +43,7 @@ pub struct HeadTensors {
 /// keep the plain ones.
 #[derive(Debug)]
 pub struct StandardisedPart {
-    /// f′ of f.
+    /// What makes f′ of f.
     pub by: Standardise,
     /// L′ [N, D]; none where only the keys see standardised features.
     pub linear: Option<Tensor>,

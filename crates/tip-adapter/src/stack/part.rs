@@ -18,13 +18,13 @@ const STRENGTH: f64 = 5.0;
 pub(super) struct Part {
     /// ZeroShot (text), Gda or Proker (kernel ridge regression without text).
     pub method: Method,
-    /// T.
+    /// T, which the part's logits are divided by before they are weighted.
     pub temperature: f64,
     /// w; 1 until weights are fitted.
     pub weight: f64,
     /// By itself, on the held examples: 0 where nothing was held out.
     pub accuracy: f64,
-    /// By itself, at T.
+    /// Mean cross-entropy of the part by itself, at T, in nats.
     pub cross_entropy: f64,
 }
 

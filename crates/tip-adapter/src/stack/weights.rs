@@ -22,11 +22,11 @@ const ARMIJO: f64 = 1e-4;
 /// HoldOut logits, each part's less the true class's, f64 [Q, N].
 struct Problem {
     margins: Vec<Tensor>,
-    /// STRENGTH/Q.
+    /// STRENGTH/Q, the factor of the penalty.
     pull: f64,
 }
 
-/// What a fit found.
+/// What a fit found, one weight a part.
 pub(super) struct Weights {
     pub weights: Vec<f64>,
     /// Cross-entropy of each example, f64 [Q].

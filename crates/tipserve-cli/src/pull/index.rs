@@ -12,7 +12,7 @@ const OWN: &str = include_str!("index.toml");
 /// Most bytes of an index.
 const INDEX_BYTES: u64 = 1 << 20;
 
-/// Bundles by name.
+/// The bundles that can be pulled by name.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Index {

@@ -72,7 +72,7 @@ impl Writing {
     }
 }
 
-/// Where a value stands.
+/// Where a value is within the request, for errors.
 enum Path<'a> {
     Root,
     Field(&'a Path<'a>, &'a str),

@@ -20,7 +20,7 @@ use tipserve_engine::{Wanted, Work};
 
 /// Pictures suggested where the client does not say.
 const DEFAULT_COUNT: usize = 20;
-/// Most pictures suggested.
+/// Most pictures that one call may ask for.
 const MAX_COUNT: usize = 10_000;
 /// Classes named with a suggestion.
 const TOP: usize = 2;
@@ -32,7 +32,7 @@ const SHOTS_FOR_MARGIN: u64 = 2;
 /// What is to be done, checked.
 pub(super) struct Plan {
     pub options: SuggestOptions,
-    /// Why this strategy.
+    /// Why this strategy, for the answer.
     pub reason: String,
     /// The version whose examples are labelled, and these.
     pub version: Option<(Served, Arc<LabelledExamples>)>,
@@ -102,7 +102,7 @@ impl Plan {
     }
 }
 
-/// The two best classes.
+/// What each picture is classified for: the margin of its two best classes.
 pub(super) fn wish(classifier: &Served) -> Wish {
     Wish {
         classes: TOP,
