@@ -19,7 +19,7 @@ use tipserve_store::{Manifest, StoreError, TensorFile, TextColumn, tensors::name
 
 /// A version in memory: its head, and the names that go with it.
 pub struct Classifier {
-    /// `caches/{cache}/versions/{version}`.
+    /// The version's resource name, `caches/{cache}/versions/{version}`.
     pub name: String,
     /// What is known of it.
     pub manifest: Manifest,
@@ -143,7 +143,7 @@ impl Classifier {
         self.manifest.details.width
     }
 
-    /// Number of classes, N.
+    /// N, the number of classes.
     pub fn classes(&self) -> usize {
         self.manifest.details.classes.len()
     }
@@ -159,7 +159,7 @@ impl Classifier {
         self.manifest.details.head.temperature
     }
 
-    /// What people call a class; empty where there is no such class.
+    /// What people call a class; empty if there is no such class.
     pub fn class_name(&self, index: usize) -> &str {
         self.manifest
             .details

@@ -30,7 +30,7 @@ pub struct ExampleList {
 /// One example of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleEntry<'a> {
-    /// Its id.
+    /// The id that it was sent with.
     pub id: &'a str,
     /// Indices of its classes: one; none of an example of no class; any number in
     /// a version with several labels an example.
@@ -69,7 +69,7 @@ impl Column {
 }
 
 impl ExampleList {
-    /// How many there are.
+    /// The number of examples, validation ones included.
     pub fn len(&self) -> usize {
         let columns = [&self.training, &self.validation, &self.unknown];
         columns.iter().map(|column| column.classes.len()).sum()
@@ -80,7 +80,7 @@ impl ExampleList {
         self.multi_label
     }
 
-    /// Whether there are none.
+    /// Whether the version has no examples at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -110,8 +110,8 @@ impl ExampleList {
         })
     }
 
-    /// Where the picture of the example with this id lies; none where none is
-    /// kept. The outer one is none where there is no such example.
+    /// Where the picture of the example with this id lies; none if none is
+    /// kept. The outer one is none if there is no such example.
     fn picture(&self, id: &str) -> Option<Option<PicturePlace>> {
         let mut all = (0..self.len()).map(|at| self.find(at));
         let found = all.find(|(column, row, _)| {
@@ -142,7 +142,7 @@ impl ExampleList {
         })
     }
 
-    /// The version.
+    /// The version whose examples these are.
     pub fn version(&self) -> VersionNumber {
         self.version
     }

@@ -12,7 +12,7 @@ pub struct ExampleNotes {
     pub uri: String,
     /// What else its sender says.
     pub metadata: BTreeMap<String, String>,
-    /// Its thumbnail, a JPEG; empty where none is kept.
+    /// Its thumbnail, a JPEG; empty if none is kept.
     pub picture: Bytes,
 }
 
@@ -26,7 +26,7 @@ impl ExampleNotes {
         self.uri.len() + metadata.sum::<usize>() + self.picture.len()
     }
 
-    /// Boxed; none where there is nothing to note.
+    /// Boxed; none if there is nothing to note.
     pub fn boxed(self) -> Option<Box<ExampleNotes>> {
         (self != ExampleNotes::default()).then(|| Box::new(self))
     }
@@ -47,7 +47,7 @@ pub enum Purpose {
 /// The feature of one example.
 #[derive(Clone, Debug)]
 pub struct ExampleFeature {
-    /// The example's id.
+    /// The id that the client sent it with.
     pub id: String,
     /// Its classes, ascending: one; none of an unknown one; any number in a
     /// version with several labels an example.
@@ -111,7 +111,7 @@ impl ExampleFeature {
         notes.is_some_and(|notes| !notes.picture.is_empty())
     }
 
-    /// Bytes of its notes.
+    /// Bytes that its notes take, 0 if it has none.
     pub fn notes_bytes(&self) -> usize {
         self.notes.as_ref().map_or(0, |notes| notes.size())
     }
@@ -131,11 +131,11 @@ fn unit(values: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> 
 /// Features of all examples of a call, in the order that they were sent in.
 #[derive(Debug, Default)]
 pub struct CollectedFeatures {
-    /// The examples.
+    /// The examples that could be used.
     pub examples: Vec<ExampleFeature>,
     /// How many were received, those rejected included.
     pub received: usize,
-    /// How many were rejected.
+    /// How many of those could not be used.
     pub rejected: usize,
     /// Whether there are pictures among them, which were embedded here.
     pub pictures: bool,

@@ -12,15 +12,15 @@ use crate::{
     telemetry,
 };
 use tip_adapter::{
-    best::{Scored, Wish, best, probabilities},
+    best::{Scored, TopK, best, probabilities},
     evaluate_labels::sigmoid,
 };
 use tipserve_api::v1 as pb;
-use tipserve_engine::{JobOutput, StageTimes, Wanted, Work};
+use tipserve_engine::{JobOutput, ScoresRequest, StageTimes, Work};
 
 /// Classes returned where the client does not say.
 pub const DEFAULT_TOP: usize = 5;
-/// Most neighbours returned.
+/// Most neighbours that an item may ask for.
 const MAX_NEIGHBOURS: u32 = 100;
 
 /// What to return for each item, checked.
@@ -73,8 +73,8 @@ impl Options {
     }
 
     /// The classes that are returned of a classifier's.
-    fn wish(&self, classifier: &Classifier) -> Wish {
-        Wish {
+    fn top_k(&self, classifier: &Classifier) -> TopK {
+        TopK {
             classes: self.top,
             temperature: classifier.temperature(),
         }
@@ -89,9 +89,9 @@ impl Options {
                 || self.coverage.is_some()
                 || classifier.label_thresholds().is_some()
             {
-                Wanted::Logits
+                ScoresRequest::Logits
             } else {
-                Wanted::Best(self.wish(classifier))
+                ScoresRequest::Best(self.top_k(classifier))
             },
             neighbours: self.neighbours,
             embedding: self.embedding
@@ -116,7 +116,7 @@ pub fn classification(
         logit: best.logit,
         probability: classifier.probability(best) as f32,
     };
-    let top = outcome.scores.best(options.wish(classifier));
+    let top = outcome.scores.best(options.top_k(classifier));
     let logits = outcome.scores.logits();
     let feature = outcome.feature.as_ref().map(|feature| &feature.unit[..]);
     let labels = labels(classifier, options, logits)?;
@@ -222,7 +222,7 @@ fn labels(
     };
     let all = best(
         logits,
-        Wish {
+        TopK {
             classes: logits.len(),
             temperature: classifier.temperature(),
         },

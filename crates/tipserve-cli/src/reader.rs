@@ -19,9 +19,9 @@ const READ_AHEAD: usize = 4;
 /// An example with its content.
 #[derive(Debug)]
 pub(crate) struct LoadedExample {
-    /// Its id.
+    /// The example's id, as the server will report it.
     pub id: String,
-    /// Its class's index.
+    /// Index of its class among the source's.
     pub class: usize,
     /// Its classes, where its source gives any number of each.
     pub labels: Option<Vec<usize>>,
@@ -59,7 +59,7 @@ pub(crate) type LoadedExamples = mpsc::Receiver<Result<LoadedExample, Failure>>;
 /// begin with, since two sources may use the same ids.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// The examples.
+    /// The examples, listed but not read.
     pub labelled: Labelled,
     /// What they are for.
     pub purpose: Purpose,

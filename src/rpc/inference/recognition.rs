@@ -2,7 +2,7 @@
 //! `threshold` and `precision`, and what the outputs `accepted` and `known_score` say.
 
 use super::{
-    outputs::Wanted,
+    outputs::OutputRequest,
     parameters::{Parameters, number},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     },
     telemetry,
 };
-use tip_adapter::best::Wish;
+use tip_adapter::best::TopK;
 use tipserve_api::v1 as pb;
 use tipserve_engine::JobOutput;
 
@@ -39,7 +39,7 @@ pub fn parameters(parameters: &Parameters) -> Result<Option<Reject>, RequestErro
 }
 
 /// When elements count as of an unknown class; none where nothing asks for it.
-pub fn of_outputs(parameters: Option<Reject>, wanted: &[Wanted]) -> Option<Reject> {
+pub fn of_outputs(parameters: Option<Reject>, wanted: &[OutputRequest]) -> Option<Reject> {
     let asked = wanted.iter().any(|wanted| wanted.recognises());
     asked.then(|| parameters.unwrap_or_default())
 }
@@ -57,7 +57,7 @@ pub fn recognise(
         "an element of none of its classes is one whose probabilities all stay under their \
          thresholds: the outputs accepted and known_score are not of it",
     )?;
-    let wish = Wish {
+    let wish = TopK {
         classes: 1,
         temperature: classifier.temperature(),
     };
