@@ -178,7 +178,7 @@ fn recipe(
 /// Refuses what a version whose examples carry any number of classes has not.
 fn check_multi_label(
     spec: &pb::AddExamplesSpec,
-    asked: Asked,
+    asked: MethodChoice,
     base: &Base,
 ) -> Result<(), RequestError> {
     RequestError::check(
@@ -188,7 +188,7 @@ fn check_multi_label(
         base.classes().len() + spec.new_classes.len(),
     )?;
     let numbers = spec.alpha.is_some() || spec.beta.is_some() || spec.lambda.is_some();
-    if matches!(asked, Asked::This(_)) || numbers {
+    if matches!(asked, MethodChoice::This(_)) || numbers {
         let problem = format!(
             "{} was made with multi_label: only METHOD_AUTO, without numbers",
             base.version()
