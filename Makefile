@@ -295,7 +295,8 @@ test-docs: build bundle docs $(VENV)/.test ## What the pages tell people to type
 # ---- measurements -----------------------------------------------------------
 
 .PHONY: bench-tip
-bench-tip: build $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
+bench-tip: build bundle $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
+	$(VENV)/bin/python benches/tip/pictures.py --bundle $(BUNDLE)
 	cargo bench --locked -p tip-adapter --bench tip
 
 .PHONY: bench-latency
@@ -317,6 +318,10 @@ $(BENCH_VENV)/.done: requirements/bench.txt $(VENV)/.test
 .PHONY: bench-encoders
 bench-encoders: $(BENCH_VENV)/.done ## The 8-bit encoder against OpenVINO's and ONNX Runtime's; JSON in target/bench/encoders.json
 	$(BENCH_VENV)/bin/python benches/encoders/run.py
+
+.PHONY: bench-families
+bench-families: $(VENV)/.test ## Today's models in float32, bfloat16 and 8 bits; JSON in target/bench/families.json
+	$(VENV)/bin/python benches/encoders/families.py
 
 .PHONY: bench
 bench: ## All measurements; fails at the end where a row misses its goal

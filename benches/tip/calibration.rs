@@ -16,8 +16,8 @@ use tip_adapter::{
 use super::{
     Row,
     draws::{draw, mean_and_spread},
-    features::{SHOTS, Task},
-    sets::{Set, sets},
+    features::Task,
+    sets::{Set, sets, shots},
 };
 
 const DRAWS: u64 = 2;
@@ -54,7 +54,7 @@ pub fn rows() -> Result<Vec<Row>> {
     if sets.is_empty() {
         return Ok(rows);
     }
-    for shots in SHOTS {
+    for shots in shots() {
         let mut all: Vec<Vec<Excess>> = vec![Vec::new(); METHODS.len() + 1];
         for set in &sets {
             let mut own: Vec<Vec<Excess>> = vec![Vec::new(); METHODS.len() + 1];

@@ -17,8 +17,8 @@ use super::{
     Row,
     baselines::{clip_adapter, linear_probe},
     draws::{draw, mean_and_spread},
-    features::{SHOTS, Task},
-    sets::sets,
+    features::Task,
+    sets::{sets, shots},
 };
 
 const DRAWS: u64 = 3;
@@ -50,9 +50,9 @@ pub fn rows() -> Result<Vec<Row>> {
         "\n{DRAWS} draws of the shots: test accuracy % ± standard deviation between draws (seconds \
          to learn); no validation examples"
     );
-    let mut sums: Vec<Vec<Vec<f64>>> = vec![vec![Vec::new(); COLUMNS.len()]; SHOTS.len()];
+    let mut sums: Vec<Vec<Vec<f64>>> = vec![vec![Vec::new(); COLUMNS.len()]; shots().len()];
     for set in &sets {
-        for (sums, shots) in sums.iter_mut().zip(SHOTS) {
+        for (sums, shots) in sums.iter_mut().zip(shots()) {
             let mut all = vec![(Vec::new(), 0.0); COLUMNS.len()];
             for seed in 0..DRAWS {
                 let task = draw(set, shots, seed)?;
@@ -78,7 +78,7 @@ pub fn rows() -> Result<Vec<Row>> {
         }
     }
     let mut rows = Vec::new();
-    for (sums, shots) in sums.iter().zip(SHOTS) {
+    for (sums, shots) in sums.iter().zip(shots()) {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let auto = sums.last().map_or(0.0, |values| mean(values));
         let others = COLUMNS.into_iter().zip(sums).take(COLUMNS.len() - 1);

@@ -15,8 +15,8 @@ use super::{
     Row,
     comparison::share,
     draws::{draw, mean_and_spread, pool},
-    features::{SHOTS, Task},
-    sets::{Set, sets},
+    features::Task,
+    sets::{Set, sets, shots},
 };
 
 const DRAWS: u64 = 2;
@@ -39,7 +39,7 @@ pub fn rows() -> Result<Vec<Row>> {
          (nats), and in how many draws it was used"
     );
     for (what, dirty) in [("own classes", false), ("half of other classes", true)] {
-        for shots in SHOTS {
+        for shots in shots() {
             let mut all = Vec::new();
             for set in sets()? {
                 let mut own = Vec::new();

@@ -9,10 +9,22 @@ use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tch::Tensor;
 use tip_spec::SearchGrid;
 
-use super::features::{NAMES, Npz, Task, folder, load, some_classes, unit};
+use super::features::{NAMES, Npz, SHOTS, Task, folder, load, some_classes, unit};
 
 /// The demo bundle's logit scale.
 const DEMO_SCALE: f64 = 20.0;
+
+/// The numbers of shots that are measured: those of the comma-separated
+/// TIPSERVE_BENCH_SHOTS, else all.
+pub fn shots() -> Vec<usize> {
+    match std::env::var("TIPSERVE_BENCH_SHOTS") {
+        Ok(list) => list
+            .split(',')
+            .filter_map(|part| part.parse().ok())
+            .collect(),
+        Err(_) => SHOTS.to_vec(),
+    }
+}
 
 /// What shots are drawn from.
 pub struct Set {

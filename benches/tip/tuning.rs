@@ -16,11 +16,10 @@ use super::{
     comparison::{share, trained_keys},
     draws::{draw, mean_and_spread},
     features::Task,
-    sets::sets,
+    sets::{sets, shots},
 };
 
 const DRAWS: u64 = 3;
-const SHOTS: [usize; 4] = [2, 4, 8, 16];
 
 /// What may be lost on average, in points: a tenth of what differs from draw to
 /// draw.
@@ -41,7 +40,7 @@ pub fn rows() -> Result<Vec<Row>> {
     );
     let mut changes = vec![Vec::new(); BASES.len()];
     for set in &sets()? {
-        for shots in SHOTS {
+        for shots in shots().into_iter().filter(|&shots| shots > 1) {
             let tasks = (0..DRAWS)
                 .map(|seed| draw(set, shots, seed))
                 .collect::<Result<Vec<_>>>()?;

@@ -95,6 +95,15 @@ func RejectBelow(threshold float64) ClassifyOption {
 	}
 }
 
+// Precision accepts an answer (Accepted) from the threshold of its class on at
+// which answers are right with this precision, over 0 and under 1; of a version
+// with MultiLabel it returns the Labels at these thresholds.
+func Precision(precision float64) ClassifyOption {
+	return func(c *classifyConfig) {
+		c.options.Reject = &pb.RejectOptions{Precision: proto.Float64(precision)}
+	}
+}
+
 // Coverage returns the smallest set of classes that holds the item's with this
 // probability (PredictionSet), over 0 and under 1.
 func Coverage(probability float64) ClassifyOption {

@@ -68,7 +68,8 @@ func OnProgress(progress func(*pb.CreateProgress)) CreateOption {
 
 // CreateCache makes a new version of a cache, version 1 where the cache is
 // new, from labelled pictures. Where spec.Classes is empty, the classes are
-// those of the source. The spec is not changed.
+// those of the source. The spec is not changed. With spec.MultiLabel, examples
+// carry any number of [Example.Labels].
 //
 // Pictures are read as they are sent; memory does not grow with their number.
 // Where the source can be read again, the call is repeated if it was refused for
@@ -305,6 +306,7 @@ func (c *Client) makeVersion(
 					ExampleId: valid(example.ID), ClassIndex: int32(example.ClassIndex),
 					Input: input.message, Validation: example.Validation, Unknown: example.Unknown,
 					Unlabelled: example.Unlabelled,
+					ClassIndices: example.indices,
 				}
 				if full := batch.add(message, proto.Size(message)); full != nil {
 					if err := stream.sendExamples(&pb.ExampleBatch{Examples: full}); err != nil {

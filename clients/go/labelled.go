@@ -19,6 +19,9 @@ type Example struct {
 	Class string
 	// ClassIndex is the class's index, for classes that share a name.
 	ClassIndex int
+	// Labels are the display names of its classes in a version with MultiLabel:
+	// any number, none included; Class and ClassIndex do not count then.
+	Labels []string
 	// Picture is what shows the class.
 	Picture Picture
 	// ID is unique in the cache. Default: the file's path, else the position.
@@ -32,7 +35,8 @@ type Example struct {
 	// Nothing is kept of them but their features.
 	Unlabelled bool
 
-	numbered bool // its id is its position
+	numbered bool    // its id is its position
+	indices  []int32 // of Labels
 }
 
 // Source is where labelled pictures come from: [Folder], [Examples] or
@@ -140,8 +144,9 @@ type sliceSource []Example
 
 func (s sliceSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	if given == nil {
+		multiLabel := slices.ContainsFunc(s, func(one Example) bool { return len(one.Labels) > 0 })
 		for i, example := range s {
-			if example.Class == "" && !example.Unknown && !example.Unlabelled {
+			if example.Class == "" && !example.Unknown && !example.Unlabelled && !multiLabel {
 				return nil, invalid(ReasonClassUnknown,
 					"example %d names its class by index, so the classes must be given: "+
 						"their number is never guessed from the largest index", i)
@@ -171,6 +176,9 @@ func (s sliceSource) names() ([]string, error) {
 		if example.Class != "" {
 			names[example.Class] = true
 		}
+		for _, label := range example.Labels {
+			names[label] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(names)), nil
 }
@@ -197,7 +205,9 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 	return func(yield func(Example, error) bool) {
 		position := 0
 		for example, err := range examples {
-			if err == nil && (example.Unknown || example.Unlabelled) {
+			if err == nil && len(example.Labels) > 0 {
+				example.indices, err = find.indices(example.Labels)
+			} else if err == nil && (example.Unknown || example.Unlabelled) {
 				example.ClassIndex = 0
 			} else if err == nil {
 				example.ClassIndex, err = find.index(example)
@@ -255,6 +265,19 @@ func (l *lookup) index(example Example) (int, error) {
 			example.ClassIndex, len(l.names))
 	}
 	return example.ClassIndex, nil
+}
+
+// indices are those of classes of these names.
+func (l *lookup) indices(names []string) ([]int32, error) {
+	found := make([]int32, 0, len(names))
+	for _, name := range names {
+		index, err := l.byName(name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, int32(index))
+	}
+	return found, nil
 }
 
 // has says whether a class, or more than one, is called so.

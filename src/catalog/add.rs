@@ -7,7 +7,7 @@ use half::f16;
 
 use super::{
     Catalog, CatalogError, ExampleFeature, Purpose,
-    columns::{check_shapes, floats, halves, labels, rows},
+    columns::{check_shapes, classes_of, floats, halves, rows},
     compute,
     notes::{self, NoteColumns},
 };
@@ -34,7 +34,7 @@ const NAMED: usize = 10;
 pub struct Base {
     manifest: Manifest,
     name: String,
-    /// W f32 [N, D] by rows; none where the cache alone decides.
+    /// W f32 [N, D] by rows; none if the cache alone decides.
     text: Option<Vec<f32>>,
     examples: Vec<ExampleFeature>,
     removed: usize,
@@ -42,17 +42,17 @@ pub struct Base {
 }
 
 impl Base {
-    /// The cache.
+    /// The cache that the base is a version of.
     pub fn cache(&self) -> &CacheId {
         &self.manifest.cache
     }
 
-    /// The version's number.
+    /// The number of the base version.
     pub fn number(&self) -> VersionNumber {
         self.manifest.version
     }
 
-    /// `caches/{cache}/versions/{version}`.
+    /// The base's resource name, `caches/{cache}/versions/{version}`.
     pub fn version(&self) -> &str {
         &self.name
     }
@@ -67,7 +67,7 @@ impl Base {
         &self.manifest.details.classes
     }
 
-    /// W f32 [N, D] by rows; none where the cache alone decides.
+    /// W f32 [N, D] by rows; none if the cache alone decides.
     pub fn text(&self) -> Option<&[f32]> {
         self.text.as_deref()
     }
@@ -76,6 +76,11 @@ impl Base {
     /// those for validation, then those of no class, then those without labels.
     pub fn examples(&self) -> &[ExampleFeature] {
         &self.examples
+    }
+
+    /// Whether its examples carry any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.manifest.details.multi_label.is_some()
     }
 
     /// What embedded its pictures, as far as it is known.
@@ -105,18 +110,15 @@ impl Base {
         check_shapes(details, file).map_err(unusable)?;
         let column = |name: &str| TextColumn::read(file, name).map_err(unusable);
         let width = details.width;
-        let (training_labels, validation_labels) = (
-            labels(file, names::LABELS),
-            labels(file, names::VALIDATION_LABELS),
-        );
+        let training_classes = classes_of(details, file, Purpose::Training).map_err(unusable)?;
+        let validation_classes =
+            classes_of(details, file, Purpose::Validation).map_err(unusable)?;
         let unknown_count = rows(file, names::UNKNOWN_FEATURES);
-        let noted = |columns, rows: &[usize]| {
-            NoteColumns::read(file, columns, rows.len()).map_err(unusable)
-        };
+        let noted = |columns, rows| NoteColumns::read(file, columns, rows).map_err(unusable);
         let training = Rows {
             keys: floats(file, names::KEYS),
-            notes: noted(notes::TRAINING, &training_labels)?,
-            classes: training_labels.into_iter().map(Some).collect(),
+            notes: noted(notes::TRAINING, training_classes.len())?,
+            classes: training_classes,
             ids: column(names::EXAMPLE_IDS)?,
             views: halves(file, names::VIEWS),
             kept_views: details.views.max(1) as usize,
@@ -124,8 +126,8 @@ impl Base {
         };
         let validation = Rows {
             keys: floats(file, names::VALIDATION_FEATURES),
-            notes: noted(notes::VALIDATION, &validation_labels)?,
-            classes: validation_labels.into_iter().map(Some).collect(),
+            notes: noted(notes::VALIDATION, validation_classes.len())?,
+            classes: validation_classes,
             ids: column(names::VALIDATION_IDS)?,
             views: Vec::new(),
             kept_views: 1,
@@ -133,8 +135,8 @@ impl Base {
         };
         let unknown = Rows {
             keys: floats(file, names::UNKNOWN_FEATURES),
-            notes: NoteColumns::read(file, notes::UNKNOWN, unknown_count).map_err(unusable)?,
-            classes: vec![None; unknown_count],
+            notes: noted(notes::UNKNOWN, unknown_count)?,
+            classes: vec![Vec::new(); unknown_count],
             ids: column(names::UNKNOWN_IDS)?,
             views: Vec::new(),
             kept_views: 1,
@@ -208,7 +210,7 @@ fn unlabelled(features: &[f32], width: usize) -> impl Iterator<Item = ExampleFea
         .chunks_exact(width.max(1))
         .map(|key| ExampleFeature {
             id: String::new(),
-            class: None,
+            classes: Vec::new(),
             purpose: Purpose::Unlabelled,
             key: key.to_vec(),
             views: Vec::new(),
@@ -219,7 +221,7 @@ fn unlabelled(features: &[f32], width: usize) -> impl Iterator<Item = ExampleFea
 /// Examples as they lie in a version, column by column.
 struct Rows {
     keys: Vec<f32>,
-    classes: Vec<Option<usize>>,
+    classes: Vec<Vec<usize>>,
     ids: Option<TextColumn>,
     notes: NoteColumns,
     views: Vec<f16>,
@@ -231,14 +233,14 @@ impl Rows {
     fn examples(self, width: usize, file: &TensorFile) -> Result<Vec<ExampleFeature>, String> {
         let width = width.max(1);
         let mut views = self.views.chunks_exact(width * self.kept_views);
-        let rows = self.keys.chunks_exact(width).zip(&self.classes).enumerate();
-        rows.map(|(row, (key, &class))| {
+        let rows = self.keys.chunks_exact(width).zip(self.classes).enumerate();
+        rows.map(|(row, (key, classes))| {
             Ok(ExampleFeature {
                 id: match &self.ids {
                     Some(ids) => ids.get(row).unwrap_or_default().to_owned(),
                     None => row.to_string(),
                 },
-                class,
+                classes,
                 purpose: self.purpose,
                 key: key.to_vec(),
                 views: match (self.kept_views, views.next()) {

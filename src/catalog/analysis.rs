@@ -10,13 +10,15 @@ use std::sync::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Catalog, CatalogError,
-    columns::{check_shapes, floats, labels},
+    Catalog, CatalogError, Purpose,
+    columns::{check_shapes, classes_of, floats},
     compute,
     create::matrix,
+    precision,
 };
 use tip_adapter::{
     analysis::{Analysis, AnalysisOptions, analyse},
+    precision::PrecisionCurve,
     suggest::{Pool, SuggestOptions, Suggestions, suggest},
 };
 use tipserve_store::{
@@ -57,7 +59,8 @@ async fn place() -> Result<Place, CatalogError> {
 #[derive(Debug)]
 pub struct ExampleNames {
     manifest: Manifest,
-    labels: Vec<usize>,
+    classes: Vec<Vec<usize>>,
+    curves: Option<Vec<PrecisionCurve>>,
     ids: Option<TextColumn>,
 }
 
@@ -66,7 +69,10 @@ impl ExampleNames {
         let ids = TextColumn::read(file, names::EXAMPLE_IDS)
             .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
         Ok(ExampleNames {
-            labels: labels(file, names::LABELS),
+            classes: classes_of(&manifest.details, file, Purpose::Training)
+                .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?,
+            curves: precision::read(file, manifest.details.classes.len())
+                .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?,
             ids,
             manifest,
         })
@@ -85,12 +91,20 @@ impl ExampleNames {
         }
     }
 
-    /// The class of a key.
-    pub fn class_of(&self, key: usize) -> usize {
-        self.labels.get(key).copied().unwrap_or(usize::MAX)
+    /// The class of a key, its first where it has several; none where it has none.
+    pub fn class_of(&self, key: usize) -> Option<usize> {
+        self.classes
+            .get(key)
+            .and_then(|classes| classes.first().copied())
     }
 
-    /// What people call a class; empty where there is no such class.
+    /// How often a class's answers for unseen examples were right, by their
+    /// probability; none where nothing could be left out.
+    pub fn precision_curve(&self, class: usize) -> Option<&PrecisionCurve> {
+        self.curves.as_ref().and_then(|curves| curves.get(class))
+    }
+
+    /// What people call a class; empty if there is no such class.
     pub fn class_name(&self, class: usize) -> &str {
         let classes = &self.manifest.details.classes;
         classes
@@ -99,23 +113,23 @@ impl ExampleNames {
     }
 }
 
-/// A version's labelled examples.
+/// A version's labelled examples, by name and by feature.
 #[derive(Debug)]
 pub struct LabelledExamples {
-    /// Their names.
+    /// The examples' names, in the order of the features.
     pub names: ExampleNames,
     /// Unit rows of the model's width, one after the other.
     keys: Vec<f32>,
 }
 
-/// Pictures to choose from.
+/// Pictures without labels, of which a call suggests some.
 pub struct UnlabelledPool {
     /// Unit rows of the model's width, one after the other.
     pub features: Vec<f32>,
     /// The difference of a classifier's two best probabilities, a picture each;
     /// none without a classifier.
     pub margins: Option<Vec<f64>>,
-    /// What is labelled already.
+    /// The examples that are labelled already; none if no version was named.
     pub labelled: Option<Arc<LabelledExamples>>,
 }
 

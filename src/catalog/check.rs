@@ -6,12 +6,16 @@ use std::collections::HashSet;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    CatalogError, Classifier, MAX_ID_BYTES, MAX_MAGNITUDE, MAX_VIEWS,
-    columns::{check_shapes, labels, rows},
+    CatalogError, Classifier, MAX_ID_BYTES, MAX_MAGNITUDE, MAX_VIEWS, Purpose,
+    columns::{check_shapes, classes_of, rows},
     finite::check_reach,
-    notes, printable, tensors,
+    notes, precision, printable, tensors,
 };
-use tip_adapter::{contrast::check_unit, material::Material};
+use tip_adapter::{
+    contrast::check_unit,
+    material::Material,
+    multi_label::{MultiLabelMaterial, label_rows},
+};
 use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tensors::names};
 
 /// What errors call the file.
@@ -20,7 +24,7 @@ const WHAT: &str = "the imported version";
 /// What a server takes of an imported version.
 #[derive(Clone, Debug)]
 pub struct ImportBounds {
-    /// Most classes.
+    /// Most classes of one version.
     pub classes: usize,
     /// Most examples, those for validation included.
     pub examples: usize,
@@ -56,10 +60,8 @@ pub(super) fn check_version(
     }
     bound("max_classes", details.classes.len(), bounds.classes)?;
     check_shapes(details, file).map_err(invalid)?;
-    let (train, held) = (
-        labels(file, names::LABELS),
-        labels(file, names::VALIDATION_LABELS),
-    );
+    let classes = |purpose| classes_of(details, file, purpose).map_err(invalid);
+    let (train, held) = (classes(Purpose::Training)?, classes(Purpose::Validation)?);
     let unknown = rows(file, names::UNKNOWN_FEATURES);
     let unlabelled = rows(file, names::UNLABELLED);
     let examples = train.len() + held.len() + unknown + unlabelled;
@@ -84,20 +86,11 @@ pub(super) fn check_version(
     check_numbers(details)?;
 
     let read = |name: &str| tensors::read(file, name);
-    let none = || Tensor::zeros([0, details.width as i64], (Kind::Float, Device::Cpu));
-    let material = Material {
-        keys: read(names::KEYS)?.unwrap_or_else(none),
-        labels: read(names::LABELS)?
-            .unwrap_or_else(|| Tensor::zeros([0], (Kind::Int64, Device::Cpu))),
-        classes: details.classes.len(),
-        views: read(names::VIEWS)?,
-        text: read(names::TEXT)?,
-        validation: read(names::VALIDATION_FEATURES)?.zip(read(names::VALIDATION_LABELS)?),
-        logit_scale: details.head.logit_scale,
-        statistics: None,
-        unlabelled: read(names::UNLABELLED)?,
-    };
-    material.check().map_err(invalid)?;
+    precision::read(file, details.classes.len()).map_err(invalid)?;
+    match &details.multi_label {
+        Some(_) => check_multi_label(details, file, &train, &held)?,
+        None => check_one_label(details, file)?,
+    }
     check_counts(details, &train, &held)?;
     check_contrast(details, read(names::UNKNOWN_FEATURES)?.as_ref())?;
     for name in [
@@ -129,6 +122,59 @@ pub(super) fn check_version(
     Classifier::load(imported.manifest.clone(), file, Device::Cpu)
         .map_err(|error| invalid(format!("it does not load: {error}")))?;
     Ok(())
+}
+
+/// Whether the examples of a version with one class each can make a head.
+fn check_one_label(details: &Details, file: &TensorFile) -> Result<(), CatalogError> {
+    let read = |name: &str| tensors::read(file, name);
+    let none = || Tensor::zeros([0, details.width as i64], (Kind::Float, Device::Cpu));
+    let material = Material {
+        keys: read(names::KEYS)?.unwrap_or_else(none),
+        labels: read(names::LABELS)?
+            .unwrap_or_else(|| Tensor::zeros([0], (Kind::Int64, Device::Cpu))),
+        classes: details.classes.len(),
+        views: read(names::VIEWS)?,
+        text: read(names::TEXT)?,
+        validation: read(names::VALIDATION_FEATURES)?.zip(read(names::VALIDATION_LABELS)?),
+        logit_scale: details.head.logit_scale,
+        statistics: None,
+        unlabelled: read(names::UNLABELLED)?,
+    };
+    material.check().map_err(invalid)?;
+    Ok(())
+}
+
+/// The same where examples carry any number of classes.
+fn check_multi_label(
+    details: &Details,
+    file: &TensorFile,
+    train: &[Vec<usize>],
+    held: &[Vec<usize>],
+) -> Result<(), CatalogError> {
+    bound(
+        "max_multi_label_classes",
+        details.classes.len(),
+        super::MAX_MULTI_LABEL_CLASSES,
+    )?;
+    let beside = [names::TEXT, names::UNLABELLED];
+    if details.contrast.is_some() || beside.iter().any(|name| file.get(name).is_some()) {
+        return Err(invalid(
+            "it has multi_label, and text weights, examples of no class or without labels beside it",
+        ));
+    }
+    let rows = |of: &[Vec<usize>]| label_rows(details.classes.len(), of).map_err(invalid);
+    let keys = tensors::read(file, names::KEYS)?.ok_or_else(|| invalid("it has no keys"))?;
+    let material = MultiLabelMaterial {
+        keys,
+        labels: rows(train)?,
+        validation: match tensors::read(file, names::VALIDATION_FEATURES)? {
+            Some(features) => Some((features, rows(held)?)),
+            None => None,
+        },
+        logit_scale: details.head.logit_scale,
+        statistics: None,
+    };
+    material.check().map_err(invalid)
 }
 
 /// Whether the examples of no class can serve, and are as many as is said.
@@ -265,14 +311,18 @@ fn check_texts(details: &Details) -> Result<(), CatalogError> {
     bound("max_labels", details.labels.len(), super::MAX_LABELS)
 }
 
-fn check_counts(details: &Details, train: &[usize], held: &[usize]) -> Result<(), CatalogError> {
+fn check_counts(
+    details: &Details,
+    train: &[Vec<usize>],
+    held: &[Vec<usize>],
+) -> Result<(), CatalogError> {
     let mut counts = vec![(0_u64, 0_u64); details.classes.len()];
-    for class in train {
+    for class in train.iter().flatten() {
         if let Some(count) = counts.get_mut(*class) {
             count.0 += 1;
         }
     }
-    for class in held {
+    for class in held.iter().flatten() {
         if let Some(count) = counts.get_mut(*class) {
             count.1 += 1;
         }

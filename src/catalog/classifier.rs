@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use super::{CatalogError, orientation, tensors};
+use super::{CatalogError, Purpose, columns::classes_of, orientation, precision, tensors};
 use tip_adapter::{
+    best::Scored,
     contrast::Contrast,
+    evaluate_labels::sigmoid,
     head::{Head, HeadTensors, StandardisedPart, Values},
+    precision::{CurvePoint, PrecisionCurve, PrecisionThreshold},
     standardise::Standardise,
 };
 use tip_spec::Method;
 use tipserve_clip::ExifOrientation;
-use tipserve_store::{Manifest, TensorFile, TextColumn, tensors::names};
+use tipserve_store::{Manifest, StoreError, TensorFile, TextColumn, tensors::names};
 
 /// A version in memory: its head, and the names that go with it.
 pub struct Classifier {
-    /// `caches/{cache}/versions/{version}`.
+    /// The version's resource name, `caches/{cache}/versions/{version}`.
     pub name: String,
     /// What is known of it.
     pub manifest: Manifest,
@@ -25,7 +28,10 @@ pub struct Classifier {
     /// The text classifier alone; none without text. The same head where the
     /// method is zero-shot.
     pub zero_shot: Option<Arc<Head>>,
-    labels: Vec<usize>,
+    /// Of each key: one, or any number.
+    classes: Vec<Vec<usize>>,
+    /// How often each class's answers for unseen examples were right.
+    curves: Option<Vec<PrecisionCurve>>,
     examples: Option<TextColumn>,
     /// What its examples of no class say of a picture; none without any.
     contrast: Option<Contrast>,
@@ -43,7 +49,9 @@ impl Classifier {
     ) -> Result<Classifier, CatalogError> {
         let spec = &manifest.details.head;
         let keys = tensors::read(file, names::KEYS)?;
-        let labels = tensors::read(file, names::LABELS)?;
+        let damaged = |detail| StoreError::damaged(manifest.resource_name(), detail);
+        let classes = classes_of(&manifest.details, file, Purpose::Training).map_err(damaged)?;
+        let curves = precision::read(file, manifest.details.classes.len()).map_err(damaged)?;
         let head_tensors = Classifier::head_tensors(&manifest, file)?;
         let contrast = contrast(&manifest, file, keys.as_ref(), &head_tensors)?;
         let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
@@ -56,24 +64,14 @@ impl Classifier {
             Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
             Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
         };
-        let labels = match labels {
-            Some(labels) => {
-                let labels = Vec::<i64>::try_from(labels.to_kind(Kind::Int64));
-                let labels = labels.map_err(CatalogError::internal)?.into_iter();
-                labels
-                    .map(usize::try_from)
-                    .collect::<Result<_, _>>()
-                    .map_err(CatalogError::internal)?
-            }
-            None => Vec::new(),
-        };
         let examples =
             TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
         Ok(Classifier {
             name: manifest.resource_name(),
             head,
             zero_shot,
-            labels,
+            classes,
+            curves,
             examples,
             contrast,
             manifest,
@@ -145,7 +143,7 @@ impl Classifier {
         self.manifest.details.width
     }
 
-    /// Number of classes, N.
+    /// N, the number of classes.
     pub fn classes(&self) -> usize {
         self.manifest.details.classes.len()
     }
@@ -161,7 +159,7 @@ impl Classifier {
         self.manifest.details.head.temperature
     }
 
-    /// What people call a class; empty where there is no such class.
+    /// What people call a class; empty if there is no such class.
     pub fn class_name(&self, index: usize) -> &str {
         self.manifest
             .details
@@ -170,9 +168,53 @@ impl Classifier {
             .map_or("", |class| class.display_name.as_str())
     }
 
-    /// The class of a key; none if there is no such key.
-    pub fn class_of(&self, key: usize) -> Option<usize> {
-        self.labels.get(key).copied()
+    /// The classes of a key: one, or any number; none if there is no such key.
+    pub fn classes_of(&self, key: usize) -> Option<&[usize]> {
+        self.classes.get(key).map(Vec::as_slice)
+    }
+
+    /// From which probability each class belongs to an answer; none where answers
+    /// are of one class.
+    pub fn label_thresholds(&self) -> Option<&[f64]> {
+        let multi_label = self.manifest.details.multi_label.as_ref();
+        multi_label.map(|spec| spec.thresholds.as_slice())
+    }
+
+    /// Refuses what a version with several labels an example has not.
+    ///
+    /// # Errors
+    /// [`CatalogError::Unsupported`], for the reason given.
+    pub fn needs_one_label(&self, reason: &str) -> Result<(), CatalogError> {
+        refuse_multi_label(&self.manifest, reason)
+    }
+
+    /// A class's probability: independent of the others' where answers may be of
+    /// several classes.
+    pub fn probability(&self, scored: &Scored) -> f64 {
+        match self.label_thresholds() {
+            Some(_) => sigmoid(scored.logit),
+            None => scored.probability,
+        }
+    }
+
+    /// From which probability answers of a class are right with this precision.
+    ///
+    /// # Errors
+    /// A version without answers for unseen examples.
+    pub fn precision_threshold(
+        &self,
+        class: usize,
+        precision: f64,
+    ) -> Result<PrecisionThreshold, CatalogError> {
+        let curve = self.curves.as_ref().and_then(|curves| curves.get(class));
+        let curve = curve.ok_or_else(|| CatalogError::Unsupported {
+            version: self.name.clone(),
+            problem: "has no answers for examples that it had not seen, which say how often they \
+                      are right: it was made from one example a class, by fine-tuning, or by an \
+                      earlier release; add examples"
+                .to_owned(),
+        })?;
+        Ok(curve.threshold(precision))
     }
 
     /// The id of the example behind a key.
@@ -210,7 +252,25 @@ impl Classifier {
             _ => 0,
         };
         let contrast = self.contrast.as_ref().map_or(0, Contrast::size_bytes);
-        self.head.size_bytes() + zero_shot + contrast + self.labels.len() * size_of::<usize>()
+        let labels: usize = self.classes.iter().map(Vec::len).sum();
+        let points = self.curves.iter().flatten().map(|curve| curve.points.len());
+        let curves = points.sum::<usize>() * size_of::<CurvePoint>();
+        let classes = self.classes.len() * size_of::<Vec<usize>>() + labels * size_of::<usize>();
+        self.head.size_bytes() + zero_shot + contrast + classes + curves
+    }
+}
+
+/// Refuses what is for versions with one class an example.
+///
+/// # Errors
+/// [`CatalogError::Unsupported`], for the reason given.
+pub(super) fn refuse_multi_label(manifest: &Manifest, reason: &str) -> Result<(), CatalogError> {
+    match manifest.details.multi_label {
+        None => Ok(()),
+        Some(_) => Err(CatalogError::Unsupported {
+            version: manifest.resource_name(),
+            problem: format!("was made with multi_label: {reason}"),
+        }),
     }
 }
 

@@ -1,25 +1,28 @@
 //! Making a version from labelled features, those of a base version among
 //! them where there is one.
 
-use std::{collections::BTreeMap, iter, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use half::f16;
 use tch::{Kind, Tensor};
 
 use super::{
-    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, Purpose, TextRequest,
-    TextRoom, finite::check_reach, notes, tensors,
+    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Purpose, TextRequest, TextRoom,
+    finite::check_reach,
+    ingredients::{HeadMaterial, Ingredients},
+    precision, tensors,
 };
 use tip_adapter::{
     contrast::sharpen,
     head::{HeadTensors, Values},
-    make::{self, HeadRequest, Made},
-    material::Material,
-    standardise::Statistics,
+    make::{self, HeadRequest},
+    multi_label,
+    precision::PrecisionCurve,
 };
+use tip_spec::{ContrastSpec, HeadSpec, MultiLabelSpec};
 use tipserve_store::{
     CacheId, ClassRecord, Details, Draft, ExifOrientation, NamedTensor, RequestKey, SourceCounts,
-    TextColumn, tensors::names,
+    tensors::names,
 };
 
 /// Where the text classifier's rows of new classes come from.
@@ -27,7 +30,7 @@ use tipserve_store::{
 pub enum TextSource {
     /// Nowhere: there are no such classes, or the cache alone decides.
     None,
-    /// Each class's prompts.
+    /// Prompts of each class, which the text encoder embeds.
     Prompts {
         /// For every class at least one.
         prompts: Vec<Vec<String>>,
@@ -41,7 +44,7 @@ pub enum TextSource {
 /// What a new version is to be, checked, but for its examples.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// The cache.
+    /// The cache that gets the version.
     pub id: CacheId,
     /// The version to start from, where there is one.
     pub base: Option<Arc<Base>>,
@@ -51,22 +54,24 @@ pub struct Recipe {
     pub text: TextSource,
     /// How to make the head.
     pub head: HeadRequest,
+    /// Whether examples carry any number of classes.
+    pub multi_label: bool,
     /// Augmented views of each example, R, at least 1.
     pub views: usize,
     /// What is done with the EXIF orientation of its pictures.
     pub exif_orientation: ExifOrientation,
-    /// Free text.
+    /// What the caller says about it, free text.
     pub description: String,
-    /// Free labels.
+    /// The caller's key-value pairs.
     pub labels: BTreeMap<String, String>,
-    /// Who asked for it.
+    /// The caller's name; empty if nobody is named.
     pub created_by: String,
     /// The request, if it may be asked again.
     pub request: Option<RequestKey>,
 }
 
 impl Recipe {
-    /// Classes of the base.
+    /// The classes of the base version, by index; none without a base.
     pub fn base_classes(&self) -> &[ClassRecord] {
         self.base.as_ref().map_or(&[], |base| base.classes())
     }
@@ -84,7 +89,7 @@ impl Recipe {
             .chain(self.new_classes.iter().map(String::as_str))
     }
 
-    /// Number of classes, N.
+    /// N, the base's classes and the new ones.
     pub fn class_count(&self) -> usize {
         self.base_classes().len() + self.new_classes.len()
     }
@@ -106,13 +111,13 @@ pub struct TextRows(Tensor);
 /// What making a version is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Encoding prompts.
+    /// The text encoder embeds the classes' prompts.
     Text,
-    /// Receiving and encoding examples.
+    /// Examples are received and encoded.
     Examples,
-    /// Choosing method and numbers.
+    /// Method and numbers are chosen on held-out examples.
     Selection,
-    /// Writing.
+    /// The version is written to the store.
     Storing,
 }
 
@@ -122,17 +127,6 @@ pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogErro
     Tensor::f_from_slice(values)
         .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
         .map_err(CatalogError::internal)
-}
-
-/// A version's tensors and counts, before a head is made of them.
-struct Ingredients {
-    material: Material,
-    /// Features of the examples of no class, f32 [U, D].
-    unknown: Option<Tensor>,
-    named: Vec<NamedTensor>,
-    classes: Vec<ClassRecord>,
-    key_count: usize,
-    pictures: u64,
 }
 
 impl Catalog {
@@ -173,21 +167,20 @@ impl Catalog {
     ) -> Result<Draft, CatalogError> {
         let text = self.all_text(recipe, text)?;
         let base = recipe.base.as_ref().and_then(|base| base.encoder());
-        let ingredients = self.ingredients(recipe, text, gathered)?;
-        let mut made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
-        let contrast = match &ingredients.unknown {
-            Some(unknown) => sharpen(&ingredients.material, &mut made, unknown)?,
-            None => None,
-        };
         let Ingredients {
+            material,
+            unknown,
             mut named,
             classes,
             key_count,
             pictures,
-            ..
-        } = ingredients;
-        check_reach(&made.spec, &made.tensors)?;
-        named.extend(head_tensors(&made)?);
+        } = self.ingredients(recipe, text, gathered)?;
+        let head = make_head(&material, unknown.as_ref(), recipe, stop)?;
+        check_reach(&head.spec, &head.tensors)?;
+        named.extend(head_tensors(&head.tensors)?);
+        if !head.curves.is_empty() {
+            named.extend(precision::write(&head.curves)?);
+        }
         Ok(Draft {
             details: Details {
                 created_by: recipe.created_by.clone(),
@@ -206,7 +199,7 @@ impl Catalog {
                 } else {
                     base.cloned()
                 },
-                head: made.spec,
+                head: head.spec,
                 fine_tune: None,
                 source: Some(SourceCounts {
                     received: gathered.received as u64,
@@ -216,7 +209,8 @@ impl Catalog {
                     without_end_mark: gathered.without_end_mark as u64,
                 }),
                 pictures,
-                contrast,
+                contrast: head.contrast,
+                multi_label: head.multi_label,
             },
             tensors: named,
             request: recipe.request.clone(),
@@ -241,191 +235,67 @@ impl Catalog {
             (base, new) => base.or(new),
         })
     }
-
-    fn ingredients(
-        &self,
-        recipe: &Recipe,
-        text: Option<Tensor>,
-        gathered: &CollectedFeatures,
-    ) -> Result<Ingredients, CatalogError> {
-        let width = self.model.width;
-        // The base's first, so that a version made in two steps is that made
-        // in one.
-        let all = || recipe.inherited().iter().chain(&gathered.examples);
-        let of = |purpose| all().filter(move |example| example.purpose == purpose);
-        let training: Vec<_> = of(Purpose::Training).collect();
-        let validation: Vec<_> = of(Purpose::Validation).collect();
-        let unknown: Vec<_> = of(Purpose::Unknown).collect();
-        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
-
-        let keys = feature_rows(&training, width)?;
-        let key_labels = labels(&training);
-        let mut named = vec![
-            tensors::write(names::KEYS, &keys)?,
-            tensors::write(names::LABELS, &key_labels)?,
-        ];
-        named.extend(notes::write(notes::TRAINING, training.iter().copied()));
-        named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
-        named.extend(ids(names::EXAMPLE_IDS, &training));
-        let views = if recipe.views > 1 && !training.is_empty() {
-            let views = view_rows(&training, recipe.views, width)?;
-            named.push(tensors::write(names::VIEWS, &views)?);
-            Some(views)
-        } else {
-            None
-        };
-        if let Some(text) = &text {
-            named.push(tensors::write(names::TEXT, text)?);
-        }
-        let validation_set = if validation.is_empty() {
-            None
-        } else {
-            let features = feature_rows(&validation, width)?;
-            let labels = labels(&validation);
-            named.push(tensors::write(names::VALIDATION_FEATURES, &features)?);
-            named.push(tensors::write(names::VALIDATION_LABELS, &labels)?);
-            named.extend(ids(names::VALIDATION_IDS, &validation));
-            Some((features, labels))
-        };
-        let unknown = if unknown.is_empty() {
-            None
-        } else {
-            let features = feature_rows(&unknown, width)?;
-            named.push(tensors::write(names::UNKNOWN_FEATURES, &features)?);
-            named.extend(ids(names::UNKNOWN_IDS, &unknown));
-            named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
-            Some(features)
-        };
-        let unlabelled = if unlabelled.is_empty() {
-            None
-        } else {
-            let features = feature_rows(&unlabelled, width)?;
-            named.push(tensors::write(names::UNLABELLED, &features)?);
-            Some(features)
-        };
-        Ok(Ingredients {
-            unknown,
-            material: Material {
-                keys,
-                labels: key_labels,
-                classes: recipe.class_count(),
-                views,
-                text,
-                validation: validation_set,
-                logit_scale: self.model.logit_scale,
-                statistics: statistics(&self.model)?,
-                unlabelled,
-            },
-            named,
-            classes: class_records(recipe, all()),
-            key_count: training.len(),
-            pictures: all().filter(|example| example.has_picture()).count() as u64,
-        })
-    }
 }
 
-/// The keys of examples, f32 [M, D].
-fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, CatalogError> {
-    let values: Vec<f32> = examples
-        .iter()
-        .flat_map(|e| e.key.iter().copied())
-        .collect();
-    matrix(&values, width)
+/// A head that was made, and what goes with it.
+struct MadeHead {
+    spec: HeadSpec,
+    tensors: HeadTensors,
+    contrast: Option<ContrastSpec>,
+    multi_label: Option<MultiLabelSpec>,
+    curves: Vec<PrecisionCurve>,
 }
 
-/// The class of each example, i64 [M].
-fn labels(examples: &[&ExampleFeature]) -> Tensor {
-    let labels: Vec<i64> = examples
-        .iter()
-        .filter_map(|example| example.class)
-        .map(|class| class as i64)
-        .collect();
-    Tensor::from_slice(&labels)
-}
-
-/// The views of each example, f16 [M, R, D].
-fn view_rows(
-    examples: &[&ExampleFeature],
-    count: usize,
-    width: usize,
-) -> Result<Tensor, CatalogError> {
-    let values: Vec<f16> = examples
-        .iter()
-        .flat_map(|example| {
-            // An embedding among pictures is every one of its views.
-            let own = example.views.iter().copied();
-            let same = example.key.iter().map(|value| f16::from_f32(*value));
-            let copies = if example.views.is_empty() { count } else { 0 };
-            own.chain(same.cycle().take(width * copies))
-        })
-        .collect();
-    Tensor::f_from_slice(&values)
-        .and_then(|t| t.f_reshape([examples.len() as i64, -1, width as i64]))
-        .map_err(CatalogError::internal)
-}
-
-/// The examples' ids, as the tensors of a text column.
-fn ids(name: &'static str, examples: &[&ExampleFeature]) -> impl Iterator<Item = NamedTensor> {
-    TextColumn::encode(name, examples.iter().map(|example| example.id.as_str())).into_iter()
-}
-
-/// What the manifest says of each class: its prompts, and its examples counted.
-fn class_records<'a>(
+fn make_head(
+    material: &HeadMaterial,
+    unknown: Option<&Tensor>,
     recipe: &Recipe,
-    examples: impl Iterator<Item = &'a ExampleFeature>,
-) -> Vec<ClassRecord> {
-    let new_prompts: &[Vec<String>] = match &recipe.text {
-        TextSource::Prompts { prompts, .. } => prompts,
-        TextSource::None | TextSource::Weights(_) => &[],
-    };
-    let all_prompts = recipe
-        .base_classes()
-        .iter()
-        .map(|class| class.prompts.clone())
-        .chain(new_prompts.iter().cloned())
-        .chain(iter::repeat(Vec::new()));
-    let mut classes: Vec<ClassRecord> = recipe
-        .class_names()
-        .zip(all_prompts)
-        .map(|(name, prompts)| ClassRecord {
-            display_name: name.to_owned(),
-            prompts,
-            ..ClassRecord::default()
-        })
-        .collect();
-    for example in examples {
-        let class = example.class.and_then(|class| classes.get_mut(class));
-        match (class, example.purpose) {
-            (Some(class), Purpose::Training) => class.example_count += 1,
-            (Some(class), Purpose::Validation) => class.validation_count += 1,
-            (_, Purpose::Unknown | Purpose::Unlabelled) | (None, _) => {}
+    stop: &dyn Fn() -> bool,
+) -> Result<MadeHead, CatalogError> {
+    match material {
+        HeadMaterial::OneLabel(material) => {
+            let mut made = make::make(material, &recipe.head, &|_| !stop())?;
+            let contrast = match unknown {
+                Some(unknown) => sharpen(material, &mut made, unknown)?,
+                None => None,
+            };
+            let curves = match &made.unseen {
+                Some(answers) => answers.curves(material.classes)?,
+                None => Vec::new(),
+            };
+            Ok(MadeHead {
+                spec: made.spec,
+                tensors: made.tensors,
+                contrast,
+                multi_label: None,
+                curves,
+            })
+        }
+        HeadMaterial::MultiLabel(material) => {
+            let made = multi_label::make(material, &recipe.head, &|_| !stop())?;
+            Ok(MadeHead {
+                spec: made.spec,
+                tensors: made.tensors,
+                contrast: None,
+                multi_label: Some(MultiLabelSpec {
+                    thresholds: made.thresholds,
+                }),
+                curves: made.curves,
+            })
         }
     }
-    classes
-}
-
-/// The bundle's statistics as tensors.
-pub(super) fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
-    let Some(statistics) = &model.statistics else {
-        return Ok(None);
-    };
-    let tensor = |numbers: &[f32]| Tensor::f_from_slice(numbers).map_err(CatalogError::internal);
-    Ok(Some(Statistics {
-        mean: tensor(&statistics.mean)?,
-        variance: tensor(&statistics.variance)?,
-    }))
 }
 
 /// A made head as named arrays. Keys that are the examples' own, as they are or
 /// standardised, are not stored twice.
-pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError> {
+pub(super) fn head_tensors(head: &HeadTensors) -> Result<Vec<NamedTensor>, CatalogError> {
     let HeadTensors {
         linear,
         bias,
         cache,
         standardised,
         ..
-    } = &made.tensors;
+    } = head;
     let mut named = Vec::new();
     if let Some(linear) = linear {
         named.push(tensors::write(

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Catalog, CatalogError, Purpose,
-    columns::{check_shapes, labels, rows},
+    columns::{check_shapes, classes_of},
     compute,
     notes::{self, NoteColumns, NoteNames},
 };
@@ -24,16 +24,18 @@ pub struct ExampleList {
     training: Column,
     validation: Column,
     unknown: Column,
+    multi_label: bool,
 }
 
 /// One example of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleEntry<'a> {
-    /// Its id.
+    /// The id that it was sent with.
     pub id: &'a str,
-    /// Index of its class; none of an example of no class.
-    pub class: Option<usize>,
-    /// Its class's display name; empty where there is none.
+    /// Indices of its classes: one; none of an example of no class; any number in
+    /// a version with several labels an example.
+    pub classes: &'a [usize],
+    /// Its first class's display name; empty where there is none.
     pub class_name: &'a str,
     /// What it is for.
     pub purpose: Purpose,
@@ -45,7 +47,7 @@ pub struct ExampleEntry<'a> {
 
 #[derive(Debug, Default)]
 struct Column {
-    classes: Vec<Option<usize>>,
+    classes: Vec<Vec<usize>>,
     ids: Option<TextColumn>,
     notes: NoteColumns,
 }
@@ -53,7 +55,7 @@ struct Column {
 impl Column {
     fn read(
         file: &TensorFile,
-        classes: Vec<Option<usize>>,
+        classes: Vec<Vec<usize>>,
         id_name: &str,
         noted: NoteNames,
     ) -> Result<Column, String> {
@@ -67,13 +69,18 @@ impl Column {
 }
 
 impl ExampleList {
-    /// How many there are.
+    /// The number of examples, validation ones included.
     pub fn len(&self) -> usize {
         let columns = [&self.training, &self.validation, &self.unknown];
         columns.iter().map(|column| column.classes.len()).sum()
     }
 
-    /// Whether there are none.
+    /// Whether they carry any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.multi_label
+    }
+
+    /// Whether the version has no examples at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -103,8 +110,8 @@ impl ExampleList {
         })
     }
 
-    /// Where the picture of the example with this id lies; none where none is
-    /// kept. The outer one is none where there is no such example.
+    /// Where the picture of the example with this id lies; none if none is
+    /// kept. The outer one is none if there is no such example.
     fn picture(&self, id: &str) -> Option<Option<PicturePlace>> {
         let mut all = (0..self.len()).map(|at| self.find(at));
         let found = all.find(|(column, row, _)| {
@@ -117,16 +124,17 @@ impl ExampleList {
     /// Example `at`, training examples first, those of no class last.
     pub fn get(&self, at: usize) -> Option<ExampleEntry<'_>> {
         let (column, row, purpose) = self.find(at);
-        let class = *column.classes.get(row)?;
+        let classes = column.classes.get(row)?;
         Some(ExampleEntry {
             id: column
                 .ids
                 .as_ref()
                 .and_then(|ids| ids.get(row))
                 .unwrap_or(""),
-            class,
-            class_name: class
-                .and_then(|class| self.class_names.get(class))
+            classes,
+            class_name: classes
+                .first()
+                .and_then(|class| self.class_names.get(*class))
                 .map_or("", String::as_str),
             purpose,
             uri: column.notes.uri(row),
@@ -134,7 +142,7 @@ impl ExampleList {
         })
     }
 
-    /// The version.
+    /// The version whose examples these are.
     pub fn version(&self) -> VersionNumber {
         self.version
     }
@@ -164,22 +172,27 @@ impl Catalog {
         let (_, file) = self.store.load(id, number).await?;
         let list = compute::load(move || {
             check_shapes(&manifest.details, &file)?;
-            let classes = |name| labels(&file, name).into_iter().map(Some).collect();
-            let unknown = vec![None; rows(&file, names::UNKNOWN_FEATURES)];
+            let classes = |purpose| classes_of(&manifest.details, &file, purpose);
             Ok(ExampleList {
                 training: Column::read(
                     &file,
-                    classes(names::LABELS),
+                    classes(Purpose::Training)?,
                     names::EXAMPLE_IDS,
                     notes::TRAINING,
                 )?,
                 validation: Column::read(
                     &file,
-                    classes(names::VALIDATION_LABELS),
+                    classes(Purpose::Validation)?,
                     names::VALIDATION_IDS,
                     notes::VALIDATION,
                 )?,
-                unknown: Column::read(&file, unknown, names::UNKNOWN_IDS, notes::UNKNOWN)?,
+                unknown: Column::read(
+                    &file,
+                    classes(Purpose::Unknown)?,
+                    names::UNKNOWN_IDS,
+                    notes::UNKNOWN,
+                )?,
+                multi_label: manifest.details.multi_label.is_some(),
                 class_names: manifest
                     .details
                     .classes

@@ -12,7 +12,7 @@ pub struct ExampleNotes {
     pub uri: String,
     /// What else its sender says.
     pub metadata: BTreeMap<String, String>,
-    /// Its thumbnail, a JPEG; empty where none is kept.
+    /// Its thumbnail, a JPEG; empty if none is kept.
     pub picture: Bytes,
 }
 
@@ -26,7 +26,7 @@ impl ExampleNotes {
         self.uri.len() + metadata.sum::<usize>() + self.picture.len()
     }
 
-    /// Boxed; none where there is nothing to note.
+    /// Boxed; none if there is nothing to note.
     pub fn boxed(self) -> Option<Box<ExampleNotes>> {
         (self != ExampleNotes::default()).then(|| Box::new(self))
     }
@@ -50,10 +50,11 @@ pub enum Purpose {
 /// The feature of one example.
 #[derive(Clone, Debug)]
 pub struct ExampleFeature {
-    /// The example's id.
+    /// The id that the client sent it with.
     pub id: String,
-    /// Index of its class; none of an unknown or unlabelled one.
-    pub class: Option<usize>,
+    /// Its classes, ascending: one; none of an unknown or unlabelled one; any number in a
+    /// version with several labels an example.
+    pub classes: Vec<usize>,
     /// What it is for.
     pub purpose: Purpose,
     /// Unit vector [D]: of the mean of the raw features of its views.
@@ -73,7 +74,7 @@ impl ExampleFeature {
     ///
     /// Views that cancel out, or are zero, make a key of zeros, which no head
     /// is made of: [`tip_adapter::material::Material::check`] names the example.
-    pub fn of_views(id: String, class: Option<usize>, purpose: Purpose, raw: &[Vec<f32>]) -> Self {
+    pub fn of_views(id: String, classes: Vec<usize>, purpose: Purpose, raw: &[Vec<f32>]) -> Self {
         let mut sum: Vec<f64> = Vec::new();
         for view in raw {
             // What f64 sums start from, so that a lone −0 stays one.
@@ -92,7 +93,7 @@ impl ExampleFeature {
         };
         ExampleFeature {
             id,
-            class,
+            classes,
             purpose,
             // The sum has the mean's direction.
             key: unit(sum.into_iter()).collect(),
@@ -113,7 +114,7 @@ impl ExampleFeature {
         notes.is_some_and(|notes| !notes.picture.is_empty())
     }
 
-    /// Bytes of its notes.
+    /// Bytes that its notes take, 0 if it has none.
     pub fn notes_bytes(&self) -> usize {
         self.notes.as_ref().map_or(0, |notes| notes.size())
     }
@@ -133,11 +134,11 @@ fn unit(values: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> 
 /// Features of all examples of a call, in the order that they were sent in.
 #[derive(Debug, Default)]
 pub struct CollectedFeatures {
-    /// The examples.
+    /// The examples that could be used.
     pub examples: Vec<ExampleFeature>,
     /// How many were received, those rejected included.
     pub received: usize,
-    /// How many were rejected.
+    /// How many of those could not be used.
     pub rejected: usize,
     /// Whether there are pictures among them, which were embedded here.
     pub pictures: bool,
@@ -170,7 +171,7 @@ mod tests {
                         .collect()
                 })
                 .collect();
-            let feature = ExampleFeature::of_views("a".into(), Some(2), Purpose::Training, &raw);
+            let feature = ExampleFeature::of_views("a".into(), vec![2], Purpose::Training, &raw);
             let flat: Vec<f32> = raw.concat();
             let keys =
                 build_keys(&Tensor::from_slice(&flat).view([1, views, width])).expect("keys");
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn views_that_cancel_out_make_zeros_and_not_nan() {
         let raw = [vec![1.0, -2.0], vec![-1.0, 2.0]];
-        let feature = ExampleFeature::of_views("a".into(), Some(0), Purpose::Training, &raw);
+        let feature = ExampleFeature::of_views("a".into(), vec![0], Purpose::Training, &raw);
         assert_eq!(feature.key, [0.0, 0.0]);
     }
 }

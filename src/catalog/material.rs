@@ -2,7 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Catalog, CatalogError, columns::check_shapes, create::statistics, tensors};
+use super::{
+    Catalog, CatalogError, classifier::refuse_multi_label, columns::check_shapes,
+    ingredients::statistics, tensors,
+};
 use tip_adapter::{contrast::sharpen, make::Made, material::Material};
 use tip_spec::ContrastSpec;
 use tipserve_store::{Manifest, StoreError, TensorFile, tensors::names};
@@ -49,6 +52,10 @@ impl Catalog {
         manifest: &Manifest,
         file: &TensorFile,
     ) -> Result<Material, CatalogError> {
+        refuse_multi_label(
+            manifest,
+            "its examples carry any number of classes, and this takes one of each",
+        )?;
         let details = &manifest.details;
         check_shapes(details, file)
             .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;

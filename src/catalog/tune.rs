@@ -6,9 +6,11 @@ use tch::{Kind, Tensor};
 
 use super::{
     Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest,
+    classifier::refuse_multi_label,
     create::head_tensors,
     finite::check_reach,
     material::contrast,
+    precision,
     residual::{ResidualTuned, tune_residual},
     tensors,
 };
@@ -76,18 +78,18 @@ impl Parent {
     }
 }
 
-/// What came of a fine-tuning.
+/// The outcome of a fine-tuning.
 pub(super) enum TuneOutcome {
     /// A version that is to be.
     Made {
         /// What is to be stored.
         draft: Box<Draft>,
-        /// Whether the score that decided improved; none where there was none.
+        /// Whether the score that decided improved; none if there was none.
         improved: Option<bool>,
         /// In one sentence for people.
         outcome: String,
     },
-    /// Nothing that is better.
+    /// No head that is better was found.
     Unchanged {
         /// Why, in one sentence for people.
         outcome: String,
@@ -108,6 +110,10 @@ pub(super) fn tune(
     stop: &dyn Fn() -> bool,
     say: &dyn Fn(RunProgress),
 ) -> Result<TuneOutcome, CatalogError> {
+    refuse_multi_label(
+        parent,
+        "fine-tuning minimises the cross-entropy of one class an example; add examples instead",
+    )?;
     let details = &parent.details;
     // Trained keys can be left out of nothing: they are trained on.
     if request.recipe == TuneRecipe::Keys || details.head.method == Method::TipAdapterF {
@@ -373,7 +379,12 @@ fn draft(
         .filter(|name| KEPT.contains(name) || names::describes_examples(name))
         .filter_map(|name| file.tensor(name))
         .collect();
-    named.extend(head_tensors(made)?);
+    named.extend(head_tensors(&made.tensors)?);
+    if let Some(answers) = &made.unseen {
+        named.extend(precision::write(
+            &answers.curves(parent.details.classes.len())?,
+        )?);
+    }
     if made.spec.method == Method::TipAdapterF
         && let Some((keys, Values::OneHot { .. })) = &made.tensors.cache
     {

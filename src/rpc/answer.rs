@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    confidence::{Reject, prediction_set, score, share},
+    confidence::{Recognition, Reject, prediction_set, share},
     error::ApiError,
     request::RequestError,
 };
@@ -11,13 +11,16 @@ use crate::{
     catalog::{CatalogError, Classifier},
     telemetry,
 };
-use tip_adapter::best::{Scored, Wish, probabilities};
+use tip_adapter::{
+    best::{Scored, TopK, best, probabilities},
+    evaluate_labels::sigmoid,
+};
 use tipserve_api::v1 as pb;
-use tipserve_engine::{JobOutput, StageTimes, Wanted, Work};
+use tipserve_engine::{JobOutput, ScoresRequest, StageTimes, Work};
 
 /// Classes returned where the client does not say.
 pub const DEFAULT_TOP: usize = 5;
-/// Most neighbours returned.
+/// Most neighbours that an item may ask for.
 const MAX_NEIGHBOURS: u32 = 100;
 
 /// What to return for each item, checked.
@@ -70,8 +73,8 @@ impl Options {
     }
 
     /// The classes that are returned of a classifier's.
-    fn wish(&self, classifier: &Classifier) -> Wish {
-        Wish {
+    fn top_k(&self, classifier: &Classifier) -> TopK {
+        TopK {
             classes: self.top,
             temperature: classifier.temperature(),
         }
@@ -81,13 +84,18 @@ impl Options {
     pub fn work(&self, classifier: &Classifier) -> Work {
         Work::Classify {
             head: Arc::clone(&classifier.head),
-            wanted: if self.logits || self.probabilities || self.coverage.is_some() {
-                Wanted::Logits
+            wanted: if self.logits
+                || self.probabilities
+                || self.coverage.is_some()
+                || classifier.label_thresholds().is_some()
+            {
+                ScoresRequest::Logits
             } else {
-                Wanted::Best(self.wish(classifier))
+                ScoresRequest::Best(self.top_k(classifier))
             },
             neighbours: self.neighbours,
-            embedding: self.embedding || (self.reject.is_some() && classifier.scores_by_feature()),
+            embedding: self.embedding
+                || (self.reject.is_some_and(Reject::is_by_score) && classifier.scores_by_feature()),
         }
     }
 }
@@ -106,23 +114,20 @@ pub fn classification(
         index: best.class as i32,
         display_name: class_name(best.class),
         logit: best.logit,
-        probability: best.probability as f32,
+        probability: classifier.probability(best) as f32,
     };
-    let best = outcome.scores.best(options.wish(classifier));
+    let top = outcome.scores.best(options.top_k(classifier));
     let logits = outcome.scores.logits();
     let feature = outcome.feature.as_ref().map(|feature| &feature.unit[..]);
-    let (known, threshold) = match (options.reject, best.first()) {
-        (Some(reject), Some(first)) => (
-            Some(score(classifier, first, feature)?),
-            Some(reject.threshold(classifier)?),
-        ),
-        _ => (None, None),
+    let labels = labels(classifier, options, logits)?;
+    let recognition = match (options.reject, top.first()) {
+        (Some(reject), Some(first)) if labels.is_none() => {
+            Some(reject.recognise(classifier, first, feature)?)
+        }
+        _ => None,
     };
-    let accepted = known
-        .zip(threshold)
-        .map(|(score, threshold)| score >= threshold);
-    if let Some(accepted) = accepted {
-        telemetry::recognised(&classifier.name, accepted);
+    if let Some(recognition) = recognition {
+        telemetry::recognised(&classifier.name, recognition.accepted());
     }
     let set = match options.coverage {
         Some(coverage) => prediction_set(classifier, logits, coverage)?,
@@ -132,27 +137,39 @@ pub fn classification(
         .neighbours
         .iter()
         .map(|(key, similarity)| {
-            let class = classifier.class_of(*key).ok_or_else(|| {
+            let classes = classifier.classes_of(*key).ok_or_else(|| {
                 CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
             })?;
-            Ok(pb::Neighbour {
+            let mut neighbour = pb::Neighbour {
                 example_id: classifier.example_id(*key).to_owned(),
-                class_index: class as i32,
-                display_name: class_name(class),
                 similarity: *similarity,
-            })
+                ..pb::Neighbour::default()
+            };
+            match classes {
+                [class] if labels.is_none() => {
+                    neighbour.class_index = *class as i32;
+                    neighbour.display_name = class_name(*class);
+                }
+                classes => {
+                    neighbour.class_indices = classes.iter().map(|class| *class as i32).collect();
+                }
+            }
+            Ok(neighbour)
         })
         .collect::<Result<_, CatalogError>>()?;
     Ok(pb::Classification {
         version: classifier.name.clone(),
-        top: best.iter().map(class_score).collect(),
+        top: top.iter().map(class_score).collect(),
         logits: if options.logits {
             logits.to_vec()
         } else {
             Vec::new()
         },
         probabilities: if options.probabilities {
-            let shares = probabilities(logits, classifier.temperature());
+            let shares = match labels {
+                Some(_) => logits.iter().map(|logit| sigmoid(*logit)).collect(),
+                None => probabilities(logits, classifier.temperature()),
+            };
             shares.into_iter().map(|share| share as f32).collect()
         } else {
             Vec::new()
@@ -165,12 +182,69 @@ pub fn classification(
                 values: unit.to_vec(),
             }),
         timings: options.timings.then(|| timings(&outcome.times)),
-        score: known,
-        accepted,
-        threshold,
+        score: recognition.map(|it| it.score),
+        accepted: recognition.map(Recognition::accepted),
+        threshold: recognition.map(|it| it.threshold),
         prediction_set: set.iter().map(class_score).collect(),
+        labels: labels.iter().flatten().map(class_score).collect(),
         notes: notes(outcome.lacks_end_mark),
     })
+}
+
+/// Every class whose probability reaches its threshold, the most probable first;
+/// none where the version's answers are of one class.
+///
+/// # Errors
+/// Options that are for such versions alone.
+fn labels(
+    classifier: &Classifier,
+    options: &Options,
+    logits: &[f32],
+) -> Result<Option<Vec<Scored>>, ApiError> {
+    let Some(thresholds) = classifier.label_thresholds() else {
+        return Ok(None);
+    };
+    let precision = match (options.coverage, options.reject) {
+        (Some(_), _) => {
+            let reason = "its classes do not exclude each other, so that no set of them holds the \
+                          one: options.coverage is not for it";
+            classifier.needs_one_label(reason)?;
+            None
+        }
+        (None, None) => None,
+        (None, Some(Reject::Precision(precision))) => Some(precision),
+        (None, Some(_)) => {
+            let reason = "an item of none of its classes is one without labels: of options.reject \
+                          only precision is for it";
+            classifier.needs_one_label(reason)?;
+            None
+        }
+    };
+    let all = best(
+        logits,
+        TopK {
+            classes: logits.len(),
+            temperature: classifier.temperature(),
+        },
+    );
+    let mut labels = Vec::new();
+    for scored in all {
+        let threshold = match precision {
+            Some(precision) => {
+                classifier
+                    .precision_threshold(scored.class, precision)?
+                    .threshold
+            }
+            None => thresholds
+                .get(scored.class)
+                .copied()
+                .unwrap_or(f64::INFINITY),
+        };
+        if sigmoid(scored.logit) >= threshold {
+            labels.push(scored);
+        }
+    }
+    Ok(Some(labels))
 }
 
 fn notes(lacks_end_mark: bool) -> Vec<i32> {

@@ -31,6 +31,8 @@ pub fn version(manifest: &Manifest) -> pb::Version {
             display_name: class.display_name.clone(),
             example_count: class.example_count as i32,
             validation_count: class.validation_count as i32,
+            threshold: (details.multi_label.as_ref())
+                .and_then(|spec| spec.thresholds.get(index).copied()),
         })
         .collect();
     pb::Version {
@@ -62,6 +64,7 @@ pub fn version(manifest: &Manifest) -> pb::Version {
             .map_or_else(String::new, |record| record.dtype.clone()),
         source: details.source.as_ref().map(counts),
         picture_count: i64::try_from(details.pictures).unwrap_or(i64::MAX),
+        multi_label: details.multi_label.is_some(),
         unknown_count: (details.contrast.as_ref())
             .map_or(0, |it| i64::try_from(it.count).unwrap_or(i64::MAX)),
     }

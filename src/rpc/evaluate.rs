@@ -3,6 +3,8 @@
 //! Each item is encoded once; then every version's head, and its text
 //! classifier alone, judge the feature.
 
+mod report;
+
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -13,11 +15,12 @@ use tonic::{Response, Streaming};
 
 use super::{
     Context,
-    confidence::{DEFAULT_ACCEPT, score},
+    confidence::score,
+    config_stream::{self, within},
     error::ApiError,
     flow_of_stream,
     observe::{about, carried},
-    request::{self, RequestError, until},
+    request::{self, RequestError, class_indices},
     submit::{CancelOnDrop, Item},
 };
 use crate::{
@@ -26,33 +29,31 @@ use crate::{
     telemetry,
 };
 use tip_adapter::{
-    best::{Scored, Wish, best},
+    best::{Scored, TopK, best},
+    evaluate_labels::LabelEvaluator,
     head::Head,
     unknown::UnknownScores,
 };
-use tipserve_api::v1::{self as pb, evaluate_request::Payload};
+use tipserve_api::v1 as pb;
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
+use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, ScoresRequest, Work};
 
 /// Most versions side by side.
 pub const MAX_VERSIONS: usize = 8;
 /// Most rejected items named in the answer.
 const MAX_REJECTED: usize = 1000;
-/// Most classes for which the confusion matrix is returned.
-const MAX_CONFUSION: usize = 1000;
+/// Most decisions, one for each item and class, that are kept of a version with
+/// multi_label.
+pub const MAX_EVALUATED_LABELS: usize = 1 << 25;
 
-/// Serves one call.
+/// Serves one Evaluate, until its deadline or a shutdown.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,
     deadline: Option<Instant>,
     incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, ApiError> {
-    tokio::select! {
-        response = evaluate(context, caller, incoming) => response,
-        () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => Err(ApiError::shutting_down()),
-    }
+    within(context, deadline, evaluate(context, caller, incoming)).await
 }
 
 async fn evaluate(
@@ -60,20 +61,7 @@ async fn evaluate(
     caller: Caller,
     mut incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, ApiError> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?;
-    let config = match message.and_then(|message| message.payload) {
-        Some(Payload::Config(config)) => config,
-        Some(Payload::Items(_)) => {
-            return Err(RequestError::Order {
-                problem: "the first message of Evaluate must be its config, not items",
-            }
-            .into());
-        }
-        None => return Err(RequestError::missing("config").into()),
-    };
+    let config = config_stream::config(&mut incoming).await?;
     let versions = versions(context, &caller, &config).await?;
     let cancel = CancelOnDrop::new();
     let mut evaluation = Evaluation {
@@ -87,33 +75,50 @@ async fn evaluate(
         rejected_count: 0,
         versions,
     };
-    while let Some(message) = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?
-    {
-        match message.payload {
-            Some(Payload::Items(batch)) => {
-                for item in batch.items {
-                    evaluation.take(item).await?;
-                }
-            }
-            Some(Payload::Config(_)) | None => {
-                return Err(RequestError::Order {
-                    problem: "every message of Evaluate but the first must carry items",
-                }
-                .into());
-            }
+    while let Some(items) = config_stream::items(&mut incoming).await? {
+        for item in items {
+            evaluation.take(item).await?;
         }
     }
     evaluation.finish().await
 }
 
-/// A version under judgement.
+/// A version that is evaluated, and its figures so far.
 struct Version {
     classifier: Served,
-    card: Scorecard,
+    card: Card,
     scores: UnknownScores,
+}
+
+/// What is counted of a version's answers.
+enum Card {
+    /// Of answers of one class.
+    OneLabel(Scorecard),
+    /// Of answers of any number of classes.
+    MultiLabel(LabelEvaluator),
+}
+
+impl Card {
+    fn of(classifier: &Served) -> Result<Card, CatalogError> {
+        Ok(match classifier.label_thresholds() {
+            Some(thresholds) => Card::MultiLabel(LabelEvaluator::new(thresholds.to_vec())),
+            None => Card::OneLabel(Scorecard::new(classifier)?),
+        })
+    }
+
+    fn is_multi_label(&self) -> bool {
+        matches!(self, Card::MultiLabel(_))
+    }
+}
+
+/// What an item is.
+enum Truth {
+    /// Of one class.
+    Class(usize),
+    /// Of a class that the versions do not know.
+    Unknown,
+    /// Of any number of classes.
+    Labels(Vec<usize>),
 }
 
 async fn versions(
@@ -138,10 +143,18 @@ async fn versions(
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
-            card: Scorecard::new(&classifier)?,
+            card: Card::of(&classifier)?,
             scores: UnknownScores::default(),
             classifier,
         });
+    }
+    let many = versions
+        .iter()
+        .filter(|version| version.card.is_multi_label())
+        .count();
+    if many > 0 && many < versions.len() {
+        let problem = "versions with and without multi_label are not evaluated in one call";
+        return Err(RequestError::invalid("config.caches", problem).into());
     }
     about(names.join(","));
     Ok(versions)
@@ -159,9 +172,42 @@ struct Logits {
 /// One item's logits by every version.
 struct Judged {
     id: String,
-    /// None for an item of an unknown class.
-    class: Option<usize>,
+    truth: Truth,
     logits: Result<Vec<Logits>, ApiError>,
+}
+
+impl Version {
+    fn count(&mut self, truth: &Truth, logits: &Logits) -> Result<(), ApiError> {
+        let classifier = &self.classifier;
+        match (&mut self.card, truth) {
+            (Card::OneLabel(card), Truth::Class(class)) => {
+                let best = first(classifier, &logits.own)?;
+                let score = score(classifier, &best, logits.feature.as_deref())?;
+                self.scores.known(score, best.class == *class);
+                card.add(&logits.own, logits.zero_shot.as_deref(), *class)?;
+            }
+            (Card::OneLabel(_), _) => {
+                let best = first(classifier, &logits.own)?;
+                let score = score(classifier, &best, logits.feature.as_deref())?;
+                self.scores.unknown(score);
+            }
+            (Card::MultiLabel(card), truth) => {
+                let labels = match truth {
+                    Truth::Class(class) => std::slice::from_ref(class),
+                    Truth::Unknown => &[],
+                    Truth::Labels(labels) => labels,
+                };
+                card.add(&logits.own, labels);
+                RequestError::check(
+                    "items (times classes)",
+                    "max_evaluated_labels",
+                    MAX_EVALUATED_LABELS,
+                    card.cells(),
+                )?;
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Evaluation {
@@ -177,7 +223,38 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    async fn take(&mut self, item: pb::LabelledItem) -> Result<(), ApiError> {
+    /// What an item is, whose classes must be among the first `fewest`.
+    fn truth(&self, item: &pb::LabelledItem, fewest: usize) -> Result<Truth, RequestError> {
+        let many = self
+            .versions
+            .iter()
+            .any(|version| version.card.is_multi_label());
+        if many {
+            let field = "items.class_indices";
+            let labels = class_indices(field, &item.class_indices, fewest)?;
+            return match item.unknown && !labels.is_empty() {
+                true => Err(RequestError::invalid(field, "an unknown item has none")),
+                false => Ok(Truth::Labels(labels)),
+            };
+        }
+        if !item.class_indices.is_empty() {
+            let problem = "only for versions with multi_label";
+            return Err(RequestError::invalid("items.class_indices", problem));
+        }
+        if item.unknown {
+            return Ok(Truth::Unknown);
+        }
+        let class = usize::try_from(item.class_index).ok();
+        let class = class.filter(|class| *class < fewest).ok_or_else(|| {
+            RequestError::invalid(
+                "items.class_index",
+                format!("{} is not in 0..{fewest}", item.class_index),
+            )
+        })?;
+        Ok(Truth::Class(class))
+    }
+
+    async fn take(&mut self, mut item: pb::LabelledItem) -> Result<(), ApiError> {
         let fewest = self
             .versions
             .iter()
@@ -185,24 +262,14 @@ impl Evaluation {
             .min()
             .unwrap_or(0);
         let width = self.context.catalog.model().width;
+        let input = item.input.take();
         let checked = request::check_id("items.id", &item.id).and_then(|()| {
-            let class = usize::try_from(item.class_index)
-                .ok()
-                .filter(|class| *class < fewest)
-                .map(Some)
-                .or(item.unknown.then_some(None))
-                .map(|class| class.filter(|_| !item.unknown))
-                .ok_or_else(|| {
-                    RequestError::invalid(
-                        "items.class_index",
-                        format!("{} is not in 0..{fewest}", item.class_index),
-                    )
-                })?;
+            let truth = self.truth(&item, fewest)?;
             // Each version's own way is the judge's to say.
-            request::content(item.input, Crop::Centre, width, ExifOrientation::default())
-                .map(|content| (class, content))
+            request::content(input, Crop::Centre, width, ExifOrientation::default())
+                .map(|content| (truth, content))
         });
-        let (class, content) = match checked {
+        let (truth, content) = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 telemetry::item(false);
@@ -241,7 +308,7 @@ impl Evaluation {
             drop(place);
             Judged {
                 id: item.id,
-                class,
+                truth,
                 logits,
             }
         }));
@@ -255,16 +322,7 @@ impl Evaluation {
             Err(problem) => self.reject(judged.id, problem),
             Ok(logits) => {
                 for (version, logits) in self.versions.iter_mut().zip(logits) {
-                    let best = first(&version.classifier, &logits.own)?;
-                    let score = score(&version.classifier, &best, logits.feature.as_deref())?;
-                    match judged.class {
-                        None => version.scores.unknown(score),
-                        Some(class) => {
-                            version.scores.known(score, best.class == class);
-                            let text = logits.zero_shot.as_deref();
-                            version.card.add(&logits.own, text, class)?;
-                        }
-                    }
+                    version.count(&judged.truth, &logits)?;
                 }
             }
         }
@@ -288,69 +346,21 @@ impl Evaluation {
             self.count(judged)?;
         }
         Ok(Response::new(pb::EvaluateResponse {
-            evaluations: self.versions.iter().map(report).collect(),
+            evaluations: self.versions.iter().map(report::evaluation).collect(),
             rejected: self.rejected,
             rejected_count: self.rejected_count,
         }))
     }
 }
 
-fn report(version: &Version) -> pb::Evaluation {
-    let (report, zero_shot) = version.card.finish();
-    let classes = report
-        .per_class
-        .iter()
-        .enumerate()
-        .map(|(index, class)| pb::ClassEvaluation {
-            index: index as i32,
-            display_name: version.classifier.class_name(index).to_owned(),
-            count: class.count as i64,
-            accuracy: class.accuracy,
-        })
-        .collect();
-    pb::Evaluation {
-        version: version.classifier.name.clone(),
-        count: report.count as i64,
-        top1: report.top1,
-        top5: report.top5,
-        zero_shot_top1: zero_shot.map(|report| report.top1),
-        cross_entropy: report.cross_entropy,
-        expected_calibration_error: report.expected_calibration_error,
-        classes,
-        confusion: if version.classifier.classes() <= MAX_CONFUSION {
-            report.confusion.iter().map(|count| *count as i64).collect()
-        } else {
-            Vec::new()
-        },
-        unknown: unknown(version),
-    }
-}
-
 /// The best class of an item's logits.
 fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
-    let wish = Wish {
+    let top_k = TopK {
         classes: 1,
         temperature: classifier.temperature(),
     };
-    let best = best(logits, wish).into_iter().next();
+    let best = best(logits, top_k).into_iter().next();
     best.ok_or_else(|| CatalogError::internal("no logits"))
-}
-
-/// How well items of unknown classes are told; none where there are none.
-fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
-    let figures = version.scores.figures()?;
-    let unseen = version.classifier.manifest.details.head.unseen.as_ref();
-    let threshold = unseen.and_then(|scores| scores.threshold(DEFAULT_ACCEPT));
-    let at = threshold.map(|threshold| version.scores.at(threshold));
-    Some(pb::UnknownEvaluation {
-        count: i64::try_from(figures.count).unwrap_or(i64::MAX),
-        auroc: figures.auroc,
-        false_positive_rate: figures.false_positive_rate,
-        threshold,
-        accepted: at.map_or(0.0, |at| at.accepted),
-        rejected: at.map_or(0.0, |at| at.rejected),
-        accepted_top1: at.map_or(0.0, |at| at.accepted_accuracy),
-    })
 }
 
 /// One version's heads, and how its pictures are decoded.
@@ -414,7 +424,7 @@ impl Judge {
     async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, ApiError> {
         let work = Work::Classify {
             head: Arc::clone(head),
-            wanted: Wanted::Logits,
+            wanted: ScoresRequest::Logits,
             neighbours: 0,
             embedding: false,
         };

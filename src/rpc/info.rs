@@ -6,7 +6,8 @@ use super::Context;
 use crate::auth::Caller;
 use crate::catalog::{
     MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
-    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES, Model,
+    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_MULTI_LABEL_CLASSES,
+    MAX_NAME_BYTES, MAX_URI_BYTES, Model,
 };
 use tipserve_api::v1 as pb;
 use tipserve_clip::{Agreement, PartSpec, Size};
@@ -116,6 +117,11 @@ fn limits(context: &Context) -> Vec<(&'static str, i64)> {
         ("max_metadata_entries", number(MAX_METADATA_ENTRIES)),
         ("max_filter_bytes", number(super::filter::MAX_BYTES)),
         ("max_versions", number(super::evaluate::MAX_VERSIONS)),
+        ("max_multi_label_classes", number(MAX_MULTI_LABEL_CLASSES)),
+        (
+            "max_evaluated_labels",
+            number(super::evaluate::MAX_EVALUATED_LABELS),
+        ),
         ("max_pool", number(tip_adapter::suggest::POOL_LIMIT)),
         (
             "max_request_id_bytes",

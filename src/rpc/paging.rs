@@ -67,7 +67,7 @@ pub fn mask<T: Masked>(message: &mut T, mask: Option<&FieldMask>) -> Result<(), 
 
 /// A message whose top-level fields can be cleared by name.
 pub trait Masked {
-    /// The fields' names.
+    /// The names of the fields that a mask may have.
     const FIELDS: &'static [&'static str];
     /// Sets a field to its default.
     fn clear_field(&mut self, field: &str);
@@ -91,7 +91,7 @@ masked!(tipserve_api::v1::Cache: name, create_time, latest, aliases, version_cou
 masked!(tipserve_api::v1::Version: name, version, create_time, parent, description, labels,
     classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune, created_by,
     bundle_name, source, class_count, exif_orientation, picture_count, encoder_dtype,
-    unknown_count);
+    unknown_count, multi_label);
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ import json
 import sys
 
 import analysis_reference
+import multi_label_reference
 import stack_reference
 import torch
 import unlabelled_reference
@@ -222,6 +223,7 @@ ANSWERS = {
     "residual": lambda r: analysis_reference.residual(r, METHODS),
     "typical": analysis_reference.typical,
     "unlabelled": unlabelled_reference.unlabelled,
+    "multi_label": multi_label_reference.multi_label,
 }
 
 

@@ -118,7 +118,10 @@ def test_elements_of_unknown_classes_are_told(features, client, clusters, name):
         for row in rows
     ]
     told = client.infer(f"{name}-told", [embedded(rows)], parameters={"accept": "0.9"})
-    assert [output.name for output in told.get_response().outputs][-2:] == ["accepted", "known_score"]
+    assert [output.name for output in told.get_response().outputs][-2:] == [
+        "accepted",
+        "known_score",
+    ]
     accepted = told.as_numpy("accepted")
     assert accepted.dtype == bool and accepted.tolist() == [one.accepted for one in expected]
     np.testing.assert_allclose(

@@ -137,6 +137,7 @@ pub fn draft(seed: u64) -> Draft {
         source: None,
         pictures: 0,
         contrast: None,
+        multi_label: None,
     };
     Draft {
         details,

@@ -15,6 +15,8 @@ mod formula;
 mod head;
 mod material;
 mod methods;
+mod multi_label;
+mod precision;
 mod random;
 mod reference;
 mod residual;

@@ -757,7 +757,10 @@ type AnalyzeVersionRequest struct {
 	// 5, at most 50.
 	Draws int32 `protobuf:"varint,4,opt,name=draws,proto3" json:"draws,omitempty"`
 	// Seed of these subsets. The same seed gives the same curve.
-	Seed          uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
+	Seed uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
+	// The precision that ClassAnalysis.precision_threshold is for, over 0, under 1.
+	// Default 0.95.
+	Precision     *float64 `protobuf:"fixed64,8,opt,name=precision,proto3,oneof" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -823,6 +826,13 @@ func (x *AnalyzeVersionRequest) GetDraws() int32 {
 func (x *AnalyzeVersionRequest) GetSeed() uint64 {
 	if x != nil {
 		return x.Seed
+	}
+	return 0
+}
+
+func (x *AnalyzeVersionRequest) GetPrecision() float64 {
+	if x != nil && x.Precision != nil {
+		return *x.Precision
 	}
 	return 0
 }
@@ -1252,9 +1262,13 @@ type ClassAnalysis struct {
 	// Additional share of its pictures that would be classified rightly if it had
 	// twice as many examples, as far as can be told; the greatest marks the class
 	// to add to. 0 where nothing is known.
-	ExpectedGain  float64 `protobuf:"fixed64,7,opt,name=expected_gain,json=expectedGain,proto3" json:"expected_gain,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ExpectedGain float64 `protobuf:"fixed64,7,opt,name=expected_gain,json=expectedGain,proto3" json:"expected_gain,omitempty"`
+	// From which probability on its answers are right with
+	// AnalyzeVersionRequest.precision, as RejectOptions.precision has it; unset
+	// where nothing could be left out when the version was made.
+	PrecisionThreshold *PrecisionThreshold `protobuf:"bytes,10,opt,name=precision_threshold,json=precisionThreshold,proto3" json:"precision_threshold,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ClassAnalysis) Reset() {
@@ -1336,6 +1350,108 @@ func (x *ClassAnalysis) GetExpectedGain() float64 {
 	return 0
 }
 
+func (x *ClassAnalysis) GetPrecisionThreshold() *PrecisionThreshold {
+	if x != nil {
+		return x.PrecisionThreshold
+	}
+	return nil
+}
+
+// A threshold for a precision, and what is known of it.
+type PrecisionThreshold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The least probability that is accepted; over 1 where no answer of the class
+	// can be.
+	Threshold float64 `protobuf:"fixed64,1,opt,name=threshold,proto3" json:"threshold,omitempty"`
+	// The precision expected at it: the share of left-out answers that was right,
+	// drawn towards what they claimed with the strength of five examples.
+	Precision float64 `protobuf:"fixed64,2,opt,name=precision,proto3" json:"precision,omitempty"`
+	// Lower bound of the precision on left-out examples alone (Wilson, one-sided at
+	// 95 %); 0 where there was no answer.
+	PrecisionLow float64 `protobuf:"fixed64,3,opt,name=precision_low,json=precisionLow,proto3" json:"precision_low,omitempty"`
+	// Whether precision_low reaches what was asked for: else the examples are too
+	// few, or not clear enough, to bear it out.
+	BorneOut bool `protobuf:"varint,4,opt,name=borne_out,json=borneOut,proto3" json:"borne_out,omitempty"`
+	// Share of the class's left-out examples that it still finds.
+	Recall float64 `protobuf:"fixed64,5,opt,name=recall,proto3" json:"recall,omitempty"`
+	// Left-out answers that reach it.
+	Count         int64 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrecisionThreshold) Reset() {
+	*x = PrecisionThreshold{}
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrecisionThreshold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrecisionThreshold) ProtoMessage() {}
+
+func (x *PrecisionThreshold) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrecisionThreshold.ProtoReflect.Descriptor instead.
+func (*PrecisionThreshold) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PrecisionThreshold) GetThreshold() float64 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetPrecision() float64 {
+	if x != nil {
+		return x.Precision
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetPrecisionLow() float64 {
+	if x != nil {
+		return x.PrecisionLow
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetBorneOut() bool {
+	if x != nil {
+		return x.BorneOut
+	}
+	return false
+}
+
+func (x *PrecisionThreshold) GetRecall() float64 {
+	if x != nil {
+		return x.Recall
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Two classes that are taken for one another.
 type ConfusedClasses struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1357,7 +1473,7 @@ type ConfusedClasses struct {
 
 func (x *ConfusedClasses) Reset() {
 	*x = ConfusedClasses{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1485,7 @@ func (x *ConfusedClasses) String() string {
 func (*ConfusedClasses) ProtoMessage() {}
 
 func (x *ConfusedClasses) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1498,7 @@ func (x *ConfusedClasses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfusedClasses.ProtoReflect.Descriptor instead.
 func (*ConfusedClasses) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{12}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConfusedClasses) GetIndex() int32 {
@@ -1446,7 +1562,7 @@ type SuspectExample struct {
 
 func (x *SuspectExample) Reset() {
 	*x = SuspectExample{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +1574,7 @@ func (x *SuspectExample) String() string {
 func (*SuspectExample) ProtoMessage() {}
 
 func (x *SuspectExample) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +1587,7 @@ func (x *SuspectExample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspectExample.ProtoReflect.Descriptor instead.
 func (*SuspectExample) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{13}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SuspectExample) GetExampleId() string {
@@ -1534,7 +1650,7 @@ type DuplicatePair struct {
 
 func (x *DuplicatePair) Reset() {
 	*x = DuplicatePair{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1662,7 @@ func (x *DuplicatePair) String() string {
 func (*DuplicatePair) ProtoMessage() {}
 
 func (x *DuplicatePair) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1675,7 @@ func (x *DuplicatePair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DuplicatePair.ProtoReflect.Descriptor instead.
 func (*DuplicatePair) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{14}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DuplicatePair) GetExampleId() string {
@@ -1637,7 +1753,7 @@ type ReliabilityBin struct {
 
 func (x *ReliabilityBin) Reset() {
 	*x = ReliabilityBin{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1765,7 @@ func (x *ReliabilityBin) String() string {
 func (*ReliabilityBin) ProtoMessage() {}
 
 func (x *ReliabilityBin) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1778,7 @@ func (x *ReliabilityBin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReliabilityBin.ProtoReflect.Descriptor instead.
 func (*ReliabilityBin) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{15}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReliabilityBin) GetLow() float64 {
@@ -1761,15 +1877,18 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x04 \x01(\tR\vdisplayName\x12\x1e\n" +
 	"\n" +
 	"similarity\x18\x05 \x01(\x01R\n" +
-	"similarity\"\xc7\x01\n" +
+	"similarity\"\xf8\x01\n" +
 	"\x15AnalyzeVersionRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x1d\n" +
 	"\n" +
 	"list_limit\x18\x02 \x01(\x05R\tlistLimit\x126\n" +
 	"\x14duplicate_similarity\x18\x03 \x01(\x01H\x00R\x13duplicateSimilarity\x88\x01\x01\x12\x14\n" +
 	"\x05draws\x18\x04 \x01(\x05R\x05draws\x12\x12\n" +
-	"\x04seed\x18\x05 \x01(\x04R\x04seedB\x17\n" +
-	"\x15_duplicate_similarity\"\xf7\a\n" +
+	"\x04seed\x18\x05 \x01(\x04R\x04seed\x12!\n" +
+	"\tprecision\x18\b \x01(\x01H\x01R\tprecision\x88\x01\x01B\x17\n" +
+	"\x15_duplicate_similarityB\f\n" +
+	"\n" +
+	"_precision\"\xf7\a\n" +
 	"\x16AnalyzeVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x06method\x18\x02 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x16\n" +
@@ -1806,7 +1925,7 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\x05shots\x18\x01 \x01(\x05R\x05shots\x12\x1a\n" +
 	"\baccuracy\x18\x02 \x01(\x01R\baccuracy\x12\x10\n" +
 	"\x03low\x18\x03 \x01(\x01R\x03low\x12\x12\n" +
-	"\x04high\x18\x04 \x01(\x01R\x04high\"\xef\x01\n" +
+	"\x04high\x18\x04 \x01(\x01R\x04high\"\xc1\x02\n" +
 	"\rClassAnalysis\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
@@ -1814,7 +1933,16 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\fscored_count\x18\x04 \x01(\x05R\vscoredCount\x12\x1a\n" +
 	"\baccuracy\x18\x05 \x01(\x01R\baccuracy\x12\x1c\n" +
 	"\tprecision\x18\x06 \x01(\x01R\tprecision\x12#\n" +
-	"\rexpected_gain\x18\a \x01(\x01R\fexpectedGain\"\xd4\x01\n" +
+	"\rexpected_gain\x18\a \x01(\x01R\fexpectedGain\x12P\n" +
+	"\x13precision_threshold\x18\n" +
+	" \x01(\v2\x1f.tipserve.v1.PrecisionThresholdR\x12precisionThreshold\"\xc0\x01\n" +
+	"\x12PrecisionThreshold\x12\x1c\n" +
+	"\tthreshold\x18\x01 \x01(\x01R\tthreshold\x12\x1c\n" +
+	"\tprecision\x18\x02 \x01(\x01R\tprecision\x12#\n" +
+	"\rprecision_low\x18\x03 \x01(\x01R\fprecisionLow\x12\x1b\n" +
+	"\tborne_out\x18\x04 \x01(\bR\bborneOut\x12\x16\n" +
+	"\x06recall\x18\x05 \x01(\x01R\x06recall\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x03R\x05count\"\xd4\x01\n" +
 	"\x0fConfusedClasses\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1f\n" +
@@ -1867,7 +1995,7 @@ func file_tipserve_v1_analysis_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tipserve_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_tipserve_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_tipserve_v1_analysis_proto_goTypes = []any{
 	(SuggestExamplesConfig_Strategy)(0), // 0: tipserve.v1.SuggestExamplesConfig.Strategy
 	(Suggestion_Reason)(0),              // 1: tipserve.v1.Suggestion.Reason
@@ -1883,46 +2011,48 @@ var file_tipserve_v1_analysis_proto_goTypes = []any{
 	(*LearningCurvePoint)(nil),          // 11: tipserve.v1.LearningCurvePoint
 	(*LearningForecast)(nil),            // 12: tipserve.v1.LearningForecast
 	(*ClassAnalysis)(nil),               // 13: tipserve.v1.ClassAnalysis
-	(*ConfusedClasses)(nil),             // 14: tipserve.v1.ConfusedClasses
-	(*SuspectExample)(nil),              // 15: tipserve.v1.SuspectExample
-	(*DuplicatePair)(nil),               // 16: tipserve.v1.DuplicatePair
-	(*ReliabilityBin)(nil),              // 17: tipserve.v1.ReliabilityBin
-	(*Input)(nil),                       // 18: tipserve.v1.Input
-	(*RejectedExample)(nil),             // 19: tipserve.v1.RejectedExample
-	(*ClassScore)(nil),                  // 20: tipserve.v1.ClassScore
-	(Method)(0),                         // 21: tipserve.v1.Method
+	(*PrecisionThreshold)(nil),          // 14: tipserve.v1.PrecisionThreshold
+	(*ConfusedClasses)(nil),             // 15: tipserve.v1.ConfusedClasses
+	(*SuspectExample)(nil),              // 16: tipserve.v1.SuspectExample
+	(*DuplicatePair)(nil),               // 17: tipserve.v1.DuplicatePair
+	(*ReliabilityBin)(nil),              // 18: tipserve.v1.ReliabilityBin
+	(*Input)(nil),                       // 19: tipserve.v1.Input
+	(*RejectedExample)(nil),             // 20: tipserve.v1.RejectedExample
+	(*ClassScore)(nil),                  // 21: tipserve.v1.ClassScore
+	(Method)(0),                         // 22: tipserve.v1.Method
 }
 var file_tipserve_v1_analysis_proto_depIdxs = []int32{
 	0,  // 0: tipserve.v1.SuggestExamplesConfig.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
 	2,  // 1: tipserve.v1.SuggestExamplesRequest.config:type_name -> tipserve.v1.SuggestExamplesConfig
 	4,  // 2: tipserve.v1.SuggestExamplesRequest.items:type_name -> tipserve.v1.UnlabelledBatch
 	5,  // 3: tipserve.v1.UnlabelledBatch.items:type_name -> tipserve.v1.UnlabelledItem
-	18, // 4: tipserve.v1.UnlabelledItem.input:type_name -> tipserve.v1.Input
+	19, // 4: tipserve.v1.UnlabelledItem.input:type_name -> tipserve.v1.Input
 	7,  // 5: tipserve.v1.SuggestExamplesResponse.suggestions:type_name -> tipserve.v1.Suggestion
 	0,  // 6: tipserve.v1.SuggestExamplesResponse.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
 	8,  // 7: tipserve.v1.SuggestExamplesResponse.already_labelled:type_name -> tipserve.v1.LabelledDuplicate
-	19, // 8: tipserve.v1.SuggestExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	20, // 8: tipserve.v1.SuggestExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
 	1,  // 9: tipserve.v1.Suggestion.reason:type_name -> tipserve.v1.Suggestion.Reason
-	20, // 10: tipserve.v1.Suggestion.top:type_name -> tipserve.v1.ClassScore
-	21, // 11: tipserve.v1.AnalyzeVersionResponse.method:type_name -> tipserve.v1.Method
+	21, // 10: tipserve.v1.Suggestion.top:type_name -> tipserve.v1.ClassScore
+	22, // 11: tipserve.v1.AnalyzeVersionResponse.method:type_name -> tipserve.v1.Method
 	11, // 12: tipserve.v1.AnalyzeVersionResponse.curve:type_name -> tipserve.v1.LearningCurvePoint
 	12, // 13: tipserve.v1.AnalyzeVersionResponse.forecast:type_name -> tipserve.v1.LearningForecast
 	13, // 14: tipserve.v1.AnalyzeVersionResponse.classes:type_name -> tipserve.v1.ClassAnalysis
-	14, // 15: tipserve.v1.AnalyzeVersionResponse.confused:type_name -> tipserve.v1.ConfusedClasses
-	15, // 16: tipserve.v1.AnalyzeVersionResponse.suspects:type_name -> tipserve.v1.SuspectExample
-	16, // 17: tipserve.v1.AnalyzeVersionResponse.duplicates:type_name -> tipserve.v1.DuplicatePair
-	17, // 18: tipserve.v1.AnalyzeVersionResponse.reliability:type_name -> tipserve.v1.ReliabilityBin
-	15, // 19: tipserve.v1.AnalyzeVersionResponse.misclassified:type_name -> tipserve.v1.SuspectExample
-	20, // 20: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
-	3,  // 21: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
-	9,  // 22: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
-	6,  // 23: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
-	10, // 24: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
-	23, // [23:25] is the sub-list for method output_type
-	21, // [21:23] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	15, // 15: tipserve.v1.AnalyzeVersionResponse.confused:type_name -> tipserve.v1.ConfusedClasses
+	16, // 16: tipserve.v1.AnalyzeVersionResponse.suspects:type_name -> tipserve.v1.SuspectExample
+	17, // 17: tipserve.v1.AnalyzeVersionResponse.duplicates:type_name -> tipserve.v1.DuplicatePair
+	18, // 18: tipserve.v1.AnalyzeVersionResponse.reliability:type_name -> tipserve.v1.ReliabilityBin
+	16, // 19: tipserve.v1.AnalyzeVersionResponse.misclassified:type_name -> tipserve.v1.SuspectExample
+	14, // 20: tipserve.v1.ClassAnalysis.precision_threshold:type_name -> tipserve.v1.PrecisionThreshold
+	21, // 21: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
+	3,  // 22: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
+	9,  // 23: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
+	6,  // 24: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
+	10, // 25: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
+	24, // [24:26] is the sub-list for method output_type
+	22, // [22:24] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_analysis_proto_init() }
@@ -1945,7 +2075,7 @@ func file_tipserve_v1_analysis_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_analysis_proto_rawDesc), len(file_tipserve_v1_analysis_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

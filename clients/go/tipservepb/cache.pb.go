@@ -701,7 +701,13 @@ type Version struct {
 	// an older server made it.
 	EncoderDtype string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
 	// Examples of none of its classes, see Example.unknown.
-	UnknownCount  int64 `protobuf:"varint,24,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
+	UnknownCount int64 `protobuf:"varint,24,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
+	// Whether its examples carry any number of classes. Probabilities are then
+	// independent, σ(logit) of each class, and an answer is of every class whose
+	// probability reaches ClassInfo.threshold (Classification.labels). Made by
+	// METHOD_STACK: kernel ridge regression with a column a class, each calibrated
+	// on examples that were left out.
+	MultiLabel    bool `protobuf:"varint,25,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -890,6 +896,13 @@ func (x *Version) GetUnknownCount() int64 {
 	return 0
 }
 
+func (x *Version) GetMultiLabel() bool {
+	if x != nil {
+		return x.MultiLabel
+	}
+	return false
+}
+
 // What the making of a version took in.
 type SourceCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -985,8 +998,11 @@ type ClassInfo struct {
 	ExampleCount int32 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	// Validation examples.
 	ValidationCount int32 `protobuf:"varint,4,opt,name=validation_count,json=validationCount,proto3" json:"validation_count,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// From which probability the class belongs to an answer, where the version has
+	// multi_label: that with the highest F1 on examples that were left out.
+	Threshold     *float64 `protobuf:"fixed64,7,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClassInfo) Reset() {
@@ -1043,6 +1059,13 @@ func (x *ClassInfo) GetExampleCount() int32 {
 func (x *ClassInfo) GetValidationCount() int32 {
 	if x != nil {
 		return x.ValidationCount
+	}
+	return 0
+}
+
+func (x *ClassInfo) GetThreshold() float64 {
+	if x != nil && x.Threshold != nil {
+		return *x.Threshold
 	}
 	return 0
 }
@@ -1811,7 +1834,12 @@ type CacheSpec struct {
 	// Keep a thumbnail of each picture with the version, so that people can look
 	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
 	// pixels alone. Default: of a picture nothing is kept but its features.
-	KeepPictures  bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	KeepPictures bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	// Examples carry any number of classes (Example.class_indices), none included,
+	// and answers have independent probabilities: see Version.multi_label. Text and
+	// methods but METHOD_AUTO are refused, and so are numbers for them. At most 4096
+	// classes, 16,384 keys.
+	MultiLabel    bool `protobuf:"varint,26,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2007,6 +2035,13 @@ func (x *CacheSpec) GetKeepPictures() bool {
 	return false
 }
 
+func (x *CacheSpec) GetMultiLabel() bool {
+	if x != nil {
+		return x.MultiLabel
+	}
+	return false
+}
+
 // One class of a specification.
 type ClassSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2100,6 +2135,10 @@ type Example struct {
 	// validation at the same time. In a version with multi_label an example
 	// without classes says the same.
 	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Indices of its classes where the version has multi_label: any number, none
+	// for an example of none of them; class_index is not looked at then. Must be
+	// empty elsewhere.
+	ClassIndices []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
 	// It has no label; class_index is not looked at. AUTO learns from such pictures
 	// what the classes look like, where that helps (Head.unlabelled); they may be of
 	// other classes, too. Nothing is kept of them but their features: no id, uri,
@@ -2194,6 +2233,13 @@ func (x *Example) GetUnknown() bool {
 		return x.Unknown
 	}
 	return false
+}
+
+func (x *Example) GetClassIndices() []int32 {
+	if x != nil {
+		return x.ClassIndices
+	}
+	return nil
 }
 
 func (x *Example) GetUnlabelled() bool {
@@ -3581,7 +3627,10 @@ type ExampleInfo struct {
 	HasPicture bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
 	// Whether it belongs to none of the classes, see Example.unknown; class_index
 	// is 0 then, and display_name empty.
-	Unknown       bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Indices of its classes where the version has multi_label; class_index is 0
+	// then, and display_name empty.
+	ClassIndices  []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3670,6 +3719,13 @@ func (x *ExampleInfo) GetUnknown() bool {
 		return x.Unknown
 	}
 	return false
+}
+
+func (x *ExampleInfo) GetClassIndices() []int32 {
+	if x != nil {
+		return x.ClassIndices
+	}
+	return nil
 }
 
 // Names an example.
@@ -4469,7 +4525,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x99\a\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xba\a\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4498,7 +4554,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x10exif_orientation\x18\x13 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x12#\n" +
 	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x12#\n" +
-	"\runknown_count\x18\x18 \x01(\x03R\funknownCount\x1a9\n" +
+	"\runknown_count\x18\x18 \x01(\x03R\funknownCount\x12\x1f\n" +
+	"\vmulti_label\x18\x19 \x01(\bR\n" +
+	"multiLabel\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
@@ -4507,12 +4565,15 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\brejected\x18\x02 \x01(\x03R\brejected\x12\x1c\n" +
 	"\tinherited\x18\x03 \x01(\x03R\tinherited\x12\x18\n" +
 	"\aremoved\x18\x04 \x01(\x03R\aremoved\x12(\n" +
-	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\x94\x01\n" +
+	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\xc5\x01\n" +
 	"\tClassInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
 	"\rexample_count\x18\x03 \x01(\x05R\fexampleCount\x12)\n" +
-	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\"\xdd\x03\n" +
+	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\x12!\n" +
+	"\tthreshold\x18\a \x01(\x01H\x00R\tthreshold\x88\x01\x01B\f\n" +
+	"\n" +
+	"_threshold\"\xdd\x03\n" +
 	"\x04Head\x12+\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\x01R\x05alpha\x12\x12\n" +
@@ -4589,7 +4650,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\xdc\b\n" +
+	"\tKIND_WIDE\x10\x02\"\xfd\b\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4617,7 +4678,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x15 \x01(\tR\trequestId\x12G\n" +
 	"\x10exif_orientation\x18\x16 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
-	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x1a9\n" +
+	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x12\x1f\n" +
+	"\vmulti_label\x18\x1a \x01(\bR\n" +
+	"multiLabel\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -4633,7 +4696,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\aprompts\x18\x02 \x03(\tR\aprompts\x127\n" +
 	"\vtext_weight\x18\x03 \x01(\v2\x16.tipserve.v1.EmbeddingR\n" +
-	"textWeight\"\xfa\x02\n" +
+	"textWeight\"\x9f\x03\n" +
 	"\aExample\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4647,7 +4710,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\bmetadata\x18\x06 \x03(\v2\".tipserve.v1.Example.MetadataEntryR\bmetadata\x12\x1c\n" +
 	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x18\n" +
 	"\aunknown\x18\n" +
-	" \x01(\bR\aunknown\x12\x1e\n" +
+	" \x01(\bR\aunknown\x12#\n" +
+	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x12\x1e\n" +
 	"\n" +
 	"unlabelled\x18\x14 \x01(\bR\n" +
 	"unlabelled\x1a;\n" +
@@ -4759,7 +4823,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tR\x06filter\"t\n" +
 	"\x14ListExamplesResponse\x124\n" +
 	"\bexamples\x18\x01 \x03(\v2\x18.tipserve.v1.ExampleInfoR\bexamples\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xde\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x03\n" +
 	"\vExampleInfo\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4774,7 +4838,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\vhas_picture\x18\a \x01(\bR\n" +
 	"hasPicture\x12\x18\n" +
 	"\aunknown\x18\n" +
-	" \x01(\bR\aunknown\x1a;\n" +
+	" \x01(\bR\aunknown\x12#\n" +
+	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
@@ -5067,6 +5132,7 @@ func file_tipserve_v1_cache_proto_init() {
 		return
 	}
 	file_tipserve_v1_input_proto_init()
+	file_tipserve_v1_cache_proto_msgTypes[3].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[8].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[10].OneofWrappers = []any{}

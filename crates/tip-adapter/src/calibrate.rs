@@ -22,7 +22,7 @@ use super::{
 /// The examples that the spread's temperature counts as.
 const STRENGTH: f64 = 5.0;
 
-/// T of a method's held logits, f64 [Q, N].
+/// T of a method's held-out logits, f64 [Q, N].
 pub(super) fn by_held(
     method: &dyn TrainingFree,
     material: &Material,
@@ -85,24 +85,46 @@ pub(super) fn plus_text(
     })
 }
 
-/// T where nothing can be held out: that of the logits' spread over the wrong
+/// T where nothing can be held out, from the term's spread over the wrong
 /// classes, each key without itself where the method can do without it.
+///
+/// Beside text, whose own temperature the shots tell (it has not seen them): a
+/// part of variance v over wrong classes and temperature T lifts the true class
+/// by v/T, so the sum's temperature is `(v₁ + v₂)/(v₁/T₁ + v₂/T₂)`.
 pub(super) fn by_spread(
     method: &dyn TrainingFree,
     numbers: &Numbers,
     material: &Material,
     balance: ClassBalance,
 ) -> Result<f64, TipError> {
-    let term = method.key_term(material, numbers, balance)?;
     let present = material.counts()?.f_gt(0)?.f_nonzero()?.f_squeeze_dim(1)?;
-    let logits = plus_text(material, &material.keys, term)?.f_index_select(1, &present)?;
     let labels = material
         .labels
         .f_searchsorted(&present, false, false, "left", None::<Tensor>)?;
-    if !method.sees_examples() {
-        return Ok(fit_temperature(&logits, &labels)?.temperature);
+    let text = match &material.text {
+        None => None,
+        Some(text) => {
+            let keys = material.keys.f_to_kind(Kind::Double)?;
+            let logits = keys
+                .f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?
+                .f_mul_scalar(material.logit_scale)?
+                .f_index_select(1, &present)?;
+            let temperature = fit_temperature(&logits, &labels)?.temperature;
+            if !method.sees_examples() {
+                return Ok(temperature);
+            }
+            wrong_class_spread(&logits, &labels, None)?.map(|spread| (spread, temperature))
+        }
+    };
+    let term = method
+        .key_term(material, numbers, balance)?
+        .f_index_select(1, &present)?;
+    let factor = method.spread_factor(false);
+    let term = wrong_class_spread(&term, &labels, None)?.map(|spread| (spread, spread * factor));
+    let (mut variance, mut lift) = (0.0, 0.0);
+    for (spread, temperature) in text.into_iter().chain(term) {
+        variance += spread * spread;
+        lift += spread * spread / temperature;
     }
-    let spread = wrong_class_spread(&logits, &labels, None)?;
-    let factor = method.spread_factor(material.text.is_some());
-    Ok(spread.map_or(1.0, |spread| spread * factor))
+    Ok(if lift > 0.0 { variance / lift } else { 1.0 })
 }

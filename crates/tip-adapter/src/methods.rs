@@ -52,7 +52,11 @@ pub(super) trait TrainingFree: Sync {
 
     /// The examples that its numbers are chosen on where there are no
     /// validation examples; there is at least one key.
-    fn hold_out(&self, material: &Material) -> Result<Option<HoldOut>, TipError> {
+    fn hold_out(
+        &self,
+        material: &Material,
+        _request: &HeadRequest,
+    ) -> Result<Option<HoldOut>, TipError> {
         HoldOut::one_of_each_out(material)
     }
 

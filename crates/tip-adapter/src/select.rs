@@ -24,7 +24,7 @@ pub(super) enum Choice {
     Stack(Box<Stacked>),
 }
 
-/// What was chosen.
+/// A method with its numbers, and how they were chosen.
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub numbers: Numbers,
@@ -63,7 +63,7 @@ fn choose_numbers(
     let held = match HoldOut::validation(material)? {
         Some(held) => Some(held),
         None if material.key_count() == 0 => None,
-        None => method.hold_out(material)?,
+        None => method.hold_out(material, request)?,
     };
     let mut why = "there are no examples to score on".to_owned();
     let scored = match &held {

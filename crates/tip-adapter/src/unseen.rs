@@ -3,7 +3,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::{error::TipError, spec::UnseenScores};
+use super::{
+    error::TipError,
+    precision::{PrecisionCurve, curves},
+    spec::UnseenScores,
+};
 
 /// What a head says of Q examples that it has not seen.
 #[derive(Debug)]
@@ -59,6 +63,19 @@ impl UnseenAnswers {
             own: all(|one| &one.own)?,
             known: all(|one| &one.known)?,
         })
+    }
+
+    /// How often each of N classes was answered rightly, by the probability.
+    ///
+    /// # Errors
+    /// Torch's.
+    pub fn curves(&self, classes: usize) -> Result<Vec<PrecisionCurve>, TipError> {
+        Ok(curves(
+            classes,
+            &Vec::<i64>::try_from(&self.predicted)?,
+            &Vec::<f64>::try_from(&self.probability)?,
+            &Vec::<i64>::try_from(&self.labels)?,
+        ))
     }
 
     /// Their percentiles; none of no examples.

@@ -62,9 +62,9 @@ impl DrawArgs {
 /// The examples of a version to be made, drawn but not read.
 #[derive(Debug)]
 pub(crate) struct Examples {
-    /// These become keys.
+    /// Examples that become the version's keys.
     pub train: Labelled,
-    /// These choose numbers.
+    /// Examples that its numbers are chosen on; none if there are none.
     pub validation: Option<Labelled>,
     /// Whether the validation examples come from a source of their own, which
     /// may use the ids of `train`.
@@ -87,6 +87,13 @@ impl Examples {
         screen: &Screen,
     ) -> Result<Self, Failure> {
         draw.check()?;
+        if all.is_multi_label() && (draw.shots.is_some() || draw.val_shots.is_some()) {
+            return Err(Failure::Usage(
+                "--shots and --val-shots draw of examples with one class each: a list of labels \
+                 has any number"
+                    .to_owned(),
+            ));
+        }
         let shots = draw.shots.map_or(usize::MAX, |shots| shots as usize);
         let short = if draw.shots.is_some() {
             all.short_classes(shots)

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// Labelled examples, listed but not yet read.
 #[derive(Clone, Debug)]
 pub(crate) struct Labelled {
-    /// Where they are.
+    /// The folder or file that they are listed from.
     pub source: Source,
     /// The classes, in the order of their indices.
     pub classes: Vec<SourceClass>,
@@ -43,7 +43,7 @@ pub(crate) enum Source {
 /// A class as its source has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourceClass {
-    /// What people call it.
+    /// The class's name, as people read it.
     pub display_name: String,
     /// Its row of the text classifier, if the source brings one.
     pub text_weight: Option<Vec<f32>>,
@@ -54,28 +54,47 @@ pub(crate) struct SourceClass {
 pub(crate) struct Example {
     /// Path from the source's folder, or row of the source's array.
     pub id: String,
-    /// Index into the source's classes.
+    /// Index into the source's classes; 0 of an example with `labels`.
     pub class: usize,
+    /// Its classes, where the source gives any number of each.
+    pub labels: Option<Vec<usize>>,
     /// Where it lies.
     pub place: Place,
 }
 
-/// Where an example lies.
+/// Where an example's content is read from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
-    /// A picture file.
+    /// A picture file, by its path.
     File(PathBuf),
-    /// A row of `features`.
+    /// A row of the .npz file's `features`.
     Row(u64),
 }
 
+impl Example {
+    /// Its class, or its classes.
+    pub fn classes(&self) -> &[usize] {
+        match &self.labels {
+            Some(labels) => labels,
+            None => std::slice::from_ref(&self.class),
+        }
+    }
+}
+
 impl Labelled {
+    /// Whether its examples carry any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.examples.iter().any(|example| example.labels.is_some())
+    }
+
     /// Examples of each class.
     pub fn counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
         for example in &self.examples {
-            if let Some(count) = counts.get_mut(example.class) {
-                *count += 1;
+            for class in example.classes() {
+                if let Some(count) = counts.get_mut(*class) {
+                    *count += 1;
+                }
             }
         }
         counts
@@ -91,7 +110,7 @@ impl Labelled {
             .collect()
     }
 
-    /// The classes' display names.
+    /// The classes' display names, by index.
     pub fn class_names(&self) -> Vec<&str> {
         self.classes
             .iter()
@@ -146,12 +165,22 @@ impl Labelled {
     /// If `map` has no entry for an example's class.
     pub fn renumber(mut self, map: &[usize], classes: Vec<SourceClass>) -> Result<Self, Failure> {
         for example in &mut self.examples {
-            example.class = *map.get(example.class).ok_or_else(|| {
-                Failure::Broken(format!(
-                    "the example {} is of class {}, which was matched to none",
-                    example.id, example.class
-                ))
-            })?;
+            let id = &example.id;
+            let renumbered = |class: usize| {
+                map.get(class).copied().ok_or_else(|| {
+                    Failure::Broken(format!(
+                        "the example {id} is of class {class}, which was matched to none"
+                    ))
+                })
+            };
+            match &mut example.labels {
+                Some(labels) => {
+                    for class in labels {
+                        *class = renumbered(*class)?;
+                    }
+                }
+                None => example.class = renumbered(example.class)?,
+            }
         }
         self.classes = classes;
         Ok(self)
@@ -167,6 +196,7 @@ mod tests {
             place: Place::File(PathBuf::from(&id)),
             id,
             class,
+            labels: None,
         });
         Labelled {
             source: Source::Folder(PathBuf::new()),

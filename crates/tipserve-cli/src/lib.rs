@@ -60,6 +60,7 @@ mod folder;
 mod global;
 mod head;
 mod info;
+mod label_list;
 mod labelled;
 mod lists;
 mod manual;

@@ -19,10 +19,12 @@ const READ_AHEAD: usize = 4;
 /// An example with its content.
 #[derive(Debug)]
 pub(crate) struct LoadedExample {
-    /// Its id.
+    /// The example's id, as the server will report it.
     pub id: String,
-    /// Its class's index.
+    /// Index of its class among the source's.
     pub class: usize,
+    /// Its classes, where its source gives any number of each.
+    pub labels: Option<Vec<usize>>,
     /// What it is for.
     pub purpose: Purpose,
     /// The picture or embedding.
@@ -39,6 +41,17 @@ impl LoadedExample {
     }
 }
 
+/// Indices of classes as the wire has them: none of an example with one class.
+///
+/// # Errors
+/// An index that the wire has no number for.
+pub(crate) fn class_indices(labels: Option<&[usize]>) -> Result<Vec<i32>, Unusable> {
+    let labels = labels.unwrap_or_default().iter();
+    labels
+        .map(|class| i32::try_from(*class).map_err(|_| Unusable::class_index(*class)))
+        .collect()
+}
+
 /// What the reading thread sends; an error is the last thing.
 pub(crate) type LoadedExamples = mpsc::Receiver<Result<LoadedExample, Failure>>;
 
@@ -46,7 +59,7 @@ pub(crate) type LoadedExamples = mpsc::Receiver<Result<LoadedExample, Failure>>;
 /// begin with, since two sources may use the same ids.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// The examples.
+    /// The examples, listed but not read.
     pub labelled: Labelled,
     /// What they are for.
     pub purpose: Purpose,
@@ -123,6 +136,7 @@ impl Reader<'_> {
         let loaded = LoadedExample {
             id: format!("{}{}", self.prefix, example.id),
             class: example.class,
+            labels: example.labels,
             purpose: self.purpose,
             input,
         };

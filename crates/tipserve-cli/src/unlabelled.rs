@@ -44,6 +44,7 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Labelled, Failure> {
                 .map(|row| Example {
                     id: row.to_string(),
                     class: 0,
+                    labels: None,
                     place: Place::Row(row),
                 })
                 .collect(),
@@ -54,6 +55,7 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Labelled, Failure> {
         examples.push(Example {
             id: files::readable(&path),
             class: 0,
+            labels: None,
             place: Place::File(path),
         });
     };

@@ -45,7 +45,7 @@ pub const EXAMPLE_FIELDS: &Schema = &[
 
 /// Caches looked at in one go by a list with a filter.
 const SCAN: usize = 256;
-/// Manifests read at once.
+/// Manifests read from the store at once.
 const READS: usize = 16;
 fn bad_token(list: &str) -> RequestError {
     RequestError::invalid("page_token", format!("it is not one that {list} returned"))
@@ -102,8 +102,8 @@ fn value_of<'a>(
 fn value_of_example<'a>(entry: &ExampleEntry<'a>, field: &'static str) -> Option<Value<'a>> {
     Some(match field {
         "example_id" => Value::Text(entry.id),
-        "class_index" => match entry.class {
-            Some(class) => Value::Number(i64::try_from(class).unwrap_or(i64::MAX)),
+        "class_index" => match entry.classes.first() {
+            Some(class) => Value::Number(i64::try_from(*class).unwrap_or(i64::MAX)),
             None => Value::Absent,
         },
         "display_name" => Value::Text(entry.class_name),
@@ -157,7 +157,8 @@ impl Caches {
             token => Some(token.parse().map_err(|_| bad_token("ListCaches"))?),
         };
         let mask = request.read_mask.as_ref();
-        // So that a mask that cannot be is an error where there is no cache, too.
+        // Checked here so that an invalid mask is an error even if there is no
+        // cache.
         paging::mask(&mut pb::Cache::default(), mask)?;
         let (caches, next) = self
             .page(caller.prefix(), size, &filter, mask, after)
@@ -306,6 +307,15 @@ impl Caches {
         let catalog = &self.context.catalog;
         let (id, number) = catalog.store().resolve(&reference).await?;
         let list = catalog.examples(&id, number).await?;
+        let multi_label = list.is_multi_label();
+        if let Some(field) = ["class_index", "display_name"]
+            .into_iter()
+            .find(|field| multi_label && filter.restricts(field))
+        {
+            let problem = format!("{field} is of examples with one class each, these have several");
+            return Err(RequestError::invalid("filter", problem).into());
+        }
+        let index = |class: &usize| i32::try_from(*class).unwrap_or(i32::MAX);
         // Millions may have to be looked at.
         let page = compute(move || -> Result<_, CatalogError> {
             let mut examples = Vec::new();
@@ -320,10 +330,18 @@ impl Caches {
                 }
                 let info = pb::ExampleInfo {
                     example_id: entry.id.to_owned(),
-                    class_index: entry
-                        .class
-                        .map_or(0, |class| i32::try_from(class).unwrap_or(i32::MAX)),
-                    display_name: entry.class_name.to_owned(),
+                    class_index: match (multi_label, entry.classes.first()) {
+                        (false, Some(class)) => index(class),
+                        _ => 0,
+                    },
+                    class_indices: match multi_label {
+                        true => entry.classes.iter().map(index).collect(),
+                        false => Vec::new(),
+                    },
+                    display_name: match multi_label {
+                        true => String::new(),
+                        false => entry.class_name.to_owned(),
+                    },
                     validation: entry.purpose == Purpose::Validation,
                     unknown: entry.purpose == Purpose::Unknown,
                     uri: entry.uri.to_owned(),

@@ -7,7 +7,7 @@ use super::{
     super::{
         Context,
         error::ApiError,
-        heads::{self, Asked},
+        heads::{self, MethodChoice},
         reference,
         request::RequestError,
     },
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{Base, Recipe, Removal, TextSource},
+    catalog::{Base, MAX_MULTI_LABEL_CLASSES, Recipe, Removal, TextSource},
 };
 use tip_spec::Method;
 use tipserve_api::v1::{
@@ -26,7 +26,7 @@ use tipserve_api::v1::{
 };
 use tipserve_store::{CacheId, Condition, Needs, RequestKey};
 
-/// `AddExamples`.
+/// The RPC `AddExamples`: see [`CreateRpc`].
 pub struct AddExamples;
 
 impl CreateRpc for AddExamples {
@@ -104,11 +104,14 @@ impl CreateRpc for AddExamples {
 
 fn recipe(
     spec: pb::AddExamplesSpec,
-    asked: Asked,
+    asked: MethodChoice,
     base: Base,
     context: &Context,
 ) -> Result<Recipe, ApiError> {
     let details = base.details();
+    if base.is_multi_label() {
+        check_multi_label(&spec, asked, &base)?;
+    }
     RequestError::check(
         "spec.new_classes (with the base's)",
         "max_classes",
@@ -116,12 +119,12 @@ fn recipe(
         details.classes.len() + spec.new_classes.len(),
     )?;
     let method = match (asked, details.head.method) {
-        (Asked::Auto, _) => None,
-        (Asked::This(method), _) => Some(method),
+        (MethodChoice::Auto, _) => None,
+        (MethodChoice::This(method), _) => Some(method),
         // Trained keys are of the examples that they were trained on.
-        (Asked::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
-        (Asked::Default, Method::Stack) => None,
-        (Asked::Default, method) => Some(method),
+        (MethodChoice::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
+        (MethodChoice::Default, Method::Stack) => None,
+        (MethodChoice::Default, method) => Some(method),
     };
     if method == Some(Method::ZeroShot) && base.text().is_none() {
         return Err(RequestError::invalid(
@@ -157,6 +160,7 @@ fn recipe(
         new_classes,
         text,
         head,
+        multi_label: base.is_multi_label(),
         views: details.views.max(1) as usize,
         exif_orientation: details.exif_orientation,
         description: if spec.description.is_empty() {
@@ -173,6 +177,29 @@ fn recipe(
         base: Some(Arc::new(base)),
         request: None,
     })
+}
+
+/// Refuses what a version whose examples carry any number of classes has not.
+fn check_multi_label(
+    spec: &pb::AddExamplesSpec,
+    asked: MethodChoice,
+    base: &Base,
+) -> Result<(), RequestError> {
+    RequestError::check(
+        "spec.new_classes (with the base's)",
+        "max_multi_label_classes",
+        MAX_MULTI_LABEL_CLASSES,
+        base.classes().len() + spec.new_classes.len(),
+    )?;
+    let numbers = spec.alpha.is_some() || spec.beta.is_some() || spec.lambda.is_some();
+    if matches!(asked, MethodChoice::This(_)) || numbers {
+        let problem = format!(
+            "{} was made with multi_label: only METHOD_AUTO, without numbers",
+            base.version()
+        );
+        return Err(RequestError::invalid("spec.method", problem));
+    }
+    Ok(())
 }
 
 /// The text rows of the new classes: of the kind that the base's are.

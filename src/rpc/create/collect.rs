@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
@@ -19,7 +18,9 @@ use super::{
         request::{self, RequestError},
         submit::Item,
     },
-    Creation, Event, notes,
+    Creation, Event,
+    example::{classes, purpose, view_seed},
+    notes,
 };
 use crate::catalog::{
     CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Purpose, Stage, orientation,
@@ -37,7 +38,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 
 /// What an example was waiting for.
 enum Arrival {
-    /// A view.
+    /// One view of the picture, encoded or rejected.
     View(Box<View>),
     /// Its thumbnail, or why there is none.
     Thumbnail {
@@ -57,7 +58,7 @@ struct View {
 /// An example on its way.
 struct Pending {
     id: String,
-    class: Option<usize>,
+    classes: Vec<usize>,
     purpose: Purpose,
     /// Raw features of its views, by their number; a key once all are there.
     views: Vec<Option<Vec<f32>>>,
@@ -183,15 +184,16 @@ impl<'a> FeatureCollection<'a> {
         self.pending.push(None);
         self.finished.push(None);
         let purpose = purpose(&example);
-        let class = match purpose {
-            Ok(Purpose::Unknown | Purpose::Unlabelled) => Ok(None),
-            _ => self.class(example.class_index).map(Some),
-        };
-        let class = purpose.clone().and(class);
-        let checked = self.check(&id, &class, &mut example);
-        let (class, content, notes) = match checked {
+        let classes = purpose
+            .clone()
+            .and_then(|purpose| classes(recipe, &example, purpose));
+        let checked = self.check(&id, &classes, &mut example);
+        let (classes, content, notes) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.reject(id, class.ok().flatten(), error.into()).await,
+            Err(error) => {
+                let class = classes.ok().and_then(|classes| classes.first().copied());
+                return self.reject(id, class, error.into()).await;
+            }
         };
         self.ids.insert(id.clone());
         let purpose = purpose?;
@@ -216,7 +218,7 @@ impl<'a> FeatureCollection<'a> {
         };
         let mut pending = Pending {
             id,
-            class,
+            classes,
             purpose,
             views: vec![None; views],
             lacks_end_mark: false,
@@ -258,27 +260,16 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    fn class(&self, index: i32) -> Result<usize, RequestError> {
-        let count = self.creation.request.recipe.class_count();
-        usize::try_from(index)
-            .ok()
-            .filter(|class| *class < count)
-            .ok_or_else(|| {
-                let problem = format!("{index} is not in 0..{count}");
-                RequestError::invalid("examples.class_index", problem)
-            })
-    }
-
     /// What the engine takes of an example.
     fn check(
         &self,
         id: &str,
-        class: &Result<Option<usize>, RequestError>,
+        classes: &Result<Vec<usize>, RequestError>,
         example: &mut pb::Example,
-    ) -> Result<(Option<usize>, Content, ExampleNotes), RequestError> {
+    ) -> Result<(Vec<usize>, Content, ExampleNotes), RequestError> {
         request::check_id("examples.example_id", id)?;
         request::check_printable("examples.example_id", id)?;
-        let class = class.clone()?;
+        let classes = classes.clone()?;
         if self.ids.contains(id) {
             return Err(RequestError::invalid(
                 "examples.example_id",
@@ -289,7 +280,7 @@ impl<'a> FeatureCollection<'a> {
         let width = self.creation.context.catalog.model().width;
         let turn = orientation::decoded(self.creation.request.recipe.exif_orientation);
         let content = request::content(example.input.take(), Crop::Centre, width, turn)?;
-        Ok((class, content, notes))
+        Ok((classes, content, notes))
     }
 
     /// Counts what the version will hold, against the limit.
@@ -452,7 +443,8 @@ impl<'a> FeatureCollection<'a> {
         if !its_own {
             return Err(problem);
         }
-        self.reject(pending.id, pending.class, problem).await
+        self.reject(pending.id, pending.classes.first().copied(), problem)
+            .await
     }
 
     fn finish_if_complete(&mut self, number: usize) {
@@ -467,7 +459,7 @@ impl<'a> FeatureCollection<'a> {
         if let Some(slot) = self.finished.get_mut(number) {
             let raw: Vec<_> = pending.views.into_iter().flatten().collect();
             let feature =
-                ExampleFeature::of_views(pending.id, pending.class, pending.purpose, &raw);
+                ExampleFeature::of_views(pending.id, pending.classes, pending.purpose, &raw);
             *slot = Some(feature.with_notes(pending.notes.boxed()));
         }
     }
@@ -507,36 +499,4 @@ impl<'a> FeatureCollection<'a> {
             self.creation.progress(Stage::Examples, counts).await;
         }
     }
-}
-
-/// What an example is for.
-fn purpose(example: &pb::Example) -> Result<Purpose, RequestError> {
-    match (example.validation, example.unknown, example.unlabelled) {
-        (false, false, false) => Ok(Purpose::Training),
-        (true, false, false) => Ok(Purpose::Validation),
-        (false, true, false) => Ok(Purpose::Unknown),
-        (false, false, true) => Ok(Purpose::Unlabelled),
-        (.., true) => Err(RequestError::invalid(
-            "examples.unlabelled",
-            "a picture without a label is neither for validation nor of no class",
-        )),
-        (true, true, false) => Err(RequestError::invalid(
-            "examples.unknown",
-            "an example of no class chooses no numbers: it cannot be for validation, too",
-        )),
-    }
-}
-
-/// A seed for one view: of the cache's seed, the example's id and the view's
-/// number, so that it depends neither on the order of arrival nor on others,
-/// and is the same on every machine.
-fn view_seed(seed: u64, id: &str, view: usize) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(seed.to_le_bytes())
-        .chain_update((view as u64).to_le_bytes())
-        .chain_update(id.as_bytes())
-        .finalize();
-    digest
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 
 use super::{
     parameters::{no_shared_memory, whole},
-    recognition::Recognised,
     tensors::{Form, Values},
 };
 use crate::{
     catalog::Classifier,
-    rpc::{answer::DEFAULT_TOP, request::RequestError},
+    rpc::{answer::DEFAULT_TOP, confidence::Recognition, request::RequestError},
 };
-use tip_adapter::best::Wish;
+use tip_adapter::best::TopK;
 use tipserve_api::inference::{
     ModelInferResponse, model_infer_request::InferRequestedOutputTensor,
 };
@@ -20,14 +19,14 @@ use tipserve_engine::JobOutput;
 /// The parameter of Triton's classification extension.
 const CLASSIFICATION: &str = "classification";
 
-/// An output.
+/// A tensor that a request can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The most probable class's name, BYTES [N].
     Label,
-    /// Its probability, FP32 [N].
+    /// The probability of that class, FP32 [N].
     Score,
-    /// FP32 [N, classes].
+    /// The logits of all classes, FP32 [N, classes].
     Logits,
     /// The most probable classes as "probability:index:name", BYTES [N, K].
     Classification,
@@ -87,15 +86,15 @@ impl Output {
 
 /// An output that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct OutputRequest {
     output: Output,
     /// How many classes of it, by the classification extension; none for the
     /// tensor itself.
     ranked: Option<usize>,
 }
 
-impl Wanted {
-    /// How many classes it ranks; none where it is the tensor itself.
+impl OutputRequest {
+    /// How many classes it ranks; none if it is the tensor itself.
     fn ranks(self) -> Option<usize> {
         match (self.output, self.ranked) {
             (Output::Classification, None) => Some(DEFAULT_TOP),
@@ -122,8 +121,8 @@ impl Wanted {
 pub fn wanted(
     asked: &[InferRequestedOutputTensor],
     recognise: bool,
-) -> Result<Vec<Wanted>, RequestError> {
-    let mut wanted: Vec<Wanted> = Vec::new();
+) -> Result<Vec<OutputRequest>, RequestError> {
+    let mut wanted: Vec<OutputRequest> = Vec::new();
     for asked in asked {
         let name = &asked.name;
         let field = format!("outputs.{name}");
@@ -147,12 +146,12 @@ pub fn wanted(
                 "it has no numbers to rank: ask for the classification of score or logits";
             return Err(RequestError::invalid(field, problem));
         }
-        wanted.push(Wanted { output, ranked });
+        wanted.push(OutputRequest { output, ranked });
     }
     if wanted.is_empty() {
         let all = Output::ALL.into_iter();
         let all = all.filter(|output| recognise || !output.recognises());
-        wanted.extend(all.map(|output| Wanted {
+        wanted.extend(all.map(|output| OutputRequest {
             output,
             ranked: None,
         }));
@@ -161,21 +160,21 @@ pub fn wanted(
 }
 
 /// What the engine is to find out of every element.
-pub fn of_each(wanted: &[Wanted], temperature: f64) -> tipserve_engine::Wanted {
-    let whole = |wanted: &Wanted| wanted.output == Output::Logits && wanted.ranked.is_none();
+pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::ScoresRequest {
+    let whole = |wanted: &OutputRequest| wanted.output == Output::Logits && wanted.ranked.is_none();
     if wanted.iter().any(whole) {
-        return tipserve_engine::Wanted::Logits;
+        return tipserve_engine::ScoresRequest::Logits;
     }
     let classes = wanted.iter().map(|wanted| wanted.classes()).max();
-    tipserve_engine::Wanted::Best(Wish {
+    tipserve_engine::ScoresRequest::Best(TopK {
         classes: classes.unwrap_or(1),
         temperature,
     })
 }
 
 /// Bytes that the answers to `count` elements take at the least.
-pub fn least_bytes(wanted: &[Wanted], count: usize, classes: usize) -> usize {
-    let per_element = |wanted: &Wanted| match (wanted.output, wanted.ranked) {
+pub fn least_bytes(wanted: &[OutputRequest], count: usize, classes: usize) -> usize {
+    let per_element = |wanted: &OutputRequest| match (wanted.output, wanted.ranked) {
         (Output::Logits, None) => size_of::<f32>() * classes,
         // "0:0:".
         (_, Some(ranked)) => 8 * ranked.min(classes),
@@ -202,9 +201,9 @@ pub fn too_large(maximum: usize, value: usize) -> RequestError {
 /// Where that is not enough.
 pub fn fill(
     response: &mut ModelInferResponse,
-    wanted: &[Wanted],
+    wanted: &[OutputRequest],
     classifier: &Classifier,
-    (outcomes, recognised): (&[JobOutput], &[Recognised]),
+    (outcomes, recognised): (&[JobOutput], &[Recognition]),
     form: Form,
     limit: usize,
 ) -> Result<(), RequestError> {
@@ -212,7 +211,7 @@ pub fn fill(
     for wanted in wanted {
         let (values, shape) = match wanted.output {
             Output::Accepted => {
-                let flags = recognised.iter().map(|one| one.accepted).collect();
+                let flags = recognised.iter().map(|one| one.accepted()).collect();
                 (Values::Flags(flags), vec![recognised.len()])
             }
             Output::KnownScore => {
@@ -232,16 +231,16 @@ pub fn fill(
     Ok(())
 }
 
-/// One output's values and shape; none where they take more than `limit`.
+/// One output's values and shape; none if they take more than `limit`.
 fn values(
-    wanted: Wanted,
+    wanted: OutputRequest,
     classifier: &Classifier,
     outcomes: &[JobOutput],
     limit: usize,
 ) -> Option<(Values, Vec<usize>)> {
     let count = outcomes.len();
     let best = |outcome: &JobOutput| {
-        outcome.scores.best(Wish {
+        outcome.scores.best(TopK {
             classes: wanted.classes(),
             temperature: classifier.temperature(),
         })
@@ -255,7 +254,7 @@ fn values(
             for scored in best(outcome) {
                 let value = match wanted.output {
                     Output::Logits => scored.logit,
-                    _ => scored.probability as f32,
+                    _ => classifier.probability(&scored) as f32,
                 };
                 let text = ranked_class(value, scored.class, classifier.class_name(scored.class));
                 bytes += size_of::<u32>() + text.len();
@@ -269,8 +268,9 @@ fn values(
     }
     Some(match wanted.output {
         Output::Score => {
-            let score =
-                |outcome: &JobOutput| first(outcome).map_or(0.0, |best| best.probability as f32);
+            let score = |outcome: &JobOutput| {
+                first(outcome).map_or(0.0, |best| classifier.probability(&best) as f32)
+            };
             (
                 Values::Floats(outcomes.iter().map(score).collect()),
                 vec![count],

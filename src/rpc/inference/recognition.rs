@@ -1,31 +1,22 @@
-//! Whether a version knows an element's class at all: the parameters `accept`
-//! and `threshold`, and what the outputs `accepted` and `known_score` say.
+//! Whether a version knows an element's class at all: the parameters `accept`,
+//! `threshold` and `precision`, and what the outputs `accepted` and `known_score` say.
 
 use super::{
-    outputs::Wanted,
+    outputs::OutputRequest,
     parameters::{Parameters, number},
 };
 use crate::{
     catalog::Classifier,
     rpc::{
-        confidence::{Reject, score},
+        confidence::{Recognition, Reject},
         error::ApiError,
         request::RequestError,
     },
     telemetry,
 };
-use tip_adapter::best::Wish;
+use tip_adapter::best::TopK;
 use tipserve_api::v1 as pb;
 use tipserve_engine::JobOutput;
-
-/// What a version says of an element.
-#[derive(Clone, Copy, Debug)]
-pub struct Recognised {
-    /// How much of what it knows it finds in it.
-    pub score: f64,
-    /// Whether that reaches the threshold.
-    pub accepted: bool,
-}
 
 /// What a request's parameters ask for; none where they say nothing.
 ///
@@ -35,18 +26,20 @@ pub fn parameters(parameters: &Parameters) -> Result<Option<Reject>, RequestErro
     let asked = pb::RejectOptions {
         accept: number(parameters, "accept")?,
         threshold: number(parameters, "threshold")?,
+        precision: number(parameters, "precision")?,
     };
     match asked {
         pb::RejectOptions {
             accept: None,
             threshold: None,
+            precision: None,
         } => Ok(None),
         asked => Reject::check("parameters", asked).map(Some),
     }
 }
 
 /// When elements count as of an unknown class; none where nothing asks for it.
-pub fn of_outputs(parameters: Option<Reject>, wanted: &[Wanted]) -> Option<Reject> {
+pub fn of_outputs(parameters: Option<Reject>, wanted: &[OutputRequest]) -> Option<Reject> {
     let asked = wanted.iter().any(|wanted| wanted.recognises());
     asked.then(|| parameters.unwrap_or_default())
 }
@@ -59,9 +52,12 @@ pub fn recognise(
     classifier: &Classifier,
     reject: Reject,
     outcomes: &[JobOutput],
-) -> Result<Vec<Recognised>, ApiError> {
-    let threshold = reject.threshold(classifier)?;
-    let wish = Wish {
+) -> Result<Vec<Recognition>, ApiError> {
+    classifier.needs_one_label(
+        "an element of none of its classes is one whose probabilities all stay under their \
+         thresholds: the outputs accepted and known_score are not of it",
+    )?;
+    let wish = TopK {
         classes: 1,
         temperature: classifier.temperature(),
     };
@@ -71,10 +67,9 @@ pub fn recognise(
             continue;
         };
         let feature = outcome.feature.as_ref().map(|feature| &feature.unit[..]);
-        let score = score(classifier, &best, feature)?;
-        let accepted = score >= threshold;
-        telemetry::recognised(&classifier.name, accepted);
-        all.push(Recognised { score, accepted });
+        let recognition = reject.recognise(classifier, &best, feature)?;
+        telemetry::recognised(&classifier.name, recognition.accepted());
+        all.push(recognition);
     }
     Ok(all)
 }

@@ -17,8 +17,9 @@ from tipserve.pictures import Picture
 class Example:
     """A picture (or embedding) with its class."""
 
-    class_: str | int
-    """The class's display name, or its index."""
+    class_: str | int | Sequence[str | int]
+    """The class's display name, or its index; several of them, or none, of a version
+    with `multi_label`."""
     picture: Picture
     id: str = ""
     """Unique in the cache. Default: the path, else the position."""
@@ -119,10 +120,16 @@ class Indexed:
     def __iter__(self) -> Iterator[Example]:
         for position, example in enumerate(self.source):
             apart = example.unknown or example.unlabelled
-            index = 0 if apart else self.lookup(example.class_)
+            index = 0 if apart else self.looked_up(example.class_)
             yield replace(
                 example, class_=index, id=example.id or default_id(example.picture, position)
             )
+
+    def looked_up(self, class_: str | int | Sequence[str | int]) -> int | tuple[int, ...]:
+        """One index, or those of several classes."""
+        if isinstance(class_, str) or not isinstance(class_, Sequence):
+            return self.lookup(class_)
+        return tuple(self.lookup(one) for one in class_)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class ExampleMessages:
         examples = (
             cache_pb2.Example(
                 example_id=one.id,
-                class_index=int(one.class_),
+                **_classes(one),
                 input=made,
                 validation=one.validation,
                 unknown=one.unknown,
@@ -152,7 +152,7 @@ class ExampleMessages:
         config = classify_pb2.EvaluateConfig(caches=caches)
         yield classify_pb2.EvaluateRequest(config=config)
         known = (
-            classify_pb2.LabelledItem(id=one.id, class_index=int(one.class_), input=made)
+            classify_pb2.LabelledItem(id=one.id, input=made, **_classes(one))
             for one, made in self._encoded()
         )
         items = chain(known, self._unknown(unknown or ()))
@@ -166,6 +166,13 @@ class ExampleMessages:
                 self.rejected.append(Rejected(id, made))
             else:
                 yield classify_pb2.LabelledItem(id=id, input=made, unknown=True)
+
+
+def _classes(example: Example) -> Any:
+    """An example's class, or classes, as the messages have them."""
+    if isinstance(example.class_, Sequence) and not isinstance(example.class_, str):
+        return {"class_indices": [int(one) for one in example.class_]}
+    return {"class_index": int(example.class_)}
 
 
 @dataclass
@@ -213,8 +220,14 @@ def suggest_config(
     return config
 
 
-def reject_options(reject: float | bool) -> classify_pb2.RejectOptions | None:
+def reject_options(
+    reject: float | bool, precision: float | None
+) -> classify_pb2.RejectOptions | None:
     """When an item counts as of an unknown class; True for the server's default."""
+    if precision is not None:
+        if reject is not False:
+            raise ValueError("reject and precision exclude each other")
+        return classify_pb2.RejectOptions(precision=precision)
     if reject is False:
         return None
     return classify_pb2.RejectOptions(accept=None if reject is True else reject)
@@ -229,6 +242,7 @@ def classify_options(
     embedding: bool,
     timings: bool,
     reject: float | bool,
+    precision: float | None,
     coverage: float | None,
 ) -> classify_pb2.ClassifyOptions:
     """What to return for each item."""
@@ -239,7 +253,7 @@ def classify_options(
         neighbours=neighbours,
         embedding=embedding,
         timings=timings,
-        reject=reject_options(reject),
+        reject=reject_options(reject, precision),
         coverage=coverage,
     )
 

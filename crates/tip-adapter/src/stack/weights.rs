@@ -2,7 +2,7 @@
 //!
 //! With w_k = e^a·p_k, Σp = 1: least
 //! `cross-entropy(Σ w_k·z_k) + (s/Q)·Σ(log p_k − log 1/n)² + (5/Q)·a²` over the
-//! Q held examples: equal weights that sum to 1, unless more than s examples
+//! Q held-out examples: equal weights that sum to 1, unless more than s examples
 //! speak against them.
 //!
 //! s is 2 on validation examples. Left-out ones were classified by heads of
@@ -40,7 +40,7 @@ struct Problem {
     share_pull: f64,
 }
 
-/// What a fit found.
+/// What a fit found, one weight a part.
 pub(super) struct Weights {
     pub weights: Vec<f64>,
     /// Cross-entropy of each example, f64 [Q].

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{finetune::FineTuneDocument, format::time, head::HeadDocument};
 use tipserve_api::v1;
 
-/// A cache.
+/// A cache: its aliases, and its newest version.
 #[derive(Debug, Serialize)]
 pub(crate) struct CacheDocument {
     pub name: String,
@@ -64,6 +64,8 @@ pub(crate) struct VersionDocument {
     pub class_count: usize,
     pub width: i32,
     pub key_count: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub multi_label: bool,
     #[serde(skip_serializing_if = "is_zero")]
     pub unknown_count: i64,
     pub views: i32,
@@ -103,6 +105,7 @@ impl From<v1::Version> for VersionDocument {
             classes: version.classes.into_iter().map(Into::into).collect(),
             width: version.width,
             key_count: version.key_count,
+            multi_label: version.multi_label,
             unknown_count: version.unknown_count,
             views: version.views,
             exif_orientation,
@@ -130,6 +133,9 @@ pub(crate) struct ClassDocument {
     pub display_name: String,
     pub example_count: i32,
     pub validation_count: i32,
+    /// From which probability it belongs to an answer, of independent labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
 }
 
 impl From<v1::ClassInfo> for ClassDocument {
@@ -139,6 +145,7 @@ impl From<v1::ClassInfo> for ClassDocument {
             display_name: class.display_name,
             example_count: class.example_count,
             validation_count: class.validation_count,
+            threshold: class.threshold,
         }
     }
 }
@@ -174,6 +181,9 @@ pub(crate) struct ExampleDocument {
     pub validation: bool,
     /// Whether it is of none of the classes.
     pub unknown: bool,
+    /// Of independent labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub class_indices: Vec<i32>,
 }
 
 impl From<v1::ExampleInfo> for ExampleDocument {
@@ -184,6 +194,7 @@ impl From<v1::ExampleInfo> for ExampleDocument {
             display_name: example.display_name,
             validation: example.validation,
             unknown: example.unknown,
+            class_indices: example.class_indices,
         }
     }
 }

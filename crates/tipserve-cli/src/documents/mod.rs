@@ -14,7 +14,7 @@ mod server;
 mod suggestions;
 mod version_made;
 
-pub(crate) use analysis::AnalysisDocument;
+pub(crate) use analysis::{AnalysisDocument, ClassAnalysisDocument};
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
 #[cfg(test)]

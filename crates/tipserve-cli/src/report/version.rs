@@ -162,7 +162,7 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
     )
 }
 
-/// One version in full.
+/// Prints one version in full: its numbers, and how they were chosen.
 pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), Failure> {
     let mut rows = vec![
         vec![
@@ -195,6 +195,9 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
                 .to_owned(),
         ],
     ];
+    if version.multi_label {
+        rows.push(vec!["labels".into(), "any number an example".into()]);
+    }
     if version.unknown_count > 0 {
         rows.push(vec![
             "of no class".into(),

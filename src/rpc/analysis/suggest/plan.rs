@@ -11,16 +11,16 @@ use crate::{
     catalog::{LabelledExamples, Served},
 };
 use tip_adapter::{
-    best::Wish,
+    best::TopK,
     suggest::{Strategy, SuggestOptions},
 };
 use tipserve_api::v1::{self as pb, suggest_examples_config::Strategy as AskedStrategy};
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Wanted, Work};
+use tipserve_engine::{ScoresRequest, Work};
 
 /// Pictures suggested where the client does not say.
 const DEFAULT_COUNT: usize = 20;
-/// Most pictures suggested.
+/// Most pictures that one call may ask for.
 const MAX_COUNT: usize = 10_000;
 /// Classes named with a suggestion.
 const TOP: usize = 2;
@@ -32,7 +32,7 @@ const SHOTS_FOR_MARGIN: u64 = 2;
 /// What is to be done, checked.
 pub(super) struct Plan {
     pub options: SuggestOptions,
-    /// Why this strategy.
+    /// Why this strategy, for the answer.
     pub reason: String,
     /// The version whose examples are labelled, and these.
     pub version: Option<(Served, Arc<LabelledExamples>)>,
@@ -63,6 +63,12 @@ impl Plan {
             let classifier = context.catalog.classifier(&reference).await?;
             // The same version, whatever the name stands for by now.
             let (id, number) = (&classifier.manifest.cache, classifier.manifest.version);
+            if asked == AskedStrategy::Margin {
+                classifier.needs_one_label(
+                    "its classes do not compete, so that no margin lies between two of them: ask \
+                     for STRATEGY_TYPICAL",
+                )?;
+            }
             let labelled = context.catalog.labelled_examples(id, number).await?;
             Some((classifier, Arc::new(labelled)))
         };
@@ -94,7 +100,7 @@ impl Plan {
             None => Work::Embed,
             Some((classifier, _)) => Work::Classify {
                 head: Arc::clone(&classifier.head),
-                wanted: Wanted::Best(wish(classifier)),
+                wanted: ScoresRequest::Best(top_k(classifier)),
                 neighbours: 0,
                 embedding: true,
             },
@@ -102,9 +108,9 @@ impl Plan {
     }
 }
 
-/// The two best classes.
-pub(super) fn wish(classifier: &Served) -> Wish {
-    Wish {
+/// What each picture is classified for: the margin of its two best classes.
+pub(super) fn top_k(classifier: &Served) -> TopK {
+    TopK {
         classes: TOP,
         temperature: classifier.temperature(),
     }
@@ -124,6 +130,10 @@ fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String
         (AskedStrategy::Unspecified, None) => (
             Strategy::Typical,
             "typical pictures, as nothing is labelled yet".to_owned(),
+        ),
+        (AskedStrategy::Unspecified, Some(version)) if version.label_thresholds().is_some() => (
+            Strategy::Typical,
+            "typical pictures, as examples carry any number of classes".to_owned(),
         ),
         (AskedStrategy::Unspecified, Some(version)) => {
             let classes = &version.manifest.details.classes;

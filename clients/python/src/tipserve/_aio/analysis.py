@@ -22,6 +22,7 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
         duplicate_similarity: float | None = None,
         draws: int = 0,
         seed: int = 0,
+        precision: float | None = None,
         timeout: float | None = None,
     ) -> Analysis:
         """What a version's own examples say about it, each left out in turn.
@@ -38,6 +39,7 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
                 near-duplicates. Default: by the examples themselves.
             draws: Random subsets at each point of the learning curve. Default 5.
             seed: Of these subsets.
+            precision: What each class's `precision_threshold` is for. Default 0.95.
             timeout: Seconds for the whole; default: the client's.
         """
         request = analysis_pb2.AnalyzeVersionRequest(
@@ -46,6 +48,7 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
             duplicate_similarity=duplicate_similarity,
             draws=draws,
             seed=seed,
+            precision=precision,
         )
         answer = await self._unary(self._analysis.AnalyzeVersion, request, timeout=timeout)
         return Analysis._from(answer)

@@ -54,6 +54,7 @@ class AsyncMakingCalls(AsyncCalls):
         grid: Grid | None = None,
         key_dtype: KeyDtype | None = None,
         without_text: bool = False,
+        multi_label: bool = False,
         truncate_prompts: bool = False,
         allow_empty_classes: bool = False,
         created_by: str = "",
@@ -103,6 +104,9 @@ class AsyncMakingCalls(AsyncCalls):
             grid: Which α and β to search.
             key_dtype: "f32" (default), "bf16" or "f16".
             without_text: Ignore text; the cache alone decides.
+            multi_label: Examples carry any number of classes, as (picture, [labels])
+                pairs; answers then have independent probabilities and `labels`.
+                Examples alone decide: no text, no method but AUTO.
             truncate_prompts: Cut prompts that are too long instead of refusing them.
             allow_empty_classes: Keep classes without a usable example, decided by
                 their text alone; else such a class is an error.
@@ -142,6 +146,7 @@ class AsyncMakingCalls(AsyncCalls):
             grid=grid,
             key_dtype=key_dtype,
             without_text=without_text,
+            multi_label=multi_label,
             truncate_prompts=truncate_prompts,
             allow_empty_classes=allow_empty_classes,
             created_by=created_by,

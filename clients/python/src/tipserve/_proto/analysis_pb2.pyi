@@ -123,18 +123,20 @@ class LabelledDuplicate(_message.Message):
     def __init__(self, id: _Optional[str] = ..., example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class AnalyzeVersionRequest(_message.Message):
-    __slots__ = ("cache", "list_limit", "duplicate_similarity", "draws", "seed")
+    __slots__ = ("cache", "list_limit", "duplicate_similarity", "draws", "seed", "precision")
     CACHE_FIELD_NUMBER: _ClassVar[int]
     LIST_LIMIT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     DRAWS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     cache: str
     list_limit: int
     duplicate_similarity: float
     draws: int
     seed: int
-    def __init__(self, cache: _Optional[str] = ..., list_limit: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., draws: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    precision: float
+    def __init__(self, cache: _Optional[str] = ..., list_limit: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., draws: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[float] = ...) -> None: ...
 
 class AnalyzeVersionResponse(_message.Message):
     __slots__ = ("version", "method", "advice", "example_count", "scored_count", "accuracy", "accuracy_error", "cross_entropy", "expected_calibration_error", "curve", "forecast", "classes", "confusion", "confused", "suspects", "suspect_count", "duplicates", "duplicate_count", "duplicate_similarity", "reliability", "skipped", "misclassified")
@@ -211,7 +213,7 @@ class LearningForecast(_message.Message):
     def __init__(self, shots: _Optional[int] = ..., accuracy: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class ClassAnalysis(_message.Message):
-    __slots__ = ("index", "display_name", "example_count", "scored_count", "accuracy", "precision", "expected_gain")
+    __slots__ = ("index", "display_name", "example_count", "scored_count", "accuracy", "precision", "expected_gain", "precision_threshold")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +221,7 @@ class ClassAnalysis(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_GAIN_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     index: int
     display_name: str
     example_count: int
@@ -226,7 +229,24 @@ class ClassAnalysis(_message.Message):
     accuracy: float
     precision: float
     expected_gain: float
-    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., precision: _Optional[float] = ..., expected_gain: _Optional[float] = ...) -> None: ...
+    precision_threshold: PrecisionThreshold
+    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., precision: _Optional[float] = ..., expected_gain: _Optional[float] = ..., precision_threshold: _Optional[_Union[PrecisionThreshold, _Mapping]] = ...) -> None: ...
+
+class PrecisionThreshold(_message.Message):
+    __slots__ = ("threshold", "precision", "precision_low", "borne_out", "recall", "count")
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_LOW_FIELD_NUMBER: _ClassVar[int]
+    BORNE_OUT_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    threshold: float
+    precision: float
+    precision_low: float
+    borne_out: bool
+    recall: float
+    count: int
+    def __init__(self, threshold: _Optional[float] = ..., precision: _Optional[float] = ..., precision_low: _Optional[float] = ..., borne_out: bool = ..., recall: _Optional[float] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ConfusedClasses(_message.Message):
     __slots__ = ("index", "display_name", "other_index", "other_display_name", "count", "reverse_count")

@@ -8,6 +8,7 @@ from tipserve.types._analysis import (
     DuplicatePair,
     Forecast,
     LabelledDuplicate,
+    PrecisionThreshold,
     ReliabilityBin,
     Suggestion,
     Suggestions,
@@ -25,7 +26,13 @@ from tipserve.types._cache import (
     SourceCounts,
     Version,
 )
-from tipserve.types._evaluation import ClassEvaluation, Evaluation, UnknownEvaluation
+from tipserve.types._evaluation import (
+    ClassEvaluation,
+    Evaluation,
+    LabelEvaluation,
+    MultiLabelEvaluation,
+    UnknownEvaluation,
+)
 from tipserve.types._finetune import FineTuneProgress, FineTuneRun
 from tipserve.types._head import Candidate, Head, Selection, UnlabelledUse
 from tipserve.types._names import (
@@ -70,11 +77,14 @@ __all__ = [
     "GridKind",
     "Head",
     "KeyDtype",
+    "LabelEvaluation",
     "LabelledDuplicate",
     "Method",
     "MethodName",
+    "MultiLabelEvaluation",
     "Neighbour",
     "OnRejected",
+    "PrecisionThreshold",
     "Rejected",
     "ReliabilityBin",
     "Result",

@@ -45,6 +45,25 @@ class Forecast(Record):
 
 
 @dataclass(frozen=True)
+class PrecisionThreshold(Record):
+    """From which probability on answers of a class have a precision."""
+
+    threshold: float
+    """Over 1 where no answer of the class can be accepted."""
+    precision: float
+    """Expected at it."""
+    precision_low: float
+    """Lower bound on left-out examples alone, one-sided at 95 %."""
+    borne_out: bool
+    """Whether `precision_low` reaches what was asked for; else the examples are too
+    few, or not clear enough."""
+    recall: float
+    """Share of the class's left-out examples that it still finds."""
+    count: int
+    """Left-out answers that reach it."""
+
+
+@dataclass(frozen=True)
 class ClassAnalysis(Record):
     """How well a class's own examples are recognised when left out."""
 
@@ -56,6 +75,14 @@ class ClassAnalysis(Record):
     precision: float
     expected_gain: float
     """Additional share of its pictures recognised with twice its examples."""
+    precision_threshold: PrecisionThreshold | None = None
+    """For `analyze(precision=...)`; None where nothing could be left out."""
+
+
+def _threshold(m: analysis_pb2.PrecisionThreshold) -> PrecisionThreshold:
+    return PrecisionThreshold(
+        m.threshold, m.precision, m.precision_low, m.borne_out, m.recall, m.count
+    )
 
 
 @dataclass(frozen=True)
@@ -199,6 +226,9 @@ class Analysis(Record):
                     c.accuracy,
                     c.precision,
                     c.expected_gain,
+                    _threshold(c.precision_threshold)
+                    if c.HasField("precision_threshold")
+                    else None,
                 )
                 for c in m.classes
             ),
