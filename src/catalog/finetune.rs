@@ -23,7 +23,7 @@ use super::{
 use crate::telemetry::RunCount;
 use tip_adapter::finetune::Options;
 use tip_spec::SearchGrid;
-use tipserve_store::{AliasName, CacheId, Manifest, StoreError, VersionNumber};
+use tipserve_store::{AliasName, CacheId, Manifest, RequestKey, StoreError, VersionNumber};
 
 /// Runs that may wait or run at once.
 const MAX_ACTIVE: usize = 64;
@@ -54,6 +54,16 @@ pub struct TuneRequest {
     /// Whose quota it counts against, and whose turn it takes; none: it is not
     /// known who asks, and all such runs are of one owner without a quota.
     pub owner: Option<String>,
+    /// The request, if it may be asked again.
+    pub request: Option<RequestKey>,
+}
+
+/// A run, as a request that asks for it finds it.
+pub enum Started {
+    /// It begins now.
+    New(watch::Receiver<Run>),
+    /// An equal request has begun it before.
+    Known(watch::Receiver<Run>),
 }
 
 /// Where a run stands.
@@ -131,7 +141,20 @@ pub struct Run {
 pub(super) struct Entry {
     run: watch::Receiver<Run>,
     owner: Option<String>,
+    request: Option<RequestKey>,
     cancelled: Arc<AtomicBool>,
+}
+
+impl Entry {
+    /// Whether it is what a request asks for again: one that made nothing, or
+    /// will make nothing, is not.
+    fn is_of(&self, cache: &CacheId, request: &RequestKey) -> bool {
+        let run = self.run.borrow();
+        let id = self.request.as_ref().map(|own| own.id.as_str());
+        let ended_well = run.state == RunState::Succeeded;
+        let goes_on = !run.state.has_ended() && !self.cancelled.load(Ordering::Relaxed);
+        run.cache == *cache && id == Some(request.id.as_str()) && (ended_well || goes_on)
+    }
 }
 
 /// All runs of this server.
@@ -166,23 +189,57 @@ impl FineTunes {
         }
     }
 
-    /// Queues a run, once its record is in the store. The receiver follows it
-    /// to its end. A caller that goes away before this returns cancels it.
+    /// Queues a run, once its record is in the store; or finds the one that an
+    /// equal request has begun, unless that made nothing. The receiver follows
+    /// it to its end. A caller that goes away before this returns cancels a new
+    /// one.
     ///
     /// # Errors
-    /// [`CatalogError::Busy`] where too many wait already; the store's.
-    pub async fn start(&self, request: TuneRequest) -> Result<watch::Receiver<Run>, CatalogError> {
-        let tracked = self.enlist(request)?;
+    /// [`CatalogError::Busy`] where too many wait already;
+    /// [`CatalogError::RunElsewhere`] if an equal request's runs on another
+    /// server; [`StoreError::RequestReused`]; the store's.
+    pub async fn start(&self, request: TuneRequest) -> Result<Started, CatalogError> {
+        if let Some(key) = &request.request {
+            if let Some(known) = self.own_of_request(&request.cache, key)? {
+                return Ok(Started::Known(known));
+            }
+            if let Some(run) = self.records.of_request(&request.cache, key).await? {
+                let id = run.id.clone();
+                return match run.state.has_ended() {
+                    true => Ok(Started::Known(watch::channel(run).1)),
+                    false => Err(CatalogError::RunElsewhere { id }),
+                };
+            }
+        }
+        let tracked = match self.enlist(request)? {
+            Enlisted::New(tracked) => *tracked,
+            Enlisted::Known(run) => return Ok(Started::Known(run)),
+        };
         let run = tracked.run.subscribe();
         let (begun, answer) = oneshot::channel();
         tokio::spawn(tracked.begin(begun));
         answer.await.map_err(CatalogError::internal)??;
-        Ok(run)
+        Ok(Started::New(run))
+    }
+
+    /// The run of this server that a request has begun before.
+    fn own_of_request(
+        &self,
+        cache: &CacheId,
+        request: &RequestKey,
+    ) -> Result<Option<watch::Receiver<Run>>, CatalogError> {
+        of_request(&self.runs.lock(), cache, request)
     }
 
     /// Takes a place among the runs of this server.
-    fn enlist(&self, request: TuneRequest) -> Result<Tracked, CatalogError> {
+    fn enlist(&self, request: TuneRequest) -> Result<Enlisted, CatalogError> {
         let mut runs = self.runs.lock();
+        // Again, now that no other can come between.
+        if let Some(key) = &request.request
+            && let Some(known) = of_request(&runs, &request.cache, key)?
+        {
+            return Ok(Enlisted::Known(known));
+        }
         let active: Vec<_> = runs
             .values()
             .filter(|entry| !entry.run.borrow().state.has_ended())
@@ -199,7 +256,11 @@ impl FineTunes {
         }
         forget_old(&mut runs);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{number:08}", self.life);
+        let mark = request
+            .request
+            .as_ref()
+            .map(|key| format!("-{}", key.mark()));
+        let id = format!("{}-{number:08}{}", self.life, mark.unwrap_or_default());
         let cancelled = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = watch::channel(Run {
             id: id.clone(),
@@ -219,11 +280,12 @@ impl FineTunes {
             Entry {
                 run: receiver,
                 owner: request.owner.clone(),
+                request: request.request.clone(),
                 cancelled: Arc::clone(&cancelled),
             },
         );
         drop(runs);
-        Ok(Tracked {
+        Ok(Enlisted::New(Box::new(Tracked {
             count: RunCount::queued(),
             catalog: Weak::clone(&self.catalog),
             turns: self.turns.clone(),
@@ -232,7 +294,7 @@ impl FineTunes {
             request,
             cancelled,
             run: sender,
-        })
+        })))
     }
 
     /// One run: of this server, of another, or of one before a restart.
@@ -317,6 +379,41 @@ impl FineTunes {
         }
         Ok(runs.into_values().rev().take(size).collect())
     }
+}
+
+/// A place among a server's runs, or the run that has it.
+enum Enlisted {
+    New(Box<Tracked>),
+    Known(watch::Receiver<Run>),
+}
+
+fn of_request(
+    runs: &BTreeMap<String, Entry>,
+    cache: &CacheId,
+    request: &RequestKey,
+) -> Result<Option<watch::Receiver<Run>>, CatalogError> {
+    let Some((id, entry)) = runs.iter().rev().find(|(_, run)| run.is_of(cache, request)) else {
+        return Ok(None);
+    };
+    check_same(id, entry.request.as_ref(), request)?;
+    Ok(Some(entry.run.clone()))
+}
+
+/// Whether a run was asked for by an equal request.
+///
+/// # Errors
+/// [`StoreError::RequestReused`].
+pub(super) fn check_same(
+    id: &str,
+    before: Option<&RequestKey>,
+    request: &RequestKey,
+) -> Result<(), CatalogError> {
+    if before.is_some_and(|before| before.digest == request.digest) {
+        return Ok(());
+    }
+    let what = format!("fineTunes/{id}");
+    let request_id = request.id.clone();
+    Err(StoreError::RequestReused { what, request_id }.into())
 }
 
 fn check_busy(what: &'static str, count: usize, limit: usize) -> Result<(), CatalogError> {

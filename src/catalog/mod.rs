@@ -37,7 +37,7 @@ pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
 pub use features::{CollectedFeatures, ExampleFeature};
-pub use finetune::{FineTunes, Run, RunProgress, RunState, TuneRequest};
+pub use finetune::{FineTunes, Run, RunProgress, RunState, Started, TuneRequest};
 pub use journal::Describe;
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
