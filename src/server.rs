@@ -27,7 +27,10 @@ use crate::{
 };
 use tipserve_api::{
     inference::grpc_inference_service_server,
-    v1::{cache_service_server, classify_service_server, fine_tune_service_server},
+    v1::{
+        analysis_service_server, cache_service_server, classify_service_server,
+        fine_tune_service_server,
+    },
 };
 use tipserve_clip::{BundleError, DeviceError, EncodeError, TokenizerError};
 use tipserve_store::{Store, StoreError, StoreOptions};
@@ -45,8 +48,9 @@ use upkeep::upkeep;
 /// and at most this.
 const ENGINE_STOP: Duration = Duration::from_secs(5);
 /// What `grpc.health.v1` knows; the empty name is the server as a whole.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
+    analysis_service_server::SERVICE_NAME,
     cache_service_server::SERVICE_NAME,
     classify_service_server::SERVICE_NAME,
     fine_tune_service_server::SERVICE_NAME,

@@ -17,9 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, encoder::kind_name,
-};
+use tipserve_clip::{Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits};
 
 #[derive(Parser)]
 struct Args {
@@ -66,8 +64,8 @@ fn main() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let bundle = Bundle::open(&args.bundle)?;
     let device = "cpu".parse::<DeviceChoice>()?.open()?[0];
-    let kind = args.dtype.parse::<DtypeChoice>()?.on(device)?;
-    let encoder = Arc::new(ImageEncoder::load(&bundle, device, kind)?);
+    let precision = args.dtype.parse::<DtypeChoice>()?.of(&bundle, device)?;
+    let encoder = Arc::new(ImageEncoder::load(&bundle, device, precision)?);
     let time = Duration::try_from_secs_f64(args.seconds)?;
 
     let decode_core_seconds = decoding(&args.pictures, &encoder, cores, time)?;
@@ -80,7 +78,7 @@ fn main() -> Result<()> {
     }
     let ceiling = Ceiling {
         cores,
-        dtype: kind_name(kind).to_owned(),
+        dtype: precision.name().to_owned(),
         decode_core_seconds,
         layouts,
     };
@@ -145,12 +143,8 @@ fn encoding(
             .map(|_| {
                 scope.spawn(|| {
                     tch::set_num_threads(i32::try_from(threads)?);
-                    let side = i64::from(encoder.spec().size);
-                    let pixels = Tensor::f_randint(
-                        256,
-                        [batch as i64, side, side, 3],
-                        (Kind::Uint8, tch::Device::Cpu),
-                    )?;
+                    let shape = encoder.spec().size.batch_shape(batch);
+                    let pixels = Tensor::f_randint(256, shape, (Kind::Uint8, tch::Device::Cpu))?;
                     for _ in 0..2 {
                         drop(encoder.encode(&pixels)?);
                     }

@@ -209,7 +209,8 @@ def finetuning(setup: Setup) -> list[Row]:
     sizes = ("--classes", 10, "--epochs", 2, "--width", 32) if setup.quick else ()
     found = setup.measure("finetune-time", *sizes)
     name = "ImageNet-16 Tip-Adapter-F, 20 epochs, D=1024, features given: seconds"
-    return [Row(name, found["seconds"], "shown (the paper: 300)", None, found)]
+    spent = found["seconds"]
+    return [Row(name, spent, "< 5 (the paper: 300)", judged(setup, spent < 5), found)]
 
 
 def overload(setup: Setup) -> list[Row]:
@@ -238,10 +239,10 @@ def overload(setup: Setup) -> list[Row]:
 
 ROWS = {
     "encoder": encoder,
-    "whole": whole,
     "heads": heads,
-    "caches": caches,
+    "whole": whole,
     "latency": latency,
     "finetuning": finetuning,
     "overload": overload,
+    "caches": caches,
 }

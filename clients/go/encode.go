@@ -36,11 +36,13 @@ func newEncoder(info *pb.ServerInfo, resize Resizing) *encoder {
 	}
 	bundle := info.GetBundle()
 	crop := int(bundle.GetImageSize())
-	// Another kernel than these is a newer server's own matter.
+	// Another kernel or rule than these is the server's own matter.
 	by, known := kernels[bundle.GetInterpolation()]
-	if resize != ResizeOnServer && crop > 0 && known {
+	squash, ruled := resizeRules[bundle.GetResize()]
+	if resize != ResizeOnServer && crop > 0 && known && ruled {
 		// A server from before resize_to states only the crop.
-		made.resizeTo = &square{side: max(int(bundle.GetResizeTo()), crop), crop: crop, by: by}
+		side := max(int(bundle.GetResizeTo()), crop)
+		made.resizeTo = &square{side: side, crop: crop, by: by, squash: squash}
 	}
 	return made
 }

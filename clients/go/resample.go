@@ -150,19 +150,38 @@ func resample(picture scanlines, width, height int, part window, by kernel) []by
 	rows := newAxis(fromHeight, height, part.y, part.height, by)
 	top, bottom := rows.covered()
 	pitch := part.width * 3
+	if fromHeight > 100*fromWidth && height < fromHeight {
+		// Pillow's own exception for pictures that are mere strips: rows first.
+		strip := make([]byte, (bottom-top)*fromWidth*3)
+		for y := top; y < bottom; y++ {
+			picture.row(y, strip[(y-top)*fromWidth*3:][:fromWidth*3])
+		}
+		fewer := rows.down(strip, top, fromWidth*3)
+		out := make([]byte, part.height*pitch)
+		for y := range part.height {
+			columns.across(fewer[y*fromWidth*3:][:fromWidth*3], out[y*pitch:][:pitch])
+		}
+		return out
+	}
 	source := make([]byte, fromWidth*3)
 	middle := make([]byte, (bottom-top)*pitch)
 	for y := top; y < bottom; y++ {
 		picture.row(y, source)
 		columns.across(source, middle[(y-top)*pitch:][:pitch])
 	}
-	out := make([]byte, part.height*pitch)
+	return rows.down(middle, top, pitch)
+}
+
+// down is the vertical pass over rows of pitch bytes, the first of which is row
+// top of the picture.
+func (a axis) down(middle []byte, top, pitch int) []byte {
+	out := make([]byte, len(a.spans)*pitch)
 	sums := make([]int32, pitch)
-	for y, s := range rows.spans {
+	for y, s := range a.spans {
 		for i := range sums {
 			sums[i] = half
 		}
-		for k, tap := range rows.taps[y*rows.stride:][:s.count] {
+		for k, tap := range a.taps[y*a.stride:][:s.count] {
 			for i, level := range middle[(s.first-top+k)*pitch:][:pitch] {
 				sums[i] += int32(level) * tap
 			}

@@ -31,7 +31,7 @@ const jpegQuality = 95
 // all others, and what cannot be decoded here as the server would decode it, are
 // sent as they are. So are all pictures for caches with augmented views, which
 // the server cuts out of whole pictures, and those for a server that states an
-// interpolation other than bicubic and bilinear.
+// interpolation other than bicubic and bilinear, or that only it can resize for.
 //
 // Raw, PNG and GIF files and decoded pictures get the server's own answers, and
 // JPEG files nearly: Go's decoder rounds otherwise. docs/clients.md has figures,
@@ -55,7 +55,13 @@ type square struct {
 	crop int
 	// by is how it is resized.
 	by kernel
+	// squash: both sides are resized to side, whatever the aspect ratio.
+	squash bool
 }
+
+// resizeRules says of the rules that a server may state whether they squash. One
+// that states none is from before there were others than the shortest side.
+var resizeRules = map[string]bool{"": false, "shortest-side": false, "squash": true}
 
 // of is CLIP's own preprocessing up to the pixels, as the server computes it:
 // the shorter side to s.side, the longer to int(side · long / short), then the
@@ -68,6 +74,9 @@ func (s square) of(picture scanlines) []byte {
 		return int(float64(int64(s.side)*int64(long)) / float64(short))
 	}
 	toWidth, toHeight := s.side, s.side
+	if s.squash {
+		return resample(picture, s.side, s.side, window{0, 0, s.side, s.side}, s.by)
+	}
 	if width <= height {
 		toHeight = longer(height, width)
 	} else {

@@ -4,11 +4,12 @@ use std::{env, error::Error, path::PathBuf};
 
 use protox::prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "tipserve/v1/input.proto",
     "tipserve/v1/cache.proto",
     "tipserve/v1/classify.proto",
     "tipserve/v1/finetune.proto",
+    "tipserve/v1/analysis.proto",
     "inference/grpc_service.proto",
 ];
 

@@ -21,7 +21,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
         .flag("-isystem")
         .flag(root.join("include"))
-        .files(["native/cuda_streams.cpp", "native/cuda_graphs.cpp"])
+        .files([
+            "native/cuda_streams.cpp",
+            "native/cuda_graphs.cpp",
+            "native/modules.cpp",
+        ])
         .compile("tipserve_native");
     Ok(())
 }

@@ -28,26 +28,47 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 class Preprocessing:
     """How a picture becomes the image encoder's input.
 
-    ``size`` is the side of the square that the encoder sees and ``resize_to`` the length
-    that the shorter side is resized to before the centre crop, both in pixels. ``mean`` and
-    ``std`` are per channel (RGB), for values in [0, 1].
+    ``size`` is what the encoder sees, the side of a square or (height, width), and
+    ``resize_to`` what the picture is resized to before the centre crop: its shorter side
+    (``shortest-side``) or both (``squash``), in pixels. ``mean`` and ``std`` are per channel
+    (RGB), for values in [0, 1]. ``parts`` has one entry for each encoder of a bundle with
+    several; ``size`` then holds them one below the other.
     """
 
-    size: int
-    resize_to: int
+    size: int | tuple[int, int]
+    resize_to: int | tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     resize: str = "shortest-side"
+    parts: tuple[Preprocessing, ...] = ()
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of what the encoder sees."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def resizing(self) -> dict[str, Any]:
+        """The keys of ``bundle.toml`` that say how pixels come about, before their levels."""
+        return {
+            "size": _pixels(self.size),
+            "resize": self.resize,
+            "resize_to": _pixels(self.resize_to),
+            "interpolation": self.interpolation,
+        }
 
 
 @dataclass(frozen=True)
 class TextRules:
-    """How a text becomes the text encoder's input; ``rules`` is ``clip`` or ``plain``."""
+    """How a text becomes the text encoder's input.
+
+    ``rules`` is ``clip``, ``plain``, ``canonical`` or ``siglip``.
+    """
 
     rules: str
     context_length: int
     pad_id: int
+    pad_side: str = "right"
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,7 @@ class BundleInfo:
     licence: str | None = None
     image: Preprocessing | None = None
     text: TextRules | None = None
+    logit_bias: float | None = None
 
     def manifest(self, checksums: dict[str, str]) -> dict[str, Any]:
         """The content of ``bundle.toml``, keys in the order in which they are written."""
@@ -73,19 +95,22 @@ class BundleInfo:
             "templates": list(self.templates),
             "source": self.source,
         }
+        if self.logit_bias is not None:
+            content["logit_bias"] = self.logit_bias
         if self.licence is not None:
             content["licence"] = self.licence
         if self.image is not None:
+            resizing = self.image.resizing()
             content["image"] = {
                 "file": "image.pt",
-                "size": self.image.size,
+                "size": resizing.pop("size"),
                 "mean": list(self.image.mean),
                 "std": list(self.image.std),
-                "resize": self.image.resize,
-                "resize_to": self.image.resize_to,
-                "interpolation": self.image.interpolation,
+                **resizing,
                 "batch_dynamic": True,
             }
+            if self.image.parts:
+                content["image"]["parts"] = [part.resizing() for part in self.image.parts]
         if self.text is not None:
             content["text"] = {
                 "file": "text.pt",
@@ -94,8 +119,17 @@ class BundleInfo:
                 "context_length": self.text.context_length,
                 "pad_id": self.text.pad_id,
             }
+            if self.text.pad_side != "right":
+                content["text"]["pad_side"] = self.text.pad_side
         content["files"] = checksums
         return content
+
+
+def _pixels(size: int | tuple[int, int]) -> int | list[int]:
+    """As ``bundle.toml`` has it: one number for a square, else [height, width]."""
+    if isinstance(size, int):
+        return size
+    return size[0] if size[0] == size[1] else list(size)
 
 
 def check_info(info: BundleInfo) -> None:
@@ -104,6 +138,8 @@ def check_info(info: BundleInfo) -> None:
         raise SourceError(f"the embedding width must be at least 1, not {info.width}")
     if not (math.isfinite(info.logit_scale) and info.logit_scale > 0):
         raise SourceError(f"the logit scale must be positive and finite, not {info.logit_scale}")
+    if info.logit_bias is not None and not math.isfinite(info.logit_bias):
+        raise SourceError(f"the logit bias must be finite, not {info.logit_bias}")
     if not info.name or info.name != info.name.strip() or "\n" in info.name:
         raise SourceError(f"{info.name!r} is no bundle name: one line, without spaces around it")
     if not info.templates:

@@ -11,13 +11,14 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from tipserve_export.errors import SourceError
 from tipserve_export.models.modified_resnet import EXPANSION, ModifiedResNet
-from tipserve_export.models.text_transformer import TextTransformer
+from tipserve_export.models.text_transformer import PaddedTextTransformer, TextTransformer
 from tipserve_export.models.transformer import Block, fold_quick_gelu
 from tipserve_export.models.vision_transformer import VisionTransformer
 
@@ -38,6 +39,11 @@ class TowerSettings:
     heads: int
     quick_gelu: bool
     eps: float = 1e-5
+    tanh_gelu: bool = False
+    causal: bool = True
+    """Whether a token sees those before it only; otherwise it sees padding too."""
+    read_last: bool = False
+    """Whether a text's feature is read at the last position, not at the largest id."""
 
 
 class Weights(Mapping[str, Tensor]):
@@ -181,12 +187,37 @@ def _resnet(weights: Weights, settings: TowerSettings) -> tuple[nn.Module, int]:
     return model, grid * RESNET_REDUCTION
 
 
+def build_text_encoder(tensors: Mapping[str, Tensor], settings: TowerSettings) -> nn.Module:
+    """Builds a text encoder alone, from tensors named as in OpenAI's checkpoints.
+
+    ``text_projection`` may be a matrix [width, out] or a linear layer with a bias.
+    """
+    weights = Weights(tensors)
+    try:
+        encoder = _text_transformer(weights, settings)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise SourceError(f"the checkpoint's tensors do not fit together: {error}") from error
+    weights.require_all_read()
+    return encoder.eval().requires_grad_(False)
+
+
 @torch.no_grad()
-def _text_transformer(weights: Weights, settings: TowerSettings) -> nn.Module:
+def _text_transformer(weights: Weights, settings: TowerSettings) -> TextTransformer:
     embedding = weights["token_embedding.weight"]
     positions = weights["positional_embedding"]
-    projection = weights["text_projection"]
-    model = TextTransformer(
+    bias = None
+    if "text_projection.weight" in weights:
+        projection = weights["text_projection.weight"].t()
+        if "text_projection.bias" in weights:
+            bias = weights["text_projection.bias"]
+    else:
+        projection = weights["text_projection"]
+    make = TextTransformer
+    if not settings.causal:
+        make = partial(PaddedTextTransformer, read_last=settings.read_last)
+    elif settings.read_last:
+        raise SourceError("a causal text tower that is read at its last position is not supported")
+    model = make(
         vocabulary=embedding.shape[0],
         context=positions.shape[0],
         width=embedding.shape[1],
@@ -196,10 +227,14 @@ def _text_transformer(weights: Weights, settings: TowerSettings) -> nn.Module:
         out_width=projection.shape[1],
         quick_gelu=settings.quick_gelu,
         eps=settings.eps,
+        tanh_gelu=settings.tanh_gelu,
+        projection_bias=bias is not None,
     )
     model.tokens.weight.copy_(embedding)
     model.positions.copy_(positions)
     model.projection.weight.copy_(projection.t())
+    if bias is not None:
+        model.projection.bias.copy_(bias)
     _load_norm(model.norm_final, weights, "ln_final")
     _load_blocks([*model.blocks, model.last], weights, "transformer.", settings)
     return model

@@ -100,23 +100,45 @@ def embeddings(
 
 
 def prepared(picture, image) -> NDArray[np.float32]:
-    """A picture as the encoder takes it, [3, size, size]: shorter side, centre crop, levels."""
+    """A picture as the encoder takes it, [3, height, width]: resized, cropped, levels."""
+    import numpy as np  # noqa: PLC0415
+
+    parts = image.get("parts") or [image]
+    height, width = _sides(image["size"])
+    pixels = np.zeros((height, width, 3), np.uint8)
+    top = 0
+    for part in parts:
+        own = _cropped(picture, part)
+        pixels[top : top + own.shape[0], : own.shape[1]] = own
+        top += own.shape[0]
+    levels = pixels.astype(np.float32) / 255
+    levels = (levels - np.float32(image["mean"])) / np.float32(image["std"])
+    return np.ascontiguousarray(levels.transpose(2, 0, 1), dtype=np.float32)
+
+
+def _cropped(picture, part) -> NDArray[np.uint8]:
+    """What one encoder sees of a picture, [height, width, 3]."""
     import numpy as np  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
 
     kernel = {
         "bicubic": Image.Resampling.BICUBIC,
         "bilinear": Image.Resampling.BILINEAR,
-    }[image["interpolation"]]
-    size, to = image["size"], image["resize_to"]
+    }[part["interpolation"]]
+    rows, columns = _sides(part["size"])
+    to_height, to_width = _sides(part["resize_to"])
     width, height = picture.size
-    if width < height:
-        width, height = to, int(to * height / width)
-    else:
-        width, height = int(to * width / height), to
-    picture = picture.resize((width, height), kernel)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    picture = picture.crop((left, top, left + size, top + size))
-    levels = np.asarray(picture, dtype=np.float32) / 255
-    levels = (levels - np.float32(image["mean"])) / np.float32(image["std"])
-    return np.ascontiguousarray(levels.transpose(2, 0, 1), dtype=np.float32)
+    if part["resize"] == "shortest-side":
+        to = to_width
+        if width < height:
+            to_width, to_height = to, int(to * height / width)
+        else:
+            to_width, to_height = int(to * width / height), to
+    picture = picture.resize((to_width, to_height), kernel)
+    left, top = round((to_width - columns) / 2), round((to_height - rows) / 2)
+    return np.asarray(picture.crop((left, top, left + columns, top + rows)))
+
+
+def _sides(size) -> tuple[int, int]:
+    """Height and width of what ``bundle.toml`` states: one number for a square, or both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

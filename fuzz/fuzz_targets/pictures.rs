@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;
-use tipserve_clip::{ImageSpec, PictureLimits, decode, prepare, view, view_rng, bundle::ResizeRule, resize::Interpolation};
+use tipserve_clip::{ImageSpec, PictureLimits, decode, prepare, view, view_rng, ResizeRule, Size, resize::Interpolation};
 
 /// Counts what Rust allocates; libjpeg-turbo has C's allocator.
 #[global_allocator]
@@ -34,12 +34,13 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(picture.rgb().len(), width * height * 3);
         let spec = ImageSpec {
             file: String::new(),
-            size: SIDE,
+            size: Size::square(SIDE),
             mean: [0.5; 3],
             std: [0.5; 3],
             resize: ResizeRule::ShortestSide,
-            resize_to: SIDE,
+            resize_to: Size::square(SIDE),
             interpolation: Interpolation::Bicubic,
+            parts: Vec::new(),
         };
         let bytes = (SIDE * SIDE * 3) as usize;
         assert_eq!(prepare(&picture, &spec).len(), bytes);

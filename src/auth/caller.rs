@@ -7,7 +7,7 @@ use http::Extensions;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::{AuthError, Authenticator, tls, tokens::Token};
-use tipserve_api::methods::{Access, Method};
+use tipserve_api::methods::{Access, Method, Role};
 use tipserve_store::CacheId;
 
 /// Between a lapse and the end of the call: items that are under way by then
@@ -82,6 +82,12 @@ impl Caller {
     /// What the ids of all caches begin with that may be touched.
     pub fn prefix(&self) -> &str {
         self.token.as_ref().map_or("", |token| &token.prefix)
+    }
+
+    /// What it may do. Where no tokens are asked for, everybody may do
+    /// everything.
+    pub fn role(&self) -> Role {
+        self.token.as_ref().map_or(Role::Admin, |token| token.role)
     }
 
     /// Who it is, as audit lines say it.

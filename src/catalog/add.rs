@@ -9,6 +9,7 @@ use super::{
     Catalog, CatalogError, ExampleFeature,
     columns::{check_shapes, floats, halves, labels},
     compute,
+    notes::{self, NoteColumns},
 };
 use tipserve_store::{
     CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
@@ -92,9 +93,17 @@ impl Base {
         check_shapes(details, file).map_err(unusable)?;
         let column = |name: &str| TextColumn::read(file, name).map_err(unusable);
         let width = details.width;
+        let (training_labels, validation_labels) = (
+            labels(file, names::LABELS),
+            labels(file, names::VALIDATION_LABELS),
+        );
+        let noted = |columns, rows: &[usize]| {
+            NoteColumns::read(file, columns, rows.len()).map_err(unusable)
+        };
         let training = Rows {
             keys: floats(file, names::KEYS),
-            labels: labels(file, names::LABELS),
+            notes: noted(notes::TRAINING, &training_labels)?,
+            labels: training_labels,
             ids: column(names::EXAMPLE_IDS)?,
             views: halves(file, names::VIEWS),
             kept_views: details.views.max(1) as usize,
@@ -102,14 +111,15 @@ impl Base {
         };
         let validation = Rows {
             keys: floats(file, names::VALIDATION_FEATURES),
-            labels: labels(file, names::VALIDATION_LABELS),
+            notes: noted(notes::VALIDATION, &validation_labels)?,
+            labels: validation_labels,
             ids: column(names::VALIDATION_IDS)?,
             views: Vec::new(),
             kept_views: 1,
             validation: true,
         };
-        let mut examples = training.examples(width);
-        examples.extend(validation.examples(width));
+        let mut examples = training.examples(width, file).map_err(unusable)?;
+        examples.extend(validation.examples(width, file).map_err(unusable)?);
         let next_id = examples
             .iter()
             .filter_map(|example| plain_number(&example.id))
@@ -180,28 +190,32 @@ struct Rows {
     keys: Vec<f32>,
     labels: Vec<usize>,
     ids: Option<TextColumn>,
+    notes: NoteColumns,
     views: Vec<f16>,
     kept_views: usize,
     validation: bool,
 }
 
 impl Rows {
-    fn examples(self, width: usize) -> Vec<ExampleFeature> {
+    fn examples(self, width: usize, file: &TensorFile) -> Result<Vec<ExampleFeature>, String> {
         let width = width.max(1);
         let mut views = self.views.chunks_exact(width * self.kept_views);
         let rows = self.keys.chunks_exact(width).zip(&self.labels).enumerate();
-        rows.map(|(row, (key, &class))| ExampleFeature {
-            id: match &self.ids {
-                Some(ids) => ids.get(row).unwrap_or_default().to_owned(),
-                None => row.to_string(),
-            },
-            class,
-            validation: self.validation,
-            key: key.to_vec(),
-            views: match (self.kept_views, views.next()) {
-                (2.., Some(views)) => views.to_vec(),
-                _ => Vec::new(),
-            },
+        rows.map(|(row, (key, &class))| {
+            Ok(ExampleFeature {
+                id: match &self.ids {
+                    Some(ids) => ids.get(row).unwrap_or_default().to_owned(),
+                    None => row.to_string(),
+                },
+                class,
+                validation: self.validation,
+                key: key.to_vec(),
+                views: match (self.kept_views, views.next()) {
+                    (2.., Some(views)) => views.to_vec(),
+                    _ => Vec::new(),
+                },
+                notes: self.notes.notes(file, row)?,
+            })
         })
         .collect()
     }

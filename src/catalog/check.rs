@@ -9,7 +9,7 @@ use super::{
     CatalogError, Classifier, MAX_ID_BYTES, MAX_MAGNITUDE, MAX_VIEWS,
     columns::{check_shapes, labels},
     finite::check_reach,
-    printable, tensors,
+    notes, printable, tensors,
 };
 use tip_adapter::material::Material;
 use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tensors::names};
@@ -69,6 +69,7 @@ pub(super) fn check_version(
     }
     check_texts(details)?;
     check_ids(file)?;
+    check_notes(details, file, train.len(), held.len())?;
     check_numbers(details)?;
 
     let read = |name: &str| tensors::read(file, name);
@@ -166,6 +167,24 @@ fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
         }
     }
     Ok(())
+}
+
+/// What is noted of examples, as it may be when a version is made here.
+fn check_notes(
+    details: &Details,
+    file: &TensorFile,
+    train: usize,
+    held: usize,
+) -> Result<(), CatalogError> {
+    let of_training = notes::check(file, notes::TRAINING, train).map_err(invalid)?;
+    let of_validation = notes::check(file, notes::VALIDATION, held).map_err(invalid)?;
+    match of_training + of_validation {
+        found if found == details.pictures => Ok(()),
+        found => Err(invalid(format!(
+            "it holds {found} pictures, its manifest says {}",
+            details.pictures
+        ))),
+    }
 }
 
 fn check_texts(details: &Details) -> Result<(), CatalogError> {

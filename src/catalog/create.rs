@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRequest, TextRoom,
-    finite::check_reach, tensors,
+    finite::check_reach, notes, tensors,
 };
 use tip_adapter::{
     head::{HeadTensors, Values},
@@ -115,7 +115,7 @@ pub enum Stage {
 }
 
 /// A matrix of rows of `width` on the CPU.
-fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
+pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
     let rows = values.len().checked_div(width).unwrap_or(0);
     Tensor::f_from_slice(values)
         .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
@@ -128,6 +128,7 @@ struct Ingredients {
     named: Vec<NamedTensor>,
     classes: Vec<ClassRecord>,
     key_count: usize,
+    pictures: u64,
 }
 
 impl Catalog {
@@ -173,6 +174,7 @@ impl Catalog {
             mut named,
             classes,
             key_count,
+            pictures,
             ..
         } = ingredients;
         check_reach(&made.spec, &made.tensors)?;
@@ -197,6 +199,7 @@ impl Catalog {
                     inherited: recipe.inherited().len() as u64,
                     removed: recipe.base.as_ref().map_or(0, |base| base.removed()) as u64,
                 }),
+                pictures,
             },
             tensors: named,
             request: recipe.request.clone(),
@@ -241,6 +244,8 @@ impl Catalog {
             tensors::write(names::KEYS, &keys)?,
             tensors::write(names::LABELS, &key_labels)?,
         ];
+        named.extend(notes::write(notes::TRAINING, training.iter().copied()));
+        named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
         named.extend(ids(names::EXAMPLE_IDS, &training));
         let views = if recipe.views > 1 && !training.is_empty() {
             let views = view_rows(&training, recipe.views, width)?;
@@ -276,6 +281,7 @@ impl Catalog {
             named,
             classes: class_records(recipe, all()),
             key_count: training.len(),
+            pictures: all().filter(|example| example.has_picture()).count() as u64,
         })
     }
 }
@@ -361,7 +367,7 @@ fn class_records<'a>(
 }
 
 /// The bundle's statistics as tensors.
-fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
+pub(super) fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
     let Some(statistics) = &model.statistics else {
         return Ok(None);
     };

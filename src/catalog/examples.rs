@@ -1,13 +1,18 @@
 //! Which examples a version holds.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
 
 use super::{
     Catalog, CatalogError,
     columns::{check_shapes, labels},
     compute,
+    notes::{self, NoteColumns, NoteNames},
 };
-use tipserve_store::{CacheId, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names};
+use tipserve_store::{
+    CacheId, PicturePlace, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names,
+};
 
 /// The examples of a version: those of its keys in their order, then those for
 /// validation.
@@ -21,7 +26,7 @@ pub struct ExampleList {
 }
 
 /// One example of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleEntry<'a> {
     /// Its id.
     pub id: &'a str,
@@ -31,18 +36,30 @@ pub struct ExampleEntry<'a> {
     pub class_name: &'a str,
     /// Whether it is for validation.
     pub validation: bool,
+    /// Where it came from; empty where that is not known.
+    pub uri: &'a str,
+    /// Whether a picture of it is kept.
+    pub has_picture: bool,
 }
 
 #[derive(Debug, Default)]
 struct Column {
     labels: Vec<usize>,
     ids: Option<TextColumn>,
+    notes: NoteColumns,
 }
 
 impl Column {
-    fn read(file: &TensorFile, label_name: &str, id_name: &str) -> Result<Column, String> {
+    fn read(
+        file: &TensorFile,
+        label_name: &str,
+        id_name: &str,
+        noted: NoteNames,
+    ) -> Result<Column, String> {
+        let labels = labels(file, label_name);
         Ok(Column {
-            labels: labels(file, label_name),
+            notes: NoteColumns::read(file, noted, labels.len())?,
+            labels,
             // The column's own memory: the list outlives the file.
             ids: TextColumn::read(file, id_name)?.map(|ids| ids.detached()),
         })
@@ -60,12 +77,38 @@ impl ExampleList {
         self.len() == 0
     }
 
-    /// Example `at`, training examples first.
-    pub fn get(&self, at: usize) -> Option<ExampleEntry<'_>> {
-        let (column, row, validation) = match at.checked_sub(self.training.labels.len()) {
+    fn find(&self, at: usize) -> (&Column, usize, bool) {
+        match at.checked_sub(self.training.labels.len()) {
             None => (&self.training, at, false),
             Some(row) => (&self.validation, row, true),
-        };
+        }
+    }
+
+    /// What the sender of example `at` says of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] where it cannot be read.
+    pub fn metadata(&self, at: usize) -> Result<BTreeMap<String, String>, CatalogError> {
+        let (column, row, _) = self.find(at);
+        column.notes.metadata(row).map_err(|detail| {
+            StoreError::damaged(self.cache.version_name(self.version), detail).into()
+        })
+    }
+
+    /// Where the picture of the example with this id lies; none where none is
+    /// kept. The outer one is none where there is no such example.
+    fn picture(&self, id: &str) -> Option<Option<PicturePlace>> {
+        let mut all = (0..self.len()).map(|at| self.find(at));
+        let found = all.find(|(column, row, _)| {
+            let ids = column.ids.as_ref();
+            ids.and_then(|ids| ids.get(*row)) == Some(id)
+        });
+        found.map(|(column, row, _)| column.notes.picture(row))
+    }
+
+    /// Example `at`, training examples first.
+    pub fn get(&self, at: usize) -> Option<ExampleEntry<'_>> {
+        let (column, row, validation) = self.find(at);
         let class = *column.labels.get(row)?;
         Some(ExampleEntry {
             id: column
@@ -76,6 +119,8 @@ impl ExampleList {
             class,
             class_name: self.class_names.get(class).map_or("", String::as_str),
             validation,
+            uri: column.notes.uri(row),
+            has_picture: column.notes.picture(row).is_some(),
         })
     }
 
@@ -110,8 +155,13 @@ impl Catalog {
         let list = compute::load(move || {
             check_shapes(&manifest.details, &file)?;
             Ok(ExampleList {
-                training: Column::read(&file, names::LABELS, names::EXAMPLE_IDS)?,
-                validation: Column::read(&file, names::VALIDATION_LABELS, names::VALIDATION_IDS)?,
+                training: Column::read(&file, names::LABELS, names::EXAMPLE_IDS, notes::TRAINING)?,
+                validation: Column::read(
+                    &file,
+                    names::VALIDATION_LABELS,
+                    names::VALIDATION_IDS,
+                    notes::VALIDATION,
+                )?,
                 class_names: manifest
                     .details
                     .classes
@@ -129,5 +179,39 @@ impl Catalog {
         let list = Arc::new(list);
         *self.listed.lock() = Some(Arc::clone(&list));
         Ok(list)
+    }
+
+    /// The kept picture of an example, a JPEG.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where the version holds no such example or keeps
+    /// no picture of it; else the store's.
+    pub async fn example_picture(
+        &self,
+        id: &CacheId,
+        number: VersionNumber,
+        example: &str,
+    ) -> Result<Bytes, CatalogError> {
+        let manifest = self.store.manifest(id, number).await?;
+        let not_found = |hint: &str| StoreError::NotFound {
+            what: format!(
+                "a picture of example {example:?} of {}",
+                id.version_name(number)
+            ),
+            hint: hint.to_owned(),
+        };
+        if manifest.details.pictures == 0 {
+            return Err(not_found(": the version was made without keep_pictures").into());
+        }
+        let list = self.examples(id, number).await?;
+        let wanted = example.to_owned();
+        // Millions may have to be looked at.
+        let found = compute(move || list.picture(&wanted)).await?;
+        let place = match found {
+            None => return Err(not_found(": it holds no such example").into()),
+            Some(None) => return Err(not_found(": none was kept of this one").into()),
+            Some(Some(place)) => place,
+        };
+        Ok(self.store.read_picture(&manifest, &place).await?)
     }
 }

@@ -2,7 +2,35 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use half::f16;
+
+/// What is known of an example beside its feature and class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExampleNotes {
+    /// Where it came from, as its sender says; empty: unknown.
+    pub uri: String,
+    /// What else its sender says.
+    pub metadata: BTreeMap<String, String>,
+    /// Its thumbnail, a JPEG; empty where none is kept.
+    pub picture: Bytes,
+}
+
+impl ExampleNotes {
+    /// Bytes that it takes in the store, nearly.
+    pub fn size(&self) -> usize {
+        let metadata = self
+            .metadata
+            .iter()
+            .map(|(key, value)| key.len() + value.len());
+        self.uri.len() + metadata.sum::<usize>() + self.picture.len()
+    }
+
+    /// Boxed; none where there is nothing to note.
+    pub fn boxed(self) -> Option<Box<ExampleNotes>> {
+        (self != ExampleNotes::default()).then(|| Box::new(self))
+    }
+}
 
 /// The feature of one example.
 #[derive(Clone, Debug)]
@@ -17,6 +45,8 @@ pub struct ExampleFeature {
     pub key: Vec<f32>,
     /// Unit vectors [R · D] of its views; empty if there is one view only.
     pub views: Vec<f16>,
+    /// What else is known of it, where anything is.
+    pub notes: Option<Box<ExampleNotes>>,
 }
 
 impl ExampleFeature {
@@ -52,7 +82,25 @@ impl ExampleFeature {
             // The sum has the mean's direction.
             key: unit(sum.into_iter()).collect(),
             views,
+            notes: None,
         }
+    }
+
+    /// The same with what else is known of it.
+    #[must_use]
+    pub fn with_notes(self, notes: Option<Box<ExampleNotes>>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// Whether a picture of it is kept.
+    pub fn has_picture(&self) -> bool {
+        let notes = self.notes.as_ref();
+        notes.is_some_and(|notes| !notes.picture.is_empty())
+    }
+
+    /// Bytes of its notes.
+    pub fn notes_bytes(&self) -> usize {
+        self.notes.as_ref().map_or(0, |notes| notes.size())
     }
 }
 

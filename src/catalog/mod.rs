@@ -3,6 +3,7 @@
 //! `engine` and `store`; of RPCs it knows nothing.
 
 mod add;
+mod analysis;
 mod check;
 mod classifier;
 mod columns;
@@ -17,6 +18,8 @@ mod finite;
 pub mod fuzzing;
 mod journal;
 mod loader;
+mod material;
+mod notes;
 pub mod printable;
 mod scorecard;
 mod tensors;
@@ -30,15 +33,17 @@ mod versions;
 use std::{sync::Arc, time::Duration};
 
 pub use add::Base;
+pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
 pub use check::ImportBounds;
 pub use classifier::Classifier;
 pub use compute::compute;
 pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
-pub use features::{CollectedFeatures, ExampleFeature};
+pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
 pub use finetune::{FineTunes, Run, RunProgress, RunState, Started, TuneRequest};
 pub use journal::Describe;
+pub use notes::{check_metadata, check_uri};
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
 
@@ -46,7 +51,7 @@ use parking_lot::Mutex;
 
 use crate::telemetry::ResidentFigures;
 use loader::Loader;
-use tipserve_clip::{Statistics, resize::Interpolation};
+use tipserve_clip::{ImageSpec, Statistics};
 use tipserve_engine::Engine;
 use tipserve_store::{
     Reference, Resident, Store,
@@ -72,6 +77,12 @@ pub const MAX_LABEL_KEY_BYTES: usize = 256;
 /// Longest value of a label, bytes.
 pub const MAX_LABEL_VALUE_BYTES: usize = 1024;
 
+/// Longest URI of an example, bytes.
+pub const MAX_URI_BYTES: usize = 2048;
+/// Most entries of an example's metadata; its keys and values are bounded as
+/// those of labels are.
+pub const MAX_METADATA_ENTRIES: usize = 16;
+
 /// How long a load waits for evicted versions that are still in use.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -84,17 +95,14 @@ pub struct Model {
     pub fingerprint: String,
     /// Width of the embedding space, D.
     pub width: usize,
-    /// Side of the prepared picture; 0 without image encoder.
-    pub image_size: usize,
-    /// Length that a picture's shorter side is resized to before it is cropped;
-    /// 0 without image encoder.
-    pub resize_to: usize,
-    /// How it is resized; none without image encoder.
-    pub interpolation: Option<Interpolation>,
+    /// How pictures are prepared; none without image encoder.
+    pub image: Option<ImageSpec>,
     /// Whether texts can be embedded.
     pub has_text: bool,
     /// Logit scale s.
     pub logit_scale: f64,
+    /// What a sigmoid loss adds to its logits; none of a softmax's.
+    pub logit_bias: Option<f64>,
     /// Mean and variance of its embeddings, where the bundle brings them.
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
@@ -182,7 +190,8 @@ impl Catalog {
 
     /// Bytes of a prepared picture.
     pub fn prepared_bytes(&self) -> usize {
-        self.model.image_size * self.model.image_size * 3
+        let image = self.model.image.as_ref();
+        image.map_or(0, |image| image.size.rgb_bytes())
     }
 
     /// The classifier that a name stands for now, loaded if need be.

@@ -260,11 +260,7 @@ fn draft(
     let mut named: Vec<NamedTensor> = file
         .names()
         .into_iter()
-        .filter(|name| {
-            KEPT.contains(name)
-                || name.starts_with(names::EXAMPLE_IDS)
-                || name.starts_with(names::VALIDATION_IDS)
-        })
+        .filter(|name| KEPT.contains(name) || names::describes_examples(name))
         .filter_map(|name| file.tensor(name))
         .collect();
     named.extend(head_tensors(made)?);
@@ -291,6 +287,7 @@ fn draft(
             head: made.spec.clone(),
             fine_tune: Some(record),
             source: None,
+            pictures: parent.details.pictures,
             ..parent.details.clone()
         },
         tensors: named,

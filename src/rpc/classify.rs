@@ -111,10 +111,11 @@ impl ClassifyService for Classify {
 
     async fn get_server_info(
         &self,
-        _: Request<pb::GetServerInfoRequest>,
+        request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::ServerInfo>, Status> {
+        let caller = Caller::of(request.extensions());
         observed(&self.context.calls, async {
-            Ok(info::serve(&self.context))
+            Ok(info::serve(&self.context, &caller))
         })
         .await
     }

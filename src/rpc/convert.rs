@@ -55,6 +55,7 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         created_by: details.created_by.clone(),
         bundle_name: details.bundle_name.clone(),
         source: details.source.as_ref().map(counts),
+        picture_count: i64::try_from(details.pictures).unwrap_or(i64::MAX),
     }
 }
 

@@ -8,44 +8,39 @@ use super::{
     Context,
     messages::{MAX_CONTROL_MESSAGE_BYTES, MAX_PROBE_MESSAGE_BYTES},
 };
-use crate::catalog::{
-    MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
-    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_NAME_BYTES,
+use crate::{
+    auth::Caller,
+    catalog::{
+        MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
+        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES,
+        Model,
+    },
 };
 use tipserve_api::v1 as pb;
+use tipserve_clip::{PartSpec, Size};
 use tipserve_store::MAX_REQUEST_ID_BYTES;
 
-/// What is served here, and within which limits.
-pub fn serve(context: &Context) -> Response<pb::ServerInfo> {
+/// What is served here, and within which limits; who asks.
+pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
     let model = context.catalog.model();
     Response::new(pb::ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundle: Some(bundle(context)),
+        bundle: Some(bundle(model, context.engine.takes_pictures())),
         device: model.device.clone(),
         dtype: model.dtype.clone(),
         limits: limits(context)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
+        caller: Some(pb::CallerInfo {
+            name: match caller.is_known() {
+                true => caller.who(),
+                false => String::new(),
+            },
+            role: caller.role().to_string(),
+            cache_prefix: caller.prefix().to_owned(),
+        }),
     })
-}
-
-fn bundle(context: &Context) -> pb::BundleInfo {
-    let model = context.catalog.model();
-    pb::BundleInfo {
-        name: model.name.clone(),
-        fingerprint: model.fingerprint.clone(),
-        width: model.width as i32,
-        image_size: model.image_size as i32,
-        resize_to: model.resize_to as i32,
-        interpolation: model
-            .interpolation
-            .map_or_else(String::new, |kernel| kernel.name().to_owned()),
-        has_image_encoder: context.engine.takes_pictures(),
-        has_text_encoder: model.has_text,
-        logit_scale: model.logit_scale,
-        templates: model.templates.clone(),
-    }
 }
 
 /// The limits by name: settings, as [`SETTINGS`](crate::config::SETTINGS)
@@ -67,10 +62,12 @@ fn limits(context: &Context) -> BTreeMap<&'static str, i64> {
         ("max_label_key_bytes", MAX_LABEL_KEY_BYTES),
         ("max_label_value_bytes", MAX_LABEL_VALUE_BYTES),
         ("max_labels", MAX_LABELS),
+        ("max_metadata_entries", MAX_METADATA_ENTRIES),
         ("max_name_bytes", MAX_NAME_BYTES),
         ("max_probe_message_bytes", MAX_PROBE_MESSAGE_BYTES),
         ("max_prompt_bytes", super::create::MAX_PROMPT_BYTES),
         ("max_request_id_bytes", MAX_REQUEST_ID_BYTES),
+        ("max_uri_bytes", MAX_URI_BYTES),
         ("max_versions", super::evaluate::MAX_VERSIONS),
     ];
     let mut limits = context.limits.named.clone();
@@ -78,3 +75,42 @@ fn limits(context: &Context) -> BTreeMap<&'static str, i64> {
     limits.extend(others.map(|(name, value)| (name, number(value))));
     limits
 }
+
+/// What is said of the bundle that is served.
+fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
+    let mut info = pb::BundleInfo {
+        name: model.name.clone(),
+        fingerprint: model.fingerprint.clone(),
+        width: model.width as i32,
+        has_image_encoder: takes_pictures,
+        has_text_encoder: model.has_text,
+        logit_scale: model.logit_scale,
+        logit_bias: model.logit_bias,
+        templates: model.templates.clone(),
+        ..pb::BundleInfo::default()
+    };
+    let Some(image) = &model.image else {
+        return info;
+    };
+    // A client can make one square of a picture; anything else only the server.
+    let one_square =
+        image.parts.is_empty() && image.size.is_square() && image.resize_to.is_square();
+    let parts = image.parts();
+    let longest = |size: fn(&PartSpec) -> Size| {
+        let sides = parts.iter().map(|part| size(part).longest());
+        sides.max().map_or(0, |side| side as i32)
+    };
+    info.image_size = longest(|part| part.size);
+    info.resize_to = longest(|part| part.resize_to);
+    let kernel = parts.first().map(|part| part.interpolation.name());
+    info.interpolation = kernel.unwrap_or_default().to_owned();
+    info.resize = match one_square {
+        true => image.resize.name(),
+        false => RESIZED_BY_THE_SERVER,
+    }
+    .to_owned();
+    info
+}
+
+/// `BundleInfo.resize` where a client cannot do what the server does.
+const RESIZED_BY_THE_SERVER: &str = "server";

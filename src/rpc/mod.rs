@@ -1,6 +1,7 @@
 //! The gRPC services, one file each; limits, and one total mapping from
 //! errors to statuses. Knows nothing of tensors or files.
 
+mod analysis;
 mod answer;
 pub mod auth_layer;
 mod budget;
@@ -44,7 +45,8 @@ use tipserve_api::{
     DESCRIPTORS,
     inference::grpc_inference_service_server::GrpcInferenceServiceServer,
     v1::{
-        cache_service_server::CacheServiceServer, classify_service_server::ClassifyServiceServer,
+        analysis_service_server::AnalysisServiceServer, cache_service_server::CacheServiceServer,
+        classify_service_server::ClassifyServiceServer,
         fine_tune_service_server::FineTuneServiceServer,
     },
 };
@@ -135,9 +137,12 @@ pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server
         .max_decoding_message_size(largest);
     let finetune = FineTuneServiceServer::new(finetune::FineTunes::new(Arc::clone(context)))
         .max_decoding_message_size(largest);
+    let analysis = AnalysisServiceServer::new(analysis::Analyses::new(Arc::clone(context)))
+        .max_decoding_message_size(largest);
     Ok(Routes::new(caches)
         .add_service(classify)
         .add_service(finetune)
+        .add_service(analysis)
         .add_service(inference)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))

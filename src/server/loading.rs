@@ -11,8 +11,7 @@ use crate::{
 };
 use tip_adapter::best;
 use tipserve_clip::{
-    Bundle, GraphsChoice, ImageSpec, TextEncoder, Tokenizer, cuda,
-    encoder::{device_name, kind_name},
+    Bundle, GraphsChoice, ImageSpec, Precision, TextEncoder, Tokenizer, cuda, encoder::device_name,
 };
 use tipserve_engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan};
 
@@ -37,7 +36,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     let bundle = Bundle::open(&config.bundle)?;
     let devices = config.device.open()?;
     let device = first(&devices);
-    let kind = config.dtype.on(device)?;
+    let precision = config.dtype.of(&bundle, device)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let graphs = config.cuda_graphs;
     let settings = EngineSettings {
@@ -47,13 +46,14 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     };
     let streams = settings.threads.workers.div_ceil(devices.len().max(1));
     let max_batch = settings.max_batch;
-    let Encoders { image, text } = encoders(&bundle, &devices, kind, streams, max_batch, graphs)?;
+    let Encoders { image, text } =
+        encoders(&bundle, &devices, precision, streams, max_batch, graphs)?;
     tracing::info!(
         bundle = bundle.name,
         width = bundle.width,
         fingerprint = bundle.fingerprint,
         device = devices_name(&devices),
-        dtype = kind_name(kind),
+        dtype = precision.name(),
         decoders = settings.threads.decoders,
         workers = settings.threads.workers,
         torch_threads = settings.threads.intra_op,
@@ -64,18 +64,14 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
         name: bundle.name.clone(),
         fingerprint: bundle.fingerprint.clone(),
         width: bundle.width,
-        image_size: bundle.image.as_ref().map_or(0, |image| image.size as usize),
-        resize_to: bundle
-            .image
-            .as_ref()
-            .map_or(0, |image| image.resize_to as usize),
-        interpolation: bundle.image.as_ref().map(|image| image.interpolation),
+        image: bundle.image.clone(),
         has_text: text.is_some(),
         logit_scale: bundle.logit_scale,
+        logit_bias: bundle.logit_bias,
         statistics: bundle.statistics.clone(),
         templates: bundle.templates.clone(),
         device: devices_name(&devices),
-        dtype: kind_name(kind).to_owned(),
+        dtype: precision.name().to_owned(),
     };
     let engine = Engine::start(settings, image, config.limits.picture)?;
     engine.wait_until_warm();
@@ -102,14 +98,14 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
 fn encoders(
     bundle: &Bundle,
     devices: &[tch::Device],
-    kind: tch::Kind,
+    precision: Precision,
     streams: usize,
     max_batch: usize,
     graphs: GraphsChoice,
 ) -> Result<Encoders, StartError> {
     let device = first(devices);
     let load_text = || -> Result<_, StartError> {
-        let encoder = TextEncoder::load(bundle, device, kind)?;
+        let encoder = TextEncoder::load(bundle, device, precision)?;
         tracing::info!("{}", encoder.loaded());
         Ok((Tokenizer::load(bundle)?, encoder))
     };
@@ -118,7 +114,7 @@ fn encoders(
         let image = match &bundle.image {
             None => None,
             Some(spec) => {
-                let encoder = image_encoder(bundle, devices, kind, streams, max_batch)?;
+                let encoder = image_encoder(bundle, devices, precision, streams, max_batch)?;
                 Some((encoder, spec.clone()))
             }
         };

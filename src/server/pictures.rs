@@ -1,11 +1,11 @@
 //! A bundle's image encoder, as the engine takes it.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::loading::first;
 use tipserve_clip::{
-    Bundle, EncodeError, GraphsChoice, ImageEncoder, StreamPool, encoder::device_name,
-    graphs::Verdict,
+    Bundle, EncodeError, GraphsChoice, ImageEncoder, Precision, Size, StreamPool,
+    encoder::device_name, graphs::Verdict,
 };
 use tipserve_engine::{EncodeFault, Encoder};
 
@@ -34,13 +34,13 @@ impl Encoder for Alone {
 pub fn image_encoder(
     bundle: &Bundle,
     devices: &[Device],
-    kind: Kind,
+    precision: Precision,
     streams: usize,
     max_batch: usize,
 ) -> Result<PictureEncoder, EncodeError> {
     let mut loaded = Vec::with_capacity(devices.len());
     for &device in devices {
-        let encoder = ImageEncoder::load(bundle, device, kind)?;
+        let encoder = ImageEncoder::load(bundle, device, precision)?;
         tracing::info!("{}", encoder.loaded());
         loaded.push(encoder);
     }
@@ -85,20 +85,20 @@ impl Encoder for PictureEncoder {
     fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeFault> {
         match &self.0 {
             Place::Cpu(alone) => alone.encode(pixels),
-            Place::Cuda(_) => {
-                let side = pixels.size().get(1).copied().unwrap_or(0);
-                let bytes = (side * side * 3).max(1) as usize;
+            Place::Cuda(pool) => {
+                let rows = pixels.size().first().copied().unwrap_or(0);
+                let rows = usize::try_from(rows).unwrap_or(0);
                 let flat = Vec::<u8>::try_from(pixels.flatten(0, -1))
                     .map_err(|error| EncodeFault::new(&error.to_string()))?;
-                let pictures: Vec<&[u8]> = flat.chunks(bytes).collect();
-                self.encode_apart(&pictures, side as usize)
+                let pictures: Vec<&[u8]> = flat.chunks((flat.len() / rows.max(1)).max(1)).collect();
+                pool.encode(&pictures).map_err(|error| fault(&error))
             }
         }
     }
 
-    fn encode_apart(&self, pictures: &[&[u8]], side: usize) -> Result<Tensor, EncodeFault> {
+    fn encode_apart(&self, pictures: &[&[u8]], size: Size) -> Result<Tensor, EncodeFault> {
         match &self.0 {
-            Place::Cpu(alone) => alone.encode_apart(pictures, side),
+            Place::Cpu(alone) => alone.encode_apart(pictures, size),
             Place::Cuda(pool) => pool.encode(pictures).map_err(|error| fault(&error)),
         }
     }

@@ -10,6 +10,8 @@ const PAGES: &[&[&str]] = &[
     &["add"],
     &["classify"],
     &["evaluate"],
+    &["analyze"],
+    &["suggest"],
     &["finetune"],
     &["finetunes"],
     &["finetunes", "list"],

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod add;
+mod analyze;
 mod caches;
 mod classify;
 mod create;

@@ -39,8 +39,7 @@ fn prepared(bundle: &Bundle, files: &[std::path::PathBuf]) -> Tensor {
             prepare(&picture, spec)
         })
         .collect();
-    let side = i64::from(spec.size);
-    Tensor::from_slice(&pixels).view([files.len() as i64, side, side, 3])
+    Tensor::from_slice(&pixels).view(spec.size.batch_shape(files.len()))
 }
 
 fn features_are_open_clips(model: &str) {

@@ -8,7 +8,7 @@ use std::{
 
 use tch::{Device, Kind, Tensor};
 use tipserve_clip::{
-    EncodeError, GraphsChoice,
+    EncodeError, GraphsChoice, Size,
     cuda::{Graph, Stream},
     graphs::{Graphs, Recorder, Recording, SIZES, Verdict},
 };
@@ -168,7 +168,7 @@ fn staged(rows: i64) -> Tensor {
 const LAUNCHES: Times = |n| (5.0f64.max(n as f64), n as f64 + 0.5);
 
 fn recorded(fake: &Fake, sizes: &[usize]) -> (Graphs, Vec<(usize, Verdict)>) {
-    Graphs::record(fake, sizes, SIDE)
+    Graphs::record(fake, sizes, Size::square(SIDE as u32))
 }
 
 #[test]

@@ -6,8 +6,10 @@
 mod bad_pictures;
 mod bundles;
 mod encoders;
+mod families;
 mod files;
 mod graphs;
+mod parts;
 mod pictures;
 mod reference;
 mod shrinking;

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 use tipserve_clip::{
-    bundle::{ImageSpec, ResizeRule},
     decode::decode,
+    image_spec::{ImageSpec, ResizeRule, Size},
     picture::{Picture, PictureError, PictureLimits},
     resize::Interpolation,
     views::prepare,
@@ -19,20 +19,22 @@ struct Case {
     refusable: bool,
     rgb: String,
     crop: Option<String>,
-    size: u32,
-    resize_to: u32,
+    size: [u32; 2],
+    resize_to: [u32; 2],
+    resize: ResizeRule,
     interpolation: Interpolation,
 }
 
 pub fn spec(size: u32, resize_to: u32, interpolation: Interpolation) -> ImageSpec {
     ImageSpec {
         file: String::new(),
-        size,
+        size: Size::square(size),
         mean: [0.48145466, 0.4578275, 0.40821073],
         std: [0.26862954, 0.26130258, 0.27577711],
         resize: ResizeRule::ShortestSide,
-        resize_to,
+        resize_to: Size::square(resize_to),
         interpolation,
+        parts: Vec::new(),
     }
 }
 
@@ -87,14 +89,20 @@ fn pictures_decode_and_crop_as_pillow_has_them() {
         // every format.
         let Some(crop) = &case.crop else { continue };
         let same = Picture::from_raw(width, height, &rgb, &limits).expect("raw");
-        let spec = spec(case.size, case.resize_to, case.interpolation);
+        let sides = |[height, width]: [u32; 2]| Size { height, width };
+        let spec = ImageSpec {
+            size: sides(case.size),
+            resize_to: sides(case.resize_to),
+            resize: case.resize,
+            ..spec(1, 1, case.interpolation)
+        };
         let (_, theirs) = reference::bytes(&folder.path().join(crop));
         let ours = prepare(&same, &spec);
         if ours != theirs {
             let (most, mean) = differences(&ours, &theirs);
             failures.push(format!(
-                "{name} {width}x{height} → {} of {}: max {most}, mean {mean:.3}",
-                case.size, case.resize_to
+                "{name} {width}x{height} → {:?} of {:?} ({:?}): max {most}, mean {mean:.3}",
+                case.size, case.resize_to, case.resize
             ));
         }
     }

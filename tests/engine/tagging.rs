@@ -15,7 +15,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use tch::{Kind, Tensor};
 use tip_adapter::head::{Head, HeadTensors};
 use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
-use tipserve_clip::{ImageSpec, PictureLimits, bundle::ResizeRule, resize::Interpolation};
+use tipserve_clip::{ImageSpec, PictureLimits, ResizeRule, Size, resize::Interpolation};
 use tipserve_engine::{
     Content, Crop, EncodeFault, Encoder, Engine, EngineError, EngineSettings, FlowId, Job,
     JobOutput, Priority, Source, ThreadPlan, Ticket, Work,
@@ -178,12 +178,13 @@ fn start_as(settings: EngineSettings, seen: Seen, dawdle: bool) -> (Engine, Arc<
     });
     let spec = ImageSpec {
         file: String::new(),
-        size: SIDE as u32,
+        size: Size::square(SIDE as u32),
         mean: [0.0; 3],
         std: [1.0; 3],
         resize: ResizeRule::ShortestSide,
-        resize_to: SIDE as u32,
+        resize_to: Size::square(SIDE as u32),
         interpolation: Interpolation::Bicubic,
+        parts: Vec::new(),
     };
     let engine = Engine::start(settings, Some((encoder, spec)), PictureLimits::default())
         .expect("threads start");

@@ -25,8 +25,9 @@ def manifest(bundle: Path) -> dict[str, Any]:
     """``bundle.toml``, after checking that every file is listed with its checksum."""
     content = tomllib.loads((bundle / "bundle.toml").read_text(encoding="utf-8"))
     files = {p.name for p in bundle.iterdir()} - {"bundle.toml"}
-    assert files == set(content["files"])
-    for name, checksum in content["files"].items():
+    listed = content["files"] | content.get("int8", {}).get("files", {})
+    assert files == set(listed)
+    for name, checksum in listed.items():
         assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == checksum
     return content
 

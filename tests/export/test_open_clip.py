@@ -54,7 +54,8 @@ def test_the_activation_matters(tmp_path: Path, seed: int) -> None:
     [
         (["no-such-model", "--random-init", "1"], "no model 'no-such-model'"),
         (["ViT-B-32", "--pretrained", "no-such-tag"], "neither a file nor a tag"),
-        (["ViT-B-16-SigLIP", "--random-init", "1"], "CustomTextCLIP"),
+        (["coca_ViT-B-32", "--random-init", "1"], "CoCa"),
+        (["ViT-B-32", "--random-init", "1", "--tokenizer", "x"], "CLIP's tokens"),
     ],
 )
 def test_what_cannot_be_exported(

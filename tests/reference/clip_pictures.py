@@ -55,9 +55,15 @@ def add(name, data, exact=True, refusable=False, size=None, resize_to=None, kind
     with Image.open(io.BytesIO(data)) as image:
         rgb = image.convert("RGB")
     np.save(out / f"{number}.rgb.npy", np.asarray(rgb))
-    crop = None
-    if max(rgb.size) / min(rgb.size) * resize_to < 60_000:
-        cropped = CenterCrop(size)(Resize(resize_to, interpolation=MODES[kind])(rgb))
+    crop, rule = None, draw.choice(["shortest-side", "shortest-side", "squash"])
+    size, resize_to = (size, size), (resize_to, resize_to)
+    if rule == "squash" and draw.random() < 0.5:
+        # Pictures that are no squares are made by squashing alone.
+        taller = draw.randint(1, 90)
+        size, resize_to = (size[0] + taller, size[1]), (resize_to[0] + taller, resize_to[1])
+    if rule == "squash" or max(rgb.size) / min(rgb.size) * resize_to[0] < 60_000:
+        to = resize_to if rule == "squash" else resize_to[0]
+        cropped = CenterCrop(size)(Resize(to, interpolation=MODES[kind])(rgb))
         crop = f"{number}.crop.npy"
         np.save(out / crop, np.asarray(cropped))
     cases.append(
@@ -70,6 +76,7 @@ def add(name, data, exact=True, refusable=False, size=None, resize_to=None, kind
             crop=crop,
             size=size,
             resize_to=resize_to,
+            resize=rule,
             interpolation=kind,
         )
     )

@@ -18,6 +18,7 @@ import unicodedata
 import ftfy
 import open_clip.tokenizer as tokenizer
 import regex
+from clip_texts import TORTURE
 from tipserve_export.clip_tokenizer import tokenizer_json
 
 out = pathlib.Path(sys.argv[1])
@@ -27,34 +28,6 @@ simple = tokenizer.SimpleTokenizer()
 simple.pat = regex.compile(
     r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""", regex.IGNORECASE
 )
-
-torture = [
-    "a photo of a cat.", "", " ", "\t\n", "a", "A PHOTO OF A DOG", "double  spaces   here ",
-    "café crème brûlée à la carte", "cafe\u0301 nai\u0308ve", "Ångström ÅNGSTRÖM",
-    "emoji 😀😃 👩‍👩‍👧‍👦 🇩🇪 👍🏽 ❤️", "中文照片", "日本語のテキスト", "한국어 텍스트", "ภาษาไทย",
-    "العربية نص", "עברית טקסט", "Ελληνικά ΟΔΥΣΣΕΥΣ ΣΑΣ Σ", "Русский текст ЁЖ",
-    "&amp; &lt;b&gt; &quot;x&quot; &#39;y&#39; &copy; &eacute;", "&amp;amp; &amp;lt;p&amp;gt;",
-    "&amp;amp;amp;amp;", "AT&T &ampere &notit; &notin; &noti &am &a &", "&#0; &#128; &#x80; &#xD800; &#1114112; &#x1F600; &#11;",
-    "&#x41 &#65 &#; &#x; &#xZ", "&EACUTE; &Eacute &NTILDE; &hellip;", "<b>&eacute;</b> &amp;", "1 < 2 &amp; 3 > 2",
-    "&CounterClockwiseContourIntegral; &nLt; &bne; &fjlig;", "1234567890 3.14 1,000 ½ ² ⅷ Ⅷ ٣ 四",
-    "it's don't we're I've I'm we'll he'd o'clock 'sup", "IT'S DON'T WE'RE I'VE I'M WE'LL HE'D",
-    "it\u2019s \u201cquoted\u201d \u2018single\u2019 \u201elow\u201c \u00abguil\u00bb",
-    "ＦＵＬＬＷＩＤＴＨ ｆｕｌｌ １２３ ！？　ideographic", "ﾊﾝｶｸ ｶﾀｶﾅ", "ﬁne ﬂow oﬃce ﬆop ĳs ǆ",
-    "schÃ¶n cafÃ© â€œquoteâ€\x9d naÃ¯ve", "Ã¼ber â€“ dash", "Ð¿Ñ€Ð¸Ð²ÐµÑ‚", "doesnâ€™t", "lâ€™humanitÃ©",
-    "zero\u200bwidth \u200djoiner\u200c \ufeffbom \u2060word", "soft\u00adhyphen", "nbsp\u00a0space\u202fnarrow\u3000wide",
-    "line\u2028sep\u2029para\x85next\x0bvt\x0cff\rcr\r\ncrlf", "ß STRASSE Straße ẞ", "İstanbul ISTANBUL ıi I",
-    "ſtrange 'ſ long s", "K Kelvin Å Angstrom Ω Ohm", "control\x00\x01\x07\x1b[31mred\x1b[0m\x7f", "\x1cfs\x1dgs\x1ers\x1fus",
-    "math ∑∫√∞≠≤≥ ×÷±", "currency €£¥₹₿", "arrows ←→↑↓", "box ─│┌┐", "_under_score_ __dunder__", "a_b-c.d,e;f:g!h?i",
-    "http://example.com/a?b=c&d=e&lt=5", "user@example.com #hash @at", "C++ C# .NET", "\\backslash \\n",
-    "<|endoftext|>", "a <|startoftext|> b <|endoftext|> c", "<start_of_text> <end_of_text>", "<|ENDOFTEXT|>",
-    "𝒜𝓁𝓅𝒽𝒶 𝔸 𝟙𝟚𝟛", "ⓒⓘⓡⓒⓛⓔ ①②③", "combining a\u0308\u0301\u0327 z̷a̷l̷g̷o̷", "ÆØÅæøå œŒ þÞ ðÐ", "ĄĆĘŁŃÓŚŹŻ",
-    "tiếng Việt", "हिन्दी पाठ", "தமிழ்", "ქართული ᲥᲐᲠᲗᲣᲚᲘ", "ᏣᎳᎩ ꮳꮃꭹ", "Ǆ ǅ ǆ ŉ ΐ", "... !!! ??? ---",
-    "'", "''", "'s", "''s", "’s", "a's's", "`code`", "\"quoted\"", "word " * 100, "x" * 500, "é" * 300, "1" * 100,
-    "word " * 75, "word " * 76, "word " * 74, "\U0001F9D1\u200D\U0001F4BB coder", "flag\U000E0067\U000E0062 tag",
-    "private \ue000 \U0010ffff nonchar \ufffe", "�replacement", "mixed中文English日本語123", "tab\tseparated\tvalues",
-    "NAÏVE CAFÉ", "Γειά ΣΟΥ", "ﷺ ligature", "ªº ordinal", "№ ℡ ™ ®", "1st 2nd 3rd", "2x4", "x²+y²=z²",
-    "L&#39;&Eacute;t&eacute;", "&lt;|endoftext|&gt;", "&nbsp;&nbsp;a&nbsp;b", "&ThickSpace;&ZeroWidthSpace;x",
-]  # fmt: skip
 
 planes = [
     (0x20, 0x7F), (0x20, 0x7F), (0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0x700), (0x900, 0xE80),
@@ -122,7 +95,7 @@ entities = [
 texts = [random_text() for _ in range(600)]
 texts += [random_text() + draw.choice(entities) + random_text() for _ in range(100)]
 texts = [text for text in texts if not redecoded(text)]
-texts += torture + [mojibake() for _ in range(60)]
+texts += TORTURE + [mojibake() for _ in range(60)]
 texts += ["the " * draw.randint(70, 80) for _ in range(5)]
 
 cases = []

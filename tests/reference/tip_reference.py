@@ -13,6 +13,7 @@ Request: {"what": ..., "keys": [[...]], "labels": [...], "classes": N,
 import json
 import sys
 
+import analysis_reference
 import stack_reference
 import torch
 
@@ -214,6 +215,10 @@ ANSWERS = {
     "temperature": temperature,
     "evaluate": evaluate,
     "stack": stack_reference.stack,
+    "left_out": lambda r: analysis_reference.left_out(r, METHODS),
+    "analysis": lambda r: analysis_reference.analysis(r, METHODS),
+    "near": analysis_reference.near,
+    "typical": analysis_reference.typical,
 }
 
 

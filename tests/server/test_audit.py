@@ -18,6 +18,7 @@ from wire import cache, finetune
 
 READS = {
     *("GetCache", "ListCaches", "GetVersion", "ListVersions", "ListExamples"),
+    "GetExamplePicture",
     *("ListFineTunes", "GetFineTune"),
 }
 OTHERS = "zz-others"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,9 @@ TABLE = (
     "chosen there",
     "Tip-Adapter-F",
     "goodput at 3 x",
+    "over TorchScript as served",
+    "workers a card",
+    "JPEG decoding",
 )
 
 
@@ -86,3 +90,32 @@ def test_a_machine_without_a_driver_is_told_so(features_bundle, tmp_path):
         assert done.returncode == 1
         assert "CUDA is not available" in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) < 5
+
+
+def test_the_folder_that_travels_measures_on_its_own_and_goes_on_where_it_stopped(tmp_path):
+    """Copied elsewhere, with nothing of the tree beside it; under the limit that it states."""
+    made = subprocess.run(
+        [sys.executable, ROOT / "scripts/gpu-carry", "--out", tmp_path / "carried"],
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert sum(it.stat().st_size for it in (tmp_path / "carried").rglob("*")) < 64 << 20
+
+    def run(*flags: str) -> list[dict]:
+        subprocess.run(
+            [tmp_path / "carried/run", "--device", "cpu", "--quick", "--seconds", "0.2", *flags],
+            env=os.environ | {"PYTHON": sys.executable},
+            check=True,
+            cwd=tmp_path,
+        )
+        written = tmp_path / "carried/gpu.json"
+        return json.loads(written.read_text()) if written.exists() else []
+
+    assert run("--minutes", "0") == [], "no time, nothing begun"
+    head = run("--only", "head")
+    assert {row["part"] for row in head} == {"head"}
+    both = run("--only", "head", "--only", "workers", "--resume")
+    assert {row["part"] for row in both} == {"head", "workers"}
+    # What was measured before is kept, not measured again.
+    assert both[: len(head)] == head

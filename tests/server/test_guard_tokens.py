@@ -15,9 +15,10 @@ import pytest
 import wire
 from conftest import BINARY, WIDTH, Server, eventually
 from tokens import TokensFile, api
-from wire import Problem, cache, classify, finetune
+from wire import Problem, analysis, cache, classify, finetune
 
 SERVICES = {
+    "tipserve.v1.AnalysisService": analysis.DESCRIPTOR,
     "tipserve.v1.ClassifyService": classify.DESCRIPTOR,
     "tipserve.v1.CacheService": cache.DESCRIPTOR,
     "tipserve.v1.FineTuneService": finetune.DESCRIPTOR,
@@ -34,8 +35,11 @@ READ = set(
         "GetVersion",
         "ListVersions",
         "ListExamples",
+        "GetExamplePicture",
         "ListFineTunes",
         "GetFineTune",
+        "SuggestExamples",
+        "AnalyzeVersion",
     ]
 )
 WRITE = set(
@@ -164,6 +168,7 @@ def named(cache_id: str, run: str) -> dict[str, bytes]:
         "GetVersion": cache.GetVersionRequest(name=f"caches/{cache_id}/versions/1"),
         "ListVersions": cache.ListVersionsRequest(parent=cache_id),
         "ListExamples": cache.ListExamplesRequest(parent=cache_id),
+        "GetExamplePicture": cache.GetExamplePictureRequest(parent=cache_id, example_id="0"),
         "DeleteVersion": cache.DeleteVersionRequest(name=f"{cache_id}@1"),
         "PruneVersions": cache.PruneVersionsRequest(name=cache_id, keep=1),
         "ExportVersion": cache.ExportVersionRequest(name=cache_id),
@@ -176,6 +181,10 @@ def named(cache_id: str, run: str) -> dict[str, bytes]:
         "ListFineTunes": finetune.ListFineTunesRequest(cache=cache_id),
         "GetFineTune": finetune.GetFineTuneRequest(name=run),
         "CancelFineTune": finetune.CancelFineTuneRequest(name=run),
+        "AnalyzeVersion": analysis.AnalyzeVersionRequest(cache=cache_id),
+        "SuggestExamples": analysis.SuggestExamplesRequest(
+            config=analysis.SuggestExamplesConfig(cache=cache_id)
+        ),
     }
     return {name: message.SerializeToString() for name, message in given.items()}
 

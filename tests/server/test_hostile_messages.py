@@ -11,7 +11,7 @@ import pytest
 import tokens as token_files
 from google.protobuf.descriptor import FieldDescriptor
 from raw_http2 import Peer
-from tipserve._proto import cache_pb2, classify_pb2, finetune_pb2
+from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2, finetune_pb2
 from wire import classify
 
 MIB = 1 << 20
@@ -21,7 +21,7 @@ OPEN = [INFERENCE + name for name in ("ServerLive", "ServerReady", "ServerMetada
 ]
 METHODS = [
     method
-    for module in (cache_pb2, classify_pb2, finetune_pb2)
+    for module in (analysis_pb2, cache_pb2, classify_pb2, finetune_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

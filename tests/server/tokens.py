@@ -81,4 +81,5 @@ def api(address: str, token: str | None = None, *, credentials=None, **headers) 
     made.caches = wire.cache_grpc.CacheServiceStub(made.channel)
     made.classifying = wire.classify_grpc.ClassifyServiceStub(made.channel)
     made.tuning = wire.finetune_grpc.FineTuneServiceStub(made.channel)
+    made.analysing = wire.analysis_grpc.AnalysisServiceStub(made.channel)
     return made

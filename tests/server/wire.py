@@ -9,6 +9,8 @@ import numpy as np
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from tipserve._proto import analysis_pb2 as analysis
+from tipserve._proto import analysis_pb2_grpc as analysis_grpc
 from tipserve._proto import cache_pb2 as cache
 from tipserve._proto import cache_pb2_grpc as cache_grpc
 from tipserve._proto import classify_pb2 as classify
@@ -17,13 +19,13 @@ from tipserve._proto import finetune_pb2 as finetune
 from tipserve._proto import finetune_pb2_grpc as finetune_grpc
 from tipserve._proto import input_pb2 as inputs
 
-__all__ = ["Api", "Problem", "cache", "classify", "finetune", "inputs"]
+__all__ = ["Api", "Problem", "analysis", "cache", "classify", "finetune", "inputs"]
 
 LIMIT = 120
 
 METHODS = {
     method.name
-    for module in (cache, classify, finetune)
+    for module in (analysis, cache, classify, finetune)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 } | {
@@ -101,6 +103,7 @@ class Api:
         self.caches = cache_grpc.CacheServiceStub(self.channel)
         self.classifying = classify_grpc.ClassifyServiceStub(self.channel)
         self.tuning = finetune_grpc.FineTuneServiceStub(self.channel)
+        self.analysing = analysis_grpc.AnalysisServiceStub(self.channel)
 
     def close(self) -> None:
         self.channel.close()

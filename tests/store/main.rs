@@ -17,6 +17,7 @@ mod ids;
 mod kept;
 mod model;
 mod numbers;
+mod pictures;
 mod racing;
 mod replicas;
 mod requests;

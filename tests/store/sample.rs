@@ -131,6 +131,7 @@ pub fn draft(seed: u64) -> Draft {
         },
         fine_tune: None,
         source: None,
+        pictures: 0,
     };
     Draft {
         details,

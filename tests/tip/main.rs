@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod accuracy;
+mod analysis;
 mod best;
 mod evaluation;
 mod exchange;
@@ -18,6 +19,7 @@ mod reference;
 mod selection;
 mod stack;
 mod standardised;
+mod suggest;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

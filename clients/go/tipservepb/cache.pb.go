@@ -633,7 +633,9 @@ type Version struct {
 	Source *SourceCounts `protobuf:"bytes,17,opt,name=source,proto3" json:"source,omitempty"`
 	// How many classes it has; classes holds them all but in lists, which leave
 	// out those of a version with many (over 32 KiB of them).
-	ClassCount    int32 `protobuf:"varint,18,opt,name=class_count,json=classCount,proto3" json:"class_count,omitempty"`
+	ClassCount int32 `protobuf:"varint,18,opt,name=class_count,json=classCount,proto3" json:"class_count,omitempty"`
+	// Examples that a picture is kept of, see CacheSpec.keep_pictures.
+	PictureCount  int64 `protobuf:"varint,20,opt,name=picture_count,json=pictureCount,proto3" json:"picture_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -790,6 +792,13 @@ func (x *Version) GetSource() *SourceCounts {
 func (x *Version) GetClassCount() int32 {
 	if x != nil {
 		return x.ClassCount
+	}
+	return 0
+}
+
+func (x *Version) GetPictureCount() int64 {
+	if x != nil {
+		return x.PictureCount
 	}
 	return 0
 }
@@ -1528,7 +1537,11 @@ type CacheSpec struct {
 	// the version that it made before, at once and without reading examples; with
 	// another specification it fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
 	// The examples are not compared. A version that was deleted is made again.
-	RequestId     string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Keep a thumbnail of each picture with the version, so that people can look
+	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
+	// pixels alone. Default: of a picture nothing is kept but its features.
+	KeepPictures  bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1710,6 +1723,13 @@ func (x *CacheSpec) GetRequestId() string {
 	return ""
 }
 
+func (x *CacheSpec) GetKeepPictures() bool {
+	if x != nil {
+		return x.KeepPictures
+	}
+	return false
+}
+
 // One class of a specification.
 type ClassSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1787,7 +1807,16 @@ type Example struct {
 	// The picture or embedding.
 	Input *Input `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
 	// Validation examples choose numbers; they never become keys.
-	Validation    bool `protobuf:"varint,4,opt,name=validation,proto3" json:"validation,omitempty"`
+	Validation bool `protobuf:"varint,4,opt,name=validation,proto3" json:"validation,omitempty"`
+	// Where it came from: a file's name, an address. Kept with the version. At
+	// most 2048 bytes.
+	Uri string `protobuf:"bytes,5,opt,name=uri,proto3" json:"uri,omitempty"`
+	// Free texts, kept with the version: at most 16, bounded as labels are.
+	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// A picture file to keep a thumbnail of, for an example that is sent as an
+	// embedding. Ignored unless the specification keeps pictures. Default: the
+	// input, where that is a picture.
+	Thumbnail     []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1848,6 +1877,27 @@ func (x *Example) GetValidation() bool {
 		return x.Validation
 	}
 	return false
+}
+
+func (x *Example) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *Example) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Example) GetThumbnail() []byte {
+	if x != nil {
+		return x.Thumbnail
+	}
+	return nil
 }
 
 // CreateCache's requests: one spec, then examples.
@@ -2130,7 +2180,10 @@ type AddExamplesSpec struct {
 	// Where set: fail with ABORTED where the cache has another etag by now.
 	Etag string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
 	// As CacheSpec.request_id.
-	RequestId     string `protobuf:"bytes,18,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,18,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// See CacheSpec.keep_pictures; of the new examples. Pictures that the base
+	// keeps are taken over in any case.
+	KeepPictures  bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2289,6 +2342,13 @@ func (x *AddExamplesSpec) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *AddExamplesSpec) GetKeepPictures() bool {
+	if x != nil {
+		return x.KeepPictures
+	}
+	return false
 }
 
 // AddExamples' requests: one spec, then examples.
@@ -3198,7 +3258,13 @@ type ExampleInfo struct {
 	// Its class's display name.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Whether it is a validation example.
-	Validation    bool `protobuf:"varint,4,opt,name=validation,proto3" json:"validation,omitempty"`
+	Validation bool `protobuf:"varint,4,opt,name=validation,proto3" json:"validation,omitempty"`
+	// Where it came from, see Example.uri.
+	Uri string `protobuf:"bytes,5,opt,name=uri,proto3" json:"uri,omitempty"`
+	// See Example.metadata.
+	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether GetExamplePicture has a picture of it.
+	HasPicture    bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3261,6 +3327,137 @@ func (x *ExampleInfo) GetValidation() bool {
 	return false
 }
 
+func (x *ExampleInfo) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *ExampleInfo) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *ExampleInfo) GetHasPicture() bool {
+	if x != nil {
+		return x.HasPicture
+	}
+	return false
+}
+
+// Names an example.
+type GetExamplePictureRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A version, in any form that cache references take.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// The example's id.
+	ExampleId     string `protobuf:"bytes,2,opt,name=example_id,json=exampleId,proto3" json:"example_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetExamplePictureRequest) Reset() {
+	*x = GetExamplePictureRequest{}
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetExamplePictureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetExamplePictureRequest) ProtoMessage() {}
+
+func (x *GetExamplePictureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetExamplePictureRequest.ProtoReflect.Descriptor instead.
+func (*GetExamplePictureRequest) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GetExamplePictureRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *GetExamplePictureRequest) GetExampleId() string {
+	if x != nil {
+		return x.ExampleId
+	}
+	return ""
+}
+
+// What is kept of an example's picture.
+type ExamplePicture struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Its media type, "image/jpeg".
+	ContentType   string `protobuf:"bytes,2,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamplePicture) Reset() {
+	*x = ExamplePicture{}
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamplePicture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamplePicture) ProtoMessage() {}
+
+func (x *ExamplePicture) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamplePicture.ProtoReflect.Descriptor instead.
+func (*ExamplePicture) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ExamplePicture) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ExamplePicture) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
 // Names a version to delete.
 type DeleteVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3275,7 +3472,7 @@ type DeleteVersionRequest struct {
 
 func (x *DeleteVersionRequest) Reset() {
 	*x = DeleteVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3287,7 +3484,7 @@ func (x *DeleteVersionRequest) String() string {
 func (*DeleteVersionRequest) ProtoMessage() {}
 
 func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3300,7 +3497,7 @@ func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteVersionRequest) GetName() string {
@@ -3334,7 +3531,7 @@ type PruneVersionsRequest struct {
 
 func (x *PruneVersionsRequest) Reset() {
 	*x = PruneVersionsRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3543,7 @@ func (x *PruneVersionsRequest) String() string {
 func (*PruneVersionsRequest) ProtoMessage() {}
 
 func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3556,7 @@ func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsRequest.ProtoReflect.Descriptor instead.
 func (*PruneVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PruneVersionsRequest) GetName() string {
@@ -3401,7 +3598,7 @@ type PruneVersionsResponse struct {
 
 func (x *PruneVersionsResponse) Reset() {
 	*x = PruneVersionsResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3413,7 +3610,7 @@ func (x *PruneVersionsResponse) String() string {
 func (*PruneVersionsResponse) ProtoMessage() {}
 
 func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3426,7 +3623,7 @@ func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsResponse.ProtoReflect.Descriptor instead.
 func (*PruneVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PruneVersionsResponse) GetDeletedVersions() []int64 {
@@ -3447,7 +3644,7 @@ type ExportVersionRequest struct {
 
 func (x *ExportVersionRequest) Reset() {
 	*x = ExportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3656,7 @@ func (x *ExportVersionRequest) String() string {
 func (*ExportVersionRequest) ProtoMessage() {}
 
 func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3669,7 @@ func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ExportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExportVersionRequest) GetName() string {
@@ -3498,7 +3695,7 @@ type ExportVersionResponse struct {
 
 func (x *ExportVersionResponse) Reset() {
 	*x = ExportVersionResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3510,7 +3707,7 @@ func (x *ExportVersionResponse) String() string {
 func (*ExportVersionResponse) ProtoMessage() {}
 
 func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3523,7 +3720,7 @@ func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionResponse.ProtoReflect.Descriptor instead.
 func (*ExportVersionResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExportVersionResponse) GetPayload() isExportVersionResponse_Payload {
@@ -3582,7 +3779,7 @@ type ExportHeader struct {
 
 func (x *ExportHeader) Reset() {
 	*x = ExportHeader{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3594,7 +3791,7 @@ func (x *ExportHeader) String() string {
 func (*ExportHeader) ProtoMessage() {}
 
 func (x *ExportHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3607,7 +3804,7 @@ func (x *ExportHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportHeader.ProtoReflect.Descriptor instead.
 func (*ExportHeader) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExportHeader) GetVersion() *Version {
@@ -3640,7 +3837,7 @@ type ImportVersionRequest struct {
 
 func (x *ImportVersionRequest) Reset() {
 	*x = ImportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3849,7 @@ func (x *ImportVersionRequest) String() string {
 func (*ImportVersionRequest) ProtoMessage() {}
 
 func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3862,7 @@ func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ImportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ImportVersionRequest) GetPayload() isImportVersionRequest_Payload {
@@ -3733,7 +3930,7 @@ type ImportSpec struct {
 
 func (x *ImportSpec) Reset() {
 	*x = ImportSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3745,7 +3942,7 @@ func (x *ImportSpec) String() string {
 func (*ImportSpec) ProtoMessage() {}
 
 func (x *ImportSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3758,7 +3955,7 @@ func (x *ImportSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSpec.ProtoReflect.Descriptor instead.
 func (*ImportSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ImportSpec) GetCacheId() string {
@@ -3813,7 +4010,7 @@ type SetAliasRequest struct {
 
 func (x *SetAliasRequest) Reset() {
 	*x = SetAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3825,7 +4022,7 @@ func (x *SetAliasRequest) String() string {
 func (*SetAliasRequest) ProtoMessage() {}
 
 func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3838,7 +4035,7 @@ func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAliasRequest.ProtoReflect.Descriptor instead.
 func (*SetAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetAliasRequest) GetCache() string {
@@ -3884,7 +4081,7 @@ type DeleteAliasRequest struct {
 
 func (x *DeleteAliasRequest) Reset() {
 	*x = DeleteAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +4093,7 @@ func (x *DeleteAliasRequest) String() string {
 func (*DeleteAliasRequest) ProtoMessage() {}
 
 func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +4106,7 @@ func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteAliasRequest) GetCache() string {
@@ -3948,7 +4145,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe1\x05\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x86\x06\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -3973,7 +4170,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"bundleName\x121\n" +
 	"\x06source\x18\x11 \x01(\v2\x19.tipserve.v1.SourceCountsR\x06source\x12\x1f\n" +
 	"\vclass_count\x18\x12 \x01(\x05R\n" +
-	"classCount\x1a9\n" +
+	"classCount\x12#\n" +
+	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
@@ -4043,7 +4241,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\xee\a\n" +
+	"\tKIND_WIDE\x10\x02\"\x93\b\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4069,7 +4267,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"created_by\x18\x13 \x01(\tR\tcreatedBy\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x15 \x01(\tR\trequestId\x1a9\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\x12#\n" +
+	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -4085,7 +4284,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\aprompts\x18\x02 \x03(\tR\aprompts\x127\n" +
 	"\vtext_weight\x18\x03 \x01(\v2\x16.tipserve.v1.EmbeddingR\n" +
-	"textWeight\"\x93\x01\n" +
+	"textWeight\"\xc0\x02\n" +
 	"\aExample\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4094,7 +4293,13 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x05input\x18\x03 \x01(\v2\x12.tipserve.v1.InputR\x05input\x12\x1e\n" +
 	"\n" +
 	"validation\x18\x04 \x01(\bR\n" +
-	"validation\"\x86\x01\n" +
+	"validation\x12\x10\n" +
+	"\x03uri\x18\x05 \x01(\tR\x03uri\x12>\n" +
+	"\bmetadata\x18\x06 \x03(\v2\".tipserve.v1.Example.MetadataEntryR\bmetadata\x12\x1c\n" +
+	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
 	"\x12CreateCacheRequest\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x16.tipserve.v1.CacheSpecH\x00R\x04spec\x127\n" +
 	"\bexamples\x18\x02 \x01(\v2\x19.tipserve.v1.ExampleBatchH\x00R\bexamplesB\t\n" +
@@ -4105,7 +4310,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2\x1b.tipserve.v1.CreateProgressH\x00R\bprogress\x12:\n" +
 	"\brejected\x18\x02 \x01(\v2\x1c.tipserve.v1.RejectedExampleH\x00R\brejected\x120\n" +
 	"\aversion\x18\x03 \x01(\v2\x14.tipserve.v1.VersionH\x00R\aversionB\a\n" +
-	"\x05event\"\xa4\x06\n" +
+	"\x05event\"\xc9\x06\n" +
 	"\x0fAddExamplesSpec\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\tR\x04base\x127\n" +
 	"\vnew_classes\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\n" +
@@ -4129,7 +4334,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"created_by\x18\x10 \x01(\tR\tcreatedBy\x12\x12\n" +
 	"\x04etag\x18\x11 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x12 \x01(\tR\trequestId\x1a9\n" +
+	"request_id\x18\x12 \x01(\tR\trequestId\x12#\n" +
+	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -4198,7 +4404,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tR\x06filter\"t\n" +
 	"\x14ListExamplesResponse\x124\n" +
 	"\bexamples\x18\x01 \x03(\v2\x18.tipserve.v1.ExampleInfoR\bexamples\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x90\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc4\x02\n" +
 	"\vExampleInfo\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4207,7 +4413,21 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12\x1e\n" +
 	"\n" +
 	"validation\x18\x04 \x01(\bR\n" +
-	"validation\">\n" +
+	"validation\x12\x10\n" +
+	"\x03uri\x18\x05 \x01(\tR\x03uri\x12B\n" +
+	"\bmetadata\x18\x06 \x03(\v2&.tipserve.v1.ExampleInfo.MetadataEntryR\bmetadata\x12\x1f\n" +
+	"\vhas_picture\x18\a \x01(\bR\n" +
+	"hasPicture\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
+	"\x18GetExamplePictureRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1d\n" +
+	"\n" +
+	"example_id\x18\x02 \x01(\tR\texampleId\"G\n" +
+	"\x0eExamplePicture\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12!\n" +
+	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\">\n" +
 	"\x14DeleteVersionRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\"w\n" +
@@ -4280,7 +4500,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x1bSELECTION_SOURCE_VALIDATION\x10\x02\x12\"\n" +
 	"\x1eSELECTION_SOURCE_LEAVE_ONE_OUT\x10\x03\x12\x1c\n" +
 	"\x18SELECTION_SOURCE_DEFAULT\x10\x04\x12$\n" +
-	" SELECTION_SOURCE_HELD_BACK_VIEWS\x10\x052\xc9\b\n" +
+	" SELECTION_SOURCE_HELD_BACK_VIEWS\x10\x052\xa2\t\n" +
 	"\fCacheService\x12T\n" +
 	"\vCreateCache\x12\x1f.tipserve.v1.CreateCacheRequest\x1a .tipserve.v1.CreateCacheResponse(\x010\x01\x12T\n" +
 	"\vAddExamples\x12\x1f.tipserve.v1.AddExamplesRequest\x1a .tipserve.v1.AddExamplesResponse(\x010\x01\x12<\n" +
@@ -4291,7 +4511,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\n" +
 	"GetVersion\x12\x1e.tipserve.v1.GetVersionRequest\x1a\x14.tipserve.v1.Version\x12S\n" +
 	"\fListVersions\x12 .tipserve.v1.ListVersionsRequest\x1a!.tipserve.v1.ListVersionsResponse\x12S\n" +
-	"\fListExamples\x12 .tipserve.v1.ListExamplesRequest\x1a!.tipserve.v1.ListExamplesResponse\x12J\n" +
+	"\fListExamples\x12 .tipserve.v1.ListExamplesRequest\x1a!.tipserve.v1.ListExamplesResponse\x12W\n" +
+	"\x11GetExamplePicture\x12%.tipserve.v1.GetExamplePictureRequest\x1a\x1b.tipserve.v1.ExamplePicture\x12J\n" +
 	"\rDeleteVersion\x12!.tipserve.v1.DeleteVersionRequest\x1a\x16.google.protobuf.Empty\x12V\n" +
 	"\rPruneVersions\x12!.tipserve.v1.PruneVersionsRequest\x1a\".tipserve.v1.PruneVersionsResponse\x12X\n" +
 	"\rExportVersion\x12!.tipserve.v1.ExportVersionRequest\x1a\".tipserve.v1.ExportVersionResponse0\x01\x12J\n" +
@@ -4312,72 +4533,76 @@ func file_tipserve_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_tipserve_v1_cache_proto_goTypes = []any{
-	(Method)(0),                   // 0: tipserve.v1.Method
-	(Standardised)(0),             // 1: tipserve.v1.Standardised
-	(ClassBalance)(0),             // 2: tipserve.v1.ClassBalance
-	(KeyDtype)(0),                 // 3: tipserve.v1.KeyDtype
-	(SelectionSource)(0),          // 4: tipserve.v1.SelectionSource
-	(SearchGrid_Kind)(0),          // 5: tipserve.v1.SearchGrid.Kind
-	(CacheSpec_OnRejected)(0),     // 6: tipserve.v1.CacheSpec.OnRejected
-	(CreateProgress_Stage)(0),     // 7: tipserve.v1.CreateProgress.Stage
-	(*Cache)(nil),                 // 8: tipserve.v1.Cache
-	(*Version)(nil),               // 9: tipserve.v1.Version
-	(*SourceCounts)(nil),          // 10: tipserve.v1.SourceCounts
-	(*ClassInfo)(nil),             // 11: tipserve.v1.ClassInfo
-	(*Head)(nil),                  // 12: tipserve.v1.Head
-	(*Selection)(nil),             // 13: tipserve.v1.Selection
-	(*Candidate)(nil),             // 14: tipserve.v1.Candidate
-	(*FineTuneRecord)(nil),        // 15: tipserve.v1.FineTuneRecord
-	(*SearchGrid)(nil),            // 16: tipserve.v1.SearchGrid
-	(*CacheSpec)(nil),             // 17: tipserve.v1.CacheSpec
-	(*ClassSpec)(nil),             // 18: tipserve.v1.ClassSpec
-	(*Example)(nil),               // 19: tipserve.v1.Example
-	(*CreateCacheRequest)(nil),    // 20: tipserve.v1.CreateCacheRequest
-	(*ExampleBatch)(nil),          // 21: tipserve.v1.ExampleBatch
-	(*CreateCacheResponse)(nil),   // 22: tipserve.v1.CreateCacheResponse
-	(*AddExamplesSpec)(nil),       // 23: tipserve.v1.AddExamplesSpec
-	(*AddExamplesRequest)(nil),    // 24: tipserve.v1.AddExamplesRequest
-	(*AddExamplesResponse)(nil),   // 25: tipserve.v1.AddExamplesResponse
-	(*CreateProgress)(nil),        // 26: tipserve.v1.CreateProgress
-	(*RejectedExample)(nil),       // 27: tipserve.v1.RejectedExample
-	(*GetCacheRequest)(nil),       // 28: tipserve.v1.GetCacheRequest
-	(*ListCachesRequest)(nil),     // 29: tipserve.v1.ListCachesRequest
-	(*ListCachesResponse)(nil),    // 30: tipserve.v1.ListCachesResponse
-	(*DeleteCacheRequest)(nil),    // 31: tipserve.v1.DeleteCacheRequest
-	(*GetVersionRequest)(nil),     // 32: tipserve.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),   // 33: tipserve.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),  // 34: tipserve.v1.ListVersionsResponse
-	(*ListExamplesRequest)(nil),   // 35: tipserve.v1.ListExamplesRequest
-	(*ListExamplesResponse)(nil),  // 36: tipserve.v1.ListExamplesResponse
-	(*ExampleInfo)(nil),           // 37: tipserve.v1.ExampleInfo
-	(*DeleteVersionRequest)(nil),  // 38: tipserve.v1.DeleteVersionRequest
-	(*PruneVersionsRequest)(nil),  // 39: tipserve.v1.PruneVersionsRequest
-	(*PruneVersionsResponse)(nil), // 40: tipserve.v1.PruneVersionsResponse
-	(*ExportVersionRequest)(nil),  // 41: tipserve.v1.ExportVersionRequest
-	(*ExportVersionResponse)(nil), // 42: tipserve.v1.ExportVersionResponse
-	(*ExportHeader)(nil),          // 43: tipserve.v1.ExportHeader
-	(*ImportVersionRequest)(nil),  // 44: tipserve.v1.ImportVersionRequest
-	(*ImportSpec)(nil),            // 45: tipserve.v1.ImportSpec
-	(*SetAliasRequest)(nil),       // 46: tipserve.v1.SetAliasRequest
-	(*DeleteAliasRequest)(nil),    // 47: tipserve.v1.DeleteAliasRequest
-	nil,                           // 48: tipserve.v1.Cache.AliasesEntry
-	nil,                           // 49: tipserve.v1.Version.LabelsEntry
-	nil,                           // 50: tipserve.v1.CacheSpec.LabelsEntry
-	nil,                           // 51: tipserve.v1.AddExamplesSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*Embedding)(nil),             // 53: tipserve.v1.Embedding
-	(*Input)(nil),                 // 54: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil), // 55: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),         // 56: google.protobuf.Empty
+	(Method)(0),                      // 0: tipserve.v1.Method
+	(Standardised)(0),                // 1: tipserve.v1.Standardised
+	(ClassBalance)(0),                // 2: tipserve.v1.ClassBalance
+	(KeyDtype)(0),                    // 3: tipserve.v1.KeyDtype
+	(SelectionSource)(0),             // 4: tipserve.v1.SelectionSource
+	(SearchGrid_Kind)(0),             // 5: tipserve.v1.SearchGrid.Kind
+	(CacheSpec_OnRejected)(0),        // 6: tipserve.v1.CacheSpec.OnRejected
+	(CreateProgress_Stage)(0),        // 7: tipserve.v1.CreateProgress.Stage
+	(*Cache)(nil),                    // 8: tipserve.v1.Cache
+	(*Version)(nil),                  // 9: tipserve.v1.Version
+	(*SourceCounts)(nil),             // 10: tipserve.v1.SourceCounts
+	(*ClassInfo)(nil),                // 11: tipserve.v1.ClassInfo
+	(*Head)(nil),                     // 12: tipserve.v1.Head
+	(*Selection)(nil),                // 13: tipserve.v1.Selection
+	(*Candidate)(nil),                // 14: tipserve.v1.Candidate
+	(*FineTuneRecord)(nil),           // 15: tipserve.v1.FineTuneRecord
+	(*SearchGrid)(nil),               // 16: tipserve.v1.SearchGrid
+	(*CacheSpec)(nil),                // 17: tipserve.v1.CacheSpec
+	(*ClassSpec)(nil),                // 18: tipserve.v1.ClassSpec
+	(*Example)(nil),                  // 19: tipserve.v1.Example
+	(*CreateCacheRequest)(nil),       // 20: tipserve.v1.CreateCacheRequest
+	(*ExampleBatch)(nil),             // 21: tipserve.v1.ExampleBatch
+	(*CreateCacheResponse)(nil),      // 22: tipserve.v1.CreateCacheResponse
+	(*AddExamplesSpec)(nil),          // 23: tipserve.v1.AddExamplesSpec
+	(*AddExamplesRequest)(nil),       // 24: tipserve.v1.AddExamplesRequest
+	(*AddExamplesResponse)(nil),      // 25: tipserve.v1.AddExamplesResponse
+	(*CreateProgress)(nil),           // 26: tipserve.v1.CreateProgress
+	(*RejectedExample)(nil),          // 27: tipserve.v1.RejectedExample
+	(*GetCacheRequest)(nil),          // 28: tipserve.v1.GetCacheRequest
+	(*ListCachesRequest)(nil),        // 29: tipserve.v1.ListCachesRequest
+	(*ListCachesResponse)(nil),       // 30: tipserve.v1.ListCachesResponse
+	(*DeleteCacheRequest)(nil),       // 31: tipserve.v1.DeleteCacheRequest
+	(*GetVersionRequest)(nil),        // 32: tipserve.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),      // 33: tipserve.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 34: tipserve.v1.ListVersionsResponse
+	(*ListExamplesRequest)(nil),      // 35: tipserve.v1.ListExamplesRequest
+	(*ListExamplesResponse)(nil),     // 36: tipserve.v1.ListExamplesResponse
+	(*ExampleInfo)(nil),              // 37: tipserve.v1.ExampleInfo
+	(*GetExamplePictureRequest)(nil), // 38: tipserve.v1.GetExamplePictureRequest
+	(*ExamplePicture)(nil),           // 39: tipserve.v1.ExamplePicture
+	(*DeleteVersionRequest)(nil),     // 40: tipserve.v1.DeleteVersionRequest
+	(*PruneVersionsRequest)(nil),     // 41: tipserve.v1.PruneVersionsRequest
+	(*PruneVersionsResponse)(nil),    // 42: tipserve.v1.PruneVersionsResponse
+	(*ExportVersionRequest)(nil),     // 43: tipserve.v1.ExportVersionRequest
+	(*ExportVersionResponse)(nil),    // 44: tipserve.v1.ExportVersionResponse
+	(*ExportHeader)(nil),             // 45: tipserve.v1.ExportHeader
+	(*ImportVersionRequest)(nil),     // 46: tipserve.v1.ImportVersionRequest
+	(*ImportSpec)(nil),               // 47: tipserve.v1.ImportSpec
+	(*SetAliasRequest)(nil),          // 48: tipserve.v1.SetAliasRequest
+	(*DeleteAliasRequest)(nil),       // 49: tipserve.v1.DeleteAliasRequest
+	nil,                              // 50: tipserve.v1.Cache.AliasesEntry
+	nil,                              // 51: tipserve.v1.Version.LabelsEntry
+	nil,                              // 52: tipserve.v1.CacheSpec.LabelsEntry
+	nil,                              // 53: tipserve.v1.Example.MetadataEntry
+	nil,                              // 54: tipserve.v1.AddExamplesSpec.LabelsEntry
+	nil,                              // 55: tipserve.v1.ExampleInfo.MetadataEntry
+	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
+	(*Embedding)(nil),                // 57: tipserve.v1.Embedding
+	(*Input)(nil),                    // 58: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil),    // 59: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),            // 60: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
-	52, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
+	56, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
 	9,  // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
-	48, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
-	52, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	49, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
+	50, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
+	56, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	51, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
 	11, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
 	12, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
 	15, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
@@ -4396,72 +4621,76 @@ var file_tipserve_v1_cache_proto_depIdxs = []int32{
 	18, // 20: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
 	0,  // 21: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
 	6,  // 22: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	50, // 23: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	52, // 23: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
 	2,  // 24: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
 	16, // 25: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
 	3,  // 26: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	53, // 27: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	54, // 28: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	17, // 29: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	21, // 30: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	19, // 31: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	26, // 32: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 33: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 34: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	18, // 35: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 36: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	6,  // 37: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	51, // 38: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	16, // 39: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	23, // 40: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	21, // 41: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	26, // 42: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 43: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 44: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	7,  // 45: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	55, // 46: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	55, // 47: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	8,  // 48: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	55, // 49: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	55, // 50: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 51: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	37, // 52: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	43, // 53: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	9,  // 54: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	45, // 55: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	20, // 56: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	24, // 57: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	28, // 58: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	29, // 59: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	31, // 60: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	32, // 61: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	33, // 62: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	35, // 63: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	38, // 64: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	39, // 65: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	41, // 66: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	44, // 67: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	46, // 68: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	47, // 69: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	22, // 70: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	25, // 71: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	8,  // 72: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	30, // 73: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	56, // 74: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	9,  // 75: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	34, // 76: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	36, // 77: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	56, // 78: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	40, // 79: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	42, // 80: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	9,  // 81: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	8,  // 82: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	8,  // 83: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	70, // [70:84] is the sub-list for method output_type
-	56, // [56:70] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	57, // 27: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	58, // 28: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	53, // 29: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	17, // 30: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	21, // 31: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	19, // 32: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	26, // 33: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	27, // 34: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	9,  // 35: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	18, // 36: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	0,  // 37: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	6,  // 38: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	54, // 39: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	16, // 40: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	23, // 41: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	21, // 42: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	26, // 43: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	27, // 44: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	9,  // 45: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	7,  // 46: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	59, // 47: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	59, // 48: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	8,  // 49: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	59, // 50: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	59, // 51: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 52: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	37, // 53: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	55, // 54: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
+	45, // 55: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	9,  // 56: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	47, // 57: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	20, // 58: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	24, // 59: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	28, // 60: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	29, // 61: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	31, // 62: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	32, // 63: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	33, // 64: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	35, // 65: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	38, // 66: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
+	40, // 67: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	41, // 68: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	43, // 69: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	46, // 70: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	48, // 71: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	49, // 72: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	22, // 73: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	25, // 74: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	8,  // 75: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	30, // 76: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	60, // 77: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	9,  // 78: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	34, // 79: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	36, // 80: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	39, // 81: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
+	60, // 82: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	42, // 83: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	44, // 84: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	9,  // 85: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	8,  // 86: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	8,  // 87: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	73, // [73:88] is the sub-list for method output_type
+	58, // [58:73] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }
@@ -4491,11 +4720,11 @@ func file_tipserve_v1_cache_proto_init() {
 		(*AddExamplesResponse_Rejected)(nil),
 		(*AddExamplesResponse_Version)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[34].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[36].OneofWrappers = []any{
 		(*ExportVersionResponse_Header)(nil),
 		(*ExportVersionResponse_Chunk)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[36].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[38].OneofWrappers = []any{
 		(*ImportVersionRequest_Spec)(nil),
 		(*ImportVersionRequest_Chunk)(nil),
 	}
@@ -4505,7 +4734,7 @@ func file_tipserve_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_cache_proto_rawDesc), len(file_tipserve_v1_cache_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   44,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,20 +20,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CacheService_CreateCache_FullMethodName   = "/tipserve.v1.CacheService/CreateCache"
-	CacheService_AddExamples_FullMethodName   = "/tipserve.v1.CacheService/AddExamples"
-	CacheService_GetCache_FullMethodName      = "/tipserve.v1.CacheService/GetCache"
-	CacheService_ListCaches_FullMethodName    = "/tipserve.v1.CacheService/ListCaches"
-	CacheService_DeleteCache_FullMethodName   = "/tipserve.v1.CacheService/DeleteCache"
-	CacheService_GetVersion_FullMethodName    = "/tipserve.v1.CacheService/GetVersion"
-	CacheService_ListVersions_FullMethodName  = "/tipserve.v1.CacheService/ListVersions"
-	CacheService_ListExamples_FullMethodName  = "/tipserve.v1.CacheService/ListExamples"
-	CacheService_DeleteVersion_FullMethodName = "/tipserve.v1.CacheService/DeleteVersion"
-	CacheService_PruneVersions_FullMethodName = "/tipserve.v1.CacheService/PruneVersions"
-	CacheService_ExportVersion_FullMethodName = "/tipserve.v1.CacheService/ExportVersion"
-	CacheService_ImportVersion_FullMethodName = "/tipserve.v1.CacheService/ImportVersion"
-	CacheService_SetAlias_FullMethodName      = "/tipserve.v1.CacheService/SetAlias"
-	CacheService_DeleteAlias_FullMethodName   = "/tipserve.v1.CacheService/DeleteAlias"
+	CacheService_CreateCache_FullMethodName       = "/tipserve.v1.CacheService/CreateCache"
+	CacheService_AddExamples_FullMethodName       = "/tipserve.v1.CacheService/AddExamples"
+	CacheService_GetCache_FullMethodName          = "/tipserve.v1.CacheService/GetCache"
+	CacheService_ListCaches_FullMethodName        = "/tipserve.v1.CacheService/ListCaches"
+	CacheService_DeleteCache_FullMethodName       = "/tipserve.v1.CacheService/DeleteCache"
+	CacheService_GetVersion_FullMethodName        = "/tipserve.v1.CacheService/GetVersion"
+	CacheService_ListVersions_FullMethodName      = "/tipserve.v1.CacheService/ListVersions"
+	CacheService_ListExamples_FullMethodName      = "/tipserve.v1.CacheService/ListExamples"
+	CacheService_GetExamplePicture_FullMethodName = "/tipserve.v1.CacheService/GetExamplePicture"
+	CacheService_DeleteVersion_FullMethodName     = "/tipserve.v1.CacheService/DeleteVersion"
+	CacheService_PruneVersions_FullMethodName     = "/tipserve.v1.CacheService/PruneVersions"
+	CacheService_ExportVersion_FullMethodName     = "/tipserve.v1.CacheService/ExportVersion"
+	CacheService_ImportVersion_FullMethodName     = "/tipserve.v1.CacheService/ImportVersion"
+	CacheService_SetAlias_FullMethodName          = "/tipserve.v1.CacheService/SetAlias"
+	CacheService_DeleteAlias_FullMethodName       = "/tipserve.v1.CacheService/DeleteAlias"
 )
 
 // CacheServiceClient is the client API for CacheService service.
@@ -69,6 +70,9 @@ type CacheServiceClient interface {
 	// Lists a version's examples, training examples first, in the order of their
 	// keys.
 	ListExamples(ctx context.Context, in *ListExamplesRequest, opts ...grpc.CallOption) (*ListExamplesResponse, error)
+	// Returns the picture that a version keeps of an example (see
+	// CacheSpec.keep_pictures). NOT_FOUND where it keeps none.
+	GetExamplePicture(ctx context.Context, in *GetExamplePictureRequest, opts ...grpc.CallOption) (*ExamplePicture, error)
 	// Deletes one version. Its number is never used again. FAILED_PRECONDITION
 	// where an alias points at it, or where it is the cache's only version.
 	DeleteVersion(ctx context.Context, in *DeleteVersionRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
@@ -181,6 +185,16 @@ func (c *cacheServiceClient) ListExamples(ctx context.Context, in *ListExamplesR
 	return out, nil
 }
 
+func (c *cacheServiceClient) GetExamplePicture(ctx context.Context, in *GetExamplePictureRequest, opts ...grpc.CallOption) (*ExamplePicture, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExamplePicture)
+	err := c.cc.Invoke(ctx, CacheService_GetExamplePicture_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *cacheServiceClient) DeleteVersion(ctx context.Context, in *DeleteVersionRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(emptypb.Empty)
@@ -286,6 +300,9 @@ type CacheServiceServer interface {
 	// Lists a version's examples, training examples first, in the order of their
 	// keys.
 	ListExamples(context.Context, *ListExamplesRequest) (*ListExamplesResponse, error)
+	// Returns the picture that a version keeps of an example (see
+	// CacheSpec.keep_pictures). NOT_FOUND where it keeps none.
+	GetExamplePicture(context.Context, *GetExamplePictureRequest) (*ExamplePicture, error)
 	// Deletes one version. Its number is never used again. FAILED_PRECONDITION
 	// where an alias points at it, or where it is the cache's only version.
 	DeleteVersion(context.Context, *DeleteVersionRequest) (*emptypb.Empty, error)
@@ -335,6 +352,9 @@ func (UnimplementedCacheServiceServer) ListVersions(context.Context, *ListVersio
 }
 func (UnimplementedCacheServiceServer) ListExamples(context.Context, *ListExamplesRequest) (*ListExamplesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListExamples not implemented")
+}
+func (UnimplementedCacheServiceServer) GetExamplePicture(context.Context, *GetExamplePictureRequest) (*ExamplePicture, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetExamplePicture not implemented")
 }
 func (UnimplementedCacheServiceServer) DeleteVersion(context.Context, *DeleteVersionRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteVersion not implemented")
@@ -497,6 +517,24 @@ func _CacheService_ListExamples_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CacheService_GetExamplePicture_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetExamplePictureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CacheServiceServer).GetExamplePicture(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CacheService_GetExamplePicture_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CacheServiceServer).GetExamplePicture(ctx, req.(*GetExamplePictureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CacheService_DeleteVersion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteVersionRequest)
 	if err := dec(in); err != nil {
@@ -617,6 +655,10 @@ var CacheService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListExamples",
 			Handler:    _CacheService_ListExamples_Handler,
+		},
+		{
+			MethodName: "GetExamplePicture",
+			Handler:    _CacheService_GetExamplePicture_Handler,
 		},
 		{
 			MethodName: "DeleteVersion",

@@ -1826,7 +1826,9 @@ type ServerInfo struct {
 	// Number format of the encoders: "float32", "bfloat16", "float16".
 	Dtype string `protobuf:"bytes,4,opt,name=dtype,proto3" json:"dtype,omitempty"`
 	// Limits in force, by the names that errors use.
-	Limits        map[string]int64 `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Limits map[string]int64 `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Who asks, and what they may do.
+	Caller        *CallerInfo `protobuf:"bytes,8,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1896,6 +1898,80 @@ func (x *ServerInfo) GetLimits() map[string]int64 {
 	return nil
 }
 
+func (x *ServerInfo) GetCaller() *CallerInfo {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+// Who calls.
+type CallerInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its token's name, or its certificate's subject; empty where neither was
+	// shown.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it may do: "classify", "write" or "admin" (docs/security.md). A caller
+	// of a server without tokens is "admin".
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// What the ids of all caches that it may touch begin with. Empty: it may
+	// touch all.
+	CachePrefix   string `protobuf:"bytes,3,opt,name=cache_prefix,json=cachePrefix,proto3" json:"cache_prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallerInfo) Reset() {
+	*x = CallerInfo{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallerInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallerInfo) ProtoMessage() {}
+
+func (x *CallerInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallerInfo.ProtoReflect.Descriptor instead.
+func (*CallerInfo) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CallerInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CallerInfo) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CallerInfo) GetCachePrefix() string {
+	if x != nil {
+		return x.CachePrefix
+	}
+	return ""
+}
+
 // The model that is served.
 type BundleInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1905,7 +1981,7 @@ type BundleInfo struct {
 	Fingerprint string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Width of the embedding space, D.
 	Width int32 `protobuf:"varint,3,opt,name=width,proto3" json:"width,omitempty"`
-	// Side of the square that pictures are cropped to; 0 without encoder.
+	// Side of the square that pictures become in the end; 0 without encoder.
 	ImageSize int32 `protobuf:"varint,4,opt,name=image_size,json=imageSize,proto3" json:"image_size,omitempty"`
 	// Whether it can embed pictures.
 	HasImageEncoder bool `protobuf:"varint,5,opt,name=has_image_encoder,json=hasImageEncoder,proto3" json:"has_image_encoder,omitempty"`
@@ -1915,21 +1991,33 @@ type BundleInfo struct {
 	LogitScale float64 `protobuf:"fixed64,7,opt,name=logit_scale,json=logitScale,proto3" json:"logit_scale,omitempty"`
 	// Its own prompt templates.
 	Templates []string `protobuf:"bytes,8,rep,name=templates,proto3" json:"templates,omitempty"`
-	// Length to which a picture's shorter side is resized before the centre
-	// crop; 0 without encoder.
+	// Length to which a picture's shorter side (or both: see `resize`) is
+	// resized before the centre crop; 0 without encoder.
 	ResizeTo int32 `protobuf:"varint,9,opt,name=resize_to,json=resizeTo,proto3" json:"resize_to,omitempty"`
 	// How pictures are resized: "bicubic" or "bilinear", as Pillow computes
 	// them; empty without encoder. Of a server with an encoder that says
 	// nothing here (one from before this field) it is "bicubic". A client that
 	// resizes sends pictures as they are where it does not know the value.
 	Interpolation string `protobuf:"bytes,10,opt,name=interpolation,proto3" json:"interpolation,omitempty"`
+	// What is resized to `resize_to`: "shortest-side" (the other keeps the
+	// aspect ratio), or "squash" (both sides, whatever the aspect ratio; the
+	// centre is cropped then too where `resize_to` is over `image_size`).
+	// "server" where only the server can do it: the bundle has several encoders
+	// or takes pictures that are no squares, and the sizes here are the longest
+	// sides. Of a server that says nothing here it is "shortest-side". A client
+	// that resizes sends pictures as they are where it does not know the value.
+	Resize string `protobuf:"bytes,11,opt,name=resize,proto3" json:"resize,omitempty"`
+	// What a model trained with a sigmoid loss (SigLIP) adds to its logits
+	// before the sigmoid; absent for softmax models. A constant over classes, so
+	// that neither ranking nor softmax depends on it.
+	LogitBias     *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BundleInfo) Reset() {
 	*x = BundleInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2029,7 @@ func (x *BundleInfo) String() string {
 func (*BundleInfo) ProtoMessage() {}
 
 func (x *BundleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2042,7 @@ func (x *BundleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleInfo.ProtoReflect.Descriptor instead.
 func (*BundleInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BundleInfo) GetName() string {
@@ -2025,6 +2113,20 @@ func (x *BundleInfo) GetInterpolation() string {
 		return x.Interpolation
 	}
 	return ""
+}
+
+func (x *BundleInfo) GetResize() string {
+	if x != nil {
+		return x.Resize
+	}
+	return ""
+}
+
+func (x *BundleInfo) GetLogitBias() float64 {
+	if x != nil && x.LogitBias != nil {
+		return *x.LogitBias
+	}
+	return 0
 }
 
 var File_tipserve_v1_classify_proto protoreflect.FileDescriptor
@@ -2153,17 +2255,23 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x1a\n" +
 	"\baccuracy\x18\x04 \x01(\x01R\baccuracy\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xfd\x01\n" +
+	"\x14GetServerInfoRequest\"\xae\x02\n" +
 	"\n" +
 	"ServerInfo\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12/\n" +
 	"\x06bundle\x18\x02 \x01(\v2\x17.tipserve.v1.BundleInfoR\x06bundle\x12\x16\n" +
 	"\x06device\x18\x03 \x01(\tR\x06device\x12\x14\n" +
 	"\x05dtype\x18\x04 \x01(\tR\x05dtype\x12;\n" +
-	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x1a9\n" +
+	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x12/\n" +
+	"\x06caller\x18\b \x01(\v2\x17.tipserve.v1.CallerInfoR\x06caller\x1a9\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xcf\x02\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"W\n" +
+	"\n" +
+	"CallerInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12!\n" +
+	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\x9a\x03\n" +
 	"\n" +
 	"BundleInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -2178,7 +2286,11 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\ttemplates\x18\b \x03(\tR\ttemplates\x12\x1b\n" +
 	"\tresize_to\x18\t \x01(\x05R\bresizeTo\x12$\n" +
 	"\rinterpolation\x18\n" +
-	" \x01(\tR\rinterpolation*Q\n" +
+	" \x01(\tR\rinterpolation\x12\x16\n" +
+	"\x06resize\x18\v \x01(\tR\x06resize\x12\"\n" +
+	"\n" +
+	"logit_bias\x18\f \x01(\x01H\x00R\tlogitBias\x88\x01\x01B\r\n" +
+	"\v_logit_bias*Q\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n" +
@@ -2203,7 +2315,7 @@ func file_tipserve_v1_classify_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_classify_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_tipserve_v1_classify_proto_goTypes = []any{
 	(Priority)(0),                  // 0: tipserve.v1.Priority
 	(*ClassifyOptions)(nil),        // 1: tipserve.v1.ClassifyOptions
@@ -2231,13 +2343,14 @@ var file_tipserve_v1_classify_proto_goTypes = []any{
 	(*ClassEvaluation)(nil),        // 23: tipserve.v1.ClassEvaluation
 	(*GetServerInfoRequest)(nil),   // 24: tipserve.v1.GetServerInfoRequest
 	(*ServerInfo)(nil),             // 25: tipserve.v1.ServerInfo
-	(*BundleInfo)(nil),             // 26: tipserve.v1.BundleInfo
-	nil,                            // 27: tipserve.v1.ServerInfo.LimitsEntry
-	(*Input)(nil),                  // 28: tipserve.v1.Input
-	(*durationpb.Duration)(nil),    // 29: google.protobuf.Duration
-	(*status.Status)(nil),          // 30: google.rpc.Status
-	(*Embedding)(nil),              // 31: tipserve.v1.Embedding
-	(*RejectedExample)(nil),        // 32: tipserve.v1.RejectedExample
+	(*CallerInfo)(nil),             // 26: tipserve.v1.CallerInfo
+	(*BundleInfo)(nil),             // 27: tipserve.v1.BundleInfo
+	nil,                            // 28: tipserve.v1.ServerInfo.LimitsEntry
+	(*Input)(nil),                  // 29: tipserve.v1.Input
+	(*durationpb.Duration)(nil),    // 30: google.protobuf.Duration
+	(*status.Status)(nil),          // 31: google.rpc.Status
+	(*Embedding)(nil),              // 32: tipserve.v1.Embedding
+	(*RejectedExample)(nil),        // 33: tipserve.v1.RejectedExample
 }
 var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	1,  // 0: tipserve.v1.ClassifyStreamConfig.options:type_name -> tipserve.v1.ClassifyOptions
@@ -2245,48 +2358,49 @@ var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	2,  // 2: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
 	4,  // 3: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
 	5,  // 4: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
-	28, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
-	29, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
+	29, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
+	30, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
 	7,  // 7: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
 	10, // 8: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
-	30, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
-	28, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
+	31, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
+	29, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
 	1,  // 11: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
 	0,  // 12: tipserve.v1.ClassifyRequest.priority:type_name -> tipserve.v1.Priority
 	10, // 13: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
 	11, // 14: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
 	12, // 15: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
-	31, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
+	32, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
 	13, // 17: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
-	28, // 18: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
+	29, // 18: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
 	16, // 19: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
 	16, // 20: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
-	31, // 21: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
-	30, // 22: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
+	32, // 21: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
+	31, // 22: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
 	17, // 23: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
 	19, // 24: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
 	20, // 25: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
-	28, // 26: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
+	29, // 26: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
 	22, // 27: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
-	32, // 28: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	33, // 28: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
 	23, // 29: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
-	26, // 30: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
-	27, // 31: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
-	3,  // 32: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	8,  // 33: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	14, // 34: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	18, // 35: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	24, // 36: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	6,  // 37: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	9,  // 38: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	15, // 39: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	21, // 40: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	25, // 41: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	37, // [37:42] is the sub-list for method output_type
-	32, // [32:37] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 30: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
+	28, // 31: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
+	26, // 32: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
+	3,  // 33: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	8,  // 34: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	14, // 35: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	18, // 36: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	24, // 37: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	6,  // 38: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	9,  // 39: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	15, // 40: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	21, // 41: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	25, // 42: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	38, // [38:43] is the sub-list for method output_type
+	33, // [33:38] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }
@@ -2313,13 +2427,14 @@ func file_tipserve_v1_classify_proto_init() {
 		(*EvaluateRequest_Items)(nil),
 	}
 	file_tipserve_v1_classify_proto_msgTypes[21].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_classify_proto_rawDesc), len(file_tipserve_v1_classify_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

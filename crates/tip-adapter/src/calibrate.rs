@@ -86,7 +86,7 @@ pub(super) fn tip_adapter(
 }
 
 /// α·exp(−β(1 − f·Kᵀ))·V without the keys that each example may not see.
-fn cache_logits(
+pub(super) fn cache_logits(
     material: &Material,
     numbers: &Numbers,
     balance: ClassBalance,
@@ -114,7 +114,11 @@ fn cache_logits(
     }
 }
 
-fn plus_text(material: &Material, f: &Tensor, logits: Tensor) -> Result<Tensor, TipError> {
+pub(super) fn plus_text(
+    material: &Material,
+    f: &Tensor,
+    logits: Tensor,
+) -> Result<Tensor, TipError> {
     Ok(match &material.text {
         None => logits,
         Some(text) => logits.f_add(

@@ -2,11 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{
-    error::TipError,
-    hold_out::HoldOut,
-    material::{Material, unit_rows},
-};
+use super::{error::TipError, hold_out::HoldOut, material::Material, unit::unit_rows};
 
 /// The unit means of each class's keys, f32 [N, D]; zeros for a class without.
 pub(super) fn class_means(material: &Material) -> Result<Tensor, TipError> {

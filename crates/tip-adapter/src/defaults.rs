@@ -7,8 +7,8 @@ use super::{
     grid::{
         GDA_ALPHA, GDA_ALPHA_IDENTITY, MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA, TIP_ALPHA, TIP_BETA,
     },
-    make::HeadRequest,
     material::Material,
+    request::HeadRequest,
     score::Numbers,
     spec::Method,
 };

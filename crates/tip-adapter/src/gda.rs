@@ -15,11 +15,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    error::TipError,
-    material::{Material, unit_rows},
-    standardise::Standardise,
-};
+use super::{error::TipError, material::Material, standardise::Standardise, unit::unit_rows};
 
 /// Share of the total square length below which the scatter counts as zero.
 const NO_SCATTER: f64 = 1e-8;

@@ -4,10 +4,8 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    error::TipError,
-    finetune::SearchSet,
-    material::{Material, unit_rows},
-    spec::SelectionSource,
+    error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource,
+    unit::unit_rows,
 };
 
 /// Up to so many keys every one is left out once. Beyond, one shot of each
@@ -34,10 +32,10 @@ fn scored_limit(keys: usize) -> usize {
 const ONE_OUT_LIMIT: usize = 16_384;
 
 /// At most so many rounds: a class of more shots leaves several out in each.
-const ROUND_LIMIT: i64 = 16;
+pub(super) const ROUND_LIMIT: i64 = 16;
 
 /// Keys of a class whose cosine is within this of 1 are copies of one picture.
-const COPY: f64 = 1e-5;
+pub(super) const COPY: f64 = 1e-5;
 
 /// Up to so many pairs of keys of one class are looked at for copies.
 const COPY_PAIRS: i64 = 1 << 26;
@@ -265,7 +263,7 @@ impl HoldOut {
 }
 
 /// The first key of the class that each key is a copy of: itself, for most.
-fn copies(material: &Material, labels: &[i64]) -> Result<Vec<usize>, TipError> {
+pub(super) fn copies(material: &Material, labels: &[i64]) -> Result<Vec<usize>, TipError> {
     let mut copies: Vec<usize> = (0..labels.len()).collect();
     let pairs: i64 = count(labels, material.classes)
         .iter()

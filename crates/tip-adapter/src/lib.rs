@@ -8,6 +8,7 @@
 // Shapes are checked where tensors come in.
 #![allow(clippy::indexing_slicing)]
 
+pub mod analysis;
 pub mod answer;
 pub mod best;
 mod calibrate;
@@ -24,9 +25,12 @@ pub mod grouped;
 pub mod head;
 mod hold_out;
 mod kernel_ridge;
+pub mod left_out;
 pub mod make;
 pub mod material;
+pub mod near;
 pub mod proker;
+mod request;
 pub mod retune;
 mod score;
 mod search;
@@ -36,5 +40,8 @@ pub use tip_spec as spec;
 mod spread;
 mod stack;
 pub mod standardise;
+pub mod suggest;
 pub mod temperature;
 mod tip_adapter;
+mod unit;
+mod watch;

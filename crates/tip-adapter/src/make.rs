@@ -11,45 +11,12 @@ use super::{
     proker,
     score::Numbers,
     select::{self, Choice, Chosen},
-    spec::{ClassBalance, HeadSpec, KeyDtype, Method, SearchGrid},
+    spec::{HeadSpec, Method},
     stack::Stacked,
     tip_adapter::class_factors,
+    watch::Watch,
 };
-use crate::grid::GridValues as _;
-
-/// How the caller wants the head made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeadRequest {
-    /// The method; none: the stack of them (AUTO). A given λ then asks for
-    /// ProKeR, and a given α or β for Tip-Adapter: they are numbers of these.
-    pub method: Option<Method>,
-    /// Weight of the cache, over 0; chosen where none.
-    pub alpha: Option<f64>,
-    /// Sharpness, over 0; chosen where none.
-    pub beta: Option<f64>,
-    /// ProKeR's λ, over 0; chosen where none.
-    pub lambda: Option<f64>,
-    /// Sum or mean over a class's shots (Tip-Adapter).
-    pub class_balance: ClassBalance,
-    /// Which numbers are tried.
-    pub grid: SearchGrid,
-    /// Number format of the resident keys; recorded, the tensors stay f32.
-    pub key_dtype: KeyDtype,
-}
-
-impl Default for HeadRequest {
-    fn default() -> Self {
-        Self {
-            method: None,
-            alpha: None,
-            beta: None,
-            lambda: None,
-            class_balance: ClassBalance::default(),
-            grid: SearchGrid::Wide,
-            key_dtype: KeyDtype::default(),
-        }
-    }
-}
+pub use super::{request::HeadRequest, watch::Progress};
 
 /// A head: its numbers and its tensors.
 #[derive(Debug)]
@@ -58,34 +25,6 @@ pub struct Made {
     pub spec: HeadSpec,
     /// f32, on the CPU; keys and labels share the material's memory.
     pub tensors: HeadTensors,
-}
-
-/// How far [`make`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The method that is tried or made.
-    pub method: Method,
-    /// Numbers tried.
-    pub done: usize,
-    /// Of so many.
-    pub total: usize,
-}
-
-/// Tells the caller how far it is, and hears whether to go on.
-pub(super) struct Watch<'a>(pub &'a dyn Fn(Progress) -> bool);
-
-impl Watch<'_> {
-    pub fn step(&self, method: Method, done: usize, total: usize) -> Result<(), TipError> {
-        if (self.0)(Progress {
-            method,
-            done,
-            total,
-        }) {
-            Ok(())
-        } else {
-            Err(TipError::Cancelled)
-        }
-    }
 }
 
 /// Makes a head: chooses what the request leaves open, then computes L, b, K
@@ -151,26 +90,6 @@ fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Mad
             selection: stacked.selection,
         },
         tensors: stacked.tensors,
-    }
-}
-
-impl HeadRequest {
-    fn check(&self) -> Result<(), TipError> {
-        self.grid.check()?;
-        for (thing, value) in [
-            ("alpha", self.alpha),
-            ("beta", self.beta),
-            ("lambda", self.lambda),
-        ] {
-            if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
-                return Err(TipError::Number {
-                    thing,
-                    value,
-                    expected: "a finite number over 0",
-                });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -3,14 +3,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::{error::TipError, standardise::Statistics};
+use super::{error::TipError, standardise::Statistics, unit::LEAST_NORM};
 
 /// How far from 1 the length of a unit row may be: half precision moves it by
 /// less than a tenth of this.
 const UNIT_TOLERANCE: f64 = 0.01;
-
-/// Below this length a feature has no direction.
-pub(super) const LEAST_NORM: f64 = 1e-6;
 
 /// Rows looked at in one go, so that checks need no second copy of a large
 /// tensor.
@@ -57,6 +54,22 @@ impl Material {
     /// N, as torch counts.
     pub(super) fn n(&self) -> i64 {
         i64::try_from(self.classes).unwrap_or(i64::MAX)
+    }
+
+    /// The keys at the given rows, i64; all else as it is.
+    pub(super) fn with_rows(&self, rows: &Tensor) -> Result<Self, TipError> {
+        Ok(Self {
+            keys: self.keys.f_index_select(0, rows)?,
+            labels: self.labels.f_index_select(0, rows)?,
+            classes: self.classes,
+            views: (self.views.as_ref())
+                .map(|views| views.f_index_select(0, rows))
+                .transpose()?,
+            text: self.text.as_ref().map(Tensor::shallow_clone),
+            validation: (self.validation()).map(|(f, y)| (f.shallow_clone(), y.shallow_clone())),
+            logit_scale: self.logit_scale,
+            statistics: self.statistics.as_ref().map(Statistics::shallow_clone),
+        })
     }
 
     /// The validation examples, where there are any.
@@ -152,12 +165,6 @@ pub fn build_keys(views: &Tensor) -> Result<Tensor, TipError> {
         });
     }
     Ok(mean.f_div(&norm.f_unsqueeze(1)?)?)
-}
-
-/// Rows divided by their lengths; a row of zeros stays as it is.
-pub(super) fn unit_rows(rows: &Tensor) -> Result<Tensor, TipError> {
-    let norm = rows.f_norm_scalaropt_dim(2.0, [-1i64].as_slice(), true)?;
-    Ok(rows.f_div(&norm.f_clamp_min(1e-12)?)?)
 }
 
 fn check_features(thing: &'static str, rows: &Tensor) -> Result<(), TipError> {

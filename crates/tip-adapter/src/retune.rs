@@ -9,12 +9,14 @@ use super::{
     finetune::SearchSet,
     head::{HeadTensors, Values},
     hold_out::HoldOut,
-    make::{HeadRequest, Made, Progress, Watch},
+    make::Made,
     material::Material,
+    request::HeadRequest,
     score::{Numbers, Scored},
     search::{Outcome, Search},
     spec::{ClassBalance, HeadSpec, Method, Selection, SelectionSource},
     tip_adapter::class_factors,
+    watch::{Progress, Watch},
 };
 use crate::grid::GridValues as _;
 

@@ -8,13 +8,14 @@ use super::{
     gda_left_out,
     grid::{MEAN_ALPHA, PROKER_BETA, PROKER_LAMBDA},
     hold_out::HoldOut,
-    make::{HeadRequest, Watch},
     material::Material,
     proker::{self, PROKER_SEARCH_KEYS, check_keys},
+    request::HeadRequest,
     score::{Numbers, Scored, right},
     spec::{Method, SelectionSource},
     temperature::{Fit, fit_near, fit_temperature},
     tip_adapter::{search_kind, sweep},
+    watch::Watch,
 };
 use crate::grid::GridValues as _;
 

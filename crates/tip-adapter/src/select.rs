@@ -5,13 +5,14 @@ use super::{
     defaults::default_numbers,
     error::TipError,
     hold_out::HoldOut,
-    make::{HeadRequest, Watch},
     material::Material,
     proker::{PROKER_SEARCH_KEYS, check_keys},
+    request::HeadRequest,
     score::Numbers,
     search::{Outcome, Search},
     spec::{Candidate, Method, Selection, SelectionSource},
     stack::{self, Stacked},
+    watch::Watch,
 };
 use crate::grid::GridValues as _;
 

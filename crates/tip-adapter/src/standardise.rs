@@ -7,7 +7,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{error::TipError, material::LEAST_NORM};
+use super::{error::TipError, unit::LEAST_NORM};
 
 /// e, the share of the mean variance that is added to each dimension's.
 const FLOOR: f64 = 0.1;
@@ -39,6 +39,14 @@ impl Statistics {
             Kind::Double,
         )?;
         Ok(Self { mean, variance })
+    }
+
+    /// The same numbers, sharing memory.
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            mean: self.mean.shallow_clone(),
+            variance: self.variance.shallow_clone(),
+        }
     }
 
     /// Checks shape, kind and range for embeddings of `width`.

@@ -30,7 +30,7 @@ pub enum Products {
     F32,
     /// bfloat16 × bfloat16 summed in f32, by AVX512-BF16.
     Bf16,
-    /// The same by AMX.
+    /// bf16 products by AMX tiles, summed in f32.
     Amx,
 }
 

@@ -22,7 +22,8 @@ use plan::Plan;
 /// Multiplications under which waking other threads costs more than it brings.
 const ALONE: usize = 1 << 21;
 
-/// A resident head.
+/// A head packed for the CPU's instruction set: what a resident cache serves
+/// from.
 pub struct Packed {
     classes: usize,
     width: usize,
@@ -137,7 +138,8 @@ impl Packed {
             })
     }
 
-    /// Multiplications for one row.
+    /// Multiply-adds that one row of features costs: the unit in which work is
+    /// split over threads.
     pub fn work(&self) -> usize {
         (self.linear.as_ref().map_or(0, Panels::rows)
             + self.cache.as_ref().map_or(0, |cache| cache.keys.count()))

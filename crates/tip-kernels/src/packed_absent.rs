@@ -6,7 +6,7 @@ use std::sync::Arc;
 pub use super::source::{CacheSource, Source};
 use tip_spec::KeyDtype;
 
-/// No instruction set.
+/// Stands for the instruction sets of other architectures; has no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {}
 

@@ -22,9 +22,9 @@ pub const BF16_STEP: usize = 32;
 /// The instruction set that the kernels use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F.
+    /// AVX-512 F: sixteen f32 a register.
     Avx512,
-    /// AVX2, FMA, F16C.
+    /// AVX2 with FMA and F16C: eight f32 a register.
     Avx2,
 }
 
@@ -63,7 +63,7 @@ pub struct Panels {
     dtype: KeyDtype,
     rows: usize,
     width: usize,
-    /// Bytes of one panel.
+    /// Bytes from one panel to the next.
     stride: usize,
     data: Vec<Line>,
 }
@@ -120,27 +120,27 @@ impl Panels {
         self.isa
     }
 
-    /// The number format.
+    /// The format that the rows were packed in.
     pub fn dtype(&self) -> KeyDtype {
         self.dtype
     }
 
-    /// Rows packed.
+    /// Rows that were packed, padding left out.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// D.
+    /// D, the length of each row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Panels.
+    /// Number of panels, the last one padded with zeros.
     pub fn count(&self) -> usize {
         self.rows.div_ceil(self.isa.panel())
     }
 
-    /// Bytes held.
+    /// Heap bytes of the packed rows.
     pub fn size_bytes(&self) -> usize {
         self.data.len() * 64
     }

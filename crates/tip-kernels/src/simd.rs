@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 pub const VECTORS: usize = 3;
 /// Rows of the tallest tile of all (AMX's), and of the tile buffer.
 pub const MAX_ROWS: usize = 32;
-/// Widest panel of all, in keys.
+/// Rows in the widest panel of any instruction set. in keys.
 pub const MAX_PANEL: usize = VECTORS * Avx512::LANES;
 
 /// One vector instruction set.
@@ -18,9 +18,9 @@ pub const MAX_PANEL: usize = VECTORS * Avx512::LANES;
 /// Every function needs the instruction set at run time, and the memory that
 /// its pointers and [`Self::LANES`] name.
 pub unsafe trait Simd: Copy {
-    /// A register of f32.
+    /// A SIMD register of `LANES` f32.
     type V: Copy;
-    /// f32 in a register.
+    /// Number of f32 in a register.
     const LANES: usize;
     /// Rows of the largest tile.
     const ROWS: usize;
@@ -29,14 +29,14 @@ pub unsafe trait Simd: Copy {
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn store(p: *mut f32, v: Self::V);
-    /// LANES IEEE halves, widened.
+    /// Loads `LANES` IEEE half floats, widened to f32.
     unsafe fn load_half(p: *const u16) -> Self::V;
     /// LANES pairs of bfloat16, widened: the first of each pair, the second.
     unsafe fn load_bf16_pairs(p: *const u16) -> (Self::V, Self::V);
     /// LANES pairs, rounded to bfloat16 (to nearest, ties to even): the
     /// reverse of [`Self::load_bf16_pairs`].
     unsafe fn store_bf16_pairs(p: *mut u16, first: Self::V, second: Self::V);
-    /// `a·b + c`.
+    /// `a·b + c`, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
@@ -44,7 +44,7 @@ pub unsafe trait Simd: Copy {
     unsafe fn sqrt(a: Self::V) -> Self::V;
     /// `x` held to `low..=high`; NaN stays NaN.
     unsafe fn clamp(x: Self::V, low: f32, high: f32) -> Self::V;
-    /// The nearest whole number.
+    /// The nearest integer, ties to even.
     unsafe fn round(x: Self::V) -> Self::V;
     /// 2 to the whole number `n`, −126 ≤ n ≤ 127.
     unsafe fn exp2_whole(n: Self::V) -> Self::V;
@@ -77,7 +77,7 @@ pub unsafe trait Simd: Copy {
     }
 }
 
-/// AVX-512 F.
+/// The AVX-512 F instruction set.
 #[derive(Clone, Copy)]
 pub struct Avx512;
 

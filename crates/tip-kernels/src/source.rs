@@ -8,9 +8,9 @@ use tip_spec::KeyDtype;
 pub struct Source<'a> {
     pub classes: usize,
     pub width: usize,
-    /// [N, D].
+    /// Weights of the linear part, [N, D].
     pub linear: Option<&'a [f32]>,
-    /// [N].
+    /// Bias added to each class's logit, [N].
     pub bias: Option<&'a [f32]>,
     pub cache: Option<CacheSource<'a>>,
     pub dtype: KeyDtype,
@@ -22,28 +22,29 @@ pub struct TrainingSource<'a> {
     pub width: usize,
     /// [M, D], in the examples' order.
     pub keys: &'a [f32],
-    /// Ascending, by `order`.
+    /// Class of each key in the order of `order`: ascending.
     pub sorted_labels: &'a [u32],
     /// The i-th sorted key's row.
     pub order: &'a std::sync::Arc<[u32]>,
-    /// [N, D].
+    /// Weights of the linear part, [N, D].
     pub linear: Option<&'a [f32]>,
-    /// [N].
+    /// Bias added to each class's logit, [N].
     pub bias: Option<&'a [f32]>,
     /// α times the class's factor, [N].
     pub weight: &'a [f32],
     pub beta: f32,
 }
 
-/// Keys with one-hot values.
+/// A cache's keys whose values are one-hot: each key counts for the class of
+/// its label.
 pub struct CacheSource<'a> {
-    /// [M, D].
+    /// Unit keys, [M, D], in the order they were given.
     pub keys: &'a [f32],
-    /// Ascending, by `order`.
+    /// Class of each key in the order of `order`: ascending.
     pub sorted_labels: &'a [u32],
     /// The i-th sorted key's row.
     pub order: Arc<[u32]>,
-    /// [N].
+    /// Bias added to each class's logit, [N].
     pub weight: &'a [f32],
     pub beta: f32,
 }

@@ -31,7 +31,7 @@ use backward::Backward;
 /// Panels in an item of work.
 const ITEM_PANELS: usize = 4;
 
-/// Keys in training.
+/// The packed keys of a Tip-Adapter-F run, updated in place after each batch.
 pub struct Training {
     isa: Isa,
     classes: usize,
@@ -55,23 +55,25 @@ pub struct Training {
     batch: Batch,
 }
 
-/// The batch in hand.
+/// Buffers of one training batch, reused by the next.
 #[derive(Default)]
 struct Batch {
-    /// [B, D].
+    /// Unit features of the batch, [B, D].
     features: Vec<f32>,
-    /// fᵀ, [D, B].
+    /// The same features transposed, fᵀ, [D, B].
     transposed: Vec<f32>,
     /// fᵀ in bfloat16, both dimensions padded to [`BF16_STEP`] with zeros.
     transposed_bf16: Vec<u16>,
     rows: usize,
-    /// [panels, padded B, W].
+    /// Affinities by panel, [panels, padded B, W]; the backward pass reads them
+    /// again.
     affinities: Vec<f32>,
-    /// [B, N].
+    /// Logits of the batch, [B, N].
     logits: Vec<f32>,
     /// [items, 2, B]: sums of classes that two items share.
     edges: Vec<f32>,
-    /// G·β·w, [B, N].
+    /// Gradient of the loss by logit, times β and the class's weight: G·β·w,
+    /// [B, N].
     gradient: Vec<f32>,
     /// Panels done in the pass that runs.
     done: usize,

@@ -88,6 +88,7 @@ impl Method {
 const CACHES: &str = "tipserve.v1.CacheService";
 const CLASSIFY: &str = "tipserve.v1.ClassifyService";
 const FINE_TUNES: &str = "tipserve.v1.FineTuneService";
+const ANALYSIS: &str = "tipserve.v1.AnalysisService";
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
@@ -142,6 +143,7 @@ pub const METHODS: &[Method] = &[
     reads(CACHES, "GetVersion"),
     reads(CACHES, "ListVersions"),
     reads(CACHES, "ListExamples"),
+    reads(CACHES, "GetExamplePicture"),
     // Takes a whole classifier away, features included.
     audited(CACHES, "ExportVersion", Role::Write, "export_version"),
     audited(CACHES, "CreateCache", Role::Write, "create_cache")
@@ -162,6 +164,8 @@ pub const METHODS: &[Method] = &[
     audited(FINE_TUNES, "CancelFineTune", Role::Write, "cancel_finetune"),
     reads(FINE_TUNES, "ListFineTunes"),
     reads(FINE_TUNES, "GetFineTune"),
+    reads(ANALYSIS, "SuggestExamples").content().streams(),
+    reads(ANALYSIS, "AnalyzeVersion"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),

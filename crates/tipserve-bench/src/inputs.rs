@@ -26,12 +26,12 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Bytes of the largest.
+    /// Encoded length of the largest input, in bytes.
     pub fn largest(&self) -> usize {
         self.encoded.iter().map(Bytes::len).max().unwrap_or(0)
     }
 
-    /// Mean bytes of one.
+    /// Mean encoded length of an input, in bytes.
     pub fn mean_bytes(&self) -> f64 {
         let all: usize = self.encoded.iter().map(Bytes::len).sum();
         all as f64 / self.encoded.len().max(1) as f64
@@ -133,7 +133,7 @@ fn read_pictures(path: &Path, raw: bool, limit: usize, held: &mut Held) -> Resul
     Ok(())
 }
 
-/// The picture's pixels.
+/// Decodes a picture file, to be sent as raw RGB.
 fn decoded(input: &Input) -> Result<Input, image::ImageError> {
     let Some(Content::EncodedImage(file)) = &input.content else {
         return Ok(input.clone());

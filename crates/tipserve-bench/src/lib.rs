@@ -59,7 +59,7 @@ use tipserve_cli::{
     screen::Screen,
 };
 
-/// Caches of one page.
+/// Caches asked for in one ListCaches call.
 const PAGE: i32 = 1000;
 
 /// Bytes of a message that are aimed for.

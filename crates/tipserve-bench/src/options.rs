@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 
 use tipserve_cli::failure::Failure;
 
-/// Flags of `tipserve bench`.
+/// What `tipserve bench` takes on its command line.
 #[derive(Clone, Debug, Args)]
 #[command(group = ArgGroup::new("classifiers").required(true).multiple(true).args(["cache", "caches"]))]
 #[command(group = ArgGroup::new("content").required(true).args(["pictures", "embeddings", "random_embeddings"]))]
@@ -91,27 +91,29 @@ pub struct BenchArgs {
     pub seed: u64,
 }
 
-/// When items are sent.
+/// When items are sent: as answers come (closed loop), or by a clock (open
+/// loop).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrivals {
     /// A fixed number of items in flight.
     Closed {
-        /// Items in flight.
+        /// Items in flight at any time, over all streams.
         concurrency: usize,
     },
-    /// A fixed rate.
+    /// Open loop: items are due at random times of a fixed mean rate, whether
+    /// or not answers come.
     Open {
-        /// Items a second.
+        /// Mean items per second, over all streams.
         rate: f64,
     },
 }
 
-/// When the measurement ends.
+/// How long the measurement runs, after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Length {
-    /// After this time.
+    /// For this long; items due later are not sent.
     Duration(Duration),
-    /// After this many items.
+    /// Until this many counted items were issued.
     Count(u64),
 }
 
@@ -126,7 +128,7 @@ impl BenchArgs {
         }
     }
 
-    /// By default ten seconds.
+    /// `--duration` or `--count`; ten seconds if neither was given.
     pub fn length(&self) -> Length {
         match (self.count, self.duration) {
             (Some(count), _) => Length::Count(count),

@@ -9,11 +9,12 @@ use tipserve_cli::credentials::AuthChannel;
 /// The load to put on the server.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// When items are sent.
+    /// Closed or open loop, and how fast.
     pub arrivals: Arrivals,
-    /// When the measurement ends.
+    /// How long the measurement runs, after the warm-up.
     pub length: Length,
-    /// Load before it begins.
+    /// Time under load before counting begins: the server's batch-cost model
+    /// settles meanwhile.
     pub warmup: Duration,
     /// How long to wait for outstanding answers.
     pub drain: Duration,
@@ -30,19 +31,20 @@ pub struct Plan {
 /// Where items go: a stream, or a cache by unary calls.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The connection.
+    /// The connection that carries this target's items; several targets may
+    /// share one.
     pub channel: AuthChannel,
-    /// What is asked for.
+    /// The cache, the options and the priority of every item.
     pub config: ClassifyStreamConfig,
 }
 
-/// How a load ended.
+/// Why a load stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Every item that was issued has ended.
     Complete,
     /// Answers were still outstanding when the time to wait for them was over.
     DrainTimeout,
-    /// The user ended it.
+    /// Ctrl-C: what was measured so far is reported.
     Interrupted,
 }

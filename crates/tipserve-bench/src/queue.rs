@@ -19,17 +19,17 @@ pub struct ItemQueue {
     state: Mutex<State>,
 }
 
-/// What can be sent.
+/// What a sender gets when it asks for work.
 #[derive(Debug)]
 pub enum Sending<T> {
-    /// Items that waited.
+    /// Due items, to be sent in one message.
     Items {
         /// Those in time, with what `in_time` gave.
         sent: Vec<(LoadItem, T)>,
         /// Those whose deadline had passed.
         late: Vec<LoadItem>,
     },
-    /// Nothing at the moment.
+    /// No item is due yet; ask again once one is.
     Nothing,
     /// Nothing, and nothing will come.
     Closed,

@@ -19,7 +19,7 @@ const LONGEST: u64 = 3_600_000_000;
 pub struct LoadItem {
     /// When it was to be sent; latency counts from here.
     pub at: Instant,
-    /// Which of the inputs.
+    /// Index of its input among those loaded.
     pub input: usize,
     /// Whether it belongs to the measurement (not to the warm-up).
     pub counted: bool,
@@ -34,14 +34,14 @@ pub enum Unanswered {
     Expired,
     /// Anything else that the server said.
     Failed,
-    /// Sent, and never answered.
+    /// Sent, and its stream ended without an answer.
     Lost,
-    /// LoadItem, and never sent.
+    /// Due, but the load ended before a connection took it.
     Unsent,
 }
 
 impl Unanswered {
-    /// For the report.
+    /// The key of this outcome in the JSON report.
     pub fn name(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -56,7 +56,7 @@ impl Unanswered {
 /// Why an item was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reason {
-    /// What became of it.
+    /// Where the item's way ended.
     pub kind: Unanswered,
     /// The gRPC code's name; empty where this side gave up.
     pub code: &'static str,
@@ -128,7 +128,7 @@ pub fn lost_connection(status: &tonic::Status) -> bool {
 /// The time that is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// Its start.
+    /// The first moment whose items are counted.
     pub from: Instant,
     /// Its end; none if it ends with the last answer.
     pub until: Option<Instant>,
@@ -144,11 +144,11 @@ impl Window {
 /// Sums of the server's own times.
 #[derive(Clone, Debug, Default)]
 pub struct StageSums {
-    /// Answers that carried times.
+    /// Answers whose server sent stage timings (`--timings`).
     pub count: u64,
     /// Decode queue, decode, queue, encode, head, total: seconds.
     pub seconds: [f64; 6],
-    /// Pictures in their batches.
+    /// Sum of the batch sizes that those answers were encoded in.
     pub batch: f64,
 }
 
@@ -177,12 +177,12 @@ pub struct Record {
     pub latency: Histogram<u64>,
     /// From due to handed to the connection, microseconds.
     pub lag: Histogram<u64>,
-    /// Of counted, answered items.
+    /// Stage times of the counted items that were answered.
     pub stages: StageSums,
 }
 
 impl Record {
-    /// An empty record.
+    /// A record of nothing yet, which counts the items due within `window`.
     pub fn new(window: Window, deadline: Option<Duration>) -> Self {
         Self {
             window,
@@ -209,7 +209,8 @@ impl Record {
         }
     }
 
-    /// An item was answered.
+    /// Records an answer: its latency counts from when the item was due, not
+    /// from when it was sent.
     pub fn answered(&mut self, item: LoadItem, now: Instant, timings: Option<&Timings>) {
         let took = now - item.at;
         let in_time = self.deadline.is_none_or(|deadline| took <= deadline);

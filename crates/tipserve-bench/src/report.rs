@@ -15,19 +15,19 @@ use tipserve_cli::screen::{number, table};
 /// What was asked of the server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setup {
-    /// The server.
+    /// The server's address, as the user gave it.
     pub address: String,
     /// "pictures", "raw pictures", "embeddings" or "random embeddings".
     pub inputs: &'static str,
-    /// How many different ones.
+    /// Number of distinct inputs that items draw from.
     pub input_count: usize,
     /// Mean bytes of one on the wire.
     pub input_bytes: f64,
-    /// Caches.
+    /// Number of caches that items are spread over.
     pub caches: usize,
     /// Streams; 0 where calls are unary.
     pub streams: usize,
-    /// Connections.
+    /// Number of HTTP/2 connections opened.
     pub connections: usize,
 }
 
@@ -120,7 +120,8 @@ impl Spread {
 }
 
 impl BenchDocument {
-    /// Of what was recorded.
+    /// Summarises a finished load: rates over its window, quantiles of its
+    /// latency.
     pub fn new(
         setup: Setup,
         plan: &Plan,
@@ -205,7 +206,7 @@ impl BenchDocument {
         self.failed + lost + self.unexpected
     }
 
-    /// For people.
+    /// The report as the lines that a terminal shows.
     pub fn text(&self) -> String {
         let setup = &self.setup;
         let load = match (self.concurrency, self.rate) {

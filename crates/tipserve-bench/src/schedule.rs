@@ -15,7 +15,8 @@ pub struct Poisson {
 }
 
 impl Poisson {
-    /// `rate` a second.
+    /// Poisson arrivals with a mean of `rate` per second, the same for the same
+    /// seed.
     pub fn new(seed: u64, rate: f64) -> Self {
         Self {
             rng: stream(seed, 0),
@@ -41,7 +42,7 @@ impl Iterator for Poisson {
 pub struct Draw {
     /// Which stream, or cache where calls are unary.
     pub target: usize,
-    /// Which of the inputs.
+    /// Index of the input to send.
     pub input: usize,
 }
 
@@ -65,7 +66,7 @@ impl Draws {
         }
     }
 
-    /// The next item's.
+    /// Draws the input and cache of the next item.
     pub fn draw(&mut self) -> Draw {
         let input = self.next;
         self.next = (self.next + 1) % self.inputs;

@@ -22,7 +22,7 @@ pub struct StreamRequest {
     pub items: Option<Items>,
 }
 
-/// `ItemBatch`.
+/// `ItemBatch`, its inputs encoded once and shared by all messages.
 #[derive(Clone, PartialEq, Message)]
 pub struct Items {
     #[prost(message, repeated, tag = "1")]
@@ -32,21 +32,21 @@ pub struct Items {
 /// `Item`, without an id: the answer's `sequence` says which it is.
 #[derive(Clone, PartialEq, Message)]
 pub struct Item {
-    /// An encoded `Input`.
+    /// An `Input` that was encoded before the load began.
     #[prost(bytes = "bytes", tag = "2")]
     pub input: Bytes,
     #[prost(message, optional, tag = "3")]
     pub time_limit: Option<prost_types::Duration>,
 }
 
-/// `ClassifyStreamResponse`.
+/// `ClassifyStreamResponse`, of which sequence numbers, errors and times are decoded.
 #[derive(Clone, PartialEq, Message)]
 pub struct StreamResponse {
     #[prost(message, repeated, tag = "1")]
     pub results: Vec<ItemResult>,
 }
 
-/// `ItemResult`.
+/// `ItemResult` without its top classes, which a load does not read.
 #[derive(Clone, PartialEq, Message)]
 pub struct ItemResult {
     #[prost(uint64, tag = "2")]
@@ -57,19 +57,19 @@ pub struct ItemResult {
     pub error: Option<tonic_types::Status>,
 }
 
-/// `Classification`.
+/// `Classification`, of which only the stage times are decoded.
 #[derive(Clone, PartialEq, Message)]
 pub struct Answer {
     #[prost(message, optional, tag = "7")]
     pub timings: Option<Timings>,
 }
 
-/// `ClassifyRequest`.
+/// `ClassifyRequest`, its input encoded once.
 #[derive(Clone, PartialEq, Message)]
 pub struct UnaryRequest {
     #[prost(string, tag = "1")]
     pub cache: String,
-    /// An encoded `Input`.
+    /// An `Input` that was encoded before the load began.
     #[prost(bytes = "bytes", tag = "2")]
     pub input: Bytes,
     #[prost(message, optional, tag = "3")]
@@ -78,7 +78,7 @@ pub struct UnaryRequest {
     pub priority: i32,
 }
 
-/// `ClassifyResponse`.
+/// `ClassifyResponse`, of which only the stage times are decoded.
 #[derive(Clone, PartialEq, Message)]
 pub struct UnaryResponse {
     #[prost(message, optional, tag = "1")]
@@ -107,7 +107,7 @@ where
     Ok(answers.into_inner())
 }
 
-/// Classifies one input.
+/// One unary Classify call; gives the server's stage times if it sent any.
 pub async fn classify(
     channel: AuthChannel,
     request: tonic::Request<UnaryRequest>,

@@ -15,8 +15,8 @@ use crate::{
     transport::Connector,
 };
 use tipserve_api::v1::{
-    GetServerInfoRequest, ServerInfo, cache_service_client::CacheServiceClient,
-    classify_service_client::ClassifyServiceClient,
+    GetServerInfoRequest, ServerInfo, analysis_service_client::AnalysisServiceClient,
+    cache_service_client::CacheServiceClient, classify_service_client::ClassifyServiceClient,
     fine_tune_service_client::FineTuneServiceClient,
 };
 
@@ -109,6 +109,11 @@ impl Connection {
     /// The fine-tuning service.
     pub fn fine_tunes(&self) -> FineTuneServiceClient<AuthChannel> {
         FineTuneServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    /// The analysis service.
+    pub fn analysis(&self) -> AnalysisServiceClient<AuthChannel> {
+        AnalysisServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     /// The channel itself, for calls that the generated clients do not make.

@@ -29,6 +29,9 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
         vec!["texts".into(), yes(bundle.has_text_encoder)],
         vec!["logit scale".into(), number(bundle.logit_scale)],
     ];
+    if let Some(bias) = bundle.logit_bias {
+        rows.push(vec!["logit bias".into(), number(bias)]);
+    }
     if bundle.image_size > 0 {
         rows.push(vec!["image size".into(), bundle.image_size.to_string()]);
         // Older servers say less.
@@ -37,6 +40,9 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
         }
         if !bundle.interpolation.is_empty() {
             rows.push(vec!["interpolation".into(), bundle.interpolation.clone()]);
+        }
+        if !bundle.resize.is_empty() {
+            rows.push(vec!["resize".into(), bundle.resize.clone()]);
         }
     }
     for template in &bundle.templates {

@@ -37,6 +37,7 @@ use clap::Subcommand;
 mod about;
 mod add;
 mod address;
+mod analyze;
 mod caches;
 mod class_names;
 mod classify;
@@ -67,6 +68,7 @@ mod requests;
 pub mod screen;
 mod source;
 mod splits;
+mod suggest;
 mod terminal;
 mod token;
 mod transport;
@@ -106,6 +108,11 @@ pub enum Command {
     Classify(classify::ClassifyArgs),
     /// Measure how well one version, or several side by side, classify.
     Evaluate(evaluate::EvaluateArgs),
+    /// Say what a version's own examples tell: how accuracy grows, which classes
+    /// are confused, which examples are doubtful or the same.
+    Analyze(analyze::AnalyzeArgs),
+    /// Say which of many unlabelled pictures to label first.
+    Suggest(suggest::SuggestArgs),
     /// Train a cache's keys (Tip-Adapter-F) and store them as a new version.
     Finetune(finetune::FineTuneArgs),
     /// Look at and cancel fine-tuning runs.
@@ -177,6 +184,8 @@ async fn dispatch(
         Command::Add(args) => add::run(*args, global, screen).await,
         Command::Classify(args) => classify::run(args, global, screen).await,
         Command::Evaluate(args) => evaluate::run(args, global, screen).await,
+        Command::Analyze(args) => analyze::run(args, global, screen).await,
+        Command::Suggest(args) => suggest::run(args, global, screen).await,
         Command::Finetunes(command) => finetunes::run(command, global, screen).await,
         Command::Caches(command) => caches::run(command, global, screen).await,
         Command::Embed(args) => embed::run(args, global, screen).await,

@@ -162,7 +162,7 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     /// Rows and columns of a matrix.
-    fn matrix_shape(&mut self, name: &str) -> Result<(u64, u64), Failure> {
+    pub(crate) fn matrix_shape(&mut self, name: &str) -> Result<(u64, u64), Failure> {
         let path = self.path.clone();
         let array = self.array(name)?;
         float_size(array.header()).map_err(|why| wrong(&path, name, &why))?;

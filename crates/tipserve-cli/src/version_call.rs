@@ -283,6 +283,7 @@ fn example(mut loaded: LoadedExample) -> Result<Example, (String, Unusable)> {
             class_index,
             input: Some(input),
             validation: loaded.validation,
+            ..Example::default()
         }),
         Err(why) => Err((loaded.id, why)),
     }

@@ -13,9 +13,11 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
+    image_spec::ImageSpec,
+    int8::{self, Int8Archives},
     prompts::check_template,
-    resize::Interpolation,
     statistics::{Statistics, StatisticsSpec},
+    text_spec::TextSpec,
 };
 
 /// The bundle format that this version reads.
@@ -33,6 +35,9 @@ pub struct Bundle {
     pub width: usize,
     /// s, what cosines are multiplied by to make logits.
     pub logit_scale: f64,
+    /// b, what a sigmoid loss adds to its logits; none where the loss was a
+    /// softmax, which does not depend on it.
+    pub logit_bias: Option<f64>,
     /// Prompt templates used where a caller names none; `{}` stands for the
     /// class. May be empty.
     pub templates: Vec<String>,
@@ -47,65 +52,13 @@ pub struct Bundle {
     pub text: Option<TextSpec>,
     /// Mean and variance of its embeddings; none where it brings none.
     pub statistics: Option<Statistics>,
-    /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's.
+    /// The encoders in 8 bits; none where the bundle has none.
+    pub int8: Option<Int8Archives>,
+    /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's; of
+    /// what comes before its table `[int8]`, where it has one.
     pub fingerprint: String,
     /// The folder.
     pub dir: PathBuf,
-}
-
-/// The image encoder and its preprocessing.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct ImageSpec {
-    /// TorchScript: f32 [B, 3, size, size], normalised → [B, D].
-    pub file: String,
-    /// Side of the square that the encoder takes, in pixels.
-    pub size: u32,
-    /// Subtracted from each channel (red, green, blue; levels 0 to 1).
-    pub mean: [f64; 3],
-    /// What each channel is then divided by.
-    pub std: [f64; 3],
-    /// Which side `resize_to` means.
-    #[serde(default)]
-    pub resize: ResizeRule,
-    /// Length of that side before the centre crop, in pixels.
-    pub resize_to: u32,
-    /// The resampling kernel.
-    pub interpolation: Interpolation,
-}
-
-/// How a picture is resized before the centre crop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ResizeRule {
-    /// The shorter side to `resize_to`, the aspect ratio kept.
-    #[default]
-    ShortestSide,
-}
-
-/// The text encoder and its preprocessing.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct TextSpec {
-    /// TorchScript: int64 [n, context_length] → [n, D].
-    pub file: String,
-    /// A Hugging Face `tokenizer.json`.
-    pub tokenizer: String,
-    /// How a text is cleaned and cut into tokens.
-    pub rules: TextRules,
-    /// Tokens in a row, the start and end tokens included.
-    pub context_length: usize,
-    /// What a row is filled up with.
-    pub pad_id: i64,
-}
-
-/// How a text becomes tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TextRules {
-    /// CLIP's: ftfy, HTML unescaping, white space, lower case, its regular
-    /// expression; of `tokenizer.json` only the vocabulary and merges.
-    Clip,
-    /// `tokenizer.json` as it stands.
-    Plain,
 }
 
 /// Why a bundle cannot be served.
@@ -181,6 +134,7 @@ struct Manifest {
     name: String,
     width: usize,
     logit_scale: f64,
+    logit_bias: Option<f64>,
     #[serde(default)]
     templates: Vec<String>,
     source: Option<String>,
@@ -227,23 +181,30 @@ impl Bundle {
             path: path.clone(),
             reason: error.to_string(),
         };
-        let Preamble { format } = toml::from_str(&text).map_err(syntax)?;
+        let (text, suffix) = int8::split(&text);
+        let Preamble { format } = toml::from_str(text).map_err(syntax)?;
         if format != i64::from(FORMAT) {
             return Err(BundleError::Format {
                 path,
                 found: format,
             });
         }
-        let manifest: Manifest = toml::from_str(&text).map_err(syntax)?;
-        manifest
-            .check()
-            .map_err(|(key, value, rule)| BundleError::Value {
-                path: path.clone(),
-                key,
-                value,
-                rule,
-            })?;
+        let manifest: Manifest = toml::from_str(text).map_err(syntax)?;
+        let int8 = int8::read(suffix).map_err(syntax)?;
+        let checked = match int8.as_ref().and_then(Int8Archives::nonsense) {
+            Some(wrong) => Err(wrong),
+            None => manifest.check(&int8),
+        };
+        checked.map_err(|(key, value, rule)| BundleError::Value {
+            path: path.clone(),
+            key,
+            value,
+            rule,
+        })?;
         verify(dir, &manifest.files)?;
+        if let Some(int8) = &int8 {
+            verify(dir, &int8.files)?;
+        }
         let statistics = match &manifest.statistics {
             None => None,
             Some(spec) => {
@@ -256,12 +217,14 @@ impl Bundle {
             name: manifest.name,
             width: manifest.width,
             logit_scale: manifest.logit_scale,
+            logit_bias: manifest.logit_bias,
             templates: manifest.templates,
             source: manifest.source,
             licence: manifest.licence,
             image: manifest.image,
             text: manifest.text,
             statistics,
+            int8,
             fingerprint: hex(&Sha256::digest(text)),
             dir: dir.into(),
         })
@@ -269,9 +232,9 @@ impl Bundle {
 }
 
 /// Key, value, rule.
-type Nonsense = (String, String, &'static str);
+pub(super) type Nonsense = (String, String, &'static str);
 
-fn ensure(
+pub(super) fn ensure(
     holds: bool,
     key: &str,
     value: impl ToString,
@@ -285,7 +248,7 @@ fn ensure(
 }
 
 impl Manifest {
-    fn check(&self) -> Result<(), Nonsense> {
+    fn check(&self, int8: &Option<Int8Archives>) -> Result<(), Nonsense> {
         ensure(
             (1..=256).contains(&self.name.trim().len()),
             "name",
@@ -304,6 +267,13 @@ impl Manifest {
             self.logit_scale,
             "must be over 0 and at most 1e6",
         )?;
+        ensure(
+            self.logit_bias
+                .is_none_or(|bias| bias.is_finite() && bias.abs() <= 1e6),
+            "logit_bias",
+            self.logit_bias.unwrap_or_default(),
+            "must be from -1e6 to 1e6",
+        )?;
         for template in &self.templates {
             ensure(
                 check_template(template).is_ok(),
@@ -312,7 +282,8 @@ impl Manifest {
                 "each must have {} exactly once",
             )?;
         }
-        for (file, sha256) in &self.files {
+        let int8 = int8.iter().flat_map(|int8| &int8.files);
+        for (file, sha256) in self.files.iter().chain(int8) {
             ensure(
                 is_inside(file),
                 "files",
@@ -353,57 +324,6 @@ impl Manifest {
             key,
             file,
             "must be listed with its sha256 under [files]",
-        )
-    }
-}
-
-impl ImageSpec {
-    fn check(&self) -> Result<(), Nonsense> {
-        ensure(
-            (1..=4096).contains(&self.size),
-            "image.size",
-            self.size,
-            "must be from 1 to 4096 pixels",
-        )?;
-        ensure(
-            (self.size..=8192).contains(&self.resize_to),
-            "image.resize_to",
-            self.resize_to,
-            "must be from image.size to 8192 pixels",
-        )?;
-        for mean in self.mean {
-            ensure(
-                mean.is_finite() && mean.abs() <= 255.0,
-                "image.mean",
-                mean,
-                "must be finite (of levels from 0 to 1)",
-            )?;
-        }
-        for std in self.std {
-            ensure(
-                std.is_finite() && (1e-6..=255.0).contains(&std),
-                "image.std",
-                std,
-                "must be from 1e-6 to 255 (of levels from 0 to 1)",
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl TextSpec {
-    fn check(&self) -> Result<(), Nonsense> {
-        ensure(
-            (3..=8192).contains(&self.context_length),
-            "text.context_length",
-            self.context_length,
-            "must be from 3 to 8192 tokens",
-        )?;
-        ensure(
-            (0..=i64::from(u32::MAX)).contains(&self.pad_id),
-            "text.pad_id",
-            self.pad_id,
-            "must be a token id",
         )
     }
 }

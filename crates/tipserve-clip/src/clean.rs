@@ -13,14 +13,54 @@ use regex::{Captures, Regex};
 /// in the wrong encoding twice over, or in windows-1257, may come out
 /// otherwise than from Python. Other text does not.
 pub fn clean(text: &str) -> String {
+    single_spaced(&repaired(text)).to_lowercase()
+}
+
+/// `canonicalize_text(html.unescape(html.unescape(ftfy.fix_text(text))))`, what
+/// open_clip does to the texts of SigLIP: underscores become spaces, Python's
+/// `string.punctuation` goes, letters become lower case.
+///
+/// The repair has the limits that [`clean`] names.
+pub fn canonical(text: &str) -> String {
+    let spaced = repaired(text).replace('_', " ");
+    single_spaced(&without_punctuation(&spaced).to_lowercase())
+}
+
+/// What `transformers`' `SiglipTokenizer` does before its SentencePiece model:
+/// `canonicalize_text` of the text in lower case, with the ▁ that the model
+/// wants in front, and spaces for any other.
+pub fn siglip(text: &str) -> String {
+    let text = format!("\u{2581}{}", text.replace('\u{2581}', " "));
+    let bare = without_punctuation(&text.to_lowercase());
+    let mut spaced = String::with_capacity(bare.len());
+    for (at, word) in bare.split(is_python_space).enumerate() {
+        if at > 0 && !spaced.ends_with(' ') {
+            spaced.push(' ');
+        }
+        spaced.push_str(word);
+    }
+    spaced.trim_end_matches(' ').to_owned()
+}
+
+/// ftfy's repairs and two rounds of HTML unescaping.
+fn repaired(text: &str) -> String {
     let fixed = plsfix::fix_text(&mend_plsfix(text), None);
     let once = unescape(&fixed);
-    let twice = unescape(&once);
-    let words: Vec<&str> = twice
+    unescape(&once).into_owned()
+}
+
+/// Python's `" ".join(text.split())`.
+fn single_spaced(text: &str) -> String {
+    let words: Vec<&str> = text
         .split(is_python_space)
         .filter(|word| !word.is_empty())
         .collect();
-    words.join(" ").to_lowercase()
+    words.join(" ")
+}
+
+/// Without Python's `string.punctuation`, which is ASCII's.
+fn without_punctuation(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_punctuation()).collect()
 }
 
 static TERMINAL_ESCAPE: LazyLock<Option<Regex>> =

@@ -47,7 +47,7 @@ unsafe extern "C" {
 }
 
 /// Reads what a call of `native/` gave: nothing, or why it failed.
-fn checked(message: *mut c_char) -> Result<(), String> {
+pub(crate) fn checked(message: *mut c_char) -> Result<(), String> {
     if message.is_null() {
         return Ok(());
     }

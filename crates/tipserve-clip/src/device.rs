@@ -14,6 +14,11 @@ use std::{
 use tch::{Cuda, Device, Kind};
 use thiserror::Error;
 
+use super::{
+    bundle::Bundle,
+    precision::{Precision, has_int8_products},
+};
+
 /// A device as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -31,7 +36,7 @@ pub enum DeviceChoice {
 /// A number format as it is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DtypeChoice {
-    /// What the device does fastest: see [`fastest_kind`].
+    /// What the device does fastest: see [`DtypeChoice::of`].
     #[default]
     Auto,
     /// 32-bit float.
@@ -40,6 +45,9 @@ pub enum DtypeChoice {
     Bf16,
     /// IEEE half; on CUDA only.
     F16,
+    /// 8-bit integers; on CPUs that have instructions for them, with a bundle
+    /// that brings them.
+    Int8,
 }
 
 /// Why a device or number format cannot be had.
@@ -55,7 +63,7 @@ pub enum DeviceError {
         given: String,
     },
     /// Not a number format's name.
-    #[error("{given:?} is not a number format: auto, f32, bf16 or f16 is needed")]
+    #[error("{given:?} is not a number format: auto, f32, bf16, f16 or int8 is needed")]
     UnknownDtype {
         /// What was given.
         given: String,
@@ -83,6 +91,24 @@ pub enum DeviceError {
     /// Half precision on a CPU is slow and not worth having.
     #[error("f16 runs on CUDA only; on the CPU take bf16 or f32")]
     HalfOnCpu,
+    /// 8-bit products are for CPUs.
+    #[error("int8 runs on CPUs only; on CUDA take f16, bf16 or f32")]
+    Int8OnCuda,
+    /// Without the instructions the products would be slow, or overflow.
+    #[error(
+        "int8 needs a CPU with AVX-512 VNNI, AVX-VNNI or AMX, which this one is not; take auto, \
+         bf16 or f32"
+    )]
+    NoInt8Products,
+    /// There is nothing to run.
+    #[error(
+        "the bundle {bundle} has no int8 archive: export it again (with --int8 always where the \
+         export left it out), or take auto, bf16 or f32"
+    )]
+    NoInt8Archive {
+        /// The bundle's name.
+        bundle: String,
+    },
 }
 
 impl FromStr for DeviceChoice {
@@ -136,6 +162,7 @@ impl FromStr for DtypeChoice {
             "f32" | "float32" => Ok(Self::F32),
             "bf16" | "bfloat16" => Ok(Self::Bf16),
             "f16" | "float16" => Ok(Self::F16),
+            "int8" | "i8" => Ok(Self::Int8),
             _ => Err(DeviceError::UnknownDtype {
                 given: given.into(),
             }),
@@ -180,22 +207,43 @@ impl DeviceChoice {
 }
 
 impl DtypeChoice {
-    /// The number format for a device.
+    /// What a bundle's encoders are to compute in on a device.
+    ///
+    /// `Auto` takes half on CUDA. On a CPU it takes int8 where that has
+    /// instructions for it and the bundle has 8-bit archives that agree well
+    /// enough with the float ones ([`Agreement::is_enough`]), and
+    /// [`fastest_kind`] otherwise.
     ///
     /// # Errors
-    /// [`DeviceError::HalfOnCpu`].
-    pub fn on(self, device: Device) -> Result<Kind, DeviceError> {
+    /// [`DeviceError::HalfOnCpu`]; for `Int8` [`DeviceError::Int8OnCuda`],
+    /// [`DeviceError::NoInt8Products`], [`DeviceError::NoInt8Archive`].
+    ///
+    /// [`Agreement::is_enough`]: super::int8::Agreement::is_enough
+    pub fn of(self, bundle: &Bundle, device: Device) -> Result<Precision, DeviceError> {
+        let int8 = bundle.int8.as_ref();
         match self {
-            Self::Auto => Ok(fastest_kind(device)),
-            Self::F32 => Ok(Kind::Float),
-            Self::Bf16 => Ok(Kind::BFloat16),
-            Self::F16 if device.is_cuda() => Ok(Kind::Half),
+            Self::Auto => {
+                let agrees = int8.is_some_and(|int8| int8.agreement.is_enough());
+                if agrees && device == Device::Cpu && has_int8_products() {
+                    return Ok(Precision::Int8);
+                }
+                Ok(fastest_kind(device).into())
+            }
+            Self::F32 => Ok(Precision::Float32),
+            Self::Bf16 => Ok(Precision::Bfloat16),
+            Self::F16 if device.is_cuda() => Ok(Precision::Float16),
             Self::F16 => Err(DeviceError::HalfOnCpu),
+            Self::Int8 if device != Device::Cpu => Err(DeviceError::Int8OnCuda),
+            Self::Int8 if !has_int8_products() => Err(DeviceError::NoInt8Products),
+            Self::Int8 if int8.is_none() => Err(DeviceError::NoInt8Archive {
+                bundle: bundle.name.clone(),
+            }),
+            Self::Int8 => Ok(Precision::Int8),
         }
     }
 }
 
-/// What a device multiplies fastest: half on CUDA; on a CPU bfloat16 where it
+/// The float format that a device multiplies fastest: half on CUDA; on a CPU bfloat16 where it
 /// has AMX-BF16 or AVX512-BF16, float32 otherwise.
 pub fn fastest_kind(device: Device) -> Kind {
     match device {

@@ -1,19 +1,22 @@
 //! The image and text encoders: TorchScript, run through tch.
 
-// TorchScript modules, which tch does not call Sync.
+// Tensors, which tch does not call Sync.
 #![allow(unsafe_code)]
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Once,
     time::{Duration, Instant},
 };
 
-use tch::{CModule, Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 use thiserror::Error;
 
-use super::bundle::{Bundle, ImageSpec};
+use super::{
+    bundle::Bundle, device::fastest_kind, image_spec::ImageSpec, module::Module,
+    precision::Precision,
+};
 
 /// Why an encoder cannot be loaded or cannot encode.
 #[derive(Debug, Error)]
@@ -90,8 +93,8 @@ pub struct Loaded {
     pub parameters: u64,
     /// Where it runs.
     pub device: Device,
-    /// In which number format.
-    pub kind: Kind,
+    /// What it computes in.
+    pub precision: Precision,
     /// The bundle's fingerprint.
     pub fingerprint: String,
     /// How long loading took.
@@ -107,21 +110,11 @@ impl fmt::Display for Loaded {
             self.path.display(),
             self.file_bytes as f64 / 1e6,
             self.parameters as f64 / 1e6,
-            kind_name(self.kind),
+            self.precision,
             device_name(self.device),
             self.took.as_secs_f64(),
             self.fingerprint.get(..12).unwrap_or(&self.fingerprint),
         )
-    }
-}
-
-/// A number format's name: `float32`, `bfloat16`, `float16`.
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Float => "float32",
-        Kind::BFloat16 => "bfloat16",
-        Kind::Half => "float16",
-        _ => "another number format",
     }
 }
 
@@ -136,22 +129,10 @@ pub fn device_name(device: Device) -> String {
 
 /// A TorchScript module with one tensor in and one out.
 struct Archive {
-    module: CModule,
+    module: Module,
     loaded: Loaded,
     width: i64,
 }
-
-// SAFETY: a CModule is a pointer to a `torch::jit::Module`, a counted
-// reference to the module object; tch makes it !Sync for holding a raw
-// pointer. `forward` of a module that is not changed any more is safe from
-// several threads at once (PyTorch, "CPU threading and TorchScript
-// inference"): each call makes its own interpreter state, and the executor
-// locks its cache of compiled graphs. After `load` nothing here changes the
-// module: it is frozen in `eval`, its number format is set before it is
-// shared, and no method takes `&mut self`.
-unsafe impl Sync for Archive {}
-// SAFETY: nothing in it is bound to a thread; the count is atomic.
-unsafe impl Send for Archive {}
 
 impl fmt::Debug for Archive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,7 +156,7 @@ impl Archive {
         encoder: &'static str,
         file: &str,
         device: Device,
-        kind: Kind,
+        precision: Precision,
     ) -> Result<Self, EncodeError> {
         set_executor();
         let start = Instant::now();
@@ -187,19 +168,8 @@ impl Archive {
         let file_bytes = std::fs::metadata(&path)
             .map_err(|error| unloadable(error.to_string()))?
             .len();
-        let load = |path: &Path| -> Result<(CModule, u64), TchError> {
-            let mut module = CModule::load_on_device(path, device)?;
-            module.f_set_eval()?;
-            // The archive is f32 throughout, buffers too.
-            module.to(device, kind, false);
-            let parameters = module
-                .named_parameters()?
-                .iter()
-                .map(|(_, tensor)| tensor.numel() as u64)
-                .sum();
-            Ok((module, parameters))
-        };
-        let (module, parameters) = load(&path).map_err(|error| unloadable(brief(&error)))?;
+        let module = Module::load(&path, device, precision).map_err(|e| unloadable(brief(&e)))?;
+        let parameters = module.parameters().map_err(|e| unloadable(brief(&e)))?;
         Ok(Self {
             module,
             width: bundle.width as i64,
@@ -208,7 +178,7 @@ impl Archive {
                 file_bytes,
                 parameters,
                 device,
-                kind,
+                precision,
                 fingerprint: bundle.fingerprint.clone(),
                 took: start.elapsed(),
                 path,
@@ -221,8 +191,11 @@ impl Archive {
         let encoder = self.loaded.encoder;
         let features = self
             .module
-            .forward_ts(&[input])
-            .and_then(|features| features.f_to_kind(Kind::Float))
+            .forward(input)
+            .and_then(|features| {
+                let features = features.f_to_kind(Kind::Float);
+                features.map_err(|error| error.to_string())
+            })
             .map_err(|error| EncodeError::Torch {
                 encoder,
                 reason: brief(&error),
@@ -240,12 +213,11 @@ impl Archive {
 }
 
 /// The part of torch's message that says something: before its stack.
-fn brief(error: &TchError) -> String {
-    let message = error.to_string();
+fn brief(message: &str) -> String {
     let end = message
         .find("\nException raised from")
         .unwrap_or(message.len());
-    message.get(..end).unwrap_or(&message).trim().to_string()
+    message.get(..end).unwrap_or(message).trim().to_string()
 }
 
 /// Pictures to embeddings.
@@ -258,20 +230,33 @@ pub struct ImageEncoder {
     shift: Tensor,
 }
 
-// SAFETY: as for `Archive`; the two tensors are only read.
+// SAFETY: the archive is Sync, and the two tensors are only read.
 unsafe impl Sync for ImageEncoder {}
 
 impl ImageEncoder {
-    /// Loads the bundle's image encoder onto a device, in a number format.
+    /// Loads the bundle's image encoder onto a device, to compute in a format.
     ///
     /// # Errors
     /// [`EncodeError::Absent`], [`EncodeError::Unloadable`].
-    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self, EncodeError> {
+    pub fn load(
+        bundle: &Bundle,
+        device: Device,
+        precision: impl Into<Precision>,
+    ) -> Result<Self, EncodeError> {
         let spec = bundle.image.clone().ok_or_else(|| EncodeError::Absent {
             bundle: bundle.name.clone(),
             encoder: "image",
         })?;
-        let archive = Archive::load(bundle, "image", &spec.file, device, kind)?;
+        let precision = precision.into();
+        let file = match precision {
+            Precision::Int8 => bundle.int8.as_ref().and_then(|int8| int8.image.as_ref()),
+            _ => Some(&spec.file),
+        };
+        let file = file.ok_or_else(|| EncodeError::Absent {
+            bundle: bundle.name.clone(),
+            encoder: "int8 image",
+        })?;
+        let archive = Archive::load(bundle, "image", file, device, precision)?;
         let channels = |values: [f64; 3]| {
             Tensor::from_slice(&values.map(|value| value as f32))
                 .view([1, 3, 1, 1])
@@ -299,29 +284,30 @@ impl ImageEncoder {
     }
 
     /// Raw features, f32 [B, D] on the encoder's device, of B prepared
-    /// pictures: u8 [B, size, size, 3] on any device, as
+    /// pictures: u8 [B, height, width, 3] on any device, as
     /// [`prepare`](super::views::prepare) gives them. Not normalised.
     ///
     /// # Errors
     /// [`EncodeError::Input`], [`EncodeError::Output`], [`EncodeError::Torch`].
     pub fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeError> {
-        let size = i64::from(self.spec.size);
         let shape = pixels.size();
-        if pixels.kind() != Kind::Uint8
-            || shape.len() != 4
-            || shape.first() == Some(&0)
-            || shape.get(1..) != Some(&[size, size, 3])
-        {
+        let count = shape.first().copied().unwrap_or(0);
+        let expected = self
+            .spec
+            .size
+            .batch_shape(usize::try_from(count).unwrap_or(0));
+        if pixels.kind() != Kind::Uint8 || count == 0 || shape != expected {
+            let [_, height, width, _] = expected;
             return Err(EncodeError::Input {
                 encoder: "image",
-                expected: format!("u8 [B, {size}, {size}, 3] with B of 1 or more"),
+                expected: format!("u8 [B, {height}, {width}, 3] with B of 1 or more"),
                 found: format!("{:?} {shape:?}", pixels.kind()),
             });
         }
         tch::no_grad(|| {
             let input = self.normalise(pixels).map_err(|error| EncodeError::Torch {
                 encoder: "image",
-                reason: brief(&error),
+                reason: brief(&error.to_string()),
             })?;
             self.archive.forward(&input)
         })
@@ -336,7 +322,7 @@ impl ImageEncoder {
             .f_to_kind(Kind::Float)?
             .f_mul_(&self.scale)?
             .f_sub_(&self.shift)?
-            .f_to_kind(self.archive.loaded.kind)
+            .f_to_kind(self.archive.loaded.precision.input_kind())
     }
 
     /// Runs every batch size several times, so that no caller pays for a
@@ -345,9 +331,8 @@ impl ImageEncoder {
     /// # Errors
     /// As [`Self::encode`].
     pub fn warm(&self, batch_sizes: &[usize]) -> Result<(), EncodeError> {
-        let size = i64::from(self.spec.size);
         for &batch in batch_sizes.iter().filter(|&&batch| batch > 0) {
-            let shape = [batch as i64, size, size, 3];
+            let shape = self.spec.size.batch_shape(batch);
             let pixels = Tensor::zeros(shape, (Kind::Uint8, Device::Cpu));
             for _ in 0..WARM_RUNS {
                 let _features = self.encode(&pixels)?;
@@ -368,17 +353,29 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Loads the bundle's text encoder onto a device, in a number format.
+    /// Loads the bundle's text encoder onto a device, to compute in a format:
+    /// for int8, where the bundle has no such text encoder, in the device's
+    /// fastest float format.
     ///
     /// # Errors
     /// [`EncodeError::Absent`], [`EncodeError::Unloadable`].
-    pub fn load(bundle: &Bundle, device: Device, kind: Kind) -> Result<Self, EncodeError> {
+    pub fn load(
+        bundle: &Bundle,
+        device: Device,
+        precision: impl Into<Precision>,
+    ) -> Result<Self, EncodeError> {
         let spec = bundle.text.as_ref().ok_or_else(|| EncodeError::Absent {
             bundle: bundle.name.clone(),
             encoder: "text",
         })?;
+        let int8 = bundle.int8.as_ref().and_then(|int8| int8.text.as_ref());
+        let (file, precision) = match (precision.into(), int8) {
+            (Precision::Int8, Some(file)) => (file, Precision::Int8),
+            (Precision::Int8, None) => (&spec.file, fastest_kind(device).into()),
+            (float, _) => (&spec.file, float),
+        };
         Ok(Self {
-            archive: Archive::load(bundle, "text", &spec.file, device, kind)?,
+            archive: Archive::load(bundle, "text", file, device, precision)?,
             context_length: spec.context_length,
         })
     }

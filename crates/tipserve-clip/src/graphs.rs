@@ -10,7 +10,7 @@ use std::{fmt, str::FromStr, time::Instant};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{device::DeviceError, encoder::EncodeError};
+use super::{device::DeviceError, encoder::EncodeError, image_spec::Size};
 
 /// Sizes that are recorded. In larger batches a kernel runs longer than the
 /// next takes to be launched.
@@ -158,13 +158,13 @@ struct Recorded {
 }
 
 impl Graphs {
-    /// Records batches of `sizes`, of pictures of `side`, and keeps those that
+    /// Records batches of `sizes`, of pictures of that size, and keeps those that
     /// are right and quicker. After the first that is refused no other is
     /// tried.
     pub fn record(
         recorder: &dyn Recorder,
         sizes: &[usize],
-        side: i64,
+        picture: Size,
     ) -> (Graphs, Vec<(usize, Verdict)>) {
         let mut sizes = sizes.to_vec();
         sizes.sort_unstable();
@@ -179,7 +179,7 @@ impl Graphs {
                 continue;
             }
             let tried = recorder.record(size).and_then(|recording| {
-                let verdict = judge(recorder, recording.as_ref(), size, side)?;
+                let verdict = judge(recorder, recording.as_ref(), size, picture)?;
                 Ok((recording, verdict))
             });
             let verdict = match tried {
@@ -273,14 +273,14 @@ fn judge(
     recorder: &dyn Recorder,
     recording: &dyn Recording,
     size: usize,
-    side: i64,
+    picture: Size,
 ) -> Result<Verdict, EncodeError> {
     let torch = |error: tch::TchError| EncodeError::Torch {
         encoder: "image",
         reason: error.to_string(),
     };
     let draw = || {
-        let shape = [size as i64, side, side, 3];
+        let shape = picture.batch_shape(size);
         Tensor::f_randint(256, shape, (Kind::Uint8, Device::Cpu)).map_err(torch)
     };
     let inputs = [draw()?, draw()?];

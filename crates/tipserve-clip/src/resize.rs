@@ -1,7 +1,8 @@
 //! Pillow's resampling of 8-bit RGB, bit for bit, for a window of the output.
 //!
 //! The algorithm is Pillow's `Resample.c` (up to Pillow 12): a horizontal and
-//! then a vertical convolution, each rounded to 8 bits, with coefficients
+//! then a vertical convolution (in the other order for pictures over a hundred
+//! times as tall as wide, where rows become fewer), each rounded to 8 bits, with coefficients
 //! computed in float64, normalised, and rounded to 22-bit fixed point. Other
 //! libraries' "bicubic" (fast_image_resize's too, whose coefficients have 16
 //! bits) differs from it. Only what the window needs is computed.
@@ -182,6 +183,10 @@ pub(super) fn resize(
     let (across, down) = ((region.width, across), (region.height, down));
     let columns = Axis::for_window(across, width, window.x, window.width, filter);
     let rows = Axis::for_window(down, height, window.y, window.height, filter);
+    // Pillow's own exception for pictures that are mere strips.
+    if down.1 > 100.0 * across.1 && (height as f64) < down.1 {
+        return resize_rows_first(picture, region, &columns, &rows);
+    }
     let pitch = picture.width() as usize * 3;
     let (top, bottom) = rows.span();
     let out_pitch = window.width * 3;
@@ -203,6 +208,26 @@ pub(super) fn resize(
     }
     horizontal(source, pitch, &columns, &mut middle);
     vertical(&middle, top, &rows, &mut out);
+    out
+}
+
+/// [`resize`] in the other order of passes. The region is narrow: it is copied.
+fn resize_rows_first(picture: &Picture, region: Window, columns: &Axis, rows: &Axis) -> Vec<u8> {
+    let pitch = region.width * 3;
+    let (top, bottom) = rows.span();
+    let from = region.x as usize * 3;
+    let strip: Vec<u8> = picture
+        .rgb()
+        .chunks_exact(picture.width() as usize * 3)
+        .skip(region.y as usize + top)
+        .take(bottom - top)
+        .flat_map(|row| row.get(from..from + pitch).unwrap_or_default())
+        .copied()
+        .collect();
+    let mut middle = vec![0; rows.bounds.len() * pitch];
+    vertical(&strip, top, rows, &mut middle);
+    let mut out = vec![0; rows.bounds.len() * columns.bounds.len() * 3];
+    horizontal(&middle, pitch, columns, &mut out);
     out
 }
 

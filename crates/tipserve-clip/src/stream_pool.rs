@@ -163,8 +163,8 @@ impl StreamPool {
                     .filter(|(.., verdict)| matches!(verdict, Verdict::Replayed { .. }));
                 replayed.map(|(_, size, _)| *size).collect()
             };
-            let side = i64::from(encoder.spec().size);
-            let (graphs, verdicts) = Graphs::record(&target, &sizes, side);
+            let size = encoder.spec().size;
+            let (graphs, verdicts) = Graphs::record(&target, &sizes, size);
             slot.graphs = graphs;
             for (size, verdict) in verdicts {
                 if first {
@@ -226,8 +226,7 @@ impl Recorder for Target<'_> {
 
     fn record(&self, size: usize) -> Result<Box<dyn Recording>, EncodeError> {
         let device = self.encoder.loaded().device;
-        let side = i64::from(self.encoder.spec().size);
-        let shape = [size as i64, side, side, 3];
+        let shape = self.encoder.spec().size.batch_shape(size);
         let pixels = self
             .stream
             .run(|| {
@@ -321,8 +320,8 @@ fn stage(
     pictures: &[&[u8]],
     most: usize,
 ) -> Result<Tensor, EncodeError> {
-    let side = i64::from(encoder.spec().size);
-    let bytes = (side * side * 3) as usize;
+    let size = encoder.spec().size;
+    let bytes = size.rgb_bytes();
     if let Some(wrong) = pictures.iter().find(|picture| picture.len() != bytes) {
         return Err(EncodeError::Input {
             encoder: "image",
@@ -331,9 +330,9 @@ fn stage(
         });
     }
     let device = encoder.loaded().device;
-    let count = pictures.len() as i64;
-    let make = |rows: i64| -> Result<Tensor, TchError> {
-        let plain = Tensor::f_empty([rows, side, side, 3], (Kind::Uint8, Device::Cpu))?;
+    let count = pictures.len();
+    let make = |rows: usize| -> Result<Tensor, TchError> {
+        let plain = Tensor::f_empty(size.batch_shape(rows), (Kind::Uint8, Device::Cpu))?;
         match device {
             // The operator behind pin_memory, which warns of its argument.
             Device::Cuda(_) => plain.f_internal_pin_memory(device),
@@ -348,9 +347,9 @@ fn stage(
         }
         let staging = match &slot.staging {
             Some(staging) => staging,
-            None => slot.staging.insert(make(most as i64)?),
+            None => slot.staging.insert(make(most)?),
         };
-        staging.f_narrow(0, 0, count)
+        staging.f_narrow(0, 0, count as i64)
     };
     let staged = staged().map_err(|error| torch(error.to_string()))?;
     let start = staged.data_ptr().cast::<u8>();

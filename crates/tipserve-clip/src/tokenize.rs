@@ -7,8 +7,9 @@ use thiserror::Error;
 use tokenizers::{Model as _, PostProcessor as _, TruncationDirection};
 
 use super::{
-    bundle::{Bundle, TextRules},
-    clean::clean,
+    bundle::Bundle,
+    clean::{canonical, clean, siglip},
+    text_spec::{PadSide, TextRules},
 };
 
 /// Longest text that is looked at, in bytes. Any context is full long before.
@@ -88,12 +89,20 @@ pub struct Tokenizer {
     rules: Rules,
     context_length: usize,
     pad_id: i64,
+    pad_side: PadSide,
 }
 
 #[derive(Debug)]
 enum Rules {
-    Clip { start: u32, end: u32 },
-    Plain { added: usize },
+    Clip {
+        start: u32,
+        end: u32,
+    },
+    /// `tokenizer.json`, on what `clean` makes of the text.
+    File {
+        clean: Option<fn(&str) -> String>,
+        added: usize,
+    },
 }
 
 impl Tokenizer {
@@ -137,7 +146,7 @@ impl Tokenizer {
                     end: find(["<|endoftext|>", "<end_of_text>"])?,
                 }
             }
-            TextRules::Plain => {
+            TextRules::Plain | TextRules::Canonical | TextRules::Siglip => {
                 let added = inner
                     .get_post_processor()
                     .map_or(0, |processor| processor.added_tokens(false));
@@ -148,7 +157,12 @@ impl Tokenizer {
                         context_length: spec.context_length,
                     });
                 }
-                Rules::Plain { added }
+                let clean: Option<fn(&str) -> String> = match spec.rules {
+                    TextRules::Canonical => Some(canonical),
+                    TextRules::Siglip => Some(siglip),
+                    TextRules::Plain | TextRules::Clip => None,
+                };
+                Rules::File { clean, added }
             }
         };
         Ok(Self {
@@ -156,6 +170,7 @@ impl Tokenizer {
             rules,
             context_length: spec.context_length,
             pad_id: spec.pad_id,
+            pad_side: spec.pad_side,
         })
     }
 
@@ -182,9 +197,16 @@ impl Tokenizer {
         }
         let mut ids = match self.rules {
             Rules::Clip { start, end } => self.clip_ids(text, start, end, truncate)?,
-            Rules::Plain { added } => self.plain_ids(text, added, truncate)?,
+            Rules::File { clean, added } => {
+                let cleaned = clean.map(|clean| clean(text));
+                self.plain_ids(cleaned.as_deref().unwrap_or(text), added, truncate)?
+            }
         };
-        ids.resize(self.context_length, self.pad_id);
+        let padding = self.context_length.saturating_sub(ids.len());
+        match self.pad_side {
+            PadSide::Right => ids.resize(ids.len() + padding, self.pad_id),
+            PadSide::Left => drop(ids.splice(0..0, std::iter::repeat_n(self.pad_id, padding))),
+        }
         Ok(ids)
     }
 

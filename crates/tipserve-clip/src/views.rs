@@ -5,46 +5,74 @@ use rand::RngCore;
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
 
 use super::{
-    bundle::ImageSpec,
+    image_spec::{ImageSpec, PartSpec, ResizeRule},
     picture::Picture,
     resize::{Window, resize},
 };
 
-/// CLIP's preprocessing up to bytes: resizes the shorter side to
-/// `spec.resize_to` (the longer to `int(resize_to · long / short)`), then
-/// takes the central `size` × `size` pixels.
+/// The encoder's preprocessing up to bytes: resizes the picture to
+/// `resize_to` by the spec's rule (where that is the shorter side, the longer
+/// to `int(resize_to · long / short)`), then takes the central `size`.
 ///
-/// Returns size × size × 3 bytes (rows, columns, RGB), those of torchvision's
-/// `Resize` and `CenterCrop` on a Pillow (≤ 12) picture.
+/// Returns height × width × 3 bytes (rows, columns, RGB), those of torchvision's
+/// `Resize` and `CenterCrop` on a Pillow (≤ 12) picture. Of a spec with parts,
+/// every part's bytes, one below the other in rows of the spec's width.
 pub fn prepare(picture: &Picture, spec: &ImageSpec) -> Vec<u8> {
+    assemble(spec, |part| prepare_part(picture, part))
+}
+
+fn prepare_part(picture: &Picture, part: &PartSpec) -> Vec<u8> {
     // Of a picture decoded at a fraction: the sides that the whole one would
     // have been resized to.
-    let (width, height) = picture.full_size();
-    let (width, height) = (u64::from(width), u64::from(height));
-    let to = u64::from(spec.resize_to);
-    let (short, long) = (width.min(height), width.max(height));
-    // Python's `int(size * long / short)`: one correctly rounded division.
-    let new_long = ((to * long) as f64 / short as f64) as u64;
-    let (new_width, new_height) = if width <= height {
-        (to, new_long)
-    } else {
-        (new_long, to)
-    };
-    let size = spec.size as usize;
+    let (width, height) = resized(picture.full_size(), part);
     let window = Window {
-        x: centre_offset(new_width, size as u64),
-        y: centre_offset(new_height, size as u64),
-        width: size,
-        height: size,
+        x: centre_offset(width, part.size.width.into()),
+        y: centre_offset(height, part.size.height.into()),
+        width: part.size.width as usize,
+        height: part.size.height as usize,
     };
     resize(
         picture,
         whole(picture),
         Some(picture.extent()),
-        (new_width, new_height),
+        (width, height),
         window,
-        spec.interpolation,
+        part.interpolation,
     )
+}
+
+/// Columns and rows that a picture of so many has before the crop.
+fn resized((width, height): (u32, u32), part: &PartSpec) -> (u64, u64) {
+    let to = part.resize_to;
+    if part.resize == ResizeRule::Squash {
+        return (to.width.into(), to.height.into());
+    }
+    let (width, height, to) = (u64::from(width), u64::from(height), u64::from(to.width));
+    let (short, long) = (width.min(height), width.max(height));
+    // Python's `int(size * long / short)`: one correctly rounded division.
+    let new_long = ((to * long) as f64 / short as f64) as u64;
+    if width <= height {
+        (to, new_long)
+    } else {
+        (new_long, to)
+    }
+}
+
+/// What an encoder of the whole spec takes, made of each part's pixels.
+fn assemble(spec: &ImageSpec, mut pixels: impl FnMut(&PartSpec) -> Vec<u8>) -> Vec<u8> {
+    let parts = spec.parts();
+    if let [part] = parts.as_slice() {
+        return pixels(part);
+    }
+    let pitch = spec.size.width as usize * 3;
+    let mut canvas = Vec::with_capacity(spec.size.rgb_bytes());
+    for part in &parts {
+        for row in pixels(part).chunks_exact(part.size.width as usize * 3) {
+            canvas.extend_from_slice(row);
+            canvas.resize(canvas.len().next_multiple_of(pitch), 0);
+        }
+    }
+    canvas
 }
 
 /// `round((full − crop) / 2)`, half to even as Python rounds.
@@ -76,28 +104,31 @@ pub fn view_rng(seed: u64, example: u64, view: u64) -> ChaCha12Rng {
 }
 
 /// One augmented view, as Tip-Adapter's recipe has it: torchvision's
-/// RandomResizedCrop (scale 0.5–1, ratio 3/4–4/3), resized to size × size
-/// with the spec's interpolation, then mirrored with probability ½.
+/// RandomResizedCrop (scale 0.5–1, ratio 3/4–4/3), resized to the encoder's
+/// size with the spec's interpolation, then mirrored with probability ½. Every
+/// part of a spec with several sees the same rectangle.
 ///
-/// Returns size × size × 3 bytes. Up to four numbers a try are drawn from
+/// Returns bytes as [`prepare`] does. Up to four numbers a try are drawn from
 /// `rng` (see [`view_rng`]), and one for the mirror.
 pub fn view(picture: &Picture, spec: &ImageSpec, rng: &mut impl RngCore) -> Vec<u8> {
     let region = random_region(picture.width(), picture.height(), rng);
-    let size = spec.size as usize;
-    let window = Window {
-        x: 0,
-        y: 0,
-        width: size,
-        height: size,
-    };
-    let target = (u64::from(spec.size), u64::from(spec.size));
-    let mut pixels = resize(picture, region, None, target, window, spec.interpolation);
-    if uniform(rng) < 0.5 {
-        for row in pixels.chunks_exact_mut(size * 3) {
-            mirror(row);
+    let mirrored = uniform(rng) < 0.5;
+    assemble(spec, |part| {
+        let window = Window {
+            x: 0,
+            y: 0,
+            width: part.size.width as usize,
+            height: part.size.height as usize,
+        };
+        let target = (part.size.width.into(), part.size.height.into());
+        let mut pixels = resize(picture, region, None, target, window, part.interpolation);
+        if mirrored {
+            for row in pixels.chunks_exact_mut(window.width * 3) {
+                mirror(row);
+            }
         }
-    }
-    pixels
+        pixels
+    })
 }
 
 fn mirror(row: &mut [u8]) {

@@ -7,12 +7,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
 
-/// The engine is full.
+/// Refused by backpressure: one of the engine's limits is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The bound that was hit: `"queue_items"` or `"queue_bytes"`.
     pub limit: &'static str,
-    /// Its value.
+    /// The limit's value, as configured.
     pub value: usize,
 }
 
@@ -31,7 +31,8 @@ impl Permit {
         self
     }
 
-    /// Both permits as one.
+    /// Joins the permits for items and for bytes: both are given back when the
+    /// job ends.
     #[must_use]
     pub fn and(mut self, other: Permit) -> Permit {
         self._parts.extend(other._parts);
@@ -94,7 +95,7 @@ impl Admission {
         }
     }
 
-    /// Items in the engine.
+    /// Items admitted and not yet answered.
     pub fn items(&self) -> usize {
         self.max_items
             .saturating_sub(self.items.available_permits())

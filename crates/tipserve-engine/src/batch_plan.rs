@@ -10,7 +10,7 @@ const SIMILAR: f64 = 1.25;
 /// A job's deadline, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Deadline {
-    /// From now.
+    /// Seconds from now until it passes; negative once it has.
     pub left: f64,
     /// From its arrival: what it allowed in all.
     pub allowed: f64,

@@ -18,7 +18,7 @@ use crate::{
 use tipserve_clip as clip;
 use tipserve_clip::{DecodeOptions, ImageSpec, Picture, PictureError, PictureLimits};
 
-/// Starts one decoder.
+/// Starts a thread that decodes pictures until the engine shuts down.
 pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(format!("decode-{number}"))
@@ -108,7 +108,7 @@ fn fail(item: Item, leader: Option<Leader>, error: EngineError) {
     item.ticket.answer(Err(error));
 }
 
-/// The pixels [S, S, 3] that the encoder sees of a picture.
+/// The pixels [H, W, 3] that the encoder sees of a picture.
 fn prepare(
     source: &Source,
     crop: Crop,
@@ -118,7 +118,9 @@ fn prepare(
 ) -> Result<Vec<u8>, PictureError> {
     // Random crops look closer than the whole, and are taken for caches only.
     let side = match crop {
-        Crop::Centre if shrink > 0.0 => Some((shrink * f64::from(spec.resize_to)).ceil() as u32),
+        Crop::Centre if shrink > 0.0 => {
+            Some((shrink * f64::from(spec.longest_resize())).ceil() as u32)
+        }
         _ => None,
     };
     let picture = match source {

@@ -87,7 +87,7 @@ impl ContentKey {
 /// A feature that is kept.
 #[derive(Clone, Debug)]
 pub(super) struct CachedEmbedding {
-    /// Unit f32 [D].
+    /// The unit feature, f32 [D].
     pub unit: Arc<[f32]>,
     /// Length of the encoder's raw output.
     pub norm: f32,
@@ -125,7 +125,7 @@ pub(super) enum Role {
 }
 
 impl Embeddings {
-    /// Holds at most `bytes`.
+    /// An empty cache that holds at most `bytes` bytes of features.
     pub fn new(bytes: usize) -> Arc<Embeddings> {
         let typical = TYPICAL_WIDTH * size_of::<f32>() + ENTRY_BYTES as usize;
         Arc::new(Embeddings {
@@ -145,12 +145,12 @@ impl Embeddings {
         self.cache.get(key)
     }
 
-    /// Features held.
+    /// Number of features held.
     pub fn len(&self) -> usize {
         self.cache.len()
     }
 
-    /// Bytes held.
+    /// Bytes of the features held, keys included.
     pub fn bytes(&self) -> u64 {
         self.cache.weight()
     }
@@ -198,7 +198,7 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// The content's key.
+    /// The key under which the leader will publish its feature.
     pub fn key(&self) -> &ContentKey {
         &self.key
     }

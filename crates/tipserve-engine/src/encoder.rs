@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::{Kind, Tensor};
+use tipserve_clip::Size;
 
 /// Why a batch could not be encoded.
 #[derive(Clone, Debug)]
@@ -47,21 +48,21 @@ impl EncodeFault {
 
 /// Turns prepared pictures into features.
 pub trait Encoder: Send + Sync {
-    /// Raw features f32 [B, D] of prepared pictures u8 [B, S, S, 3]. Called by
+    /// Raw features f32 [B, D] of prepared pictures u8 [B, H, W, 3]. Called by
     /// several workers at once, each on a thread of its own.
     ///
     /// # Errors
     /// Torch's, and whether the device survives it.
     fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeFault>;
 
-    /// The same of pictures that lie apart, each S·S·3 bytes. An encoder that
+    /// The same of pictures that lie apart, each of `size`. An encoder that
     /// must copy them anyway, to another device, does it here in one go.
     ///
     /// # Errors
     /// As [`Encoder::encode`].
-    fn encode_apart(&self, pictures: &[&[u8]], side: usize) -> Result<Tensor, EncodeFault> {
+    fn encode_apart(&self, pictures: &[&[u8]], size: Size) -> Result<Tensor, EncodeFault> {
         let pixels = pictures.concat();
-        let shape = [pictures.len() as i64, side as i64, side as i64, 3];
+        let shape = size.batch_shape(pictures.len());
         guarded(|| Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8))
             .and_then(|pixels| self.encode(&pixels))
     }

@@ -24,11 +24,11 @@ pub enum EngineError {
     /// The deadline passed while the job waited.
     #[error("the deadline passed while the item waited ({stage})")]
     DeadlineExceeded {
-        /// Where it waited.
+        /// The stage it was waiting in when the deadline passed.
         stage: Stage,
     },
 
-    /// The caller went away.
+    /// The call was cancelled, or its connection closed, before the answer.
     #[error("cancelled by the caller")]
     Cancelled,
 
@@ -43,7 +43,7 @@ pub enum EngineError {
     #[error("the encoder gave a feature that is not finite or all zeros for this item")]
     NotFinite,
 
-    /// The head failed.
+    /// Computing the logits failed; the feature itself was fine.
     #[error("the classifier's head failed: {detail}")]
     Head {
         /// What torch said, first line.

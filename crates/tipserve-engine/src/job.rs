@@ -39,7 +39,7 @@ impl FlowId {
 /// How urgent a job is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Priority {
-    /// Somebody waits for it.
+    /// A person waits for the answer: goes before bulk items.
     #[default]
     Interactive,
     /// It takes what interactive jobs leave, and a sixteenth of each batch.
@@ -61,19 +61,19 @@ pub enum Crop {
 /// A picture as it arrived.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A picture file.
+    /// An encoded picture file, decoded by the engine.
     File {
-        /// As it was sent.
+        /// The file's bytes, as received.
         bytes: Bytes,
         /// Whether it is turned upright. Queries must be treated as the
         /// examples of their version were.
         exif_orientation: ExifOrientation,
     },
-    /// RGB, row by row.
+    /// Decoded pixels, RGB, row by row, three bytes each.
     Rgb {
-        /// Pixels in a row.
+        /// Width, in pixels.
         width: u32,
-        /// Rows.
+        /// Height, in pixels.
         height: u32,
         /// width · height · 3 bytes.
         data: Bytes,
@@ -81,7 +81,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Bytes held.
+    /// Bytes that the source occupies: what admission counts.
     pub fn len(&self) -> usize {
         match self {
             Source::File { bytes, .. } => bytes.len(),
@@ -89,18 +89,18 @@ impl Source {
         }
     }
 
-    /// Whether nothing is held.
+    /// Whether the source has no bytes at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// What a job carries.
+/// The input of a job.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// A picture to be encoded.
     Picture {
-        /// The picture.
+        /// The picture to decode and encode.
         source: Source,
         /// The part to look at.
         crop: Crop,
@@ -112,7 +112,7 @@ pub enum Content {
 /// What to do with a job's feature.
 #[derive(Clone)]
 pub enum Work {
-    /// Return the feature.
+    /// Encode only, and answer with the feature.
     Embed,
     /// Return what a head says of it.
     Classify {
@@ -122,24 +122,25 @@ pub enum Work {
         wanted: Wanted,
         /// How many of the nearest cached examples to return.
         neighbours: usize,
-        /// Return the feature too.
+        /// Whether the answer carries the feature beside the scores.
         embedding: bool,
     },
 }
 
 /// One picture or embedding on its way.
 pub struct Job {
-    /// What it is.
+    /// The picture or feature to work on.
     pub content: Content,
     /// What to do with it.
     pub work: Work,
-    /// Who sent it.
+    /// The flow that the item is scheduled under; flows share the engine
+    /// fairly.
     pub flow: FlowId,
-    /// How urgent it is.
+    /// Scheduling class: interactive items go before bulk ones.
     pub priority: Priority,
     /// After this it is of no use.
     pub deadline: Option<Instant>,
-    /// Where the answer goes.
+    /// Receives the answer, or the error, exactly once.
     pub ticket: Ticket,
     /// Set when nobody wants the answer any more.
     pub cancelled: Arc<AtomicBool>,
@@ -203,10 +204,10 @@ impl Job {
     }
 }
 
-/// An embedding.
+/// The feature of one input.
 #[derive(Clone, Debug)]
 pub struct Feature {
-    /// The unit vector [D].
+    /// The L2-normalised feature, [D].
     pub unit: Row,
     /// Length of the encoder's raw output: raw = unit · norm.
     pub norm: f32,
@@ -222,7 +223,7 @@ pub struct JobOutput {
     /// The nearest cached examples (index into the keys, cosine), nearest
     /// first.
     pub neighbours: Vec<(usize, f32)>,
-    /// How long it took.
+    /// Time spent in each stage.
     pub times: StageTimes,
 }
 
@@ -254,7 +255,7 @@ impl Ticket {
         (ticket, receiver)
     }
 
-    /// Answers the item.
+    /// Answers the job and releases what it holds.
     pub fn answer(mut self, result: Result<JobOutput, EngineError>) {
         self.reply(result);
     }

@@ -178,7 +178,7 @@ impl Engine {
         &self.shared.counters
     }
 
-    /// The settings in force.
+    /// The settings that the engine was started with.
     pub fn settings(&self) -> &EngineSettings {
         &self.shared.settings
     }

@@ -7,7 +7,7 @@ use crate::stage::{Stage, StageTimes};
 /// Why an admitted item got no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dropped {
-    /// Its caller cancelled it.
+    /// The caller cancelled the call or closed the connection.
     Cancelled,
     /// Its deadline passed at this stage.
     Expired(Stage),
@@ -29,7 +29,7 @@ pub trait Observer: Debug + Send + Sync {
     fn dropped(&self, _reason: Dropped) {}
 }
 
-/// Observes nothing.
+/// An observer that ignores every event: for tests and tools.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

@@ -114,7 +114,8 @@ pub(super) struct FairQueue<T> {
     state: Mutex<State<T>>,
     /// Something to take, or the end.
     filled: Condvar,
-    /// Room to push.
+    /// Signalled when the queue falls below its bound, for decoders that wait
+    /// to push.
     drained: Condvar,
     capacity: usize,
 }

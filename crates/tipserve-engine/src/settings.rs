@@ -9,7 +9,7 @@ use crate::observer::{Observer, Unobserved};
 /// How the machine's cores are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadPlan {
-    /// Threads that decode pictures.
+    /// Number of threads that decode pictures.
     pub decoders: usize,
     /// Workers that run the encoder, sharing its weights.
     pub workers: usize,
@@ -74,7 +74,7 @@ pub struct EngineSettings {
     pub choosing: Choosing,
     /// How the cores are shared out.
     pub threads: ThreadPlan,
-    /// Who counts and measures.
+    /// Receives the engine's events: counts, latencies, warnings.
     pub observer: Arc<dyn Observer>,
 }
 

@@ -28,7 +28,7 @@ use tipserve_clip::{ImageSpec, PictureLimits};
 /// caller's patience.
 const OVERLOADED_FOR: Duration = Duration::from_secs(1);
 
-/// What the stages share.
+/// The state that admission, decoders and workers share.
 pub(crate) struct Shared {
     pub settings: EngineSettings,
     pub spec: Option<ImageSpec>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// names the stage at which an item's deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Before it is admitted.
+    /// Waiting for admission: permits for items and bytes.
     Admission,
     /// In the queue for a decoder.
     Decode,
@@ -30,18 +30,18 @@ impl std::fmt::Display for Stage {
 /// How long each stage took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StageTimes {
-    /// Waiting for a decoder.
+    /// Waiting for a decoder thread.
     pub decode_queue: Duration,
-    /// Decoding, resizing, cropping.
+    /// Decoding, resizing and cropping the picture.
     pub decode: Duration,
-    /// Waiting for a batch.
+    /// Waiting in the batch queue.
     pub queue: Duration,
     /// The batch in the encoder.
     pub encode: Duration,
-    /// The head.
+    /// Computing logits and the top-k.
     pub head: Duration,
-    /// From arrival to answer.
+    /// From admission to the answer.
     pub total: Duration,
-    /// Pictures in the batch.
+    /// Number of pictures in the batch that encoded the item.
     pub batch_size: usize,
 }

@@ -25,9 +25,9 @@ pub(super) struct DecodeJob {
 
 /// What of a job its batch is made of.
 pub(super) enum Payload {
-    /// u8 [S, S, 3].
+    /// Prepared pixels, u8 [S, S, 3].
     Pixels(Vec<u8>),
-    /// Unit f32 [D].
+    /// A unit feature that was given, f32 [D].
     Unit(Vec<f32>),
     /// A feature that was encoded for an equal picture.
     Cached(CachedEmbedding),
@@ -113,7 +113,7 @@ pub(super) struct Encoded {
     pub row: usize,
 }
 
-/// Features of a batch.
+/// The features of an encoded batch, and their lengths before normalisation.
 pub(super) struct Features {
     /// Unit f32 [B, D], on the heads' device.
     pub unit: Tensor,

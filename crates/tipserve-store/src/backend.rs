@@ -1,7 +1,7 @@
 //! The objects under the store: a local folder, S3, Google Cloud Storage or
 //! Azure Blob Storage, with the few operations that the store's rules rest on.
 
-use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, io, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -336,6 +336,20 @@ impl Backend {
             }
         }
         Ok(Some(whole.into()))
+    }
+
+    /// Some bytes of an object, fewer where it ends before; none where it is
+    /// absent.
+    pub(crate) async fn read_range(
+        &self,
+        path: &Path,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        match self.objects.get_range(path, range).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(self.error(&format!("reading {path}"), &e)),
+        }
     }
 
     /// Size, time and etag of an object; none where it is absent.

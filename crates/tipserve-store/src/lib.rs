@@ -46,6 +46,7 @@ mod listing;
 pub mod manifest;
 mod mapped;
 mod open;
+mod pictures;
 mod publish;
 pub mod resident;
 mod runs;
@@ -74,6 +75,7 @@ pub use listing::{AliasInfo, CacheInfo, CachePage, VersionInfo};
 pub use manifest::{
     ClassRecord, Details, Draft, FineTuneRecord, Manifest, RequestKey, SourceCounts, TensorsRecord,
 };
+pub use pictures::{PictureColumn, PicturePlace};
 pub use publish::MAX_REQUEST_ID_BYTES;
 pub use resident::Resident;
 pub use runs::{

@@ -74,6 +74,13 @@ pub struct Details {
     /// imported) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
+    /// Examples that a picture is kept of.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pictures: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What the making of a version took in.

@@ -48,6 +48,36 @@ pub mod names {
     pub const EXAMPLE_IDS: &str = "example_ids";
     /// Ids of the validation examples: a column of texts.
     pub const VALIDATION_IDS: &str = "validation.ids";
+    /// Where the examples came from: a column of texts, empty for unknown.
+    pub const EXAMPLE_URIS: &str = "example_uris";
+    /// The same of the validation examples.
+    pub const VALIDATION_URIS: &str = "validation.uris";
+    /// What their sender says of the examples: a column of JSON objects of
+    /// strings, empty for nothing.
+    pub const EXAMPLE_METADATA: &str = "example_metadata";
+    /// The same of the validation examples.
+    pub const VALIDATION_METADATA: &str = "validation.metadata";
+    /// Thumbnails of the examples (see [`crate::PictureColumn`]).
+    pub const EXAMPLE_PICTURES: &str = "example_pictures";
+    /// Thumbnails of the validation examples.
+    pub const VALIDATION_PICTURES: &str = "validation.pictures";
+
+    /// Whether a tensor belongs to a column that says something of the examples
+    /// themselves, and so is taken over by versions of the same examples.
+    pub fn describes_examples(name: &str) -> bool {
+        let column = name.rsplit_once('.').map_or(name, |(column, _)| column);
+        [
+            EXAMPLE_IDS,
+            VALIDATION_IDS,
+            EXAMPLE_URIS,
+            VALIDATION_URIS,
+            EXAMPLE_METADATA,
+            VALIDATION_METADATA,
+            EXAMPLE_PICTURES,
+            VALIDATION_PICTURES,
+        ]
+        .contains(&column)
+    }
 }
 
 /// Largest header that safetensors allows, bytes.
@@ -272,6 +302,19 @@ impl TensorFile {
     /// Size of the whole file, bytes.
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Where a tensor's bytes lie in the file.
+    pub(crate) fn place(&self, name: &str) -> Option<Range<u64>> {
+        let range = self.range(self.infos.get(name)?);
+        Some(u64::try_from(range.start).ok()?..u64::try_from(range.end).ok()?)
+    }
+
+    /// Bytes of the file, sharing its memory.
+    pub(crate) fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
+        let at = |offset: u64| usize::try_from(offset).ok();
+        let (start, end) = (at(range.start)?, at(range.end)?);
+        (start <= end && end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
     }
 
     /// The part after the header.

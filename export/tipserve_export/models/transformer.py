@@ -53,14 +53,22 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, mlp_width: int, *, quick_gelu: bool, eps: float
+        self,
+        width: int,
+        heads: int,
+        mlp_width: int,
+        *,
+        quick_gelu: bool,
+        eps: float,
+        tanh_gelu: bool = False,
     ) -> None:
         super().__init__()
         self.norm_1 = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads)
         self.norm_2 = nn.LayerNorm(width, eps=eps)
         self.expand = nn.Linear(width, mlp_width)
-        self.activation: nn.Module = nn.SiLU(inplace=True) if quick_gelu else nn.GELU()
+        gelu = nn.GELU(approximate="tanh" if tanh_gelu else "none")
+        self.activation: nn.Module = nn.SiLU(inplace=True) if quick_gelu else gelu
         self.contract = nn.Linear(mlp_width, width)
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:

@@ -20,25 +20,13 @@ from tipserve_export.bundle import (
 )
 from tipserve_export.clip_tokenizer import tokenizer_writer
 from tipserve_export.clip_weights import Encoders
+from tipserve_export.sources.labels import Labels
 
 PAD_ID = 0
 
 # OpenAI's preprocessing. Its checkpoints do not carry it, so it belongs to that source.
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What a user may say about a bundle, in place of what the source says."""
-
-    name: str | None = None
-    templates: tuple[str, ...] | None = None
-    licence: str | None = None
-
-    def name_or(self, default: str) -> str:
-        """The name given (an empty one is refused later), or the source's own."""
-        return default if self.name is None else self.name
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tipserve_export.errors import MissingPackageError, SourceError
 from tipserve_export.models.efficientnet_lite import EfficientNetLite
 from tipserve_export.models.joint_space import JointImage, JointText
 from tipserve_export.models.minilm import MiniLM
-from tipserve_export.sources.clip_bundle import Labels
+from tipserve_export.sources.labels import Labels
 
 # EfficientNet-Lite2's published settings: side, the blocks that halve it, and evaluation on a
 # centre crop of a picture that is 32 pixels larger.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tipserve_export.bundle import DEFAULT_TEMPLATES, BundleInfo, write_bundle
-from tipserve_export.sources.clip_bundle import Labels
+from tipserve_export.sources.labels import Labels
 
 
 def export_features(

@@ -16,7 +16,14 @@ from torch import nn
 from tipserve_export.bundle import Preprocessing, check_output
 from tipserve_export.clip_weights import TowerSettings, build_encoders
 from tipserve_export.errors import MissingPackageError, SourceError
-from tipserve_export.sources.clip_bundle import Labels, Reference, write_clip_bundle
+from tipserve_export.sources.clip_bundle import Reference, write_clip_bundle
+from tipserve_export.sources.labels import Labels
+from tipserve_export.sources.open_clip_towers import (
+    image_tower,
+    logit_scale_and_bias,
+    text_tower,
+)
+from tipserve_export.sources.towers import Origin, write_towers
 
 # Licences of the weights behind open_clip's tags, where their publishers state one for all.
 TAG_LICENCES = {"openai": "MIT", "laion": "MIT", "datacomp": "MIT", "commonpool": "MIT"}
@@ -29,19 +36,48 @@ def export_open_clip(
     *,
     pretrained: str | None,
     seed: int | None,
+    tokenizer: str | None = None,
     force: bool,
 ) -> None:
-    """Exports an open_clip model with the weights of a tag or file, or random ones."""
+    """Exports an open_clip model with the weights of a tag or file, or random ones.
+
+    ``tokenizer`` is a folder or a Hugging Face repository in place of the model's own.
+    """
     if (pretrained is None) == (seed is None):
         raise SourceError("say either --pretrained TAG or --random-init SEED")
     check_output(out, force=force)
     open_clip = _import()
     model = _create(open_clip, model_name, pretrained, seed)
-    if type(model) is not open_clip.CLIP:
+    if type(model) not in (open_clip.CLIP, open_clip.CustomTextCLIP):
         raise SourceError(
-            f"open_clip's {model_name} is a {type(model).__name__}: only plain CLIP models "
-            "(ViT and ModifiedResNet towers, as OpenAI's) are supported"
+            f"open_clip's {model_name} is a {type(model).__name__}: only models of two towers "
+            "with contrastive features are supported"
         )
+    weights = f"random init, seed {seed}" if pretrained is None else f"pretrained {pretrained}"
+    origin = Origin(
+        name=model_name.replace("/", "-"),
+        source=f"open_clip {model_name}, {weights}",
+        licence=_licence(pretrained),
+    )
+    stated = model.visual.preprocess_cfg
+    if pretrained is None or Path(pretrained).is_file():
+        stated = stated | _preprocessing_of_tags(open_clip, origin.name)
+    if type(model) is open_clip.CustomTextCLIP or type(model.visual).__name__ == "TimmModel":
+        config = open_clip.get_model_config(origin.name)
+        scale, bias = logit_scale_and_bias(model)
+        write_towers(
+            out,
+            image_tower(model, model_name, _preprocessing(stated)),
+            text_tower(model, model_name, config, tokenizer),
+            origin,
+            labels,
+            logit_scale=scale,
+            logit_bias=bias,
+            force=force,
+        )
+        return
+    if tokenizer is not None:
+        raise SourceError(f"open_clip's {model_name} has CLIP's tokens: --tokenizer is not taken")
     _require_plain(model, model_name)
     quick_gelu, eps = _activation(model.transformer), model.ln_final.eps
     if isinstance(model.visual, open_clip.transformer.VisionTransformer):
@@ -56,21 +92,20 @@ def export_open_clip(
         heads=model.transformer.resblocks[0].attn.num_heads, quick_gelu=quick_gelu, eps=eps
     )
     encoders = build_encoders(model.state_dict(), image, text)
-    preprocessing = _preprocessing(model.visual.preprocess_cfg)
+    preprocessing = _preprocessing(stated)
     if preprocessing.size != encoders.image_size:
         raise SourceError(
             f"{model_name} preprocesses to {preprocessing.size} pixels, "
             f"its weights are for {encoders.image_size}"
         )
-    weights = f"random init, seed {seed}" if pretrained is None else f"pretrained {pretrained}"
     write_clip_bundle(
         out,
         encoders,
         preprocessing,
         labels,
-        default_name=model_name.replace("/", "-"),
-        source=f"open_clip {model_name}, {weights}",
-        licence=_licence(pretrained),
+        default_name=origin.name,
+        source=origin.source,
+        licence=origin.licence,
         reference=Reference(image=model.encode_image, text=model.encode_text),
         force=force,
     )
@@ -163,17 +198,38 @@ def _require_plain(model: Any, name: str) -> None:
 def _preprocessing(config: dict[str, Any]) -> Preprocessing:
     size = config["size"]
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if sides[0] != sides[1]:
-        raise SourceError(f"only square pictures are supported, not {sides[0]}×{sides[1]}")
-    if config["resize_mode"] != "shortest":
-        raise SourceError(f"the resize mode {config['resize_mode']!r} is not supported")
+    mode = config["resize_mode"]
+    if mode == "longest":
+        raise SourceError(
+            "the resize mode 'longest' pads pictures to a square: only 'shortest' and 'squash' are "
+            "supported"
+        )
+    if sides[0] != sides[1] and mode != "squash":
+        raise SourceError(
+            f"pictures are cropped to {sides[0]}×{sides[1]} pixels, which is no square: only "
+            "squashing to other shapes is supported"
+        )
+    size = sides[0] if sides[0] == sides[1] else sides
     return Preprocessing(
-        size=sides[0],
-        resize_to=sides[0],
+        size=size,
+        resize_to=size,
+        resize="squash" if mode == "squash" else "shortest-side",
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         interpolation=config["interpolation"],
     )
+
+
+def _preprocessing_of_tags(open_clip: ModuleType, name: str) -> dict[str, Any]:
+    """What all tags of a model say of its preprocessing, for weights that come without a tag.
+
+    open_clip knows it by the tag alone, and takes OpenAI's otherwise: wrong for SigLIP.
+    """
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    found = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    agreed = [{k: c[k] for k in keys if c.get(k) is not None} for c in found]
+    return agreed[0] if agreed and all(one == agreed[0] for one in agreed) else {}
 
 
 def _licence(pretrained: str | None) -> str | None:

@@ -19,9 +19,9 @@ from tipserve_export.errors import SourceError
 from tipserve_export.sources.clip_bundle import (
     OPENAI_MEAN,
     OPENAI_STD,
-    Labels,
     write_clip_bundle,
 )
+from tipserve_export.sources.labels import Labels
 
 HEAD_WIDTH = 64
 """All of OpenAI's towers have heads of this width; no checkpoint states it."""

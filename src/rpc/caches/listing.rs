@@ -8,13 +8,13 @@ use tonic::Response;
 use super::Caches;
 use crate::{
     auth::Caller,
-    catalog::{ExampleEntry, compute},
+    catalog::{CatalogError, ExampleEntry, compute},
     rpc::{
         cache_id, convert,
         error::ApiError,
         filter::{Filter, Kind, Schema, Value},
         paging, reference,
-        request::RequestError,
+        request::{RequestError, check_id},
     },
 };
 use tipserve_api::v1 as pb;
@@ -302,7 +302,7 @@ impl Caches {
         let (id, number) = catalog.store().resolve(&reference).await?;
         let list = catalog.examples(&id, number).await?;
         // Millions may have to be looked at.
-        let page = compute(move || {
+        let page = compute(move || -> Result<_, CatalogError> {
             let mut examples = Vec::new();
             let mut bytes = 0;
             for at in start..list.len() {
@@ -311,23 +311,42 @@ impl Caches {
                     continue;
                 }
                 if examples.len() == size || bytes >= paging::PAGE_BYTES {
-                    return (examples, format!("{number}.{at}"));
+                    return Ok((examples, format!("{number}.{at}")));
                 }
                 let info = pb::ExampleInfo {
                     example_id: entry.id.to_owned(),
                     class_index: i32::try_from(entry.class).unwrap_or(i32::MAX),
                     display_name: entry.class_name.to_owned(),
                     validation: entry.validation,
+                    uri: entry.uri.to_owned(),
+                    metadata: list.metadata(at)?.into_iter().collect(),
+                    has_picture: entry.has_picture,
                 };
                 bytes += info.encoded_len();
                 examples.push(info);
             }
-            (examples, String::new())
+            Ok((examples, String::new()))
         });
-        let (examples, next_page_token) = page.await?;
+        let (examples, next_page_token) = page.await??;
         Ok(Response::new(pb::ListExamplesResponse {
             examples,
             next_page_token,
+        }))
+    }
+
+    pub(super) async fn example_picture(
+        &self,
+        caller: &Caller,
+        request: pb::GetExamplePictureRequest,
+    ) -> Result<Response<pb::ExamplePicture>, ApiError> {
+        check_id("example_id", &request.example_id)?;
+        let reference = reference(caller, &request.parent)?;
+        let catalog = &self.context.catalog;
+        let (id, number) = catalog.store().resolve(&reference).await?;
+        let picture = catalog.example_picture(&id, number, &request.example_id);
+        Ok(Response::new(pb::ExamplePicture {
+            data: picture.await?,
+            content_type: "image/jpeg".to_owned(),
         }))
     }
 }

@@ -157,6 +157,18 @@ impl CacheService for Caches {
         .await
     }
 
+    async fn get_example_picture(
+        &self,
+        request: Request<pb::GetExamplePictureRequest>,
+    ) -> Result<Response<pb::ExamplePicture>, Status> {
+        let caller = Caller::of(request.extensions());
+        observed(
+            &self.context.calls,
+            self.example_picture(&caller, request.into_inner()),
+        )
+        .await
+    }
+
     async fn delete_version(
         &self,
         request: Request<pb::DeleteVersionRequest>,

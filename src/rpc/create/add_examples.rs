@@ -75,6 +75,7 @@ impl CreateRpc for AddExamples {
             strict,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
+            keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(std::mem::take(&mut spec.etag)),
                 // Not the base itself: what is needed of it is in memory.

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt};
@@ -18,14 +19,27 @@ use super::{
         request::{self, RequestError},
         submit::Item,
     },
-    Creation, Event,
+    Creation, Event, notes,
 };
-use crate::catalog::{CatalogError, CollectedFeatures, ExampleFeature, Stage};
+use crate::catalog::{CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Stage};
 use tipserve_api::v1 as pb;
-use tipserve_engine::{Content, Crop, FlowId, JobOutput, Permit, Priority, Work};
+use tipserve_engine::{
+    Content, Crop, EngineError, FlowId, JobOutput, Permit, Priority, Source, Work,
+};
 
 /// How often progress is said.
 const PROGRESS: Duration = Duration::from_millis(200);
+
+/// What an example was waiting for.
+enum Arrival {
+    /// A view.
+    View(View),
+    /// Its thumbnail, or why there is none.
+    Thumbnail {
+        example: usize,
+        made: Result<Bytes, ApiError>,
+    },
+}
 
 /// A view of an example, encoded or not.
 struct View {
@@ -42,6 +56,15 @@ struct Pending {
     validation: bool,
     /// Raw features of its views, by their number; a key once all are there.
     views: Vec<Option<Vec<f32>>>,
+    notes: ExampleNotes,
+    /// Whether its thumbnail is still being made.
+    awaits_thumbnail: bool,
+}
+
+impl Pending {
+    fn is_complete(&self) -> bool {
+        !self.awaits_thumbnail && self.views.iter().all(Option::is_some)
+    }
 }
 
 /// Receives examples, encodes them, and collects their features.
@@ -49,8 +72,8 @@ pub struct FeatureCollection<'a> {
     creation: &'a Creation,
     window: Arc<Semaphore>,
     flow: FlowId,
-    views: mpsc::UnboundedSender<View>,
-    done: mpsc::UnboundedReceiver<View>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    done: mpsc::UnboundedReceiver<Arrival>,
     pending: Vec<Option<Pending>>,
     finished: Vec<Option<ExampleFeature>>,
     ids: HashSet<String>,
@@ -70,11 +93,11 @@ impl<'a> FeatureCollection<'a> {
         let recipe = &creation.request.recipe;
         let width = creation.context.catalog.model().width;
         let inherited = recipe.inherited();
-        let (views, done) = mpsc::unbounded_channel();
+        let (arrivals, done) = mpsc::unbounded_channel();
         FeatureCollection {
             window: Arc::new(Semaphore::new(creation.context.limits.stream_window)),
             flow: flow_of_stream(&creation.caller),
-            views,
+            arrivals,
             done,
             pending: Vec::new(),
             finished: Vec::new(),
@@ -83,7 +106,7 @@ impl<'a> FeatureCollection<'a> {
             reasons: BTreeMap::new(),
             bytes: inherited
                 .iter()
-                .map(|e| recipe.feature_bytes(width, e.validation))
+                .map(|e| recipe.feature_bytes(width, e.validation) + e.notes_bytes())
                 .sum(),
             encoded: 0,
             rejected: 0,
@@ -102,8 +125,8 @@ impl<'a> FeatureCollection<'a> {
         loop {
             let message = tokio::select! {
                 message = incoming.next() => message.transpose()?,
-                Some(view) = self.done.recv() => {
-                    self.collect(view).await?;
+                Some(arrival) = self.done.recv() => {
+                    self.collect(arrival).await?;
                     continue;
                 }
                 () = self.creation.context.shutdown.cancelled() => {
@@ -117,7 +140,7 @@ impl<'a> FeatureCollection<'a> {
         }
         while self.outstanding > 0 {
             match self.done.recv().await {
-                Some(view) => self.collect(view).await?,
+                Some(arrival) => self.collect(arrival).await?,
                 None => break,
             }
         }
@@ -130,7 +153,7 @@ impl<'a> FeatureCollection<'a> {
     }
 
     /// Takes one example: its jobs go to the engine, or it is rejected.
-    async fn take(&mut self, example: pb::Example) -> Result<(), ApiError> {
+    async fn take(&mut self, mut example: pb::Example) -> Result<(), ApiError> {
         let limits = &self.creation.context.limits;
         let recipe = &self.creation.request.recipe;
         let number = self.pending.len();
@@ -139,13 +162,13 @@ impl<'a> FeatureCollection<'a> {
         let id = if example.example_id.is_empty() {
             self.first_id.saturating_add(number as u64).to_string()
         } else {
-            example.example_id
+            std::mem::take(&mut example.example_id)
         };
         self.pending.push(None);
         self.finished.push(None);
         let class = self.class(example.class_index);
-        let checked = self.check(&id, &class, example.input);
-        let (class, content) = match checked {
+        let checked = self.check(&id, &class, &mut example);
+        let (class, content, notes) = match checked {
             Ok(checked) => checked,
             Err(error) => return self.reject(id, class.ok(), error.into()).await,
         };
@@ -157,30 +180,36 @@ impl<'a> FeatureCollection<'a> {
         let context = &self.creation.context;
         context.pace(&self.creation.caller, 1, None, true).await?;
         let width = context.catalog.model().width;
-        self.bytes += recipe.feature_bytes(width, example.validation);
-        RequestError::check(
-            "examples (bytes of features)",
-            "max_create_bytes",
-            limits.max_create_bytes,
-            self.bytes,
-        )?;
-        let pending = Pending {
+        self.count_bytes(recipe.feature_bytes(width, example.validation) + notes.size())?;
+        let pictured = match self.creation.request.keep_pictures {
+            true => notes::pictured(std::mem::take(&mut example.thumbnail), &content),
+            false => None,
+        };
+        let mut pending = Pending {
             id,
             class,
             validation: example.validation,
             views: vec![None; views],
+            notes,
+            awaits_thumbnail: pictured.is_some(),
         };
+        let id = pending.id.clone();
+        if let Content::Embedding(unit) = &content {
+            pending.views = vec![Some(unit.clone())];
+        }
+        if let Some(slot) = self.pending.get_mut(number) {
+            *slot = Some(pending);
+        }
+        if let Some(source) = pictured {
+            self.make_thumbnail(number, source).await?;
+        }
         match content {
-            Content::Embedding(unit) => {
-                self.finish(number, pending, &[unit]);
+            Content::Embedding(_) => {
+                self.finish_if_complete(number);
                 self.say().await;
                 Ok(())
             }
             Content::Picture { source, .. } => {
-                let id = pending.id.clone();
-                if let Some(slot) = self.pending.get_mut(number) {
-                    *slot = Some(pending);
-                }
                 for view in 0..views {
                     let crop = if views == 1 {
                         Crop::Centre
@@ -214,8 +243,8 @@ impl<'a> FeatureCollection<'a> {
         &self,
         id: &str,
         class: &Result<usize, RequestError>,
-        input: Option<pb::Input>,
-    ) -> Result<(usize, Content), RequestError> {
+        example: &mut pb::Example,
+    ) -> Result<(usize, Content, ExampleNotes), RequestError> {
         request::check_id("examples.example_id", id)?;
         request::check_printable("examples.example_id", id)?;
         let class = class.clone()?;
@@ -225,8 +254,45 @@ impl<'a> FeatureCollection<'a> {
                 "another example has this id",
             ));
         }
+        let notes = notes::checked(example)?;
         let width = self.creation.context.catalog.model().width;
-        Ok((class, request::content(input, Crop::Centre, width)?))
+        let content = request::content(example.input.take(), Crop::Centre, width)?;
+        Ok((class, content, notes))
+    }
+
+    /// Counts what the version will hold, against the limit.
+    fn count_bytes(&mut self, bytes: usize) -> Result<(), RequestError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        RequestError::check(
+            "examples (bytes of features and thumbnails)",
+            "max_create_bytes",
+            self.creation.context.limits.max_create_bytes,
+            self.bytes,
+        )
+    }
+
+    /// Has a thumbnail made, when there is a place for it.
+    async fn make_thumbnail(&mut self, example: usize, source: Source) -> Result<(), ApiError> {
+        let place = loop {
+            tokio::select! {
+                place = notes::place() => break place?,
+                Some(arrival) = self.done.recv() => self.collect(arrival).await?,
+            }
+        };
+        let limits = self.creation.context.limits.picture;
+        let arrivals = self.arrivals.clone();
+        self.outstanding += 1;
+        tokio::spawn(async move {
+            let work = move || {
+                let _place = place;
+                notes::make(&source, &limits)
+            };
+            // A decoder that panics on a hostile file costs that file, nothing else.
+            let made = tokio::task::spawn_blocking(work).await;
+            let made = made.unwrap_or_else(|_| Err(EngineError::DecoderPanicked.into()));
+            let _ = arrivals.send(Arrival::Thumbnail { example, made });
+        });
+        Ok(())
     }
 
     async fn submit(
@@ -240,7 +306,7 @@ impl<'a> FeatureCollection<'a> {
         let place = loop {
             tokio::select! {
                 place = Arc::clone(&self.window).acquire_owned() => break place,
-                Some(done) = self.done.recv() => self.collect(done).await?,
+                Some(arrival) = self.done.recv() => self.collect(arrival).await?,
             }
         };
         let place = place.map_err(CatalogError::internal)?;
@@ -254,15 +320,15 @@ impl<'a> FeatureCollection<'a> {
             cancelled: Arc::clone(&self.creation.cancelled),
             may_wait: true,
         };
-        let views = self.views.clone();
+        let arrivals = self.arrivals.clone();
         self.outstanding += 1;
         let deliver = move |result, permit| {
-            let _ = views.send(View {
+            let _ = arrivals.send(Arrival::View(View {
                 example,
                 view,
                 result,
                 _permit: permit,
-            });
+            }));
         };
         context
             .submit(item, Permit::default().with(place), deliver)
@@ -270,62 +336,100 @@ impl<'a> FeatureCollection<'a> {
         Ok(())
     }
 
-    async fn collect(&mut self, view: View) -> Result<(), ApiError> {
+    async fn collect(&mut self, arrival: Arrival) -> Result<(), ApiError> {
         self.outstanding -= 1;
-        let Some(slot) = self.pending.get_mut(view.example) else {
-            return Ok(());
-        };
-        let Some(pending) = slot else {
-            // Rejected by an earlier view.
-            return Ok(());
-        };
-        match view.result {
-            Err(problem) => {
-                let (id, class) = (std::mem::take(&mut pending.id), pending.class);
-                *slot = None;
-                let its_own = matches!(
-                    problem.code(),
-                    Code::InvalidArgument | Code::Internal | Code::FailedPrecondition
-                );
-                if !its_own {
-                    // Not the example's fault: the whole cannot go on.
-                    return Err(problem);
-                }
-                self.reject(id, Some(class), problem).await
-            }
-            Ok(outcome) => {
-                let raw = outcome.feature.map(|feature| {
-                    feature
-                        .unit
-                        .iter()
-                        .map(|value| value * feature.norm)
-                        .collect()
+        let (example, problem) = match arrival {
+            Arrival::View(View {
+                example,
+                view,
+                result,
+                ..
+            }) => {
+                let raw = result.map(|outcome| {
+                    outcome.feature.map(|feature| {
+                        let values = feature.unit.iter();
+                        values.map(|value| value * feature.norm).collect()
+                    })
                 });
-                if let Some(place) = pending.views.get_mut(view.view) {
-                    *place = raw;
-                }
-                if pending.views.iter().all(Option::is_some)
-                    && let Some(mut pending) = slot.take()
-                {
-                    let raw: Vec<_> = pending.views.drain(..).flatten().collect();
-                    self.finish(view.example, pending, &raw);
-                }
+                (example, self.take_view(example, view, raw).err())
+            }
+            Arrival::Thumbnail { example, made } => {
+                (example, self.take_thumbnail(example, made)?.err())
+            }
+        };
+        match problem {
+            Some(problem) => self.give_up(example, problem).await,
+            None => {
+                self.finish_if_complete(example);
                 self.say().await;
                 Ok(())
             }
         }
     }
 
-    fn finish(&mut self, number: usize, pending: Pending, raw: &[Vec<f32>]) {
+    /// An example that an earlier problem rejected has no place any more.
+    fn take_view(
+        &mut self,
+        example: usize,
+        view: usize,
+        raw: Result<Option<Vec<f32>>, ApiError>,
+    ) -> Result<(), ApiError> {
+        if let Some(Some(pending)) = self.pending.get_mut(example) {
+            let raw = raw?;
+            if let Some(place) = pending.views.get_mut(view) {
+                *place = raw;
+            }
+        }
+        Ok(())
+    }
+
+    /// The inner error is the example's, the outer one that of the whole.
+    fn take_thumbnail(
+        &mut self,
+        example: usize,
+        made: Result<Bytes, ApiError>,
+    ) -> Result<Result<(), ApiError>, ApiError> {
+        if let Some(Some(pending)) = self.pending.get_mut(example) {
+            let made = match made {
+                Ok(made) => made,
+                Err(problem) => return Ok(Err(problem)),
+            };
+            let size = made.len();
+            pending.notes.picture = made;
+            pending.awaits_thumbnail = false;
+            self.count_bytes(size)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Rejects an example, or fails the whole where the problem is not its own.
+    async fn give_up(&mut self, example: usize, problem: ApiError) -> Result<(), ApiError> {
+        let Some(pending) = self.pending.get_mut(example).and_then(Option::take) else {
+            return Ok(());
+        };
+        let its_own = matches!(
+            problem.code(),
+            Code::InvalidArgument | Code::Internal | Code::FailedPrecondition
+        );
+        if !its_own {
+            return Err(problem);
+        }
+        self.reject(pending.id, Some(pending.class), problem).await
+    }
+
+    fn finish_if_complete(&mut self, number: usize) {
+        let Some(slot) = self.pending.get_mut(number) else {
+            return;
+        };
+        let Some(pending) = slot.take_if(|pending| pending.is_complete()) else {
+            return;
+        };
         self.encoded += 1;
         if let Some(slot) = self.finished.get_mut(number) {
-            let Pending {
-                id,
-                class,
-                validation,
-                ..
-            } = pending;
-            *slot = Some(ExampleFeature::of_views(id, class, validation, raw));
+            let raw: Vec<_> = pending.views.into_iter().flatten().collect();
+            let feature =
+                ExampleFeature::of_views(pending.id, pending.class, pending.validation, &raw);
+            *slot = Some(feature.with_notes(pending.notes.boxed()));
         }
     }
 

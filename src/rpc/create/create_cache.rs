@@ -60,6 +60,7 @@ impl CreateRpc for CreateCache {
             strict: strict(spec.on_rejected)?,
             allow_empty: spec.allow_empty_classes,
             seed: spec.seed,
+            keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(spec.etag.clone()),
                 needs: Needs::Nothing,
@@ -139,7 +140,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         new_classes,
         text,
         head,
-        views: if model.image_size == 0 {
+        views: if model.image.is_none() {
             1
         } else {
             views.max(1)

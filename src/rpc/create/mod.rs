@@ -9,6 +9,7 @@
 mod add_examples;
 mod collect;
 mod create_cache;
+mod notes;
 mod text;
 
 use std::{
@@ -102,6 +103,8 @@ pub struct CreateRequest {
     allow_empty: bool,
     /// Of the augmentation.
     seed: u64,
+    /// Whether a thumbnail of each picture is kept.
+    keep_pictures: bool,
     /// What must hold of the cache.
     condition: Condition,
 }

@@ -313,6 +313,13 @@ impl CacheService for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(events))))
     }
 
+    async fn get_example_picture(
+        &self,
+        _: Request<pb::GetExamplePictureRequest>,
+    ) -> Result<Response<pb::ExamplePicture>, Status> {
+        Err(Status::not_found("no pictures are kept here"))
+    }
+
     /// Three examples on two pages.
     async fn list_examples(
         &self,
@@ -329,6 +336,7 @@ impl CacheService for Service {
                 .display_name
                 .clone(),
             validation: at == 2,
+            ..pb::ExampleInfo::default()
         };
         let (numbers, next) = match request.page_token.as_str() {
             "" => (0..2, "2"),

@@ -264,6 +264,7 @@ impl ClassifyService for Service {
                 self.behaviour.message_bytes as i64,
             )]
             .into(),
+            ..Default::default()
         }))
     }
 }

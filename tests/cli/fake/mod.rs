@@ -12,14 +12,15 @@ use std::{
 };
 
 use tipserve_api::v1::{
-    self as pb, cache_service_server::CacheServiceServer,
-    classify_service_server::ClassifyServiceServer,
+    self as pb, analysis_service_server::AnalysisServiceServer,
+    cache_service_server::CacheServiceServer, classify_service_server::ClassifyServiceServer,
     fine_tune_service_server::FineTuneServiceServer,
 };
 use tokio::sync::{Notify, watch};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Code, Status};
 
+mod analysis;
 mod caches;
 mod classify;
 mod finetune;
@@ -138,7 +139,11 @@ impl Fake {
                 ClassifyServiceServer::new(Service(Arc::clone(&inner)))
                     .max_decoding_message_size(limit),
             )
-            .add_service(FineTuneServiceServer::new(Service(Arc::clone(&inner))));
+            .add_service(FineTuneServiceServer::new(Service(Arc::clone(&inner))))
+            .add_service(
+                AnalysisServiceServer::new(Service(Arc::clone(&inner)))
+                    .max_decoding_message_size(limit),
+            );
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self {
             address,

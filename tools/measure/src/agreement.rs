@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::{Encoding, first, pictures};
-use tipserve_clip::{ImageEncoder, encoder::kind_name};
+use tipserve_clip::{DtypeChoice, ImageEncoder, Precision};
 use tipserve_engine::Encoder as _;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     encoding: Encoding,
-    /// How many pictures.
+    /// Number of random pictures to compare.
     #[arg(long, default_value_t = 64)]
     pictures: usize,
     /// Classes of the random classifier whose best class is compared.
@@ -29,11 +29,10 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         .image
         .clone()
         .ok_or_else(|| anyhow::anyhow!("the bundle has no image encoder"))?;
-    let pictures = pictures::prepared(args.pictures, spec.size as usize, args.seed);
+    let pictures = pictures::prepared(args.pictures, spec.size.width as usize, args.seed);
     let slices: Vec<&[u8]> = pictures.iter().map(Vec::as_slice).collect();
-    let side = i64::from(spec.size);
     let batch = Tensor::f_from_slice(&pictures.concat())?;
-    let batch = batch.f_view([pictures.len() as i64, side, side, 3])?;
+    let batch = batch.f_view(spec.size.batch_shape(pictures.len()))?;
 
     let reference = ImageEncoder::load(&opened.bundle, Device::Cpu, Kind::Float)?;
     let reference = unit(&reference.encode(&batch)?)?;
@@ -42,13 +41,15 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     let weights = Tensor::f_randn([args.classes, opened.bundle.width as i64], float64)?;
     let weights = unit(&weights)?;
 
-    let kinds: &[Kind] = match first(&opened.devices) {
-        Device::Cuda(_) => &[Kind::Half, Kind::BFloat16, Kind::Float],
-        _ => &[Kind::BFloat16, Kind::Float],
-    };
+    let device = first(&opened.devices);
+    let mut precisions = vec![Precision::Bfloat16, Precision::Float32];
+    if device.is_cuda() {
+        precisions.insert(0, Precision::Float16);
+    }
+    precisions.extend(DtypeChoice::Int8.of(&opened.bundle, device));
     let mut formats = Vec::new();
-    for &kind in kinds {
-        let (encoder, graphs) = opened.image_encoder(kind)?;
+    for precision in precisions {
+        let (encoder, graphs) = opened.image_encoder(precision)?;
         // In batches of several sizes, and once per lane and device.
         let mut cosine = f64::INFINITY;
         let (mut judged, mut wrong, mut other) = (0, 0, 0);
@@ -56,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
             for _ in 0..opened.settings.threads.workers {
                 let mut rows = Vec::new();
                 for chunk in slices.chunks(size) {
-                    let raw = encoder.encode_apart(chunk, spec.size as usize);
+                    let raw = encoder.encode_apart(chunk, spec.size);
                     rows.push(raw.map_err(|fault| anyhow::anyhow!(fault.detail))?);
                 }
                 let features = unit(&Tensor::f_cat(&rows, 0)?)?;
@@ -68,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
             }
         }
         formats.push(json!({
-            "dtype": kind_name(kind),
+            "dtype": precision.name(),
             "least_cosine": cosine,
             "argmax_judged": judged,
             "argmax_wrong": wrong,

@@ -11,19 +11,21 @@ use tip_adapter::{
     head::Head,
 };
 
-/// What is measured with.
+/// The head and the features that both ways of choosing the top-k are measured
+/// with.
 pub struct Batch<'a> {
-    /// The head.
+    /// The head under test, on the device.
     pub head: &'a Head,
     /// f32 [B, D] on the head's device.
     pub features: &'a Tensor,
-    /// How many classes.
+    /// N, the number of the head's classes.
     pub classes: usize,
     /// Rounds, and the seconds of each.
     pub rounds: (usize, f64),
 }
 
-/// Both ways, head included.
+/// Seconds of choosing the top-k on the device, and of copying whole logits
+/// down and choosing on one core; head included in both.
 pub fn measure(batch: &Batch) -> anyhow::Result<Value> {
     let rows: Vec<i64> = (0..batch.features.size().first().copied().unwrap_or(0)).collect();
     let wish = Wish {

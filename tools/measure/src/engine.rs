@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Encoding, Opened, pictures};
-use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits, encoder::kind_name};
+use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits};
 use tipserve_engine::{
     Content, Crop, Engine, EngineError, FlowId, Job, JobOutput, Priority, Source, Ticket, Work,
 };
@@ -33,7 +33,7 @@ pub struct DecodeArgs {
     /// Folder of the bundle, for the size of its pictures.
     #[arg(long)]
     bundle: PathBuf,
-    /// Folder of pictures.
+    /// Folder of JPEG files to decode, over and over.
     #[arg(long)]
     pictures: PathBuf,
     #[arg(long, default_value_t = 3.0)]
@@ -50,7 +50,7 @@ pub fn start(opened: &Opened) -> anyhow::Result<(Engine, ImageSpec, Value)> {
         .image
         .clone()
         .context("the bundle has no image encoder")?;
-    let (encoder, graphs) = opened.image_encoder(opened.kind)?;
+    let (encoder, graphs) = opened.image_encoder(opened.precision)?;
     let engine = Engine::start(
         opened.settings.clone(),
         Some((Arc::new(encoder), spec.clone())),
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     let opened = args.encoding.open()?;
     let (engine, spec, graphs) = start(&opened)?;
     // What the bundle's preprocessing leaves as it is.
-    let side = spec.resize_to;
+    let side = spec.resize_to.width;
     let inputs: Vec<Bytes> = pictures::prepared(64, side as usize, 1)
         .into_iter()
         .map(Bytes::from)
@@ -153,7 +153,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         "max_batch": settings.max_batch,
         "workers": settings.threads.workers,
         "decoders": settings.threads.decoders,
-        "dtype": kind_name(opened.kind),
+        "dtype": opened.precision.name(),
         "cuda_graphs": graphs,
     }))
 }
@@ -172,7 +172,7 @@ pub fn decode(args: &DecodeArgs) -> anyhow::Result<Value> {
     }
     let options = DecodeOptions {
         shortest_side: (args.jpeg_shrink > 0.0)
-            .then(|| (args.jpeg_shrink * f64::from(spec.resize_to)).ceil() as u32),
+            .then(|| (args.jpeg_shrink * f64::from(spec.longest_resize())).ceil() as u32),
         ..DecodeOptions::default()
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -17,16 +17,16 @@ pub struct Args {
     /// float32, bfloat16 or float16: of the keys.
     #[arg(long, default_value = "float32")]
     keys_dtype: String,
-    /// N.
+    /// N, the number of classes.
     #[arg(long, default_value_t = 1000)]
     classes: i64,
     /// M, a multiple of N.
     #[arg(long, default_value_t = 16_000)]
     keys: i64,
-    /// D.
+    /// D, the width of features and keys.
     #[arg(long, default_value_t = 512)]
     width: i64,
-    /// B.
+    /// B, the number of rows in a batch.
     #[arg(long, default_value_t = 256)]
     batch: i64,
     /// Rows of the batch that are computed in float64 too.
@@ -41,7 +41,7 @@ pub struct Args {
     /// Of so many best classes: are they the same, chosen on the device?
     #[arg(long)]
     best: Option<usize>,
-    /// Rounds of `--round` seconds.
+    /// Number of rounds; the median is reported.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     #[arg(long, default_value_t = 0.2)]

@@ -16,18 +16,19 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
-use tch::{Device, Kind};
+use tch::Device;
 
 use tipserve::{
     config::{Config, Given},
     server::{self, PictureEncoder},
 };
 use tipserve_clip::{
-    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, cuda, encoder::device_name, graphs::Verdict,
+    Bundle, DeviceChoice, DtypeChoice, GraphsChoice, Precision, cuda, encoder::device_name,
+    graphs::Verdict,
 };
 use tipserve_engine::EngineSettings;
 
-/// Measurements of this machine.
+/// Measures parts of tipserve on this machine; each prints one JSON document.
 #[derive(Debug, Parser)]
 #[command(name = "tipserve-measure", version)]
 struct MeasureArgs {
@@ -37,9 +38,9 @@ struct MeasureArgs {
 
 #[derive(Debug, Subcommand)]
 enum Part {
-    /// Device, driver and memory.
+    /// Name, number and memory of the devices.
     Device(Place),
-    /// Writes JPEG files.
+    /// Writes a folder of random, smooth JPEG files.
     Pictures(pictures::Args),
     /// Features on the device against the CPU in float32.
     Agreement(agreement::Args),
@@ -57,7 +58,7 @@ enum Part {
     Memory(memory::Args),
 }
 
-/// Where to measure.
+/// The device to measure on.
 #[derive(Clone, Debug, Args)]
 struct Place {
     /// As `tipserve serve` takes it.
@@ -76,7 +77,7 @@ impl Place {
 struct Encoding {
     #[command(flatten)]
     place: Place,
-    /// Folder of the bundle.
+    /// Folder of the bundle to load.
     #[arg(long)]
     bundle: PathBuf,
     /// As `tipserve serve` takes it.
@@ -86,6 +87,9 @@ struct Encoding {
     #[arg(long)]
     max_batch: Option<usize>,
     /// As `tipserve serve` takes it.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// As `tipserve serve` takes it.
     #[arg(long, default_value = "off")]
     cuda_graphs: String,
 }
@@ -93,7 +97,7 @@ struct Encoding {
 struct Opened {
     bundle: Bundle,
     devices: Vec<Device>,
-    kind: Kind,
+    precision: Precision,
     settings: EngineSettings,
     graphs: GraphsChoice,
 }
@@ -102,10 +106,12 @@ impl Encoding {
     fn open(&self) -> anyhow::Result<Opened> {
         let bundle = Bundle::open(&self.bundle)?;
         let devices = self.place.open()?;
-        let kind = self.dtype.parse::<DtypeChoice>()?.on(first(&devices))?;
+        let choice = self.dtype.parse::<DtypeChoice>()?;
+        let precision = choice.of(&bundle, first(&devices))?;
         let config = Config::resolve(Given {
             bundle: Some(self.bundle.clone()),
             max_batch: self.max_batch,
+            workers: self.workers,
             ..Given::default()
         })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -116,7 +122,7 @@ impl Encoding {
         Ok(Opened {
             bundle,
             devices,
-            kind,
+            precision,
             settings,
             graphs: self.cuda_graphs.parse()?,
         })
@@ -129,9 +135,9 @@ impl Opened {
     }
 
     /// The bundle's image encoder, and what came of CUDA graphs.
-    fn image_encoder(&self, kind: Kind) -> anyhow::Result<(PictureEncoder, Value)> {
-        let most = self.settings.max_batch;
-        let encoder = server::image_encoder(&self.bundle, &self.devices, kind, self.lanes(), most)?;
+    fn image_encoder(&self, precision: Precision) -> anyhow::Result<(PictureEncoder, Value)> {
+        let (streams, most) = (self.lanes(), self.settings.max_batch);
+        let encoder = server::image_encoder(&self.bundle, &self.devices, precision, streams, most)?;
         let graphs = encoder.record(self.graphs).into_iter();
         let graphs = graphs.map(|(device, size, verdict)| {
             let (plain, replayed) = match verdict {

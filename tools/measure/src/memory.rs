@@ -31,7 +31,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     let opened = args.encoding.open()?;
     let device = first(&opened.devices);
     let (engine, spec, _) = start(&opened)?;
-    let side = spec.resize_to;
+    let side = spec.resize_to.width;
     let inputs: Vec<Bytes> = pictures::prepared(opened.settings.max_batch, side as usize, 2)
         .into_iter()
         .map(Bytes::from)

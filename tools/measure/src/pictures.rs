@@ -12,14 +12,14 @@ pub struct Args {
     /// Folder to write them to.
     #[arg(long)]
     out: PathBuf,
-    /// How many.
+    /// Number of files to write.
     #[arg(long, default_value_t = 64)]
     count: u32,
     #[arg(long, default_value_t = 500)]
     width: u32,
     #[arg(long, default_value_t = 375)]
     height: u32,
-    /// Of the random colours.
+    /// Seed of the random colours.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

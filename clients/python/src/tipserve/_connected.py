@@ -10,10 +10,15 @@ from tipserve import _requests as requests
 from tipserve._channel import Pem, Resize, connection
 from tipserve._contact import Contact
 from tipserve._decode import PictureLimits
-from tipserve._proto import cache_pb2_grpc, classify_pb2_grpc, finetune_pb2_grpc
+from tipserve._proto import (
+    analysis_pb2_grpc,
+    cache_pb2_grpc,
+    classify_pb2_grpc,
+    finetune_pb2_grpc,
+)
 from tipserve._retry import RetryPolicy
 from tipserve.errors import FailedPrecondition
-from tipserve.pictures import INTERPOLATIONS, Encoder
+from tipserve.pictures import INTERPOLATIONS, RESIZE_RULES, Encoder
 from tipserve.types import ServerInfo
 
 
@@ -86,6 +91,7 @@ class Connected:
         self._caches = cache_pb2_grpc.CacheServiceStub(self._channel)
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._tune = finetune_pb2_grpc.FineTuneServiceStub(self._channel)
+        self._analysis = analysis_pb2_grpc.AnalysisServiceStub(self._channel)
         self._info: ServerInfo | None = None
         self._contact = Contact(self._connection)
 
@@ -102,14 +108,16 @@ class Connected:
 
     def _encoder_for(self, info: ServerInfo, resize: bool, color: str) -> Encoder:
         bundle = info.bundle
-        # A server of before this field means bicubic. Another kernel than these
-        # is a newer server's own matter.
+        # A server of before these fields means bicubic, and the shortest side.
+        # Other values than these are the server's own matter.
         interpolation = bundle.interpolation or "bicubic"
+        resize_rule = bundle.resize or "shortest-side"
         resizes = (
             resize
             and self._connection.resize != "server"
             and bundle.image_size > 0
             and interpolation in INTERPOLATIONS
+            and resize_rule in RESIZE_RULES
         )
         return Encoder(
             max_message_bytes=requests.max_message_bytes(info),
@@ -117,6 +125,7 @@ class Connected:
             image_size=(bundle.resize_to or bundle.image_size) if resizes else None,
             crop_size=bundle.image_size or None,
             interpolation=interpolation,
+            squash=resize_rule == "squash",
             jpeg=self._connection.resize == "client-jpeg",
             color=color,
             limits=PictureLimits(

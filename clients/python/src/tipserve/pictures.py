@@ -74,6 +74,7 @@ ENVELOPE_BYTES = 4096
 JPEG_QUALITY = 95
 # By the server's names, which in capitals are those of PIL.Image.Resampling.
 INTERPOLATIONS = ("bicubic", "bilinear")
+RESIZE_RULES = ("shortest-side", "squash")
 # Pillow's modes whose conversion to RGB loses nothing that counts. The others
 # hold more than 8 bits, which Pillow cuts off at white.
 _MODES = frozenset(
@@ -102,6 +103,8 @@ class Encoder:
     """The square that the server then cuts out of that; None: all of it."""
     interpolation: str = "bicubic"
     """How pictures are resized: one of INTERPOLATIONS."""
+    squash: bool = False
+    """Resize both sides to `image_size`, whatever the aspect ratio."""
     jpeg: bool = False
     """Send what was resized as JPEG instead of raw pixels."""
     limits: PictureLimits = field(default_factory=PictureLimits)
@@ -198,7 +201,9 @@ class Encoder:
         return _png(rgb)
 
     def _resized(self, picture: Any, size: int) -> input_pb2.Input:
-        made = resize_and_crop(picture, size, self.crop_size, self.interpolation)
+        made = resize_and_crop(
+            picture, size, self.crop_size, self.interpolation, squash=self.squash
+        )
         if not self.jpeg:
             return self._pixels(made)
         # Colours at full resolution: the encoder sees every pixel.
@@ -299,7 +304,12 @@ def _embedding(values: Any) -> input_pb2.Input:
 
 
 def resize_and_crop(
-    picture: Any, size: int, crop: int | None = None, interpolation: str = "bicubic"
+    picture: Any,
+    size: int,
+    crop: int | None = None,
+    interpolation: str = "bicubic",
+    *,
+    squash: bool = False,
 ) -> Any:
     """CLIP's own preprocessing up to the pixels, as the server computes it.
 
@@ -307,7 +317,8 @@ def resize_and_crop(
     short)) with Pillow's bicubic or bilinear, as `interpolation` says; then the
     centre, its offset rounded half to even. The square has sides of `size`, and
     where `crop` is given it lies so that its own centre of `crop` × `crop`
-    pixels is that of the whole picture.
+    pixels is that of the whole picture. With `squash` both sides become `size`,
+    whatever the aspect ratio, and nothing is cropped here.
 
     Raises ValueError for another interpolation.
     """
@@ -319,17 +330,20 @@ def resize_and_crop(
     width, height = rgb.size
     if not (width and height):
         raise _invalid("the picture has no pixels", "PICTURE_EMPTY")
-    if width <= height:
+    if squash:
+        new = (size, size)
+    elif width <= height:
         new = (size, int(size * height / width))
     else:
         new = (int(size * width / height), size)
     kernel = PIL.Image.Resampling[interpolation.upper()]
     # One axis after the other, each rounded to 8 bits: the order is CLIP's and
     # the server's, that of Pillow up to 12. Pillow 13 chooses by the sizes.
-    if new[0] != width:
-        rgb = rgb.resize((new[0], height), kernel)
-    if new[1] != height:
-        rgb = rgb.resize(new, kernel)
+    strip = height > 100 * width and new[1] < height
+    steps = [(width, new[1]), new] if strip else [(new[0], height), new]
+    for step in steps:
+        if step != rgb.size:
+            rgb = rgb.resize(step, kernel)
     # Rounding twice is not rounding once: what the server will take off is
     # left out of the one rounding that there should be.
     inner = size if crop is None else crop

@@ -13,17 +13,18 @@ mod space;
 mod text;
 mod weights;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     error::TipError,
+    gda::NEVER,
     head::HeadTensors,
     hold_out::HoldOut,
     kernel_ridge::DOUBLE_KEYS,
-    make::Watch,
     material::Material,
     spec::{Candidate, Method, Selection, SelectionSource, Standardised},
     standardise::Statistics,
+    watch::Watch,
 };
 use space::{Fit, Space};
 
@@ -141,6 +142,30 @@ fn fit(
     }
 }
 
+/// Logits of held-out examples by the stack of features on one scale, f64
+/// [Q, N], with weights and temperatures fitted on them; none where no part can
+/// be scored.
+pub(super) fn held_logits(
+    material: &Material,
+    whose: Option<Standardised>,
+    held: &HoldOut,
+    watch: &Watch<'_>,
+) -> Result<Option<Tensor>, TipError> {
+    let Some(space) = Space::new(material, whose, watch)? else {
+        return Ok(None);
+    };
+    let Some(Fit {
+        logits: Some(logits),
+        ..
+    }) = space.fit(material, held, watch)?
+    else {
+        return Ok(None);
+    };
+    Told::of(material)?
+        .all_classes(&logits, material.n())
+        .map(Some)
+}
+
 /// Whether the first's losses are below the second's by over [`CLEAR`] standard
 /// errors of their difference.
 fn clearly_better(first: Option<&Fit>, second: Option<&Fit>) -> Result<bool, TipError> {
@@ -169,7 +194,8 @@ fn describe(
     scale: &str,
 ) -> Result<Selection, TipError> {
     let mut candidates = vec![chosen.candidate()];
-    candidates.extend(chosen.parts.iter().map(|part| part.candidate(chosen)));
+    let scale_of = chosen.scale();
+    candidates.extend(chosen.parts.iter().map(|part| part.candidate(&scale_of)));
     candidates.extend(chosen.left_out.iter().cloned());
     candidates.extend(other.map(Fit::candidate));
     let words: Vec<String> = chosen
@@ -240,6 +266,17 @@ impl Told {
             None => logits.shallow_clone(),
             Some(columns) => logits.f_index_select(1, columns)?,
         })
+    }
+
+    /// Logits of all classes from those of the ones that can be told; the others
+    /// come last.
+    fn all_classes(&self, logits: &Tensor, classes: i64) -> Result<Tensor, TipError> {
+        let Some(columns) = &self.columns else {
+            return Ok(logits.shallow_clone());
+        };
+        let rows = logits.size().first().copied().unwrap_or(0);
+        let all = Tensor::f_full([rows, classes], NEVER, (Kind::Double, Device::Cpu))?;
+        Ok(all.f_index_copy(1, columns, logits)?)
     }
 
     fn labels(&self, labels: &Tensor) -> Result<Tensor, TipError> {

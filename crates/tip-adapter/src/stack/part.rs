@@ -2,11 +2,10 @@
 
 use tch::Tensor;
 
-use super::space::Fit;
 use crate::{
     error::TipError,
     score::right,
-    spec::{Candidate, Method},
+    spec::{Candidate, Method, Standardised},
     spread::{self, RIDGE, wrong_class_spread},
     temperature::{Near, fit_held_near},
 };
@@ -103,22 +102,33 @@ impl Part {
         }
     }
 
-    pub fn candidate(&self, of: &Fit) -> Candidate {
+    pub fn candidate(&self, on: &Scale) -> Candidate {
         let ridge = self.method == Method::Proker;
         Candidate {
             method: self.method,
             alpha: 0.0,
-            beta: if ridge { of.space.beta() } else { 0.0 },
-            lambda: if ridge { of.space.lambda() } else { 0.0 },
+            beta: if ridge { on.beta } else { 0.0 },
+            lambda: if ridge { on.lambda } else { 0.0 },
             accuracy: self.accuracy,
             cross_entropy: self.cross_entropy,
             weight: Some(self.weight),
             temperature: Some(self.temperature),
-            standardised: of.space.whose().filter(|_| self.method != Method::ZeroShot),
-            skipped: of
-                .losses
-                .is_none()
+            standardised: on.whose.filter(|_| self.method != Method::ZeroShot),
+            skipped: (!on.scored)
                 .then(|| "not scored: there are no examples to score on".to_owned()),
         }
     }
+}
+
+/// The features that the parts see, in a candidate's terms.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    /// β of kernel ridge regression.
+    pub beta: f64,
+    /// λ of kernel ridge regression.
+    pub lambda: f64,
+    /// Whose statistics standardise the features; none for plain ones.
+    pub whose: Option<Standardised>,
+    /// Whether parts were scored on held-out examples.
+    pub scored: bool,
 }

@@ -2,19 +2,23 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Told, left_out, part::Part, text, weights};
+use super::{
+    Told, left_out,
+    part::{Part, Scale},
+    text, weights,
+};
 use crate::{
     error::TipError,
     gda_left_out,
     grid::{PROKER_BETA, PROKER_LAMBDA},
     hold_out::HoldOut,
     kernel_ridge::{DOUBLE_KEYS, Fitted, KernelRidge},
-    make::Watch,
     material::Material,
     proker::check_keys,
     score::right,
     spec::{Candidate, Method, Standardised},
     standardise::{Standardise, Statistics},
+    watch::Watch,
 };
 
 /// Kernel ridge regression's β on standardised features, whose cosines are
@@ -43,6 +47,9 @@ pub(super) struct Fit {
     pub accuracy: f64,
     /// Cross-entropy of each held example; none where there are none.
     pub losses: Option<Tensor>,
+    /// Of the held examples, f64 [Q, classes that can be told]; none where there
+    /// are none.
+    pub logits: Option<Tensor>,
 }
 
 impl Space {
@@ -175,6 +182,7 @@ impl Space {
             parts,
             left_out: left,
             losses: Some(fitted.losses),
+            logits: Some(sum),
         }))
     }
 
@@ -205,6 +213,7 @@ impl Space {
             left_out: left,
             accuracy: 0.0,
             losses: None,
+            logits: None,
         }))
     }
 }
@@ -214,6 +223,16 @@ const ALL_ALIKE: &str = "its left-out logits are all alike";
 const NOT_EARNED: &str = "tells the examples no better than chance";
 
 impl Fit {
+    /// What the parts see, in a candidate's terms.
+    pub fn scale(&self) -> Scale {
+        Scale {
+            beta: self.space.beta(),
+            lambda: self.space.lambda(),
+            whose: self.space.whose,
+            scored: self.losses.is_some(),
+        }
+    }
+
     /// The sum as a candidate.
     pub fn candidate(&self) -> Candidate {
         let entropy = self
@@ -271,21 +290,8 @@ pub(super) fn some_shots(material: &Material) -> Result<Option<Material>, TipErr
             rows.push(row as i64);
         }
     }
-    let rows = Tensor::f_from_slice(&rows)?;
     Ok(Some(Material {
-        keys: material.keys.f_index_select(0, &rows)?,
-        labels: material.labels.f_index_select(0, &rows)?,
-        classes: material.classes,
-        views: material
-            .views
-            .as_ref()
-            .map(|views| views.f_index_select(0, &rows))
-            .transpose()?,
-        text: material.text.as_ref().map(Tensor::shallow_clone),
-        validation: material
-            .validation()
-            .map(|(f, y)| (f.shallow_clone(), y.shallow_clone())),
-        logit_scale: material.logit_scale,
         statistics: None,
+        ..material.with_rows(&Tensor::f_from_slice(&rows)?)?
     }))
 }

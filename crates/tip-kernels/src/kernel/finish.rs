@@ -7,11 +7,11 @@ use crate::team::Shards;
 pub enum Finish<'a> {
     /// out[b, n] = dot + bias[n].
     Affine {
-        /// Padded to whole panels.
+        /// [N padded to whole panels], added to every row.
         bias: Option<&'a [f32]>,
-        /// [B, N].
+        /// Logits [B, N], written by several threads at once.
         out: Shards<f32>,
-        /// N.
+        /// Distance between two rows of `out`, in elements: N.
         ld: usize,
     },
     /// out[b, c] += weight[c] · Σ over the class's keys of exp(β(dot − 1)).
@@ -19,9 +19,9 @@ pub enum Finish<'a> {
         beta: f32,
         segments: &'a Segments,
         weight: &'a [f32],
-        /// [B, N].
+        /// Logits [B, N], written by several threads at once.
         out: Shards<f32>,
-        /// N.
+        /// Distance between two rows of `out`, in elements: N.
         ld: usize,
         /// The class that the item shares with the one before it, and where
         /// its sums go: [B].

@@ -3,11 +3,11 @@
 /// A run of keys of one class inside a panel.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// The class.
+    /// Index of the class that the run's keys belong to.
     pub class: u32,
     /// First key in the panel.
     pub start: u8,
-    /// One past the last.
+    /// One past the last row of the run within its panel.
     pub end: u8,
 }
 
@@ -45,7 +45,7 @@ impl Segments {
         &self.runs[self.first[panel] as usize..self.first[panel + 1] as usize]
     }
 
-    /// Bytes held.
+    /// Heap bytes of the segment lists.
     pub fn size_bytes(&self) -> usize {
         self.first.len() * 4 + self.runs.len() * size_of::<Segment>()
     }

@@ -16,7 +16,7 @@ pub(super) struct Plan {
     panels: usize,
     rows: usize,
     item_panels: usize,
-    /// Rows in an item.
+    /// Rows of features that one work item multiplies.
     pub item_rows: usize,
     /// Items that a run of panels is cut into, by rows.
     pub row_items: usize,

@@ -19,7 +19,8 @@ pub(super) struct Backward<'a> {
     pub classes: usize,
     pub transposed: &'a [f32],
     pub transposed_bf16: &'a [u16],
-    /// G·β·w, [B, N].
+    /// Gradient of the loss by logit, times β and the class's weight: G·β·w,
+    /// [B, N].
     pub gradient: &'a [f32],
     pub segments: &'a Segments,
     pub affinities: Shards<f32>,

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Load {
-    /// A unary call.
+    /// Sends one item as a Classify call and records how it ended.
     pub(super) async fn call(self: Arc<Self>, target: usize, item: LoadItem) {
         let (Some(queue), Some(Target { channel, config })) =
             (self.queues.get(target), self.targets.get(target))

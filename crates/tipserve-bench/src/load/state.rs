@@ -17,7 +17,7 @@ use crate::{
     schedule::Draws,
 };
 
-/// A load under way.
+/// What the senders and receivers of a running load share.
 #[derive(Debug)]
 pub struct Load {
     pub(super) plan: Plan,
@@ -50,7 +50,7 @@ pub(super) struct Issuing {
 }
 
 impl Issuing {
-    /// Whether everything has ended.
+    /// Whether all items were issued and none is outstanding.
     pub(super) fn is_done(&self) -> bool {
         self.stopped.is_some() && self.outstanding == 0
     }
@@ -112,7 +112,7 @@ impl Load {
             .len()
     }
 
-    /// An item's input, encoded.
+    /// The encoded input that an item sends.
     pub fn input(&self, item: LoadItem) -> Bytes {
         self.inputs.get(item.input).cloned().unwrap_or_default()
     }

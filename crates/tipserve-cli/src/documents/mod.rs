@@ -1,6 +1,7 @@
 //! The JSON documents: their field names are stable, apart from the wire's
 //! types, so that the one can change without the other. docs/cli.md lists them.
 
+mod analysis;
 mod answer;
 mod cache;
 mod evaluation;
@@ -10,8 +11,10 @@ mod head;
 mod rejected;
 mod run;
 mod server;
+mod suggestions;
 mod version_made;
 
+pub(crate) use analysis::AnalysisDocument;
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
 pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument};
@@ -20,4 +23,5 @@ pub(crate) use head::{CandidateDocument, HeadDocument};
 pub(crate) use rejected::{ItemError, RejectedDocument};
 pub(crate) use run::RunDocument;
 pub(crate) use server::ServerDocument;
+pub(crate) use suggestions::SuggestionsDocument;
 pub(crate) use version_made::VersionMadeDocument;

@@ -26,9 +26,11 @@ pub(crate) struct BundleDocument {
     pub image_size: i32,
     pub resize_to: i32,
     pub interpolation: String,
+    pub resize: String,
     pub has_image_encoder: bool,
     pub has_text_encoder: bool,
     pub logit_scale: f64,
+    pub logit_bias: Option<f64>,
     pub templates: Vec<String>,
 }
 
@@ -48,9 +50,11 @@ impl ServerDocument {
                 image_size: bundle.image_size,
                 resize_to: bundle.resize_to,
                 interpolation: bundle.interpolation,
+                resize: bundle.resize,
                 has_image_encoder: bundle.has_image_encoder,
                 has_text_encoder: bundle.has_text_encoder,
                 logit_scale: bundle.logit_scale,
+                logit_bias: bundle.logit_bias,
                 templates: bundle.templates,
             },
             limits: info.limits.into_iter().collect(),

@@ -1,8 +1,12 @@
-//! Reports for people: a version that was made, evaluations.
+//! Reports for people: a version that was made, evaluations, what to do next.
 
+mod analysis;
 mod evaluation;
 mod rejected;
+mod suggestions;
 mod version;
 
+pub(crate) use analysis::analyzed;
 pub(crate) use evaluation::evaluated;
+pub(crate) use suggestions::suggested;
 pub(crate) use version::{gain, made, numbers, summary, version};

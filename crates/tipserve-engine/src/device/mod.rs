@@ -19,7 +19,8 @@ use crate::{
     work_item::ReadyJob,
 };
 
-/// One worker.
+/// A worker: takes batches off the queue, encodes them and computes their
+/// heads.
 pub(super) struct Device {
     shared: Arc<Shared>,
     encoder: Option<Arc<dyn Encoder>>,
@@ -81,12 +82,11 @@ impl Device {
     fn warm(&self) {
         if let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) {
             for &size in &self.shared.settings.warm {
-                let side = spec.size as usize;
-                let picture = vec![0; side * side * 3];
+                let picture = vec![0; spec.size.rgb_bytes()];
                 let pictures = vec![picture.as_slice(); size];
                 for run in 0..2 {
                     let started = Instant::now();
-                    let result = guarded(|| Ok(encoder.encode_apart(&pictures, side)));
+                    let result = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)));
                     match result.and_then(|result| result) {
                         Ok(_) if run > 0 => {
                             let seconds = started.elapsed().as_secs_f64();

@@ -176,7 +176,7 @@ impl Device {
             .counters
             .encoded
             .fetch_add(jobs.len() as u64, Ordering::Relaxed);
-        guarded(|| Ok(encoder.encode_apart(&pictures, spec.size as usize)))
+        guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)))
             .and_then(|result| result)
             .and_then(|raw| {
                 guarded(|| {

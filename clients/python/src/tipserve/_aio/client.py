@@ -11,8 +11,9 @@ from tipserve._aio.caches import AsyncCacheCalls
 from tipserve._aio.fine_tune import AsyncFineTune
 from tipserve._arrays import Color
 from tipserve._classify import classify_plan
-from tipserve._proto import classify_pb2, finetune_pb2
+from tipserve._proto import analysis_pb2, classify_pb2, finetune_pb2
 from tipserve._requests import Grid, Priority
+from tipserve._sources import items_of
 from tipserve._tasks import (
     AnyItems,
     AnySource,
@@ -24,7 +25,16 @@ from tipserve._tasks import (
 )
 from tipserve.labelled import default_id, load
 from tipserve.pictures import Picture
-from tipserve.types import Embeddings, Evaluation, FineTuneRun, Result, Schedule
+from tipserve.types import (
+    Analysis,
+    Embeddings,
+    Evaluation,
+    FineTuneRun,
+    Result,
+    Schedule,
+    Suggestions,
+    SuggestStrategy,
+)
 
 
 class AsyncClient(AsyncCacheCalls):
@@ -248,6 +258,97 @@ class AsyncClient(AsyncCacheCalls):
 
         done = await self._upload(attempt, timeout, labelled.repeatable)
         return done[0] if isinstance(cache, str) else done
+
+    # What to do next.
+
+    async def analyze(
+        self,
+        cache: str,
+        *,
+        list_limit: int = 0,
+        duplicate_similarity: float | None = None,
+        draws: int = 0,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> Analysis:
+        """What a version's own examples say about it, each left out in turn.
+
+        How accuracy grows with examples, which classes are confused, which
+        would gain most by more examples, which examples are probably
+        mislabelled and which are nearly the same; `advice` says it in one
+        sentence. Takes seconds.
+
+        Args:
+            cache: Which version.
+            list_limit: Most entries of each list. Default 50.
+            duplicate_similarity: Cosine from which two examples are
+                near-duplicates. Default: by the examples themselves.
+            draws: Random subsets at each point of the learning curve. Default 5.
+            seed: Of these subsets.
+            timeout: Seconds for the whole; default: the client's.
+        """
+        request = analysis_pb2.AnalyzeVersionRequest(
+            cache=cache,
+            list_limit=list_limit,
+            duplicate_similarity=duplicate_similarity,
+            draws=draws,
+            seed=seed,
+        )
+        answer = await self._unary(self._analysis.AnalyzeVersion, request, timeout=timeout)
+        return Analysis._from(answer)
+
+    async def suggest_examples(
+        self,
+        pictures: AnyItems,
+        cache: str = "",
+        *,
+        count: int = 0,
+        strategy: SuggestStrategy | None = None,
+        duplicate_similarity: float | None = None,
+        seed: int = 0,
+        color: Color = "rgb",
+        timeout: float | None = None,
+    ) -> Suggestions:
+        """Which of many unlabelled pictures to label first. Near-duplicates count once.
+
+        Args:
+            pictures: As for `classify`.
+            cache: The version whose examples are labelled already; none: nothing
+                is.
+            count: How many to suggest. Default 20.
+            strategy: "typical" pictures of groups without a label, or those on
+                which the version is undecided ("margin"). Default: by how many
+                examples the classes have.
+            duplicate_similarity: Cosine from which two pictures are
+                near-duplicates. Default: by the pictures themselves.
+            seed: Of the clustering.
+            color: The order of the channels of arrays; "bgr" is OpenCV's.
+            timeout: Seconds for the whole; default: no bound.
+        """
+        config = requests.suggest_config(
+            cache,
+            count=count,
+            strategy=strategy,
+            duplicate_similarity=duplicate_similarity,
+            seed=seed,
+        )
+        pool = items_of(await collected(pictures))
+        repeatable = iter(pool) is not pool
+        encoder = await self._encoder(color)
+
+        async def attempt(left: float | None) -> Suggestions:
+            messages = requests.PoolMessages(pool, encoder, config)
+            async with uploading(
+                lambda sent: self._analysis.SuggestExamples.future(
+                    sent, timeout=left, metadata=self._metadata
+                ),
+                iter(messages),
+                one_response=True,
+            ) as call:
+                response = await call.response()
+            return Suggestions._from(response, messages.rejected)
+
+        return await self._upload(attempt, timeout, repeatable, only_before_end=False)
 
     # Fine-tuning.
 

@@ -99,7 +99,7 @@ class Cache(_message.Message):
     def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., latest: _Optional[_Union[Version, _Mapping]] = ..., aliases: _Optional[_Mapping[str, int]] = ..., version_count: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count")
+    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "picture_count")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class Version(_message.Message):
     BUNDLE_NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     create_time: _timestamp_pb2.Timestamp
@@ -143,7 +144,8 @@ class Version(_message.Message):
     bundle_name: str
     source: SourceCounts
     class_count: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ...) -> None: ...
+    picture_count: int
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., picture_count: _Optional[int] = ...) -> None: ...
 
 class SourceCounts(_message.Message):
     __slots__ = ("received", "rejected", "inherited", "removed")
@@ -270,7 +272,7 @@ class SearchGrid(_message.Message):
     def __init__(self, kind: _Optional[_Union[SearchGrid.Kind, str]] = ..., beta_scale: _Optional[float] = ..., alpha_scale: _Optional[float] = ...) -> None: ...
 
 class CacheSpec(_message.Message):
-    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id")
+    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures")
     class OnRejected(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ON_REJECTED_UNSPECIFIED: _ClassVar[CacheSpec.OnRejected]
@@ -307,6 +309,7 @@ class CacheSpec(_message.Message):
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
     cache_id: str
     classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
     prompt_templates: _containers.RepeatedScalarFieldContainer[str]
@@ -327,7 +330,8 @@ class CacheSpec(_message.Message):
     created_by: str
     etag: str
     request_id: str
-    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., **kwargs) -> None: ...
+    keep_pictures: bool
+    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., **kwargs) -> None: ...
 
 class ClassSpec(_message.Message):
     __slots__ = ("display_name", "prompts", "text_weight")
@@ -340,16 +344,29 @@ class ClassSpec(_message.Message):
     def __init__(self, display_name: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., text_weight: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_index", "input", "validation")
+    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     input: _input_pb2.Input
     validation: bool
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ...) -> None: ...
+    uri: str
+    metadata: _containers.ScalarMap[str, str]
+    thumbnail: bytes
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
 
 class CreateCacheRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -376,7 +393,7 @@ class CreateCacheResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[CreateProgress, _Mapping]] = ..., rejected: _Optional[_Union[RejectedExample, _Mapping]] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class AddExamplesSpec(_message.Message):
-    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id")
+    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -402,6 +419,7 @@ class AddExamplesSpec(_message.Message):
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
     base: str
     new_classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
     remove_example_ids: _containers.RepeatedScalarFieldContainer[str]
@@ -419,7 +437,8 @@ class AddExamplesSpec(_message.Message):
     created_by: str
     etag: str
     request_id: str
-    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., **kwargs) -> None: ...
+    keep_pictures: bool
+    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., **kwargs) -> None: ...
 
 class AddExamplesRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -560,16 +579,45 @@ class ListExamplesResponse(_message.Message):
     def __init__(self, examples: _Optional[_Iterable[_Union[ExampleInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExampleInfo(_message.Message):
-    __slots__ = ("example_id", "class_index", "display_name", "validation")
+    __slots__ = ("example_id", "class_index", "display_name", "validation", "uri", "metadata", "has_picture")
+    class MetadataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    HAS_PICTURE_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     display_name: str
     validation: bool
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ...) -> None: ...
+    uri: str
+    metadata: _containers.ScalarMap[str, str]
+    has_picture: bool
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., has_picture: bool = ...) -> None: ...
+
+class GetExamplePictureRequest(_message.Message):
+    __slots__ = ("parent", "example_id")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    example_id: str
+    def __init__(self, parent: _Optional[str] = ..., example_id: _Optional[str] = ...) -> None: ...
+
+class ExamplePicture(_message.Message):
+    __slots__ = ("data", "content_type")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    content_type: str
+    def __init__(self, data: _Optional[bytes] = ..., content_type: _Optional[str] = ...) -> None: ...
 
 class DeleteVersionRequest(_message.Message):
     __slots__ = ("name", "etag")

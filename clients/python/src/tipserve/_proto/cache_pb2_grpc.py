@@ -59,6 +59,11 @@ class CacheServiceStub(object):
                 request_serializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesRequest.SerializeToString,
                 response_deserializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesResponse.FromString,
                 )
+        self.GetExamplePicture = channel.unary_unary(
+                '/tipserve.v1.CacheService/GetExamplePicture',
+                request_serializer=tipserve_dot_v1_dot_cache__pb2.GetExamplePictureRequest.SerializeToString,
+                response_deserializer=tipserve_dot_v1_dot_cache__pb2.ExamplePicture.FromString,
+                )
         self.DeleteVersion = channel.unary_unary(
                 '/tipserve.v1.CacheService/DeleteVersion',
                 request_serializer=tipserve_dot_v1_dot_cache__pb2.DeleteVersionRequest.SerializeToString,
@@ -162,6 +167,14 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetExamplePicture(self, request, context):
+        """Returns the picture that a version keeps of an example (see
+        CacheSpec.keep_pictures). NOT_FOUND where it keeps none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteVersion(self, request, context):
         """Deletes one version. Its number is never used again. FAILED_PRECONDITION
         where an alias points at it, or where it is the cache's only version.
@@ -250,6 +263,11 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     servicer.ListExamples,
                     request_deserializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesRequest.FromString,
                     response_serializer=tipserve_dot_v1_dot_cache__pb2.ListExamplesResponse.SerializeToString,
+            ),
+            'GetExamplePicture': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExamplePicture,
+                    request_deserializer=tipserve_dot_v1_dot_cache__pb2.GetExamplePictureRequest.FromString,
+                    response_serializer=tipserve_dot_v1_dot_cache__pb2.ExamplePicture.SerializeToString,
             ),
             'DeleteVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteVersion,
@@ -428,6 +446,23 @@ class CacheService(object):
         return grpc.experimental.unary_unary(request, target, '/tipserve.v1.CacheService/ListExamples',
             tipserve_dot_v1_dot_cache__pb2.ListExamplesRequest.SerializeToString,
             tipserve_dot_v1_dot_cache__pb2.ListExamplesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetExamplePicture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tipserve.v1.CacheService/GetExamplePicture',
+            tipserve_dot_v1_dot_cache__pb2.GetExamplePictureRequest.SerializeToString,
+            tipserve_dot_v1_dot_cache__pb2.ExamplePicture.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -274,7 +274,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "bundle", "device", "dtype", "limits")
+    __slots__ = ("version", "bundle", "device", "dtype", "limits", "caller")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -287,15 +287,27 @@ class ServerInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     version: str
     bundle: BundleInfo
     device: str
     dtype: str
     limits: _containers.ScalarMap[str, int]
-    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    caller: CallerInfo
+    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ...) -> None: ...
+
+class CallerInfo(_message.Message):
+    __slots__ = ("name", "role", "cache_prefix")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CACHE_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    cache_prefix: str
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., cache_prefix: _Optional[str] = ...) -> None: ...
 
 class BundleInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation")
+    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation", "resize", "logit_bias")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +318,8 @@ class BundleInfo(_message.Message):
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     RESIZE_TO_FIELD_NUMBER: _ClassVar[int]
     INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     width: int
@@ -316,4 +330,6 @@ class BundleInfo(_message.Message):
     templates: _containers.RepeatedScalarFieldContainer[str]
     resize_to: int
     interpolation: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ...) -> None: ...
+    resize: str
+    logit_bias: float
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ..., resize: _Optional[str] = ..., logit_bias: _Optional[float] = ...) -> None: ...

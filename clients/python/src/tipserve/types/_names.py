@@ -18,6 +18,7 @@ ClassBalance = Literal["sum", "mean"]
 KeyDtype = Literal["f32", "bf16", "f16"]
 GridKind = Literal["wide", "official"]
 Schedule = Literal["cosine", "constant"]
+SuggestStrategy = Literal["typical", "margin"]
 
 
 class _Name(str, enum.Enum):

@@ -22,10 +22,18 @@ class BundleInfo(Record):
     logit_scale: float
     templates: tuple[str, ...]
     resize_to: int = 0
-    """What a picture's shorter side is resized to before the crop."""
+    """What a picture's shorter side, or both, is resized to before the crop."""
     interpolation: str = ""
     """How it is resized: "bicubic" or "bilinear". Empty without encoder, and
     from servers of before this field, which mean "bicubic"."""
+    resize: str = ""
+    """What is resized to `resize_to`: "shortest-side", or "squash" (both sides);
+    "server" where only the server can do it (several encoders, pictures that are
+    no squares). Empty without encoder, and from servers of before this field,
+    which mean "shortest-side"."""
+    logit_bias: float | None = None
+    """What a model of a sigmoid loss (SigLIP) adds to its logits; it changes
+    neither ranking nor softmax. None of others."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class ServerInfo(Record):
                 templates=tuple(b.templates),
                 resize_to=b.resize_to,
                 interpolation=b.interpolation,
+                resize=b.resize,
+                logit_bias=b.logit_bias if b.HasField("logit_bias") else None,
             ),
             device=m.device,
             dtype=m.dtype,

@@ -1,0 +1,205 @@
+//! What a version's own examples say about it: how accuracy grows with shots,
+//! which classes are confused, which examples are probably mislabelled or
+//! nearly the same.
+//!
+//! Everything rests on left-out logits ([`LeftOut`]): each example is judged by
+//! a head that has not seen it.
+
+use tch::Kind;
+
+use super::{
+    error::TipError,
+    left_out::{self, LeftOut},
+    material::Material,
+    near::{self, Pair},
+    spec::{HeadSpec, Method},
+    watch::{GoOn, Watch},
+};
+
+mod curve;
+mod labels;
+
+pub use curve::{CurvePoint, Forecast};
+pub use labels::{ClassReport, Confused, ReliabilityBin, Suspect};
+
+/// Up to so many examples all pairs are compared.
+pub const DUPLICATE_LIMIT: i64 = 16_384;
+
+/// What to look for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnalysisOptions {
+    /// Most entries of each list of examples and pairs.
+    pub list_limit: usize,
+    /// Cosine from which two examples are near-duplicates; by the examples
+    /// themselves where none.
+    pub duplicate_similarity: Option<f64>,
+    /// Random subsets at each point of the learning curve; 0: no curve.
+    pub draws: usize,
+    /// Of these subsets.
+    pub seed: u64,
+}
+
+impl Default for AnalysisOptions {
+    fn default() -> Self {
+        Self {
+            list_limit: 50,
+            duplicate_similarity: None,
+            draws: 5,
+            seed: 0,
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Analysis {
+    /// The method that was left out.
+    pub method: Method,
+    /// Training examples.
+    pub example_count: usize,
+    /// Those that were left out and classified.
+    pub scored_count: usize,
+    /// Share of them classified rightly.
+    pub accuracy: f64,
+    /// Its standard error.
+    pub accuracy_error: f64,
+    /// Mean left-out cross-entropy, nats.
+    pub cross_entropy: f64,
+    /// Of the left-out probabilities, 15 bins of equal width.
+    pub expected_calibration_error: f64,
+    /// Accuracy by shots, fewest first.
+    pub curve: Vec<CurvePoint>,
+    /// At twice the shots.
+    pub forecast: Option<Forecast>,
+    /// Each class.
+    pub classes: Vec<ClassReport>,
+    /// (class, taken for, examples), sorted, without zeros.
+    pub confusion: Vec<(usize, usize, u64)>,
+    /// The worst first.
+    pub confused: Vec<Confused>,
+    /// The least probable in their own class first.
+    pub suspects: Vec<Suspect>,
+    /// All of them.
+    pub suspect_count: usize,
+    /// What the confusion counts off its diagonal, in the same order.
+    pub misclassified: Vec<Suspect>,
+    /// The most similar pairs of examples first.
+    pub duplicates: Vec<Pair>,
+    /// All of them.
+    pub duplicate_count: usize,
+    /// The cosine from which pairs counted.
+    pub duplicate_similarity: f64,
+    /// Bins with answers, ascending.
+    pub reliability: Vec<ReliabilityBin>,
+    /// What was not looked at, and why.
+    pub skipped: Vec<String>,
+}
+
+/// Looks at a version. `material` is what its head `spec` was made from. Asks
+/// `go_on` often, at the latest between two large products or solves.
+///
+/// # Errors
+/// Material that cannot be, see [`Material::check`]; [`TipError::Cancelled`].
+pub fn analyse(
+    material: &Material,
+    spec: &HeadSpec,
+    options: &AnalysisOptions,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Analysis, TipError> {
+    material.check()?;
+    let _no_grad = tch::no_grad_guard();
+    let go_on = GoOn(go_on);
+    let proceed = |_| (go_on.0)();
+    let watch = Watch(&proceed);
+    let mut skipped = Vec::new();
+    let left_out = left_out::left_out(material, spec, &watch)?;
+    let judged = match &left_out {
+        Some(left_out) => labels::Judged::of(left_out, material)?,
+        None => {
+            skipped.push(format!(
+                "too few classes have a second example, or {:?} cannot leave one out: nothing is \
+                 said of accuracy",
+                spec.method
+            ));
+            labels::Judged::none(material)?
+        }
+    };
+    let (curve, forecast, slope) = match &left_out {
+        Some(_) if options.draws > 0 => {
+            let draws = curve::Draws {
+                count: options.draws,
+                seed: options.seed,
+            };
+            let points = curve::points(material, spec, &judged, draws, &watch, &mut skipped)?;
+            let (forecast, slope) = curve::forecast(&points, &judged);
+            (points, forecast, slope)
+        }
+        _ => (Vec::new(), None, curve::USUAL_SLOPE),
+    };
+    let (duplicates, duplicate_count, duplicate_similarity) =
+        duplicates(material, options, &go_on, &mut skipped)?;
+    let (suspects, suspect_count) = judged.suspects(options.list_limit);
+    Ok(Analysis {
+        method: left_out.as_ref().map_or(spec.method, |it| it.method),
+        example_count: usize::try_from(material.key_count()).unwrap_or(usize::MAX),
+        scored_count: judged.count(),
+        accuracy: judged.accuracy(),
+        accuracy_error: judged.accuracy_error(),
+        cross_entropy: judged.cross_entropy(),
+        expected_calibration_error: judged.calibration_error(),
+        classes: judged.classes(slope),
+        confusion: judged.confusion(),
+        confused: judged.confused(options.list_limit),
+        suspects,
+        suspect_count,
+        misclassified: judged.misclassified(options.list_limit),
+        reliability: judged.reliability(),
+        curve,
+        forecast,
+        duplicates,
+        duplicate_count,
+        duplicate_similarity,
+        skipped,
+    })
+}
+
+/// The left-out logits of a version's examples by themselves; none where too
+/// few classes have a second shot, or the method cannot be scored.
+///
+/// # Errors
+/// As [`analyse`].
+pub fn left_out_logits(
+    material: &Material,
+    spec: &HeadSpec,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<LeftOut>, TipError> {
+    material.check()?;
+    let _no_grad = tch::no_grad_guard();
+    left_out::left_out(material, spec, &Watch(&|_| go_on()))
+}
+
+fn duplicates(
+    material: &Material,
+    options: &AnalysisOptions,
+    go_on: &GoOn<'_>,
+    skipped: &mut Vec<String>,
+) -> Result<(Vec<Pair>, usize, f64), TipError> {
+    let keys = &material.keys;
+    if material.key_count() < 2 {
+        return Ok((Vec::new(), 0, options.duplicate_similarity.unwrap_or(1.0)));
+    }
+    let similarity = match options.duplicate_similarity {
+        Some(similarity) => similarity,
+        None => near::threshold(&keys.f_to_kind(Kind::Float)?, go_on)?,
+    };
+    if material.key_count() > DUPLICATE_LIMIT {
+        skipped.push(format!(
+            "{} examples are over the bound of {DUPLICATE_LIMIT}: they were not compared with \
+             each other",
+            material.key_count()
+        ));
+        return Ok((Vec::new(), 0, similarity));
+    }
+    let (pairs, count) = near::pairs(keys, similarity, options.list_limit, go_on)?;
+    Ok((pairs, count, similarity))
+}

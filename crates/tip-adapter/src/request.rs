@@ -1,0 +1,61 @@
+//! How the caller wants a head made.
+
+use super::{
+    error::TipError,
+    spec::{ClassBalance, KeyDtype, Method, SearchGrid},
+};
+use crate::grid::GridValues as _;
+
+/// How the caller wants the head made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadRequest {
+    /// The method; none: the stack of them (AUTO). A given λ then asks for
+    /// ProKeR, and a given α or β for Tip-Adapter: they are numbers of these.
+    pub method: Option<Method>,
+    /// Weight of the cache, over 0; chosen where none.
+    pub alpha: Option<f64>,
+    /// Sharpness, over 0; chosen where none.
+    pub beta: Option<f64>,
+    /// ProKeR's λ, over 0; chosen where none.
+    pub lambda: Option<f64>,
+    /// Sum or mean over a class's shots (Tip-Adapter).
+    pub class_balance: ClassBalance,
+    /// Which numbers are tried.
+    pub grid: SearchGrid,
+    /// Number format of the resident keys; recorded, the tensors stay f32.
+    pub key_dtype: KeyDtype,
+}
+
+impl Default for HeadRequest {
+    fn default() -> Self {
+        Self {
+            method: None,
+            alpha: None,
+            beta: None,
+            lambda: None,
+            class_balance: ClassBalance::default(),
+            grid: SearchGrid::Wide,
+            key_dtype: KeyDtype::default(),
+        }
+    }
+}
+
+impl HeadRequest {
+    pub(super) fn check(&self) -> Result<(), TipError> {
+        self.grid.check()?;
+        for (thing, value) in [
+            ("alpha", self.alpha),
+            ("beta", self.beta),
+            ("lambda", self.lambda),
+        ] {
+            if let Some(value) = value.filter(|v| !(v.is_finite() && *v > 0.0)) {
+                return Err(TipError::Number {
+                    thing,
+                    value,
+                    expected: "a finite number over 0",
+                });
+            }
+        }
+        Ok(())
+    }
+}

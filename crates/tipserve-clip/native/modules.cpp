@@ -1,0 +1,86 @@
+// TorchScript modules: what tch's own binding of them lacks is freezing, fusing, and the choice of
+// the engine that 8-bit archives are unpacked for.
+//
+// No function throws: each gives null, or a message that the caller frees.
+
+#include "guarded.h"
+
+#include <ATen/Context.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+using tipserve::guarded;
+using torch::jit::Module;
+
+namespace {
+
+Module& module_of(void* module) { return *static_cast<Module*>(module); }
+
+// oneDNN's 8-bit kernels: the quickest of torch's on x86-64 with VNNI, and the only ones that do
+// not want a bit of the activations' range for their sums.
+void choose_onednn() {
+  const auto& engines = at::globalContext().supportedQEngines();
+  if (std::find(engines.begin(), engines.end(), at::QEngine::ONEDNN) == engines.end()) {
+    throw std::runtime_error("this torch is built without oneDNN's 8-bit kernels");
+  }
+  at::globalContext().setQEngine(at::QEngine::ONEDNN);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Loads an archive in `eval` onto a CUDA device, or the CPU where `cuda` is negative. `int8`: it
+// holds packed 8-bit weights, for the CPU.
+char* tipserve_module_load(const char* path, int32_t cuda, bool int8, void** loaded) {
+  return guarded([&] {
+    if (int8) {
+      choose_onednn();
+    }
+    const c10::Device device = cuda < 0 ? c10::Device(c10::kCPU) : tipserve::device_of(cuda);
+    auto module = std::make_unique<Module>(torch::jit::load(path, device));
+    module->eval();
+    *loaded = module.release();
+  });
+}
+
+void tipserve_module_free(void* module) { delete static_cast<Module*>(module); }
+
+// Converts parameters and buffers to a format, by torch's number for it.
+char* tipserve_module_convert(void* module, int8_t kind) {
+  return guarded([&] { module_of(module).to(static_cast<c10::ScalarType>(kind)); });
+}
+
+char* tipserve_module_parameters(void* module, uint64_t* count) {
+  return guarded([&] {
+    uint64_t sum = 0;
+    for (const at::Tensor& parameter : module_of(module).parameters()) {
+      sum += static_cast<uint64_t>(parameter.numel());
+    }
+    *count = sum;
+  });
+}
+
+// A module of the same function whose weights are constants, with operators fused and weights laid
+// out for the CPU's kernels. It shares nothing that the first one changes.
+char* tipserve_module_fuse(void* module, void** fused) {
+  return guarded([&] {
+    Module frozen = torch::jit::freeze(module_of(module));
+    *fused = std::make_unique<Module>(torch::jit::optimize_for_inference(frozen)).release();
+  });
+}
+
+// The module's output for one tensor; the caller owns it.
+char* tipserve_module_forward(void* module, const at::Tensor* input, at::Tensor** output) {
+  return guarded([&] {
+    std::vector<c10::IValue> inputs{*input};
+    *output = new at::Tensor(module_of(module).forward(std::move(inputs)).toTensor());
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,200 @@
+//! Looking at a version's own examples, and at pictures that nobody has
+//! labelled yet. Both take all of torch's threads for seconds, so that few run
+//! at once and few wait.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{
+    Catalog, CatalogError,
+    columns::{check_shapes, floats, labels},
+    compute,
+    create::matrix,
+};
+use tip_adapter::{
+    analysis::{Analysis, AnalysisOptions, analyse},
+    suggest::{Pool, SuggestOptions, Suggestions, suggest},
+};
+use tipserve_store::{
+    CacheId, Manifest, Reference, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names,
+};
+
+/// Analyses that run at once.
+const RUNNING: usize = 2;
+/// Analyses that run or wait.
+const UNDER_WAY: usize = 16;
+
+static QUEUE: Semaphore = Semaphore::const_new(UNDER_WAY);
+static PLACES: Semaphore = Semaphore::const_new(RUNNING);
+
+/// A place among the analyses under way.
+struct Place {
+    _waiting: SemaphorePermit<'static>,
+    _running: SemaphorePermit<'static>,
+}
+
+/// Waits for a place.
+///
+/// # Errors
+/// [`CatalogError::Busy`] where too many wait already.
+async fn place() -> Result<Place, CatalogError> {
+    let waiting = QUEUE.try_acquire().map_err(|_| CatalogError::Busy {
+        what: "analyses",
+        count: UNDER_WAY,
+        limit: UNDER_WAY,
+    })?;
+    Ok(Place {
+        _waiting: waiting,
+        _running: PLACES.acquire().await.map_err(CatalogError::internal)?,
+    })
+}
+
+/// The names that go with a version's keys.
+#[derive(Debug)]
+pub struct ExampleNames {
+    manifest: Manifest,
+    labels: Vec<usize>,
+    ids: Option<TextColumn>,
+}
+
+impl ExampleNames {
+    fn read(manifest: Manifest, file: &TensorFile) -> Result<ExampleNames, CatalogError> {
+        let ids = TextColumn::read(file, names::EXAMPLE_IDS)
+            .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
+        Ok(ExampleNames {
+            labels: labels(file, names::LABELS),
+            ids,
+            manifest,
+        })
+    }
+
+    /// What is known of the version.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The id of the example behind a key.
+    pub fn example_id(&self, key: usize) -> String {
+        match &self.ids {
+            Some(ids) => ids.get(key).unwrap_or_default().to_owned(),
+            None => key.to_string(),
+        }
+    }
+
+    /// The class of a key.
+    pub fn class_of(&self, key: usize) -> usize {
+        self.labels.get(key).copied().unwrap_or(usize::MAX)
+    }
+
+    /// What people call a class; empty where there is no such class.
+    pub fn class_name(&self, class: usize) -> &str {
+        let classes = &self.manifest.details.classes;
+        classes
+            .get(class)
+            .map_or("", |class| class.display_name.as_str())
+    }
+}
+
+/// A version's labelled examples.
+#[derive(Debug)]
+pub struct LabelledExamples {
+    /// Their names.
+    pub names: ExampleNames,
+    /// Unit rows of the model's width, one after the other.
+    keys: Vec<f32>,
+}
+
+/// Pictures to choose from.
+pub struct UnlabelledPool {
+    /// Unit rows of the model's width, one after the other.
+    pub features: Vec<f32>,
+    /// The difference of a classifier's two best probabilities, a picture each;
+    /// none without a classifier.
+    pub margins: Option<Vec<f64>>,
+    /// What is labelled already.
+    pub labelled: Option<Arc<LabelledExamples>>,
+}
+
+impl Catalog {
+    /// Looks at a version by its own examples. `cancelled` is asked often.
+    ///
+    /// # Errors
+    /// The store's; [`CatalogError::WrongBundle`]; [`CatalogError::Busy`];
+    /// [`CatalogError::Cancelled`].
+    pub async fn analyse(
+        self: &Arc<Self>,
+        reference: &Reference,
+        options: AnalysisOptions,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<(ExampleNames, Analysis), CatalogError> {
+        let (id, number) = self.store.resolve(reference).await?;
+        self.check_bundle(&self.store.manifest(&id, number).await?)?;
+        let place = place().await?;
+        let (manifest, file) = self.store.load(&id, number).await?;
+        let catalog = Arc::clone(self);
+        compute(move || {
+            let _place = place;
+            let material = catalog.material(&manifest, &file)?;
+            let go_on = || !cancelled.load(Ordering::Relaxed);
+            let analysis = analyse(&material, &manifest.details.head, &options, &go_on)?;
+            Ok((ExampleNames::read(manifest, &file)?, analysis))
+        })
+        .await?
+    }
+
+    /// The labelled examples of a version.
+    ///
+    /// # Errors
+    /// The store's; [`CatalogError::WrongBundle`].
+    pub async fn labelled_examples(
+        &self,
+        id: &CacheId,
+        number: VersionNumber,
+    ) -> Result<LabelledExamples, CatalogError> {
+        let (manifest, file) = self.store.load(id, number).await?;
+        self.check_bundle(&manifest)?;
+        compute(move || {
+            check_shapes(&manifest.details, &file)
+                .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
+            Ok(LabelledExamples {
+                keys: floats(&file, names::KEYS),
+                names: ExampleNames::read(manifest, &file)?,
+            })
+        })
+        .await?
+    }
+
+    /// Which pictures of a pool to label. `cancelled` is asked often.
+    ///
+    /// # Errors
+    /// [`CatalogError::Busy`]; [`CatalogError::Cancelled`].
+    pub async fn suggest(
+        &self,
+        pool: UnlabelledPool,
+        options: SuggestOptions,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<Suggestions, CatalogError> {
+        let place = place().await?;
+        let width = self.model.width;
+        compute(move || {
+            let _place = place;
+            let features = matrix(&pool.features, width)?;
+            let labelled = pool.labelled.as_ref();
+            let labelled = labelled
+                .map(|labelled| matrix(&labelled.keys, width))
+                .transpose()?;
+            let pool = Pool {
+                features: &features,
+                labelled: labelled.as_ref(),
+                margins: pool.margins.as_deref(),
+            };
+            let go_on = || !cancelled.load(Ordering::Relaxed);
+            Ok(suggest(&pool, &options, &go_on)?)
+        })
+        .await?
+    }
+}

@@ -1,0 +1,67 @@
+//! What a stored version's head was made from.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Catalog, CatalogError, columns::check_shapes, create::statistics, tensors};
+use tip_adapter::material::Material;
+use tipserve_store::{Manifest, StoreError, TensorFile, tensors::names};
+
+impl Catalog {
+    /// Refuses a version whose features another bundle made.
+    ///
+    /// # Errors
+    /// [`CatalogError::WrongBundle`].
+    pub(super) fn check_bundle(&self, manifest: &Manifest) -> Result<(), CatalogError> {
+        let made_with = &manifest.details.bundle_fingerprint;
+        if *made_with == self.model.fingerprint {
+            return Ok(());
+        }
+        Err(CatalogError::WrongBundle {
+            version: manifest.resource_name(),
+            made_with: made_with.clone(),
+            served: self.model.fingerprint.clone(),
+        })
+    }
+
+    /// A version's examples and text weights as its head was made from them.
+    ///
+    /// # Errors
+    /// A file that is not what its manifest says; torch's.
+    pub(super) fn material(
+        &self,
+        manifest: &Manifest,
+        file: &TensorFile,
+    ) -> Result<Material, CatalogError> {
+        let details = &manifest.details;
+        check_shapes(details, file)
+            .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
+        let empty = |shape: &[i64], kind| {
+            Tensor::f_zeros(shape, (kind, Device::Cpu)).map_err(CatalogError::internal)
+        };
+        let keys = match tensors::read(file, names::KEYS)? {
+            Some(keys) => keys,
+            None => empty(&[0, details.width as i64], Kind::Float)?,
+        };
+        let labels = match tensors::read(file, names::LABELS)? {
+            Some(labels) => labels,
+            None => empty(&[0], Kind::Int64)?,
+        };
+        let validation = match (
+            tensors::read(file, names::VALIDATION_FEATURES)?,
+            tensors::read(file, names::VALIDATION_LABELS)?,
+        ) {
+            (Some(features), Some(labels)) => Some((features, labels)),
+            _ => None,
+        };
+        Ok(Material {
+            keys,
+            labels,
+            classes: details.classes.len(),
+            views: tensors::read(file, names::VIEWS)?,
+            text: tensors::read(file, names::TEXT)?,
+            validation,
+            logit_scale: details.head.logit_scale,
+            statistics: statistics(&self.model)?,
+        })
+    }
+}

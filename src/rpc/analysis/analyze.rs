@@ -1,0 +1,201 @@
+//! `AnalyzeVersion`: a version in, what its own examples say of it out.
+
+use std::{sync::Arc, time::Instant};
+
+use tonic::Response;
+
+use super::super::{
+    Context, convert,
+    error::ApiError,
+    reference,
+    request::{RequestError, until},
+    submit::CancelOnDrop,
+};
+use super::advice::advice;
+use crate::{auth::Caller, catalog::ExampleNames};
+use tip_adapter::analysis::{Analysis, AnalysisOptions, Suspect};
+use tipserve_api::v1 as pb;
+
+/// Entries of a list where the client does not say.
+const DEFAULT_LIST: usize = 50;
+/// Most entries of a list.
+const MAX_LIST: usize = 1000;
+/// Draws of a point of the curve where the client does not say.
+const DEFAULT_DRAWS: usize = 5;
+/// Most draws of a point of the curve.
+const MAX_DRAWS: usize = 50;
+/// Most classes for which the confusion matrix is returned.
+const MAX_CONFUSION: usize = 1000;
+
+/// Serves one call.
+pub async fn serve(
+    context: &Arc<Context>,
+    caller: Caller,
+    deadline: Option<Instant>,
+    request: pb::AnalyzeVersionRequest,
+) -> Result<Response<pb::AnalyzeVersionResponse>, ApiError> {
+    let reference = reference(&caller, &request.cache)?;
+    let options = AnalysisOptions {
+        list_limit: bounded("list_limit", request.list_limit, DEFAULT_LIST, MAX_LIST)?,
+        duplicate_similarity: similarity("duplicate_similarity", request.duplicate_similarity)?,
+        draws: bounded("draws", request.draws, DEFAULT_DRAWS, MAX_DRAWS)?,
+        seed: request.seed,
+    };
+    // Dropped with this future: a client that goes away stops the work.
+    let cancel = CancelOnDrop::new();
+    let analysing = context
+        .catalog
+        .analyse(&reference, options, Arc::clone(&cancel.0));
+    let (names, analysis) = tokio::select! {
+        analysed = analysing => analysed?,
+        () = until(deadline) => return Err(RequestError::DeadlineExceeded.into()),
+        () = context.shutdown.cancelled() => return Err(ApiError::shutting_down()),
+    };
+    Ok(Response::new(message(&names, &analysis)))
+}
+
+/// A number of things: 0 for the default.
+pub(super) fn bounded(
+    field: &str,
+    asked: i32,
+    default: usize,
+    most: usize,
+) -> Result<usize, RequestError> {
+    match usize::try_from(asked) {
+        Ok(0) => Ok(default),
+        Ok(count) if count <= most => Ok(count),
+        _ => Err(RequestError::invalid(
+            field,
+            format!("{asked} is not in 0 to {most}"),
+        )),
+    }
+}
+
+/// A cosine from which pictures count as near-duplicates.
+pub(super) fn similarity(field: &str, asked: Option<f64>) -> Result<Option<f64>, RequestError> {
+    match asked {
+        Some(value) if !(value > 0.0 && value <= 1.0) => Err(RequestError::invalid(
+            field,
+            format!("{value} is not over 0 and at most 1"),
+        )),
+        asked => Ok(asked),
+    }
+}
+
+fn message(names: &ExampleNames, analysis: &Analysis) -> pb::AnalyzeVersionResponse {
+    let name = |class: usize| names.class_name(class).to_owned();
+    let id = |key: usize| names.example_id(key);
+    let suspect = |suspect: &Suspect| pb::SuspectExample {
+        example_id: id(suspect.key),
+        class_index: int(suspect.class),
+        display_name: name(suspect.class),
+        probability: suspect.probability,
+        suggested: Some(pb::ClassScore {
+            index: int(suspect.suggested),
+            display_name: name(suspect.suggested),
+            logit: suspect.suggested_logit as f32,
+            probability: suspect.suggested_probability as f32,
+        }),
+    };
+    pb::AnalyzeVersionResponse {
+        version: names.manifest().resource_name(),
+        method: convert::method(analysis.method) as i32,
+        advice: advice(analysis, &name, &id),
+        example_count: count(analysis.example_count),
+        scored_count: count(analysis.scored_count),
+        accuracy: analysis.accuracy,
+        accuracy_error: analysis.accuracy_error,
+        cross_entropy: analysis.cross_entropy,
+        expected_calibration_error: analysis.expected_calibration_error,
+        curve: (analysis.curve.iter())
+            .map(|point| pb::LearningCurvePoint {
+                shots: int(point.shots),
+                accuracy: point.accuracy,
+                low: point.low,
+                high: point.high,
+                draws: int(point.draws),
+            })
+            .collect(),
+        forecast: analysis.forecast.map(|forecast| pb::LearningForecast {
+            shots: int(forecast.shots),
+            accuracy: forecast.accuracy,
+            low: forecast.low,
+            high: forecast.high,
+        }),
+        classes: (analysis.classes.iter().enumerate())
+            .map(|(index, class)| pb::ClassAnalysis {
+                index: int(index),
+                display_name: name(index),
+                example_count: int(class.example_count),
+                scored_count: int(class.scored_count),
+                accuracy: class.accuracy,
+                precision: class.precision,
+                expected_gain: class.expected_gain,
+            })
+            .collect(),
+        confusion: confusion(analysis),
+        confused: (analysis.confused.iter())
+            .map(|pair| pb::ConfusedClasses {
+                index: int(pair.class),
+                display_name: name(pair.class),
+                other_index: int(pair.other),
+                other_display_name: name(pair.other),
+                count: pair.count as i64,
+                reverse_count: pair.reverse as i64,
+            })
+            .collect(),
+        suspects: analysis.suspects.iter().map(suspect).collect(),
+        suspect_count: count(analysis.suspect_count),
+        misclassified: analysis.misclassified.iter().map(suspect).collect(),
+        duplicates: (analysis.duplicates.iter())
+            .map(|pair| {
+                let (first, second) = (names.class_of(pair.first), names.class_of(pair.second));
+                pb::DuplicatePair {
+                    example_id: id(pair.first),
+                    class_index: int(first),
+                    display_name: name(first),
+                    other_example_id: id(pair.second),
+                    other_class_index: int(second),
+                    other_display_name: name(second),
+                    similarity: pair.similarity,
+                    exact: pair.is_exact(),
+                }
+            })
+            .collect(),
+        duplicate_count: count(analysis.duplicate_count),
+        duplicate_similarity: analysis.duplicate_similarity,
+        reliability: (analysis.reliability.iter())
+            .map(|bin| pb::ReliabilityBin {
+                low: bin.low,
+                high: bin.high,
+                count: bin.count as i64,
+                probability: bin.probability,
+                accuracy: bin.accuracy,
+            })
+            .collect(),
+        skipped: analysis.skipped.clone(),
+    }
+}
+
+/// The whole matrix, row by row.
+fn confusion(analysis: &Analysis) -> Vec<i64> {
+    let classes = analysis.classes.len();
+    if classes > MAX_CONFUSION || analysis.scored_count == 0 {
+        return Vec::new();
+    }
+    let mut matrix = vec![0; classes * classes];
+    for &(class, taken, count) in &analysis.confusion {
+        if let Some(cell) = matrix.get_mut(class * classes + taken) {
+            *cell = count as i64;
+        }
+    }
+    matrix
+}
+
+fn int(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,84 @@
+/** The classes: where pictures are dragged to, and what keys stand for. */
+
+import { useState } from "preact/hooks";
+
+import * as bench from "../workspace/bench";
+import { label } from "./label-keys";
+
+/** What a drag of pictures carries: their ids, each on a line. */
+export const DRAGGED = "application/x-tipserve-pictures";
+
+export function Classes() {
+  const [typed, setTyped] = useState("");
+  const add = (event: Event) => {
+    event.preventDefault();
+    for (const one of typed.split(",")) bench.addClass(one);
+    setTyped("");
+  };
+  return (
+    <section aria-labelledby="classes">
+      <h2 id="classes">Classes</h2>
+      <ul class="classes">
+        {bench.classes.value.map((name, at) => (
+          <Class key={name} name={name} at={at} />
+        ))}
+      </ul>
+      <form class="inline" onSubmit={add}>
+        <label>
+          Another class
+          <input
+            value={typed}
+            maxLength={200}
+            onInput={(event) => setTyped(event.currentTarget.value)}
+          />
+        </label>
+        <button type="submit" disabled={!typed.trim()}>
+          Add
+        </button>
+      </form>
+    </section>
+  );
+}
+
+function Class(props: { name: string; at: number }) {
+  const { name, at } = props;
+  const [over, setOver] = useState(false);
+  const count = bench.counts.value.get(name) ?? 0;
+  const drop = (event: DragEvent) => {
+    setOver(false);
+    const ids = new Set(event.dataTransfer?.getData(DRAGGED).split("\n"));
+    event.preventDefault();
+    bench.assign(
+      bench.items.value.filter((item) => ids.has(item.id)),
+      name,
+    );
+  };
+  return (
+    <li
+      class={`class ${over ? "over" : ""}`}
+      onDragOver={(event) => {
+        if (!event.dataTransfer?.types.includes(DRAGGED)) return;
+        event.preventDefault();
+        setOver(true);
+      }}
+      onDragLeave={() => setOver(false)}
+      onDrop={drop}
+    >
+      <button type="button" class="class-name" onClick={() => label(name)}>
+        {at < 9 && <kbd>{at + 1}</kbd>}
+        <span>{name}</span>
+        <small>{count}</small>
+      </button>
+      {count === 0 && (
+        <button
+          type="button"
+          class="plain"
+          aria-label={`Remove the class ${name}`}
+          onClick={() => bench.removeClass(name)}
+        >
+          ×
+        </button>
+      )}
+    </li>
+  );
+}

@@ -1,0 +1,46 @@
+/** Labelling with keys: 1 to 9 choose a class, 0 puts a picture off, u takes
+ * the last step back. */
+
+import { useEffect } from "preact/hooks";
+
+import * as bench from "../workspace/bench";
+import { queue, skip } from "../workspace/suggest";
+
+/** Gives a class to what is selected, or to the picture that is next. */
+export function label(name: string): void {
+  const chosen = bench.selection.value;
+  const [next] = queue();
+  if (chosen.size > 0) bench.assign(chosen, name);
+  else if (next) bench.assign([next], name);
+}
+
+function typing(target: EventTarget | null): boolean {
+  return target instanceof Element && target.closest("input, select, textarea, dialog") !== null;
+}
+
+function press(event: KeyboardEvent): void {
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
+  if (/^[1-9]$/.test(event.key)) {
+    const name = bench.classes.value[Number(event.key) - 1];
+    if (name === undefined) return;
+    label(name);
+  } else if (event.key === "0") {
+    const [next] = queue();
+    if (next) skip(next);
+  } else if (event.key === "u") {
+    bench.undo();
+  } else if (event.key === "Escape") {
+    bench.selection.value = new Set();
+  } else {
+    return;
+  }
+  event.preventDefault();
+}
+
+/** Listens while the view is open. */
+export function useLabelKeys(): void {
+  useEffect(() => {
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
+}

@@ -1,0 +1,166 @@
+/** The bench: the pictures of this tab, their classes, and the classifier that
+ * is being made of them. */
+
+import { batch, computed, signal } from "@preact/signals";
+
+import { getVersion, listExamples } from "../api/calls";
+import type { ClassInfo, Version } from "../api/types";
+import type { Found } from "./files";
+import { Item } from "./item";
+
+/** The classifier's id. */
+export const name = signal("");
+
+/** Its newest version; none before the first. */
+export const version = signal<Version | null>(null);
+
+/** Names of the classes, in the order in which keys choose them. */
+export const classes = signal<string[]>([]);
+
+/** All pictures. */
+export const items = signal<Item[]>([]);
+
+/** Those selected in the grid. */
+export const selection = signal<ReadonlySet<Item>>(new Set());
+
+/** Ids of examples that the version held before this bench was opened. */
+let heldBefore = new Set<string>();
+
+export const waiting = computed(() => items.value.filter((i) => i.status.value === "waiting"));
+export const rejected = computed(() => items.value.filter((i) => i.status.value === "rejected"));
+export const unlabelled = computed(() =>
+  items.value.filter((i) => i.label.value === null && i.status.value !== "rejected"),
+);
+
+/** How many pictures each class has, those of the version included. */
+export const counts = computed(() => {
+  const found = new Map<string, number>(classes.value.map((one) => [one, 0]));
+  for (const known of version.value?.classes ?? []) {
+    found.set(known.displayName, held(known));
+  }
+  for (const item of items.value) {
+    const label = item.label.value;
+    if (label === null || item.status.value === "rejected") continue;
+    found.set(label, (found.get(label) ?? 0) + 1);
+  }
+  return found;
+});
+
+/** Examples of a class that are not on the bench. */
+function held(known: ClassInfo): number {
+  const ours = items.peek().filter((item) => item.saved === known.displayName).length;
+  return Math.max(0, known.exampleCount + known.validationCount - ours);
+}
+
+/** Pictures of a class on the bench. */
+export function of(label: string): Item[] {
+  return items.value.filter((i) => i.label.value === label && i.status.value !== "rejected");
+}
+
+const TEXT = /\.(txt|csv|tsv|json|xml|md|html?|ini|log|py|js|db|pdf|docx?|xlsx?|mp4|mov|avi)$/i;
+
+/** Puts files on the bench; gives those that are to be encoded. */
+export function add(found: Found[]): Item[] {
+  const ids = new Set(items.value.map((item) => item.id));
+  for (const id of heldBefore) ids.add(id);
+  const fresh: Item[] = [];
+  const named = new Set(classes.value);
+  for (const { path, file, label } of found) {
+    let id = path;
+    for (let copy = 2; ids.has(id); copy++) id = `${path} (${copy})`;
+    ids.add(id);
+    const item = new Item(id, path, file, label);
+    if (TEXT.test(path)) item.reject("not a picture, by its name");
+    else if (label !== null) named.add(label);
+    fresh.push(item);
+  }
+  batch(() => {
+    items.value = [...items.value, ...fresh];
+    if (named.size !== classes.value.length) classes.value = [...named];
+  });
+  return fresh.filter((item) => item.status.value === "waiting");
+}
+
+/** Adds a class, if there is none of that name. */
+export function addClass(label: string): void {
+  const trimmed = label.trim();
+  if (trimmed && !classes.value.includes(trimmed)) classes.value = [...classes.value, trimmed];
+}
+
+/** Removes a class that no picture has. */
+export function removeClass(label: string): void {
+  if ((counts.value.get(label) ?? 0) > 0) return;
+  classes.value = classes.value.filter((one) => one !== label);
+}
+
+type Change = { item: Item; before: string | null }[];
+const history: Change[] = [];
+/** Whether there is anything to undo. */
+export const undoable = signal(false);
+
+/** Says which class pictures are of; none takes their class away. */
+export function assign(chosen: Iterable<Item>, label: string | null): void {
+  const change: Change = [];
+  batch(() => {
+    for (const item of chosen) {
+      if (item.status.value === "rejected" || item.label.value === label) continue;
+      change.push({ item, before: item.label.value });
+      item.label.value = label;
+    }
+    selection.value = new Set();
+    if (change.length > 0) history.push(change);
+    undoable.value = history.length > 0;
+  });
+}
+
+/** Takes the last change of classes back. */
+export function undo(): void {
+  batch(() => {
+    for (const { item, before } of history.pop() ?? []) item.label.value = before;
+    undoable.value = history.length > 0;
+  });
+}
+
+/** Takes pictures off the bench. Those that a version holds must have lost
+ * their class first. */
+export function discard(chosen: Iterable<Item>): void {
+  const gone = new Set([...chosen].filter((item) => item.saved === null));
+  for (const item of gone) item.drop();
+  batch(() => {
+    items.value = items.value.filter((item) => !gone.has(item));
+    selection.value = new Set();
+  });
+}
+
+function clear(): void {
+  for (const item of items.value) item.drop();
+  history.length = 0;
+  heldBefore = new Set();
+  batch(() => {
+    items.value = [];
+    selection.value = new Set();
+    undoable.value = false;
+    version.value = null;
+    classes.value = [];
+    name.value = "";
+  });
+}
+
+/** Opens an empty bench. */
+export function start(suggested: string): void {
+  clear();
+  name.value = suggested;
+}
+
+/** Opens a bench for more pictures of a classifier that is there. */
+export async function resume(cache: string): Promise<void> {
+  const found = await getVersion(cache);
+  const examples = await listExamples(found.name, "", 100_000);
+  clear();
+  heldBefore = new Set(examples.map((example) => example.exampleId));
+  batch(() => {
+    name.value = cache;
+    version.value = found;
+    classes.value = found.classes.map((known) => known.displayName);
+  });
+}

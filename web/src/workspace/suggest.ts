@@ -1,0 +1,97 @@
+/** "Label this next": the server's order of the pictures without a class. */
+
+import { effect, signal } from "@preact/signals";
+
+import { suggest } from "../api/calls";
+import { explain } from "../api/http";
+import type { Suggestion } from "../api/types";
+import { items, unlabelled, version } from "./bench";
+import type { Item } from "./item";
+
+/** How many are asked for at a time. */
+const AHEAD = 30;
+/** Labels after which the order is asked for anew. */
+const RENEW = 6;
+/** Pictures that are sent to be put into an order, at most. */
+const MOST = 1500;
+/** Quiet time before the order is asked for, milliseconds. */
+const SETTLE = 600;
+
+/** What the server suggests, by the pictures' ids. */
+export const suggestions = signal<ReadonlyMap<string, Suggestion>>(new Map());
+/** Why this order, in a sentence. */
+export const reason = signal("");
+/** Why there is no order; none where there is one. */
+export const trouble = signal<string | null>(null);
+
+const skipped = signal<ReadonlySet<Item>>(new Set());
+let last: AbortController | undefined;
+let timer: ReturnType<typeof setTimeout> | undefined;
+let asked = "";
+
+/** Asks for a new order when the classifier has changed, more pictures are
+ * encoded, or the last order is used up. */
+export function follow(): () => void {
+  return effect(() => {
+    const ready = unlabelled.value.filter((item) => item.status.value === "ready");
+    const known = suggestions.value;
+    const left = ready.filter((item) => known.has(item.id)).length;
+    // Not with every label and every picture: the whole pool is sent each time.
+    const grown = Math.ceil(Math.log2(items.value.length + 1));
+    const labelled = Math.floor((items.value.length - unlabelled.value.length) / RENEW);
+    const state = `${version.value !== null} ${grown} ${labelled} ${left === 0}`;
+    if (ready.length === 0 || state === asked) return;
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      asked = state;
+      void order(ready);
+    }, SETTLE);
+  });
+}
+
+async function order(ready: Item[]): Promise<void> {
+  last?.abort();
+  const mine = new AbortController();
+  last = mine;
+  const config = {
+    count: AHEAD,
+    ...(version.value ? { cache: version.value.name } : {}),
+  };
+  try {
+    // Of a large pool every n-th: what is typical or doubtful of it shows there, too.
+    const step = Math.ceil(ready.length / MOST);
+    const pool = ready.filter((_, at) => at % step === 0).map((item) => item.unlabelled());
+    const answer = await suggest(config, pool, mine.signal);
+    suggestions.value = new Map(answer.suggestions.map((one) => [one.id, one]));
+    reason.value = answer.reason;
+    trouble.value = null;
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    trouble.value = explain(error);
+  }
+}
+
+/** The pictures to label, the most useful first; then, or where the server
+ * cannot say, in their own order. */
+export function queue(): Item[] {
+  const open = unlabelled.value.filter((item) => !skipped.value.has(item));
+  const rank = new Map([...suggestions.value.keys()].map((id, at) => [id, at]));
+  return [...open].sort(
+    (a, b) => (rank.get(a.id) ?? Infinity) - (rank.get(b.id) ?? Infinity) || 0,
+  );
+}
+
+/** Puts a picture off until the others have a class. */
+export function skip(item: Item): void {
+  skipped.value = new Set([...skipped.value, item]);
+}
+
+/** Forgets the order and what was put off. */
+export function reset(): void {
+  last?.abort();
+  asked = "";
+  suggestions.value = new Map();
+  reason.value = "";
+  trouble.value = null;
+  skipped.value = new Set();
+}
