@@ -113,7 +113,7 @@ macro_rules! whole {
 whole!(usize, u64, u32; f64, bool, String, Vec<String>, PathBuf, SocketAddr, LogFormat);
 
 settings! {
-/// Folder of the bundle to serve (see `python -m tipserve_export`).
+    /// Folder of the bundle to serve (see `python -m tipserve_export`).
     bundle: PathBuf, "TIPSERVE_BUNDLE", "DIR",
         required("a folder");
     /// Where caches are kept: a folder, or s3://, gs://, az://.
