@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tipserve_cli::{EXIT_CODES, Global, Local, command, completions, parse};
+use tipserve_cli::{EXIT_CODES, Global, Local, ManualArgs, command, completions, manual, parse};
 
 use crate::serve;
 
@@ -34,12 +34,16 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual's page, or write all its pages into a folder.
+    Man(ManualArgs),
 }
 
 /// The commands that call no server.
 const LOCALS: &[Local] = &[
     ("serve", &[]),
     ("completions", &[]),
+    ("man", &[]),
+    ("pull", &["json", "quiet"]),
     ("token", &["json", "quiet"]),
 ];
 
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Client(command) => tipserve_cli::run(command, &cli.global),
         Command::Bench(args) => tipserve_bench::run(*args, &cli.global),
         Command::Completions { shell } => completions(shell, command::<Cli>(LOCALS)),
+        Command::Man(args) => manual(&args, command::<Cli>(LOCALS)),
     }
 }
 

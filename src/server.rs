@@ -33,6 +33,7 @@ use tipserve_api::{
     },
 };
 use tipserve_clip::{BundleError, DeviceError, EncodeError, TokenizerError};
+use tipserve_http::{Assets, HttpLayer};
 use tipserve_store::{Store, StoreError, StoreOptions};
 
 pub use loading::{choosing, settings};
@@ -133,7 +134,7 @@ impl Server {
             &telemetry::About {
                 bundle: context.catalog.model().name.clone(),
                 device: context.catalog.model().device.clone(),
-                dtype: context.catalog.model().dtype.clone(),
+                dtype: context.catalog.model().precision.name().to_owned(),
                 resident_bytes: context.catalog.resident_bytes(),
             },
             &context.engine,
@@ -144,12 +145,15 @@ impl Server {
             .map_err(|error| StartError::Internal(error.to_string()))?
             .add_service(health_service);
         set_health(&health, true).await;
+        let http = HttpLayer::new(tipserve_api::DESCRIPTORS, Assets::new(&[]))
+            .map_err(|error| StartError::Internal(error.to_string()))?;
         let serving = serve(
             &config.limits,
             &config.web_origins,
             &context,
             &guard,
             routes,
+            http,
             listener,
         );
         let watch = tokio::spawn(Arc::clone(&guard).watch());

@@ -65,7 +65,11 @@ fn main() -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let device = "cpu".parse::<DeviceChoice>()?.open()?[0];
     let precision = args.dtype.parse::<DtypeChoice>()?.of(&bundle, device)?;
-    let encoder = Arc::new(ImageEncoder::load(&bundle, device, precision)?);
+    let mut encoder = ImageEncoder::load(&bundle, device, precision)?;
+    // As the server does.
+    let fused = encoder.fuse(1);
+    eprintln!("fused image encoder {fused}");
+    let encoder = Arc::new(encoder);
     let time = Duration::try_from_secs_f64(args.seconds)?;
 
     let decode_core_seconds = decoding(&args.pictures, &encoder, cores, time)?;

@@ -38,8 +38,8 @@ func (l pictureLimits) allow(size image.Config) bool {
 }
 
 // A format decodes files of one kind to what the server would make of them:
-// Pillow's Image.open(…).convert("RGB"), without transparency or EXIF
-// orientation. What it would make otherwise, or not at all, is nil.
+// Pillow's Image.open(…).convert("RGB"), without transparency. What it would
+// make otherwise, or not at all, or turn upright, is nil.
 type format func(file []byte, limits pictureLimits) scanlines
 
 // formatOf tells a file's format by its first bytes; nil: none of these.
@@ -76,7 +76,7 @@ func header(
 // hands out what it has brought to full resolution in its own way.
 func decodeJPEG(file []byte, limits pictureLimits) scanlines {
 	config, ok := header(jpeg.DecodeConfig, file, limits)
-	if !ok || config.ColorModel == color.CMYKModel {
+	if !ok || !uprightJPEG(file) || !soundJPEG(file) || config.ColorModel == color.CMYKModel {
 		return nil
 	}
 	decoded, err := jpeg.Decode(bytes.NewReader(file))
@@ -95,7 +95,7 @@ func decodeJPEG(file []byte, limits pictureLimits) scanlines {
 // decodePNG takes all but grey of 16 bits, which the server refuses.
 func decodePNG(file []byte, limits pictureLimits) scanlines {
 	const depthAt, kindAt, grey = 24, 25, 0 // in IHDR, the first chunk
-	if _, ok := header(png.DecodeConfig, file, limits); !ok {
+	if _, ok := header(png.DecodeConfig, file, limits); !ok || !uprightPNG(file) {
 		return nil
 	}
 	if file[depthAt] == 16 && file[kindAt] == grey {

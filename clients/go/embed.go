@@ -28,6 +28,12 @@ func Raw() EmbedOption { return func(r *pb.EmbedRequest) { r.Raw = true } }
 // of refusing them.
 func TruncateTexts() EmbedOption { return func(r *pb.EmbedRequest) { r.TruncateTexts = true } }
 
+// ExifOrientation says what is done with the orientation that cameras write
+// beside the pixels. Default: it is applied, as new caches do.
+func ExifOrientation(what pb.ExifOrientation) EmbedOption {
+	return func(r *pb.EmbedRequest) { r.ExifOrientation = what }
+}
+
 // EmbedPictures embeds pictures, any number of them, with the bundle's image
 // encoder; they are sent in requests of a bounded size. The result has one entry
 // for each, in order. The error is one of a request as a whole.

@@ -2,8 +2,6 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-use protox::prost::Message as _;
-
 const PROTOS: [&str; 6] = [
     "tipserve/v1/input.proto",
     "tipserve/v1/cache.proto",
@@ -17,8 +15,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
-    let descriptors = protox::compile(PROTOS, ["proto"])?;
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(PROTOS)?;
+    // As the compiler encodes them, for options of methods (google.api.http) are
+    // unknown to the types that the code is generated from, and would be lost.
+    std::fs::write(
+        out.join("descriptors.bin"),
+        compiler.encode_file_descriptor_set(),
+    )?;
+    let descriptors = compiler.file_descriptor_set();
     // The codec bounds what decoding allocates by the message's name.
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();

@@ -11,9 +11,10 @@ use super::{
     compute,
     notes::{self, NoteColumns},
 };
+use tipserve_api::text::canonical;
 use tipserve_store::{
-    CacheId, ClassRecord, Details, Manifest, Reference, TensorFile, TextColumn, VersionNumber,
-    tensors::names,
+    CacheId, ClassRecord, Details, EncoderRecord, Manifest, Reference, TensorFile, TextColumn,
+    VersionNumber, tensors::names,
 };
 
 /// Ids named in an error, at most.
@@ -66,6 +67,11 @@ impl Base {
     /// those for validation.
     pub fn examples(&self) -> &[ExampleFeature] {
         &self.examples
+    }
+
+    /// What embedded its pictures, as far as it is known.
+    pub fn encoder(&self) -> Option<&EncoderRecord> {
+        self.manifest.details.encoder.as_ref()
     }
 
     /// How many examples are left out.
@@ -126,11 +132,11 @@ impl Base {
             .max()
             .map_or(0, |highest| highest.saturating_add(1));
 
-        let remove: HashSet<&str> = remove.iter().map(String::as_str).collect();
+        let remove: HashSet<_> = remove.iter().map(|id| canonical(id)).collect();
         let before = examples.len();
-        let mut unknown: BTreeSet<&str> = remove.iter().copied().collect();
+        let mut unknown: BTreeSet<_> = remove.iter().collect();
         for example in &examples {
-            unknown.remove(example.id.as_str());
+            unknown.remove(&canonical(&example.id));
         }
         if !unknown.is_empty() {
             let shown: Vec<String> = unknown
@@ -147,7 +153,7 @@ impl Base {
                 format!("{name} holds no example {}{more}", shown.join(", ")),
             ));
         }
-        examples.retain(|example| !remove.contains(example.id.as_str()));
+        examples.retain(|example| !remove.contains(&canonical(&example.id)));
         Ok(Base {
             removed: before - examples.len(),
             text: file.get(names::TEXT).map(|_| floats(file, names::TEXT)),
@@ -163,7 +169,7 @@ impl Catalog {
     /// A version as a base, without the examples of the ids given.
     ///
     /// # Errors
-    /// The store's; [`CatalogError::WrongBundle`]; an id that the version does
+    /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
     /// not hold.
     pub async fn base(
         &self,
@@ -173,13 +179,7 @@ impl Catalog {
         let (id, number) = self.store.resolve(reference).await?;
         // Before the tensors, which may be many.
         let manifest = self.store.manifest(&id, number).await?;
-        if manifest.details.bundle_fingerprint != self.model.fingerprint {
-            return Err(CatalogError::WrongBundle {
-                version: manifest.resource_name(),
-                made_with: manifest.details.bundle_fingerprint.clone(),
-                served: self.model.fingerprint.clone(),
-            });
-        }
+        self.model.encoder().check(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
         compute(move || Base::read(manifest, &file, &remove)).await?
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tch::{Device, Kind};
 
-use super::{CatalogError, tensors};
+use super::{CatalogError, orientation, tensors};
 use tip_adapter::{
     head::{Head, HeadTensors, StandardisedPart, Values},
     standardise::Standardise,
 };
 use tip_spec::Method;
+use tipserve_clip::ExifOrientation;
 use tipserve_store::{Manifest, TensorFile, TextColumn, tensors::names};
 
 /// A version in memory: its head, and the names that go with it.
@@ -142,6 +143,12 @@ impl Classifier {
     /// Number of classes, N.
     pub fn classes(&self) -> usize {
         self.manifest.details.classes.len()
+    }
+
+    /// What is done with the EXIF orientation of the pictures that it
+    /// classifies: what was done with its examples'.
+    pub fn exif_orientation(&self) -> ExifOrientation {
+        orientation::decoded(self.manifest.details.exif_orientation)
     }
 
     /// Probabilities are softmax(logits / temperature).

@@ -17,8 +17,8 @@ use tip_adapter::{
     standardise::Statistics,
 };
 use tipserve_store::{
-    CacheId, ClassRecord, Details, Draft, NamedTensor, RequestKey, SourceCounts, TextColumn,
-    tensors::names,
+    CacheId, ClassRecord, Details, Draft, ExifOrientation, NamedTensor, RequestKey, SourceCounts,
+    TextColumn, tensors::names,
 };
 
 /// Where the text classifier's rows of new classes come from.
@@ -52,6 +52,8 @@ pub struct Recipe {
     pub head: HeadRequest,
     /// Augmented views of each example, R, at least 1.
     pub views: usize,
+    /// What is done with the EXIF orientation of its pictures.
+    pub exif_orientation: ExifOrientation,
     /// Free text.
     pub description: String,
     /// Free labels.
@@ -168,6 +170,7 @@ impl Catalog {
         stop: &dyn Fn() -> bool,
     ) -> Result<Draft, CatalogError> {
         let text = self.all_text(recipe, text)?;
+        let base = recipe.base.as_ref().and_then(|base| base.encoder());
         let ingredients = self.ingredients(recipe, text, gathered)?;
         let made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
         let Ingredients {
@@ -189,8 +192,14 @@ impl Catalog {
                 width: self.model.width,
                 key_count: key_count as u64,
                 views: u32::try_from(recipe.views).unwrap_or(u32::MAX),
+                exif_orientation: recipe.exif_orientation,
                 bundle_fingerprint: self.model.fingerprint.clone(),
                 bundle_name: self.model.name.clone(),
+                encoder: if gathered.pictures {
+                    Some(self.model.encoder().record(base))
+                } else {
+                    base.cloned()
+                },
                 head: made.spec,
                 fine_tune: None,
                 source: Some(SourceCounts {
@@ -198,6 +207,7 @@ impl Catalog {
                     rejected: gathered.rejected as u64,
                     inherited: recipe.inherited().len() as u64,
                     removed: recipe.base.as_ref().map_or(0, |base| base.removed()) as u64,
+                    without_end_mark: gathered.without_end_mark as u64,
                 }),
                 pictures,
             },

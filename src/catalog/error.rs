@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use tip_adapter::error::TipError;
-use tipserve_clip::TextError;
+use tipserve_clip::{TextError, int8::MOST_NOISE};
 use tipserve_engine::EngineError;
 use tipserve_store::StoreError;
 
@@ -34,6 +34,22 @@ pub enum CatalogError {
         made_with: String,
         /// Fingerprint of this server's bundle.
         served: String,
+    },
+    /// 8-bit features that differ too much from float ones to be compared.
+    #[error(
+        "{version} has features of an encoder in {made_with} and this server's computes in \
+         {served}; they differ too much to be compared (noise {noise}, at most {MOST_NOISE}): \
+         start a server with another --dtype, or make the cache again"
+    )]
+    WrongDtype {
+        /// The version.
+        version: String,
+        /// What its features were computed in.
+        made_with: String,
+        /// What this server computes in.
+        served: &'static str,
+        /// [`tipserve_clip::Agreement::noise`] between the two.
+        noise: f64,
     },
     /// It alone is larger than the budget for resident versions.
     #[error("{version} takes {size} bytes of {place} memory; the budget is {budget}")]

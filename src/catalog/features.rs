@@ -124,8 +124,12 @@ pub struct CollectedFeatures {
     pub received: usize,
     /// How many were rejected.
     pub rejected: usize,
+    /// Whether there are pictures among them, which were embedded here.
+    pub pictures: bool,
     /// By class: how many were rejected, and why the first was.
     pub reasons: BTreeMap<usize, (usize, String)>,
+    /// How many of the others came in a file that lacks its end mark.
+    pub without_end_mark: usize,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     CatalogError,
-    finetune::{Run, RunProgress, RunState, TuneRequest, check_same},
+    run::{Run, RunProgress, RunState, TuneRequest, check_same},
 };
 use tipserve_store::{
     CacheId, Reference, RequestKey, RunError, RunProgress as StoredProgress, RunRecord,
@@ -89,6 +89,8 @@ impl Journal {
         self.record.version = run.version.as_ref().map(|manifest| manifest.version);
         self.record.alias_moved = run.alias_moved.then(|| run.alias.clone()).flatten();
         self.record.error = run.error.as_ref().map(describe);
+        self.record.unchanged = run.unchanged;
+        self.record.outcome = run.outcome.clone();
         match self.store.write_run(&self.record).await {
             Ok(record) => {
                 self.record = record;
@@ -234,6 +236,8 @@ impl Records {
             end_time: record.end_time,
             alias_moved: record.alias_moved.is_some(),
             alias: record.alias_moved,
+            unchanged: record.unchanged,
+            outcome: record.outcome,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use tch::Device;
 
-use super::{CatalogError, Classifier, compute};
+use super::{CatalogError, Classifier, ServedEncoder, compute};
 use crate::telemetry;
 use tip_spec::{KeyDtype, Method};
 use tipserve_store::{
@@ -13,16 +13,16 @@ use tipserve_store::{
 /// Makes versions resident on a device.
 pub struct Loader {
     store: Store,
-    fingerprint: String,
+    encoder: ServedEncoder,
     device: Device,
 }
 
 impl Loader {
-    /// A loader of versions that were made with this bundle.
-    pub fn new(store: Store, fingerprint: String, device: Device) -> Loader {
+    /// A loader of versions that this encoder's pictures can be held against.
+    pub fn new(store: Store, encoder: ServedEncoder, device: Device) -> Loader {
         Loader {
             store,
-            fingerprint,
+            encoder,
             device,
         }
     }
@@ -43,18 +43,6 @@ impl Loader {
                 device: bytes,
             },
         }
-    }
-
-    fn check(&self, manifest: &Manifest) -> Result<(), CatalogError> {
-        let made_with = &manifest.details.bundle_fingerprint;
-        if *made_with == self.fingerprint {
-            return Ok(());
-        }
-        Err(CatalogError::WrongBundle {
-            version: manifest.resource_name(),
-            made_with: made_with.clone(),
-            served: self.fingerprint.clone(),
-        })
     }
 }
 
@@ -99,13 +87,13 @@ impl Load for Loader {
 
     async fn footprint(&self, key: &VersionKey) -> Result<Footprint, CatalogError> {
         let manifest = self.store.manifest(&key.cache, key.version).await?;
-        self.check(&manifest)?;
+        self.encoder.check(&manifest)?;
         Ok(self.place(head_bytes(&manifest, self.device), 0))
     }
 
     async fn load(&self, key: &VersionKey) -> Result<Classifier, CatalogError> {
         let (manifest, tensors) = self.store.load(&key.cache, key.version).await?;
-        self.check(&manifest)?;
+        self.encoder.check(&manifest)?;
         let device = self.device;
         compute::load(move || Classifier::load(manifest, &tensors, device)).await?
     }

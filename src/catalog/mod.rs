@@ -9,6 +9,7 @@ mod classifier;
 mod columns;
 mod compute;
 mod create;
+mod encoder;
 mod error;
 mod examples;
 mod features;
@@ -20,7 +21,10 @@ mod journal;
 mod loader;
 mod material;
 mod notes;
+pub mod orientation;
 pub mod printable;
+mod residual;
+mod run;
 mod scorecard;
 mod tensors;
 mod text;
@@ -38,12 +42,14 @@ pub use check::ImportBounds;
 pub use classifier::Classifier;
 pub use compute::compute;
 pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
+pub use encoder::ServedEncoder;
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
 pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
-pub use finetune::{FineTunes, Run, RunProgress, RunState, Started, TuneRequest};
+pub use finetune::{FineTunes, Started};
 pub use journal::Describe;
 pub use notes::{check_metadata, check_uri};
+pub use run::{Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
 
@@ -51,7 +57,7 @@ use parking_lot::Mutex;
 
 use crate::telemetry::ResidentFigures;
 use loader::Loader;
-use tipserve_clip::{ImageSpec, Statistics};
+use tipserve_clip::{Agreement, ImageSpec, Precision, Statistics};
 use tipserve_engine::Engine;
 use tipserve_store::{
     Reference, Resident, Store,
@@ -109,8 +115,28 @@ pub struct Model {
     pub templates: Vec<String>,
     /// "cpu", "cuda:0".
     pub device: String,
-    /// "float32", "bfloat16", "float16".
-    pub dtype: String,
+    /// What the image encoder computes in.
+    pub precision: Precision,
+    /// What the text encoder computes in; none without one.
+    pub text_precision: Option<Precision>,
+    /// How well the bundle's 8-bit encoder agrees with the float one; none
+    /// where it has none.
+    pub int8: Option<Agreement>,
+}
+
+impl Model {
+    /// What pictures are embedded with here.
+    pub fn encoder(&self) -> ServedEncoder {
+        let int8 = self.int8.as_ref();
+        ServedEncoder {
+            fingerprint: self.fingerprint.clone(),
+            precision: self.precision,
+            noise: match self.precision {
+                Precision::Int8 => Some(int8.map_or(f64::INFINITY, |agreement| agreement.noise)),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// A classifier in use: it stays in memory until the last lease is dropped.
@@ -143,7 +169,7 @@ impl Catalog {
         engine: Engine,
         keep_versions: usize,
     ) -> Catalog {
-        let loader = Loader::new(store.clone(), model.fingerprint.clone(), device);
+        let loader = Loader::new(store.clone(), model.encoder(), device);
         let budget = loader.budget(resident_bytes);
         Catalog {
             resident: Resident::new(

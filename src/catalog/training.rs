@@ -1,7 +1,6 @@
 //! A fine-tuning run from its turn to its end, recorded as it goes.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -10,21 +9,17 @@ use std::{
 };
 
 use chrono::Utc;
-use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::{
     Catalog, CatalogError,
-    finetune::{Entry, Run, RunProgress, RunState, TuneRequest},
     journal::{self, Journal, Records},
-    tune,
+    run::{OwnRuns, Run, RunProgress, RunState, TuneRequest},
+    tune::{self, TuneOutcome},
     turns::{Turn, Turns},
 };
 use crate::telemetry::{RunCount, RunEnd};
 use tipserve_store::{Condition, Manifest, Needs};
-
-/// The runs of this server, by id.
-pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
 
 /// A run with all that it needs.
 pub(super) struct Tracked {
@@ -36,6 +31,14 @@ pub(super) struct Tracked {
     pub(super) request: TuneRequest,
     pub(super) cancelled: Arc<AtomicBool>,
     pub(super) run: watch::Sender<Run>,
+}
+
+/// How a run that succeeded ended.
+struct Done {
+    version: Manifest,
+    alias_moved: bool,
+    unchanged: bool,
+    outcome: String,
 }
 
 impl Tracked {
@@ -69,11 +72,13 @@ impl Tracked {
         let mut run = self.run.borrow().clone();
         run.end_time = Some(Utc::now());
         match result {
-            Ok((version, alias_moved)) => {
+            Ok(done) => {
                 run.state = RunState::Succeeded;
-                run.version = Some(version);
-                run.alias_moved = alias_moved;
-                run.alias = self.request.move_alias.clone().filter(|_| alias_moved);
+                run.version = Some(done.version);
+                run.alias_moved = done.alias_moved;
+                run.alias = (self.request.move_alias.clone()).filter(|_| done.alias_moved);
+                run.unchanged = done.unchanged;
+                run.outcome = done.outcome;
             }
             Err(CatalogError::Cancelled) => run.state = RunState::Cancelled,
             Err(error) => {
@@ -88,10 +93,7 @@ impl Tracked {
     }
 
     /// Trains, and keeps the run's record up to date meanwhile.
-    async fn train_recorded(
-        &mut self,
-        journal: &mut Journal,
-    ) -> Result<(Manifest, bool), CatalogError> {
+    async fn train_recorded(&mut self, journal: &mut Journal) -> Result<Done, CatalogError> {
         let mut run = self.run.subscribe();
         let (cancelled, describe) = (Arc::clone(&self.cancelled), self.records.describe);
         let training = self.train();
@@ -128,15 +130,16 @@ impl Tracked {
         }
     }
 
-    async fn train(&mut self) -> Result<(Manifest, bool), CatalogError> {
+    async fn train(&mut self) -> Result<Done, CatalogError> {
         let _turn = self.wait_for_turn().await?;
         let catalog = self.catalog.upgrade().ok_or(CatalogError::Cancelled)?;
         self.count.running();
         self.run.send_modify(|run| run.state = RunState::Running);
         let request = &self.request;
         let (parent, file) = catalog.store.load(&request.cache, request.version).await?;
-        let (draft, improved) = {
+        let outcome = {
             let catalog = Arc::clone(&catalog);
+            let parent = parent.clone();
             let request = request.clone();
             let cancelled = Arc::clone(&self.cancelled);
             let run = self.run.clone();
@@ -155,37 +158,63 @@ impl Tracked {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(CatalogError::Cancelled);
         }
-        // A cache that was deleted while it trained must not come back.
-        let condition = Condition {
-            etag: None,
-            needs: Needs::Version(request.version),
-        };
-        let manifest = catalog
-            .store_version(&request.cache, draft, &condition)
-            .await?;
-        let moved = match &request.move_alias {
-            Some(alias) if improved == Some(true) || !request.only_if_improved => {
-                let moving = catalog
-                    .store
-                    .set_alias(&request.cache, alias, manifest.version, None);
-                match moving.await {
-                    Ok(_) => {
-                        let version = manifest.resource_name();
-                        tracing::info!(version, %alias, "moved an alias");
-                        true
-                    }
-                    // The version is there all the same: the run succeeded,
-                    // and says that the alias was not moved.
-                    Err(error) => {
-                        let version = manifest.resource_name();
-                        tracing::warn!(version, %alias, %error, "did not move an alias");
-                        false
-                    }
-                }
+        match outcome {
+            TuneOutcome::Unchanged { outcome } => Ok(Done {
+                version: parent,
+                alias_moved: false,
+                unchanged: true,
+                outcome,
+            }),
+            TuneOutcome::Made {
+                draft,
+                improved,
+                outcome,
+            } => {
+                // A cache that was deleted while it trained must not come back.
+                let condition = Condition {
+                    etag: None,
+                    needs: Needs::Version(self.request.version),
+                };
+                let version = catalog
+                    .store_version(&self.request.cache, *draft, &condition)
+                    .await?;
+                Ok(Done {
+                    alias_moved: self.move_alias(&catalog, &version, improved).await,
+                    version,
+                    unchanged: false,
+                    outcome,
+                })
             }
-            _ => false,
+        }
+    }
+
+    /// Points the alias at the new version, if that is asked for. Where it cannot
+    /// be moved, the version is there all the same: the run succeeded, and says
+    /// that the alias was not moved.
+    async fn move_alias(
+        &self,
+        catalog: &Catalog,
+        manifest: &Manifest,
+        improved: Option<bool>,
+    ) -> bool {
+        let Some(alias) = &self.request.move_alias else {
+            return false;
         };
-        Ok((manifest, moved))
+        if self.request.only_if_improved && improved != Some(true) {
+            return false;
+        }
+        let version = manifest.resource_name();
+        let moving = (catalog.store).set_alias(&self.request.cache, alias, manifest.version, None);
+        match moving.await {
+            Ok(_) => {
+                tracing::info!(version, %alias, "moved an alias");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(version, %alias, %error, "did not move an alias");
+                false
+            }
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::{
-    Catalog, CatalogError, RunProgress, TuneRequest, create::head_tensors, finite::check_reach,
-    tensors,
+    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest, create::head_tensors,
+    finite::check_reach, residual::tune_residual, tensors,
 };
 use crate::telemetry;
 use tip_adapter::{
@@ -18,7 +18,8 @@ use tip_adapter::{
 };
 use tip_spec::Method;
 use tipserve_store::{
-    Details, Draft, FineTuneRecord, Manifest, NamedTensor, TensorFile, tensors::names,
+    Details, Draft, FineTuneRecipe, FineTuneRecord, Manifest, NamedTensor, TensorFile,
+    tensors::names,
 };
 
 /// Tensors of a version that its children keep.
@@ -69,21 +70,73 @@ impl Parent {
     }
 }
 
-/// Trains a version's keys. Returns what is to be stored, and whether the
-/// score that chose the epoch improved (none where there was none). Blocks;
-/// the device is taken in short steps. `stop` is asked between them.
+/// What came of a fine-tuning.
+pub(super) enum TuneOutcome {
+    /// A version that is to be.
+    Made {
+        /// What is to be stored.
+        draft: Box<Draft>,
+        /// Whether the score that decided improved; none where there was none.
+        improved: Option<bool>,
+        /// In one sentence for people.
+        outcome: String,
+    },
+    /// Nothing that is better.
+    Unchanged {
+        /// Why, in one sentence for people.
+        outcome: String,
+    },
+}
+
+/// Fine-tunes a version by the recipe that is asked for. Blocks; `stop` is asked
+/// often.
 ///
 /// # Errors
 /// A version without keys, options out of range, a loss that diverges,
 /// [`CatalogError::Cancelled`].
-pub fn tune(
+pub(super) fn tune(
     catalog: &Catalog,
     parent: &Manifest,
     file: &TensorFile,
     request: &TuneRequest,
     stop: &dyn Fn() -> bool,
     say: &dyn Fn(RunProgress),
-) -> Result<(Draft, Option<bool>), CatalogError> {
+) -> Result<TuneOutcome, CatalogError> {
+    let details = &parent.details;
+    // Trained keys can be left out of nothing: they are trained on.
+    if request.recipe == TuneRecipe::Keys || details.head.method == Method::TipAdapterF {
+        return tune_keys(catalog, parent, file, request, stop, say);
+    }
+    if details.fine_tune.is_some() {
+        return Ok(TuneOutcome::Unchanged {
+            outcome: "nothing changed: this version is fine-tuned on these examples already; add \
+                      examples, or fine-tune the version that it was made from"
+                .to_owned(),
+        });
+    }
+    let (tuning, record) = tune_residual(catalog, parent, file, stop, say)?;
+    let Some(made) = tuning.made else {
+        return Ok(TuneOutcome::Unchanged {
+            outcome: tuning.reason,
+        });
+    };
+    check_reach(&made.spec, &made.tensors)?;
+    Ok(TuneOutcome::Made {
+        draft: Box::new(draft(parent, file, request, &made, record)?),
+        improved: Some(true),
+        outcome: tuning.reason,
+    })
+}
+
+/// Trains a version's keys. The device is taken in short steps.
+fn tune_keys(
+    catalog: &Catalog,
+    parent: &Manifest,
+    file: &TensorFile,
+    request: &TuneRequest,
+    stop: &dyn Fn() -> bool,
+    say: &dyn Fn(RunProgress),
+) -> Result<TuneOutcome, CatalogError> {
     let started = Instant::now();
     let tensors = Parent::read(parent, file)?;
     let details = &parent.details;
@@ -136,8 +189,26 @@ pub fn tune(
         started.elapsed().as_secs_f64(),
     );
     check_reach(&made.spec, &made.tensors)?;
-    let draft = draft(parent, file, request, &made, record)?;
-    Ok((draft, improved))
+    Ok(TuneOutcome::Made {
+        outcome: keys_outcome(&record, improved),
+        draft: Box::new(draft(parent, file, request, &made, record)?),
+        improved,
+    })
+}
+
+/// What training the keys did, for people.
+fn keys_outcome(record: &FineTuneRecord, improved: Option<bool>) -> String {
+    let (before, after) = (
+        100.0 * record.accuracy_before,
+        100.0 * record.accuracy_after,
+    );
+    match improved {
+        None => "the keys are trained; nothing says whether that helped".to_owned(),
+        Some(true) => format!("the keys are trained: {after:.1} % right after {before:.1} %"),
+        Some(false) => format!(
+            "the keys are trained, which did not help: {after:.1} % right after {before:.1} %"
+        ),
+    }
 }
 
 fn train(
@@ -149,10 +220,6 @@ fn train(
     stop: &dyn Fn() -> bool,
     say: &dyn Fn(RunProgress),
 ) -> Result<Tuned, CatalogError> {
-    let failed = |error: TrainError| match error {
-        TrainError::Head(error) => CatalogError::internal(error),
-        error => CatalogError::invalid("options", error),
-    };
     let linear = tensors
         .text
         .as_ref()
@@ -183,10 +250,29 @@ fn train(
             .as_ref()
             .map(|(features, labels)| (features, labels)),
     };
-    let mut trainer =
+    let trainer =
         Trainer::new(&set, &request.options, catalog.device, Backend::Automatic).map_err(failed)?;
+    run_steps(catalog, trainer, request.options.epochs, stop, say)
+}
+
+fn failed(error: TrainError) -> CatalogError {
+    match error {
+        TrainError::Head(error) => CatalogError::internal(error),
+        error => CatalogError::invalid("options", error),
+    }
+}
+
+/// Runs a trainer to its end, step by step: classification takes the device
+/// between them.
+fn run_steps(
+    catalog: &Catalog,
+    mut trainer: Trainer,
+    epochs: usize,
+    stop: &dyn Fn() -> bool,
+    say: &dyn Fn(RunProgress),
+) -> Result<Tuned, CatalogError> {
     let mut progress = RunProgress {
-        epochs: request.options.epochs,
+        epochs,
         steps: trainer.steps(),
         ..RunProgress::default()
     };
@@ -247,6 +333,11 @@ fn record(
         accuracy_after: after.unwrap_or(0.0),
         source: tuned.source,
         seconds,
+        recipe: FineTuneRecipe::TipAdapterF,
+        strength: 0.0,
+        cross_entropy_before: None,
+        cross_entropy_after: None,
+        example_count: 0,
     }
 }
 
@@ -264,7 +355,9 @@ fn draft(
         .filter_map(|name| file.tensor(name))
         .collect();
     named.extend(head_tensors(made)?);
-    if let Some((keys, Values::OneHot { .. })) = &made.tensors.cache {
+    if made.spec.method == Method::TipAdapterF
+        && let Some((keys, Values::OneHot { .. })) = &made.tensors.cache
+    {
         named.push(tensors::write(
             names::HEAD_KEYS,
             &keys.to_kind(Kind::Float),

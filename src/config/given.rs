@@ -3,13 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
-use super::{ConfigError, rule::Setting};
+use super::{ConfigError, listen::ListenAddress, rule::Setting};
 use crate::telemetry::LogFormat;
 
 /// Under what `--help` lists what guards the server.
@@ -110,7 +109,7 @@ macro_rules! whole {
     };
 }
 
-whole!(usize, u64, u32; f64, bool, String, Vec<String>, PathBuf, SocketAddr, LogFormat);
+whole!(usize, u64, u32; f64, bool, String, Vec<String>, PathBuf, ListenAddress, LogFormat);
 
 settings! {
     /// Folder of the bundle to serve (see `python -m tipserve_export`).
@@ -120,10 +119,11 @@ settings! {
     store: String, "TIPSERVE_STORE", "DIR|URL",
         text("tipserve-store", "a folder, `s3://`, `gs://`, `az://` ([storage.md](storage.md))");
     /// Address of the gRPC API.
-    listen: SocketAddr, "TIPSERVE_LISTEN", "ADDR",
-        text("127.0.0.1:50051", "address:port; port 0 takes a free one");
+    listen: ListenAddress, "TIPSERVE_LISTEN", "ADDR",
+        text("127.0.0.1:50051", "address:port, or `localhost:PORT` (127.0.0.1); other names are \
+            not looked up; port 0 takes a free one");
     /// Address of /metrics, /healthz and /readyz.
-    metrics_listen: SocketAddr, "TIPSERVE_METRICS_LISTEN", "ADDR",
+    metrics_listen: ListenAddress, "TIPSERVE_METRICS_LISTEN", "ADDR",
         text("127.0.0.1:9090", "address:port");
     /// Origins of the pages that browsers may call from (gRPC-web), separated by commas; * for all.
     #[arg(value_delimiter = ',')]

@@ -9,6 +9,7 @@ mod error;
 mod given;
 mod guard;
 mod limits;
+mod listen;
 mod rule;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -83,8 +84,8 @@ impl Config {
             name: declared::bundle.name,
             env: declared::bundle.variable,
         })?;
-        let listen = given.listen.unwrap_or_else(|| local(50051));
-        let metrics_listen = given.metrics_listen.unwrap_or_else(|| local(9090));
+        let listen = given.listen.map_or_else(|| local(50051), |it| it.0);
+        let metrics_listen = given.metrics_listen.map_or_else(|| local(9090), |it| it.0);
         guard.check_addresses(listen, metrics_listen)?;
         Ok(Config {
             bundle,

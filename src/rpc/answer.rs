@@ -133,7 +133,15 @@ pub fn classification(
             values: feature.unit.to_vec(),
         }),
         timings: options.timings.then(|| timings(&outcome.times)),
+        notes: notes(outcome.lacks_end_mark),
     })
+}
+
+fn notes(lacks_end_mark: bool) -> Vec<i32> {
+    match lacks_end_mark {
+        true => vec![pb::PictureNote::NoEndMark as i32],
+        false => Vec::new(),
+    }
 }
 
 fn timings(times: &StageTimes) -> pb::Timings {

@@ -44,7 +44,12 @@ impl Classify {
         let classifier = context.catalog.classifier(&reference).await?;
         // From here on what goes wrong is the item's, as a stream would have it.
         let answering = async {
-            let content = request::content(request.input, Crop::Centre, classifier.width())?;
+            let content = request::content(
+                request.input,
+                Crop::Centre,
+                classifier.width(),
+                classifier.exif_orientation(),
+            )?;
             context.pace(&caller, 1, deadline, false).await?;
             // Dropped with this future: a client that goes away cancels the job.
             let cancel = CancelOnDrop::new();

@@ -194,7 +194,8 @@ impl Reader {
         let checked = request::check_id("items.id", &item.id)
             .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))
             .and_then(|deadline| {
-                request::content(item.input, Crop::Centre, classifier.width())
+                let (width, turn) = (classifier.width(), classifier.exif_orientation());
+                request::content(item.input, Crop::Centre, width, turn)
                     .map(|content| (deadline, content))
             });
         let (deadline, content) = match checked {

@@ -8,7 +8,7 @@ use tip_spec::{
     Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource, Standardised,
 };
 use tipserve_api::v1 as pb;
-use tipserve_store::{FineTuneRecord, Manifest, SourceCounts};
+use tipserve_store::{ExifOrientation, FineTuneRecipe, FineTuneRecord, Manifest, SourceCounts};
 
 /// A time as the API has it.
 pub fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
@@ -48,12 +48,17 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         width: details.width as i32,
         key_count: details.key_count as i64,
         views: i32::try_from(details.views).unwrap_or(i32::MAX),
+        exif_orientation: exif_orientation(details.exif_orientation) as i32,
         bundle_fingerprint: details.bundle_fingerprint.clone(),
         head: Some(head(&details.head)),
         size_bytes: manifest.tensors.size as i64,
         fine_tune: details.fine_tune.as_ref().map(fine_tune),
         created_by: details.created_by.clone(),
         bundle_name: details.bundle_name.clone(),
+        encoder_dtype: details
+            .encoder
+            .as_ref()
+            .map_or_else(String::new, |record| record.dtype.clone()),
         source: details.source.as_ref().map(counts),
         picture_count: i64::try_from(details.pictures).unwrap_or(i64::MAX),
     }
@@ -77,6 +82,13 @@ pub fn leave_out_many_classes(version: &mut pb::Version) {
     }
 }
 
+fn exif_orientation(orientation: ExifOrientation) -> pb::ExifOrientation {
+    match orientation {
+        ExifOrientation::Apply => pb::ExifOrientation::Apply,
+        ExifOrientation::Ignore => pb::ExifOrientation::Ignore,
+    }
+}
+
 fn counts(source: &SourceCounts) -> pb::SourceCounts {
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     pb::SourceCounts {
@@ -84,6 +96,7 @@ fn counts(source: &SourceCounts) -> pb::SourceCounts {
         rejected: count(source.rejected),
         inherited: count(source.inherited),
         removed: count(source.removed),
+        without_end_mark: count(source.without_end_mark),
     }
 }
 
@@ -176,5 +189,13 @@ fn fine_tune(record: &FineTuneRecord) -> pb::FineTuneRecord {
         accuracy_after: record.accuracy_after,
         source: source(record.source) as i32,
         seconds: record.seconds,
+        recipe: match record.recipe {
+            FineTuneRecipe::TipAdapterF => pb::FineTuneRecipe::TipAdapterF,
+            FineTuneRecipe::Residual => pb::FineTuneRecipe::Residual,
+        } as i32,
+        strength: record.strength,
+        cross_entropy_before: record.cross_entropy_before,
+        cross_entropy_after: record.cross_entropy_after,
+        example_count: i64::try_from(record.example_count).unwrap_or(i64::MAX),
     }
 }

@@ -19,7 +19,11 @@ use crate::{
     catalog::{CatalogError, TextRequest},
     telemetry,
 };
-use tipserve_api::v1::{self as pb, embed_result::Outcome};
+use tipserve_api::{
+    text::into_canonical,
+    v1::{self as pb, embed_result::Outcome},
+};
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Crop, FlowId, Priority, Work};
 
 /// Most pictures, embeddings and texts of one request.
@@ -37,6 +41,7 @@ pub async fn serve(
     let count = request.inputs.len() + request.texts.len();
     RequestError::check("inputs and texts", "max_embed_items", MAX_ITEMS, count)?;
     context.pace(&caller, count, deadline, false).await?;
+    let exif_orientation = request::exif_orientation("exif_orientation", request.exif_orientation)?;
     let cancel = CancelOnDrop::new();
     let asked = TextRequest {
         truncate: request.truncate_texts,
@@ -51,6 +56,7 @@ pub async fn serve(
             deadline,
             flow,
             raw: request.raw,
+            exif_orientation,
             cancelled: Arc::clone(&cancel.0),
         };
         async move {
@@ -74,13 +80,14 @@ struct Picture {
     deadline: Option<Instant>,
     flow: FlowId,
     raw: bool,
+    exif_orientation: ExifOrientation,
     cancelled: Arc<AtomicBool>,
 }
 
 impl Picture {
     async fn embed(self, context: &Context, input: pb::Input) -> Result<Vec<f32>, ApiError> {
         let width = context.catalog.model().width;
-        let content = request::content(Some(input), Crop::Centre, width)?;
+        let content = request::content(Some(input), Crop::Centre, width, self.exif_orientation)?;
         let priority = Priority::Interactive;
         // A request's pictures together may be more than the queue holds:
         // they wait for room one by one.
@@ -112,6 +119,7 @@ async fn texts(
         return Ok(Vec::new());
     }
     let room = context.catalog.text()?;
+    let texts = texts.into_iter().map(into_canonical).collect();
     let embedding = room.embed(texts, raw, request);
     let results = match request.deadline {
         None => embedding.await?,

@@ -196,7 +196,16 @@ impl ApiError {
 /// The error that a status of the message layer, or of the codec, was made of,
 /// once tonic has passed it on.
 fn carried_by(status: &Status) -> Option<ApiError> {
-    const REASONS: [&str; 3] = ["MESSAGE_TOO_LARGE", "MESSAGE_TIMEOUT", "QUEUE_FULL"];
+    const REASONS: [&str; 7] = [
+        "MESSAGE_TOO_LARGE",
+        "MESSAGE_TIMEOUT",
+        "QUEUE_FULL",
+        // Of bodies over HTTP.
+        "JSON_INVALID",
+        "FIELD_INVALID",
+        "FORM_INVALID",
+        "CONTENT_TYPE_UNKNOWN",
+    ];
     let details = status.get_error_details();
     let info = details.error_info()?;
     let reason = REASONS.into_iter().find(|reason| *reason == info.reason)?;
@@ -204,6 +213,13 @@ fn carried_by(status: &Status) -> Option<ApiError> {
         ApiError::new(status.code(), reason, status.message()),
         |error, (key, value)| error.fact(key, value),
     );
+    let violations = details
+        .bad_request()
+        .map(|request| &request.field_violations);
+    let error = match violations.and_then(|violations| violations.first()) {
+        Some(violation) => error.field(&violation.field),
+        None => error,
+    };
     Some(
         match details.retry_info().and_then(|retry| retry.retry_delay) {
             Some(delay) => error.retry(delay),

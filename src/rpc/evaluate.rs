@@ -26,6 +26,7 @@ use crate::{
 };
 use tip_adapter::head::Head;
 use tipserve_api::v1::{self as pb, evaluate_request::Payload};
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
 
 /// Most versions side by side.
@@ -180,7 +181,9 @@ impl Evaluation {
                         format!("{} is not in 0..{fewest}", item.class_index),
                     )
                 })?;
-            request::content(item.input, Crop::Centre, width).map(|content| (class, content))
+            // Each version's own way is the judge's to say.
+            request::content(item.input, Crop::Centre, width, ExifOrientation::default())
+                .map(|content| (class, content))
         });
         let (class, content) = match checked {
             Ok(checked) => checked,
@@ -207,7 +210,11 @@ impl Evaluation {
                 .iter()
                 .map(|version| {
                     let classifier = &version.classifier;
-                    (Arc::clone(&classifier.head), classifier.zero_shot.clone())
+                    JudgedHead {
+                        exif_orientation: classifier.exif_orientation(),
+                        own: Arc::clone(&classifier.head),
+                        zero_shot: classifier.zero_shot.clone(),
+                    }
                 })
                 .collect(),
         };
@@ -291,36 +298,57 @@ fn report(version: &Version) -> pb::Evaluation {
     }
 }
 
+/// One version's heads, and how its pictures are decoded.
+struct JudgedHead {
+    exif_orientation: ExifOrientation,
+    own: Arc<Head>,
+    zero_shot: Option<Arc<Head>>,
+}
+
 /// Judges one item by every head.
 struct Judge {
     context: Arc<Context>,
     flow: FlowId,
     cancelled: Arc<AtomicBool>,
-    heads: Vec<(Arc<Head>, Option<Arc<Head>>)>,
+    heads: Vec<JudgedHead>,
 }
 
 impl Judge {
     async fn run(&self, content: Content) -> Result<Vec<Logits>, ApiError> {
-        let unit = match content {
-            Content::Embedding(unit) => unit,
-            picture => {
-                let outcome = self.job(picture, Work::Embed).await?;
-                let feature = outcome
-                    .feature
-                    .ok_or_else(|| ApiError::from(CatalogError::internal("no feature")))?;
-                feature.unit.to_vec()
-            }
-        };
+        // Encoded once for all versions that decode it alike.
+        let mut units: Vec<(ExifOrientation, Vec<f32>)> = Vec::new();
         let mut logits = Vec::with_capacity(self.heads.len());
-        for (own, zero_shot) in &self.heads {
-            let own = self.logits(&unit, own).await?;
-            let zero_shot = match zero_shot {
+        for head in &self.heads {
+            let turn = head.exif_orientation;
+            let unit = match units.iter().find(|(of, _)| *of == turn) {
+                Some((_, unit)) => unit.clone(),
+                None => {
+                    let unit = self.unit(content.clone().oriented(turn)).await?;
+                    units.push((turn, unit.clone()));
+                    unit
+                }
+            };
+            let own = self.logits(&unit, &head.own).await?;
+            let zero_shot = match &head.zero_shot {
                 Some(head) => Some(self.logits(&unit, head).await?),
                 None => None,
             };
             logits.push((own, zero_shot));
         }
         Ok(logits)
+    }
+
+    async fn unit(&self, content: Content) -> Result<Vec<f32>, ApiError> {
+        match content {
+            Content::Embedding(unit) => Ok(unit),
+            picture => {
+                let outcome = self.job(picture, Work::Embed).await?;
+                let feature = outcome
+                    .feature
+                    .ok_or_else(|| ApiError::from(CatalogError::internal("no feature")))?;
+                Ok(feature.unit.to_vec())
+            }
+        }
     }
 
     async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, ApiError> {

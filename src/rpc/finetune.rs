@@ -1,5 +1,7 @@
 //! `FineTuneService`.
 
+mod request;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
@@ -29,17 +31,13 @@ use crate::{
         Started, TuneRequest, printable,
     },
 };
-use tip_adapter::finetune::{Options, Schedule};
+use request::{options, recipe};
 use tip_spec::SearchGrid;
 use tipserve_api::v1::{
-    self as pb, fine_tune_request::Schedule as Asked, fine_tune_response::Event,
-    fine_tune_run::State, fine_tune_service_server::FineTuneService,
+    self as pb, fine_tune_response::Event, fine_tune_run::State,
+    fine_tune_service_server::FineTuneService,
 };
 use tipserve_store::{AliasName, CacheId, RunError};
-
-/// α while training: the recipe's for ImageNet, Food, Pets and SUN
-/// (tip-adapter.md, "Tip-Adapter-F").
-const ALPHA: f64 = 1.17;
 
 type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 
@@ -155,46 +153,15 @@ impl FineTunes {
             "" => None,
             alias => Some(alias.parse::<AliasName>()?),
         };
-        let defaults = Options::default();
-        let options = Options {
-            epochs: count("epochs", request.epochs, defaults.epochs, 1000)?,
-            learning_rate: number(
-                "learning_rate",
-                request.learning_rate,
-                defaults.learning_rate,
-                (1e-9, 10.0),
-            )?,
-            batch_size: count(
-                "batch_size",
-                request.batch_size,
-                defaults.batch_size,
-                65_536,
-            )?,
-            schedule: match Asked::try_from(request.schedule) {
-                Ok(Asked::Unspecified | Asked::Cosine) => Schedule::Cosine,
-                Ok(Asked::Constant) => Schedule::Constant,
-                Err(_) => {
-                    let problem = format!("{} is not a Schedule", request.schedule);
-                    return Err(RequestError::invalid("schedule", problem).into());
-                }
-            },
-            weight_decay: number(
-                "weight_decay",
-                request.weight_decay,
-                defaults.weight_decay,
-                (0.0, 1.0),
-            )?,
-            seed: request.seed.unwrap_or(defaults.seed),
-            patience: count("patience", request.patience, 0, 1000)?,
-            alpha: number("alpha", request.alpha, ALPHA, (1e-6, 1e6))?,
-            beta: number("beta", request.beta, 1.0, (1e-6, 1e3))?,
-        };
+        let recipe = recipe(&request)?;
+        let options = options(&request)?;
         let grid = heads::grid("grid", request.grid)?.unwrap_or(SearchGrid::Wide);
         let store = self.context.catalog.store();
         let (cache, version) = store.resolve(&reference).await?;
         Ok(TuneRequest {
             cache,
             version,
+            recipe,
             options,
             grid,
             move_alias,
@@ -265,33 +232,6 @@ impl FineTunes {
             fine_tunes,
             next_page_token,
         }))
-    }
-}
-
-fn count(field: &str, asked: i32, default: usize, most: usize) -> Result<usize, RequestError> {
-    match usize::try_from(asked) {
-        Ok(0) => Ok(default),
-        Ok(n) if n <= most => Ok(n),
-        _ => Err(RequestError::invalid(
-            field,
-            format!("{asked} is not in 0 to {most}"),
-        )),
-    }
-}
-
-fn number(
-    field: &str,
-    asked: Option<f64>,
-    default: f64,
-    (low, high): (f64, f64),
-) -> Result<f64, RequestError> {
-    match asked {
-        None => Ok(default),
-        Some(value) if (low..=high).contains(&value) => Ok(value),
-        Some(value) => Err(RequestError::invalid(
-            field,
-            format!("{value} is not in {low} to {high}"),
-        )),
     }
 }
 
@@ -441,6 +381,8 @@ fn message(run: &Run) -> pb::FineTuneRun {
         create_time: Some(convert::timestamp(run.create_time)),
         end_time: run.end_time.map(convert::timestamp),
         alias_moved: run.alias_moved,
+        unchanged: run.unchanged,
+        outcome: run.outcome.clone(),
     }
 }
 
@@ -532,6 +474,8 @@ mod tests {
             end_time: None,
             alias_moved: false,
             alias: None,
+            unchanged: false,
+            outcome: String::new(),
         };
         let (sender, run) = watch::channel(under_way);
         let (events, mut sent) = mpsc::channel(16);

@@ -16,6 +16,7 @@ use super::{
     heads, paging, request,
 };
 use tipserve_api::v1::{self as pb, classify_stream_request, create_cache_request};
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::Crop;
 use tipserve_store::{AliasName, CacheId, Reference};
 
@@ -62,7 +63,7 @@ fn item(item: pb::Item) {
 }
 
 fn input(input: Option<pb::Input>) {
-    said(request::content(input, Crop::Centre, WIDTH).map(drop));
+    said(request::content(input, Crop::Centre, WIDTH, ExifOrientation::Apply).map(drop));
 }
 
 fn stream(bytes: &[u8]) {

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use tipserve_api::v1 as pb;
-use tipserve_clip::{PartSpec, Size};
+use tipserve_clip::{Agreement, PartSpec, Size};
 use tipserve_store::MAX_REQUEST_ID_BYTES;
 
 /// What is served here, and within which limits; who asks.
@@ -27,7 +27,10 @@ pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         bundle: Some(bundle(model, context.engine.takes_pictures())),
         device: model.device.clone(),
-        dtype: model.dtype.clone(),
+        dtype: model.precision.name().to_owned(),
+        text_dtype: model
+            .text_precision
+            .map_or_else(String::new, |precision| precision.name().to_owned()),
         limits: limits(context)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
@@ -87,6 +90,7 @@ fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
         logit_scale: model.logit_scale,
         logit_bias: model.logit_bias,
         templates: model.templates.clone(),
+        int8: model.int8.as_ref().map(agreement),
         ..pb::BundleInfo::default()
     };
     let Some(image) = &model.image else {
@@ -114,3 +118,15 @@ fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
 
 /// `BundleInfo.resize` where a client cannot do what the server does.
 const RESIZED_BY_THE_SERVER: &str = "server";
+
+fn agreement(found: &Agreement) -> pb::EncoderAgreement {
+    pb::EncoderAgreement {
+        source: found.source.clone(),
+        count: i64::try_from(found.count).unwrap_or(i64::MAX),
+        cosine_least: found.cosine_least,
+        cosine_mean: found.cosine_mean,
+        noise: found.noise,
+        neighbour: found.neighbour,
+        head: found.head,
+    }
+}

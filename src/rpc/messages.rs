@@ -5,6 +5,7 @@
 mod body;
 mod clock;
 mod framing;
+mod http_bounds;
 
 use std::{
     net::SocketAddr,
@@ -27,6 +28,7 @@ use super::{budget::MessageBudget, error::ApiError};
 use crate::auth::Caller;
 use body::{BoundedBody, Sender};
 use clock::SLOWEST_BYTES_PER_SECOND;
+use http_bounds::HttpBounds;
 use tipserve_api::methods::{self, Access};
 
 /// Largest message of a method that anybody may call.
@@ -128,19 +130,24 @@ where
         self.inner.poll_ready(task)
     }
 
-    fn call(&mut self, request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
         let bounds = self.layer.bounds(request.uri().path());
-        let peer = peer_of(&request);
-        let caller = Caller::of(request.extensions());
-        let budget = Arc::clone(&self.layer.budget);
-        self.inner.call(request.map(|body| {
-            let sender = Sender {
-                budget,
-                caller,
-                peer,
-            };
-            Body::new(BoundedBody::new(body, bounds, sender))
-        }))
+        let sender = Sender {
+            budget: Arc::clone(&self.layer.budget),
+            caller: Caller::of(request.extensions()),
+            peer: peer_of(&request),
+        };
+        // A body over HTTP becomes messages here, where its caller is known.
+        if let Some(call) = request
+            .extensions_mut()
+            .remove::<Arc<tipserve_http::Call>>()
+        {
+            let bounds = Arc::new(HttpBounds { bounds, sender });
+            let request = request.map(|body| tipserve_http::messages(call, body, bounds));
+            return self.inner.call(request);
+        }
+        self.inner
+            .call(request.map(|body| Body::new(BoundedBody::new(body, bounds, sender))))
     }
 }
 

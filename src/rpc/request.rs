@@ -181,11 +181,34 @@ pub fn priority(value: i32) -> Result<Priority, RequestError> {
     }
 }
 
+/// What a client asks to be done with EXIF orientation: it is applied unless
+/// the client says otherwise.
+///
+/// # Errors
+/// A value that is none.
+pub fn exif_orientation(field: &str, value: i32) -> Result<ExifOrientation, RequestError> {
+    match pb::ExifOrientation::try_from(value) {
+        Ok(pb::ExifOrientation::Unspecified | pb::ExifOrientation::Apply) => {
+            Ok(ExifOrientation::Apply)
+        }
+        Ok(pb::ExifOrientation::Ignore) => Ok(ExifOrientation::Ignore),
+        Err(_) => Err(RequestError::invalid(
+            field,
+            format!("{value} is not an ExifOrientation"),
+        )),
+    }
+}
+
 /// What the engine takes, from what a client sent.
 ///
 /// # Errors
 /// Where nothing is set, or an embedding is not a direction of `width`.
-pub fn content(sent: Option<pb::Input>, crop: Crop, width: usize) -> Result<Content, RequestError> {
+pub fn content(
+    sent: Option<pb::Input>,
+    crop: Crop,
+    width: usize,
+    exif_orientation: ExifOrientation,
+) -> Result<Content, RequestError> {
     let sent = sent
         .and_then(|sent| sent.content)
         .ok_or_else(|| RequestError::missing("input"))?;
@@ -193,7 +216,7 @@ pub fn content(sent: Option<pb::Input>, crop: Crop, width: usize) -> Result<Cont
         input::Content::EncodedImage(bytes) => Content::Picture {
             source: Source::File {
                 bytes,
-                exif_orientation: ExifOrientation::Ignore,
+                exif_orientation,
             },
             crop,
         },

@@ -46,8 +46,15 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     };
     let streams = settings.threads.workers.div_ceil(devices.len().max(1));
     let max_batch = settings.max_batch;
-    let Encoders { image, text } =
-        encoders(&bundle, &devices, precision, streams, max_batch, graphs)?;
+    let threads = settings.threads.intra_op;
+    let Encoders { image, text } = encoders(
+        &bundle,
+        &devices,
+        precision,
+        (streams, threads),
+        max_batch,
+        graphs,
+    )?;
     tracing::info!(
         bundle = bundle.name,
         width = bundle.width,
@@ -71,7 +78,9 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
         statistics: bundle.statistics.clone(),
         templates: bundle.templates.clone(),
         device: devices_name(&devices),
-        dtype: precision.name().to_owned(),
+        precision,
+        text_precision: text.as_ref().map(|(_, encoder)| encoder.loaded().precision),
+        int8: bundle.int8.as_ref().map(|int8| int8.agreement.clone()),
     };
     let engine = Engine::start(settings, image, config.limits.picture)?;
     engine.wait_until_warm();
@@ -90,16 +99,17 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
 }
 
 /// The bundle's encoders, loaded side by side: reading, hashing and optimising
-/// the two takes most of a start. Graphs are recorded, if at all, when both
-/// are there: nothing may run beside that.
+/// the two takes most of a start. Operators are fused and graphs recorded, if
+/// at all, when both are there: nothing may run beside that.
 ///
 /// The image encoder is on every device, with `streams` on each that is CUDA's,
-/// for batches of `max_batch`; the text encoder on the first.
+/// for batches of `max_batch`; the text encoder on the first. A worker has
+/// `threads` torch threads.
 fn encoders(
     bundle: &Bundle,
     devices: &[tch::Device],
     precision: Precision,
-    streams: usize,
+    (streams, threads): (usize, usize),
     max_batch: usize,
     graphs: GraphsChoice,
 ) -> Result<Encoders, StartError> {
@@ -123,7 +133,8 @@ fn encoders(
             Some(Ok(loaded)) => Some(loaded?),
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         };
-        let image = image.map(|(encoder, spec)| {
+        let image = image.map(|(mut encoder, spec)| {
+            encoder.fuse(threads);
             encoder.record(graphs);
             (Arc::new(encoder) as Arc<dyn Encoder>, spec)
         });

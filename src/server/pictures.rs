@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use super::loading::first;
 use tipserve_clip::{
-    Bundle, EncodeError, GraphsChoice, ImageEncoder, Precision, Size, StreamPool,
+    Bundle, EncodeError, Fusing, GraphsChoice, ImageEncoder, Precision, Size, StreamPool,
     encoder::device_name, graphs::Verdict,
 };
 use tipserve_engine::{EncodeFault, Encoder};
@@ -54,6 +54,21 @@ pub fn image_encoder(
 }
 
 impl PictureEncoder {
+    /// Fuses the encoder's operators, on a CPU, where that is found to be right
+    /// and quicker with so many torch threads, and says in the log what came of
+    /// it. To be called before the first batch, while nothing else runs.
+    pub fn fuse(&mut self, threads: usize) -> Option<Fusing> {
+        let Place::Cpu(alone) = &mut self.0 else {
+            return None;
+        };
+        if alone.0.loaded().precision == Precision::Int8 {
+            return None;
+        }
+        let verdict = alone.0.fuse(threads);
+        tracing::info!("fused image encoder {verdict}");
+        Some(verdict)
+    }
+
     /// Records small batches as CUDA graphs, where that is wanted, and says in
     /// the log what came of it. To be called before the first batch.
     ///

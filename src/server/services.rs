@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tipserve_http::HttpLayer;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{service::Routes, transport};
 
@@ -21,7 +22,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// reach a little over two years.
 const FOREVER: Duration = Duration::from_secs(2 * 365 * 86_400);
 
-/// Serves `routes` on `listener` until the context's shutdown begins.
+/// Serves `routes`, over `http` too, on `listener` until the context's shutdown begins.
 /// `web_origins` are the pages that may call from a browser.
 pub(super) fn serve(
     limits: &Limits,
@@ -29,23 +30,25 @@ pub(super) fn serve(
     context: &Context,
     guard: &Arc<Authenticator>,
     routes: Routes,
+    http: HttpLayer,
     listener: TcpListener,
 ) -> JoinHandle<Result<(), transport::Error>> {
     let age = match limits.max_connection_age_seconds {
         0 => None,
         seconds => Some(Duration::from_secs(seconds)),
     };
+    let guarded = guard.tokens().is_some() || guard.tls().is_some();
     // The layer that is added first is the outermost.
     let router = transport::Server::builder()
         .max_concurrent_streams(limits.max_connection_streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        // gRPC-web, which browsers may speak over HTTP/1.1. Outermost, since
+        // gRPC-web and JSON, which are spoken over HTTP/1.1 too. Outermost, since
         // what the layers within refuse must reach the browser too.
         .accept_http1(true)
         .max_connection_age(age.unwrap_or(FOREVER))
-        .layer(rpc::web::BrowserLayer::new(web_origins))
+        .layer(rpc::web::BrowserLayer::new(web_origins, guarded, http))
         .layer(rpc::Observe::new(&context.calls))
         .layer(AuthLayer::new(
             Arc::clone(guard),

@@ -87,7 +87,7 @@ pub struct About {
     pub bundle: String,
     /// "cpu", "cuda:0".
     pub device: String,
-    /// "float32", "bfloat16", "float16".
+    /// "float32", "bfloat16", "float16", "int8".
     pub dtype: String,
     /// Most bytes of resident cache versions.
     pub resident_bytes: usize,

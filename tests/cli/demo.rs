@@ -30,6 +30,10 @@ fn the_demo_learns_from_some_and_classifies_others() {
         "one at a time",
         ".jpg (is a)\n   1  a ",
         "near  key/0.jpg",
+        "one picture of each class: 100.00 % on the mean of 3 draws",
+        "4 pictures of each class: 100.00 % on the mean of 3 draws",
+        "a class is added: a classifier that had never seen \"c\" took its 10 pictures",
+        "next: your own folders",
     ] {
         assert!(ran.stdout.contains(text), "{text}:\n{}", ran.stdout);
     }
@@ -40,14 +44,19 @@ fn the_demo_learns_from_some_and_classifies_others() {
             .iter()
             .map(|it| it.example_id.clone())
             .collect();
-        // Two versions from the same twelve examples.
-        assert_eq!((state.examples.len(), learned.len()), (24, 12));
+        // Two versions of the same twelve examples, and one that lacks a class
+        // and gets it; three draws of one and of four of each class.
+        let draws = 3 * (3 + 12);
+        assert_eq!(state.examples.len(), 24 + 12 + draws);
+        assert!(learned.len() > 12, "the draws differ");
     }
     let out = tipserve(&fake, &[&args[..], &["--json"]].concat())
         .expect(0)
         .json();
     assert_eq!(out["test_count"], 30);
     assert_eq!(out["tip_adapter_top1"], 1.0);
+    assert_eq!(out["draws"].as_array().map(Vec::len), Some(6));
+    assert_eq!(out["added_class"]["display_name"], "c");
     assert!(out["stream"]["p99_seconds"].as_f64() >= out["stream"]["p50_seconds"].as_f64());
     let all = ["demo", "--data", folder.str(), "--shots", "99"];
     assert!(

@@ -35,6 +35,8 @@ const PAGES: &[&[&str]] = &[
     &["token"],
     &["token", "new"],
     &["completions"],
+    &["man"],
+    &["pull"],
 ];
 
 fn help(args: &[&str]) -> String {

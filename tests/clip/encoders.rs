@@ -4,12 +4,14 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 use tipserve_clip::{
+    DtypeChoice, Fusing, Precision,
     bundle::Bundle,
     cuda,
     decode::decode,
     device::{DeviceChoice, DeviceError},
     encoder::{EncodeError, ImageEncoder, TextEncoder},
     picture::PictureLimits,
+    precision::has_int8_products,
     prompts::classifier,
     stream_pool::StreamPool,
     tokenize::Tokenizer,
@@ -80,6 +82,59 @@ fn features_are_open_clips(model: &str) {
         assert!(cosine >= least, "{model} text {kind:?}: {cosine}");
         assert_eq!(encoder.encode(&[]).expect("none").size()[0], 0);
     }
+    check_fused(&bundle, &pixels, &image);
+    check_int8(&bundle, (&pixels, &image), (&ids, &text));
+}
+
+/// Whatever came of fusing, the features are open_clip's.
+fn check_fused(bundle: &Bundle, pixels: &Tensor, expected: &Tensor) {
+    for (kind, least) in [(Kind::Float, 0.99999), (Kind::BFloat16, 0.999)] {
+        let mut encoder = ImageEncoder::load(bundle, Device::Cpu, kind).expect("an encoder");
+        let verdict = encoder.fuse(1);
+        println!("fused {kind:?}: {verdict}");
+        // Every architecture that is exported can be.
+        assert!(
+            matches!(verdict, Fusing::Used { .. } | Fusing::NoQuicker { .. }),
+            "{verdict}"
+        );
+        for rows in [1, pixels.size()[0]] {
+            let ours = encoder
+                .encode(&pixels.narrow(0, 0, rows))
+                .expect("features");
+            let cosine = least_cosine(&ours, &expected.narrow(0, 0, rows));
+            assert!(cosine >= least, "fused {kind:?}, {rows}: {cosine}");
+        }
+    }
+}
+
+/// The 8-bit archives, where the export wrote some and this CPU runs them.
+fn check_int8(
+    bundle: &Bundle,
+    (pixels, image): (&Tensor, &Tensor),
+    (ids, text): (&[Vec<i64>], &Tensor),
+) {
+    if bundle.int8.is_none() || !has_int8_products() {
+        println!("no 8-bit archive here");
+        return;
+    }
+    let precision = DtypeChoice::Auto.of(bundle, Device::Cpu).expect("a format");
+    assert_eq!(precision, Precision::Int8);
+    let mut encoder = ImageEncoder::load(bundle, Device::Cpu, precision).expect("an encoder");
+    println!("{}", encoder.loaded());
+    assert!(encoder.loaded().to_string().contains("as int8 on cpu"));
+    // It has nothing that could be fused, and says so.
+    assert!(matches!(encoder.fuse(1), Fusing::Refused { .. }));
+    let ours = encoder.encode(pixels).expect("features");
+    let cosine = least_cosine(&ours, image);
+    println!("int8 image: cosine {cosine:.7}");
+    assert!(cosine >= 0.998, "{cosine}");
+    check_threads(&encoder, pixels, &ours, Kind::Float);
+
+    let encoder = TextEncoder::load(bundle, Device::Cpu, precision).expect("an encoder");
+    println!("{}", encoder.loaded());
+    let cosine = least_cosine(&encoder.encode(ids).expect("features"), text);
+    println!("int8 text: cosine {cosine:.7}");
+    assert!(cosine >= 0.99, "{cosine}");
 }
 
 /// Several threads on one encoder get what one thread gets.

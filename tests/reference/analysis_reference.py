@@ -119,3 +119,40 @@ def typical(r):
     most = max(typicality)
     assert not math.isnan(most)
     return {"order": order, "scores": [typicality[i] / most for i in order]}
+
+
+def residual(r, methods):
+    """What the residual of a strength adds to the features' logits: plain
+    multinomial logistic regression on the left-out logits, by torch's own
+    L-BFGS."""
+    found = left_out(r, methods)
+    which = found["keys"]
+    offsets = torch.tensor(found["logits"], dtype=DOUBLE)
+    keys = r["keys"]
+    if r["standardised"] == "own":
+        seen = stack_reference.standardiser(keys.mean(0), keys.var(0, unbiased=False))
+    else:
+        assert r["standardised"] is None
+
+        def seen(rows):
+            return rows
+
+    mean = seen(keys).mean(0)
+    x, labels = seen(keys)[which] - mean, r["labels"][which]
+    scale = (x**2).sum(1).mean()
+    delta = torch.zeros(r["classes"], keys.shape[1], dtype=DOUBLE, requires_grad=True)
+    search = torch.optim.LBFGS(
+        [delta], max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-15,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure():
+        search.zero_grad()
+        value = torch.nn.functional.cross_entropy(offsets + x @ delta.T, labels)
+        value = value + r["strength"] * scale / (2 * len(x)) * (delta**2).sum()
+        value.backward()
+        return value
+
+    search.step(closure)
+    added = (seen(r["features"]) - mean) @ delta.detach().T
+    return {"logits": (r["temperature"] * added).tolist()}

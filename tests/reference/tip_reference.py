@@ -218,6 +218,7 @@ ANSWERS = {
     "left_out": lambda r: analysis_reference.left_out(r, METHODS),
     "analysis": lambda r: analysis_reference.analysis(r, METHODS),
     "near": analysis_reference.near,
+    "residual": lambda r: analysis_reference.residual(r, METHODS),
     "typical": analysis_reference.typical,
 }
 

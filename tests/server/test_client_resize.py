@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
-import torch
 from pictures import photo, saved
+from pixel_bundle import SIZE, pixel_bundle
 
 tipserve = pytest.importorskip("tipserve")
-
-SIZE = 32
-
-
-class Pixels(torch.nn.Module):
-    """An encoder whose embedding is the picture: one level of one pixel shows."""
-
-    def forward(self, x):
-        return x.float().flatten(1)
 
 
 @pytest.fixture(
@@ -28,16 +17,7 @@ class Pixels(torch.nn.Module):
 def server(request, serve, tmp_path):
     """A bundle that resizes to what it takes, or to more and cuts the centre out."""
     more, interpolation = request.param
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    torch.jit.script(Pixels().eval()).save(bundle / "image.pt")
-    digest = hashlib.sha256((bundle / "image.pt").read_bytes()).hexdigest()
-    (bundle / "bundle.toml").write_text(
-        f'format = 1\nname = "pixels"\nwidth = {3 * SIZE * SIZE}\nlogit_scale = 100.0\n'
-        f'[image]\nfile = "image.pt"\nsize = {SIZE}\nmean = [0.5, 0.5, 0.5]\n'
-        f'std = [1.0, 1.0, 1.0]\nresize = "shortest-side"\nresize_to = {SIZE + more}\n'
-        f'interpolation = "{interpolation}"\n[files]\n"image.pt" = "{digest}"\n'
-    )
+    bundle = pixel_bundle(tmp_path / "bundle", resize_to=SIZE + more, interpolation=interpolation)
     started = serve(bundle, "--dtype", "float32")
     stated = started.cli("info")["bundle"]
     assert (stated["resize_to"], stated["interpolation"]) == (SIZE + more, interpolation)

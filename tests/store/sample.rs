@@ -5,8 +5,8 @@ use std::{path::Path, time::Duration};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
 use tipserve_store::{
-    CacheId, ClassRecord, Details, Draft, Dtype, Manifest, NamedTensor, Store, StoreError,
-    StoreOptions, TensorFile, TextColumn, VersionNumber,
+    CacheId, ClassRecord, Details, Draft, Dtype, ExifOrientation, Manifest, NamedTensor, Store,
+    StoreError, StoreOptions, TensorFile, TextColumn, VersionNumber,
 };
 
 use crate::seaweedfs::SeaweedFs;
@@ -108,8 +108,10 @@ pub fn draft(seed: u64) -> Draft {
         width: d,
         key_count: m as u64,
         views: 1,
+        exif_orientation: ExifOrientation::Apply,
         bundle_fingerprint: "f".repeat(64),
         bundle_name: "random".into(),
+        encoder: None,
         head: HeadSpec {
             method: Method::TipAdapter,
             alpha: 1.0,

@@ -41,7 +41,7 @@ fn made(m: &Material, method: Option<Method>) -> Made {
 }
 
 /// The reference's request for a head.
-fn request(what: &str, spec: &HeadSpec) -> Value {
+pub fn request(what: &str, spec: &HeadSpec) -> Value {
     let (name, numbers) = match spec.method {
         Method::ZeroShot => ("zero_shot", json!({})),
         Method::TipAdapter => (

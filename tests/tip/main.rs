@@ -16,6 +16,7 @@ mod material;
 mod methods;
 mod random;
 mod reference;
+mod residual;
 mod selection;
 mod stack;
 mod standardised;

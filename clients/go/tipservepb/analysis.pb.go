@@ -884,7 +884,10 @@ type AnalyzeVersionResponse struct {
 	Reliability []*ReliabilityBin `protobuf:"bytes,20,rep,name=reliability,proto3" json:"reliability,omitempty"`
 	// What was not examined, and why ("20,000 examples are over the bound of
 	// 16,384: no learning curve"). Empty if all was.
-	Skipped       []string `protobuf:"bytes,21,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	Skipped []string `protobuf:"bytes,21,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	// The examples that confusion counts off its diagonal, in the order of
+	// suspects.
+	Misclassified []*SuspectExample `protobuf:"bytes,22,rep,name=misclassified,proto3" json:"misclassified,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1062,6 +1065,13 @@ func (x *AnalyzeVersionResponse) GetReliability() []*ReliabilityBin {
 func (x *AnalyzeVersionResponse) GetSkipped() []string {
 	if x != nil {
 		return x.Skipped
+	}
+	return nil
+}
+
+func (x *AnalyzeVersionResponse) GetMisclassified() []*SuspectExample {
+	if x != nil {
+		return x.Misclassified
 	}
 	return nil
 }
@@ -1759,7 +1769,7 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\x14duplicate_similarity\x18\x03 \x01(\x01H\x00R\x13duplicateSimilarity\x88\x01\x01\x12\x14\n" +
 	"\x05draws\x18\x04 \x01(\x05R\x05draws\x12\x12\n" +
 	"\x04seed\x18\x05 \x01(\x04R\x04seedB\x17\n" +
-	"\x15_duplicate_similarity\"\xb4\a\n" +
+	"\x15_duplicate_similarity\"\xf7\a\n" +
 	"\x16AnalyzeVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x06method\x18\x02 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x16\n" +
@@ -1784,7 +1794,8 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\x0fduplicate_count\x18\x12 \x01(\x03R\x0eduplicateCount\x121\n" +
 	"\x14duplicate_similarity\x18\x13 \x01(\x01R\x13duplicateSimilarity\x12=\n" +
 	"\vreliability\x18\x14 \x03(\v2\x1b.tipserve.v1.ReliabilityBinR\vreliability\x12\x18\n" +
-	"\askipped\x18\x15 \x03(\tR\askipped\"\x82\x01\n" +
+	"\askipped\x18\x15 \x03(\tR\askipped\x12A\n" +
+	"\rmisclassified\x18\x16 \x03(\v2\x1b.tipserve.v1.SuspectExampleR\rmisclassified\"\x82\x01\n" +
 	"\x12LearningCurvePoint\x12\x14\n" +
 	"\x05shots\x18\x01 \x01(\x05R\x05shots\x12\x1a\n" +
 	"\baccuracy\x18\x02 \x01(\x01R\baccuracy\x12\x10\n" +
@@ -1901,16 +1912,17 @@ var file_tipserve_v1_analysis_proto_depIdxs = []int32{
 	15, // 16: tipserve.v1.AnalyzeVersionResponse.suspects:type_name -> tipserve.v1.SuspectExample
 	16, // 17: tipserve.v1.AnalyzeVersionResponse.duplicates:type_name -> tipserve.v1.DuplicatePair
 	17, // 18: tipserve.v1.AnalyzeVersionResponse.reliability:type_name -> tipserve.v1.ReliabilityBin
-	20, // 19: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
-	3,  // 20: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
-	9,  // 21: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
-	6,  // 22: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
-	10, // 23: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
-	22, // [22:24] is the sub-list for method output_type
-	20, // [20:22] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	15, // 19: tipserve.v1.AnalyzeVersionResponse.misclassified:type_name -> tipserve.v1.SuspectExample
+	20, // 20: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
+	3,  // 21: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
+	9,  // 22: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
+	6,  // 23: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
+	10, // 24: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
+	23, // [23:25] is the sub-list for method output_type
+	21, // [21:23] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_analysis_proto_init() }

@@ -24,6 +24,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What fine-tuning trains.
+type FineTuneRecipe int32
+
+const (
+	// See FineTuneRequest.recipe.
+	FineTuneRecipe_FINE_TUNE_RECIPE_UNSPECIFIED FineTuneRecipe = 0
+	// A linear residual on the version's own head, regularised towards none. Its
+	// strength is chosen, and whether it is kept is decided, on validation
+	// examples or by cross-validation over the shots: kept only if the
+	// cross-entropy is lower by more than the standard error of the difference.
+	FineTuneRecipe_FINE_TUNE_RECIPE_RESIDUAL FineTuneRecipe = 1
+	// The keys, as Tip-Adapter-F's authors train them.
+	FineTuneRecipe_FINE_TUNE_RECIPE_TIP_ADAPTER_F FineTuneRecipe = 2
+)
+
+// Enum value maps for FineTuneRecipe.
+var (
+	FineTuneRecipe_name = map[int32]string{
+		0: "FINE_TUNE_RECIPE_UNSPECIFIED",
+		1: "FINE_TUNE_RECIPE_RESIDUAL",
+		2: "FINE_TUNE_RECIPE_TIP_ADAPTER_F",
+	}
+	FineTuneRecipe_value = map[string]int32{
+		"FINE_TUNE_RECIPE_UNSPECIFIED":   0,
+		"FINE_TUNE_RECIPE_RESIDUAL":      1,
+		"FINE_TUNE_RECIPE_TIP_ADAPTER_F": 2,
+	}
+)
+
+func (x FineTuneRecipe) Enum() *FineTuneRecipe {
+	p := new(FineTuneRecipe)
+	*p = x
+	return p
+}
+
+func (x FineTuneRecipe) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FineTuneRecipe) Descriptor() protoreflect.EnumDescriptor {
+	return file_tipserve_v1_cache_proto_enumTypes[0].Descriptor()
+}
+
+func (FineTuneRecipe) Type() protoreflect.EnumType {
+	return &file_tipserve_v1_cache_proto_enumTypes[0]
+}
+
+func (x FineTuneRecipe) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FineTuneRecipe.Descriptor instead.
+func (FineTuneRecipe) EnumDescriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{0}
+}
+
 // A method makes the head. See docs/api.md for the formulas.
 type Method int32
 
@@ -87,11 +143,11 @@ func (x Method) String() string {
 }
 
 func (Method) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[0].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[1].Descriptor()
 }
 
 func (Method) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[0]
+	return &file_tipserve_v1_cache_proto_enumTypes[1]
 }
 
 func (x Method) Number() protoreflect.EnumNumber {
@@ -100,7 +156,7 @@ func (x Method) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Method.Descriptor instead.
 func (Method) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{1}
 }
 
 // Whose statistics put features on one scale.
@@ -140,11 +196,11 @@ func (x Standardised) String() string {
 }
 
 func (Standardised) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[1].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[2].Descriptor()
 }
 
 func (Standardised) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[1]
+	return &file_tipserve_v1_cache_proto_enumTypes[2]
 }
 
 func (x Standardised) Number() protoreflect.EnumNumber {
@@ -153,7 +209,7 @@ func (x Standardised) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Standardised.Descriptor instead.
 func (Standardised) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{1}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{2}
 }
 
 // What a class's affinities do.
@@ -194,11 +250,11 @@ func (x ClassBalance) String() string {
 }
 
 func (ClassBalance) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[2].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[3].Descriptor()
 }
 
 func (ClassBalance) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[2]
+	return &file_tipserve_v1_cache_proto_enumTypes[3]
 }
 
 func (x ClassBalance) Number() protoreflect.EnumNumber {
@@ -207,7 +263,7 @@ func (x ClassBalance) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ClassBalance.Descriptor instead.
 func (ClassBalance) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{2}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{3}
 }
 
 // Number format of keys in memory.
@@ -251,11 +307,11 @@ func (x KeyDtype) String() string {
 }
 
 func (KeyDtype) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[3].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[4].Descriptor()
 }
 
 func (KeyDtype) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[3]
+	return &file_tipserve_v1_cache_proto_enumTypes[4]
 }
 
 func (x KeyDtype) Number() protoreflect.EnumNumber {
@@ -264,7 +320,7 @@ func (x KeyDtype) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyDtype.Descriptor instead.
 func (KeyDtype) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{3}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{4}
 }
 
 // Where scores came from. Never from what is later reported as test.
@@ -316,11 +372,11 @@ func (x SelectionSource) String() string {
 }
 
 func (SelectionSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[4].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[5].Descriptor()
 }
 
 func (SelectionSource) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[4]
+	return &file_tipserve_v1_cache_proto_enumTypes[5]
 }
 
 func (x SelectionSource) Number() protoreflect.EnumNumber {
@@ -329,7 +385,7 @@ func (x SelectionSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SelectionSource.Descriptor instead.
 func (SelectionSource) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{4}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
 }
 
 // Kinds of grids.
@@ -370,11 +426,11 @@ func (x SearchGrid_Kind) String() string {
 }
 
 func (SearchGrid_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[5].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[6].Descriptor()
 }
 
 func (SearchGrid_Kind) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[5]
+	return &file_tipserve_v1_cache_proto_enumTypes[6]
 }
 
 func (x SearchGrid_Kind) Number() protoreflect.EnumNumber {
@@ -423,11 +479,11 @@ func (x CacheSpec_OnRejected) String() string {
 }
 
 func (CacheSpec_OnRejected) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[6].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[7].Descriptor()
 }
 
 func (CacheSpec_OnRejected) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[6]
+	return &file_tipserve_v1_cache_proto_enumTypes[7]
 }
 
 func (x CacheSpec_OnRejected) Number() protoreflect.EnumNumber {
@@ -484,11 +540,11 @@ func (x CreateProgress_Stage) String() string {
 }
 
 func (CreateProgress_Stage) Descriptor() protoreflect.EnumDescriptor {
-	return file_tipserve_v1_cache_proto_enumTypes[7].Descriptor()
+	return file_tipserve_v1_cache_proto_enumTypes[8].Descriptor()
 }
 
 func (CreateProgress_Stage) Type() protoreflect.EnumType {
-	return &file_tipserve_v1_cache_proto_enumTypes[7]
+	return &file_tipserve_v1_cache_proto_enumTypes[8]
 }
 
 func (x CreateProgress_Stage) Number() protoreflect.EnumNumber {
@@ -634,8 +690,16 @@ type Version struct {
 	// How many classes it has; classes holds them all but in lists, which leave
 	// out those of a version with many (over 32 KiB of them).
 	ClassCount int32 `protobuf:"varint,18,opt,name=class_count,json=classCount,proto3" json:"class_count,omitempty"`
+	// What is done with the EXIF orientation of its examples, and of whatever it
+	// classifies. EXIF_ORIENTATION_IGNORE for versions from before tipserve 0.2.
+	ExifOrientation ExifOrientation `protobuf:"varint,19,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
 	// Examples that a picture is kept of, see CacheSpec.keep_pictures.
-	PictureCount  int64 `protobuf:"varint,20,opt,name=picture_count,json=pictureCount,proto3" json:"picture_count,omitempty"`
+	PictureCount int64 `protobuf:"varint,20,opt,name=picture_count,json=pictureCount,proto3" json:"picture_count,omitempty"`
+	// Number format of the encoder that embedded its pictures: "float32",
+	// "bfloat16", "float16", "int8"; several, with commas between, where those of
+	// its base differ from its own. Empty where no picture was embedded, or where
+	// an older server made it.
+	EncoderDtype  string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -796,11 +860,25 @@ func (x *Version) GetClassCount() int32 {
 	return 0
 }
 
+func (x *Version) GetExifOrientation() ExifOrientation {
+	if x != nil {
+		return x.ExifOrientation
+	}
+	return ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED
+}
+
 func (x *Version) GetPictureCount() int64 {
 	if x != nil {
 		return x.PictureCount
 	}
 	return 0
+}
+
+func (x *Version) GetEncoderDtype() string {
+	if x != nil {
+		return x.EncoderDtype
+	}
+	return ""
 }
 
 // What the making of a version took in.
@@ -814,9 +892,12 @@ type SourceCounts struct {
 	// Examples taken over from the parent version.
 	Inherited int64 `protobuf:"varint,3,opt,name=inherited,proto3" json:"inherited,omitempty"`
 	// Examples of the parent version that were removed.
-	Removed       int64 `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Removed int64 `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Examples received, and not rejected, whose file lacks its end mark (see
+	// PictureNote): something may cut files off on their way.
+	WithoutEndMark int64 `protobuf:"varint,5,opt,name=without_end_mark,json=withoutEndMark,proto3" json:"without_end_mark,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SourceCounts) Reset() {
@@ -873,6 +954,13 @@ func (x *SourceCounts) GetInherited() int64 {
 func (x *SourceCounts) GetRemoved() int64 {
 	if x != nil {
 		return x.Removed
+	}
+	return 0
+}
+
+func (x *SourceCounts) GetWithoutEndMark() int64 {
+	if x != nil {
+		return x.WithoutEndMark
 	}
 	return 0
 }
@@ -1301,7 +1389,7 @@ func (x *Candidate) GetStandardised() Standardised {
 // What fine-tuning did.
 type FineTuneRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Epochs run.
+	// Epochs run; of a residual, fits.
 	Epochs int32 `protobuf:"varint,1,opt,name=epochs,proto3" json:"epochs,omitempty"`
 	// The epoch whose keys were kept, from 1; 0 for the keys before training.
 	BestEpoch int32 `protobuf:"varint,2,opt,name=best_epoch,json=bestEpoch,proto3" json:"best_epoch,omitempty"`
@@ -1318,7 +1406,18 @@ type FineTuneRecord struct {
 	// What the epoch was chosen on.
 	Source SelectionSource `protobuf:"varint,7,opt,name=source,proto3,enum=tipserve.v1.SelectionSource" json:"source,omitempty"`
 	// Seconds spent training.
-	Seconds       float64 `protobuf:"fixed64,8,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	Seconds float64 `protobuf:"fixed64,8,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// What was trained.
+	Recipe FineTuneRecipe `protobuf:"varint,9,opt,name=recipe,proto3,enum=tipserve.v1.FineTuneRecipe" json:"recipe,omitempty"`
+	// Regularisation of a residual; 0 for keys.
+	Strength float64 `protobuf:"fixed64,10,opt,name=strength,proto3" json:"strength,omitempty"`
+	// Mean cross-entropy before, nats, on examples that neither head nor residual
+	// had seen; unset for keys.
+	CrossEntropyBefore *float64 `protobuf:"fixed64,11,opt,name=cross_entropy_before,json=crossEntropyBefore,proto3,oneof" json:"cross_entropy_before,omitempty"`
+	// The same after.
+	CrossEntropyAfter *float64 `protobuf:"fixed64,12,opt,name=cross_entropy_after,json=crossEntropyAfter,proto3,oneof" json:"cross_entropy_after,omitempty"`
+	// How many such examples decided; 0 for keys.
+	ExampleCount  int64 `protobuf:"varint,13,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1405,6 +1504,41 @@ func (x *FineTuneRecord) GetSource() SelectionSource {
 func (x *FineTuneRecord) GetSeconds() float64 {
 	if x != nil {
 		return x.Seconds
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetRecipe() FineTuneRecipe {
+	if x != nil {
+		return x.Recipe
+	}
+	return FineTuneRecipe_FINE_TUNE_RECIPE_UNSPECIFIED
+}
+
+func (x *FineTuneRecord) GetStrength() float64 {
+	if x != nil {
+		return x.Strength
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetCrossEntropyBefore() float64 {
+	if x != nil && x.CrossEntropyBefore != nil {
+		return *x.CrossEntropyBefore
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetCrossEntropyAfter() float64 {
+	if x != nil && x.CrossEntropyAfter != nil {
+		return *x.CrossEntropyAfter
+	}
+	return 0
+}
+
+func (x *FineTuneRecord) GetExampleCount() int64 {
+	if x != nil {
+		return x.ExampleCount
 	}
 	return 0
 }
@@ -1538,6 +1672,10 @@ type CacheSpec struct {
 	// another specification it fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
 	// The examples are not compared. A version that was deleted is made again.
 	RequestId string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// What to do with the EXIF orientation of pictures, now and whenever the
+	// version classifies. Default: apply it. Versions made from this one by
+	// AddExamples and FineTune keep it.
+	ExifOrientation ExifOrientation `protobuf:"varint,22,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
 	// Keep a thumbnail of each picture with the version, so that people can look
 	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
 	// pixels alone. Default: of a picture nothing is kept but its features.
@@ -1721,6 +1859,13 @@ func (x *CacheSpec) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CacheSpec) GetExifOrientation() ExifOrientation {
+	if x != nil {
+		return x.ExifOrientation
+	}
+	return ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED
 }
 
 func (x *CacheSpec) GetKeepPictures() bool {
@@ -4145,7 +4290,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x86\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4170,16 +4315,19 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"bundleName\x121\n" +
 	"\x06source\x18\x11 \x01(\v2\x19.tipserve.v1.SourceCountsR\x06source\x12\x1f\n" +
 	"\vclass_count\x18\x12 \x01(\x05R\n" +
-	"classCount\x12#\n" +
-	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x1a9\n" +
+	"classCount\x12G\n" +
+	"\x10exif_orientation\x18\x13 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
+	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x12#\n" +
+	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
 	"\fSourceCounts\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x03R\breceived\x12\x1a\n" +
 	"\brejected\x18\x02 \x01(\x03R\brejected\x12\x1c\n" +
 	"\tinherited\x18\x03 \x01(\x03R\tinherited\x12\x18\n" +
-	"\aremoved\x18\x04 \x01(\x03R\aremoved\"\x94\x01\n" +
+	"\aremoved\x18\x04 \x01(\x03R\aremoved\x12(\n" +
+	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\x94\x01\n" +
 	"\tClassInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
@@ -4220,7 +4368,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fstandardised\x18\n" +
 	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardisedB\t\n" +
 	"\a_weightB\x0e\n" +
-	"\f_temperature\"\x8f\x02\n" +
+	"\f_temperature\"\xa2\x04\n" +
 	"\x0eFineTuneRecord\x12\x16\n" +
 	"\x06epochs\x18\x01 \x01(\x05R\x06epochs\x12\x1d\n" +
 	"\n" +
@@ -4230,7 +4378,15 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x0faccuracy_before\x18\x05 \x01(\x01R\x0eaccuracyBefore\x12%\n" +
 	"\x0eaccuracy_after\x18\x06 \x01(\x01R\raccuracyAfter\x124\n" +
 	"\x06source\x18\a \x01(\x0e2\x1c.tipserve.v1.SelectionSourceR\x06source\x12\x18\n" +
-	"\aseconds\x18\b \x01(\x01R\aseconds\"\xbe\x01\n" +
+	"\aseconds\x18\b \x01(\x01R\aseconds\x123\n" +
+	"\x06recipe\x18\t \x01(\x0e2\x1b.tipserve.v1.FineTuneRecipeR\x06recipe\x12\x1a\n" +
+	"\bstrength\x18\n" +
+	" \x01(\x01R\bstrength\x125\n" +
+	"\x14cross_entropy_before\x18\v \x01(\x01H\x00R\x12crossEntropyBefore\x88\x01\x01\x123\n" +
+	"\x13cross_entropy_after\x18\f \x01(\x01H\x01R\x11crossEntropyAfter\x88\x01\x01\x12#\n" +
+	"\rexample_count\x18\r \x01(\x03R\fexampleCountB\x17\n" +
+	"\x15_cross_entropy_beforeB\x16\n" +
+	"\x14_cross_entropy_after\"\xbe\x01\n" +
 	"\n" +
 	"SearchGrid\x120\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1c.tipserve.v1.SearchGrid.KindR\x04kind\x12\x1d\n" +
@@ -4241,7 +4397,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\x93\b\n" +
+	"\tKIND_WIDE\x10\x02\"\xdc\b\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4267,7 +4423,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"created_by\x18\x13 \x01(\tR\tcreatedBy\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x15 \x01(\tR\trequestId\x12#\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\x12G\n" +
+	"\x10exif_orientation\x18\x16 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -4469,7 +4626,11 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x12DeleteAliasRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag*\xc5\x01\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag*u\n" +
+	"\x0eFineTuneRecipe\x12 \n" +
+	"\x1cFINE_TUNE_RECIPE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19FINE_TUNE_RECIPE_RESIDUAL\x10\x01\x12\"\n" +
+	"\x1eFINE_TUNE_RECIPE_TIP_ADAPTER_F\x10\x02*\xc5\x01\n" +
 	"\x06Method\x12\x16\n" +
 	"\x12METHOD_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vMETHOD_AUTO\x10\x01\x12\x14\n" +
@@ -4532,165 +4693,170 @@ func file_tipserve_v1_cache_proto_rawDescGZIP() []byte {
 	return file_tipserve_v1_cache_proto_rawDescData
 }
 
-var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_tipserve_v1_cache_proto_goTypes = []any{
-	(Method)(0),                      // 0: tipserve.v1.Method
-	(Standardised)(0),                // 1: tipserve.v1.Standardised
-	(ClassBalance)(0),                // 2: tipserve.v1.ClassBalance
-	(KeyDtype)(0),                    // 3: tipserve.v1.KeyDtype
-	(SelectionSource)(0),             // 4: tipserve.v1.SelectionSource
-	(SearchGrid_Kind)(0),             // 5: tipserve.v1.SearchGrid.Kind
-	(CacheSpec_OnRejected)(0),        // 6: tipserve.v1.CacheSpec.OnRejected
-	(CreateProgress_Stage)(0),        // 7: tipserve.v1.CreateProgress.Stage
-	(*Cache)(nil),                    // 8: tipserve.v1.Cache
-	(*Version)(nil),                  // 9: tipserve.v1.Version
-	(*SourceCounts)(nil),             // 10: tipserve.v1.SourceCounts
-	(*ClassInfo)(nil),                // 11: tipserve.v1.ClassInfo
-	(*Head)(nil),                     // 12: tipserve.v1.Head
-	(*Selection)(nil),                // 13: tipserve.v1.Selection
-	(*Candidate)(nil),                // 14: tipserve.v1.Candidate
-	(*FineTuneRecord)(nil),           // 15: tipserve.v1.FineTuneRecord
-	(*SearchGrid)(nil),               // 16: tipserve.v1.SearchGrid
-	(*CacheSpec)(nil),                // 17: tipserve.v1.CacheSpec
-	(*ClassSpec)(nil),                // 18: tipserve.v1.ClassSpec
-	(*Example)(nil),                  // 19: tipserve.v1.Example
-	(*CreateCacheRequest)(nil),       // 20: tipserve.v1.CreateCacheRequest
-	(*ExampleBatch)(nil),             // 21: tipserve.v1.ExampleBatch
-	(*CreateCacheResponse)(nil),      // 22: tipserve.v1.CreateCacheResponse
-	(*AddExamplesSpec)(nil),          // 23: tipserve.v1.AddExamplesSpec
-	(*AddExamplesRequest)(nil),       // 24: tipserve.v1.AddExamplesRequest
-	(*AddExamplesResponse)(nil),      // 25: tipserve.v1.AddExamplesResponse
-	(*CreateProgress)(nil),           // 26: tipserve.v1.CreateProgress
-	(*RejectedExample)(nil),          // 27: tipserve.v1.RejectedExample
-	(*GetCacheRequest)(nil),          // 28: tipserve.v1.GetCacheRequest
-	(*ListCachesRequest)(nil),        // 29: tipserve.v1.ListCachesRequest
-	(*ListCachesResponse)(nil),       // 30: tipserve.v1.ListCachesResponse
-	(*DeleteCacheRequest)(nil),       // 31: tipserve.v1.DeleteCacheRequest
-	(*GetVersionRequest)(nil),        // 32: tipserve.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),      // 33: tipserve.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 34: tipserve.v1.ListVersionsResponse
-	(*ListExamplesRequest)(nil),      // 35: tipserve.v1.ListExamplesRequest
-	(*ListExamplesResponse)(nil),     // 36: tipserve.v1.ListExamplesResponse
-	(*ExampleInfo)(nil),              // 37: tipserve.v1.ExampleInfo
-	(*GetExamplePictureRequest)(nil), // 38: tipserve.v1.GetExamplePictureRequest
-	(*ExamplePicture)(nil),           // 39: tipserve.v1.ExamplePicture
-	(*DeleteVersionRequest)(nil),     // 40: tipserve.v1.DeleteVersionRequest
-	(*PruneVersionsRequest)(nil),     // 41: tipserve.v1.PruneVersionsRequest
-	(*PruneVersionsResponse)(nil),    // 42: tipserve.v1.PruneVersionsResponse
-	(*ExportVersionRequest)(nil),     // 43: tipserve.v1.ExportVersionRequest
-	(*ExportVersionResponse)(nil),    // 44: tipserve.v1.ExportVersionResponse
-	(*ExportHeader)(nil),             // 45: tipserve.v1.ExportHeader
-	(*ImportVersionRequest)(nil),     // 46: tipserve.v1.ImportVersionRequest
-	(*ImportSpec)(nil),               // 47: tipserve.v1.ImportSpec
-	(*SetAliasRequest)(nil),          // 48: tipserve.v1.SetAliasRequest
-	(*DeleteAliasRequest)(nil),       // 49: tipserve.v1.DeleteAliasRequest
-	nil,                              // 50: tipserve.v1.Cache.AliasesEntry
-	nil,                              // 51: tipserve.v1.Version.LabelsEntry
-	nil,                              // 52: tipserve.v1.CacheSpec.LabelsEntry
-	nil,                              // 53: tipserve.v1.Example.MetadataEntry
-	nil,                              // 54: tipserve.v1.AddExamplesSpec.LabelsEntry
-	nil,                              // 55: tipserve.v1.ExampleInfo.MetadataEntry
-	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
-	(*Embedding)(nil),                // 57: tipserve.v1.Embedding
-	(*Input)(nil),                    // 58: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil),    // 59: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),            // 60: google.protobuf.Empty
+	(FineTuneRecipe)(0),              // 0: tipserve.v1.FineTuneRecipe
+	(Method)(0),                      // 1: tipserve.v1.Method
+	(Standardised)(0),                // 2: tipserve.v1.Standardised
+	(ClassBalance)(0),                // 3: tipserve.v1.ClassBalance
+	(KeyDtype)(0),                    // 4: tipserve.v1.KeyDtype
+	(SelectionSource)(0),             // 5: tipserve.v1.SelectionSource
+	(SearchGrid_Kind)(0),             // 6: tipserve.v1.SearchGrid.Kind
+	(CacheSpec_OnRejected)(0),        // 7: tipserve.v1.CacheSpec.OnRejected
+	(CreateProgress_Stage)(0),        // 8: tipserve.v1.CreateProgress.Stage
+	(*Cache)(nil),                    // 9: tipserve.v1.Cache
+	(*Version)(nil),                  // 10: tipserve.v1.Version
+	(*SourceCounts)(nil),             // 11: tipserve.v1.SourceCounts
+	(*ClassInfo)(nil),                // 12: tipserve.v1.ClassInfo
+	(*Head)(nil),                     // 13: tipserve.v1.Head
+	(*Selection)(nil),                // 14: tipserve.v1.Selection
+	(*Candidate)(nil),                // 15: tipserve.v1.Candidate
+	(*FineTuneRecord)(nil),           // 16: tipserve.v1.FineTuneRecord
+	(*SearchGrid)(nil),               // 17: tipserve.v1.SearchGrid
+	(*CacheSpec)(nil),                // 18: tipserve.v1.CacheSpec
+	(*ClassSpec)(nil),                // 19: tipserve.v1.ClassSpec
+	(*Example)(nil),                  // 20: tipserve.v1.Example
+	(*CreateCacheRequest)(nil),       // 21: tipserve.v1.CreateCacheRequest
+	(*ExampleBatch)(nil),             // 22: tipserve.v1.ExampleBatch
+	(*CreateCacheResponse)(nil),      // 23: tipserve.v1.CreateCacheResponse
+	(*AddExamplesSpec)(nil),          // 24: tipserve.v1.AddExamplesSpec
+	(*AddExamplesRequest)(nil),       // 25: tipserve.v1.AddExamplesRequest
+	(*AddExamplesResponse)(nil),      // 26: tipserve.v1.AddExamplesResponse
+	(*CreateProgress)(nil),           // 27: tipserve.v1.CreateProgress
+	(*RejectedExample)(nil),          // 28: tipserve.v1.RejectedExample
+	(*GetCacheRequest)(nil),          // 29: tipserve.v1.GetCacheRequest
+	(*ListCachesRequest)(nil),        // 30: tipserve.v1.ListCachesRequest
+	(*ListCachesResponse)(nil),       // 31: tipserve.v1.ListCachesResponse
+	(*DeleteCacheRequest)(nil),       // 32: tipserve.v1.DeleteCacheRequest
+	(*GetVersionRequest)(nil),        // 33: tipserve.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),      // 34: tipserve.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 35: tipserve.v1.ListVersionsResponse
+	(*ListExamplesRequest)(nil),      // 36: tipserve.v1.ListExamplesRequest
+	(*ListExamplesResponse)(nil),     // 37: tipserve.v1.ListExamplesResponse
+	(*ExampleInfo)(nil),              // 38: tipserve.v1.ExampleInfo
+	(*GetExamplePictureRequest)(nil), // 39: tipserve.v1.GetExamplePictureRequest
+	(*ExamplePicture)(nil),           // 40: tipserve.v1.ExamplePicture
+	(*DeleteVersionRequest)(nil),     // 41: tipserve.v1.DeleteVersionRequest
+	(*PruneVersionsRequest)(nil),     // 42: tipserve.v1.PruneVersionsRequest
+	(*PruneVersionsResponse)(nil),    // 43: tipserve.v1.PruneVersionsResponse
+	(*ExportVersionRequest)(nil),     // 44: tipserve.v1.ExportVersionRequest
+	(*ExportVersionResponse)(nil),    // 45: tipserve.v1.ExportVersionResponse
+	(*ExportHeader)(nil),             // 46: tipserve.v1.ExportHeader
+	(*ImportVersionRequest)(nil),     // 47: tipserve.v1.ImportVersionRequest
+	(*ImportSpec)(nil),               // 48: tipserve.v1.ImportSpec
+	(*SetAliasRequest)(nil),          // 49: tipserve.v1.SetAliasRequest
+	(*DeleteAliasRequest)(nil),       // 50: tipserve.v1.DeleteAliasRequest
+	nil,                              // 51: tipserve.v1.Cache.AliasesEntry
+	nil,                              // 52: tipserve.v1.Version.LabelsEntry
+	nil,                              // 53: tipserve.v1.CacheSpec.LabelsEntry
+	nil,                              // 54: tipserve.v1.Example.MetadataEntry
+	nil,                              // 55: tipserve.v1.AddExamplesSpec.LabelsEntry
+	nil,                              // 56: tipserve.v1.ExampleInfo.MetadataEntry
+	(*timestamppb.Timestamp)(nil),    // 57: google.protobuf.Timestamp
+	(ExifOrientation)(0),             // 58: tipserve.v1.ExifOrientation
+	(*Embedding)(nil),                // 59: tipserve.v1.Embedding
+	(*Input)(nil),                    // 60: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil),    // 61: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),            // 62: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
-	56, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
-	50, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
-	56, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	51, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
-	11, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
-	12, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
-	15, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
-	10, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
-	0,  // 9: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
-	2,  // 10: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
-	13, // 11: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
-	3,  // 12: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
-	1,  // 13: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
-	4,  // 14: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
-	14, // 15: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
-	0,  // 16: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
-	1,  // 17: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
-	4,  // 18: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
-	5,  // 19: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
-	18, // 20: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 21: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
-	6,  // 22: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	52, // 23: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
-	2,  // 24: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
-	16, // 25: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
-	3,  // 26: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	57, // 27: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	58, // 28: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	53, // 29: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
-	17, // 30: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	21, // 31: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	19, // 32: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	26, // 33: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 34: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 35: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	18, // 36: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	0,  // 37: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	6,  // 38: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	54, // 39: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	16, // 40: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	23, // 41: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	21, // 42: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	26, // 43: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	27, // 44: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	9,  // 45: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	7,  // 46: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	59, // 47: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	59, // 48: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	8,  // 49: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	59, // 50: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	59, // 51: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 52: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	37, // 53: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	55, // 54: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
-	45, // 55: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	9,  // 56: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	47, // 57: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	20, // 58: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	24, // 59: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	28, // 60: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	29, // 61: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	31, // 62: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	32, // 63: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	33, // 64: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	35, // 65: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	38, // 66: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
-	40, // 67: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	41, // 68: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	43, // 69: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	46, // 70: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	48, // 71: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	49, // 72: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	22, // 73: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	25, // 74: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	8,  // 75: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	30, // 76: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	60, // 77: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	9,  // 78: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	34, // 79: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	36, // 80: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	39, // 81: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
-	60, // 82: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	42, // 83: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	44, // 84: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	9,  // 85: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	8,  // 86: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	8,  // 87: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	73, // [73:88] is the sub-list for method output_type
-	58, // [58:73] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	57, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
+	51, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
+	57, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	52, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
+	12, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
+	13, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
+	16, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
+	11, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
+	58, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	1,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
+	3,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
+	14, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
+	4,  // 13: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
+	2,  // 14: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
+	5,  // 15: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
+	15, // 16: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
+	1,  // 17: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
+	2,  // 18: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
+	5,  // 19: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
+	0,  // 20: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
+	6,  // 21: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
+	19, // 22: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 23: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
+	7,  // 24: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	53, // 25: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	3,  // 26: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
+	17, // 27: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
+	4,  // 28: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
+	58, // 29: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	59, // 30: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	60, // 31: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	54, // 32: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	18, // 33: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	22, // 34: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	20, // 35: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	27, // 36: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	28, // 37: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 38: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	19, // 39: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 40: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	7,  // 41: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	55, // 42: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	17, // 43: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	24, // 44: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	22, // 45: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	27, // 46: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	28, // 47: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 48: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	8,  // 49: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	61, // 50: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	61, // 51: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 52: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	61, // 53: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	61, // 54: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	10, // 55: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	38, // 56: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	56, // 57: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
+	46, // 58: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	10, // 59: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	48, // 60: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	21, // 61: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	25, // 62: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	29, // 63: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	30, // 64: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	32, // 65: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	33, // 66: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	34, // 67: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	36, // 68: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	39, // 69: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
+	41, // 70: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	42, // 71: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	44, // 72: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	47, // 73: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	49, // 74: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	50, // 75: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	23, // 76: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	26, // 77: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	9,  // 78: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	31, // 79: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	62, // 80: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	10, // 81: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	35, // 82: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	37, // 83: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	40, // 84: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
+	62, // 85: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	43, // 86: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	45, // 87: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	10, // 88: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	9,  // 89: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	9,  // 90: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	76, // [76:91] is the sub-list for method output_type
+	61, // [61:76] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }
@@ -4700,6 +4866,7 @@ func file_tipserve_v1_cache_proto_init() {
 	}
 	file_tipserve_v1_input_proto_init()
 	file_tipserve_v1_cache_proto_msgTypes[6].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[9].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[12].OneofWrappers = []any{
 		(*CreateCacheRequest_Spec)(nil),
@@ -4733,7 +4900,7 @@ func file_tipserve_v1_cache_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_cache_proto_rawDesc), len(file_tipserve_v1_cache_proto_rawDesc)),
-			NumEnums:      8,
+			NumEnums:      9,
 			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,

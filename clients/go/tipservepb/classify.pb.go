@@ -76,6 +76,56 @@ func (Priority) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{0}
 }
 
+// Something odd about a picture's file that did not keep it from being read.
+type PictureNote int32
+
+const (
+	// Not said.
+	PictureNote_PICTURE_NOTE_UNSPECIFIED PictureNote = 0
+	// A JPEG or PNG that has every pixel and lacks its end mark: some cameras
+	// write such files, and so does what cuts off the last bytes of one.
+	PictureNote_PICTURE_NOTE_NO_END_MARK PictureNote = 1
+)
+
+// Enum value maps for PictureNote.
+var (
+	PictureNote_name = map[int32]string{
+		0: "PICTURE_NOTE_UNSPECIFIED",
+		1: "PICTURE_NOTE_NO_END_MARK",
+	}
+	PictureNote_value = map[string]int32{
+		"PICTURE_NOTE_UNSPECIFIED": 0,
+		"PICTURE_NOTE_NO_END_MARK": 1,
+	}
+)
+
+func (x PictureNote) Enum() *PictureNote {
+	p := new(PictureNote)
+	*p = x
+	return p
+}
+
+func (x PictureNote) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PictureNote) Descriptor() protoreflect.EnumDescriptor {
+	return file_tipserve_v1_classify_proto_enumTypes[1].Descriptor()
+}
+
+func (PictureNote) Type() protoreflect.EnumType {
+	return &file_tipserve_v1_classify_proto_enumTypes[1]
+}
+
+func (x PictureNote) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PictureNote.Descriptor instead.
+func (PictureNote) EnumDescriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{1}
+}
+
 // What to return for each item, besides the best classes.
 type ClassifyOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -730,7 +780,9 @@ type Classification struct {
 	// The embedding, where asked for.
 	Embedding *Embedding `protobuf:"bytes,6,opt,name=embedding,proto3" json:"embedding,omitempty"`
 	// How long it took, where asked for.
-	Timings       *Timings `protobuf:"bytes,7,opt,name=timings,proto3" json:"timings,omitempty"`
+	Timings *Timings `protobuf:"bytes,7,opt,name=timings,proto3" json:"timings,omitempty"`
+	// What is odd about the picture's file, which was read all the same.
+	Notes         []PictureNote `protobuf:"varint,13,rep,packed,name=notes,proto3,enum=tipserve.v1.PictureNote" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -810,6 +862,13 @@ func (x *Classification) GetEmbedding() *Embedding {
 func (x *Classification) GetTimings() *Timings {
 	if x != nil {
 		return x.Timings
+	}
+	return nil
+}
+
+func (x *Classification) GetNotes() []PictureNote {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -1071,9 +1130,12 @@ type EmbedRequest struct {
 	// them.
 	TruncateTexts bool `protobuf:"varint,3,opt,name=truncate_texts,json=truncateTexts,proto3" json:"truncate_texts,omitempty"`
 	// Return the encoder's raw output instead of unit vectors.
-	Raw           bool `protobuf:"varint,4,opt,name=raw,proto3" json:"raw,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Raw bool `protobuf:"varint,4,opt,name=raw,proto3" json:"raw,omitempty"`
+	// What to do with the EXIF orientation of pictures. Default: apply it, as new
+	// caches do. For a version that ignores it, ignore it here too.
+	ExifOrientation ExifOrientation `protobuf:"varint,5,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *EmbedRequest) Reset() {
@@ -1132,6 +1194,13 @@ func (x *EmbedRequest) GetRaw() bool {
 		return x.Raw
 	}
 	return false
+}
+
+func (x *EmbedRequest) GetExifOrientation() ExifOrientation {
+	if x != nil {
+		return x.ExifOrientation
+	}
+	return ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED
 }
 
 // Embeddings, in the order of the request.
@@ -1823,10 +1892,12 @@ type ServerInfo struct {
 	Bundle *BundleInfo `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	// "cpu" or "cuda:0".
 	Device string `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
-	// Number format of the encoders: "float32", "bfloat16", "float16".
+	// Number format of the image encoder: "float32", "bfloat16", "float16", "int8".
 	Dtype string `protobuf:"bytes,4,opt,name=dtype,proto3" json:"dtype,omitempty"`
 	// Limits in force, by the names that errors use.
 	Limits map[string]int64 `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Number format of the text encoder; empty without one.
+	TextDtype string `protobuf:"bytes,6,opt,name=text_dtype,json=textDtype,proto3" json:"text_dtype,omitempty"`
 	// Who asks, and what they may do.
 	Caller        *CallerInfo `protobuf:"bytes,8,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1896,6 +1967,13 @@ func (x *ServerInfo) GetLimits() map[string]int64 {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *ServerInfo) GetTextDtype() string {
+	if x != nil {
+		return x.TextDtype
+	}
+	return ""
 }
 
 func (x *ServerInfo) GetCaller() *CallerInfo {
@@ -2010,7 +2088,10 @@ type BundleInfo struct {
 	// What a model trained with a sigmoid loss (SigLIP) adds to its logits
 	// before the sigmoid; absent for softmax models. A constant over classes, so
 	// that neither ranking nor softmax depends on it.
-	LogitBias     *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
+	LogitBias *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
+	// How well its 8-bit encoder agrees with the float one; absent where it has
+	// none.
+	Int8          *EncoderAgreement `protobuf:"bytes,14,opt,name=int8,proto3" json:"int8,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2129,6 +2210,116 @@ func (x *BundleInfo) GetLogitBias() float64 {
 	return 0
 }
 
+func (x *BundleInfo) GetInt8() *EncoderAgreement {
+	if x != nil {
+		return x.Int8
+	}
+	return nil
+}
+
+// How near 8-bit features of pictures are to float ones, as the bundle's export
+// measured it.
+type EncoderAgreement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which pictures.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// How many.
+	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Least cosine of a picture's two features.
+	CosineLeast float64 `protobuf:"fixed64,3,opt,name=cosine_least,json=cosineLeast,proto3" json:"cosine_least,omitempty"`
+	// Mean of these cosines.
+	CosineMean float64 `protobuf:"fixed64,4,opt,name=cosine_mean,json=cosineMean,proto3" json:"cosine_mean,omitempty"`
+	// Mean squared difference of unit features, over the variance of the float
+	// ones. Up to 0.04 the two may meet in one cache.
+	Noise float64 `protobuf:"fixed64,5,opt,name=noise,proto3" json:"noise,omitempty"`
+	// Share of pictures whose nearest float feature of another picture stays the
+	// same.
+	Neighbour float64 `protobuf:"fixed64,6,opt,name=neighbour,proto3" json:"neighbour,omitempty"`
+	// Share of pictures whose class by a cache of float features stays the same.
+	Head          float64 `protobuf:"fixed64,7,opt,name=head,proto3" json:"head,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EncoderAgreement) Reset() {
+	*x = EncoderAgreement{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EncoderAgreement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EncoderAgreement) ProtoMessage() {}
+
+func (x *EncoderAgreement) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EncoderAgreement.ProtoReflect.Descriptor instead.
+func (*EncoderAgreement) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *EncoderAgreement) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *EncoderAgreement) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetCosineLeast() float64 {
+	if x != nil {
+		return x.CosineLeast
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetCosineMean() float64 {
+	if x != nil {
+		return x.CosineMean
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetNoise() float64 {
+	if x != nil {
+		return x.Noise
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetNeighbour() float64 {
+	if x != nil {
+		return x.Neighbour
+	}
+	return 0
+}
+
+func (x *EncoderAgreement) GetHead() float64 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
 var File_tipserve_v1_classify_proto protoreflect.FileDescriptor
 
 const file_tipserve_v1_classify_proto_rawDesc = "" +
@@ -2174,7 +2365,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\aoptions\x18\x03 \x01(\v2\x1c.tipserve.v1.ClassifyOptionsR\aoptions\x121\n" +
 	"\bpriority\x18\x04 \x01(\x0e2\x15.tipserve.v1.PriorityR\bpriority\"W\n" +
 	"\x10ClassifyResponse\x12C\n" +
-	"\x0eclassification\x18\x01 \x01(\v2\x1b.tipserve.v1.ClassificationR\x0eclassification\"\xb1\x02\n" +
+	"\x0eclassification\x18\x01 \x01(\v2\x1b.tipserve.v1.ClassificationR\x0eclassification\"\xe1\x02\n" +
 	"\x0eClassification\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x03top\x18\x02 \x03(\v2\x17.tipserve.v1.ClassScoreR\x03top\x12\x16\n" +
@@ -2184,7 +2375,8 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"neighbours\x18\x05 \x03(\v2\x16.tipserve.v1.NeighbourR\n" +
 	"neighbours\x124\n" +
 	"\tembedding\x18\x06 \x01(\v2\x16.tipserve.v1.EmbeddingR\tembedding\x12.\n" +
-	"\atimings\x18\a \x01(\v2\x14.tipserve.v1.TimingsR\atimings\"}\n" +
+	"\atimings\x18\a \x01(\v2\x14.tipserve.v1.TimingsR\atimings\x12.\n" +
+	"\x05notes\x18\r \x03(\x0e2\x18.tipserve.v1.PictureNoteR\x05notes\"}\n" +
 	"\n" +
 	"ClassScore\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
@@ -2208,12 +2400,13 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\fhead_seconds\x18\x05 \x01(\x01R\vheadSeconds\x12#\n" +
 	"\rtotal_seconds\x18\x06 \x01(\x01R\ftotalSeconds\x12\x1d\n" +
 	"\n" +
-	"batch_size\x18\a \x01(\x05R\tbatchSize\"\x89\x01\n" +
+	"batch_size\x18\a \x01(\x05R\tbatchSize\"\xd2\x01\n" +
 	"\fEmbedRequest\x12*\n" +
 	"\x06inputs\x18\x01 \x03(\v2\x12.tipserve.v1.InputR\x06inputs\x12\x14\n" +
 	"\x05texts\x18\x02 \x03(\tR\x05texts\x12%\n" +
 	"\x0etruncate_texts\x18\x03 \x01(\bR\rtruncateTexts\x12\x10\n" +
-	"\x03raw\x18\x04 \x01(\bR\x03raw\"q\n" +
+	"\x03raw\x18\x04 \x01(\bR\x03raw\x12G\n" +
+	"\x10exif_orientation\x18\x05 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\"q\n" +
 	"\rEmbedResponse\x120\n" +
 	"\x06inputs\x18\x01 \x03(\v2\x18.tipserve.v1.EmbedResultR\x06inputs\x12.\n" +
 	"\x05texts\x18\x02 \x03(\v2\x18.tipserve.v1.EmbedResultR\x05texts\"|\n" +
@@ -2255,14 +2448,16 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x1a\n" +
 	"\baccuracy\x18\x04 \x01(\x01R\baccuracy\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xae\x02\n" +
+	"\x14GetServerInfoRequest\"\xcd\x02\n" +
 	"\n" +
 	"ServerInfo\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12/\n" +
 	"\x06bundle\x18\x02 \x01(\v2\x17.tipserve.v1.BundleInfoR\x06bundle\x12\x16\n" +
 	"\x06device\x18\x03 \x01(\tR\x06device\x12\x14\n" +
 	"\x05dtype\x18\x04 \x01(\tR\x05dtype\x12;\n" +
-	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x12/\n" +
+	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x12\x1d\n" +
+	"\n" +
+	"text_dtype\x18\x06 \x01(\tR\ttextDtype\x12/\n" +
 	"\x06caller\x18\b \x01(\v2\x17.tipserve.v1.CallerInfoR\x06caller\x1a9\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2271,7 +2466,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"CallerInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12!\n" +
-	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\x9a\x03\n" +
+	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\xcd\x03\n" +
 	"\n" +
 	"BundleInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -2289,12 +2484,25 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	" \x01(\tR\rinterpolation\x12\x16\n" +
 	"\x06resize\x18\v \x01(\tR\x06resize\x12\"\n" +
 	"\n" +
-	"logit_bias\x18\f \x01(\x01H\x00R\tlogitBias\x88\x01\x01B\r\n" +
-	"\v_logit_bias*Q\n" +
+	"logit_bias\x18\f \x01(\x01H\x00R\tlogitBias\x88\x01\x01\x121\n" +
+	"\x04int8\x18\x0e \x01(\v2\x1d.tipserve.v1.EncoderAgreementR\x04int8B\r\n" +
+	"\v_logit_bias\"\xcc\x01\n" +
+	"\x10EncoderAgreement\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12!\n" +
+	"\fcosine_least\x18\x03 \x01(\x01R\vcosineLeast\x12\x1f\n" +
+	"\vcosine_mean\x18\x04 \x01(\x01R\n" +
+	"cosineMean\x12\x14\n" +
+	"\x05noise\x18\x05 \x01(\x01R\x05noise\x12\x1c\n" +
+	"\tneighbour\x18\x06 \x01(\x01R\tneighbour\x12\x12\n" +
+	"\x04head\x18\a \x01(\x01R\x04head*Q\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n" +
-	"\rPRIORITY_BULK\x10\x022\x91\x03\n" +
+	"\rPRIORITY_BULK\x10\x02*I\n" +
+	"\vPictureNote\x12\x1c\n" +
+	"\x18PICTURE_NOTE_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18PICTURE_NOTE_NO_END_MARK\x10\x012\x91\x03\n" +
 	"\x0fClassifyService\x12]\n" +
 	"\x0eClassifyStream\x12\".tipserve.v1.ClassifyStreamRequest\x1a#.tipserve.v1.ClassifyStreamResponse(\x010\x01\x12G\n" +
 	"\bClassify\x12\x1c.tipserve.v1.ClassifyRequest\x1a\x1d.tipserve.v1.ClassifyResponse\x12>\n" +
@@ -2314,93 +2522,99 @@ func file_tipserve_v1_classify_proto_rawDescGZIP() []byte {
 	return file_tipserve_v1_classify_proto_rawDescData
 }
 
-var file_tipserve_v1_classify_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_tipserve_v1_classify_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_tipserve_v1_classify_proto_goTypes = []any{
 	(Priority)(0),                  // 0: tipserve.v1.Priority
-	(*ClassifyOptions)(nil),        // 1: tipserve.v1.ClassifyOptions
-	(*ClassifyStreamConfig)(nil),   // 2: tipserve.v1.ClassifyStreamConfig
-	(*ClassifyStreamRequest)(nil),  // 3: tipserve.v1.ClassifyStreamRequest
-	(*ItemBatch)(nil),              // 4: tipserve.v1.ItemBatch
-	(*Item)(nil),                   // 5: tipserve.v1.Item
-	(*ClassifyStreamResponse)(nil), // 6: tipserve.v1.ClassifyStreamResponse
-	(*ItemResult)(nil),             // 7: tipserve.v1.ItemResult
-	(*ClassifyRequest)(nil),        // 8: tipserve.v1.ClassifyRequest
-	(*ClassifyResponse)(nil),       // 9: tipserve.v1.ClassifyResponse
-	(*Classification)(nil),         // 10: tipserve.v1.Classification
-	(*ClassScore)(nil),             // 11: tipserve.v1.ClassScore
-	(*Neighbour)(nil),              // 12: tipserve.v1.Neighbour
-	(*Timings)(nil),                // 13: tipserve.v1.Timings
-	(*EmbedRequest)(nil),           // 14: tipserve.v1.EmbedRequest
-	(*EmbedResponse)(nil),          // 15: tipserve.v1.EmbedResponse
-	(*EmbedResult)(nil),            // 16: tipserve.v1.EmbedResult
-	(*EvaluateConfig)(nil),         // 17: tipserve.v1.EvaluateConfig
-	(*EvaluateRequest)(nil),        // 18: tipserve.v1.EvaluateRequest
-	(*LabelledBatch)(nil),          // 19: tipserve.v1.LabelledBatch
-	(*LabelledItem)(nil),           // 20: tipserve.v1.LabelledItem
-	(*EvaluateResponse)(nil),       // 21: tipserve.v1.EvaluateResponse
-	(*Evaluation)(nil),             // 22: tipserve.v1.Evaluation
-	(*ClassEvaluation)(nil),        // 23: tipserve.v1.ClassEvaluation
-	(*GetServerInfoRequest)(nil),   // 24: tipserve.v1.GetServerInfoRequest
-	(*ServerInfo)(nil),             // 25: tipserve.v1.ServerInfo
-	(*CallerInfo)(nil),             // 26: tipserve.v1.CallerInfo
-	(*BundleInfo)(nil),             // 27: tipserve.v1.BundleInfo
-	nil,                            // 28: tipserve.v1.ServerInfo.LimitsEntry
-	(*Input)(nil),                  // 29: tipserve.v1.Input
-	(*durationpb.Duration)(nil),    // 30: google.protobuf.Duration
-	(*status.Status)(nil),          // 31: google.rpc.Status
-	(*Embedding)(nil),              // 32: tipserve.v1.Embedding
-	(*RejectedExample)(nil),        // 33: tipserve.v1.RejectedExample
+	(PictureNote)(0),               // 1: tipserve.v1.PictureNote
+	(*ClassifyOptions)(nil),        // 2: tipserve.v1.ClassifyOptions
+	(*ClassifyStreamConfig)(nil),   // 3: tipserve.v1.ClassifyStreamConfig
+	(*ClassifyStreamRequest)(nil),  // 4: tipserve.v1.ClassifyStreamRequest
+	(*ItemBatch)(nil),              // 5: tipserve.v1.ItemBatch
+	(*Item)(nil),                   // 6: tipserve.v1.Item
+	(*ClassifyStreamResponse)(nil), // 7: tipserve.v1.ClassifyStreamResponse
+	(*ItemResult)(nil),             // 8: tipserve.v1.ItemResult
+	(*ClassifyRequest)(nil),        // 9: tipserve.v1.ClassifyRequest
+	(*ClassifyResponse)(nil),       // 10: tipserve.v1.ClassifyResponse
+	(*Classification)(nil),         // 11: tipserve.v1.Classification
+	(*ClassScore)(nil),             // 12: tipserve.v1.ClassScore
+	(*Neighbour)(nil),              // 13: tipserve.v1.Neighbour
+	(*Timings)(nil),                // 14: tipserve.v1.Timings
+	(*EmbedRequest)(nil),           // 15: tipserve.v1.EmbedRequest
+	(*EmbedResponse)(nil),          // 16: tipserve.v1.EmbedResponse
+	(*EmbedResult)(nil),            // 17: tipserve.v1.EmbedResult
+	(*EvaluateConfig)(nil),         // 18: tipserve.v1.EvaluateConfig
+	(*EvaluateRequest)(nil),        // 19: tipserve.v1.EvaluateRequest
+	(*LabelledBatch)(nil),          // 20: tipserve.v1.LabelledBatch
+	(*LabelledItem)(nil),           // 21: tipserve.v1.LabelledItem
+	(*EvaluateResponse)(nil),       // 22: tipserve.v1.EvaluateResponse
+	(*Evaluation)(nil),             // 23: tipserve.v1.Evaluation
+	(*ClassEvaluation)(nil),        // 24: tipserve.v1.ClassEvaluation
+	(*GetServerInfoRequest)(nil),   // 25: tipserve.v1.GetServerInfoRequest
+	(*ServerInfo)(nil),             // 26: tipserve.v1.ServerInfo
+	(*CallerInfo)(nil),             // 27: tipserve.v1.CallerInfo
+	(*BundleInfo)(nil),             // 28: tipserve.v1.BundleInfo
+	(*EncoderAgreement)(nil),       // 29: tipserve.v1.EncoderAgreement
+	nil,                            // 30: tipserve.v1.ServerInfo.LimitsEntry
+	(*Input)(nil),                  // 31: tipserve.v1.Input
+	(*durationpb.Duration)(nil),    // 32: google.protobuf.Duration
+	(*status.Status)(nil),          // 33: google.rpc.Status
+	(*Embedding)(nil),              // 34: tipserve.v1.Embedding
+	(ExifOrientation)(0),           // 35: tipserve.v1.ExifOrientation
+	(*RejectedExample)(nil),        // 36: tipserve.v1.RejectedExample
 }
 var file_tipserve_v1_classify_proto_depIdxs = []int32{
-	1,  // 0: tipserve.v1.ClassifyStreamConfig.options:type_name -> tipserve.v1.ClassifyOptions
+	2,  // 0: tipserve.v1.ClassifyStreamConfig.options:type_name -> tipserve.v1.ClassifyOptions
 	0,  // 1: tipserve.v1.ClassifyStreamConfig.priority:type_name -> tipserve.v1.Priority
-	2,  // 2: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
-	4,  // 3: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
-	5,  // 4: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
-	29, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
-	30, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
-	7,  // 7: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
-	10, // 8: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
-	31, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
-	29, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
-	1,  // 11: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
+	3,  // 2: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
+	5,  // 3: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
+	6,  // 4: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
+	31, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
+	32, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
+	8,  // 7: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
+	11, // 8: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
+	33, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
+	31, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
+	2,  // 11: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
 	0,  // 12: tipserve.v1.ClassifyRequest.priority:type_name -> tipserve.v1.Priority
-	10, // 13: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
-	11, // 14: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
-	12, // 15: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
-	32, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
-	13, // 17: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
-	29, // 18: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
-	16, // 19: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
-	16, // 20: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
-	32, // 21: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
-	31, // 22: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
-	17, // 23: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
-	19, // 24: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
-	20, // 25: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
-	29, // 26: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
-	22, // 27: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
-	33, // 28: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	23, // 29: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
-	27, // 30: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
-	28, // 31: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
-	26, // 32: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
-	3,  // 33: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	8,  // 34: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	14, // 35: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	18, // 36: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	24, // 37: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	6,  // 38: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	9,  // 39: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	15, // 40: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	21, // 41: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	25, // 42: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	38, // [38:43] is the sub-list for method output_type
-	33, // [33:38] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	11, // 13: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
+	12, // 14: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
+	13, // 15: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
+	34, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
+	14, // 17: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
+	1,  // 18: tipserve.v1.Classification.notes:type_name -> tipserve.v1.PictureNote
+	31, // 19: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
+	35, // 20: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	17, // 21: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
+	17, // 22: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
+	34, // 23: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
+	33, // 24: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
+	18, // 25: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
+	20, // 26: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
+	21, // 27: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
+	31, // 28: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
+	23, // 29: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
+	36, // 30: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	24, // 31: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
+	28, // 32: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
+	30, // 33: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
+	27, // 34: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
+	29, // 35: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
+	4,  // 36: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	9,  // 37: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	15, // 38: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	19, // 39: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	25, // 40: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	7,  // 41: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	10, // 42: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	16, // 43: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	22, // 44: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	26, // 45: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }
@@ -2433,8 +2647,8 @@ func file_tipserve_v1_classify_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_classify_proto_rawDesc), len(file_tipserve_v1_classify_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   28,
+			NumEnums:      2,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -142,12 +142,13 @@ func (FineTuneRun_State) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_finetune_proto_rawDescGZIP(), []int{3, 0}
 }
 
-// What to train, and how. Defaults are the authors' recipe.
+// What to train, and how.
 type FineTuneRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version to start from, in any form that ClassifyRequest.cache takes.
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
-	// Passes over the examples. Default 20, at most 1000.
+	// Passes over the examples. Default 20, at most 1000. This and the numbers
+	// below, but for seed, are RECIPE_TIP_ADAPTER_F's; defaults are the authors'.
 	Epochs int32 `protobuf:"varint,2,opt,name=epochs,proto3" json:"epochs,omitempty"`
 	// Of AdamW. Default 1e-3.
 	LearningRate *float64 `protobuf:"fixed64,3,opt,name=learning_rate,json=learningRate,proto3,oneof" json:"learning_rate,omitempty"`
@@ -177,6 +178,11 @@ type FineTuneRequest struct {
 	Grid *SearchGrid `protobuf:"bytes,14,opt,name=grid,proto3" json:"grid,omitempty"`
 	// Description of the new version.
 	Description string `protobuf:"bytes,15,opt,name=description,proto3" json:"description,omitempty"`
+	// What to train. Default: FINE_TUNE_RECIPE_TIP_ADAPTER_F where one of its
+	// numbers is given (epochs, learning_rate, batch_size, schedule, weight_decay,
+	// patience, alpha, beta, grid), and for a version whose keys are trained
+	// already; else FINE_TUNE_RECIPE_RESIDUAL.
+	Recipe FineTuneRecipe `protobuf:"varint,16,opt,name=recipe,proto3,enum=tipserve.v1.FineTuneRecipe" json:"recipe,omitempty"`
 	// Makes asking again safe (AIP-155): an id of this request, unlike that of
 	// any other for this cache, such as a UUID; at most 128 visible ASCII
 	// characters. Asked again, the call follows the run that it began before, or
@@ -321,6 +327,13 @@ func (x *FineTuneRequest) GetDescription() string {
 		return x.Description
 	}
 	return ""
+}
+
+func (x *FineTuneRequest) GetRecipe() FineTuneRecipe {
+	if x != nil {
+		return x.Recipe
+	}
+	return FineTuneRecipe_FINE_TUNE_RECIPE_UNSPECIFIED
 }
 
 func (x *FineTuneRequest) GetRequestId() string {
@@ -555,7 +568,12 @@ type FineTuneRun struct {
 	// When it ended.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Whether the alias was moved.
-	AliasMoved    bool `protobuf:"varint,9,opt,name=alias_moved,json=aliasMoved,proto3" json:"alias_moved,omitempty"`
+	AliasMoved bool `protobuf:"varint,9,opt,name=alias_moved,json=aliasMoved,proto3" json:"alias_moved,omitempty"`
+	// Whether it made no version, as none would have been better than the one it
+	// started from; version is then that one, and the alias is not moved.
+	Unchanged bool `protobuf:"varint,10,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	// What came of it, in one sentence for people. Empty until it has succeeded.
+	Outcome       string `protobuf:"bytes,11,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -651,6 +669,20 @@ func (x *FineTuneRun) GetAliasMoved() bool {
 		return x.AliasMoved
 	}
 	return false
+}
+
+func (x *FineTuneRun) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+func (x *FineTuneRun) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
 }
 
 // A page of runs.
@@ -868,7 +900,7 @@ var File_tipserve_v1_finetune_proto protoreflect.FileDescriptor
 
 const file_tipserve_v1_finetune_proto_rawDesc = "" +
 	"\n" +
-	"\x1atipserve/v1/finetune.proto\x12\vtipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\"\xc0\x05\n" +
+	"\x1atipserve/v1/finetune.proto\x12\vtipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\"\xf5\x05\n" +
 	"\x0fFineTuneRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x16\n" +
 	"\x06epochs\x18\x02 \x01(\x05R\x06epochs\x12(\n" +
@@ -887,7 +919,8 @@ const file_tipserve_v1_finetune_proto_rawDesc = "" +
 	"\x05alpha\x18\f \x01(\x01H\x03R\x05alpha\x88\x01\x01\x12\x17\n" +
 	"\x04beta\x18\r \x01(\x01H\x04R\x04beta\x88\x01\x01\x12+\n" +
 	"\x04grid\x18\x0e \x01(\v2\x17.tipserve.v1.SearchGridR\x04grid\x12 \n" +
-	"\vdescription\x18\x0f \x01(\tR\vdescription\x12\x1d\n" +
+	"\vdescription\x18\x0f \x01(\tR\vdescription\x123\n" +
+	"\x06recipe\x18\x10 \x01(\x0e2\x1b.tipserve.v1.FineTuneRecipeR\x06recipe\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x1e \x01(\tR\trequestId\"P\n" +
 	"\bSchedule\x12\x18\n" +
@@ -913,7 +946,7 @@ const file_tipserve_v1_finetune_proto_rawDesc = "" +
 	"\x13validation_accuracy\x18\a \x01(\x01H\x00R\x12validationAccuracy\x88\x01\x01\x12#\n" +
 	"\rlearning_rate\x18\b \x01(\x01R\flearningRate\x126\n" +
 	"\ttime_left\x18\t \x01(\v2\x19.google.protobuf.DurationR\btimeLeftB\x16\n" +
-	"\x14_validation_accuracy\"\x9a\x04\n" +
+	"\x14_validation_accuracy\"\xd2\x04\n" +
 	"\vFineTuneRun\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1e.tipserve.v1.FineTuneRun.StateR\x05state\x12\x16\n" +
@@ -925,7 +958,10 @@ const file_tipserve_v1_finetune_proto_rawDesc = "" +
 	"createTime\x125\n" +
 	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1f\n" +
 	"\valias_moved\x18\t \x01(\bR\n" +
-	"aliasMoved\"\x7f\n" +
+	"aliasMoved\x12\x1c\n" +
+	"\tunchanged\x18\n" +
+	" \x01(\bR\tunchanged\x12\x18\n" +
+	"\aoutcome\x18\v \x01(\tR\aoutcome\"\x7f\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_QUEUED\x10\x01\x12\x11\n" +
@@ -978,37 +1014,39 @@ var file_tipserve_v1_finetune_proto_goTypes = []any{
 	(*GetFineTuneRequest)(nil),    // 8: tipserve.v1.GetFineTuneRequest
 	(*CancelFineTuneRequest)(nil), // 9: tipserve.v1.CancelFineTuneRequest
 	(*SearchGrid)(nil),            // 10: tipserve.v1.SearchGrid
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*Version)(nil),               // 12: tipserve.v1.Version
-	(*status.Status)(nil),         // 13: google.rpc.Status
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(FineTuneRecipe)(0),           // 11: tipserve.v1.FineTuneRecipe
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*Version)(nil),               // 13: tipserve.v1.Version
+	(*status.Status)(nil),         // 14: google.rpc.Status
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_tipserve_v1_finetune_proto_depIdxs = []int32{
 	0,  // 0: tipserve.v1.FineTuneRequest.schedule:type_name -> tipserve.v1.FineTuneRequest.Schedule
 	10, // 1: tipserve.v1.FineTuneRequest.grid:type_name -> tipserve.v1.SearchGrid
-	5,  // 2: tipserve.v1.FineTuneResponse.run:type_name -> tipserve.v1.FineTuneRun
-	4,  // 3: tipserve.v1.FineTuneResponse.progress:type_name -> tipserve.v1.FineTuneProgress
-	11, // 4: tipserve.v1.FineTuneProgress.time_left:type_name -> google.protobuf.Duration
-	1,  // 5: tipserve.v1.FineTuneRun.state:type_name -> tipserve.v1.FineTuneRun.State
-	12, // 6: tipserve.v1.FineTuneRun.version:type_name -> tipserve.v1.Version
-	4,  // 7: tipserve.v1.FineTuneRun.progress:type_name -> tipserve.v1.FineTuneProgress
-	13, // 8: tipserve.v1.FineTuneRun.error:type_name -> google.rpc.Status
-	14, // 9: tipserve.v1.FineTuneRun.create_time:type_name -> google.protobuf.Timestamp
-	14, // 10: tipserve.v1.FineTuneRun.end_time:type_name -> google.protobuf.Timestamp
-	5,  // 11: tipserve.v1.ListFineTunesResponse.fine_tunes:type_name -> tipserve.v1.FineTuneRun
-	2,  // 12: tipserve.v1.FineTuneService.FineTune:input_type -> tipserve.v1.FineTuneRequest
-	6,  // 13: tipserve.v1.FineTuneService.ListFineTunes:input_type -> tipserve.v1.ListFineTunesRequest
-	8,  // 14: tipserve.v1.FineTuneService.GetFineTune:input_type -> tipserve.v1.GetFineTuneRequest
-	9,  // 15: tipserve.v1.FineTuneService.CancelFineTune:input_type -> tipserve.v1.CancelFineTuneRequest
-	3,  // 16: tipserve.v1.FineTuneService.FineTune:output_type -> tipserve.v1.FineTuneResponse
-	7,  // 17: tipserve.v1.FineTuneService.ListFineTunes:output_type -> tipserve.v1.ListFineTunesResponse
-	5,  // 18: tipserve.v1.FineTuneService.GetFineTune:output_type -> tipserve.v1.FineTuneRun
-	5,  // 19: tipserve.v1.FineTuneService.CancelFineTune:output_type -> tipserve.v1.FineTuneRun
-	16, // [16:20] is the sub-list for method output_type
-	12, // [12:16] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	11, // 2: tipserve.v1.FineTuneRequest.recipe:type_name -> tipserve.v1.FineTuneRecipe
+	5,  // 3: tipserve.v1.FineTuneResponse.run:type_name -> tipserve.v1.FineTuneRun
+	4,  // 4: tipserve.v1.FineTuneResponse.progress:type_name -> tipserve.v1.FineTuneProgress
+	12, // 5: tipserve.v1.FineTuneProgress.time_left:type_name -> google.protobuf.Duration
+	1,  // 6: tipserve.v1.FineTuneRun.state:type_name -> tipserve.v1.FineTuneRun.State
+	13, // 7: tipserve.v1.FineTuneRun.version:type_name -> tipserve.v1.Version
+	4,  // 8: tipserve.v1.FineTuneRun.progress:type_name -> tipserve.v1.FineTuneProgress
+	14, // 9: tipserve.v1.FineTuneRun.error:type_name -> google.rpc.Status
+	15, // 10: tipserve.v1.FineTuneRun.create_time:type_name -> google.protobuf.Timestamp
+	15, // 11: tipserve.v1.FineTuneRun.end_time:type_name -> google.protobuf.Timestamp
+	5,  // 12: tipserve.v1.ListFineTunesResponse.fine_tunes:type_name -> tipserve.v1.FineTuneRun
+	2,  // 13: tipserve.v1.FineTuneService.FineTune:input_type -> tipserve.v1.FineTuneRequest
+	6,  // 14: tipserve.v1.FineTuneService.ListFineTunes:input_type -> tipserve.v1.ListFineTunesRequest
+	8,  // 15: tipserve.v1.FineTuneService.GetFineTune:input_type -> tipserve.v1.GetFineTuneRequest
+	9,  // 16: tipserve.v1.FineTuneService.CancelFineTune:input_type -> tipserve.v1.CancelFineTuneRequest
+	3,  // 17: tipserve.v1.FineTuneService.FineTune:output_type -> tipserve.v1.FineTuneResponse
+	7,  // 18: tipserve.v1.FineTuneService.ListFineTunes:output_type -> tipserve.v1.ListFineTunesResponse
+	5,  // 19: tipserve.v1.FineTuneService.GetFineTune:output_type -> tipserve.v1.FineTuneRun
+	5,  // 20: tipserve.v1.FineTuneService.CancelFineTune:output_type -> tipserve.v1.FineTuneRun
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_finetune_proto_init() }

@@ -29,9 +29,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Tip-Adapter-F: training a cache's keys.
+// Training a version further: a residual on its own head, or its keys
+// (Tip-Adapter-F).
 type FineTuneServiceClient interface {
-	// Trains the keys of a version and stores the outcome as a new version.
+	// Fine-tunes a version and stores the outcome as a new version; by the
+	// default recipe only if that is better (see FineTuneRun.unchanged).
 	// Streams progress; the last message carries the finished run. Cancelling
 	// the call, or losing the client, cancels the run unless it is detached.
 	FineTune(ctx context.Context, in *FineTuneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FineTuneResponse], error)
@@ -104,9 +106,11 @@ func (c *fineTuneServiceClient) CancelFineTune(ctx context.Context, in *CancelFi
 // All implementations must embed UnimplementedFineTuneServiceServer
 // for forward compatibility.
 //
-// Tip-Adapter-F: training a cache's keys.
+// Training a version further: a residual on its own head, or its keys
+// (Tip-Adapter-F).
 type FineTuneServiceServer interface {
-	// Trains the keys of a version and stores the outcome as a new version.
+	// Fine-tunes a version and stores the outcome as a new version; by the
+	// default recipe only if that is better (see FineTuneRun.unchanged).
 	// Streams progress; the last message carries the finished run. Cancelling
 	// the call, or losing the client, cancels the run unless it is detached.
 	FineTune(*FineTuneRequest, grpc.ServerStreamingServer[FineTuneResponse]) error

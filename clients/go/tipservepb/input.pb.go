@@ -21,6 +21,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What is done with the orientation that cameras write beside the pixels of a
+// JPEG, PNG or WebP file, in EXIF or else in XMP. A TIFF's own orientation is
+// always applied, and decoded pixels are taken as they are.
+type ExifOrientation int32
+
+const (
+	// Same as EXIF_ORIENTATION_APPLY.
+	ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED ExifOrientation = 0
+	// The picture is turned upright, as viewers show it (Pillow's
+	// ImageOps.exif_transpose).
+	ExifOrientation_EXIF_ORIENTATION_APPLY ExifOrientation = 1
+	// The pixels stay as they are stored, as in CLIP's own preprocessing.
+	ExifOrientation_EXIF_ORIENTATION_IGNORE ExifOrientation = 2
+)
+
+// Enum value maps for ExifOrientation.
+var (
+	ExifOrientation_name = map[int32]string{
+		0: "EXIF_ORIENTATION_UNSPECIFIED",
+		1: "EXIF_ORIENTATION_APPLY",
+		2: "EXIF_ORIENTATION_IGNORE",
+	}
+	ExifOrientation_value = map[string]int32{
+		"EXIF_ORIENTATION_UNSPECIFIED": 0,
+		"EXIF_ORIENTATION_APPLY":       1,
+		"EXIF_ORIENTATION_IGNORE":      2,
+	}
+)
+
+func (x ExifOrientation) Enum() *ExifOrientation {
+	p := new(ExifOrientation)
+	*p = x
+	return p
+}
+
+func (x ExifOrientation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExifOrientation) Descriptor() protoreflect.EnumDescriptor {
+	return file_tipserve_v1_input_proto_enumTypes[0].Descriptor()
+}
+
+func (ExifOrientation) Type() protoreflect.EnumType {
+	return &file_tipserve_v1_input_proto_enumTypes[0]
+}
+
+func (x ExifOrientation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExifOrientation.Descriptor instead.
+func (ExifOrientation) EnumDescriptor() ([]byte, []int) {
+	return file_tipserve_v1_input_proto_rawDescGZIP(), []int{0}
+}
+
 // One picture, or the embedding of one.
 type Input struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -106,8 +162,8 @@ type isInput_Content interface {
 
 type Input_EncodedImage struct {
 	// A picture file: JPEG, PNG, GIF, WebP, BMP, TIFF or PNM, as its bytes.
-	// Of an animation the first frame is used. EXIF orientation is not
-	// applied, as CLIP's own preprocessing does not apply it.
+	// Of an animation the first frame is used. Whether it is turned as its EXIF
+	// orientation says, its version says (Version.exif_orientation).
 	EncodedImage []byte `protobuf:"bytes,1,opt,name=encoded_image,json=encodedImage,proto3,oneof"`
 }
 
@@ -254,7 +310,11 @@ const file_tipserve_v1_input_proto_rawDesc = "" +
 	"\x06height\x18\x02 \x01(\rR\x06height\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\"#\n" +
 	"\tEmbedding\x12\x16\n" +
-	"\x06values\x18\x01 \x03(\x02R\x06valuesb\x06proto3"
+	"\x06values\x18\x01 \x03(\x02R\x06values*l\n" +
+	"\x0fExifOrientation\x12 \n" +
+	"\x1cEXIF_ORIENTATION_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16EXIF_ORIENTATION_APPLY\x10\x01\x12\x1b\n" +
+	"\x17EXIF_ORIENTATION_IGNORE\x10\x02b\x06proto3"
 
 var (
 	file_tipserve_v1_input_proto_rawDescOnce sync.Once
@@ -268,15 +328,17 @@ func file_tipserve_v1_input_proto_rawDescGZIP() []byte {
 	return file_tipserve_v1_input_proto_rawDescData
 }
 
+var file_tipserve_v1_input_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_tipserve_v1_input_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_tipserve_v1_input_proto_goTypes = []any{
-	(*Input)(nil),     // 0: tipserve.v1.Input
-	(*RawRgb)(nil),    // 1: tipserve.v1.RawRgb
-	(*Embedding)(nil), // 2: tipserve.v1.Embedding
+	(ExifOrientation)(0), // 0: tipserve.v1.ExifOrientation
+	(*Input)(nil),        // 1: tipserve.v1.Input
+	(*RawRgb)(nil),       // 2: tipserve.v1.RawRgb
+	(*Embedding)(nil),    // 3: tipserve.v1.Embedding
 }
 var file_tipserve_v1_input_proto_depIdxs = []int32{
-	1, // 0: tipserve.v1.Input.raw_rgb:type_name -> tipserve.v1.RawRgb
-	2, // 1: tipserve.v1.Input.embedding:type_name -> tipserve.v1.Embedding
+	2, // 0: tipserve.v1.Input.raw_rgb:type_name -> tipserve.v1.RawRgb
+	3, // 1: tipserve.v1.Input.embedding:type_name -> tipserve.v1.Embedding
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
@@ -299,13 +361,14 @@ func file_tipserve_v1_input_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_input_proto_rawDesc), len(file_tipserve_v1_input_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_tipserve_v1_input_proto_goTypes,
 		DependencyIndexes: file_tipserve_v1_input_proto_depIdxs,
+		EnumInfos:         file_tipserve_v1_input_proto_enumTypes,
 		MessageInfos:      file_tipserve_v1_input_proto_msgTypes,
 	}.Build()
 	File_tipserve_v1_input_proto = out.File

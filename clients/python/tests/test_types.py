@@ -148,6 +148,27 @@ def test_notebooks_show_bars_thumbnails_and_heat(tmp_path):
     assert "rgba(" not in evaluation(50)._repr_html_()
 
 
+def test_an_evaluation_is_a_page_that_fetches_nothing(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "a&b.png"
+    Image.new("RGB", (300, 200), (200, 0, 0)).save(path)
+    done = evaluation()
+    plain = done.to_html()
+    assert "rgba(" in plain and "<figure>" not in plain and "<svg" not in plain
+    wrong, right = result(str(path)), result("right.png")
+    answers = [(1 - wrong.best.index, wrong), ("class 0", right), (0, failed())]
+    page = done.to_html(tmp_path / "page.html", answers=answers)
+    assert (tmp_path / "page.html").read_text("utf-8") == page
+    assert page.count("<figure>") == sum(
+        is_ != one.best.index for is_, one in [(1 - wrong.best.index, wrong), (0, right)]
+    )
+    assert "data:image/jpeg;base64," in page and "a&amp;b.png" in page
+    assert page.count("<title>2 items") == 1  # of one confidence, both
+    assert "<script" not in page and "http://" not in page and "https://" not in page
+    with pytest.raises(ValueError, match="no class 'none'"):
+        done.to_html(answers=[("none", right)])
+
+
 def test_help_names_every_method():
     import pydoc
 

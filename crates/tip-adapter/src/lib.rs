@@ -31,6 +31,7 @@ pub mod material;
 pub mod near;
 pub mod proker;
 mod request;
+pub mod residual;
 pub mod retune;
 mod score;
 mod search;

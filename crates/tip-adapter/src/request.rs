@@ -2,7 +2,7 @@
 
 use super::{
     error::TipError,
-    spec::{ClassBalance, KeyDtype, Method, SearchGrid},
+    spec::{ClassBalance, HeadSpec, KeyDtype, Method, SearchGrid},
 };
 use crate::grid::GridValues as _;
 
@@ -41,6 +41,27 @@ impl Default for HeadRequest {
 }
 
 impl HeadRequest {
+    /// The method of a head with its numbers; AUTO's, and those that fine-tuning
+    /// begins with, are chosen anew.
+    pub fn like(spec: &HeadSpec) -> Self {
+        let over_zero = |number: f64| (number > 0.0).then_some(number);
+        let base = Self {
+            class_balance: spec.class_balance,
+            key_dtype: spec.key_dtype,
+            ..Self::default()
+        };
+        match spec.method {
+            Method::Stack | Method::TipAdapterF => base,
+            method => Self {
+                method: Some(method),
+                alpha: over_zero(spec.alpha),
+                beta: over_zero(spec.beta),
+                lambda: over_zero(spec.lambda),
+                ..base
+            },
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), TipError> {
         self.grid.check()?;
         for (thing, value) in [

@@ -27,6 +27,7 @@ pub mod decode_cost;
 pub mod methods;
 pub mod names;
 mod proto;
+pub mod text;
 pub mod tokens;
 
 pub use code::{CODES, code_name};

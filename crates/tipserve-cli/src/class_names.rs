@@ -5,21 +5,15 @@ use std::{
     fmt,
 };
 
-use unicode_normalization::UnicodeNormalization as _;
-
 use crate::{
     failure::Failure,
     terminal::{escaped_line, is_harmful},
 };
-
-/// A text in NFC: macOS writes é as two characters, Linux as one.
-pub(crate) fn composed(text: &str) -> String {
-    text.nfc().collect()
-}
+use tipserve_api::text::canonical;
 
 /// A name as names are compared: in NFC, with '_' as a space.
 fn plain(name: &str) -> String {
-    composed(name).replace('_', " ")
+    canonical(name).replace('_', " ")
 }
 
 /// Refuses a name with a line break or another character that does something

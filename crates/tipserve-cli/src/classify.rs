@@ -24,7 +24,9 @@ use crate::{
     screen::{Screen, percent},
     terminal::escaped_line,
 };
-use tipserve_api::v1::{Classification, ClassifyOptions, ClassifyStreamConfig, Priority};
+use tipserve_api::v1::{
+    Classification, ClassifyOptions, ClassifyStreamConfig, PictureNote, Priority,
+};
 
 /// Flags of `tipserve classify`.
 #[derive(Clone, Debug, Args)]
@@ -197,6 +199,9 @@ pub fn described(id: &str, answer: &Classification) -> String {
             escaped_line(&near.display_name),
             near.similarity
         );
+    }
+    if answer.notes().any(|note| note == PictureNote::NoEndMark) {
+        text += "\n  note  its file has every pixel and lacks its end mark: was it cut off?";
     }
     text
 }

@@ -11,7 +11,7 @@ use crate::{
     examples::{self, DrawArgs, Examples},
     failure::{Completion, Failure},
     global::Global,
-    head::{BalanceArg, KeyDtypeArg, MethodArg, NumbersArgs, template},
+    head::{BalanceArg, ExifOrientationArg, KeyDtypeArg, MethodArg, NumbersArgs, template},
     labelled::Labelled,
     report,
     screen::Screen,
@@ -45,6 +45,10 @@ pub struct CreateArgs {
     /// Augmented views of each picture [default: the plain centre crop].
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(i32).range(1..=64))]
     pub views: Option<i32>,
+    /// What to do with the orientation that cameras write beside the pixels.
+    /// The version keeps to it, whatever it is asked later.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    pub exif_orientation: ExifOrientationArg,
     /// How to make the head; auto takes the best by validation or
     /// leave-one-out.
     #[arg(long, value_enum, default_value_t)]
@@ -143,6 +147,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
         allow_empty_classes: args.allow_empty_classes,
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
+        exif_orientation: v1::ExifOrientation::from(args.exif_orientation).into(),
         ..CacheSpec::default()
     }
 }

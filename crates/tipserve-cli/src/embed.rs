@@ -16,9 +16,10 @@ use crate::{
     failure::{Completion, Failure},
     files,
     global::Global,
+    head::ExifOrientationArg,
     screen::Screen,
 };
-use tipserve_api::v1::{EmbedRequest, EmbedResult, Input, embed_result};
+use tipserve_api::v1::{self, EmbedRequest, EmbedResult, Input, embed_result};
 
 /// Most pictures or texts in one call.
 const CALL_ITEMS: usize = 64;
@@ -38,6 +39,10 @@ pub struct EmbedArgs {
     /// Print the encoder's raw output instead of unit vectors.
     #[arg(long)]
     pub raw: bool,
+    /// What to do with the orientation that cameras write beside the pixels;
+    /// for a cache that ignores it, ignore it here too.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    pub exif_orientation: ExifOrientationArg,
 }
 
 /// One entry of `inputs` or `texts`.
@@ -111,6 +116,7 @@ impl Call<'_> {
             texts,
             truncate_texts: self.args.truncate,
             raw: self.args.raw,
+            exif_orientation: v1::ExifOrientation::from(self.args.exif_orientation).into(),
         };
         let size = request.encoded_len();
         if size > self.limit {

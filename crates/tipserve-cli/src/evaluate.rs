@@ -8,8 +8,9 @@ use crate::{
     class_names::{MatchedBy, match_classes},
     connect::Connection,
     documents::{EvaluateDocument, EvaluationDocument},
+    evaluation_page,
     failure::{Completion, Failure},
-    files::Unusable,
+    files::{Unusable, readable},
     global::Global,
     labelled::{Labelled, Source},
     reader::{self, LoadedExample, Part},
@@ -43,6 +44,11 @@ pub struct EvaluateArgs {
     /// Seed of that draw.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
+    /// Write a page about the first version, in one file: reliability,
+    /// confusion, the worst pictures. The examples are classified once more
+    /// for it.
+    #[arg(long, value_name = "FILE.html")]
+    pub html: Option<PathBuf>,
 }
 
 /// Runs `tipserve evaluate`.
@@ -56,7 +62,16 @@ pub async fn run(
         labelled = labelled.split(args.seed, shots as usize).1;
     }
     let connection = Connection::open(global).await?;
+    let again = args.html.is_some().then(|| labelled.clone());
     let outcome = evaluate(&connection, &args.caches, labelled, screen).await?;
+    if let (Some(path), Some(labelled), Some(first)) =
+        (&args.html, again, outcome.evaluations.first())
+    {
+        let version = [first.version.clone()];
+        let (labelled, _) = matched(&connection, &version, labelled).await?;
+        evaluation_page::write(&connection, labelled, first, path).await?;
+        screen.note(&format!("wrote {}", readable(path)));
+    }
     if screen.json {
         screen.document(&outcome)?;
     } else {

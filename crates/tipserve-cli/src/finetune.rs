@@ -1,4 +1,4 @@
-//! `tipserve finetune`: trains a version's keys (Tip-Adapter-F).
+//! `tipserve finetune`: fine-tunes a version, if that is better.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -15,19 +15,25 @@ use crate::{
     screen::{Screen, number, percent},
 };
 use tipserve_api::v1::{
-    CancelFineTuneRequest, FineTuneProgress, FineTuneRequest, FineTuneRun, fine_tune_request,
-    fine_tune_response::Event, fine_tune_run::State,
+    CancelFineTuneRequest, FineTuneProgress, FineTuneRecipe, FineTuneRequest, FineTuneRun,
+    fine_tune_request, fine_tune_response::Event, fine_tune_run::State,
 };
 
-/// Flags of `tipserve finetune`. Defaults are the authors' recipe.
+/// Flags of `tipserve finetune`.
 #[derive(Clone, Debug, Args)]
 pub struct FineTuneArgs {
     /// The version to start from: CACHE, CACHE@VERSION or CACHE@ALIAS.
     #[arg(value_name = "CACHE[@VERSION|@ALIAS]")]
     pub cache: String,
-    /// Passes over the examples.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=1000))]
-    pub epochs: i32,
+    /// What to train: a residual on the version's own head, kept only where it
+    /// does better on examples that it has not seen, or the keys, as
+    /// Tip-Adapter-F's authors do it [default: residual; tip-adapter-f where one
+    /// of the numbers below is given].
+    #[arg(long, value_enum)]
+    pub recipe: Option<RecipeArg>,
+    /// Passes over the examples [default: 20].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub epochs: Option<i32>,
     /// Learning rate of AdamW [default: 0.001].
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
@@ -72,6 +78,14 @@ pub struct FineTuneArgs {
     /// Start the run, print its name and return; see `tipserve finetunes`.
     #[arg(long)]
     pub detached: bool,
+}
+
+/// `--recipe`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum RecipeArg {
+    Residual,
+    TipAdapterF,
 }
 
 /// `--schedule`.
@@ -166,7 +180,7 @@ fn request(args: &FineTuneArgs) -> FineTuneRequest {
     };
     FineTuneRequest {
         cache: args.cache.clone(),
-        epochs: args.epochs,
+        epochs: args.epochs.unwrap_or(0),
         learning_rate: args.lr,
         batch_size: args.batch.unwrap_or(0),
         schedule: schedule.into(),
@@ -180,6 +194,12 @@ fn request(args: &FineTuneArgs) -> FineTuneRequest {
         beta: args.beta,
         grid: grid(args.grid, None, None),
         description: args.description.clone(),
+        recipe: match args.recipe {
+            None => FineTuneRecipe::Unspecified,
+            Some(RecipeArg::Residual) => FineTuneRecipe::Residual,
+            Some(RecipeArg::TipAdapterF) => FineTuneRecipe::TipAdapterF,
+        }
+        .into(),
         ..FineTuneRequest::default()
     }
 }
@@ -247,18 +267,17 @@ fn succeeded(screen: &Screen, run: &RunDocument) -> Result<(), Failure> {
             run.name
         )));
     };
+    if run.unchanged {
+        let outcome = run.outcome.as_deref().unwrap_or("nothing changed");
+        screen.line(&format!("{}: {outcome}", run.parent))?;
+        return Ok(());
+    }
     screen.line(&format!(
         "made {}@{} from {}",
         version.cache, version.version, run.parent
     ))?;
     if let Some(record) = &version.fine_tune {
-        screen.line(&format!(
-            "{} epochs in {:.1} s, kept epoch {}: {}",
-            record.epochs,
-            record.seconds,
-            record.best_epoch,
-            report::gain(record)
-        ))?;
+        screen.line(&report::tuned(record))?;
     }
     if let Some(head) = &version.head {
         screen.line(&format!("method {}", report::numbers(head)))?;

@@ -3,12 +3,13 @@
 use std::{collections::HashMap, path::Path};
 
 use crate::{
-    class_names::{composed, refuse_control_characters},
+    class_names::refuse_control_characters,
     failure::Failure,
     files,
     labelled::{Example, Labelled, Place, Source, SourceClass},
     lists, splits,
 };
+use tipserve_api::text::canonical;
 
 /// Display names by those of folders, in NFC.
 pub(crate) type Names = HashMap<String, String>;
@@ -61,7 +62,7 @@ pub(crate) fn open(root: &Path, flag: &str, mut names: Names) -> Result<Labelled
 /// space.
 fn display_name(folder: &Path, names: &mut Names) -> Result<String, Failure> {
     let name = files::readable(folder.file_name().unwrap_or_default());
-    if let Some(given) = names.remove(&composed(&name)) {
+    if let Some(given) = names.remove(canonical(&name).as_ref()) {
         return Ok(given);
     }
     refuse_control_characters(&name).map_err(|why| {
@@ -96,7 +97,10 @@ pub(crate) fn read_names(path: &Path) -> Result<Names, Failure> {
         }
         refuse_control_characters(name)
             .map_err(|why| wrong(&format!("has a display name that {why}")))?;
-        if names.insert(composed(folder), name.to_owned()).is_some() {
+        if names
+            .insert(canonical(folder).into_owned(), name.to_owned())
+            .is_some()
+        {
             return Err(wrong(&format!("names the folder {folder:?} a second time")));
         }
     }

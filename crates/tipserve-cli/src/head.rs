@@ -105,6 +105,25 @@ impl From<KeyDtypeArg> for v1::KeyDtype {
     }
 }
 
+/// `--exif-orientation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
+pub enum ExifOrientationArg {
+    /// Pictures are turned upright, as viewers show them.
+    #[default]
+    Apply,
+    /// Pixels stay as they are stored, as in CLIP's own preprocessing.
+    Ignore,
+}
+
+impl From<ExifOrientationArg> for v1::ExifOrientation {
+    fn from(orientation: ExifOrientationArg) -> Self {
+        match orientation {
+            ExifOrientationArg::Apply => Self::Apply,
+            ExifOrientationArg::Ignore => Self::Ignore,
+        }
+    }
+}
+
 /// A finite number over 0.
 pub fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

@@ -21,7 +21,7 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
     let mut rows = vec![
         vec!["server".into(), info.address.clone()],
         vec!["version".into(), info.version.clone()],
-        vec!["device".into(), format!("{} ({})", info.device, info.dtype)],
+        vec!["device".into(), device(&info)],
         vec!["bundle".into(), bundle.name.clone()],
         vec!["fingerprint".into(), bundle.fingerprint.clone()],
         vec!["width".into(), bundle.width.to_string()],
@@ -53,4 +53,20 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
     }
     screen.line(&table(&[], &[], rows))?;
     Ok(Completion::Done)
+}
+
+/// Where the encoders run, and what they compute in: "cpu (int8, texts
+/// bfloat16)".
+fn device(info: &ServerDocument) -> String {
+    let ServerDocument {
+        device,
+        dtype,
+        text_dtype,
+        ..
+    } = info;
+    if text_dtype.is_empty() || text_dtype == dtype {
+        format!("{device} ({dtype})")
+    } else {
+        format!("{device} ({dtype}, texts {text_dtype})")
+    }
 }

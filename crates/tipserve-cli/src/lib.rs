@@ -50,6 +50,7 @@ mod demo;
 mod documents;
 mod embed;
 mod evaluate;
+mod evaluation_page;
 mod examples;
 pub mod failure;
 pub mod files;
@@ -61,7 +62,9 @@ mod head;
 mod info;
 mod labelled;
 mod lists;
+mod manual;
 pub mod npz;
+mod pull;
 mod reader;
 mod report;
 mod requests;
@@ -77,6 +80,7 @@ mod version_call;
 
 pub use command_line::{Local, command, parse};
 pub use global::Global;
+pub use manual::{ManualArgs, manual};
 
 use failure::{Completion, Failure};
 use screen::Screen;
@@ -113,7 +117,7 @@ pub enum Command {
     Analyze(analyze::AnalyzeArgs),
     /// Say which of many unlabelled pictures to label first.
     Suggest(suggest::SuggestArgs),
-    /// Train a cache's keys (Tip-Adapter-F) and store them as a new version.
+    /// Fine-tune a version into a new one, if that is better.
     Finetune(finetune::FineTuneArgs),
     /// Look at and cancel fine-tuning runs.
     #[command(subcommand)]
@@ -127,6 +131,8 @@ pub enum Command {
     Info,
     /// Create a cache from some pictures, classify others, show how well it did.
     Demo(demo::DemoArgs),
+    /// Fetch a bundle, checked and kept by its content.
+    Pull(pull::PullArgs),
     /// Make tokens for a server that asks for them (`tipserve serve --tokens`).
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -191,6 +197,7 @@ async fn dispatch(
         Command::Embed(args) => embed::run(args, global, screen).await,
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,
+        Command::Pull(args) => pull::run(args, screen).await,
         Command::Token(command) => token::run(&command, screen).map(|()| Completion::Done),
         Command::Finetune(args) => {
             finetune::run(args, global, screen, std::future::pending()).await

@@ -4,7 +4,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tipserve_cli::{Command, EXIT_CODES, Global, Local, command, completions, parse, run};
+use tipserve_cli::{
+    Command, EXIT_CODES, Global, Local, ManualArgs, command, completions, manual, parse, run,
+};
 
 /// Calls a tipserve server.
 #[derive(Debug, Parser)]
@@ -26,15 +28,23 @@ enum Commands {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual's page, or write all its pages into a folder.
+    Man(ManualArgs),
 }
 
 /// The commands that call no server.
-const LOCALS: &[Local] = &[("completions", &[]), ("token", &["json", "quiet"])];
+const LOCALS: &[Local] = &[
+    ("completions", &[]),
+    ("man", &[]),
+    ("pull", &["json", "quiet"]),
+    ("token", &["json", "quiet"]),
+];
 
 fn main() -> ExitCode {
     let cli: Cli = parse(LOCALS);
     match cli.command {
         Commands::Client(command) => run(command, &cli.global),
         Commands::Completions { shell } => completions(shell, command::<Cli>(LOCALS)),
+        Commands::Man(args) => manual(&args, command::<Cli>(LOCALS)),
     }
 }

@@ -33,6 +33,14 @@ impl Screen {
         }
     }
 
+    /// The same, for work whose own report nobody needs.
+    pub(crate) fn without_lines(&self) -> Self {
+        Self {
+            json: true,
+            quiet: self.quiet,
+        }
+    }
+
     /// Writes text and a line end. Control characters other than line ends and
     /// tabs are escaped.
     ///

@@ -220,7 +220,7 @@ impl DtypeChoice {
     ///
     /// [`Agreement::is_enough`]: super::int8::Agreement::is_enough
     pub fn of(self, bundle: &Bundle, device: Device) -> Result<Precision, DeviceError> {
-        let int8 = bundle.int8.as_ref();
+        let int8 = bundle.int8.as_ref().filter(|int8| int8.image.is_some());
         match self {
             Self::Auto => {
                 let agrees = int8.is_some_and(|int8| int8.agreement.is_enough());

@@ -328,7 +328,7 @@ fn least(a: f64, b: f64) -> f64 {
 
 /// The least cosine of two matrices' rows; not a number where they have other
 /// shapes.
-fn least_cosine(a: &Tensor, b: &Tensor) -> Result<f64, tch::TchError> {
+pub(crate) fn least_cosine(a: &Tensor, b: &Tensor) -> Result<f64, tch::TchError> {
     if a.size() != b.size() {
         return Ok(f64::NAN);
     }
@@ -339,7 +339,7 @@ fn least_cosine(a: &Tensor, b: &Tensor) -> Result<f64, tch::TchError> {
     cosines.f_min()?.f_double_value(&[])
 }
 
-fn median(mut of: Vec<f64>) -> f64 {
+pub(crate) fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -13,7 +13,7 @@ use crate::{
     job::{Crop, FlowId, Item, Priority, Source, lapse},
     shared::Shared,
     stage::{Stage, StageTimes},
-    work_item::{DecodeJob, ReadyJob},
+    work_item::{DecodeJob, Prepared, ReadyJob},
 };
 use tipserve_clip as clip;
 use tipserve_clip::{DecodeOptions, ImageSpec, Picture, PictureError, PictureLimits};
@@ -75,7 +75,7 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
         )
     }));
     match prepared {
-        Ok(Ok(pixels)) => {
+        Ok(Ok(prepared)) => {
             shared.counters.decoded.fetch_add(1, Ordering::Relaxed);
             let times = StageTimes {
                 decode_queue: started - item.arrived,
@@ -87,7 +87,7 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
             Some((
                 flow,
                 priority,
-                ReadyJob::picture(pixels, item, leader, times),
+                ReadyJob::picture(prepared, item, leader, times),
             ))
         }
         Ok(Err(error)) => {
@@ -115,7 +115,7 @@ fn prepare(
     spec: &ImageSpec,
     limits: &PictureLimits,
     shrink: f64,
-) -> Result<Vec<u8>, PictureError> {
+) -> Result<Prepared, PictureError> {
     // Random crops look closer than the whole, and are taken for caches only.
     let side = match crop {
         Crop::Centre if shrink > 0.0 => {
@@ -140,11 +140,12 @@ fn prepare(
             data,
         } => Picture::from_raw(*width, *height, data, limits)?,
     };
-    if picture.lacks_end_mark() {
-        tracing::debug!("a picture lacks its end mark; every pixel was there");
-    }
-    match crop {
-        Crop::Centre => Ok(clip::prepare(&picture, spec)),
-        Crop::Random { seed } => Ok(clip::view(&picture, spec, &mut clip::view_rng(seed, 0, 0))),
-    }
+    let pixels = match crop {
+        Crop::Centre => clip::prepare(&picture, spec),
+        Crop::Random { seed } => clip::view(&picture, spec, &mut clip::view_rng(seed, 0, 0)),
+    };
+    Ok(Prepared {
+        pixels,
+        lacks_end_mark: picture.lacks_end_mark(),
+    })
 }

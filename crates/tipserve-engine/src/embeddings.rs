@@ -91,6 +91,8 @@ pub(super) struct CachedEmbedding {
     pub unit: Arc<[f32]>,
     /// Length of the encoder's raw output.
     pub norm: f32,
+    /// Whether the picture's file lacks its end mark.
+    pub lacks_end_mark: bool,
 }
 
 #[derive(Clone)]

@@ -203,6 +203,7 @@ fn finish(
         scores,
         feature: if wants_feature { feature(row) } else { None },
         neighbours,
+        lacks_end_mark: job.lacks_end_mark,
         times,
     }));
 }

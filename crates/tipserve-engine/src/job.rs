@@ -109,6 +109,23 @@ pub enum Content {
     Embedding(Vec<f32>),
 }
 
+impl Content {
+    /// The same, a picture file being decoded with this orientation.
+    #[must_use]
+    pub fn oriented(mut self, orientation: ExifOrientation) -> Content {
+        if let Content::Picture {
+            source: Source::File {
+                exif_orientation, ..
+            },
+            ..
+        } = &mut self
+        {
+            *exif_orientation = orientation;
+        }
+        self
+    }
+}
+
 /// What to do with a job's feature.
 #[derive(Clone)]
 pub enum Work {
@@ -223,6 +240,8 @@ pub struct JobOutput {
     /// The nearest cached examples (index into the keys, cosine), nearest
     /// first.
     pub neighbours: Vec<(usize, f32)>,
+    /// Whether the picture's file has every pixel and lacks its end mark.
+    pub lacks_end_mark: bool,
     /// Time spent in each stage.
     pub times: StageTimes,
 }

@@ -23,6 +23,14 @@ pub(super) struct DecodeJob {
     pub item: Item,
 }
 
+/// A picture as the encoder sees it.
+pub(super) struct Prepared {
+    /// u8 [S, S, 3].
+    pub pixels: Vec<u8>,
+    /// Whether its file has every pixel and lacks its end mark.
+    pub lacks_end_mark: bool,
+}
+
 /// What of a job its batch is made of.
 pub(super) enum Payload {
     /// Prepared pixels, u8 [S, S, 3].
@@ -39,21 +47,24 @@ pub(super) struct ReadyJob {
     pub item: Item,
     /// Where others may wait for this one's feature.
     pub leader: Option<Leader>,
+    /// Whether its picture's file lacks its end mark.
+    pub lacks_end_mark: bool,
     pub queued: Instant,
     pub times: StageTimes,
 }
 
 impl ReadyJob {
     pub fn picture(
-        pixels: Vec<u8>,
+        prepared: Prepared,
         item: Item,
         leader: Option<Leader>,
         times: StageTimes,
     ) -> ReadyJob {
         ReadyJob {
-            payload: Payload::Pixels(pixels),
+            payload: Payload::Pixels(prepared.pixels),
             item,
             leader,
+            lacks_end_mark: prepared.lacks_end_mark,
             queued: Instant::now(),
             times,
         }
@@ -64,7 +75,10 @@ impl ReadyJob {
     }
 
     pub fn cached(cached: CachedEmbedding, item: Item) -> ReadyJob {
-        ReadyJob::without_picture(Payload::Cached(cached), item)
+        ReadyJob {
+            lacks_end_mark: cached.lacks_end_mark,
+            ..ReadyJob::without_picture(Payload::Cached(cached), item)
+        }
     }
 
     fn without_picture(payload: Payload, item: Item) -> ReadyJob {
@@ -72,6 +86,7 @@ impl ReadyJob {
             payload,
             item,
             leader: None,
+            lacks_end_mark: false,
             queued: Instant::now(),
             times: StageTimes::default(),
         }

@@ -73,7 +73,8 @@ pub use folder::Identity;
 pub use garbage::Swept;
 pub use listing::{AliasInfo, CacheInfo, CachePage, VersionInfo};
 pub use manifest::{
-    ClassRecord, Details, Draft, FineTuneRecord, Manifest, RequestKey, SourceCounts, TensorsRecord,
+    ClassRecord, Details, Draft, EncoderRecord, ExifOrientation, FineTuneRecipe, FineTuneRecord,
+    Manifest, RequestKey, SourceCounts, TensorsRecord,
 };
 pub use pictures::{PictureColumn, PicturePlace};
 pub use publish::MAX_REQUEST_ID_BYTES;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     layout,
@@ -11,6 +11,7 @@ use super::{
     tensors::NamedTensor,
 };
 use tip_spec::{HeadSpec, SelectionSource};
+use tipserve_api::text::into_canonical;
 
 /// A version's manifest: everything but the tensors. Immutable once written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,11 @@ pub struct Details {
     pub key_count: u64,
     /// Views kept of each example, R; 0 where none are.
     pub views: u32,
+    /// What was done with the EXIF orientation of its examples, and so is done
+    /// with what it classifies. Manifests of before it was recorded lack it:
+    /// it was ignored then.
+    #[serde(default)]
+    pub exif_orientation: ExifOrientation,
     /// Fingerprint of the bundle that made the features.
     pub bundle_fingerprint: String,
     /// Its name, for people.
@@ -74,13 +80,41 @@ pub struct Details {
     /// imported) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
+    /// What embedded its pictures; none where no picture was (features were
+    /// sent) or where an older tipserve made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderRecord>,
     /// Examples that a picture is kept of.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pictures: u64,
 }
 
+/// The number format that a version's features come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EncoderRecord {
+    /// "float32", "bfloat16", "float16" or "int8"; several, with commas
+    /// between, where features of a base and new ones differ.
+    pub dtype: String,
+    /// Mean squared error of 8-bit features, over the variance of float ones;
+    /// none where all are float.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<f64>,
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// What a version does with the orientation that cameras write beside the
+/// pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExifOrientation {
+    /// The pixels stay as they are stored.
+    #[default]
+    Ignore,
+    /// The picture is turned upright.
+    Apply,
 }
 
 /// What the making of a version took in.
@@ -94,12 +128,17 @@ pub struct SourceCounts {
     pub inherited: u64,
     /// Examples of the parent that were left out.
     pub removed: u64,
+    /// Examples received, and not rejected, whose file lacks its end mark.
+    #[serde(default)]
+    pub without_end_mark: u64,
 }
 
 /// One class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassRecord {
-    /// What people call it; two classes may share it.
+    /// What people call it; two classes may share it. Read in the form that
+    /// names are compared in, whatever form an older tipserve wrote it in.
+    #[serde(deserialize_with = "canonical_name")]
     pub display_name: String,
     /// Training examples.
     pub example_count: u64,
@@ -109,6 +148,10 @@ pub struct ClassRecord {
     /// The prompts that its text weights were made of, if any.
     #[serde(default)]
     pub prompts: Vec<String>,
+}
+
+fn canonical_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(into_canonical)
 }
 
 /// What fine-tuning did.
@@ -130,6 +173,32 @@ pub struct FineTuneRecord {
     pub source: SelectionSource,
     /// Seconds spent training.
     pub seconds: f64,
+    /// What was trained.
+    #[serde(default)]
+    pub recipe: FineTuneRecipe,
+    /// Regularisation of a residual; 0 for keys.
+    #[serde(default)]
+    pub strength: f64,
+    /// Mean cross-entropy on unseen examples before, nats; none for keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy_before: Option<f64>,
+    /// The same with what was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy_after: Option<f64>,
+    /// Unseen examples that decided; 0 for keys.
+    #[serde(default)]
+    pub example_count: u64,
+}
+
+/// What fine-tuning trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FineTuneRecipe {
+    /// The keys, as Tip-Adapter-F's authors do it.
+    #[default]
+    TipAdapterF,
+    /// A linear residual on the version's own head.
+    Residual,
 }
 
 /// The file with a version's tensors, beside its manifest.

@@ -129,6 +129,12 @@ pub struct RunRecord {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
+    /// Whether it made no version: `version` is then the one it started from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
+    /// What came of it, in one sentence for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub outcome: String,
 }
 
 /// A run's newest record, and when that was written.
@@ -173,6 +179,8 @@ impl RunRecord {
             version: None,
             alias_moved: None,
             error: None,
+            unchanged: false,
+            outcome: String::new(),
         }
     }
 

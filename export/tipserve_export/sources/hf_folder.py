@@ -15,6 +15,7 @@ from tipserve_export.errors import MissingPackageError, SourceError
 
 
 def read_json(path: Path, *, required: bool) -> dict[str, Any]:
+    """A JSON object from a file; an empty one where a file that is not required is absent."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

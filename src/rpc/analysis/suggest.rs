@@ -33,6 +33,7 @@ use tipserve_api::v1::{
     self as pb, suggest_examples_config::Strategy as AskedStrategy,
     suggest_examples_request::Payload, suggestion::Reason,
 };
+use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
 
 /// Pictures suggested where the client does not say.
@@ -169,6 +170,15 @@ impl Plan {
         })
     }
 
+    /// As the version does; without one as new versions do.
+    fn exif_orientation(&self) -> ExifOrientation {
+        self.version
+            .as_ref()
+            .map_or(ExifOrientation::Apply, |(version, _)| {
+                version.exif_orientation()
+            })
+    }
+
     /// What the engine does with an item.
     fn work(&self) -> Work {
         match &self.version {
@@ -270,7 +280,14 @@ impl Collection {
         let width = self.context.catalog.model().width;
         let checked = request::check_id("items.id", &id)
             .and_then(|()| request::check_printable("items.id", &id))
-            .and_then(|()| request::content(item.input, Crop::Centre, width));
+            .and_then(|()| {
+                request::content(
+                    item.input,
+                    Crop::Centre,
+                    width,
+                    self.plan.exif_orientation(),
+                )
+            });
         let content = match checked {
             Ok(content) => content,
             Err(error) => {

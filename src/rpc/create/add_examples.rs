@@ -144,7 +144,8 @@ fn recipe(
         templates: spec.prompt_templates,
         truncate: spec.truncate_prompts,
         context,
-    };
+    }
+    .canonical();
     let new_classes = classes.names()?;
     let text = text_source(classes, &base)?;
     Ok(Recipe {
@@ -153,6 +154,7 @@ fn recipe(
         text,
         head,
         views: details.views.max(1) as usize,
+        exif_orientation: details.exif_orientation,
         description: if spec.description.is_empty() {
             details.description.clone()
         } else {

@@ -21,8 +21,13 @@ use super::{
     },
     Creation, Event, notes,
 };
-use crate::catalog::{CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Stage};
-use tipserve_api::v1 as pb;
+use crate::catalog::{
+    CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Stage, orientation,
+};
+use tipserve_api::{
+    text::{canonical, into_canonical},
+    v1 as pb,
+};
 use tipserve_engine::{
     Content, Crop, EngineError, FlowId, JobOutput, Permit, Priority, Source, Work,
 };
@@ -56,6 +61,7 @@ struct Pending {
     validation: bool,
     /// Raw features of its views, by their number; a key once all are there.
     views: Vec<Option<Vec<f32>>>,
+    lacks_end_mark: bool,
     notes: ExampleNotes,
     /// Whether its thumbnail is still being made.
     awaits_thumbnail: bool,
@@ -82,7 +88,10 @@ pub struct FeatureCollection<'a> {
     reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
     encoded: i64,
+    /// Whether a picture was taken.
+    pictures: bool,
     rejected: i64,
+    without_end_mark: usize,
     outstanding: usize,
     said: Instant,
 }
@@ -101,7 +110,10 @@ impl<'a> FeatureCollection<'a> {
             done,
             pending: Vec::new(),
             finished: Vec::new(),
-            ids: inherited.iter().map(|e| e.id.clone()).collect(),
+            ids: inherited
+                .iter()
+                .map(|e| canonical(&e.id).into_owned())
+                .collect(),
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             reasons: BTreeMap::new(),
             bytes: inherited
@@ -109,7 +121,9 @@ impl<'a> FeatureCollection<'a> {
                 .map(|e| recipe.feature_bytes(width, e.validation) + e.notes_bytes())
                 .sum(),
             encoded: 0,
+            pictures: false,
             rejected: 0,
+            without_end_mark: 0,
             outstanding: 0,
             said: Instant::now(),
             creation,
@@ -147,7 +161,9 @@ impl<'a> FeatureCollection<'a> {
         Ok(CollectedFeatures {
             received: self.pending.len(),
             rejected: usize::try_from(self.rejected).unwrap_or(0),
+            pictures: self.pictures,
             reasons: self.reasons,
+            without_end_mark: self.without_end_mark,
             examples: self.finished.into_iter().flatten().collect(),
         })
     }
@@ -162,7 +178,7 @@ impl<'a> FeatureCollection<'a> {
         let id = if example.example_id.is_empty() {
             self.first_id.saturating_add(number as u64).to_string()
         } else {
-            std::mem::take(&mut example.example_id)
+            into_canonical(std::mem::take(&mut example.example_id))
         };
         self.pending.push(None);
         self.finished.push(None);
@@ -190,6 +206,7 @@ impl<'a> FeatureCollection<'a> {
             class,
             validation: example.validation,
             views: vec![None; views],
+            lacks_end_mark: false,
             notes,
             awaits_thumbnail: pictured.is_some(),
         };
@@ -210,6 +227,7 @@ impl<'a> FeatureCollection<'a> {
                 Ok(())
             }
             Content::Picture { source, .. } => {
+                self.pictures = true;
                 for view in 0..views {
                     let crop = if views == 1 {
                         Crop::Centre
@@ -256,7 +274,8 @@ impl<'a> FeatureCollection<'a> {
         }
         let notes = notes::checked(example)?;
         let width = self.creation.context.catalog.model().width;
-        let content = request::content(example.input.take(), Crop::Centre, width)?;
+        let turn = orientation::decoded(self.creation.request.recipe.exif_orientation);
+        let content = request::content(example.input.take(), Crop::Centre, width, turn)?;
         Ok((class, content, notes))
     }
 
@@ -345,6 +364,10 @@ impl<'a> FeatureCollection<'a> {
                 result,
                 ..
             }) => {
+                if let (Ok(outcome), Some(Some(pending))) = (&result, self.pending.get_mut(example))
+                {
+                    pending.lacks_end_mark |= outcome.lacks_end_mark;
+                }
                 let raw = result.map(|outcome| {
                     outcome.feature.map(|feature| {
                         let values = feature.unit.iter();
@@ -425,6 +448,7 @@ impl<'a> FeatureCollection<'a> {
             return;
         };
         self.encoded += 1;
+        self.without_end_mark += usize::from(pending.lacks_end_mark);
         if let Some(slot) = self.finished.get_mut(number) {
             let raw: Vec<_> = pending.views.into_iter().flatten().collect();
             let feature =

@@ -7,7 +7,7 @@ use super::{
         Context, cache_id,
         error::ApiError,
         heads::{self, Asked},
-        request::{RequestError, check_printable},
+        request::{self, RequestError, check_printable},
     },
     CreateRequest, CreateRpc, Event, Part, etag, strict,
     text::Classes,
@@ -16,7 +16,7 @@ use crate::{
     auth::Caller,
     catalog::{
         CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABEL_KEY_BYTES,
-        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource, printable,
+        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource, orientation, printable,
     },
 };
 use tip_spec::Method;
@@ -112,6 +112,8 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         Asked::Default | Asked::Auto => None,
         Asked::This(method) => Some(method),
     };
+    let exif_orientation =
+        request::exif_orientation("spec.exif_orientation", spec.exif_orientation)?;
     let head = heads::request(
         method,
         numbers,
@@ -124,7 +126,8 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         templates: spec.prompt_templates,
         truncate: spec.truncate_prompts,
         context,
-    };
+    }
+    .canonical();
     let new_classes = classes.names()?;
     let text = text_source(classes, spec.without_text)?;
     if matches!(text, TextSource::None) && head.method == Some(Method::ZeroShot) {
@@ -145,6 +148,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         } else {
             views.max(1)
         },
+        exif_orientation: orientation::recorded(exif_orientation),
         description: spec.description,
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
         created_by: caller.created_by(spec.created_by),

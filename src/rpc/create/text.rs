@@ -6,7 +6,7 @@ use super::super::{
     request::{self, RequestError},
 };
 use crate::catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts};
-use tipserve_api::v1 as pb;
+use tipserve_api::{text::into_canonical, v1 as pb};
 
 /// Most bytes of all prompts of a version.
 pub const MAX_PROMPT_BYTES: usize = 64 << 20;
@@ -26,6 +26,18 @@ pub struct Classes<'a> {
 }
 
 impl Classes<'_> {
+    /// The same, every text in the form that texts are kept and compared in.
+    #[must_use]
+    pub fn canonical(mut self) -> Self {
+        let own = |text: &mut String| *text = into_canonical(std::mem::take(text));
+        for class in &mut self.classes {
+            own(&mut class.display_name);
+            class.prompts.iter_mut().for_each(own);
+        }
+        self.templates.iter_mut().for_each(own);
+        self
+    }
+
     /// Display names, by index.
     ///
     /// # Errors

@@ -255,6 +255,10 @@ impl From<CatalogError> for ApiError {
                 ApiError::new(Code::FailedPrecondition, "WRONG_BUNDLE", message)
                     .fact("resource", version)
             }
+            CatalogError::WrongDtype { version, .. } => {
+                ApiError::new(Code::FailedPrecondition, "WRONG_DTYPE", message)
+                    .fact("resource", version)
+            }
             CatalogError::OverBudget { size, budget, .. } => {
                 ApiError::new(Code::ResourceExhausted, "CACHE_TOO_LARGE", message)
                     .fact("limit", "resident_bytes")

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::request::RequestError;
 use scan::Scanner;
+use tipserve_api::text::canonical;
 
 /// Longest filter, bytes.
 pub const MAX_BYTES: usize = 4096;
@@ -134,6 +135,8 @@ impl Filter {
     /// what could stand there.
     pub fn parse(text: &str, schema: &Schema) -> Result<Filter, RequestError> {
         RequestError::check("filter", "max_filter_bytes", MAX_BYTES, text.len())?;
+        // Quotes and operators are what they are in every form.
+        let text = &*canonical(text);
         let mut scanner = Scanner { text, at: 0 };
         let mut restrictions = Vec::new();
         scanner.skip_space();
@@ -181,12 +184,15 @@ impl Restriction {
             // What is not there is not equal to anything.
             (_, Value::Absent) => self.operator == Operator::NotEqual,
             (Wanted::Present, _) => true,
-            (Wanted::Text(pattern), Value::Text(text)) => match self.operator {
-                Operator::Equal => pattern.fits(text),
-                Operator::NotEqual => !pattern.fits(text),
-                Operator::Has => text.contains(&pattern.text),
-                other => other.holds(text.cmp(pattern.text.as_str())),
-            },
+            (Wanted::Text(pattern), Value::Text(text)) => {
+                let text = &*canonical(text);
+                match self.operator {
+                    Operator::Equal => pattern.fits(text),
+                    Operator::NotEqual => !pattern.fits(text),
+                    Operator::Has => text.contains(&pattern.text),
+                    other => other.holds(text.cmp(pattern.text.as_str())),
+                }
+            }
             (Wanted::Number(wanted), Value::Number(number)) => {
                 self.operator.holds(number.cmp(wanted))
             }

@@ -89,6 +89,7 @@ async fn submit(
     let batch = Batch::read(
         &mut request,
         classifier.width(),
+        classifier.exif_orientation(),
         context.limits.stream_window,
     )?;
     let count = batch.contents.len();

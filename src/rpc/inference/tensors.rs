@@ -47,14 +47,16 @@ enum Elements {
 }
 
 impl Batch {
-    /// A request's elements, for a model whose embeddings have `width` values;
-    /// at most `limit` of them (the setting `stream_window`).
+    /// A request's elements, for a model whose embeddings have `width` values
+    /// and whose version does so with EXIF orientation; at most `limit` of them
+    /// (the setting `stream_window`).
     ///
     /// # Errors
     /// Whatever does not fit together, by its field.
     pub fn read(
         request: &mut ModelInferRequest,
         width: usize,
+        exif_orientation: ExifOrientation,
         limit: usize,
     ) -> Result<Batch, RequestError> {
         let mut inputs = std::mem::take(&mut request.inputs);
@@ -75,7 +77,7 @@ impl Batch {
         };
         no_shared_memory(&input.parameters)?;
         let (input, contents) = match input.name.as_str() {
-            IMAGE => (IMAGE, pictures(&input, elements, limit)?),
+            IMAGE => (IMAGE, pictures(&input, elements, exif_orientation, limit)?),
             EMBEDDING => (EMBEDDING, embeddings(&input, elements, width, limit)?),
             other => {
                 return Err(RequestError::invalid(
@@ -161,6 +163,7 @@ fn misfit(input: &InferInputTensor, form: &str, problem: &str) -> RequestError {
 fn pictures(
     input: &InferInputTensor,
     elements: Elements,
+    exif_orientation: ExifOrientation,
     limit: usize,
 ) -> Result<Vec<Content>, RequestError> {
     if input.datatype != "BYTES" {
@@ -186,7 +189,7 @@ fn pictures(
         .map(|file| Content::Picture {
             source: Source::File {
                 bytes: file,
-                exif_orientation: ExifOrientation::Ignore,
+                exif_orientation,
             },
             crop: Crop::Centre,
         })
@@ -362,7 +365,7 @@ mod tests {
             raw_input_contents: vec![Bytes::copy_from_slice(raw)],
             ..ModelInferRequest::default()
         };
-        Batch::read(&mut request, 2, 3)
+        Batch::read(&mut request, 2, ExifOrientation::Apply, 3)
     }
 
     #[test]

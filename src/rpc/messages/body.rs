@@ -34,7 +34,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
+    pub(super) fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
         // Nobody in particular is known by the address.
         let caller = match (self.caller.known_by(), self.peer) {
             ("nothing", Some(peer)) => peer.ip().to_string(),
@@ -76,7 +76,7 @@ impl<B> BoundedBody<B> {
     }
 }
 
-fn no_room() -> Status {
+pub(super) fn no_room() -> Status {
     ApiError::new(
         Code::ResourceExhausted,
         "QUEUE_FULL",

@@ -8,6 +8,11 @@ use tokio::time::{Instant, Sleep};
 /// networks are served, senders that trickle are not.
 pub(super) const SLOWEST_BYTES_PER_SECOND: usize = 16 << 10;
 
+/// What a message may take longer for the bytes that have come.
+pub(super) fn slack(received: usize) -> Duration {
+    Duration::from_secs((received / SLOWEST_BYTES_PER_SECOND) as u64)
+}
+
 /// How long a sender has let us wait for its message.
 pub(super) struct Clock {
     patience: Duration,
@@ -30,8 +35,7 @@ impl Clock {
     pub fn is_over(&mut self, received: usize, task: &mut Task<'_>) -> bool {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
-        let more = Duration::from_secs((received / SLOWEST_BYTES_PER_SECOND) as u64);
-        let end = since + (self.patience + more).saturating_sub(self.waited);
+        let end = since + (self.patience + slack(received)).saturating_sub(self.waited);
         let alarm = self
             .alarm
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));

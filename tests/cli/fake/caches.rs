@@ -302,6 +302,7 @@ impl CacheService for Service {
             rejected: events.len() as i64,
             inherited: base.key_count - spec.remove_example_ids.len() as i64,
             removed: spec.remove_example_ids.len() as i64,
+            without_end_mark: 0,
         });
         state.additions.push(spec);
         events.push(Event::Version(version));

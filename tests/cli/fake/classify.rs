@@ -259,6 +259,7 @@ impl ClassifyService for Service {
             }),
             device: "cpu".into(),
             dtype: "float32".into(),
+            text_dtype: "float32".into(),
             limits: [(
                 "max_message_bytes".to_owned(),
                 self.behaviour.message_bytes as i64,

@@ -130,7 +130,25 @@ func compile() (*pluginpb.CodeGeneratorRequest, error) {
 	for _, file := range files {
 		add(file)
 	}
+	for _, file := range request.ProtoFile {
+		dropAnnotations(file)
+	}
 	return request, nil
+}
+
+// dropAnnotations leaves out what says how methods are called over HTTP: a gRPC client has no use
+// for it, and its package would be one more that the client's users download.
+func dropAnnotations(file *descriptorpb.FileDescriptorProto) {
+	const annotations = "google/api/annotations.proto"
+	if !slices.Contains(file.Dependency, annotations) {
+		return
+	}
+	file.Dependency = slices.DeleteFunc(file.Dependency, func(path string) bool { return path == annotations })
+	for _, service := range file.Service {
+		for _, method := range service.Method {
+			method.Options = nil
+		}
+	}
 }
 
 func descriptor(file protoreflect.FileDescriptor) *descriptorpb.FileDescriptorProto {

@@ -5,9 +5,9 @@ with grey and of a PNG with black, cuts 16-bit grey off at white, turns a TIFF.
 So a file is decoded here only if nothing about it is unusual; any other goes to
 the server as it is, which answers or says what is wrong with it.
 
-* JPEG: baseline or progressive, grey or colour, whole. Decoded by libjpeg-turbo
+* JPEG: baseline or progressive, grey or colour, upright, whole. Decoded by libjpeg-turbo
   (simplejpeg), which is what the server decodes with, its warnings being errors.
-* PNG: 8 bits or fewer, not interlaced, every row and checksum there.
+* PNG: 8 bits or fewer, not interlaced, upright, every row and checksum there.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             scans += 1
             if scans > _MAX_SCANS:
                 return None
-        elif kind == 0xE1 and _exif_turns(segment):
+        elif kind == 0xE1 and (_exif_turns(segment) or _xmp_turns(segment)):
             return None
         elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
             # Baseline, extended and progressive; lossless, hierarchical and
@@ -118,6 +118,11 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 def _exif_turns(segment: bytes) -> bool:
     return segment.startswith(b"Exif\0\0") and orientation(segment) != 1
+
+
+def _xmp_turns(data: bytes) -> bool:
+    """Whether there may be an orientation in XMP, which counts where EXIF has none."""
+    return b"tiff:Orientation" in data
 
 
 def orientation(exif: bytes) -> int:
@@ -172,6 +177,8 @@ def _png_chunks(data: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
             return found[b"IHDR"], found[b"PLTE"], found[b"IDAT"], found[b"eXIf"]
         if kind == b"IDAT":
             parts.append(body)
+        elif kind == b"iTXt" and _xmp_turns(body):
+            return None
         elif kind in (b"acTL", b"fcTL") or found.get(kind):
             return None  # an animation; a second header
         elif kind in found:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tipserve._proto import cache_pb2
+from tipserve._proto import cache_pb2, input_pb2
 from tipserve._requests import ExampleMessages, Grid, class_specs, enum_value
 from tipserve._uploads import new_request_id
 from tipserve.errors import TipserveError
@@ -88,6 +88,7 @@ def cache_spec(
     beta: float | None,
     lambda_: float | None,
     views: int,
+    exif_orientation: str,
     seed: int,
     on_rejected: str,
     description: str,
@@ -130,6 +131,9 @@ def cache_spec(
     )
     spec.key_dtype = enum_value(  # type: ignore[assignment]
         cache_pb2.KeyDtype, "KEY_DTYPE_", key_dtype
+    )
+    spec.exif_orientation = enum_value(  # type: ignore[assignment]
+        input_pb2.ExifOrientation, "EXIF_ORIENTATION_", exif_orientation
     )
     if grid is not None:
         spec.grid.CopyFrom(grid._message())

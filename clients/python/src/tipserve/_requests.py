@@ -265,6 +265,7 @@ def fine_tune_request(
     beta: float | None,
     grid: Grid | None,
     description: str,
+    recipe: str | None,
 ) -> finetune_pb2.FineTuneRequest:
     """The request of FineTune."""
     request = finetune_pb2.FineTuneRequest(
@@ -284,6 +285,9 @@ def fine_tune_request(
     )
     request.schedule = enum_value(  # type: ignore[assignment]
         finetune_pb2.FineTuneRequest.Schedule, "SCHEDULE_", schedule
+    )
+    request.recipe = enum_value(  # type: ignore[assignment]
+        cache_pb2.FineTuneRecipe, "FINE_TUNE_RECIPE_", recipe
     )
     if grid is not None:
         request.grid.CopyFrom(grid._message())
@@ -308,6 +312,7 @@ class EmbedPlan:
     encoder: Encoder
     truncate: bool
     raw: bool
+    exif_orientation: int
     picture_rows: dict[int, Sequence[float] | TipserveError] = field(default_factory=dict)
     text_rows: dict[int, Sequence[float] | TipserveError] = field(default_factory=dict)
 
@@ -323,7 +328,12 @@ class EmbedPlan:
             yield EmbedCall(request, [], [position for position, _ in few])
 
     def _request(self, **what: Any) -> classify_pb2.EmbedRequest:
-        return classify_pb2.EmbedRequest(truncate_texts=self.truncate, raw=self.raw, **what)
+        return classify_pb2.EmbedRequest(
+            truncate_texts=self.truncate,
+            raw=self.raw,
+            exif_orientation=self.exif_orientation,  # type: ignore[arg-type]
+            **what,
+        )
 
     def _encoded(self) -> Iterator[tuple[int, input_pb2.Input]]:
         for position, picture in enumerate(self.pictures):
@@ -369,6 +379,7 @@ def embed_plan(
     *,
     truncate: bool,
     raw: bool,
+    exif_orientation: str,
 ) -> EmbedPlan:
     """An `embed`, its arguments checked."""
     if isinstance(pictures, str | bytes | os.PathLike):
@@ -376,7 +387,8 @@ def embed_plan(
     check_many(pictures)
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, not one string")
-    return EmbedPlan(pictures, texts, encoder, truncate, raw)
+    turn = enum_value(input_pb2.ExifOrientation, "EXIF_ORIENTATION_", exif_orientation)
+    return EmbedPlan(pictures, texts, encoder, truncate, raw, turn)
 
 
 def class_specs(version: Version) -> list[ClassSpec]:

@@ -214,7 +214,7 @@ fn accuracy(
         ..material.with_rows(&Tensor::f_from_slice(train)?)?
     };
     let rest = Tensor::f_from_slice(rest)?;
-    let made = make(&subset, &request(spec), watch.0)?;
+    let made = make(&subset, &HeadRequest::like(spec), watch.0)?;
     let logits = plain_logits(
         &made.spec,
         &made.tensors,
@@ -222,26 +222,6 @@ fn accuracy(
     )?;
     let labels = material.labels.f_index_select(0, &rest)?;
     Ok(right(&logits.f_to_kind(Kind::Double)?, &labels)? as f64 / labels.numel().max(1) as f64)
-}
-
-/// The version's method with its numbers; AUTO's choose their own at every
-/// number of shots.
-fn request(spec: &HeadSpec) -> HeadRequest {
-    let over_zero = |number: f64| (number > 0.0).then_some(number);
-    let base = HeadRequest {
-        class_balance: spec.class_balance,
-        ..HeadRequest::default()
-    };
-    match spec.method {
-        Method::Stack | Method::TipAdapterF => base,
-        method => HeadRequest {
-            method: Some(method),
-            alpha: over_zero(spec.alpha),
-            beta: over_zero(spec.beta),
-            lambda: over_zero(spec.lambda),
-            ..base
-        },
-    }
 }
 
 /// Accuracy at twice the shots: log error is taken for a line over log shots,

@@ -21,6 +21,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(180);
 /// Longest time that the server may take to answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Embeddings of some thousand pictures.
+const EMBEDDING_CACHE: &str = "67108864";
+
 /// The binary that has no `serve`.
 const CLIENT_ONLY: &str = "tipserve-client";
 
@@ -51,6 +54,8 @@ impl LocalServer {
             .arg("--store")
             .arg(&store)
             .args(["--listen", &listen, "--metrics-listen", &metrics])
+            // Several draws ask about many of the same pictures.
+            .args(["--embedding-cache-bytes", EMBEDDING_CACHE])
             // It serves this process alone, whatever protects other servers.
             .env_remove("TIPSERVE_TLS_CERT")
             .env_remove("TIPSERVE_TLS_KEY")

@@ -1,6 +1,7 @@
 //! `tipserve demo`: from a folder of pictures to a served classifier, over
 //! the API, in one command.
 
+mod lessons;
 mod local_server;
 mod report;
 mod speed;
@@ -27,6 +28,7 @@ use crate::{
     source,
     terminal::escaped,
 };
+use lessons::Draw;
 use local_server::LocalServer;
 use report::DemoDocument;
 use speed::Speed;
@@ -57,6 +59,9 @@ pub struct DemoArgs {
     /// The cache to create.
     #[arg(long, value_name = "CACHE", default_value = "demo")]
     pub cache: String,
+    /// Draws of examples to compare, the first with --seed; 1 shows that alone.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub draws: u32,
     /// Pictures in flight at once.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub in_flight: u32,
@@ -119,6 +124,8 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
     let caches = [name(&tip), name(&auto)];
     let scores = evaluate::evaluate(&connection, &caches, test.clone(), screen).await?;
     let top1 = |index: usize| scores.evaluations.get(index).map_or(0.0, |it| it.top1);
+    let draws = draws(&connection, &args, screen).await?;
+    let added_class = lessons::added_class(&connection, &args, (&train, &test), screen).await?;
 
     let outcome = DemoDocument {
         server,
@@ -130,6 +137,8 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
         zero_shot_top1: scores.zero_shot_top1,
         tip_adapter_top1: top1(0),
         auto_top1: top1(1),
+        draws,
+        added_class,
         auto_head: auto.head,
         tip_adapter_head: tip.head,
         stream: speed,
@@ -143,8 +152,48 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
         screen.document(&outcome)?;
     } else {
         report::print(screen, &outcome, &replies, &test)?;
+        screen.line(&next(&args, &outcome.server.address))?;
     }
     Ok(Completion::with_failed(outcome.failed as u64))
+}
+
+/// One picture a class, and `--shots`, of several draws.
+async fn draws(
+    connection: &Connection,
+    args: &DemoArgs,
+    screen: &Screen,
+) -> Result<Vec<Draw>, Failure> {
+    let whole = args.data.join("train");
+    let all = open(if whole.is_dir() { &whole } else { &args.data })?;
+    let quiet = screen.without_lines();
+    let mut draws = Vec::new();
+    for shots in [1, args.shots] {
+        if all.short_classes(shots as usize + 1).is_empty() {
+            for number in 0..u64::from(args.draws) {
+                let of = (args.seed.wrapping_add(number), shots);
+                draws.push(lessons::draw(connection, args, &all, of, &quiet).await?);
+            }
+        }
+    }
+    Ok(draws)
+}
+
+/// What to type next.
+fn next(args: &DemoArgs, address: &str) -> String {
+    let data = readable(&args.data);
+    match &args.bundle {
+        Some(bundle) => format!(
+            "\nnext: a server that stays, and a classifier of your own folders, one for each class\n  \
+             tipserve serve --bundle {}\n  tipserve create mine --from {data} --shots {}",
+            readable(bundle),
+            args.shots
+        ),
+        None => format!(
+            "\nnext: your own folders, one for each class\n  tipserve create mine --from {data} \
+             --shots {} --server {address}",
+            args.shots
+        ),
+    }
 }
 
 fn say(screen: &Screen, text: &str) -> Result<(), Failure> {

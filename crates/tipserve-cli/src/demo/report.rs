@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::speed::Speed;
+use super::{
+    lessons::{AddedClass, Draw},
+    speed::Speed,
+};
 use crate::{
     classify::described,
     classify_stream::Reply,
@@ -25,6 +28,8 @@ pub(super) struct DemoDocument {
     pub(super) zero_shot_top1: Option<f64>,
     pub(super) tip_adapter_top1: f64,
     pub(super) auto_top1: f64,
+    pub(super) draws: Vec<Draw>,
+    pub(super) added_class: Option<AddedClass>,
     pub(super) auto_head: Option<HeadDocument>,
     pub(super) tip_adapter_head: Option<HeadDocument>,
     pub(super) stream: Speed,
@@ -32,7 +37,7 @@ pub(super) struct DemoDocument {
     pub(super) failed: usize,
 }
 
-/// Prints the report as text, with two of the answers.
+/// Prints the report as text, with some of the answers.
 pub(super) fn print(
     screen: &Screen,
     outcome: &DemoDocument,
@@ -63,6 +68,9 @@ pub(super) fn print(
     let title = format!("{} shots", outcome.shots);
     screen.line("")?;
     screen.line(&table(&[&title, "accuracy", "head"], &[1], rows))?;
+    for line in learned(outcome) {
+        screen.line(&line)?;
+    }
     let rows = vec![
         outcome.stream.row(&format!(
             "ClassifyStream, {} in flight",
@@ -90,20 +98,74 @@ pub(super) fn print(
     Ok(())
 }
 
-/// Two answers, of different classes if possible.
+/// What several draws and an added class show, in sentences.
+fn learned(outcome: &DemoDocument) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut shots: Vec<u32> = outcome.draws.iter().map(|draw| draw.shots).collect();
+    shots.dedup();
+    for shots in shots {
+        let of: Vec<f64> = outcome
+            .draws
+            .iter()
+            .filter(|draw| draw.shots == shots)
+            .map(|draw| draw.top1)
+            .collect();
+        let mean = of.iter().sum::<f64>() / of.len().max(1) as f64;
+        let least = of.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = of.iter().copied().fold(0.0, f64::max);
+        let pictures = match shots {
+            1 => "one picture of each class".to_owned(),
+            count => format!("{count} pictures of each class"),
+        };
+        let draws = match of.len() {
+            1 => percent(mean),
+            count => format!(
+                "{} on the mean of {count} draws ({} to {})",
+                percent(mean),
+                percent(least),
+                percent(most)
+            ),
+        };
+        lines.push(format!("{pictures}: {draws}"));
+    }
+    if let Some(added) = &outcome.added_class {
+        lines.push(format!(
+            "\na class is added: a classifier that had never seen {:?} took its {} pictures mostly \
+             for {:?}, at a mean confidence of {}.\n{} examples later ({:.1} s, nothing else \
+             encoded again) {} of them are right.",
+            added.display_name,
+            added.pictures,
+            added.taken_for,
+            percent(added.confidence),
+            outcome.shots,
+            added.seconds,
+            percent(added.right)
+        ));
+    }
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
+/// Two right answers, of different classes if possible, and a wrong one.
 fn shown<'a>(replies: &'a [Reply], test: &Labelled) -> Vec<&'a Reply> {
     let class = |reply: &Reply| {
         let index = usize::try_from(reply.index).ok()?;
         test.examples.get(index).map(|example| example.class)
     };
-    let mut good = replies.iter().filter(|reply| reply.outcome.is_ok());
-    let Some(first) = good.next() else {
-        return Vec::new();
+    let best = |reply: &Reply| {
+        let best = reply.outcome.as_ref().ok()?.top.first()?.index;
+        usize::try_from(best).ok()
     };
-    let rest: Vec<_> = good.collect();
-    let other = rest
+    let good = || replies.iter().filter(|reply| reply.outcome.is_ok());
+    let right: Vec<_> = good().filter(|it| best(it) == class(it)).collect();
+    let wrong = good().find(|it| best(it) != class(it));
+    let first = right.first().copied();
+    let second = right
         .iter()
-        .find(|reply| class(reply) != class(first))
-        .or(rest.first());
-    std::iter::once(first).chain(other.copied()).collect()
+        .find(|reply| first.is_some_and(|first| class(reply) != class(first)))
+        .or(right.get(1))
+        .copied();
+    [first, second, wrong].into_iter().flatten().collect()
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::rejected::ItemError;
-use tipserve_api::v1::Classification;
+use tipserve_api::v1::{Classification, PictureNote};
 
 /// One line of `classify --json`.
 #[derive(Debug, Serialize)]
@@ -30,6 +30,9 @@ pub(crate) struct AnswerDocument {
     embedding: Option<Vec<f32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timings: Option<TimingsDocument>,
+    /// What is odd about the picture's file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,9 +62,18 @@ pub(crate) struct TimingsDocument {
     batch_size: i32,
 }
 
+/// "no_end_mark".
+fn note(note: PictureNote) -> String {
+    let name = note.as_str_name();
+    let name = name.strip_prefix("PICTURE_NOTE_").unwrap_or(name);
+    name.to_lowercase()
+}
+
 impl From<Classification> for AnswerDocument {
     fn from(answer: Classification) -> Self {
+        let notes = answer.notes().map(note).collect();
         Self {
+            notes,
             version: answer.version,
             top: answer
                 .top

@@ -65,8 +65,10 @@ pub(crate) struct VersionDocument {
     pub width: i32,
     pub key_count: i64,
     pub views: i32,
+    pub exif_orientation: &'static str,
     pub bundle_fingerprint: String,
     pub bundle_name: String,
+    pub encoder_dtype: String,
     pub size_bytes: i64,
     pub created_by: String,
     pub source: Option<SourceDocument>,
@@ -80,6 +82,11 @@ impl From<v1::Version> for VersionDocument {
             .name
             .strip_prefix("caches/")
             .unwrap_or(&version.name);
+        // Servers from before it was recorded ignore it.
+        let exif_orientation = match version.exif_orientation() {
+            v1::ExifOrientation::Apply => "apply",
+            v1::ExifOrientation::Ignore | v1::ExifOrientation::Unspecified => "ignore",
+        };
         Self {
             cache: cache.split('/').next().unwrap_or_default().to_owned(),
             version: version.version,
@@ -95,8 +102,10 @@ impl From<v1::Version> for VersionDocument {
             width: version.width,
             key_count: version.key_count,
             views: version.views,
+            exif_orientation,
             bundle_fingerprint: version.bundle_fingerprint,
             bundle_name: version.bundle_name,
+            encoder_dtype: version.encoder_dtype,
             size_bytes: version.size_bytes,
             created_by: version.created_by,
             source: version.source.map(Into::into),
@@ -134,6 +143,7 @@ pub(crate) struct SourceDocument {
     pub rejected: i64,
     pub inherited: i64,
     pub removed: i64,
+    pub without_end_mark: i64,
 }
 
 impl From<v1::SourceCounts> for SourceDocument {
@@ -143,6 +153,7 @@ impl From<v1::SourceCounts> for SourceDocument {
             rejected: source.rejected,
             inherited: source.inherited,
             removed: source.removed,
+            without_end_mark: source.without_end_mark,
         }
     }
 }

@@ -16,6 +16,11 @@ pub(crate) struct FineTuneDocument {
     pub accuracy_after: f64,
     pub source: String,
     pub seconds: f64,
+    pub recipe: String,
+    pub strength: f64,
+    pub cross_entropy_before: Option<f64>,
+    pub cross_entropy_after: Option<f64>,
+    pub example_count: i64,
 }
 
 impl From<v1::FineTuneRecord> for FineTuneDocument {
@@ -29,6 +34,11 @@ impl From<v1::FineTuneRecord> for FineTuneDocument {
             accuracy_after: record.accuracy_after,
             source: short(record.source().as_str_name(), "SELECTION_SOURCE_"),
             seconds: record.seconds,
+            recipe: short(record.recipe().as_str_name(), "FINE_TUNE_RECIPE_"),
+            strength: record.strength,
+            cross_entropy_before: record.cross_entropy_before,
+            cross_entropy_after: record.cross_entropy_after,
+            example_count: record.example_count,
         }
     }
 }

@@ -17,6 +17,8 @@ mod version_made;
 pub(crate) use analysis::AnalysisDocument;
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
+#[cfg(test)]
+pub(crate) use evaluation::ClassEvaluationDocument;
 pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument};
 pub(crate) use finetune::FineTuneDocument;
 pub(crate) use head::{CandidateDocument, HeadDocument};

@@ -13,6 +13,7 @@ pub(crate) struct ServerDocument {
     pub version: String,
     pub device: String,
     pub dtype: String,
+    pub text_dtype: String,
     pub bundle: BundleDocument,
     pub limits: BTreeMap<String, i64>,
 }
@@ -43,6 +44,7 @@ impl ServerDocument {
             version: info.version,
             device: info.device,
             dtype: info.dtype,
+            text_dtype: info.text_dtype,
             bundle: BundleDocument {
                 name: bundle.name,
                 fingerprint: bundle.fingerprint,

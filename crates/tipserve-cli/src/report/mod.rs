@@ -9,4 +9,4 @@ mod version;
 pub(crate) use analysis::analyzed;
 pub(crate) use evaluation::evaluated;
 pub(crate) use suggestions::suggested;
-pub(crate) use version::{gain, made, numbers, summary, version};
+pub(crate) use version::{made, numbers, summary, tuned, version};

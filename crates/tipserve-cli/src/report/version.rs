@@ -57,6 +57,12 @@ fn taken_in(source: &SourceDocument) -> String {
     if source.rejected > 0 {
         parts.push(format!("{} of them rejected", source.rejected));
     }
+    if source.without_end_mark > 0 {
+        parts.push(format!(
+            "{} of files without their end mark",
+            source.without_end_mark
+        ));
+    }
     if source.removed > 0 {
         parts.push(format!("{} removed", source.removed));
     }
@@ -170,6 +176,14 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
             format!("{} of width {}", version.key_count, version.width),
         ],
         vec!["views".into(), version.views.to_string()],
+        vec![
+            "EXIF orientation".into(),
+            match version.exif_orientation {
+                "apply" => "applied",
+                _ => "ignored",
+            }
+            .into(),
+        ],
         vec!["size".into(), bytes(version.size_bytes)],
         vec![
             "bundle".into(),
@@ -178,6 +192,9 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
                 .to_owned(),
         ],
     ];
+    if !version.encoder_dtype.is_empty() {
+        rows.push(vec!["features".into(), version.encoder_dtype.clone()]);
+    }
     if !version.created_by.is_empty() {
         rows.insert(2, vec!["by".into(), version.created_by.clone()]);
     }
@@ -195,12 +212,7 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     }
     screen.line(&table(&[], &[], rows))?;
     if let Some(record) = &version.fine_tune {
-        screen.line(&format!(
-            "fine-tuned {} epochs, kept epoch {}: {}",
-            record.epochs,
-            record.best_epoch,
-            gain(record)
-        ))?;
+        screen.line(&format!("fine-tuned: {}", tuned(record)))?;
     }
     if let Some(head) = &version.head {
         chosen(screen, head)?;
@@ -225,8 +237,33 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     ))
 }
 
-/// What fine-tuning gained, and on what that was seen.
-pub(crate) fn gain(record: &FineTuneDocument) -> String {
+/// What fine-tuning did and gained.
+pub(crate) fn tuned(record: &FineTuneDocument) -> String {
+    if record.recipe != "residual" {
+        return format!(
+            "{} epochs in {:.1} s, kept epoch {}: {}",
+            record.epochs,
+            record.seconds,
+            record.best_epoch,
+            gain(record)
+        );
+    }
+    let entropy = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
+    format!(
+        "a residual of strength {} in {:.1} s: cross-entropy {} before, {} after; accuracy {} \
+         before, {} after (on {} unseen examples)",
+        number(record.strength),
+        record.seconds,
+        entropy(record.cross_entropy_before),
+        entropy(record.cross_entropy_after),
+        percent(record.accuracy_before),
+        percent(record.accuracy_after),
+        record.example_count,
+    )
+}
+
+/// What training the keys gained, and on what that was seen.
+fn gain(record: &FineTuneDocument) -> String {
     if record.source == "default" {
         return "neither validation examples nor several views to choose on, so the last epoch \
                 was kept unseen; give --validation or --views when creating"

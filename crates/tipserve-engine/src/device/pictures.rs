@@ -203,9 +203,12 @@ impl Device {
 
     /// Keeps the features of a batch that may be kept.
     fn publish_batch(&self, batch: &mut [Encoded], features: &Features) {
-        let leaders: Vec<(usize, Leader)> = batch
+        let leaders: Vec<(usize, bool, Leader)> = batch
             .iter_mut()
-            .filter_map(|encoded| Some((encoded.row, encoded.job.leader.take()?)))
+            .filter_map(|encoded| {
+                let job = &mut encoded.job;
+                Some((encoded.row, job.lacks_end_mark, job.leader.take()?))
+            })
             .collect();
         if leaders.is_empty() {
             return;
@@ -213,17 +216,18 @@ impl Device {
         match guarded(|| heads::to_shared(&features.unit)) {
             Ok(units) => {
                 let width = features.unit.size().get(1).map_or(0, |d| *d as usize);
-                for (row, leader) in leaders {
+                for (row, lacks_end_mark, leader) in leaders {
                     // A copy: a row would keep its whole batch in memory.
                     let cached = CachedEmbedding {
                         unit: Arc::from(&*Row::new(Arc::clone(&units), row, width)),
                         norm: features.norms.get(row).copied().unwrap_or(1.0),
+                        lacks_end_mark,
                     };
                     self.publish(Some(leader), cached);
                 }
             }
             Err(fault) => {
-                for (_, leader) in leaders {
+                for (_, _, leader) in leaders {
                     leader.fail(&EngineError::Encoder {
                         detail: fault.detail.clone(),
                     });

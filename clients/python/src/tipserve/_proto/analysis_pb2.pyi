@@ -1,3 +1,4 @@
+from google.api import annotations_pb2 as _annotations_pb2
 from tipserve._proto import cache_pb2 as _cache_pb2
 from tipserve._proto import classify_pb2 as _classify_pb2
 from tipserve._proto import input_pb2 as _input_pb2
@@ -136,7 +137,7 @@ class AnalyzeVersionRequest(_message.Message):
     def __init__(self, cache: _Optional[str] = ..., list_limit: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., draws: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class AnalyzeVersionResponse(_message.Message):
-    __slots__ = ("version", "method", "advice", "example_count", "scored_count", "accuracy", "accuracy_error", "cross_entropy", "expected_calibration_error", "curve", "forecast", "classes", "confusion", "confused", "suspects", "suspect_count", "duplicates", "duplicate_count", "duplicate_similarity", "reliability", "skipped")
+    __slots__ = ("version", "method", "advice", "example_count", "scored_count", "accuracy", "accuracy_error", "cross_entropy", "expected_calibration_error", "curve", "forecast", "classes", "confusion", "confused", "suspects", "suspect_count", "duplicates", "duplicate_count", "duplicate_similarity", "reliability", "skipped", "misclassified")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +159,7 @@ class AnalyzeVersionResponse(_message.Message):
     DUPLICATE_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     RELIABILITY_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    MISCLASSIFIED_FIELD_NUMBER: _ClassVar[int]
     version: str
     method: _cache_pb2.Method
     advice: str
@@ -179,7 +181,8 @@ class AnalyzeVersionResponse(_message.Message):
     duplicate_similarity: float
     reliability: _containers.RepeatedCompositeFieldContainer[ReliabilityBin]
     skipped: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., method: _Optional[_Union[_cache_pb2.Method, str]] = ..., advice: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., accuracy_error: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., curve: _Optional[_Iterable[_Union[LearningCurvePoint, _Mapping]]] = ..., forecast: _Optional[_Union[LearningForecast, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassAnalysis, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., confused: _Optional[_Iterable[_Union[ConfusedClasses, _Mapping]]] = ..., suspects: _Optional[_Iterable[_Union[SuspectExample, _Mapping]]] = ..., suspect_count: _Optional[int] = ..., duplicates: _Optional[_Iterable[_Union[DuplicatePair, _Mapping]]] = ..., duplicate_count: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., reliability: _Optional[_Iterable[_Union[ReliabilityBin, _Mapping]]] = ..., skipped: _Optional[_Iterable[str]] = ...) -> None: ...
+    misclassified: _containers.RepeatedCompositeFieldContainer[SuspectExample]
+    def __init__(self, version: _Optional[str] = ..., method: _Optional[_Union[_cache_pb2.Method, str]] = ..., advice: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., accuracy_error: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., curve: _Optional[_Iterable[_Union[LearningCurvePoint, _Mapping]]] = ..., forecast: _Optional[_Union[LearningForecast, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassAnalysis, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., confused: _Optional[_Iterable[_Union[ConfusedClasses, _Mapping]]] = ..., suspects: _Optional[_Iterable[_Union[SuspectExample, _Mapping]]] = ..., suspect_count: _Optional[int] = ..., duplicates: _Optional[_Iterable[_Union[DuplicatePair, _Mapping]]] = ..., duplicate_count: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., reliability: _Optional[_Iterable[_Union[ReliabilityBin, _Mapping]]] = ..., skipped: _Optional[_Iterable[str]] = ..., misclassified: _Optional[_Iterable[_Union[SuspectExample, _Mapping]]] = ...) -> None: ...
 
 class LearningCurvePoint(_message.Message):
     __slots__ = ("shots", "accuracy", "low", "high", "draws")

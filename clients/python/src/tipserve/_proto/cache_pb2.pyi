@@ -1,3 +1,4 @@
+from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -9,6 +10,12 @@ from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class FineTuneRecipe(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINE_TUNE_RECIPE_UNSPECIFIED: _ClassVar[FineTuneRecipe]
+    FINE_TUNE_RECIPE_RESIDUAL: _ClassVar[FineTuneRecipe]
+    FINE_TUNE_RECIPE_TIP_ADAPTER_F: _ClassVar[FineTuneRecipe]
 
 class Method(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,6 +56,9 @@ class SelectionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SELECTION_SOURCE_LEAVE_ONE_OUT: _ClassVar[SelectionSource]
     SELECTION_SOURCE_DEFAULT: _ClassVar[SelectionSource]
     SELECTION_SOURCE_HELD_BACK_VIEWS: _ClassVar[SelectionSource]
+FINE_TUNE_RECIPE_UNSPECIFIED: FineTuneRecipe
+FINE_TUNE_RECIPE_RESIDUAL: FineTuneRecipe
+FINE_TUNE_RECIPE_TIP_ADAPTER_F: FineTuneRecipe
 METHOD_UNSPECIFIED: Method
 METHOD_AUTO: Method
 METHOD_ZERO_SHOT: Method
@@ -99,7 +109,7 @@ class Cache(_message.Message):
     def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., latest: _Optional[_Union[Version, _Mapping]] = ..., aliases: _Optional[_Mapping[str, int]] = ..., version_count: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "picture_count")
+    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "exif_orientation", "picture_count", "encoder_dtype")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -125,7 +135,9 @@ class Version(_message.Message):
     BUNDLE_NAME_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_DTYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     create_time: _timestamp_pb2.Timestamp
@@ -144,20 +156,24 @@ class Version(_message.Message):
     bundle_name: str
     source: SourceCounts
     class_count: int
+    exif_orientation: _input_pb2.ExifOrientation
     picture_count: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., picture_count: _Optional[int] = ...) -> None: ...
+    encoder_dtype: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., picture_count: _Optional[int] = ..., encoder_dtype: _Optional[str] = ...) -> None: ...
 
 class SourceCounts(_message.Message):
-    __slots__ = ("received", "rejected", "inherited", "removed")
+    __slots__ = ("received", "rejected", "inherited", "removed", "without_end_mark")
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     INHERITED_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_END_MARK_FIELD_NUMBER: _ClassVar[int]
     received: int
     rejected: int
     inherited: int
     removed: int
-    def __init__(self, received: _Optional[int] = ..., rejected: _Optional[int] = ..., inherited: _Optional[int] = ..., removed: _Optional[int] = ...) -> None: ...
+    without_end_mark: int
+    def __init__(self, received: _Optional[int] = ..., rejected: _Optional[int] = ..., inherited: _Optional[int] = ..., removed: _Optional[int] = ..., without_end_mark: _Optional[int] = ...) -> None: ...
 
 class ClassInfo(_message.Message):
     __slots__ = ("index", "display_name", "example_count", "validation_count")
@@ -234,7 +250,7 @@ class Candidate(_message.Message):
     def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., accuracy: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., skipped: _Optional[str] = ..., weight: _Optional[float] = ..., temperature: _Optional[float] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., **kwargs) -> None: ...
 
 class FineTuneRecord(_message.Message):
-    __slots__ = ("epochs", "best_epoch", "seed", "loss", "accuracy_before", "accuracy_after", "source", "seconds")
+    __slots__ = ("epochs", "best_epoch", "seed", "loss", "accuracy_before", "accuracy_after", "source", "seconds", "recipe", "strength", "cross_entropy_before", "cross_entropy_after", "example_count")
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     BEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -243,6 +259,11 @@ class FineTuneRecord(_message.Message):
     ACCURACY_AFTER_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     epochs: int
     best_epoch: int
     seed: int
@@ -251,7 +272,12 @@ class FineTuneRecord(_message.Message):
     accuracy_after: float
     source: SelectionSource
     seconds: float
-    def __init__(self, epochs: _Optional[int] = ..., best_epoch: _Optional[int] = ..., seed: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy_before: _Optional[float] = ..., accuracy_after: _Optional[float] = ..., source: _Optional[_Union[SelectionSource, str]] = ..., seconds: _Optional[float] = ...) -> None: ...
+    recipe: FineTuneRecipe
+    strength: float
+    cross_entropy_before: float
+    cross_entropy_after: float
+    example_count: int
+    def __init__(self, epochs: _Optional[int] = ..., best_epoch: _Optional[int] = ..., seed: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy_before: _Optional[float] = ..., accuracy_after: _Optional[float] = ..., source: _Optional[_Union[SelectionSource, str]] = ..., seconds: _Optional[float] = ..., recipe: _Optional[_Union[FineTuneRecipe, str]] = ..., strength: _Optional[float] = ..., cross_entropy_before: _Optional[float] = ..., cross_entropy_after: _Optional[float] = ..., example_count: _Optional[int] = ...) -> None: ...
 
 class SearchGrid(_message.Message):
     __slots__ = ("kind", "beta_scale", "alpha_scale")
@@ -272,7 +298,7 @@ class SearchGrid(_message.Message):
     def __init__(self, kind: _Optional[_Union[SearchGrid.Kind, str]] = ..., beta_scale: _Optional[float] = ..., alpha_scale: _Optional[float] = ...) -> None: ...
 
 class CacheSpec(_message.Message):
-    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures")
+    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "exif_orientation", "keep_pictures")
     class OnRejected(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ON_REJECTED_UNSPECIFIED: _ClassVar[CacheSpec.OnRejected]
@@ -309,6 +335,7 @@ class CacheSpec(_message.Message):
     CREATED_BY_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
     cache_id: str
     classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
@@ -330,8 +357,9 @@ class CacheSpec(_message.Message):
     created_by: str
     etag: str
     request_id: str
+    exif_orientation: _input_pb2.ExifOrientation
     keep_pictures: bool
-    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., **kwargs) -> None: ...
+    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., keep_pictures: bool = ..., **kwargs) -> None: ...
 
 class ClassSpec(_message.Message):
     __slots__ = ("display_name", "prompts", "text_weight")

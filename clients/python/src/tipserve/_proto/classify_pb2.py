@@ -12,13 +12,14 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from tipserve._proto import cache_pb2 as tipserve_dot_v1_dot_cache__pb2
 from tipserve._proto import input_pb2 as tipserve_dot_v1_dot_input__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atipserve/v1/classify.proto\x12\x0btipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\x1a\x17tipserve/v1/input.proto\"\x7f\n\x0f\x43lassifyOptions\x12\r\n\x05top_k\x18\x01 \x01(\x05\x12\x0e\n\x06logits\x18\x02 \x01(\x08\x12\x15\n\rprobabilities\x18\x03 \x01(\x08\x12\x12\n\nneighbours\x18\x04 \x01(\x05\x12\x11\n\tembedding\x18\x05 \x01(\x08\x12\x0f\n\x07timings\x18\x06 \x01(\x08\"\x8e\x01\n\x14\x43lassifyStreamConfig\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12-\n\x07options\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.ClassifyOptions\x12\x0f\n\x07ordered\x18\x03 \x01(\x08\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.tipserve.v1.Priority\"\x80\x01\n\x15\x43lassifyStreamRequest\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32!.tipserve.v1.ClassifyStreamConfigH\x00\x12\'\n\x05items\x18\x02 \x01(\x0b\x32\x16.tipserve.v1.ItemBatchH\x00\x42\t\n\x07payload\"-\n\tItemBatch\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.tipserve.v1.Item\"d\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.tipserve.v1.Input\x12-\n\ntime_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\x16\x43lassifyStreamResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.tipserve.v1.ItemResult\"\x91\x01\n\nItemResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x35\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x1b.tipserve.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x9b\x01\n\x0f\x43lassifyRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.tipserve.v1.Input\x12-\n\x07options\x18\x03 \x01(\x0b\x32\x1c.tipserve.v1.ClassifyOptions\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.tipserve.v1.Priority\"G\n\x10\x43lassifyResponse\x12\x33\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.Classification\"\xec\x01\n\x0e\x43lassification\x12\x0f\n\x07version\x18\x01 \x01(\t\x12$\n\x03top\x18\x02 \x03(\x0b\x32\x17.tipserve.v1.ClassScore\x12\x0e\n\x06logits\x18\x03 \x03(\x02\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\x12*\n\nneighbours\x18\x05 \x03(\x0b\x32\x16.tipserve.v1.Neighbour\x12)\n\tembedding\x18\x06 \x01(\x0b\x32\x16.tipserve.v1.Embedding\x12%\n\x07timings\x18\x07 \x01(\x0b\x32\x14.tipserve.v1.Timings\"U\n\nClassScore\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05logit\x18\x03 \x01(\x02\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\"^\n\tNeighbour\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x12\n\nsimilarity\x18\x04 \x01(\x02\"\xaf\x01\n\x07Timings\x12\x1c\n\x14\x64\x65\x63ode_queue_seconds\x18\x01 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x02 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x65ncode_seconds\x18\x04 \x01(\x01\x12\x14\n\x0chead_seconds\x18\x05 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x06 \x01(\x01\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\"f\n\x0c\x45mbedRequest\x12\"\n\x06inputs\x18\x01 \x03(\x0b\x32\x12.tipserve.v1.Input\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x16\n\x0etruncate_texts\x18\x03 \x01(\x08\x12\x0b\n\x03raw\x18\x04 \x01(\x08\"b\n\rEmbedResponse\x12(\n\x06inputs\x18\x01 \x03(\x0b\x32\x18.tipserve.v1.EmbedResult\x12\'\n\x05texts\x18\x02 \x03(\x0b\x32\x18.tipserve.v1.EmbedResult\"j\n\x0b\x45mbedResult\x12+\n\tembedding\x18\x01 \x01(\x0b\x32\x16.tipserve.v1.EmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\" \n\x0e\x45valuateConfig\x12\x0e\n\x06\x63\x61\x63hes\x18\x01 \x03(\t\"x\n\x0f\x45valuateRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.EvaluateConfigH\x00\x12+\n\x05items\x18\x02 \x01(\x0b\x32\x1a.tipserve.v1.LabelledBatchH\x00\x42\t\n\x07payload\"9\n\rLabelledBatch\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.tipserve.v1.LabelledItem\"R\n\x0cLabelledItem\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12!\n\x05input\x18\x03 \x01(\x0b\x32\x12.tipserve.v1.Input\"\x88\x01\n\x10\x45valuateResponse\x12,\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x17.tipserve.v1.Evaluation\x12.\n\x08rejected\x18\x02 \x03(\x0b\x32\x1c.tipserve.v1.RejectedExample\x12\x16\n\x0erejected_count\x18\x03 \x01(\x03\"\xf5\x01\n\nEvaluation\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0c\n\x04top1\x18\x03 \x01(\x01\x12\x0c\n\x04top5\x18\x04 \x01(\x01\x12\x1b\n\x0ezero_shot_top1\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rcross_entropy\x18\x06 \x01(\x01\x12\"\n\x1a\x65xpected_calibration_error\x18\x07 \x01(\x01\x12-\n\x07\x63lasses\x18\x08 \x03(\x0b\x32\x1c.tipserve.v1.ClassEvaluation\x12\x11\n\tconfusion\x18\t \x03(\x03\x42\x11\n\x0f_zero_shot_top1\"W\n\x0f\x43lassEvaluation\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\"\x16\n\x14GetServerInfoRequest\"\xf2\x01\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.tipserve.v1.BundleInfo\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x33\n\x06limits\x18\x05 \x03(\x0b\x32#.tipserve.v1.ServerInfo.LimitsEntry\x12\'\n\x06\x63\x61ller\x18\x08 \x01(\x0b\x32\x17.tipserve.v1.CallerInfo\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\">\n\nCallerInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61\x63he_prefix\x18\x03 \x01(\t\"\x91\x02\n\nBundleInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x12\n\nimage_size\x18\x04 \x01(\x05\x12\x19\n\x11has_image_encoder\x18\x05 \x01(\x08\x12\x18\n\x10has_text_encoder\x18\x06 \x01(\x08\x12\x13\n\x0blogit_scale\x18\x07 \x01(\x01\x12\x11\n\ttemplates\x18\x08 \x03(\t\x12\x11\n\tresize_to\x18\t \x01(\x05\x12\x15\n\rinterpolation\x18\n \x01(\t\x12\x0e\n\x06resize\x18\x0b \x01(\t\x12\x17\n\nlogit_bias\x18\x0c \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_logit_bias*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02\x32\x91\x03\n\x0f\x43lassifyService\x12]\n\x0e\x43lassifyStream\x12\".tipserve.v1.ClassifyStreamRequest\x1a#.tipserve.v1.ClassifyStreamResponse(\x01\x30\x01\x12G\n\x08\x43lassify\x12\x1c.tipserve.v1.ClassifyRequest\x1a\x1d.tipserve.v1.ClassifyResponse\x12>\n\x05\x45mbed\x12\x19.tipserve.v1.EmbedRequest\x1a\x1a.tipserve.v1.EmbedResponse\x12I\n\x08\x45valuate\x12\x1c.tipserve.v1.EvaluateRequest\x1a\x1d.tipserve.v1.EvaluateResponse(\x01\x12K\n\rGetServerInfo\x12!.tipserve.v1.GetServerInfoRequest\x1a\x17.tipserve.v1.ServerInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atipserve/v1/classify.proto\x12\x0btipserve.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\x1a\x17tipserve/v1/input.proto\"\x7f\n\x0f\x43lassifyOptions\x12\r\n\x05top_k\x18\x01 \x01(\x05\x12\x0e\n\x06logits\x18\x02 \x01(\x08\x12\x15\n\rprobabilities\x18\x03 \x01(\x08\x12\x12\n\nneighbours\x18\x04 \x01(\x05\x12\x11\n\tembedding\x18\x05 \x01(\x08\x12\x0f\n\x07timings\x18\x06 \x01(\x08\"\x8e\x01\n\x14\x43lassifyStreamConfig\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12-\n\x07options\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.ClassifyOptions\x12\x0f\n\x07ordered\x18\x03 \x01(\x08\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.tipserve.v1.Priority\"\x80\x01\n\x15\x43lassifyStreamRequest\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32!.tipserve.v1.ClassifyStreamConfigH\x00\x12\'\n\x05items\x18\x02 \x01(\x0b\x32\x16.tipserve.v1.ItemBatchH\x00\x42\t\n\x07payload\"-\n\tItemBatch\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.tipserve.v1.Item\"d\n\x04Item\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.tipserve.v1.Input\x12-\n\ntime_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\x16\x43lassifyStreamResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.tipserve.v1.ItemResult\"\x91\x01\n\nItemResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x35\n\x0e\x63lassification\x18\x03 \x01(\x0b\x32\x1b.tipserve.v1.ClassificationH\x00\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x9b\x01\n\x0f\x43lassifyRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.tipserve.v1.Input\x12-\n\x07options\x18\x03 \x01(\x0b\x32\x1c.tipserve.v1.ClassifyOptions\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.tipserve.v1.Priority\"G\n\x10\x43lassifyResponse\x12\x33\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.Classification\"\x95\x02\n\x0e\x43lassification\x12\x0f\n\x07version\x18\x01 \x01(\t\x12$\n\x03top\x18\x02 \x03(\x0b\x32\x17.tipserve.v1.ClassScore\x12\x0e\n\x06logits\x18\x03 \x03(\x02\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\x12*\n\nneighbours\x18\x05 \x03(\x0b\x32\x16.tipserve.v1.Neighbour\x12)\n\tembedding\x18\x06 \x01(\x0b\x32\x16.tipserve.v1.Embedding\x12%\n\x07timings\x18\x07 \x01(\x0b\x32\x14.tipserve.v1.Timings\x12\'\n\x05notes\x18\r \x03(\x0e\x32\x18.tipserve.v1.PictureNote\"U\n\nClassScore\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05logit\x18\x03 \x01(\x02\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\"^\n\tNeighbour\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x12\n\nsimilarity\x18\x04 \x01(\x02\"\xaf\x01\n\x07Timings\x12\x1c\n\x14\x64\x65\x63ode_queue_seconds\x18\x01 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x02 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x03 \x01(\x01\x12\x16\n\x0e\x65ncode_seconds\x18\x04 \x01(\x01\x12\x14\n\x0chead_seconds\x18\x05 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x06 \x01(\x01\x12\x12\n\nbatch_size\x18\x07 \x01(\x05\"\x9e\x01\n\x0c\x45mbedRequest\x12\"\n\x06inputs\x18\x01 \x03(\x0b\x32\x12.tipserve.v1.Input\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x16\n\x0etruncate_texts\x18\x03 \x01(\x08\x12\x0b\n\x03raw\x18\x04 \x01(\x08\x12\x36\n\x10\x65xif_orientation\x18\x05 \x01(\x0e\x32\x1c.tipserve.v1.ExifOrientation\"b\n\rEmbedResponse\x12(\n\x06inputs\x18\x01 \x03(\x0b\x32\x18.tipserve.v1.EmbedResult\x12\'\n\x05texts\x18\x02 \x03(\x0b\x32\x18.tipserve.v1.EmbedResult\"j\n\x0b\x45mbedResult\x12+\n\tembedding\x18\x01 \x01(\x0b\x32\x16.tipserve.v1.EmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\" \n\x0e\x45valuateConfig\x12\x0e\n\x06\x63\x61\x63hes\x18\x01 \x03(\t\"x\n\x0f\x45valuateRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.tipserve.v1.EvaluateConfigH\x00\x12+\n\x05items\x18\x02 \x01(\x0b\x32\x1a.tipserve.v1.LabelledBatchH\x00\x42\t\n\x07payload\"9\n\rLabelledBatch\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.tipserve.v1.LabelledItem\"R\n\x0cLabelledItem\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12!\n\x05input\x18\x03 \x01(\x0b\x32\x12.tipserve.v1.Input\"\x88\x01\n\x10\x45valuateResponse\x12,\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x17.tipserve.v1.Evaluation\x12.\n\x08rejected\x18\x02 \x03(\x0b\x32\x1c.tipserve.v1.RejectedExample\x12\x16\n\x0erejected_count\x18\x03 \x01(\x03\"\xf5\x01\n\nEvaluation\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0c\n\x04top1\x18\x03 \x01(\x01\x12\x0c\n\x04top5\x18\x04 \x01(\x01\x12\x1b\n\x0ezero_shot_top1\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rcross_entropy\x18\x06 \x01(\x01\x12\"\n\x1a\x65xpected_calibration_error\x18\x07 \x01(\x01\x12-\n\x07\x63lasses\x18\x08 \x03(\x0b\x32\x1c.tipserve.v1.ClassEvaluation\x12\x11\n\tconfusion\x18\t \x03(\x03\x42\x11\n\x0f_zero_shot_top1\"W\n\x0f\x43lassEvaluation\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x10\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01\"\x16\n\x14GetServerInfoRequest\"\x86\x02\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.tipserve.v1.BundleInfo\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x33\n\x06limits\x18\x05 \x03(\x0b\x32#.tipserve.v1.ServerInfo.LimitsEntry\x12\x12\n\ntext_dtype\x18\x06 \x01(\t\x12\'\n\x06\x63\x61ller\x18\x08 \x01(\x0b\x32\x17.tipserve.v1.CallerInfo\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\">\n\nCallerInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61\x63he_prefix\x18\x03 \x01(\t\"\xbe\x02\n\nBundleInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x12\n\nimage_size\x18\x04 \x01(\x05\x12\x19\n\x11has_image_encoder\x18\x05 \x01(\x08\x12\x18\n\x10has_text_encoder\x18\x06 \x01(\x08\x12\x13\n\x0blogit_scale\x18\x07 \x01(\x01\x12\x11\n\ttemplates\x18\x08 \x03(\t\x12\x11\n\tresize_to\x18\t \x01(\x05\x12\x15\n\rinterpolation\x18\n \x01(\t\x12\x0e\n\x06resize\x18\x0b \x01(\t\x12\x17\n\nlogit_bias\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12+\n\x04int8\x18\x0e \x01(\x0b\x32\x1d.tipserve.v1.EncoderAgreementB\r\n\x0b_logit_bias\"\x8c\x01\n\x10\x45ncoderAgreement\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x14\n\x0c\x63osine_least\x18\x03 \x01(\x01\x12\x13\n\x0b\x63osine_mean\x18\x04 \x01(\x01\x12\r\n\x05noise\x18\x05 \x01(\x01\x12\x11\n\tneighbour\x18\x06 \x01(\x01\x12\x0c\n\x04head\x18\x07 \x01(\x01*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*I\n\x0bPictureNote\x12\x1c\n\x18PICTURE_NOTE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PICTURE_NOTE_NO_END_MARK\x10\x01\x32\xa0\x06\n\x0f\x43lassifyService\x12\x8d\x02\n\x0e\x43lassifyStream\x12\".tipserve.v1.ClassifyStreamRequest\x1a#.tipserve.v1.ClassifyStreamResponse\"\xad\x01\x82\xd3\xe4\x93\x02\xa6\x01\"*/v1/{config.cache=caches/*}:classifyStream:\x01*Z:\"5/v1/{config.cache=caches/*/versions/*}:classifyStream:\x01*Z9\"4/v1/{config.cache=caches/*/aliases/*}:classifyStream:\x01*(\x01\x30\x01\x12\xcf\x01\n\x08\x43lassify\x12\x1c.tipserve.v1.ClassifyRequest\x1a\x1d.tipserve.v1.ClassifyResponse\"\x85\x01\x82\xd3\xe4\x93\x02\x7f\"\x1d/v1/{cache=caches/*}:classify:\x01*Z-\"(/v1/{cache=caches/*/versions/*}:classify:\x01*Z,\"\'/v1/{cache=caches/*/aliases/*}:classify:\x01*\x12[\n\x05\x45mbed\x12\x19.tipserve.v1.EmbedRequest\x1a\x1a.tipserve.v1.EmbedResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/inputs:embed:\x01*\x12i\n\x08\x45valuate\x12\x1c.tipserve.v1.EvaluateRequest\x1a\x1d.tipserve.v1.EvaluateResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/caches:evaluate:\x01*(\x01\x12\x63\n\rGetServerInfo\x12!.tipserve.v1.GetServerInfoRequest\x1a\x17.tipserve.v1.ServerInfo\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/serverInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -27,64 +28,78 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_SERVERINFO_LIMITSENTRY']._options = None
   _globals['_SERVERINFO_LIMITSENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=3447
-  _globals['_PRIORITY']._serialized_end=3528
-  _globals['_CLASSIFYOPTIONS']._serialized_start=150
-  _globals['_CLASSIFYOPTIONS']._serialized_end=277
-  _globals['_CLASSIFYSTREAMCONFIG']._serialized_start=280
-  _globals['_CLASSIFYSTREAMCONFIG']._serialized_end=422
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=425
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=553
-  _globals['_ITEMBATCH']._serialized_start=555
-  _globals['_ITEMBATCH']._serialized_end=600
-  _globals['_ITEM']._serialized_start=602
-  _globals['_ITEM']._serialized_end=702
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=704
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=770
-  _globals['_ITEMRESULT']._serialized_start=773
-  _globals['_ITEMRESULT']._serialized_end=918
-  _globals['_CLASSIFYREQUEST']._serialized_start=921
-  _globals['_CLASSIFYREQUEST']._serialized_end=1076
-  _globals['_CLASSIFYRESPONSE']._serialized_start=1078
-  _globals['_CLASSIFYRESPONSE']._serialized_end=1149
-  _globals['_CLASSIFICATION']._serialized_start=1152
-  _globals['_CLASSIFICATION']._serialized_end=1388
-  _globals['_CLASSSCORE']._serialized_start=1390
-  _globals['_CLASSSCORE']._serialized_end=1475
-  _globals['_NEIGHBOUR']._serialized_start=1477
-  _globals['_NEIGHBOUR']._serialized_end=1571
-  _globals['_TIMINGS']._serialized_start=1574
-  _globals['_TIMINGS']._serialized_end=1749
-  _globals['_EMBEDREQUEST']._serialized_start=1751
-  _globals['_EMBEDREQUEST']._serialized_end=1853
-  _globals['_EMBEDRESPONSE']._serialized_start=1855
-  _globals['_EMBEDRESPONSE']._serialized_end=1953
-  _globals['_EMBEDRESULT']._serialized_start=1955
-  _globals['_EMBEDRESULT']._serialized_end=2061
-  _globals['_EVALUATECONFIG']._serialized_start=2063
-  _globals['_EVALUATECONFIG']._serialized_end=2095
-  _globals['_EVALUATEREQUEST']._serialized_start=2097
-  _globals['_EVALUATEREQUEST']._serialized_end=2217
-  _globals['_LABELLEDBATCH']._serialized_start=2219
-  _globals['_LABELLEDBATCH']._serialized_end=2276
-  _globals['_LABELLEDITEM']._serialized_start=2278
-  _globals['_LABELLEDITEM']._serialized_end=2360
-  _globals['_EVALUATERESPONSE']._serialized_start=2363
-  _globals['_EVALUATERESPONSE']._serialized_end=2499
-  _globals['_EVALUATION']._serialized_start=2502
-  _globals['_EVALUATION']._serialized_end=2747
-  _globals['_CLASSEVALUATION']._serialized_start=2749
-  _globals['_CLASSEVALUATION']._serialized_end=2836
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=2838
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=2860
-  _globals['_SERVERINFO']._serialized_start=2863
-  _globals['_SERVERINFO']._serialized_end=3105
-  _globals['_SERVERINFO_LIMITSENTRY']._serialized_start=3060
-  _globals['_SERVERINFO_LIMITSENTRY']._serialized_end=3105
-  _globals['_CALLERINFO']._serialized_start=3107
-  _globals['_CALLERINFO']._serialized_end=3169
-  _globals['_BUNDLEINFO']._serialized_start=3172
-  _globals['_BUNDLEINFO']._serialized_end=3445
-  _globals['_CLASSIFYSERVICE']._serialized_start=3531
-  _globals['_CLASSIFYSERVICE']._serialized_end=3932
+  _globals['_CLASSIFYSERVICE'].methods_by_name['ClassifyStream']._options = None
+  _globals['_CLASSIFYSERVICE'].methods_by_name['ClassifyStream']._serialized_options = b'\202\323\344\223\002\246\001\"*/v1/{config.cache=caches/*}:classifyStream:\001*Z:\"5/v1/{config.cache=caches/*/versions/*}:classifyStream:\001*Z9\"4/v1/{config.cache=caches/*/aliases/*}:classifyStream:\001*'
+  _globals['_CLASSIFYSERVICE'].methods_by_name['Classify']._options = None
+  _globals['_CLASSIFYSERVICE'].methods_by_name['Classify']._serialized_options = b'\202\323\344\223\002\177\"\035/v1/{cache=caches/*}:classify:\001*Z-\"(/v1/{cache=caches/*/versions/*}:classify:\001*Z,\"\'/v1/{cache=caches/*/aliases/*}:classify:\001*'
+  _globals['_CLASSIFYSERVICE'].methods_by_name['Embed']._options = None
+  _globals['_CLASSIFYSERVICE'].methods_by_name['Embed']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/inputs:embed:\001*'
+  _globals['_CLASSIFYSERVICE'].methods_by_name['Evaluate']._options = None
+  _globals['_CLASSIFYSERVICE'].methods_by_name['Evaluate']._serialized_options = b'\202\323\344\223\002\030\"\023/v1/caches:evaluate:\001*'
+  _globals['_CLASSIFYSERVICE'].methods_by_name['GetServerInfo']._options = None
+  _globals['_CLASSIFYSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\202\323\344\223\002\020\022\016/v1/serverInfo'
+  _globals['_PRIORITY']._serialized_start=3783
+  _globals['_PRIORITY']._serialized_end=3864
+  _globals['_PICTURENOTE']._serialized_start=3866
+  _globals['_PICTURENOTE']._serialized_end=3939
+  _globals['_CLASSIFYOPTIONS']._serialized_start=180
+  _globals['_CLASSIFYOPTIONS']._serialized_end=307
+  _globals['_CLASSIFYSTREAMCONFIG']._serialized_start=310
+  _globals['_CLASSIFYSTREAMCONFIG']._serialized_end=452
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=455
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=583
+  _globals['_ITEMBATCH']._serialized_start=585
+  _globals['_ITEMBATCH']._serialized_end=630
+  _globals['_ITEM']._serialized_start=632
+  _globals['_ITEM']._serialized_end=732
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=734
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=800
+  _globals['_ITEMRESULT']._serialized_start=803
+  _globals['_ITEMRESULT']._serialized_end=948
+  _globals['_CLASSIFYREQUEST']._serialized_start=951
+  _globals['_CLASSIFYREQUEST']._serialized_end=1106
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1108
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1179
+  _globals['_CLASSIFICATION']._serialized_start=1182
+  _globals['_CLASSIFICATION']._serialized_end=1459
+  _globals['_CLASSSCORE']._serialized_start=1461
+  _globals['_CLASSSCORE']._serialized_end=1546
+  _globals['_NEIGHBOUR']._serialized_start=1548
+  _globals['_NEIGHBOUR']._serialized_end=1642
+  _globals['_TIMINGS']._serialized_start=1645
+  _globals['_TIMINGS']._serialized_end=1820
+  _globals['_EMBEDREQUEST']._serialized_start=1823
+  _globals['_EMBEDREQUEST']._serialized_end=1981
+  _globals['_EMBEDRESPONSE']._serialized_start=1983
+  _globals['_EMBEDRESPONSE']._serialized_end=2081
+  _globals['_EMBEDRESULT']._serialized_start=2083
+  _globals['_EMBEDRESULT']._serialized_end=2189
+  _globals['_EVALUATECONFIG']._serialized_start=2191
+  _globals['_EVALUATECONFIG']._serialized_end=2223
+  _globals['_EVALUATEREQUEST']._serialized_start=2225
+  _globals['_EVALUATEREQUEST']._serialized_end=2345
+  _globals['_LABELLEDBATCH']._serialized_start=2347
+  _globals['_LABELLEDBATCH']._serialized_end=2404
+  _globals['_LABELLEDITEM']._serialized_start=2406
+  _globals['_LABELLEDITEM']._serialized_end=2488
+  _globals['_EVALUATERESPONSE']._serialized_start=2491
+  _globals['_EVALUATERESPONSE']._serialized_end=2627
+  _globals['_EVALUATION']._serialized_start=2630
+  _globals['_EVALUATION']._serialized_end=2875
+  _globals['_CLASSEVALUATION']._serialized_start=2877
+  _globals['_CLASSEVALUATION']._serialized_end=2964
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2966
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2988
+  _globals['_SERVERINFO']._serialized_start=2991
+  _globals['_SERVERINFO']._serialized_end=3253
+  _globals['_SERVERINFO_LIMITSENTRY']._serialized_start=3208
+  _globals['_SERVERINFO_LIMITSENTRY']._serialized_end=3253
+  _globals['_CALLERINFO']._serialized_start=3255
+  _globals['_CALLERINFO']._serialized_end=3317
+  _globals['_BUNDLEINFO']._serialized_start=3320
+  _globals['_BUNDLEINFO']._serialized_end=3638
+  _globals['_ENCODERAGREEMENT']._serialized_start=3641
+  _globals['_ENCODERAGREEMENT']._serialized_end=3781
+  _globals['_CLASSIFYSERVICE']._serialized_start=3942
+  _globals['_CLASSIFYSERVICE']._serialized_end=4742
 # @@protoc_insertion_point(module_scope)

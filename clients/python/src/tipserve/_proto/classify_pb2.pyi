@@ -1,3 +1,4 @@
+from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.rpc import status_pb2 as _status_pb2
 from tipserve._proto import cache_pb2 as _cache_pb2
@@ -15,9 +16,16 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_UNSPECIFIED: _ClassVar[Priority]
     PRIORITY_INTERACTIVE: _ClassVar[Priority]
     PRIORITY_BULK: _ClassVar[Priority]
+
+class PictureNote(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PICTURE_NOTE_UNSPECIFIED: _ClassVar[PictureNote]
+    PICTURE_NOTE_NO_END_MARK: _ClassVar[PictureNote]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_BULK: Priority
+PICTURE_NOTE_UNSPECIFIED: PictureNote
+PICTURE_NOTE_NO_END_MARK: PictureNote
 
 class ClassifyOptions(_message.Message):
     __slots__ = ("top_k", "logits", "probabilities", "neighbours", "embedding", "timings")
@@ -108,7 +116,7 @@ class ClassifyResponse(_message.Message):
     def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings")
+    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings", "notes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +124,7 @@ class Classification(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     top: _containers.RepeatedCompositeFieldContainer[ClassScore]
     logits: _containers.RepeatedScalarFieldContainer[float]
@@ -123,7 +132,8 @@ class Classification(_message.Message):
     neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
     embedding: _input_pb2.Embedding
     timings: Timings
-    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[PictureNote]
+    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., notes: _Optional[_Iterable[_Union[PictureNote, str]]] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("index", "display_name", "logit", "probability")
@@ -168,16 +178,18 @@ class Timings(_message.Message):
     def __init__(self, decode_queue_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., head_seconds: _Optional[float] = ..., total_seconds: _Optional[float] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("inputs", "texts", "truncate_texts", "raw")
+    __slots__ = ("inputs", "texts", "truncate_texts", "raw", "exif_orientation")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_TEXTS_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[_input_pb2.Input]
     texts: _containers.RepeatedScalarFieldContainer[str]
     truncate_texts: bool
     raw: bool
-    def __init__(self, inputs: _Optional[_Iterable[_Union[_input_pb2.Input, _Mapping]]] = ..., texts: _Optional[_Iterable[str]] = ..., truncate_texts: bool = ..., raw: bool = ...) -> None: ...
+    exif_orientation: _input_pb2.ExifOrientation
+    def __init__(self, inputs: _Optional[_Iterable[_Union[_input_pb2.Input, _Mapping]]] = ..., texts: _Optional[_Iterable[str]] = ..., truncate_texts: bool = ..., raw: bool = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("inputs", "texts")
@@ -274,7 +286,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "bundle", "device", "dtype", "limits", "caller")
+    __slots__ = ("version", "bundle", "device", "dtype", "limits", "text_dtype", "caller")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -287,14 +299,16 @@ class ServerInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
     version: str
     bundle: BundleInfo
     device: str
     dtype: str
     limits: _containers.ScalarMap[str, int]
+    text_dtype: str
     caller: CallerInfo
-    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., text_dtype: _Optional[str] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ...) -> None: ...
 
 class CallerInfo(_message.Message):
     __slots__ = ("name", "role", "cache_prefix")
@@ -307,7 +321,7 @@ class CallerInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., cache_prefix: _Optional[str] = ...) -> None: ...
 
 class BundleInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation", "resize", "logit_bias")
+    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation", "resize", "logit_bias", "int8")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -320,6 +334,7 @@ class BundleInfo(_message.Message):
     INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
+    INT8_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     width: int
@@ -332,4 +347,23 @@ class BundleInfo(_message.Message):
     interpolation: str
     resize: str
     logit_bias: float
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ..., resize: _Optional[str] = ..., logit_bias: _Optional[float] = ...) -> None: ...
+    int8: EncoderAgreement
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ..., resize: _Optional[str] = ..., logit_bias: _Optional[float] = ..., int8: _Optional[_Union[EncoderAgreement, _Mapping]] = ...) -> None: ...
+
+class EncoderAgreement(_message.Message):
+    __slots__ = ("source", "count", "cosine_least", "cosine_mean", "noise", "neighbour", "head")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    COSINE_LEAST_FIELD_NUMBER: _ClassVar[int]
+    COSINE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    count: int
+    cosine_least: float
+    cosine_mean: float
+    noise: float
+    neighbour: float
+    head: float
+    def __init__(self, source: _Optional[str] = ..., count: _Optional[int] = ..., cosine_least: _Optional[float] = ..., cosine_mean: _Optional[float] = ..., noise: _Optional[float] = ..., neighbour: _Optional[float] = ..., head: _Optional[float] = ...) -> None: ...

@@ -12,39 +12,48 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from tipserve._proto import cache_pb2 as tipserve_dot_v1_dot_cache__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atipserve/v1/finetune.proto\x12\x0btipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\"\xa1\x04\n\x0f\x46ineTuneRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x05\x12\x1a\n\rlearning_rate\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x12\x37\n\x08schedule\x18\x05 \x01(\x0e\x32%.tipserve.v1.FineTuneRequest.Schedule\x12\x19\n\x0cweight_decay\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12\x10\n\x08patience\x18\x08 \x01(\x05\x12\x12\n\nmove_alias\x18\t \x01(\t\x12\x18\n\x10only_if_improved\x18\n \x01(\x08\x12\x10\n\x08\x64\x65tached\x18\x0b \x01(\x08\x12\x12\n\x05\x61lpha\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04\x62\x65ta\x18\r \x01(\x01H\x04\x88\x01\x01\x12%\n\x04grid\x18\x0e \x01(\x0b\x32\x17.tipserve.v1.SearchGrid\x12\x13\n\x0b\x64\x65scription\x18\x0f \x01(\t\x12\x12\n\nrequest_id\x18\x1e \x01(\t\"P\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSCHEDULE_COSINE\x10\x01\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x02\x42\x10\n\x0e_learning_rateB\x0f\n\r_weight_decayB\x07\n\x05_seedB\x08\n\x06_alphaB\x07\n\x05_beta\"w\n\x10\x46ineTuneResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x18.tipserve.v1.FineTuneRunH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.tipserve.v1.FineTuneProgressH\x00\x42\x07\n\x05\x65vent\"\xf3\x01\n\x10\x46ineTuneProgress\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\r\n\x05steps\x18\x04 \x01(\x03\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x16\n\x0etrain_accuracy\x18\x06 \x01(\x01\x12 \n\x13validation_accuracy\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rlearning_rate\x18\x08 \x01(\x01\x12,\n\ttime_left\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\n\x14_validation_accuracy\"\xca\x03\n\x0b\x46ineTuneRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tipserve.v1.FineTuneRun.State\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12%\n\x07version\x18\x04 \x01(\x0b\x32\x14.tipserve.v1.Version\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1d.tipserve.v1.FineTuneProgress\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61lias_moved\x18\t \x01(\x08\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"L\n\x14ListFineTunesRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x15ListFineTunesResponse\x12,\n\nfine_tunes\x18\x01 \x03(\x0b\x32\x18.tipserve.v1.FineTuneRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12GetFineTuneRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x15\x43\x61ncelFineTuneRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xce\x02\n\x0f\x46ineTuneService\x12I\n\x08\x46ineTune\x12\x1c.tipserve.v1.FineTuneRequest\x1a\x1d.tipserve.v1.FineTuneResponse0\x01\x12V\n\rListFineTunes\x12!.tipserve.v1.ListFineTunesRequest\x1a\".tipserve.v1.ListFineTunesResponse\x12H\n\x0bGetFineTune\x12\x1f.tipserve.v1.GetFineTuneRequest\x1a\x18.tipserve.v1.FineTuneRun\x12N\n\x0e\x43\x61ncelFineTune\x12\".tipserve.v1.CancelFineTuneRequest\x1a\x18.tipserve.v1.FineTuneRunb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atipserve/v1/finetune.proto\x12\x0btipserve.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\"\xce\x04\n\x0f\x46ineTuneRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x05\x12\x1a\n\rlearning_rate\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x12\x37\n\x08schedule\x18\x05 \x01(\x0e\x32%.tipserve.v1.FineTuneRequest.Schedule\x12\x19\n\x0cweight_decay\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12\x10\n\x08patience\x18\x08 \x01(\x05\x12\x12\n\nmove_alias\x18\t \x01(\t\x12\x18\n\x10only_if_improved\x18\n \x01(\x08\x12\x10\n\x08\x64\x65tached\x18\x0b \x01(\x08\x12\x12\n\x05\x61lpha\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04\x62\x65ta\x18\r \x01(\x01H\x04\x88\x01\x01\x12%\n\x04grid\x18\x0e \x01(\x0b\x32\x17.tipserve.v1.SearchGrid\x12\x13\n\x0b\x64\x65scription\x18\x0f \x01(\t\x12+\n\x06recipe\x18\x10 \x01(\x0e\x32\x1b.tipserve.v1.FineTuneRecipe\x12\x12\n\nrequest_id\x18\x1e \x01(\t\"P\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSCHEDULE_COSINE\x10\x01\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x02\x42\x10\n\x0e_learning_rateB\x0f\n\r_weight_decayB\x07\n\x05_seedB\x08\n\x06_alphaB\x07\n\x05_beta\"w\n\x10\x46ineTuneResponse\x12\'\n\x03run\x18\x01 \x01(\x0b\x32\x18.tipserve.v1.FineTuneRunH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.tipserve.v1.FineTuneProgressH\x00\x42\x07\n\x05\x65vent\"\xf3\x01\n\x10\x46ineTuneProgress\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x05\x12\x0c\n\x04step\x18\x03 \x01(\x03\x12\r\n\x05steps\x18\x04 \x01(\x03\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x16\n\x0etrain_accuracy\x18\x06 \x01(\x01\x12 \n\x13validation_accuracy\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rlearning_rate\x18\x08 \x01(\x01\x12,\n\ttime_left\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\n\x14_validation_accuracy\"\xee\x03\n\x0b\x46ineTuneRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tipserve.v1.FineTuneRun.State\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12%\n\x07version\x18\x04 \x01(\x0b\x32\x14.tipserve.v1.Version\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1d.tipserve.v1.FineTuneProgress\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61lias_moved\x18\t \x01(\x08\x12\x11\n\tunchanged\x18\n \x01(\x08\x12\x0f\n\x07outcome\x18\x0b \x01(\t\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"L\n\x14ListFineTunesRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x15ListFineTunesResponse\x12,\n\nfine_tunes\x18\x01 \x03(\x0b\x32\x18.tipserve.v1.FineTuneRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12GetFineTuneRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x15\x43\x61ncelFineTuneRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xdb\x04\n\x0f\x46ineTuneService\x12\xd1\x01\n\x08\x46ineTune\x12\x1c.tipserve.v1.FineTuneRequest\x1a\x1d.tipserve.v1.FineTuneResponse\"\x85\x01\x82\xd3\xe4\x93\x02\x7f\"\x1d/v1/{cache=caches/*}:fineTune:\x01*Z-\"(/v1/{cache=caches/*/versions/*}:fineTune:\x01*Z,\"\'/v1/{cache=caches/*/aliases/*}:fineTune:\x01*0\x01\x12\x8f\x01\n\rListFineTunes\x12!.tipserve.v1.ListFineTunesRequest\x1a\".tipserve.v1.ListFineTunesResponse\"7\x82\xd3\xe4\x93\x02\x31\x12\r/v1/fineTunesZ \x12\x1e/v1/{cache=caches/*}/fineTunes\x12h\n\x0bGetFineTune\x12\x1f.tipserve.v1.GetFineTuneRequest\x1a\x18.tipserve.v1.FineTuneRun\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/{name=fineTunes/*}\x12x\n\x0e\x43\x61ncelFineTune\x12\".tipserve.v1.CancelFineTuneRequest\x1a\x18.tipserve.v1.FineTuneRun\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{name=fineTunes/*}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tipserve.v1.finetune_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_FINETUNEREQUEST']._serialized_start=159
-  _globals['_FINETUNEREQUEST']._serialized_end=704
-  _globals['_FINETUNEREQUEST_SCHEDULE']._serialized_start=561
-  _globals['_FINETUNEREQUEST_SCHEDULE']._serialized_end=641
-  _globals['_FINETUNERESPONSE']._serialized_start=706
-  _globals['_FINETUNERESPONSE']._serialized_end=825
-  _globals['_FINETUNEPROGRESS']._serialized_start=828
-  _globals['_FINETUNEPROGRESS']._serialized_end=1071
-  _globals['_FINETUNERUN']._serialized_start=1074
-  _globals['_FINETUNERUN']._serialized_end=1532
-  _globals['_FINETUNERUN_STATE']._serialized_start=1405
-  _globals['_FINETUNERUN_STATE']._serialized_end=1532
-  _globals['_LISTFINETUNESREQUEST']._serialized_start=1534
-  _globals['_LISTFINETUNESREQUEST']._serialized_end=1610
-  _globals['_LISTFINETUNESRESPONSE']._serialized_start=1612
-  _globals['_LISTFINETUNESRESPONSE']._serialized_end=1706
-  _globals['_GETFINETUNEREQUEST']._serialized_start=1708
-  _globals['_GETFINETUNEREQUEST']._serialized_end=1742
-  _globals['_CANCELFINETUNEREQUEST']._serialized_start=1744
-  _globals['_CANCELFINETUNEREQUEST']._serialized_end=1781
-  _globals['_FINETUNESERVICE']._serialized_start=1784
-  _globals['_FINETUNESERVICE']._serialized_end=2118
+  _globals['_FINETUNESERVICE'].methods_by_name['FineTune']._options = None
+  _globals['_FINETUNESERVICE'].methods_by_name['FineTune']._serialized_options = b'\202\323\344\223\002\177\"\035/v1/{cache=caches/*}:fineTune:\001*Z-\"(/v1/{cache=caches/*/versions/*}:fineTune:\001*Z,\"\'/v1/{cache=caches/*/aliases/*}:fineTune:\001*'
+  _globals['_FINETUNESERVICE'].methods_by_name['ListFineTunes']._options = None
+  _globals['_FINETUNESERVICE'].methods_by_name['ListFineTunes']._serialized_options = b'\202\323\344\223\0021\022\r/v1/fineTunesZ \022\036/v1/{cache=caches/*}/fineTunes'
+  _globals['_FINETUNESERVICE'].methods_by_name['GetFineTune']._options = None
+  _globals['_FINETUNESERVICE'].methods_by_name['GetFineTune']._serialized_options = b'\202\323\344\223\002\030\022\026/v1/{name=fineTunes/*}'
+  _globals['_FINETUNESERVICE'].methods_by_name['CancelFineTune']._options = None
+  _globals['_FINETUNESERVICE'].methods_by_name['CancelFineTune']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/{name=fineTunes/*}:cancel:\001*'
+  _globals['_FINETUNEREQUEST']._serialized_start=189
+  _globals['_FINETUNEREQUEST']._serialized_end=779
+  _globals['_FINETUNEREQUEST_SCHEDULE']._serialized_start=636
+  _globals['_FINETUNEREQUEST_SCHEDULE']._serialized_end=716
+  _globals['_FINETUNERESPONSE']._serialized_start=781
+  _globals['_FINETUNERESPONSE']._serialized_end=900
+  _globals['_FINETUNEPROGRESS']._serialized_start=903
+  _globals['_FINETUNEPROGRESS']._serialized_end=1146
+  _globals['_FINETUNERUN']._serialized_start=1149
+  _globals['_FINETUNERUN']._serialized_end=1643
+  _globals['_FINETUNERUN_STATE']._serialized_start=1516
+  _globals['_FINETUNERUN_STATE']._serialized_end=1643
+  _globals['_LISTFINETUNESREQUEST']._serialized_start=1645
+  _globals['_LISTFINETUNESREQUEST']._serialized_end=1721
+  _globals['_LISTFINETUNESRESPONSE']._serialized_start=1723
+  _globals['_LISTFINETUNESRESPONSE']._serialized_end=1817
+  _globals['_GETFINETUNEREQUEST']._serialized_start=1819
+  _globals['_GETFINETUNEREQUEST']._serialized_end=1853
+  _globals['_CANCELFINETUNEREQUEST']._serialized_start=1855
+  _globals['_CANCELFINETUNEREQUEST']._serialized_end=1892
+  _globals['_FINETUNESERVICE']._serialized_start=1895
+  _globals['_FINETUNESERVICE']._serialized_end=2498
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from google.api import annotations_pb2 as _annotations_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
@@ -11,7 +12,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FineTuneRequest(_message.Message):
-    __slots__ = ("cache", "epochs", "learning_rate", "batch_size", "schedule", "weight_decay", "seed", "patience", "move_alias", "only_if_improved", "detached", "alpha", "beta", "grid", "description", "request_id")
+    __slots__ = ("cache", "epochs", "learning_rate", "batch_size", "schedule", "weight_decay", "seed", "patience", "move_alias", "only_if_improved", "detached", "alpha", "beta", "grid", "description", "recipe", "request_id")
     class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SCHEDULE_UNSPECIFIED: _ClassVar[FineTuneRequest.Schedule]
@@ -35,6 +36,7 @@ class FineTuneRequest(_message.Message):
     BETA_FIELD_NUMBER: _ClassVar[int]
     GRID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     cache: str
     epochs: int
@@ -51,8 +53,9 @@ class FineTuneRequest(_message.Message):
     beta: float
     grid: _cache_pb2.SearchGrid
     description: str
+    recipe: _cache_pb2.FineTuneRecipe
     request_id: str
-    def __init__(self, cache: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., schedule: _Optional[_Union[FineTuneRequest.Schedule, str]] = ..., weight_decay: _Optional[float] = ..., seed: _Optional[int] = ..., patience: _Optional[int] = ..., move_alias: _Optional[str] = ..., only_if_improved: bool = ..., detached: bool = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., grid: _Optional[_Union[_cache_pb2.SearchGrid, _Mapping]] = ..., description: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, cache: _Optional[str] = ..., epochs: _Optional[int] = ..., learning_rate: _Optional[float] = ..., batch_size: _Optional[int] = ..., schedule: _Optional[_Union[FineTuneRequest.Schedule, str]] = ..., weight_decay: _Optional[float] = ..., seed: _Optional[int] = ..., patience: _Optional[int] = ..., move_alias: _Optional[str] = ..., only_if_improved: bool = ..., detached: bool = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., grid: _Optional[_Union[_cache_pb2.SearchGrid, _Mapping]] = ..., description: _Optional[str] = ..., recipe: _Optional[_Union[_cache_pb2.FineTuneRecipe, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class FineTuneResponse(_message.Message):
     __slots__ = ("run", "progress")
@@ -85,7 +88,7 @@ class FineTuneProgress(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., train_accuracy: _Optional[float] = ..., validation_accuracy: _Optional[float] = ..., learning_rate: _Optional[float] = ..., time_left: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class FineTuneRun(_message.Message):
-    __slots__ = ("name", "state", "parent", "version", "progress", "error", "create_time", "end_time", "alias_moved")
+    __slots__ = ("name", "state", "parent", "version", "progress", "error", "create_time", "end_time", "alias_moved", "unchanged", "outcome")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[FineTuneRun.State]
@@ -109,6 +112,8 @@ class FineTuneRun(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     ALIAS_MOVED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: FineTuneRun.State
     parent: str
@@ -118,7 +123,9 @@ class FineTuneRun(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     alias_moved: bool
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[FineTuneRun.State, str]] = ..., parent: _Optional[str] = ..., version: _Optional[_Union[_cache_pb2.Version, _Mapping]] = ..., progress: _Optional[_Union[FineTuneProgress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., alias_moved: bool = ...) -> None: ...
+    unchanged: bool
+    outcome: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[FineTuneRun.State, str]] = ..., parent: _Optional[str] = ..., version: _Optional[_Union[_cache_pb2.Version, _Mapping]] = ..., progress: _Optional[_Union[FineTuneProgress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., alias_moved: bool = ..., unchanged: bool = ..., outcome: _Optional[str] = ...) -> None: ...
 
 class ListFineTunesRequest(_message.Message):
     __slots__ = ("cache", "page_size", "page_token")

@@ -6,7 +6,8 @@ from tipserve._proto import finetune_pb2 as tipserve_dot_v1_dot_finetune__pb2
 
 
 class FineTuneServiceStub(object):
-    """Tip-Adapter-F: training a cache's keys.
+    """Training a version further: a residual on its own head, or its keys
+    (Tip-Adapter-F).
     """
 
     def __init__(self, channel):
@@ -38,11 +39,13 @@ class FineTuneServiceStub(object):
 
 
 class FineTuneServiceServicer(object):
-    """Tip-Adapter-F: training a cache's keys.
+    """Training a version further: a residual on its own head, or its keys
+    (Tip-Adapter-F).
     """
 
     def FineTune(self, request, context):
-        """Trains the keys of a version and stores the outcome as a new version.
+        """Fine-tunes a version and stores the outcome as a new version; by the
+        default recipe only if that is better (see FineTuneRun.unchanged).
         Streams progress; the last message carries the finished run. Cancelling
         the call, or losing the client, cancels the run unless it is detached.
         """
@@ -102,7 +105,8 @@ def add_FineTuneServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FineTuneService(object):
-    """Tip-Adapter-F: training a cache's keys.
+    """Training a version further: a residual on its own head, or its keys
+    (Tip-Adapter-F).
     """
 
     @staticmethod

@@ -14,13 +14,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tipserve/v1/input.proto\x12\x0btipserve.v1\"\x80\x01\n\x05Input\x12\x17\n\rencoded_image\x18\x01 \x01(\x0cH\x00\x12&\n\x07raw_rgb\x18\x02 \x01(\x0b\x32\x13.tipserve.v1.RawRgbH\x00\x12+\n\tembedding\x18\x03 \x01(\x0b\x32\x16.tipserve.v1.EmbeddingH\x00\x42\t\n\x07\x63ontent\"5\n\x06RawRgb\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tipserve/v1/input.proto\x12\x0btipserve.v1\"\x80\x01\n\x05Input\x12\x17\n\rencoded_image\x18\x01 \x01(\x0cH\x00\x12&\n\x07raw_rgb\x18\x02 \x01(\x0b\x32\x13.tipserve.v1.RawRgbH\x00\x12+\n\tembedding\x18\x03 \x01(\x0b\x32\x16.tipserve.v1.EmbeddingH\x00\x42\t\n\x07\x63ontent\"5\n\x06RawRgb\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02*l\n\x0f\x45xifOrientation\x12 \n\x1c\x45XIF_ORIENTATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XIF_ORIENTATION_APPLY\x10\x01\x12\x1b\n\x17\x45XIF_ORIENTATION_IGNORE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tipserve.v1.input_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
+  _globals['_EXIFORIENTATION']._serialized_start=255
+  _globals['_EXIFORIENTATION']._serialized_end=363
   _globals['_INPUT']._serialized_start=41
   _globals['_INPUT']._serialized_end=169
   _globals['_RAWRGB']._serialized_start=171

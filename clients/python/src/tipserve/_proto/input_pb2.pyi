@@ -1,9 +1,19 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ExifOrientation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXIF_ORIENTATION_UNSPECIFIED: _ClassVar[ExifOrientation]
+    EXIF_ORIENTATION_APPLY: _ClassVar[ExifOrientation]
+    EXIF_ORIENTATION_IGNORE: _ClassVar[ExifOrientation]
+EXIF_ORIENTATION_UNSPECIFIED: ExifOrientation
+EXIF_ORIENTATION_APPLY: ExifOrientation
+EXIF_ORIENTATION_IGNORE: ExifOrientation
 
 class Input(_message.Message):
     __slots__ = ("encoded_image", "raw_rgb", "embedding")

@@ -30,6 +30,8 @@ from tipserve.types import (
     Analysis,
     Embeddings,
     Evaluation,
+    ExifOrientation,
+    FineTuneRecipe,
     FineTuneRun,
     Result,
     Schedule,
@@ -179,6 +181,7 @@ class Client(CacheCalls):
         *,
         truncate: bool = False,
         raw: bool = False,
+        exif_orientation: ExifOrientation = "apply",
         strict: bool = True,
         color: Color = "rgb",
     ) -> Embeddings:
@@ -189,12 +192,19 @@ class Client(CacheCalls):
             texts: Any number.
             truncate: Cut texts that are too long instead of refusing them.
             raw: The encoder's output as it is, instead of unit vectors.
+            exif_orientation: "apply" turns pictures upright, as new caches do;
+                "ignore" leaves pixels as they are stored.
             strict: Raise for the first that fails; else its row is NaN and its
                 error in `picture_errors` or `text_errors`.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
         """
         plan = requests.embed_plan(
-            pictures, texts, self._encoder(color), truncate=truncate, raw=raw
+            pictures,
+            texts,
+            self._encoder(color),
+            truncate=truncate,
+            raw=raw,
+            exif_orientation=exif_orientation,
         )
         calls = plan.calls()
         # Files are read off the event loop.
@@ -371,13 +381,18 @@ class Client(CacheCalls):
         beta: float | None = None,
         grid: Grid | None = None,
         description: str = "",
+        recipe: FineTuneRecipe | None = None,
         timeout: float | None = None,
     ) -> FineTune:
-        """Trains a version's keys (Tip-Adapter-F) into a new version.
+        """Fine-tunes a version into a new one, if that is better.
 
         Returns a handle at once: go through it for progress, ask it for
-        `result()`, or `cancel()` it. What is 0 or None is as in the authors'
-        recipe. Never repeated by itself.
+        `result()`, or `cancel()` it. Without a recipe, and without any of its
+        numbers, a residual is trained on the version's own head, and kept only
+        where it does better on examples that it has not seen: else the run is
+        `unchanged`, and its version is the one it started from. With numbers, or
+        the recipe "tip_adapter_f", the keys are trained; what is 0 or None is
+        then as in the authors' recipe. Never repeated by itself.
         """
         request = requests.fine_tune_request(
             cache,
@@ -395,6 +410,7 @@ class Client(CacheCalls):
             beta=beta,
             grid=grid,
             description=description,
+            recipe=recipe,
         )
         return FineTune(
             Stream(

@@ -17,6 +17,7 @@ from tipserve.labelled import ClassSpec
 from tipserve.types import (
     ClassBalance,
     CreateProgress,
+    ExifOrientation,
     KeyDtype,
     Method,
     MethodName,
@@ -39,6 +40,7 @@ class MakingCalls(Calls):
         validation: AnySource | None = None,
         templates: Sequence[str] | None = None,
         views: int = 0,
+        exif_orientation: ExifOrientation = "apply",
         method: Method | MethodName = Method.AUTO,
         alpha: float | None = None,
         beta: float | None = None,
@@ -79,6 +81,9 @@ class MakingCalls(Calls):
             validation: Examples that choose numbers and never become keys.
             templates: "a photo of a {}."; default: the bundle's own.
             views: Augmented views of each picture; 0 and 1: the centre crop alone.
+            exif_orientation: "apply" turns pictures upright, as viewers show them;
+                "ignore" leaves pixels as they are stored, as CLIP's papers do. The
+                version keeps to it for whatever it classifies.
             method: How to make the head.
             alpha: Weight of the cache; chosen where None.
             beta: Sharpness; chosen where None.
@@ -119,6 +124,7 @@ class MakingCalls(Calls):
             beta=beta,
             lambda_=lambda_,
             views=views,
+            exif_orientation=exif_orientation,
             seed=seed,
             on_rejected=on_rejected,
             description=description,

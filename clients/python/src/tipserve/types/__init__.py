@@ -30,6 +30,8 @@ from tipserve.types._finetune import FineTuneProgress, FineTuneRun
 from tipserve.types._head import Candidate, Head, Selection
 from tipserve.types._names import (
     ClassBalance,
+    ExifOrientation,
+    FineTuneRecipe,
     GridKind,
     KeyDtype,
     Method,
@@ -59,7 +61,9 @@ __all__ = [
     "Embeddings",
     "Evaluation",
     "ExampleInfo",
+    "ExifOrientation",
     "FineTuneProgress",
+    "FineTuneRecipe",
     "FineTuneRecord",
     "FineTuneRun",
     "Forecast",

@@ -10,6 +10,7 @@ from tipserve._proto import classify_pb2
 from tipserve.errors import TipserveError
 from tipserve.types._arrays import vector
 from tipserve.types._html import bars, heading, thumbnail
+from tipserve.types._names import enum_name
 from tipserve.types._record import Record, table
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class Result(Record):
     """The L2-normalised embedding, where asked for."""
     timings: Timings | None = None
     """How long it took, where asked for."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the picture's file, which was read all the same:
+    "no_end_mark" of one that has every pixel and lacks its end mark."""
     error: TipserveError | None = None
     """Why there is no answer."""
 
@@ -124,6 +128,9 @@ class Result(Record):
             ),
             embedding=vector(m.embedding.values) if m.HasField("embedding") else None,
             timings=_timings(m.timings) if m.HasField("timings") else None,
+            notes=tuple(
+                enum_name(classify_pb2.PictureNote, note, "PICTURE_NOTE_") for note in m.notes
+            ),
         )
 
 

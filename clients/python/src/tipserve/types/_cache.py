@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tipserve._proto import cache_pb2
+from tipserve._proto import cache_pb2, input_pb2
 from tipserve.errors import TipserveError, error_for
 from tipserve.types._head import Head
 from tipserve.types._html import bars, heading
-from tipserve.types._names import enum_name, source_of, time_of
+from tipserve.types._names import ExifOrientation, enum_name, source_of, time_of
 from tipserve.types._record import Record, table
 
 if TYPE_CHECKING:
@@ -46,6 +46,15 @@ class FineTuneRecord(Record):
     accuracy_after: float
     source: str
     seconds: float
+    recipe: str = "tip_adapter_f"
+    """"residual" or "tip_adapter_f"."""
+    strength: float = 0.0
+    """Regularisation of a residual."""
+    cross_entropy_before: float | None = None
+    """On examples that neither head nor residual had seen; None for keys."""
+    cross_entropy_after: float | None = None
+    example_count: int = 0
+    """How many such examples decided."""
 
     @classmethod
     def _from(cls, m: cache_pb2.FineTuneRecord) -> FineTuneRecord:
@@ -58,6 +67,15 @@ class FineTuneRecord(Record):
             accuracy_after=m.accuracy_after,
             source=source_of(m.source),
             seconds=m.seconds,
+            recipe=enum_name(cache_pb2.FineTuneRecipe, m.recipe, "FINE_TUNE_RECIPE_"),
+            strength=m.strength,
+            cross_entropy_before=(
+                m.cross_entropy_before if m.HasField("cross_entropy_before") else None
+            ),
+            cross_entropy_after=(
+                m.cross_entropy_after if m.HasField("cross_entropy_after") else None
+            ),
+            example_count=m.example_count,
         )
 
 
@@ -84,10 +102,12 @@ class SourceCounts(Record):
     """Taken over from the parent version."""
     removed: int
     """Of the parent version, left out."""
+    without_end_mark: int = 0
+    """Received, in a file that has every pixel and lacks its end mark."""
 
     @classmethod
     def _from(cls, m: cache_pb2.SourceCounts) -> SourceCounts:
-        return cls(m.received, m.rejected, m.inherited, m.removed)
+        return cls(m.received, m.rejected, m.inherited, m.removed, m.without_end_mark)
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,9 @@ class Version(Record):
     """Who made it, as they said."""
     bundle_name: str = ""
     source: SourceCounts = SourceCounts(0, 0, 0, 0)
+    exif_orientation: ExifOrientation = "ignore"
+    """What is done with the orientation that cameras write beside the pixels of its
+    examples, and of whatever it classifies."""
     rejected: tuple[Rejected, ...] = ()
     """Examples that `create_cache` or `add_examples` could not use; empty on
     every other call."""
@@ -181,6 +204,10 @@ class Version(Record):
             created_by=m.created_by,
             bundle_name=m.bundle_name,
             source=SourceCounts._from(m.source),
+            # Servers from before it was recorded ignore it.
+            exif_orientation=(
+                "apply" if m.exif_orientation == input_pb2.EXIF_ORIENTATION_APPLY else "ignore"
+            ),
             rejected=tuple(rejected),
         )
 

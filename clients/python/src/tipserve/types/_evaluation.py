@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipserve._proto import classify_pb2
 from tipserve.types._cache import Rejected
 from tipserve.types._html import bars, heading, heat_map
 from tipserve.types._record import Record, table
+from tipserve.types._report import Judged, page
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tipserve.types._answer import Result
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,38 @@ class Evaluation(Record):
         )
         names = [one.display_name for one in self.classes]
         return heading(repr(self).strip("<>")) + bars(accuracies) + heat_map(names, self.confusion)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        answers: Iterable[tuple[int | str, Result]] = (),
+    ) -> str:
+        """One self-contained page; it is written to `path` where that is given.
+
+        Args:
+            path: Where to write it.
+            answers: What `classify` said of the same pictures, each after the class
+                (its index or name) that it is of; with `probabilities=True` for the best
+                page. They show the worst pictures (by a result's id, a path) and
+                whether probabilities can be believed. Results that failed are left out.
+        """
+        index = {one.display_name: one.index for one in self.classes}
+        judged = []
+        for class_, result in answers:
+            if not result.top:
+                continue
+            if isinstance(class_, str) and class_ not in index:
+                raise ValueError(f"{self.version} has no class {class_!r}")
+            is_ = index[class_] if isinstance(class_, str) else int(class_)
+            shares = result.probabilities
+            own = None if shares is None else float(shares[is_])
+            best = result.best
+            judged.append(Judged(result.id, is_, best.index, best.probability, own))
+        text = page(self, judged)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
 
     def to_pandas(self) -> pd.DataFrame:
         """The classes, a row each."""

@@ -60,6 +60,11 @@ class FineTuneRun(Record):
     create_time: datetime | None
     end_time: datetime | None
     alias_moved: bool
+    unchanged: bool = False
+    """Whether it made no version, as none would have been better: `version` is then
+    the one it started from."""
+    outcome: str = ""
+    """What came of it, in one sentence; empty until it has succeeded."""
 
     @classmethod
     def _from(cls, m: finetune_pb2.FineTuneRun) -> FineTuneRun:
@@ -75,4 +80,6 @@ class FineTuneRun(Record):
             create_time=time_of(m.create_time),
             end_time=time_of(m.end_time),
             alias_moved=m.alias_moved,
+            unchanged=m.unchanged,
+            outcome=m.outcome,
         )

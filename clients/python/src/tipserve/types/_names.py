@@ -17,7 +17,9 @@ OnRejected = Literal["skip", "fail"]
 ClassBalance = Literal["sum", "mean"]
 KeyDtype = Literal["f32", "bf16", "f16"]
 GridKind = Literal["wide", "official"]
+ExifOrientation = Literal["apply", "ignore"]
 Schedule = Literal["cosine", "constant"]
+FineTuneRecipe = Literal["residual", "tip_adapter_f"]
 SuggestStrategy = Literal["typical", "margin"]
 
 

@@ -1,0 +1,489 @@
+//! Fine-tuning that never hurts: a linear residual on top of a head that was
+//! made from the examples already.
+//!
+//! `logits(f) = head(f) + T·Δ(f′ − m)`: f′ as the head sees features, m their
+//! mean over the keys, T the head's temperature. Δ [N, D] starts at zero and
+//! minimises
+//!
+//! `mean cross-entropy + strength·S/(2Q)·‖Δ‖²`
+//!
+//! over the Q examples, where each example's part of the head's logits is what
+//! a head says that has **not** seen it ([`crate::left_out`]): what a head says
+//! of its own examples is right already and teaches nothing. S is the mean of
+//! ‖f′ − m‖², so that a strength means the same whatever the features' scale.
+//! The problem is convex: there are no epochs and no seed.
+//!
+//! The strength is chosen, and whether to change anything at all is decided,
+//! on examples that neither the head nor Δ has seen: validation examples, or
+//! in [`FOLDS`] folds over the shots, for each of which head, left-out logits
+//! and Δ are made anew from the others. (To reuse the left-out logits of all
+//! examples would be cheaper and wrong: each depends on the labels of the fold
+//! that judges.) The tuned head is kept only if its mean cross-entropy there is
+//! lower by more than the standard error of the paired difference.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    error::TipError,
+    formula::plain_logits,
+    head::{HeadTensors, StandardisedPart},
+    hold_out::{ALL_OUT_KEYS, HoldOut},
+    left_out,
+    make::{Made, make},
+    material::Material,
+    request::HeadRequest,
+    score::right,
+    spec::{HeadSpec, Method, SelectionSource},
+    watch::Watch,
+};
+
+mod fit;
+
+use fit::{Problem, Solved};
+
+/// Strengths that are tried, strongest first: each starts where the last ended.
+pub const STRENGTHS: [f64; 4] = [3.0, 1.0, 0.3, 0.1];
+
+/// Parts that the shots are divided into.
+pub const FOLDS: i64 = 4;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TuneProgress {
+    /// Fits done.
+    pub done: usize,
+    /// Of so many: one for each fold and strength, and the last.
+    pub fits: usize,
+    /// Mean cross-entropy of the last fit's own examples.
+    pub loss: f64,
+    /// Share of them classified rightly.
+    pub accuracy: f64,
+}
+
+/// A score on examples that were not seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// Share classified rightly.
+    pub accuracy: f64,
+    /// Mean cross-entropy, nats.
+    pub cross_entropy: f64,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Tuning {
+    /// The tuned head; none where it is not better beyond its error.
+    pub made: Option<Made>,
+    /// The best strength.
+    pub strength: f64,
+    /// The head without the residual, on the unseen examples.
+    pub before: Score,
+    /// With it.
+    pub after: Score,
+    /// Standard error of the difference of the cross-entropies.
+    pub error: f64,
+    /// Unseen examples.
+    pub examples: usize,
+    /// Where they come from; [`SelectionSource::Default`] where there were
+    /// none.
+    pub source: SelectionSource,
+    /// One sentence for people.
+    pub reason: String,
+}
+
+/// Where a head's residual comes in, and what it is fitted on.
+struct Base<'a> {
+    spec: &'a HeadSpec,
+    /// Features as the residual sees them, less their mean, f64 [Q, D].
+    features: Tensor,
+    /// Left-out logits over the temperature, f64 [Q, N].
+    offsets: Tensor,
+    labels: Tensor,
+    seen: Seen,
+}
+
+/// How the residual sees features.
+struct Seen {
+    /// As the head standardises them; plain where none.
+    standardised: Option<super::standardise::Standardise>,
+    /// m, f64 [1, D].
+    mean: Tensor,
+}
+
+impl Seen {
+    fn of(tensors: &HeadTensors, keys: &Tensor) -> Result<Self, TipError> {
+        let standardised = (tensors.standardised.as_ref()).map(|part| part.by.shallow_clone());
+        let mut seen = Self {
+            standardised,
+            mean: Tensor::f_zeros([1], (Kind::Double, tch::Device::Cpu))?,
+        };
+        let rows = seen.features(keys)?;
+        seen.mean = rows.f_mean_dim(Some([0i64].as_slice()), true, Kind::Double)?;
+        Ok(seen)
+    }
+
+    fn features(&self, features: &Tensor) -> Result<Tensor, TipError> {
+        let features = features.f_to_kind(Kind::Double)?;
+        Ok(match &self.standardised {
+            Some(by) => by.apply(&features)?,
+            None => features,
+        }
+        .f_sub(&self.mean)?)
+    }
+}
+
+impl<'a> Base<'a> {
+    /// None where no example can be left out.
+    fn of(
+        material: &Material,
+        spec: &'a HeadSpec,
+        tensors: &HeadTensors,
+        watch: &Watch<'_>,
+    ) -> Result<Option<Self>, TipError> {
+        let Some(left_out) = left_out::left_out(material, spec, watch)? else {
+            return Ok(None);
+        };
+        let seen = Seen::of(tensors, &material.keys)?;
+        let keys = material.keys.f_index_select(0, &left_out.keys)?;
+        Ok(Some(Self {
+            spec,
+            features: seen.features(&keys)?,
+            offsets: left_out.logits,
+            labels: left_out.labels,
+            seen,
+        }))
+    }
+
+    fn problem(&self) -> Result<Problem, TipError> {
+        Problem::new(&self.features, &self.offsets, &self.labels)
+    }
+
+    /// Losses f64 [Q] and right answers of unseen examples, with a residual.
+    fn judge(
+        &self,
+        tensors: &HeadTensors,
+        unseen: &Unseen,
+        delta: Option<&Tensor>,
+    ) -> Result<(Tensor, i64), TipError> {
+        let mut logits = plain_logits(self.spec, tensors, &unseen.features)?
+            .f_div_scalar(self.spec.temperature)?;
+        if let Some(delta) = delta {
+            let seen = self.seen.features(&unseen.features)?;
+            logits = logits.f_add(&seen.f_matmul(&delta.f_tr()?)?)?;
+        }
+        let own = unseen.labels.f_unsqueeze(1)?;
+        let losses = logits
+            .f_logsumexp([1i64].as_slice(), true)?
+            .f_sub(&logits.f_gather(1, &own, false)?)?
+            .f_squeeze_dim(1)?;
+        Ok((losses, right(&logits, &unseen.labels)?))
+    }
+}
+
+/// Examples that neither head nor residual has seen.
+struct Unseen {
+    features: Tensor,
+    labels: Tensor,
+}
+
+/// Losses and right answers on unseen examples, added up over folds.
+#[derive(Default)]
+struct Tally {
+    losses: Vec<Tensor>,
+    right: i64,
+}
+
+impl Tally {
+    fn add(&mut self, (losses, right): (Tensor, i64)) {
+        self.losses.push(losses);
+        self.right += right;
+    }
+
+    fn losses(&self) -> Result<Tensor, TipError> {
+        Ok(Tensor::f_cat(&self.losses, 0)?)
+    }
+
+    fn score(&self) -> Result<Score, TipError> {
+        let losses = self.losses()?;
+        Ok(Score {
+            accuracy: self.right as f64 / losses.numel().max(1) as f64,
+            cross_entropy: losses.f_mean(Kind::Double)?.f_double_value(&[])?,
+        })
+    }
+}
+
+/// Tells how far it is.
+struct Steps<'a> {
+    watch: &'a dyn Fn(TuneProgress) -> bool,
+    done: usize,
+    fits: usize,
+}
+
+impl Steps<'_> {
+    fn step(&mut self, solved: &Solved) -> Result<(), TipError> {
+        self.done += 1;
+        let progress = TuneProgress {
+            done: self.done,
+            fits: self.fits,
+            loss: solved.cross_entropy,
+            accuracy: solved.accuracy,
+        };
+        if (self.watch)(progress) {
+            Ok(())
+        } else {
+            Err(TipError::Cancelled)
+        }
+    }
+}
+
+/// Fine-tunes the head `made` of a version, which was made from `material`.
+/// `watch` is called after each fit; `go_on` also between the large products
+/// of making heads.
+///
+/// # Errors
+/// A method without left-out logits ([`Method::TipAdapterF`]); torch's;
+/// [`TipError::Cancelled`].
+pub fn tune(
+    material: &Material,
+    made: Made,
+    watch: &dyn Fn(TuneProgress) -> bool,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Tuning, TipError> {
+    material.check()?;
+    if made.spec.method == Method::TipAdapterF {
+        return Err(TipError::NotTrainingFree(Method::TipAdapterF));
+    }
+    let _no_grad = tch::no_grad_guard();
+    let proceed = |_| go_on();
+    let working = Watch(&proceed);
+    let folds = match material.validation() {
+        Some(_) => 1,
+        // One shot of each class is judged then, and by one head.
+        None if material.key_count() > ALL_OUT_KEYS => 1,
+        None => FOLDS,
+    };
+    let mut steps = Steps {
+        watch,
+        done: 0,
+        fits: folds as usize * STRENGTHS.len() + 1,
+    };
+    let Some(base) = Base::of(material, &made.spec, &made.tensors, &working)? else {
+        return Ok(untuned(
+            "too few classes have a second example to learn from",
+        ));
+    };
+    let mut before = Tally::default();
+    let mut after: Vec<Tally> = STRENGTHS.iter().map(|_| Tally::default()).collect();
+    let source = match material.validation() {
+        Some((features, labels)) => {
+            let unseen = Unseen {
+                features: features.shallow_clone(),
+                labels: labels.shallow_clone(),
+            };
+            judge_fold(
+                &base,
+                &made.tensors,
+                &unseen,
+                &mut before,
+                &mut after,
+                &mut steps,
+            )?;
+            SelectionSource::Validation
+        }
+        None => {
+            cross_validate(
+                material,
+                &made.spec,
+                folds,
+                &working,
+                &mut before,
+                &mut after,
+                &mut steps,
+            )?;
+            SelectionSource::LeaveOneOut
+        }
+    };
+    if before.losses.is_empty() {
+        return Ok(untuned(
+            "too few classes have a third example to judge it by",
+        ));
+    }
+    decide(&base, &before, &after, source, made.tensors, &mut steps)
+}
+
+/// Judges the head without and with residuals of all strengths.
+fn judge_fold(
+    base: &Base<'_>,
+    tensors: &HeadTensors,
+    unseen: &Unseen,
+    before: &mut Tally,
+    after: &mut [Tally],
+    steps: &mut Steps<'_>,
+) -> Result<(), TipError> {
+    before.add(base.judge(tensors, unseen, None)?);
+    let problem = base.problem()?;
+    let mut start: Option<Tensor> = None;
+    for (strength, tally) in STRENGTHS.iter().zip(after) {
+        let solved = problem.solve(*strength, start.as_ref())?;
+        steps.step(&solved)?;
+        tally.add(base.judge(tensors, unseen, Some(&solved.delta))?);
+        start = Some(solved.delta);
+    }
+    Ok(())
+}
+
+/// Each fold of the shots is judged by what is made from the others.
+fn cross_validate(
+    material: &Material,
+    spec: &HeadSpec,
+    folds: i64,
+    working: &Watch<'_>,
+    before: &mut Tally,
+    after: &mut [Tally],
+    steps: &mut Steps<'_>,
+) -> Result<(), TipError> {
+    let Some(held) = HoldOut::one_of_each_out(material)? else {
+        return Ok(());
+    };
+    // Single shots are in no round, and in no fold.
+    let alone = held.key_rounds.f_lt(0)?;
+    let fold = |rounds: &Tensor| match folds {
+        1 => rounds.f_clamp_max(1),
+        _ => rounds.f_remainder(folds),
+    };
+    let fold_of = fold(&held.key_rounds)?.f_masked_fill(&alone, -1)?;
+    let example_folds = fold(&held.rounds)?;
+    for fold in 0..folds {
+        working.step(spec.method, fold as usize, folds as usize)?;
+        let judged = example_folds.f_eq(fold)?.f_nonzero()?.f_squeeze_dim(1)?;
+        let rest = fold_of.f_ne(fold)?.f_nonzero()?.f_squeeze_dim(1)?;
+        if judged.numel() == 0 {
+            continue;
+        }
+        let rest = material.with_rows(&rest)?;
+        let made = make(&rest, &HeadRequest::like(spec), working.0)?;
+        let Some(base) = Base::of(&rest, &made.spec, &made.tensors, working)? else {
+            continue;
+        };
+        let unseen = Unseen {
+            features: held.features.f_index_select(0, &judged)?,
+            labels: held.labels.f_index_select(0, &judged)?,
+        };
+        judge_fold(&base, &made.tensors, &unseen, before, after, steps)?;
+    }
+    Ok(())
+}
+
+fn decide(
+    base: &Base<'_>,
+    before: &Tally,
+    after: &[Tally],
+    source: SelectionSource,
+    tensors: HeadTensors,
+    steps: &mut Steps<'_>,
+) -> Result<Tuning, TipError> {
+    let start = before.score()?;
+    let mut best: Option<(f64, Score, &Tally)> = None;
+    for (&strength, tally) in STRENGTHS.iter().zip(after) {
+        let score = tally.score()?;
+        if best.is_none_or(|(_, best, _)| score.cross_entropy < best.cross_entropy) {
+            best = Some((strength, score, tally));
+        }
+    }
+    let Some((strength, score, tally)) = best else {
+        return Ok(untuned("no strength was tried"));
+    };
+    let gain = before.losses()?.f_sub(&tally.losses()?)?;
+    let count = gain.numel();
+    let mean = gain.f_mean(Kind::Double)?.f_double_value(&[])?;
+    let error = if count > 1 {
+        (gain.f_var(true)?.f_double_value(&[])? / count as f64).sqrt()
+    } else {
+        f64::INFINITY
+    };
+    let improved = mean > error && mean > 0.0;
+    let made = if improved {
+        let solved = base.problem()?.solve(strength, None)?;
+        steps.step(&solved)?;
+        Some(Made {
+            spec: base.spec.clone(),
+            tensors: with_residual(base, tensors, &solved.delta)?,
+        })
+    } else {
+        None
+    };
+    let figures = format!(
+        "cross-entropy {:.4} before and {:.4} after on {count} examples that it had not seen \
+         (standard error of the difference {error:.4}), accuracy {:.1} % and {:.1} %",
+        start.cross_entropy,
+        score.cross_entropy,
+        100.0 * start.accuracy,
+        100.0 * score.accuracy
+    );
+    Ok(Tuning {
+        reason: if improved {
+            format!("fine-tuning helped: {figures}")
+        } else {
+            format!("fine-tuning did not help; nothing changed: {figures}")
+        },
+        made,
+        strength,
+        before: start,
+        after: score,
+        error,
+        examples: count,
+        source,
+    })
+}
+
+/// L (or L′) and b of the head with the residual.
+fn with_residual(
+    base: &Base<'_>,
+    tensors: HeadTensors,
+    delta: &Tensor,
+) -> Result<HeadTensors, TipError> {
+    let delta = delta.f_mul_scalar(base.spec.temperature)?;
+    let shift = base.seen.mean.f_matmul(&delta.f_tr()?)?.f_squeeze_dim(0)?;
+    let plus = |to: Option<Tensor>, added: &Tensor| -> Result<Option<Tensor>, TipError> {
+        let sum = match to {
+            Some(to) => to.f_to_kind(Kind::Double)?.f_add(added)?,
+            None => added.shallow_clone(),
+        };
+        Ok(Some(sum.f_to_kind(Kind::Float)?.f_contiguous()?))
+    };
+    let bias = plus(tensors.bias, &shift.f_neg()?)?;
+    Ok(match tensors.standardised {
+        Some(part) => HeadTensors {
+            bias,
+            standardised: Some(StandardisedPart {
+                linear: plus(part.linear, &delta)?,
+                by: part.by,
+            }),
+            ..tensors
+        },
+        None => HeadTensors {
+            bias,
+            linear: plus(tensors.linear, &delta)?,
+            standardised: None,
+            ..tensors
+        },
+    })
+}
+
+/// Nothing could be judged.
+fn untuned(why: &str) -> Tuning {
+    let nothing = Score {
+        accuracy: 0.0,
+        cross_entropy: 0.0,
+    };
+    Tuning {
+        made: None,
+        strength: 0.0,
+        before: nothing,
+        after: nothing,
+        error: 0.0,
+        examples: 0,
+        source: SelectionSource::Default,
+        reason: format!("fine-tuning did not help; nothing changed: {why}"),
+    }
+}

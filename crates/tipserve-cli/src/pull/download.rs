@@ -1,0 +1,320 @@
+//! Files over HTTP: whole, or not at all; what was cut off goes on where it
+//! ended.
+
+use std::{
+    io::{Seek as _, SeekFrom, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use indicatif::ProgressBar;
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode, Url,
+    header::{CONTENT_RANGE, RANGE},
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{PullError, kept::hex};
+
+/// How long connecting may take, and the server may be silent.
+const CONNECT: Duration = Duration::from_secs(10);
+const SILENT: Duration = Duration::from_secs(30);
+
+/// Tries that bring no byte before it is given up, and the first pause between
+/// two; each is twice the last.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A file of a bundle.
+pub(super) struct File {
+    /// Where it is.
+    pub address: Url,
+    /// What it must be.
+    pub sha256: String,
+}
+
+/// Fetches files.
+pub(super) struct Downloader {
+    client: Client,
+    token: Option<String>,
+}
+
+/// How a try ended.
+enum End {
+    /// All is there.
+    Whole,
+    /// It was cut off, or refused for now.
+    Cut(PullError),
+}
+
+impl Downloader {
+    /// A client that goes through the system's proxies and trusts its
+    /// certificates.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn new() -> Result<Downloader, PullError> {
+        let client = Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(SILENT)
+            .user_agent(concat!("tipserve/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| unreachable_at("https", &error))?;
+        let token = std::env::var("HF_TOKEN").ok();
+        Ok(Downloader {
+            client,
+            token: token
+                .map(|text| text.trim().to_owned())
+                .filter(|text| !text.is_empty()),
+        })
+    }
+
+    fn get(&self, address: &Url) -> RequestBuilder {
+        let request = self.client.get(address.clone());
+        match &self.token {
+            // Nobody else's business.
+            Some(token) if address.host_str() == Some("huggingface.co") => {
+                request.bearer_auth(token)
+            }
+            _ => request,
+        }
+    }
+
+    /// A small file, at most `most` bytes of it.
+    ///
+    /// # Errors
+    /// It cannot be fetched, or is larger.
+    pub async fn read(&self, address: &Url, most: u64) -> Result<Vec<u8>, PullError> {
+        let mut tries = Tries::default();
+        loop {
+            match self.read_once(address, most).await {
+                Ok(text) => return Ok(text),
+                Err(error) => tries.pause_after(error, false).await?,
+            }
+        }
+    }
+
+    async fn read_once(&self, address: &Url, most: u64) -> Result<Vec<u8>, PullError> {
+        let failed = |error: reqwest::Error| unreachable_at(address.as_str(), &error);
+        let mut response = accepted(self.get(address).send().await.map_err(failed)?)?;
+        let mut text = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            text.extend_from_slice(&chunk);
+            if text.len() as u64 > most {
+                return Err(PullError::Malformed {
+                    what: address.to_string(),
+                    problem: format!("it has over {most} bytes"),
+                });
+            }
+        }
+        Ok(text)
+    }
+
+    /// Fetches a file into `part`, which may have its beginning already, and
+    /// checks it. Returns the bytes that were fetched.
+    ///
+    /// # Errors
+    /// [`PullError`]. What was fetched so far stays, except if it is wrong.
+    pub async fn fetch(
+        &self,
+        file: &File,
+        part: &Path,
+        bar: &ProgressBar,
+    ) -> Result<u64, PullError> {
+        let mut writing = Writing::open(part)?;
+        // What lies here from another day may be of another file.
+        let mut trusted = writing.length == 0;
+        bar.inc(writing.length);
+        let (mut fetched, mut tries) = (0, Tries::default());
+        loop {
+            let before = fetched;
+            let end = self
+                .try_fetch(file, &mut writing, bar, &mut fetched)
+                .await?;
+            match end {
+                End::Cut(error) => tries.pause_after(error, fetched > before).await?,
+                End::Whole => {
+                    let found = writing.digest()?;
+                    if found == file.sha256 {
+                        return Ok(fetched);
+                    }
+                    bar.set_position(bar.position().saturating_sub(writing.length));
+                    writing.restart()?;
+                    if trusted {
+                        let _ = std::fs::remove_file(part);
+                        return Err(PullError::WrongHash {
+                            what: file.address.to_string(),
+                            found,
+                            expected: file.sha256.clone(),
+                        });
+                    }
+                    trusted = true;
+                }
+            }
+        }
+    }
+
+    async fn try_fetch(
+        &self,
+        file: &File,
+        writing: &mut Writing<'_>,
+        bar: &ProgressBar,
+        fetched: &mut u64,
+    ) -> Result<End, PullError> {
+        let cut = |error: reqwest::Error| End::Cut(unreachable_at(file.address.as_str(), &error));
+        let mut request = self.get(&file.address);
+        if writing.length > 0 {
+            request = request.header(RANGE, format!("bytes={}-", writing.length));
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Ok(cut(error)),
+        };
+        if writing.length > 0 && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            // All of it is here, or it is no beginning of this file.
+            return Ok(End::Whole);
+        }
+        let mut response = match accepted(response) {
+            Ok(response) => response,
+            Err(error) if error.is_for_now() => return Ok(End::Cut(error)),
+            Err(error) => return Err(error),
+        };
+        if writing.length > 0 && starts_at(&response) != Some(writing.length) {
+            bar.set_position(bar.position().saturating_sub(writing.length));
+            writing.restart()?;
+        }
+        if let Some(rest) = response.content_length() {
+            bar.set_length(bar.position() + rest);
+        }
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    writing.append(&chunk)?;
+                    *fetched += chunk.len() as u64;
+                    bar.inc(chunk.len() as u64);
+                }
+                Ok(None) => return Ok(End::Whole),
+                Err(error) => return Ok(cut(error)),
+            }
+        }
+    }
+}
+
+/// The first byte of a partial answer; none for a whole one.
+fn starts_at(response: &Response) -> Option<u64> {
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return None;
+    }
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    range
+        .strip_prefix("bytes ")?
+        .split_once('-')?
+        .0
+        .parse()
+        .ok()
+}
+
+fn accepted(response: Response) -> Result<Response, PullError> {
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        status => Err(PullError::Refused {
+            address: response.url().to_string(),
+            status: status.as_u16(),
+        }),
+    }
+}
+
+fn unreachable_at(address: &str, error: &reqwest::Error) -> PullError {
+    // The innermost cause is what the system said.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    PullError::Unreachable {
+        address: address.to_owned(),
+        cause: cause.to_string(),
+    }
+}
+
+impl PullError {
+    /// Whether the same request may do better in a moment.
+    fn is_for_now(&self) -> bool {
+        match self {
+            PullError::Unreachable { .. } => true,
+            PullError::Refused { status, .. } => matches!(status, 408 | 429 | 500..=599),
+            _ => false,
+        }
+    }
+}
+
+/// How often it was tried in vain.
+#[derive(Default)]
+struct Tries(u32);
+
+impl Tries {
+    /// Waits before another try; gives the error back if there is to be none.
+    async fn pause_after(&mut self, error: PullError, advanced: bool) -> Result<(), PullError> {
+        if advanced {
+            self.0 = 0;
+        }
+        if !error.is_for_now() || self.0 + 1 >= TRIES {
+            return Err(error);
+        }
+        tokio::time::sleep(PAUSE * 2_u32.pow(self.0)).await;
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+/// A file that grows, and its digest.
+struct Writing<'a> {
+    path: &'a Path,
+    file: std::fs::File,
+    hasher: Sha256,
+    length: u64,
+}
+
+impl Writing<'_> {
+    /// With what is there already.
+    fn open(path: &Path) -> Result<Writing<'_>, PullError> {
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)
+            .map_err(PullError::disk(path))?;
+        let mut hasher = Sha256::new();
+        let length = std::io::copy(&mut file, &mut hasher).map_err(PullError::disk(path))?;
+        Ok(Writing {
+            path,
+            file,
+            hasher,
+            length,
+        })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), PullError> {
+        self.file
+            .write_all(bytes)
+            .map_err(PullError::disk(self.path))?;
+        self.hasher.update(bytes);
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<(), PullError> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
+            .map_err(PullError::disk(self.path))?;
+        self.hasher = Sha256::new();
+        self.length = 0;
+        Ok(())
+    }
+
+    /// Of what is on the disk by then.
+    fn digest(&self) -> Result<String, PullError> {
+        self.file.sync_all().map_err(PullError::disk(self.path))?;
+        Ok(hex(&self.hasher.clone().finalize()))
+    }
+}

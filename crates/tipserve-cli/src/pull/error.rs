@@ -1,0 +1,140 @@
+//! Why a bundle could not be fetched.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+use crate::{failure::Failure, files::readable};
+
+/// Why a bundle could not be fetched, and what to do.
+#[derive(Debug, Error)]
+pub(crate) enum PullError {
+    /// It is no address, or one of another kind.
+    #[error("{given:?} is no address of a bundle: {problem}")]
+    Address {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The index does not name it.
+    #[error("the index names no bundle {name:?}; it names {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// The index names it, and nobody publishes it.
+    #[error(
+        "{name} is not published as a bundle; make it, which downloads the weights:\n  {command}"
+    )]
+    NotPublished {
+        /// Its name.
+        name: String,
+        /// What makes it.
+        command: String,
+    },
+    /// The index or a bundle.toml is not what it should be.
+    #[error("{what}: {problem}")]
+    Malformed {
+        /// Where it came from.
+        what: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Nobody answers there.
+    #[error(
+        "cannot reach {address} ({cause}). Where there is no network, pull the bundle on a machine \
+         that has one (tipserve pull … --to DIR) and copy the folder; what was fetched so far is \
+         kept, and the same command goes on from there"
+    )]
+    Unreachable {
+        /// What was asked for.
+        address: String,
+        /// What the system said.
+        cause: String,
+    },
+    /// The server refuses.
+    #[error("{address}: {status}{}", hint(*status))]
+    Refused {
+        /// What was asked for.
+        address: String,
+        /// HTTP's status.
+        status: u16,
+    },
+    /// What was fetched is something else.
+    #[error(
+        "{what} has the sha256 {found}, not {expected}: it was changed on its way or at its \
+         source. Nothing of it was kept"
+    )]
+    WrongHash {
+        /// The file.
+        what: String,
+        /// What it has.
+        found: String,
+        /// What it should have.
+        expected: String,
+    },
+    /// A file here cannot be written or read.
+    #[error("{}: {source}{}", readable(path), disk_hint(source))]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no home folder to keep things in.
+    #[error("there is no folder to keep bundles in: set TIPSERVE_CACHE")]
+    NoCacheFolder,
+    /// `--to` names something that is there.
+    #[error("{} is there already: name a new folder", readable(path))]
+    Exists {
+        /// It.
+        path: PathBuf,
+    },
+}
+
+impl PullError {
+    /// An error of the disk at `path`.
+    pub fn disk(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> PullError {
+        let path = path.into();
+        move |source| PullError::Disk { path, source }
+    }
+}
+
+fn hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => " (it wants a token: HF_TOKEN for Hugging Face)",
+        404 => " (there is nothing at that address)",
+        _ => "",
+    }
+}
+
+fn disk_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ". What was fetched so far is kept: make room, or set TIPSERVE_CACHE to a larger disk, \
+             and run it again"
+        }
+        _ => "",
+    }
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Failure {
+        let text = error.to_string();
+        match error {
+            PullError::Address { .. } => Failure::Usage(text),
+            PullError::Unknown { .. }
+            | PullError::NotPublished { .. }
+            | PullError::Refused { status: 404, .. } => Failure::NotFound(text),
+            PullError::Malformed { .. }
+            | PullError::WrongHash { .. }
+            | PullError::Exists { .. }
+            | PullError::NoCacheFolder
+            | PullError::Disk { .. } => Failure::Input(text),
+            PullError::Unreachable { .. } | PullError::Refused { .. } => Failure::Broken(text),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The names that `pull` knows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Address, Downloader, PullError};
+
+/// The index that comes with the program.
+const OWN: &str = include_str!("index.toml");
+
+/// Most bytes of an index.
+const INDEX_BYTES: u64 = 1 << 20;
+
+/// Bundles by name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Index {
+    /// What is known of each.
+    pub bundles: BTreeMap<String, Entry>,
+}
+
+/// What is known of a bundle.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    /// Where it is published; none where it has to be made.
+    pub address: Option<String>,
+    /// sha256 of its bundle.toml, which names all its files with theirs.
+    pub sha256: Option<String>,
+    /// Bytes of all its files.
+    pub size_bytes: Option<u64>,
+    /// The licence of its weights.
+    pub licence: String,
+    /// How good it is, and by whose figures.
+    pub accuracy: String,
+    /// The command that makes it.
+    pub command: Option<String>,
+}
+
+impl Index {
+    /// The program's own, or that of a file or an address.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none.
+    pub async fn open(other: Option<&str>, downloader: &Downloader) -> Result<Index, PullError> {
+        let Some(other) = other else {
+            return Index::parse(OWN, "the program's own index");
+        };
+        let text = match other.contains("://") {
+            true => {
+                let url = reqwest::Url::parse(other).map_err(|_| PullError::Address {
+                    given: other.to_owned(),
+                    problem: "it is no URL",
+                })?;
+                downloader.read(&url, INDEX_BYTES).await?
+            }
+            false => std::fs::read(other).map_err(PullError::disk(other))?,
+        };
+        Index::parse(&String::from_utf8_lossy(&text), other)
+    }
+
+    fn parse(text: &str, what: &str) -> Result<Index, PullError> {
+        toml::from_str(text).map_err(|error| PullError::Malformed {
+            what: what.to_owned(),
+            problem: error.message().to_owned(),
+        })
+    }
+
+    /// Where a bundle is, and its sha256.
+    ///
+    /// # Errors
+    /// [`PullError::Unknown`]; [`PullError::NotPublished`].
+    pub fn find(&self, name: &str) -> Result<(Address, Option<String>), PullError> {
+        let entry = self.bundles.get(name).ok_or_else(|| PullError::Unknown {
+            name: name.to_owned(),
+            known: self.bundles.keys().cloned().collect::<Vec<_>>().join(", "),
+        })?;
+        match &entry.address {
+            Some(address) => Ok((Address::parse(address)?, entry.sha256.clone())),
+            None => Err(PullError::NotPublished {
+                name: name.to_owned(),
+                command: entry.command.clone().unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_own_index_reads() {
+        let index = Index::parse(OWN, "own").expect("an index");
+        assert!(!index.bundles.is_empty());
+        for (name, entry) in &index.bundles {
+            // Whatever is published is pinned; whatever is not can be made.
+            assert_eq!(entry.address.is_some(), entry.sha256.is_some(), "{name}");
+            assert!(entry.address.is_some() || entry.command.is_some(), "{name}");
+        }
+    }
+}

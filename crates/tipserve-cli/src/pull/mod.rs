@@ -1,0 +1,233 @@
+//! `tipserve pull`: fetches a bundle, checks every byte of it, and keeps it by
+//! its content.
+
+mod address;
+mod download;
+mod error;
+mod index;
+mod kept;
+mod listing;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    failure::{Completion, Failure},
+    files::readable,
+    screen::{Screen, bytes, table},
+};
+use address::Address;
+use download::{Downloader, File};
+pub(crate) use error::PullError;
+use index::Index;
+use kept::Kept;
+use listing::Listing;
+
+/// Most bytes of a bundle.toml.
+const LISTING_BYTES: u64 = 1 << 20;
+
+/// Flags of `tipserve pull`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tipserve pull --list
+  tipserve pull https://models.example.org/vit-b-32 --sha256 9f2c…
+  tipserve pull hf://org/name@main
+  tipserve serve --bundle \"$(tipserve pull hf://org/name --path)\"
+
+What is fetched is kept in $TIPSERVE_CACHE, else $XDG_CACHE_HOME/tipserve, else
+~/.cache/tipserve, by its content: nothing is fetched twice, and what was cut off
+goes on where it ended. A token for Hugging Face is read from HF_TOKEN; another
+hub's address from HF_ENDPOINT.")]
+pub struct PullArgs {
+    /// A name in the index, the https:// address of a bundle's folder, or
+    /// hf://ORG/NAME[/FOLDER][@REVISION].
+    #[arg(required_unless_present = "list", value_name = "NAME|ADDRESS")]
+    pub bundle: Option<String>,
+    /// The bundle's fingerprint: refuse it if its bundle.toml has another.
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    pub sha256: Option<String>,
+    /// Put the bundle into this new folder, too.
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// Another index of names: a file or an https:// address.
+    #[arg(long, value_name = "FILE|ADDRESS", env = "TIPSERVE_INDEX")]
+    pub index: Option<String>,
+    /// Only show what the index names.
+    #[arg(long, conflicts_with_all = ["bundle", "to", "sha256"])]
+    pub list: bool,
+    /// Print the bundle's folder and nothing else, for scripts.
+    #[arg(long)]
+    pub path: bool,
+}
+
+/// What `pull --json` prints.
+#[derive(Debug, Serialize)]
+struct PulledDocument {
+    name: String,
+    address: String,
+    sha256: String,
+    path: String,
+    size_bytes: u64,
+    /// Without what was there already.
+    downloaded_bytes: u64,
+}
+
+/// Runs `tipserve pull`.
+///
+/// # Errors
+/// What [`PullError`] says.
+pub async fn run(args: PullArgs, screen: &Screen) -> Result<Completion, Failure> {
+    let downloader = Downloader::new()?;
+    let Some(bundle) = &args.bundle else {
+        let index = Index::open(args.index.as_deref(), &downloader).await?;
+        list(&index, screen)?;
+        return Ok(Completion::Done);
+    };
+    let (address, pinned) = if bundle.contains("://") {
+        (Address::parse(bundle)?, args.sha256.clone())
+    } else {
+        let index = Index::open(args.index.as_deref(), &downloader).await?;
+        let (address, sha256) = index.find(bundle)?;
+        (address, args.sha256.clone().or(sha256))
+    };
+    let pulled = pull(&downloader, &address, pinned.as_deref(), screen).await?;
+    let path = match &args.to {
+        Some(folder) => pulled.kept.copy_to(&pulled.path, folder)?,
+        None => pulled.path.clone(),
+    };
+    let document = PulledDocument {
+        name: pulled.listing.name,
+        address: address.to_string(),
+        sha256: pulled.sha256,
+        path: readable(&path),
+        size_bytes: pulled.size_bytes,
+        downloaded_bytes: pulled.downloaded_bytes,
+    };
+    if screen.json {
+        screen.document(&document)?;
+    } else if args.path {
+        screen.line(&document.path)?;
+    } else {
+        report(screen, &document, pinned.is_some())?;
+    }
+    Ok(Completion::Done)
+}
+
+fn report(screen: &Screen, pulled: &PulledDocument, pinned: bool) -> Result<(), Failure> {
+    let size = |count: u64| bytes(i64::try_from(count).unwrap_or(i64::MAX));
+    let fetched = match pulled.downloaded_bytes {
+        0 => "all of it was here".to_owned(),
+        count => format!("{} fetched", size(count)),
+    };
+    screen.line(&format!(
+        "{}: {} ({fetched}), sha256 {}",
+        pulled.name,
+        size(pulled.size_bytes),
+        pulled.sha256
+    ))?;
+    if !pinned {
+        screen.note(&format!(
+            "note: whatever {} holds today was taken; to get this bundle and no other, add\n  \
+             --sha256 {}",
+            pulled.address, pulled.sha256
+        ));
+    }
+    screen.line(&format!(
+        "serve it with\n  tipserve serve --bundle {}",
+        pulled.path
+    ))
+}
+
+fn list(index: &Index, screen: &Screen) -> Result<(), Failure> {
+    if screen.json {
+        return screen.document(&index.bundles);
+    }
+    let rows = index.bundles.iter().map(|(name, entry)| {
+        vec![
+            name.clone(),
+            entry.size_bytes.map_or_else(String::new, |size| {
+                bytes(i64::try_from(size).unwrap_or(i64::MAX))
+            }),
+            entry.licence.clone(),
+            entry.accuracy.clone(),
+            match &entry.address {
+                Some(address) => address.clone(),
+                None => "to be made: see tipserve pull NAME".to_owned(),
+            },
+        ]
+    });
+    screen.line(&table(
+        &["name", "size", "licence", "accuracy", "address"],
+        &[1],
+        rows.collect(),
+    ))
+}
+
+/// A bundle that is here.
+struct Pulled {
+    listing: Listing,
+    sha256: String,
+    path: PathBuf,
+    size_bytes: u64,
+    downloaded_bytes: u64,
+    kept: Kept,
+}
+
+async fn pull(
+    downloader: &Downloader,
+    address: &Address,
+    pinned: Option<&str>,
+    screen: &Screen,
+) -> Result<Pulled, PullError> {
+    let kept = Kept::open()?;
+    let text = match pinned.map(|sha256| kept.listing(sha256)).transpose()? {
+        // What is pinned and whole is not asked for again, with a network or not.
+        Some(Some(text)) => text,
+        _ => {
+            downloader
+                .read(&address.file("bundle.toml"), LISTING_BYTES)
+                .await?
+        }
+    };
+    let sha256 = kept::digest(&text);
+    if let Some(pinned) = pinned.filter(|pinned| *pinned != sha256) {
+        return Err(PullError::WrongHash {
+            what: address.file("bundle.toml").to_string(),
+            found: sha256,
+            expected: pinned.to_owned(),
+        });
+    }
+    let listing = Listing::parse(&text, &address.to_string())?;
+    let bar = screen.byte_bar();
+    let mut downloaded_bytes = 0;
+    for (name, sha256) in &listing.files {
+        let file = File {
+            address: address.file(name),
+            sha256: sha256.clone(),
+        };
+        downloaded_bytes += kept.fetch(downloader, &file, &bar).await?;
+    }
+    bar.finish_and_clear();
+    let (path, size_bytes) = kept.assemble(&listing, &sha256, &text)?;
+    Ok(Pulled {
+        listing,
+        sha256,
+        path,
+        size_bytes,
+        downloaded_bytes,
+        kept,
+    })
+}
+
+/// 64 hexadecimal digits, in lower case.
+fn sha256(text: &str) -> Result<String, String> {
+    let text = text.to_lowercase();
+    if text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        Ok(text)
+    } else {
+        Err("must be 64 hexadecimal digits".to_owned())
+    }
+}

@@ -1,0 +1,232 @@
+//! A module whose weights are constants and whose operators are fused, in place
+//! of the one that was loaded.
+//!
+//! On CPUs it is quicker for single pictures above all, whose operators are
+//! short. It is used only if it proves itself when the server starts, as CUDA
+//! graphs do: the same features, and sooner.
+
+use std::{fmt, time::Instant};
+
+use tch::{Kind, Tensor};
+
+use super::{
+    encoder::EncodeError,
+    graphs::{least_cosine, median},
+    precision::Precision,
+};
+
+/// Pictures in the batches that must come out the same.
+const SIZES: [usize; 2] = [1, 3];
+/// Rounds of timing a single picture, one way and the other in turn.
+const ROUNDS: usize = 5;
+/// Of the plain time, what the fused module may take at most to be used.
+const WORTHWHILE: f64 = 0.98;
+
+/// The least cosine of fused features to plain ones. In bfloat16 both are
+/// rounded, at other places: a thousandth of the way that features of unlike
+/// pictures lie apart.
+pub fn least_cosine_of(precision: Precision) -> f64 {
+    match precision {
+        Precision::Float32 | Precision::Int8 => 0.99999,
+        Precision::Bfloat16 | Precision::Float16 => 0.999,
+    }
+}
+
+/// What came of fusing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fusing {
+    /// The fused module is used.
+    Used {
+        /// Seconds for a picture without it.
+        plain: f64,
+        /// Seconds with it.
+        fused: f64,
+    },
+    /// The same features, but not sooner.
+    NoQuicker {
+        /// Seconds for a picture without it.
+        plain: f64,
+        /// Seconds with it.
+        fused: f64,
+    },
+    /// Other features.
+    Differs {
+        /// The least cosine to the plain ones.
+        cosine: f64,
+    },
+    /// It could not be made, or did not run.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Fusing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |seconds: &f64| seconds * 1e3;
+        match self {
+            Self::Used { plain, fused } => write!(
+                f,
+                "used: {:.1} ms a picture in place of {:.1} ms",
+                ms(fused),
+                ms(plain)
+            ),
+            Self::NoQuicker { plain, fused } => write!(
+                f,
+                "not used, being no quicker: {:.1} ms a picture in place of {:.1} ms",
+                ms(fused),
+                ms(plain)
+            ),
+            Self::Differs { cosine } => write!(
+                f,
+                "not used, being wrong: a cosine of {cosine} to what comes without"
+            ),
+            Self::Refused { reason } => write!(f, "not used: {reason}"),
+        }
+    }
+}
+
+/// Features f32 [B, D] of pictures u8 [B, S, S, 3].
+pub type Encode<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor, EncodeError>;
+/// Runs one of the two ways on a picture and gives the seconds that it took.
+pub type Seconds<'a> = &'a dyn Fn(Encode<'_>, &Tensor) -> Result<f64, EncodeError>;
+
+/// By the wall clock.
+///
+/// # Errors
+/// The encoder's.
+pub fn by_the_clock(encode: Encode<'_>, pixels: &Tensor) -> Result<f64, EncodeError> {
+    let started = Instant::now();
+    let _features = encode(pixels)?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Whether `fused` gives what `plain` gives, to a cosine of `least`, and which
+/// is quicker. `draw` makes random pictures u8 [B, S, S, 3].
+pub fn judge(
+    plain: Encode<'_>,
+    fused: Encode<'_>,
+    draw: &dyn Fn(usize) -> Result<Tensor, EncodeError>,
+    least: f64,
+    seconds: Seconds<'_>,
+) -> Fusing {
+    let tried = || -> Result<Fusing, EncodeError> {
+        for size in SIZES {
+            let pixels = draw(size)?;
+            let cosine = least_cosine(&plain(&pixels)?, &fused(&pixels)?).map_err(|error| {
+                EncodeError::Torch {
+                    encoder: "image",
+                    reason: error.to_string(),
+                }
+            })?;
+            // Not a number is not enough.
+            if cosine.is_nan() || cosine < least {
+                return Ok(Fusing::Differs { cosine });
+            }
+        }
+        let pixels = draw(1)?;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            without.push(seconds(plain, &pixels)?);
+            with.push(seconds(fused, &pixels)?);
+        }
+        let (plain, fused) = (median(without), median(with));
+        Ok(if fused < WORTHWHILE * plain {
+            Fusing::Used { plain, fused }
+        } else {
+            Fusing::NoQuicker { plain, fused }
+        })
+    };
+    tried().unwrap_or_else(|error| Fusing::Refused {
+        reason: error.to_string().lines().next().unwrap_or_default().into(),
+    })
+}
+
+/// Random pictures u8 [B, height, width, 3].
+pub(crate) fn noise(shape: [i64; 4]) -> Result<Tensor, EncodeError> {
+    Tensor::f_randint(256, shape, (Kind::Uint8, tch::Device::Cpu)).map_err(|error| {
+        EncodeError::Torch {
+            encoder: "image",
+            reason: error.to_string(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw(size: usize) -> Result<Tensor, EncodeError> {
+        noise([size as i64, 4, 4, 3])
+    }
+
+    fn features(pixels: &Tensor) -> Result<Tensor, EncodeError> {
+        Ok(pixels.to_kind(Kind::Float).flatten(1, -1))
+    }
+
+    fn failing(_: &Tensor) -> Result<Tensor, EncodeError> {
+        Err(EncodeError::Torch {
+            encoder: "image",
+            reason: "no such operator\nand more".into(),
+        })
+    }
+
+    /// The first of the two ways takes `plain` seconds, the second `fused`.
+    fn timed(fused: Encode<'_>, least: f64, times: [f64; 2]) -> Fusing {
+        let turn = std::cell::Cell::new(0);
+        let seconds = |_: Encode<'_>, _: &Tensor| {
+            turn.set(turn.get() + 1);
+            Ok(times[(turn.get() + 1) % 2])
+        };
+        judge(&features, fused, &draw, least, &seconds)
+    }
+
+    #[test]
+    fn the_quicker_of_two_that_agree_is_used() {
+        let (plain, fused) = (0.02, 0.01);
+        assert_eq!(
+            timed(&features, 0.99999, [plain, fused]),
+            Fusing::Used { plain, fused }
+        );
+        assert_eq!(
+            timed(&features, 0.99999, [fused, plain]),
+            Fusing::NoQuicker {
+                plain: fused,
+                fused: plain
+            }
+        );
+        // Within what a clock tells apart.
+        let verdict = timed(&features, 0.99999, [0.01, 0.0099]);
+        assert!(matches!(verdict, Fusing::NoQuicker { .. }), "{verdict}");
+    }
+
+    #[test]
+    fn other_features_are_not_used_however_quick() {
+        let other = |pixels: &Tensor| Ok(features(pixels)?.fliplr());
+        let verdict = timed(&other, 0.99999, [1.0, 0.01]);
+        assert!(matches!(verdict, Fusing::Differs { .. }), "{verdict}");
+        // A batch whose second picture alone is wrong.
+        let second = |pixels: &Tensor| {
+            let found = features(pixels)?;
+            Ok(if found.size()[0] == 1 {
+                found
+            } else {
+                found.flipud()
+            })
+        };
+        let verdict = timed(&second, 0.99999, [1.0, 0.01]);
+        assert!(matches!(verdict, Fusing::Differs { .. }), "{verdict}");
+        let nan = |pixels: &Tensor| Ok(features(pixels)? * f64::NAN);
+        let verdict = timed(&nan, 0.0, [1.0, 0.01]);
+        assert!(matches!(verdict, Fusing::Differs { .. }), "{verdict}");
+    }
+
+    #[test]
+    fn what_does_not_run_is_refused_with_its_reason() {
+        let verdict = timed(&failing, 0.99999, [1.0, 0.01]);
+        let Fusing::Refused { reason } = verdict else {
+            panic!("{verdict}");
+        };
+        assert!(reason.contains("no such operator") && !reason.contains('\n'));
+    }
+}

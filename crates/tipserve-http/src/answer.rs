@@ -1,0 +1,339 @@
+//! gRPC's answer to a call as HTTP's: one JSON object, lines, events, or a file.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures::stream;
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
+use tonic::{Code, Status, body::Body};
+
+use crate::{
+    call::Asked,
+    embeddings,
+    inference::{self, Shape},
+    json::{self, Style},
+    rules::{Dialect, Rpc},
+    status::{self, Errors},
+};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a call is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Form {
+    /// One JSON object.
+    Json,
+    /// A JSON object a line.
+    Lines,
+    /// Server-sent events.
+    Events,
+    /// The bytes of a file, which the answers carry in this field.
+    File(FieldDescriptor),
+}
+
+impl Form {
+    /// How a call of `rpc` is answered to a client that accepts this.
+    pub fn of(rpc: &Rpc, headers: &HeaderMap) -> Form {
+        if !rpc.descriptor.is_server_streaming() {
+            return Form::Json;
+        }
+        let accepts = |kind: &str| {
+            let mut values = headers.get_all(header::ACCEPT).iter();
+            values.any(|value| value.to_str().is_ok_and(|value| value.contains(kind)))
+        };
+        let chunk = rpc.output.get_field_by_name("chunk");
+        match chunk.filter(|field| field.kind() == Kind::Bytes) {
+            Some(field) if accepts("application/octet-stream") => Form::File(field),
+            _ if accepts("text/event-stream") => Form::Events,
+            _ => Form::Lines,
+        }
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self {
+            Form::Json => "application/json",
+            Form::Lines => "application/x-ndjson",
+            Form::Events => "text/event-stream",
+            Form::File(_) => "application/octet-stream",
+        }
+    }
+}
+
+/// A response with all of its body.
+pub fn full(body: Bytes) -> Response<Body> {
+    Response::new(Body::new(Full::new(body)))
+}
+
+/// A response of JSON.
+pub fn json(body: Vec<u8>) -> Response<Body> {
+    with_type(full(body.into()), Form::Json.content_type())
+}
+
+fn with_type(mut response: Response<Body>, kind: &'static str) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    // Answers are for who asked, and for now.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What is next of a gRPC answer.
+enum Next {
+    Message(Bytes),
+    End(Status),
+}
+
+/// The messages of a gRPC answer.
+struct Messages {
+    body: Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>,
+    buffer: BytesMut,
+}
+
+impl Messages {
+    fn new<R>(body: R) -> Messages
+    where
+        R: HttpBody<Data = Bytes> + Send + 'static,
+        R::Error: Into<Error>,
+    {
+        Messages {
+            body: Box::pin(body.map_err(Into::into)),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        loop {
+            if let Some(message) = self.take() {
+                return Next::Message(message);
+            }
+            match self.body.frame().await {
+                None => return Next::End(Status::internal("the answer has no end")),
+                Some(Err(error)) => return Next::End(Status::from_error(error)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.buffer.extend_from_slice(&data),
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        let status = Status::from_header_map(&trailers);
+                        return Next::End(status.unwrap_or_else(|| Status::ok("")));
+                    }
+                },
+            }
+        }
+    }
+
+    /// A whole message, if there is one: a byte (no message is compressed, as
+    /// nothing was asked for), four of the length, and it.
+    fn take(&mut self) -> Option<Bytes> {
+        let mut header = self.buffer.get(1..5)?;
+        let length = header.get_u32() as usize;
+        if self.buffer.len() < 5 + length {
+            return None;
+        }
+        self.buffer.advance(5);
+        Some(self.buffer.split_to(length).freeze())
+    }
+}
+
+/// Turns answers of one RPC into HTTP's.
+#[derive(Clone, Debug)]
+pub struct Answering {
+    /// What it answers.
+    pub output: MessageDescriptor,
+    /// How.
+    pub form: Form,
+    /// How errors are shown.
+    pub errors: Arc<Errors>,
+    /// How the answer is written.
+    pub dialect: Dialect,
+    /// What the body asked for.
+    pub asked: Arc<OnceLock<Asked>>,
+}
+
+impl Answering {
+    /// The response to a call, once it is known how it begins.
+    pub async fn answer<R>(self, response: Response<R>) -> Response<Body>
+    where
+        R: HttpBody<Data = Bytes> + Send + 'static,
+        R::Error: Into<Error>,
+    {
+        let (parts, body) = response.into_parts();
+        let mut answer = match Status::from_header_map(&parts.headers) {
+            // Without a body, the status is in the headers.
+            Some(status) => self.error(&status),
+            None => self.begin(Messages::new(body)).await,
+        };
+        if let Some(id) = parts.headers.get(crate::REQUEST_ID) {
+            answer.headers_mut().insert(crate::REQUEST_ID, id.clone());
+        }
+        answer
+    }
+
+    async fn begin(self, mut messages: Messages) -> Response<Body> {
+        let first = match messages.next().await {
+            Next::Message(first) => Some(first),
+            Next::End(status) if status.code() == Code::Ok => None,
+            Next::End(status) => return self.error(&status),
+        };
+        if self.form == Form::Json {
+            return self.whole(first.unwrap_or_default(), messages).await;
+        }
+        let form = self.form.clone();
+        let length = match &form {
+            Form::File(_) => first.as_deref().and_then(|first| self.file_length(first)),
+            _ => None,
+        };
+        let begun = Streaming {
+            ended: first.is_none(),
+            answering: self,
+            messages,
+            ready: first,
+        };
+        let frames = stream::try_unfold(begun, |mut streaming| async move {
+            let next = streaming.next().await?;
+            Ok::<_, Status>(next.map(|bytes| (Frame::data(bytes), streaming)))
+        });
+        let body = Response::new(Body::new(StreamBody::new(frames)));
+        let mut response = with_type(body, form.content_type());
+        if let Some(length) = length {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length.into());
+        }
+        response
+    }
+
+    /// The answer of a unary call, once it is known to have succeeded.
+    async fn whole(&self, message: Bytes, mut messages: Messages) -> Response<Body> {
+        if let Next::End(status) = messages.next().await
+            && status.code() != Code::Ok
+        {
+            return self.error(&status);
+        }
+        let shown = match (self.dialect, self.asked.get()) {
+            (Dialect::Inference(Shape::Tensors), Some(Asked::Tensors(binary))) => {
+                inference::infer(&message, binary).map_err(|error| broken(&error))
+            }
+            (Dialect::Embeddings, Some(Asked::Embeddings(asked))) => {
+                embeddings::answer(&message, asked)
+            }
+            (Dialect::Inference(shape), _) => {
+                inference::plain(&self.output, &message, shape).map_err(|error| broken(&error))
+            }
+            _ => self.proto(&message),
+        };
+        shown.unwrap_or_else(|status| self.error(&status))
+    }
+
+    fn proto(&self, message: &[u8]) -> Result<Response<Body>, Status> {
+        let mut out = Vec::with_capacity(message.len() * 2);
+        json::render(&self.output, message, Style::Proto, &mut out)
+            .map_err(|error| broken(&error))?;
+        Ok(json(out))
+    }
+
+    fn error(&self, status: &Status) -> Response<Body> {
+        self.errors.of(self.dialect, status)
+    }
+
+    /// The size that the header of a file's answers says.
+    fn file_length(&self, first: &[u8]) -> Option<u64> {
+        let message = DynamicMessage::decode(self.output.clone(), first).ok()?;
+        let header = message.get_field_by_name("header")?;
+        let size = header.as_message()?.get_field_by_name("size_bytes")?;
+        size.as_i64().and_then(|size| u64::try_from(size).ok())
+    }
+}
+
+fn broken(error: &str) -> Status {
+    tracing::error!(error, "an answer cannot be shown as JSON");
+    status::error(
+        Code::Internal,
+        "INTERNAL",
+        "the answer cannot be shown as JSON",
+    )
+}
+
+/// An answer of many messages on its way.
+struct Streaming {
+    answering: Answering,
+    messages: Messages,
+    ready: Option<Bytes>,
+    ended: bool,
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(message) = self.ready.take() {
+                let shown = self.show(&message)?;
+                if !shown.is_empty() {
+                    return Ok(Some(shown));
+                }
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match self.messages.next().await {
+                Next::Message(message) => self.ready = Some(message),
+                Next::End(status) => {
+                    self.ended = true;
+                    return self.end(&status);
+                }
+            }
+        }
+    }
+
+    fn show(&self, message: &Bytes) -> Result<Bytes, Status> {
+        let output = &self.answering.output;
+        let mut out = Vec::with_capacity(2 * message.len() + 16);
+        let shown = |out: &mut Vec<u8>| {
+            json::render(output, message, Style::Proto, out).map_err(|error| broken(&error))
+        };
+        match &self.answering.form {
+            Form::File(field) => {
+                let message = DynamicMessage::decode(output.clone(), message.clone())
+                    .map_err(|error| broken(&error.to_string()))?;
+                let chunk = message.get_field(field);
+                return Ok(chunk.as_bytes().cloned().unwrap_or_default());
+            }
+            Form::Events => {
+                out.extend_from_slice(b"data: ");
+                shown(&mut out)?;
+                out.extend_from_slice(b"\n\n");
+            }
+            Form::Lines | Form::Json => {
+                shown(&mut out)?;
+                out.push(b'\n');
+            }
+        }
+        Ok(out.into())
+    }
+
+    /// What a client that has the answer's beginning is told of its end.
+    fn end(&self, status: &Status) -> Result<Option<Bytes>, Status> {
+        let failed = status.code() != Code::Ok;
+        let error = || self.answering.errors.json(status);
+        Ok(match &self.answering.form {
+            // A file that is not whole must not look so: the connection breaks.
+            Form::File(_) if failed => return Err(status.clone()),
+            Form::Events if failed => Some(
+                [b"event: error\ndata: ", error().as_slice(), b"\n\n"]
+                    .concat()
+                    .into(),
+            ),
+            Form::Events => Some(Bytes::from_static(b"event: end\ndata: {}\n\n")),
+            Form::Lines if failed => {
+                Some([b"{\"error\":", error().as_slice(), b"}\n"].concat().into())
+            }
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! What a request's body is, by its headers and its method.
+
+use http::{HeaderMap, header};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use tonic::{Code, Status};
+
+use crate::{
+    inference::{self, Shape},
+    rules::{Dialect, Route, Rpc},
+    status,
+};
+
+/// What a body is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// None is read: all of the request is in its path and query.
+    Nothing,
+    /// One JSON object.
+    Json,
+    /// A JSON object a line.
+    Lines,
+    /// A picture's file, or JSON where its first byte says so.
+    JsonOrPicture(Picture),
+    /// A picture's file.
+    Picture(Picture),
+    /// A file for a method that takes it in pieces: the way to the bytes.
+    File(FieldDescriptor),
+    /// A form, with its boundary.
+    Form(String),
+    /// The Open Inference Protocol's JSON of this length, then tensors.
+    Tensors(Option<usize>),
+    /// What tools for OpenAI's embeddings send.
+    Embeddings,
+}
+
+/// Where a picture goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// The field of the request: an `Input`, or a list of them.
+    pub input: FieldDescriptor,
+    /// The field of `Input` that takes a file.
+    pub file: FieldDescriptor,
+}
+
+impl Picture {
+    /// Where a method's message takes a picture, if it does.
+    pub fn of(message: &MessageDescriptor) -> Option<Picture> {
+        let mut fields = message.fields();
+        fields.find_map(|input| {
+            let Kind::Message(inner) = input.kind() else {
+                return None;
+            };
+            let file = inner.get_field_by_name("encoded_image")?;
+            Some(Picture { input, file })
+        })
+    }
+}
+
+/// The field in which a method's messages carry pieces of a file.
+fn pieces(rpc: &Rpc) -> Option<FieldDescriptor> {
+    let field = rpc.input.get_field_by_name("chunk")?;
+    (rpc.descriptor.is_client_streaming() && field.kind() == Kind::Bytes).then_some(field)
+}
+
+impl Content {
+    /// What the body of a call of a route is.
+    ///
+    /// # Errors
+    /// A type or an encoding that the method does not take.
+    pub fn of(route: &Route, headers: &HeaderMap) -> Result<Content, Status> {
+        if !route.has_body {
+            return Ok(Content::Nothing);
+        }
+        if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            return Err(unknown("compressed bodies are not taken"));
+        }
+        match route.dialect {
+            Dialect::Proto => Content::proto(&route.rpc, headers),
+            Dialect::Inference(Shape::Tensors) => {
+                Ok(Content::Tensors(inference::header_length(headers)?))
+            }
+            Dialect::Inference(_) => Ok(Content::Json),
+            Dialect::Embeddings => Ok(Content::Embeddings),
+        }
+    }
+
+    fn proto(rpc: &Rpc, headers: &HeaderMap) -> Result<Content, Status> {
+        let given = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str());
+        let given = match given {
+            None => "",
+            Some(Ok(kind)) => kind,
+            Some(Err(_)) => return Err(unknown("the Content-Type is not text")),
+        };
+        let kind = given.split(';').next().unwrap_or_default().trim();
+        let kind = kind.to_ascii_lowercase();
+        let streams = rpc.descriptor.is_client_streaming();
+        let picture = Picture::of(&rpc.input).filter(|_| !streams);
+        let file = pieces(rpc);
+        let is_json = kind == "application/json" || kind.ends_with("+json");
+        match kind.as_str() {
+            "multipart/form-data" => {
+                let boundary = multer::parse_boundary(given)
+                    .map_err(|_| unknown("the form's Content-Type has no boundary"))?;
+                return Ok(Content::Form(boundary));
+            }
+            "application/x-ndjson" | "application/jsonl" | "application/jsonlines" => {
+                return match streams {
+                    true => Ok(Content::Lines),
+                    false => Ok(Content::Json),
+                };
+            }
+            _ if is_json && streams => return Ok(Content::Lines),
+            _ if is_json => return Ok(Content::Json),
+            _ if kind.starts_with("image/") => {
+                let taken = picture.map(Content::Picture);
+                return taken.ok_or_else(|| unknown("the method takes no picture as its body"));
+            }
+            // What curl says of whatever it is given.
+            "application/x-www-form-urlencoded"
+            | "application/octet-stream"
+            | ""
+            | "text/plain" => {}
+            _ => return Err(unknown(&format!("{kind} is not taken"))),
+        }
+        Ok(match (picture, file) {
+            (Some(picture), _) => Content::JsonOrPicture(picture),
+            (None, Some(field)) => Content::File(field),
+            (None, None) if kind == "application/octet-stream" => {
+                return Err(unknown("the method takes JSON"));
+            }
+            (None, None) if streams => Content::Lines,
+            (None, None) => Content::Json,
+        })
+    }
+}
+
+fn unknown(problem: &str) -> Status {
+    status::error(Code::InvalidArgument, "CONTENT_TYPE_UNKNOWN", problem)
+}

@@ -1,0 +1,265 @@
+//! Forms (`multipart/form-data`), part by part as they arrive.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use multer::Multipart;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use tonic::{Code, Status};
+
+use crate::{
+    arrival::{Arrival, Room},
+    bounds::Bounds,
+    content::Picture,
+    json::{JsonError, wire},
+    query, status,
+};
+
+/// A part of a form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// The name of the file that it is of; none if it is no picture but a field.
+    pub file: Option<String>,
+    /// What is in it.
+    pub data: Bytes,
+}
+
+/// A form that arrives.
+pub struct Form {
+    parts: Multipart<'static>,
+    bounds: Arc<dyn Bounds>,
+    room: Room,
+    /// Bytes read since the parser last handed something on: what it holds.
+    kept: Arc<AtomicUsize>,
+    length: Option<usize>,
+}
+
+impl Form {
+    /// Reads a body as a form.
+    pub fn new(arrival: Arrival, boundary: &str) -> Form {
+        let bounds = Arc::clone(arrival.bounds());
+        let length = arrival.length();
+        let kept = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&kept);
+        let bytes = stream::try_unfold(arrival, move |mut arrival| {
+            let counted = Arc::clone(&counted);
+            async move {
+                // The parser takes all that there is before it looks at any of it.
+                tokio::task::yield_now().await;
+                let Some(bytes) = arrival.bytes().await? else {
+                    return Ok::<_, Status>(None);
+                };
+                let kept = bytes.len() + counted.fetch_add(bytes.len(), Ordering::Relaxed);
+                if kept > 2 * arrival.bounds().largest() {
+                    return Err(arrival.bounds().too_large(kept));
+                }
+                Ok(Some((bytes, arrival)))
+            }
+        });
+        Form {
+            parts: Multipart::new(bytes, boundary),
+            room: Room::new(Arc::clone(&bounds)),
+            bounds,
+            kept,
+            length,
+        }
+    }
+
+    /// Reserves all of the form, for methods that take it as one message.
+    ///
+    /// # Errors
+    /// Where it is over the limit, or there was no room in time.
+    pub async fn reserve_whole(&mut self) -> Result<(), Status> {
+        let whole = self.length.unwrap_or(self.bounds.largest());
+        self.room.reserve(whole, whole).await
+    }
+
+    /// The next part. What the last one had reserved is given back, unless all
+    /// of the form is.
+    ///
+    /// # Errors
+    /// A form that is none, or over a bound.
+    pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
+        if !is_whole {
+            self.room.release();
+        }
+        let Some(mut field) = self.parts.next_field().await.map_err(broken)? else {
+            return Ok(None);
+        };
+        self.kept.store(0, Ordering::Relaxed);
+        let name = field.name().unwrap_or_default().to_owned();
+        let kind = field.content_type().map(|kind| kind.type_().as_str());
+        let file = match (field.file_name(), kind) {
+            (Some(file), _) => Some(file.to_owned()),
+            (None, Some("image")) => Some(String::new()),
+            (None, _) => None,
+        };
+        let mut data = BytesMut::new();
+        while let Some(chunk) = field.chunk().await.map_err(broken)? {
+            self.kept.store(0, Ordering::Relaxed);
+            data.extend_from_slice(&chunk);
+            let largest = self.bounds.largest();
+            self.room.reserve(data.len(), largest).await?;
+        }
+        Ok(Some(Part {
+            name,
+            file,
+            data: data.freeze(),
+        }))
+    }
+}
+
+/// A form's error: a bound's, where the parser passed one on, or its own.
+fn broken(error: multer::Error) -> Status {
+    match error {
+        multer::Error::StreamReadFailed(inner) => match inner.downcast::<Status>() {
+            Ok(status) => *status,
+            Err(other) => Status::from_error(other),
+        },
+        other => {
+            let message = format!("the form cannot be read: {other}");
+            status::error(Code::InvalidArgument, "FORM_INVALID", message)
+        }
+    }
+}
+
+/// Appends the field that a part is.
+///
+/// # Errors
+/// A part that is no field of the message, or has no good value.
+pub fn put_field(
+    message: &MessageDescriptor,
+    part: &Part,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), Status> {
+    let way = query::resolve(message, &part.name)
+        .ok_or_else(|| JsonError::field(&part.name, "there is no such field"))?;
+    let text = str::from_utf8(&part.data)
+        .map_err(|_| JsonError::field(&part.name, "it is neither a picture nor text"))?;
+    query::put(&part.name, &way, text, limit, out)?;
+    Ok(())
+}
+
+/// Where a streamed request takes pictures: `examples.examples[].input`.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    batch: FieldDescriptor,
+    list: FieldDescriptor,
+    id: FieldDescriptor,
+    class: Option<FieldDescriptor>,
+    picture: Picture,
+}
+
+impl Batch {
+    /// Where the messages of a method take pictures, if they do.
+    pub fn of(message: &MessageDescriptor) -> Option<Batch> {
+        message.fields().find_map(|batch| {
+            let Kind::Message(within) = batch.kind() else {
+                return None;
+            };
+            let list = within.fields().find(FieldDescriptor::is_list)?;
+            let Kind::Message(element) = list.kind() else {
+                return None;
+            };
+            let id = element
+                .get_field_by_name("id")
+                .or_else(|| element.get_field_by_name("example_id"))?;
+            Some(Batch {
+                batch,
+                list,
+                id,
+                class: element.get_field_by_name("class_index"),
+                picture: Picture::of(&element)?,
+            })
+        })
+    }
+
+    /// Whether its pictures have classes.
+    pub fn has_classes(&self) -> bool {
+        self.class.is_some()
+    }
+
+    /// The message with one picture.
+    pub fn message(&self, id: &str, class: Option<u32>, file: &[u8]) -> Vec<u8> {
+        type Never = std::convert::Infallible;
+        let mut out = Vec::with_capacity(file.len() + id.len() + 40);
+        let Ok(()) = wire::delimited(self.batch.number(), &mut out, |out| {
+            wire::delimited(self.list.number(), out, |out| {
+                wire::bytes(self.id.number(), id.as_bytes(), out);
+                if let (Some(field), Some(class)) = (&self.class, class) {
+                    prost::encoding::uint32::encode(field.number(), &class, out);
+                }
+                wire::delimited(self.picture.input.number(), out, |out| {
+                    wire::bytes(self.picture.file.number(), file, out);
+                    Ok::<(), Never>(())
+                })
+            })
+        });
+        out
+    }
+}
+
+/// The classes of a specification: where they stand, and their names so far.
+#[derive(Clone, Debug)]
+pub struct Classes {
+    spec: FieldDescriptor,
+    classes: FieldDescriptor,
+    name: FieldDescriptor,
+}
+
+impl Classes {
+    /// Where a method's first message has its classes, if it makes them all.
+    pub fn of(message: &MessageDescriptor) -> Option<Classes> {
+        let spec = message.get_field_by_name("spec")?;
+        let Kind::Message(within) = spec.kind() else {
+            return None;
+        };
+        let classes = within.get_field_by_name("classes")?;
+        let Kind::Message(class) = classes.kind() else {
+            return None;
+        };
+        let name = class.get_field_by_name("display_name")?;
+        Some(Classes {
+            spec,
+            classes,
+            name,
+        })
+    }
+
+    /// The names that a first message has.
+    pub fn names(&self, message: &MessageDescriptor, bytes: &[u8]) -> Vec<String> {
+        let Ok(message) = DynamicMessage::decode(message.clone(), bytes) else {
+            return Vec::new();
+        };
+        let spec = message.get_field(&self.spec);
+        let Some(spec) = spec.as_message() else {
+            return Vec::new();
+        };
+        let classes = spec.get_field(&self.classes);
+        let classes = classes.as_list().unwrap_or_default().iter();
+        classes
+            .filter_map(Value::as_message)
+            .map(|class| {
+                let name = class.get_field(&self.name);
+                name.as_str().unwrap_or_default().to_owned()
+            })
+            .collect()
+    }
+
+    /// Appends a class to a first message.
+    pub fn put(&self, name: &str, out: &mut Vec<u8>) {
+        let Ok(()) = wire::delimited(self.spec.number(), out, |out| {
+            wire::delimited(self.classes.number(), out, |out| {
+                wire::bytes(self.name.number(), name.as_bytes(), out);
+                Ok::<(), std::convert::Infallible>(())
+            })
+        });
+    }
+}

@@ -1,0 +1,251 @@
+//! Values of one field: from JSON's numbers and texts, and from the text of a
+//! path, a query or a form.
+
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost_reflect::Kind;
+
+/// ProtoJSON takes both alphabets, with and without padding.
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// A value as JSON has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Scalar<'a> {
+    /// `true`, `false`.
+    Bool(bool),
+    /// A number below 0.
+    Signed(i64),
+    /// A number from 0.
+    Unsigned(u64),
+    /// A number with a fraction or an exponent.
+    Float(f64),
+    /// A text.
+    Text(&'a str),
+}
+
+/// What a field of a kind takes, for messages to people.
+pub fn expected(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Double | Kind::Float => "a number",
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => "an integer of 32 bits",
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => "an integer of 64 bits",
+        Kind::Uint32 | Kind::Fixed32 => "an integer of 32 bits from 0",
+        Kind::Uint64 | Kind::Fixed64 => "an integer of 64 bits from 0",
+        Kind::Bool => "true or false",
+        Kind::String => "a text",
+        Kind::Bytes => "bytes in base64",
+        Kind::Enum(_) => "one of the enum's names",
+        Kind::Message(_) => "an object",
+    }
+}
+
+/// The wire type that values of a kind have.
+fn wire_type(kind: &Kind) -> WireType {
+    match kind {
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => WireType::SixtyFourBit,
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => WireType::ThirtyTwoBit,
+        Kind::String | Kind::Bytes | Kind::Message(_) => WireType::LengthDelimited,
+        _ => WireType::Varint,
+    }
+}
+
+/// Appends a value, after the field's key where it has a `number` (elements of
+/// a packed list have none).
+///
+/// # Errors
+/// What a field of this kind takes instead.
+pub fn put(
+    kind: &Kind,
+    number: Option<u32>,
+    value: Scalar<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
+    let wrong = || format!("expected {}", expected(kind));
+    let key = |out: &mut Vec<u8>| {
+        if let Some(number) = number {
+            encode_key(number, wire_type(kind), out);
+        }
+    };
+    let varint = |value: u64, out: &mut Vec<u8>| {
+        key(out);
+        encode_varint(value, out);
+    };
+    let narrow = |value: i64| i32::try_from(value).map_err(|_| wrong());
+    match kind {
+        Kind::Bool => match value {
+            Scalar::Bool(value) => varint(u64::from(value), out),
+            _ => return Err(wrong()),
+        },
+        Kind::Double => {
+            let value = float(value).ok_or_else(wrong)?;
+            key(out);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        Kind::Float => {
+            let value = float32(value).ok_or_else(wrong)?;
+            key(out);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        Kind::Int32 => varint(
+            i64::from(narrow(signed(value).ok_or_else(wrong)?)?) as u64,
+            out,
+        ),
+        Kind::Int64 => varint(signed(value).ok_or_else(wrong)? as u64, out),
+        Kind::Sint32 | Kind::Sint64 => {
+            let value = signed(value).ok_or_else(wrong)?;
+            let value = match kind {
+                Kind::Sint32 => i64::from(narrow(value)?),
+                _ => value,
+            };
+            varint(((value << 1) ^ (value >> 63)) as u64, out);
+        }
+        Kind::Sfixed32 => {
+            let value = narrow(signed(value).ok_or_else(wrong)?)?;
+            key(out);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        Kind::Sfixed64 => {
+            let value = signed(value).ok_or_else(wrong)?;
+            key(out);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        Kind::Uint32 | Kind::Fixed32 => {
+            let value = unsigned(value).ok_or_else(wrong)?;
+            let value = u32::try_from(value).map_err(|_| wrong())?;
+            match kind {
+                Kind::Uint32 => varint(u64::from(value), out),
+                _ => {
+                    key(out);
+                    out.extend_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+        Kind::Uint64 => varint(unsigned(value).ok_or_else(wrong)?, out),
+        Kind::Fixed64 => {
+            let value = unsigned(value).ok_or_else(wrong)?;
+            key(out);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        Kind::Enum(values) => {
+            let number = match value {
+                Scalar::Text(name) => values.get_value_by_name(name).map(|value| value.number()),
+                _ => signed(value).and_then(|number| i32::try_from(number).ok()),
+            };
+            let number = number.ok_or_else(|| {
+                let names: Vec<_> = values.values().map(|v| v.name().to_owned()).collect();
+                format!("expected one of {}", names.join(", "))
+            })?;
+            varint(i64::from(number) as u64, out);
+        }
+        Kind::String => match value {
+            Scalar::Text(text) => {
+                key(out);
+                encode_varint(text.len() as u64, out);
+                out.extend_from_slice(text.as_bytes());
+            }
+            _ => return Err(wrong()),
+        },
+        Kind::Bytes => match value {
+            Scalar::Text(text) => {
+                key(out);
+                base64(text, out).ok_or_else(wrong)?;
+            }
+            _ => return Err(wrong()),
+        },
+        Kind::Message(_) => return Err(wrong()),
+    }
+    Ok(())
+}
+
+/// Appends a value from the text of a path, a query or a form.
+///
+/// # Errors
+/// What a field of this kind takes instead.
+pub fn put_text(
+    kind: &Kind,
+    number: Option<u32>,
+    text: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
+    let value = match (kind, text) {
+        (Kind::Bool, "true" | "True" | "1" | "") => Scalar::Bool(true),
+        (Kind::Bool, "false" | "False" | "0") => Scalar::Bool(false),
+        (Kind::Enum(_), _) => match text.parse() {
+            Ok(number) => Scalar::Signed(number),
+            Err(_) => Scalar::Text(text),
+        },
+        _ => Scalar::Text(text),
+    };
+    put(kind, number, value, out)
+}
+
+/// Appends the length and the bytes that a text stands for.
+fn base64(text: &str, out: &mut Vec<u8>) -> Option<()> {
+    let digits = text.trim_end_matches('=').len();
+    let length = digits / 4 * 3 + (digits % 4 * 3) / 4;
+    let engine = match text.contains(['-', '_']) {
+        true => URL_SAFE,
+        false => STANDARD,
+    };
+    encode_varint(length as u64, out);
+    let start = out.len();
+    out.resize(start + length, 0);
+    let written = engine.decode_slice(text, out.get_mut(start..)?).ok()?;
+    (written == length).then_some(())
+}
+
+fn signed(value: Scalar<'_>) -> Option<i64> {
+    match value {
+        Scalar::Signed(value) => Some(value),
+        Scalar::Unsigned(value) => i64::try_from(value).ok(),
+        // "1e3" and "2.0" are integers to JSON.
+        Scalar::Float(value) => whole(value).map(|value| value as i64),
+        Scalar::Text(text) => text.parse().ok(),
+        Scalar::Bool(_) => None,
+    }
+}
+
+fn unsigned(value: Scalar<'_>) -> Option<u64> {
+    match value {
+        Scalar::Unsigned(value) => Some(value),
+        Scalar::Signed(value) => u64::try_from(value).ok(),
+        Scalar::Float(value) => whole(value).filter(|v| *v >= 0.0).map(|value| value as u64),
+        Scalar::Text(text) => text.parse().ok(),
+        Scalar::Bool(_) => None,
+    }
+}
+
+/// A float that is an integer, and one that a float holds exactly.
+fn whole(value: f64) -> Option<f64> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value)
+}
+
+fn float(value: Scalar<'_>) -> Option<f64> {
+    match value {
+        Scalar::Float(value) => Some(value),
+        Scalar::Signed(value) => Some(value as f64),
+        Scalar::Unsigned(value) => Some(value as f64),
+        Scalar::Text("NaN") => Some(f64::NAN),
+        Scalar::Text("Infinity") => Some(f64::INFINITY),
+        Scalar::Text("-Infinity") => Some(f64::NEG_INFINITY),
+        // Rust would read "inf" and "nan", too.
+        Scalar::Text(text) if text.bytes().any(|b| b.is_ascii_digit()) => {
+            text.parse().ok().filter(|value: &f64| value.is_finite())
+        }
+        Scalar::Text(_) | Scalar::Bool(_) => None,
+    }
+}
+
+/// As a 32-bit number; one that is finite and too large for it is none.
+fn float32(value: Scalar<'_>) -> Option<f32> {
+    let wide = float(value)?;
+    let narrow = wide as f32;
+    (narrow.is_finite() || !wide.is_finite()).then_some(narrow)
+}

@@ -1,0 +1,418 @@
+//! A request's body on its way into gRPC messages, one at a time and no faster
+//! than they are taken.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::sync::Semaphore;
+use tonic::{Status, body::Body};
+
+use crate::{
+    arrival::Arrival,
+    bounds::Bounds,
+    call::{Asked, Call},
+    content::{Content, Picture},
+    embeddings,
+    form::{self, Batch, Classes, Form, Part},
+    inference,
+    json::{JsonError, wire},
+    query,
+};
+
+/// Largest JSON that is read where it arrives; what is larger would hold up
+/// other work of the thread.
+const INLINE: usize = 256 << 10;
+/// Pieces of a file.
+const PIECE: usize = 1 << 20;
+/// How many large bodies are read at once.
+static READERS: Semaphore = Semaphore::const_new(4);
+
+/// Turns a request's body into messages, within bounds.
+pub fn messages<B>(call: Arc<Call>, body: B, bounds: Arc<dyn Bounds>) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let arrival = Arrival::new(body, Arc::clone(&bounds));
+    let source = match &call.content {
+        Content::Form(boundary) => Source::Form(FormReading::new(&call, arrival, boundary)),
+        _ => Source::Plain(arrival),
+    };
+    let reading = Reading {
+        call,
+        bounds,
+        source,
+        ready: VecDeque::new(),
+        begun: false,
+        ended: false,
+    };
+    let frames = stream::try_unfold(reading, |mut reading| async move {
+        let message = reading.next().await?;
+        Ok::<_, Status>(message.map(|message| (Frame::data(message), reading)))
+    });
+    Body::new(StreamBody::new(frames))
+}
+
+struct Reading {
+    call: Arc<Call>,
+    bounds: Arc<dyn Bounds>,
+    source: Source,
+    ready: VecDeque<Vec<u8>>,
+    begun: bool,
+    ended: bool,
+}
+
+enum Source {
+    Plain(Arrival),
+    Form(FormReading),
+}
+
+impl Reading {
+    /// The next message, framed as gRPC frames it.
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        while self.ready.is_empty() {
+            if self.ended {
+                return Ok(None);
+            }
+            match &mut self.source {
+                Source::Plain(arrival) => {
+                    let (messages, ended) = plain(&self.call, arrival, self.begun).await?;
+                    self.ready.extend(messages);
+                    self.ended = ended;
+                }
+                Source::Form(form) => {
+                    self.ended = form.read(&mut self.ready).await?;
+                }
+            }
+            self.begun = true;
+        }
+        let message = self.ready.pop_front();
+        message.map(|message| self.frame(&message)).transpose()
+    }
+
+    fn frame(&self, message: &[u8]) -> Result<Bytes, Status> {
+        let length = u32::try_from(message.len())
+            .ok()
+            .filter(|_| message.len() <= self.bounds.largest())
+            .ok_or_else(|| self.bounds.too_large(message.len()))?;
+        let mut frame = BytesMut::with_capacity(message.len() + 5);
+        frame.put_u8(0);
+        frame.put_u32(length);
+        frame.extend_from_slice(message);
+        Ok(frame.freeze())
+    }
+}
+
+/// The next messages of a body that is no form, and whether they are the last.
+async fn plain(
+    call: &Arc<Call>,
+    arrival: &mut Arrival,
+    begun: bool,
+) -> Result<(Vec<Vec<u8>>, bool), Status> {
+    let limit = arrival.bounds().largest();
+    Ok(match &call.content {
+        Content::Nothing => (vec![call.message(&[], true, limit)?], true),
+        Content::Json => {
+            let json = arrival.whole().await?;
+            (vec![read_json(call, json, true, limit).await?], true)
+        }
+        Content::Picture(picture) => {
+            let file = arrival.whole().await?;
+            (vec![call.picture(picture, &file)], true)
+        }
+        Content::JsonOrPicture(picture) => {
+            let body = arrival.whole().await?;
+            let message = match is_json(&body) {
+                true => read_json(call, body, true, limit).await?,
+                false => call.picture(picture, &body),
+            };
+            (vec![message], true)
+        }
+        Content::Lines => line(call, arrival, begun, limit).await?,
+        Content::File(field) => piece(call, arrival, begun, field.number()).await?,
+        Content::Tensors(length) => {
+            let (length, call) = (*length, Arc::clone(call));
+            let body = arrival.whole().await?;
+            let message = off_thread(body.len(), move || {
+                let (message, binary) = inference::read(&body, length)?;
+                let _ = call.asked.set(Asked::Tensors(binary));
+                Ok(call.around(&message))
+            });
+            (vec![message.await?], true)
+        }
+        Content::Embeddings => {
+            let call = Arc::clone(call);
+            let body = arrival.whole().await?;
+            let message = off_thread(body.len(), move || {
+                let (message, asked) = embeddings::read(&body)?;
+                let _ = call.asked.set(Asked::Embeddings(asked));
+                Ok(message)
+            });
+            (vec![message.await?], true)
+        }
+        // It has a reader of its own.
+        Content::Form(_) => (Vec::new(), true),
+    })
+}
+
+/// Whether a body is JSON, or nothing: no picture's file begins with a brace.
+fn is_json(body: &[u8]) -> bool {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    matches!(first, None | Some(b'{'))
+}
+
+async fn read_json(
+    call: &Arc<Call>,
+    json: Bytes,
+    merged: bool,
+    limit: usize,
+) -> Result<Vec<u8>, Status> {
+    let call = Arc::clone(call);
+    off_thread(json.len(), move || Ok(call.message(&json, merged, limit)?)).await
+}
+
+/// Reads what has this many bytes, apart from other work where they are many.
+async fn off_thread(
+    bytes: usize,
+    read: impl FnOnce() -> Result<Vec<u8>, Status> + Send + 'static,
+) -> Result<Vec<u8>, Status> {
+    if bytes <= INLINE {
+        return read();
+    }
+    let _turn = READERS.acquire().await;
+    let reading = tokio::task::spawn_blocking(read).await;
+    reading.map_err(|error| Status::internal(error.to_string()))?
+}
+
+async fn line(
+    call: &Arc<Call>,
+    arrival: &mut Arrival,
+    begun: bool,
+    limit: usize,
+) -> Result<(Vec<Vec<u8>>, bool), Status> {
+    let message = match arrival.line().await? {
+        Some(line) => Some(read_json(call, line, false, limit).await?),
+        None => None,
+    };
+    let ended = message.is_none();
+    if begun || !call.has_fields() {
+        return Ok((message.into_iter().collect(), ended));
+    }
+    // Path and query are the first message, or part of it.
+    let own = call.fields();
+    let messages = match message {
+        Some(first) if wire::first_field(&first) == wire::first_field(&own) => {
+            vec![call.around(&first)]
+        }
+        first => std::iter::once(own).chain(first).collect(),
+    };
+    Ok((messages, ended))
+}
+
+async fn piece(
+    call: &Arc<Call>,
+    arrival: &mut Arrival,
+    begun: bool,
+    field: u32,
+) -> Result<(Vec<Vec<u8>>, bool), Status> {
+    if !begun {
+        let mut first = Vec::new();
+        let way = query::resolve(&call.rpc.input, "size_bytes");
+        if let (Some(length), Some(way)) = (arrival.length(), way) {
+            let length = length.to_string();
+            query::put("sizeBytes", &way, &length, usize::MAX, &mut first)?;
+        }
+        first.extend_from_slice(&call.fields());
+        return Ok((vec![first], false));
+    }
+    let most = PIECE.min(arrival.bounds().largest() / 2);
+    Ok(match arrival.piece(most).await? {
+        None => (Vec::new(), true),
+        Some(piece) => {
+            let mut message = Vec::with_capacity(piece.len() + 8);
+            wire::bytes(field, &piece, &mut message);
+            (vec![message], false)
+        }
+    })
+}
+
+/// A form on its way into messages.
+struct FormReading {
+    call: Arc<Call>,
+    form: Form,
+    limit: usize,
+    /// The first message, or the only one.
+    own: Vec<u8>,
+    target: Target,
+}
+
+/// What the pictures of a form become.
+enum Target {
+    /// Fields of the only message.
+    Message(Option<Picture>),
+    /// Messages of their own, once the first message has been sent. The names
+    /// of the classes, where the first message has them.
+    Stream {
+        batch: Batch,
+        names: Option<Vec<String>>,
+    },
+    /// As above, but the classes are the names of the parts: no picture can be
+    /// sent before the last name is known.
+    Gathering {
+        batch: Batch,
+        classes: Classes,
+        parts: Vec<Part>,
+    },
+    /// Nothing has been read yet of a call that streams.
+    Unknown(Option<Batch>),
+}
+
+impl FormReading {
+    fn new(call: &Arc<Call>, arrival: Arrival, boundary: &str) -> FormReading {
+        let streams = call.rpc.descriptor.is_client_streaming();
+        FormReading {
+            limit: arrival.bounds().largest(),
+            form: Form::new(arrival, boundary),
+            own: call.fields(),
+            target: match streams {
+                true => Target::Unknown(Batch::of(&call.rpc.input)),
+                false => Target::Message(Picture::of(&call.rpc.input)),
+            },
+            call: Arc::clone(call),
+        }
+    }
+
+    /// Reads what makes one or more messages; true where it was the last.
+    async fn read(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<bool, Status> {
+        match &self.target {
+            Target::Message(_) => self.form.reserve_whole().await?,
+            Target::Unknown(_) | Target::Stream { .. } | Target::Gathering { .. } => {}
+        }
+        loop {
+            let whole = !matches!(self.target, Target::Stream { .. } | Target::Unknown(_));
+            let Some(part) = self.form.next(whole).await? else {
+                self.finish(ready)?;
+                return Ok(true);
+            };
+            match (&mut self.target, &part.file) {
+                (Target::Message(_) | Target::Unknown(_), None) => {
+                    form::put_field(&self.call.rpc.input, &part, self.limit, &mut self.own)?;
+                }
+                (_, None) => {
+                    let problem = "fields come before pictures";
+                    return Err(JsonError::field(&part.name, problem).into());
+                }
+                (Target::Message(picture), Some(_)) => {
+                    let Some(picture) = picture else {
+                        return Err(JsonError::field(&part.name, "no picture is taken").into());
+                    };
+                    crate::call::put_picture(picture, &part.data, &mut self.own);
+                    if self.own.len() > self.limit {
+                        return Err(JsonError::TooLarge(self.limit).into());
+                    }
+                }
+                (Target::Unknown(_), Some(_)) => {
+                    let first = self.begin(part).await?;
+                    ready.extend(first);
+                    if !ready.is_empty() {
+                        return Ok(false);
+                    }
+                }
+                (Target::Gathering { parts, .. }, Some(_)) => {
+                    parts.push(part);
+                    let held: usize = parts.iter().map(|part| part.data.len() + 64).sum();
+                    if held > self.limit {
+                        return Err(JsonError::TooLarge(self.limit).into());
+                    }
+                }
+                (Target::Stream { batch, names }, Some(_)) => {
+                    ready.push_back(one(batch, names.as_deref(), &part)?);
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Decides, at the first picture, what pictures become. Returns the messages
+    /// that can be sent.
+    async fn begin(&mut self, part: Part) -> Result<Vec<Vec<u8>>, Status> {
+        let input = &self.call.rpc.input;
+        let batch = match &self.target {
+            Target::Unknown(Some(batch)) => batch.clone(),
+            _ => return Err(JsonError::field(&part.name, "no picture is taken").into()),
+        };
+        let classes = Classes::of(input).filter(|_| batch.has_classes());
+        let names = classes
+            .as_ref()
+            .map(|classes| classes.names(input, &self.own));
+        if let (Some(classes), Some([])) = (classes, names.as_deref()) {
+            self.form.reserve_whole().await?;
+            self.target = Target::Gathering {
+                batch,
+                classes,
+                parts: vec![part],
+            };
+            return Ok(Vec::new());
+        }
+        let first = one(&batch, names.as_deref(), &part)?;
+        self.target = Target::Stream { batch, names };
+        Ok(vec![std::mem::take(&mut self.own), first])
+    }
+
+    fn finish(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<(), Status> {
+        match &mut self.target {
+            Target::Message(_) | Target::Unknown(_) => {
+                ready.push_back(std::mem::take(&mut self.own));
+            }
+            Target::Stream { .. } => {}
+            Target::Gathering {
+                batch,
+                classes,
+                parts,
+            } => {
+                let mut names: Vec<String> = Vec::new();
+                for part in parts.iter() {
+                    if !names.contains(&part.name) {
+                        classes.put(&part.name, &mut self.own);
+                        names.push(part.name.clone());
+                    }
+                }
+                ready.push_back(std::mem::take(&mut self.own));
+                for part in parts.drain(..) {
+                    ready.push_back(one(batch, Some(&names), &part)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The message of one picture.
+fn one(batch: &Batch, names: Option<&[String]>, part: &Part) -> Result<Vec<u8>, Status> {
+    let file = part.file.as_deref().unwrap_or_default();
+    if !batch.has_classes() {
+        return Ok(batch.message(file, None, &part.data));
+    }
+    let named = names.and_then(|names| names.iter().position(|name| *name == part.name));
+    let class = match (named, names) {
+        (Some(index), _) => u32::try_from(index).ok(),
+        // Nobody here knows the names: the part's is the class's number.
+        (None, None) => part.name.parse().ok(),
+        (None, Some(_)) => None,
+    };
+    let class = class.ok_or_else(|| {
+        let problem = match names {
+            Some(_) => "the classes have none of this name",
+            None => "expected the index of the picture's class as the part's name",
+        };
+        JsonError::field(&part.name, problem)
+    })?;
+    let id = match file {
+        "" => String::new(),
+        file => format!("{}/{file}", part.name),
+    };
+    Ok(batch.message(&id, Some(class), &part.data))
+}

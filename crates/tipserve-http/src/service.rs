@@ -1,0 +1,288 @@
+//! The layer: HTTP requests are turned into gRPC calls of the services within,
+//! and their answers back.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header,
+    uri::PathAndQuery,
+};
+use http_body::Body as HttpBody;
+use prost_reflect::DescriptorPool;
+use tonic::{Code, body::Body};
+use tower::{Layer, Service, ServiceExt as _};
+
+use crate::{
+    answer::{Answering, Form},
+    assets::{Assets, Files},
+    call::Call,
+    described::Described,
+    embeddings,
+    inference::{self, Shape},
+    openapi,
+    rules::{self, Dialect, Route, RulesError},
+    status::{self, Errors},
+    template::RequestPath,
+};
+
+/// How long after a call's deadline its service may still say so itself, with
+/// its own reason.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// The OpenAPI document of the annotated methods of these descriptors, indented
+/// for people and for what compares it.
+///
+/// # Errors
+/// Where they cannot be served: a broken build.
+pub fn openapi_document(descriptors: &[u8]) -> Result<String, RulesError> {
+    let pool = rules::pool(descriptors)?;
+    let routes = all_routes(&pool)?;
+    let document = openapi::document(&pool, &routes, env!("CARGO_PKG_VERSION"));
+    Ok(format!("{document:#}\n"))
+}
+
+/// Serves gRPC services over HTTP with JSON.
+#[derive(Clone)]
+pub struct HttpLayer {
+    api: Arc<Api>,
+}
+
+/// What is served.
+struct Api {
+    routes: Vec<Route>,
+    errors: Arc<Errors>,
+    assets: Files,
+    described: Described,
+}
+
+impl HttpLayer {
+    /// Serves the annotated methods of these descriptors, and files.
+    ///
+    /// # Errors
+    /// Where the descriptors or their annotations cannot be served: a broken
+    /// build.
+    pub fn new(descriptors: &[u8], assets: Assets) -> Result<HttpLayer, RulesError> {
+        let pool = rules::pool(descriptors)?;
+        let status = pool
+            .get_message_by_name("google.rpc.Status")
+            .ok_or_else(|| RulesError::Descriptors("they lack google.rpc.Status".to_owned()))?;
+        let routes = all_routes(&pool)?;
+        let document = openapi::document(&pool, &routes, env!("CARGO_PKG_VERSION"));
+        Ok(HttpLayer {
+            api: Arc::new(Api {
+                described: Described::new(document.to_string()),
+                routes,
+                errors: Arc::new(Errors::new(status)),
+                assets: assets.files(),
+            }),
+        })
+    }
+}
+
+fn all_routes(pool: &DescriptorPool) -> Result<Vec<Route>, RulesError> {
+    let mut routes = rules::routes(pool)?;
+    routes.extend(inference::routes(pool)?);
+    routes.push(embeddings::route(pool)?);
+    Ok(routes)
+}
+
+impl<S> Layer<S> for HttpLayer {
+    type Service = HttpService<S>;
+
+    fn layer(&self, inner: S) -> HttpService<S> {
+        HttpService {
+            inner,
+            api: Arc::clone(&self.api),
+        }
+    }
+}
+
+/// Services that are called over HTTP. Cheap to clone: it is, for every
+/// request.
+#[derive(Clone)]
+pub struct HttpService<S> {
+    inner: S,
+    api: Arc<Api>,
+}
+
+impl<S, B, R> Service<Request<B>> for HttpService<S>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let inner = self.inner.clone();
+        let api = Arc::clone(&self.api);
+        Box::pin(async move {
+            let file = api.assets.answer(&request);
+            if let Some(file) = file.or_else(|| api.described.answer(&request)) {
+                return Ok(file);
+            }
+            let (call, answering) = match api.call(&request) {
+                Ok(found) => found,
+                Err(refusal) => return Ok(*refusal),
+            };
+            let dialect = answering.dialect;
+            let deadline = call.timeout.map(|timeout| timeout + GRACE);
+            let request = to_grpc(request, call);
+            let answered = async move {
+                let response = inner.oneshot(request).await?;
+                Ok(answering.answer(response).await)
+            };
+            match deadline {
+                None => answered.await,
+                Some(after) => match tokio::time::timeout(after, answered).await {
+                    Ok(answered) => answered,
+                    Err(_) => {
+                        let message = "the call's deadline has passed";
+                        let reason = "DEADLINE_EXCEEDED";
+                        let late = status::error(Code::DeadlineExceeded, reason, message);
+                        Ok(api.errors.of(dialect, &late))
+                    }
+                },
+            }
+        })
+    }
+}
+
+type Refusal = Box<Response<Body>>;
+
+impl Api {
+    /// The call that a request is.
+    fn call<B>(&self, request: &Request<B>) -> Result<(Call, Answering), Refusal> {
+        let uri = request.uri();
+        let path = RequestPath::parse(uri.path());
+        let mut fitting = path
+            .iter()
+            .flat_map(|path| rules::matching(&self.routes, path))
+            .peekable();
+        if fitting.peek().is_none() {
+            return Err(self.no_path(uri));
+        }
+        let mut verbs: Vec<&Method> = Vec::new();
+        for (route, fields) in fitting {
+            if route.method != *request.method() {
+                verbs.push(&route.method);
+                continue;
+            }
+            let headers = request.headers();
+            let query = uri.query().unwrap_or_default();
+            let call = Call::new(route, &fields, query, headers)
+                .map_err(|status| Box::new(self.errors.of(route.dialect, &status)))?;
+            let answering = Answering {
+                output: route.rpc.output.clone(),
+                form: Form::of(&route.rpc, headers),
+                errors: Arc::clone(&self.errors),
+                dialect: route.dialect,
+                asked: Arc::clone(&call.asked),
+            };
+            return Ok((call, answering));
+        }
+        Err(self.no_verb(request.method(), &verbs))
+    }
+
+    fn no_path(&self, uri: &Uri) -> Refusal {
+        let path: String = uri.path().chars().take(200).collect();
+        let message = format!("there is no {path:?} here; /openapi.json has all paths");
+        let status = status::error(Code::NotFound, "PATH_UNKNOWN", message);
+        let dialect = match uri.path().starts_with("/v2") {
+            true => Dialect::Inference(Shape::Whole),
+            false => Dialect::Proto,
+        };
+        Box::new(self.errors.of(dialect, &status))
+    }
+
+    fn no_verb(&self, method: &Method, verbs: &[&Method]) -> Refusal {
+        let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
+        let allowed = verbs.join(", ");
+        let message = format!("the path takes {allowed}, not {method}");
+        let status = status::error(Code::Unimplemented, "VERB_UNKNOWN", message);
+        let mut refusal = Box::new(self.errors.response(&status));
+        if let Ok(value) = HeaderValue::from_str(&allowed) {
+            refusal.headers_mut().insert(header::ALLOW, value);
+        }
+        refusal
+    }
+}
+
+/// What an HTTP request has that means something else, or nothing, in gRPC.
+const DROPPED: [HeaderName; 7] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::EXPECT,
+    header::TRANSFER_ENCODING,
+];
+
+/// The request of a gRPC call. Its body is still HTTP's: it is turned into
+/// messages by whoever bounds messages, with the call that is in the
+/// extensions.
+fn to_grpc<B>(request: Request<B>, call: Call) -> Request<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (mut parts, body) = request.into_parts();
+    clean(&mut parts.headers);
+    if let Some(timeout) = call.timeout.and_then(grpc_timeout) {
+        parts.headers.insert("grpc-timeout", timeout);
+    }
+    let mut uri = parts.uri.into_parts();
+    uri.path_and_query = Some(PathAndQuery::clone(&call.rpc.path));
+    parts.uri = Uri::from_parts(uri).unwrap_or_else(|_| Uri::from(call.rpc.path.clone()));
+    parts.method = Method::POST;
+    parts.version = Version::HTTP_2;
+    parts.extensions.insert(Arc::new(call));
+    Request::from_parts(parts, Body::new(body))
+}
+
+fn clean(headers: &mut HeaderMap) {
+    for name in DROPPED {
+        headers.remove(name);
+    }
+    let grpc: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("grpc-"))
+        .cloned()
+        .collect();
+    for name in grpc {
+        headers.remove(name);
+    }
+    let kind = HeaderValue::from_static("application/grpc");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+}
+
+/// At most eight digits and a unit.
+fn grpc_timeout(timeout: Duration) -> Option<HeaderValue> {
+    const MOST: u128 = 99_999_999;
+    let units = [
+        (timeout.as_nanos(), "n"),
+        (timeout.as_micros(), "u"),
+        (timeout.as_millis(), "m"),
+        (u128::from(timeout.as_secs()), "S"),
+    ];
+    let (amount, unit) = units.into_iter().find(|(amount, _)| *amount <= MOST)?;
+    HeaderValue::from_str(&format!("{amount}{unit}")).ok()
+}

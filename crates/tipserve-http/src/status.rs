@@ -1,0 +1,165 @@
+//! Errors: a gRPC status as HTTP's status code, headers and JSON.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use prost::Message as _;
+use prost_reflect::MessageDescriptor;
+use serde_json::json;
+use tonic::{Code, Status, body::Body};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    embeddings, inference,
+    json::{self, JsonError, Style},
+    rules::Dialect,
+};
+
+/// The domain of tipserve's reasons.
+const DOMAIN: &str = "tipserve";
+
+/// A status of this crate's own.
+pub fn error(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, []);
+    Status::with_error_details(code, message, details)
+}
+
+impl From<JsonError> for Status {
+    fn from(problem: JsonError) -> Status {
+        let message = problem.to_string();
+        match problem {
+            JsonError::Syntax(_) => error(Code::InvalidArgument, "JSON_INVALID", message),
+            JsonError::Field { field, problem } => {
+                let mut details = ErrorDetails::with_error_info("FIELD_INVALID", DOMAIN, []);
+                details.add_bad_request_violation(field, problem);
+                Status::with_error_details(Code::InvalidArgument, message, details)
+            }
+            JsonError::TooLarge(limit) => {
+                let facts = [
+                    ("limit".to_owned(), "max_message_bytes".to_owned()),
+                    ("maximum".to_owned(), limit.to_string()),
+                ];
+                let details = ErrorDetails::with_error_info("MESSAGE_TOO_LARGE", DOMAIN, facts);
+                Status::with_error_details(Code::OutOfRange, message, details)
+            }
+        }
+    }
+}
+
+/// A refusal that needs no descriptors: of a request before it is known what it
+/// is.
+pub fn refusal(code: Code, reason: &str, message: &str) -> Response<Body> {
+    let body = json!({
+        "code": code as i32,
+        "message": message,
+        "details": [{
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": reason,
+            "domain": DOMAIN,
+            "metadata": {},
+        }],
+    });
+    let mut response = crate::answer::json(body.to_string().into_bytes());
+    describe(&error(code, reason, message), &mut response);
+    response
+}
+
+/// The reason of a status.
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.map(|info| info.reason).unwrap_or_default()
+}
+
+/// HTTP's code for a status.
+pub fn http_code(status: &Status) -> StatusCode {
+    match (status.code(), reason(status).as_str()) {
+        (_, "PATH_UNKNOWN") => StatusCode::NOT_FOUND,
+        (_, "VERB_UNKNOWN") => StatusCode::METHOD_NOT_ALLOWED,
+        (_, "CONTENT_TYPE_UNKNOWN") => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        (_, "MESSAGE_TOO_LARGE") => StatusCode::PAYLOAD_TOO_LARGE,
+        (_, "MESSAGE_TIMEOUT") => StatusCode::REQUEST_TIMEOUT,
+        (Code::Ok, _) => StatusCode::OK,
+        (Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition, _) => {
+            StatusCode::BAD_REQUEST
+        }
+        (Code::Unauthenticated, _) => StatusCode::UNAUTHORIZED,
+        (Code::PermissionDenied, _) => StatusCode::FORBIDDEN,
+        (Code::NotFound, _) => StatusCode::NOT_FOUND,
+        (Code::AlreadyExists | Code::Aborted, _) => StatusCode::CONFLICT,
+        (Code::ResourceExhausted, _) => StatusCode::TOO_MANY_REQUESTS,
+        // nginx's "client closed request".
+        (Code::Cancelled, _) => {
+            StatusCode::from_u16(499).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        (Code::Unimplemented, _) => StatusCode::NOT_IMPLEMENTED,
+        (Code::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (Code::DeadlineExceeded, _) => StatusCode::GATEWAY_TIMEOUT,
+        (Code::Unknown | Code::Internal | Code::DataLoss, _) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Shows statuses.
+#[derive(Clone, Debug)]
+pub struct Errors {
+    /// `google.rpc.Status`.
+    message: MessageDescriptor,
+}
+
+impl Errors {
+    /// Shows them by this descriptor of `google.rpc.Status`, whose pool has the
+    /// types of their details.
+    pub fn new(message: MessageDescriptor) -> Errors {
+        Errors { message }
+    }
+
+    /// A status as JSON.
+    pub fn json(&self, status: &Status) -> Vec<u8> {
+        let bare = || tonic_types::Status {
+            code: status.code() as i32,
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        };
+        let whole = match status.details() {
+            [] => bare().encode_to_vec(),
+            details => details.to_vec(),
+        };
+        let mut out = Vec::new();
+        if json::render(&self.message, &whole, Style::Proto, &mut out).is_ok() {
+            return out;
+        }
+        // Details of a type that nobody here knows.
+        json!({"code": status.code() as i32, "message": status.message(), "details": []})
+            .to_string()
+            .into_bytes()
+    }
+
+    /// A status as a response in a dialect.
+    pub fn of(&self, dialect: Dialect, status: &Status) -> Response<Body> {
+        match dialect {
+            Dialect::Proto => self.response(status),
+            Dialect::Inference(_) => inference::error(status),
+            Dialect::Embeddings => embeddings::error(status),
+        }
+    }
+
+    /// A status as a response.
+    pub fn response(&self, status: &Status) -> Response<Body> {
+        let mut response = crate::answer::json(self.json(status));
+        describe(status, &mut response);
+        response
+    }
+}
+
+/// Gives a response the code and the headers that a status has.
+pub fn describe(status: &Status, response: &mut Response<Body>) {
+    let code = http_code(status);
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    if code == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        headers.insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    let retry = status.get_details_retry_info();
+    if let Some(delay) = retry.and_then(|retry| retry.retry_delay) {
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+}

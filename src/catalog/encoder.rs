@@ -1,0 +1,138 @@
+//! Which features may meet: those of one bundle, and of encoders whose number
+//! formats agree.
+
+use super::CatalogError;
+use tipserve_clip::{Precision, int8::MOST_NOISE};
+use tipserve_store::{EncoderRecord, Manifest};
+
+/// The encoder that this server embeds pictures with.
+#[derive(Clone, Debug)]
+pub struct ServedEncoder {
+    /// The bundle's fingerprint.
+    pub fingerprint: String,
+    /// What it computes in.
+    pub precision: Precision,
+    /// How far its features are from float ones, where it computes in 8 bits
+    /// ([`tipserve_clip::Agreement::noise`]).
+    pub noise: Option<f64>,
+}
+
+impl ServedEncoder {
+    /// Whether pictures embedded here can be held against a version's features.
+    ///
+    /// # Errors
+    /// [`CatalogError::WrongBundle`]; [`CatalogError::WrongDtype`], where one
+    /// side is 8-bit, the other float, and the 8-bit one too far from float.
+    pub fn check(&self, manifest: &Manifest) -> Result<(), CatalogError> {
+        let details = &manifest.details;
+        if details.bundle_fingerprint != self.fingerprint {
+            return Err(CatalogError::WrongBundle {
+                version: manifest.resource_name(),
+                made_with: details.bundle_fingerprint.clone(),
+                served: self.fingerprint.clone(),
+            });
+        }
+        let Some(noise) = self.noise_between(details.encoder.as_ref()) else {
+            return Ok(());
+        };
+        if noise <= MOST_NOISE {
+            return Ok(());
+        }
+        let made_with = match &details.encoder {
+            Some(record) => record.dtype.clone(),
+            None => "a float format".to_owned(),
+        };
+        Err(CatalogError::WrongDtype {
+            version: manifest.resource_name(),
+            made_with,
+            served: self.precision.name(),
+            noise,
+        })
+    }
+
+    /// What lies between a version's features and this encoder's; none where
+    /// both are float, or both 8-bit. Versions of older servers are float.
+    fn noise_between(&self, made: Option<&EncoderRecord>) -> Option<f64> {
+        let theirs = made.and_then(|record| record.noise);
+        match (self.noise, theirs) {
+            (Some(noise), None) | (None, Some(noise)) => Some(noise),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
+    }
+
+    /// The record of a version made here of pictures and, where there is a
+    /// base, of its features.
+    pub fn record(&self, base: Option<&EncoderRecord>) -> EncoderRecord {
+        let own = self.precision.name();
+        let mut dtypes: Vec<&str> = base.map_or_else(Vec::new, |b| b.dtype.split(", ").collect());
+        if !dtypes.contains(&own) {
+            dtypes.push(own);
+        }
+        let noise = match (self.noise, base.and_then(|record| record.noise)) {
+            (Some(own), Some(theirs)) => Some(own.max(theirs)),
+            (own, theirs) => own.or(theirs),
+        };
+        EncoderRecord {
+            dtype: dtypes.join(", "),
+            noise,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(precision: Precision, noise: Option<f64>) -> ServedEncoder {
+        ServedEncoder {
+            fingerprint: "f".into(),
+            precision,
+            noise,
+        }
+    }
+
+    fn made(dtype: &str, noise: Option<f64>) -> Option<EncoderRecord> {
+        Some(EncoderRecord {
+            dtype: dtype.into(),
+            noise,
+        })
+    }
+
+    #[test]
+    fn float_formats_meet_and_so_do_features_in_8_bits() {
+        let float = served(Precision::Bfloat16, None);
+        let int8 = served(Precision::Int8, Some(9.0));
+        assert_eq!(float.noise_between(made("float32", None).as_ref()), None);
+        assert_eq!(float.noise_between(None), None);
+        assert_eq!(int8.noise_between(made("int8", Some(9.0)).as_ref()), None);
+    }
+
+    #[test]
+    fn between_float_and_8_bits_lies_the_8_bit_sides_noise() {
+        let float = served(Precision::Float32, None);
+        let int8 = served(Precision::Int8, Some(0.02));
+        assert_eq!(int8.noise_between(None), Some(0.02));
+        assert_eq!(
+            int8.noise_between(made("bfloat16", None).as_ref()),
+            Some(0.02)
+        );
+        assert_eq!(
+            float.noise_between(made("int8", Some(0.5)).as_ref()),
+            Some(0.5)
+        );
+    }
+
+    #[test]
+    fn a_version_on_a_base_records_both_formats_and_the_larger_noise() {
+        let int8 = served(Precision::Int8, Some(0.02));
+        assert_eq!(Some(int8.record(None)), made("int8", Some(0.02)));
+        let base = made("bfloat16", None);
+        let mixed = int8.record(base.as_ref());
+        assert_eq!(Some(mixed.clone()), made("bfloat16, int8", Some(0.02)));
+        // Once more, by a server in bfloat16.
+        let float = served(Precision::Bfloat16, None);
+        assert_eq!(float.record(Some(&mixed)), mixed);
+        let worse = served(Precision::Int8, Some(0.03));
+        assert_eq!(worse.record(Some(&mixed)).noise, Some(0.03));
+    }
+}

@@ -1,0 +1,67 @@
+//! Fine-tuning by a residual on a version's own head.
+
+use std::{cell::Cell, time::Instant};
+
+use super::{Catalog, CatalogError, Classifier, RunProgress};
+use tip_adapter::{
+    make::Made,
+    residual::{TuneProgress, Tuning, tune},
+};
+use tip_spec::Standardised;
+use tipserve_store::{FineTuneRecipe, FineTuneRecord, Manifest, TensorFile};
+
+/// Tunes a version's head. Blocks, on torch's threads; `stop` is asked between
+/// the larger products.
+///
+/// # Errors
+/// A version that is not what its manifest says;
+/// [`CatalogError::WrongBundle`] where its features are standardised by another
+/// bundle's statistics; [`CatalogError::Cancelled`].
+pub(super) fn tune_residual(
+    catalog: &Catalog,
+    parent: &Manifest,
+    file: &TensorFile,
+    stop: &dyn Fn() -> bool,
+    say: &dyn Fn(RunProgress),
+) -> Result<(Tuning, FineTuneRecord), CatalogError> {
+    let started = Instant::now();
+    if parent.details.head.standardised == Some(Standardised::Bundle) {
+        catalog.check_bundle(parent)?;
+    }
+    let material = catalog.material(parent, file)?;
+    let made = Made {
+        spec: parent.details.head.clone(),
+        tensors: Classifier::head_tensors(parent, file)?,
+    };
+    let fits = Cell::new(0);
+    let watch = |progress: TuneProgress| {
+        fits.set(progress.done);
+        say(RunProgress {
+            epoch: progress.done,
+            epochs: progress.fits,
+            step: progress.done,
+            steps: progress.fits,
+            loss: progress.loss,
+            train_accuracy: progress.accuracy,
+            ..RunProgress::default()
+        });
+        !stop()
+    };
+    let tuning = tune(&material, made, &watch, &|| !stop())?;
+    let record = FineTuneRecord {
+        epochs: u32::try_from(fits.get()).unwrap_or(u32::MAX),
+        best_epoch: u32::try_from(fits.get()).unwrap_or(u32::MAX),
+        seed: 0,
+        loss: tuning.after.cross_entropy,
+        accuracy_before: tuning.before.accuracy,
+        accuracy_after: tuning.after.accuracy,
+        source: tuning.source,
+        seconds: started.elapsed().as_secs_f64(),
+        recipe: FineTuneRecipe::Residual,
+        strength: tuning.strength,
+        cross_entropy_before: Some(tuning.before.cross_entropy),
+        cross_entropy_after: Some(tuning.after.cross_entropy),
+        example_count: tuning.examples as u64,
+    };
+    Ok((tuning, record))
+}

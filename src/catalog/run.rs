@@ -1,0 +1,173 @@
+//! A fine-tuning run: what was asked for, and how it stands.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::CatalogError;
+use tip_adapter::finetune::Options;
+use tip_spec::SearchGrid;
+use tipserve_store::{AliasName, CacheId, Manifest, RequestKey, StoreError, VersionNumber};
+
+/// The runs of this server, by id.
+pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
+
+/// How a version is fine-tuned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    /// A residual on the version's own head; keys where those are trained
+    /// already, which have no left-out logits.
+    Residual,
+    /// The keys, as Tip-Adapter-F's authors do it.
+    Keys,
+}
+
+/// What to train, and how.
+#[derive(Clone, Debug)]
+pub struct TuneRequest {
+    /// The cache.
+    pub cache: CacheId,
+    /// Its version to start from.
+    pub version: VersionNumber,
+    /// Which recipe.
+    pub recipe: Recipe,
+    /// How to train keys.
+    pub options: Options,
+    /// Which α and β are searched afterwards.
+    pub grid: SearchGrid,
+    /// Alias to point at the new version.
+    pub move_alias: Option<AliasName>,
+    /// Move it only if the score that chose the epoch improved.
+    pub only_if_improved: bool,
+    /// Description of the new version.
+    pub description: String,
+    /// Who asks for it, where that is known for sure; empty: nobody is named.
+    pub created_by: String,
+    /// Whose quota it counts against, and whose turn it takes; none: it is not
+    /// known who asks, and all such runs are of one owner without a quota.
+    pub owner: Option<String>,
+    /// The request, if it may be asked again.
+    pub request: Option<RequestKey>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Waiting for its turn.
+    Queued,
+    /// Training.
+    Running,
+    /// Ended with a version.
+    Succeeded,
+    /// Ended with an error.
+    Failed,
+    /// Cancelled.
+    Cancelled,
+}
+
+impl RunState {
+    /// Whether nothing more will happen.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, RunState::Queued | RunState::Running)
+    }
+}
+
+/// How far training is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RunProgress {
+    /// The epoch under way, from 1.
+    pub epoch: usize,
+    /// Of so many.
+    pub epochs: usize,
+    /// Steps done, over all epochs.
+    pub step: usize,
+    /// Of so many.
+    pub steps: usize,
+    /// Mean loss of the epoch so far, nats.
+    pub loss: f64,
+    /// Training accuracy of the epoch so far.
+    pub train_accuracy: f64,
+    /// Accuracy on what the epoch is chosen by, after the last whole epoch.
+    pub validation_accuracy: Option<f64>,
+    /// Of the last step.
+    pub learning_rate: f64,
+    /// As far as can be told.
+    pub time_left: Option<Duration>,
+}
+
+/// A run as it is now.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its id; ids sort by age.
+    pub id: String,
+    /// Where it stands.
+    pub state: RunState,
+    /// The version it started from.
+    pub parent: String,
+    /// Its cache.
+    pub cache: CacheId,
+    /// The version it made.
+    pub version: Option<Manifest>,
+    /// Its latest progress.
+    pub progress: Option<RunProgress>,
+    /// Why it failed.
+    pub error: Option<CatalogError>,
+    /// When it was asked for.
+    pub create_time: DateTime<Utc>,
+    /// When it ended.
+    pub end_time: Option<DateTime<Utc>>,
+    /// Whether the alias was moved.
+    pub alias_moved: bool,
+    /// The alias that was moved.
+    pub alias: Option<AliasName>,
+    /// Whether it made no version, as none would have been better: `version` is
+    /// then the one it started from.
+    pub unchanged: bool,
+    /// What came of it, in one sentence for people; empty until it has ended.
+    pub outcome: String,
+}
+
+pub(super) struct Entry {
+    pub(super) run: watch::Receiver<Run>,
+    pub(super) owner: Option<String>,
+    pub(super) request: Option<RequestKey>,
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+impl Entry {
+    /// Whether it is what a request asks for again: one that made nothing, or
+    /// will make nothing, is not.
+    pub(super) fn is_of(&self, cache: &CacheId, request: &RequestKey) -> bool {
+        let run = self.run.borrow();
+        let id = self.request.as_ref().map(|own| own.id.as_str());
+        let ended_well = run.state == RunState::Succeeded;
+        let goes_on = !run.state.has_ended() && !self.cancelled.load(Ordering::Relaxed);
+        run.cache == *cache && id == Some(request.id.as_str()) && (ended_well || goes_on)
+    }
+}
+
+/// Whether a run was asked for by an equal request.
+///
+/// # Errors
+/// [`StoreError::RequestReused`].
+pub(super) fn check_same(
+    id: &str,
+    before: Option<&RequestKey>,
+    request: &RequestKey,
+) -> Result<(), CatalogError> {
+    if before.is_some_and(|before| before.digest == request.digest) {
+        return Ok(());
+    }
+    let what = format!("fineTunes/{id}");
+    let request_id = request.id.clone();
+    Err(StoreError::RequestReused { what, request_id }.into())
+}

@@ -1,0 +1,176 @@
+"""HTTP passes the layers that gRPC passes: roles, prefixes, audit, metrics, limits; by a table
+over the descriptors.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import grpc
+import pytest
+import wire
+from conftest import WIDTH, Server, eventually
+from over_http import call, problem_of
+from rules import METHODS, as_http, rules_of, variables
+from tokens import TokensFile, api
+from wire import Problem, cache
+
+CACHE = "layers"
+
+
+@pytest.fixture(scope="module")
+def guarded(features_bundle, tmp_path_factory):
+    """A server with tokens of each role; its log is JSON."""
+    folder = tmp_path_factory.mktemp("layers")
+    file = TokensFile(folder)
+    for role in ("classify", "write", "admin"):
+        file.add(role, role)
+    file.add("team", "admin", "team-")
+    flags = ("--tokens", str(file.path), "--log-format", "json")
+    server = Server(features_bundle, folder / "store", *flags)
+    server.file = file
+    points = wire.np.random.default_rng(3).normal(size=(8, WIDTH))
+    spec = cache.CacheSpec(cache_id=CACHE, classes=wire.classes("ab"))
+    one = api(server.address, file.tokens["admin"])
+    one.create(spec, wire.examples_of(points, [0, 1] * 4))
+    yield server
+    server.close()
+
+
+def request_of(method, name: str):
+    """A first message that names a cache, and else asks for what there is not."""
+    message = method.input_type._concrete_class()
+    for field in variables_of(method):
+        *way, last = field.split(".")
+        within = message
+        for part in way:
+            within = getattr(within, part)
+        value = {"alias": "none", "cache_id": name, "base": name}.get(last, f"caches/{name}")
+        if method.name.endswith("Version") and last == "name":
+            value += "/versions/99"
+        if "FineTune" in method.name and last == "name":
+            value = "fineTunes/none-00000001"
+        setattr(within, last, value)
+    if method.name == "PruneVersions":
+        message.keep = 1000
+    return message
+
+
+def variables_of(method) -> list[str]:
+    rule = rules_of(method)[0]
+    return list(variables(getattr(rule, rule.WhichOneof("pattern"))))
+
+
+def over_grpc(server, method, message, token, **headers) -> Problem:
+    one = api(server.address, token, **headers)
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    stub = one.channel.stream_stream(path)
+    try:
+        for _ in stub(iter([message.SerializeToString()]), timeout=60):
+            pass
+    except grpc.RpcError as error:
+        return Problem.of_call(error)
+    finally:
+        one.channel.close()
+    return Problem(grpc.StatusCode.OK, "")
+
+
+def over_http(server, method, message, token, **headers) -> Problem:
+    verb, path, body = as_http(method, message)
+    answer = call(server, verb, path, body, token=token, **headers)
+    if answer.status != 200:
+        return answer.problem
+    if answer.headers["content-type"] == "application/x-ndjson":
+        last = answer.lines[-1:] or [{}]
+        if "error" in last[0]:
+            return problem_of(last[0]["error"])
+    return Problem(grpc.StatusCode.OK, "")
+
+
+def test_every_method_has_a_path_and_no_two_the_same():
+    seen = set()
+    for method in METHODS.values():
+        rules = rules_of(method)
+        assert all(rule.WhichOneof("pattern") for rule in rules), method.name
+        for rule in rules:
+            verb = rule.WhichOneof("pattern")
+            assert (verb, getattr(rule, verb)) not in seen
+            seen.add((verb, getattr(rule, verb)))
+    # A failure in a stream is told from a message by its name.
+    for method in METHODS.values():
+        assert "error" not in method.output_type.fields_by_name or not method.server_streaming
+
+
+@pytest.mark.parametrize("who", [None, "wrong", "classify", "write", "admin", "team"])
+@pytest.mark.parametrize("name", METHODS)
+def test_who_may_call_what(guarded, name, who):
+    token = guarded.file.tokens.get(who, "tipserve_" + "0" * 64) if who else None
+    message = request_of(METHODS[name], CACHE)
+    # What it would do must not be there for the other transport.
+    if name in ("DeleteCache", "CreateCache", "FineTune") and who in ("admin", "write"):
+        message = request_of(METHODS[name], "there-is-none")
+    of_grpc = over_grpc(guarded, METHODS[name], message, token)
+    of_http = over_http(guarded, METHODS[name], message, token)
+    assert (of_http.code, of_http.reason) == (of_grpc.code, of_grpc.reason), (of_http, of_grpc)
+    assert of_http.metadata == of_grpc.metadata
+    assert of_http.fields == of_grpc.fields
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_audit_and_metrics_know_no_difference(guarded, name):
+    method = METHODS[name]
+    message = request_of(method, "there-is-none")
+    token = guarded.file.tokens["team"]
+    lines, counts = [], []
+    for send in (over_grpc, over_http):
+        before = guarded.metrics()
+        request_id = secrets.token_hex(8)
+        problem = send(guarded, method, message, token, x_request_id=request_id)
+        code = problem.code.name
+        series = f'tipserve_requests_total{{method="{name}",code="{code}"}}'
+        eventually(lambda s=series, b=before: guarded.metrics().get(s, 0) == b.get(s, 0) + 1)
+        counts.append(series)
+        lines.append(audit(guarded, request_id))
+    assert counts[0] == counts[1]
+    for of_grpc, of_http in zip(*lines, strict=True):
+        for key in of_grpc.keys() | of_http.keys():
+            if key != "request_id":
+                assert of_grpc.get(key) == of_http.get(key), key
+
+
+def audit(server, request_id: str) -> list[dict]:
+    text = server.log.read_text().splitlines()
+    found = (json.loads(line)["fields"] for line in text if "tipserve::audit" in line)
+    return [line for line in found if line["request_id"] == request_id]
+
+
+def test_a_refused_caller_sends_no_body(guarded):
+    """Nothing of it is read: it would be over the limit."""
+    import http.client
+
+    connection = http.client.HTTPConnection(guarded.address, timeout=30)
+    connection.putrequest("POST", f"/v1/caches/{CACHE}:classify")
+    connection.putheader("content-length", str(1 << 40))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == 401
+    assert response.getheader("www-authenticate") == "Bearer"
+    status = json.loads(response.read())
+    assert problem_of(status).reason == "TOKEN_MISSING"
+    connection.close()
+
+
+def test_rates_and_streams_of_a_token(features_bundle, tmp_path):
+    file = TokensFile(tmp_path)
+    file.add("slow", "classify", extra="items_per_second = 0.000001\n")
+    server = Server(features_bundle, tmp_path / "store", "--tokens", str(file.path))
+    try:
+        body = {"inputs": [{"embedding": {"values": [1.0] * WIDTH}}] * 2}
+        token = file.tokens["slow"]
+        answers = [call(server, "POST", "/v1/inputs:embed", body, token=token) for _ in range(3)]
+        [*_, last] = answers
+        assert last.status == 429 and last.problem.reason == "RATE_LIMITED", last.body
+        assert int(last.headers["retry-after"]) > 0
+    finally:
+        server.close()
