@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RAY_VENV := .venv-ray
 WHEEL_VENV := .venv-wheel
+BENCH_VENV := .venv-bench
 BUNDLE := bundles/demo
 # The oldest glibc that the wheel's binary is to run with, such as 2.28; empty: this machine's.
 GLIBC ?=
@@ -299,9 +300,21 @@ bench-latency: build bundle $(VENV)/.test ## Latency of classification with and 
 bench-engine: build $(VENV)/.test ## What a server makes of the machine; JSON in target/bench/engine.json
 	$(VENV)/bin/python benches/engine/run.py
 
+# The runtimes bring many packages of their own: an environment apart, on .venv's torch.
+$(BENCH_VENV)/.done: requirements/bench.txt $(VENV)/.test
+	@echo "== OpenVINO and ONNX Runtime into $(BENCH_VENV)"
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
+	echo "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	touch $@
+
+.PHONY: bench-encoders
+bench-encoders: $(BENCH_VENV)/.done ## The 8-bit encoder against OpenVINO's and ONNX Runtime's; JSON in target/bench/encoders.json
+	$(BENCH_VENV)/bin/python benches/encoders/run.py
+
 .PHONY: bench
 bench: ## All measurements; fails at the end where a row misses its goal
-	@missed=0; for part in tip latency engine; do $(MAKE) bench-$$part || missed=1; done; exit $$missed
+	@missed=0; for part in tip latency encoders engine; do $(MAKE) bench-$$part || missed=1; done; exit $$missed
 
 .PHONY: clean
 clean: ## Remove what was built (not .venv)

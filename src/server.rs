@@ -145,8 +145,11 @@ impl Server {
             .map_err(|error| StartError::Internal(error.to_string()))?
             .add_service(health_service);
         set_health(&health, true).await;
-        let http = HttpLayer::new(tipserve_api::DESCRIPTORS, Assets::new(&[]))
-            .map_err(|error| StartError::Internal(error.to_string()))?;
+        let http = HttpLayer::new(
+            tipserve_api::DESCRIPTORS,
+            Assets::new(tipserve_page::ASSETS),
+        )
+        .map_err(|error| StartError::Internal(error.to_string()))?;
         let serving = serve(
             &config.limits,
             &config.web_origins,

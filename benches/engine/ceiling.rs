@@ -56,6 +56,10 @@ struct Ceiling {
     cores: usize,
     dtype: String,
     decode_core_seconds: f64,
+    /// libjpeg-turbo alone, of the same files: no check, no resizing.
+    turbojpeg_core_seconds: f64,
+    /// A picture through the encoder on one thread, nothing beside it.
+    bare_forward_seconds: f64,
     layouts: Vec<Layout>,
 }
 
@@ -73,6 +77,8 @@ fn main() -> Result<()> {
     let time = Duration::try_from_secs_f64(args.seconds)?;
 
     let decode_core_seconds = decoding(&args.pictures, &encoder, cores, time)?;
+    let turbojpeg_core_seconds = turbojpeg_alone(&args.pictures, cores, time)?;
+    let bare_forward_seconds = encoding(&encoder, 1, 1, 1, time)?.batch_seconds;
     let mut layouts = Vec::new();
     // Interleaved, so that a machine that drifts does not favour one.
     for &batch in &args.batches {
@@ -84,15 +90,44 @@ fn main() -> Result<()> {
         cores,
         dtype: precision.name().to_owned(),
         decode_core_seconds,
+        turbojpeg_core_seconds,
+        bare_forward_seconds,
         layouts,
     };
     println!("{}", serde_json::to_string(&ceiling)?);
     Ok(())
 }
 
-/// Seconds of one core for a picture: check, decode, resize, crop; on all
-/// cores at once, as a busy server does it.
+/// Seconds of one core for a picture: check, decode, resize, crop.
 fn decoding(folder: &Path, encoder: &ImageEncoder, cores: usize, time: Duration) -> Result<f64> {
+    let (spec, limits) = (encoder.spec(), PictureLimits::default());
+    let files = files(folder)?;
+    for file in &files {
+        tipserve_clip::decode(file, &limits)?;
+    }
+    Ok(core_seconds(&files, cores, time, &|file| {
+        if let Ok(picture) = tipserve_clip::decode(file, &limits) {
+            std::hint::black_box(tipserve_clip::prepare(&picture, spec));
+        }
+    }))
+}
+
+/// Seconds of one core for a JPEG by libjpeg-turbo alone.
+fn turbojpeg_alone(folder: &Path, cores: usize, time: Duration) -> Result<f64> {
+    let files = files(folder)?;
+    for file in &files {
+        turbojpeg::decompress(file, turbojpeg::PixelFormat::RGB)?;
+    }
+    Ok(core_seconds(&files, cores, time, &|file| {
+        drop(std::hint::black_box(turbojpeg::decompress(
+            file,
+            turbojpeg::PixelFormat::RGB,
+        )));
+    }))
+}
+
+/// A folder's files.
+fn files(folder: &Path) -> Result<Vec<Vec<u8>>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         files.push(std::fs::read(entry?.path())?);
@@ -100,21 +135,25 @@ fn decoding(folder: &Path, encoder: &ImageEncoder, cores: usize, time: Duration)
     if files.is_empty() {
         bail!("{} has no files", folder.display());
     }
-    let (spec, limits) = (encoder.spec(), PictureLimits::default());
-    for file in &files {
-        tipserve_clip::decode(file, &limits)?;
-    }
+    Ok(files)
+}
+
+/// Seconds of one core that `work` takes for a file, on all cores at once, as a
+/// busy server does it.
+fn core_seconds(
+    files: &[Vec<u8>],
+    cores: usize,
+    time: Duration,
+    work: &(dyn Fn(&[u8]) + Sync),
+) -> f64 {
     let busy: Vec<f64> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..cores)
             .map(|first| {
-                let (files, limits) = (&files, &limits);
                 scope.spawn(move || {
                     let started = Instant::now();
                     let mut count = 0_usize;
                     for file in files.iter().cycle().skip(first) {
-                        if let Ok(picture) = tipserve_clip::decode(file, limits) {
-                            std::hint::black_box(tipserve_clip::prepare(&picture, spec));
-                        }
+                        work(file);
                         count += 1;
                         if started.elapsed() >= time {
                             break;
@@ -129,7 +168,7 @@ fn decoding(folder: &Path, encoder: &ImageEncoder, cores: usize, time: Duration)
             .filter_map(|it| it.join().ok())
             .collect()
     });
-    Ok(busy.iter().sum::<f64>() / busy.len() as f64)
+    busy.iter().sum::<f64>() / busy.len() as f64
 }
 
 /// So many workers that share the weights, each with so many torch threads,

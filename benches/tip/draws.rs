@@ -99,7 +99,7 @@ pub fn rows() -> Result<Vec<Row>> {
 }
 
 /// A data set with shots drawn anew from its pool.
-fn draw(folder: &std::path::Path, name: &'static str, shots: usize, seed: u64) -> Result<Task> {
+pub fn draw(folder: &std::path::Path, name: &'static str, shots: usize, seed: u64) -> Result<Task> {
     let mut task = features::load(folder, name, 16)?;
     let labels = Vec::<i64>::try_from(&task.keys.1)?;
     let mut rng = StdRng::seed_from_u64(seed);

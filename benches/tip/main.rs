@@ -15,8 +15,10 @@ mod auto_time;
 mod draws;
 mod features;
 mod finetune_accuracy;
+mod knowing;
 mod speed;
 mod stack_speed;
+mod tuning;
 
 /// A figure beside what it must reach.
 #[derive(Debug, Serialize)]
@@ -48,6 +50,12 @@ fn main() -> Result<ExitCode> {
     }
     if wants("finetune_accuracy") {
         rows.extend(finetune_accuracy::rows()?);
+    }
+    if wants("knowing") {
+        rows.extend(knowing::rows()?);
+    }
+    if wants("tuning") {
+        rows.extend(tuning::rows()?);
     }
     if wants("speed") {
         rows.extend(speed::rows());

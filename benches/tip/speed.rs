@@ -73,6 +73,7 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         key_dtype,
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
+        unseen: None,
     }
 }
 

@@ -73,6 +73,7 @@ fn milliseconds(tensors: &HeadTensors, method: Method, features: &Tensor) -> Res
         key_dtype: KeyDtype::F32,
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
+        unseen: None,
     };
     let _no_grad = tch::no_grad_guard();
     let head = Head::new(&spec, tensors, Device::Cpu)?;

@@ -70,6 +70,8 @@ def write() -> None:
 
 def outdated() -> list[str]:
     """The protos whose committed code says something else than they do."""
+    # Options of the HTTP mapping are compared as what they are, not as unknown fields.
+    from google.api import annotations_pb2  # noqa: F401
     from google.protobuf import descriptor_pb2
 
     with tempfile.TemporaryDirectory() as scratch:

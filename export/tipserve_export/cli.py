@@ -112,6 +112,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("bundle", type=Path, metavar="BUNDLE")
     sub.add_argument("--always", action="store_true", help="even where they do not agree enough")
 
+    sub = commands.add_parser(
+        "join", parents=[shared, int8], help="bundles side by side: one picture, several encoders"
+    )
+    sub.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    sub.add_argument(
+        "--weight",
+        type=float,
+        action="append",
+        metavar="W",
+        help="how much each bundle counts, in their order; equal by default",
+    )
+
     sub = commands.add_parser("features", parents=[shared], help="no encoders, a width only")
     sub.add_argument("--width", type=int, required=True, help="the embeddings' width")
     sub.add_argument("--logit-scale", type=float, default=100.0, help="100 by default")
@@ -193,6 +205,10 @@ def run(args: argparse.Namespace) -> None:
         from tipserve_export.sources.demo import export_demo  # noqa: PLC0415
 
         export_demo(args.out, labels, force=args.force)
+    elif args.command == "join":
+        from tipserve_export.sources.join import export_join  # noqa: PLC0415
+
+        export_join(args.bundles, args.weight, args.out, labels, force=args.force)
     elif args.command == "features":
         from tipserve_export.sources.features import export_features  # noqa: PLC0415
 

@@ -134,6 +134,7 @@ mod tests {
                 candidates: Vec::new(),
                 reason: "given".to_owned(),
             },
+            unseen: None,
         }
     }
 

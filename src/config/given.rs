@@ -135,10 +135,13 @@ settings! {
     device: String, "TIPSERVE_DEVICE", "DEVICE",
         text("auto", "`auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M,…`, `cuda:all` ([gpu.md](gpu.md))")
             .note(": the first GPU where there is one");
-    /// Number format of the encoders: auto, float32, bfloat16, float16.
+    /// Number format of the encoders: auto, float32, bfloat16, float16, int8.
     dtype: String, "TIPSERVE_DTYPE", "DTYPE",
-        text("auto", "`auto`, `float32`, `bfloat16`, `float16` (CUDA only)")
-            .note(": float16 on CUDA; on a CPU bfloat16 where it multiplies that (AMX, \
+        text("auto", "`auto`, `float32`, `bfloat16`, `float16` (CUDA only), `int8` (x86-64 CPUs \
+            with such instructions, bundles with an int8 archive)")
+            .note(": float16 on CUDA; on a CPU int8 where it multiplies that (AVX-512 VNNI, \
+                AVX-VNNI, AMX) and the bundle has [8-bit encoders](performance.md#8-bit-encoders) \
+                that agree with the float ones, else bfloat16 where it multiplies that (AMX, \
                 AVX512-BF16), else float32");
     /// Whether small batches are replayed as CUDA graphs: off, or auto for those that prove to be
     /// right and quicker at the start.

@@ -2,9 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{error::ApiError, request::RequestError};
-use crate::catalog::{CatalogError, Classifier};
-use tip_adapter::best::{Wish, probabilities};
+use super::{
+    confidence::{Reject, prediction_set, score, share},
+    error::ApiError,
+    request::RequestError,
+};
+use crate::{
+    catalog::{CatalogError, Classifier},
+    telemetry,
+};
+use tip_adapter::best::{Scored, Wish, probabilities};
 use tipserve_api::v1 as pb;
 use tipserve_engine::{JobOutput, StageTimes, Wanted, Work};
 
@@ -22,6 +29,8 @@ pub struct Options {
     neighbours: usize,
     embedding: bool,
     timings: bool,
+    reject: Option<Reject>,
+    coverage: Option<f64>,
 }
 
 impl Options {
@@ -51,6 +60,10 @@ impl Options {
             neighbours: neighbours as usize,
             embedding: sent.embedding,
             timings: sent.timings,
+            reject: sent.reject.map(Reject::check).transpose()?,
+            coverage: (sent.coverage)
+                .map(|coverage| share("options.coverage", coverage))
+                .transpose()?,
         })
     }
 
@@ -66,7 +79,7 @@ impl Options {
     pub fn work(&self, classifier: &Classifier) -> Work {
         Work::Classify {
             head: Arc::clone(&classifier.head),
-            wanted: if self.logits || self.probabilities {
+            wanted: if self.logits || self.probabilities || self.coverage.is_some() {
                 Wanted::Logits
             } else {
                 Wanted::Best(self.wish(classifier))
@@ -87,18 +100,31 @@ pub fn classification(
     outcome: JobOutput,
 ) -> Result<pb::Classification, ApiError> {
     let class_name = |index: usize| classifier.class_name(index).to_owned();
-    let best = outcome
-        .scores
-        .best(options.wish(classifier))
-        .into_iter()
-        .map(|best| pb::ClassScore {
-            index: best.class as i32,
-            display_name: class_name(best.class),
-            logit: best.logit,
-            probability: best.probability as f32,
-        })
-        .collect();
+    let class_score = |best: &Scored| pb::ClassScore {
+        index: best.class as i32,
+        display_name: class_name(best.class),
+        logit: best.logit,
+        probability: best.probability as f32,
+    };
+    let best = outcome.scores.best(options.wish(classifier));
     let logits = outcome.scores.logits();
+    let (known, threshold) = match (options.reject, best.first()) {
+        (Some(reject), Some(first)) => (
+            Some(score(first, classifier.temperature())),
+            Some(reject.threshold(classifier)?),
+        ),
+        _ => (None, None),
+    };
+    let accepted = known
+        .zip(threshold)
+        .map(|(score, threshold)| score >= threshold);
+    if let Some(accepted) = accepted {
+        telemetry::recognised(accepted);
+    }
+    let set = match options.coverage {
+        Some(coverage) => prediction_set(classifier, logits, coverage)?,
+        None => Vec::new(),
+    };
     let neighbours = outcome
         .neighbours
         .iter()
@@ -116,7 +142,7 @@ pub fn classification(
         .collect::<Result<_, CatalogError>>()?;
     Ok(pb::Classification {
         version: classifier.name.clone(),
-        top: best,
+        top: best.iter().map(class_score).collect(),
         logits: if options.logits {
             logits.to_vec()
         } else {
@@ -133,6 +159,10 @@ pub fn classification(
             values: feature.unit.to_vec(),
         }),
         timings: options.timings.then(|| timings(&outcome.times)),
+        score: known,
+        accepted,
+        threshold,
+        prediction_set: set.iter().map(class_score).collect(),
         notes: notes(outcome.lacks_end_mark),
     })
 }

@@ -13,6 +13,7 @@ use tonic::{Response, Streaming};
 
 use super::{
     Context,
+    confidence::{DEFAULT_ACCEPT, score},
     error::ApiError,
     flow_of_stream,
     observe::{about, carried},
@@ -24,7 +25,11 @@ use crate::{
     catalog::{CatalogError, Scorecard, Served},
     telemetry,
 };
-use tip_adapter::head::Head;
+use tip_adapter::{
+    best::{Scored, Wish, best},
+    head::Head,
+    unknown::UnknownScores,
+};
 use tipserve_api::v1::{self as pb, evaluate_request::Payload};
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
@@ -108,6 +113,7 @@ async fn evaluate(
 struct Version {
     classifier: Served,
     card: Scorecard,
+    scores: UnknownScores,
 }
 
 async fn versions(
@@ -133,6 +139,7 @@ async fn versions(
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Scorecard::new(&classifier)?,
+            scores: UnknownScores::default(),
             classifier,
         });
     }
@@ -146,7 +153,8 @@ type Logits = (Vec<f32>, Option<Vec<f32>>);
 /// One item's logits by every version.
 struct Judged {
     id: String,
-    class: usize,
+    /// None for an item of an unknown class.
+    class: Option<usize>,
     logits: Result<Vec<Logits>, ApiError>,
 }
 
@@ -175,6 +183,9 @@ impl Evaluation {
             let class = usize::try_from(item.class_index)
                 .ok()
                 .filter(|class| *class < fewest)
+                .map(Some)
+                .or(item.unknown.then_some(None))
+                .map(|class| class.filter(|_| !item.unknown))
                 .ok_or_else(|| {
                     RequestError::invalid(
                         "items.class_index",
@@ -237,7 +248,15 @@ impl Evaluation {
             Err(problem) => self.reject(judged.id, problem),
             Ok(logits) => {
                 for (version, (own, zero_shot)) in self.versions.iter_mut().zip(logits) {
-                    version.card.add(&own, zero_shot.as_deref(), judged.class)?;
+                    let best = first(&version.classifier, &own)?;
+                    let score = score(&best, version.classifier.temperature());
+                    match judged.class {
+                        None => version.scores.unknown(score),
+                        Some(class) => {
+                            version.scores.known(score, best.class == class);
+                            version.card.add(&own, zero_shot.as_deref(), class)?;
+                        }
+                    }
                 }
             }
         }
@@ -295,7 +314,35 @@ fn report(version: &Version) -> pb::Evaluation {
         } else {
             Vec::new()
         },
+        unknown: unknown(version),
     }
+}
+
+/// The best class of an item's logits.
+fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
+    let wish = Wish {
+        classes: 1,
+        temperature: classifier.temperature(),
+    };
+    let best = best(logits, wish).into_iter().next();
+    best.ok_or_else(|| CatalogError::internal("no logits"))
+}
+
+/// How well items of unknown classes are told; none where there are none.
+fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
+    let figures = version.scores.figures()?;
+    let unseen = version.classifier.manifest.details.head.unseen.as_ref();
+    let threshold = unseen.and_then(|scores| scores.threshold(DEFAULT_ACCEPT));
+    let at = threshold.map(|threshold| version.scores.at(threshold));
+    Some(pb::UnknownEvaluation {
+        count: i64::try_from(figures.count).unwrap_or(i64::MAX),
+        auroc: figures.auroc,
+        false_positive_rate: figures.false_positive_rate,
+        threshold,
+        accepted: at.map_or(0.0, |at| at.accepted),
+        rejected: at.map_or(0.0, |at| at.rejected),
+        accepted_top1: at.map_or(0.0, |at| at.accepted_accuracy),
+    })
 }
 
 /// One version's heads, and how its pictures are decoded.

@@ -10,6 +10,7 @@ mod call;
 mod change;
 mod classify;
 mod classify_stream;
+mod confidence;
 mod convert;
 mod create;
 mod embed;

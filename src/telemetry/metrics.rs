@@ -58,6 +58,12 @@ pub fn item(ok: bool) {
     counter!(ITEMS, "outcome" => if ok { good } else { bad }).increment(1);
 }
 
+/// A version said whether it knows an item's class.
+pub fn recognised(accepted: bool) {
+    let [known, unknown] = RECOGNITION;
+    counter!(RECOGNISED, "outcome" => if accepted { known } else { unknown }).increment(1);
+}
+
 /// An item was refused at the door; `reason` is one of [`REFUSALS`].
 pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);

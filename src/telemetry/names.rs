@@ -3,6 +3,7 @@
 pub(super) const REQUESTS: &str = "tipserve_requests_total";
 pub(super) const REQUEST: &str = "tipserve_request_seconds";
 pub(super) const ITEMS: &str = "tipserve_items_total";
+pub(super) const RECOGNISED: &str = "tipserve_recognised_items_total";
 pub(super) const REFUSED: &str = "tipserve_refused_items_total";
 pub(super) const DROPPED: &str = "tipserve_dropped_items_total";
 pub(super) const BATCHES: &str = "tipserve_batches_total";
@@ -54,6 +55,10 @@ pub(super) const STAGES: [&str; 3] = ["decode", "encode", "head"];
 
 /// How an item may be answered: the label `outcome`.
 pub(super) const OUTCOMES: [&str; 2] = ["ok", "error"];
+
+/// Whether an item counts as of a class that its version knows: the label
+/// `outcome`.
+pub(super) const RECOGNITION: [&str; 2] = ["accepted", "rejected"];
 
 /// Why items are refused, the only values of the label `reason`.
 pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];

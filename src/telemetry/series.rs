@@ -37,11 +37,15 @@ const COUNTERS: [(&str, &str); 12] = [
     (RUNS_STARTED, "Fine-tuning runs asked for."),
 ];
 /// Counters with labels.
-const LABELLED_COUNTERS: [(&str, &str); 6] = [
+const LABELLED_COUNTERS: [(&str, &str); 7] = [
     (REQUESTS, "RPCs ended, by method and gRPC code."),
     (
         ITEMS,
         "Pictures, embeddings and texts answered by Classify, ClassifyStream, Embed and Evaluate, by outcome.",
+    ),
+    (
+        RECOGNISED,
+        "Items of which a version said whether it knows their class, by outcome.",
     ),
     (REFUSED, "Items refused at the door, by reason."),
     (
@@ -132,6 +136,7 @@ pub(super) fn register() {
         (STORE_REQUESTS, "outcome", &BUCKET_ANSWERS[..]),
         (DROPPED, "reason", &DROPS),
         (ITEMS, "outcome", &OUTCOMES),
+        (RECOGNISED, "outcome", &RECOGNITION),
         (REFUSED, "reason", &REFUSALS),
     ] {
         for &value in values {

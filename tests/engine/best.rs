@@ -33,6 +33,7 @@ fn head(classes: i64) -> std::sync::Arc<Head> {
             candidates: Vec::new(),
             reason: String::new(),
         },
+        unseen: None,
     };
     let float = (Kind::Float, Device::Cpu);
     let tensors = HeadTensors {

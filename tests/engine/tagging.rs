@@ -278,6 +278,7 @@ pub fn head(scale: f32) -> Arc<Head> {
         key_dtype: KeyDtype::F32,
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
+        unseen: None,
     };
     let tensors = HeadTensors {
         classes: 2,

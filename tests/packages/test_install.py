@@ -26,6 +26,8 @@ def test_the_program_is_the_binary(server_environment, version):
     assert run("python", "-m", "tipserve_server", "--version") == f"tipserve {version}\n"
     for shell in ("bash", "zsh", "fish"):
         assert "tipserve" in run("tipserve", "completions", shell)
+    assert run("tipserve", "man").startswith(".ie")
+    assert "pip install 'tipserve[mcp]'" in run("tipserve", "mcp", code=1)
     # Exit codes are the binary's own.
     assert "unrecognized subcommand" in run("tipserve", "nonsense", code=2)
     assert "--bundle" in run("tipserve", "demo", "--help")

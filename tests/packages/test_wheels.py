@@ -51,6 +51,11 @@ def test_every_package_says_what_it_is(wheels, version, distribution):
         assert link.startswith(("https://", "#")), link
 
 
+def test_every_wheel_is_small_enough_for_pypi(wheels):
+    for wheel in wheels.values():
+        assert wheel.stat().st_size < 100_000_000, wheel.name
+
+
 def test_the_packages_ask_for_each_other_in_one_version(wheels, version):
     for distribution in DISTRIBUTIONS:
         for line in metadata(wheels[distribution]).get_all("Requires-Dist") or ():

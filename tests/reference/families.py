@@ -55,7 +55,7 @@ def lively(model):
 
 
 def export(*arguments):
-    assert main([str(argument) for argument in arguments]) == 0
+    assert main([*map(str, arguments), "--int8", "never"]) == 0
 
 
 # ---- tokenizers -------------------------------------------------------------------------------
@@ -339,7 +339,46 @@ FAMILIES |= {
     "siglip2-transformers": functools.partial(siglip_family, make_tokenizer=gemma_folder),
     "siglip-transformers": functools.partial(siglip_family, make_tokenizer=sentencepiece_folder),
 }
+
+
+# ---- two encoders in one bundle ---------------------------------------------------------------
+
+
+def join_family(folder, seed):
+    """SigLIP 2 and DINOv2, the first with three quarters of the weight."""
+    weights, parts = [0.75, 0.25], []
+    for name in ("siglip2-transformers", "dinov2"):
+        (folder / name).mkdir()
+        parts.append(FAMILIES[name](folder / name, seed))
+    bundles = [folder / name / "bundle" for name in ("siglip2-transformers", "dinov2")]
+    export("join", *bundles, "--weight", 3, "--weight", 1, "--out", folder / "bundle")
+    levels = [PROCESSORS["siglip"], PROCESSORS["dinov2"]]
+    mean, std = (
+        [torch.tensor(given[key]).reshape(3, 1, 1) for given in levels]
+        for key in ("image_mean", "image_std")
+    )
+
+    def prepare(picture):
+        seen = [part.prepare(picture) * std[i] + mean[i] for i, part in enumerate(parts)]
+        wide = max(one.shape[2] for one in seen)
+        return torch.cat([nn.functional.pad(one, (0, wide - one.shape[2])) for one in seen], 1)
+
+    def image(canvas):
+        first, second = canvas[:, :, :64, :64], canvas[:, :, 64:, :56]
+        rows = []
+        for i, own in enumerate((first, second)):
+            row = parts[i].image((own - mean[i]) / std[i])
+            rows.append(nn.functional.normalize(row, dim=1) * weights[i] ** 0.5)
+        return torch.cat(rows, dim=1)
+
+    def text(ids):
+        return nn.functional.pad(parts[0].text(ids), (0, 96))
+
+    return Reference(prepare, image, parts[0].tokens, text)
+
+
 FAMILIES |= {
     kind: functools.partial(dino_family, kind)
     for kind in ("dinov2", "dinov2-giant", "dinov2-registers", "dinov3", "dinov3-gated")
 }
+FAMILIES["join"] = join_family

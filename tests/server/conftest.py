@@ -210,7 +210,7 @@ def features_bundle(bundles) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(bundles) -> Path:
     """A CLIP of random weights, small and fast: 96 pixels, 48 wide."""
-    return bundles("tiny-vit", "open-clip", "tiny-vit", "--random-init", "11")
+    return bundles("tiny-vit", "open-clip", "tiny-vit", "--random-init", "11", "--int8", "never")
 
 
 @pytest.fixture

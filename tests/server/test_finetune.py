@@ -7,7 +7,7 @@ import grpc
 import numpy as np
 import pytest
 import wire
-from conftest import Clusters, eventually
+from conftest import WIDTH, Clusters, eventually
 from wire import Problem, cache, finetune
 
 Run = finetune.FineTuneRun
@@ -390,3 +390,74 @@ def test_a_cache_deleted_while_it_trains_stays_deleted(features, clusters, name)
         list(call)
     assert name in Problem.of_call(caught.value).message
     assert f"caches/{name}" not in features.api.ids()
+
+
+def test_by_default_a_version_is_changed_only_for_the_better(features, chance, name):
+    # Class means are poor where the noise has a direction: a residual helps.
+    centres = chance.standard_normal((4, WIDTH)) * (np.arange(WIDTH) < 8)
+    width = np.where(np.arange(WIDTH) < 8, 0.5, 2.5)
+
+    def draw(count):
+        labels = np.arange(count) % 4
+        return centres[labels] + chance.standard_normal((count, WIDTH)) * width + 1.0, labels
+
+    points, labels = draw(240)
+    spec = cache.CacheSpec(
+        cache_id=name, classes=wire.classes("abcd"), method=cache.METHOD_CLASS_MEAN
+    )
+    features.api.create(spec, wire.examples_of(points, labels))
+    queries, truth = draw(400)
+    contents = [wire.embedding(query) for query in queries]
+    before = formula.top(features.api.logits(f"{name}@1", contents), truth)
+    runs, progress = tune(features, name, move_alias="stable", only_if_improved=True)
+    run = runs[-1]
+    assert run.state == Run.STATE_SUCCEEDED and not run.unchanged and run.alias_moved
+    assert "helped" in run.outcome
+    version = run.version
+    assert version.name == f"caches/{name}/versions/2"
+    assert version.head.method == cache.METHOD_CLASS_MEAN
+    record = version.fine_tune
+    assert record.recipe == cache.FINE_TUNE_RECIPE_RESIDUAL and record.strength > 0
+    assert record.cross_entropy_after < record.cross_entropy_before
+    assert record.example_count == 240
+    assert record.source == cache.SELECTION_SOURCE_LEAVE_ONE_OUT
+    after = formula.top(features.api.logits(f"{name}@2", contents), truth)
+    assert after > before
+    assert progress[-1].step == progress[-1].steps == 17
+    # The same examples teach it nothing more.
+    runs, _ = tune(features, name)
+    assert runs[-1].unchanged and "already" in runs[-1].outcome
+    assert runs[-1].version.name == f"caches/{name}/versions/2"
+    assert versions_of(features, name) == [2, 1]
+
+
+def test_what_does_not_help_changes_nothing(features, chance, name):
+    points = chance.standard_normal((80, WIDTH))
+    labels = np.arange(80) % 4
+    for attempt in range(4):
+        # Labels that mean nothing: by chance one of four may seem to.
+        cache_id = f"{name}-{attempt}"
+        spec = cache.CacheSpec(cache_id=cache_id, classes=wire.classes("abcd"))
+        features.api.create(spec, wire.examples_of(points, chance.permutation(labels)))
+        runs, _ = tune(features, cache_id, move_alias="stable")
+        if runs[-1].unchanged:
+            break
+    run = runs[-1]
+    assert run.unchanged and run.state == Run.STATE_SUCCEEDED
+    assert "nothing changed" in run.outcome
+    assert run.version.name == f"caches/{cache_id}/versions/1" and not run.alias_moved
+    assert versions_of(features, cache_id) == [1]
+    stored = features.api.tuning.GetFineTune(finetune.GetFineTuneRequest(name=run.name))
+    assert (stored.unchanged, stored.outcome) == (True, run.outcome)
+    shown = features.cli("finetune", cache_id)
+    assert shown["unchanged"] and "nothing changed" in shown["outcome"]
+
+
+def test_a_residual_has_none_of_the_recipes_numbers(embedding_cache):
+    request = finetune.FineTuneRequest(
+        cache="here", recipe=cache.FINE_TUNE_RECIPE_RESIDUAL, epochs=3
+    )
+    with pytest.raises(grpc.RpcError) as raised:
+        list(embedding_cache.api.tuning.FineTune(request))
+    problem = Problem.of_call(raised.value)
+    assert problem.code is grpc.StatusCode.INVALID_ARGUMENT and problem.fields == ["epochs"]

@@ -23,6 +23,7 @@ COUNTERS = [
     "tipserve_refused_items_total",
     "tipserve_dropped_items_total",
     "tipserve_batches_total",
+    "tipserve_recognised_items_total",
     "tipserve_cache_hits_total",
     "tipserve_cache_loads_total",
     "tipserve_cache_load_failures_total",

@@ -130,6 +130,7 @@ pub fn draft(seed: u64) -> Draft {
                 candidates: Vec::new(),
                 reason: "a test".into(),
             },
+            unseen: None,
         },
         fine_tune: None,
         source: None,

@@ -181,7 +181,8 @@ fn a_wrong_label_is_the_first_suspect() {
     let found = analysed(&m, &made(&m, None).spec, &without_curve());
     let first = found.suspects.first().expect("a suspect");
     assert_eq!((first.key as i64, first.class as i64), (wrong, label));
-    assert!(first.probability < 0.1 && first.suggested as i64 == (label + 3) % 5);
+    assert_eq!(first.suggested as i64, (label + 3) % 5);
+    assert!(first.probability < 0.5);
 }
 
 #[test]

@@ -134,6 +134,7 @@ pub fn spec(method: Method, alpha: f64, beta: f64, key_dtype: KeyDtype) -> HeadS
         key_dtype,
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
+        unseen: None,
     }
 }
 

@@ -21,6 +21,7 @@ mod selection;
 mod stack;
 mod standardised;
 mod suggest;
+mod unknown;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

@@ -140,7 +140,16 @@ type ClassifyOptions struct {
 	// The L2-normalised embedding.
 	Embedding bool `protobuf:"varint,5,opt,name=embedding,proto3" json:"embedding,omitempty"`
 	// How long each stage took.
-	Timings       bool `protobuf:"varint,6,opt,name=timings,proto3" json:"timings,omitempty"`
+	Timings bool `protobuf:"varint,6,opt,name=timings,proto3" json:"timings,omitempty"`
+	// Say of each item whether it is of any class that the version knows.
+	// FAILED_PRECONDITION for a version that has no scores of examples that it
+	// had not seen (one example a class and no validation examples, or made by an
+	// earlier release) where no threshold is given either.
+	Reject *RejectOptions `protobuf:"bytes,7,opt,name=reject,proto3" json:"reject,omitempty"`
+	// The smallest set of classes that holds the item's with this probability,
+	// over 0, under 1: 0.9 for nine times in ten. See RejectOptions for when there
+	// is none.
+	Coverage      *float64 `protobuf:"fixed64,8,opt,name=coverage,proto3,oneof" json:"coverage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +226,78 @@ func (x *ClassifyOptions) GetTimings() bool {
 	return false
 }
 
+func (x *ClassifyOptions) GetReject() *RejectOptions {
+	if x != nil {
+		return x.Reject
+	}
+	return nil
+}
+
+func (x *ClassifyOptions) GetCoverage() float64 {
+	if x != nil && x.Coverage != nil {
+		return *x.Coverage
+	}
+	return 0
+}
+
+// When an item counts as of an unknown class.
+type RejectOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Share of pictures of known classes that are to be accepted, over 0, under
+	// 1; the threshold is then that of the version's own examples, each scored by
+	// a head that had not seen it. Default 0.95. Few pictures of unknown classes
+	// may be rejected at it: see Evaluation.unknown for how many.
+	Accept *float64 `protobuf:"fixed64,1,opt,name=accept,proto3,oneof" json:"accept,omitempty"`
+	// The least score that is accepted, instead.
+	Threshold     *float64 `protobuf:"fixed64,2,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectOptions) Reset() {
+	*x = RejectOptions{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectOptions) ProtoMessage() {}
+
+func (x *RejectOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectOptions.ProtoReflect.Descriptor instead.
+func (*RejectOptions) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RejectOptions) GetAccept() float64 {
+	if x != nil && x.Accept != nil {
+		return *x.Accept
+	}
+	return 0
+}
+
+func (x *RejectOptions) GetThreshold() float64 {
+	if x != nil && x.Threshold != nil {
+		return *x.Threshold
+	}
+	return 0
+}
+
 // The first message of ClassifyStream.
 type ClassifyStreamConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -236,7 +317,7 @@ type ClassifyStreamConfig struct {
 
 func (x *ClassifyStreamConfig) Reset() {
 	*x = ClassifyStreamConfig{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[1]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -248,7 +329,7 @@ func (x *ClassifyStreamConfig) String() string {
 func (*ClassifyStreamConfig) ProtoMessage() {}
 
 func (x *ClassifyStreamConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[1]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -261,7 +342,7 @@ func (x *ClassifyStreamConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassifyStreamConfig.ProtoReflect.Descriptor instead.
 func (*ClassifyStreamConfig) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{1}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ClassifyStreamConfig) GetCache() string {
@@ -308,7 +389,7 @@ type ClassifyStreamRequest struct {
 
 func (x *ClassifyStreamRequest) Reset() {
 	*x = ClassifyStreamRequest{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[2]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -320,7 +401,7 @@ func (x *ClassifyStreamRequest) String() string {
 func (*ClassifyStreamRequest) ProtoMessage() {}
 
 func (x *ClassifyStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[2]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -333,7 +414,7 @@ func (x *ClassifyStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassifyStreamRequest.ProtoReflect.Descriptor instead.
 func (*ClassifyStreamRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{2}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ClassifyStreamRequest) GetPayload() isClassifyStreamRequest_Payload {
@@ -390,7 +471,7 @@ type ItemBatch struct {
 
 func (x *ItemBatch) Reset() {
 	*x = ItemBatch{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[3]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +483,7 @@ func (x *ItemBatch) String() string {
 func (*ItemBatch) ProtoMessage() {}
 
 func (x *ItemBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[3]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +496,7 @@ func (x *ItemBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemBatch.ProtoReflect.Descriptor instead.
 func (*ItemBatch) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{3}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ItemBatch) GetItems() []*Item {
@@ -442,7 +523,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[4]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +535,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[4]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +548,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{4}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Item) GetId() string {
@@ -502,7 +583,7 @@ type ClassifyStreamResponse struct {
 
 func (x *ClassifyStreamResponse) Reset() {
 	*x = ClassifyStreamResponse{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[5]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +595,7 @@ func (x *ClassifyStreamResponse) String() string {
 func (*ClassifyStreamResponse) ProtoMessage() {}
 
 func (x *ClassifyStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[5]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +608,7 @@ func (x *ClassifyStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassifyStreamResponse.ProtoReflect.Descriptor instead.
 func (*ClassifyStreamResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{5}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClassifyStreamResponse) GetResults() []*ItemResult {
@@ -557,7 +638,7 @@ type ItemResult struct {
 
 func (x *ItemResult) Reset() {
 	*x = ItemResult{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[6]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +650,7 @@ func (x *ItemResult) String() string {
 func (*ItemResult) ProtoMessage() {}
 
 func (x *ItemResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[6]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +663,7 @@ func (x *ItemResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemResult.ProtoReflect.Descriptor instead.
 func (*ItemResult) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{6}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ItemResult) GetId() string {
@@ -662,7 +743,7 @@ type ClassifyRequest struct {
 
 func (x *ClassifyRequest) Reset() {
 	*x = ClassifyRequest{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[7]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +755,7 @@ func (x *ClassifyRequest) String() string {
 func (*ClassifyRequest) ProtoMessage() {}
 
 func (x *ClassifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[7]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +768,7 @@ func (x *ClassifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassifyRequest.ProtoReflect.Descriptor instead.
 func (*ClassifyRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{7}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ClassifyRequest) GetCache() string {
@@ -729,7 +810,7 @@ type ClassifyResponse struct {
 
 func (x *ClassifyResponse) Reset() {
 	*x = ClassifyResponse{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[8]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +822,7 @@ func (x *ClassifyResponse) String() string {
 func (*ClassifyResponse) ProtoMessage() {}
 
 func (x *ClassifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[8]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +835,7 @@ func (x *ClassifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassifyResponse.ProtoReflect.Descriptor instead.
 func (*ClassifyResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{8}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ClassifyResponse) GetClassification() *Classification {
@@ -781,6 +862,18 @@ type Classification struct {
 	Embedding *Embedding `protobuf:"bytes,6,opt,name=embedding,proto3" json:"embedding,omitempty"`
 	// How long it took, where asked for.
 	Timings *Timings `protobuf:"bytes,7,opt,name=timings,proto3" json:"timings,omitempty"`
+	// How much of what it knows the version finds in the item, where
+	// ClassifyOptions.reject is set: log Σ exp(logits / temperature). Comparable
+	// within a version only.
+	Score *float64 `protobuf:"fixed64,8,opt,name=score,proto3,oneof" json:"score,omitempty"`
+	// Whether the score reaches the threshold, where ClassifyOptions.reject is
+	// set. The best classes are returned all the same.
+	Accepted *bool `protobuf:"varint,9,opt,name=accepted,proto3,oneof" json:"accepted,omitempty"`
+	// The threshold.
+	Threshold *float64 `protobuf:"fixed64,10,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
+	// Where ClassifyOptions.coverage is set: the classes that hold the item's with
+	// that probability, most probable first; the best one at least.
+	PredictionSet []*ClassScore `protobuf:"bytes,11,rep,name=prediction_set,json=predictionSet,proto3" json:"prediction_set,omitempty"`
 	// What is odd about the picture's file, which was read all the same.
 	Notes         []PictureNote `protobuf:"varint,13,rep,packed,name=notes,proto3,enum=tipserve.v1.PictureNote" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -789,7 +882,7 @@ type Classification struct {
 
 func (x *Classification) Reset() {
 	*x = Classification{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[9]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +894,7 @@ func (x *Classification) String() string {
 func (*Classification) ProtoMessage() {}
 
 func (x *Classification) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[9]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +907,7 @@ func (x *Classification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Classification.ProtoReflect.Descriptor instead.
 func (*Classification) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{9}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Classification) GetVersion() string {
@@ -866,6 +959,34 @@ func (x *Classification) GetTimings() *Timings {
 	return nil
 }
 
+func (x *Classification) GetScore() float64 {
+	if x != nil && x.Score != nil {
+		return *x.Score
+	}
+	return 0
+}
+
+func (x *Classification) GetAccepted() bool {
+	if x != nil && x.Accepted != nil {
+		return *x.Accepted
+	}
+	return false
+}
+
+func (x *Classification) GetThreshold() float64 {
+	if x != nil && x.Threshold != nil {
+		return *x.Threshold
+	}
+	return 0
+}
+
+func (x *Classification) GetPredictionSet() []*ClassScore {
+	if x != nil {
+		return x.PredictionSet
+	}
+	return nil
+}
+
 func (x *Classification) GetNotes() []PictureNote {
 	if x != nil {
 		return x.Notes
@@ -890,7 +1011,7 @@ type ClassScore struct {
 
 func (x *ClassScore) Reset() {
 	*x = ClassScore{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[10]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1023,7 @@ func (x *ClassScore) String() string {
 func (*ClassScore) ProtoMessage() {}
 
 func (x *ClassScore) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[10]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1036,7 @@ func (x *ClassScore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassScore.ProtoReflect.Descriptor instead.
 func (*ClassScore) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{10}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClassScore) GetIndex() int32 {
@@ -963,7 +1084,7 @@ type Neighbour struct {
 
 func (x *Neighbour) Reset() {
 	*x = Neighbour{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[11]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1096,7 @@ func (x *Neighbour) String() string {
 func (*Neighbour) ProtoMessage() {}
 
 func (x *Neighbour) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[11]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1109,7 @@ func (x *Neighbour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Neighbour.ProtoReflect.Descriptor instead.
 func (*Neighbour) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{11}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Neighbour) GetExampleId() string {
@@ -1042,7 +1163,7 @@ type Timings struct {
 
 func (x *Timings) Reset() {
 	*x = Timings{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[12]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1175,7 @@ func (x *Timings) String() string {
 func (*Timings) ProtoMessage() {}
 
 func (x *Timings) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[12]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1188,7 @@ func (x *Timings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timings.ProtoReflect.Descriptor instead.
 func (*Timings) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{12}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Timings) GetDecodeQueueSeconds() float64 {
@@ -1140,7 +1261,7 @@ type EmbedRequest struct {
 
 func (x *EmbedRequest) Reset() {
 	*x = EmbedRequest{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[13]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1273,7 @@ func (x *EmbedRequest) String() string {
 func (*EmbedRequest) ProtoMessage() {}
 
 func (x *EmbedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[13]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1286,7 @@ func (x *EmbedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmbedRequest.ProtoReflect.Descriptor instead.
 func (*EmbedRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{13}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EmbedRequest) GetInputs() []*Input {
@@ -1216,7 +1337,7 @@ type EmbedResponse struct {
 
 func (x *EmbedResponse) Reset() {
 	*x = EmbedResponse{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[14]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1349,7 @@ func (x *EmbedResponse) String() string {
 func (*EmbedResponse) ProtoMessage() {}
 
 func (x *EmbedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[14]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1362,7 @@ func (x *EmbedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmbedResponse.ProtoReflect.Descriptor instead.
 func (*EmbedResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{14}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EmbedResponse) GetInputs() []*EmbedResult {
@@ -1274,7 +1395,7 @@ type EmbedResult struct {
 
 func (x *EmbedResult) Reset() {
 	*x = EmbedResult{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[15]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1407,7 @@ func (x *EmbedResult) String() string {
 func (*EmbedResult) ProtoMessage() {}
 
 func (x *EmbedResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[15]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1420,7 @@ func (x *EmbedResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EmbedResult.ProtoReflect.Descriptor instead.
 func (*EmbedResult) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{15}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EmbedResult) GetOutcome() isEmbedResult_Outcome {
@@ -1357,7 +1478,7 @@ type EvaluateConfig struct {
 
 func (x *EvaluateConfig) Reset() {
 	*x = EvaluateConfig{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[16]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1490,7 @@ func (x *EvaluateConfig) String() string {
 func (*EvaluateConfig) ProtoMessage() {}
 
 func (x *EvaluateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[16]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1503,7 @@ func (x *EvaluateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluateConfig.ProtoReflect.Descriptor instead.
 func (*EvaluateConfig) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{16}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EvaluateConfig) GetCaches() []string {
@@ -1408,7 +1529,7 @@ type EvaluateRequest struct {
 
 func (x *EvaluateRequest) Reset() {
 	*x = EvaluateRequest{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[17]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1541,7 @@ func (x *EvaluateRequest) String() string {
 func (*EvaluateRequest) ProtoMessage() {}
 
 func (x *EvaluateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[17]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1554,7 @@ func (x *EvaluateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluateRequest.ProtoReflect.Descriptor instead.
 func (*EvaluateRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{17}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EvaluateRequest) GetPayload() isEvaluateRequest_Payload {
@@ -1490,7 +1611,7 @@ type LabelledBatch struct {
 
 func (x *LabelledBatch) Reset() {
 	*x = LabelledBatch{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[18]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1623,7 @@ func (x *LabelledBatch) String() string {
 func (*LabelledBatch) ProtoMessage() {}
 
 func (x *LabelledBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[18]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1636,7 @@ func (x *LabelledBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelledBatch.ProtoReflect.Descriptor instead.
 func (*LabelledBatch) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{18}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LabelledBatch) GetItems() []*LabelledItem {
@@ -1533,14 +1654,17 @@ type LabelledItem struct {
 	// The index of its class.
 	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
 	// The picture or embedding.
-	Input         *Input `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	Input *Input `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
+	// Its class is none of the version's; class_index is not looked at. It counts
+	// in Evaluation.unknown alone.
+	Unknown       bool `protobuf:"varint,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LabelledItem) Reset() {
 	*x = LabelledItem{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[19]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1676,7 @@ func (x *LabelledItem) String() string {
 func (*LabelledItem) ProtoMessage() {}
 
 func (x *LabelledItem) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[19]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1689,7 @@ func (x *LabelledItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelledItem.ProtoReflect.Descriptor instead.
 func (*LabelledItem) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{19}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LabelledItem) GetId() string {
@@ -1589,6 +1713,13 @@ func (x *LabelledItem) GetInput() *Input {
 	return nil
 }
 
+func (x *LabelledItem) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
+}
+
 // How well each version did.
 type EvaluateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1604,7 +1735,7 @@ type EvaluateResponse struct {
 
 func (x *EvaluateResponse) Reset() {
 	*x = EvaluateResponse{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[20]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1747,7 @@ func (x *EvaluateResponse) String() string {
 func (*EvaluateResponse) ProtoMessage() {}
 
 func (x *EvaluateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[20]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1760,7 @@ func (x *EvaluateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvaluateResponse.ProtoReflect.Descriptor instead.
 func (*EvaluateResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{20}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EvaluateResponse) GetEvaluations() []*Evaluation {
@@ -1675,14 +1806,17 @@ type Evaluation struct {
 	Classes []*ClassEvaluation `protobuf:"bytes,8,rep,name=classes,proto3" json:"classes,omitempty"`
 	// Confusion counts, row by row: entry [i * N + j] counts items of class i
 	// that were taken for class j. Empty where there are over 1000 classes.
-	Confusion     []int64 `protobuf:"varint,9,rep,packed,name=confusion,proto3" json:"confusion,omitempty"`
+	Confusion []int64 `protobuf:"varint,9,rep,packed,name=confusion,proto3" json:"confusion,omitempty"`
+	// How well items of unknown classes are told from the others; unset where no
+	// item is marked as unknown.
+	Unknown       *UnknownEvaluation `protobuf:"bytes,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[21]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1828,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[21]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1841,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{21}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Evaluation) GetVersion() string {
@@ -1773,6 +1907,117 @@ func (x *Evaluation) GetConfusion() []int64 {
 	return nil
 }
 
+func (x *Evaluation) GetUnknown() *UnknownEvaluation {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
+// How well items of unknown classes are told from those of known ones, by
+// Classification.score.
+type UnknownEvaluation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Items of unknown classes.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Probability that an item of a known class has a higher score than one of an
+	// unknown class, ties counted half (AUROC).
+	Auroc float64 `protobuf:"fixed64,2,opt,name=auroc,proto3" json:"auroc,omitempty"`
+	// Share of the items of unknown classes that are accepted at the score that 95
+	// % of these items of known classes reach (FPR at 95 % TPR).
+	FalsePositiveRate float64 `protobuf:"fixed64,3,opt,name=false_positive_rate,json=falsePositiveRate,proto3" json:"false_positive_rate,omitempty"`
+	// The version's own threshold for accepting 95 % of what it knows; unset where
+	// it has none, and the figures below with it.
+	Threshold *float64 `protobuf:"fixed64,4,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
+	// Share of the items of known classes accepted at it.
+	Accepted float64 `protobuf:"fixed64,5,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Share of the items of unknown classes rejected at it.
+	Rejected float64 `protobuf:"fixed64,6,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	// Share of the accepted items of known classes classified rightly.
+	AcceptedTop1  float64 `protobuf:"fixed64,7,opt,name=accepted_top1,json=acceptedTop1,proto3" json:"accepted_top1,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnknownEvaluation) Reset() {
+	*x = UnknownEvaluation{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnknownEvaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnknownEvaluation) ProtoMessage() {}
+
+func (x *UnknownEvaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnknownEvaluation.ProtoReflect.Descriptor instead.
+func (*UnknownEvaluation) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UnknownEvaluation) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *UnknownEvaluation) GetAuroc() float64 {
+	if x != nil {
+		return x.Auroc
+	}
+	return 0
+}
+
+func (x *UnknownEvaluation) GetFalsePositiveRate() float64 {
+	if x != nil {
+		return x.FalsePositiveRate
+	}
+	return 0
+}
+
+func (x *UnknownEvaluation) GetThreshold() float64 {
+	if x != nil && x.Threshold != nil {
+		return *x.Threshold
+	}
+	return 0
+}
+
+func (x *UnknownEvaluation) GetAccepted() float64 {
+	if x != nil {
+		return x.Accepted
+	}
+	return 0
+}
+
+func (x *UnknownEvaluation) GetRejected() float64 {
+	if x != nil {
+		return x.Rejected
+	}
+	return 0
+}
+
+func (x *UnknownEvaluation) GetAcceptedTop1() float64 {
+	if x != nil {
+		return x.AcceptedTop1
+	}
+	return 0
+}
+
 // How well one class did.
 type ClassEvaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1790,7 +2035,7 @@ type ClassEvaluation struct {
 
 func (x *ClassEvaluation) Reset() {
 	*x = ClassEvaluation{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[22]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +2047,7 @@ func (x *ClassEvaluation) String() string {
 func (*ClassEvaluation) ProtoMessage() {}
 
 func (x *ClassEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[22]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +2060,7 @@ func (x *ClassEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassEvaluation.ProtoReflect.Descriptor instead.
 func (*ClassEvaluation) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{22}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ClassEvaluation) GetIndex() int32 {
@@ -1855,7 +2100,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2112,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2125,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{23}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
 }
 
 // What is served.
@@ -1906,7 +2151,7 @@ type ServerInfo struct {
 
 func (x *ServerInfo) Reset() {
 	*x = ServerInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2163,7 @@ func (x *ServerInfo) String() string {
 func (*ServerInfo) ProtoMessage() {}
 
 func (x *ServerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2176,7 @@ func (x *ServerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerInfo.ProtoReflect.Descriptor instead.
 func (*ServerInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{24}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ServerInfo) GetVersion() string {
@@ -2001,7 +2246,7 @@ type CallerInfo struct {
 
 func (x *CallerInfo) Reset() {
 	*x = CallerInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2258,7 @@ func (x *CallerInfo) String() string {
 func (*CallerInfo) ProtoMessage() {}
 
 func (x *CallerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2271,7 @@ func (x *CallerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallerInfo.ProtoReflect.Descriptor instead.
 func (*CallerInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CallerInfo) GetName() string {
@@ -2098,7 +2343,7 @@ type BundleInfo struct {
 
 func (x *BundleInfo) Reset() {
 	*x = BundleInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2355,7 @@ func (x *BundleInfo) String() string {
 func (*BundleInfo) ProtoMessage() {}
 
 func (x *BundleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2368,7 @@ func (x *BundleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleInfo.ProtoReflect.Descriptor instead.
 func (*BundleInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{26}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BundleInfo) GetName() string {
@@ -2243,7 +2488,7 @@ type EncoderAgreement struct {
 
 func (x *EncoderAgreement) Reset() {
 	*x = EncoderAgreement{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2500,7 @@ func (x *EncoderAgreement) String() string {
 func (*EncoderAgreement) ProtoMessage() {}
 
 func (x *EncoderAgreement) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2513,7 @@ func (x *EncoderAgreement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncoderAgreement.ProtoReflect.Descriptor instead.
 func (*EncoderAgreement) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{27}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EncoderAgreement) GetSource() string {
@@ -2324,7 +2569,7 @@ var File_tipserve_v1_classify_proto protoreflect.FileDescriptor
 
 const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\n" +
-	"\x1atipserve/v1/classify.proto\x12\vtipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\x1a\x17tipserve/v1/input.proto\"\xbc\x01\n" +
+	"\x1atipserve/v1/classify.proto\x12\vtipserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x17tipserve/v1/cache.proto\x1a\x17tipserve/v1/input.proto\"\x9e\x02\n" +
 	"\x0fClassifyOptions\x12\x13\n" +
 	"\x05top_k\x18\x01 \x01(\x05R\x04topK\x12\x16\n" +
 	"\x06logits\x18\x02 \x01(\bR\x06logits\x12$\n" +
@@ -2333,7 +2578,16 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"neighbours\x18\x04 \x01(\x05R\n" +
 	"neighbours\x12\x1c\n" +
 	"\tembedding\x18\x05 \x01(\bR\tembedding\x12\x18\n" +
-	"\atimings\x18\x06 \x01(\bR\atimings\"\xb1\x01\n" +
+	"\atimings\x18\x06 \x01(\bR\atimings\x122\n" +
+	"\x06reject\x18\a \x01(\v2\x1a.tipserve.v1.RejectOptionsR\x06reject\x12\x1f\n" +
+	"\bcoverage\x18\b \x01(\x01H\x00R\bcoverage\x88\x01\x01B\v\n" +
+	"\t_coverage\"h\n" +
+	"\rRejectOptions\x12\x1b\n" +
+	"\x06accept\x18\x01 \x01(\x01H\x00R\x06accept\x88\x01\x01\x12!\n" +
+	"\tthreshold\x18\x02 \x01(\x01H\x01R\tthreshold\x88\x01\x01B\t\n" +
+	"\a_acceptB\f\n" +
+	"\n" +
+	"_threshold\"\xb1\x01\n" +
 	"\x14ClassifyStreamConfig\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x126\n" +
 	"\aoptions\x18\x02 \x01(\v2\x1c.tipserve.v1.ClassifyOptionsR\aoptions\x12\x18\n" +
@@ -2365,7 +2619,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\aoptions\x18\x03 \x01(\v2\x1c.tipserve.v1.ClassifyOptionsR\aoptions\x121\n" +
 	"\bpriority\x18\x04 \x01(\x0e2\x15.tipserve.v1.PriorityR\bpriority\"W\n" +
 	"\x10ClassifyResponse\x12C\n" +
-	"\x0eclassification\x18\x01 \x01(\v2\x1b.tipserve.v1.ClassificationR\x0eclassification\"\xe1\x02\n" +
+	"\x0eclassification\x18\x01 \x01(\v2\x1b.tipserve.v1.ClassificationR\x0eclassification\"\xa5\x04\n" +
 	"\x0eClassification\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x03top\x18\x02 \x03(\v2\x17.tipserve.v1.ClassScoreR\x03top\x12\x16\n" +
@@ -2375,8 +2629,17 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"neighbours\x18\x05 \x03(\v2\x16.tipserve.v1.NeighbourR\n" +
 	"neighbours\x124\n" +
 	"\tembedding\x18\x06 \x01(\v2\x16.tipserve.v1.EmbeddingR\tembedding\x12.\n" +
-	"\atimings\x18\a \x01(\v2\x14.tipserve.v1.TimingsR\atimings\x12.\n" +
-	"\x05notes\x18\r \x03(\x0e2\x18.tipserve.v1.PictureNoteR\x05notes\"}\n" +
+	"\atimings\x18\a \x01(\v2\x14.tipserve.v1.TimingsR\atimings\x12\x19\n" +
+	"\x05score\x18\b \x01(\x01H\x00R\x05score\x88\x01\x01\x12\x1f\n" +
+	"\baccepted\x18\t \x01(\bH\x01R\baccepted\x88\x01\x01\x12!\n" +
+	"\tthreshold\x18\n" +
+	" \x01(\x01H\x02R\tthreshold\x88\x01\x01\x12>\n" +
+	"\x0eprediction_set\x18\v \x03(\v2\x17.tipserve.v1.ClassScoreR\rpredictionSet\x12.\n" +
+	"\x05notes\x18\r \x03(\x0e2\x18.tipserve.v1.PictureNoteR\x05notesB\b\n" +
+	"\x06_scoreB\v\n" +
+	"\t_acceptedB\f\n" +
+	"\n" +
+	"_threshold\"}\n" +
 	"\n" +
 	"ClassScore\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
@@ -2421,16 +2684,17 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x05items\x18\x02 \x01(\v2\x1a.tipserve.v1.LabelledBatchH\x00R\x05itemsB\t\n" +
 	"\apayload\"@\n" +
 	"\rLabelledBatch\x12/\n" +
-	"\x05items\x18\x01 \x03(\v2\x19.tipserve.v1.LabelledItemR\x05items\"i\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.tipserve.v1.LabelledItemR\x05items\"\x83\x01\n" +
 	"\fLabelledItem\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vclass_index\x18\x02 \x01(\x05R\n" +
 	"classIndex\x12(\n" +
-	"\x05input\x18\x03 \x01(\v2\x12.tipserve.v1.InputR\x05input\"\xae\x01\n" +
+	"\x05input\x18\x03 \x01(\v2\x12.tipserve.v1.InputR\x05input\x12\x18\n" +
+	"\aunknown\x18\x04 \x01(\bR\aunknown\"\xae\x01\n" +
 	"\x10EvaluateResponse\x129\n" +
 	"\vevaluations\x18\x01 \x03(\v2\x17.tipserve.v1.EvaluationR\vevaluations\x128\n" +
 	"\brejected\x18\x02 \x03(\v2\x1c.tipserve.v1.RejectedExampleR\brejected\x12%\n" +
-	"\x0erejected_count\x18\x03 \x01(\x03R\rrejectedCount\"\xdb\x02\n" +
+	"\x0erejected_count\x18\x03 \x01(\x03R\rrejectedCount\"\x95\x03\n" +
 	"\n" +
 	"Evaluation\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
@@ -2441,8 +2705,20 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\rcross_entropy\x18\x06 \x01(\x01R\fcrossEntropy\x12<\n" +
 	"\x1aexpected_calibration_error\x18\a \x01(\x01R\x18expectedCalibrationError\x126\n" +
 	"\aclasses\x18\b \x03(\v2\x1c.tipserve.v1.ClassEvaluationR\aclasses\x12\x1c\n" +
-	"\tconfusion\x18\t \x03(\x03R\tconfusionB\x11\n" +
-	"\x0f_zero_shot_top1\"|\n" +
+	"\tconfusion\x18\t \x03(\x03R\tconfusion\x128\n" +
+	"\aunknown\x18\n" +
+	" \x01(\v2\x1e.tipserve.v1.UnknownEvaluationR\aunknownB\x11\n" +
+	"\x0f_zero_shot_top1\"\xfd\x01\n" +
+	"\x11UnknownEvaluation\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x14\n" +
+	"\x05auroc\x18\x02 \x01(\x01R\x05auroc\x12.\n" +
+	"\x13false_positive_rate\x18\x03 \x01(\x01R\x11falsePositiveRate\x12!\n" +
+	"\tthreshold\x18\x04 \x01(\x01H\x00R\tthreshold\x88\x01\x01\x12\x1a\n" +
+	"\baccepted\x18\x05 \x01(\x01R\baccepted\x12\x1a\n" +
+	"\brejected\x18\x06 \x01(\x01R\brejected\x12#\n" +
+	"\raccepted_top1\x18\a \x01(\x01R\facceptedTop1B\f\n" +
+	"\n" +
+	"_threshold\"|\n" +
 	"\x0fClassEvaluation\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
@@ -2523,98 +2799,103 @@ func file_tipserve_v1_classify_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_classify_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_tipserve_v1_classify_proto_goTypes = []any{
 	(Priority)(0),                  // 0: tipserve.v1.Priority
 	(PictureNote)(0),               // 1: tipserve.v1.PictureNote
 	(*ClassifyOptions)(nil),        // 2: tipserve.v1.ClassifyOptions
-	(*ClassifyStreamConfig)(nil),   // 3: tipserve.v1.ClassifyStreamConfig
-	(*ClassifyStreamRequest)(nil),  // 4: tipserve.v1.ClassifyStreamRequest
-	(*ItemBatch)(nil),              // 5: tipserve.v1.ItemBatch
-	(*Item)(nil),                   // 6: tipserve.v1.Item
-	(*ClassifyStreamResponse)(nil), // 7: tipserve.v1.ClassifyStreamResponse
-	(*ItemResult)(nil),             // 8: tipserve.v1.ItemResult
-	(*ClassifyRequest)(nil),        // 9: tipserve.v1.ClassifyRequest
-	(*ClassifyResponse)(nil),       // 10: tipserve.v1.ClassifyResponse
-	(*Classification)(nil),         // 11: tipserve.v1.Classification
-	(*ClassScore)(nil),             // 12: tipserve.v1.ClassScore
-	(*Neighbour)(nil),              // 13: tipserve.v1.Neighbour
-	(*Timings)(nil),                // 14: tipserve.v1.Timings
-	(*EmbedRequest)(nil),           // 15: tipserve.v1.EmbedRequest
-	(*EmbedResponse)(nil),          // 16: tipserve.v1.EmbedResponse
-	(*EmbedResult)(nil),            // 17: tipserve.v1.EmbedResult
-	(*EvaluateConfig)(nil),         // 18: tipserve.v1.EvaluateConfig
-	(*EvaluateRequest)(nil),        // 19: tipserve.v1.EvaluateRequest
-	(*LabelledBatch)(nil),          // 20: tipserve.v1.LabelledBatch
-	(*LabelledItem)(nil),           // 21: tipserve.v1.LabelledItem
-	(*EvaluateResponse)(nil),       // 22: tipserve.v1.EvaluateResponse
-	(*Evaluation)(nil),             // 23: tipserve.v1.Evaluation
-	(*ClassEvaluation)(nil),        // 24: tipserve.v1.ClassEvaluation
-	(*GetServerInfoRequest)(nil),   // 25: tipserve.v1.GetServerInfoRequest
-	(*ServerInfo)(nil),             // 26: tipserve.v1.ServerInfo
-	(*CallerInfo)(nil),             // 27: tipserve.v1.CallerInfo
-	(*BundleInfo)(nil),             // 28: tipserve.v1.BundleInfo
-	(*EncoderAgreement)(nil),       // 29: tipserve.v1.EncoderAgreement
-	nil,                            // 30: tipserve.v1.ServerInfo.LimitsEntry
-	(*Input)(nil),                  // 31: tipserve.v1.Input
-	(*durationpb.Duration)(nil),    // 32: google.protobuf.Duration
-	(*status.Status)(nil),          // 33: google.rpc.Status
-	(*Embedding)(nil),              // 34: tipserve.v1.Embedding
-	(ExifOrientation)(0),           // 35: tipserve.v1.ExifOrientation
-	(*RejectedExample)(nil),        // 36: tipserve.v1.RejectedExample
+	(*RejectOptions)(nil),          // 3: tipserve.v1.RejectOptions
+	(*ClassifyStreamConfig)(nil),   // 4: tipserve.v1.ClassifyStreamConfig
+	(*ClassifyStreamRequest)(nil),  // 5: tipserve.v1.ClassifyStreamRequest
+	(*ItemBatch)(nil),              // 6: tipserve.v1.ItemBatch
+	(*Item)(nil),                   // 7: tipserve.v1.Item
+	(*ClassifyStreamResponse)(nil), // 8: tipserve.v1.ClassifyStreamResponse
+	(*ItemResult)(nil),             // 9: tipserve.v1.ItemResult
+	(*ClassifyRequest)(nil),        // 10: tipserve.v1.ClassifyRequest
+	(*ClassifyResponse)(nil),       // 11: tipserve.v1.ClassifyResponse
+	(*Classification)(nil),         // 12: tipserve.v1.Classification
+	(*ClassScore)(nil),             // 13: tipserve.v1.ClassScore
+	(*Neighbour)(nil),              // 14: tipserve.v1.Neighbour
+	(*Timings)(nil),                // 15: tipserve.v1.Timings
+	(*EmbedRequest)(nil),           // 16: tipserve.v1.EmbedRequest
+	(*EmbedResponse)(nil),          // 17: tipserve.v1.EmbedResponse
+	(*EmbedResult)(nil),            // 18: tipserve.v1.EmbedResult
+	(*EvaluateConfig)(nil),         // 19: tipserve.v1.EvaluateConfig
+	(*EvaluateRequest)(nil),        // 20: tipserve.v1.EvaluateRequest
+	(*LabelledBatch)(nil),          // 21: tipserve.v1.LabelledBatch
+	(*LabelledItem)(nil),           // 22: tipserve.v1.LabelledItem
+	(*EvaluateResponse)(nil),       // 23: tipserve.v1.EvaluateResponse
+	(*Evaluation)(nil),             // 24: tipserve.v1.Evaluation
+	(*UnknownEvaluation)(nil),      // 25: tipserve.v1.UnknownEvaluation
+	(*ClassEvaluation)(nil),        // 26: tipserve.v1.ClassEvaluation
+	(*GetServerInfoRequest)(nil),   // 27: tipserve.v1.GetServerInfoRequest
+	(*ServerInfo)(nil),             // 28: tipserve.v1.ServerInfo
+	(*CallerInfo)(nil),             // 29: tipserve.v1.CallerInfo
+	(*BundleInfo)(nil),             // 30: tipserve.v1.BundleInfo
+	(*EncoderAgreement)(nil),       // 31: tipserve.v1.EncoderAgreement
+	nil,                            // 32: tipserve.v1.ServerInfo.LimitsEntry
+	(*Input)(nil),                  // 33: tipserve.v1.Input
+	(*durationpb.Duration)(nil),    // 34: google.protobuf.Duration
+	(*status.Status)(nil),          // 35: google.rpc.Status
+	(*Embedding)(nil),              // 36: tipserve.v1.Embedding
+	(ExifOrientation)(0),           // 37: tipserve.v1.ExifOrientation
+	(*RejectedExample)(nil),        // 38: tipserve.v1.RejectedExample
 }
 var file_tipserve_v1_classify_proto_depIdxs = []int32{
-	2,  // 0: tipserve.v1.ClassifyStreamConfig.options:type_name -> tipserve.v1.ClassifyOptions
-	0,  // 1: tipserve.v1.ClassifyStreamConfig.priority:type_name -> tipserve.v1.Priority
-	3,  // 2: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
-	5,  // 3: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
-	6,  // 4: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
-	31, // 5: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
-	32, // 6: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
-	8,  // 7: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
-	11, // 8: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
-	33, // 9: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
-	31, // 10: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
-	2,  // 11: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
-	0,  // 12: tipserve.v1.ClassifyRequest.priority:type_name -> tipserve.v1.Priority
-	11, // 13: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
-	12, // 14: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
-	13, // 15: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
-	34, // 16: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
-	14, // 17: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
-	1,  // 18: tipserve.v1.Classification.notes:type_name -> tipserve.v1.PictureNote
-	31, // 19: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
-	35, // 20: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	17, // 21: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
-	17, // 22: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
-	34, // 23: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
-	33, // 24: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
-	18, // 25: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
-	20, // 26: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
-	21, // 27: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
-	31, // 28: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
-	23, // 29: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
-	36, // 30: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	24, // 31: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
-	28, // 32: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
-	30, // 33: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
-	27, // 34: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
-	29, // 35: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
-	4,  // 36: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	9,  // 37: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	15, // 38: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	19, // 39: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	25, // 40: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	7,  // 41: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	10, // 42: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	16, // 43: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	22, // 44: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	26, // 45: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	41, // [41:46] is the sub-list for method output_type
-	36, // [36:41] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	3,  // 0: tipserve.v1.ClassifyOptions.reject:type_name -> tipserve.v1.RejectOptions
+	2,  // 1: tipserve.v1.ClassifyStreamConfig.options:type_name -> tipserve.v1.ClassifyOptions
+	0,  // 2: tipserve.v1.ClassifyStreamConfig.priority:type_name -> tipserve.v1.Priority
+	4,  // 3: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
+	6,  // 4: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
+	7,  // 5: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
+	33, // 6: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
+	34, // 7: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
+	9,  // 8: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
+	12, // 9: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
+	35, // 10: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
+	33, // 11: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
+	2,  // 12: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
+	0,  // 13: tipserve.v1.ClassifyRequest.priority:type_name -> tipserve.v1.Priority
+	12, // 14: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
+	13, // 15: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
+	14, // 16: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
+	36, // 17: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
+	15, // 18: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
+	13, // 19: tipserve.v1.Classification.prediction_set:type_name -> tipserve.v1.ClassScore
+	1,  // 20: tipserve.v1.Classification.notes:type_name -> tipserve.v1.PictureNote
+	33, // 21: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
+	37, // 22: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	18, // 23: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
+	18, // 24: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
+	36, // 25: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
+	35, // 26: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
+	19, // 27: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
+	21, // 28: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
+	22, // 29: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
+	33, // 30: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
+	24, // 31: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
+	38, // 32: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	26, // 33: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
+	25, // 34: tipserve.v1.Evaluation.unknown:type_name -> tipserve.v1.UnknownEvaluation
+	30, // 35: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
+	32, // 36: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
+	29, // 37: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
+	31, // 38: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
+	5,  // 39: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	10, // 40: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	16, // 41: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	20, // 42: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	27, // 43: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	8,  // 44: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	11, // 45: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	17, // 46: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	23, // 47: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	28, // 48: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	44, // [44:49] is the sub-list for method output_type
+	39, // [39:44] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }
@@ -2624,31 +2905,35 @@ func file_tipserve_v1_classify_proto_init() {
 	}
 	file_tipserve_v1_cache_proto_init()
 	file_tipserve_v1_input_proto_init()
-	file_tipserve_v1_classify_proto_msgTypes[2].OneofWrappers = []any{
+	file_tipserve_v1_classify_proto_msgTypes[0].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[1].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[3].OneofWrappers = []any{
 		(*ClassifyStreamRequest_Config)(nil),
 		(*ClassifyStreamRequest_Items)(nil),
 	}
-	file_tipserve_v1_classify_proto_msgTypes[6].OneofWrappers = []any{
+	file_tipserve_v1_classify_proto_msgTypes[7].OneofWrappers = []any{
 		(*ItemResult_Classification)(nil),
 		(*ItemResult_Error)(nil),
 	}
-	file_tipserve_v1_classify_proto_msgTypes[15].OneofWrappers = []any{
+	file_tipserve_v1_classify_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[16].OneofWrappers = []any{
 		(*EmbedResult_Embedding)(nil),
 		(*EmbedResult_Error)(nil),
 	}
-	file_tipserve_v1_classify_proto_msgTypes[17].OneofWrappers = []any{
+	file_tipserve_v1_classify_proto_msgTypes[18].OneofWrappers = []any{
 		(*EvaluateRequest_Config)(nil),
 		(*EvaluateRequest_Items)(nil),
 	}
-	file_tipserve_v1_classify_proto_msgTypes[21].OneofWrappers = []any{}
-	file_tipserve_v1_classify_proto_msgTypes[26].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[22].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[23].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[28].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_classify_proto_rawDesc), len(file_tipserve_v1_classify_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,14 +10,17 @@ use super::{
     calibrate::{cache_logits, plus_text},
     class_mean,
     error::TipError,
+    formula::plain_logits,
     gda_left_out,
     hold_out::HoldOut,
+    made::Made,
     material::Material,
     proker,
     score::Numbers,
-    spec::{ClassBalance, HeadSpec, Method},
+    spec::{ClassBalance, HeadSpec, Method, UnseenScores},
     stack,
     tip_adapter::seen_counts,
+    unseen,
     watch::Watch,
 };
 
@@ -122,4 +125,20 @@ fn tip_adapter(material: &Material, spec: &HeadSpec, held: &HoldOut) -> Result<T
     let counts = material.counts()?.f_to_kind(Kind::Double)?;
     let seen = seen_counts(material, held)?.f_clamp_min(1.0)?;
     Ok(logits.f_mul(&counts.f_div(&seen)?)?)
+}
+
+/// How a head scores its validation examples, or its own examples left out.
+pub(super) fn unseen_scores(
+    material: &Material,
+    made: &Made,
+    watch: &Watch<'_>,
+) -> Result<Option<UnseenScores>, TipError> {
+    if let Some((features, labels)) = material.validation() {
+        let logits = plain_logits(&made.spec, &made.tensors, features)?;
+        return unseen::of_logits(&logits.f_div_scalar(made.spec.temperature)?, labels);
+    }
+    match left_out(material, &made.spec, watch)? {
+        Some(left_out) => unseen::of_logits(&left_out.logits, &left_out.labels),
+        None => Ok(None),
+    }
 }

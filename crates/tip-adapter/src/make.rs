@@ -7,6 +7,7 @@ use super::{
     error::TipError,
     gda,
     head::{HeadTensors, Values},
+    left_out,
     material::Material,
     proker,
     score::Numbers,
@@ -16,16 +17,7 @@ use super::{
     tip_adapter::class_factors,
     watch::Watch,
 };
-pub use super::{request::HeadRequest, watch::Progress};
-
-/// A head: its numbers and its tensors.
-#[derive(Debug)]
-pub struct Made {
-    /// For the manifest.
-    pub spec: HeadSpec,
-    /// f32, on the CPU; keys and labels share the material's memory.
-    pub tensors: HeadTensors,
-}
+pub use super::{made::Made, request::HeadRequest, watch::Progress};
 
 /// Makes a head: chooses what the request leaves open, then computes L, b, K
 /// and V. `watch` is called often, at the latest between two large products or
@@ -57,7 +49,7 @@ pub fn make(
     } = chosen;
     watch.step(numbers.method, 0, 1)?;
     let tensors = tensors(material, request, &numbers)?;
-    Ok(Made {
+    let mut made = Made {
         spec: HeadSpec {
             method: numbers.method,
             alpha: numbers.alpha,
@@ -69,9 +61,12 @@ pub fn make(
             key_dtype: request.key_dtype,
             standardised: None,
             selection,
+            unseen: None,
         },
         tensors,
-    })
+    };
+    made.spec.unseen = left_out::unseen_scores(material, &made, &watch)?;
+    Ok(made)
 }
 
 /// A stack's logits are at temperature 1 already.
@@ -88,6 +83,7 @@ fn of_stack(material: &Material, request: &HeadRequest, stacked: Stacked) -> Mad
             key_dtype: request.key_dtype,
             standardised: stacked.standardised,
             selection: stacked.selection,
+            unseen: stacked.unseen,
         },
         tensors: stacked.tensors,
     }

@@ -29,11 +29,13 @@ use super::{
     head::{HeadTensors, StandardisedPart},
     hold_out::{ALL_OUT_KEYS, HoldOut},
     left_out,
-    make::{Made, make},
+    made::Made,
+    make::make,
     material::Material,
     request::HeadRequest,
     score::right,
-    spec::{HeadSpec, Method, SelectionSource},
+    spec::{HeadSpec, Method, SelectionSource, UnseenScores},
+    unseen,
     watch::Watch,
 };
 
@@ -158,25 +160,26 @@ impl<'a> Base<'a> {
         Problem::new(&self.features, &self.offsets, &self.labels)
     }
 
-    /// Losses f64 [Q] and right answers of unseen examples, with a residual.
+    /// Of unseen examples, with a residual.
     fn judge(
         &self,
         tensors: &HeadTensors,
         unseen: &Unseen,
         delta: Option<&Tensor>,
-    ) -> Result<(Tensor, i64), TipError> {
+    ) -> Result<Judged, TipError> {
         let mut logits = plain_logits(self.spec, tensors, &unseen.features)?
             .f_div_scalar(self.spec.temperature)?;
         if let Some(delta) = delta {
             let seen = self.seen.features(&unseen.features)?;
             logits = logits.f_add(&seen.f_matmul(&delta.f_tr()?)?)?;
         }
-        let own = unseen.labels.f_unsqueeze(1)?;
-        let losses = logits
-            .f_logsumexp([1i64].as_slice(), true)?
-            .f_sub(&logits.f_gather(1, &own, false)?)?
-            .f_squeeze_dim(1)?;
-        Ok((losses, right(&logits, &unseen.labels)?))
+        let own = logits.f_gather(1, &unseen.labels.f_unsqueeze(1)?, false)?;
+        let known = logits.f_logsumexp([1i64].as_slice(), false)?;
+        Ok(Judged {
+            losses: known.f_sub(&own.f_squeeze_dim(1)?)?,
+            right: right(&logits, &unseen.labels)?,
+            known,
+        })
     }
 }
 
@@ -186,17 +189,33 @@ struct Unseen {
     labels: Tensor,
 }
 
-/// Losses and right answers on unseen examples, added up over folds.
+/// What was said of unseen examples.
+struct Judged {
+    /// f64 [Q].
+    losses: Tensor,
+    /// log Σ exp of the logits, f64 [Q].
+    known: Tensor,
+    right: i64,
+}
+
+/// The same, added up over folds.
 #[derive(Default)]
 struct Tally {
     losses: Vec<Tensor>,
+    known: Vec<Tensor>,
     right: i64,
 }
 
 impl Tally {
-    fn add(&mut self, (losses, right): (Tensor, i64)) {
-        self.losses.push(losses);
-        self.right += right;
+    fn add(&mut self, judged: Judged) {
+        self.losses.push(judged.losses);
+        self.known.push(judged.known);
+        self.right += judged.right;
+    }
+
+    fn unseen(&self) -> Result<Option<UnseenScores>, TipError> {
+        let own = self.losses()?.f_neg()?.f_exp()?;
+        unseen::of_scores(&Tensor::f_cat(&self.known, 0)?, &own)
     }
 
     fn losses(&self) -> Result<Tensor, TipError> {
@@ -406,7 +425,10 @@ fn decide(
         let solved = base.problem()?.solve(strength, None)?;
         steps.step(&solved)?;
         Some(Made {
-            spec: base.spec.clone(),
+            spec: HeadSpec {
+                unseen: tally.unseen()?,
+                ..base.spec.clone()
+            },
             tensors: with_residual(base, tensors, &solved.delta)?,
         })
     } else {

@@ -9,7 +9,7 @@ use super::{
     finetune::SearchSet,
     head::{HeadTensors, Values},
     hold_out::HoldOut,
-    make::Made,
+    made::Made,
     material::Material,
     request::HeadRequest,
     score::{Numbers, Scored},
@@ -136,6 +136,7 @@ pub fn retune(
                 key_dtype: request.key_dtype,
                 standardised: None,
                 selection,
+                unseen: None,
             },
             tensors: HeadTensors {
                 classes: material.classes,

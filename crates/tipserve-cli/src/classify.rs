@@ -25,7 +25,7 @@ use crate::{
     terminal::escaped_line,
 };
 use tipserve_api::v1::{
-    Classification, ClassifyOptions, ClassifyStreamConfig, PictureNote, Priority,
+    Classification, ClassifyOptions, ClassifyStreamConfig, PictureNote, Priority, RejectOptions,
 };
 
 /// Flags of `tipserve classify`.
@@ -56,6 +56,13 @@ pub struct ClassifyArgs {
     /// Include how long each stage took (with --json).
     #[arg(long)]
     pub timings: bool,
+    /// Say of each picture whether it is of any class that the version knows;
+    /// SHARE of the pictures of known classes are to be accepted [default: 0.95].
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, require_equals = true, default_missing_value = "0.95")]
+    pub reject: Option<f64>,
+    /// Name the classes that hold the picture's with this probability.
+    #[arg(long, value_name = "PROBABILITY")]
+    pub coverage: Option<f64>,
     /// Print answers in the order of the files (the default).
     #[arg(long, overrides_with = "unordered")]
     pub ordered: bool,
@@ -112,6 +119,11 @@ pub async fn run(
             neighbours: args.neighbours,
             embedding: args.embedding,
             timings: args.timings,
+            reject: args.reject.map(|accept| RejectOptions {
+                accept: Some(accept),
+                threshold: None,
+            }),
+            coverage: args.coverage,
         }),
         ordered: !args.unordered,
         priority: if args.bulk {
@@ -191,6 +203,21 @@ pub fn described(id: &str, answer: &Classification) -> String {
             percent(f64::from(score.probability)),
             score.logit
         );
+    }
+    if let (Some(accepted), Some(score)) = (answer.accepted, answer.score) {
+        let said = if accepted {
+            "known"
+        } else {
+            "of none of these classes"
+        };
+        let threshold = answer.threshold.unwrap_or(f64::NEG_INFINITY);
+        text += &format!("\n  {said}: score {score:.3}, threshold {threshold:.3}");
+    }
+    if !answer.prediction_set.is_empty() {
+        let names: Vec<_> = (answer.prediction_set.iter())
+            .map(|class| escaped_line(&class.display_name))
+            .collect();
+        text += &format!("\n  one of: {}", names.join(", "));
     }
     for near in &answer.neighbours {
         text += &format!(

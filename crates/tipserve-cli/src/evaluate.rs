@@ -16,7 +16,7 @@ use crate::{
     reader::{self, LoadedExample, Part},
     report, requests,
     screen::Screen,
-    source,
+    source, unlabelled,
     upload::{self, Upload, Uploaded},
 };
 use tipserve_api::v1::{
@@ -41,6 +41,10 @@ pub struct EvaluateArgs {
     /// the same seed (add its --val-shots to K).
     #[arg(long, value_name = "K")]
     pub except_shots: Option<u32>,
+    /// Pictures of classes that the versions do not know (walked): how well they
+    /// are told from the others is measured, too.
+    #[arg(long, value_name = "DIR")]
+    pub unknown: Option<PathBuf>,
     /// Seed of that draw.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -63,7 +67,12 @@ pub async fn run(
     }
     let connection = Connection::open(global).await?;
     let again = args.html.is_some().then(|| labelled.clone());
-    let outcome = evaluate(&connection, &args.caches, labelled, screen).await?;
+    let unknown = args.unknown.map(|folder| unlabelled::open(&[folder]));
+    let items = Items {
+        labelled,
+        unknown: unknown.transpose()?,
+    };
+    let outcome = evaluate(&connection, &args.caches, items, screen).await?;
     if let (Some(path), Some(labelled), Some(first)) =
         (&args.html, again, outcome.evaluations.first())
     {
@@ -82,13 +91,31 @@ pub async fn run(
     ))
 }
 
+/// What versions are evaluated on.
+pub(crate) struct Items {
+    /// Pictures of their classes.
+    pub labelled: Labelled,
+    /// Pictures of other classes.
+    pub unknown: Option<Labelled>,
+}
+
+impl From<Labelled> for Items {
+    fn from(labelled: Labelled) -> Self {
+        Self {
+            labelled,
+            unknown: None,
+        }
+    }
+}
+
 /// Evaluates over the API.
 pub(crate) async fn evaluate(
     connection: &Connection,
     caches: &[String],
-    labelled: Labelled,
+    items: impl Into<Items>,
     screen: &Screen,
 ) -> Result<EvaluateDocument, Failure> {
+    let Items { labelled, unknown } = items.into();
     if labelled.examples.is_empty() {
         return Err(Failure::Input(
             "--from holds no examples to evaluate on".to_owned(),
@@ -100,7 +127,14 @@ pub(crate) async fn evaluate(
     }
     let doing = format!("evaluating {}", caches.join(", "));
     let started = Instant::now();
-    let (uploaded, answer) = call(connection, caches, labelled, &doing, screen).await?;
+    let (uploaded, answer) = call(
+        connection,
+        caches,
+        Items { labelled, unknown },
+        &doing,
+        screen,
+    )
+    .await?;
     let evaluations = answer
         .evaluations
         .into_iter()
@@ -130,12 +164,13 @@ pub(crate) async fn evaluate(
 async fn call(
     connection: &Connection,
     caches: &[String],
-    labelled: Labelled,
+    Items { labelled, unknown }: Items,
     doing: &str,
     screen: &Screen,
 ) -> Result<(Uploaded, EvaluateResponse), Failure> {
     let limit = connection.message_limit().await?;
-    let bar = screen.bar(Some(labelled.examples.len() as u64), "sent");
+    let count = labelled.examples.len() + unknown.as_ref().map_or(0, |it| it.examples.len());
+    let bar = screen.bar(Some(count as u64), "sent");
     bar.set_message("evaluating");
     let (requests, stream) = requests::channel();
     let config = EvaluateConfig {
@@ -146,11 +181,14 @@ async fn call(
             payload: Some(Payload::Config(config)),
         })
         .await;
-    let part = Part {
+    // Parts tell the two kinds apart as `create` does its own.
+    let part = |labelled, unknown| Part {
         labelled,
-        validation: false,
+        validation: unknown,
         prefix: String::new(),
     };
+    let mut parts = vec![part(labelled, false)];
+    parts.extend(unknown.map(|pictures| part(pictures, true)));
     let sent = bar.clone();
     let upload = Upload {
         item,
@@ -161,7 +199,7 @@ async fn call(
         strict: false,
         progress: Box::new(move |_| sent.inc(1)),
     };
-    let upload = tokio::spawn(upload.run(reader::start(vec![part], limit), requests));
+    let upload = tokio::spawn(upload.run(reader::start(parts, limit), requests));
     let mut client = connection.classify();
     let answer = async {
         let answer = client.evaluate(stream).await;
@@ -178,6 +216,7 @@ fn item(mut loaded: LoadedExample) -> Result<LabelledItem, (String, Unusable)> {
             id: loaded.id,
             class_index,
             input: Some(input),
+            unknown: loaded.validation,
         }),
         Err(why) => Err((loaded.id, why)),
     }

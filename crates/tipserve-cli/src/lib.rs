@@ -75,6 +75,7 @@ mod suggest;
 mod terminal;
 mod token;
 mod transport;
+mod unlabelled;
 mod upload;
 mod version_call;
 

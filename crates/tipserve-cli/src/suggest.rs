@@ -1,6 +1,6 @@
 //! `tipserve suggest`: which of many unlabelled pictures to label first.
 
-use std::{ffi::OsStr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -8,13 +8,13 @@ use crate::{
     connect::Connection,
     documents::SuggestionsDocument,
     failure::{Completion, Failure},
-    files::{self, Unusable},
+    files::Unusable,
     global::Global,
-    labelled::{Example, Labelled, Place, Source, SourceClass},
-    npz,
+    labelled::Labelled,
     reader::{self, LoadedExample, Part},
     report, requests,
     screen::Screen,
+    unlabelled,
     upload::{self, Upload},
 };
 use tipserve_api::v1::{
@@ -61,7 +61,7 @@ pub async fn run(
     global: &Global,
     screen: &Screen,
 ) -> Result<Completion, Failure> {
-    let pool = pool(&args)?;
+    let pool = unlabelled::open(&args.files)?;
     if pool.examples.is_empty() {
         return Err(Failure::Input("there is no picture to suggest".to_owned()));
     }
@@ -75,58 +75,6 @@ pub async fn run(
     Ok(Completion::with_failed(
         document.rejected_count.max(0).unsigned_abs(),
     ))
-}
-
-/// The pictures, all of one nameless class.
-fn pool(args: &SuggestArgs) -> Result<Labelled, Failure> {
-    let classes = vec![SourceClass {
-        display_name: String::new(),
-        text_weight: None,
-    }];
-    let is_npz = |path: &PathBuf| path.extension() == Some(OsStr::new("npz"));
-    if let [path] = args.files.as_slice()
-        && is_npz(path)
-    {
-        let (rows, _) = npz::Archive::open(path)?.matrix_shape("features")?;
-        return Ok(Labelled {
-            source: Source::Npz(path.clone()),
-            classes,
-            examples: (0..rows)
-                .map(|row| Example {
-                    id: row.to_string(),
-                    class: 0,
-                    place: Place::Row(row),
-                })
-                .collect(),
-        });
-    }
-    let mut examples = Vec::new();
-    let mut add = |path: PathBuf| {
-        examples.push(Example {
-            id: files::readable(&path),
-            class: 0,
-            place: Place::File(path),
-        });
-    };
-    for path in &args.files {
-        if is_npz(path) {
-            return Err(Failure::Usage(
-                "an .npz file of embeddings goes alone".to_owned(),
-            ));
-        }
-        if files::existing(path, "FILE|DIR")?.is_dir() {
-            for file in files::walk(path) {
-                add(file?);
-            }
-        } else {
-            add(path.clone());
-        }
-    }
-    Ok(Labelled {
-        source: Source::Folder(PathBuf::new()),
-        classes,
-        examples,
-    })
 }
 
 async fn suggest(

@@ -218,7 +218,7 @@ fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String
         (AskedStrategy::Unspecified, Some(version)) => {
             let classes = &version.manifest.details.classes;
             let known = (classes.iter())
-                .filter(|class| u64::from(class.example_count) >= SHOTS_FOR_MARGIN)
+                .filter(|class| class.example_count >= SHOTS_FOR_MARGIN)
                 .count();
             let words = format!(
                 "{known} of {} classes have {SHOTS_FOR_MARGIN} examples or more",

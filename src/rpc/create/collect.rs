@@ -38,7 +38,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 /// What an example was waiting for.
 enum Arrival {
     /// A view.
-    View(View),
+    View(Box<View>),
     /// Its thumbnail, or why there is none.
     Thumbnail {
         example: usize,
@@ -342,12 +342,12 @@ impl<'a> FeatureCollection<'a> {
         let arrivals = self.arrivals.clone();
         self.outstanding += 1;
         let deliver = move |result, permit| {
-            let _ = arrivals.send(Arrival::View(View {
+            let _ = arrivals.send(Arrival::View(Box::new(View {
                 example,
                 view,
                 result,
                 _permit: permit,
-            }));
+            })));
         };
         context
             .submit(item, Permit::default().with(place), deliver)
@@ -358,12 +358,14 @@ impl<'a> FeatureCollection<'a> {
     async fn collect(&mut self, arrival: Arrival) -> Result<(), ApiError> {
         self.outstanding -= 1;
         let (example, problem) = match arrival {
-            Arrival::View(View {
-                example,
-                view,
-                result,
-                ..
-            }) => {
+            Arrival::View(arrived) => {
+                // Its place in the window is given back with it.
+                let View {
+                    example,
+                    view,
+                    result,
+                    ..
+                } = *arrived;
                 if let (Ok(outcome), Some(Some(pending))) = (&result, self.pending.get_mut(example))
                 {
                     pending.lacks_end_mark |= outcome.lacks_end_mark;

@@ -201,6 +201,7 @@ impl ClassifyService for Service {
                 top5: 1.0,
                 zero_shot_top1: (version.version == 1).then_some(1.0 / n as f64),
                 cross_entropy: 0.5,
+                unknown: None,
                 expected_calibration_error: 0.0625,
                 classes: version
                     .classes

@@ -203,5 +203,6 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         key_dtype,
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Default),
+        unseen: None,
     }
 }

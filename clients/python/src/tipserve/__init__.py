@@ -69,6 +69,7 @@ from tipserve.types import (
     Suggestions,
     SuspectExample,
     Timings,
+    UnknownEvaluation,
     Version,
     to_pandas,
 )
@@ -141,6 +142,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "UnknownEvaluation",
     "Version",
     "resize_and_crop",
     "to_pandas",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -137,16 +138,27 @@ class ExampleMessages:
         for group in grouped(examples, self.encoder.max_message_bytes, _byte_size):
             yield cache_pb2.ExampleBatch(examples=group)
 
-    def for_evaluate(self, caches: Sequence[str]) -> Iterator[classify_pb2.EvaluateRequest]:
-        """All requests of Evaluate."""
+    def for_evaluate(
+        self, caches: Sequence[str], unknown: Iterable[Any] | None
+    ) -> Iterator[classify_pb2.EvaluateRequest]:
+        """All requests of Evaluate; `unknown` are pictures of other classes."""
         config = classify_pb2.EvaluateConfig(caches=caches)
         yield classify_pb2.EvaluateRequest(config=config)
-        items = (
+        known = (
             classify_pb2.LabelledItem(id=id, class_index=index, input=made)
             for id, index, made, _ in self._encoded()
         )
+        items = chain(known, self._unknown(unknown or ()))
         for group in grouped(items, self.encoder.max_message_bytes, _byte_size):
             yield classify_pb2.EvaluateRequest(items=classify_pb2.LabelledBatch(items=group))
+
+    def _unknown(self, pictures: Iterable[Any]) -> Iterator[classify_pb2.LabelledItem]:
+        for position, picture in enumerate(pictures):
+            id, made, _ = prepare(picture, position, None, self.encoder.encode)
+            if isinstance(made, TipserveError):
+                self.rejected.append(Rejected(id, made))
+            else:
+                yield classify_pb2.LabelledItem(id=id, input=made, unknown=True)
 
 
 @dataclass
@@ -194,6 +206,13 @@ def suggest_config(
     return config
 
 
+def reject_options(reject: float | bool) -> classify_pb2.RejectOptions | None:
+    """When an item counts as of an unknown class; True for the server's default."""
+    if reject is False:
+        return None
+    return classify_pb2.RejectOptions(accept=None if reject is True else reject)
+
+
 def classify_options(
     *,
     top_k: int,
@@ -202,6 +221,8 @@ def classify_options(
     neighbours: int,
     embedding: bool,
     timings: bool,
+    reject: float | bool,
+    coverage: float | None,
 ) -> classify_pb2.ClassifyOptions:
     """What to return for each item."""
     return classify_pb2.ClassifyOptions(
@@ -211,6 +232,8 @@ def classify_options(
         neighbours=neighbours,
         embedding=embedding,
         timings=timings,
+        reject=reject_options(reject),
+        coverage=coverage,
     )
 
 

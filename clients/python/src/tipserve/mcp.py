@@ -14,6 +14,7 @@ import contextlib
 import functools
 import inspect
 import os
+import sys
 import typing
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -214,7 +215,8 @@ def _bound(name: str, state: dict[str, Tools]) -> Any:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
-        prog="python -m tipserve.mcp", description="An MCP server for tipserve, over stdio."
+        prog="tipserve mcp" if sys.argv[0] == "tipserve mcp" else "python -m tipserve.mcp",
+        description="An MCP server for tipserve, over stdio.",
     )
     parser.add_argument("--server", help="host:port of the tipserve; default: TIPSERVE_SERVER")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="where pictures lie")

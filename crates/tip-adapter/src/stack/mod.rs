@@ -22,8 +22,9 @@ use super::{
     hold_out::HoldOut,
     kernel_ridge::DOUBLE_KEYS,
     material::Material,
-    spec::{Candidate, Method, Selection, SelectionSource, Standardised},
+    spec::{Candidate, Method, Selection, SelectionSource, Standardised, UnseenScores},
     standardise::Statistics,
+    unseen,
     watch::Watch,
 };
 use space::{Fit, Space};
@@ -45,6 +46,7 @@ pub(super) struct Stacked {
     pub lambda: f64,
     pub standardised: Option<Standardised>,
     pub selection: Selection,
+    pub unseen: Option<UnseenScores>,
 }
 
 /// Makes the stack; none where no part can be made.
@@ -104,7 +106,23 @@ pub(super) fn make(material: &Material, watch: &Watch<'_>) -> Result<Option<Stac
         standardised: chosen.space.whose(),
         tensors: head::tensors(material, &chosen)?,
         selection,
+        unseen: unseen_scores(material, &held, &chosen)?,
     }))
+}
+
+/// How the sum scores the held-out examples.
+fn unseen_scores(
+    material: &Material,
+    held: &Option<HoldOut>,
+    fit: &Fit,
+) -> Result<Option<UnseenScores>, TipError> {
+    match (held, &fit.logits) {
+        (Some(held), Some(logits)) => {
+            let labels = Told::of(material)?.labels(&held.labels)?;
+            unseen::of_logits(logits, &labels)
+        }
+        _ => Ok(None),
+    }
 }
 
 const BUNDLE: &str = "the bundle's statistics put features on one scale";

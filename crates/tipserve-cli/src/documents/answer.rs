@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::rejected::ItemError;
-use tipserve_api::v1::{Classification, PictureNote};
+use tipserve_api::v1::{ClassScore, Classification, PictureNote};
 
 /// One line of `classify --json`.
 #[derive(Debug, Serialize)]
@@ -30,6 +30,14 @@ pub(crate) struct AnswerDocument {
     embedding: Option<Vec<f32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timings: Option<TimingsDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prediction_set: Vec<ScoreDocument>,
     /// What is odd about the picture's file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
@@ -62,6 +70,17 @@ pub(crate) struct TimingsDocument {
     batch_size: i32,
 }
 
+impl From<ClassScore> for ScoreDocument {
+    fn from(score: ClassScore) -> Self {
+        Self {
+            index: score.index,
+            display_name: score.display_name,
+            logit: score.logit,
+            probability: score.probability,
+        }
+    }
+}
+
 /// "no_end_mark".
 fn note(note: PictureNote) -> String {
     let name = note.as_str_name();
@@ -75,16 +94,7 @@ impl From<Classification> for AnswerDocument {
         Self {
             notes,
             version: answer.version,
-            top: answer
-                .top
-                .into_iter()
-                .map(|score| ScoreDocument {
-                    index: score.index,
-                    display_name: score.display_name,
-                    logit: score.logit,
-                    probability: score.probability,
-                })
-                .collect(),
+            top: answer.top.into_iter().map(Into::into).collect(),
             neighbours: answer
                 .neighbours
                 .into_iter()
@@ -107,6 +117,10 @@ impl From<Classification> for AnswerDocument {
                 total_seconds: timings.total_seconds,
                 batch_size: timings.batch_size,
             }),
+            score: answer.score,
+            threshold: answer.threshold,
+            accepted: answer.accepted,
+            prediction_set: answer.prediction_set.into_iter().map(Into::into).collect(),
         }
     }
 }

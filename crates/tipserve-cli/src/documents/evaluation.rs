@@ -35,6 +35,20 @@ pub(crate) struct EvaluationDocument {
     /// Row i, column j: examples of class i taken for class j. Empty if there
     /// are more classes than the server gives a matrix for.
     pub confusion: Vec<Vec<i64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<UnknownDocument>,
+}
+
+/// How well pictures of unknown classes are told from the others.
+#[derive(Debug, Serialize)]
+pub(crate) struct UnknownDocument {
+    pub count: i64,
+    pub auroc: f64,
+    pub false_positive_rate: f64,
+    pub threshold: Option<f64>,
+    pub accepted: f64,
+    pub rejected: f64,
+    pub accepted_top1: f64,
 }
 
 /// How well one class did.
@@ -65,6 +79,15 @@ impl EvaluationDocument {
             zero_shot_top1: evaluation.zero_shot_top1,
             cross_entropy: evaluation.cross_entropy,
             expected_calibration_error: evaluation.expected_calibration_error,
+            unknown: evaluation.unknown.map(|it| UnknownDocument {
+                count: it.count,
+                auroc: it.auroc,
+                false_positive_rate: it.false_positive_rate,
+                threshold: it.threshold,
+                accepted: it.accepted,
+                rejected: it.rejected,
+                accepted_top1: it.accepted_top1,
+            }),
             confusion: evaluation
                 .confusion
                 .chunks(classes.max(1))

@@ -19,7 +19,7 @@ pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
 #[cfg(test)]
 pub(crate) use evaluation::ClassEvaluationDocument;
-pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument};
+pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument, UnknownDocument};
 pub(crate) use finetune::FineTuneDocument;
 pub(crate) use head::{CandidateDocument, HeadDocument};
 pub(crate) use rejected::{ItemError, RejectedDocument};

@@ -154,6 +154,7 @@ mod tests {
             accuracy: 0.5,
         };
         let evaluation = EvaluationDocument {
+            unknown: None,
             version: "caches/x/versions/1".to_owned(),
             count: 4,
             top1: 0.5,

@@ -2,7 +2,7 @@
 
 use super::rejected::rejected;
 use crate::{
-    documents::{EvaluateDocument, EvaluationDocument},
+    documents::{EvaluateDocument, EvaluationDocument, UnknownDocument},
     failure::Failure,
     screen::{Screen, percent, table},
 };
@@ -45,12 +45,37 @@ pub(crate) fn evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(
         screen.line("")?;
         confusion(screen, evaluation)?;
     }
+    for evaluation in &outcome.evaluations {
+        if let Some(it) = &evaluation.unknown {
+            screen.line(&unknown(&evaluation.version, it))?;
+        }
+    }
     screen.line(&format!(
         "\n{} examples in {:.2} s; classes matched by {}",
         outcome.count, outcome.seconds, outcome.matched_by
     ))?;
     rejected(screen, &outcome.rejected, outcome.rejected_count);
     Ok(())
+}
+
+/// How well pictures of unknown classes are told.
+fn unknown(version: &str, it: &UnknownDocument) -> String {
+    let mut text = format!(
+        "\n{} pictures of unknown classes by {version}: AUROC {}, FPR at 95 % {}",
+        it.count,
+        percent(it.auroc),
+        percent(it.false_positive_rate)
+    );
+    if it.threshold.is_some() {
+        text += &format!(
+            "; its threshold accepts {} of the known, rejects {} of the unknown; {} of the \
+             accepted are right",
+            percent(it.accepted),
+            percent(it.rejected),
+            percent(it.accepted_top1)
+        );
+    }
+    text
 }
 
 /// Accuracy of each class that has examples, a column for each version.

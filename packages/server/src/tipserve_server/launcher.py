@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -91,9 +92,24 @@ def with_demo(arguments: list[str]) -> list[str]:
     return [*arguments, *data]
 
 
+def run_mcp(arguments: list[str]) -> NoReturn:
+    """`tipserve mcp`: the Python client's MCP server, which needs no binary.
+
+    Raises:
+        Unusable: the client or the `mcp` package is not installed.
+    """
+    if importlib.util.find_spec("tipserve") is None or importlib.util.find_spec("mcp") is None:
+        raise Unusable("the MCP server is not installed: pip install 'tipserve[mcp]'")
+    sys.argv = ["tipserve mcp", *arguments]
+    runpy.run_module("tipserve.mcp", run_name="__main__")
+    sys.exit(0)
+
+
 def main() -> NoReturn:
     """Becomes the binary: signals, exit code and standard streams are its own."""
     try:
+        if sys.argv[1:2] == ["mcp"]:
+            run_mcp(sys.argv[2:])
         arguments, variables = with_demo(sys.argv[1:]), environment()
     except Unusable as error:
         print(f"tipserve: {error}", file=sys.stderr)

@@ -60,6 +60,8 @@ class AsyncClient(AsyncCacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
+        reject: float | bool = False,
+        coverage: float | None = None,
         ordered: bool = True,
         priority: Priority = "interactive",
         color: Color = "rgb",
@@ -92,6 +94,11 @@ class AsyncClient(AsyncCacheCalls):
             neighbours: How many of the nearest cached examples to return.
             embedding: Return the embedding.
             timings: Return how long each stage took.
+            reject: Say of each item whether it is of any class that the version
+                knows (`accepted`); the share of pictures of known classes that
+                are to be accepted, True for 0.95.
+            coverage: Return the smallest set of classes that holds the item's
+                with this probability (`prediction_set`).
             ordered: Results come in the order of the items; else as they are ready.
             priority: "interactive", or "bulk" for work that nobody waits for.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
@@ -112,6 +119,8 @@ class AsyncClient(AsyncCacheCalls):
                 neighbours=neighbours,
                 embedding=embedding,
                 timings=timings,
+                reject=reject,
+                coverage=coverage,
             ),
             self._connection.retry,
             ordered=ordered,
@@ -152,6 +161,8 @@ class AsyncClient(AsyncCacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
+        reject: float | bool = False,
+        coverage: float | None = None,
         priority: Priority = "interactive",
         color: Color = "rgb",
         timeout: float | None = None,
@@ -167,6 +178,8 @@ class AsyncClient(AsyncCacheCalls):
                 neighbours=neighbours,
                 embedding=embedding,
                 timings=timings,
+                reject=reject,
+                coverage=coverage,
             ),
             priority=requests.priority(priority),
         )
@@ -214,7 +227,13 @@ class AsyncClient(AsyncCacheCalls):
 
     @overload
     async def evaluate(
-        self, cache: str, source: AnySource, *, color: Color = "rgb", timeout: float | None = None
+        self,
+        cache: str,
+        source: AnySource,
+        *,
+        unknown: AnyItems | None = None,
+        color: Color = "rgb",
+        timeout: float | None = None,
     ) -> Evaluation: ...
 
     @overload
@@ -223,6 +242,7 @@ class AsyncClient(AsyncCacheCalls):
         cache: list[str] | tuple[str, ...],
         source: AnySource,
         *,
+        unknown: AnyItems | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> list[Evaluation]: ...
@@ -232,6 +252,7 @@ class AsyncClient(AsyncCacheCalls):
         cache: str | Sequence[str],
         source: AnySource,
         *,
+        unknown: AnyItems | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> Evaluation | list[Evaluation]:
@@ -241,6 +262,8 @@ class AsyncClient(AsyncCacheCalls):
             cache: Which version; a list of them, to compare.
             source: As for `create_cache`; classes are matched with the version's
                 by name.
+            unknown: Pictures of classes that the versions do not know, as for
+                `classify`: how well they are told from the others.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             timeout: Seconds for the whole; default: no bound.
 
@@ -253,6 +276,8 @@ class AsyncClient(AsyncCacheCalls):
         version = await self.version(names[0])
         labelled = await off_loop(load, await collected(source), requests.class_specs(version))
         encoder = await self._encoder(color)
+        others = None if unknown is None else items_of(await collected(unknown))
+        repeatable = labelled.repeatable and (others is None or iter(others) is not others)
 
         async def attempt(left: float | None) -> list[Evaluation]:
             messages = requests.ExampleMessages([labelled], encoder, fail=False)
@@ -260,13 +285,13 @@ class AsyncClient(AsyncCacheCalls):
                 lambda sent: self._classify.Evaluate.future(
                     sent, timeout=left, metadata=self._metadata
                 ),
-                messages.for_evaluate(names),
+                messages.for_evaluate(names, others),
                 one_response=True,
             ) as call:
                 response = await call.response()
             return Evaluation._all_from(response, messages.rejected)
 
-        done = await self._upload(attempt, timeout, labelled.repeatable)
+        done = await self._upload(attempt, timeout, repeatable)
         return done[0] if isinstance(cache, str) else done
 
     # What to do next.
@@ -358,7 +383,7 @@ class AsyncClient(AsyncCacheCalls):
                 response = await call.response()
             return Suggestions._from(response, messages.rejected)
 
-        return await self._upload(attempt, timeout, repeatable, only_before_end=False)
+        return await self._upload(attempt, timeout, repeatable)
 
     # Fine-tuning.
 

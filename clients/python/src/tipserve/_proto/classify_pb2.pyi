@@ -28,20 +28,32 @@ PICTURE_NOTE_UNSPECIFIED: PictureNote
 PICTURE_NOTE_NO_END_MARK: PictureNote
 
 class ClassifyOptions(_message.Message):
-    __slots__ = ("top_k", "logits", "probabilities", "neighbours", "embedding", "timings")
+    __slots__ = ("top_k", "logits", "probabilities", "neighbours", "embedding", "timings", "reject", "coverage")
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    REJECT_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
     top_k: int
     logits: bool
     probabilities: bool
     neighbours: int
     embedding: bool
     timings: bool
-    def __init__(self, top_k: _Optional[int] = ..., logits: bool = ..., probabilities: bool = ..., neighbours: _Optional[int] = ..., embedding: bool = ..., timings: bool = ...) -> None: ...
+    reject: RejectOptions
+    coverage: float
+    def __init__(self, top_k: _Optional[int] = ..., logits: bool = ..., probabilities: bool = ..., neighbours: _Optional[int] = ..., embedding: bool = ..., timings: bool = ..., reject: _Optional[_Union[RejectOptions, _Mapping]] = ..., coverage: _Optional[float] = ...) -> None: ...
+
+class RejectOptions(_message.Message):
+    __slots__ = ("accept", "threshold")
+    ACCEPT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    accept: float
+    threshold: float
+    def __init__(self, accept: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class ClassifyStreamConfig(_message.Message):
     __slots__ = ("cache", "options", "ordered", "priority")
@@ -116,7 +128,7 @@ class ClassifyResponse(_message.Message):
     def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings", "notes")
+    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings", "score", "accepted", "threshold", "prediction_set", "notes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
@@ -124,6 +136,10 @@ class Classification(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_SET_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     top: _containers.RepeatedCompositeFieldContainer[ClassScore]
@@ -132,8 +148,12 @@ class Classification(_message.Message):
     neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
     embedding: _input_pb2.Embedding
     timings: Timings
+    score: float
+    accepted: bool
+    threshold: float
+    prediction_set: _containers.RepeatedCompositeFieldContainer[ClassScore]
     notes: _containers.RepeatedScalarFieldContainer[PictureNote]
-    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., notes: _Optional[_Iterable[_Union[PictureNote, str]]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., score: _Optional[float] = ..., accepted: bool = ..., threshold: _Optional[float] = ..., prediction_set: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[PictureNote, str]]] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("index", "display_name", "logit", "probability")
@@ -228,14 +248,16 @@ class LabelledBatch(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[LabelledItem, _Mapping]]] = ...) -> None: ...
 
 class LabelledItem(_message.Message):
-    __slots__ = ("id", "class_index", "input")
+    __slots__ = ("id", "class_index", "input", "unknown")
     ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     id: str
     class_index: int
     input: _input_pb2.Input
-    def __init__(self, id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ...) -> None: ...
+    unknown: bool
+    def __init__(self, id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., unknown: bool = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("evaluations", "rejected", "rejected_count")
@@ -248,7 +270,7 @@ class EvaluateResponse(_message.Message):
     def __init__(self, evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[_cache_pb2.RejectedExample, _Mapping]]] = ..., rejected_count: _Optional[int] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("version", "count", "top1", "top5", "zero_shot_top1", "cross_entropy", "expected_calibration_error", "classes", "confusion")
+    __slots__ = ("version", "count", "top1", "top5", "zero_shot_top1", "cross_entropy", "expected_calibration_error", "classes", "confusion", "unknown")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     TOP1_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +280,7 @@ class Evaluation(_message.Message):
     EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CONFUSION_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     version: str
     count: int
     top1: float
@@ -267,7 +290,26 @@ class Evaluation(_message.Message):
     expected_calibration_error: float
     classes: _containers.RepeatedCompositeFieldContainer[ClassEvaluation]
     confusion: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, version: _Optional[str] = ..., count: _Optional[int] = ..., top1: _Optional[float] = ..., top5: _Optional[float] = ..., zero_shot_top1: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassEvaluation, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ...) -> None: ...
+    unknown: UnknownEvaluation
+    def __init__(self, version: _Optional[str] = ..., count: _Optional[int] = ..., top1: _Optional[float] = ..., top5: _Optional[float] = ..., zero_shot_top1: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassEvaluation, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., unknown: _Optional[_Union[UnknownEvaluation, _Mapping]] = ...) -> None: ...
+
+class UnknownEvaluation(_message.Message):
+    __slots__ = ("count", "auroc", "false_positive_rate", "threshold", "accepted", "rejected", "accepted_top1")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    AUROC_FIELD_NUMBER: _ClassVar[int]
+    FALSE_POSITIVE_RATE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_TOP1_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    auroc: float
+    false_positive_rate: float
+    threshold: float
+    accepted: float
+    rejected: float
+    accepted_top1: float
+    def __init__(self, count: _Optional[int] = ..., auroc: _Optional[float] = ..., false_positive_rate: _Optional[float] = ..., threshold: _Optional[float] = ..., accepted: _Optional[float] = ..., rejected: _Optional[float] = ..., accepted_top1: _Optional[float] = ...) -> None: ...
 
 class ClassEvaluation(_message.Message):
     __slots__ = ("index", "display_name", "count", "accuracy")

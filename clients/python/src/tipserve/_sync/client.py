@@ -61,6 +61,8 @@ class Client(CacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
+        reject: float | bool = False,
+        coverage: float | None = None,
         ordered: bool = True,
         priority: Priority = "interactive",
         color: Color = "rgb",
@@ -93,6 +95,11 @@ class Client(CacheCalls):
             neighbours: How many of the nearest cached examples to return.
             embedding: Return the embedding.
             timings: Return how long each stage took.
+            reject: Say of each item whether it is of any class that the version
+                knows (`accepted`); the share of pictures of known classes that
+                are to be accepted, True for 0.95.
+            coverage: Return the smallest set of classes that holds the item's
+                with this probability (`prediction_set`).
             ordered: Results come in the order of the items; else as they are ready.
             priority: "interactive", or "bulk" for work that nobody waits for.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
@@ -113,6 +120,8 @@ class Client(CacheCalls):
                 neighbours=neighbours,
                 embedding=embedding,
                 timings=timings,
+                reject=reject,
+                coverage=coverage,
             ),
             self._connection.retry,
             ordered=ordered,
@@ -153,6 +162,8 @@ class Client(CacheCalls):
         neighbours: int = 0,
         embedding: bool = False,
         timings: bool = False,
+        reject: float | bool = False,
+        coverage: float | None = None,
         priority: Priority = "interactive",
         color: Color = "rgb",
         timeout: float | None = None,
@@ -168,6 +179,8 @@ class Client(CacheCalls):
                 neighbours=neighbours,
                 embedding=embedding,
                 timings=timings,
+                reject=reject,
+                coverage=coverage,
             ),
             priority=requests.priority(priority),
         )
@@ -215,7 +228,13 @@ class Client(CacheCalls):
 
     @overload
     def evaluate(
-        self, cache: str, source: AnySource, *, color: Color = "rgb", timeout: float | None = None
+        self,
+        cache: str,
+        source: AnySource,
+        *,
+        unknown: AnyItems | None = None,
+        color: Color = "rgb",
+        timeout: float | None = None,
     ) -> Evaluation: ...
 
     @overload
@@ -224,6 +243,7 @@ class Client(CacheCalls):
         cache: list[str] | tuple[str, ...],
         source: AnySource,
         *,
+        unknown: AnyItems | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> list[Evaluation]: ...
@@ -233,6 +253,7 @@ class Client(CacheCalls):
         cache: str | Sequence[str],
         source: AnySource,
         *,
+        unknown: AnyItems | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> Evaluation | list[Evaluation]:
@@ -242,6 +263,8 @@ class Client(CacheCalls):
             cache: Which version; a list of them, to compare.
             source: As for `create_cache`; classes are matched with the version's
                 by name.
+            unknown: Pictures of classes that the versions do not know, as for
+                `classify`: how well they are told from the others.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             timeout: Seconds for the whole; default: no bound.
 
@@ -254,6 +277,8 @@ class Client(CacheCalls):
         version = self.version(names[0])
         labelled = off_loop(load, collected(source), requests.class_specs(version))
         encoder = self._encoder(color)
+        others = None if unknown is None else items_of(collected(unknown))
+        repeatable = labelled.repeatable and (others is None or iter(others) is not others)
 
         def attempt(left: float | None) -> list[Evaluation]:
             messages = requests.ExampleMessages([labelled], encoder, fail=False)
@@ -261,13 +286,13 @@ class Client(CacheCalls):
                 lambda sent: self._classify.Evaluate.future(
                     sent, timeout=left, metadata=self._metadata
                 ),
-                messages.for_evaluate(names),
+                messages.for_evaluate(names, others),
                 one_response=True,
             ) as call:
                 response = call.response()
             return Evaluation._all_from(response, messages.rejected)
 
-        done = self._upload(attempt, timeout, labelled.repeatable)
+        done = self._upload(attempt, timeout, repeatable)
         return done[0] if isinstance(cache, str) else done
 
     # What to do next.
@@ -359,7 +384,7 @@ class Client(CacheCalls):
                 response = call.response()
             return Suggestions._from(response, messages.rejected)
 
-        return self._upload(attempt, timeout, repeatable, only_before_end=False)
+        return self._upload(attempt, timeout, repeatable)
 
     # Fine-tuning.
 

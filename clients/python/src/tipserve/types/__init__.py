@@ -25,7 +25,7 @@ from tipserve.types._cache import (
     SourceCounts,
     Version,
 )
-from tipserve.types._evaluation import ClassEvaluation, Evaluation
+from tipserve.types._evaluation import ClassEvaluation, Evaluation, UnknownEvaluation
 from tipserve.types._finetune import FineTuneProgress, FineTuneRun
 from tipserve.types._head import Candidate, Head, Selection
 from tipserve.types._names import (
@@ -88,6 +88,7 @@ __all__ = [
     "Suggestions",
     "SuspectExample",
     "Timings",
+    "UnknownEvaluation",
     "Version",
     "enum_name",
     "matrix",

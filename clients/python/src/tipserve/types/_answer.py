@@ -78,6 +78,17 @@ class Result(Record):
     notes: tuple[str, ...] = ()
     """What is odd about the picture's file, which was read all the same:
     "no_end_mark" of one that has every pixel and lacks its end mark."""
+    score: float | None = None
+    """How much of what it knows the version finds in the picture, where `reject`
+    asks for it; comparable within a version only."""
+    threshold: float | None = None
+    """The least score that is accepted."""
+    accepted: bool | None = None
+    """Whether the picture is of any class that the version knows, where `reject`
+    asks for it."""
+    prediction_set: tuple[ClassScore, ...] = ()
+    """The classes that hold the picture's with the probability that `coverage`
+    names."""
     error: TipserveError | None = None
     """Why there is no answer."""
 
@@ -119,7 +130,7 @@ class Result(Record):
             id=id,
             position=position,
             version=m.version,
-            top=tuple(ClassScore(s.index, s.display_name, s.logit, s.probability) for s in m.top),
+            top=tuple(map(_score, m.top)),
             logits=vector(m.logits) if m.logits else None,
             probabilities=vector(m.probabilities) if m.probabilities else None,
             neighbours=tuple(
@@ -131,7 +142,15 @@ class Result(Record):
             notes=tuple(
                 enum_name(classify_pb2.PictureNote, note, "PICTURE_NOTE_") for note in m.notes
             ),
+            score=m.score if m.HasField("score") else None,
+            threshold=m.threshold if m.HasField("threshold") else None,
+            accepted=m.accepted if m.HasField("accepted") else None,
+            prediction_set=tuple(map(_score, m.prediction_set)),
         )
+
+
+def _score(m: classify_pb2.ClassScore) -> ClassScore:
+    return ClassScore(m.index, m.display_name, m.logit, m.probability)
 
 
 def _timings(m: classify_pb2.Timings) -> Timings:

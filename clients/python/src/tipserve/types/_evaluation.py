@@ -30,6 +30,25 @@ class ClassEvaluation(Record):
     accuracy: float
 
 
+@dataclass(frozen=True)
+class UnknownEvaluation(Record):
+    """How well pictures of unknown classes are told from the others."""
+
+    count: int
+    auroc: float
+    """Probability that a picture of a known class scores higher."""
+    false_positive_rate: float
+    """Share of them accepted at the score that 95 % of the known ones reach."""
+    threshold: float | None
+    """The version's own threshold; None where it has none."""
+    accepted: float
+    """Share of the known ones accepted at it."""
+    rejected: float
+    """Share of the unknown ones rejected at it."""
+    accepted_top1: float
+    """Share of the accepted known ones classified rightly."""
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation(Record):
     """How well one version did."""
@@ -51,6 +70,8 @@ class Evaluation(Record):
     at most 1000 of the server's."""
     rejected_count: int = 0
     """How many items could not be used."""
+    unknown: UnknownEvaluation | None = None
+    """None where no pictures of unknown classes were given."""
 
     def __repr__(self) -> str:
         rejected = f", {self.rejected_count} rejected" if self.rejected_count else ""
@@ -129,4 +150,17 @@ class Evaluation(Record):
             confusion=tuple(
                 tuple(m.confusion[row : row + n]) for row in range(0, len(m.confusion), n or 1)
             ),
+            unknown=_unknown(m.unknown) if m.HasField("unknown") else None,
         )
+
+
+def _unknown(m: classify_pb2.UnknownEvaluation) -> UnknownEvaluation:
+    return UnknownEvaluation(
+        m.count,
+        m.auroc,
+        m.false_positive_rate,
+        m.threshold if m.HasField("threshold") else None,
+        m.accepted,
+        m.rejected,
+        m.accepted_top1,
+    )

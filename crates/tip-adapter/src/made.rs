@@ -1,0 +1,12 @@
+//! A head that was made.
+
+use super::{head::HeadTensors, spec::HeadSpec};
+
+/// A head: its numbers and its tensors.
+#[derive(Debug)]
+pub struct Made {
+    /// For the manifest.
+    pub spec: HeadSpec,
+    /// f32, on the CPU; keys and labels share the material's memory.
+    pub tensors: HeadTensors,
+}

@@ -1,0 +1,152 @@
+"""8-bit encoders: chosen where they agree, said everywhere, and kept from caches that they are too
+far from.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import torch
+import wire
+from conftest import BINARY
+from pictures import photo, png
+from wire import cache, classify
+
+pytestmark = pytest.mark.skipif(
+    not torch.cpu._is_vnni_supported(), reason="8-bit encoders run on CPUs with VNNI"
+)
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(bundles, tmp_path_factory) -> Path:
+    """The small CLIP, and its encoders in 8 bits."""
+    return bundles("tiny-vit-int8", "open-clip", "tiny-vit", "--random-init", "11")
+
+
+def far(bundle: Path, out: Path) -> Path:
+    """The same bundle, but that its 8-bit encoder is said to be far from the float one."""
+    shutil.copytree(bundle, out)
+    manifest = out / "bundle.toml"
+    text = re.sub(r"(?m)^noise = .*$", "noise = 0.5", manifest.read_text())
+    manifest.write_text(text)
+    return out
+
+
+def make(server, name: str, chance) -> None:
+    examples = [
+        wire.example(label, wire.encoded(png(photo(chance, label))), f"{label}-{shot}")
+        for label in range(3)
+        for shot in range(4)
+    ]
+    spec = cache.CacheSpec(
+        cache_id=name,
+        classes=wire.classes(["ash", "elm", "oak"]),
+        method=cache.METHOD_TIP_ADAPTER,
+        without_text=True,
+    )
+    server.api.create(spec, examples)
+
+
+def info_of(server):
+    return server.api.classifying.GetServerInfo(classify.GetServerInfoRequest())
+
+
+def embed(server, files) -> np.ndarray:
+    request = classify.EmbedRequest(inputs=[wire.encoded(file) for file in files])
+    answer = server.api.classifying.Embed(request)
+    return np.array([one.embedding.values for one in answer.inputs], np.float64)
+
+
+def reason(server, name: str, file: bytes) -> wire.Problem:
+    with pytest.raises(grpc.RpcError) as refused:
+        server.api.one(f"caches/{name}", wire.encoded(file))
+    return wire.Problem.of_call(refused.value)
+
+
+def unit(rows) -> np.ndarray:
+    rows = np.asarray(rows, dtype=np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def made_in(server, name: str) -> str:
+    return server.api.caches.GetVersion(
+        cache.GetVersionRequest(name=f"caches/{name}/versions/1")
+    ).encoder_dtype
+
+
+def test_auto_takes_int8_and_says_so(serve, int8_bundle, name, chance):
+    server = serve(int8_bundle)
+    info = info_of(server)
+    assert (info.dtype, info.text_dtype) == ("int8", "int8")
+    assert 0 < info.bundle.int8.noise <= 0.04
+    assert info.bundle.int8.count == 96
+    assert 'dtype="int8"' in server.http("/metrics")[1]
+    assert "as int8 on cpu" in server.log.read_text()
+    make(server, name, chance)
+    assert made_in(server, name) == "int8"
+
+
+def test_what_is_asked_for_overrules_and_caches_serve_both(
+    serve, int8_bundle, name, chance, tmp_path
+):
+    store = tmp_path / "shared"
+    first = serve(int8_bundle, "--dtype", "float32", store=store)
+    fingerprint = info_of(first).bundle.fingerprint
+    assert info_of(first).dtype == "float32"
+    make(first, name, chance)
+    assert made_in(first, name) == "float32"
+    files = [png(photo(chance, label)) for label in (0, 1, 2) * 4]
+    plain = embed(first, files)
+    first.close()
+
+    second = serve(int8_bundle, store=store)
+    assert info_of(second).dtype == "int8"
+    assert info_of(second).bundle.fingerprint == fingerprint
+    int8 = embed(second, files)
+    cosines = (unit(plain) * unit(int8)).sum(axis=1)
+    assert cosines.min() > 0.99
+    assert not np.array_equal(plain, int8)
+    for file in files:
+        assert second.api.one(f"caches/{name}", wire.encoded(file)).top
+
+
+def test_features_that_are_too_far_do_not_meet(serve, int8_bundle, name, chance, tmp_path):
+    bundle = far(int8_bundle, tmp_path / "far")
+    store = tmp_path / "shared"
+    first = serve(bundle, store=store)
+    # Not of itself.
+    assert info_of(first).dtype in ("bfloat16", "float32")
+    make(first, name, chance)
+    file = png(photo(chance, 1))
+    first.close()
+
+    second = serve(bundle, "--dtype", "int8", store=store)
+    assert info_of(second).dtype == "int8"
+    problem = reason(second, name, file)
+    assert (problem.code, problem.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WRONG_DTYPE")
+    assert "0.5" in problem.message and "--dtype" in problem.message
+    # Its own it serves, and float servers do not.
+    make(second, f"{name}-int8", chance)
+    assert second.api.one(f"caches/{name}-int8", wire.encoded(file)).top
+    second.close()
+    third = serve(bundle, "--dtype", "float32", store=store)
+    assert third.api.one(f"caches/{name}", wire.encoded(file)).top
+    assert reason(third, f"{name}-int8", file).reason == "WRONG_DTYPE"
+
+
+def test_int8_without_an_archive_is_refused_at_the_start(tiny_bundle, tmp_path):
+    said = subprocess.run(
+        [
+            *(BINARY, "serve", "--bundle", tiny_bundle, "--store", tmp_path / "s"),
+            *("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--dtype", "int8"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert said.returncode != 0
+    assert "has no int8 archive" in said.stderr

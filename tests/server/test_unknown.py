@@ -1,0 +1,178 @@
+"""What a version does not know: rejection, prediction sets, their evaluation."""
+
+from __future__ import annotations
+
+import grpc
+import numpy as np
+import pytest
+import wire
+from conftest import WIDTH
+from wire import Problem, cache, classify
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def points(chance):
+    """Draws points around the centre of a class; there are ten."""
+    centres = unit(chance.standard_normal((10, WIDTH)))
+
+    def draw(labels, noise=1.2):
+        labels = np.asarray(labels)
+        away = chance.standard_normal((len(labels), WIDTH)) * noise / WIDTH**0.5
+        return unit(centres[labels] + away)
+
+    return draw
+
+
+def make(server, name, rows, labels, **fields):
+    names = [f"class {i}" for i in range(max(labels) + 1)]
+    spec = cache.CacheSpec(cache_id=name, classes=wire.classes(names), **fields)
+    return server.api.create(spec, wire.examples_of(rows, labels)).version
+
+
+def answers(server, name, rows, **options):
+    items = [wire.item(str(i), wire.embedding(row)) for i, row in enumerate(rows)]
+    results = server.api.stream(name, items, ordered=True, **options)
+    return [one.classification for one in results]
+
+
+@pytest.mark.parametrize("method", [cache.METHOD_AUTO, cache.METHOD_PROKER, cache.METHOD_GDA])
+def test_the_threshold_accepts_what_it_says_and_rejects_others(features, name, points, method):
+    known = np.arange(240) % 6
+    make(features, name, points(known), known.tolist(), method=method)
+    accept = {0.95: 0.0, 0.8: 0.0}
+    test = np.arange(600) % 6
+    for share in accept:
+        got = answers(features, name, points(test), reject={"accept": share})
+        accept[share] = np.mean([one.accepted for one in got])
+        assert all(one.accepted == (one.score >= one.threshold) for one in got)
+        # Five standard errors of two such shares.
+        assert abs(accept[share] - share) < 5 * (share * (1 - share) * (1 / 240 + 1 / 600)) ** 0.5
+    assert accept[0.8] < accept[0.95]
+    others = answers(features, name, points(6 + np.arange(400) % 4), reject={})
+    rejected = np.mean([not one.accepted for one in others])
+    assert rejected > 0.3, "far more than of the known"
+    assert all(one.top for one in others), "the best classes come all the same"
+
+
+def test_the_score_is_that_of_the_logits(features, name, points):
+    known = np.arange(90) % 3
+    version = make(features, name, points(known), known.tolist())
+    rows = points(np.arange(20) % 3)
+    for one in answers(features, name, rows, reject={"threshold": 1.5}, logits=True):
+        logits = np.array(one.logits, np.float64) / version.head.temperature
+        most = logits.max()
+        assert one.score == pytest.approx(most + np.log(np.exp(logits - most).sum()), abs=1e-4)
+        assert one.threshold == 1.5 and one.accepted == (one.score >= 1.5)
+    (plain,) = answers(features, name, rows[:1])
+    assert not plain.HasField("score") and not plain.HasField("accepted")
+    assert not plain.prediction_set
+
+
+def test_a_prediction_set_covers_what_it_says(features, name, points):
+    known = np.arange(300) % 6
+    make(features, name, points(known, 2.2), known.tolist())
+    test = np.arange(600) % 6
+    sizes = {}
+    for coverage in (0.7, 0.9):
+        got = answers(features, name, points(test, 2.2), coverage=coverage, probabilities=True)
+        held = [
+            label in [one.index for one in answer.prediction_set]
+            for answer, label in zip(got, test, strict=True)
+        ]
+        error = 5 * (coverage * (1 - coverage) * (1 / 300 + 1 / 600)) ** 0.5
+        # Where the best class alone is right more often, a set holds more.
+        top1 = np.mean([a.top[0].index == label for a, label in zip(got, test, strict=True)])
+        assert coverage - error < np.mean(held) < max(coverage, top1) + error
+        sizes[coverage] = np.mean([len(answer.prediction_set) for answer in got])
+        for answer in got:
+            chosen = [one.index for one in answer.prediction_set]
+            order = np.argsort(-np.array(answer.probabilities), kind="stable")
+            assert chosen == order[: len(chosen)].tolist(), "the most probable, in their order"
+    assert 1 <= sizes[0.7] <= sizes[0.9]
+
+
+def test_one_example_a_class_has_no_threshold(features, name, points):
+    make(features, name, points(range(4)), list(range(4)))
+    for options in ({"reject": {}}, {"coverage": 0.9}):
+        with pytest.raises(grpc.RpcError) as raised:
+            features.api.one(name, wire.embedding(points([0])[0]), **options)
+        problem = Problem.of_call(raised.value)
+        assert problem.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "one example a class" in problem.message
+    given = features.api.one(name, wire.embedding(points([0])[0]), reject={"threshold": -1e9})
+    assert given.accepted
+
+
+@pytest.mark.parametrize(
+    "options, field",
+    [
+        ({"reject": {"accept": 0.0}}, "options.reject.accept"),
+        ({"reject": {"accept": 1.0}}, "options.reject.accept"),
+        ({"reject": {"threshold": float("nan")}}, "options.reject.threshold"),
+        ({"reject": {"accept": 0.5, "threshold": 1.0}}, "options.reject"),
+        ({"coverage": 1.5}, "options.coverage"),
+    ],
+)
+def test_options_out_of_range_are_refused(embedding_cache, options, field):
+    with pytest.raises(grpc.RpcError) as raised:
+        embedding_cache.api.one("here", wire.embedding(np.ones(WIDTH)), **options)
+    problem = Problem.of_call(raised.value)
+    assert problem.code is INVALID and problem.fields == [field]
+
+
+def test_unknown_items_are_evaluated(features, name, points):
+    known = np.arange(240) % 6
+    make(features, name, points(known), known.tolist())
+    test, others = np.arange(120) % 6, 6 + np.arange(80) % 4
+    rows = np.concatenate([points(test), points(others)])
+
+    def requests():
+        yield classify.EvaluateRequest(config=classify.EvaluateConfig(caches=[name]))
+        items = [
+            classify.LabelledItem(
+                id=str(i),
+                input=wire.embedding(row),
+                class_index=int(test[i]) if i < 120 else 77,
+                unknown=i >= 120,
+            )
+            for i, row in enumerate(rows)
+        ]
+        for part in wire.batched(items, 50):
+            yield classify.EvaluateRequest(items=classify.LabelledBatch(items=part))
+
+    answer = features.api.classifying.Evaluate(requests(), timeout=wire.LIMIT)
+    (found,) = answer.evaluations
+    assert (found.count, answer.rejected_count) == (120, 0)
+    got = answers(features, name, rows, reject={})
+    scores = np.array([one.score for one in got])
+    of_known, of_others = scores[:120], scores[120:]
+    higher = (of_known[:, None] > of_others).mean() + 0.5 * (of_known[:, None] == of_others).mean()
+    unknown = found.unknown
+    assert unknown.count == 80
+    assert unknown.auroc == pytest.approx(higher, abs=1e-3)
+    reached = np.sort(of_known)[120 - 114]
+    assert unknown.false_positive_rate == pytest.approx((of_others >= reached).mean(), abs=0.02)
+    assert unknown.threshold == pytest.approx(got[0].threshold)
+    accepted = np.array([one.accepted for one in got])
+    assert unknown.accepted == pytest.approx(accepted[:120].mean(), abs=0.01)
+    assert unknown.rejected == pytest.approx(1 - accepted[120:].mean(), abs=0.02)
+    assert unknown.accepted_top1 >= found.top1 - 1e-9
+
+
+def test_answers_are_counted_by_whether_they_are_known(serve, features_bundle, points):
+    server = serve(features_bundle)
+    known = np.arange(60) % 3
+    make(server, "c", points(known), known.tolist())
+    got = answers(server, "c", points(np.arange(40) % 10), reject={})
+    answers(server, "c", points([0, 1]))
+    metrics = server.metrics()
+    name = 'tipserve_recognised_items_total{outcome="%s"}'
+    accepted = sum(one.accepted for one in got)
+    assert metrics[name % "accepted"] == accepted
+    assert metrics[name % "rejected"] == len(got) - accepted
