@@ -27,12 +27,10 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// Something needed is absent.
-    #[error("no {name} given: set --{flag} or {env}")]
+    #[error("no {name} given: set --{} or {env}", .name.replace('_', "-"))]
     Missing {
         /// What.
         name: &'static str,
-        /// Its flag.
-        flag: &'static str,
         /// Its variable.
         env: &'static str,
     },
@@ -58,6 +56,6 @@ pub enum ConfigError {
         /// Its value.
         value: String,
         /// What it may be.
-        range: &'static str,
+        range: String,
     },
 }

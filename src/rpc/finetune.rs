@@ -2,8 +2,12 @@
 
 mod request;
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +19,7 @@ use super::{
     convert,
     error::ApiError,
     heads,
+    idempotency::request_key,
     observe::{Call, carried, observed},
     paging,
     request::RequestError,
@@ -23,7 +28,7 @@ use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
         CatalogError, FineTunes as Runs, MAX_DESCRIPTION_BYTES, Run, RunProgress, RunState,
-        TuneRequest, printable,
+        Started, TuneRequest, printable,
     },
 };
 use request::{options, recipe};
@@ -40,16 +45,23 @@ type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 pub struct FineTunes {
     context: Arc<Context>,
     runs: Arc<Runs>,
+    followers: Followers,
 }
+
+/// What abandons each run that is not detached, by its id: shared by all calls
+/// that follow the run.
+type Followers = Arc<Mutex<HashMap<String, Weak<AbandonOnDrop>>>>;
 
 /// Abandons a run that nobody follows any more.
 struct AbandonOnDrop {
     runs: Arc<Runs>,
+    followers: Followers,
     id: String,
 }
 
 impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
+        self.followers.lock().remove(&self.id);
         self.runs.abandon(&self.id);
     }
 }
@@ -59,6 +71,7 @@ impl FineTunes {
     pub fn new(context: Arc<Context>) -> FineTunes {
         FineTunes {
             runs: Arc::new(Runs::new(&context.catalog, describe)),
+            followers: Arc::default(),
             context,
         }
     }
@@ -66,28 +79,38 @@ impl FineTunes {
     async fn start(
         &self,
         Change { caller, audit }: Change,
-        request: pb::FineTuneRequest,
+        mut request: pb::FineTuneRequest,
         call: &Call,
     ) -> Result<Response<Events>, ApiError> {
         let detached = request.detached;
         audit.resource(&request.cache);
-        let request = self.check(&caller, request).await?;
+        let key = request_key(&mut request)?;
+        let request = TuneRequest {
+            request: key,
+            ..self.check(&caller, request).await?
+        };
         audit.resource(request.cache.version_name(request.version));
         let cache = request.cache.clone();
-        let run = self.runs.start(request).await?;
+        let (run, cancel) = match self.runs.start(request).await? {
+            Started::New(run) => {
+                tokio::spawn(supervise(
+                    caller,
+                    cache,
+                    Arc::clone(&self.runs),
+                    run.clone(),
+                ));
+                let cancel = (!detached).then(|| self.abandon_on_drop(&run.borrow().id));
+                (run, cancel)
+            }
+            Started::Known(run) => {
+                // It goes on for as long as any call follows it.
+                let others = self.followers.lock().get(&run.borrow().id).cloned();
+                (run, others.and_then(|others| others.upgrade()))
+            }
+        };
         // The run's end has a line of its own.
         audit.result(Code::Ok);
         audit.write();
-        tokio::spawn(supervise(
-            caller,
-            cache,
-            Arc::clone(&self.runs),
-            run.clone(),
-        ));
-        let cancel = (!detached).then(|| AbandonOnDrop {
-            runs: Arc::clone(&self.runs),
-            id: run.borrow().id.clone(),
-        });
         let (events, response) = mpsc::channel(16);
         let call = call.clone();
         tokio::spawn(carried(async move {
@@ -99,6 +122,17 @@ impl FineTunes {
             }
         }));
         Ok(Response::new(ReceiverStream::new(response)))
+    }
+
+    fn abandon_on_drop(&self, id: &str) -> Arc<AbandonOnDrop> {
+        let shared = Arc::new(AbandonOnDrop {
+            runs: Arc::clone(&self.runs),
+            followers: Arc::clone(&self.followers),
+            id: id.to_owned(),
+        });
+        let mut followers = self.followers.lock();
+        followers.insert(id.to_owned(), Arc::downgrade(&shared));
+        shared
     }
 
     async fn check(
@@ -135,6 +169,7 @@ impl FineTunes {
             description: request.description,
             created_by: caller.created_by(String::new()),
             owner: caller.identity(),
+            request: None,
         })
     }
 

@@ -38,31 +38,6 @@ pub const MAX_PROBE_MESSAGE_BYTES: usize = 4 << 10;
 pub const MAX_CONTROL_MESSAGE_BYTES: usize = 64 << 10;
 /// How long a call of a method that anybody may call may take for its message.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
-/// The methods whose messages carry pictures, embeddings or files. All others
-/// get small ones.
-const BULK: [&str; 10] = [
-    "CreateCache",
-    "AddExamples",
-    "ImportVersion",
-    "ClassifyStream",
-    "Classify",
-    "Embed",
-    "Evaluate",
-    "SuggestExamples",
-    "ModelInfer",
-    "ModelStreamInfer",
-];
-/// The methods of which a client may send many messages.
-const CLIENT_STREAMING: [&str; 8] = [
-    "CreateCache",
-    "AddExamples",
-    "ImportVersion",
-    "ClassifyStream",
-    "Evaluate",
-    "SuggestExamples",
-    "ModelStreamInfer",
-    "ServerReflectionInfo",
-];
 
 /// What a method's messages may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,15 +69,15 @@ impl MessageLayer {
 
     fn bounds(&self, path: &str) -> Bounds {
         let method = methods::find(path);
-        let is = |names: &[&str]| method.is_some_and(|method| names.contains(&method.name));
-        let streams = is(&CLIENT_STREAMING);
         let (limit, largest, patience) = match method.map(|method| method.access) {
             Some(Access::Open) => (
                 "max_probe_message_bytes",
                 MAX_PROBE_MESSAGE_BYTES,
                 PROBE_PATIENCE.min(self.patience),
             ),
-            _ if is(&BULK) => ("max_message_bytes", self.largest, self.patience),
+            _ if method.is_some_and(|method| method.content) => {
+                ("max_message_bytes", self.largest, self.patience)
+            }
             _ => (
                 "max_control_message_bytes",
                 MAX_CONTROL_MESSAGE_BYTES,
@@ -117,7 +92,7 @@ impl MessageLayer {
         Bounds {
             limit,
             largest,
-            streams,
+            streams: method.is_some_and(|method| method.streams),
             patience,
         }
     }
