@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Catalog, CatalogError,
     journal::{self, Describe, Records},
-    run::{Entry, OwnRuns, Run, RunState, TuneRequest, check_same},
+    run::{Entry, Followed, Follower, OwnRuns, Run, RunState, TuneRequest, check_same},
     training::Tracked,
     turns::Turns,
 };
@@ -33,9 +33,9 @@ const MAX_ENDED: usize = 1000;
 /// A run, as a request that asks for it finds it.
 pub enum Started {
     /// It begins now.
-    New(watch::Receiver<Run>),
+    New(Followed),
     /// An equal request has begun it before.
-    Known(watch::Receiver<Run>),
+    Known(Followed),
 }
 
 /// All runs of this server.
@@ -87,20 +87,23 @@ impl FineTunes {
             if let Some(run) = self.records.of_request(&request.cache, key).await? {
                 let id = run.id.clone();
                 return match run.state.has_ended() {
-                    true => Ok(Started::Known(watch::channel(run).1)),
+                    true => Ok(Started::Known(Followed {
+                        run: watch::channel(run).1,
+                        follower: None,
+                    })),
                     false => Err(CatalogError::RunElsewhere { id }),
                 };
             }
         }
-        let tracked = match self.enlist(request)? {
-            Enlisted::New(tracked) => *tracked,
+        let (tracked, follower) = match self.enlist(request)? {
+            Enlisted::New(tracked, follower) => (*tracked, follower),
             Enlisted::Known(run) => return Ok(Started::Known(run)),
         };
         let run = tracked.run.subscribe();
         let (begun, answer) = oneshot::channel();
         tokio::spawn(tracked.begin(begun));
         answer.await.map_err(CatalogError::internal)??;
-        Ok(Started::New(run))
+        Ok(Started::New(Followed { run, follower }))
     }
 
     /// The run of this server that a request has begun before.
@@ -108,7 +111,7 @@ impl FineTunes {
         &self,
         cache: &CacheId,
         request: &RequestKey,
-    ) -> Result<Option<watch::Receiver<Run>>, CatalogError> {
+    ) -> Result<Option<Followed>, CatalogError> {
         of_request(&self.runs.lock(), cache, request)
     }
 
@@ -143,6 +146,7 @@ impl FineTunes {
             .map(|key| format!("-{}", key.mark()));
         let id = format!("{}-{number:08}{}", self.life, mark.unwrap_or_default());
         let cancelled = Arc::new(AtomicBool::new(false));
+        let follower = (!request.detached).then(|| Follower::new(&cancelled));
         let (sender, receiver) = watch::channel(Run {
             id: id.clone(),
             state: RunState::Queued,
@@ -165,10 +169,11 @@ impl FineTunes {
                 owner: request.owner.clone(),
                 request: request.request.clone(),
                 cancelled: Arc::clone(&cancelled),
+                followers: follower.as_ref().map(Arc::downgrade),
             },
         );
         drop(runs);
-        Ok(Enlisted::New(Box::new(Tracked {
+        let tracked = Box::new(Tracked {
             count: RunCount::queued(),
             catalog: Weak::clone(&self.catalog),
             turns: self.turns.clone(),
@@ -177,7 +182,8 @@ impl FineTunes {
             request,
             cancelled,
             run: sender,
-        })))
+        });
+        Ok(Enlisted::New(tracked, follower))
     }
 
     /// One run: of this server, of another, or of one before a restart.
@@ -266,20 +272,21 @@ impl FineTunes {
 
 /// A place among a server's runs, or the run that has it.
 enum Enlisted {
-    New(Box<Tracked>),
-    Known(watch::Receiver<Run>),
+    New(Box<Tracked>, Option<Arc<Follower>>),
+    Known(Followed),
 }
 
 fn of_request(
     runs: &BTreeMap<String, Entry>,
     cache: &CacheId,
     request: &RequestKey,
-) -> Result<Option<watch::Receiver<Run>>, CatalogError> {
-    let Some((id, entry)) = runs.iter().rev().find(|(_, run)| run.is_of(cache, request)) else {
+) -> Result<Option<Followed>, CatalogError> {
+    let found = runs.iter().rev().find(|(_, run)| run.is_of(cache, request));
+    let Some((id, entry)) = found else {
         return Ok(None);
     };
     check_same(id, entry.request.as_ref(), request)?;
-    Ok(Some(entry.run.clone()))
+    Ok(entry.follow())
 }
 
 fn check_busy(what: &'static str, count: usize, limit: usize) -> Result<(), CatalogError> {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -57,6 +57,8 @@ pub struct TuneRequest {
     pub owner: Option<String>,
     /// The request, if it may be asked again.
     pub request: Option<RequestKey>,
+    /// Whether it goes on though nobody follows it.
+    pub detached: bool,
 }
 
 /// Where a run stands.
@@ -141,9 +143,50 @@ pub(super) struct Entry {
     pub(super) owner: Option<String>,
     pub(super) request: Option<RequestKey>,
     pub(super) cancelled: Arc<AtomicBool>,
+    /// What all calls share that follow it; none if it is detached.
+    pub(super) followers: Option<Weak<Follower>>,
+}
+
+/// A run's follower. When the last one is dropped, the run is abandoned.
+#[derive(Debug)]
+pub struct Follower {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Follower {
+    pub(super) fn new(cancelled: &Arc<AtomicBool>) -> Arc<Follower> {
+        Arc::new(Follower {
+            cancelled: Arc::clone(cancelled),
+        })
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A run as a call follows it.
+#[derive(Debug)]
+pub struct Followed {
+    /// What becomes of it.
+    pub run: watch::Receiver<Run>,
+    /// Held for as long as it is followed; none if it is detached.
+    pub follower: Option<Arc<Follower>>,
 }
 
 impl Entry {
+    /// The run, for one more call to follow; none if it is abandoned.
+    pub(super) fn follow(&self) -> Option<Followed> {
+        let follower = match &self.followers {
+            None => None,
+            Some(followers) => Some(followers.upgrade()?),
+        };
+        let run = self.run.clone();
+        Some(Followed { run, follower })
+    }
+
     /// Whether it is what a request asks for again: one that made nothing, or
     /// will make nothing, is not.
     pub(super) fn is_of(&self, cache: &CacheId, request: &RequestKey) -> bool {

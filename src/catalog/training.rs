@@ -49,8 +49,9 @@ impl Tracked {
         let store = self.records.store.clone();
         match Journal::begin(store, &now, &self.request, &self.records.owner).await {
             Ok(journal) => {
-                if begun.send(Ok(())).is_err() {
-                    // Nobody was told of it, and nobody follows it.
+                if begun.send(Ok(())).is_err() && self.request.detached {
+                    // Nobody was told of it. (If it were not detached, its
+                    // followers would decide.)
                     self.cancelled.store(true, Ordering::Relaxed);
                 }
                 self.run(journal).await;

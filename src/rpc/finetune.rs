@@ -2,12 +2,8 @@
 
 mod request;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,8 +23,8 @@ use super::{
 use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
-        CatalogError, FineTunes as Runs, MAX_DESCRIPTION_BYTES, Run, RunProgress, RunState,
-        Started, TuneRequest, printable,
+        CatalogError, FineTunes as Runs, Followed, MAX_DESCRIPTION_BYTES, Run, RunProgress,
+        RunState, Started, TuneRequest, printable,
     },
 };
 use request::{options, recipe};
@@ -45,25 +41,6 @@ type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 pub struct FineTunes {
     context: Arc<Context>,
     runs: Arc<Runs>,
-    followers: Followers,
-}
-
-/// What abandons each run that is not detached, by its id: shared by all calls
-/// that follow the run.
-type Followers = Arc<Mutex<HashMap<String, Weak<AbandonOnDrop>>>>;
-
-/// Abandons a run that nobody follows any more.
-struct AbandonOnDrop {
-    runs: Arc<Runs>,
-    followers: Followers,
-    id: String,
-}
-
-impl Drop for AbandonOnDrop {
-    fn drop(&mut self) {
-        self.followers.lock().remove(&self.id);
-        self.runs.abandon(&self.id);
-    }
 }
 
 impl FineTunes {
@@ -71,7 +48,6 @@ impl FineTunes {
     pub fn new(context: Arc<Context>) -> FineTunes {
         FineTunes {
             runs: Arc::new(Runs::new(&context.catalog, describe)),
-            followers: Arc::default(),
             context,
         }
     }
@@ -82,7 +58,6 @@ impl FineTunes {
         mut request: pb::FineTuneRequest,
         call: &Call,
     ) -> Result<Response<Events>, ApiError> {
-        let detached = request.detached;
         audit.resource(&request.cache);
         let key = request_key(&mut request)?;
         let request = TuneRequest {
@@ -91,22 +66,13 @@ impl FineTunes {
         };
         audit.resource(request.cache.version_name(request.version));
         let cache = request.cache.clone();
-        let (run, cancel) = match self.runs.start(request).await? {
-            Started::New(run) => {
-                tokio::spawn(supervise(
-                    caller,
-                    cache,
-                    Arc::clone(&self.runs),
-                    run.clone(),
-                ));
-                let cancel = (!detached).then(|| self.abandon_on_drop(&run.borrow().id));
-                (run, cancel)
+        let Followed { run, follower } = match self.runs.start(request).await? {
+            Started::New(followed) => {
+                let (runs, run) = (Arc::clone(&self.runs), followed.run.clone());
+                tokio::spawn(supervise(caller, cache, runs, run));
+                followed
             }
-            Started::Known(run) => {
-                // It goes on for as long as any call follows it.
-                let others = self.followers.lock().get(&run.borrow().id).cloned();
-                (run, others.and_then(|others| others.upgrade()))
-            }
+            Started::Known(followed) => followed,
         };
         // The run's end has a line of its own.
         audit.result(Code::Ok);
@@ -115,24 +81,13 @@ impl FineTunes {
         let call = call.clone();
         tokio::spawn(carried(async move {
             // Dropped when the client is gone, or the run has ended.
-            let _cancel = cancel;
+            let _follower = follower;
             tokio::select! {
                 code = follow(run, &events) => call.ended(code),
                 () = events.closed() => {}
             }
         }));
         Ok(Response::new(ReceiverStream::new(response)))
-    }
-
-    fn abandon_on_drop(&self, id: &str) -> Arc<AbandonOnDrop> {
-        let shared = Arc::new(AbandonOnDrop {
-            runs: Arc::clone(&self.runs),
-            followers: Arc::clone(&self.followers),
-            id: id.to_owned(),
-        });
-        let mut followers = self.followers.lock();
-        followers.insert(id.to_owned(), Arc::downgrade(&shared));
-        shared
     }
 
     async fn check(
@@ -170,6 +125,7 @@ impl FineTunes {
             created_by: caller.created_by(String::new()),
             owner: caller.identity(),
             request: None,
+            detached: request.detached,
         })
     }
 
