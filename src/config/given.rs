@@ -128,9 +128,9 @@ settings! {
     /// Origins of the pages that browsers may call from (gRPC-web), separated by commas; * for all.
     #[arg(value_delimiter = ',')]
     web_origins: Vec<String>, "TIPSERVE_WEB_ORIGINS", "ORIGIN",
-        otherwise("none", "origins of pages that browsers may call from, separated by commas (in \
-            TOML a list): `https://example.org`, `*` \
-            ([inference-protocol.md](inference-protocol.md#grpc-web))");
+        otherwise("none", "origins of other pages that browsers may call from, and public names of a \
+            server without tokens or TLS, separated by commas (in TOML a list): \
+            `https://example.org`, `*` ([http.md](http.md#browsers))");
     /// Device: auto, cpu, cuda, cuda:N; several GPUs: cuda:N,M,… or cuda:all.
     device: String, "TIPSERVE_DEVICE", "DEVICE",
         text("auto", "`auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M,…`, `cuda:all` ([gpu.md](gpu.md))")
