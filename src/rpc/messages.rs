@@ -6,6 +6,7 @@ mod body;
 mod clock;
 mod framing;
 mod http_bounds;
+mod inflated;
 
 use std::{
     net::SocketAddr,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, header::CONTENT_ENCODING};
 use http_body::Body as HttpBody;
 use tonic::{
     Code, Status,
@@ -24,11 +25,16 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-use super::{budget::MessageBudget, error::ApiError};
+use super::{
+    budget::MessageBudget,
+    compression::{Encoding, GRPC_ENCODING, InflatedBody},
+    error::ApiError,
+};
 use crate::auth::Caller;
 use body::{BoundedBody, Sender};
 use clock::SLOWEST_BYTES_PER_SECOND;
 use http_bounds::HttpBounds;
+use inflated::InflatedMessages;
 use tipserve_api::methods::{self, Access};
 
 /// Largest message of a method that anybody may call.
@@ -142,13 +148,31 @@ where
             .extensions_mut()
             .remove::<Arc<tipserve_http::Call>>()
         {
+            let encoding = encoding(&mut request, CONTENT_ENCODING.as_str());
             let bounds = Arc::new(HttpBounds { bounds, sender });
-            let request = request.map(|body| tipserve_http::messages(call, body, bounds));
+            let request = request.map(|body| match encoding {
+                Some(encoding) => {
+                    tipserve_http::messages(call, InflatedBody::new(body, encoding), bounds)
+                }
+                None => tipserve_http::messages(call, body, bounds),
+            });
             return self.inner.call(request);
         }
-        self.inner
-            .call(request.map(|body| Body::new(BoundedBody::new(body, bounds, sender))))
+        let encoding = encoding(&mut request, GRPC_ENCODING);
+        self.inner.call(request.map(|body| {
+            let body = BoundedBody::new(body, bounds, sender.clone());
+            match encoding {
+                Some(encoding) => Body::new(InflatedMessages::new(body, encoding, bounds, sender)),
+                None => Body::new(body),
+            }
+        }))
     }
+}
+
+/// How a request is compressed. Behind this layer it is not, nor says so.
+fn encoding<B>(request: &mut Request<B>, header: &str) -> Option<Encoding> {
+    let name = request.headers_mut().remove(header)?;
+    Encoding::of(name.as_bytes())
 }
 
 /// The address of a request's connection.
@@ -175,6 +199,17 @@ impl Bounds {
             .fact("limit", self.limit)
             .fact("value", length)
             .fact("maximum", self.largest)
+            .into()
+    }
+
+    fn too_large_inflated(&self) -> Status {
+        let (limit, largest) = (self.limit, self.largest);
+        let message = format!(
+            "the message inflates to more than the server's limit {limit} = {largest} bytes"
+        );
+        ApiError::new(Code::OutOfRange, "MESSAGE_TOO_LARGE", message)
+            .fact("limit", limit)
+            .fact("maximum", largest)
             .into()
     }
 
