@@ -23,7 +23,7 @@ macro_rules! settings {
         $(#[arg($($arg:tt)*)])?
         $name:ident: $type:ty, $variable:literal, $value:literal, $rule:expr;
     )*) => {
-        /// Settings as given, each absent where it was not. The same names
+        /// Settings as given, each absent if it was not. The same names
         /// serve as flags (`--queue-items`), environment
         /// (`TIPSERVE_QUEUE_ITEMS`) and keys of the TOML file
         /// (`queue_items`).

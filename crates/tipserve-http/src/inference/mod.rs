@@ -25,13 +25,13 @@ pub const HEADER_LENGTH: &str = "inference-header-content-length";
 /// How an answer is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// The message.
+    /// As the message itself, in JSON.
     Whole,
-    /// One of its fields.
+    /// As the value of one of its fields.
     Field(&'static str),
     /// Nothing: the status says whether its one field is true.
     Truth,
-    /// Tensors.
+    /// As tensors, in JSON or as bytes.
     Tensors,
 }
 
@@ -146,7 +146,7 @@ pub fn routes(pool: &DescriptorPool) -> Result<Vec<Route>, RulesError> {
 pub struct Binary {
     /// Those that do not say.
     pub by_default: bool,
-    /// Those that do.
+    /// The outputs that say for themselves, by name.
     pub outputs: HashMap<String, bool>,
 }
 
