@@ -19,7 +19,8 @@
 //! logits and Δ are made anew from the others. (To reuse the left-out logits of all
 //! examples would be cheaper and wrong: each depends on the labels of the fold
 //! that judges.) The tuned head is kept only if its mean cross-entropy there is
-//! lower by more than the standard error of the paired difference.
+//! lower by more than the standard error of the paired difference; its temperature
+//! is fitted there, too.
 
 use tch::{Kind, Tensor};
 
@@ -33,9 +34,7 @@ use super::{
     make::make,
     material::Material,
     request::HeadRequest,
-    score::right,
     spec::{HeadSpec, Method, SelectionSource},
-    unseen::UnseenAnswers,
     watch::Watch,
 };
 
@@ -164,12 +163,10 @@ impl<'a> Base<'a> {
             let seen = self.seen.features(&unseen.features)?;
             logits = logits.f_add(&seen.f_matmul(&delta.f_tr()?)?)?;
         }
-        let own = logits.f_gather(1, &unseen.labels.f_unsqueeze(1)?, false)?;
-        let known = logits.f_logsumexp([1i64].as_slice(), false)?;
         Ok(Judged {
-            losses: known.f_sub(&own.f_squeeze_dim(1)?)?,
-            right: right(&logits, &unseen.labels)?,
-            answers: UnseenAnswers::of(&unseen.features, &unseen.labels, &logits)?,
+            features: unseen.features.shallow_clone(),
+            labels: unseen.labels.shallow_clone(),
+            logits: logits.f_to_kind(Kind::Double)?,
         })
     }
 }
@@ -279,13 +276,13 @@ fn judge_fold(
     after: &mut [Tally],
     steps: &mut Steps<'_>,
 ) -> Result<(), TipError> {
-    before.add(base.judge(tensors, unseen, None)?);
+    before.add(base.judge(tensors, unseen, None)?)?;
     let problem = base.problem()?;
     let mut start: Option<Tensor> = None;
     for (strength, tally) in STRENGTHS.iter().zip(after) {
         let solved = problem.solve(*strength, start.as_ref())?;
         steps.step(&solved)?;
-        tally.add(base.judge(tensors, unseen, Some(&solved.delta))?);
+        tally.add(base.judge(tensors, unseen, Some(&solved.delta))?)?;
         start = Some(solved.delta);
     }
     Ok(())
@@ -349,10 +346,11 @@ fn decide(
     let made = if improved {
         let solved = base.problem()?.solve(strength, None)?;
         steps.step(&solved)?;
-        let unseen = tally.unseen()?;
+        let (temperature, unseen) = tally.calibrated()?;
         Some(Made {
             spec: HeadSpec {
                 unseen: unseen.scores()?,
+                temperature: base.spec.temperature * temperature,
                 ..base.spec.clone()
             },
             tensors: with_residual(base, tensors, &solved.delta)?,

@@ -49,35 +49,6 @@ impl UnseenAnswers {
         })
     }
 
-    /// One after the other.
-    pub(super) fn cat(parts: &[Self]) -> Result<Self, TipError> {
-        let all = |column: fn(&Self) -> &Tensor| {
-            let columns: Vec<&Tensor> = parts.iter().map(column).collect();
-            Tensor::f_cat(&columns, 0)
-        };
-        Ok(Self {
-            features: all(|one| &one.features)?,
-            labels: all(|one| &one.labels)?,
-            predicted: all(|one| &one.predicted)?,
-            probability: all(|one| &one.probability)?,
-            own: all(|one| &one.own)?,
-            known: all(|one| &one.known)?,
-        })
-    }
-
-    /// How often each of N classes was answered rightly, by the probability.
-    ///
-    /// # Errors
-    /// Torch's.
-    pub fn curves(&self, classes: usize) -> Result<Vec<PrecisionCurve>, TipError> {
-        Ok(curves(
-            classes,
-            &Vec::<i64>::try_from(&self.predicted)?,
-            &Vec::<f64>::try_from(&self.probability)?,
-            &Vec::<i64>::try_from(&self.labels)?,
-        ))
-    }
-
     /// Their percentiles; none of no examples.
     ///
     /// # Errors
