@@ -49,6 +49,19 @@ impl UnseenAnswers {
         })
     }
 
+    /// How often each of N classes was answered rightly, by the probability.
+    ///
+    /// # Errors
+    /// Torch's.
+    pub fn curves(&self, classes: usize) -> Result<Vec<PrecisionCurve>, TipError> {
+        Ok(curves(
+            classes,
+            &Vec::<i64>::try_from(&self.predicted)?,
+            &Vec::<f64>::try_from(&self.probability)?,
+            &Vec::<i64>::try_from(&self.labels)?,
+        ))
+    }
+
     /// Their percentiles; none of no examples.
     ///
     /// # Errors
