@@ -13,6 +13,7 @@ mod exchange;
 mod finetune;
 mod formula;
 mod head;
+mod head_shapes;
 mod material;
 mod methods;
 mod multi_label;

@@ -7,14 +7,13 @@
 use tch::Tensor;
 
 use super::{
-    calibrate::plus_text,
     error::TipError,
     formula::plain_logits,
     head::HeadTensors,
     hold_out::HoldOut,
     made::Made,
     material::Material,
-    methods::by_name,
+    methods::{by_name, calibrate::plus_text},
     score::Numbers,
     spec::{HeadSpec, Method},
     stack,

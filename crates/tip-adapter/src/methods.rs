@@ -1,7 +1,7 @@
 //! The training-free methods, each in a file of its own: a new one is a file
 //! here and a line in [`METHODS`].
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{
     error::TipError,
@@ -10,16 +10,19 @@ use super::{
     material::Material,
     request::HeadRequest,
     score::Numbers,
-    search::{Outcome, Search},
     spec::{ClassBalance, Method},
 };
 use crate::grid::GridValues as _;
 
+pub(super) mod calibrate;
 mod class_mean;
 mod gda;
 mod proker;
+pub(super) mod search;
 mod tip_adapter;
 mod zero_shot;
+
+use search::{Outcome, Search};
 
 /// All of them.
 static METHODS: [&dyn TrainingFree; 5] = [
@@ -143,4 +146,13 @@ const fn numbers(method: Method) -> Numbers {
         beta: 0.0,
         lambda: 0.0,
     }
+}
+
+/// text + added, summed in f64, as f32.
+fn plus(text: Option<Tensor>, added: &Tensor) -> Result<Tensor, TipError> {
+    let sum = match text {
+        Some(text) => text.f_to_kind(Kind::Double)?.f_add(added)?,
+        None => added.shallow_clone(),
+    };
+    Ok(sum.f_to_kind(Kind::Float)?.f_contiguous()?)
 }

@@ -4,17 +4,18 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    calibrate,
     error::TipError,
     finetune::SearchSet,
     head::{HeadTensors, Values},
     hold_out::HoldOut,
     made::Made,
     material::Material,
-    methods::by_name,
+    methods::{
+        by_name, calibrate,
+        search::{Outcome, Search},
+    },
     request::HeadRequest,
     score::{Numbers, Scored},
-    search::{Outcome, Search},
     spec::{ClassBalance, HeadSpec, Method, Selection, SelectionSource},
     tip_adapter::class_factors,
     watch::{Progress, Watch},

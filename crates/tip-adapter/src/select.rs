@@ -1,14 +1,15 @@
 //! Which method, with which numbers, and why.
 
 use super::{
-    calibrate,
     error::TipError,
     hold_out::HoldOut,
     material::Material,
-    methods::{TrainingFree, by_name},
+    methods::{
+        TrainingFree, by_name, calibrate,
+        search::{Outcome, Search},
+    },
     request::HeadRequest,
     score::Numbers,
-    search::{Outcome, Search},
     spec::{Candidate, Method, Selection, SelectionSource},
     stack::{self, Stacked},
     watch::Watch,

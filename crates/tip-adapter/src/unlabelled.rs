@@ -20,11 +20,11 @@ use super::{
     gda::NEVER,
     head::{HeadTensors, StandardisedPart, Values},
     made::Made,
-    make,
     material::Material,
     request::{HeadRequest, Pool},
     score::right,
     spec::{HeadSpec, Method, UnlabelledUse},
+    supervised::supervised,
     temperature::{Near, cross_entropy, fit_held_near},
     unseen::UnseenAnswers,
     watch::Watch,
@@ -57,7 +57,30 @@ pub(super) fn learn(
         return Ok(made);
     };
     let count = usize::try_from(pool.size().first().copied().unwrap_or(0)).unwrap_or(usize::MAX);
-    let record = |used: bool, reason: String| UnlabelledUse {
+    if made.spec.method != Method::Stack {
+        let reason = "not used: only AUTO learns from unlabelled pictures".to_owned();
+        return Ok(with_record(made, unchecked(count, false, reason)));
+    }
+    let reason = match request.pool {
+        Pool::Ignore => return Ok(made),
+        Pool::Use => "unlabelled pictures were used, as was decided before".to_owned(),
+        Pool::Decide => match judge(material, &made, request, watch)? {
+            Some(judged) => return by_judgement(material, made, judged, count, watch),
+            None => format!(
+                "{count} unlabelled pictures were used; whether they help could not be checked: \
+                 too few classes have a second example, and there are no validation examples"
+            ),
+        },
+    };
+    Ok(match mixed(material, &made, 1.0, watch)? {
+        Some(with) => with_record(with, unchecked(count, true, reason)),
+        None => with_record(made, unchecked(count, false, ALL_ALIKE.to_owned())),
+    })
+}
+
+/// What is recorded where no examples decided.
+fn unchecked(count: usize, used: bool, reason: String) -> UnlabelledUse {
+    UnlabelledUse {
         count,
         used,
         example_count: 0,
@@ -66,72 +89,52 @@ pub(super) fn learn(
         accuracy_before: 0.0,
         accuracy_after: 0.0,
         reason,
-    };
-    if made.spec.method != Method::Stack {
-        let reason = "not used: only AUTO learns from unlabelled pictures".to_owned();
-        return Ok(with_record(made, record(false, reason)));
     }
-    let unchecked = match request.pool {
-        Pool::Ignore => return Ok(made),
-        Pool::Use => Some("unlabelled pictures were used, as was decided before".to_owned()),
-        Pool::Decide => None,
-    };
-    let judged = match unchecked {
-        Some(_) => None,
-        None => judge(material, &made, request, watch)?,
-    };
-    let Some(judged) = judged else {
-        let reason = unchecked.unwrap_or_else(|| {
-            format!(
-                "{count} unlabelled pictures were used; whether they help could not be checked: \
-                 too few classes have a second example, and there are no validation examples"
-            )
-        });
-        return Ok(match mixed(material, &made, 1.0, watch)? {
-            Some(made) => with_record(made, record(true, reason)),
-            None => with_record(made, record(false, ALL_ALIKE.to_owned())),
-        });
-    };
+}
+
+/// The head with or without the pool, as unseen examples say.
+fn by_judgement(
+    material: &Material,
+    made: Made,
+    judged: Judged,
+    count: usize,
+    watch: &Watch<'_>,
+) -> Result<Made, TipError> {
     let shots = material.shots()?.max(1.0);
-    let used = judged.before - judged.after > (1.0 - FEW_SHOTS / shots).max(0.0) * judged.error;
-    let reason = format!(
-        "{}: cross-entropy {:.4} without and {:.4} with {count} unlabelled pictures on {} \
-         examples that neither had seen, accuracy {:.1} % and {:.1} %",
-        if used {
-            "unlabelled pictures helped"
-        } else {
-            "unlabelled pictures did not help and were not used"
-        },
+    let helped = judged.before - judged.after > (1.0 - FEW_SHOTS / shots).max(0.0) * judged.error;
+    let with = match helped {
+        true => mixed(material, &made, judged.temperature, watch)?,
+        false => None,
+    };
+    let figures = format!(
+        "cross-entropy {:.4} without and {:.4} with {count} unlabelled pictures on {} examples \
+         that neither had seen, accuracy {:.1} % and {:.1} %",
         judged.before,
         judged.after,
         judged.count,
         100.0 * judged.right_before,
         100.0 * judged.right_after,
     );
-    let record = UnlabelledUse {
+    let record = |used, reason| UnlabelledUse {
         example_count: judged.count,
         cross_entropy_before: judged.before,
         cross_entropy_after: judged.after,
         accuracy_before: judged.right_before,
         accuracy_after: judged.right_after,
-        ..record(used, reason)
+        ..unchecked(count, used, reason)
     };
-    if !used {
-        return Ok(with_record(made, record));
-    }
-    let Some(mut with) = mixed(material, &made, judged.temperature, watch)? else {
-        return Ok(with_record(
-            made,
-            UnlabelledUse {
-                used: false,
-                reason: ALL_ALIKE.to_owned(),
-                ..record
-            },
-        ));
-    };
-    with.spec.unseen = judged.answers.scores()?;
-    with.unseen = Some(judged.answers);
-    Ok(with_record(with, record))
+    Ok(match with {
+        Some(mut with) => {
+            with.spec.unseen = judged.answers.scores()?;
+            let record = record(true, format!("unlabelled pictures helped: {figures}"));
+            with.unseen = Some(judged.answers);
+            with_record(with, record)
+        }
+        None => {
+            let reason = format!("unlabelled pictures did not help and were not used: {figures}");
+            with_record(made, record(false, reason))
+        }
+    })
 }
 
 fn with_record(made: Made, record: UnlabelledUse) -> Made {
@@ -272,7 +275,7 @@ fn judge(
         };
         for fold in folds(material)? {
             let rest = material.with_rows(&fold.rest)?;
-            let without = make::make_checked(&rest, &request, watch)?;
+            let without = supervised(&rest, &request, watch)?;
             before.push(over_temperature(&without, &fold.features)?);
             let with = mixed(&rest, &without, 1.0, watch)?;
             after.push(over_temperature(

@@ -2,18 +2,19 @@
 
 use tch::{Kind, Tensor};
 
-use super::{TrainingFree, numbers};
+use super::{
+    TrainingFree, numbers, plus,
+    search::{Outcome, Search, given_or},
+};
 use crate::{
     class_mean::{class_means, held_cosines},
     error::TipError,
     grid::{GridValues as _, MEAN_ALPHA},
     head::HeadTensors,
     hold_out::HoldOut,
-    make::plus,
     material::Material,
     request::HeadRequest,
     score::Numbers,
-    search::{Outcome, Search, given_or},
     spec::{ClassBalance, Method},
 };
 

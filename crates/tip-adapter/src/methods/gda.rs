@@ -2,18 +2,19 @@
 
 use tch::{Kind, Tensor};
 
-use super::{TrainingFree, numbers};
+use super::{
+    TrainingFree, numbers, plus,
+    search::{Outcome, Search, given_or},
+};
 use crate::{
     error::TipError,
     gda, gda_left_out,
     grid::{GDA_ALPHA, GDA_ALPHA_IDENTITY, GridValues as _},
     head::HeadTensors,
     hold_out::HoldOut,
-    make::plus,
     material::Material,
     request::HeadRequest,
     score::Numbers,
-    search::{Outcome, Search, given_or},
     spec::{ClassBalance, Method},
     spread::GDA_FACTOR,
 };

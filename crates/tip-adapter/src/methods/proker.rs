@@ -2,7 +2,10 @@
 
 use tch::Tensor;
 
-use super::{TrainingFree, numbers};
+use super::{
+    TrainingFree, numbers,
+    search::{Outcome, Search},
+};
 use crate::{
     error::TipError,
     grid::{GridValues as _, PROKER_BETA, PROKER_LAMBDA},
@@ -13,7 +16,6 @@ use crate::{
     proker::{PROKER_SEARCH_KEYS, check_keys, system},
     request::HeadRequest,
     score::{Numbers, Scored},
-    search::{Outcome, Search},
     spec::{ClassBalance, Method},
     spread::RIDGE_FACTOR,
 };

@@ -2,9 +2,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::{TrainingFree, numbers};
+use super::{
+    TrainingFree, calibrate, numbers,
+    search::{Outcome, Search, given_or, rough_fit},
+};
 use crate::{
-    calibrate,
     error::TipError,
     grid::{GridValues as _, TIP_ALPHA, TIP_BETA},
     head::{HeadTensors, Values},
@@ -12,7 +14,6 @@ use crate::{
     material::Material,
     request::HeadRequest,
     score::{Numbers, Scored, right},
-    search::{Outcome, Search, given_or, rough_fit},
     spec::{ClassBalance, Method, SelectionSource},
     temperature::Fit,
     tip_adapter::{cache_logits, class_factors, search_kind, seen_counts, sweep},

@@ -2,7 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{TrainingFree, numbers};
+use super::{
+    TrainingFree, numbers,
+    search::{Outcome, Search},
+};
 use crate::{
     error::TipError,
     head::HeadTensors,
@@ -10,7 +13,6 @@ use crate::{
     material::Material,
     request::HeadRequest,
     score::{Numbers, Scored},
-    search::{Outcome, Search},
     spec::{ClassBalance, Method},
 };
 

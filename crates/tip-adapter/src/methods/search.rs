@@ -2,23 +2,22 @@
 
 use tch::{Kind, Tensor};
 
-use super::{
-    calibrate,
+use super::{TrainingFree, by_name, calibrate};
+use crate::grid::GridValues as _;
+use crate::{
     error::TipError,
     hold_out::HoldOut,
     material::Material,
-    methods::{TrainingFree, by_name},
     request::HeadRequest,
     score::{Numbers, Scored},
     spec::Method,
     temperature::{Fit, fit_near, fit_temperature},
     watch::Watch,
 };
-use crate::grid::GridValues as _;
 
 /// The outcome of scoring a method.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Scored(Scored),
     /// Why it could not be scored.
     Skipped(String),
@@ -26,7 +25,7 @@ pub(super) enum Outcome {
 
 /// What the search of every method works on.
 #[derive(Clone, Copy)]
-pub(super) struct Search<'a> {
+pub(crate) struct Search<'a> {
     pub material: &'a Material,
     pub request: &'a HeadRequest,
     pub held: &'a HoldOut,
@@ -111,7 +110,7 @@ impl Search<'_> {
 }
 
 /// The number given, or all that may be tried.
-pub(super) fn given_or(given: Option<f64>, all: Vec<f64>) -> Vec<f64> {
+pub(crate) fn given_or(given: Option<f64>, all: Vec<f64>) -> Vec<f64> {
     match given {
         Some(value) => vec![value],
         None => all,
@@ -119,7 +118,7 @@ pub(super) fn given_or(given: Option<f64>, all: Vec<f64>) -> Vec<f64> {
 }
 
 /// A temperature to compare by, from one that is likely near.
-pub(super) fn rough_fit(
+pub(crate) fn rough_fit(
     logits: &Tensor,
     labels: &Tensor,
     near: Option<f64>,

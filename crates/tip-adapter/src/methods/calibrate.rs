@@ -8,11 +8,11 @@
 
 use tch::{Kind, Tensor};
 
-use super::{
+use super::TrainingFree;
+use crate::{
     error::TipError,
     hold_out::HoldOut,
     material::Material,
-    methods::TrainingFree,
     score::Numbers,
     spec::{ClassBalance, SelectionSource},
     spread::wrong_class_spread,
@@ -23,7 +23,7 @@ use super::{
 const STRENGTH: f64 = 5.0;
 
 /// T of a method's held-out logits, f64 [Q, N].
-pub(super) fn by_held(
+pub(crate) fn by_held(
     method: &dyn TrainingFree,
     material: &Material,
     logits: &Tensor,
@@ -51,7 +51,7 @@ pub(super) fn by_held(
 /// T by rounds, for a method whose numbers are searched on other examples:
 /// plain leave-one-out leaves the own class one key short of the others, and
 /// that alone.
-pub(super) fn by_rounds(
+pub(crate) fn by_rounds(
     method: &dyn TrainingFree,
     material: &Material,
     numbers: &Numbers,
@@ -70,7 +70,7 @@ pub(super) fn by_rounds(
 }
 
 /// The text's logits and a term.
-pub(super) fn plus_text(
+pub(crate) fn plus_text(
     material: &Material,
     f: &Tensor,
     logits: Tensor,
@@ -91,7 +91,7 @@ pub(super) fn plus_text(
 /// Beside text, whose own temperature the shots tell (it has not seen them): a
 /// part of variance v over wrong classes and temperature T lifts the true class
 /// by v/T, so the sum's temperature is `(v₁ + v₂)/(v₁/T₁ + v₂/T₂)`.
-pub(super) fn by_spread(
+pub(crate) fn by_spread(
     method: &dyn TrainingFree,
     numbers: &Numbers,
     material: &Material,
