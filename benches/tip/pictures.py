@@ -10,15 +10,15 @@ digits of ../shared/data where that is present.
 import argparse
 import pathlib
 import random
-import tomllib
 
 import numpy as np
+import tomllib
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DIGITS = "zero one two three four five six seven eight nine".split()
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 # Pictures of a class, of which the first half teaches and the rest tests.
 TEXTILES = 60

@@ -305,7 +305,7 @@ func (c *Client) makeVersion(
 				message := &pb.Example{
 					ExampleId: valid(example.ID), ClassIndex: int32(example.ClassIndex),
 					Input: input.message, Validation: example.Validation, Unknown: example.Unknown,
-					Unlabelled: example.Unlabelled,
+					Unlabelled:   example.Unlabelled,
 					ClassIndices: example.indices,
 				}
 				if full := batch.add(message, proto.Size(message)); full != nil {

@@ -32,9 +32,7 @@ def points(chance):
 def batches(rows, labels, pool, **fields):
     """Labelled rows, then the pool."""
     examples = [
-        cache.Example(
-            example_id=f"pool/{i}", input=wire.embedding(row), unlabelled=True, **fields
-        )
+        cache.Example(example_id=f"pool/{i}", input=wire.embedding(row), unlabelled=True, **fields)
         for i, row in enumerate(pool)
     ]
     return [*wire.examples_of(rows, labels), *examples]

@@ -333,7 +333,9 @@ const (
 	SelectionSource_SELECTION_SOURCE_GIVEN SelectionSource = 1
 	// Examples marked as validation.
 	SelectionSource_SELECTION_SOURCE_VALIDATION SelectionSource = 2
-	// Leave-one-out over the cache, each example's own key masked.
+	// Leave-one-out over the cache: the j-th example of every class at once, in
+	// rounds (METHOD_TIP_ADAPTER by the official grid: each example without its own
+	// key).
 	SelectionSource_SELECTION_SOURCE_LEAVE_ONE_OUT SelectionSource = 3
 	// Too little to choose on (one shot a class): documented defaults.
 	SelectionSource_SELECTION_SOURCE_DEFAULT SelectionSource = 4

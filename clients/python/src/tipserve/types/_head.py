@@ -49,9 +49,7 @@ class Candidate(Record):
             weight=m.weight if m.HasField("weight") else None,
             temperature=m.temperature if m.HasField("temperature") else None,
             standardised=_whose(m.standardised),
-            unlabelled=(
-                UnlabelledUse._from(m.unlabelled) if m.HasField("unlabelled") else None
-            ),
+            unlabelled=(UnlabelledUse._from(m.unlabelled) if m.HasField("unlabelled") else None),
         )
 
 
