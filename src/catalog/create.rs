@@ -14,6 +14,7 @@ use super::{
 };
 use tip_adapter::{
     contrast::sharpen,
+    drift::nearest_deciles,
     head::{HeadTensors, Values},
     make::{self, HeadRequest},
     multi_label,
@@ -175,6 +176,10 @@ impl Catalog {
             key_count,
             pictures,
         } = self.ingredients(recipe, text, gathered)?;
+        let nearest_deciles = match &material {
+            HeadMaterial::OneLabel(material) => nearest_deciles(&material.keys)?,
+            HeadMaterial::MultiLabel(material) => nearest_deciles(&material.keys)?,
+        };
         let head = make_head(&material, unknown.as_ref(), recipe, stop)?;
         check_reach(&head.spec, &head.tensors)?;
         named.extend(head_tensors(&head.tensors)?);
@@ -211,6 +216,7 @@ impl Catalog {
                 pictures,
                 contrast: head.contrast,
                 multi_label: head.multi_label,
+                nearest_deciles: nearest_deciles.map_or_else(Vec::new, |edges| edges.to_vec()),
             },
             tensors: named,
             request: recipe.request.clone(),

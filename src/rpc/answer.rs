@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{
     confidence::{Recognition, Reject, prediction_set, share},
+    drift,
     error::ApiError,
     request::RequestError,
 };
 use crate::{
-    catalog::{CatalogError, Classifier},
+    catalog::{CatalogError, Classifier, Seen},
     telemetry,
 };
 use tip_adapter::{
@@ -93,7 +94,7 @@ impl Options {
             } else {
                 ScoresRequest::Best(self.top_k(classifier))
             },
-            neighbours: self.neighbours,
+            neighbours: (self.neighbours).max(usize::from(classifier.traffic.samples())),
             embedding: self.embedding
                 || (self.reject.is_some_and(Reject::is_by_score) && classifier.scores_by_feature()),
         }
@@ -133,9 +134,21 @@ pub fn classification(
         Some(coverage) => prediction_set(classifier, logits, coverage)?,
         None => Vec::new(),
     };
+    let seen = Seen {
+        class: top.first().map(|best| best.class),
+        similarity: outcome
+            .neighbours
+            .first()
+            .map(|(_, cosine)| f64::from(*cosine)),
+        accepted: recognition.map(Recognition::accepted),
+    };
+    if classifier.traffic.count(seen) {
+        drift::publish(classifier);
+    }
     let neighbours = outcome
         .neighbours
         .iter()
+        .take(options.neighbours)
         .map(|(key, similarity)| {
             let classes = classifier.classes_of(*key).ok_or_else(|| {
                 CatalogError::internal(format!("{} has no label for key {key}", classifier.name))

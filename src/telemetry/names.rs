@@ -5,6 +5,7 @@ pub(super) const REQUEST: &str = "tipserve_request_seconds";
 pub(super) const ITEMS: &str = "tipserve_items_total";
 pub(super) const RECOGNISED: &str = "tipserve_recognised_items_total";
 pub(super) const RECOGNISED_BY_VERSION: &str = "tipserve_version_recognised_items_total";
+pub(super) const DRIFT: &str = "tipserve_version_drift_index";
 pub(super) const REFUSED: &str = "tipserve_refused_items_total";
 pub(super) const DROPPED: &str = "tipserve_dropped_items_total";
 pub(super) const BATCHES: &str = "tipserve_batches_total";

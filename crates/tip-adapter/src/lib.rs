@@ -15,6 +15,7 @@ mod calibrate;
 mod class_mean;
 pub mod contrast;
 mod defaults;
+pub mod drift;
 pub mod error;
 pub mod evaluate;
 pub mod evaluate_labels;

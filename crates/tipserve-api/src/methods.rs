@@ -143,6 +143,7 @@ pub const METHODS: &[Method] = &[
     reads(FINE_TUNES, "GetFineTune"),
     reads(ANALYSIS, "SuggestExamples"),
     reads(ANALYSIS, "AnalyzeVersion"),
+    reads(ANALYSIS, "GetDrift"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),
