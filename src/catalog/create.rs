@@ -122,14 +122,6 @@ pub enum Stage {
     Storing,
 }
 
-/// A matrix of rows of `width` on the CPU.
-pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
-    let rows = values.len().checked_div(width).unwrap_or(0);
-    Tensor::f_from_slice(values)
-        .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
-        .map_err(CatalogError::internal)
-}
-
 impl Catalog {
     /// The text classifier's rows of a recipe's new classes, if they have any.
     /// Blocks.
@@ -143,7 +135,7 @@ impl Catalog {
     ) -> Result<Option<TextRows>, CatalogError> {
         let rows = match &recipe.text {
             TextSource::None => return Ok(None),
-            TextSource::Weights(rows) => matrix(rows, self.model.width)?,
+            TextSource::Weights(rows) => tensors::matrix(rows, self.model.width)?,
             TextSource::Prompts { prompts, truncate } => {
                 let request = TextRequest {
                     truncate: *truncate,
@@ -232,7 +224,7 @@ impl Catalog {
     ) -> Result<Option<Tensor>, CatalogError> {
         let base = recipe.base.as_ref().and_then(|base| base.text());
         let base = base
-            .map(|rows| matrix(rows, self.model.width))
+            .map(|rows| tensors::matrix(rows, self.model.width))
             .transpose()?;
         Ok(match (base, new.map(|rows| rows.0)) {
             (Some(base), Some(new)) => {

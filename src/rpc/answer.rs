@@ -145,31 +145,7 @@ pub fn classification(
     if classifier.traffic.count(seen) {
         drift::publish(classifier);
     }
-    let neighbours = outcome
-        .neighbours
-        .iter()
-        .take(options.neighbours)
-        .map(|(key, similarity)| {
-            let classes = classifier.classes_of(*key).ok_or_else(|| {
-                CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
-            })?;
-            let mut neighbour = pb::Neighbour {
-                example_id: classifier.example_id(*key).to_owned(),
-                similarity: *similarity,
-                ..pb::Neighbour::default()
-            };
-            match classes {
-                [class] if labels.is_none() => {
-                    neighbour.class_index = *class as i32;
-                    neighbour.display_name = class_name(*class);
-                }
-                classes => {
-                    neighbour.class_indices = classes.iter().map(|class| *class as i32).collect();
-                }
-            }
-            Ok(neighbour)
-        })
-        .collect::<Result<_, CatalogError>>()?;
+    let neighbours = neighbours(classifier, options, &outcome.neighbours)?;
     Ok(pb::Classification {
         version: classifier.name.clone(),
         top: top.iter().map(class_score).collect(),
@@ -202,6 +178,40 @@ pub fn classification(
         labels: labels.iter().flatten().map(class_score).collect(),
         notes: notes(outcome.lacks_end_mark),
     })
+}
+
+/// The nearest examples, as many as are asked for.
+///
+/// # Errors
+/// A key without a label.
+fn neighbours(
+    classifier: &Classifier,
+    options: &Options,
+    found: &[(usize, f32)],
+) -> Result<Vec<pb::Neighbour>, CatalogError> {
+    let nearest = found.iter().take(options.neighbours);
+    nearest
+        .map(|(key, similarity)| {
+            let classes = classifier.classes_of(*key).ok_or_else(|| {
+                CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
+            })?;
+            let mut neighbour = pb::Neighbour {
+                example_id: classifier.example_id(*key).to_owned(),
+                similarity: *similarity,
+                ..pb::Neighbour::default()
+            };
+            match classes {
+                [class] if classifier.label_thresholds().is_none() => {
+                    neighbour.class_index = *class as i32;
+                    neighbour.display_name = classifier.class_name(*class).to_owned();
+                }
+                classes => {
+                    neighbour.class_indices = classes.iter().map(|class| *class as i32).collect();
+                }
+            }
+            Ok(neighbour)
+        })
+        .collect()
 }
 
 /// Every class whose probability reaches its threshold, the most probable first;
