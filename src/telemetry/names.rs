@@ -62,6 +62,9 @@ pub(super) const OUTCOMES: [&str; 2] = ["ok", "error"];
 /// `outcome`.
 pub(super) const RECOGNITION: [&str; 2] = ["accepted", "rejected"];
 
+/// What may differ from a version's examples: the label `of`.
+pub(super) const DRIFTS: [&str; 2] = ["similarity", "classes"];
+
 /// Why items are refused, the only values of the label `reason`.
 pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];
 

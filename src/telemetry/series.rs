@@ -146,6 +146,13 @@ pub(super) fn register() {
             counter!(name, label => value).absolute(0);
         }
     }
+    for outcome in RECOGNITION {
+        let version = super::versions::OTHERS;
+        counter!(RECOGNISED_BY_VERSION, "version" => version, "outcome" => outcome).absolute(0);
+    }
+    for of in DRIFTS {
+        gauge!(DRIFT, "version" => super::versions::OTHERS, "of" => of).set(0.0);
+    }
     runs::register();
     for (name, _) in COUNTERS {
         counter!(name).absolute(0);

@@ -1635,7 +1635,7 @@ type PrecisionThreshold struct {
 	// can be.
 	Threshold float64 `protobuf:"fixed64,1,opt,name=threshold,proto3" json:"threshold,omitempty"`
 	// The precision expected at it: the share of left-out answers that was right,
-	// drawn towards what they claimed with the strength of five examples.
+	// drawn towards what they claimed with the strength of twenty examples.
 	Precision float64 `protobuf:"fixed64,2,opt,name=precision,proto3" json:"precision,omitempty"`
 	// Lower bound of the precision on left-out examples alone (Wilson, one-sided at
 	// 95 %); 0 where there was no answer.

@@ -147,7 +147,12 @@ pub fn make(
         _ => left_out(material, &ridge.one_out_predictions()?)?,
     };
     let held = held.some()?;
-    let platt = platt::fit(&held.outputs, &held.labels)?;
+    let platt = if held.labels.numel() == 0 {
+        let labels = material.labels.f_to_kind(Kind::Double)?;
+        platt::by_rate(&ridge.one_out_predictions()?, &labels)?
+    } else {
+        platt::fit(&held.outputs, &held.labels)?
+    };
     watch.step(Method::Stack, 2, 3)?;
     let logits = held.outputs.f_mul(&platt.slope)?.f_add(&platt.offset)?;
     let (thresholds, curves, f1) = thresholds::choose(&logits.f_sigmoid()?, &held.labels)?;
