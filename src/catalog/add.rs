@@ -108,43 +108,7 @@ impl Base {
             problem: format!("cannot be added to: {problem}"),
         };
         check_shapes(details, file).map_err(unusable)?;
-        let column = |name: &str| TextColumn::read(file, name).map_err(unusable);
-        let width = details.width;
-        let training_classes = classes_of(details, file, Purpose::Training).map_err(unusable)?;
-        let validation_classes =
-            classes_of(details, file, Purpose::Validation).map_err(unusable)?;
-        let unknown_count = rows(file, names::UNKNOWN_FEATURES);
-        let noted = |columns, rows| NoteColumns::read(file, columns, rows).map_err(unusable);
-        let training = Rows {
-            keys: floats(file, names::KEYS),
-            notes: noted(notes::TRAINING, training_classes.len())?,
-            classes: training_classes,
-            ids: column(names::EXAMPLE_IDS)?,
-            views: halves(file, names::VIEWS),
-            kept_views: details.views.max(1) as usize,
-            purpose: Purpose::Training,
-        };
-        let validation = Rows {
-            keys: floats(file, names::VALIDATION_FEATURES),
-            notes: noted(notes::VALIDATION, validation_classes.len())?,
-            classes: validation_classes,
-            ids: column(names::VALIDATION_IDS)?,
-            views: Vec::new(),
-            kept_views: 1,
-            purpose: Purpose::Validation,
-        };
-        let unknown = Rows {
-            keys: floats(file, names::UNKNOWN_FEATURES),
-            notes: noted(notes::UNKNOWN, unknown_count)?,
-            classes: vec![Vec::new(); unknown_count],
-            ids: column(names::UNKNOWN_IDS)?,
-            views: Vec::new(),
-            kept_views: 1,
-            purpose: Purpose::Unknown,
-        };
-        let mut examples = training.examples(width, file).map_err(unusable)?;
-        examples.extend(validation.examples(width, file).map_err(unusable)?);
-        examples.extend(unknown.examples(width, file).map_err(unusable)?);
+        let mut examples = stored_examples(details, file).map_err(unusable)?;
         let next_id = examples
             .iter()
             .filter_map(|example| plain_number(&example.id))
@@ -186,6 +150,51 @@ impl Base {
             manifest,
         })
     }
+}
+
+/// All examples of a version: training ones in the order of their keys, those for
+/// validation, those of no class.
+///
+/// # Errors
+/// The reason, in words, where they cannot be read.
+fn stored_examples(details: &Details, file: &TensorFile) -> Result<Vec<ExampleFeature>, String> {
+    let column = |name: &str| TextColumn::read(file, name);
+    let width = details.width;
+    let training_classes = classes_of(details, file, Purpose::Training)?;
+    let validation_classes = classes_of(details, file, Purpose::Validation)?;
+    let unknown_count = rows(file, names::UNKNOWN_FEATURES);
+    let noted = |columns, rows| NoteColumns::read(file, columns, rows);
+    let training = Rows {
+        keys: floats(file, names::KEYS),
+        notes: noted(notes::TRAINING, training_classes.len())?,
+        classes: training_classes,
+        ids: column(names::EXAMPLE_IDS)?,
+        views: halves(file, names::VIEWS),
+        kept_views: details.views.max(1) as usize,
+        purpose: Purpose::Training,
+    };
+    let validation = Rows {
+        keys: floats(file, names::VALIDATION_FEATURES),
+        notes: noted(notes::VALIDATION, validation_classes.len())?,
+        classes: validation_classes,
+        ids: column(names::VALIDATION_IDS)?,
+        views: Vec::new(),
+        kept_views: 1,
+        purpose: Purpose::Validation,
+    };
+    let unknown = Rows {
+        keys: floats(file, names::UNKNOWN_FEATURES),
+        notes: noted(notes::UNKNOWN, unknown_count)?,
+        classes: vec![Vec::new(); unknown_count],
+        ids: column(names::UNKNOWN_IDS)?,
+        views: Vec::new(),
+        kept_views: 1,
+        purpose: Purpose::Unknown,
+    };
+    let mut examples = training.examples(width, file)?;
+    examples.extend(validation.examples(width, file)?);
+    examples.extend(unknown.examples(width, file)?);
+    Ok(examples)
 }
 
 impl Catalog {

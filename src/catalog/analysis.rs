@@ -12,9 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::{
     Catalog, CatalogError, Purpose,
     columns::{check_shapes, classes_of, floats},
-    compute,
-    create::matrix,
-    precision,
+    compute, precision, tensors,
 };
 use tip_adapter::{
     analysis::{Analysis, AnalysisOptions, analyse},
@@ -196,10 +194,10 @@ impl Catalog {
         let width = self.model.width;
         compute(move || {
             let _place = place;
-            let features = matrix(&pool.features, width)?;
+            let features = tensors::matrix(&pool.features, width)?;
             let labelled = pool.labelled.as_ref();
             let labelled = labelled
-                .map(|labelled| matrix(&labelled.keys, width))
+                .map(|labelled| tensors::matrix(&labelled.keys, width))
                 .transpose()?;
             let pool = Pool {
                 features: &features,

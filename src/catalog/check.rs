@@ -13,6 +13,7 @@ use super::{
 };
 use tip_adapter::{
     contrast::check_unit,
+    drift::EDGES,
     material::Material,
     multi_label::{MultiLabelMaterial, label_rows},
 };
@@ -92,6 +93,14 @@ pub(super) fn check_version(
         None => check_one_label(details, file)?,
     }
     check_counts(details, &train, &held)?;
+    let edges = &details.nearest_deciles;
+    let are_deciles =
+        edges.len() == EDGES && edges.is_sorted() && edges.iter().all(|e| e.is_finite());
+    if !edges.is_empty() && !are_deciles {
+        return Err(invalid(
+            "its nearest_deciles are not nine ascending numbers",
+        ));
+    }
     check_contrast(details, read(names::UNKNOWN_FEATURES)?.as_ref())?;
     for name in [
         names::HEAD_LINEAR,

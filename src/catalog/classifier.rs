@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor};
 
-use super::{CatalogError, Purpose, columns::classes_of, orientation, precision, tensors};
+use super::{CatalogError, Purpose, Traffic, columns::classes_of, orientation, precision, tensors};
 use tip_adapter::{
     best::Scored,
     contrast::Contrast,
@@ -33,6 +33,8 @@ pub struct Classifier {
     /// How often each class's answers for unseen examples were right.
     curves: Option<Vec<PrecisionCurve>>,
     examples: Option<TextColumn>,
+    /// What it has been asked.
+    pub traffic: Traffic,
     /// What its examples of no class say of a picture; none without any.
     contrast: Option<Contrast>,
 }
@@ -74,6 +76,10 @@ impl Classifier {
             curves,
             examples,
             contrast,
+            traffic: Traffic::new(
+                manifest.details.classes.len(),
+                &manifest.details.nearest_deciles,
+            ),
             manifest,
         })
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use tip_adapter::{
     contrast::sharpen,
+    drift::nearest_deciles,
     head::{HeadTensors, Values},
     make::{self, HeadRequest},
     multi_label,
@@ -121,14 +122,6 @@ pub enum Stage {
     Storing,
 }
 
-/// A matrix of rows of `width` on the CPU.
-pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
-    let rows = values.len().checked_div(width).unwrap_or(0);
-    Tensor::f_from_slice(values)
-        .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
-        .map_err(CatalogError::internal)
-}
-
 impl Catalog {
     /// The text classifier's rows of a recipe's new classes, if they have any.
     /// Blocks.
@@ -142,7 +135,7 @@ impl Catalog {
     ) -> Result<Option<TextRows>, CatalogError> {
         let rows = match &recipe.text {
             TextSource::None => return Ok(None),
-            TextSource::Weights(rows) => matrix(rows, self.model.width)?,
+            TextSource::Weights(rows) => tensors::matrix(rows, self.model.width)?,
             TextSource::Prompts { prompts, truncate } => {
                 let request = TextRequest {
                     truncate: *truncate,
@@ -175,6 +168,10 @@ impl Catalog {
             key_count,
             pictures,
         } = self.ingredients(recipe, text, gathered)?;
+        let nearest_deciles = match &material {
+            HeadMaterial::OneLabel(material) => nearest_deciles(&material.keys)?,
+            HeadMaterial::MultiLabel(material) => nearest_deciles(&material.keys)?,
+        };
         let head = make_head(&material, unknown.as_ref(), recipe, stop)?;
         check_reach(&head.spec, &head.tensors)?;
         named.extend(head_tensors(&head.tensors)?);
@@ -211,6 +208,7 @@ impl Catalog {
                 pictures,
                 contrast: head.contrast,
                 multi_label: head.multi_label,
+                nearest_deciles: nearest_deciles.map_or_else(Vec::new, |edges| edges.to_vec()),
             },
             tensors: named,
             request: recipe.request.clone(),
@@ -226,7 +224,7 @@ impl Catalog {
     ) -> Result<Option<Tensor>, CatalogError> {
         let base = recipe.base.as_ref().and_then(|base| base.text());
         let base = base
-            .map(|rows| matrix(rows, self.model.width))
+            .map(|rows| tensors::matrix(rows, self.model.width))
             .transpose()?;
         Ok(match (base, new.map(|rows| rows.0)) {
             (Some(base), Some(new)) => {

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::{
     Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, Purpose, Recipe, TextSource,
-    create::matrix, label_sets, notes, tensors,
+    label_sets, notes, tensors,
 };
 use tip_adapter::{
     material::Material,
@@ -54,7 +54,6 @@ impl Catalog {
         let training: Vec<_> = of(Purpose::Training).collect();
         let validation: Vec<_> = of(Purpose::Validation).collect();
         let unknown: Vec<_> = of(Purpose::Unknown).collect();
-        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
 
         let keys = feature_rows(&training, width)?;
         let mut named = vec![tensors::write(names::KEYS, &keys)?];
@@ -71,30 +70,13 @@ impl Catalog {
         if let Some(text) = &text {
             named.push(tensors::write(names::TEXT, text)?);
         }
-        let held = if validation.is_empty() {
-            None
-        } else {
-            let features = feature_rows(&validation, width)?;
-            named.push(tensors::write(names::VALIDATION_FEATURES, &features)?);
-            named.extend(ids(names::VALIDATION_IDS, &validation));
-            Some(features)
-        };
-        let unknown = if unknown.is_empty() {
-            None
-        } else {
-            let features = feature_rows(&unknown, width)?;
-            named.push(tensors::write(names::UNKNOWN_FEATURES, &features)?);
-            named.extend(ids(names::UNKNOWN_IDS, &unknown));
-            named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
-            Some(features)
-        };
-        let unlabelled = if unlabelled.is_empty() {
-            None
-        } else {
-            let features = feature_rows(&unlabelled, width)?;
-            named.push(tensors::write(names::UNLABELLED, &features)?);
-            Some(features)
-        };
+        let held = beside(&validation, width, names::VALIDATION_FEATURES, &mut named)?;
+        named.extend(ids(names::VALIDATION_IDS, &validation));
+        let unknown_features = beside(&unknown, width, names::UNKNOWN_FEATURES, &mut named)?;
+        named.extend(ids(names::UNKNOWN_IDS, &unknown));
+        named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
+        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
+        let unlabelled = beside(&unlabelled, width, names::UNLABELLED, &mut named)?;
         let statistics = statistics(&self.model)?;
         let logit_scale = self.model.logit_scale;
         let material = if recipe.multi_label {
@@ -137,13 +119,28 @@ impl Catalog {
         };
         Ok(Ingredients {
             material,
-            unknown,
+            unknown: unknown_features,
             named,
             classes: class_records(recipe, all()),
             key_count: training.len(),
             pictures: all().filter(|example| example.has_picture()).count() as u64,
         })
     }
+}
+
+/// Features of examples that are no keys, f32 [·, D], named; none of no examples.
+fn beside(
+    examples: &[&ExampleFeature],
+    width: usize,
+    name: &str,
+    named: &mut Vec<NamedTensor>,
+) -> Result<Option<Tensor>, CatalogError> {
+    if examples.is_empty() {
+        return Ok(None);
+    }
+    let features = feature_rows(examples, width)?;
+    named.push(tensors::write(name, &features)?);
+    Ok(Some(features))
 }
 
 fn sets<'a>(examples: &'a [&'a ExampleFeature]) -> impl Iterator<Item = &'a [usize]> {
@@ -161,7 +158,7 @@ fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, Ca
         .iter()
         .flat_map(|e| e.key.iter().copied())
         .collect();
-    matrix(&values, width)
+    tensors::matrix(&values, width)
 }
 
 /// The class of each example, i64 [M].

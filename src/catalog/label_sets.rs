@@ -96,5 +96,11 @@ fn numbers(file: &TensorFile, name: &str) -> Result<Vec<usize>, String> {
             tensor.dtype, tensor.shape
         ));
     }
-    Ok(super::columns::labels(file, name))
+    let numbers = tensor.bytes.as_chunks::<8>().0.iter();
+    numbers
+        .map(|raw| {
+            usize::try_from(i64::from_le_bytes(*raw))
+                .map_err(|_| format!("tensor {name} has a negative number"))
+        })
+        .collect()
 }

@@ -32,6 +32,7 @@ mod scorecard;
 mod tensors;
 mod text;
 mod text_queue;
+mod traffic;
 mod training;
 mod tune;
 mod turns;
@@ -55,6 +56,7 @@ pub use notes::{check_metadata, check_uri};
 pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
+pub use traffic::{Counts, Seen, Traffic};
 
 use parking_lot::Mutex;
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{
     confidence::{Recognition, Reject, prediction_set, share},
+    drift,
     error::ApiError,
     request::RequestError,
 };
 use crate::{
-    catalog::{CatalogError, Classifier},
+    catalog::{CatalogError, Classifier, Seen},
     telemetry,
 };
 use tip_adapter::{
@@ -93,7 +94,7 @@ impl Options {
             } else {
                 ScoresRequest::Best(self.top_k(classifier))
             },
-            neighbours: self.neighbours,
+            neighbours: (self.neighbours).max(usize::from(classifier.traffic.samples())),
             embedding: self.embedding
                 || (self.reject.is_some_and(Reject::is_by_score) && classifier.scores_by_feature()),
         }
@@ -133,30 +134,18 @@ pub fn classification(
         Some(coverage) => prediction_set(classifier, logits, coverage)?,
         None => Vec::new(),
     };
-    let neighbours = outcome
-        .neighbours
-        .iter()
-        .map(|(key, similarity)| {
-            let classes = classifier.classes_of(*key).ok_or_else(|| {
-                CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
-            })?;
-            let mut neighbour = pb::Neighbour {
-                example_id: classifier.example_id(*key).to_owned(),
-                similarity: *similarity,
-                ..pb::Neighbour::default()
-            };
-            match classes {
-                [class] if labels.is_none() => {
-                    neighbour.class_index = *class as i32;
-                    neighbour.display_name = class_name(*class);
-                }
-                classes => {
-                    neighbour.class_indices = classes.iter().map(|class| *class as i32).collect();
-                }
-            }
-            Ok(neighbour)
-        })
-        .collect::<Result<_, CatalogError>>()?;
+    let seen = Seen {
+        class: top.first().map(|best| best.class),
+        similarity: outcome
+            .neighbours
+            .first()
+            .map(|(_, cosine)| f64::from(*cosine)),
+        accepted: recognition.map(Recognition::accepted),
+    };
+    if classifier.traffic.count(seen) {
+        drift::publish(classifier);
+    }
+    let neighbours = neighbours(classifier, options, &outcome.neighbours)?;
     Ok(pb::Classification {
         version: classifier.name.clone(),
         top: top.iter().map(class_score).collect(),
@@ -189,6 +178,40 @@ pub fn classification(
         labels: labels.iter().flatten().map(class_score).collect(),
         notes: notes(outcome.lacks_end_mark),
     })
+}
+
+/// The nearest examples, as many as are asked for.
+///
+/// # Errors
+/// A key without a label.
+fn neighbours(
+    classifier: &Classifier,
+    options: &Options,
+    found: &[(usize, f32)],
+) -> Result<Vec<pb::Neighbour>, CatalogError> {
+    let nearest = found.iter().take(options.neighbours);
+    nearest
+        .map(|(key, similarity)| {
+            let classes = classifier.classes_of(*key).ok_or_else(|| {
+                CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
+            })?;
+            let mut neighbour = pb::Neighbour {
+                example_id: classifier.example_id(*key).to_owned(),
+                similarity: *similarity,
+                ..pb::Neighbour::default()
+            };
+            match classes {
+                [class] if classifier.label_thresholds().is_none() => {
+                    neighbour.class_index = *class as i32;
+                    neighbour.display_name = classifier.class_name(*class).to_owned();
+                }
+                classes => {
+                    neighbour.class_indices = classes.iter().map(|class| *class as i32).collect();
+                }
+            }
+            Ok(neighbour)
+        })
+        .collect()
 }
 
 /// Every class whose probability reaches its threshold, the most probable first;

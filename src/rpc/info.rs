@@ -60,6 +60,10 @@ fn limits(context: &Context) -> BTreeMap<&'static str, i64> {
         ("max_created_by_bytes", MAX_CREATED_BY_BYTES),
         ("max_description_bytes", MAX_DESCRIPTION_BYTES),
         ("max_embed_items", super::embed::MAX_ITEMS),
+        (
+            "max_evaluated_labels",
+            super::evaluate::MAX_EVALUATED_LABELS,
+        ),
         ("max_filter_bytes", super::filter::MAX_BYTES),
         ("max_id_bytes", MAX_ID_BYTES),
         ("max_label_key_bytes", MAX_LABEL_KEY_BYTES),

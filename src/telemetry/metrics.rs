@@ -67,6 +67,19 @@ pub fn recognised(version: &str, accepted: bool) {
     counter!(RECOGNISED_BY_VERSION, "version" => version, "outcome" => outcome).increment(1);
 }
 
+/// How far what a version is asked is from its examples: stability indices of
+/// the nearest examples' similarity and of the classes.
+pub fn drift(version: &str, similarity: Option<f64>, classes: f64) {
+    let version = super::versions::label(version);
+    if version == super::versions::OTHERS {
+        return;
+    }
+    if let Some(index) = similarity {
+        gauge!(DRIFT, "version" => version.clone(), "of" => "similarity").set(index);
+    }
+    gauge!(DRIFT, "version" => version, "of" => "classes").set(classes);
+}
+
 /// Counts an item that admission refused; `reason` is one of [`REFUSALS`].
 pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);

@@ -21,7 +21,7 @@ pub use connections::{connection_refused, connections_open};
 pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{
-    About, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised, refresh,
+    About, ResidentFigures, cache_loaded, drift, epoch, install_metrics, item, recognised, refresh,
     refused, request, serving, version_created,
 };
 pub use names::REFUSALS;

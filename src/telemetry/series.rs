@@ -79,7 +79,11 @@ const GAUGES: [(&str, &str); 13] = [
     (LIMIT_BATCH, "Most pictures in a batch."),
     (WORKERS, "Workers that run the encoder."),
 ];
-const LABELLED_GAUGES: [(&str, &str); 3] = [
+const LABELLED_GAUGES: [(&str, &str); 4] = [
+    (
+        DRIFT,
+        "How far what a version is asked is from its examples (population stability index), by version (the first 64) and by what: nearest examples' similarity, or classes.",
+    ),
     (QUEUE_DEPTH, "Items waiting, by stage."),
     (RUNS, "Fine-tuning runs that wait or train, by state."),
     (BUILD, "1, with what is served as labels."),
@@ -141,6 +145,13 @@ pub(super) fn register() {
         for &value in values {
             counter!(name, label => value).absolute(0);
         }
+    }
+    for outcome in RECOGNITION {
+        let version = super::versions::OTHERS;
+        counter!(RECOGNISED_BY_VERSION, "version" => version, "outcome" => outcome).absolute(0);
+    }
+    for of in DRIFTS {
+        gauge!(DRIFT, "version" => super::versions::OTHERS, "of" => of).set(0.0);
     }
     runs::register();
     for (name, _) in COUNTERS {

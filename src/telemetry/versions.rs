@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 const MOST: usize = 64;
 
 /// What all other versions are counted under.
-const OTHERS: &str = "other";
+pub(super) const OTHERS: &str = "other";
 
 static NAMED: LazyLock<RwLock<HashSet<String>>> = LazyLock::new(RwLock::default);
 

@@ -362,6 +362,8 @@ def test_metadata_and_configuration_agree(tiny, chance, name):
         "score": ("FP32", [-1]),
         "logits": ("FP32", [-1, 3]),
         "classification": ("BYTES", [-1, -1]),
+        "accepted": ("BOOL", [-1]),
+        "known_score": ("FP32", [-1]),
     }
     assert config.max_batch_size == 512
     assert {t.name: [-1, *t.dims] for t in [*config.input, *config.output]} == {

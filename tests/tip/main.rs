@@ -8,6 +8,7 @@ mod accuracy;
 mod analysis;
 mod best;
 mod contrast;
+mod drift;
 mod evaluation;
 mod exchange;
 mod finetune;

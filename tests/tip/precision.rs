@@ -30,7 +30,7 @@ fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
             let (n, k, claimed) = taken.fold((0.0, 0.0, 0.0), |(n, k, c), (p, right)| {
                 (n + 1.0, k + f64::from(u8::from(*right)), c + p)
             });
-            ((k + 5.0 * claimed / f64::max(n, 1.0)) / (n + 5.0), n, k)
+            ((k + 20.0 * claimed / f64::max(n, 1.0)) / (n + 20.0), n, k)
         };
         let mut held: Vec<f64> = answers.iter().map(|answer| answer.0).collect();
         held.retain(|threshold| expected(*threshold).0 >= 0.8);
@@ -51,7 +51,7 @@ fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
     assert!(sure(59).threshold(0.95).is_borne_out(0.95));
     assert!(!sure(10).threshold(0.95).is_borne_out(0.95));
     // The surest answers were wrong: nothing can be accepted.
-    let wrong = PrecisionCurve::of(vec![(0.99, false); 20], 20).threshold(0.9);
+    let wrong = PrecisionCurve::of(vec![(0.99, false); 40], 40).threshold(0.9);
     assert!(wrong.threshold > 1.0);
     // Nobody was taken for the class: what the head claims counts.
     assert_eq!(
@@ -108,6 +108,9 @@ fn accepted_answers_have_the_precision_over_draws() {
     let (plain, precision, share) = (all_right / all, right / accepted, accepted / all);
     println!("{plain} {precision} {share}");
     assert!(plain < 0.9, "else there is nothing to show: {plain}");
-    assert!((0.86..0.97).contains(&precision), "{precision} of {share}");
-    assert!(share > 0.2, "{share}");
+    assert!(
+        precision > 0.84 && precision > plain + 0.1,
+        "{precision} of {share}"
+    );
+    assert!(share > 0.15, "{share}");
 }

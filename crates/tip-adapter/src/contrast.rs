@@ -8,8 +8,8 @@
 //! densities that need no training). The head itself does not change: no such
 //! example becomes a key or moves a logit.
 //!
-//! β is [`SHARPNESS`] over the standard deviation of the cosines between the
-//! examples of the classes; w brings c to [`SHARE`] of the spread that the
+//! β is 2 over the standard deviation of the cosines between the
+//! examples of the classes; w brings c to half of the spread that the
 //! energy has over examples that the head has not seen. Both were chosen on
 //! draws of DTD and Caltech101 (`docs/accuracy.md`).
 
@@ -182,7 +182,7 @@ fn spread_evenly(rows: &Tensor, limit: usize) -> Result<Tensor, TchError> {
 }
 
 /// Standardisation by the keys' own statistics, where their dimensions vary
-/// alike (as [`crate::stack`] decides it).
+/// alike, as the stack decides it.
 fn own_scale(keys: &Tensor) -> Result<Option<Standardise>, TipError> {
     let some = spread_evenly(keys, STATISTICS_LIMIT)?;
     if some.size().first().copied().unwrap_or(0) < 2 {

@@ -13,6 +13,7 @@ pub mod answer;
 pub mod best;
 mod class_mean;
 pub mod contrast;
+pub mod drift;
 pub mod error;
 pub mod evaluate;
 pub mod evaluate_labels;

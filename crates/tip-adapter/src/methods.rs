@@ -148,6 +148,13 @@ const fn numbers(method: Method) -> Numbers {
     }
 }
 
+/// √((n − 1)/n) for n shots a class on average: what a mean of one shot fewer
+/// makes margins lack.
+fn of_means(material: &Material) -> Result<f64, TipError> {
+    let shots = material.shots()?;
+    Ok(((shots - 1.0).max(0.5) / shots.max(1.0)).sqrt())
+}
+
 /// text + added, summed in f64, as f32.
 fn plus(text: Option<Tensor>, added: &Tensor) -> Result<Tensor, TipError> {
     let sum = match text {

@@ -166,6 +166,7 @@ pub const METHODS: &[Method] = &[
     reads(FINE_TUNES, "GetFineTune"),
     reads(ANALYSIS, "SuggestExamples").content().streams(),
     reads(ANALYSIS, "AnalyzeVersion"),
+    reads(ANALYSIS, "GetDrift"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),

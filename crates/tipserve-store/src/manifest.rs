@@ -91,6 +91,10 @@ pub struct Details {
     /// it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contrast: Option<ContrastSpec>,
+    /// Deciles of the similarity of its examples to their nearest neighbours
+    /// among the others; empty of too few, and from older writers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nearest_deciles: Vec<f64>,
     /// Where its examples carry any number of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_label: Option<MultiLabelSpec>,

@@ -206,6 +206,7 @@ impl Started {
             Some(reject) => recognition::recognise(&self.classifier, reject, &outcomes)?,
             None => Vec::new(),
         };
+        recognition::count(&self.classifier, &outcomes, &recognised);
         outputs::fill(
             &mut self.response,
             &self.wanted,

@@ -6,9 +6,10 @@ use super::{
     parameters::{Parameters, number},
 };
 use crate::{
-    catalog::Classifier,
+    catalog::{Classifier, Seen},
     rpc::{
         confidence::{Recognition, Reject},
+        drift,
         error::ApiError,
         request::RequestError,
     },
@@ -42,6 +43,24 @@ pub fn parameters(parameters: &Parameters) -> Result<Option<Reject>, RequestErro
 pub fn of_outputs(parameters: Option<Reject>, wanted: &[OutputRequest]) -> Option<Reject> {
     let asked = wanted.iter().any(|wanted| wanted.recognises());
     asked.then(|| parameters.unwrap_or_default())
+}
+
+/// Counts elements among what a version has been asked.
+pub fn count(classifier: &Classifier, outcomes: &[JobOutput], recognised: &[Recognition]) {
+    let top_k = TopK {
+        classes: 1,
+        temperature: classifier.temperature(),
+    };
+    for (at, outcome) in outcomes.iter().enumerate() {
+        let seen = Seen {
+            class: outcome.scores.best(top_k).first().map(|best| best.class),
+            similarity: None,
+            accepted: recognised.get(at).map(|it| it.accepted()),
+        };
+        if classifier.traffic.count(seen) {
+            drift::publish(classifier);
+        }
+    }
 }
 
 /// What the version says of each element.

@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tipserve._files import readable
 from tipserve._proto import cache_pb2, input_pb2
@@ -186,6 +187,13 @@ class Named:
                 yield example
             else:
                 yield replace(example, id=f"{self.prefix}{position}")
+
+
+def class_fields(example: Example) -> Any:
+    """An example's class, or classes, as the messages have them."""
+    if isinstance(example.class_, Sequence) and not isinstance(example.class_, str):
+        return {"class_indices": [int(one) for one in example.class_]}
+    return {"class_index": int(example.class_)}
 
 
 def default_id(picture: Picture, position: int) -> str:

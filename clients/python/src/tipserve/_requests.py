@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from tipserve._arrays import check_many
+from tipserve._examples import class_fields
 from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2, finetune_pb2, input_pb2
 from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
@@ -134,7 +135,7 @@ class ExampleMessages:
         examples = (
             cache_pb2.Example(
                 example_id=one.id,
-                **_classes(one),
+                **class_fields(one),
                 input=made,
                 validation=one.validation,
                 unknown=one.unknown,
@@ -152,7 +153,7 @@ class ExampleMessages:
         config = classify_pb2.EvaluateConfig(caches=caches)
         yield classify_pb2.EvaluateRequest(config=config)
         known = (
-            classify_pb2.LabelledItem(id=one.id, input=made, **_classes(one))
+            classify_pb2.LabelledItem(id=one.id, input=made, **class_fields(one))
             for one, made in self._encoded()
         )
         items = chain(known, self._unknown(unknown or ()))
@@ -166,13 +167,6 @@ class ExampleMessages:
                 self.rejected.append(Rejected(id, made))
             else:
                 yield classify_pb2.LabelledItem(id=id, input=made, unknown=True)
-
-
-def _classes(example: Example) -> Any:
-    """An example's class, or classes, as the messages have them."""
-    if isinstance(example.class_, Sequence) and not isinstance(example.class_, str):
-        return {"class_indices": [int(one) for one in example.class_]}
-    return {"class_index": int(example.class_)}
 
 
 @dataclass

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    TrainingFree, numbers, plus,
+    TrainingFree, numbers, of_means, plus,
     search::{Outcome, Search, given_or},
 };
 use crate::{
@@ -55,6 +55,12 @@ impl TrainingFree for ClassMean {
 
     fn spread_factor(&self, _has_text: bool) -> f64 {
         0.6
+    }
+
+    /// On CLIP features the best temperature was 0.61 to 0.85 of the left-out one
+    /// at 2 shots, 0.7 to 1.0 at 4.
+    fn fewer_shots(&self, material: &Material) -> Result<f64, TipError> {
+        of_means(material)
     }
 
     fn held_term(

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    TrainingFree, numbers, plus,
+    TrainingFree, numbers, of_means, plus,
     search::{Outcome, Search, given_or},
 };
 use crate::{
@@ -73,8 +73,7 @@ impl TrainingFree for Gda {
     /// temperature was 0.55 to 0.73 of the left-out one at 2 shots, 0.84 to 0.87
     /// at 4, 0.92 to 1.05 at 8.
     fn fewer_shots(&self, material: &Material) -> Result<f64, TipError> {
-        let shots = material.shots()?;
-        Ok(((shots - 1.0).max(0.5) / shots.max(1.0)).sqrt())
+        of_means(material)
     }
 
     fn held_term(

@@ -4,12 +4,12 @@
 //! The outputs are those of one kernel ridge regression on the labels, one
 //! column a class (β and λ as in the stack, on standardised features where those
 //! of the keys vary alike or the bundle brings statistics). Each column becomes a
-//! logit by Platt scaling ([`platt`]) on outputs for examples that were left out
+//! logit by Platt scaling on outputs for examples that were left out
 //! (exactly, one at a time), or on validation examples. Slope and offset go into
 //! V and b, so that what serves is the one head of all methods.
 //!
 //! A class belongs to an answer from its threshold on: that with the highest F1
-//! on the same examples ([`thresholds`]), or one for a named precision
+//! on the same examples, or one for a named precision
 //! ([`crate::precision`]).
 
 mod platt;
@@ -147,7 +147,12 @@ pub fn make(
         _ => left_out(material, &ridge.one_out_predictions()?)?,
     };
     let held = held.some()?;
-    let platt = platt::fit(&held.outputs, &held.labels)?;
+    let platt = if held.labels.numel() == 0 {
+        let labels = material.labels.f_to_kind(Kind::Double)?;
+        platt::by_rate(&ridge.one_out_predictions()?, &labels)?
+    } else {
+        platt::fit(&held.outputs, &held.labels)?
+    };
     watch.step(Method::Stack, 2, 3)?;
     let logits = held.outputs.f_mul(&platt.slope)?.f_add(&platt.offset)?;
     let (thresholds, curves, f1) = thresholds::choose(&logits.f_sigmoid()?, &held.labels)?;

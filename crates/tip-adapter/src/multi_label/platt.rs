@@ -33,7 +33,27 @@ pub(super) struct Platt {
     pub common: f64,
 }
 
-/// Of outputs and labels, f64 [Q, N].
+/// Slope where there is no example to fit on.
+const DEFAULT_SLOPE: f64 = 5.0;
+
+/// Where no example can be left out: the default slope, and offsets at which the
+/// mean output, of f64 [M, N], has the classes' share of the labels.
+pub(super) fn by_rate(outputs: &Tensor, labels: &Tensor) -> Result<Platt, TipError> {
+    let count = labels.size().first().copied().unwrap_or(0).max(1) as f64;
+    let rate = columns(labels)?
+        .f_add_scalar(1.0)?
+        .f_div_scalar(count + 2.0)?;
+    let mean = columns(outputs)?.f_div_scalar(count)?;
+    Ok(Platt {
+        slope: mean.f_full_like(DEFAULT_SLOPE)?,
+        offset: rate
+            .f_logit(None)?
+            .f_sub(&mean.f_mul_scalar(DEFAULT_SLOPE)?)?,
+        common: DEFAULT_SLOPE,
+    })
+}
+
+/// Of outputs and labels, f64 [Q, N], Q at least 1.
 pub(super) fn fit(outputs: &Tensor, labels: &Tensor) -> Result<Platt, TipError> {
     let problem = Problem::new(outputs, labels)?;
     let common = problem.common()?;
@@ -107,8 +127,8 @@ impl<'a> Problem<'a> {
             .outputs
             .f_mean_dim(Some([0i64].as_slice()), false, Kind::Double)?;
         let mut at = Common {
-            log_slope: 5.0_f64.ln(),
-            offset: start.f_sub(&mean.f_mul_scalar(5.0)?)?,
+            log_slope: DEFAULT_SLOPE.ln(),
+            offset: start.f_sub(&mean.f_mul_scalar(DEFAULT_SLOPE)?)?,
         };
         let scalar = |value: f64| Tensor::f_from_slice(&[value]);
         let total = |t: &Tensor| -> Result<f64, TipError> {

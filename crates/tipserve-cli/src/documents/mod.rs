@@ -4,6 +4,7 @@
 mod analysis;
 mod answer;
 mod cache;
+mod drift;
 mod evaluation;
 mod finetune;
 mod format;
@@ -17,6 +18,7 @@ mod version_made;
 pub(crate) use analysis::{AnalysisDocument, ClassAnalysisDocument};
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
+pub(crate) use drift::DriftDocument;
 #[cfg(test)]
 pub(crate) use evaluation::ClassEvaluationDocument;
 pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument, UnknownDocument};

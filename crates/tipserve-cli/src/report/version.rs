@@ -229,6 +229,11 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     if let Some(head) = &version.head {
         chosen(screen, head)?;
     }
+    classes(screen, version)
+}
+
+/// The classes, a row each.
+fn classes(screen: &Screen, version: &VersionDocument) -> Result<(), Failure> {
     let rows = version
         .classes
         .iter()

@@ -8,7 +8,7 @@ from tipserve._arrays import Color
 from tipserve._proto import analysis_pb2
 from tipserve._sources import items_of
 from tipserve._tasks import AnyItems, collected, uploading
-from tipserve.types import Analysis, Suggestions, SuggestStrategy
+from tipserve.types import Analysis, Drift, Suggestions, SuggestStrategy
 
 
 class AsyncAnalysisCalls(AsyncCacheCalls):
@@ -52,6 +52,14 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
         )
         answer = await self._unary(self._analysis.AnalyzeVersion, request, timeout=timeout)
         return Analysis._from(answer)
+
+    async def drift(self, cache: str) -> Drift:
+        """How what a version is asked of late differs from its examples.
+
+        Counted since the version was loaded into the server's memory.
+        """
+        request = analysis_pb2.GetDriftRequest(cache=cache)
+        return Drift._from(await self._unary(self._analysis.GetDrift, request))
 
     async def suggest_examples(
         self,

@@ -1,4 +1,5 @@
 from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from tipserve._proto import cache_pb2 as _cache_pb2
 from tipserve._proto import classify_pb2 as _classify_pb2
 from tipserve._proto import input_pb2 as _input_pb2
@@ -9,6 +10,52 @@ from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetDriftRequest(_message.Message):
+    __slots__ = ("cache",)
+    CACHE_FIELD_NUMBER: _ClassVar[int]
+    cache: str
+    def __init__(self, cache: _Optional[str] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("version", "since", "item_count", "compared_count", "similarity_deciles", "similarity_shares", "similarity_index", "class_index", "classes", "recognised_count", "rejected_share", "summary")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_DECILES_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_SHARES_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    RECOGNISED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    since: _timestamp_pb2.Timestamp
+    item_count: int
+    compared_count: int
+    similarity_deciles: _containers.RepeatedScalarFieldContainer[float]
+    similarity_shares: _containers.RepeatedScalarFieldContainer[float]
+    similarity_index: float
+    class_index: float
+    classes: _containers.RepeatedCompositeFieldContainer[ClassTraffic]
+    recognised_count: int
+    rejected_share: float
+    summary: str
+    def __init__(self, version: _Optional[str] = ..., since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., compared_count: _Optional[int] = ..., similarity_deciles: _Optional[_Iterable[float]] = ..., similarity_shares: _Optional[_Iterable[float]] = ..., similarity_index: _Optional[float] = ..., class_index: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassTraffic, _Mapping]]] = ..., recognised_count: _Optional[int] = ..., rejected_share: _Optional[float] = ..., summary: _Optional[str] = ...) -> None: ...
+
+class ClassTraffic(_message.Message):
+    __slots__ = ("index", "display_name", "expected_share", "share")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    display_name: str
+    expected_share: float
+    share: float
+    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., expected_share: _Optional[float] = ..., share: _Optional[float] = ...) -> None: ...
 
 class SuggestExamplesConfig(_message.Message):
     __slots__ = ("cache", "count", "strategy", "duplicate_similarity", "seed")
