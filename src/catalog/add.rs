@@ -139,7 +139,7 @@ impl Base {
         examples.retain(|example| !remove.contains(&canonical(&example.id)));
         let removed = before - examples.len();
         if keep_unlabelled {
-            examples.extend(unlabelled(&floats(file, names::UNLABELLED), width));
+            examples.extend(unlabelled(&floats(file, names::UNLABELLED), details.width));
         }
         Ok(Base {
             removed,
