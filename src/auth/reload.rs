@@ -99,13 +99,13 @@ impl<T: FromFiles> Reloaded<T> {
                 value.took_effect();
                 self.now.store(Arc::new(value));
                 tried.1 = None;
-                telemetry::guard_reloaded(T::KIND, true);
+                telemetry::auth_reloaded(T::KIND, true);
                 tracing::info!(kind = T::KIND, "read anew; in force from now on");
                 true
             }
             Err(error) => {
                 if tried.1.as_ref() != Some(&error) {
-                    telemetry::guard_reloaded(T::KIND, false);
+                    telemetry::auth_reloaded(T::KIND, false);
                     tracing::error!(
                         kind = T::KIND, %error,
                         "cannot be used; what was in force before stays"

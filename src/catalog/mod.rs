@@ -1,6 +1,6 @@
 //! The catalogue of classifiers: makes versions of caches from labelled
-//! features, loads them into memory, fine-tunes them. It joins `clip`, `tip`,
-//! `engine` and `store`; of RPCs it knows nothing.
+//! features, loads them into memory, fine-tunes them. It joins the crates for
+//! encoders, methods, engine and store; it knows nothing of RPCs.
 
 mod add;
 mod analysis;

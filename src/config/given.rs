@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{ConfigError, listen::ListenAddress};
 use crate::telemetry::LogFormat;
 
-/// Under what `--help` lists what guards the server.
+/// The heading under which `--help` lists the settings of authentication.
 const GUARD: &str = "Who may call";
 
 /// Declares the settings once, as flags, environment and TOML keys alike.

@@ -4,10 +4,10 @@
 //! [`Given`] is what was given, each setting absent if it was not;
 //! [`Config`] is what it makes, every value there and in its range.
 
+mod auth;
 mod engine;
 mod error;
 mod given;
-mod guard;
 mod limits;
 mod listen;
 mod range;
@@ -68,7 +68,7 @@ pub struct Config {
     /// How long a shutdown waits for calls under way.
     pub shutdown: Duration,
     /// Who may call, and over what.
-    pub guard: AuthSettings,
+    pub auth: AuthSettings,
 }
 
 impl Config {
@@ -78,7 +78,7 @@ impl Config {
     /// The first setting that is missing or outside its range.
     pub fn resolve(given: Given) -> Result<Config, ConfigError> {
         let engine = engine::settings(&given)?;
-        let guard = guard::settings(&given)?;
+        let auth = auth::settings(&given)?;
         let bundle = given.bundle.clone().ok_or(ConfigError::Missing {
             name: "bundle",
             flag: "bundle",
@@ -86,12 +86,12 @@ impl Config {
         })?;
         let listen = given.listen.map_or_else(|| local(50051), |it| it.0);
         let metrics_listen = given.metrics_listen.map_or_else(|| local(9090), |it| it.0);
-        guard.check_addresses(listen, metrics_listen)?;
+        auth.check_addresses(listen, metrics_listen)?;
         Ok(Config {
             bundle,
             listen,
             metrics_listen,
-            web_origins: guard::origins(&given)?,
+            web_origins: auth::origins(&given)?,
             engine,
             threads: GivenThreads::resolve(&given)?,
             limits: Limits::resolve(&given)?,
@@ -118,7 +118,7 @@ impl Config {
                 86_400,
                 "0 to 86,400",
             )?),
-            guard,
+            auth,
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
             device: given.device.as_deref().unwrap_or("auto").parse()?,
             dtype: given.dtype.as_deref().unwrap_or("auto").parse()?,

@@ -36,7 +36,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     let handle = builder.install_recorder()?;
     series::describe();
     process().describe();
-    super::guard::describe();
+    super::auth::describe();
     super::connections::describe();
     series::register();
     Ok(handle)

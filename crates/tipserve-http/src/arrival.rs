@@ -72,7 +72,7 @@ impl Reservation {
         self.held = None;
         let bytes: BoxFuture<'static, _> = self.bounds.reserve(whole);
         let held = timeout(self.bounds.patience(0), bytes).await;
-        self.held = Some(held.map_err(|_| self.bounds.no_room())?);
+        self.held = Some(held.map_err(|_| self.bounds.budget_exhausted())?);
         self.reserved = whole;
         Ok(())
     }

@@ -25,5 +25,5 @@ pub trait Bounds: Send + Sync + 'static {
     fn too_slow(&self, received: usize) -> Status;
 
     /// The refusal of one for which there were no bytes in time.
-    fn no_room(&self) -> Status;
+    fn budget_exhausted(&self) -> Status;
 }

@@ -76,7 +76,7 @@ impl<B> BoundedBody<B> {
     }
 }
 
-pub(super) fn no_room() -> Status {
+pub(super) fn budget_exhausted() -> Status {
     ApiError::new(
         Code::ResourceExhausted,
         "QUEUE_FULL",
@@ -113,7 +113,7 @@ where
                     let frame = this.waiting.take().map(|(frame, _)| Ok(Frame::data(frame)));
                     Poll::Ready(frame)
                 }
-                Poll::Pending if this.clock.is_over(0, task) => refuse(no_room()),
+                Poll::Pending if this.clock.is_over(0, task) => refuse(budget_exhausted()),
                 Poll::Pending => Poll::Pending,
             };
         }
