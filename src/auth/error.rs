@@ -10,11 +10,11 @@ use tipserve_api::methods::Role;
 /// Why a call is not let through.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum AuthError {
-    /// The server wants a token, and the call has none.
-    #[error("this server wants a token: send the header \"authorization: Bearer TOKEN\"")]
+    /// The server requires a token, and the call has none.
+    #[error("this server requires a token: send the header \"authorization: Bearer TOKEN\"")]
     TokenMissing,
     /// The header is there, but not of the form that is needed.
-    #[error("the header authorization must be one, of the form \"Bearer TOKEN\"")]
+    #[error("send exactly one header authorization, of the form \"Bearer TOKEN\"")]
     TokenMalformed,
     /// No token of the file has the hash of this one.
     #[error("the token is not one that this server knows")]
@@ -41,7 +41,7 @@ pub enum AuthError {
     },
     /// The prefix does not allow the cache. Whether there is such a cache does
     /// not matter, and cannot be told from this.
-    #[error("the token {name:?} may touch caches whose id begins with {prefix:?}, not {cache:?}")]
+    #[error("the token {name:?} may use caches whose id begins with {prefix:?}, not {cache:?}")]
     Cache {
         /// The token's name, never the token.
         name: String,
@@ -53,7 +53,7 @@ pub enum AuthError {
     /// The token's prefix was changed so that it allows less than it did when
     /// the call began.
     #[error(
-        "the token {name:?} may touch fewer caches now than when the call began: those whose id \
+        "the token {name:?} may use fewer caches now than when the call began: those whose id \
          begins with {prefix:?}"
     )]
     Narrowed {
@@ -62,8 +62,8 @@ pub enum AuthError {
         /// The prefix that it is bound to now.
         prefix: String,
     },
-    /// The client's certificate is not good any more.
-    #[error("the certificate of {subject:?} is not good any more: {reason}")]
+    /// The client's certificate is no longer valid.
+    #[error("the certificate of {subject:?} is no longer valid: {reason}")]
     Certificate {
         /// The subject of the certificate.
         subject: String,

@@ -37,7 +37,7 @@ pub enum CatalogError {
     },
     /// 8-bit features that differ too much from float ones to be compared.
     #[error(
-        "{version} has features of an encoder in {made_with} and this server's computes in \
+        "{version} has features computed in {made_with}, and this server computes in \
          {served}; they differ too much to be compared (noise {noise}, at most {MOST_NOISE}): \
          start a server with another --dtype, or make the cache again"
     )]
@@ -125,7 +125,7 @@ pub enum CatalogError {
     },
     /// The server that ran a fine-tuning stopped before it ended.
     #[error(
-        "the server that ran it stopped before it ended, and no version was made; ask for it again"
+        "the server that ran it stopped before it ended, and no version was made; start it again"
     )]
     RunInterrupted,
     /// A fine-tuning runs on another server, which alone can cancel it.

@@ -73,8 +73,8 @@ pub enum StoreError {
 
     /// A request id that has made a version of something else.
     #[error(
-        "the request id {request_id:?} has made {what}, which was asked for otherwise: a new \
-         request needs a new id"
+        "the request id {request_id:?} was used before, with another specification, and made \
+         {what}: a new request needs a new id"
     )]
     RequestReused {
         /// Resource name of the version.
