@@ -56,7 +56,7 @@ impl Drop for StreamPlace {
 }
 
 impl StreamPlace {
-    /// A place among `maximum`, where there is one.
+    /// A place among `maximum`, if there is one.
     pub fn take(count: &Arc<AtomicUsize>, maximum: usize) -> Option<StreamPlace> {
         let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
             (now < maximum).then_some(now + 1)

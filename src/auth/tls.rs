@@ -63,7 +63,7 @@ impl fmt::Debug for Tls {
 }
 
 /// The subject of a certificate, as RFC 4514 writes it, or what stands for it
-/// where it has none: its first name of another kind.
+/// if it has none: its first name of another kind.
 pub fn subject(certificate: &CertificateDer<'_>) -> String {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return "a certificate that cannot be read".to_owned();

@@ -26,7 +26,7 @@ pub struct ImportBounds {
     pub examples: usize,
     /// Whether features of another bundle are taken.
     pub other_bundle: bool,
-    /// Who imports it, where that is known for sure; empty: the file's word is
+    /// Who imports it, if that is known for sure; empty: the file's word is
     /// taken.
     pub created_by: String,
 }

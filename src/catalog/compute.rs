@@ -37,7 +37,7 @@ async fn run<T: Send + 'static>(
     places: &'static Semaphore,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CatalogError> {
-    // Never closed. Held by the work itself: it goes on where nobody waits.
+    // Never closed. Held by the work itself: it goes on if nobody waits.
     let place = places.acquire().await.map_err(CatalogError::internal)?;
     tokio::task::spawn_blocking(move || {
         let _place = place;

@@ -1,5 +1,5 @@
 //! Making a version from labelled features, those of a base version among
-//! them where there is one.
+//! them if there is one.
 
 use std::{collections::BTreeMap, iter, sync::Arc};
 
@@ -42,7 +42,7 @@ pub enum TextSource {
 pub struct Recipe {
     /// The cache that gets the version.
     pub id: CacheId,
-    /// The version to start from, where there is one.
+    /// The version to start from, if there is one.
     pub base: Option<Arc<Base>>,
     /// Display names of the classes, or of those that come after the base's.
     pub new_classes: Vec<String>,

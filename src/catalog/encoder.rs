@@ -12,7 +12,7 @@ pub struct ServedEncoder {
     pub fingerprint: String,
     /// The number format that it computes in.
     pub precision: Precision,
-    /// How far its features are from float ones, where it computes in 8 bits
+    /// How far its features are from float ones, if it computes in 8 bits
     /// ([`tipserve_clip::Agreement::noise`]).
     pub noise: Option<f64>,
 }
@@ -60,7 +60,7 @@ impl ServedEncoder {
         }
     }
 
-    /// The record of a version made here of pictures and, where there is a
+    /// The record of a version made here of pictures and, if there is a
     /// base, of its features.
     pub fn record(&self, base: Option<&EncoderRecord>) -> EncoderRecord {
         let own = self.precision.name();

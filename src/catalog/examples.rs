@@ -87,7 +87,7 @@ impl ExampleList {
     /// What the sender of example `at` says of it.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where it cannot be read.
+    /// [`StoreError::Damaged`] if it cannot be read.
     pub fn metadata(&self, at: usize) -> Result<BTreeMap<String, String>, CatalogError> {
         let (column, row, _) = self.find(at);
         column.notes.metadata(row).map_err(|detail| {

@@ -109,7 +109,7 @@ pub struct Model {
     pub logit_scale: f64,
     /// What a sigmoid loss adds to its logits; none of a softmax's.
     pub logit_bias: Option<f64>,
-    /// Mean and variance of its embeddings, where the bundle brings them.
+    /// Mean and variance of its embeddings, if the bundle brings them.
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
     pub templates: Vec<String>,
@@ -120,7 +120,7 @@ pub struct Model {
     /// What the text encoder computes in; none without one.
     pub text_precision: Option<Precision>,
     /// How well the bundle's 8-bit encoder agrees with the float one; none
-    /// where it has none.
+    /// if it has none.
     pub int8: Option<Agreement>,
 }
 

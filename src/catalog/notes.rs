@@ -124,7 +124,7 @@ impl NoteColumns {
     /// What its sender says of example `row`.
     ///
     /// # Errors
-    /// The reason, in words, where it is no JSON object of strings.
+    /// The reason, in words, if it is no JSON object of strings.
     pub(super) fn metadata(&self, row: usize) -> Result<BTreeMap<String, String>, String> {
         let column = self.metadata.as_ref();
         match column.and_then(|column| column.get(row)) {

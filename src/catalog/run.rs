@@ -47,7 +47,7 @@ pub struct TuneRequest {
     pub only_if_improved: bool,
     /// Description of the new version.
     pub description: String,
-    /// Who asks for it, where that is known for sure; empty: nobody is named.
+    /// Who asks for it, if that is known for sure; empty: nobody is named.
     pub created_by: String,
     /// Whose quota it counts against, and whose turn it takes; none: it is not
     /// known who asks, and all such runs are of one owner without a quota.

@@ -8,7 +8,7 @@ use tip_adapter::best::{Scored, TopK, best};
 use tip_spec::UnseenScores;
 use tipserve_api::v1 as pb;
 
-/// Share of pictures of known classes accepted where the client does not say.
+/// Share of pictures of known classes accepted if the client does not say.
 pub const DEFAULT_ACCEPT: f64 = 0.95;
 
 /// When an item counts as of an unknown class.

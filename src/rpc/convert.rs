@@ -67,7 +67,7 @@ pub fn version(manifest: &Manifest) -> pb::Version {
 /// Bytes of a version's classes that lists carry; more are left out.
 const LISTED_CLASSES_BYTES: usize = 32 << 10;
 
-/// A version as lists have it: without its classes where they are many.
+/// A version as lists have it: without its classes if they are many.
 pub fn listed_version(manifest: &Manifest) -> pb::Version {
     let mut version = version(manifest);
     leave_out_many_classes(&mut version);

@@ -19,11 +19,11 @@ pub enum MethodChoice {
 
 /// What a specification says of its head's numbers.
 pub struct Numbers {
-    /// α, where it is given.
+    /// α, if it is given.
     pub alpha: Option<f64>,
-    /// β, where it is given.
+    /// β, if it is given.
     pub beta: Option<f64>,
-    /// λ, where it is given.
+    /// λ, if it is given.
     pub lambda: Option<f64>,
     /// Which α and β are tried.
     pub grid: Option<pb::SearchGrid>,

@@ -78,7 +78,7 @@ pub async fn observed<T>(
     result
 }
 
-/// The id that the client gave, where it can be passed on as it is.
+/// The id that the client gave, if it can be passed on as it is.
 fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(REQUEST_ID)?;
     let bytes = id.as_bytes();

@@ -4,7 +4,7 @@ use prost_types::FieldMask;
 
 use super::request::RequestError;
 
-/// Entries in a page: where the client does not say, and at most.
+/// Entries in a page: if the client does not say, and at most.
 const CACHES: (usize, usize) = (50, 1000);
 /// The same for examples, which are small.
 const EXAMPLES: (usize, usize) = (1000, 10_000);

@@ -31,7 +31,7 @@ pub struct AnalysisOptions {
     /// Most entries of each list of examples and pairs.
     pub list_limit: usize,
     /// Cosine from which two examples are near-duplicates; by the examples
-    /// themselves where none.
+    /// themselves if none.
     pub duplicate_similarity: Option<f64>,
     /// Random subsets at each point of the learning curve; 0: no curve.
     pub draws: usize,

@@ -101,7 +101,7 @@ impl Scores {
 /// Where the best classes are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TopKBackend {
-    /// On a CUDA device, where that is quicker; from whole logits elsewhere.
+    /// On a CUDA device, if that is quicker; from whole logits elsewhere.
     #[default]
     Automatic,
     /// In torch's operators wherever nobody wants more: for tests and

@@ -2,7 +2,7 @@
 //!
 //! Where examples are held out, T minimises their cross-entropy, held near the
 //! temperature of the logits' own spread with the strength of five examples;
-//! where none can be, it is the latter. Left-out logits come from one shot
+//! if none can be, it is the latter. Left-out logits come from one shot
 //! fewer than will serve, which some methods' scale depends on: that is made
 //! good.
 
@@ -129,7 +129,7 @@ pub(super) fn plus_text(
     })
 }
 
-/// T where nothing can be held out: that of the logits' spread over the wrong
+/// T if nothing can be held out: that of the logits' spread over the wrong
 /// classes, each key without itself.
 pub(super) fn by_spread(
     numbers: &Numbers,

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// `f·Lᵀ + b + f′·L′ᵀ + exp(−β(1 − f′·Kᵀ))·V`, f64 [B, N], for features [B, D];
-/// f′ is f where the head has no standardised part.
+/// f′ is f if the head has no standardised part.
 ///
 /// # Errors
 /// Shapes that do not match, as torch reports them.

@@ -31,7 +31,7 @@ pub struct Material {
     pub validation: Option<(Tensor, Tensor)>,
     /// s, CLIP's logit scale (100).
     pub logit_scale: f64,
-    /// The bundle's statistics, where it has some.
+    /// The bundle's statistics, if it has some.
     pub statistics: Option<Statistics>,
 }
 
@@ -72,7 +72,7 @@ impl Material {
         })
     }
 
-    /// The validation examples, where there are any.
+    /// The validation examples, if there are any.
     pub(super) fn validation(&self) -> Option<&(Tensor, Tensor)> {
         self.validation
             .as_ref()

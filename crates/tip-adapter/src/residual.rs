@@ -99,7 +99,7 @@ struct Base<'a> {
 
 /// How the residual sees features.
 struct Seen {
-    /// As the head standardises them; plain where none.
+    /// As the head standardises them; plain if none.
     standardised: Option<super::standardise::Standardise>,
     /// m, the keys' mean as the head sees them, f64 [1, D].
     mean: Tensor,

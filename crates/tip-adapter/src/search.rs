@@ -68,7 +68,7 @@ impl Search<'_> {
         None
     }
 
-    /// s·f·Wᵀ, f64 [Q, N], where there is text.
+    /// s·f·Wᵀ, f64 [Q, N], if there is text.
     fn text_logits(&self, kind: Kind) -> Result<Option<Tensor>, TipError> {
         self.material
             .text

@@ -209,7 +209,7 @@ impl DeviceChoice {
 impl DtypeChoice {
     /// What a bundle's encoders are to compute in on a device.
     ///
-    /// `Auto` takes half on CUDA. On a CPU it takes int8 where that has
+    /// `Auto` takes half on CUDA. On a CPU it takes int8 if that has
     /// instructions for it and the bundle has 8-bit archives that agree well
     /// enough with the float ones ([`Agreement::is_enough`]), and
     /// [`fastest_kind`] otherwise.

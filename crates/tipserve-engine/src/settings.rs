@@ -79,7 +79,7 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    /// Most pictures in one batch on CUDA, where nothing is said.
+    /// Most pictures in one batch on CUDA, if nothing is said.
     pub const MAX_BATCH_ON_CUDA: usize = 256;
 
     /// Sizes to warm on a CPU: nothing is compiled per shape there, so a few

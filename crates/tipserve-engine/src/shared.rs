@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub heads: FairQueue<ReadyJob>,
     pub cost: Mutex<CostModel>,
     pub counters: Counters,
-    /// Absent where it is off.
+    /// Absent if it is off.
     pub embeddings: Option<Arc<Embeddings>>,
     /// Jobs between the decode queue and their answer, for predicting waits.
     pub in_device: AtomicUsize,

@@ -102,7 +102,7 @@ impl Arrival {
         &self.bounds
     }
 
-    /// Its length, where the request says it.
+    /// Its length, if the request says it.
     pub fn length(&self) -> Option<usize> {
         let exact = self.body.size_hint().exact()?;
         usize::try_from(exact).ok()

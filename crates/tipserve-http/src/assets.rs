@@ -16,7 +16,7 @@ const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src
 pub struct Asset {
     /// Its path on the server: "/", "/assets/app.3f2a.js".
     pub path: &'static str,
-    /// Its media type, with the character set where it is text.
+    /// Its media type, with the character set if it is text.
     pub content_type: &'static str,
     /// Its bytes, compressed if `encoding` says so.
     pub body: &'static [u8],

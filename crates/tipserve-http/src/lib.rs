@@ -10,7 +10,7 @@
 //! - [`messages`] turns the request's body into gRPC messages. It is called
 //!   within those layers, by the one that bounds messages, through [`Bounds`]:
 //!   nothing of a body is read for a caller who may not call.
-//! - [`Asset`]s are files that are served beside.
+//! - [`Asset`]s are static files that are served next to the API.
 //!
 //! JSON is written to the wire format as it is read (`json::write`), without a
 //! tree of values in between.

@@ -176,7 +176,7 @@ async fn read_json(
     off_thread(json.len(), move || Ok(call.message(&json, merged, limit)?)).await
 }
 
-/// Reads what has this many bytes, apart from other work where they are many.
+/// Reads what has this many bytes, apart from other work if they are many.
 async fn off_thread(
     bytes: usize,
     read: impl FnOnce() -> Result<Vec<u8>, Status> + Send + 'static,

@@ -93,7 +93,7 @@ impl Store {
     /// new. With `expected`, only if the cache has that etag.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where the version does not exist,
+    /// [`StoreError::NotFound`] if the version does not exist,
     /// [`StoreError::EtagMismatch`].
     pub async fn set_alias(
         &self,
@@ -259,7 +259,7 @@ impl Store {
     /// first. With `expected`, only if the cache has that etag.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is no such cache,
+    /// [`StoreError::NotFound`] if there is no such cache,
     /// [`StoreError::EtagMismatch`].
     pub async fn retain(
         &self,

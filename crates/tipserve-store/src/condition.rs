@@ -13,7 +13,7 @@ pub const NEW: &str = "new";
 /// What must hold of a cache at the moment when a version of it is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// The cache's etag, [`NEW`] where it must not exist.
+    /// The cache's etag, [`NEW`] if it must not exist.
     pub etag: Option<String>,
     /// What the cache must have: aliases, versions.
     pub needs: Needs,

@@ -90,7 +90,7 @@ pub enum StoreError {
         what: String,
         /// The etag given; [`NEW`](super::NEW) for a cache that must not exist.
         expected: String,
-        /// The etag now; [`NEW`](super::NEW) where there is no such cache.
+        /// The etag now; [`NEW`](super::NEW) if there is no such cache.
         found: String,
     },
 

@@ -340,7 +340,7 @@ impl Remains {
         let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age >= least);
         for (folder, time) in self.folders {
             if is_old(time) {
-                // Fails, as it should, where it is no longer empty.
+                // Fails, as it should, if it is no longer empty.
                 let _ = std::fs::remove_dir(folder);
             }
         }

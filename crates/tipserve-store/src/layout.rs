@@ -45,7 +45,7 @@ pub(crate) struct Mark {
     pub(crate) sequence: u64,
     /// There was a version of this number; 0: none yet.
     pub(crate) number: u64,
-    /// Begins the nonce of that state record; "0" where there was none.
+    /// Begins the nonce of that state record; "0" if there was none.
     pub(crate) nonce: String,
 }
 

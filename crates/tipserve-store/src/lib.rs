@@ -174,7 +174,7 @@ impl std::fmt::Display for VersionKey {
 }
 
 impl Store {
-    /// Opens the store at `url`: a folder (made where it is absent), or
+    /// Opens the store at `url`: a folder (made if it is absent), or
     /// `file://`, `s3://BUCKET/PREFIX`, `gs://…`, `az://…` with credentials and
     /// endpoint from the environment, as object_store reads it
     /// (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, …).
@@ -196,7 +196,7 @@ impl Store {
 
     /// A store on storage of the caller's own, one that makes durable what it
     /// acknowledges, lists consistently, and creates objects only if absent
-    /// where it is asked to.
+    /// if it is asked to.
     pub fn over(objects: Arc<dyn ObjectStore>, options: StoreOptions) -> Self {
         Self::on(Backend::over(objects, options.surroundings()), options)
     }

@@ -72,7 +72,7 @@ pub struct Details {
     pub bundle_name: String,
     /// The head's numbers, and how they were chosen.
     pub head: HeadSpec,
-    /// How it was fine-tuned, where it was.
+    /// How it was fine-tuned, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTuneRecord>,
     /// What its making took in; none if no examples were sent (fine-tuned,

@@ -1,4 +1,4 @@
-//! Reading a local file whole: mapped, where it is large.
+//! Reading a local file whole: mapped, if it is large.
 
 // A mapping is sound only while nobody changes the file.
 #![allow(unsafe_code)]

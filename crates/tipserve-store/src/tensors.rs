@@ -32,9 +32,9 @@ pub mod names {
     pub const HEAD_LINEAR: &str = "head.linear";
     /// b, added to the logits, f32 [N].
     pub const HEAD_BIAS: &str = "head.bias";
-    /// K where it is not `keys` (fine-tuned), f32 [M, D].
+    /// K if it is not `keys` (fine-tuned), f32 [M, D].
     pub const HEAD_KEYS: &str = "head.keys";
-    /// V where it is dense, f32 [M, N].
+    /// V if it is dense, f32 [M, N].
     pub const HEAD_VALUES: &str = "head.values";
     /// Factor of each class of a one-hot V, f32 [N].
     pub const HEAD_WEIGHT: &str = "head.weight";
@@ -237,7 +237,7 @@ impl TensorFile {
     /// Reads the header of a file; the bytes stay where they are.
     ///
     /// # Errors
-    /// The reason, in words, where it is no whole safetensors file.
+    /// The reason, in words, if it is no whole safetensors file.
     pub fn parse(bytes: Bytes) -> Result<Self, String> {
         let (header_len, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|e| e.to_string())?;
@@ -376,7 +376,7 @@ impl TextColumn {
         ]
     }
 
-    /// The column of that name; `Ok(None)` where the file has none.
+    /// The column of that name; `Ok(None)` if the file has none.
     ///
     /// # Errors
     /// The reason, in words, where the two tensors do not fit each other.

@@ -128,7 +128,7 @@ impl View {
     /// Whether [`Self::highest`] is known for sure.
     ///
     /// # Errors
-    /// The state's, where it cannot be read and nothing else tells which
+    /// The state's, if it cannot be read and nothing else tells which
     /// numbers were given out.
     pub(crate) fn check_numbers_known(&self) -> Result<(), StoreError> {
         if self.listing.marks.is_empty() && self.tombstone.is_none() {

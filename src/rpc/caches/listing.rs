@@ -50,7 +50,7 @@ fn bad_token(list: &str) -> RequestError {
     RequestError::invalid("page_token", format!("it is not one that {list} returned"))
 }
 
-/// A cache as the API has it. `latest` is the newest version, where that can
+/// A cache as the API has it. `latest` is the newest version, if that can
 /// be read.
 fn message(info: &CacheInfo, latest: Option<&Manifest>) -> pb::Cache {
     let aliases = info
@@ -165,7 +165,7 @@ impl Caches {
     }
 
     /// Up to `size` caches of a prefix that a filter lets through, and after which of them
-    /// the next page begins, where there is one more.
+    /// the next page begins, if there is one more.
     async fn page(
         &self,
         prefix: &str,

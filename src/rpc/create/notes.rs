@@ -50,7 +50,7 @@ pub fn checked(example: &mut pb::Example) -> Result<ExampleNotes, RequestError> 
     })
 }
 
-/// The picture that an example's thumbnail is made of, where it has one.
+/// The picture that an example's thumbnail is made of, if it has one.
 pub fn pictured(thumbnail: Bytes, content: &Content) -> Option<Source> {
     if !thumbnail.is_empty() {
         return Some(Source::File {

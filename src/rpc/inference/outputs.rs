@@ -93,7 +93,7 @@ impl OutputRequest {
     }
 }
 
-/// What a request asks for; everything, where it does not say.
+/// What a request asks for; everything, if it does not say.
 ///
 /// # Errors
 /// Names that are no output's or come twice, and parameters that do not fit.

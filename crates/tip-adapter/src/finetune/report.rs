@@ -49,7 +49,7 @@ pub struct EpochReport {
     pub loss: Option<f64>,
     /// Accuracy in training; none for epoch 0.
     pub train_accuracy: Option<f64>,
-    /// On what epochs are chosen by, where there is something.
+    /// On what epochs are chosen by, if there is something.
     pub score: Option<Score>,
     /// Whether it is the best so far.
     pub best: bool,

@@ -259,7 +259,7 @@ fn describe(
     })
 }
 
-/// Labels and logits of the classes that can be told: all where there is text,
+/// Labels and logits of the classes that can be told: all if there is text,
 /// else those with examples.
 struct Told {
     /// int64, ascending; none for all.

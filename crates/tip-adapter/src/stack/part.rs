@@ -67,7 +67,7 @@ impl Part {
         })
     }
 
-    /// T where nothing is held out.
+    /// T if nothing is held out.
     pub fn unscored(method: Method, temperature: f64) -> Self {
         Self {
             method,

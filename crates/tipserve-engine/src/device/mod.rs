@@ -43,7 +43,7 @@ impl Device {
                 let settings = &self.shared.settings;
                 let most = || {
                     let worthwhile = self.shared.cost.lock().worthwhile(settings.max_batch);
-                    // Small batches only where that costs no throughput: what
+                    // Small batches only if that costs no throughput: what
                     // waits longer than one batch should all go at once.
                     worthwhile.unwrap_or(settings.max_batch)
                 };

@@ -110,7 +110,7 @@ impl Device {
         }
     }
 
-    /// Encodes a batch; where that fails, halves it until the guilty item is
+    /// Encodes a batch; if that fails, halves it until the guilty item is
     /// alone. The others get their answers.
     fn encode_or_split(&self, mut jobs: Vec<ReadyJob>) {
         let _span = batch_span(&jobs).entered();

@@ -165,7 +165,7 @@ struct Seen {
     oneofs: Vec<(String, String)>,
 }
 
-/// Reads a name as the message's field, or as itself where there is none.
+/// Reads a name as the message's field, or as itself if there is none.
 struct FieldName<'a>(&'a MessageDescriptor);
 
 impl<'de> DeserializeSeed<'de> for FieldName<'_> {

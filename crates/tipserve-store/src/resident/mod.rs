@@ -165,7 +165,7 @@ impl<L: Load> Resident<L> {
         Some(self.0.hit(held))
     }
 
-    /// The value, made first where it is not there: once, however many ask,
+    /// The value, made first if it is not there: once, however many ask,
     /// and to the end, even if all of them go away.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use tipserve_api::v1::{self as pb, suggest_examples_config::Strategy as AskedStr
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{ScoresRequest, Work};
 
-/// Pictures suggested where the client does not say.
+/// Pictures suggested if the client does not say.
 const DEFAULT_COUNT: usize = 20;
 /// Most pictures that one call may ask for.
 const MAX_COUNT: usize = 10_000;
