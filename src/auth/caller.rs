@@ -13,8 +13,8 @@ use tipserve_store::CacheId;
 /// Between a lapse and the end of the call: items that are under way by then
 /// are answered, new ones refused.
 const GRACE: Duration = Duration::from_millis(500);
-/// How often a long call is looked at again though nothing was reloaded:
-/// clocks are set, certificates expire.
+/// How often a long call is checked again even if nothing was reloaded: clocks
+/// are set, certificates expire.
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// Who calls. Put into each request's extensions by the auth layer; without

@@ -28,7 +28,7 @@ pub struct AuthSettings {
     pub insecure: bool,
     /// Whether metrics and probes may.
     pub expose_metrics: bool,
-    /// How often the files are looked at.
+    /// How often the files are read again.
     pub reload: Duration,
 }
 

@@ -21,7 +21,7 @@ use tipserve_api::methods::{Access, Method, Role};
 use tipserve_store::CacheId;
 
 const WHAT: &str = "the tokens file (--tokens)";
-/// Longest token that is looked at, bytes.
+/// Longest token that is hashed, in bytes; a longer one is unknown.
 const MAX_TOKEN_BYTES: usize = 4096;
 
 /// The tokens of a server.

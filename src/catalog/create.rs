@@ -37,7 +37,7 @@ pub enum TextSource {
     Weights(Vec<f32>),
 }
 
-/// What a new version is to be, checked, but for its examples.
+/// What a new version is to be, checked, without its examples.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The cache that gets the version.

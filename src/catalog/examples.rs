@@ -205,7 +205,7 @@ impl Catalog {
         }
         let list = self.examples(id, number).await?;
         let wanted = example.to_owned();
-        // Millions may have to be looked at.
+        // Millions of rows may have to be read.
         let found = compute(move || list.picture(&wanted)).await?;
         let place = match found {
             None => return Err(not_found(": it holds no such example").into()),

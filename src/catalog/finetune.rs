@@ -1,6 +1,6 @@
-//! Fine-tuning runs: one at a time on the device, in short steps that give way
-//! to classification. A run makes a new version or nothing. Its record lies in
-//! the store, so that any server can say what became of it.
+//! Fine-tuning runs: one at a time on the device, in short steps that yield to
+//! classification. A run makes a new version or nothing. Its record is in the
+//! store, so that any server can report its outcome.
 
 use std::{
     collections::BTreeMap,

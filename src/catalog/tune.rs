@@ -72,7 +72,7 @@ impl Parent {
 
 /// The outcome of a fine-tuning.
 pub(super) enum TuneOutcome {
-    /// A version that is to be.
+    /// A version to be stored.
     Made {
         /// What is to be stored.
         draft: Box<Draft>,

@@ -14,7 +14,7 @@ use tipserve_store::{
     VersionNumber, VersionSelector,
 };
 
-/// Caches looked at in one go when all are tidied.
+/// Caches examined in one go when all are pruned.
 const PAGE: usize = 256;
 
 impl Catalog {

@@ -29,7 +29,7 @@ impl GivenThreads {
         })
     }
 
-    /// The device's plan, but for what was given.
+    /// The device's plan, overridden by what was given.
     pub fn over(self, plan: ThreadPlan) -> ThreadPlan {
         ThreadPlan {
             decoders: self.decoders.unwrap_or(plan.decoders),
@@ -39,7 +39,7 @@ impl GivenThreads {
     }
 }
 
-/// The engine's settings, but for what the device decides.
+/// The engine's settings without what the device decides.
 pub(super) fn settings(given: &Given) -> Result<EngineSettings, ConfigError> {
     let defaults = EngineSettings::default();
     Ok(EngineSettings {

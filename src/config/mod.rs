@@ -50,8 +50,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
     pub otlp_endpoint: Option<String>,
-    /// Of the engine, but for what the device decides: threads, and the size of
-    /// its batches.
+    /// Settings of the engine without what the device decides: threads, and the
+    /// size of batches.
     pub engine: EngineSettings,
     /// Thread settings as given, absent if the device decides.
     pub threads: GivenThreads,

@@ -39,7 +39,7 @@ pub(super) async fn unless_reset() {
 
 /// Makes a change in a task of its own, so that it is made or not: a caller
 /// that goes away, or whose deadline passes, does not stop it half-way, and its
-/// audit line says what became of it.
+/// audit line has its outcome.
 pub(super) async fn to_its_end<T: Send + 'static>(
     audit: AuditLine,
     change: impl Future<Output = Result<T, ApiError>> + Send + 'static,

@@ -33,7 +33,7 @@ use tipserve_api::v1::{self as pb, item_result};
 use tipserve_engine::{Crop, FlowId, JobOutput, Permit, Priority};
 use tipserve_store::Reference;
 
-/// Answers that are packed into one message, at the most.
+/// Most answers that are packed into one message.
 const PACK: usize = 64;
 /// Bytes after which a message is sent, so that none nears a client's limit.
 const PACK_BYTES: usize = 1 << 20;
@@ -41,7 +41,7 @@ const PACK_BYTES: usize = 1 << 20;
 /// The answers of a stream.
 pub type Answers = ReceiverStream<Result<pb::ClassifyStreamResponse, Status>>;
 
-/// What became of an item, on its way to the writer.
+/// The outcome of an item, on its way to the writer.
 struct Event {
     sequence: u64,
     id: String,

@@ -91,7 +91,7 @@ pub struct Analysis {
     pub duplicate_similarity: f64,
     /// Bins that hold an answer, by ascending probability.
     pub reliability: Vec<ReliabilityBin>,
-    /// What was not looked at, and why.
+    /// What was not computed, and why.
     pub skipped: Vec<String>,
 }
 

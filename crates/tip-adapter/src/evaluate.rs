@@ -115,7 +115,7 @@ impl Evaluator {
                 .f_view([-1])?,
         )?;
         let labels = Vec::<i64>::try_from(labels)?;
-        // All labels are looked at first, so that a bad batch changes nothing.
+        // All labels are checked first, so that a bad batch changes nothing.
         let mut indices = Vec::with_capacity(rows);
         for (row, &label) in labels.iter().enumerate() {
             match usize::try_from(label) {

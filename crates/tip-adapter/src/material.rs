@@ -9,7 +9,7 @@ use super::{error::TipError, standardise::Statistics, unit::LEAST_NORM};
 /// less than a tenth of this.
 const UNIT_TOLERANCE: f64 = 0.01;
 
-/// Rows looked at in one go, so that checks need no second copy of a large
+/// Rows checked in one go, so that checks need no second copy of a large
 /// tensor.
 const CHECK_ROWS: i64 = 65_536;
 

@@ -23,7 +23,7 @@ use clusters::{Clusters, Picked};
 /// Most pictures of a pool.
 pub const POOL_LIMIT: usize = 16_384;
 
-/// Labelled examples that are looked at, at most: evenly spread.
+/// Most labelled examples that are clustered, evenly spread.
 const LABELLED_LIMIT: usize = 16_384;
 
 /// Clusters, at most, as in the paper.

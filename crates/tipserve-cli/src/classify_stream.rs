@@ -34,7 +34,7 @@ pub(crate) struct InputItem {
     pub input: Result<Input, Unusable>,
 }
 
-/// What became of an item.
+/// The outcome of an item, as the stream reports it.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// Its position among the inputs, from 0.

@@ -12,7 +12,7 @@ use super::{
     text_spec::{PadSide, TextRules},
 };
 
-/// Longest text that is looked at, in bytes. Any context is full long before.
+/// Longest text that is tokenised, in bytes. Any context is full long before.
 pub const MAX_TEXT_BYTES: usize = 64 << 10;
 
 /// Why a tokenizer cannot be loaded.

@@ -189,9 +189,9 @@ impl Embeddings {
     }
 }
 
-/// The right, and duty, to say what became of a content in flight. It goes
-/// with the item that is encoded; dropped, it gives followers no answer but
-/// their tickets' own.
+/// The right, and duty, to settle a content in flight. It goes with the item
+/// that is encoded; dropped, it gives followers no answer but their tickets'
+/// own.
 pub(super) struct Leader {
     embeddings: Arc<Embeddings>,
     key: ContentKey,

@@ -46,7 +46,7 @@ pub enum Priority {
     Bulk,
 }
 
-/// Which part of a picture is looked at.
+/// Which part of a picture is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crop {
     /// The centre crop, CLIP's own preprocessing.
@@ -102,7 +102,7 @@ pub enum Content {
     Picture {
         /// The picture to decode and encode.
         source: Source,
-        /// The part to look at.
+        /// The part to encode.
         crop: Crop,
     },
     /// A unit vector [D], encoded elsewhere.

@@ -25,8 +25,8 @@ pub enum Needs {
     /// Nothing: a cache that is not there is made.
     #[default]
     Nothing,
-    /// The cache, since it was first looked at: one that is deleted meanwhile
-    /// does not come back.
+    /// The cache, since it was first read: one that is deleted meanwhile does
+    /// not come back.
     Cache,
     /// The cache, as above, and this version of it.
     Version(VersionNumber),

@@ -211,7 +211,7 @@ pub struct TensorsRecord {
     pub sha256: String,
 }
 
-/// A version that is to be: no number, no date yet.
+/// A version not yet published: it has no number and no date.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// What the manifest will say.

@@ -55,7 +55,7 @@ struct Publication<'a> {
     unpublished: Unpublished,
 }
 
-/// What became of an attempt to publish under one number.
+/// The outcome of an attempt to publish under one number.
 enum Attempt {
     /// It is there, and acknowledged.
     Published,

@@ -1,6 +1,5 @@
 //! Durable records of fine-tuning runs: what each was to do, how far it came,
-//! and what became of it, for servers that did not run it or have restarted
-//! since.
+//! and its outcome, for servers that did not run it or have restarted since.
 //!
 //! As everything in a store, a run's record is never changed: each update is
 //! the next object of the run's folder, made only if there is none. So a run

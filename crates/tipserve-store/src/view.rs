@@ -32,7 +32,7 @@ const MAX_MISSING: u64 = 1000;
 pub(crate) struct View {
     pub(crate) id: CacheId,
     listing: Listing,
-    /// Marks of the cache's tombstones, where they had to be looked at.
+    /// Marks of the cache's tombstones, if they had to be read.
     tombstone: Option<Mark>,
     state: Result<Arc<State>, StoreError>,
     /// Existing versions whose manifests are not there.

@@ -42,7 +42,7 @@ pub const EXAMPLE_FIELDS: &Schema = &[
     ("validation", Kind::Flag),
 ];
 
-/// Caches looked at in one go by a list with a filter.
+/// Caches examined in one go by a list with a filter.
 const SCAN: usize = 256;
 /// Manifests read from the store at once.
 const READS: usize = 16;
@@ -302,7 +302,7 @@ impl Caches {
         let catalog = &self.context.catalog;
         let (id, number) = catalog.store().resolve(&reference).await?;
         let list = catalog.examples(&id, number).await?;
-        // Millions may have to be looked at.
+        // Millions of rows may have to be read.
         let page = compute(move || -> Result<_, CatalogError> {
             let mut examples = Vec::new();
             let mut bytes = 0;

@@ -15,7 +15,7 @@ use tipserve_api::inference::{
 };
 use tipserve_store::StoreError;
 
-/// Caches looked at in one go.
+/// Caches examined in one go.
 const PAGE: usize = 256;
 
 fn only_repository(name: &str) -> Result<(), RequestError> {
