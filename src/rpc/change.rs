@@ -10,7 +10,7 @@ use crate::{
     catalog::CatalogError,
 };
 
-/// Who asks for a change, and the line that it leaves.
+/// Who asks for a change, and its audit line.
 pub(super) struct Change {
     pub caller: Caller,
     pub audit: AuditLine,
@@ -26,8 +26,8 @@ impl Change {
     }
 }
 
-/// How long the end of a request stream that makes a call fail may turn out to
-/// be the end of the call.
+/// How long to wait whether the end of a request stream turns out to be the end
+/// of the call.
 const RESET: Duration = Duration::from_millis(20);
 
 /// Waits until a call that was cancelled is dropped. tonic shows a request

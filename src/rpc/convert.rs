@@ -1,4 +1,4 @@
-//! The house's own types as the API's messages.
+//! The server's own types as the API's messages.
 
 use std::collections::HashMap;
 
@@ -74,7 +74,7 @@ pub fn listed_version(manifest: &Manifest) -> pb::Version {
     version
 }
 
-/// Leaves out what makes a list large; `class_count` stays.
+/// Leaves out the classes, which make a list large; `class_count` stays.
 pub fn leave_out_many_classes(version: &mut pb::Version) {
     let bytes = version.classes.iter().map(prost::Message::encoded_len);
     if bytes.sum::<usize>() > LISTED_CLASSES_BYTES {

@@ -104,7 +104,7 @@ async fn versions(
     let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
-        // Parsed, so that nothing else gets into the span.
+        // Parsed first, so that nothing else gets into the span.
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
@@ -123,7 +123,7 @@ type Logits = (Vec<f32>, Option<Vec<f32>>);
 /// One item's logits by every version.
 struct Judged {
     id: String,
-    /// None for an item of an unknown class.
+    /// Its class; none for an item of an unknown class.
     class: Option<usize>,
     logits: Result<Vec<Logits>, ApiError>,
 }
@@ -162,7 +162,7 @@ impl Evaluation {
                         format!("{} is not in 0..{fewest}", item.class_index),
                     )
                 })?;
-            // Each version's own way is the judge's to say.
+            // The judge decodes it by each version's own orientation.
             request::content(item.input, Crop::Centre, width, ExifOrientation::default())
                 .map(|content| (class, content))
         });

@@ -43,7 +43,7 @@ fn within(asked: i32, (default, most): (usize, usize)) -> Result<usize, RequestE
 /// Clears the fields of a message that the mask does not name.
 ///
 /// # Errors
-/// A path that is no field.
+/// A path that is not a field.
 pub fn mask<T: Masked>(message: &mut T, mask: Option<&FieldMask>) -> Result<(), RequestError> {
     let Some(mask) = mask.filter(|mask| !mask.paths.is_empty()) else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `AnalyzeVersion`: a version in, what its own examples say of it out.
+//! `AnalyzeVersion`: a version in, what its own examples say about it out.
 
 use std::{sync::Arc, time::Instant};
 
@@ -48,7 +48,7 @@ pub async fn serve(
     Ok(Response::new(message(&names, &analysis)))
 }
 
-/// A number of things: 0 for the default.
+/// A count from a request: 0 stands for the default.
 pub(super) fn bounded(
     field: &str,
     asked: i32,

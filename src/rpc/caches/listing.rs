@@ -1,4 +1,4 @@
-//! Lists of caches, versions and examples, and looking at one.
+//! Lists of caches, versions and examples, and getting one.
 
 use futures::{StreamExt as _, stream};
 use prost::Message as _;
@@ -20,8 +20,8 @@ use crate::{
 use tipserve_api::v1 as pb;
 use tipserve_store::{CacheId, CacheInfo, Manifest, VersionNumber, VersionSelector};
 
-/// What caches can be filtered by; all but the first two are of the newest
-/// version.
+/// The fields that caches can be filtered by; all but the first two are those
+/// of the newest version.
 pub const CACHE_FIELDS: &Schema = &[
     ("cache_id", Kind::Text),
     ("create_time", Kind::Time),
@@ -68,7 +68,7 @@ fn message(info: &CacheInfo, latest: Option<&Manifest>) -> pb::Cache {
     }
 }
 
-/// What a cache has in a field.
+/// A cache's value of a field.
 fn value_of<'a>(
     info: &'a CacheInfo,
     latest: Option<&'a Manifest>,
@@ -81,7 +81,7 @@ fn value_of<'a>(
         "create_time" => return Some(Value::Time(info.create_time)),
         _ => {}
     }
-    // A version that cannot be read fits no filter.
+    // A version that cannot be read matches no filter.
     let details = &latest?.details;
     Some(match field {
         "description" => Value::Text(&details.description),
@@ -164,8 +164,8 @@ impl Caches {
         }))
     }
 
-    /// Up to `size` caches of a prefix that a filter lets through, and after which of them
-    /// the next page begins, if there is one more.
+    /// Up to `size` caches of a prefix that match a filter, and the one after
+    /// which the next page begins, if there is one.
     async fn page(
         &self,
         prefix: &str,

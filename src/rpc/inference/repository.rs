@@ -91,7 +91,7 @@ pub async fn index(
 }
 
 /// `RepositoryModelLoad`: brings a version into memory before it is asked for.
-/// It may leave again when room is needed.
+/// It may be dropped again when others need the memory.
 ///
 /// # Errors
 /// What cannot be served, and any parameter: they would change the model.

@@ -1,5 +1,5 @@
-//! A request's body whose messages are bounded: a message that passes a bound
-//! is refused before it is buffered.
+//! A request's body whose messages are bounded: a message over a bound is
+//! refused before it is buffered.
 
 use std::{
     future::Future,
@@ -35,7 +35,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
-        // Nobody in particular is known by the address.
+        // An unauthenticated caller, known by its address.
         let caller = match (self.caller.known_by(), self.peer) {
             ("nothing", Some(peer)) => peer.ip().to_string(),
             _ => self.caller.who(),

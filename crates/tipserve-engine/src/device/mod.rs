@@ -127,8 +127,8 @@ impl Device {
             .collect()
     }
 
-    /// Where the device is broken, says so to all; else returns them. What is
-    /// run on a lost context fails, item by item and slowly.
+    /// Answers all jobs if the device is broken; otherwise returns them. On a
+    /// lost context each would fail by itself, and slowly.
     fn unless_broken(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
         if !self.shared.broken.load(Ordering::Relaxed) {
             return jobs;

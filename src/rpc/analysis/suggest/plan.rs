@@ -34,7 +34,7 @@ pub(super) struct Plan {
     pub options: SuggestOptions,
     /// Why this strategy, for the answer.
     pub reason: String,
-    /// The version whose examples are labelled, and these.
+    /// The version whose examples are the labelled ones, and those examples.
     pub version: Option<(Served, Arc<LabelledExamples>)>,
 }
 
@@ -79,7 +79,7 @@ impl Plan {
         })
     }
 
-    /// As the version does; without one as new versions do.
+    /// As the version treats it; without a version, as new versions do.
     pub fn exif_orientation(&self) -> ExifOrientation {
         self.version
             .as_ref()
