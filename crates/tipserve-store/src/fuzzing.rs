@@ -1,5 +1,5 @@
-//! Doors for the fuzz targets in `fuzz/`. Compiled under `--cfg fuzzing`,
-//! and in tests, so that it keeps compiling.
+//! Entry points for the fuzz targets in `fuzz/`. Compiled under `--cfg
+//! fuzzing`, and in tests, so that it keeps compiling.
 
 // What must not happen ends the run.
 #![allow(clippy::expect_used)]

@@ -94,7 +94,7 @@ pub struct RunRecord {
     pub run: String,
     /// Which record of the run this is, from 1.
     pub sequence: u64,
-    /// Tells this record from any other writer's.
+    /// Distinguishes this record from any other writer's.
     pub nonce: String,
     /// The server that runs it.
     pub owner: String,
@@ -188,7 +188,7 @@ fn resource_name(run: &str) -> String {
     format!("fineTunes/{run}")
 }
 
-/// Refuses what cannot be a run's id, before it becomes part of a path.
+/// Refuses an invalid run id before it becomes part of a path.
 fn check_id(run: &str) -> Result<(), StoreError> {
     let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     match !run.is_empty() && run.len() <= MAX_RUN_ID_BYTES && run.bytes().all(sane) {
@@ -294,8 +294,8 @@ impl Store {
         Ok(found)
     }
 
-    /// The time by the clock that dates the store's objects. How old a
-    /// [`StoredRun`] is, this clock says, not a server's own.
+    /// The time by the clock that dates the store's objects. The age of a
+    /// [`StoredRun`] is measured by this clock, not by a server's own.
     ///
     /// # Errors
     /// Those of the storage.

@@ -27,7 +27,7 @@ pub enum Event {
     },
 }
 
-/// Counts since the start, and what is there now.
+/// Counts since the start, and the present state.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     /// Values that the registry holds now.
