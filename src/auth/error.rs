@@ -1,5 +1,5 @@
-//! Why a call is not let through, and why an authenticator cannot be set up. No
-//! message ever holds a token.
+//! Why a call is refused, and why an authenticator cannot be set up. No message
+//! ever contains a token.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use tipserve_api::methods::Role;
 
-/// Why a call is not let through.
+/// Why a call is refused.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum AuthError {
     /// The server requires a token, and the call has none.
@@ -39,8 +39,8 @@ pub enum AuthError {
         /// The method's name, without its service.
         method: String,
     },
-    /// The prefix does not allow the cache. Whether there is such a cache does
-    /// not matter, and cannot be told from this.
+    /// The prefix does not allow the cache, whether or not it exists: the
+    /// answer does not reveal that.
     #[error("the token {name:?} may use caches whose id begins with {prefix:?}, not {cache:?}")]
     Cache {
         /// The token's name, never the token.
@@ -70,7 +70,7 @@ pub enum AuthError {
         /// "it has been revoked" and the like.
         reason: String,
     },
-    /// It is not in the table of methods.
+    /// The method is not in the table of methods.
     #[error("{path} is not a method of this server")]
     UnknownMethod {
         /// The path of the HTTP request.
@@ -85,10 +85,10 @@ pub enum AuthError {
         limit: &'static str,
         /// The limit's value, a second.
         maximum: f64,
-        /// How long until it would be let through.
+        /// How long until it would be allowed.
         wait: Duration,
     },
-    /// So much at once that no waiting helps.
+    /// More at once than the token may ever send, however long it waits.
     #[error(
         "{asked} items in one request are over the token {name:?}'s limit items_burst = {burst}"
     )]

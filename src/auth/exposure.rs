@@ -1,4 +1,4 @@
-//! The loopback rule: what is unguarded serves this machine alone.
+//! The loopback rule: an unguarded server listens on this machine only.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -84,7 +84,7 @@ impl AuthSettings {
                 (Some(_), _, _) => {}
             }
         }
-        // Who opens the API to all has nothing to hide behind the metrics.
+        // With the API open to everybody, the metrics reveal nothing more.
         if !is_local(metrics) && !self.expose_metrics && !self.insecure {
             return Err(ExposureError::Metrics { listen: metrics });
         }

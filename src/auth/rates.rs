@@ -119,7 +119,7 @@ impl Bucket {
 }
 
 impl Rates {
-    /// Nothing used yet.
+    /// A token that has used nothing yet.
     ///
     /// # Errors
     /// A limit that cannot be, in words.
@@ -150,7 +150,7 @@ impl Rates {
         &self.settings
     }
 
-    /// Counts a call that begins; `default` bounds those under way where the
+    /// Counts a call that begins; `default` bounds the calls in progress if the
     /// token's entry does not.
     ///
     /// # Errors

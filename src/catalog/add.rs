@@ -17,7 +17,7 @@ use tipserve_store::{
     VersionNumber, tensors::names,
 };
 
-/// Ids named in an error, at most.
+/// Most ids that an error names.
 const NAMED: usize = 10;
 
 /// A version to start from, without the examples that are to be left out.
@@ -69,7 +69,7 @@ impl Base {
         &self.examples
     }
 
-    /// What embedded its pictures, as far as it is known.
+    /// The encoder of its pictures, as far as it is known.
     pub fn encoder(&self) -> Option<&EncoderRecord> {
         self.manifest.details.encoder.as_ref()
     }
@@ -79,8 +79,8 @@ impl Base {
         self.removed
     }
 
-    /// One more than the highest example id that is a plain number: where
-    /// examples without an id go on counting.
+    /// One more than the highest example id that is a plain number, from which
+    /// examples without an id are numbered on.
     pub fn next_id(&self) -> u64 {
         self.next_id
     }
@@ -177,7 +177,7 @@ impl Catalog {
         remove: Vec<String>,
     ) -> Result<Base, CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
-        // Before the tensors, which may be many.
+        // Checked before the tensors are read, which may be large.
         let manifest = self.store.manifest(&id, number).await?;
         self.model.encoder().check(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
@@ -185,7 +185,7 @@ impl Catalog {
     }
 }
 
-/// Examples as they lie in a version, column by column.
+/// Examples as a version stores them, column by column.
 struct Rows {
     keys: Vec<f32>,
     labels: Vec<usize>,

@@ -60,7 +60,7 @@ impl Column {
         Ok(Column {
             notes: NoteColumns::read(file, noted, labels.len())?,
             labels,
-            // The column's own memory: the list outlives the file.
+            // In memory of its own: the list outlives the file.
             ids: TextColumn::read(file, id_name)?.map(|ids| ids.detached()),
         })
     }
@@ -84,7 +84,7 @@ impl ExampleList {
         }
     }
 
-    /// What the sender of example `at` says of it.
+    /// The metadata that example `at` came with.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if it cannot be read.
@@ -95,8 +95,8 @@ impl ExampleList {
         })
     }
 
-    /// Where the picture of the example with this id lies; none if none is
-    /// kept. The outer one is none if there is no such example.
+    /// Where the picture of the example with this id is; the inner option is
+    /// none if no picture is kept, the outer one if there is no such example.
     fn picture(&self, id: &str) -> Option<Option<PicturePlace>> {
         let mut all = (0..self.len()).map(|at| self.find(at));
         let found = all.find(|(column, row, _)| {
@@ -145,7 +145,7 @@ impl Catalog {
         id: &CacheId,
         number: VersionNumber,
     ) -> Result<Arc<ExampleList>, CatalogError> {
-        // Also where the list is kept: the version may be gone.
+        // Even if the list is cached: the version may be gone.
         let manifest = self.store.manifest(id, number).await?;
         let kept = self.listed.lock().clone();
         if let Some(list) = kept.filter(|list| list.is_of(id, |version| version == number)) {

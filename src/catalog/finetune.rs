@@ -23,7 +23,7 @@ use super::{
 use crate::telemetry::RunCount;
 use tipserve_store::{CacheId, StoreError};
 
-/// Runs that may wait or run at once.
+/// Most runs that wait or run at once.
 const MAX_ACTIVE: usize = 64;
 /// Of these, runs of one owner.
 const MAX_ACTIVE_OF_ONE: usize = 16;
@@ -37,14 +37,14 @@ pub struct FineTunes {
     runs: OwnRuns,
     records: Records,
     next: AtomicU64,
-    /// Keeps ids of this server apart from those of its earlier lives and of
-    /// other replicas.
+    /// Distinguishes this server's ids from those of its earlier processes and
+    /// of other replicas.
     life: String,
 }
 
 impl FineTunes {
-    /// No runs of this server yet. `describe` puts a run's error into the words
-    /// of the API, for its record.
+    /// A server without runs yet. `describe` gives a run's error as the API
+    /// puts it, for its record.
     pub fn new(catalog: &Arc<Catalog>, describe: Describe) -> FineTunes {
         let now = Utc::now().timestamp_micros();
         let life = format!("{now:x}-{:x}", std::process::id());
@@ -136,7 +136,7 @@ impl FineTunes {
     /// One run: of this server, of another, or of one before a restart.
     ///
     /// # Errors
-    /// Where there is no such run; the store's.
+    /// If there is no such run; the store's.
     pub async fn get(&self, id: &str) -> Result<Run, CatalogError> {
         let own = self
             .runs
@@ -152,7 +152,7 @@ impl FineTunes {
     /// Cancels a run and returns it; one that has ended stays as it is.
     ///
     /// # Errors
-    /// Where there is no such run; [`CatalogError::RunElsewhere`].
+    /// If there is no such run; [`CatalogError::RunElsewhere`].
     pub async fn cancel(&self, id: &str) -> Result<Run, CatalogError> {
         let own = {
             let runs = self.runs.lock();
@@ -167,14 +167,14 @@ impl FineTunes {
             };
         };
         cancelled.store(true, Ordering::Relaxed);
-        // Steps are short, so that this is soon. A sender that is gone has
-        // said its last.
+        // Steps are short, so this does not take long. A sender that is gone
+        // has sent its last state.
         let _ = run.wait_for(|run| run.state.has_ended()).await;
         let now = run.borrow().clone();
         Ok(now)
     }
 
-    /// What is said of a run that does not exist.
+    /// The error for a run that does not exist.
     pub fn unknown(id: &str) -> CatalogError {
         StoreError::NotFound {
             what: format!("fineTunes/{id}"),
@@ -206,7 +206,7 @@ impl FineTunes {
             .into_iter()
             .map(|run| (run.id.clone(), run))
             .collect();
-        // What this server runs itself, it knows better than the store.
+        // For its own runs this server knows more than the store.
         for (id, entry) in self.runs.lock().iter() {
             let run = entry.run.borrow().clone();
             if before.is_none_or(|before| id.as_str() < before) && wanted(&run.cache) {

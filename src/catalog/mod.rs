@@ -107,7 +107,7 @@ pub struct Model {
     pub has_text: bool,
     /// s, what cosines are multiplied by to make logits.
     pub logit_scale: f64,
-    /// What a sigmoid loss adds to its logits; none of a softmax's.
+    /// What a sigmoid loss adds to its logits; none for a softmax loss.
     pub logit_bias: Option<f64>,
     /// Mean and variance of its embeddings, if the bundle brings them.
     pub statistics: Option<Statistics>,
@@ -225,8 +225,8 @@ impl Catalog {
     /// # Errors
     /// The store's, and [`CatalogError::WrongBundle`].
     pub async fn classifier(&self, reference: &Reference) -> Result<Served, CatalogError> {
-        // Not by its number alone: whatever happens to a store, what is
-        // resident answers for no other version.
+        // Not by its number alone: whatever happens to a store, a resident
+        // version never answers for another one.
         let key = self.store.identify(reference).await?;
         self.resident.get(&key).await.map_err(|error| match error {
             ResidentError::Load(error) => error,

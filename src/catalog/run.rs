@@ -1,4 +1,4 @@
-//! A fine-tuning run: what was asked for, and how it stands.
+//! A fine-tuning run: what was asked for, and its state.
 
 use std::{
     collections::BTreeMap,
@@ -21,8 +21,8 @@ pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
 /// How a version is fine-tuned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipe {
-    /// A residual on the version's own head; keys where those are trained
-    /// already, which have no left-out logits.
+    /// A residual on the version's own head; the keys, if those are trained
+    /// already, since they have no left-out logits.
     Residual,
     /// The keys, as Tip-Adapter-F's authors do it.
     Keys,

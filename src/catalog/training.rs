@@ -51,7 +51,7 @@ impl Tracked {
         match Journal::begin(store, &now, self.request.version, by).await {
             Ok(journal) => {
                 if begun.send(Ok(())).is_err() {
-                    // Nobody was told of it, and nobody follows it.
+                    // Nobody knows of the run, and nobody follows it.
                     self.cancelled.store(true, Ordering::Relaxed);
                 }
                 self.run(journal).await;
@@ -88,7 +88,7 @@ impl Tracked {
                 run.error = Some(error);
             }
         }
-        // First what lasts, then what is told.
+        // First the record, then the followers.
         journal.end(&run, self.records.describe).await;
         self.run.send_replace(run);
     }
@@ -189,8 +189,8 @@ impl Tracked {
         }
     }
 
-    /// Points the alias at the new version, if that is asked for. Where it cannot
-    /// be moved, the version is there all the same: the run succeeded, and says
+    /// Points the alias at the new version, if that is asked for. If it cannot
+    /// be moved, the version exists all the same: the run succeeds, and says
     /// that the alias was not moved.
     async fn move_alias(
         &self,
