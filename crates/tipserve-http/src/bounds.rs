@@ -1,4 +1,4 @@
-//! What a server bounds a request's messages by.
+//! The bounds that a server sets on a request's messages.
 
 use std::time::Duration;
 

@@ -35,7 +35,7 @@ const PATH: &str = "/v1/embeddings";
 /// Its route.
 ///
 /// # Errors
-/// Where the descriptors lack the method: a broken build.
+/// If the descriptors lack the method: a broken build.
 pub fn route(pool: &DescriptorPool) -> Result<Route, RulesError> {
     let service = pool.get_service_by_name("tipserve.v1.ClassifyService");
     let method = service.and_then(|service| service.methods().find(|m| m.name() == "Embed"));
@@ -74,7 +74,7 @@ enum Format {
 /// One text or picture, or several.
 struct Inputs(EmbedRequest, Vec<Kind>);
 
-/// What an input is: Embed has lists of their own for the two.
+/// A text or a picture: Embed has a list for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -183,7 +183,7 @@ pub fn answer(message: &[u8], asked: &Asked) -> Result<Response<Body>, Status> {
         };
         data.push(json!({"object": "embedding", "index": index, "embedding": embedding}));
     }
-    // Tokens are not counted: nobody pays for them here.
+    // Tokens are not counted, since nobody is billed for them.
     let whole = json!({
         "object": "list",
         "data": data,
@@ -213,7 +213,7 @@ fn vector(index: usize, result: Option<EmbedResult>) -> Result<Vec<f32>, Status>
     }
 }
 
-/// Numbers, each as short as it reads back to the same.
+/// Numbers, each in the fewest digits that read back to the same value.
 fn numbers(values: &[f32]) -> Value {
     let short = |value: &f32| value.to_string().parse::<f64>().unwrap_or_default();
     Value::Array(values.iter().map(|value| json!(short(value))).collect())

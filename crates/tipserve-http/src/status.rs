@@ -44,8 +44,8 @@ impl From<JsonError> for Status {
     }
 }
 
-/// A refusal that needs no descriptors: of a request before it is known what it
-/// is.
+/// A refusal that needs no descriptors: of a request whose method is not yet
+/// known.
 pub fn refusal(code: Code, reason: &str, message: &str) -> Response<Body> {
     let body = json!({
         "code": code as i32,
@@ -125,7 +125,7 @@ impl Errors {
         if json::render(&self.message, &whole, Style::Proto, &mut out).is_ok() {
             return out;
         }
-        // Details of a type that nobody here knows.
+        // Details of an unknown type.
         json!({"code": status.code() as i32, "message": status.message(), "details": []})
             .to_string()
             .into_bytes()

@@ -131,7 +131,7 @@ fn values(datatype: &str, mut raw: Bytes) -> Result<Value, String> {
         "FP32" => {
             while raw.remaining() >= 4 {
                 let value = raw.get_f32_le();
-                // As short as it reads back to the same number.
+                // In the fewest digits that read back to the same number.
                 let text = value.to_string().parse::<f64>().unwrap_or(f64::NAN);
                 values.push(Number::from_f64(text).map_or(Value::Null, Value::Number));
             }

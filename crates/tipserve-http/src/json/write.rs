@@ -137,7 +137,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
                 out: self.out,
             };
             if let Err(error) = map.next_value_seed(value) {
-                // What serde itself found wrong has no path yet.
+                // An error of serde's own has no path yet.
                 let _: A::Error = self.writing.fail(&path, &error);
                 return Err(error);
             }
@@ -158,7 +158,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
     }
 }
 
-/// What an object has had: few things, so lists do.
+/// The fields that an object has had: few, so lists will do.
 #[derive(Default)]
 struct Seen {
     fields: Vec<u32>,
