@@ -13,7 +13,7 @@ use tipserve_store::Imported;
 /// and serve.
 ///
 /// # Panics
-/// Where it does not.
+/// If it does not.
 pub fn check(imported: &Imported) {
     let bounds = ImportBounds {
         classes: 1000,

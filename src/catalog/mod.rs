@@ -203,7 +203,7 @@ impl Catalog {
     /// The text encoder.
     ///
     /// # Errors
-    /// Where the bundle has none.
+    /// If the bundle has none.
     pub fn text(&self) -> Result<&TextRoom, CatalogError> {
         self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
     }

@@ -214,7 +214,7 @@ settings! {
 /// Reads settings from a TOML file.
 ///
 /// # Errors
-/// Where it cannot be read, or holds a key or value that is not a setting's.
+/// If it cannot be read, or holds a key or value that is not a setting's.
 pub fn read_file(path: &Path) -> Result<Given, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),

@@ -14,7 +14,7 @@ use super::{
 /// from one that makes sense, everything can be deleted.
 ///
 /// # Panics
-/// Where it cannot.
+/// If it cannot.
 pub fn records(text: &[u8]) {
     let _ = unseal::<Manifest>("fuzzed", "manifest.json", text);
     let _ = unseal::<State>("fuzzed", "state.json", text);

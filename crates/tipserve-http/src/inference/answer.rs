@@ -20,7 +20,7 @@ use crate::{
 /// An answer that is no tensors.
 ///
 /// # Errors
-/// Where the bytes are not such a message: a defect.
+/// If the bytes are not such a message: a defect.
 pub fn plain(
     output: &MessageDescriptor,
     message: &[u8],
@@ -58,7 +58,7 @@ pub fn error(status: &Status) -> Response<Body> {
 /// so.
 ///
 /// # Errors
-/// Where the bytes are not such a message: a defect.
+/// If the bytes are not such a message: a defect.
 pub fn infer(message: &[u8], binary: &Binary) -> Result<Response<Body>, String> {
     let message = ModelInferResponse::decode(message).map_err(|e| e.to_string())?;
     let mut tensors: Vec<Bytes> = Vec::new();

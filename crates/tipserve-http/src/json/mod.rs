@@ -51,7 +51,7 @@ pub enum Style {
 /// A message as JSON.
 ///
 /// # Errors
-/// Where the bytes are not such a message, or hold an `Any` of an unknown type:
+/// If the bytes are not such a message, or hold an `Any` of an unknown type:
 /// a defect, as both are the server's own.
 pub fn render(
     message: &MessageDescriptor,
