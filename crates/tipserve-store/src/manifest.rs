@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
+    layout,
     name::{CacheId, VersionNumber},
     tensors::NamedTensor,
 };
@@ -224,7 +225,7 @@ pub struct Draft {
 
 /// What makes repeating a request safe (AIP-155): each key makes one version,
 /// however often it is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestKey {
     /// The client's id of the request, which no other request for this cache
     /// has.
@@ -232,6 +233,14 @@ pub struct RequestKey {
     /// Digest of the specification, so that an id that is used for two
     /// different ones is noticed.
     pub digest: String,
+}
+
+impl RequestKey {
+    /// What the names of things end in that were made for this request, so that
+    /// a listing finds them: lower-case hexadecimal digits.
+    pub fn mark(&self) -> String {
+        layout::request_hash(&self.id)
+    }
 }
 
 impl Manifest {
