@@ -30,11 +30,11 @@ const MAX_ACTIVE_OF_ONE: usize = 16;
 /// Ended runs that are remembered.
 const MAX_ENDED: usize = 1000;
 
-/// A run, as a request that asks for it finds it.
+/// The run of a request: new, or found.
 pub enum Started {
-    /// It begins now.
+    /// The request has started it.
     New(Followed),
-    /// An equal request has begun it before.
+    /// An earlier attempt of the same request has started it.
     Known(Followed),
 }
 
@@ -70,14 +70,14 @@ impl FineTunes {
         }
     }
 
-    /// Queues a run, once its record is in the store; or finds the one that an
-    /// equal request has begun, unless that made nothing. The receiver follows
-    /// it to its end. A caller that goes away before this returns cancels a new
-    /// one.
+    /// Queues a run once its record is in the store, or returns the one that an
+    /// earlier attempt of the same request started, unless that made nothing.
+    /// The receiver follows it to its end. A caller that goes away before this
+    /// returns cancels a new run.
     ///
     /// # Errors
-    /// [`CatalogError::Busy`] where too many wait already;
-    /// [`CatalogError::RunElsewhere`] if an equal request's runs on another
+    /// [`CatalogError::Busy`] if too many wait already;
+    /// [`CatalogError::RunElsewhere`] if the same request's run is on another
     /// server; [`StoreError::RequestReused`]; the store's.
     pub async fn start(&self, request: TuneRequest) -> Result<Started, CatalogError> {
         if let Some(key) = &request.request {
@@ -106,7 +106,7 @@ impl FineTunes {
         Ok(Started::New(Followed { run, follower }))
     }
 
-    /// The run of this server that a request has begun before.
+    /// The run that an earlier attempt of the request started on this server.
     fn own_of_request(
         &self,
         cache: &CacheId,
@@ -118,7 +118,7 @@ impl FineTunes {
     /// Takes a place among the runs of this server.
     fn enlist(&self, request: TuneRequest) -> Result<Enlisted, CatalogError> {
         let mut runs = self.runs.lock();
-        // Again, now that no other can come between.
+        // Look again under the lock, so that no other request comes in between.
         if let Some(key) = &request.request
             && let Some(known) = of_request(&runs, &request.cache, key)?
         {
@@ -270,7 +270,7 @@ impl FineTunes {
     }
 }
 
-/// A place among a server's runs, or the run that has it.
+/// A reserved place among the server's runs, or the run that has it already.
 enum Enlisted {
     New(Box<Tracked>, Option<Arc<Follower>>),
     Known(Followed),

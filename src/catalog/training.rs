@@ -50,8 +50,8 @@ impl Tracked {
         match Journal::begin(store, &now, &self.request, &self.records.owner).await {
             Ok(journal) => {
                 if begun.send(Ok(())).is_err() && self.request.detached {
-                    // Nobody was told of it. (If it were not detached, its
-                    // followers would decide.)
+                    // The caller left before it was told of the run. (A run
+                    // that is not detached is cancelled by its last follower.)
                     self.cancelled.store(true, Ordering::Relaxed);
                 }
                 self.run(journal).await;

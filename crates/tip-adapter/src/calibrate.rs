@@ -22,7 +22,7 @@ use super::{
     tip_adapter::{seen_counts, sweep},
 };
 
-/// The examples that the spread's temperature counts as.
+/// How many examples the spread's temperature counts as.
 const STRENGTH: f64 = 5.0;
 
 /// T of a method's held-out logits, f64 [Q, N].
@@ -32,7 +32,8 @@ pub(super) fn by_held(
     logits: &Tensor,
     held: &HoldOut,
 ) -> Result<f64, TipError> {
-    // Text has seen none of the examples, and weak text knows no bound.
+    // Text has seen none of the examples, and the temperature of weak text has
+    // no bound.
     if method == Method::ZeroShot {
         return Ok(fit_temperature(logits, &held.labels)?.temperature);
     }
@@ -141,7 +142,8 @@ pub(super) fn by_spread(
         Method::TipAdapter | Method::TipAdapterF => {
             cache_logits(material, numbers, balance, &HoldOut::each_out(material)?)?
         }
-        // The own class's logit does not count, and the others' are not of it.
+        // The true class's logit does not count, and its keys do not affect the
+        // others'.
         Method::Gda => {
             let fit = gda::fit(material, None)?;
             keys()?

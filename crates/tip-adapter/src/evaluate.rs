@@ -9,12 +9,12 @@ use super::error::TipError;
 /// 2017).
 pub const CALIBRATION_BINS: usize = 15;
 
-/// Probabilities below this count as this much in the cross-entropy.
+/// Smaller probabilities count as this one in the cross-entropy.
 const LEAST_PROBABILITY: f64 = 1e-30;
 
 const TOP: usize = 5;
 
-/// Adds up results, in memory that does not grow with the number of items:
+/// Accumulates results in memory that does not grow with the number of items:
 /// N² counts.
 #[derive(Clone, Debug)]
 pub struct Evaluator {

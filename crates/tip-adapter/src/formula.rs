@@ -1,5 +1,5 @@
-//! The head's formula, term by term: slow, in f64, and clear. What serves is
-//! held against it.
+//! The head's formula, term by term: slow, in f64, and clear. Resident heads
+//! are tested against it.
 
 use tch::{Kind, Tensor};
 

@@ -27,7 +27,7 @@ pub struct Material {
     pub views: Option<Tensor>,
     /// W, f32 [N, D], unit rows.
     pub text: Option<Tensor>,
-    /// Examples to choose by, never keys: f32 [Q, D], unit rows, and i64 [Q].
+    /// Validation examples, never keys: f32 [Q, D], unit rows, and i64 [Q].
     pub validation: Option<(Tensor, Tensor)>,
     /// s, CLIP's logit scale (100).
     pub logit_scale: f64,

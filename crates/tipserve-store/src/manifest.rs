@@ -236,8 +236,8 @@ pub struct RequestKey {
 }
 
 impl RequestKey {
-    /// What the names of things end in that were made for this request, so that
-    /// a listing finds them: lower-case hexadecimal digits.
+    /// The suffix, in lower-case hexadecimal, of the names of everything that
+    /// this request makes: a listing finds it by that.
     pub fn mark(&self) -> String {
         layout::request_hash(&self.id)
     }

@@ -308,9 +308,10 @@ impl Publication<'_> {
         let request_id = self.manifest.request_id.as_deref();
         if request_id.is_some() || !self.condition.is_none() {
             let view = store.views.fresh(self.id()).await?;
-            // An attempt of the same request may have come first. Any that is
-            // published later than this look takes a number that is ours, or
-            // sees ours.
+            // An earlier attempt of the same request may have published
+            // already. One that publishes after this check either takes the
+            // number that we are about to take, and one of us fails, or sees
+            // our version.
             if let Some(request_id) = request_id {
                 let digest = self.manifest.request_digest.as_deref();
                 let made = store.version_of_request(&view, request_id, digest, None);

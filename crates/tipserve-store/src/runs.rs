@@ -107,7 +107,7 @@ pub struct RunRecord {
     /// Who asked for it; empty: nobody is named.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
-    /// The request that asked for it, if that may be asked again.
+    /// The key of the request that asked for it, if it may be repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestKey>,
     /// When it was asked for.
@@ -211,8 +211,8 @@ impl Store {
     /// The record before is removed.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where somebody else wrote the next record: the
-    /// run is theirs now. Else those of the storage.
+    /// [`StoreError::Conflict`] if another server wrote the next record: the
+    /// run is that server's now. Otherwise the storage's.
     pub async fn write_run(&self, record: &RunRecord) -> Result<RunRecord, StoreError> {
         check_id(&record.run)?;
         let next = RunRecord {
@@ -253,8 +253,9 @@ impl Store {
         Err(not_found())
     }
 
-    /// The runs whose ids end in a request's mark ([`RequestKey::mark`]), newest
-    /// first. Costs one listing of all runs, and a request for each found.
+    /// The runs of a request, newest first: their ids end in its mark
+    /// ([`RequestKey::mark`]). Costs one listing of all runs, and one read for
+    /// each that is found.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -284,8 +285,9 @@ impl Store {
     }
 
     /// Runs, newest first, up to `size` of those that are `wanted`; with
-    /// `before`, those older than it. Costs one listing of all runs, and a
-    /// request for each looked at. Damaged records are left out, and logged.
+    /// `before`, those older than it. Costs one listing of all runs, and one
+    /// read for each that is examined. Damaged records are left out, and
+    /// logged.
     ///
     /// # Errors
     /// Those of the storage.
