@@ -166,7 +166,11 @@ impl Store {
             let aliases = state.aliases_of(version);
             if !aliases.is_empty() {
                 let aliases: Vec<&str> = aliases.iter().map(|a| a.as_str()).collect();
-                let detail = format!("{} point{} at it", aliases.join(", "), if aliases.len() == 1 { "s" } else { "" });
+                let detail = format!(
+                    "{} point{} at it",
+                    aliases.join(", "),
+                    if aliases.len() == 1 { "s" } else { "" }
+                );
                 return Err(StoreError::conflict(&what, detail));
             }
             if view.versions()?.len() == 1 {
