@@ -18,8 +18,17 @@ use tokio::sync::oneshot;
 use super::CatalogError;
 use tipserve_engine::FlowId;
 
-/// A text's raw or unit feature, or why it has none.
-pub type TextResult = Result<Vec<f32>, CatalogError>;
+/// A text that was encoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedText {
+    /// Its raw or unit feature.
+    pub feature: Vec<f32>,
+    /// How many tokens were encoded, start and end marks among them.
+    pub tokens: usize,
+}
+
+/// A text's feature, or why it has none.
+pub type TextResult = Result<EncodedText, CatalogError>;
 
 /// Texts to encode in one step.
 pub struct TextBatch {
