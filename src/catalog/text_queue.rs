@@ -205,7 +205,10 @@ mod tests {
     fn cancellation_deadline_and_panics_cost_their_own_batch() {
         let queue = TextQueue::start(1, |batch| match batch.texts.concat().as_str() {
             "panic" => panic!("as asked"),
-            _ => Ok(vec![Ok(vec![1.0])]),
+            _ => Ok(vec![Ok(EncodedText {
+                feature: vec![1.0],
+                tokens: 3,
+            })]),
         })
         .expect("a thread");
         let cancelled = batch(1, "a");

@@ -20,6 +20,7 @@ from wire import cache
 
 ROOT = Path(__file__).resolve().parents[2]
 SIGNS = Path(os.environ.get("TIPSERVE_SHARED", ROOT.parent / "shared")) / "data/sign-digits"
+DEMO = ROOT / "bundles/demo"
 SHOTS = Path(os.environ.get("TIPSERVE_PAGE_SHOTS", ROOT / "target/page"))
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 PATIENCE = 120_000
@@ -82,6 +83,21 @@ class Page:
     def examine(self, name: str) -> None:
         """Takes a picture of the view, in light and dark; what axe finds, and what is too wide."""
         SHOTS.mkdir(parents=True, exist_ok=True)
+        self.tab.locator(".waiting").wait_for(state="detached")
+        # Pictures are fetched when they are seen: all of a view are to be in its picture.
+        self.tab.evaluate(
+            """async () => {
+              for (const picture of [...document.querySelectorAll(".picture")].slice(0, 100)) {
+                picture.scrollIntoView();
+                await new Promise((resolve) => requestAnimationFrame(resolve));
+              }
+              scrollTo(0, 0);
+            }"""
+        )
+        self.tab.wait_for_function(
+            "![...document.querySelectorAll('.picture .no-picture')].some((one) => !one.textContent)"
+            " && [...document.images].every((one) => one.complete || one.loading === 'lazy')"
+        )
         for scheme in ("light", "dark"):
             self.tab.emulate_media(color_scheme=scheme)
             self.tab.screenshot(path=SHOTS / f"{name}-{self.width}-{scheme}.png", full_page=True)

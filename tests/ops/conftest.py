@@ -29,7 +29,7 @@ def _server_fixtures():
 
 server_fixtures = _server_fixtures()
 
-from browser import BROWSERS, Page  # noqa: E402
+from browser import BROWSERS, DEMO, Page  # noqa: E402
 from processes import absent  # noqa: E402
 from tokens import TokensFile  # noqa: E402
 
@@ -98,8 +98,7 @@ def guarded(tiny_bundle, tmp_path):
     file = TokensFile(tmp_path)
     file.add("weaver", "admin")
     file.add("viewer", "classify")
-    demo = ROOT / "bundles/demo"
-    bundle = demo if (demo / "bundle.toml").is_file() else tiny_bundle
+    bundle = DEMO if (DEMO / "bundle.toml").is_file() else tiny_bundle
     server = server_fixtures.Server(
         bundle, tmp_path / "store", "--tokens", str(file.path), "--reload-seconds", "1"
     )

@@ -44,7 +44,7 @@ pub fn render(
         };
         text(name, out)?;
         out.push(b':');
-        value(&field, found, style, out)?;
+        value(&field, &mut found, style, out)?;
     }
     out.push(b'}');
     Ok(())
@@ -99,7 +99,7 @@ fn fixed<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String> {
 /// are its default.
 fn value<'a>(
     field: &FieldDescriptor,
-    found: impl Iterator<Item = Wire<'a>>,
+    found: &mut dyn Iterator<Item = Wire<'a>>,
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
@@ -138,7 +138,7 @@ fn content(value: Wire<'_>) -> Result<&[u8], String> {
 
 fn list<'a>(
     kind: &Kind,
-    found: impl Iterator<Item = Wire<'a>>,
+    found: &mut dyn Iterator<Item = Wire<'a>>,
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
@@ -179,7 +179,7 @@ fn list<'a>(
 
 fn map<'a>(
     kind: &Kind,
-    found: impl Iterator<Item = Wire<'a>>,
+    found: &mut dyn Iterator<Item = Wire<'a>>,
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
@@ -202,13 +202,13 @@ fn map<'a>(
         }
         // Keys are texts in JSON, whatever they are.
         let mut name = Vec::new();
-        value(&key, of_number(1), style, &mut name)?;
+        value(&key, &mut of_number(1), style, &mut name)?;
         match name.first() {
             Some(b'"') => out.extend_from_slice(&name),
             _ => text(&String::from_utf8_lossy(&name), out)?,
         }
         out.push(b':');
-        value(&of, of_number(2), style, out)?;
+        value(&of, &mut of_number(2), style, out)?;
     }
     out.push(b'}');
     Ok(())
