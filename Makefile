@@ -318,6 +318,10 @@ $(BENCH_VENV)/.done: requirements/bench.txt $(VENV)/.test
 bench-encoders: $(BENCH_VENV)/.done ## The 8-bit encoder against OpenVINO's and ONNX Runtime's; JSON in target/bench/encoders.json
 	$(BENCH_VENV)/bin/python benches/encoders/run.py
 
+.PHONY: bench-families
+bench-families: $(VENV)/.test ## Today's models in float32, bfloat16 and 8 bits; JSON in target/bench/families.json
+	$(VENV)/bin/python benches/encoders/families.py
+
 .PHONY: bench
 bench: ## All measurements; fails at the end where a row misses its goal
 	@missed=0; for part in tip latency encoders engine; do $(MAKE) bench-$$part || missed=1; done; exit $$missed

@@ -100,8 +100,8 @@ async fn serve(config: Config) -> u8 {
     };
     let limit = config.shutdown;
     // Asked for before the server starts, so that no signal is missed. SIGHUP
-    // is taken where there is nothing to read again, too: it would end the
-    // process.
+    // is handled even if there is nothing to read again: by default it would
+    // end the process.
     let signals = signal(SignalKind::terminate()).and_then(|terminate| {
         let hangup = signal(SignalKind::hangup())?;
         Ok((terminate, signal(SignalKind::interrupt())?, hangup))

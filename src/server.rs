@@ -36,7 +36,7 @@ use tipserve_clip::{BundleError, DeviceError, EncodeError, TokenizerError};
 use tipserve_http::{Assets, HttpLayer};
 use tipserve_store::{Store, StoreError, StoreOptions};
 
-pub use loading::{choosing, settings};
+pub use loading::{settings, top_k_backend};
 pub use pictures::{PictureEncoder, image_encoder};
 
 pub use connections::ConnectionLimits;
@@ -64,11 +64,11 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({setting}): {source}")]
     Listen {
-        /// The address.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// Its setting.
+        /// The setting that names it.
         setting: &'static str,
-        /// Why.
+        /// The system's reason for refusing.
         source: std::io::Error,
     },
     /// The bundle cannot be used.
@@ -97,7 +97,7 @@ pub enum StartError {
     Internal(String),
 }
 
-/// A server that runs.
+/// A running server, from [`Server::start`] on.
 pub struct Server {
     /// Where the gRPC API is.
     pub address: SocketAddr,

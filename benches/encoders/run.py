@@ -19,65 +19,17 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import torch
+from processor_time import cosine, measured, pictures
 from runtimes import Runtime, onnx_int8, openvino_int8, torch_archive
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 from measure import ROOT, Row, machine, say
 from run import exported, table
-
-Pixels = np.ndarray
-
-
-def pictures(count: int, side: int, seed: int) -> Pixels:
-    """Normalised, f32 [count, 3, side, side]: fields whose spectrum falls as a photograph's."""
-    rng = np.random.default_rng(seed)
-    high, wide = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
-    frequency = np.sqrt(high**2 + wide**2).clip(1 / side)
-    shape = (count, 3, side, side // 2 + 1)
-    waves = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / frequency
-    field = np.fft.irfft2(waves, s=(side, side))
-    return (field / field.std(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
-
-
-def seconds_a_picture(run: Callable[[Pixels], np.ndarray], x: Pixels) -> float:
-    """Processor time of one call, over its pictures."""
-    started = time.process_time()
-    run(x)
-    return (time.process_time() - started) / len(x)
-
-
-def cosine(got: np.ndarray, want: np.ndarray) -> float:
-    """The least of the rows'."""
-    got, want = got.astype(np.float64), want.astype(np.float64)
-    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(want, axis=1)
-    return float(((got * want).sum(axis=1) / lengths).min())
-
-
-def measured(
-    runtimes: list[Runtime], batches: list[Pixels], rounds: int
-) -> dict[str, dict[int, float]]:
-    """Seconds of a core for a picture, by runtime and batch size."""
-    least = {runtime.name: {} for runtime in runtimes}
-    for x in batches:
-        for runtime in runtimes:
-            runtime.run(x)
-        for _ in range(rounds):
-            for runtime in runtimes:
-                took = seconds_a_picture(runtime.run, x)
-                of = least[runtime.name]
-                of[len(x)] = min(took, of.get(len(x), took))
-        say(
-            f"batch {len(x)}: "
-            + ", ".join(f"{n} {1e3 * it[len(x)]:.1f}" for n, it in least.items())
-        )
-    return least
 
 
 def rows(

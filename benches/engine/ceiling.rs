@@ -36,7 +36,7 @@ struct Args {
     /// Batch sizes.
     #[arg(long, value_delimiter = ',', default_value = "1,4,8,16,32")]
     batches: Vec<usize>,
-    /// cargo adds it.
+    /// Passed by `cargo bench`, and ignored.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -126,7 +126,7 @@ fn turbojpeg_alone(folder: &Path, cores: usize, time: Duration) -> Result<f64> {
     }))
 }
 
-/// A folder's files.
+/// The bytes of every file in a folder.
 fn files(folder: &Path) -> Result<Vec<Vec<u8>>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
@@ -171,8 +171,8 @@ fn core_seconds(
     busy.iter().sum::<f64>() / busy.len() as f64
 }
 
-/// So many workers that share the weights, each with so many torch threads,
-/// as `engine::device` runs them.
+/// Workers that share the weights, each with its own torch threads, as
+/// `engine::device` runs them.
 fn encoding(
     encoder: &Arc<ImageEncoder>,
     workers: usize,

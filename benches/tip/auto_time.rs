@@ -14,7 +14,7 @@ use crate::Row;
 /// Classes, shots, width, and the seconds that it may take.
 const SIZES: [(i64, i64, i64, f64); 2] = [(100, 16, 512, 3.0), (1000, 16, 512, 30.0)];
 
-/// One row a size.
+/// Times AUTO at each size, one row each.
 pub fn rows() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (classes, shots, width, limit) in SIZES {

@@ -194,7 +194,8 @@ fn wrong_labels(task: &Task, seed: u64) -> Result<(f64, f64, usize)> {
     ))
 }
 
-/// Accuracy with so many labels a class on average, by chance and as suggested.
+/// Accuracy with `each` labels a class on average, chosen by chance and as
+/// suggested.
 fn labelled(task: &Task, each: usize, seed: u64) -> Result<(f64, f64)> {
     let (features, labels) = &task.keys;
     let count = each * task.classes;

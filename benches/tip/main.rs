@@ -23,13 +23,13 @@ mod tuning;
 /// A figure beside what it must reach.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// What was measured.
+    /// What was measured, and at which size.
     pub row: String,
-    /// The figure.
+    /// The figure, in the row's unit.
     pub value: f64,
     /// What it must reach, in words.
     pub goal: String,
-    /// Whether it does.
+    /// Whether the figure reaches the goal.
     pub ok: bool,
 }
 

@@ -41,7 +41,7 @@ const SMALL: Size = Size {
     width: 512,
 };
 
-/// All rows.
+/// Every comparison, in the order of the table.
 pub fn rows() -> Vec<Row> {
     tch::manual_seed(1);
     let mut rows = Vec::new();

@@ -20,7 +20,7 @@ const SIZES: [(i64, i64); 2] = [(100, 1600), (1000, 16_000)];
 /// How much longer than ProKeR's a batch may take.
 const FACTOR: f64 = 1.5;
 
-/// One row a size.
+/// Times a stack at each size, one row each.
 pub fn rows() -> Result<Vec<Row>> {
     let float = (Kind::Float, Device::Cpu);
     let unit = |rows: Tensor| &rows / rows.norm_scalaropt_dim(2, [-1i64].as_slice(), true);

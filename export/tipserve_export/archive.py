@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -30,13 +31,18 @@ def archive_writer(
             # torch announces TorchScript's end; the server's torch is pinned to one that has it.
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.jit.save(torch.jit.script(module.eval().requires_grad_(False)), path)
-            check(path, example, expected or module)
+            cosine = check(path, example, expected or module)
+        against = "source model" if expected else "model before it was written"
+        print(f"{path.name}: least cosine to the {against} {cosine:.7f}", file=sys.stderr)
 
     return write
 
 
-def check(path: Path, example: Tensor, expected: Callable[[Tensor], Tensor]) -> None:
-    """Raises :class:`MismatchError` where the archive's features are not the expected ones."""
+def check(path: Path, example: Tensor, expected: Callable[[Tensor], Tensor]) -> float:
+    """The least cosine of the archive's features with the expected ones.
+
+    Raises :class:`MismatchError` if it is below ``MIN_COSINE`` or the shapes differ.
+    """
     archive = torch.jit.load(path, map_location="cpu")
     with torch.inference_mode():
         got, want = archive(example).double(), expected(example).double()
@@ -51,3 +57,4 @@ def check(path: Path, example: Tensor, expected: Callable[[Tensor], Tensor]) -> 
             f"{path.name} does not compute what the source model computes: "
             f"cosine {cosine:.6f} where {MIN_COSINE} is the least"
         )
+    return cosine

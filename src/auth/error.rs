@@ -16,38 +16,38 @@ pub enum AuthError {
     /// The header is there, but not of the form that is needed.
     #[error("the header authorization must be one, of the form \"Bearer TOKEN\"")]
     TokenMalformed,
-    /// No such token.
+    /// No token of the file has the hash of this one.
     #[error("the token is not one that this server knows")]
     TokenUnknown,
     /// The token's time is over.
     #[error("the token {name:?} expired at {at}")]
     TokenExpired {
-        /// Its name.
+        /// The token's name, never the token.
         name: String,
-        /// When.
+        /// When it expired, in RFC 3339.
         at: String,
     },
     /// The role does not allow the method.
     #[error("{method} needs the role {needed}; the token {name:?} has {role}")]
     Role {
-        /// The token's name.
+        /// The token's name, never the token.
         name: String,
-        /// Its role.
+        /// The role that the token has.
         role: Role,
-        /// What is needed.
+        /// The least role that the method asks for.
         needed: Role,
-        /// The method.
+        /// The method's name, without its service.
         method: String,
     },
     /// The prefix does not allow the cache. Whether there is such a cache does
     /// not matter, and cannot be told from this.
     #[error("the token {name:?} may touch caches whose id begins with {prefix:?}, not {cache:?}")]
     Cache {
-        /// The token's name.
+        /// The token's name, never the token.
         name: String,
-        /// Its prefix.
+        /// The prefix that the token is bound to.
         prefix: String,
-        /// The cache's id.
+        /// The id that the request names.
         cache: String,
     },
     /// The token's prefix was changed so that it allows less than it did when
@@ -57,15 +57,15 @@ pub enum AuthError {
          begins with {prefix:?}"
     )]
     Narrowed {
-        /// The token's name.
+        /// The token's name, never the token.
         name: String,
-        /// Its prefix now.
+        /// The prefix that it is bound to now.
         prefix: String,
     },
     /// The client's certificate is not good any more.
     #[error("the certificate of {subject:?} is not good any more: {reason}")]
     Certificate {
-        /// Whose it is.
+        /// The subject of the certificate.
         subject: String,
         /// "it has been revoked" and the like.
         reason: String,
@@ -73,17 +73,17 @@ pub enum AuthError {
     /// It is not in the table of methods.
     #[error("{path} is not a method of this server")]
     UnknownMethod {
-        /// The path.
+        /// The path of the HTTP request.
         path: String,
     },
-    /// Too fast.
+    /// The token's rate limit is used up for the moment.
     #[error("the token {name:?} is over its limit {limit} = {maximum}; wait {:.3} s", wait.as_secs_f64())]
     Rate {
-        /// The token's name.
+        /// The token's name, never the token.
         name: String,
-        /// The limit's name.
+        /// The limit's name in the file of tokens.
         limit: &'static str,
-        /// The limit, a second.
+        /// The limit's value, a second.
         maximum: f64,
         /// How long until it would be let through.
         wait: Duration,
@@ -93,9 +93,9 @@ pub enum AuthError {
         "{asked} items in one request are over the token {name:?}'s limit items_burst = {burst}"
     )]
     Burst {
-        /// The token's name.
+        /// The token's name, never the token.
         name: String,
-        /// The most at once.
+        /// The most that may be asked for at once.
         burst: u32,
         /// What was asked for at once.
         asked: u64,
@@ -103,15 +103,15 @@ pub enum AuthError {
     /// Too many calls of one token.
     #[error("the token {name:?} has {maximum} calls under way, its limit max_streams = {maximum}")]
     TokenStreams {
-        /// The token's name.
+        /// The token's name, never the token.
         name: String,
-        /// The limit.
+        /// The token's limit on calls under way.
         maximum: usize,
     },
     /// Too many calls in the whole server.
     #[error("the server has {maximum} calls under way, its limit max_streams = {maximum}")]
     ServerStreams {
-        /// The limit.
+        /// The server's limit on calls under way.
         maximum: usize,
     },
 }
@@ -124,9 +124,9 @@ pub enum OpenError {
     Read {
         /// What the file is, with its setting.
         what: &'static str,
-        /// Its path.
+        /// The path that the setting names.
         path: PathBuf,
-        /// Why.
+        /// The system's reason for refusing.
         reason: String,
     },
     /// A file cannot be used.
@@ -134,9 +134,9 @@ pub enum OpenError {
     Invalid {
         /// What the file is, with its setting.
         what: &'static str,
-        /// Its path.
+        /// The path that the setting names.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its content.
         reason: String,
     },
 }

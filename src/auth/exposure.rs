@@ -9,7 +9,7 @@ use super::AuthSettings;
 /// An address that the guard does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ExposureError {
-    /// Neither TLS nor tokens.
+    /// The API would be open to the network without TLS or tokens.
     #[error(
         "--listen {listen} reaches beyond this machine, and neither TLS nor tokens guard the API: \
          set --tls-cert and --tls-key (with --tokens or --tls-client-ca to say who may call), or \
@@ -17,7 +17,7 @@ pub enum ExposureError {
          guards the port"
     )]
     Unguarded {
-        /// The address.
+        /// The address that reaches beyond this machine.
         listen: SocketAddr,
     },
     /// Tokens would cross the network in the open.
@@ -27,17 +27,17 @@ pub enum ExposureError {
          (TIPSERVE_INSECURE=true) where TLS ends in front of the server"
     )]
     TokensInTheOpen {
-        /// The address.
+        /// The address that reaches beyond this machine.
         listen: SocketAddr,
     },
-    /// Metrics for everybody.
+    /// Metrics would be open to the network.
     #[error(
         "--metrics-listen {listen} reaches beyond this machine, and /metrics knows no tokens: set \
          --expose-metrics (TIPSERVE_EXPOSE_METRICS=true) where Prometheus or probes come from \
          elsewhere, or listen on 127.0.0.1"
     )]
     Metrics {
-        /// The address.
+        /// The address that reaches beyond this machine.
         listen: SocketAddr,
     },
 }

@@ -9,7 +9,7 @@ use http::HeaderValue;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
-/// What [`Origin`] takes.
+/// The rule that an [`Origin`] follows, for help and errors.
 pub const ORIGIN_RULE: &str = "*, or scheme://host[:port] as browsers send it: lower case, no path";
 
 impl Origin {

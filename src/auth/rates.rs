@@ -29,7 +29,7 @@ pub struct RateSettings {
     pub max_streams: Option<usize>,
 }
 
-/// A token bucket.
+/// A token bucket (GCRA) for one limit of one token.
 struct Bucket {
     limiter: DefaultDirectRateLimiter,
     name: &'static str,
@@ -145,7 +145,7 @@ impl Rates {
         })
     }
 
-    /// The limits.
+    /// The limits that it was made with.
     pub fn settings(&self) -> &RateSettings {
         &self.settings
     }
@@ -171,8 +171,8 @@ impl Rates {
     /// Counts items.
     ///
     /// # Errors
-    /// [`AuthError::Rate`], or [`AuthError::Burst`] where so many at once are
-    /// never let through.
+    /// [`AuthError::Rate`], or [`AuthError::Burst`] if `count` at once is more
+    /// than the limit ever allows.
     pub fn items(&self, token: &str, count: usize) -> Result<(), AuthError> {
         let (Some(items), Some(n)) = (&self.items, u32::try_from(count).ok()) else {
             return match &self.items {

@@ -10,7 +10,7 @@ use crate::telemetry;
 
 /// A value made of files' bytes.
 pub trait FromFiles: Sized {
-    /// Which files.
+    /// The paths of the files that it is read from.
     type Files;
     /// What it is, as metrics and logs name it.
     const KIND: &'static str;
@@ -73,7 +73,7 @@ impl<T: FromFiles> Reloaded<T> {
         })
     }
 
-    /// The value in force.
+    /// The value in force: the last that was read whole and valid.
     pub fn now(&self) -> Arc<T> {
         self.now.load_full()
     }

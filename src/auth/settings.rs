@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 pub struct TlsFiles {
     /// PEM: the server's certificate, then those between it and its authority.
     pub certificate: PathBuf,
-    /// PEM: its private key.
+    /// PEM: the private key of the server's certificate.
     pub key: PathBuf,
     /// PEM: authorities whose certificates clients must show; none: clients
     /// need no certificate.
@@ -17,7 +17,7 @@ pub struct TlsFiles {
     pub client_crl: Option<PathBuf>,
 }
 
-/// Settings of an [`super::Authenticator`].
+/// What an [`super::Authenticator`] is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthSettings {
     /// TLS, if the server speaks it.

@@ -44,7 +44,7 @@ const MAX_CHECKED: usize = 4096;
 /// What is spoken inside: HTTP/2, and HTTP/1.1 for gRPC-Web and probes.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Certificates in force.
+/// The server's certificate and the authorities of clients, as last read.
 pub struct Tls {
     config: Arc<ServerConfig>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
@@ -52,7 +52,7 @@ pub struct Tls {
     checked: Cache<[u8; 32], Instant>,
     /// When the server's certificate ends.
     pub not_after: DateTime<Utc>,
-    /// Whose certificate it is.
+    /// The subject of the server's certificate.
     pub subject: String,
 }
 

@@ -33,11 +33,11 @@ pub struct Tokens {
 pub struct Token {
     /// Its name, as logs and audit lines have it.
     pub name: String,
-    /// What it may do.
+    /// What it may do, the lesser roles included.
     pub role: Role,
     /// What the ids of the caches that it may touch begin with; empty: all.
     pub prefix: String,
-    /// When it ends.
+    /// When it stops being accepted; none: never.
     pub expires: Option<DateTime<Utc>>,
     /// How fast it may call.
     pub rates: Arc<Rates>,
@@ -132,12 +132,12 @@ impl Tokens {
         self.by_hash.values().find(|token| token.name == name)
     }
 
-    /// How many there are.
+    /// The number of tokens in the file.
     pub fn len(&self) -> usize {
         self.by_hash.len()
     }
 
-    /// Whether there is none.
+    /// Whether the file has no token.
     pub fn is_empty(&self) -> bool {
         self.by_hash.is_empty()
     }

@@ -36,7 +36,7 @@ pub struct BaseChanges {
 pub struct Base {
     manifest: Manifest,
     name: String,
-    /// W f32 [N, D] by rows; none where the cache alone decides.
+    /// W f32 [N, D] by rows; none if the cache alone decides.
     text: Option<Vec<f32>>,
     examples: Vec<ExampleFeature>,
     removed: usize,
@@ -44,17 +44,17 @@ pub struct Base {
 }
 
 impl Base {
-    /// The cache.
+    /// The cache that the base is a version of.
     pub fn cache(&self) -> &CacheId {
         &self.manifest.cache
     }
 
-    /// The version's number.
+    /// The number of the base version.
     pub fn number(&self) -> VersionNumber {
         self.manifest.version
     }
 
-    /// `caches/{cache}/versions/{version}`.
+    /// The base's resource name, `caches/{cache}/versions/{version}`.
     pub fn version(&self) -> &str {
         &self.name
     }
@@ -69,7 +69,7 @@ impl Base {
         &self.manifest.details.classes
     }
 
-    /// W f32 [N, D] by rows; none where the cache alone decides.
+    /// W f32 [N, D] by rows; none if the cache alone decides.
     pub fn text(&self) -> Option<&[f32]> {
         self.text.as_deref()
     }

@@ -90,7 +90,7 @@ impl ExampleNames {
         self.labels.get(key).copied().unwrap_or(usize::MAX)
     }
 
-    /// What people call a class; empty where there is no such class.
+    /// What people call a class; empty if there is no such class.
     pub fn class_name(&self, class: usize) -> &str {
         let classes = &self.manifest.details.classes;
         classes
@@ -99,23 +99,23 @@ impl ExampleNames {
     }
 }
 
-/// A version's labelled examples.
+/// A version's labelled examples, by name and by feature.
 #[derive(Debug)]
 pub struct LabelledExamples {
-    /// Their names.
+    /// The examples' names, in the order of the features.
     pub names: ExampleNames,
     /// Unit rows of the model's width, one after the other.
     keys: Vec<f32>,
 }
 
-/// Pictures to choose from.
+/// Pictures without labels, of which a call suggests some.
 pub struct UnlabelledPool {
     /// Unit rows of the model's width, one after the other.
     pub features: Vec<f32>,
     /// The difference of a classifier's two best probabilities, a picture each;
     /// none without a classifier.
     pub margins: Option<Vec<f64>>,
-    /// What is labelled already.
+    /// The examples that are labelled already; none if no version was named.
     pub labelled: Option<Arc<LabelledExamples>>,
 }
 

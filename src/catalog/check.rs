@@ -20,7 +20,7 @@ const WHAT: &str = "the imported version";
 /// What a server takes of an imported version.
 #[derive(Clone, Debug)]
 pub struct ImportBounds {
-    /// Most classes.
+    /// Most classes of one version.
     pub classes: usize,
     /// Most examples, those for validation included.
     pub examples: usize,

@@ -15,7 +15,7 @@ use tipserve_store::{Manifest, TensorFile, TextColumn, tensors::names};
 
 /// A version in memory: its head, and the names that go with it.
 pub struct Classifier {
-    /// `caches/{cache}/versions/{version}`.
+    /// The version's resource name, `caches/{cache}/versions/{version}`.
     pub name: String,
     /// What is known of it.
     pub manifest: Manifest,
@@ -140,7 +140,7 @@ impl Classifier {
         self.manifest.details.width
     }
 
-    /// Number of classes, N.
+    /// N, the number of classes.
     pub fn classes(&self) -> usize {
         self.manifest.details.classes.len()
     }
@@ -156,7 +156,7 @@ impl Classifier {
         self.manifest.details.head.temperature
     }
 
-    /// What people call a class; empty where there is no such class.
+    /// What people call a class; empty if there is no such class.
     pub fn class_name(&self, index: usize) -> &str {
         self.manifest
             .details
@@ -178,7 +178,7 @@ impl Classifier {
             .unwrap_or("")
     }
 
-    /// Bytes held in memory.
+    /// Bytes that its heads and labels hold in memory.
     pub fn size_bytes(&self) -> usize {
         let zero_shot = match &self.zero_shot {
             Some(head) if !Arc::ptr_eq(head, &self.head) => head.size_bytes(),
@@ -188,7 +188,7 @@ impl Classifier {
     }
 }
 
-/// What sees standardised features.
+/// The part of a head that works on standardised features.
 fn standardised(
     file: &TensorFile,
     missing: &dyn Fn(&str) -> CatalogError,
@@ -203,7 +203,7 @@ fn standardised(
     })
 }
 
-/// s·W alone.
+/// A head of the text classifier alone: s·W.
 fn text_head(
     manifest: &Manifest,
     text: &tch::Tensor,

@@ -26,7 +26,7 @@ use tipserve_store::{
 pub enum TextSource {
     /// Nowhere: there are no such classes, or the cache alone decides.
     None,
-    /// Each class's prompts.
+    /// Prompts of each class, which the text encoder embeds.
     Prompts {
         /// For every class at least one.
         prompts: Vec<Vec<String>>,
@@ -40,7 +40,7 @@ pub enum TextSource {
 /// What a new version is to be, checked, but for its examples.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// The cache.
+    /// The cache that gets the version.
     pub id: CacheId,
     /// The version to start from, where there is one.
     pub base: Option<Arc<Base>>,
@@ -54,18 +54,18 @@ pub struct Recipe {
     pub views: usize,
     /// What is done with the EXIF orientation of its pictures.
     pub exif_orientation: ExifOrientation,
-    /// Free text.
+    /// What the caller says about it, free text.
     pub description: String,
-    /// Free labels.
+    /// The caller's key-value pairs.
     pub labels: BTreeMap<String, String>,
-    /// Who asked for it.
+    /// The caller's name; empty if nobody is named.
     pub created_by: String,
     /// The request, if it may be asked again.
     pub request: Option<RequestKey>,
 }
 
 impl Recipe {
-    /// Classes of the base.
+    /// The classes of the base version, by index; none without a base.
     pub fn base_classes(&self) -> &[ClassRecord] {
         self.base.as_ref().map_or(&[], |base| base.classes())
     }
@@ -83,7 +83,7 @@ impl Recipe {
             .chain(self.new_classes.iter().map(String::as_str))
     }
 
-    /// Number of classes, N.
+    /// N, the base's classes and the new ones.
     pub fn class_count(&self) -> usize {
         self.base_classes().len() + self.new_classes.len()
     }
@@ -106,13 +106,13 @@ pub struct TextRows(Tensor);
 /// What making a version is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Encoding prompts.
+    /// The text encoder embeds the classes' prompts.
     Text,
-    /// Receiving and encoding examples.
+    /// Examples are received and encoded.
     Examples,
-    /// Choosing method and numbers.
+    /// Method and numbers are chosen on held-out examples.
     Selection,
-    /// Writing.
+    /// The version is written to the store.
     Storing,
 }
 

@@ -8,9 +8,9 @@ use tipserve_store::{EncoderRecord, Manifest};
 /// The encoder that this server embeds pictures with.
 #[derive(Clone, Debug)]
 pub struct ServedEncoder {
-    /// The bundle's fingerprint.
+    /// The fingerprint of the bundle that it is from.
     pub fingerprint: String,
-    /// What it computes in.
+    /// The number format that it computes in.
     pub precision: Precision,
     /// How far its features are from float ones, where it computes in 8 bits
     /// ([`tipserve_clip::Agreement::noise`]).
@@ -50,8 +50,8 @@ impl ServedEncoder {
         })
     }
 
-    /// What lies between a version's features and this encoder's; none where
-    /// both are float, or both 8-bit. Versions of older servers are float.
+    /// The noise between a version's features and this encoder's; none if both
+    /// are float, or both 8-bit. Versions of older servers are float.
     fn noise_between(&self, made: Option<&EncoderRecord>) -> Option<f64> {
         let theirs = made.and_then(|record| record.noise);
         match (self.noise, theirs) {

@@ -13,22 +13,22 @@ use tipserve_store::StoreError;
 /// for fails for all of them alike.
 #[derive(Clone, Debug, Error)]
 pub enum CatalogError {
-    /// The store's.
+    /// The store failed, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The mathematics'.
+    /// No head can be made from these examples.
     #[error("{0}")]
     Tip(Arc<TipError>),
-    /// A text's.
+    /// A text cannot be tokenised.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The engine's.
+    /// The engine refused an item, or failed on it.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Features of one bundle mean nothing to another.
     #[error("{version} was made with bundle {made_with}, this server serves {served}")]
     WrongBundle {
-        /// The version.
+        /// Resource name of the version.
         version: String,
         /// Fingerprint of the bundle that made it.
         made_with: String,
@@ -42,43 +42,43 @@ pub enum CatalogError {
          start a server with another --dtype, or make the cache again"
     )]
     WrongDtype {
-        /// The version.
+        /// Resource name of the version.
         version: String,
         /// What its features were computed in.
         made_with: String,
         /// What this server computes in.
         served: &'static str,
-        /// [`tipserve_clip::Agreement::noise`] between the two.
+        /// [`tipserve_clip::Agreement::noise`] of the two formats' features.
         noise: f64,
     },
     /// It alone is larger than the budget for resident versions.
     #[error("{version} takes {size} bytes of {place} memory; the budget is {budget}")]
     OverBudget {
-        /// The version.
+        /// Resource name of the version.
         version: String,
-        /// "host" or "device".
+        /// Which memory: "host" or "device".
         place: &'static str,
-        /// Its size, bytes.
+        /// The memory that the version takes, in bytes.
         size: u64,
-        /// The budget, bytes.
+        /// The whole budget, in bytes.
         budget: u64,
     },
     /// A limit of the server is passed.
     #[error("{what} has {value}, over the server's limit {limit} = {maximum}")]
     OverLimit {
-        /// What passes it.
+        /// The part of the request or version that is over it.
         what: String,
-        /// The limit's name.
+        /// The limit's name, as GetServerInfo has it.
         limit: &'static str,
-        /// The limit.
+        /// The limit's value, in its own unit.
         maximum: u64,
-        /// The value.
+        /// The value that was asked for, in the same unit.
         value: u64,
     },
     /// It could not be loaded now.
     #[error("{detail}")]
     NotLoaded {
-        /// Why.
+        /// Why it could not, for the caller.
         detail: String,
     },
     /// A part of the request that cannot be.
@@ -86,7 +86,7 @@ pub enum CatalogError {
     Invalid {
         /// Its path in the request.
         field: String,
-        /// What is wrong.
+        /// What is wrong with its value.
         problem: String,
     },
     /// Text is needed and there is no encoder for it.
@@ -98,29 +98,29 @@ pub enum CatalogError {
     /// The version cannot do what was asked.
     #[error("{version} {problem}")]
     Unsupported {
-        /// The version.
+        /// Resource name of the version.
         version: String,
-        /// Why.
+        /// Why not, to follow the version's name.
         problem: String,
     },
     /// Too much of it is under way.
     #[error("{what}: {count} are under way, the limit is {limit}")]
     Busy {
-        /// Of what.
+        /// The kind of work: "fine-tuning runs".
         what: &'static str,
-        /// How many.
+        /// How many are under way.
         count: usize,
-        /// Of so many.
+        /// How many may be, the server's limit.
         limit: usize,
     },
     /// A fine-tuning run failed, as its record says.
     #[error("{message}")]
     RunFailed {
-        /// A gRPC status code.
+        /// A gRPC status code, as its number.
         code: i32,
-        /// The error's reason.
+        /// The reason of the API's error, as the record has it.
         reason: String,
-        /// In words.
+        /// The error in words, as the record has it.
         message: String,
     },
     /// The server that ran a fine-tuning stopped before it ended.
@@ -131,7 +131,7 @@ pub enum CatalogError {
     /// A fine-tuning runs on another server, which alone can cancel it.
     #[error("fineTunes/{id} runs on another server: cancel it there")]
     RunElsewhere {
-        /// The run's id.
+        /// The run's id, without `fineTunes/`.
         id: String,
     },
     /// The caller cancelled, or went away.
@@ -140,7 +140,7 @@ pub enum CatalogError {
     /// A defect of this server.
     #[error("internal error: {detail}")]
     Internal {
-        /// What happened.
+        /// What happened, for a bug report.
         detail: String,
     },
 }

@@ -28,15 +28,15 @@ pub struct ExampleList {
 /// One example of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExampleEntry<'a> {
-    /// Its id.
+    /// The id that it was sent with.
     pub id: &'a str,
-    /// Index of its class.
+    /// Index of the class that it is labelled with.
     pub class: usize,
-    /// Its class's display name.
+    /// Display name of that class.
     pub class_name: &'a str,
     /// Whether it is for validation.
     pub validation: bool,
-    /// Where it came from; empty where that is not known.
+    /// Where it came from; empty if that is not known.
     pub uri: &'a str,
     /// Whether a picture of it is kept.
     pub has_picture: bool,
@@ -67,12 +67,12 @@ impl Column {
 }
 
 impl ExampleList {
-    /// How many there are.
+    /// The number of examples, validation ones included.
     pub fn len(&self) -> usize {
         self.training.labels.len() + self.validation.labels.len()
     }
 
-    /// Whether there are none.
+    /// Whether the version has no examples at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -95,8 +95,8 @@ impl ExampleList {
         })
     }
 
-    /// Where the picture of the example with this id lies; none where none is
-    /// kept. The outer one is none where there is no such example.
+    /// Where the picture of the example with this id lies; none if none is
+    /// kept. The outer one is none if there is no such example.
     fn picture(&self, id: &str) -> Option<Option<PicturePlace>> {
         let mut all = (0..self.len()).map(|at| self.find(at));
         let found = all.find(|(column, row, _)| {
@@ -124,7 +124,7 @@ impl ExampleList {
         })
     }
 
-    /// The version.
+    /// The version whose examples these are.
     pub fn version(&self) -> VersionNumber {
         self.version
     }

@@ -12,7 +12,7 @@ pub struct ExampleNotes {
     pub uri: String,
     /// What else its sender says.
     pub metadata: BTreeMap<String, String>,
-    /// Its thumbnail, a JPEG; empty where none is kept.
+    /// Its thumbnail, a JPEG; empty if none is kept.
     pub picture: Bytes,
 }
 
@@ -26,7 +26,7 @@ impl ExampleNotes {
         self.uri.len() + metadata.sum::<usize>() + self.picture.len()
     }
 
-    /// Boxed; none where there is nothing to note.
+    /// Boxed; none if there is nothing to note.
     pub fn boxed(self) -> Option<Box<ExampleNotes>> {
         (self != ExampleNotes::default()).then(|| Box::new(self))
     }
@@ -35,9 +35,9 @@ impl ExampleNotes {
 /// The feature of one example.
 #[derive(Clone, Debug)]
 pub struct ExampleFeature {
-    /// The example's id.
+    /// The id that the client sent it with.
     pub id: String,
-    /// Index of its class.
+    /// Index of the class that it is labelled with.
     pub class: usize,
     /// Whether it is for validation.
     pub validation: bool,
@@ -98,7 +98,7 @@ impl ExampleFeature {
         notes.is_some_and(|notes| !notes.picture.is_empty())
     }
 
-    /// Bytes of its notes.
+    /// Bytes that its notes take, 0 if it has none.
     pub fn notes_bytes(&self) -> usize {
         self.notes.as_ref().map_or(0, |notes| notes.size())
     }
@@ -118,11 +118,11 @@ fn unit(values: impl Iterator<Item = f64> + Clone) -> impl Iterator<Item = f32> 
 /// Features of all examples of a call, in the order that they were sent in.
 #[derive(Debug, Default)]
 pub struct CollectedFeatures {
-    /// The examples.
+    /// The examples that could be used.
     pub examples: Vec<ExampleFeature>,
     /// How many were received, those rejected included.
     pub received: usize,
-    /// How many were rejected.
+    /// How many of those could not be used.
     pub rejected: usize,
     /// Whether there are pictures among them, which were embedded here.
     pub pictures: bool,

@@ -190,8 +190,8 @@ impl FineTunes {
         }
     }
 
-    /// Runs of every server, newest first, of the caches that are wanted; those
-    /// before the run `before` where given.
+    /// Runs of every server, newest first, of the caches that `wanted` accepts;
+    /// only those before the run `before`, if it is given.
     ///
     /// # Errors
     /// The store's.

@@ -254,7 +254,7 @@ fn state(state: StoredState) -> RunState {
     }
 }
 
-/// JSON has no infinity.
+/// The value for a JSON record, which cannot hold infinity or NaN.
 fn finite(value: f64) -> Option<f64> {
     Some(value).filter(|value| value.is_finite())
 }

@@ -97,9 +97,9 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 /// The model that this server serves, in figures.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// The bundle's name.
+    /// The bundle's name, for people.
     pub name: String,
-    /// sha256 over the bundle.
+    /// The bundle's fingerprint: a sha256 over its files.
     pub fingerprint: String,
     /// Width of the embedding space, D.
     pub width: usize,
@@ -107,7 +107,7 @@ pub struct Model {
     pub image: Option<ImageSpec>,
     /// Whether texts can be embedded.
     pub has_text: bool,
-    /// Logit scale s.
+    /// s, what cosines are multiplied by to make logits.
     pub logit_scale: f64,
     /// What a sigmoid loss adds to its logits; none of a softmax's.
     pub logit_bias: Option<f64>,
@@ -115,7 +115,7 @@ pub struct Model {
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
     pub templates: Vec<String>,
-    /// "cpu", "cuda:0".
+    /// Where it runs: "cpu", "cuda:0".
     pub device: String,
     /// What the image encoder computes in.
     pub precision: Precision,
@@ -159,9 +159,9 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// A catalogue over a store, with so many bytes for resident versions. Of
-    /// each cache it keeps the `keep_versions` newest versions and those with
-    /// an alias; all, where that is 0.
+    /// A catalogue over a store, with a budget in bytes for resident versions.
+    /// Of each cache it keeps the `keep_versions` newest versions and those
+    /// with an alias; 0 keeps all.
     pub fn new(
         store: Store,
         resident_bytes: usize,
@@ -192,12 +192,12 @@ impl Catalog {
         }
     }
 
-    /// The store beneath.
+    /// The store that versions are kept in.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The model.
+    /// The model whose versions this catalogue serves.
     pub fn model(&self) -> &Model {
         &self.model
     }

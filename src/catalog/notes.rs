@@ -115,7 +115,7 @@ impl NoteColumns {
         Ok(read)
     }
 
-    /// Where example `row` came from; empty where that is not known.
+    /// Where example `row` came from; empty if that is not known.
     pub(super) fn uri(&self, row: usize) -> &str {
         let uris = self.uris.as_ref();
         uris.and_then(|uris| uris.get(row)).unwrap_or_default()
@@ -134,7 +134,7 @@ impl NoteColumns {
         }
     }
 
-    /// Where its picture lies; none where none is kept.
+    /// Where its picture lies; none if none is kept.
     pub(super) fn picture(&self, row: usize) -> Option<PicturePlace> {
         self.pictures.as_ref()?.place(row)
     }

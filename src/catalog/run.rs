@@ -31,13 +31,13 @@ pub enum Recipe {
 /// What to train, and how.
 #[derive(Clone, Debug)]
 pub struct TuneRequest {
-    /// The cache.
+    /// The cache of the version to fine-tune.
     pub cache: CacheId,
     /// Its version to start from.
     pub version: VersionNumber,
-    /// Which recipe.
+    /// Whether keys or a residual are trained.
     pub recipe: Recipe,
-    /// How to train keys.
+    /// How to train keys; without effect on a residual.
     pub options: Options,
     /// Which α and β are searched afterwards.
     pub grid: SearchGrid,
@@ -54,18 +54,18 @@ pub struct TuneRequest {
     pub owner: Option<String>,
 }
 
-/// Where a run stands.
+/// Where a run of fine-tuning stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// Waiting for its turn.
+    /// Waiting until a place is free.
     Queued,
-    /// Training.
+    /// Training, at a place of its own.
     Running,
-    /// Ended with a version.
+    /// It ended with a version, new or unchanged.
     Succeeded,
-    /// Ended with an error.
+    /// It ended with an error: see [`Run::error`].
     Failed,
-    /// Cancelled.
+    /// It was cancelled before it ended.
     Cancelled,
 }
 
@@ -76,16 +76,16 @@ impl RunState {
     }
 }
 
-/// How far training is.
+/// How far the training of a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RunProgress {
     /// The epoch under way, from 1.
     pub epoch: usize,
-    /// Of so many.
+    /// Epochs of the whole run.
     pub epochs: usize,
     /// Steps done, over all epochs.
     pub step: usize,
-    /// Of so many.
+    /// Steps of the whole run.
     pub steps: usize,
     /// Mean loss of the epoch so far, nats.
     pub loss: f64,
@@ -93,7 +93,7 @@ pub struct RunProgress {
     pub train_accuracy: f64,
     /// Accuracy on what the epoch is chosen by, after the last whole epoch.
     pub validation_accuracy: Option<f64>,
-    /// Of the last step.
+    /// Learning rate of the last step.
     pub learning_rate: f64,
     /// As far as can be told.
     pub time_left: Option<Duration>,
@@ -104,21 +104,21 @@ pub struct RunProgress {
 pub struct Run {
     /// Its id; ids sort by age.
     pub id: String,
-    /// Where it stands.
+    /// Where the run stands now.
     pub state: RunState,
     /// The version it started from.
     pub parent: String,
-    /// Its cache.
+    /// The cache of the version that it fine-tunes.
     pub cache: CacheId,
-    /// The version it made.
+    /// The version that it ended with; none before.
     pub version: Option<Manifest>,
-    /// Its latest progress.
+    /// The latest progress; none before its first step.
     pub progress: Option<RunProgress>,
-    /// Why it failed.
+    /// Why it failed; none in any other state.
     pub error: Option<CatalogError>,
     /// When it was asked for.
     pub create_time: DateTime<Utc>,
-    /// When it ended.
+    /// When it ended; none while it goes on.
     pub end_time: Option<DateTime<Utc>>,
     /// Whether the alias was moved.
     pub alias_moved: bool,
@@ -127,7 +127,7 @@ pub struct Run {
     /// Whether it made no version, as none would have been better: `version` is
     /// then the one it started from.
     pub unchanged: bool,
-    /// What came of it, in one sentence for people; empty until it has ended.
+    /// The outcome, in one sentence for people; empty until it has ended.
     pub outcome: String,
 }
 

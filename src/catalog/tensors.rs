@@ -15,7 +15,7 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
     })
 }
 
-/// A tensor of a version, on the CPU; none where the file has none of that
+/// A tensor of a version, on the CPU; none if the file has none of that
 /// name.
 ///
 /// # Errors

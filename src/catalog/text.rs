@@ -23,12 +23,12 @@ const STEP: usize = 32;
 /// Threads that tokenise; the encoder runs on the engine's workers.
 const THREADS: usize = 2;
 
-/// Whose texts they are, and what is wanted of them.
+/// Who the texts are from, and how they are to be encoded.
 #[derive(Clone)]
 pub struct TextRequest {
     /// Cut texts that are too long instead of refusing them.
     pub truncate: bool,
-    /// Whose turn it is.
+    /// Who the texts are from: flows take turns in the queue.
     pub flow: FlowId,
     /// After this they are of no use.
     pub deadline: Option<Instant>,
@@ -163,8 +163,8 @@ fn classifier_of(features: &[Vec<f32>], counts: &[usize]) -> Result<Tensor, Cata
     classifier_rows(&features, counts).map_err(CatalogError::internal)
 }
 
-/// Tokenises and encodes a batch, as much of it at a time as the engine has
-/// room for. Blocks.
+/// Tokenises and encodes a batch, as much of it at a time as the engine admits.
+/// Blocks.
 fn encode(
     tokenizer: &Tokenizer,
     encoder: &Arc<TextEncoder>,
@@ -189,9 +189,8 @@ fn encode(
     Ok(results)
 }
 
-/// Room for the first of these texts, for which it waits, and for those after
-/// it that there is room for now: waiting for more while holding some could be
-/// for ever.
+/// Admits the first of these texts, waiting if it must, and those after it that
+/// fit right now: waiting for more while holding permits could deadlock.
 fn admit(engine: &Engine, texts: &[String]) -> Vec<Permit> {
     let admission = engine.admission();
     let mut permits = Vec::with_capacity(texts.len());

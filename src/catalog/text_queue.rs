@@ -32,13 +32,13 @@ pub type TextResult = Result<EncodedText, CatalogError>;
 
 /// Texts to encode in one step.
 pub struct TextBatch {
-    /// The texts.
+    /// The texts, as they were sent.
     pub texts: Vec<String>,
     /// Whether those that are too long are cut.
     pub truncate: bool,
     /// Whether features keep their length.
     pub raw: bool,
-    /// Whose turn it is.
+    /// Who the texts are from: flows take turns in the queue.
     pub flow: FlowId,
     /// After this they are of no use.
     pub deadline: Option<Instant>,

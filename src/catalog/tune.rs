@@ -70,18 +70,18 @@ impl Parent {
     }
 }
 
-/// What came of a fine-tuning.
+/// The outcome of a fine-tuning.
 pub(super) enum TuneOutcome {
     /// A version that is to be.
     Made {
         /// What is to be stored.
         draft: Box<Draft>,
-        /// Whether the score that decided improved; none where there was none.
+        /// Whether the score that decided improved; none if there was none.
         improved: Option<bool>,
         /// In one sentence for people.
         outcome: String,
     },
-    /// Nothing that is better.
+    /// No head that is better was found.
     Unchanged {
         /// Why, in one sentence for people.
         outcome: String,

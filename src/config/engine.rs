@@ -8,14 +8,14 @@ use super::{
 };
 use tipserve_engine::{EngineSettings, ThreadPlan};
 
-/// Thread settings as given.
+/// Thread settings as given, before the device is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GivenThreads {
-    /// Threads that decode.
+    /// Threads that decode pictures; none: the device decides.
     pub decoders: Option<usize>,
-    /// Encoder workers.
+    /// Workers that run the encoder; none: the device decides.
     pub workers: Option<usize>,
-    /// torch's threads per worker.
+    /// torch's threads of each worker; none: the device decides.
     pub intra_op: Option<usize>,
 }
 

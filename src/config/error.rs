@@ -13,51 +13,51 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {path}: {source}")]
     Read {
-        /// Its path.
+        /// The path that was given.
         path: PathBuf,
-        /// Why.
+        /// The system's reason for refusing.
         source: std::io::Error,
     },
     /// The file is not valid.
     #[error("the configuration file {path} is not valid: {source}")]
     Parse {
-        /// Its path.
+        /// The path that was given.
         path: PathBuf,
-        /// Where and why.
+        /// The parser's reason, with line and column.
         source: Box<toml::de::Error>,
     },
-    /// Something needed is absent.
+    /// A setting without a default is not set.
     #[error("no {name} given: set --{flag} or {env}")]
     Missing {
-        /// What.
+        /// What it sets, in words.
         name: &'static str,
-        /// Its flag.
+        /// The flag that sets it, without dashes.
         flag: &'static str,
-        /// Its variable.
+        /// The environment variable that sets it.
         env: &'static str,
     },
     /// Of two settings that belong together one is absent.
     #[error("--{given} is set, and --{missing} is not: one is of no use without the other")]
     Half {
-        /// What is there.
+        /// The flag that is set.
         given: &'static str,
-        /// What is not.
+        /// The flag that must be set with it.
         missing: &'static str,
     },
     /// Something would be served beyond this machine unguarded.
     #[error(transparent)]
     Exposure(#[from] ExposureError),
-    /// A device, number format or mode that there is not.
+    /// A device, number format or mode that does not exist here.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A value is outside its range.
     #[error("{name} = {value} is outside its range {range}")]
     Range {
-        /// The setting.
+        /// The setting's name, as in the configuration file.
         name: &'static str,
-        /// Its value.
+        /// The value that was given.
         value: String,
-        /// What it may be.
+        /// The values that it may have, in words.
         range: &'static str,
     },
 }

@@ -14,7 +14,7 @@ const GUARD: &str = "Who may call";
 /// Declares the settings once, as flags, environment and TOML keys alike.
 macro_rules! settings {
     ($($(#[$meta:meta])* $name:ident: $type:ty,)*) => {
-        /// Settings as given, each absent where it was not. The same names
+        /// Settings as given, each absent if it was not. The same names
         /// serve as flags (`--queue-items`), environment
         /// (`TIPSERVE_QUEUE_ITEMS`) and keys of the TOML file
         /// (`queue_items`).

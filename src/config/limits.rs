@@ -21,7 +21,7 @@ pub struct Limits {
     pub max_create_bytes: usize,
     /// Largest exported version taken, bytes.
     pub max_import_bytes: usize,
-    /// Limits of one picture.
+    /// Limits on what one picture may cost.
     pub picture: PictureLimits,
     /// Most calls under way in the server.
     pub max_streams: usize,

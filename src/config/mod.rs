@@ -1,7 +1,7 @@
 //! One typed configuration: flags over environment over TOML file over
 //! defaults, checked before anything is opened.
 //!
-//! [`Given`] is what was given, each setting absent where it was not;
+//! [`Given`] is what was given, each setting absent if it was not;
 //! [`Config`] is what it makes, every value there and in its range.
 
 mod engine;
@@ -30,7 +30,7 @@ use tipserve_engine::EngineSettings;
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Folder of the bundle.
+    /// The folder of the bundle to serve.
     pub bundle: PathBuf,
     /// Folder or URL of the store.
     pub store: String,
@@ -40,34 +40,34 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// Origins of the pages that browsers may call from.
     pub web_origins: Vec<Origin>,
-    /// Where the encoders run.
+    /// The devices that the encoders run on.
     pub device: DeviceChoice,
-    /// The encoders' number format.
+    /// The number format that the encoders compute in.
     pub dtype: DtypeChoice,
     /// Whether small batches are replayed as CUDA graphs.
     pub cuda_graphs: GraphsChoice,
-    /// Log format.
+    /// How log lines are written.
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
     pub otlp_endpoint: Option<String>,
     /// Of the engine, but for what the device decides: threads, and the size of
     /// its batches.
     pub engine: EngineSettings,
-    /// Thread settings as given, absent where the device decides.
+    /// Thread settings as given, absent if the device decides.
     pub threads: GivenThreads,
-    /// On requests.
+    /// Limits on what requests may ask for.
     pub limits: Limits,
     /// How many of a cache's newest versions stay; 0: all.
     pub keep_versions: usize,
     /// Most bytes of caches in memory, on the CPU.
     pub resident_bytes: usize,
-    /// Most bytes of caches in a GPU's memory, absent where the card decides.
+    /// Most bytes of caches in a GPU's memory, absent if the card decides.
     pub device_resident_bytes: Option<usize>,
-    /// Most pictures in a batch as given, absent where the device decides.
+    /// Most pictures in a batch as given, absent if the device decides.
     pub max_batch: Option<usize>,
-    /// Longest shutdown.
+    /// How long a shutdown waits for calls under way.
     pub shutdown: Duration,
-    /// Who may call.
+    /// Who may call, and over what.
     pub guard: AuthSettings,
 }
 

@@ -42,7 +42,7 @@ pub(super) fn bytes(
     within(name, given.unwrap_or(default), 1 << 10, 1 << 50, BYTES)
 }
 
-/// A number of threads, absent where the device decides.
+/// A number of threads, absent if the device decides.
 pub(super) fn threads(
     name: &'static str,
     given: Option<usize>,

@@ -13,7 +13,7 @@ use super::{Context, observe::observed, request};
 use crate::auth::Caller;
 use tipserve_api::v1::{self as pb, analysis_service_server::AnalysisService};
 
-/// The service.
+/// `AnalysisService`, over the catalogue's examples.
 pub struct Analyses {
     context: Arc<Context>,
 }

@@ -11,13 +11,13 @@ use crate::{
     catalog::{CatalogError, Classifier},
     telemetry,
 };
-use tip_adapter::best::{Scored, Wish, probabilities};
+use tip_adapter::best::{Scored, TopK, probabilities};
 use tipserve_api::v1 as pb;
-use tipserve_engine::{JobOutput, StageTimes, Wanted, Work};
+use tipserve_engine::{JobOutput, ScoresRequest, StageTimes, Work};
 
 /// Classes returned where the client does not say.
 pub const DEFAULT_TOP: usize = 5;
-/// Most neighbours returned.
+/// Most neighbours that an item may ask for.
 const MAX_NEIGHBOURS: u32 = 100;
 
 /// What to return for each item, checked.
@@ -68,8 +68,8 @@ impl Options {
     }
 
     /// The classes that are returned of a classifier's.
-    fn wish(&self, classifier: &Classifier) -> Wish {
-        Wish {
+    fn top_k(&self, classifier: &Classifier) -> TopK {
+        TopK {
             classes: self.top,
             temperature: classifier.temperature(),
         }
@@ -80,9 +80,9 @@ impl Options {
         Work::Classify {
             head: Arc::clone(&classifier.head),
             wanted: if self.logits || self.probabilities || self.coverage.is_some() {
-                Wanted::Logits
+                ScoresRequest::Logits
             } else {
-                Wanted::Best(self.wish(classifier))
+                ScoresRequest::Best(self.top_k(classifier))
             },
             neighbours: self.neighbours,
             embedding: self.embedding,
@@ -106,7 +106,7 @@ pub fn classification(
         logit: best.logit,
         probability: best.probability as f32,
     };
-    let best = outcome.scores.best(options.wish(classifier));
+    let best = outcome.scores.best(options.top_k(classifier));
     let logits = outcome.scores.logits();
     let (known, threshold) = match (options.reject, best.first()) {
         (Some(reject), Some(first)) => (

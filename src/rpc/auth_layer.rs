@@ -1,5 +1,5 @@
 //! The auth layer, around all services: who calls, whether the role allows the
-//! method, whether there is room for one more call. Behind it a request's
+//! method, whether one more call is within the limits. Behind it a request's
 //! extensions have its [`Caller`] and, if the method is audited, its
 //! [`AuditLine`].
 //!
@@ -141,7 +141,7 @@ impl<S> Layer<S> for AuthLayer {
     }
 }
 
-/// Services behind the layer.
+/// The services, behind the auth layer.
 #[derive(Clone)]
 pub struct Authenticated<S> {
     inner: S,

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
 
-/// Bytes for unfinished messages.
+/// The bytes that unfinished messages may take.
 #[derive(Debug)]
 pub struct MessageBudget {
     server: Arc<Semaphore>,
@@ -54,7 +54,7 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         if let Some(share) = shares.get(key).and_then(Weak::upgrade) {
             return share;
         }
-        // What nobody holds any more makes room for what is new.
+        // Entries that nobody holds any more make way for new ones.
         if shares.len() == shares.capacity() {
             shares.retain(|_, share| share.strong_count() > 0);
         }

@@ -45,14 +45,14 @@ struct Record {
 pub struct Calls(Arc<AtomicUsize>);
 
 impl Calls {
-    /// Their number now.
+    /// How many calls are under way now.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Record {
-    /// Counts the call, once.
+    /// Counts the call as ended, once however often it is told.
     fn count(&self) {
         if self.counted.swap(true, Ordering::Relaxed) {
             return;
@@ -118,7 +118,7 @@ impl Call {
         &self.0.id
     }
 
-    /// Its span.
+    /// The call's span, which logs and traces hang on.
     pub(super) fn span(&self) -> &Span {
         &self.0.span
     }
@@ -149,7 +149,7 @@ pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// A random id.
+/// A random request id, 32 hexadecimal digits.
 pub(super) fn new_id() -> HeaderValue {
     let id = format!("{:032x}", rand::random::<u128>());
     HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))

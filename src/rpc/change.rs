@@ -17,7 +17,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// That of a request.
+    /// The caller and audit line that the auth layer left with a request.
     pub fn of<T>(request: &Request<T>) -> Change {
         Change {
             caller: Caller::of(request.extensions()),

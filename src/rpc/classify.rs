@@ -18,7 +18,7 @@ use crate::{auth::Caller, telemetry};
 use tipserve_api::v1::{self as pb, classify_service_server::ClassifyService};
 use tipserve_engine::Crop;
 
-/// The service.
+/// `ClassifyService`, over the engine and the catalogue.
 pub struct Classify {
     context: Arc<Context>,
 }

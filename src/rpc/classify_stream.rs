@@ -1,9 +1,9 @@
 //! `ClassifyStream`: items in, one answer each out.
 //!
-//! A reader task takes items from the client, no faster than the stream's
-//! window and the engine's door let it; the client is slowed by HTTP/2 flow
-//! control, not by memory. A writer task sends answers as they come, or in the
-//! items' order.
+//! A reader task takes items from the client no faster than the stream's window
+//! and the engine's admission allow; HTTP/2 flow control slows the client, and
+//! nothing piles up in memory. A writer task sends answers as they come, or in
+//! the items' order.
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +21,7 @@ use tonic::{Code, Response, Status, Streaming};
 use super::{
     Context,
     answer::{Options, classification},
+    config_stream,
     error::ApiError,
     flow_of_stream,
     observe::{Call, carried},
@@ -28,7 +29,7 @@ use super::{
     submit::Item,
 };
 use crate::{auth::Caller, catalog::Served, telemetry};
-use tipserve_api::v1::{self as pb, classify_stream_request::Payload, item_result};
+use tipserve_api::v1::{self as pb, item_result};
 use tipserve_engine::{Crop, FlowId, JobOutput, Permit, Priority};
 use tipserve_store::Reference;
 
@@ -49,7 +50,7 @@ struct Event {
     _permit: Permit,
 }
 
-/// Serves one stream.
+/// Serves one stream, until the client ends it or the server drains.
 pub async fn serve(
     context: Arc<Context>,
     caller: Caller,
@@ -57,7 +58,7 @@ pub async fn serve(
     mut incoming: Streaming<pb::ClassifyStreamRequest>,
     call: &Call,
 ) -> Result<Response<Answers>, ApiError> {
-    let config = first_message(&mut incoming).await?;
+    let config = config_stream::config(&mut incoming).await?;
     let options = Options::check(config.options.unwrap_or_default())?;
     let priority = request::priority(config.priority)?;
     let reference = super::reference(&caller, &config.cache)?;
@@ -93,23 +94,6 @@ pub async fn serve(
     Ok(Response::new(ReceiverStream::new(response)))
 }
 
-async fn first_message(
-    incoming: &mut Streaming<pb::ClassifyStreamRequest>,
-) -> Result<pb::ClassifyStreamConfig, ApiError> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?;
-    match message.and_then(|message| message.payload) {
-        Some(Payload::Config(config)) => Ok(config),
-        Some(Payload::Items(_)) => Err(RequestError::Order {
-            problem: "the first message of ClassifyStream must be its config, not items",
-        }
-        .into()),
-        None => Err(RequestError::missing("config").into()),
-    }
-}
-
 struct Reader {
     context: Arc<Context>,
     caller: Caller,
@@ -129,28 +113,15 @@ impl Reader {
     /// down. The status, if any, ends the stream after the last answer.
     async fn run(mut self, mut incoming: Streaming<pb::ClassifyStreamRequest>) -> Option<Status> {
         loop {
-            let message = tokio::select! {
-                message = incoming.message() => message,
-                () = self.context.shutdown.cancelled() => {
-                    return Some(ApiError::shutting_down().into());
-                }
+            let items = tokio::select! {
+                items = config_stream::items(&mut incoming) => items,
+                () = self.context.shutdown.cancelled() => Err(ApiError::shutting_down()),
             };
-            match message {
-                Ok(Some(pb::ClassifyStreamRequest {
-                    payload: Some(Payload::Items(batch)),
-                })) => self.take(batch.items).await,
-                Ok(Some(_)) => {
-                    return Some(ApiError::from(RequestError::Order {
-                        problem: "every message of ClassifyStream but the first must carry items",
-                    })
-                    .into());
-                }
+            match items {
+                Ok(Some(items)) => self.take(items).await,
                 Ok(None) => return None,
-                Err(status) => {
-                    // A message over the size limit, or a client that reset
-                    // the stream: what was accepted before is still answered.
-                    return Some(ApiError::from_status(&status).into());
-                }
+                // What was accepted before is still answered.
+                Err(error) => return Some(error.into()),
             }
         }
     }
@@ -188,8 +159,8 @@ impl Reader {
 
     async fn submit(&self, sequence: u64, item: pb::Item, classifier: &Served, window: Permit) {
         let now = Instant::now();
-        // An item in a hurry would rather be refused than wait for
-        // room, and hold up those behind it.
+        // An item with a time limit is refused rather than kept waiting for
+        // admission, where it would hold up those behind it.
         let may_wait = item.time_limit.is_none();
         let checked = request::check_id("items.id", &item.id)
             .and_then(|()| request::item_deadline(item.time_limit, self.deadline, now))
@@ -331,5 +302,5 @@ impl Writer {
     }
 }
 
-/// The client is gone.
+/// The client no longer reads its answers.
 struct Gone;

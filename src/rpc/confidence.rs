@@ -4,7 +4,7 @@
 
 use super::{error::ApiError, request::RequestError};
 use crate::catalog::{CatalogError, Classifier};
-use tip_adapter::best::{Scored, Wish, best};
+use tip_adapter::best::{Scored, TopK, best};
 use tip_spec::UnseenScores;
 use tipserve_api::v1 as pb;
 
@@ -16,7 +16,7 @@ pub const DEFAULT_ACCEPT: f64 = 0.95;
 pub enum Reject {
     /// Below what this share of known pictures reaches.
     Accept(f64),
-    /// Below this score.
+    /// Below this score, as the caller gives it.
     Threshold(f64),
 }
 
@@ -86,7 +86,7 @@ pub fn prediction_set(
     let least = of_unseen(classifier, |scores| scores.least_probability(coverage))?;
     let all = best(
         logits,
-        Wish {
+        TopK {
             classes: logits.len(),
             temperature: classifier.temperature(),
         },

@@ -29,7 +29,7 @@ use tipserve_engine::{Crop, FlowId, Priority, Work};
 /// Most pictures, embeddings and texts of one request.
 pub const MAX_ITEMS: usize = 16_384;
 
-/// Serves one call.
+/// Serves one Embed, pictures and texts together.
 pub async fn serve(
     context: &Arc<Context>,
     request: Request<pb::EmbedRequest>,
@@ -90,8 +90,8 @@ impl Picture {
         let width = context.catalog.model().width;
         let content = request::content(Some(input), Crop::Centre, width, self.exif_orientation)?;
         let priority = Priority::Interactive;
-        // A request's pictures together may be more than the queue holds:
-        // they wait for room one by one.
+        // A request's pictures together may be more than the queue holds: they
+        // wait for admission one by one.
         let item = Item {
             content,
             work: Work::Embed,
@@ -119,9 +119,9 @@ async fn texts(
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let room = context.catalog.text()?;
+    let text = context.catalog.text()?;
     let texts = texts.into_iter().map(into_canonical).collect();
-    let embedding = room.embed(texts, raw, request);
+    let embedding = text.embed(texts, raw, request);
     let results = match request.deadline {
         None => embedding.await?,
         Some(deadline) => tokio::time::timeout_at(deadline.into(), embedding)

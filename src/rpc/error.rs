@@ -19,7 +19,7 @@ pub const DOMAIN: &str = "tipserve";
 // stays under 4 KiB: the message percent-encoded (three bytes for one), and
 // again, twice, in the base64 of the details.
 
-/// Longest message, bytes.
+/// Longest message that a status carries, in bytes.
 const MAX_MESSAGE_BYTES: usize = 512;
 /// Longest path of a field, and longest value of a fact, bytes.
 const MAX_VALUE_BYTES: usize = 128;
@@ -85,17 +85,17 @@ impl ApiError {
         self
     }
 
-    /// The gRPC code.
+    /// The gRPC code that the status will have.
     pub fn code(&self) -> Code {
         self.0.code
     }
 
-    /// The reason, for programs.
+    /// The reason of `ErrorInfo`, for programs.
     pub fn reason(&self) -> &'static str {
         self.0.reason
     }
 
-    /// The message, for people.
+    /// The status's message, for people.
     pub fn message(&self) -> &str {
         &self.0.message
     }

@@ -14,10 +14,11 @@ use tonic::{Response, Streaming};
 use super::{
     Context,
     confidence::{DEFAULT_ACCEPT, score},
+    config_stream::{self, within},
     error::ApiError,
     flow_of_stream,
     observe::{about, carried},
-    request::{self, RequestError, until},
+    request::{self, RequestError},
     submit::{CancelOnDrop, Item},
 };
 use crate::{
@@ -26,13 +27,13 @@ use crate::{
     telemetry,
 };
 use tip_adapter::{
-    best::{Scored, Wish, best},
+    best::{Scored, TopK, best},
     head::Head,
     unknown::UnknownScores,
 };
-use tipserve_api::v1::{self as pb, evaluate_request::Payload};
+use tipserve_api::v1 as pb;
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, Wanted, Work};
+use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, ScoresRequest, Work};
 
 /// Most versions side by side.
 pub const MAX_VERSIONS: usize = 8;
@@ -41,18 +42,14 @@ const MAX_REJECTED: usize = 1000;
 /// Most classes for which the confusion matrix is returned.
 const MAX_CONFUSION: usize = 1000;
 
-/// Serves one call.
+/// Serves one Evaluate, until its deadline or a shutdown.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,
     deadline: Option<Instant>,
     incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, ApiError> {
-    tokio::select! {
-        response = evaluate(context, caller, incoming) => response,
-        () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => Err(ApiError::shutting_down()),
-    }
+    within(context, deadline, evaluate(context, caller, incoming)).await
 }
 
 async fn evaluate(
@@ -60,20 +57,7 @@ async fn evaluate(
     caller: Caller,
     mut incoming: Streaming<pb::EvaluateRequest>,
 ) -> Result<Response<pb::EvaluateResponse>, ApiError> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?;
-    let config = match message.and_then(|message| message.payload) {
-        Some(Payload::Config(config)) => config,
-        Some(Payload::Items(_)) => {
-            return Err(RequestError::Order {
-                problem: "the first message of Evaluate must be its config, not items",
-            }
-            .into());
-        }
-        None => return Err(RequestError::missing("config").into()),
-    };
+    let config = config_stream::config(&mut incoming).await?;
     let versions = versions(context, &caller, &config).await?;
     let cancel = CancelOnDrop::new();
     let mut evaluation = Evaluation {
@@ -87,29 +71,15 @@ async fn evaluate(
         rejected_count: 0,
         versions,
     };
-    while let Some(message) = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?
-    {
-        match message.payload {
-            Some(Payload::Items(batch)) => {
-                for item in batch.items {
-                    evaluation.take(item).await?;
-                }
-            }
-            Some(Payload::Config(_)) | None => {
-                return Err(RequestError::Order {
-                    problem: "every message of Evaluate but the first must carry items",
-                }
-                .into());
-            }
+    while let Some(items) = config_stream::items(&mut incoming).await? {
+        for item in items {
+            evaluation.take(item).await?;
         }
     }
     evaluation.finish().await
 }
 
-/// A version under judgement.
+/// A version that is evaluated, and its figures so far.
 struct Version {
     classifier: Served,
     classes: ClassNames,
@@ -336,15 +306,15 @@ fn report(version: &Version) -> pb::Evaluation {
 
 /// The best class of an item's logits.
 fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
-    let wish = Wish {
+    let top_k = TopK {
         classes: 1,
         temperature: classifier.temperature(),
     };
-    let best = best(logits, wish).into_iter().next();
+    let best = best(logits, top_k).into_iter().next();
     best.ok_or_else(|| CatalogError::internal("no logits"))
 }
 
-/// How well items of unknown classes are told; none where there are none.
+/// How well items of unknown classes are told; none if there are none.
 fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
     let figures = version.scores.figures()?;
     let unseen = version.classifier.manifest.details.head.unseen.as_ref();
@@ -417,7 +387,7 @@ impl Judge {
     async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, ApiError> {
         let work = Work::Classify {
             head: Arc::clone(head),
-            wanted: Wanted::Logits,
+            wanted: ScoresRequest::Logits,
             neighbours: 0,
             embedding: false,
         };

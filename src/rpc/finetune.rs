@@ -36,13 +36,13 @@ use tipserve_store::{AliasName, CacheId, RunError};
 
 type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 
-/// The service.
+/// `FineTuneService`, over the catalogue's runs.
 pub struct FineTunes {
     context: Arc<Context>,
     runs: Arc<Runs>,
 }
 
-/// Abandons a run that nobody follows any more.
+/// Abandons a run when its last follower goes away.
 struct AbandonOnDrop {
     runs: Arc<Runs>,
     id: String,
@@ -138,8 +138,8 @@ impl FineTunes {
         })
     }
 
-    /// A run that the caller may see. Of others it is said what is said of
-    /// those that there are not.
+    /// A run that the caller may see. Any other is reported as not found,
+    /// exactly as if it did not exist.
     async fn seen(&self, caller: &Caller, name: &str) -> Result<Run, ApiError> {
         let id = run_id(name)?;
         let run = self.runs.get(id).await?;
@@ -210,8 +210,9 @@ fn describe(error: &CatalogError) -> RunError {
     }
 }
 
-/// Waits for a run's end, whoever follows it, and writes the audit line. A run
-/// whose owner may no longer train this cache is abandoned, detached or not.
+/// Waits for a run's end, whether or not a client follows it, and writes the
+/// audit line. A run whose owner may no longer train this cache is abandoned,
+/// detached or not.
 async fn supervise(caller: Caller, cache: CacheId, runs: Arc<Runs>, mut run: watch::Receiver<Run>) {
     let audit = AuditLine::begin(&caller, "end_finetune");
     audit.resource(run.borrow().parent.clone());

@@ -85,7 +85,7 @@ fn create(bytes: &[u8]) {
         Ok(Some(create_cache_request::Payload::Spec(spec))) => {
             name(&spec.cache_id);
             let method = heads::method(spec.method).map(|asked| match asked {
-                heads::Asked::This(method) => Some(method),
+                heads::MethodChoice::This(method) => Some(method),
                 _ => None,
             });
             said(method.and_then(|method| {

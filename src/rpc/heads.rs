@@ -8,12 +8,12 @@ use tipserve_api::v1 as pb;
 
 /// The method that a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// None: the RPC's default.
+pub enum MethodChoice {
+    /// The client named none: the RPC's own default.
     Default,
-    /// The best of all.
+    /// AUTO: the best on held-out examples.
     Auto,
-    /// This one.
+    /// The client named this method.
     This(Method),
 }
 
@@ -47,15 +47,15 @@ fn unknown(field: &str, value: i32) -> RequestError {
 ///
 /// # Errors
 /// A value that is none, or a method that is not made from examples.
-pub fn method(value: i32) -> Result<Asked, RequestError> {
+pub fn method(value: i32) -> Result<MethodChoice, RequestError> {
     Ok(match pb::Method::try_from(value) {
-        Ok(pb::Method::Unspecified) => Asked::Default,
-        Ok(pb::Method::Auto) => Asked::Auto,
-        Ok(pb::Method::ZeroShot) => Asked::This(Method::ZeroShot),
-        Ok(pb::Method::TipAdapter) => Asked::This(Method::TipAdapter),
-        Ok(pb::Method::Gda) => Asked::This(Method::Gda),
-        Ok(pb::Method::Proker) => Asked::This(Method::Proker),
-        Ok(pb::Method::ClassMean) => Asked::This(Method::ClassMean),
+        Ok(pb::Method::Unspecified) => MethodChoice::Default,
+        Ok(pb::Method::Auto) => MethodChoice::Auto,
+        Ok(pb::Method::ZeroShot) => MethodChoice::This(Method::ZeroShot),
+        Ok(pb::Method::TipAdapter) => MethodChoice::This(Method::TipAdapter),
+        Ok(pb::Method::Gda) => MethodChoice::This(Method::Gda),
+        Ok(pb::Method::Proker) => MethodChoice::This(Method::Proker),
+        Ok(pb::Method::ClassMean) => MethodChoice::This(Method::ClassMean),
         Ok(pb::Method::TipAdapterF) => {
             return Err(RequestError::invalid(
                 "spec.method",
@@ -72,7 +72,7 @@ pub fn method(value: i32) -> Result<Asked, RequestError> {
     })
 }
 
-/// A grid as asked for; none where the server decides.
+/// A grid as asked for; none if the server decides.
 ///
 /// # Errors
 /// Scales out of range.

@@ -15,7 +15,7 @@ pub trait Repeatable: Message {
     /// The path of its `request_id`, for errors.
     const FIELD: &'static str;
 
-    /// Its `request_id`.
+    /// The field `request_id` of the message.
     fn request_id(&mut self) -> &mut String;
 
     /// Its map, if it has one: maps have no order on the wire.

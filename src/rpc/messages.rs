@@ -52,7 +52,7 @@ const BULK: [&str; 10] = [
     "ModelInfer",
     "ModelStreamInfer",
 ];
-/// The methods of which a client may send many messages.
+/// The methods whose clients may send many messages.
 const CLIENT_STREAMING: [&str; 8] = [
     "CreateCache",
     "AddExamples",

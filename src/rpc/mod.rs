@@ -11,6 +11,7 @@ mod change;
 mod classify;
 mod classify_stream;
 mod confidence;
+mod config_stream;
 mod convert;
 mod create;
 mod embed;
@@ -54,17 +55,17 @@ use tipserve_api::{
 use tipserve_engine::{Engine, FlowId};
 use tipserve_store::{CacheId, Reference};
 
-/// What every service needs.
+/// What the services share: one for each server.
 pub struct Context {
-    /// Caches and their classifiers.
+    /// Caches, their versions and classifiers.
     pub catalog: Arc<Catalog>,
-    /// The engine.
+    /// The engine that encodes and classifies.
     pub engine: Engine,
-    /// Limits on requests.
+    /// Limits on what requests may ask for.
     pub limits: Limits,
     /// Cancelled when the server shuts down.
     pub shutdown: CancellationToken,
-    /// Calls under way.
+    /// The calls that are under way.
     pub calls: Calls,
 }
 

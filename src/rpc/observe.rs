@@ -65,7 +65,7 @@ pub fn say(status: &Status) {
     }
 }
 
-/// Runs a unary call.
+/// Runs a unary call's work as the call under way, and counts how it ends.
 pub async fn observed<T>(
     calls: &Calls,
     work: impl Future<Output = Result<tonic::Response<T>, ApiError>>,
@@ -94,7 +94,7 @@ pub struct Observe {
 }
 
 impl Observe {
-    /// Counts them here.
+    /// A layer that counts calls in `calls`.
     pub fn new(calls: &Calls) -> Observe {
         Observe {
             calls: calls.clone(),

@@ -67,7 +67,7 @@ pub fn mask<T: Masked>(message: &mut T, mask: Option<&FieldMask>) -> Result<(), 
 
 /// A message whose top-level fields can be cleared by name.
 pub trait Masked {
-    /// The fields' names.
+    /// The names of the fields that a mask may have.
     const FIELDS: &'static [&'static str];
     /// Sets a field to its default.
     fn clear_field(&mut self, field: &str);

@@ -16,13 +16,13 @@ pub enum RequestError {
     /// A field that must be set is not.
     #[error("{field} is missing")]
     Missing {
-        /// Its path.
+        /// The field's path in the request.
         field: String,
     },
     /// A field has a value that it cannot have.
     #[error("{field}: {problem}")]
     Invalid {
-        /// Its path.
+        /// The field's path in the request.
         field: String,
         /// What is wrong, with the value and what it may be.
         problem: String,
@@ -30,19 +30,19 @@ pub enum RequestError {
     /// A limit of the server is passed.
     #[error("{field} is {value}, over the server's limit {limit} = {maximum}")]
     TooMuch {
-        /// Its path.
+        /// The field's path in the request.
         field: String,
-        /// The limit's name.
+        /// The limit's name, as GetServerInfo has it.
         limit: &'static str,
-        /// The limit.
+        /// The limit's value, in its own unit.
         maximum: u64,
-        /// The value.
+        /// The value that was sent, in the same unit.
         value: u64,
     },
     /// Messages in the wrong order.
     #[error("{problem}")]
     Order {
-        /// What was expected.
+        /// Which message was expected, in words.
         problem: &'static str,
     },
     /// It would be answered after its deadline.
@@ -52,9 +52,9 @@ pub enum RequestError {
         left.as_secs_f64()
     )]
     TooLate {
-        /// Predicted wait.
+        /// The wait that admission predicts.
         wait: Duration,
-        /// Time left.
+        /// Time left until the deadline.
         left: Duration,
     },
     /// The call's deadline has passed.
@@ -63,7 +63,7 @@ pub enum RequestError {
     /// A protocol has it, this server does not.
     #[error("{what} is not offered: {instead}")]
     NotOffered {
-        /// What was asked for.
+        /// What the request asks for.
         what: &'static str,
         /// What to do instead, or why.
         instead: &'static str,
@@ -127,7 +127,7 @@ pub fn deadline(metadata: &MetadataMap, now: Instant) -> Option<Instant> {
     now.checked_add(left)
 }
 
-/// Sleeps until the deadline; for ever where there is none.
+/// Sleeps until the deadline; for ever if there is none.
 pub async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,

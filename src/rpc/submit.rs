@@ -23,20 +23,20 @@ use tipserve_engine::{Content, FlowId, Job, JobOutput, Permit, Priority, Ticket,
 
 /// An item that has been checked.
 pub(super) struct Item {
-    /// What it is.
+    /// The picture or embedding, as it was sent.
     pub content: Content,
-    /// What to do with it.
+    /// What it is classified for, or that only its feature is wanted.
     pub work: Work,
     /// Whose turn it takes in the queues.
     pub flow: FlowId,
-    /// How urgent it is.
+    /// How urgent it is: interactive or bulk.
     pub priority: Priority,
     /// When its answer is of no more use.
     pub deadline: Option<Instant>,
     /// Set when nobody waits for the answer any more.
     pub cancelled: Arc<AtomicBool>,
-    /// Whether it waits for room in a full engine instead of being refused: a
-    /// stream does, which flow control slows.
+    /// Whether it waits for admission to a full engine instead of being
+    /// refused: items of a stream do, since flow control slows their sender.
     pub may_wait: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Item {
 pub(super) struct CancelOnDrop(pub Arc<AtomicBool>);
 
 impl CancelOnDrop {
-    /// Nothing is cancelled yet.
+    /// A flag that nothing has set yet.
     pub fn new() -> CancelOnDrop {
         CancelOnDrop(Arc::new(AtomicBool::new(false)))
     }
@@ -56,7 +56,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// An answer to come. The item's room is given back when it is there.
+/// An answer to come. The item's permit is released when it arrives.
 pub(super) struct Answer(oneshot::Receiver<Result<JobOutput, ApiError>>);
 
 impl Answer {
@@ -87,11 +87,11 @@ fn finite(outcome: JobOutput) -> Result<JobOutput, ApiError> {
 }
 
 impl Context {
-    /// Submits an item once there is room for it. The answer is awaited by
-    /// itself, so that a request's items are under way together.
+    /// Submits an item once it is admitted. The answer is awaited by itself, so
+    /// that a request's items are under way together.
     ///
     /// # Errors
-    /// Why there is no room.
+    /// Why it is not admitted.
     pub(super) async fn send(&self, item: Item) -> Result<Answer, ApiError> {
         let permit = self.admit(&item).await?;
         let (sender, answer) = oneshot::channel();
@@ -103,9 +103,9 @@ impl Context {
         Ok(Answer(answer))
     }
 
-    /// Submits an item once there is room for it, and delivers its answer, or
-    /// why there is no room: `deliver` is called exactly once, with `held` and
-    /// the item's room, which are given back when the permit is dropped.
+    /// Submits an item once it is admitted, and delivers its answer, or why it
+    /// was not admitted: `deliver` is called exactly once, with `held` and the
+    /// item's permit, which gives its place and bytes back when dropped.
     pub(super) async fn submit(
         &self,
         item: Item,
@@ -161,10 +161,10 @@ impl Context {
             }
         }
         if item.may_wait {
-            let room = self.engine.admission().enter(bytes);
+            let permit = self.engine.admission().enter(bytes);
             return match item.deadline {
-                None => Ok(room.await),
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), room)
+                None => Ok(permit.await),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), permit)
                     .await
                     .map_err(|_| {
                         telemetry::refused("deadline");

@@ -57,7 +57,7 @@ pub struct BrowserLayer {
     policy: Arc<Policy>,
 }
 
-/// Which pages may call.
+/// The origins that pages may call from.
 struct Policy {
     cors: CorsLayer,
     origins: Vec<Origin>,

@@ -69,7 +69,7 @@ async fn accept(
     }
 }
 
-/// Connections in the plain.
+/// Accepts connections without TLS.
 pub(super) fn plain(
     listener: TcpListener,
     connections: Arc<Connections>,

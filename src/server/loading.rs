@@ -13,7 +13,7 @@ use tip_adapter::best;
 use tipserve_clip::{
     Bundle, GraphsChoice, ImageSpec, Precision, TextEncoder, Tokenizer, cuda, encoder::device_name,
 };
-use tipserve_engine::{Choosing, Encoder, Engine, EngineSettings, ThreadPlan};
+use tipserve_engine::{Encoder, Engine, EngineSettings, ThreadPlan, TopKBackend};
 
 /// What is loaded before a server can serve.
 pub(super) struct Loaded {
@@ -40,7 +40,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let graphs = config.cuda_graphs;
     let settings = EngineSettings {
-        choosing: choosing(device),
+        top_k_backend: top_k_backend(device),
         observer: Arc::new(telemetry::EngineMetrics),
         ..settings(config, &devices, cores)
     };
@@ -146,7 +146,7 @@ pub(super) fn first(devices: &[tch::Device]) -> tch::Device {
     devices.first().copied().unwrap_or(tch::Device::Cpu)
 }
 
-/// "cpu", "cuda:0", "cuda:0,1".
+/// The devices as GetServerInfo names them: "cpu", "cuda:0", "cuda:0,1".
 fn devices_name(devices: &[tch::Device]) -> String {
     let mut name = device_name(first(devices));
     for device in devices.iter().skip(1) {
@@ -157,8 +157,8 @@ fn devices_name(devices: &[tch::Device]) -> String {
     name
 }
 
-/// The settings that a device and a machine of so many cores ask for, where
-/// the configuration is silent.
+/// The configuration's engine settings, completed by what suits the device and
+/// the machine's cores.
 pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> EngineSettings {
     let (plan, max_batch) = match first(devices) {
         tch::Device::Cuda(_) => (
@@ -187,18 +187,18 @@ pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> Engin
 
 /// Where the best classes are chosen: where the device decides, if it is found
 /// to choose as the host does.
-pub fn choosing(device: tch::Device) -> Choosing {
+pub fn top_k_backend(device: tch::Device) -> TopKBackend {
     if !device.is_cuda() {
-        return Choosing::Automatic;
+        return TopKBackend::Automatic;
     }
     match best::verify(device) {
-        Ok(()) => Choosing::Automatic,
+        Ok(()) => TopKBackend::Automatic,
         Err(reason) => {
             tracing::warn!(
                 reason,
                 "the best classes are chosen on the host: the device chose others"
             );
-            Choosing::Host
+            TopKBackend::Host
         }
     }
 }

@@ -33,7 +33,8 @@ impl Memory {
         }
     }
 
-    /// Whether to give back, with so many bytes resident.
+    /// Whether to give memory back to the system while `resident` bytes are in
+    /// use.
     fn is_due(&self, resident: u64, resting: bool, now: Instant) -> bool {
         let grown = resident.saturating_sub(self.rest);
         if resting {

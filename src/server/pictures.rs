@@ -54,9 +54,9 @@ pub fn image_encoder(
 }
 
 impl PictureEncoder {
-    /// Fuses the encoder's operators, on a CPU, where that is found to be right
-    /// and quicker with so many torch threads, and says in the log what came of
-    /// it. To be called before the first batch, while nothing else runs.
+    /// Fuses the encoder's operators, on a CPU, if that proves right and
+    /// quicker with this many torch threads, and logs the outcome. To be called
+    /// before the first batch, while nothing else runs.
     pub fn fuse(&mut self, threads: usize) -> Option<Fusing> {
         let Place::Cpu(alone) = &mut self.0 else {
             return None;
@@ -69,8 +69,8 @@ impl PictureEncoder {
         Some(verdict)
     }
 
-    /// Records small batches as CUDA graphs, where that is wanted, and says in
-    /// the log what came of it. To be called before the first batch.
+    /// Records small batches as CUDA graphs if `choice` asks for it, and logs
+    /// the outcome. To be called before the first batch.
     ///
     /// Gives device, size and verdict.
     pub fn record(&self, choice: GraphsChoice) -> Vec<(Device, usize, Verdict)> {

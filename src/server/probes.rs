@@ -30,7 +30,7 @@ const HEADERS: Duration = Duration::from_secs(5);
 /// Most connections at once; the oldest goes for a new one.
 const MOST: usize = 64;
 
-/// `/metrics`, `/healthz` and `/readyz`.
+/// The routes `/metrics`, `/healthz` and `/readyz`.
 fn router(context: Arc<Context>, metrics: PrometheusHandle) -> Router {
     let scraped = Arc::clone(&context);
     Router::new()

@@ -29,7 +29,7 @@ pub(super) fn refresh() {
     counter!(DROPPED_LOG_LINES).absolute(logs::dropped_lines());
 }
 
-/// So many connections are open.
+/// Sets the number of open connections.
 pub fn connections_open(count: usize) {
     gauge!(CONNECTIONS).set(count as f64);
 }

@@ -38,7 +38,7 @@ pub fn guard_reloaded(kind: &'static str, ok: bool) {
     counter!(GUARD_RELOADS, "kind" => kind, "outcome" => outcome).increment(1);
 }
 
-/// A TLS handshake failed.
+/// Counts a TLS handshake that failed.
 pub fn handshake_failed() {
     counter!(TLS_HANDSHAKE_FAILURES).increment(1);
 }
@@ -48,7 +48,7 @@ pub fn certificate_ends(at: i64) {
     gauge!(TLS_EXPIRY).set(at as f64);
 }
 
-/// So many tokens are in force.
+/// Sets the number of tokens in force.
 pub fn tokens_known(count: usize) {
     gauge!(TOKENS).set(count as f64);
 }

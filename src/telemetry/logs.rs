@@ -15,11 +15,11 @@ use tracing_subscriber::{
 use super::traces::Exporter;
 use crate::auth::audit;
 
-/// How logs look.
+/// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Lines of text, for people.
     #[default]
     Human,
     /// One JSON object a line.

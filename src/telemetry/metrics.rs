@@ -52,7 +52,7 @@ pub fn request(method: &'static str, code: tonic::Code, took: Duration) {
     histogram!(REQUEST, "method" => method).record(took);
 }
 
-/// An item was answered.
+/// Counts an item that was answered, with or without an error.
 pub fn item(ok: bool) {
     let [good, bad] = OUTCOMES;
     counter!(ITEMS, "outcome" => if ok { good } else { bad }).increment(1);
@@ -64,7 +64,7 @@ pub fn recognised(accepted: bool) {
     counter!(RECOGNISED, "outcome" => if accepted { known } else { unknown }).increment(1);
 }
 
-/// An item was refused at the door; `reason` is one of [`REFUSALS`].
+/// Counts an item that admission refused; `reason` is one of [`REFUSALS`].
 pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
 }
@@ -89,11 +89,11 @@ pub fn epoch(took: Duration) {
 /// runs.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// The bundle's name.
+    /// The bundle's name, for people.
     pub bundle: String,
-    /// "cpu", "cuda:0".
+    /// Where it runs: "cpu", "cuda:0".
     pub device: String,
-    /// "float32", "bfloat16", "float16", "int8".
+    /// What it computes in: "float32", "bfloat16", "float16", "int8".
     pub dtype: String,
     /// Most bytes of resident cache versions.
     pub resident_bytes: usize,
@@ -125,17 +125,17 @@ pub fn serving(about: &About, engine: &Engine) {
 /// What the resident set has done, as totals.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResidentFigures {
-    /// Versions in memory.
+    /// Versions that are in memory.
     pub count: u64,
-    /// Bytes that they hold.
+    /// Bytes of memory that they take.
     pub bytes: u64,
-    /// Look-ups that found theirs.
+    /// Look-ups of versions that were in memory.
     pub hits: u64,
-    /// Versions loaded.
+    /// Versions loaded since the start.
     pub loads: u64,
     /// Versions that could not be loaded.
     pub failures: u64,
-    /// Versions dropped for room.
+    /// Versions dropped to free memory for others.
     pub evictions: u64,
 }
 

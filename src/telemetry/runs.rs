@@ -17,9 +17,9 @@ pub(super) fn register() {
 /// Where a fine-tuning run is before it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
-    /// Waiting for its turn.
+    /// Waiting until a place is free.
     Queued,
-    /// Training.
+    /// Training, at a place of its own.
     Running,
 }
 
@@ -35,11 +35,11 @@ impl Run {
 /// How a fine-tuning run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunEnd {
-    /// With a version.
+    /// With a version, new or unchanged.
     Succeeded,
-    /// With an error.
+    /// With an error, which its record has.
     Failed,
-    /// Cancelled.
+    /// By being cancelled.
     Cancelled,
 }
 
@@ -65,14 +65,14 @@ impl RunCount {
         RunCount(Run::Queued)
     }
 
-    /// Its turn has come.
+    /// Counts the run as training from now on.
     pub fn running(&mut self) {
         gauge!(RUNS, "state" => self.0.name()).decrement(1.0);
         self.0 = Run::Running;
         gauge!(RUNS, "state" => self.0.name()).increment(1.0);
     }
 
-    /// It has ended.
+    /// Counts the run as ended.
     pub fn ended(self, how: RunEnd) {
         counter!(RUNS_ENDED, "outcome" => how.name()).increment(1);
     }

@@ -36,7 +36,6 @@ const COUNTERS: [(&str, &str); 12] = [
     (EPOCHS, "Epochs of fine-tuning run."),
     (RUNS_STARTED, "Fine-tuning runs asked for."),
 ];
-/// Counters with labels.
 const LABELLED_COUNTERS: [(&str, &str); 7] = [
     (REQUESTS, "RPCs ended, by method and gRPC code."),
     (
@@ -58,7 +57,6 @@ const LABELLED_COUNTERS: [(&str, &str); 7] = [
     ),
     (RUNS_ENDED, "Fine-tuning runs ended, by outcome."),
 ];
-/// Gauges without labels.
 const GAUGES: [(&str, &str); 13] = [
     (IN_FLIGHT_REQUESTS, "RPCs under way."),
     (IN_FLIGHT_ITEMS, "Items admitted and not yet answered."),
@@ -77,13 +75,11 @@ const GAUGES: [(&str, &str); 13] = [
     (LIMIT_BATCH, "Most pictures in a batch."),
     (WORKERS, "Workers that run the encoder."),
 ];
-/// Gauges with labels.
 const LABELLED_GAUGES: [(&str, &str); 3] = [
     (QUEUE_DEPTH, "Items waiting, by stage."),
     (RUNS, "Fine-tuning runs that wait or train, by state."),
     (BUILD, "1, with what is served as labels."),
 ];
-/// Histograms without labels.
 const HISTOGRAMS: [(&str, &str); 10] = [
     (BATCH_SIZE, "Pictures in a batch."),
     (DECODE_QUEUE, "Seconds that a picture waits for a decoder."),
@@ -105,7 +101,6 @@ const HISTOGRAMS: [(&str, &str); 10] = [
     ),
     (EPOCH, "Seconds that an epoch of fine-tuning takes."),
 ];
-/// Histograms with labels.
 const LABELLED_HISTOGRAMS: [(&str, &str); 1] = [(
     REQUEST,
     "Seconds from an RPC's arrival to its end, a stream's included.",

@@ -193,7 +193,7 @@ fn shots_validation_and_prefixes() {
     assert!(ran.stderr.contains("\"hollow\""), "{ran:?}");
 }
 
-/// Rows count from 0 in every file; their ids must not meet.
+/// Rows count from 0 in every file; their ids must not collide.
 #[test]
 fn rows_of_two_files_keep_apart() {
     let fake = with_base();

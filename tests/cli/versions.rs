@@ -5,7 +5,7 @@ use crate::{
     run::{Folder, tipserve},
 };
 
-/// A cache "one" of so many versions.
+/// A fake server whose cache "one" has `count` versions.
 fn with_versions(count: usize) -> Fake {
     let fake = Fake::start();
     for _ in 0..count {

@@ -36,15 +36,15 @@ fn refusal(reason: &str) -> EncodeError {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
-    /// It cannot be recorded.
+    /// A batch of the size cannot be recorded.
     Refuses(usize),
     /// The graph does not run.
     Fails(usize),
-    /// It gives other features.
+    /// The graph gives features that are not the plain ones.
     Lies(usize),
     /// It gives what it gave first, whatever comes.
     Sticks(usize),
-    /// Not numbers.
+    /// The graph gives features that are not numbers.
     NotANumber(usize),
     /// Rows are wrong where not all of them are used.
     LiesInPart(usize),

@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The repository's root.
+/// The root of the repository, where `.venv` is.
 pub fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }

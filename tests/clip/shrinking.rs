@@ -20,7 +20,7 @@ fn at_least(side: u32) -> DecodeOptions {
     }
 }
 
-/// Smooth, with some grain.
+/// A smooth picture with some grain, as a photograph is.
 fn photograph(rng: &mut StdRng, width: u32, height: u32) -> Vec<u8> {
     let small = RgbImage::from_fn(10, 8, |_, _| image::Rgb(rng.random()));
     let mut picture = image::imageops::resize(&small, width, height, FilterType::CatmullRom);

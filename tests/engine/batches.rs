@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tipserve_engine::{Engine, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
+use tipserve_engine::{Engine, EngineError, EngineSettings, FlowId, Priority, ScoresRequest, Work};
 
 use crate::tagging::{
     Answer, Item, Seen, close, head, logits, number, settings, start, start_paced, until,
@@ -209,7 +209,7 @@ fn pictures_of_many_caches_share_a_batch_and_their_heads_run_together() {
                 flow: FlowId(u64::from(n)),
                 work: Work::Classify {
                     head: head(n as f32 + 1.0),
-                    wanted: Wanted::Logits,
+                    wanted: ScoresRequest::Logits,
                     neighbours: 0,
                     embedding: false,
                 },

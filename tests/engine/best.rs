@@ -4,11 +4,13 @@
 use rand::Rng as _;
 use tch::{Device, Kind, Tensor};
 use tip_adapter::{
-    best::Wish,
+    best::TopK,
     head::{Head, HeadTensors, Values},
 };
 use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
-use tipserve_engine::{Choosing, Content, EngineSettings, JobOutput, Scores, Wanted, Work};
+use tipserve_engine::{
+    Content, EngineSettings, JobOutput, Scores, ScoresRequest, TopKBackend, Work,
+};
 
 use crate::tagging::{Item, dice, settings, start};
 
@@ -66,7 +68,7 @@ fn items_of_one_batch_get_what_each_wants() {
     struct Want {
         unit: Vec<f32>,
         head: usize,
-        wanted: Wanted,
+        wanted: ScoresRequest,
         neighbours: usize,
         embedding: bool,
     }
@@ -77,9 +79,9 @@ fn items_of_one_batch_get_what_each_wants() {
                 unit,
                 head: rng.random_range(0..heads.len()),
                 wanted: if rng.random_ratio(1, 40) {
-                    Wanted::Logits
+                    ScoresRequest::Logits
                 } else {
-                    Wanted::Best(Wish {
+                    ScoresRequest::Best(TopK {
                         classes: rng.random_range(1..400),
                         temperature: rng.random_range(0.5..2.0),
                     })
@@ -89,9 +91,9 @@ fn items_of_one_batch_get_what_each_wants() {
             }
         })
         .collect();
-    let run = |choosing| -> Vec<JobOutput> {
+    let run = |top_k_backend| -> Vec<JobOutput> {
         let settings = EngineSettings {
-            choosing,
+            top_k_backend,
             ..settings(1, 64)
         };
         let (engine, _) = start(settings, false);
@@ -117,15 +119,15 @@ fn items_of_one_batch_get_what_each_wants() {
         drop(hold);
         outcomes
     };
-    let (host, there) = (run(Choosing::Host), run(Choosing::Operators));
+    let (host, there) = (run(TopKBackend::Host), run(TopKBackend::Operators));
     for ((want, host), there) in wants.iter().zip(&host).zip(&there) {
         let classes = heads[want.head].classes();
         assert_eq!(host.scores.logits().len(), classes);
         match want.wanted {
-            Wanted::Logits => assert_eq!(there.scores.logits(), host.scores.logits()),
-            Wanted::Best(wish) => {
-                let (host, best) = (host.scores.best(wish), there.scores.best(wish));
-                assert_eq!(best.len(), wish.classes.min(classes));
+            ScoresRequest::Logits => assert_eq!(there.scores.logits(), host.scores.logits()),
+            ScoresRequest::Best(top_k) => {
+                let (host, best) = (host.scores.best(top_k), there.scores.best(top_k));
+                assert_eq!(best.len(), top_k.classes.min(classes));
                 for (host, best) in host.iter().zip(&best) {
                     assert_eq!((host.class, host.logit), (best.class, best.logit));
                     let apart = (host.probability - best.probability).abs();
@@ -133,7 +135,7 @@ fn items_of_one_batch_get_what_each_wants() {
                 }
                 let whole = wants
                     .iter()
-                    .any(|it| it.head == want.head && it.wanted == Wanted::Logits);
+                    .any(|it| it.head == want.head && it.wanted == ScoresRequest::Logits);
                 if !whole {
                     assert!(matches!(there.scores, Scores::Best(_)));
                 }

@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{
-    Content, Crop, Engine, EngineError, EngineSettings, FlowId, JobOutput, Priority, Source,
-    Wanted, Work,
+    Content, Crop, Engine, EngineError, EngineSettings, FlowId, JobOutput, Priority, ScoresRequest,
+    Source, Work,
 };
 
 use crate::tagging::{
@@ -25,7 +25,7 @@ fn cached(bytes: usize) -> EngineSettings {
     }
 }
 
-/// Hits, misses, coalesced.
+/// The counters of hits, misses and coalesced requests.
 fn counts(engine: &Engine) -> [u64; 3] {
     let counters = engine.counters();
     [
@@ -48,7 +48,7 @@ fn classify(number: u32, scale: f32, embedding: bool) -> Item {
     Item {
         work: Work::Classify {
             head: head(scale),
-            wanted: Wanted::Logits,
+            wanted: ScoresRequest::Logits,
             neighbours: 0,
             embedding,
         },

@@ -3,7 +3,9 @@
 use std::{sync::atomic::Ordering, time::Instant};
 
 use rand::Rng as _;
-use tipserve_engine::{EncodeFault, EngineError, EngineSettings, FlowId, Priority, Wanted, Work};
+use tipserve_engine::{
+    EncodeFault, EngineError, EngineSettings, FlowId, Priority, ScoresRequest, Work,
+};
 
 use crate::tagging::{
     FATAL, Item, NOT_A_NUMBER, PANIC, POISON, close, dice, head, logits, number, settings, start,
@@ -139,7 +141,7 @@ fn mayhem(settings: EngineSettings) {
             deadline: expired.then(Instant::now),
             work: Work::Classify {
                 head: head(scale),
-                wanted: Wanted::Logits,
+                wanted: ScoresRequest::Logits,
                 neighbours: 0,
                 embedding: true,
             },

@@ -68,7 +68,7 @@ impl Seen {
         *self.shut.lock() = true;
     }
 
-    /// Lets them go.
+    /// Opens the gate: batches that wait at it go on.
     pub fn open(&self) {
         *self.shut.lock() = false;
         self.opened.notify_all();

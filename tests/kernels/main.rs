@@ -26,7 +26,7 @@ fn rng() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Unit vectors, [rows, width].
+/// Random unit vectors, [rows, width].
 fn units(rng: &mut StdRng, rows: usize, width: usize) -> Vec<f32> {
     let mut values = Vec::new();
     for _ in 0..rows {
@@ -44,7 +44,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
         .sum()
 }
 
-/// A head's parts.
+/// The tensors of a head, in host memory.
 struct Parts {
     width: usize,
     keys: Vec<f32>,

@@ -16,7 +16,7 @@ use object_store::{
     memory::InMemory, path::Path,
 };
 
-/// What goes wrong.
+/// What the bucket does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -54,7 +54,7 @@ impl Faulty {
         self.armed.store(true, SeqCst);
     }
 
-    /// Nothing fails any more.
+    /// Makes the bucket work again from now on.
     pub fn heal(&self) {
         self.blind.store(false, SeqCst);
     }

@@ -4,8 +4,8 @@
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 use tip_adapter::{
-    answer::{Asked, Choosing, Scores, Wanted, answers},
-    best::{self, Scored, Wish, choose},
+    answer::{HeadQuery, Scores, ScoresRequest, TopKBackend, answers},
+    best::{self, Scored, TopK, choose},
     head::{Backend, Head, HeadTensors, Values},
 };
 use tip_spec::{KeyDtype, Method};
@@ -57,8 +57,8 @@ fn chosen_by_operators_they_are_those_of_a_plain_sort() {
                 })
                 .collect();
             // None, one, all, and more than there are.
-            let wishes: Vec<Wish> = (0..rows)
-                .map(|_| Wish {
+            let requests: Vec<TopK> = (0..rows)
+                .map(|_| TopK {
                     classes: match rng.random_range(0..6) {
                         0 => 0,
                         1 => 1,
@@ -76,19 +76,19 @@ fn chosen_by_operators_they_are_those_of_a_plain_sort() {
                 .map(|_| rng.random_range(-few..=few) as f32 * rng.random_range(0..3) as f32)
                 .collect();
             let matrix = Tensor::from_slice(&logits).view([rows as i64, columns as i64]);
-            let chosen = choose(&matrix, &widths, &wishes).expect("chosen");
+            let chosen = choose(&matrix, &widths, &requests).expect("chosen");
             assert_eq!(chosen.len(), rows);
-            for (row, (chosen, wish)) in chosen.iter().zip(&wishes).enumerate() {
+            for (row, (chosen, top_k)) in chosen.iter().zip(&requests).enumerate() {
                 let own = &logits[row * columns..][..widths[row]];
-                let mut want = reference(own, wish.temperature);
-                want.truncate(wish.classes);
+                let mut want = reference(own, top_k.temperature);
+                want.truncate(top_k.classes);
                 assert_same(chosen, &want);
-                assert_same(&best::best(own, *wish), &want);
+                assert_same(&best::best(own, *top_k), &want);
             }
         }
     }
-    // Rows of which nothing is wanted, and no rows.
-    let nothing = Wish {
+    // Rows that ask for no class, and no rows.
+    let nothing = TopK {
         classes: 0,
         temperature: 1.0,
     };
@@ -146,8 +146,8 @@ fn heads_answer_alike_wherever_the_best_are_chosen() {
                 head(&mut rng, classes, width, backend)
             })
             .collect();
-        let wish = |rng: &mut StdRng| {
-            Wanted::Best(Wish {
+        let top_k = |rng: &mut StdRng| {
+            ScoresRequest::Best(TopK {
                 classes: rng.random_range(1..50),
                 temperature: rng.random_range(0.5..2.0),
             })
@@ -155,46 +155,50 @@ fn heads_answer_alike_wherever_the_best_are_chosen() {
         let rows: Vec<Vec<i64>> = (heads.iter())
             .map(|_| (0..batch).filter(|_| rng.random_ratio(1, 5)).collect())
             .collect();
-        let mut wanted: Vec<Vec<Wanted>> = (rows.iter())
-            .map(|rows| rows.iter().map(|_| wish(&mut rng)).collect())
+        let mut wanted: Vec<Vec<ScoresRequest>> = (rows.iter())
+            .map(|rows| rows.iter().map(|_| top_k(&mut rng)).collect())
             .collect();
-        let ask = |wanted: &[Vec<Wanted>], choosing| {
-            let asked: Vec<Asked> = (heads.iter().zip(&rows).zip(wanted))
-                .map(|((head, rows), wanted)| Asked { head, rows, wanted })
+        let ask = |wanted: &[Vec<ScoresRequest>], backend| {
+            let asked: Vec<HeadQuery> = (heads.iter().zip(&rows).zip(wanted))
+                .map(|((head, rows), wanted)| HeadQuery { head, rows, wanted })
                 .collect();
-            let scores = answers(&features, &asked, choosing).expect("answers");
+            let scores = answers(&features, &asked, backend).expect("answers");
             assert_eq!(scores.len(), asked.len());
             scores
         };
-        let host = ask(&wanted, Choosing::Host);
-        let there = ask(&wanted, Choosing::Operators);
+        let host = ask(&wanted, TopKBackend::Host);
+        let there = ask(&wanted, TopKBackend::Operators);
         for (group, head) in heads.iter().enumerate() {
             let both = host[group].iter().zip(&there[group]);
             assert_eq!(host[group].len(), rows[group].len());
             assert_eq!(there[group].len(), rows[group].len());
             for ((host, there), wanted) in both.zip(&wanted[group]) {
-                let Wanted::Best(wish) = *wanted else {
+                let ScoresRequest::Best(top_k) = *wanted else {
                     unreachable!("all want the best");
                 };
                 assert_eq!(host.logits().len(), head.classes());
                 assert!(matches!(there, Scores::Best(_)), "{there:?}");
-                assert_eq!(there.best(wish).len(), wish.classes.min(head.classes()));
-                assert_same(&there.best(wish), &host.best(wish));
+                assert_eq!(there.best(top_k).len(), top_k.classes.min(head.classes()));
+                assert_same(&there.best(top_k), &host.best(top_k));
                 // Fewer than were wanted are the first of them.
-                let fewer = Wish { classes: 1, ..wish };
+                let fewer = TopK {
+                    classes: 1,
+                    ..top_k
+                };
                 assert_same(&there.best(fewer), &host.best(fewer));
             }
         }
         // On the CPU whole logits are as near as the best.
-        for scores in ask(&wanted, Choosing::Automatic).iter().flatten() {
+        for scores in ask(&wanted, TopKBackend::Automatic).iter().flatten() {
             assert!(matches!(scores, Scores::Logits(_)), "{scores:?}");
         }
-        // Who wants logits gets them; so does whoever is computed beside.
+        // A row that asks for logits gets them, and so do the rows that are
+        // computed with it.
         let Some(group) = rows.iter().position(|rows| !rows.is_empty()) else {
             continue;
         };
-        wanted[group][0] = Wanted::Logits;
-        let scores = ask(&wanted, Choosing::Operators);
+        wanted[group][0] = ScoresRequest::Logits;
+        let scores = ask(&wanted, TopKBackend::Operators);
         assert_eq!(
             scores[group][0].logits(),
             host[group][0].logits(),
@@ -202,8 +206,8 @@ fn heads_answer_alike_wherever_the_best_are_chosen() {
         );
         for ((scores, host), wanted) in scores.iter().zip(&host).zip(&wanted) {
             for ((scores, host), wanted) in scores.iter().zip(host).zip(wanted) {
-                if let Wanted::Best(wish) = *wanted {
-                    assert_same(&scores.best(wish), &host.best(wish));
+                if let ScoresRequest::Best(top_k) = *wanted {
+                    assert_same(&scores.best(top_k), &host.best(top_k));
                 }
             }
         }

@@ -108,7 +108,7 @@ impl Exchange {
     }
 }
 
-/// Random unit rows.
+/// Random rows of unit length, f32 [rows, width].
 pub fn unit(rows: i64, width: i64) -> Tensor {
     normalised(&Tensor::randn([rows, width], (Kind::Float, Device::Cpu)))
 }
@@ -138,7 +138,7 @@ pub fn spec(method: Method, alpha: f64, beta: f64, key_dtype: KeyDtype) -> HeadS
     }
 }
 
-/// The largest absolute difference.
+/// The largest absolute difference of two tensors' elements.
 pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     if a.numel() == 0 {

@@ -79,7 +79,7 @@ impl Random {
         Head::on(&spec, &self.tensors, Device::Cpu, backend)
     }
 
-    /// What the reference needs.
+    /// The inputs that the Python reference reads.
     fn exchange(&self, features: &Tensor) -> Exchange {
         let t = &self.tensors;
         let mut exchange = Exchange::new();
@@ -109,9 +109,9 @@ impl Random {
 struct Case {
     random: Random,
     features: Tensor,
-    /// [B, N].
+    /// The reference's logits, f64 [B, N].
     logits: Tensor,
-    /// [B, M].
+    /// The reference's cosines, f64 [B, M].
     cosines: Tensor,
 }
 

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 use tip_adapter::material::Material;
 
-/// What to draw.
+/// The sizes of a cache to draw.
 pub struct Shape {
     /// Shots of each class, one entry a class.
     pub shots: Vec<i64>,

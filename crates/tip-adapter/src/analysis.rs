@@ -22,10 +22,10 @@ mod labels;
 pub use curve::{CurvePoint, Forecast};
 pub use labels::{ClassReport, Confused, ReliabilityBin, Suspect};
 
-/// Up to so many examples all pairs are compared.
+/// Most examples of which all pairs are compared.
 pub const DUPLICATE_LIMIT: i64 = 16_384;
 
-/// What to look for.
+/// What an analysis computes, and how much of it is listed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AnalysisOptions {
     /// Most entries of each list of examples and pairs.
@@ -35,7 +35,7 @@ pub struct AnalysisOptions {
     pub duplicate_similarity: Option<f64>,
     /// Random subsets at each point of the learning curve; 0: no curve.
     pub draws: usize,
-    /// Of these subsets.
+    /// Seed of the random subsets: the same seed draws the same ones.
     pub seed: u64,
 }
 
@@ -50,46 +50,46 @@ impl Default for AnalysisOptions {
     }
 }
 
-/// What was found.
+/// What [`analyse`] found in a version's own examples.
 #[derive(Debug)]
 pub struct Analysis {
     /// The method that was left out.
     pub method: Method,
-    /// Training examples.
+    /// M, the version's training examples.
     pub example_count: usize,
     /// Those that were left out and classified.
     pub scored_count: usize,
     /// Share of them classified rightly.
     pub accuracy: f64,
-    /// Its standard error.
+    /// Standard error of `accuracy`, over the left-out examples.
     pub accuracy_error: f64,
-    /// Mean left-out cross-entropy, nats.
+    /// Mean cross-entropy of the left-out answers, in nats.
     pub cross_entropy: f64,
     /// Of the left-out probabilities, 15 bins of equal width.
     pub expected_calibration_error: f64,
     /// Accuracy by shots, fewest first.
     pub curve: Vec<CurvePoint>,
-    /// At twice the shots.
+    /// Accuracy at twice the shots; none if the curve is too short to extend.
     pub forecast: Option<Forecast>,
-    /// Each class.
+    /// One report a class, in class order.
     pub classes: Vec<ClassReport>,
     /// (class, taken for, examples), sorted, without zeros.
     pub confusion: Vec<(usize, usize, u64)>,
-    /// The worst first.
+    /// Pairs of classes most often taken for one another, the worst first.
     pub confused: Vec<Confused>,
     /// The least probable in their own class first.
     pub suspects: Vec<Suspect>,
-    /// All of them.
+    /// How many suspects there are, listed or not.
     pub suspect_count: usize,
     /// What the confusion counts off its diagonal, in the same order.
     pub misclassified: Vec<Suspect>,
     /// The most similar pairs of examples first.
     pub duplicates: Vec<Pair>,
-    /// All of them.
+    /// How many such pairs there are, listed or not.
     pub duplicate_count: usize,
     /// The cosine from which pairs counted.
     pub duplicate_similarity: f64,
-    /// Bins with answers, ascending.
+    /// Bins that hold an answer, by ascending probability.
     pub reliability: Vec<ReliabilityBin>,
     /// What was not looked at, and why.
     pub skipped: Vec<String>,
@@ -163,7 +163,7 @@ pub fn analyse(
     })
 }
 
-/// The left-out logits of a version's examples by themselves; none where too
+/// The left-out logits of a version's examples by themselves; none if too
 /// few classes have a second shot, or the method cannot be scored.
 ///
 /// # Errors

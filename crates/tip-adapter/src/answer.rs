@@ -6,14 +6,15 @@ use std::{ops::Deref, sync::Arc};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::{
-    best::{self, Scored, Wish},
+    best::{self, Scored, TopK},
     grouped::{Block, blocks},
     head::{Head, HeadError},
 };
 
 /// Logits of a batch below which choosing on the card is not worth its
-/// launches, about fifteen. By counting: so many logits cost the host some 0.2 ms
-/// to exponentiate and to search, and the launches take less than half of that.
+/// launches, about fifteen. By counting: this many logits cost the host some
+/// 0.2 ms to exponentiate and to search, and the launches take less than half
+/// of that.
 const WORTH: usize = 1 << 15;
 
 /// A row of a matrix that a whole batch shares.
@@ -25,7 +26,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Row `index` of a matrix with rows of `width`; empty where there is no
+    /// Row `index` of a matrix with rows of `width`; empty if there is no
     /// such row.
     pub fn new(matrix: Arc<[f32]>, index: usize, width: usize) -> Row {
         Row {
@@ -35,7 +36,7 @@ impl Row {
         }
     }
 
-    /// Its first `width` numbers.
+    /// The row cut to its first `width` classes.
     #[must_use]
     fn first(self, width: usize) -> Row {
         Row {
@@ -55,13 +56,13 @@ impl Deref for Row {
     }
 }
 
-/// What is wanted of a head for one row.
+/// What a head is asked for one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wanted {
+pub enum ScoresRequest {
     /// The logits of all classes.
     Logits,
     /// The best classes and their probabilities.
-    Best(Wish),
+    Best(TopK),
 }
 
 /// What a head says of one row.
@@ -79,7 +80,7 @@ impl Scores {
         Scores::Best(Vec::new())
     }
 
-    /// The logits of all classes; empty where they were not wanted.
+    /// The logits of all classes; empty if they were not wanted.
     pub fn logits(&self) -> &[f32] {
         match self {
             Scores::Logits(logits) => logits,
@@ -89,60 +90,60 @@ impl Scores {
 
     /// The best classes, best first; no more of them, and with the same
     /// temperature, as were wanted.
-    pub fn best(&self, wish: Wish) -> Vec<Scored> {
+    pub fn best(&self, top_k: TopK) -> Vec<Scored> {
         match self {
-            Scores::Logits(logits) => best::best(logits, wish),
-            Scores::Best(best) => best.iter().take(wish.classes).copied().collect(),
+            Scores::Logits(logits) => best::best(logits, top_k),
+            Scores::Best(best) => best.iter().take(top_k.classes).copied().collect(),
         }
     }
 }
 
 /// Where the best classes are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choosing {
+pub enum TopKBackend {
     /// On a CUDA device, where that is quicker; from whole logits elsewhere.
     #[default]
     Automatic,
     /// In torch's operators wherever nobody wants more: for tests and
     /// measurements.
     Operators,
-    /// From whole logits, by whoever reads them.
+    /// On the host, from whole logits.
     Host,
 }
 
 /// The rows of a batch that one head answers.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
-    /// The head.
+pub struct HeadQuery<'a> {
+    /// The head that answers these rows.
     pub head: &'a Head,
-    /// Rows of the features.
+    /// Which rows of the batch's features it answers.
     pub rows: &'a [i64],
     /// What is wanted, a row each.
-    pub wanted: &'a [Wanted],
+    pub wanted: &'a [ScoresRequest],
 }
 
 /// What every head says of its rows (of `features`, f32 [B, D], unit rows), in
 /// their order.
 ///
-/// Where one row of a head, or of small heads that are computed together,
-/// wants its logits, all of these rows' logits come down.
+/// Where one row of a head, or of small heads that are computed together, wants
+/// its logits, all of these rows' logits are copied to the host.
 ///
 /// # Errors
 /// As [`grouped_logits`](super::grouped::grouped_logits).
 pub fn answers(
     features: &Tensor,
-    asked: &[Asked],
-    choosing: Choosing,
+    asked: &[HeadQuery],
+    backend: TopKBackend,
 ) -> Result<Vec<Vec<Scores>>, HeadError> {
     let groups: Vec<(&Head, &[i64])> = asked.iter().map(|it| (it.head, it.rows)).collect();
     let mut answers: Vec<Vec<Scores>> = asked.iter().map(|_| Vec::new()).collect();
     for block in blocks(features, &groups)? {
-        let wanted: Vec<Wanted> = (block.parts.iter())
+        let wanted: Vec<ScoresRequest> = (block.parts.iter())
             .filter_map(|part| asked.get(part.group))
             .flat_map(|it| it.wanted)
             .copied()
             .collect();
-        let mut scores = of_block(&block, &wanted, choosing)?.into_iter();
+        let mut scores = of_block(&block, &wanted, backend)?.into_iter();
         for part in &block.parts {
             if let Some(own) = answers.get_mut(part.group) {
                 own.extend(scores.by_ref().take(part.rows));
@@ -154,18 +155,18 @@ pub fn answers(
 
 fn of_block(
     block: &Block,
-    wanted: &[Wanted],
-    choosing: Choosing,
+    wanted: &[ScoresRequest],
+    backend: TopKBackend,
 ) -> Result<Vec<Scores>, HeadError> {
     let logits = block.aligned()?;
     let widths: Vec<usize> = (block.parts.iter())
         .flat_map(|part| std::iter::repeat_n(part.classes, part.rows))
         .collect();
     let columns = logits.size().get(1).map_or(0, |columns| *columns as usize);
-    if let Some(wishes) = wishes(wanted)
-        && worth_choosing(choosing, logits.device(), &wishes, columns)
+    if let Some(requests) = top_k_requests(wanted)
+        && worth_choosing(backend, logits.device(), &requests, columns)
     {
-        match best::choose(&logits, &widths, &wishes) {
+        match best::choose(&logits, &widths, &requests) {
             Ok(best) => return Ok(best.into_iter().map(Scores::Best).collect()),
             // Its way to the same answer is longer, not another.
             Err(error) => tracing::warn!(%error, "the best classes are chosen on the host"),
@@ -180,25 +181,32 @@ fn of_block(
         .collect())
 }
 
-/// What is wished for, if nobody wants logits.
-fn wishes(wanted: &[Wanted]) -> Option<Vec<Wish>> {
+/// The top-k requests of the rows; none if any row wants its logits.
+fn top_k_requests(wanted: &[ScoresRequest]) -> Option<Vec<TopK>> {
     wanted
         .iter()
         .map(|wanted| match wanted {
-            Wanted::Logits => None,
-            Wanted::Best(wish) => Some(*wish),
+            ScoresRequest::Logits => None,
+            ScoresRequest::Best(top_k) => Some(*top_k),
         })
         .collect()
 }
 
-fn worth_choosing(choosing: Choosing, device: Device, wishes: &[Wish], columns: usize) -> bool {
-    let most = wishes.iter().map(|wish| wish.classes).max().unwrap_or(0);
-    match choosing {
-        Choosing::Host => false,
-        Choosing::Operators => true,
-        // What comes down is 8 bytes a class that is wished for, and 4 a logit.
-        Choosing::Automatic => {
-            device.is_cuda() && wishes.len() * columns >= WORTH && most.saturating_mul(4) < columns
+fn worth_choosing(backend: TopKBackend, device: Device, requests: &[TopK], columns: usize) -> bool {
+    let most = requests
+        .iter()
+        .map(|top_k| top_k.classes)
+        .max()
+        .unwrap_or(0);
+    match backend {
+        TopKBackend::Host => false,
+        TopKBackend::Operators => true,
+        // The host receives 8 bytes for each of the top classes, against 4 for
+        // each logit.
+        TopKBackend::Automatic => {
+            device.is_cuda()
+                && requests.len() * columns >= WORTH
+                && most.saturating_mul(4) < columns
         }
     }
 }

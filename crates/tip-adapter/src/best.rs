@@ -2,10 +2,9 @@
 //!
 //! There are two ways to the same answer: [`best`] reads logits that lie in
 //! host memory, [`choose`] runs in torch's operators where the logits are, so
-//! that what comes down from a card is the classes that are wanted and not all
-//! of them. Both order by [`f32::total_cmp`] and, of equals, by the lower
-//! class; both take probabilities as softmax(logits / temperature), summed in
-//! float64.
+//! that a card sends the best classes to the host and not the logits of all.
+//! Both order by [`f32::total_cmp`] and, of equals, by the lower class; both
+//! take probabilities as softmax(logits / temperature), summed in float64.
 
 use std::cmp::Ordering;
 
@@ -17,18 +16,18 @@ use super::head::HeadError;
 /// A class as a row of logits has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// Which.
+    /// The class's index, in 0..N.
     pub class: usize,
-    /// Its logit.
+    /// Its logit, not divided by the temperature.
     pub logit: f32,
     /// Its softmax over all classes of the row.
     pub probability: f64,
 }
 
-/// What is wanted of a row.
+/// A top-k request: how many of a row's best classes, and at which temperature.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Wish {
-    /// How many classes; all of them, where there are no more.
+pub struct TopK {
+    /// k, the classes to give: all of them, if there are no more.
     pub classes: usize,
     /// What logits are divided by before they become probabilities.
     pub temperature: f64,
@@ -76,11 +75,11 @@ fn top(logits: &[f32], k: usize) -> Vec<usize> {
 }
 
 /// The best classes of a row, best first.
-pub fn best(logits: &[f32], wish: Wish) -> Vec<Scored> {
+pub fn best(logits: &[f32], top_k: TopK) -> Vec<Scored> {
     let most = largest(logits);
-    let share = |logit: f32| share(logit, most, wish.temperature);
+    let share = |logit: f32| share(logit, most, top_k.temperature);
     let partition: f64 = logits.iter().map(|&logit| share(logit)).sum();
-    top(logits, wish.classes)
+    top(logits, top_k.classes)
         .into_iter()
         .filter_map(|class| {
             let logit = *logits.get(class)?;
@@ -94,23 +93,27 @@ pub fn best(logits: &[f32], wish: Wish) -> Vec<Scored> {
 }
 
 /// The best classes of each row of `logits` (f32 [B, C], on any device), best
-/// first: row b has `widths[b]` classes in its first columns and `wishes[b]`
-/// of them are given. One copy comes down, of (most wished for + 1) · 8 bytes
-/// a row.
+/// first: row b has `widths[b]` classes in its first columns, of which it gives
+/// what `requests[b]` asks for. One copy to the host carries (largest k + 1) · 8
+/// bytes a row.
 ///
 /// # Errors
 /// Torch's own.
 pub fn choose(
     logits: &Tensor,
     widths: &[usize],
-    wishes: &[Wish],
+    requests: &[TopK],
 ) -> Result<Vec<Vec<Scored>>, HeadError> {
     let columns = logits.size().get(1).copied().unwrap_or(0);
-    let wished = wishes.iter().map(|wish| wish.classes).max().unwrap_or(0);
-    if wishes.is_empty() || columns == 0 {
-        return Ok(wishes.iter().map(|_| Vec::new()).collect());
+    let largest = requests
+        .iter()
+        .map(|top_k| top_k.classes)
+        .max()
+        .unwrap_or(0);
+    if requests.is_empty() || columns == 0 {
+        return Ok(requests.iter().map(|_| Vec::new()).collect());
     }
-    let k = i64::try_from(wished).unwrap_or(columns).clamp(1, columns);
+    let k = i64::try_from(largest).unwrap_or(columns).clamp(1, columns);
     let device = logits.device();
     let beyond = if widths.iter().all(|&width| width as i64 == columns) {
         None
@@ -135,12 +138,12 @@ pub fn choose(
     let mut shares = logits
         .f_sub(&logits.f_amax([1i64].as_slice(), true)?)?
         .f_to_kind(Kind::Double)?;
-    let mut shares = match wishes {
+    let mut shares = match requests {
         [first, rest @ ..] if rest.iter().all(|it| it.temperature == first.temperature) => {
             shares.f_div_scalar_(first.temperature)?
         }
         _ => {
-            let own: Vec<f64> = wishes.iter().map(|wish| wish.temperature).collect();
+            let own: Vec<f64> = requests.iter().map(|top_k| top_k.temperature).collect();
             let own = Tensor::f_from_slice(&own)?.f_to_device(device)?;
             shares.f_div_(&own.f_unsqueeze(1)?)?
         }
@@ -149,31 +152,32 @@ pub fn choose(
         .f_exp_()?
         .f_sum_dim_intlist([1i64].as_slice(), true, Kind::Double)?;
 
-    // Both as 64 bits, side by side: one way down, and one wait.
+    // Both as 64 bits, side by side: one copy to the host, and one wait.
     let down = Tensor::f_cat(&[keys, partition.f_view_dtype(Kind::Int64)?], 1)?;
     let down = down.f_to_device(Device::Cpu)?.f_contiguous()?;
     let down = Vec::<i64>::try_from(down.f_flatten(0, -1)?)?;
-    let rows = down.chunks_exact(k as usize + 1).zip(widths).zip(wishes);
+    let rows = down.chunks_exact(k as usize + 1).zip(widths).zip(requests);
     Ok(rows
-        .map(|((row, &width), wish)| read(row, columns, width, *wish))
+        .map(|((row, &width), top_k)| read(row, columns, width, *top_k))
         .collect())
 }
 
-/// A row of what comes down: keys, best first, and the sum of all shares.
-fn read(row: &[i64], columns: i64, width: usize, wish: Wish) -> Vec<Scored> {
+/// Reads a row that was copied to the host: keys, best first, and the sum of
+/// all shares.
+fn read(row: &[i64], columns: i64, width: usize, top_k: TopK) -> Vec<Scored> {
     let Some((&partition, keys)) = row.split_last() else {
         return Vec::new();
     };
     let partition = f64::from_bits(partition.cast_unsigned());
     let most = keys.first().map_or(f32::NEG_INFINITY, |&key| logit_of(key));
     keys.iter()
-        .take(wish.classes.min(width))
+        .take(top_k.classes.min(width))
         .map(|&key| {
             let logit = logit_of(key);
             Scored {
                 class: (columns - 1 - (key & LOW)) as usize,
                 logit,
-                probability: share(logit, most, wish.temperature) / partition,
+                probability: share(logit, most, top_k.temperature) / partition,
             }
         })
         .collect()
@@ -227,8 +231,8 @@ pub fn verify(device: Device) -> Result<(), String> {
                 _ => rng.random_range(1..=columns),
             })
             .collect();
-        let wishes: Vec<Wish> = (0..rows)
-            .map(|_| Wish {
+        let requests: Vec<TopK> = (0..rows)
+            .map(|_| TopK {
                 classes: rng.random_range(0..=most),
                 temperature: rng.random_range(0.2..3.0),
             })
@@ -244,17 +248,17 @@ pub fn verify(device: Device) -> Result<(), String> {
             .and_then(|it| it.f_view([rows as i64, columns as i64]))
             .and_then(|it| it.f_to_device(device))
             .map_err(HeadError::from)
-            .and_then(|it| choose(&it, &widths, &wishes))
+            .and_then(|it| choose(&it, &widths, &requests))
             .map_err(|error| error.to_string())?;
-        for ((row, &width), (wish, chosen)) in logits
+        for ((row, &width), (top_k, chosen)) in logits
             .chunks_exact(columns)
             .zip(&widths)
-            .zip(wishes.iter().zip(&chosen))
+            .zip(requests.iter().zip(&chosen))
         {
-            let expected = best(row.get(..width).unwrap_or(row), *wish);
+            let expected = best(row.get(..width).unwrap_or(row), *top_k);
             if !agree(&expected, chosen) {
                 return Err(format!(
-                    "of {width} classes in {columns} columns, {wish:?}: {chosen:?} were chosen \
+                    "of {width} classes in {columns} columns, {top_k:?}: {chosen:?} were chosen \
                      where {expected:?} are the best"
                 ));
             }

@@ -25,7 +25,7 @@ use super::{
 /// The examples that the spread's temperature counts as.
 const STRENGTH: f64 = 5.0;
 
-/// T of a method's held logits, f64 [Q, N].
+/// T of a method's held-out logits, f64 [Q, N].
 pub(super) fn by_held(
     method: Method,
     material: &Material,

@@ -9,7 +9,7 @@ pub(super) fn class_means(material: &Material) -> Result<Tensor, TipError> {
     unit_rows(&class_sums(material, None)?)
 }
 
-/// f·meanᵀ for each held example, without the keys that it may not see:
+/// f·meanᵀ for each held-out example, without the keys that it may not see:
 /// f32 [Q, N].
 pub(super) fn held_cosines(material: &Material, held: &HoldOut) -> Result<Tensor, TipError> {
     let total = class_sums(material, None)?;

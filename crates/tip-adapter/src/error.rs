@@ -10,9 +10,9 @@ pub enum TipError {
     /// A tensor has another shape than it must have.
     #[error("{thing} has shape {got:?}, expected {expected}")]
     Shape {
-        /// Which tensor.
+        /// The tensor's name: `keys`, `text weights`.
         thing: &'static str,
-        /// Its shape.
+        /// The shape that was given.
         got: Vec<i64>,
         /// What it must look like.
         expected: String,
@@ -20,41 +20,41 @@ pub enum TipError {
     /// A tensor has another number format than it must have.
     #[error("{thing} is {got}, expected {expected}")]
     Kind {
-        /// Which tensor.
+        /// The tensor's name, as in `Shape`.
         thing: &'static str,
-        /// Its kind.
+        /// The number format that was given.
         got: String,
-        /// What it must be.
+        /// The format that it must have.
         expected: &'static str,
     },
     /// A label names no class.
     #[error("{thing} {row} is {label}, but there are {classes} classes (0 to {classes} exclusive)")]
     Label {
-        /// Which labels.
+        /// The kind of row that has the label: `label of item`.
         thing: &'static str,
-        /// Position of the label.
+        /// Position of the row that has it.
         row: i64,
-        /// The label.
+        /// The label that was given.
         label: i64,
-        /// N.
+        /// N: labels run from 0 to N − 1.
         classes: usize,
     },
     /// A value is NaN or infinite.
     #[error("{thing} {row} holds a value that is not finite")]
     NotFinite {
-        /// Which tensor.
+        /// The tensor's name, as in `Shape`.
         thing: &'static str,
-        /// Its first bad row.
+        /// The first row with such a value.
         row: i64,
     },
     /// A row is not of unit length.
     #[error("{thing} {row} has length {norm:.4}, expected 1 ± {tolerance}")]
     NotUnit {
-        /// Which tensor.
+        /// The tensor's name, as in `Shape`.
         thing: &'static str,
-        /// Its first bad row.
+        /// The first row whose length is wrong.
         row: i64,
-        /// The row's length.
+        /// The Euclidean length of that row.
         norm: f64,
         /// How far from 1 it may be.
         tolerance: f64,
@@ -62,11 +62,11 @@ pub enum TipError {
     /// A feature is all zeros (or its views cancel out): it has no direction.
     #[error("{thing} {row} has length {norm:e}: it has no direction to normalise")]
     NoDirection {
-        /// Which tensor.
+        /// The tensor's name, as in `Shape`.
         thing: &'static str,
-        /// Its first bad row.
+        /// The first row without a direction.
         row: i64,
-        /// Its length.
+        /// The Euclidean length of that row, 0 or nearly.
         norm: f64,
     },
     /// There is nothing to make a classifier from.
@@ -87,17 +87,17 @@ pub enum TipError {
     /// The method is what AUTO makes.
     #[error("{0:?} is what AUTO makes: leave the method out")]
     NotByName(Method),
-    /// The method cannot take so many keys.
+    /// There are more keys than the method can take.
     #[error(
         "{method:?} takes at most {limit} keys, and there are {keys}: its dense \
          {keys} × {keys} system would need {gib:.1} GiB"
     )]
     TooManyKeys {
-        /// The method.
+        /// The method whose system is dense.
         method: Method,
-        /// M.
+        /// M, the keys that were given.
         keys: i64,
-        /// The bound.
+        /// Most keys that the method takes.
         limit: i64,
         /// Memory that the solve would take.
         gib: f64,
@@ -105,21 +105,21 @@ pub enum TipError {
     /// A number is outside what it may be.
     #[error("{thing} is {value}, expected {expected}")]
     Number {
-        /// Which number.
+        /// The number's name, as the request has it.
         thing: &'static str,
-        /// What it is.
+        /// The value that was given.
         value: f64,
-        /// What it may be.
+        /// The range that it must be in, in words.
         expected: &'static str,
     },
     /// The system was not positive definite, even in f64.
     #[error("{method:?}'s linear system could not be factorised at β = {beta}, λ = {lambda}")]
     Singular {
-        /// The method.
+        /// The method whose system it was.
         method: Method,
-        /// β.
+        /// β of the candidate that failed.
         beta: f64,
-        /// λ.
+        /// λ of the candidate that failed.
         lambda: f64,
     },
     /// The caller asked to stop.

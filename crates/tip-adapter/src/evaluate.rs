@@ -32,20 +32,20 @@ struct Bin {
     confidence: f64,
 }
 
-/// What an [`Evaluator`] found.
+/// The figures of all items that an [`Evaluator`] was given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// Items counted.
+    /// Items that the figures are of.
     pub count: u64,
-    /// Share whose class came first, 0 to 1; 0 where there are no items.
+    /// Share whose class came first, 0 to 1; 0 if there are no items.
     pub top1: f64,
     /// Share whose class was among the first five.
     pub top5: f64,
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy over the items, in nats.
     pub cross_entropy: f64,
     /// Σ over bins of |accuracy − confidence| · share of the items, 0 to 1.
     pub expected_calibration_error: f64,
-    /// Items of each class, and the share of them classified rightly (0 where
+    /// Items of each class, and the share of them classified rightly (0 if
     /// there are none).
     pub per_class: Vec<ClassScore>,
     /// [N × N], row by row: items of class i taken for class j.
@@ -55,14 +55,14 @@ pub struct Evaluation {
 /// How well one class did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassScore {
-    /// Items of this class.
+    /// Items whose true class this is.
     pub count: u64,
     /// Share of them classified rightly.
     pub accuracy: f64,
 }
 
 impl Evaluator {
-    /// For N classes.
+    /// An evaluator without items yet, for N classes.
     pub fn new(classes: usize) -> Self {
         Self {
             classes,

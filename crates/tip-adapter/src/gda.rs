@@ -29,9 +29,9 @@ const EXAMPLES_AT_ONCE: i64 = 4096;
 /// The linear classifier f·wᵀ + b.
 #[derive(Debug)]
 pub(super) struct Gaussian {
-    /// f64 [N, D].
+    /// w, f64 [N, D].
     pub weight: Tensor,
-    /// f64 [N].
+    /// b, f64 [N].
     pub bias: Tensor,
     /// Whether Σ was zero and I took the place of its inverse.
     pub identity: bool,
@@ -55,7 +55,7 @@ pub(super) fn fit(material: &Material, by: Option<&Standardise>) -> Result<Gauss
 }
 
 impl Moments {
-    /// How many points.
+    /// The number of points (views) that the moments are of.
     pub(super) fn points(&self) -> Result<f64, TipError> {
         Ok(self.counts.f_sum(Kind::Double)?.f_double_value(&[])?)
     }

@@ -21,12 +21,12 @@ use super::{
     standardise::Standardise,
 };
 
-/// What every round shares.
+/// What is computed once, from all examples, for every round.
 struct Whole<'a> {
     material: &'a Material,
     by: Option<&'a Standardise>,
     moments: Moments,
-    /// f64 [N, D].
+    /// The class means of all examples, f64 [N, D].
     means: Tensor,
     /// Of `S + τI`, f64 [D, D].
     factor: Tensor,
@@ -43,8 +43,8 @@ struct Out {
     means: Tensor,
 }
 
-/// f·w + b at each held example ([Q, D], f64, as `by` has them), f64 [Q, N],
-/// without the examples of its round; none where nothing varies within a
+/// f·w + b at each held-out example ([Q, D], f64, as `by` has them), f64 [Q, N],
+/// without the examples of its round; none if nothing varies within a
 /// class.
 ///
 /// A class without examples is put at the mean of the others; without text it

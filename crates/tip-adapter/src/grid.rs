@@ -1,4 +1,4 @@
-//! Which numbers are tried.
+//! The values of α, β and λ that a search tries.
 
 use super::{error::TipError, spec::SearchGrid};
 
@@ -12,12 +12,12 @@ const SCALE_LIMIT: f64 = 1000.0;
 /// Tip-Adapter's best on ImageNet-16 (Zhang et al., ECCV 2022), and what it
 /// gets where nothing can be chosen.
 pub(super) const TIP_ALPHA: f64 = 1.0;
-/// See [`TIP_ALPHA`].
+/// β of the authors' first guess: see [`TIP_ALPHA`].
 pub(super) const TIP_BETA: f64 = 5.5;
 
-/// ProKeR's β and λ where nothing speaks clearly for others.
+/// ProKeR's β and λ unless the search clearly prefers others.
 pub(super) const PROKER_BETA: f64 = 1.7;
-/// See [`PROKER_BETA`].
+/// λ unless the search clearly prefers another: see [`PROKER_BETA`].
 pub(super) const PROKER_LAMBDA: f64 = 0.1;
 
 /// GDA's α where nothing can be chosen but the covariance is there.
@@ -42,13 +42,13 @@ pub trait GridValues {
     /// GDA's α (Wang et al., ICLR 2024): 1e-4 … 100; twice as fine when wide.
     fn gda_alphas(&self) -> Vec<f64>;
 
-    /// ProKeR's β (outer loop).
+    /// The values of ProKeR's β, the outer loop of its search.
     fn proker_betas(&self) -> Vec<f64>;
 
-    /// ProKeR's λ (inner loop).
+    /// The values of ProKeR's λ, the inner loop of its search.
     fn proker_lambdas(&self) -> Vec<f64>;
 
-    /// Nearest class mean's α.
+    /// The values of α for the nearest class mean.
     fn mean_alphas(&self) -> Vec<f64>;
 
     /// Whether it is the authors'.

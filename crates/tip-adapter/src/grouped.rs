@@ -63,7 +63,7 @@ pub(super) struct Part {
 }
 
 impl Block {
-    /// A group's own logits.
+    /// The block of a head that is computed by itself.
     fn alone(group: usize, (head, rows): (&Head, &[i64]), logits: Tensor) -> Block {
         let part = Part {
             group,

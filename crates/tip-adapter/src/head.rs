@@ -204,12 +204,12 @@ impl Head {
         self.form.size_bytes() + self.examples.size_bytes()
     }
 
-    /// N.
+    /// N, the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// D.
+    /// D, the width of a feature.
     pub fn width(&self) -> usize {
         self.width
     }

@@ -8,36 +8,36 @@ use super::{
     unit::unit_rows,
 };
 
-/// Up to so many keys every one is left out once. Beyond, one shot of each
+/// Most keys for which every one is left out once; beyond, one shot of each
 /// class is.
 pub(super) const ALL_OUT_KEYS: i64 = 4096;
 
-/// At most so many examples are scored when methods are compared.
+/// Most examples that are scored when methods are compared.
 const SCORED_LIMIT: usize = 4096;
 
-/// At most so many pairs of an example and a key, so that choosing stays a
-/// matter of seconds where there are hundreds of thousands of keys.
+/// Most pairs of an example and a key, so that choosing takes seconds even with
+/// hundreds of thousands of keys.
 const PAIRS_LIMIT: usize = 1 << 30;
 
 /// Fewest examples that are scored all the same.
 const SCORED_LEAST: usize = 256;
 
-/// How many examples are scored against so many keys.
+/// How many examples are scored against this many keys.
 fn scored_limit(keys: usize) -> usize {
     (PAIRS_LIMIT / keys.max(1)).clamp(SCORED_LEAST, SCORED_LIMIT)
 }
 
-/// Up to so many keys plain leave-one-out scores every one; beyond, only as
+/// Most keys of which plain leave-one-out scores every one; beyond, only as
 /// many as when methods are compared, evenly spread.
 const ONE_OUT_LIMIT: usize = 16_384;
 
-/// At most so many rounds: a class of more shots leaves several out in each.
+/// Most rounds: a class with more shots leaves several out in each.
 pub(super) const ROUND_LIMIT: i64 = 16;
 
 /// Keys of a class whose cosine is within this of 1 are copies of one picture.
 pub(super) const COPY: f64 = 1e-5;
 
-/// Up to so many pairs of keys of one class are looked at for copies.
+/// Most pairs of keys of one class that are compared to find copies.
 const COPY_PAIRS: i64 = 1 << 26;
 
 /// An example or key outside every round.
@@ -49,9 +49,9 @@ const VALIDATION_ROUND: i64 = -2;
 /// Examples to score on. An example does not see the keys of its own round.
 #[derive(Debug)]
 pub(super) struct HoldOut {
-    /// f32 [Q, D].
+    /// Unit features, f32 [Q, D].
     pub features: Tensor,
-    /// i64 [Q].
+    /// The true class of each, i64 [Q].
     pub labels: Tensor,
     /// The key that each is, i64 [Q]; -1 for one that is none.
     pub key_index: Tensor,
@@ -59,23 +59,23 @@ pub(super) struct HoldOut {
     pub rounds: Tensor,
     /// The round in which each key is left out, i64 [M].
     pub key_rounds: Tensor,
-    /// Where they come from.
+    /// Whether they are validation examples, left-out shots or none.
     pub source: SelectionSource,
-    /// In words.
+    /// The same in words, for the manifest.
     pub describe: String,
 }
 
 /// The examples of one round.
 #[derive(Debug)]
 pub(super) struct Round {
-    /// Positions in [`HoldOut::features`], i64.
+    /// Where the round's examples are in [`HoldOut::features`], i64.
     pub examples: Tensor,
     /// The keys left out, i64, ascending; none of them for validation examples.
     pub left_out: Tensor,
 }
 
 impl HoldOut {
-    /// How many examples.
+    /// The number of examples in the round.
     pub fn count(&self) -> i64 {
         self.labels.numel() as i64
     }
@@ -245,7 +245,8 @@ impl HoldOut {
         })
     }
 
-    /// The rounds, in order.
+    /// The rounds in ascending order, each with its examples and the keys they
+    /// may not see.
     pub fn split(&self) -> Result<Vec<Round>, TipError> {
         let mut rounds = Vec::<i64>::try_from(&self.rounds)?;
         rounds.sort_unstable();

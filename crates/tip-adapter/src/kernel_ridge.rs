@@ -20,10 +20,10 @@ use super::{
     spec::Method,
 };
 
-/// Up to so many keys the system is solved in f64.
+/// Most keys for which the system is solved in f64.
 pub(super) const DOUBLE_KEYS: i64 = 4096;
 
-/// Up to so many keys their cosines are kept between one (β, λ) and the next.
+/// Most keys whose cosines are kept between one (β, λ) and the next.
 const COSINES_KEPT: i64 = 2048;
 
 /// Keys and targets; what every (β, λ) shares.
@@ -31,9 +31,9 @@ const COSINES_KEPT: i64 = 2048;
 pub(super) struct KernelRidge {
     /// S, [M, D], unit rows.
     keys: Tensor,
-    /// R, [M, N].
+    /// R, what the regression is of, [M, N].
     targets: Tensor,
-    /// S·Sᵀ − 1, [M, M], where it will be wanted again.
+    /// S·Sᵀ − 1, [M, M], if it will be needed again.
     cosines: Option<Tensor>,
 }
 
@@ -63,7 +63,7 @@ impl KernelRidge {
         })
     }
 
-    /// Factorises `K_SS + λI`.
+    /// Factorises `K_SS + λI` (Cholesky), which every later solve uses.
     pub fn factorise(&self, beta: f64, lambda: f64) -> Result<Fitted, TipError> {
         let mut kernel = match &self.cosines {
             Some(cosines) => cosines.f_mul_scalar(beta)?,
@@ -111,7 +111,7 @@ impl Fitted {
         Ok(out.f_to_kind(Kind::Double)?)
     }
 
-    /// The prediction at each held example by the fit on the keys that it may
+    /// The prediction at each held-out example by the fit on the keys that it may
     /// see, f64 [Q, N]. `features` are those of `held` as the keys are.
     pub fn held_predictions(&self, features: &Tensor, held: &HoldOut) -> Result<Tensor, TipError> {
         let rounds = held.split()?;
@@ -190,7 +190,7 @@ fn kind_for(keys: i64) -> Kind {
     }
 }
 
-/// keys·keysᵀ − 1.
+/// keys·keysᵀ − 1, [M, M]: the exponent of the kernel over β.
 fn cosines(keys: &Tensor) -> Result<Tensor, TipError> {
     Ok(keys.f_matmul(&keys.f_tr()?)?.f_sub_scalar_(1.0)?)
 }

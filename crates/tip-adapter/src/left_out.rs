@@ -39,7 +39,7 @@ pub struct LeftOut {
     pub method: Method,
 }
 
-/// Leaves a version's examples out of its head; none where too few classes have
+/// Leaves a version's examples out of its head; none if too few classes have
 /// a second shot, or the method cannot be scored.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use super::{head::HeadTensors, spec::HeadSpec};
 /// A head: its numbers and its tensors.
 #[derive(Debug)]
 pub struct Made {
-    /// For the manifest.
+    /// The head's numbers, which go into the manifest.
     pub spec: HeadSpec,
     /// f32, on the CPU; keys and labels share the material's memory.
     pub tensors: HeadTensors,

@@ -36,12 +36,12 @@ pub struct Material {
 }
 
 impl Material {
-    /// M.
+    /// M, the number of examples.
     pub fn key_count(&self) -> i64 {
         self.keys.size().first().copied().unwrap_or(0)
     }
 
-    /// D.
+    /// D, the width of a feature.
     pub fn width(&self) -> i64 {
         self.keys.size().get(1).copied().unwrap_or(0)
     }
@@ -51,7 +51,7 @@ impl Material {
         Ok(self.labels.f_bincount(None::<Tensor>, self.n())?)
     }
 
-    /// N, as torch counts.
+    /// N, in torch's index type.
     pub(super) fn n(&self) -> i64 {
         i64::try_from(self.classes).unwrap_or(i64::MAX)
     }

@@ -21,9 +21,9 @@ const TILE: i64 = 1024;
 /// Two rows and their cosine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
-    /// The earlier row.
+    /// The row of the pair that comes earlier.
     pub first: usize,
-    /// The later row.
+    /// The row of the pair that comes later.
     pub second: usize,
     /// Their cosine similarity, at most 1.
     pub similarity: f64,
@@ -106,7 +106,7 @@ pub(super) fn pairs(
     Ok((found, total))
 }
 
-/// Groups of near-duplicates.
+/// Rows gathered under the first earlier row that they nearly repeat.
 #[derive(Debug)]
 pub(super) struct Groups {
     /// The first row of each group, ascending.

@@ -19,7 +19,7 @@ use super::{error::TipError, kernel_ridge::KernelRidge, material::Material, spec
 /// bound.
 pub const PROKER_KEY_LIMIT: i64 = 16_384;
 
-/// Up to so many keys β and λ are searched; beyond, they keep their defaults.
+/// Most keys for which β and λ are searched; beyond, they keep their defaults.
 pub(super) const PROKER_SEARCH_KEYS: i64 = 2048;
 
 /// The regression on `R = Y − S·Wᵀ` (Y alone without text).

@@ -20,7 +20,7 @@ pub struct HeadRequest {
     pub lambda: Option<f64>,
     /// Sum or mean over a class's shots (Tip-Adapter).
     pub class_balance: ClassBalance,
-    /// Which numbers are tried.
+    /// The values that a search tries for what is left open.
     pub grid: SearchGrid,
     /// Number format of the resident keys; recorded, the tensors stay f32.
     pub key_dtype: KeyDtype,

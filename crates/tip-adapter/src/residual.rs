@@ -51,12 +51,12 @@ pub const STRENGTHS: [f64; 4] = [3.0, 1.0, 0.3, 0.1];
 /// Parts that the shots are divided into.
 pub const FOLDS: i64 = 4;
 
-/// How far it is.
+/// How far [`tune`] is, after each of its fits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TuneProgress {
-    /// Fits done.
+    /// Fits done so far, at most `fits`.
     pub done: usize,
-    /// Of so many: one for each fold and strength, and the last.
+    /// Fits in all: one for each fold and strength, and the final one.
     pub fits: usize,
     /// Mean cross-entropy of the last fit's own examples.
     pub loss: f64,
@@ -64,25 +64,25 @@ pub struct TuneProgress {
     pub accuracy: f64,
 }
 
-/// What came of it.
+/// What [`tune`] found, whether or not it helped.
 #[derive(Debug)]
 pub struct Tuning {
-    /// The tuned head; none where it is not better beyond its error.
+    /// The tuned head; none if it is not better beyond its error.
     pub made: Option<Made>,
-    /// The best strength.
+    /// The one of [`STRENGTHS`] that scored best.
     pub strength: f64,
     /// The head without the residual, on the unseen examples.
     pub before: Score,
-    /// With it.
+    /// The head with the residual, on the same examples.
     pub after: Score,
     /// Standard error of the difference of the cross-entropies.
     pub error: f64,
-    /// Unseen examples.
+    /// Examples that the two scores are of.
     pub examples: usize,
     /// Where they come from; [`SelectionSource::Default`] where there were
     /// none.
     pub source: SelectionSource,
-    /// One sentence for people.
+    /// Why the residual is kept or not, as one sentence for people.
     pub reason: String,
 }
 
@@ -101,7 +101,7 @@ struct Base<'a> {
 struct Seen {
     /// As the head standardises them; plain where none.
     standardised: Option<super::standardise::Standardise>,
-    /// m, f64 [1, D].
+    /// m, the keys' mean as the head sees them, f64 [1, D].
     mean: Tensor,
 }
 
@@ -128,7 +128,7 @@ impl Seen {
 }
 
 impl<'a> Base<'a> {
-    /// None where no example can be left out.
+    /// None if no example can be left out.
     fn of(
         material: &Material,
         spec: &'a HeadSpec,
@@ -176,7 +176,7 @@ impl<'a> Base<'a> {
     }
 }
 
-/// Tells how far it is.
+/// Counts the fits and reports progress after each.
 struct Steps<'a> {
     watch: &'a dyn Fn(TuneProgress) -> bool,
     done: usize,
@@ -437,7 +437,7 @@ fn with_residual(
     })
 }
 
-/// Nothing could be judged.
+/// The result if there are no unseen examples to judge a residual on.
 fn untuned(why: &str) -> Tuning {
     let nothing = Score {
         accuracy: 0.0,

@@ -23,9 +23,9 @@ use crate::grid::GridValues as _;
 /// The examples that α and β are searched on, and where they come from.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchOn<'a> {
-    /// The examples.
+    /// The examples that chose the epoch.
     pub set: &'a SearchSet,
-    /// Validation, or held-back views.
+    /// Whether they are validation examples or views held back.
     pub source: SelectionSource,
 }
 

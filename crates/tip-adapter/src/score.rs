@@ -1,4 +1,4 @@
-//! How well a candidate does on the held examples.
+//! How well a candidate does on the held-out examples.
 
 use tch::{Kind, Tensor};
 
@@ -21,13 +21,13 @@ pub(super) struct Numbers {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scored {
     pub numbers: Numbers,
-    /// Examples classified rightly.
+    /// Held examples that the candidate classifies rightly.
     pub right: i64,
-    /// Of so many.
+    /// Q, the held-out examples that were scored.
     pub count: i64,
-    /// Fitted on them.
+    /// The temperature that fits these logits best.
     pub temperature: f64,
-    /// At that temperature.
+    /// Mean cross-entropy at that temperature, in nats.
     pub cross_entropy: f64,
 }
 

@@ -1,4 +1,4 @@
-//! Each method's numbers, chosen on the held examples.
+//! Each method's numbers, chosen on the held-out examples.
 
 use tch::{Kind, Tensor};
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::grid::GridValues as _;
 
-/// What came of scoring a method.
+/// The outcome of scoring a method.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Scored(Scored),
@@ -27,7 +27,7 @@ pub(super) enum Outcome {
     Skipped(String),
 }
 
-/// What every search needs.
+/// What the search of every method works on.
 #[derive(Clone, Copy)]
 pub(super) struct Search<'a> {
     pub material: &'a Material,

@@ -25,7 +25,7 @@ pub(super) enum Choice {
     Stack(Box<Stacked>),
 }
 
-/// What was chosen.
+/// A method with its numbers, and how they were chosen.
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub numbers: Numbers,

@@ -24,7 +24,7 @@ pub(super) const RIDGE: Expected = Expected {
 };
 
 /// The pooled standard deviation of logits [Q, N] over the wrong classes of
-/// each row (`labels` [Q]), shrunk toward what is expected; none where there is
+/// each row (`labels` [Q]), shrunk toward what is expected; none if there is
 /// nothing to go by (fewer than three classes and nothing expected) or where
 /// nothing differs.
 pub(super) fn wrong_class_spread(

@@ -19,9 +19,9 @@ const STILL: f64 = 1e-6;
 /// Mean and variance of each dimension over pictures of one encoder, f32 [D].
 #[derive(Debug)]
 pub struct Statistics {
-    /// μ.
+    /// μ, the mean of each dimension.
     pub mean: Tensor,
-    /// v, 0 or over.
+    /// v, the variance of each dimension, 0 or more.
     pub variance: Tensor,
 }
 
@@ -82,7 +82,7 @@ impl Statistics {
     }
 
     /// How evenly the dimensions vary: geometric over arithmetic mean of the
-    /// variances of `count` pictures, 1 where all vary alike (the spectral
+    /// variances of `count` pictures, 1 if all vary alike (the spectral
     /// flatness of a signal). The logarithm of a variance of few pictures is
     /// too low on average (by ψ(d/2) − log(d/2), d = `count` − 1, for normal
     /// values), which is made good.
@@ -111,14 +111,14 @@ impl Statistics {
 /// Puts features on one scale.
 #[derive(Debug)]
 pub struct Standardise {
-    /// μ, f32 [D].
+    /// μ, subtracted from each feature, f32 [D].
     pub shift: Tensor,
     /// (v + e·mean v)^−½, f32 [D].
     pub scale: Tensor,
 }
 
 impl Standardise {
-    /// By the statistics of pictures; none where nothing varies in them.
+    /// By the statistics of pictures; none if nothing varies in them.
     ///
     /// # Errors
     /// Torch's.

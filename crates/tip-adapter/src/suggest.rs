@@ -29,7 +29,7 @@ const LABELLED_LIMIT: usize = 16_384;
 /// Clusters, at most, as in the paper.
 const CLUSTER_LIMIT: usize = 500;
 
-/// What suggestions go by.
+/// How the pictures to label are picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
     /// The typical pictures of clusters without a label.
@@ -50,17 +50,17 @@ pub struct Pool<'a> {
     pub margins: Option<&'a [f64]>,
 }
 
-/// How to suggest.
+/// How many pictures to suggest, and by which strategy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SuggestOptions {
-    /// How many pictures.
+    /// Pictures to suggest, if the pool has as many.
     pub count: usize,
-    /// What to go by.
+    /// How they are picked: see [`Strategy`].
     pub strategy: Strategy,
     /// Cosine from which pictures are near-duplicates; by the pool itself where
     /// none.
     pub duplicate_similarity: Option<f64>,
-    /// Of the clustering.
+    /// Seed of the clustering: the same seed suggests the same pictures.
     pub seed: u64,
 }
 
@@ -83,18 +83,18 @@ pub struct Suggested {
 pub struct Labelled {
     /// Its row in the pool.
     pub row: usize,
-    /// The example.
+    /// The labelled example's row among the keys.
     pub key: usize,
-    /// Their cosine.
+    /// Cosine similarity of the two, at most 1.
     pub similarity: f64,
 }
 
-/// Which pictures to label.
+/// Which pictures of the pool to label, and which are not worth it.
 #[derive(Debug)]
 pub struct Suggestions {
-    /// The most useful first.
+    /// Pictures to label, the most useful first.
     pub suggested: Vec<Suggested>,
-    /// Pictures that are as good as labelled already.
+    /// Pictures so near to a labelled example that a label would add nothing.
     pub labelled: Vec<Labelled>,
     /// Pictures left, near-duplicates counted once.
     pub distinct: usize,

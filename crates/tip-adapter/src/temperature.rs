@@ -11,7 +11,7 @@ const ROUGH_TOLERANCE: f64 = 1e-4;
 /// Of log T, where it is found by golden sections.
 const GOLDEN_WIDTH: f64 = 1e-6;
 
-/// A fitted temperature.
+/// A temperature that was fitted, and what it gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fit {
     /// T > 0: probabilities are softmax(logits / T).
@@ -28,7 +28,7 @@ pub struct Fit {
 /// minimum. Where every example is classified rightly there is none (T → 0);
 /// then the labels are smoothed by 1/(Q + 1), the rule of succession.
 ///
-/// `logits` [Q, N], any float; `labels` i64 [Q]. T = 1 where Q is 0, or where
+/// `logits` [Q, N], any float; `labels` i64 [Q]. T = 1 if Q is 0, or if
 /// all logits are equal.
 ///
 /// # Errors
@@ -171,7 +171,7 @@ fn fit(
     })
 }
 
-/// Mean cross-entropy of softmax(logits / temperature), nats; 0 where there is
+/// Mean cross-entropy of softmax(logits / temperature), nats; 0 if there is
 /// no example.
 ///
 /// # Errors

@@ -18,8 +18,8 @@ const DOUBLE_BELOW: i64 = 1 << 32;
 /// What to do with the cache logits of one β; stops the sweep by an error.
 pub(super) type Visit<'a> = dyn FnMut(usize, &Tensor) -> Result<(), TipError> + 'a;
 
-/// The kind in which a search over so many β is computed: f64 where that takes
-/// seconds, so that it picks what an f64 reference picks.
+/// The kind in which a search over this many β is computed: f64 while that
+/// takes only seconds, so that it picks what an f64 reference picks.
 pub(super) fn search_kind(material: &Material, held: &HoldOut, betas: usize) -> Kind {
     let work = held
         .count()
@@ -142,7 +142,7 @@ pub(super) fn seen_counts(material: &Material, held: &HoldOut) -> Result<Tensor,
 }
 
 /// From shots [Q, N] to factors: mean of the row's non-zero counts, over the
-/// count; 0 where there is none.
+/// count; 0 if there is none.
 fn mean_factors(counts: &Tensor) -> Result<Tensor, TipError> {
     let some = counts.f_gt(0.0)?.f_to_kind(Kind::Double)?;
     let over = Some([1i64].as_slice());

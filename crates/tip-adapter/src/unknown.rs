@@ -12,10 +12,10 @@ pub struct UnknownScores {
     unknown: Vec<f64>,
 }
 
-/// What the scores tell.
+/// How well scores tell known from unknown, over all thresholds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UnknownFigures {
-    /// Pictures of unknown classes.
+    /// Pictures of unknown classes that were scored.
     pub count: usize,
     /// Probability that a known picture scores higher than an unknown one, ties
     /// counted half.
@@ -25,7 +25,7 @@ pub struct UnknownFigures {
     pub false_positive_rate: f64,
 }
 
-/// What a threshold does.
+/// What rejecting scores below one threshold does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThresholdFigures {
     /// Share of the known pictures at or over it.

@@ -1,4 +1,4 @@
-//! Long work says how far it is, and hears whether to go on.
+//! Progress and cancellation of long work.
 
 use super::{error::TipError, spec::Method};
 
@@ -7,13 +7,13 @@ use super::{error::TipError, spec::Method};
 pub struct Progress {
     /// The method that is tried or made.
     pub method: Method,
-    /// Numbers tried.
+    /// Numbers (candidates, folds) done so far.
     pub done: usize,
-    /// Of so many.
+    /// Numbers to be done in all.
     pub total: usize,
 }
 
-/// Tells the caller how far it is, and hears whether to go on.
+/// Reports progress to the caller, and stops the work if it returns false.
 pub(super) struct Watch<'a>(pub &'a dyn Fn(Progress) -> bool);
 
 impl Watch<'_> {
@@ -30,7 +30,7 @@ impl Watch<'_> {
     }
 }
 
-/// Whether to go on, asked between two large products.
+/// Asks the caller between two large products whether to go on.
 #[derive(Clone, Copy)]
 pub(super) struct GoOn<'a>(pub &'a dyn Fn() -> bool);
 

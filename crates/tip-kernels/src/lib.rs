@@ -32,8 +32,8 @@
 //! assert_eq!(logits, [0.6, 0.8]);
 //! ```
 
-// SIMD intrinsics and the pointers that they take: the one room of the house,
-// with the calls of CUDA, that cannot do without.
+// SIMD intrinsics and the pointers that they take: with the calls into CUDA,
+// the only code of the workspace that cannot do without.
 #![allow(unsafe_code)]
 #![allow(missing_docs)]
 // Indexing stays: bounds are checked once for a whole kernel, and the compiler

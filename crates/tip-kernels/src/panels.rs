@@ -29,7 +29,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best that this machine has; none where it has neither.
+    /// The best that this machine has; none if it has neither.
     pub fn detect() -> Option<Self> {
         if is_x86_feature_detected!("avx512f") {
             Some(Self::Avx512)

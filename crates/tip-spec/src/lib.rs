@@ -67,7 +67,7 @@ pub enum Standardised {
 pub enum SelectionSource {
     /// The caller gave the numbers; nothing was chosen.
     Given,
-    /// Examples marked as validation.
+    /// Examples that the caller marked as validation.
     Validation,
     /// Leave-one-out over the cache, each example's own key masked.
     LeaveOneOut,
@@ -83,9 +83,9 @@ pub enum SelectionSource {
 pub enum SearchGrid {
     /// The authors' grid, exactly: β outer, α inner, strict `>` on accuracy.
     Official {
-        /// s_β.
+        /// s_β: the grid's β run from 0.1 to just below it.
         beta_scale: f64,
-        /// s_α.
+        /// s_α: the grid's α run from 0.1 to just below it.
         alpha_scale: f64,
     },
     /// Logarithmic and wider; ties in accuracy go to the lower cross-entropy.
@@ -103,22 +103,22 @@ impl SearchGrid {
 /// One method with its best numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// The method.
+    /// The method that the numbers are for.
     pub method: Method,
-    /// Its best α; 0 where it has none.
+    /// Its best α; 0 if it has none.
     pub alpha: f64,
-    /// Its best β; 0 where it has none.
+    /// Its best β; 0 if it has none.
     pub beta: f64,
-    /// Its best λ; 0 where it has none.
+    /// Its best λ; 0 if it has none.
     pub lambda: f64,
     /// Share classified rightly, 0 to 1.
     pub accuracy: f64,
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy on the same examples, in nats.
     pub cross_entropy: f64,
-    /// Its weight in the sum that was chosen; none where it is no part of one.
+    /// Its weight in the sum that was chosen; none if it is no part of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// The temperature at which its own logits are probabilities; none where
+    /// The temperature at which its own logits are probabilities; none if
     /// none was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
@@ -184,9 +184,9 @@ impl Selection {
 pub struct HeadSpec {
     /// The method that made it.
     pub method: Method,
-    /// Weight of the cache; 0 where the method has none.
+    /// Weight of the cache; 0 if the method has none.
     pub alpha: f64,
-    /// Sharpness; 0 where the method has none.
+    /// Sharpness; 0 if the method has none.
     pub beta: f64,
     /// Regularisation of ProKeR; 0 elsewhere.
     pub lambda: f64,
@@ -204,7 +204,7 @@ pub struct HeadSpec {
     pub standardised: Option<Standardised>,
     /// How the numbers were chosen.
     pub selection: Selection,
-    /// How it scores examples that it has not seen; none where it could leave
+    /// How it scores examples that it has not seen; none if it could leave
     /// none out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<UnseenScores>,
@@ -218,7 +218,7 @@ pub struct HeadSpec {
 /// bound that nothing is below.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnseenScores {
-    /// Q.
+    /// Q, the examples that the percentiles are of.
     pub count: usize,
     /// Of `log Σ exp(logits/T)` over the classes: how much of what it knows the
     /// head finds in a picture (the energy score of Liu et al., NeurIPS 2020).
@@ -228,7 +228,7 @@ pub struct UnseenScores {
 }
 
 impl UnseenScores {
-    /// Of examples' scores and own probabilities, Q each; none where Q is 0.
+    /// Of examples' scores and own probabilities, Q each; none if Q is 0.
     pub fn of(known: &[f64], own: &[f64]) -> Option<Self> {
         let count = known.len();
         if count == 0 || own.len() != count {

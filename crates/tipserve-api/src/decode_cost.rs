@@ -73,7 +73,7 @@ pub fn check(name: &str, bytes: &[u8]) -> Result<(), CostError> {
 
 /// Bytes that decoding `bytes` as the message `name` takes, without what
 /// vectors reserve to grow (at most as much again, and half of that while they
-/// do). None where the message is malformed or not known.
+/// do). None if the message is malformed or not known.
 pub fn cost(name: &str, bytes: &[u8]) -> Option<usize> {
     let shape = *SHAPES.by_name.get(name)?;
     let mut walk = Walk {

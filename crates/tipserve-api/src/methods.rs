@@ -15,7 +15,7 @@ pub enum Role {
     Classify,
     /// Also make versions, set aliases, fine-tune, import and export.
     Write,
-    /// Also delete.
+    /// Also delete versions and caches.
     Admin,
 }
 
@@ -41,11 +41,11 @@ pub enum Access {
 /// A method, and what the layers around the services need to know of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Method {
-    /// The service's full name.
+    /// The service's full name: `tipserve.v1.CacheService`.
     pub service: &'static str,
-    /// The method's name.
+    /// The method's name within it: `GetCache`.
     pub name: &'static str,
-    /// Who may call it.
+    /// Who may call it, once a server has tokens.
     pub access: Access,
     /// What audit lines call it; none if its calls leave none. Everything that
     /// changes a cache is audited, and so is what takes one away.

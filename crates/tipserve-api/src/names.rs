@@ -41,9 +41,9 @@ pub struct VersionNumber(u64);
 /// What a [`Reference`] says about the version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum VersionSelector {
-    /// The newest one.
+    /// The newest version that is not deleted.
     Latest,
-    /// This one.
+    /// The version with this number.
     Number(VersionNumber),
     /// The one that the alias points at.
     Alias(AliasName),
@@ -53,29 +53,29 @@ pub enum VersionSelector {
 /// displays as a resource name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
-    /// The cache.
+    /// The cache that is meant.
     pub cache: CacheId,
-    /// Which version.
+    /// Which of its versions is meant.
     pub version: VersionSelector,
 }
 
 impl CacheId {
-    /// The id as text.
+    /// The id as text, as it was parsed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// `caches/{cache}`.
+    /// The resource name, `caches/{cache}`.
     pub fn resource_name(&self) -> String {
         format!("caches/{}", self.0)
     }
 
-    /// `caches/{cache}/versions/{version}`.
+    /// The resource name, `caches/{cache}/versions/{version}`.
     pub fn version_name(&self, version: VersionNumber) -> String {
         format!("caches/{}/versions/{version}", self.0)
     }
 
-    /// `caches/{cache}/aliases/{alias}`.
+    /// The resource name, `caches/{cache}/aliases/{alias}`.
     pub fn alias_name(&self, alias: &AliasName) -> String {
         format!("caches/{}/aliases/{alias}", self.0)
     }
@@ -90,14 +90,14 @@ impl CacheId {
 }
 
 impl AliasName {
-    /// The alias as text.
+    /// The alias as text, as it was parsed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl VersionNumber {
-    /// The first version.
+    /// The number of a cache's first version.
     pub const FIRST: Self = Self(1);
 
     /// `number` as a version; none for 0 and for more than `i64::MAX`.
@@ -105,7 +105,7 @@ impl VersionNumber {
         (number > 0 && i64::try_from(number).is_ok()).then_some(Self(number))
     }
 
-    /// The plain number.
+    /// The number as the wire and the store write it.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -122,7 +122,7 @@ impl VersionNumber {
 pub struct NameError {
     /// "cache id", "alias", "version" or "reference".
     pub kind: &'static str,
-    /// What was given, shortened.
+    /// What was given, shortened for the message.
     pub value: String,
     /// The rule that it breaks.
     pub rule: &'static str,

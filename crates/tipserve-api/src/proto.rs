@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::all, clippy::pedantic)]
 
-/// `tipserve.v1`.
+/// The server's own API, package `tipserve.v1`.
 pub mod v1 {
     tonic::include_proto!("tipserve.v1");
 }

@@ -38,7 +38,7 @@ pub struct Target {
     pub config: ClassifyStreamConfig,
 }
 
-/// Why a load stopped.
+/// Why a run of the load generator stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Every item that was issued has ended.

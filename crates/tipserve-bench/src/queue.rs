@@ -38,7 +38,7 @@ pub enum Sending<T> {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<LoadItem>,
-    /// By sequence, from `first` on; none where answered.
+    /// By sequence, from `first` on; none if answered.
     sent: VecDeque<Option<LoadItem>>,
     first: u64,
     closed: bool,

@@ -58,7 +58,7 @@ impl Unanswered {
 pub struct Reason {
     /// Where the item's way ended.
     pub kind: Unanswered,
-    /// The gRPC code's name; empty where this side gave up.
+    /// The gRPC code's name; empty if this side gave up.
     pub code: &'static str,
     /// `ErrorInfo.reason`, or this side's own.
     pub reason: String,

@@ -25,7 +25,7 @@ pub struct Setup {
     pub input_bytes: f64,
     /// Number of caches that items are spread over.
     pub caches: usize,
-    /// Streams; 0 where calls are unary.
+    /// Streams; 0 if calls are unary.
     pub streams: usize,
     /// Number of HTTP/2 connections opened.
     pub connections: usize,

@@ -14,7 +14,8 @@ const DEFAULT_PORT: u16 = 50051;
 /// A server's address, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Address {
-    /// "http://127.0.0.1:50051", or "unix:/run/tipserve.sock".
+    /// As people write it: "http://127.0.0.1:50051", or
+    /// "unix:/run/tipserve.sock".
     shown: String,
     /// What HTTP requests name. A Unix socket has no host; any would do.
     uri: Uri,
@@ -84,7 +85,7 @@ impl Address {
         })
     }
 
-    /// As people read it.
+    /// The address as people write it.
     pub(crate) fn as_str(&self) -> &str {
         &self.shown
     }
@@ -99,7 +100,7 @@ impl Address {
         self.socket.clone()
     }
 
-    /// Whether TLS is spoken.
+    /// Whether the connection is encrypted (https).
     pub(crate) fn is_tls(&self) -> bool {
         self.uri.scheme_str() == Some("https")
     }

@@ -28,12 +28,12 @@ pub(crate) fn refuse_control_characters(name: &str) -> Result<(), String> {
     }
 }
 
-/// How classes were matched.
+/// How the classes of a source were matched to a version's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MatchedBy {
-    /// By display name.
+    /// By their display names, in canonical form.
     Name,
-    /// By index.
+    /// By their indices, since a name stands for several classes.
     Index,
 }
 

@@ -23,12 +23,12 @@ use tipserve_api::v1::{
     ItemResult, classify_stream_request::Payload, item_result,
 };
 
-/// Something to classify.
+/// A picture or embedding to classify, with its id.
 #[derive(Debug)]
 pub(crate) struct InputItem {
     /// Comes back with the reply.
     pub id: String,
-    /// The picture or embedding.
+    /// The picture or embedding, or why it cannot be sent.
     pub input: Result<Input, Unusable>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct InputItem {
 pub(crate) struct Reply {
     /// Its position among the inputs, from 0.
     pub index: u64,
-    /// Its id.
+    /// The id of the item that it answers.
     pub id: String,
     /// The answer, or why there is none.
     pub outcome: Result<Classification, ItemError>,
@@ -45,7 +45,7 @@ pub(crate) struct Reply {
     pub seconds: f64,
 }
 
-/// How to stream.
+/// How a stream is paced, and what is asked of each answer.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamOptions {
     /// Most items in flight, at least 1.

@@ -101,17 +101,17 @@ impl Connection {
         CacheServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
-    /// The classification service.
+    /// A client of the service that classifies.
     pub fn classify(&self) -> ClassifyServiceClient<AuthChannel> {
         ClassifyServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
-    /// The fine-tuning service.
+    /// A client of the service that fine-tunes.
     pub fn fine_tunes(&self) -> FineTuneServiceClient<AuthChannel> {
         FineTuneServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
-    /// The analysis service.
+    /// A client of the service that analyses versions and suggests labels.
     pub fn analysis(&self) -> AnalysisServiceClient<AuthChannel> {
         AnalysisServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
@@ -121,7 +121,7 @@ impl Connection {
         self.channel.clone()
     }
 
-    /// Where the server is.
+    /// The server's address, as people write it.
     pub fn address(&self) -> &str {
         self.address.as_str()
     }

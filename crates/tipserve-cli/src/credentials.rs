@@ -60,7 +60,7 @@ pub struct Credentials {
     key: Option<PathBuf>,
 }
 
-/// Never shows the token.
+/// Leaves out the token, so that no log has it.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")

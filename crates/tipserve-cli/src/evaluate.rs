@@ -93,9 +93,9 @@ pub async fn run(
 
 /// What versions are evaluated on.
 pub(crate) struct Items {
-    /// Pictures of their classes.
+    /// Pictures of classes that the versions know.
     pub labelled: Labelled,
-    /// Pictures of other classes.
+    /// Pictures of classes that they do not know; none without `--unknown`.
     pub unknown: Option<Labelled>,
 }
 
@@ -108,7 +108,7 @@ impl From<Labelled> for Items {
     }
 }
 
-/// Evaluates over the API.
+/// Has the server evaluate versions, each over the same items.
 pub(crate) async fn evaluate(
     connection: &Connection,
     caches: &[String],

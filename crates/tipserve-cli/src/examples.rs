@@ -53,9 +53,9 @@ impl DrawArgs {
 /// The examples of a version to be made, drawn but not read.
 #[derive(Debug)]
 pub(crate) struct Examples {
-    /// These become keys.
+    /// Examples that become the version's keys.
     pub train: Labelled,
-    /// These choose numbers.
+    /// Examples that its numbers are chosen on; none if there are none.
     pub validation: Option<Labelled>,
     /// Whether the validation examples come from a source of their own, which
     /// may use the ids of `train`.

@@ -12,7 +12,7 @@ use tipserve_api::code_name;
 /// How a command ended that did what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
-    /// It did everything.
+    /// It did everything that it was asked to.
     Done,
     /// It did everything except for some items, which it reported.
     SomeFailed,
@@ -64,7 +64,7 @@ pub enum Failure {
     Rpc {
         /// What was being done: "creating cache \"x\"".
         doing: String,
-        /// The server's answer.
+        /// The server's status, with its details.
         status: Box<tonic::Status>,
     },
 
@@ -75,27 +75,27 @@ pub enum Failure {
         address: String,
         /// The same as `--listen` takes it; none for a Unix socket.
         listen: Option<String>,
-        /// What the system said.
+        /// The system's message, in its own words.
         cause: String,
     },
 
     /// A server answers, and TLS cannot be spoken with it.
     #[error("cannot speak TLS with the server at {address}: {cause}")]
     Tls {
-        /// Where the server is.
+        /// The address that was connected to.
         address: String,
-        /// What is wrong.
+        /// What the TLS library says.
         cause: String,
     },
 
     /// The connection broke, or the server stopped answering, during a call.
     #[error("{doing}: the connection to {address} was lost ({cause})")]
     Disconnected {
-        /// What was being done.
+        /// What was being done: "creating cache \"x\"".
         doing: String,
-        /// Where the server is.
+        /// The address that was connected to.
         address: String,
-        /// What the system said.
+        /// The system's message, in its own words.
         cause: String,
     },
 
@@ -105,9 +105,9 @@ pub enum Failure {
         if *changes { "; whether it was done is unknown" } else { "" }
     )]
     Timeout {
-        /// What was being done.
+        /// What was being done: "creating cache \"x\"".
         doing: String,
-        /// Where the server is.
+        /// The address that was connected to.
         address: String,
         /// How long it was waited for.
         seconds: f64,
@@ -119,7 +119,7 @@ pub enum Failure {
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 
-    /// Ctrl-C or SIGTERM.
+    /// Ctrl-C or SIGTERM ended the command.
     #[error("interrupted")]
     Interrupted,
 }
@@ -184,7 +184,7 @@ impl Failure {
         }
     }
 
-    /// The failure for programs.
+    /// The failure as `--json` prints it.
     pub fn document(&self) -> ErrorDocument {
         let (code, details) = match self {
             Self::Usage(_) => ("USAGE", None),
@@ -213,7 +213,7 @@ impl Failure {
     }
 }
 
-/// `{"error": {...}}`.
+/// The document of a failure: `{"error": {…}}`.
 #[derive(Debug, Serialize)]
 pub struct ErrorDocument {
     error: ErrorBody,
@@ -231,13 +231,13 @@ struct ErrorBody {
 /// The details of a gRPC status that programs act on.
 #[derive(Debug, Default, Serialize)]
 pub struct StatusDocument {
-    /// `ErrorInfo.reason`.
+    /// From `ErrorInfo.reason`: what programs match on.
     reason: Option<String>,
-    /// `ErrorInfo.metadata`.
+    /// From `ErrorInfo.metadata`: field, limit, value.
     metadata: std::collections::BTreeMap<String, String>,
-    /// `BadRequest.field_violations`.
+    /// From `BadRequest.field_violations`: fields that are wrong.
     field_violations: Vec<FieldViolation>,
-    /// `RetryInfo.retry_delay`.
+    /// From `RetryInfo.retry_delay`: when trying again makes sense.
     retry_after_seconds: Option<f64>,
     /// `RequestInfo.request_id`: what the server's logs and traces call it.
     request_id: Option<String>,

@@ -88,7 +88,7 @@ pub fn readable(path: impl AsRef<OsStr>) -> String {
 pub struct Unusable {
     code: Code,
     reason: &'static str,
-    /// Why, for people.
+    /// Why it cannot be sent, for people.
     pub message: String,
 }
 

@@ -80,7 +80,7 @@ pub struct FineTuneArgs {
     pub detached: bool,
 }
 
-/// `--recipe`.
+/// Values of `--recipe`, as the API names them.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum RecipeArg {
@@ -88,7 +88,7 @@ pub enum RecipeArg {
     TipAdapterF,
 }
 
-/// `--schedule`.
+/// Values of `--schedule`, as the API names them.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum ScheduleArg {
@@ -221,7 +221,7 @@ fn show(bar: &ProgressBar, progress: &FineTuneProgress) {
     bar.set_message(text);
 }
 
-/// A detached run's name.
+/// Reports a run that goes on without this command.
 fn started(screen: &Screen, run: FineTuneRun) -> Result<Completion, Failure> {
     if screen.json {
         screen.document(&RunDocument::from(run))?;
@@ -232,7 +232,7 @@ fn started(screen: &Screen, run: FineTuneRun) -> Result<Completion, Failure> {
     Ok(Completion::Done)
 }
 
-/// How a run ended.
+/// Reports how a run ended; a failed or cancelled one is a [`Failure`].
 fn ended(screen: &Screen, run: FineTuneRun) -> Result<Completion, Failure> {
     let state = run.state();
     let run = RunDocument::from(run);

@@ -35,7 +35,7 @@ impl NumbersArgs {
     }
 }
 
-/// `--method`.
+/// Values of `--method`, as the API names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum MethodArg {
@@ -61,7 +61,7 @@ impl From<MethodArg> for v1::Method {
     }
 }
 
-/// `--grid`.
+/// Values of `--grid`, as the API names them.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum GridArg {
@@ -69,7 +69,7 @@ pub enum GridArg {
     Wide,
 }
 
-/// `--balance`.
+/// Values of `--balance`, as the API names them.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum BalanceArg {
@@ -86,7 +86,7 @@ impl From<BalanceArg> for v1::ClassBalance {
     }
 }
 
-/// `--key-dtype`.
+/// Values of `--key-dtype`, as the API names them.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum KeyDtypeArg {
@@ -105,7 +105,7 @@ impl From<KeyDtypeArg> for v1::KeyDtype {
     }
 }
 
-/// `--exif-orientation`.
+/// Values of `--exif-orientation`, as the API names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
 pub enum ExifOrientationArg {
     /// Pictures are turned upright, as viewers show them.
@@ -132,7 +132,7 @@ pub fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A prompt template.
+/// Checks a prompt template when the command line is parsed.
 pub fn template(text: &str) -> Result<String, String> {
     if text.contains("{}") {
         Ok(text.to_owned())

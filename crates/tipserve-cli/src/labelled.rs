@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// Labelled examples, listed but not yet read.
 #[derive(Clone, Debug)]
 pub(crate) struct Labelled {
-    /// Where they are.
+    /// The folder or file that they are listed from.
     pub source: Source,
     /// The classes, in the order of their indices.
     pub classes: Vec<SourceClass>,
@@ -18,7 +18,7 @@ pub(crate) struct Labelled {
     pub examples: Vec<Example>,
 }
 
-/// What examples come from.
+/// What examples are listed from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
     /// A folder with one folder a class.
@@ -30,7 +30,7 @@ pub(crate) enum Source {
 /// A class as its source has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourceClass {
-    /// What people call it.
+    /// The class's name, as people read it.
     pub display_name: String,
     /// Its row of the text classifier, if the source brings one.
     pub text_weight: Option<Vec<f32>>,
@@ -43,21 +43,21 @@ pub(crate) struct Example {
     pub id: String,
     /// Index into the source's classes.
     pub class: usize,
-    /// Where it lies.
+    /// Where its content is read from.
     pub place: Place,
 }
 
-/// Where an example lies.
+/// Where an example's content is read from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
-    /// A picture file.
+    /// A picture file, by its path.
     File(PathBuf),
-    /// A row of `features`.
+    /// A row of the .npz file's `features`.
     Row(u64),
 }
 
 impl Labelled {
-    /// Examples of each class.
+    /// How many examples each class has, by index.
     pub fn counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
         for example in &self.examples {
@@ -78,7 +78,7 @@ impl Labelled {
             .collect()
     }
 
-    /// The classes' display names.
+    /// The classes' display names, by index.
     pub fn class_names(&self) -> Vec<&str> {
         self.classes
             .iter()

@@ -91,14 +91,14 @@ pub(crate) fn list(path: &Path) -> Result<Labelled, Failure> {
     })
 }
 
-/// An open .npz file.
+/// An .npz file that is read array by array.
 pub struct Archive<R: Read + Seek> {
     path: PathBuf,
     archive: NpzArchive<R>,
 }
 
 impl Archive<File> {
-    /// Opens a file.
+    /// Opens a file and reads its directory, not yet its arrays.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::Input(format!("{}: {error}", readable(path)));
         let file = File::open(path).map_err(failed)?;

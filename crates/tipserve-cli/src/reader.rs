@@ -19,13 +19,13 @@ const READ_AHEAD: usize = 4;
 /// An example with its content.
 #[derive(Debug)]
 pub(crate) struct LoadedExample {
-    /// Its id.
+    /// The example's id, as the server will report it.
     pub id: String,
-    /// Its class's index.
+    /// Index of its class among the source's.
     pub class: usize,
-    /// Whether it validates.
+    /// Whether it is a validation example.
     pub validation: bool,
-    /// The picture or embedding.
+    /// The picture or embedding, or why it cannot be sent.
     pub input: Result<Input, Unusable>,
 }
 
@@ -46,9 +46,9 @@ pub(crate) type LoadedExamples = mpsc::Receiver<Result<LoadedExample, Failure>>;
 /// begin with, since two sources may use the same ids.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// The examples.
+    /// The examples, listed but not read.
     pub labelled: Labelled,
-    /// Whether they validate.
+    /// Whether they are validation examples.
     pub validation: bool,
     /// What their ids begin with.
     pub prefix: String,

@@ -16,7 +16,7 @@ use crate::{
     terminal::{escaped, escaped_line},
 };
 
-/// Where a command writes.
+/// Where a command writes, and in which form.
 #[derive(Debug)]
 pub struct Screen {
     /// Whether standard output carries JSON.

@@ -34,7 +34,7 @@ pub struct NewArgs {
     expires_in_days: Option<u32>,
 }
 
-/// Runs the command.
+/// Runs `tipserve token …`, which needs no server.
 pub fn run(command: &TokenCommand, screen: &Screen) -> Result<(), Failure> {
     let TokenCommand::New(args) = command;
     check_name(&args.name).map_err(|problem| Failure::Usage(format!("--name: {problem}")))?;

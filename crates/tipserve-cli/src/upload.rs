@@ -16,7 +16,7 @@ use crate::{
 /// A message is closed before it has more bytes than this ...
 const TARGET_BYTES: usize = 1 << 20;
 
-/// ... or more items.
+/// Most items of one message.
 const TARGET_ITEMS: usize = 128;
 
 /// Items on their way into one message.
@@ -74,13 +74,13 @@ fn weight<T: Message>(item: &T) -> usize {
 /// What an upload sent, and what it could not send.
 #[derive(Debug, Default)]
 pub(crate) struct Uploaded {
-    /// Examples sent.
+    /// Examples that were sent.
     pub sent: u64,
     /// Examples that this side could not send.
     pub rejected: Vec<RejectedDocument>,
 }
 
-/// How examples are sent.
+/// How examples become messages of a call.
 pub(crate) struct Upload<T, M> {
     /// Makes the item of an example, or says why it cannot be sent.
     pub item: T,
@@ -103,7 +103,7 @@ pub(crate) type Progress = Box<dyn Fn(Handled) + Send>;
 pub(crate) enum Handled {
     /// It is on its way.
     Sent,
-    /// It cannot be sent.
+    /// It cannot be sent, and was reported.
     Rejected,
 }
 

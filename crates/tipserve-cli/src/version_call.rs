@@ -36,21 +36,21 @@ use tipserve_api::v1::{
 
 /// The specification that begins a call, and the call.
 pub(crate) trait VersionCall: Sized + 'static {
-    /// What the call takes.
+    /// The messages that the client sends.
     type Request: Message + 'static;
-    /// What it answers.
+    /// The messages that the server answers with.
     type Answer;
 
-    /// The first request.
+    /// The first message, with the specification.
     fn first(self) -> Self::Request;
-    /// Every later request.
+    /// A later message, with examples.
     fn examples(batch: ExampleBatch) -> Self::Request;
-    /// Makes the call.
+    /// Starts the call on the connection.
     async fn call(
         client: &mut CacheServiceClient<AuthChannel>,
         requests: RequestStream<Self::Request>,
     ) -> Result<Streaming<Self::Answer>, Status>;
-    /// What an answer says.
+    /// What an answer means; none for one that this client does not know.
     fn event(answer: Self::Answer) -> Option<VersionEvent>;
 }
 
@@ -61,7 +61,7 @@ pub(crate) enum VersionEvent {
     Progress(CreateProgress),
     /// An example that could not be used.
     Rejected(RejectedExample),
-    /// The finished version.
+    /// The version, finished and stored.
     Version(Box<Version>),
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct UploadOptions<'a> {
     pub id_prefix: String,
     /// Whether an example that cannot be sent is a failure.
     pub strict: bool,
-    /// Where to show progress.
+    /// Where progress and rejections are shown.
     pub screen: &'a Screen,
 }
 

@@ -18,6 +18,7 @@ use super::{
     prompts::check_template,
     statistics::{Statistics, StatisticsSpec},
     text_spec::TextSpec,
+    violation::{Violation, ensure},
 };
 
 /// The bundle format that this version reads.
@@ -35,7 +36,7 @@ pub struct Bundle {
     pub width: usize,
     /// s, what cosines are multiplied by to make logits.
     pub logit_scale: f64,
-    /// b, what a sigmoid loss adds to its logits; none where the loss was a
+    /// b, what a sigmoid loss adds to its logits; none if the loss was a
     /// softmax, which does not depend on it.
     pub logit_bias: Option<f64>,
     /// Prompt templates used where a caller names none; `{}` stands for the
@@ -43,47 +44,47 @@ pub struct Bundle {
     pub templates: Vec<String>,
     /// Where the weights come from, for people.
     pub source: Option<String>,
-    /// The weights' licence.
+    /// The weights' licence, as `bundle.toml` names it.
     pub licence: Option<String>,
     /// How pictures are prepared and encoded; none in a bundle that takes
     /// embeddings only.
     pub image: Option<ImageSpec>,
-    /// How texts are prepared and encoded; none where there is no encoder.
+    /// How texts are prepared and encoded; none if there is no encoder.
     pub text: Option<TextSpec>,
-    /// Mean and variance of its embeddings; none where it brings none.
+    /// Mean and variance of its embeddings; none if it brings none.
     pub statistics: Option<Statistics>,
-    /// The encoders in 8 bits; none where the bundle has none.
+    /// The encoders in 8 bits; none if the bundle has none.
     pub int8: Option<Int8Archives>,
     /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's; of
     /// what comes before its table `[int8]`, where it has one.
     pub fingerprint: String,
-    /// The folder.
+    /// The folder that the bundle was opened from.
     pub dir: PathBuf,
 }
 
 /// Why a bundle cannot be served.
 #[derive(Debug, Error)]
 pub enum BundleError {
-    /// No such folder.
+    /// There is no bundle in the folder.
     #[error("there is no bundle at {}: {reason}", dir.display())]
     Missing {
-        /// The folder asked for.
+        /// The folder that was asked for.
         dir: PathBuf,
-        /// Why not.
+        /// Why there is none: no such folder, not a folder, no `bundle.toml`.
         reason: String,
     },
     /// A file that cannot be read.
     #[error("the bundle's file {} cannot be read: {source}", path.display())]
     Unreadable {
-        /// The file.
+        /// The file, with the bundle's folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's reason for refusing.
         source: io::Error,
     },
-    /// `bundle.toml` does not parse.
+    /// `bundle.toml` is not TOML, lacks a key, or has one of another type.
     #[error("{}: {reason}", path.display())]
     Syntax {
-        /// The file.
+        /// The path of `bundle.toml`.
         path: PathBuf,
         /// The parser's reason, with line and column.
         reason: String,
@@ -93,19 +94,19 @@ pub enum BundleError {
         path.display(),
         if *found > i64::from(FORMAT) { ": a newer tipserve is needed" } else { "" })]
     Format {
-        /// The file.
+        /// The path of `bundle.toml`.
         path: PathBuf,
-        /// Its format number.
+        /// The format number that it states.
         found: i64,
     },
     /// A value that cannot be.
     #[error("{}: {key} = {value}: {rule}", path.display())]
     Value {
-        /// The file.
+        /// The path of `bundle.toml`.
         path: PathBuf,
-        /// The key.
+        /// The key, dotted: `image.parts[0].size`.
         key: String,
-        /// Its value.
+        /// The value that it has.
         value: String,
         /// What is asked of it.
         rule: &'static str,
@@ -114,11 +115,11 @@ pub enum BundleError {
     #[error("{} does not match bundle.toml: its sha256 is {found}, {expected} is expected",
         path.display())]
     Mismatch {
-        /// The file.
+        /// The file, with the bundle's folder.
         path: PathBuf,
-        /// From `bundle.toml`.
+        /// The sha256 that `bundle.toml` states.
         expected: String,
-        /// Of the file.
+        /// The sha256 that the file has.
         found: String,
     },
 }
@@ -191,16 +192,15 @@ impl Bundle {
         }
         let manifest: Manifest = toml::from_str(text).map_err(syntax)?;
         let int8 = int8::read(suffix).map_err(syntax)?;
-        let checked = match int8.as_ref().and_then(Int8Archives::nonsense) {
-            Some(wrong) => Err(wrong),
-            None => manifest.check(&int8),
-        };
-        checked.map_err(|(key, value, rule)| BundleError::Value {
-            path: path.clone(),
-            key,
-            value,
-            rule,
-        })?;
+        let int8_holds = int8.as_ref().map_or(Ok(()), Int8Archives::check);
+        int8_holds.and_then(|()| manifest.check(&int8)).map_err(
+            |Violation { key, value, rule }| BundleError::Value {
+                path: path.clone(),
+                key,
+                value,
+                rule,
+            },
+        )?;
         verify(dir, &manifest.files)?;
         if let Some(int8) = &int8 {
             verify(dir, &int8.files)?;
@@ -231,24 +231,8 @@ impl Bundle {
     }
 }
 
-/// Key, value, rule.
-pub(super) type Nonsense = (String, String, &'static str);
-
-pub(super) fn ensure(
-    holds: bool,
-    key: &str,
-    value: impl ToString,
-    rule: &'static str,
-) -> Result<(), Nonsense> {
-    if holds {
-        Ok(())
-    } else {
-        Err((key.into(), value.to_string(), rule))
-    }
-}
-
 impl Manifest {
-    fn check(&self, int8: &Option<Int8Archives>) -> Result<(), Nonsense> {
+    fn check(&self, int8: &Option<Int8Archives>) -> Result<(), Violation> {
         ensure(
             (1..=256).contains(&self.name.trim().len()),
             "name",
@@ -318,7 +302,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn check_listed(&self, key: &str, file: &str) -> Result<(), Nonsense> {
+    fn check_listed(&self, key: &str, file: &str) -> Result<(), Violation> {
         ensure(
             self.files.contains_key(file),
             key,

@@ -49,7 +49,7 @@ fn repaired(text: &str) -> String {
     unescape(&once).into_owned()
 }
 
-/// Python's `" ".join(text.split())`.
+/// As Python's `" ".join(text.split())` does.
 fn single_spaced(text: &str) -> String {
     let words: Vec<&str> = text
         .split(is_python_space)

@@ -24,7 +24,7 @@ struct RawStream {
 pub struct Memory {
     /// Of the card, left by everyone who uses it.
     pub free: u64,
-    /// Of the card.
+    /// All memory of the card, in use or not.
     pub total: u64,
     /// Held by this process's tensors.
     pub allocated: u64,
@@ -219,7 +219,7 @@ pub fn memory(device: Device) -> Result<Memory, String> {
 /// cards, all of them.
 ///
 /// # Errors
-/// torch's message, where there is no CUDA for instance.
+/// torch's message, for instance if there is no CUDA.
 pub fn release_memory() -> Result<(), String> {
     // SAFETY: it takes and keeps nothing.
     checked(unsafe { tipserve_memory_release() })

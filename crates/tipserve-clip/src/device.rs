@@ -25,7 +25,7 @@ pub enum DeviceChoice {
     /// The first CUDA device if there is one, the CPU otherwise.
     #[default]
     Auto,
-    /// The CPU.
+    /// The CPU, whatever else there is.
     Cpu,
     /// CUDA devices, by number: one or more, each once.
     Cuda(Vec<usize>),
@@ -53,39 +53,39 @@ pub enum DtypeChoice {
 /// Why a device or number format cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DeviceError {
-    /// Not a device's name.
+    /// The text names no device.
     #[error(
         "{given:?} is not a device: auto, cpu, cuda, cuda:N, cuda:N,M,… (each once) or cuda:all \
          is needed"
     )]
     UnknownDevice {
-        /// What was given.
+        /// The text that was given.
         given: String,
     },
     /// Not a number format's name.
     #[error("{given:?} is not a number format: auto, f32, bf16, f16 or int8 is needed")]
     UnknownDtype {
-        /// What was given.
+        /// The text that was given.
         given: String,
     },
-    /// Neither yes nor no.
-    #[error("{given:?} says nothing of CUDA graphs: off or auto is needed")]
+    /// The text is neither `off` nor `auto`.
+    #[error("{given:?} is no choice for CUDA graphs: off or auto is needed")]
     UnknownGraphs {
-        /// What was given.
+        /// The text that was given.
         given: String,
     },
     /// CUDA was asked for and is not there.
     #[error("CUDA is not available: {reason}")]
     NoCuda {
-        /// Why not.
+        /// Why it is not: no driver, or a torch without CUDA.
         reason: String,
     },
     /// There are not that many devices.
     #[error("there is no device cuda:{index}: this machine has {count}, counted from 0")]
     NoSuchCuda {
-        /// The device asked for.
+        /// The number that was asked for.
         index: usize,
-        /// How many there are.
+        /// How many CUDA devices the machine has.
         count: usize,
     },
     /// Half precision on a CPU is slow and not worth having.
@@ -106,7 +106,7 @@ pub enum DeviceError {
          export left it out), or take auto, bf16 or f32"
     )]
     NoInt8Archive {
-        /// The bundle's name.
+        /// The bundle's `name`, from `bundle.toml`.
         bundle: String,
     },
 }

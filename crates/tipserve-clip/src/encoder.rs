@@ -11,8 +11,8 @@ use std::{
 };
 
 use tch::{Device, Kind, TchError, Tensor};
-use thiserror::Error;
 
+pub use super::encode_error::EncodeError;
 use super::{
     bundle::Bundle,
     device::fastest_kind,
@@ -22,86 +22,24 @@ use super::{
     precision::Precision,
 };
 
-/// Why an encoder cannot be loaded or cannot encode.
-#[derive(Debug, Error)]
-pub enum EncodeError {
-    /// The bundle has no such encoder.
-    #[error("the bundle {bundle} has no {encoder} encoder")]
-    Absent {
-        /// The bundle's name.
-        bundle: String,
-        /// `image` or `text`.
-        encoder: &'static str,
-    },
-    /// The archive does not load.
-    #[error("{} does not load as TorchScript: {reason}", path.display())]
-    Unloadable {
-        /// The archive.
-        path: PathBuf,
-        /// torch's reason.
-        reason: String,
-    },
-    /// Input of another shape or type than the encoder takes.
-    #[error("the {encoder} encoder takes {expected}, it was given {found}")]
-    Input {
-        /// `image` or `text`.
-        encoder: &'static str,
-        /// Shape and type that it takes.
-        expected: String,
-        /// Shape and type that it was given.
-        found: String,
-    },
-    /// Features of another shape than the bundle states.
-    #[error("the {encoder} encoder gave features of shape {found:?}; {expected:?} is expected")]
-    Output {
-        /// `image` or `text`.
-        encoder: &'static str,
-        /// Rows and bundle width.
-        expected: [i64; 2],
-        /// What came.
-        found: Vec<i64>,
-    },
-    /// torch failed, for want of memory for instance.
-    #[error("the {encoder} encoder failed: {reason}")]
-    Torch {
-        /// `image` or `text`.
-        encoder: &'static str,
-        /// torch's reason.
-        reason: String,
-    },
-}
-
-impl EncodeError {
-    /// Whether a device's memory ran out, which a smaller batch may mend.
-    pub fn is_out_of_memory(&self) -> bool {
-        const SIGNS: [&str; 3] = [
-            "CUDA out of memory",
-            "CUBLAS_STATUS_ALLOC_FAILED",
-            "CUDNN_STATUS_ALLOC_FAILED",
-        ];
-        matches!(self, EncodeError::Torch { reason, .. }
-            if SIGNS.iter().any(|sign| reason.contains(sign)))
-    }
-}
-
 /// What was loaded, for the log.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// `image` or `text`.
     pub encoder: &'static str,
-    /// The archive.
+    /// The TorchScript archive that was read.
     pub path: PathBuf,
     /// Size of the archive, bytes.
     pub file_bytes: u64,
-    /// Number of parameters.
+    /// Number of parameters in the archive.
     pub parameters: u64,
-    /// Where it runs.
+    /// The device that it runs on.
     pub device: Device,
-    /// What it computes in.
+    /// The number format that it computes in.
     pub precision: Precision,
-    /// The bundle's fingerprint.
+    /// The fingerprint of its bundle.
     pub fingerprint: String,
-    /// How long loading took.
+    /// Time from opening the archive to having it on the device.
     pub took: Duration,
 }
 
@@ -224,7 +162,7 @@ fn brief(message: &str) -> String {
     message.get(..end).unwrap_or(message).trim().to_string()
 }
 
-/// Pictures to embeddings.
+/// Encodes prepared pictures as features.
 #[derive(Debug)]
 pub struct ImageEncoder {
     archive: Archive,
@@ -277,7 +215,7 @@ impl ImageEncoder {
         })
     }
 
-    /// What was loaded.
+    /// What was loaded, and how long that took.
     pub fn loaded(&self) -> &Loaded {
         &self.archive.loaded
     }
@@ -329,8 +267,8 @@ impl ImageEncoder {
             .f_to_kind(self.archive.loaded.precision.input_kind())
     }
 
-    /// Takes a fused module in place of the loaded one, where that gives the
-    /// same features, and gives them sooner with so many torch threads.
+    /// Replaces the loaded module by a fused one if that gives the same
+    /// features, and gives them sooner, with this many torch threads.
     ///
     /// On CPUs and in float formats; nothing else is tried.
     pub fn fuse(&mut self, threads: usize) -> Fusing {
@@ -403,7 +341,7 @@ impl ImageEncoder {
 /// Runs that a new batch size takes to reach its speed.
 const WARM_RUNS: usize = 2;
 
-/// Texts to embeddings.
+/// Encodes rows of token ids as features.
 #[derive(Debug)]
 pub struct TextEncoder {
     archive: Archive,
@@ -438,7 +376,7 @@ impl TextEncoder {
         })
     }
 
-    /// What was loaded.
+    /// What was loaded, and how long that took.
     pub fn loaded(&self) -> &Loaded {
         &self.archive.loaded
     }

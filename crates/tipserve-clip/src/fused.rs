@@ -10,7 +10,7 @@ use std::{fmt, time::Instant};
 use tch::{Kind, Tensor};
 
 use super::{
-    encoder::EncodeError,
+    encode_error::EncodeError,
     graphs::{least_cosine, median},
     precision::Precision,
 };
@@ -32,31 +32,31 @@ pub fn least_cosine_of(precision: Precision) -> f64 {
     }
 }
 
-/// What came of fusing.
+/// Whether the fused module is used, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fusing {
     /// The fused module is used.
     Used {
         /// Seconds for a picture without it.
         plain: f64,
-        /// Seconds with it.
+        /// Seconds for a picture with it.
         fused: f64,
     },
     /// The same features, but not sooner.
     NoQuicker {
         /// Seconds for a picture without it.
         plain: f64,
-        /// Seconds with it.
+        /// Seconds for a picture with it.
         fused: f64,
     },
-    /// Other features.
+    /// Its features are not those of the plain module.
     Differs {
         /// The least cosine to the plain ones.
         cosine: f64,
     },
     /// It could not be made, or did not run.
     Refused {
-        /// Why.
+        /// torch's reason, its first line.
         reason: String,
     },
 }

@@ -1,16 +1,16 @@
 //! Batches of a few fixed sizes as CUDA graphs: recorded once, and from then
 //! on launched as a whole, without a gap between one kernel and the next.
 //!
-//! A size is recorded when the server starts, and used only if it proves
-//! itself there: features as without a graph, and sooner. A batch of a size
-//! between two is padded up to the next where that is expected to pay. What
-//! fails, whenever, is computed operator by operator as it always was.
+//! A size is recorded when the server starts, and used only if it proves itself
+//! there: the same features as without a graph, and sooner. A batch of a size
+//! between two is padded up to the next if that is expected to pay. A batch
+//! whose graph fails is computed operator by operator.
 
 use std::{fmt, str::FromStr, time::Instant};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{device::DeviceError, encoder::EncodeError, image_spec::Size};
+use super::{device::DeviceError, encode_error::EncodeError, image_spec::Size};
 
 /// Sizes that are recorded. In larger batches a kernel runs longer than the
 /// next takes to be launched.
@@ -25,7 +25,7 @@ const ROUNDS: usize = 5;
 /// Whether graphs are used, as it is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GraphsChoice {
-    /// No.
+    /// Batches are computed operator by operator.
     #[default]
     Off,
     /// On CUDA, for the sizes that prove to be right and quicker at the start.
@@ -75,7 +75,7 @@ pub trait Recorder {
     }
 }
 
-/// A recorded batch.
+/// A batch of one size, recorded as a graph.
 pub trait Recording: fmt::Debug + Send {
     /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], where B is at
     /// most the recorded size. Returns when they are there; they are the
@@ -86,31 +86,31 @@ pub trait Recording: fmt::Debug + Send {
     fn replay(&self, staged: &Tensor) -> Result<Tensor, EncodeError>;
 }
 
-/// What came of a size.
+/// Whether a size is replayed, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It is replayed.
+    /// The graph is right and quicker: batches of the size are replayed.
     Replayed {
-        /// Seconds without a graph.
+        /// Seconds for a batch without a graph.
         plain: f64,
-        /// Seconds with it.
+        /// Seconds for a batch with the graph.
         replayed: f64,
     },
     /// The same features, but not sooner.
     NoQuicker {
-        /// Seconds without a graph.
+        /// Seconds for a batch without a graph.
         plain: f64,
-        /// Seconds with it.
+        /// Seconds for a batch with the graph.
         replayed: f64,
     },
-    /// Other features.
+    /// The graph's features are not the plain ones.
     Differs {
         /// The least cosine to the plain ones.
         cosine: f64,
     },
     /// It was not recorded, or did not run.
     Refused {
-        /// Why.
+        /// Why, in one line.
         reason: String,
     },
 }
@@ -144,7 +144,7 @@ impl fmt::Display for Verdict {
 /// The recorded batches of one stream slot.
 #[derive(Debug, Default)]
 pub struct Graphs {
-    /// Smallest first.
+    /// Sorted by size, smallest first.
     recorded: Vec<Recorded>,
     /// Sizes and the seconds that they take without a graph, smallest first.
     plain: Vec<(usize, f64)>,
@@ -212,8 +212,8 @@ impl Graphs {
         (graphs, verdicts)
     }
 
-    /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], by a graph
-    /// where one pays. Where that fails there are no graphs any more.
+    /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], by a graph if
+    /// one pays. If a graph fails, all graphs are dropped.
     ///
     /// # Errors
     /// As [`Recorder::plain`].
@@ -238,7 +238,7 @@ impl Graphs {
         }
     }
 
-    /// The size that a batch is replayed at; none where it is computed
+    /// The size that a batch is replayed at; none if it is computed
     /// operator by operator.
     pub fn size_for(&self, batch: usize) -> Option<usize> {
         self.pick(batch).map(|graph| graph.size)

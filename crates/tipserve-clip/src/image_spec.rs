@@ -4,8 +4,8 @@
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
-    bundle::{Nonsense, ensure},
     resize::Interpolation,
+    violation::{Violation, ensure},
 };
 
 /// Longest side of what an encoder takes, in pixels.
@@ -26,15 +26,15 @@ pub struct ImageSpec {
     pub mean: [f64; 3],
     /// What each channel is then divided by.
     pub std: [f64; 3],
-    /// Which sides `resize_to` means.
+    /// How a picture is brought to `resize_to`.
     #[serde(default)]
     pub resize: ResizeRule,
     /// What a picture is resized to before the centre crop.
     pub resize_to: Size,
-    /// The resampling kernel.
+    /// The resampling kernel of the resize.
     pub interpolation: Interpolation,
     /// The squares of a bundle with several encoders, each preprocessed by its
-    /// own rule and laid one below the other into `size`; empty where there is
+    /// own rule and laid one below the other into `size`; empty if there is
     /// one encoder. `resize`, `resize_to` and `interpolation` above are then
     /// not used.
     #[serde(default)]
@@ -46,12 +46,12 @@ pub struct ImageSpec {
 pub struct PartSpec {
     /// What the encoder takes, in pixels.
     pub size: Size,
-    /// Which sides `resize_to` means.
+    /// How a picture is brought to `resize_to`.
     #[serde(default)]
     pub resize: ResizeRule,
     /// What a picture is resized to before the centre crop.
     pub resize_to: Size,
-    /// The resampling kernel.
+    /// The resampling kernel of the resize.
     pub interpolation: Interpolation,
 }
 
@@ -59,9 +59,9 @@ pub struct PartSpec {
 /// `[height, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Rows.
+    /// Rows of the picture, in pixels.
     pub height: u32,
-    /// Columns.
+    /// Columns of the picture, in pixels.
     pub width: u32,
 }
 
@@ -79,7 +79,7 @@ impl Size {
         self.height == self.width
     }
 
-    /// The longer side.
+    /// The longer of the two sides, in pixels.
     pub fn longest(self) -> u32 {
         self.height.max(self.width)
     }
@@ -172,7 +172,7 @@ impl ImageSpec {
         parts.max().unwrap_or(self.resize_to.longest())
     }
 
-    pub(super) fn check(&self) -> Result<(), Nonsense> {
+    pub(super) fn check(&self) -> Result<(), Violation> {
         ensure(
             self.size.is_within(Size::square(1), MAX_SIDE),
             "image.size",
@@ -201,7 +201,7 @@ impl ImageSpec {
         self.check_parts()
     }
 
-    fn check_parts(&self) -> Result<(), Nonsense> {
+    fn check_parts(&self) -> Result<(), Violation> {
         for (at, part) in self.parts.iter().enumerate() {
             let key = format!("image.parts[{at}]");
             ensure(
@@ -230,7 +230,7 @@ impl ImageSpec {
 }
 
 impl PartSpec {
-    fn check(&self, key: &str) -> Result<(), Nonsense> {
+    fn check(&self, key: &str) -> Result<(), Violation> {
         ensure(
             self.resize_to.is_within(self.size, MAX_RESIZED_SIDE),
             &format!("{key}.resize_to"),

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::violation::{Violation, ensure};
+
 /// Most [`Agreement::noise`] at which 8-bit and float features may meet in one
 /// cache (docs/performance.md, "8-bit encoders", has the measurements).
 pub const MOST_NOISE: f64 = 0.01;
@@ -21,7 +23,7 @@ pub struct Int8Archives {
     pub text: Option<String>,
     /// How near the picture encoder's features are to those of the float one.
     pub agreement: Agreement,
-    /// sha256 of each file.
+    /// sha256, in hexadecimal, of each file that the table names.
     pub(crate) files: BTreeMap<String, String>,
 }
 
@@ -29,14 +31,14 @@ pub struct Int8Archives {
 /// it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Agreement {
-    /// Which pictures, for people.
+    /// Which pictures were measured, for people.
     #[serde(default)]
     pub source: String,
-    /// How many.
+    /// How many pictures were measured.
     pub count: u64,
     /// Least cosine of a picture's two features.
     pub cosine_least: f64,
-    /// Mean of these cosines.
+    /// Mean cosine of a picture's two features.
     pub cosine_mean: f64,
     /// Mean squared difference of unit features, over the variance of the
     /// float ones.
@@ -74,7 +76,7 @@ pub(crate) fn split(text: &str) -> (&str, &str) {
     (text, "")
 }
 
-/// Reads what [`split`] gave second; none where it is empty.
+/// Reads what [`split`] gave second; none if it is empty.
 pub(crate) fn read(suffix: &str) -> Result<Option<Int8Archives>, toml::de::Error> {
     if suffix.is_empty() {
         return Ok(None);
@@ -83,14 +85,15 @@ pub(crate) fn read(suffix: &str) -> Result<Option<Int8Archives>, toml::de::Error
 }
 
 impl Int8Archives {
-    /// What cannot be: key, value, rule.
-    pub(crate) fn nonsense(&self) -> Option<(String, String, &'static str)> {
+    pub(super) fn check(&self) -> Result<(), Violation> {
         for (key, file) in [("int8.image", &self.image), ("int8.text", &self.text)] {
-            if let Some(file) = file
-                && !self.files.contains_key(file)
-            {
-                let rule = "must be listed with its sha256 under [int8.files]";
-                return Some((key.into(), file.clone(), rule));
+            if let Some(file) = file {
+                ensure(
+                    self.files.contains_key(file),
+                    key,
+                    file,
+                    "must be listed with its sha256 under [int8.files]",
+                )?;
             }
         }
         let agreement = &self.agreement;
@@ -100,16 +103,19 @@ impl Int8Archives {
             ("neighbour", agreement.neighbour),
             ("head", agreement.head),
         ] {
-            if !(-1.0..=1.0).contains(&value) {
-                let key = format!("int8.agreement.{key}");
-                return Some((key, value.to_string(), "must be from -1 to 1"));
-            }
+            ensure(
+                (-1.0..=1.0).contains(&value),
+                &format!("int8.agreement.{key}"),
+                value,
+                "must be from -1 to 1",
+            )?;
         }
-        if agreement.noise.is_nan() || agreement.noise < 0.0 {
-            let noise = agreement.noise.to_string();
-            return Some(("int8.agreement.noise".into(), noise, "must be 0 or more"));
-        }
-        None
+        ensure(
+            agreement.noise >= 0.0,
+            "int8.agreement.noise",
+            agreement.noise,
+            "must be 0 or more",
+        )
     }
 }
 

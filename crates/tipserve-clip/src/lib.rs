@@ -29,6 +29,7 @@ pub mod clean;
 pub mod cuda;
 pub mod decode;
 pub mod device;
+mod encode_error;
 pub mod encoder;
 pub mod fused;
 pub mod graphs;
@@ -45,6 +46,7 @@ pub mod text_spec;
 pub mod thumbnail;
 pub mod tokenize;
 pub mod views;
+mod violation;
 
 pub use bundle::{Bundle, BundleError};
 pub use decode::{DecodeOptions, ExifOrientation, decode, decode_with};

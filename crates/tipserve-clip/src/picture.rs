@@ -108,12 +108,12 @@ impl Picture {
         (covered(self.full.0), covered(self.full.1))
     }
 
-    /// Columns.
+    /// Columns of the picture, in pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Rows.
+    /// Rows of the picture, in pixels.
     pub fn height(&self) -> u32 {
         self.height
     }
@@ -142,7 +142,7 @@ impl Picture {
 pub struct PictureLimits {
     /// Most bytes of an encoded picture.
     pub encoded_bytes: u64,
-    /// Longest side, in pixels.
+    /// Most pixels of the longer side.
     pub side: u32,
     /// Most pixels (width × height).
     pub pixels: u64,
@@ -224,7 +224,7 @@ impl PictureLimits {
 /// Why a picture cannot be used. All of these are the sender's to mend.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PictureError {
-    /// No bytes at all.
+    /// The sender gave no bytes at all.
     #[error("the picture is empty (0 bytes)")]
     Empty,
     /// Not a picture in any format read here.
@@ -238,35 +238,35 @@ pub enum PictureError {
     /// A picture, of a kind that is not read here.
     #[error("{what} is not supported")]
     Unsupported {
-        /// Format and kind.
+        /// The format, and the kind of it that is not read.
         what: String,
     },
-    /// Over a limit.
+    /// The header states more than a limit allows.
     #[error("the picture has {value} {what}, the limit {setting} is {limit}")]
     TooLarge {
         /// What there is too much of, with its unit.
         what: &'static str,
         /// The limit's name among the server's settings.
         setting: &'static str,
-        /// The limit.
+        /// The limit's value, in the unit of `what`.
         limit: u64,
         /// What the picture has, or at least has.
         value: u64,
     },
-    /// Its end is missing.
+    /// The file ends before its picture does.
     #[error("the {format} is truncated: {detail}")]
     Truncated {
-        /// The format.
+        /// The format, by its usual name: `JPEG`.
         format: &'static str,
-        /// What is missing.
+        /// What the file lacks, as far as that is known.
         detail: String,
     },
-    /// Damaged in another way.
+    /// The file is damaged in some other way.
     #[error("the {format} cannot be decoded: {detail}")]
     Undecodable {
-        /// The format.
+        /// The format, by its usual name: `JPEG`.
         format: &'static str,
-        /// The decoder's reason.
+        /// The decoder's reason, in its own words.
         detail: String,
     },
     /// Raw pixels that do not fit their stated size.
@@ -274,11 +274,11 @@ pub enum PictureError {
         "raw RGB of {width}×{height} pixels has {found} bytes; width × height × 3 and no side of 0 is needed"
     )]
     Shape {
-        /// Stated columns.
+        /// Columns that the sender stated.
         width: u32,
-        /// Stated rows.
+        /// Rows that the sender stated.
         height: u32,
-        /// Bytes given.
+        /// Bytes that the sender gave.
         found: usize,
     },
 }

@@ -7,7 +7,7 @@ use tch::Kind;
 /// What an encoder computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// 32-bit float.
+    /// 32-bit float, whatever the device.
     Float32,
     /// bfloat16.
     Bfloat16,

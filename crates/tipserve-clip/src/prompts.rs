@@ -10,7 +10,7 @@ pub enum PromptError {
     /// `{}` must occur exactly once.
     #[error("the template {template:?} has {{}} {found} times; exactly once is needed")]
     Placeholder {
-        /// The template.
+        /// The template as it was given.
         template: String,
         /// How often it has `{}`.
         found: usize,
@@ -21,7 +21,7 @@ pub enum PromptError {
     /// A class without a prompt has no row in W.
     #[error("class {class} has no prompt")]
     NoPrompts {
-        /// The class's index.
+        /// The class's index, from 0.
         class: usize,
     },
     /// Embeddings that do not fit the prompts.
@@ -29,7 +29,7 @@ pub enum PromptError {
     Count {
         /// Prompts of all classes together.
         expected: usize,
-        /// Rows given.
+        /// Rows of embeddings that were given.
         found: usize,
     },
 }

@@ -18,7 +18,7 @@ use super::picture::Picture;
 pub enum Interpolation {
     /// Keys' cubic with a = −0.5.
     Bicubic,
-    /// The triangle.
+    /// The triangle: linear interpolation when enlarging.
     Bilinear,
 }
 
@@ -50,16 +50,16 @@ impl Interpolation {
     }
 }
 
-/// A rectangle, in pixels.
+/// A rectangle of the output, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Left column.
+    /// Its left column, from 0.
     pub x: u64,
-    /// Top row.
+    /// Its top row, from 0.
     pub y: u64,
-    /// Columns.
+    /// How many columns it has.
     pub width: usize,
-    /// Rows.
+    /// How many rows it has.
     pub height: usize,
 }
 

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 
 use serde::Deserialize;
 
-/// `[statistics]` of `bundle.toml`.
+/// The table `[statistics]` of `bundle.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct StatisticsSpec {
     /// 2·D numbers, f32, little-endian: the mean of each dimension of unit
@@ -18,9 +18,9 @@ pub struct StatisticsSpec {
 /// Mean and variance of each dimension, [D].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
-    /// μ.
+    /// μ, the mean of each dimension.
     pub mean: Vec<f32>,
-    /// v.
+    /// v, the variance of each dimension, 0 or more.
     pub variance: Vec<f32>,
 }
 

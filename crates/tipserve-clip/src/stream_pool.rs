@@ -15,20 +15,21 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     cuda::{self, Graph, Stream},
-    encoder::{EncodeError, ImageEncoder},
+    encode_error::EncodeError,
+    encoder::ImageEncoder,
     graphs::{Graphs, Recorder, Recording, SIZES, Verdict},
 };
 
 /// What a batch goes through.
 #[derive(Debug)]
 struct StreamSlot {
-    /// Which encoder.
+    /// Index of the encoder, and so of the device, that the slot belongs to.
     encoder: usize,
     /// None on the CPU, which has no streams.
     stream: Option<Stream>,
     /// u8 [most, S, S, 3], page-locked where the device is CUDA's.
     staging: Option<Tensor>,
-    /// Batches of some sizes, recorded; none where they are not wanted.
+    /// Batches of some sizes, recorded; none if they are not wanted.
     graphs: Graphs,
 }
 

@@ -3,14 +3,14 @@
 
 use serde::Deserialize;
 
-use super::bundle::{Nonsense, ensure};
+use super::violation::{Violation, ensure};
 
 /// The text encoder and its preprocessing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct TextSpec {
     /// TorchScript: int64 [n, context_length] → [n, D].
     pub file: String,
-    /// A Hugging Face `tokenizer.json`.
+    /// A Hugging Face `tokenizer.json`, relative to the bundle.
     pub tokenizer: String,
     /// How a text is cleaned and cut into tokens.
     pub rules: TextRules,
@@ -18,7 +18,7 @@ pub struct TextSpec {
     pub context_length: usize,
     /// What a row is filled up with.
     pub pad_id: i64,
-    /// Where the padding is.
+    /// Which end of a row the padding is at.
     #[serde(default)]
     pub pad_side: PadSide,
 }
@@ -27,10 +27,10 @@ pub struct TextSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PadSide {
-    /// Behind the text.
+    /// The padding follows the text.
     #[default]
     Right,
-    /// Before the text.
+    /// The padding precedes the text.
     Left,
 }
 
@@ -41,7 +41,7 @@ pub enum TextRules {
     /// CLIP's: ftfy, HTML unescaping, white space, lower case, its regular
     /// expression; of `tokenizer.json` only the vocabulary and merges.
     Clip,
-    /// `tokenizer.json` as it stands.
+    /// `tokenizer.json` as it stands, with its own normaliser.
     Plain,
     /// open_clip's canonical text, which is SigLIP's (ftfy, HTML unescaping,
     /// underscores to spaces, ASCII punctuation removed, lower case, white
@@ -53,7 +53,7 @@ pub enum TextRules {
 }
 
 impl TextSpec {
-    pub(super) fn check(&self) -> Result<(), Nonsense> {
+    pub(super) fn check(&self) -> Result<(), Violation> {
         ensure(
             (3..=8192).contains(&self.context_length),
             "text.context_length",

@@ -21,23 +21,23 @@ pub enum TokenizerError {
     /// The bundle has no text encoder.
     #[error("the bundle {bundle} has no text encoder")]
     NoText {
-        /// The bundle's name.
+        /// The bundle's `name`, from `bundle.toml`.
         bundle: String,
     },
     /// The file does not load.
     #[error("the tokenizer {} cannot be loaded: {reason}", path.display())]
     Unreadable {
-        /// The file.
+        /// The path of `tokenizer.json`.
         path: PathBuf,
-        /// The reason.
+        /// What the reader says, with the position if it has one.
         reason: String,
     },
     /// CLIP's rules need a start and an end token.
     #[error("the tokenizer {} has no {token}, which CLIP's rules need", path.display())]
     NoToken {
-        /// The file.
+        /// The path of `tokenizer.json`.
         path: PathBuf,
-        /// What is missing.
+        /// The token that is missing.
         token: &'static str,
     },
     /// The file's own special tokens leave no room for a text.
@@ -46,11 +46,11 @@ pub enum TokenizerError {
         path.display()
     )]
     NoRoom {
-        /// The file.
+        /// The path of `tokenizer.json`.
         path: PathBuf,
         /// Special tokens added to each text.
         added: usize,
-        /// The bundle's context length.
+        /// Tokens in a row, from `bundle.toml`.
         context_length: usize,
     },
 }
@@ -61,7 +61,7 @@ pub enum TextError {
     /// More tokens than the context holds, and no leave to cut.
     #[error("the text has {found} tokens, start and end included; the limit is {limit}")]
     TooLong {
-        /// The context length.
+        /// Tokens that the encoder's context holds.
         limit: usize,
         /// The text's tokens, start and end included.
         found: usize,
@@ -69,15 +69,15 @@ pub enum TextError {
     /// A text that nobody meant to encode.
     #[error("the text has {found} bytes; the limit is {limit}")]
     TooManyBytes {
-        /// [`MAX_TEXT_BYTES`].
+        /// [`MAX_TEXT_BYTES`], the limit on a text.
         limit: usize,
-        /// The text's bytes.
+        /// Bytes of the text, UTF-8.
         found: usize,
     },
-    /// The tokenizer's own failure.
+    /// The tokenizer itself failed on the text.
     #[error("the text cannot be tokenized: {reason}")]
     Tokenizer {
-        /// Its reason.
+        /// The tokenizer's reason, in its own words.
         reason: String,
     },
 }
@@ -174,7 +174,7 @@ impl Tokenizer {
         })
     }
 
-    /// Ids in a row.
+    /// Ids in a row: what the encoder takes.
     pub fn context_length(&self) -> usize {
         self.context_length
     }

@@ -41,7 +41,8 @@ fn prepare_part(picture: &Picture, part: &PartSpec) -> Vec<u8> {
     )
 }
 
-/// Columns and rows that a picture of so many has before the crop.
+/// Columns and rows that a picture of this size has after the resize, before
+/// the crop.
 fn resized((width, height): (u32, u32), part: &PartSpec) -> (u64, u64) {
     let to = part.resize_to;
     if part.resize == ResizeRule::Squash {
@@ -143,7 +144,7 @@ fn uniform(rng: &mut impl RngCore) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Uniform in 0..=last.
+/// A number drawn uniformly from 0..=last, by multiply and shift.
 fn uniform_to(last: u32, rng: &mut impl RngCore) -> u64 {
     ((u128::from(rng.next_u64()) * (u128::from(last) + 1)) >> 64) as u64
 }

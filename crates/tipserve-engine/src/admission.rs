@@ -60,10 +60,10 @@ impl Admission {
         }
     }
 
-    /// Room for an item of `bytes` at once.
+    /// Admits an item of `bytes` now, or refuses it.
     ///
     /// # Errors
-    /// The bound that leaves no room.
+    /// The bound that is reached.
     pub fn try_enter(&self, bytes: usize) -> Result<Permit, Refusal> {
         let items = Arc::clone(&self.items)
             .try_acquire_owned()

@@ -1,4 +1,4 @@
-//! Background work that gives way to pictures.
+//! Background work that yields to pictures.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -19,14 +19,14 @@ pub(super) struct Deadline {
 /// What to do with jobs that wait, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BatchPlan {
-    /// So many are answered that they are too late.
+    /// Jobs at the head of the queue that are answered as too late.
     pub lost: usize,
-    /// So many of the next are the batch; one at least.
+    /// Jobs after those that form the batch; at least one.
     pub size: usize,
 }
 
 /// The next batch of `waiting`, which are sorted by what they have left, those
-/// without a deadline last; none where nothing waits.
+/// without a deadline last; none if nothing waits.
 ///
 /// A batch has as many jobs as its most urgent one has time for. One that
 /// would be late even alone is lost, unless nothing else waits: an engine
@@ -35,8 +35,8 @@ pub(super) struct BatchPlan {
 /// While the engine is `overloaded` every second of a worker would be filled by
 /// others. Then the batch is the one that is worth most: with n jobs in time,
 /// and T(n) seconds, n − T(n)·(jobs a second at the best size). An urgent job
-/// that would cut a large batch to a small one is lost for the sake of several
-/// of its kind that would otherwise be refused. Of equal value the one that
+/// that would shrink a large batch to a small one is given up if that saves
+/// several of its kind from being refused. Of plans of equal value the one that
 /// loses fewest is taken.
 pub(super) fn plan_batch(
     waiting: &[Option<Deadline>],

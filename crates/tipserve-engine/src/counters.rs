@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 /// What the engine has done since it started.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Pictures decoded and prepared.
+    /// Pictures that were decoded and prepared for the encoder.
     pub decoded: AtomicU64,
     /// Pictures that went through the encoder, retries of a failed batch
     /// included.

@@ -34,7 +34,7 @@ pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinH
         })
 }
 
-/// The job made ready, or none where it has been answered or will be by
+/// The job made ready, or none if it has been answered or will be by
 /// others.
 fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob)> {
     let started = Instant::now();

@@ -147,7 +147,7 @@ impl Embeddings {
         self.cache.get(key)
     }
 
-    /// Number of features held.
+    /// The number of features in the cache.
     pub fn len(&self) -> usize {
         self.cache.len()
     }

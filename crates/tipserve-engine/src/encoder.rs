@@ -10,7 +10,7 @@ use tipserve_clip::Size;
 pub struct EncodeFault {
     /// What torch said, in one line.
     pub detail: String,
-    /// Nothing can run on this device any more.
+    /// The device is broken: nothing can run on it any more.
     pub fatal: bool,
 }
 

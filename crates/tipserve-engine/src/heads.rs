@@ -13,7 +13,7 @@ use crate::{
 };
 pub(super) use tip_adapter::answer::to_host as to_shared;
 use tip_adapter::{
-    answer::{Asked, Row, Scores, Wanted, answers},
+    answer::{HeadQuery, Row, Scores, ScoresRequest, answers},
     head::Head,
 };
 
@@ -67,12 +67,12 @@ pub(super) fn answer(jobs: Vec<Encoded>, features: &Features, shared: &Shared) {
 struct Group {
     head: Arc<Head>,
     rows: Vec<i64>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<ScoresRequest>,
     jobs: Vec<Encoded>,
 }
 
 impl Group {
-    fn push(&mut self, encoded: Encoded, wanted: Wanted) {
+    fn push(&mut self, encoded: Encoded, wanted: ScoresRequest) {
         self.rows.push(encoded.row as i64);
         self.wanted.push(wanted);
         self.jobs.push(encoded);
@@ -88,16 +88,16 @@ fn run_groups(
     shared: &Shared,
 ) {
     let started = Instant::now();
-    let work: Vec<Asked> = groups
+    let work: Vec<HeadQuery> = groups
         .iter()
-        .map(|group| Asked {
+        .map(|group| HeadQuery {
             head: &group.head,
             rows: &group.rows,
             wanted: &group.wanted,
         })
         .collect();
-    let choosing = shared.settings.choosing;
-    match guarded(|| answers(&features.unit, &work, choosing).map_err(torch)) {
+    let backend = shared.settings.top_k_backend;
+    match guarded(|| answers(&features.unit, &work, backend).map_err(torch)) {
         Ok(scores) => {
             let took = started.elapsed();
             shared.settings.observer.heads_ran(took);

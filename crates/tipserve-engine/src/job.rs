@@ -18,7 +18,7 @@ use crate::{
     stage::{Stage, StageTimes},
 };
 use tip_adapter::{
-    answer::{Row, Scores, Wanted},
+    answer::{Row, Scores, ScoresRequest},
     head::Head,
 };
 use tipserve_clip::ExifOrientation;
@@ -71,9 +71,9 @@ pub enum Source {
     },
     /// Decoded pixels, RGB, row by row, three bytes each.
     Rgb {
-        /// Width, in pixels.
+        /// Columns of the picture, in pixels.
         width: u32,
-        /// Height, in pixels.
+        /// Rows of the picture, in pixels.
         height: u32,
         /// width · height · 3 bytes.
         data: Bytes,
@@ -136,7 +136,7 @@ pub enum Work {
         /// The head, kept alive by the job.
         head: Arc<Head>,
         /// What of that; the answer may hold more.
-        wanted: Wanted,
+        wanted: ScoresRequest,
         /// How many of the nearest cached examples to return.
         neighbours: usize,
         /// Whether the answer carries the feature beside the scores.
@@ -208,7 +208,7 @@ impl Job {
         self
     }
 
-    /// The job, or none where it was late or cancelled and has been answered.
+    /// The job, or none if it was late or cancelled and has been answered.
     pub(super) fn alive(self, counters: &Counters) -> Option<Job> {
         match lapse(self.deadline, &self.cancelled, Stage::Admission) {
             None => Some(self),
@@ -224,7 +224,7 @@ impl Job {
 /// The feature of one input.
 #[derive(Clone, Debug)]
 pub struct Feature {
-    /// The L2-normalised feature, [D].
+    /// The feature scaled to unit length, [D].
     pub unit: Row,
     /// Length of the encoder's raw output: raw = unit · norm.
     pub norm: f32,

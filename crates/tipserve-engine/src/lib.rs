@@ -80,7 +80,7 @@ pub use job::{Content, Crop, Feature, FlowId, Job, JobOutput, Priority, Source, 
 pub use observer::{Dropped, Observer, Unobserved};
 pub use settings::{EngineSettings, ThreadPlan};
 pub use stage::{Stage, StageTimes};
-pub use tip_adapter::answer::{Choosing, Row, Scores, Wanted};
+pub use tip_adapter::answer::{Row, Scores, ScoresRequest, TopKBackend};
 
 use background::Step;
 use cost::MARGIN;
@@ -168,7 +168,7 @@ impl Engine {
         }
     }
 
-    /// Admission: how much is in, and room for more.
+    /// Admission: how much is in the engine, and permits for more.
     pub fn admission(&self) -> &Admission {
         &self.shared.admission
     }
@@ -195,8 +195,8 @@ impl Engine {
 
     /// Predicted seconds until a picture of this flow and priority, arriving
     /// now, would be answered; none before the first batch has been timed. 0
-    /// for an idle engine: it begins at once, whatever it expects, for that is
-    /// how it learns that the machine has become faster.
+    /// for an idle engine, which begins at once whatever its estimate says:
+    /// that is how it learns that the machine has become faster.
     pub fn predicted_wait(&self, flow: FlowId, priority: Priority) -> Option<f64> {
         let shared = &self.shared;
         let workers = shared.settings.threads.workers;
@@ -310,7 +310,7 @@ impl Engine {
     /// Runs a short step (at most some tens of milliseconds) on a device
     /// worker, when no interactive work waits, or after having given way
     /// [`EngineSettings::step_patience`]. Blocks until it has run; never call
-    /// it on an async thread. Returns none where the engine is shutting down.
+    /// it on an async thread. Returns none if the engine is shutting down.
     pub fn step<T: Send + 'static>(&self, step: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (done, result) = crossbeam_channel::bounded(1);
         self.shared.ready.push_step(Step::new(move || {

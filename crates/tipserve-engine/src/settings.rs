@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tip_adapter::answer::Choosing;
+use tip_adapter::answer::TopKBackend;
 
 use crate::observer::{Observer, Unobserved};
 
@@ -65,13 +65,13 @@ pub struct EngineSettings {
     /// Decode a large JPEG at a half, a quarter or an eighth, as long as each
     /// side keeps this many times the pixels that it is resized to; 0: never.
     pub jpeg_shrink: f64,
-    /// How long a training step gives way to interactive work before it takes
-    /// its turn.
+    /// How long a training step yields to interactive work before it takes its
+    /// turn.
     pub step_patience: Duration,
     /// Batch sizes that every worker runs, twice, before the engine is ready.
     pub warm: Vec<usize>,
     /// Where the best classes are chosen.
-    pub choosing: Choosing,
+    pub top_k_backend: TopKBackend,
     /// How the cores are shared out.
     pub threads: ThreadPlan,
     /// Receives the engine's events: counts, latencies, warnings.
@@ -111,7 +111,7 @@ impl Default for EngineSettings {
             jpeg_shrink: 0.0,
             step_patience: Duration::from_millis(200),
             warm: EngineSettings::warm_on_cpu(32),
-            choosing: Choosing::Automatic,
+            top_k_backend: TopKBackend::Automatic,
             threads: ThreadPlan::for_cpu(cores),
             observer: Arc::new(Unobserved),
         }

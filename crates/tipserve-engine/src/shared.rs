@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub embeddings: Option<Arc<Embeddings>>,
     /// Jobs between the decode queue and their answer, for predicting waits.
     pub in_device: AtomicUsize,
-    /// When a caller was last told that there is no time for its item.
+    /// When an item was last refused because its deadline could not be met.
     pub refused: Mutex<Option<Instant>>,
     /// A device that no later batch can use (a poisoned CUDA context).
     pub broken: AtomicBool,

@@ -25,7 +25,7 @@ pub(super) struct DecodeJob {
 
 /// A picture as the encoder sees it.
 pub(super) struct Prepared {
-    /// u8 [S, S, 3].
+    /// Levels of red, green and blue, u8 [S, S, 3].
     pub pixels: Vec<u8>,
     /// Whether its file has every pixel and lacks its end mark.
     pub lacks_end_mark: bool,

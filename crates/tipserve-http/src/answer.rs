@@ -31,11 +31,11 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// How a call is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
-    /// One JSON object.
+    /// One JSON object, for a call with one answer.
     Json,
     /// A JSON object a line.
     Lines,
-    /// Server-sent events.
+    /// Server-sent events, one for each answer.
     Events,
     /// The bytes of a file, which the answers carry in this field.
     File(FieldDescriptor),
@@ -132,11 +132,11 @@ impl Messages {
 /// Turns answers of one RPC into HTTP's.
 #[derive(Clone, Debug)]
 pub struct Answering {
-    /// What it answers.
+    /// The message that the RPC answers with.
     pub output: MessageDescriptor,
-    /// How.
+    /// How its answers are written.
     pub form: Form,
-    /// How errors are shown.
+    /// How errors are written as JSON.
     pub errors: Arc<Errors>,
     /// How the answer is written.
     pub dialect: Dialect,

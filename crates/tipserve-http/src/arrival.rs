@@ -21,7 +21,7 @@ const FREE: usize = 64 << 10;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body that arrives.
+/// A request's body, read within the server's bounds.
 pub struct Arrival {
     body: Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>,
     bounds: Arc<dyn Bounds>,
@@ -31,21 +31,21 @@ pub struct Arrival {
     ended: bool,
     /// How long the message under way has been waited for.
     waited: Duration,
-    room: Room,
+    reservation: Reservation,
     lines: u64,
 }
 
 /// What the message under way has reserved.
-pub struct Room {
+pub struct Reservation {
     bounds: Arc<dyn Bounds>,
     reserved: usize,
     held: Option<Box<dyn Send + Sync>>,
 }
 
-impl Room {
-    /// Nothing yet.
-    pub fn new(bounds: Arc<dyn Bounds>) -> Room {
-        Room {
+impl Reservation {
+    /// An allowance that has reserved nothing yet.
+    pub fn new(bounds: Arc<dyn Bounds>) -> Reservation {
+        Reservation {
             bounds,
             reserved: 0,
             held: None,
@@ -87,7 +87,7 @@ impl Arrival {
     {
         Arrival {
             body: Box::pin(body.map_err(Into::into)),
-            room: Room::new(Arc::clone(&bounds)),
+            reservation: Reservation::new(Arc::clone(&bounds)),
             bounds,
             buffer: BytesMut::new(),
             scanned: 0,
@@ -97,7 +97,7 @@ impl Arrival {
         }
     }
 
-    /// What bounds it.
+    /// The bounds that its messages are read within.
     pub fn bounds(&self) -> &Arc<dyn Bounds> {
         &self.bounds
     }
@@ -116,12 +116,12 @@ impl Arrival {
         self.next_message();
         let length = self.length();
         if let Some(length) = length {
-            self.room.reserve(length, length).await?;
+            self.reservation.reserve(length, length).await?;
             self.buffer.reserve(length.min(self.bounds.largest()));
         }
         while self.read(true).await? {
             let needed = self.buffer.len();
-            self.room
+            self.reservation
                 .reserve(needed, length.unwrap_or(self.bounds.largest()))
                 .await?;
         }
@@ -155,7 +155,7 @@ impl Arrival {
             let timed = self.lines == 0 || !self.buffer.is_empty();
             self.read(timed).await?;
             let largest = self.bounds.largest();
-            self.room
+            self.reservation
                 .reserve(self.buffer.len().min(largest + 1), largest)
                 .await?;
         }
@@ -184,7 +184,7 @@ impl Arrival {
 
     /// What was handed on has been decoded by now.
     fn next_message(&mut self) {
-        self.room.release();
+        self.reservation.release();
         self.waited = Duration::ZERO;
     }
 

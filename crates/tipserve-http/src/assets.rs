@@ -14,11 +14,11 @@ const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src
 /// A file that is served as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Asset {
-    /// Its path: "/", "/assets/app.3f2a.js".
+    /// Its path on the server: "/", "/assets/app.3f2a.js".
     pub path: &'static str,
     /// Its media type, with the character set where it is text.
     pub content_type: &'static str,
-    /// Its bytes.
+    /// Its bytes, compressed if `encoding` says so.
     pub body: &'static [u8],
     /// How they are compressed ("gzip", "br"); none if they are not. Clients that
     /// do not take it are refused, which no browser is.
@@ -34,7 +34,7 @@ pub struct Asset {
 pub struct Assets(&'static [Asset]);
 
 impl Assets {
-    /// These files.
+    /// Serves these files, each at its own path.
     pub const fn new(files: &'static [Asset]) -> Assets {
         Assets(files)
     }
@@ -64,12 +64,12 @@ pub(crate) struct File {
     pub immutable: bool,
 }
 
-/// Files by their paths.
+/// Files that are looked up by path.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files(Vec<File>);
 
 impl Files {
-    /// These files.
+    /// Serves these files, each at its own path.
     pub fn new(files: Vec<File>) -> Files {
         Files(files)
     }

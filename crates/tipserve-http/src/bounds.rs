@@ -7,15 +7,15 @@ use tonic::Status;
 
 /// Bounds on the messages of one call, while they arrive.
 pub trait Bounds: Send + Sync + 'static {
-    /// Largest message, bytes.
+    /// Most bytes of one message.
     fn largest(&self) -> usize;
 
-    /// How long a sender may be waited for, of whose message `received` bytes
-    /// have come.
+    /// How long to wait for the rest of a message of which `received` bytes
+    /// have arrived.
     fn patience(&self, received: usize) -> Duration;
 
-    /// Takes bytes for a message that arrives, once there are so many. They are
-    /// given back when what is returned is dropped.
+    /// Waits until `bytes` bytes are free and reserves them for an arriving
+    /// message. Dropping what is returned releases them.
     fn reserve(&self, bytes: usize) -> BoxFuture<'static, Box<dyn Send + Sync>>;
 
     /// The refusal of a message over [`Bounds::largest`].

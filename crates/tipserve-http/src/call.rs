@@ -29,7 +29,7 @@ pub(crate) enum Asked {
 /// A call, before its body is read.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The RPC.
+    /// The RPC that the path and verb name.
     pub rpc: Arc<Rpc>,
     /// Fields from the query: the message's beginning, which the body overrides.
     query: Vec<u8>,
@@ -38,7 +38,7 @@ pub struct Call {
     pub(crate) content: Content,
     /// What the answer needs to know of the body, once that has been read.
     pub(crate) asked: Arc<OnceLock<Asked>>,
-    /// The deadline.
+    /// How long the caller gives the call; none if it has no deadline.
     pub timeout: Option<Duration>,
 }
 

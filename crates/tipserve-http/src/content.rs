@@ -11,18 +11,18 @@ use crate::{
     status,
 };
 
-/// What a body is.
+/// What a request's body is read as.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// None is read: all of the request is in its path and query.
     Nothing,
-    /// One JSON object.
+    /// One JSON object, the request or one of its fields.
     Json,
     /// A JSON object a line.
     Lines,
     /// A picture's file, or JSON where its first byte says so.
     JsonOrPicture(Picture),
-    /// A picture's file.
+    /// The bytes of a picture's file.
     Picture(Picture),
     /// A file for a method that takes it in pieces: the way to the bytes.
     File(FieldDescriptor),
@@ -34,7 +34,7 @@ pub enum Content {
     Embeddings,
 }
 
-/// Where a picture goes.
+/// Where in the request a picture's bytes go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     /// The field of the request: an `Input`, or a list of them.

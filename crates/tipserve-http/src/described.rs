@@ -13,7 +13,7 @@ use crate::assets::{File, Files};
 pub struct Described(Files);
 
 impl Described {
-    /// Of this document.
+    /// Serves `document`, and a page that reads it.
     pub fn new(document: String) -> Described {
         let text = |text: &'static str| Bytes::from_static(text.as_bytes());
         let files = [
@@ -55,7 +55,7 @@ impl Described {
     }
 }
 
-/// Changes with the bytes.
+/// An entity tag, which changes with the bytes.
 fn tag(body: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);

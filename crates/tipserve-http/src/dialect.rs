@@ -3,23 +3,23 @@
 /// A way of writing requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// ProtoJSON.
+    /// ProtoJSON, of the messages themselves.
     Proto,
-    /// The Open Inference Protocol's.
+    /// The Open Inference Protocol over HTTP.
     Inference(Shape),
-    /// That of OpenAI's embeddings.
+    /// OpenAI's embeddings API, for Embed.
     Embeddings,
 }
 
 /// How an answer is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// The message.
+    /// As the message itself, in JSON.
     Whole,
-    /// One of its fields.
+    /// As the value of one of its fields.
     Field(&'static str),
     /// Nothing: the status says whether its one field is true.
     Truth,
-    /// Tensors.
+    /// As tensors, in JSON or as bytes.
     Tensors,
 }

@@ -31,7 +31,6 @@ use crate::{
     template::Template,
 };
 
-/// The path.
 const PATH: &str = "/v1/embeddings";
 
 /// Its route.

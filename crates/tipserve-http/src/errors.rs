@@ -14,10 +14,10 @@ use crate::{
     status::describe,
 };
 
-/// Shows statuses.
+/// Writes gRPC statuses as JSON.
 #[derive(Clone, Debug)]
 pub struct Errors {
-    /// `google.rpc.Status`.
+    /// The descriptor of `google.rpc.Status`.
     message: MessageDescriptor,
 }
 
@@ -28,7 +28,7 @@ impl Errors {
         Errors { message }
     }
 
-    /// A status as JSON.
+    /// A status as the JSON of `google.rpc.Status`, with its details.
     pub fn json(&self, status: &Status) -> Vec<u8> {
         let bare = || tonic_types::Status {
             code: status.code() as i32,

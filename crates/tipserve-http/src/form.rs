@@ -12,7 +12,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Va
 use tonic::{Code, Status};
 
 use crate::{
-    arrival::{Arrival, Room},
+    arrival::{Arrival, Reservation},
     bounds::Bounds,
     content::Picture,
     json::{JsonError, wire},
@@ -22,19 +22,19 @@ use crate::{
 /// A part of a form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// Its name.
+    /// The part's name, from its `Content-Disposition`.
     pub name: String,
     /// The name of the file that it is of; none if it is no picture but a field.
     pub file: Option<String>,
-    /// What is in it.
+    /// The part's bytes, all of them.
     pub data: Bytes,
 }
 
-/// A form that arrives.
+/// A form, read part by part as its body arrives.
 pub struct Form {
     parts: Multipart<'static>,
     bounds: Arc<dyn Bounds>,
-    room: Room,
+    reservation: Reservation,
     /// Bytes read since the parser last handed something on: what it holds.
     kept: Arc<AtomicUsize>,
     length: Option<usize>,
@@ -50,7 +50,8 @@ impl Form {
         let bytes = stream::try_unfold(arrival, move |mut arrival| {
             let counted = Arc::clone(&counted);
             async move {
-                // The parser takes all that there is before it looks at any of it.
+                // The parser takes all available bytes before it looks at any
+                // of them.
                 tokio::task::yield_now().await;
                 let Some(bytes) = arrival.bytes().await? else {
                     return Ok::<_, Status>(None);
@@ -64,7 +65,7 @@ impl Form {
         });
         Form {
             parts: Multipart::new(bytes, boundary),
-            room: Room::new(Arc::clone(&bounds)),
+            reservation: Reservation::new(Arc::clone(&bounds)),
             bounds,
             kept,
             length,
@@ -74,10 +75,10 @@ impl Form {
     /// Reserves all of the form, for methods that take it as one message.
     ///
     /// # Errors
-    /// Where it is over the limit, or there was no room in time.
+    /// If it is over the limit, or no bytes came free in time.
     pub async fn reserve_whole(&mut self) -> Result<(), Status> {
         let whole = self.length.unwrap_or(self.bounds.largest());
-        self.room.reserve(whole, whole).await
+        self.reservation.reserve(whole, whole).await
     }
 
     /// The next part. What the last one had reserved is given back, unless all
@@ -87,7 +88,7 @@ impl Form {
     /// A form that is none, or over a bound.
     pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
         if !is_whole {
-            self.room.release();
+            self.reservation.release();
         }
         let Some(mut field) = self.parts.next_field().await.map_err(broken)? else {
             return Ok(None);
@@ -105,7 +106,7 @@ impl Form {
             self.kept.store(0, Ordering::Relaxed);
             data.extend_from_slice(&chunk);
             let largest = self.bounds.largest();
-            self.room.reserve(data.len(), largest).await?;
+            self.reservation.reserve(data.len(), largest).await?;
         }
         Ok(Some(Part {
             name,

@@ -25,7 +25,7 @@ use crate::{
 /// Largest JSON that is read where it arrives; what is larger would hold up
 /// other work of the thread.
 const INLINE: usize = 256 << 10;
-/// Pieces of a file.
+/// Bytes of a file in one message.
 const PIECE: usize = 1 << 20;
 /// How many large bodies are read at once.
 static READERS: Semaphore = Semaphore::const_new(4);

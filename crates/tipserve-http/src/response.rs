@@ -13,7 +13,7 @@ pub fn full(body: Bytes) -> Response<Body> {
     Response::new(Body::new(Full::new(body)))
 }
 
-/// A response of JSON.
+/// A response with a body of JSON.
 pub fn json(body: Vec<u8>) -> Response<Body> {
     with_type(full(body.into()), JSON)
 }

@@ -14,7 +14,6 @@ use crate::{
     template::{RequestPath, Template, TemplateError},
 };
 
-/// The annotation's name.
 const EXTENSION: &str = "google.api.http";
 
 /// Why there are no routes: a broken build.
@@ -23,20 +22,20 @@ pub enum RulesError {
     /// The descriptors cannot be read.
     #[error("the descriptors cannot be read: {0}")]
     Descriptors(String),
-    /// A template is none.
+    /// A path template does not parse.
     #[error("{method}: {source}")]
     Template {
-        /// The RPC.
+        /// The RPC that has the annotation.
         method: String,
-        /// What is wrong.
+        /// What the parser says of the template.
         source: TemplateError,
     },
-    /// A rule is none.
+    /// A rule asks for something that is not served.
     #[error("{method}: {problem}")]
     Rule {
-        /// The RPC.
+        /// The RPC that has the annotation.
         method: String,
-        /// What is wrong.
+        /// What is wrong with the rule.
         problem: &'static str,
     },
 }
@@ -44,11 +43,11 @@ pub enum RulesError {
 /// One way to call an RPC over HTTP.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The RPC.
+    /// The RPC that it calls.
     pub rpc: Arc<Rpc>,
-    /// The verb.
+    /// The HTTP method that it answers to.
     pub method: Method,
-    /// The path.
+    /// The paths that it answers to.
     pub template: Template,
     /// Whether there is a body, and all of it is the request.
     pub has_body: bool,
@@ -61,13 +60,13 @@ pub struct Route {
 /// An RPC, as the descriptors have it.
 #[derive(Debug)]
 pub struct Rpc {
-    /// Its descriptor.
+    /// The method, from the file descriptors.
     pub descriptor: MethodDescriptor,
-    /// Its path in gRPC.
+    /// Its path in gRPC: `/tipserve.v1.CacheService/GetCache`.
     pub path: PathAndQuery,
-    /// What it takes.
+    /// The message that it takes.
     pub input: MessageDescriptor,
-    /// What it answers.
+    /// The message that it answers with.
     pub output: MessageDescriptor,
 }
 

@@ -55,7 +55,7 @@ pub struct HttpLayer {
     api: Arc<Api>,
 }
 
-/// What is served.
+/// What a request is looked up in.
 struct Api {
     routes: Vec<Route>,
     errors: Arc<Errors>,
@@ -236,8 +236,8 @@ const DROPPED: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,
 ];
 
-/// The request of a gRPC call. Its body is still HTTP's: it is turned into
-/// messages by whoever bounds messages, with the call that is in the
+/// The request of a gRPC call. Its body is still HTTP's: the service behind,
+/// which bounds messages, turns it into messages with the call in the request's
 /// extensions.
 fn to_grpc<B>(request: Request<B>, call: Call) -> Request<Body>
 where

@@ -14,7 +14,7 @@ pub struct TemplateError {
     problem: &'static str,
 }
 
-/// A parsed template.
+/// A path template, parsed and ready to match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     segments: Vec<Segment>,
@@ -184,7 +184,7 @@ pub struct RequestPath {
 }
 
 impl RequestPath {
-    /// Takes a path apart. None where it is not text, or where a segment holds
+    /// Takes a path apart. None if it is not text, or if a segment holds
     /// an encoded slash, which could pass for two.
     pub fn parse(path: &str) -> Option<RequestPath> {
         let rest = path.strip_prefix('/')?;

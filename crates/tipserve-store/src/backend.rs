@@ -79,7 +79,7 @@ impl Backend {
         }
     }
 
-    /// A local folder.
+    /// A backend in a local folder, which exists.
     pub(crate) fn in_folder(
         objects: LocalFileSystem,
         folder: PathBuf,
@@ -92,7 +92,7 @@ impl Backend {
         }
     }
 
-    /// Clock, randomness, tasks.
+    /// Where the store gets its time, randomness and background tasks.
     pub(crate) fn environment(&self) -> &dyn Environment {
         &*self.surroundings.environment
     }
@@ -274,7 +274,7 @@ impl Backend {
         outcome.map_err(|e| self.error(&doing, &e))
     }
 
-    /// A small object; none where it is absent.
+    /// A small object; none if it is absent.
     pub(crate) async fn read(&self, path: &Path, limit: u64) -> Result<Option<Bytes>, StoreError> {
         let doing = format!("reading {path}");
         let got = match self.objects.get(path).await {
@@ -294,7 +294,7 @@ impl Backend {
     }
 
     /// A large object of `size` bytes: mapped where it is a local file, else
-    /// fetched in parts. None where it is absent.
+    /// fetched in parts. None if it is absent.
     pub(crate) async fn read_large(
         &self,
         path: &Path,
@@ -338,7 +338,7 @@ impl Backend {
         Ok(Some(whole.into()))
     }
 
-    /// Some bytes of an object, fewer where it ends before; none where it is
+    /// Some bytes of an object, fewer where it ends before; none if it is
     /// absent.
     pub(crate) async fn read_range(
         &self,
@@ -352,7 +352,7 @@ impl Backend {
         }
     }
 
-    /// Size, time and etag of an object; none where it is absent.
+    /// Size, time and etag of an object; none if it is absent.
     pub(crate) async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, StoreError> {
         match self.objects.head(path).await {
             Ok(meta) => Ok(Some(meta)),
@@ -382,7 +382,8 @@ impl Backend {
         first
     }
 
-    /// Every object under `prefix`.
+    /// Every object under `prefix`, at any depth; none if there is no such
+    /// folder.
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
         let found = self.objects.list(Some(prefix)).try_collect().await;
         match found {
@@ -436,8 +437,8 @@ fn slices(chunk: &Bytes, step: usize) -> impl Iterator<Item = Bytes> + '_ {
         .map(move |start| chunk.slice(start..(start + step).min(chunk.len())))
 }
 
-/// Runs work on so many bytes: where it stands, if they are few, else where it
-/// may block.
+/// Runs work on `bytes` bytes: on the calling thread if they are few, else on
+/// one that may block.
 pub(crate) async fn working<T: Send + 'static>(
     doing: &str,
     bytes: usize,

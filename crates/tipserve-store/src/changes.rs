@@ -195,8 +195,8 @@ impl Store {
         let mut highest = 0;
         self.change(id, true, |view, state| {
             match check_exists(view) {
-                // A cache whose state is damaged can still be deleted, by
-                // whoever expects nothing of it.
+                // A cache whose state is damaged can still be deleted, if the
+                // caller states no etag.
                 Err(StoreError::Damaged { .. }) if expected.is_none() => {}
                 other => other?,
             }

@@ -15,7 +15,7 @@ pub const NEW: &str = "new";
 pub struct Condition {
     /// The cache's etag, [`NEW`] where it must not exist.
     pub etag: Option<String>,
-    /// What must be there.
+    /// What the cache must have: aliases, versions.
     pub needs: Needs,
 }
 
@@ -68,7 +68,7 @@ impl Condition {
         }
     }
 
-    /// Whether nothing is asked.
+    /// Whether it asks for nothing: every cache then satisfies it.
     pub(super) fn is_none(&self) -> bool {
         *self == Self::default()
     }

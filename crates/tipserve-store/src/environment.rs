@@ -15,7 +15,7 @@ pub trait Environment: Debug + Send + Sync {
     /// The time of day, for people. Nothing is decided by it: how old an object
     /// is, the storage's own clock says.
     fn time_of_day(&self) -> DateTime<Utc>;
-    /// Waits.
+    /// Completes after `duration` has passed.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
     /// Random bits, unlike any other writer's.
     fn random(&self) -> u128;

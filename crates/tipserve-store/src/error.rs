@@ -21,7 +21,7 @@ pub enum StoreError {
     /// Something of that name is there already.
     #[error("{what} already exists")]
     AlreadyExists {
-        /// Resource name.
+        /// Resource name of what is there.
         what: String,
     },
 
@@ -43,7 +43,7 @@ pub enum StoreError {
     NewerFormat {
         /// Resource name, or the object's path.
         what: String,
-        /// The format found.
+        /// The format that the object has.
         found: u32,
         /// The newest format that this build reads.
         supported: u32,
@@ -58,16 +58,16 @@ pub enum StoreError {
     InvalidDraft {
         /// The tensor, field or file.
         what: String,
-        /// Why.
+        /// Which rule it breaks, and how.
         detail: String,
     },
 
     /// The state does not allow it, or somebody else changed it first.
     #[error("{what}: {detail}")]
     Conflict {
-        /// Resource name.
+        /// Resource name of what cannot be changed.
         what: String,
-        /// What stands against it.
+        /// What the change conflicts with.
         detail: String,
     },
 
@@ -79,7 +79,7 @@ pub enum StoreError {
     RequestReused {
         /// Resource name of the version.
         what: String,
-        /// The request's id.
+        /// The id that both requests carry.
         request_id: String,
     },
 
@@ -99,7 +99,7 @@ pub enum StoreError {
     Unavailable {
         /// What was being done, and to which object.
         doing: String,
-        /// The storage's own words.
+        /// The storage's own message, for operators.
         detail: String,
         /// When trying again makes sense.
         retry_after: Duration,
@@ -110,7 +110,7 @@ pub enum StoreError {
     Full {
         /// What was being done, and to which object.
         doing: String,
-        /// The storage's own words.
+        /// The storage's own message, for operators.
         detail: String,
     },
 
@@ -119,7 +119,7 @@ pub enum StoreError {
     Refused {
         /// What was being done, and to which object.
         doing: String,
-        /// The storage's own words.
+        /// The storage's own message, for operators.
         detail: String,
     },
 
@@ -131,18 +131,18 @@ pub enum StoreError {
     NotDurable {
         /// What was being done, and to which object.
         doing: String,
-        /// The storage's own words.
+        /// The storage's own message, for operators.
         detail: String,
     },
 
-    /// Larger than a bound.
+    /// The thing is larger than a limit allows.
     #[error("{what} takes {size} bytes, more than the limit of {limit}")]
     TooLarge {
-        /// Resource name or object.
+        /// Resource name, or path of the object.
         what: String,
-        /// Its size, bytes.
+        /// How large it is, in bytes.
         size: u64,
-        /// The bound, bytes.
+        /// The limit that it exceeds, in bytes.
         limit: u64,
     },
 
@@ -151,7 +151,7 @@ pub enum StoreError {
     Open {
         /// As given, without any query or credentials.
         url: String,
-        /// Why.
+        /// What is wrong with it, or what the storage says.
         detail: String,
     },
 
@@ -160,7 +160,7 @@ pub enum StoreError {
     Storage {
         /// What was being done, and to which object.
         doing: String,
-        /// The storage's own words.
+        /// The storage's own message, for operators.
         detail: String,
     },
 }
@@ -184,7 +184,7 @@ impl StoreError {
         }
     }
 
-    /// Damage to `what`.
+    /// A [`StoreError::Damaged`] about `what`.
     pub fn damaged(what: impl ToString, detail: impl ToString) -> Self {
         Self::Damaged {
             what: what.to_string(),
@@ -192,7 +192,7 @@ impl StoreError {
         }
     }
 
-    /// An unusable draft.
+    /// A [`StoreError::InvalidDraft`] about `what`.
     pub fn invalid(what: impl ToString, detail: impl ToString) -> Self {
         Self::InvalidDraft {
             what: what.to_string(),

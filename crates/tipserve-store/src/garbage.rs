@@ -24,10 +24,10 @@ use super::{
     view::View,
 };
 
-/// What one sweep removed.
+/// What one sweep removed, counted by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Objects of deleted versions.
+    /// Manifests and tensors files of deleted versions.
     pub deleted: usize,
     /// Tensors that no manifest names.
     pub leftovers: usize,
@@ -35,9 +35,9 @@ pub struct Swept {
     pub records: usize,
     /// Temporary files of a local store.
     pub staged: usize,
-    /// Deleted caches of which a tombstone is left.
+    /// Deleted caches that only a tombstone is left of.
     pub buried: usize,
-    /// Records of ended runs.
+    /// Records of runs that ended long ago.
     pub runs: usize,
     /// Caches that could not be swept (damaged, or of a newer format).
     pub skipped: usize,

@@ -22,18 +22,18 @@ pub(crate) const SHORT_NONCE: usize = 12;
 /// What an object is, by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
-    /// A version's manifest.
+    /// The manifest of a version.
     Manifest(VersionNumber),
     /// A tensors file, of that name, in a version's folder.
     Tensors(VersionNumber, String),
-    /// A state record.
+    /// A state record, by its sequence number.
     State(u64),
-    /// A high-water mark.
+    /// A high-water mark: see [`Mark`].
     Mark(Mark),
     /// A sweep's notice that it is about to remove the tensors file of that
     /// name.
     Notice(VersionNumber, String),
-    /// Nothing of ours.
+    /// Nothing that this store writes.
     Other,
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn version(id: &CacheId, number: VersionNumber) -> Path {
         .join(format!("{:08}", number.get()))
 }
 
-/// A version's manifest.
+/// The path of a version's manifest.
 pub(crate) fn manifest(id: &CacheId, number: VersionNumber) -> Path {
     version(id, number).join(MANIFEST)
 }
@@ -149,7 +149,7 @@ pub(crate) fn notice(
     version(id, number).join(format!("{NOTICE_PREFIX}{}-{tensors_name}", short(sweeper)))
 }
 
-/// A cache's high-water mark.
+/// The path of one of a cache's high-water marks.
 pub(crate) fn mark(id: &CacheId, mark: &Mark) -> Path {
     cache(id).join("high-water").join(mark.name())
 }
@@ -183,7 +183,7 @@ pub(crate) fn run_folder(run: &str) -> Path {
     runs().join(run)
 }
 
-/// A run's record.
+/// The path of one record of a run.
 pub(crate) fn run(run: &str, sequence: u64) -> Path {
     run_folder(run).join(format!("{sequence:08}.json"))
 }
@@ -215,7 +215,7 @@ pub(crate) fn is_tensors_name(name: &str) -> bool {
         .is_some_and(|nonce| !nonce.is_empty() && nonce.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// A state record.
+/// The path of one of a cache's state records.
 pub(crate) fn state(id: &CacheId, sequence: u64) -> Path {
     cache(id).join("state").join(format!("{sequence:08}.json"))
 }

@@ -147,11 +147,11 @@ pub struct Store {
     options: Arc<StoreOptions>,
 }
 
-/// A version set aside.
+/// A version that is set aside because it is damaged.
 #[derive(Clone, Debug)]
 struct Damage {
     error: StoreError,
-    /// The tensors file as it was; none where it was absent. When it changes
+    /// The tensors file as it was; none if it was absent. When it changes
     /// (restored from a backup, say), it is read again.
     file: Option<ObjectMeta>,
 }
@@ -159,11 +159,11 @@ struct Damage {
 /// A version, told from any other that ever had its number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VersionKey {
-    /// The cache.
+    /// The cache that it is a version of.
     pub cache: CacheId,
-    /// Its version.
+    /// The version's number.
     pub version: VersionNumber,
-    /// Of its manifest; none where that is not there to be seen.
+    /// Of its manifest; none if that is not there to be seen.
     pub identity: Option<Identity>,
 }
 

@@ -14,13 +14,13 @@ use super::{
 /// A cache: its versions and aliases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheInfo {
-    /// The cache.
+    /// The cache's id.
     pub id: CacheId,
     /// When the oldest of its versions was published.
     pub create_time: DateTime<Utc>,
     /// Its versions, newest first; at least one. The first is `latest`.
     pub versions: Vec<VersionInfo>,
-    /// Its aliases.
+    /// Its aliases, each with its target.
     pub aliases: BTreeMap<AliasName, AliasInfo>,
     /// Changes with every change of the cache: a version made or deleted, an
     /// alias moved.
@@ -30,23 +30,23 @@ pub struct CacheInfo {
 /// A version in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionInfo {
-    /// Its number.
+    /// The version's number.
     pub number: VersionNumber,
     /// When it was published, by the storage's clock.
     pub create_time: DateTime<Utc>,
 }
 
-/// Where an alias points.
+/// What an alias points at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AliasInfo {
-    /// The version.
+    /// The version that it points at.
     pub version: VersionNumber,
 }
 
-/// A page of caches.
+/// One page of a listing of caches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CachePage {
-    /// By id.
+    /// The caches of the page, ordered by id.
     pub caches: Vec<CacheInfo>,
     /// Caches of this page that cannot be shown, each with its reason.
     pub damaged: Vec<(CacheId, StoreError)>,
@@ -55,7 +55,7 @@ pub struct CachePage {
 }
 
 impl CacheInfo {
-    /// The newest version.
+    /// The newest version; none if there is no version.
     pub fn latest(&self) -> Option<VersionNumber> {
         self.versions.first().map(|v| v.number)
     }

@@ -17,11 +17,11 @@ use tipserve_api::text::into_canonical;
 pub struct Manifest {
     /// Format of the manifest and of what it describes.
     pub format: u32,
-    /// The cache.
+    /// The cache that it is a version of.
     pub cache: CacheId,
-    /// The version's number.
+    /// The version's number, unique within the cache.
     pub version: VersionNumber,
-    /// When it was published.
+    /// When it was published, by the storage's clock.
     pub create_time: DateTime<Utc>,
     /// What its maker said about it.
     #[serde(flatten)]
@@ -46,19 +46,19 @@ pub struct Details {
     /// The version that it was made from (`caches/x/versions/3`), if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// Free text.
+    /// What its maker says about it, free text.
     #[serde(default)]
     pub description: String,
-    /// Free labels.
+    /// Key-value pairs that its maker set; the server gives them no meaning.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// The classes, by index; N of them.
     pub classes: Vec<ClassRecord>,
     /// Width of the embedding space, D.
     pub width: usize,
-    /// Number of keys, M.
+    /// M, the number of keys.
     pub key_count: u64,
-    /// Views kept of each example, R; 0 where none are.
+    /// Views kept of each example, R; 0 if none are.
     pub views: u32,
     /// What was done with the EXIF orientation of its examples, and so is done
     /// with what it classifies. Manifests of before it was recorded lack it:
@@ -67,7 +67,7 @@ pub struct Details {
     pub exif_orientation: ExifOrientation,
     /// Fingerprint of the bundle that made the features.
     pub bundle_fingerprint: String,
-    /// Its name, for people.
+    /// The bundle's name, for people.
     #[serde(default)]
     pub bundle_name: String,
     /// The head's numbers, and how they were chosen.
@@ -75,11 +75,11 @@ pub struct Details {
     /// How it was fine-tuned, where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTuneRecord>,
-    /// What its making took in; none where no examples were sent (fine-tuned,
+    /// What its making took in; none if no examples were sent (fine-tuned,
     /// imported) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
-    /// What embedded its pictures; none where no picture was (features were
+    /// What embedded its pictures; none if no picture was (features were
     /// sent) or where an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderRecord>,
@@ -95,7 +95,7 @@ pub struct EncoderRecord {
     /// between, where features of a base and new ones differ.
     pub dtype: String,
     /// Mean squared error of 8-bit features, over the variance of float ones;
-    /// none where all are float.
+    /// none if all are float.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<f64>,
 }
@@ -132,16 +132,16 @@ pub struct SourceCounts {
     pub without_end_mark: u64,
 }
 
-/// One class.
+/// A class, and how many examples it was made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassRecord {
     /// What people call it; two classes may share it. Read in the form that
     /// names are compared in, whatever form an older tipserve wrote it in.
     #[serde(deserialize_with = "canonical_name")]
     pub display_name: String,
-    /// Training examples.
+    /// Training examples of the class, each a key.
     pub example_count: u64,
-    /// Validation examples.
+    /// Validation examples of the class.
     #[serde(default)]
     pub validation_count: u64,
     /// The prompts that its text weights were made of, if any.
@@ -153,10 +153,10 @@ fn canonical_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, 
     String::deserialize(deserializer).map(into_canonical)
 }
 
-/// What fine-tuning did.
+/// How a version was fine-tuned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FineTuneRecord {
-    /// Epochs run.
+    /// Epochs run, also those after the best one.
     pub epochs: u32,
     /// The epoch whose keys were kept, from 1; 0 for the keys before training.
     pub best_epoch: u32,
@@ -170,9 +170,9 @@ pub struct FineTuneRecord {
     pub accuracy_after: f64,
     /// What the epoch was chosen on.
     pub source: SelectionSource,
-    /// Seconds spent training.
+    /// Seconds that the run spent training.
     pub seconds: f64,
-    /// What was trained.
+    /// What was trained: keys or a residual.
     #[serde(default)]
     pub recipe: FineTuneRecipe,
     /// Regularisation of a residual; 0 for keys.
@@ -189,7 +189,7 @@ pub struct FineTuneRecord {
     pub example_count: u64,
 }
 
-/// What fine-tuning trains.
+/// Which part of a head fine-tuning trains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FineTuneRecipe {
@@ -205,7 +205,7 @@ pub enum FineTuneRecipe {
 pub struct TensorsRecord {
     /// File name within the version's folder.
     pub name: String,
-    /// Its size, bytes.
+    /// Size of the file, in bytes.
     pub size: u64,
     /// SHA-256 of the whole file, lower-case hex.
     pub sha256: String,
@@ -214,7 +214,7 @@ pub struct TensorsRecord {
 /// A version that is to be: no number, no date yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// Goes into the manifest.
+    /// What the manifest will say.
     pub details: Details,
     /// Go into the tensors file; see `docs/storage.md` for names and shapes.
     pub tensors: Vec<NamedTensor>,
@@ -235,7 +235,7 @@ pub struct RequestKey {
 }
 
 impl Manifest {
-    /// `caches/{cache}/versions/{version}`.
+    /// The resource name, `caches/{cache}/versions/{version}`.
     pub fn resource_name(&self) -> String {
         self.cache.version_name(self.version)
     }

@@ -10,12 +10,12 @@ use super::{
     Dtype, NamedTensor, Store, StoreError, TensorFile, layout, manifest::Manifest, sealed::hex,
 };
 
-/// Bytes of a SHA-256.
+/// Length of a SHA-256 digest, in bytes.
 const DIGEST: usize = 32;
 
 /// One small picture file an example, as three tensors: `NAME.bytes` u8
 /// [total], all files one after the other; `NAME.offsets` i64 [n + 1]: file i is
-/// `bytes[offsets[i]..offsets[i + 1]]`, and none where that is empty;
+/// `bytes[offsets[i]..offsets[i + 1]]`, and none if that is empty;
 /// `NAME.sha256` u8 [n, 32], so that one file can be fetched and checked without
 /// the others. Holds where they lie, not the pictures.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl PictureColumn {
         self.digests.is_empty()
     }
 
-    /// Where the picture of example `i` lies; none where it has none.
+    /// Where the picture of example `i` lies; none if it has none.
     pub fn place(&self, i: usize) -> Option<PicturePlace> {
         let (from, to) = (*self.offsets.get(i)?, *self.offsets.get(i.checked_add(1)?)?);
         (from < to).then_some(PicturePlace {

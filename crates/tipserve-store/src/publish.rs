@@ -20,7 +20,7 @@ use super::{
 /// Attempts to win a number before giving up; each lost one means that another
 /// writer has won.
 const MAX_RACES: usize = 1000;
-/// Longest request id, bytes.
+/// Most bytes of a request id.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// Takes a tensors file back if the writing of its version is given up before
@@ -61,7 +61,7 @@ enum Attempt {
     Published,
     /// The request had made this version before.
     Repeated(Box<Manifest>),
-    /// The number is another's.
+    /// Another writer published under the number first.
     Lost,
 }
 

@@ -4,9 +4,8 @@
 //!
 //! As everything in a store, a run's record is never changed: each update is
 //! the next object of the run's folder, made only if there is none. So a run
-//! has one history, whoever writes it: a server that thinks that another is
-//! dead and says so, and the other that was only slow, cannot both have the
-//! last word.
+//! has one history, whichever server writes it: one that declares another dead
+//! and that other, which was only slow, cannot both have the last word.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,22 +24,22 @@ use super::{
 pub const MAX_RUN_ID_BYTES: usize = 63;
 /// Ended runs whose records are kept; those before are swept.
 pub const MAX_RUNS_KEPT: usize = 1000;
-/// Records read at once.
+/// Records read from the storage at once.
 const READS: usize = 16;
 
-/// Where a run stands.
+/// Where a run of fine-tuning stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// Waiting for its turn.
+    /// Waiting until a place is free.
     Queued,
-    /// Training.
+    /// A server is training it.
     Running,
-    /// Ended with a version.
+    /// It ended, and made a version or found that none is better.
     Succeeded,
-    /// Ended with an error.
+    /// It ended with an error: see [`RunRecord::error`].
     Failed,
-    /// Cancelled.
+    /// It was cancelled before it ended.
     Cancelled,
 }
 
@@ -56,13 +55,13 @@ impl RunState {
 pub struct RunProgress {
     /// The epoch under way, from 1.
     pub epoch: u64,
-    /// Epochs in all.
+    /// Epochs of the whole run.
     pub epochs: u64,
     /// Steps done, over all epochs.
     pub step: u64,
-    /// Steps in all.
+    /// Optimiser steps of the whole run.
     pub steps: u64,
-    /// Mean loss of the epoch so far, nats; none where it was not finite.
+    /// Mean loss of the epoch so far, nats; none if it was not finite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Training accuracy of the epoch so far, 0 to 1.
@@ -76,21 +75,21 @@ pub struct RunProgress {
     pub learning_rate: Option<f64>,
 }
 
-/// Why a run failed.
+/// The error that a run failed with, as a caller sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
-    /// A gRPC status code.
+    /// A gRPC status code, as its number.
     pub code: i32,
     /// An error reason of the API.
     pub reason: String,
-    /// In words.
+    /// The error in words, for people.
     pub message: String,
 }
 
 /// `runs/<id>/<sequence>.json`: a run as it was when that was written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// Format of the record.
+    /// Format of the record, for readers of other versions.
     pub format: u32,
     /// The run's id; ids sort by age.
     pub run: String,
@@ -100,9 +99,9 @@ pub struct RunRecord {
     pub nonce: String,
     /// The server that runs it.
     pub owner: String,
-    /// Where it stands.
+    /// Where the run stood when this was written.
     pub state: RunState,
-    /// The cache.
+    /// The cache of the version that it fine-tunes.
     pub cache: CacheId,
     /// The version that it started from.
     pub parent: VersionNumber,
@@ -111,10 +110,10 @@ pub struct RunRecord {
     pub created_by: String,
     /// When it was asked for.
     pub create_time: DateTime<Utc>,
-    /// When it ended.
+    /// When the run ended; none while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_time: Option<DateTime<Utc>>,
-    /// Its latest progress.
+    /// The latest progress; none before its first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<RunProgress>,
     /// The version that it made.
@@ -123,13 +122,13 @@ pub struct RunRecord {
     /// The alias that it moved to that version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias_moved: Option<AliasName>,
-    /// Why it failed.
+    /// Why it failed; none in any other state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
     /// Whether it made no version: `version` is then the one it started from.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
-    /// What came of it, in one sentence for people.
+    /// The outcome, in one sentence for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub outcome: String,
 }
@@ -137,7 +136,7 @@ pub struct RunRecord {
 /// A run's newest record, and when that was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRun {
-    /// The record.
+    /// The newest record of the run.
     pub record: RunRecord,
     /// When it was written, by the storage's clock ([`Store::storage_time`]).
     pub written: DateTime<Utc>,
@@ -180,7 +179,7 @@ impl RunRecord {
         }
     }
 
-    /// `fineTunes/{id}`.
+    /// The resource name, `fineTunes/{id}`.
     pub fn resource_name(&self) -> String {
         resource_name(&self.run)
     }

@@ -27,7 +27,7 @@ struct FormatOnly {
     format: u32,
 }
 
-/// Lower-case hex.
+/// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {

@@ -18,23 +18,23 @@ use super::{
     sealed::FORMAT,
 };
 
-/// `state/<sequence>.json`.
+/// The content of `state/<sequence>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) format: u32,
     pub(crate) cache: CacheId,
-    /// From 1, never reused.
+    /// Number of the record, from 1, never reused.
     pub(crate) sequence: u64,
     /// Tells this record from any other writer's.
     pub(crate) nonce: String,
     pub(crate) time: DateTime<Utc>,
-    /// What changed, for people.
+    /// What this record changed, for people.
     pub(crate) change: String,
     /// Beginnings of the nonces of the records before, the latest first: shows
     /// whether a record is built on another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ancestry: Vec<String>,
-    /// Sequence of the record that last deleted the whole cache; 0 where none
+    /// Sequence of the record that last deleted the whole cache; 0 if none
     /// did. Tells a cache made anew from one whose older versions were deleted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) cleared: u64,
@@ -43,7 +43,7 @@ pub(crate) struct State {
     pub(crate) aliases: BTreeMap<AliasName, AliasRecord>,
 }
 
-/// Where an alias points.
+/// What an alias points at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AliasRecord {
     pub(crate) version: VersionNumber,
@@ -158,7 +158,7 @@ impl State {
         deleted.max(aliased.unwrap_or(0))
     }
 
-    /// Marks `from..=to` as deleted.
+    /// Records that the versions `from..=to` are deleted.
     pub(crate) fn delete(&mut self, from: u64, to: u64) {
         self.deleted.push((from, to));
         self.deleted.sort_unstable();

@@ -28,9 +28,9 @@ pub mod names {
     pub const VALIDATION_FEATURES: &str = "validation.features";
     /// Classes of the validation examples, i64 [Q].
     pub const VALIDATION_LABELS: &str = "validation.labels";
-    /// L, f32 [N, D].
+    /// L, the linear part, f32 [N, D].
     pub const HEAD_LINEAR: &str = "head.linear";
-    /// b, f32 [N].
+    /// b, added to the logits, f32 [N].
     pub const HEAD_BIAS: &str = "head.bias";
     /// K where it is not `keys` (fine-tuned), f32 [M, D].
     pub const HEAD_KEYS: &str = "head.keys";
@@ -91,20 +91,20 @@ const HASH_STEP: usize = 1 << 20;
 pub struct NamedTensor {
     /// Its name in the file.
     pub name: String,
-    /// Element type.
+    /// Type of the elements.
     pub dtype: Dtype,
     /// Shape; empty for a scalar.
     pub shape: Vec<usize>,
-    /// Elements, row-major, little-endian.
+    /// The elements, row-major and little-endian.
     pub bytes: Bytes,
 }
 
 /// A tensor as it lies in a file.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
-    /// Element type.
+    /// Type of the elements.
     pub dtype: Dtype,
-    /// Shape.
+    /// Shape; empty for a scalar.
     pub shape: &'a [usize],
     /// Elements, row-major, little-endian. Aligned to their size where the
     /// file was written by this store; do not rely on it after an import.
@@ -294,7 +294,7 @@ impl TensorFile {
         names
     }
 
-    /// The file's free metadata.
+    /// The file's free metadata, names to texts.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
     }
@@ -421,12 +421,12 @@ impl TextColumn {
         (self.offsets.len() / 8).saturating_sub(1)
     }
 
-    /// Whether there are none.
+    /// Whether there is no text.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Text `i`.
+    /// Text `i`; none if there are fewer, or its bytes are no UTF-8.
     pub fn get(&self, i: usize) -> Option<&str> {
         let offset = |i: usize| {
             let raw = self.offsets.get(i.checked_mul(8)?..)?.first_chunk::<8>()?;
@@ -436,7 +436,7 @@ impl TextColumn {
         std::str::from_utf8(self.bytes.get(range)?).ok()
     }
 
-    /// All texts in order.
+    /// All texts, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.len()).filter_map(|i| self.get(i))
     }

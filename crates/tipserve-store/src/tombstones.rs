@@ -13,7 +13,7 @@ use super::{
 };
 
 impl Backend {
-    /// What the names of a cache's tombstones tell; none where it has none.
+    /// What the names of a cache's tombstones tell; none if it has none.
     pub(crate) async fn newest_tombstone(&self, id: &CacheId) -> Result<Option<Mark>, StoreError> {
         let found = self.list(&layout::tombstones(id)).await?;
         let marks = found
@@ -59,7 +59,7 @@ impl Store {
         let body = seal(&id.resource_name(), &**state)?;
         self.backend.create(&path, body).await?;
         die_at!("store::bury::written");
-        // Only what this listing has seen: whoever makes the cache anew from
+        // Only what this listing has seen: anyone who makes the cache anew from
         // now on sees the tombstone, or this state.
         let records = view
             .states()

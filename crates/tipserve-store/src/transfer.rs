@@ -25,7 +25,7 @@ const TENSORS_KEY: &str = "tipserve.tensors_sha256";
 /// A version as one file, in pieces that share the store's memory.
 #[derive(Clone, Debug)]
 pub struct Export {
-    /// The version.
+    /// The manifest of the exported version.
     pub manifest: Manifest,
     /// Size of the file, bytes.
     pub size: u64,
@@ -73,10 +73,10 @@ impl Store {
 
     /// Publishes an exported file as the next version of the cache `id`, which
     /// may have another name than the one exported. Number and date are new;
-    /// the rest of the manifest stays as it was, but for its parent (of another
-    /// store) and the counts of what its making took in. The tensors are checked to be those that were exported,
-    /// not to make sense: [`Self::read_export`] is for whoever checks that
-    /// first.
+    /// the rest of the manifest stays as it was, but for its parent (which is
+    /// in another store) and the counts of examples that its making took in.
+    /// The tensors are checked to be those that were exported, not to make
+    /// sense: use [`Self::read_export`] to check that first.
     ///
     /// # Errors
     /// [`StoreError::InvalidDraft`] where the file is no export, or not whole;
@@ -99,9 +99,9 @@ impl Store {
 /// An exported file, read and found whole.
 #[derive(Clone, Debug)]
 pub struct Imported {
-    /// Its manifest.
+    /// The manifest that the file carries.
     pub manifest: Manifest,
-    /// Its tensors.
+    /// The tensors that the file carries.
     pub tensors: TensorFile,
 }
 

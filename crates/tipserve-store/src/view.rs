@@ -21,7 +21,7 @@ use super::{
 
 /// Listings before a cache that keeps changing under them is given up on.
 const MAX_LISTINGS: usize = 20;
-/// Pause between two listings.
+/// Pause between two listings of one view.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Most versions whose manifests may be missing before the whole cache counts
 /// as damaged.
@@ -73,7 +73,8 @@ impl View {
         Ok(versions.into_iter().collect())
     }
 
-    /// The newest existing version.
+    /// The newest version that is not deleted, whether or not its manifest is
+    /// there.
     pub(crate) fn latest(&self) -> Result<Option<VersionNumber>, StoreError> {
         let state = self.state()?;
         let mut newest_first = self.listing.manifests.keys().rev();
@@ -113,7 +114,7 @@ impl View {
     }
 
     /// The highest number that was ever given out, as far as anything tells;
-    /// 0 where none was.
+    /// 0 if none was.
     pub(crate) fn highest(&self) -> u64 {
         let manifest = self.listing.manifests.keys().last().map_or(0, |v| v.get());
         let buried = self.tombstone.as_ref().map_or(0, |mark| mark.number);
@@ -137,7 +138,7 @@ impl View {
     }
 
     /// The sequence of the newest state record that ever was, as far as
-    /// anything tells; 0 where none was.
+    /// anything tells; 0 if none was.
     pub(crate) fn newest_state(&self) -> u64 {
         let mark = self.listing.mark().map_or(0, |mark| mark.sequence);
         let buried = self.tombstone.as_ref().map_or(0, |mark| mark.sequence);
@@ -168,7 +169,7 @@ impl View {
         })
     }
 
-    /// Every mark.
+    /// Every high-water mark of the cache.
     pub(crate) fn marks(&self) -> impl Iterator<Item = &Mark> {
         self.listing.marks.iter().map(|(mark, _)| mark)
     }
@@ -179,7 +180,7 @@ impl View {
         states.map(|(sequence, (time, _))| (*sequence, *time))
     }
 
-    /// Every tensors file.
+    /// Every tensors file of the cache, whether or not a manifest names it.
     pub(crate) fn tensors(&self) -> &[TensorsObject] {
         &self.listing.tensors
     }

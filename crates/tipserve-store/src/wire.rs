@@ -18,11 +18,11 @@ use object_store::{
 /// How a bucket answers a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BucketAnswer {
-    /// As a working one does; that there is no such object is such an answer.
+    /// As a working one does, "no such object" included.
     Ok,
     /// With an error of its own, or by refusing access.
     Error,
-    /// Not at all.
+    /// Not at all: no connection, or no answer in time.
     Unreachable,
 }
 
@@ -31,14 +31,14 @@ pub trait RequestObserver: Debug + Send + Sync {
     /// A request is about to be sent; its trace headers may be added. They are
     /// not among the headers that are signed: a proxy may add or change them.
     fn sending(&self, _headers: &mut http::HeaderMap) {}
-    /// A request has ended.
+    /// A request has ended, after `_took`.
     fn answered(&self, _answer: BucketAnswer, _took: Duration) {}
     /// A write to a local store was refused because the disk failed to make it
     /// durable.
     fn write_distrusted(&self) {}
 }
 
-/// Observes nothing.
+/// An observer that ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

@@ -15,7 +15,7 @@ const WORTHWHILE: f64 = 0.01;
 /// Share of all errors that one pair of classes makes, to be named.
 const ONE_PAIR: f64 = 0.3;
 
-/// Classes named.
+/// Classes that the sentence names at most.
 const NAMED: usize = 3;
 
 /// What to do next. `class` names a class, `example` an example.

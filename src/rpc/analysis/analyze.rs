@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tonic::Response;
 
 use super::super::{
-    Context, convert,
-    error::ApiError,
-    reference,
-    request::{RequestError, until},
+    Context, config_stream::within, convert, error::ApiError, reference, request::RequestError,
     submit::CancelOnDrop,
 };
 use super::advice::advice;
@@ -27,7 +24,7 @@ const MAX_DRAWS: usize = 50;
 /// Most classes for which the confusion matrix is returned.
 const MAX_CONFUSION: usize = 1000;
 
-/// Serves one call.
+/// Serves one AnalyzeVersion, until its deadline or a shutdown.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,
@@ -46,11 +43,8 @@ pub async fn serve(
     let analysing = context
         .catalog
         .analyse(&reference, options, Arc::clone(&cancel.0));
-    let (names, analysis) = tokio::select! {
-        analysed = analysing => analysed?,
-        () = until(deadline) => return Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => return Err(ApiError::shutting_down()),
-    };
+    let analysed = within(context, deadline, async { Ok(analysing.await?) });
+    let (names, analysis) = analysed.await?;
     Ok(Response::new(message(&names, &analysis)))
 }
 

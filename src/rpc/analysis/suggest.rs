@@ -12,10 +12,11 @@ use tonic::{Response, Streaming};
 
 use super::super::{
     Context,
+    config_stream::{self, within},
     error::ApiError,
     flow_of_stream,
     observe::carried,
-    request::{self, RequestError, until},
+    request::{self, RequestError},
     submit::{CancelOnDrop, Item},
 };
 use crate::{
@@ -23,14 +24,13 @@ use crate::{
     catalog::{CatalogError, Served, UnlabelledPool},
     telemetry,
 };
-use plan::{Plan, wish};
+use plan::{Plan, top_k};
 use tip_adapter::{
-    best::{Scored, Wish},
+    best::{Scored, TopK},
     suggest::{POOL_LIMIT, Strategy, Suggestions},
 };
 use tipserve_api::v1::{
-    self as pb, suggest_examples_config::Strategy as AskedStrategy,
-    suggest_examples_request::Payload, suggestion::Reason,
+    self as pb, suggest_examples_config::Strategy as AskedStrategy, suggestion::Reason,
 };
 use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority};
 
@@ -39,18 +39,14 @@ const MAX_LISTED: usize = 1000;
 /// Most near-duplicates named of one suggestion.
 const MAX_DUPLICATES: usize = 100;
 
-/// Serves one call.
+/// Serves one SuggestExamples, until its deadline or a shutdown.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,
     deadline: Option<Instant>,
     incoming: Streaming<pb::SuggestExamplesRequest>,
 ) -> Result<Response<pb::SuggestExamplesResponse>, ApiError> {
-    tokio::select! {
-        response = suggest(context, caller, incoming) => response,
-        () = until(deadline) => Err(RequestError::DeadlineExceeded.into()),
-        () = context.shutdown.cancelled() => Err(ApiError::shutting_down()),
-    }
+    within(context, deadline, suggest(context, caller, incoming)).await
 }
 
 async fn suggest(
@@ -58,20 +54,7 @@ async fn suggest(
     caller: Caller,
     mut incoming: Streaming<pb::SuggestExamplesRequest>,
 ) -> Result<Response<pb::SuggestExamplesResponse>, ApiError> {
-    let message = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?;
-    let config = match message.and_then(|message| message.payload) {
-        Some(Payload::Config(config)) => config,
-        Some(Payload::Items(_)) => {
-            return Err(RequestError::Order {
-                problem: "the first message of SuggestExamples must be its config, not items",
-            }
-            .into());
-        }
-        None => return Err(RequestError::missing("config").into()),
-    };
+    let config = config_stream::config(&mut incoming).await?;
     let plan = Plan::of(context, &caller, config).await?;
     let cancel = CancelOnDrop::new();
     let mut collection = Collection {
@@ -87,23 +70,9 @@ async fn suggest(
         rejected_count: 0,
         plan,
     };
-    while let Some(message) = incoming
-        .message()
-        .await
-        .map_err(|status| ApiError::from_status(&status))?
-    {
-        match message.payload {
-            Some(Payload::Items(batch)) => {
-                for item in batch.items {
-                    collection.take(item).await?;
-                }
-            }
-            Some(Payload::Config(_)) | None => {
-                return Err(RequestError::Order {
-                    problem: "every message of SuggestExamples but the first must carry items",
-                }
-                .into());
-            }
+    while let Some(items) = config_stream::items(&mut incoming).await? {
+        for item in items {
+            collection.take(item).await?;
         }
     }
     collection.finish().await
@@ -114,7 +83,7 @@ struct Pooled {
     id: String,
     sequence: u64,
     feature: Vec<f32>,
-    /// The version's best classes.
+    /// The version's best classes of it, the most probable first.
     best: Vec<Scored>,
 }
 
@@ -201,14 +170,14 @@ impl Collection {
             may_wait: true,
         };
         let context = Arc::clone(&self.context);
-        let wish = self.plan.version.as_ref().map(|(served, _)| wish(served));
+        let top_k = self.plan.version.as_ref().map(|(served, _)| top_k(served));
         self.under_way.spawn(carried(async move {
-            let result = match (given, wish) {
+            let result = match (given, top_k) {
                 // Nothing is to be computed.
                 (Some(unit), None) => Ok((unit, Vec::new())),
-                (given, wish) => match context.send(job).await {
+                (given, top_k) => match context.send(job).await {
                     Ok(answer) => match answer.outcome().await {
-                        Ok(outcome) => feature(given, wish, outcome),
+                        Ok(outcome) => feature(given, top_k, outcome),
                         Err(error) => Err(error),
                     },
                     Err(error) => Err(error),
@@ -336,10 +305,10 @@ impl Collection {
 /// An item's feature and the version's best classes.
 fn feature(
     given: Option<Vec<f32>>,
-    wish: Option<Wish>,
+    top_k: Option<TopK>,
     outcome: JobOutput,
 ) -> Result<(Vec<f32>, Vec<Scored>), ApiError> {
-    let best = wish.map_or_else(Vec::new, |wish| outcome.scores.best(wish));
+    let best = top_k.map_or_else(Vec::new, |top_k| outcome.scores.best(top_k));
     let unit = match (given, outcome.feature) {
         (Some(unit), _) => unit,
         (None, Some(feature)) => feature.unit.to_vec(),
@@ -365,7 +334,7 @@ fn top(classifier: &Served, best: &[Scored]) -> Vec<pb::ClassScore> {
         .collect()
 }
 
-/// One sentence for people.
+/// How the pictures were picked, as one sentence for people.
 fn reason(strategy: &str, received: usize, found: &Suggestions) -> String {
     let mut words = strategy.to_owned();
     if let Some(first) = words.get_mut(..1) {

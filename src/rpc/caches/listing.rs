@@ -44,7 +44,7 @@ pub const EXAMPLE_FIELDS: &Schema = &[
 
 /// Caches looked at in one go by a list with a filter.
 const SCAN: usize = 256;
-/// Manifests read at once.
+/// Manifests read from the store at once.
 const READS: usize = 16;
 fn bad_token(list: &str) -> RequestError {
     RequestError::invalid("page_token", format!("it is not one that {list} returned"))
@@ -152,7 +152,8 @@ impl Caches {
             token => Some(token.parse().map_err(|_| bad_token("ListCaches"))?),
         };
         let mask = request.read_mask.as_ref();
-        // So that a mask that cannot be is an error where there is no cache, too.
+        // Checked here so that an invalid mask is an error even if there is no
+        // cache.
         paging::mask(&mut pb::Cache::default(), mask)?;
         let (caches, next) = self
             .page(caller.prefix(), size, &filter, mask, after)

@@ -19,7 +19,7 @@ use super::{
 use crate::auth::Caller;
 use tipserve_api::v1::{self as pb, cache_service_server::CacheService};
 
-/// The service.
+/// `CacheService`, over the catalogue and its store.
 #[derive(Clone)]
 pub struct Caches {
     context: Arc<Context>,

@@ -7,7 +7,7 @@ use super::{
     super::{
         Context,
         error::ApiError,
-        heads::{self, Asked},
+        heads::{self, MethodChoice},
         reference,
         request::RequestError,
     },
@@ -26,7 +26,7 @@ use tipserve_api::v1::{
 };
 use tipserve_store::{CacheId, Condition, Needs, RequestKey};
 
-/// `AddExamples`.
+/// The RPC `AddExamples`: see [`CreateRpc`].
 pub struct AddExamples;
 
 impl CreateRpc for AddExamples {
@@ -120,7 +120,7 @@ fn changes(spec: &mut pb::AddExamplesSpec) -> Result<BaseChanges, RequestError> 
 
 fn recipe(
     spec: pb::AddExamplesSpec,
-    asked: Asked,
+    asked: MethodChoice,
     base: Base,
     context: &Context,
 ) -> Result<Recipe, ApiError> {
@@ -132,12 +132,12 @@ fn recipe(
         details.classes.len() + spec.new_classes.len(),
     )?;
     let method = match (asked, details.head.method) {
-        (Asked::Auto, _) => None,
-        (Asked::This(method), _) => Some(method),
+        (MethodChoice::Auto, _) => None,
+        (MethodChoice::This(method), _) => Some(method),
         // Trained keys are of the examples that they were trained on.
-        (Asked::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
-        (Asked::Default, Method::Stack) => None,
-        (Asked::Default, method) => Some(method),
+        (MethodChoice::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
+        (MethodChoice::Default, Method::Stack) => None,
+        (MethodChoice::Default, method) => Some(method),
     };
     if method == Some(Method::ZeroShot) && base.text().is_none() {
         return Err(RequestError::invalid(

@@ -38,7 +38,7 @@ const PROGRESS: Duration = Duration::from_millis(200);
 
 /// What an example was waiting for.
 enum Arrival {
-    /// A view.
+    /// One view of the picture, encoded or rejected.
     View(Box<View>),
     /// Its thumbnail, or why there is none.
     Thumbnail {

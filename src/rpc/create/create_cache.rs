@@ -6,7 +6,7 @@ use super::{
     super::{
         Context, cache_id,
         error::ApiError,
-        heads::{self, Asked},
+        heads::{self, MethodChoice},
         request::{self, RequestError, check_printable},
     },
     CreateRequest, CreateRpc, Event, Part, etag, strict,
@@ -23,7 +23,7 @@ use tip_spec::Method;
 use tipserve_api::v1::{self as pb, create_cache_request::Payload};
 use tipserve_store::{CacheId, Condition, Needs, RequestKey};
 
-/// `CreateCache`.
+/// The RPC `CreateCache`: see [`CreateRpc`].
 pub struct CreateCache;
 
 impl CreateRpc for CreateCache {
@@ -109,8 +109,8 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         grid: spec.grid,
     };
     let method = match heads::method(spec.method)? {
-        Asked::Default | Asked::Auto => None,
-        Asked::This(method) => Some(method),
+        MethodChoice::Default | MethodChoice::Auto => None,
+        MethodChoice::This(method) => Some(method),
     };
     let exif_orientation =
         request::exif_orientation("spec.exif_orientation", spec.exif_orientation)?;

@@ -52,14 +52,14 @@ pub trait CreateRpc: 'static {
     const SPEC_FIRST: &'static str;
     /// The error if a later message carries no examples.
     const EXAMPLES_AFTER: &'static str;
-    /// The specification.
+    /// The specification that begins a call.
     type Spec: Repeatable;
     /// A message from the client.
     type Request: Send + 'static;
     /// A message to the client.
     type Response: Send + 'static;
 
-    /// What a message carries.
+    /// What a message carries; none if it is empty.
     fn part(request: Self::Request) -> Option<Part<Self::Spec>>;
 
     /// The cache that a specification names, as it names it.
@@ -88,20 +88,20 @@ pub trait CreateRpc: 'static {
 
 /// What a message from the client carries.
 pub enum Part<S> {
-    /// The specification.
+    /// The specification, in the first message.
     Spec(S),
-    /// Examples.
+    /// Examples, in every later message.
     Examples(pb::ExampleBatch),
 }
 
-/// A specification, checked.
+/// A specification that has been checked against limits and the base.
 pub struct CreateRequest {
     recipe: Recipe,
     /// Whether the first example that cannot be used fails the call.
     strict: bool,
     /// Whether classes without a training example are kept.
     allow_empty: bool,
-    /// Of the augmentation.
+    /// Seed of the augmentation: the same seed crops the same views.
     seed: u64,
     /// Whether a thumbnail of each picture is kept.
     keep_pictures: bool,
@@ -117,7 +117,7 @@ enum Begun {
     New(Box<CreateRequest>),
 }
 
-/// Serves one call.
+/// Serves one CreateCache or AddExamples.
 pub async fn serve<R: CreateRpc>(
     context: Arc<Context>,
     Change { caller, audit }: Change,

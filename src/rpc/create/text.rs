@@ -13,15 +13,15 @@ pub const MAX_PROMPT_BYTES: usize = 64 << 20;
 
 /// The classes of a specification.
 pub struct Classes<'a> {
-    /// Their field.
+    /// The field of the specification that holds them, for errors.
     pub field: &'static str,
-    /// As they were sent.
+    /// The classes as they were sent.
     pub classes: Vec<pb::ClassSpec>,
     /// Templates for those without prompts; empty for the bundle's own.
     pub templates: Vec<String>,
     /// Cut prompts that are too long instead of refusing them.
     pub truncate: bool,
-    /// The server's.
+    /// The server whose text encoder embeds their prompts.
     pub context: &'a Context,
 }
 

@@ -12,7 +12,7 @@ use super::request::RequestError;
 use scan::Scanner;
 use tipserve_api::text::canonical;
 
-/// Longest filter, bytes.
+/// Longest filter that is parsed, in bytes.
 pub const MAX_BYTES: usize = 4096;
 
 /// What a field's values are.
@@ -20,11 +20,11 @@ pub const MAX_BYTES: usize = 4096;
 pub enum Kind {
     /// Texts: every operator; `:` is "contains".
     Text,
-    /// Whole numbers.
+    /// Whole numbers, compared as such.
     Number,
     /// Times, written as RFC 3339 has it.
     Time,
-    /// `true` or `false`.
+    /// `true` or `false`, for `=` and `!=`.
     Flag,
     /// One of the API's methods; `METHOD_` may be left out.
     Method,
@@ -38,13 +38,13 @@ pub type Schema = [(&'static str, Kind)];
 /// What an entry has in a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// A text.
+    /// A text, such as a name.
     Text(&'a str),
-    /// A number.
+    /// A whole number, such as a count.
     Number(i64),
-    /// A time.
+    /// A time, such as that of creation.
     Time(DateTime<Utc>),
-    /// Yes or no.
+    /// Whether something holds of the entry.
     Flag(bool),
     /// There is no such label.
     Absent,
@@ -86,12 +86,12 @@ impl Operator {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Wanted {
+enum Operand {
     Text(Pattern),
     Number(i64),
     Time(DateTime<Utc>),
     Flag(bool),
-    /// `labels:KEY`.
+    /// The label is there, whatever its value (`labels:KEY`).
     Present,
 }
 
@@ -117,10 +117,10 @@ impl Pattern {
 #[derive(Clone, Debug, PartialEq)]
 struct Restriction {
     field: &'static str,
-    /// Of a label.
+    /// The label's key, in a restriction of `labels`.
     key: Option<String>,
     operator: Operator,
-    wanted: Wanted,
+    wanted: Operand,
 }
 
 /// A filter; the empty one lets everything through.
@@ -165,7 +165,7 @@ impl Filter {
     }
 
     /// Whether an entry is let through. `look` gives what it has in a field,
-    /// with the key where the field is a map; none where that is not known:
+    /// with the key where the field is a map; none if that is not known:
     /// then it is not let through.
     pub fn lets_through<'a>(
         &self,
@@ -183,8 +183,8 @@ impl Restriction {
         match (&self.wanted, value) {
             // What is not there is not equal to anything.
             (_, Value::Absent) => self.operator == Operator::NotEqual,
-            (Wanted::Present, _) => true,
-            (Wanted::Text(pattern), Value::Text(text)) => {
+            (Operand::Present, _) => true,
+            (Operand::Text(pattern), Value::Text(text)) => {
                 let text = &*canonical(text);
                 match self.operator {
                     Operator::Equal => pattern.fits(text),
@@ -193,11 +193,11 @@ impl Restriction {
                     other => other.holds(text.cmp(pattern.text.as_str())),
                 }
             }
-            (Wanted::Number(wanted), Value::Number(number)) => {
+            (Operand::Number(wanted), Value::Number(number)) => {
                 self.operator.holds(number.cmp(wanted))
             }
-            (Wanted::Time(wanted), Value::Time(time)) => self.operator.holds(time.cmp(wanted)),
-            (Wanted::Flag(wanted), Value::Flag(flag)) => self.operator.holds(flag.cmp(wanted)),
+            (Operand::Time(wanted), Value::Time(time)) => self.operator.holds(time.cmp(wanted)),
+            (Operand::Flag(wanted), Value::Flag(flag)) => self.operator.holds(flag.cmp(wanted)),
             _ => false,
         }
     }

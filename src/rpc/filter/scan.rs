@@ -2,7 +2,7 @@
 
 use chrono::DateTime;
 
-use super::{Kind, OPERATORS, Operator, Pattern, Restriction, Schema, Wanted};
+use super::{Kind, OPERATORS, Operand, Operator, Pattern, Restriction, Schema};
 use crate::rpc::request::RequestError;
 
 /// Characters of a token that an error quotes.
@@ -12,7 +12,7 @@ const MARKS: &[char] = &['=', '!', '<', '>', ':', '(', ')', '"', '\''];
 
 pub(super) struct Scanner<'a> {
     pub text: &'a str,
-    /// In bytes.
+    /// How far the text has been read, in bytes.
     pub at: usize,
 }
 
@@ -69,8 +69,8 @@ impl<'a> Scanner<'a> {
         let end = self.at;
         let written = self.text.get(value_at..end).unwrap_or("");
         let (key, wanted) = match kind {
-            Kind::Labels if key.is_some() => (key, Ok(Wanted::Text(pattern))),
-            Kind::Labels if operator == Operator::Has => (Some(pattern.text), Ok(Wanted::Present)),
+            Kind::Labels if key.is_some() => (key, Ok(Operand::Text(pattern))),
+            Kind::Labels if operator == Operator::Has => (Some(pattern.text), Ok(Operand::Present)),
             Kind::Labels => {
                 let problem = "expected labels.KEY, or labels:KEY";
                 (None, Err((after_field, problem)))
@@ -203,31 +203,31 @@ fn wanted(
     operator: Operator,
     pattern: Pattern,
     written: &str,
-) -> Result<Wanted, Misfit> {
+) -> Result<Operand, Misfit> {
     let exact = match pattern.any_start || pattern.any_end {
         true => written,
         false => pattern.text.as_str(),
     };
     let ordered = !matches!(operator, Operator::Equal | Operator::NotEqual);
     match kind {
-        Kind::Labels | Kind::Text => Ok(Wanted::Text(pattern)),
+        Kind::Labels | Kind::Text => Ok(Operand::Text(pattern)),
         Kind::Method if ordered => Err(Misfit::Operator("a method takes = and != only")),
-        Kind::Method => method(exact, &pattern.text).map(Wanted::Text),
+        Kind::Method => method(exact, &pattern.text).map(Operand::Text),
         Kind::Flag if ordered => Err(Misfit::Operator("true and false take = and != only")),
         Kind::Flag => match exact {
-            "true" => Ok(Wanted::Flag(true)),
-            "false" => Ok(Wanted::Flag(false)),
+            "true" => Ok(Operand::Flag(true)),
+            "false" => Ok(Operand::Flag(false)),
             _ => Err(Misfit::Value("expected true or false")),
         },
         Kind::Number | Kind::Time if operator == Operator::Has => {
             Err(Misfit::Operator("expected one of = != < <= > >="))
         }
         Kind::Number => match exact.parse() {
-            Ok(number) => Ok(Wanted::Number(number)),
+            Ok(number) => Ok(Operand::Number(number)),
             Err(_) => Err(Misfit::Value("expected a whole number")),
         },
         Kind::Time => match DateTime::parse_from_rfc3339(exact) {
-            Ok(time) => Ok(Wanted::Time(time.to_utc())),
+            Ok(time) => Ok(Operand::Time(time.to_utc())),
             Err(_) => Err(Misfit::Value(
                 "expected a time such as 2026-01-31T12:00:00Z",
             )),

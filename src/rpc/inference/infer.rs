@@ -7,8 +7,8 @@ use tonic::Code;
 
 use super::{
     model,
-    outputs::{self, Wanted},
-    parameters::Manner,
+    outputs::{self, OutputRequest},
+    parameters::Scheduling,
     statistics::{Entry, Statistics},
     tensors::{Batch, Form, element},
 };
@@ -30,9 +30,9 @@ use tipserve_engine::{FlowId, JobOutput, Work};
 pub struct Client {
     /// Who it is, and what it may touch.
     pub caller: Caller,
-    /// Its flow.
+    /// The flow whose turn its elements take in the queues.
     pub flow: FlowId,
-    /// The call's deadline.
+    /// The call's own deadline, from its metadata.
     pub deadline: Option<Instant>,
     /// Room for the stream's unanswered elements; none for a unary call.
     pub window: Option<Arc<Semaphore>>,
@@ -44,7 +44,7 @@ pub struct Started {
     classifier: Served,
     input: &'static str,
     form: Form,
-    wanted: Vec<Wanted>,
+    wanted: Vec<OutputRequest>,
     answers: Vec<Answer>,
     entry: Arc<Entry>,
     began: Instant,
@@ -53,10 +53,10 @@ pub struct Started {
     window: Option<OwnedSemaphorePermit>,
 }
 
-/// Checks a request and gives its elements to the engine, once there is room.
+/// Checks a request and gives its elements to the engine as they are admitted.
 ///
 /// # Errors
-/// What is wrong with it, or why there is no room.
+/// What is wrong with it, or why it is not admitted.
 pub async fn start(
     context: &Context,
     statistics: &Statistics,
@@ -84,7 +84,7 @@ async fn submit(
     began: Instant,
 ) -> Result<Started, ApiError> {
     request::check_id("id", &request.id)?;
-    let manner = Manner::read(&request.parameters, client.deadline, began)?;
+    let scheduling = Scheduling::read(&request.parameters, client.deadline, began)?;
     let wanted = outputs::wanted(&request.outputs)?;
     let batch = Batch::read(
         &mut request,
@@ -102,13 +102,13 @@ async fn submit(
         None => None,
         Some(window) => {
             let places = u32::try_from(count).unwrap_or(u32::MAX);
-            let room = Arc::clone(window).acquire_many_owned(places).await;
-            Some(room.map_err(|_| ApiError::shutting_down())?)
+            let permits = Arc::clone(window).acquire_many_owned(places).await;
+            Some(permits.map_err(|_| ApiError::shutting_down())?)
         }
     };
-    let may_wait = client.window.is_some() && !manner.in_a_hurry;
+    let may_wait = client.window.is_some() && !scheduling.has_timeout;
     context
-        .pace(&client.caller, count, manner.deadline, may_wait)
+        .pace(&client.caller, count, scheduling.deadline, may_wait)
         .await?;
     let cancel = CancelOnDrop::new();
     let of_each = outputs::of_each(&wanted, classifier.temperature());
@@ -123,8 +123,8 @@ async fn submit(
                 embedding: false,
             },
             flow: client.flow,
-            priority: manner.priority,
-            deadline: manner.deadline,
+            priority: scheduling.priority,
+            deadline: scheduling.deadline,
             cancelled: Arc::clone(&cancel.0),
             // A full server refuses a call at its first element. The others
             // wait: together they may be more than it has room for.

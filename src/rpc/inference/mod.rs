@@ -36,7 +36,7 @@ const EXTENSIONS: [&str; 4] = [
     "statistics",
 ];
 
-/// The service.
+/// `inference.GRPCInferenceService`, over the engine and the catalogue.
 pub struct Inference {
     context: Arc<Context>,
     statistics: Arc<Statistics>,

@@ -61,7 +61,7 @@ pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference
         .map_err(|error: NameError| ApiError::from(error).field("model_version"))
 }
 
-/// Whether requests are taken.
+/// Whether the server takes requests now.
 pub fn server_ready(context: &Context) -> bool {
     !context.shutdown.is_cancelled() && context.engine.is_healthy()
 }

@@ -10,7 +10,7 @@ use crate::{
     catalog::Classifier,
     rpc::{answer::DEFAULT_TOP, request::RequestError},
 };
-use tip_adapter::best::Wish;
+use tip_adapter::best::TopK;
 use tipserve_api::inference::{
     ModelInferResponse, model_infer_request::InferRequestedOutputTensor,
 };
@@ -19,14 +19,14 @@ use tipserve_engine::JobOutput;
 /// The parameter of Triton's classification extension.
 const CLASSIFICATION: &str = "classification";
 
-/// An output.
+/// A tensor that a request can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The most probable class's name, BYTES [N].
     Label,
-    /// Its probability, FP32 [N].
+    /// The probability of that class, FP32 [N].
     Score,
-    /// FP32 [N, classes].
+    /// The logits of all classes, FP32 [N, classes].
     Logits,
     /// The most probable classes as "probability:index:name", BYTES [N, K].
     Classification,
@@ -41,7 +41,7 @@ impl Output {
         Output::Classification,
     ];
 
-    /// Its name.
+    /// The output's name in requests and metadata.
     pub fn name(self) -> &'static str {
         match self {
             Output::Label => "label",
@@ -71,15 +71,15 @@ impl Output {
 
 /// An output that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct OutputRequest {
     output: Output,
     /// How many classes of it, by the classification extension; none for the
     /// tensor itself.
     ranked: Option<usize>,
 }
 
-impl Wanted {
-    /// How many classes it ranks; none where it is the tensor itself.
+impl OutputRequest {
+    /// How many classes it ranks; none if it is the tensor itself.
     fn ranks(self) -> Option<usize> {
         match (self.output, self.ranked) {
             (Output::Classification, None) => Some(DEFAULT_TOP),
@@ -97,8 +97,8 @@ impl Wanted {
 ///
 /// # Errors
 /// Names that are no output's or come twice, and parameters that do not fit.
-pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<Wanted>, RequestError> {
-    let mut wanted: Vec<Wanted> = Vec::new();
+pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<OutputRequest>, RequestError> {
+    let mut wanted: Vec<OutputRequest> = Vec::new();
     for asked in asked {
         let name = &asked.name;
         let field = format!("outputs.{name}");
@@ -122,10 +122,10 @@ pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<Wanted>, Reque
                 "it has no numbers to rank: ask for the classification of score or logits";
             return Err(RequestError::invalid(field, problem));
         }
-        wanted.push(Wanted { output, ranked });
+        wanted.push(OutputRequest { output, ranked });
     }
     if wanted.is_empty() {
-        wanted.extend(Output::ALL.map(|output| Wanted {
+        wanted.extend(Output::ALL.map(|output| OutputRequest {
             output,
             ranked: None,
         }));
@@ -134,21 +134,21 @@ pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<Wanted>, Reque
 }
 
 /// What the engine is to find out of every element.
-pub fn of_each(wanted: &[Wanted], temperature: f64) -> tipserve_engine::Wanted {
-    let whole = |wanted: &Wanted| wanted.output == Output::Logits && wanted.ranked.is_none();
+pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::ScoresRequest {
+    let whole = |wanted: &OutputRequest| wanted.output == Output::Logits && wanted.ranked.is_none();
     if wanted.iter().any(whole) {
-        return tipserve_engine::Wanted::Logits;
+        return tipserve_engine::ScoresRequest::Logits;
     }
     let classes = wanted.iter().map(|wanted| wanted.classes()).max();
-    tipserve_engine::Wanted::Best(Wish {
+    tipserve_engine::ScoresRequest::Best(TopK {
         classes: classes.unwrap_or(1),
         temperature,
     })
 }
 
 /// Bytes that the answers to `count` elements take at the least.
-pub fn least_bytes(wanted: &[Wanted], count: usize, classes: usize) -> usize {
-    let per_element = |wanted: &Wanted| match (wanted.output, wanted.ranked) {
+pub fn least_bytes(wanted: &[OutputRequest], count: usize, classes: usize) -> usize {
+    let per_element = |wanted: &OutputRequest| match (wanted.output, wanted.ranked) {
         (Output::Logits, None) => size_of::<f32>() * classes,
         // "0:0:".
         (_, Some(ranked)) => 8 * ranked.min(classes),
@@ -174,7 +174,7 @@ pub fn too_large(maximum: usize, value: usize) -> RequestError {
 /// Where that is not enough.
 pub fn fill(
     response: &mut ModelInferResponse,
-    wanted: &[Wanted],
+    wanted: &[OutputRequest],
     classifier: &Classifier,
     outcomes: &[JobOutput],
     form: Form,
@@ -194,16 +194,16 @@ pub fn fill(
     Ok(())
 }
 
-/// One output's values and shape; none where they take more than `limit`.
+/// One output's values and shape; none if they take more than `limit`.
 fn values(
-    wanted: Wanted,
+    wanted: OutputRequest,
     classifier: &Classifier,
     outcomes: &[JobOutput],
     limit: usize,
 ) -> Option<(Values, Vec<usize>)> {
     let count = outcomes.len();
     let best = |outcome: &JobOutput| {
-        outcome.scores.best(Wish {
+        outcome.scores.best(TopK {
             classes: wanted.classes(),
             temperature: classifier.temperature(),
         })

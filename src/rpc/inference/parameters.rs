@@ -10,7 +10,7 @@ use crate::rpc::request::RequestError;
 use tipserve_api::inference::{InferParameter, infer_parameter::ParameterChoice};
 use tipserve_engine::Priority;
 
-/// Parameters by name.
+/// A request's parameters, by name.
 pub type Parameters = HashMap<String, InferParameter>;
 
 /// How many levels of priority there are; 1 is the highest.
@@ -23,17 +23,17 @@ const FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 
 /// How a request is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// How urgent it is.
+pub struct Scheduling {
+    /// How urgent it is: `priority`, else that of the call.
     pub priority: Priority,
     /// After this it is of no use: its own `timeout` or the call's deadline,
     /// whichever is first.
     pub deadline: Option<Instant>,
     /// Whether it has a `timeout` of its own.
-    pub in_a_hurry: bool,
+    pub has_timeout: bool,
 }
 
-impl Manner {
+impl Scheduling {
     /// Reads a request's parameters.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Manner {
         parameters: &Parameters,
         call: Option<Instant>,
         now: Instant,
-    ) -> Result<Manner, RequestError> {
+    ) -> Result<Scheduling, RequestError> {
         let reserved = |name: &&String| name.starts_with(RESERVED) && *name != FINAL_RESPONSE;
         if let Some(name) = parameters.keys().find(reserved) {
             return Err(RequestError::invalid(
@@ -57,13 +57,13 @@ impl Manner {
         };
         let timeout = whole(parameters, "timeout")?.filter(|micros| *micros > 0);
         let own = timeout.and_then(|micros| now.checked_add(Duration::from_micros(micros)));
-        Ok(Manner {
+        Ok(Scheduling {
             priority,
             deadline: match (own, call) {
                 (Some(own), Some(call)) => Some(own.min(call)),
                 (own, call) => own.or(call),
             },
-            in_a_hurry: timeout.is_some(),
+            has_timeout: timeout.is_some(),
         })
     }
 }
@@ -113,12 +113,12 @@ pub fn no_shared_memory(parameters: &Parameters) -> Result<(), RequestError> {
 mod tests {
     use super::*;
 
-    fn read(name: &str, choice: ParameterChoice) -> Result<Manner, RequestError> {
+    fn read(name: &str, choice: ParameterChoice) -> Result<Scheduling, RequestError> {
         let parameter = InferParameter {
             parameter_choice: Some(choice),
         };
         let now = Instant::now();
-        Manner::read(&[(name.to_owned(), parameter)].into(), None, now)
+        Scheduling::read(&[(name.to_owned(), parameter)].into(), None, now)
     }
 
     #[test]
@@ -140,9 +140,10 @@ mod tests {
                 parameter_choice: Some(ParameterChoice::Int64Param(micros)),
             };
             let call = Some(now + Duration::from_millis(1));
-            let manner = Manner::read(&[("timeout".to_owned(), parameter)].into(), call, now)
-                .expect("a timeout");
-            manner.deadline.map(|at| at - now)
+            let scheduling =
+                Scheduling::read(&[("timeout".to_owned(), parameter)].into(), call, now)
+                    .expect("a timeout");
+            scheduling.deadline.map(|at| at - now)
         };
         assert_eq!(timeout(500), Some(Duration::from_micros(500)));
         assert_eq!(timeout(5000), Some(Duration::from_millis(1)));

@@ -34,7 +34,7 @@ impl Default for Statistics {
 }
 
 impl Statistics {
-    /// A version's.
+    /// The entry of a version, made if it has none.
     pub fn entry(&self, cache: &CacheId, version: VersionNumber) -> Arc<Entry> {
         let key = (cache.clone(), version);
         let made: Result<_, std::convert::Infallible> =
@@ -46,7 +46,7 @@ impl Statistics {
     }
 }
 
-/// One version's statistics.
+/// What one version's requests have cost.
 #[derive(Default)]
 pub struct Entry(Mutex<Totals>);
 
@@ -124,7 +124,7 @@ impl Entry {
         totals.output.add(took.saturating_sub(total));
     }
 
-    /// A request failed.
+    /// Counts a request that failed after `took`.
     pub fn failed(&self, took: Duration) {
         self.0.lock().fail.add(took);
     }

@@ -1,10 +1,10 @@
 //! `ModelStreamInfer`: many requests on one stream, answered in their order.
 //!
-//! A reader takes requests, no faster than the stream's window and the
-//! engine's door let it: it reads the next one when all elements of the last
-//! are in. A writer answers them. As in Triton a request that fails has its
-//! error in its response, or ends the stream with it where the call's metadata
-//! has `triton_grpc_error: true`.
+//! A reader takes requests no faster than the stream's window and the engine's
+//! admission allow: it reads the next one when all elements of the last have
+//! been admitted. A writer answers them. As in Triton a request that fails has
+//! its error in its response, or ends the stream with it where the call's
+//! metadata has `triton_grpc_error: true`.
 
 use std::{sync::Arc, time::Instant};
 
@@ -51,7 +51,7 @@ enum Pending {
     },
 }
 
-/// Serves one stream.
+/// Serves one stream, its requests answered in their order.
 pub fn serve(
     context: Arc<Context>,
     statistics: Arc<Statistics>,

@@ -17,26 +17,26 @@ use tipserve_engine::{Content, Crop, Source};
 
 /// The input of encoded pictures.
 pub const IMAGE: &str = "image";
-/// The input of embeddings.
+/// The name of the input that takes embeddings.
 pub const EMBEDDING: &str = "embedding";
 
 /// Where a request has its tensors' elements, and its answer too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// In `raw_input_contents`.
+    /// In `raw_input_contents`, all elements of a tensor in one buffer.
     Raw,
-    /// In each tensor's `contents`.
+    /// In each tensor's `contents`, a repeated field.
     Typed,
 }
 
-/// A request's elements.
+/// The elements of one request, to be classified one by one.
 #[derive(Debug)]
 pub struct Batch {
     /// The input that they came in.
     pub input: &'static str,
     /// Each element, checked as far as can be without decoding it.
     pub contents: Vec<Content>,
-    /// Their form.
+    /// How they came, and how the answer goes.
     pub form: Form,
 }
 
@@ -279,16 +279,16 @@ fn floats(input: &InferInputTensor, raw: &[u8], count: usize) -> Result<Vec<f32>
     })
 }
 
-/// An answer's elements.
+/// The values of one output tensor.
 pub enum Values {
-    /// FP32.
+    /// Values of FP32, row by row.
     Floats(Vec<f32>),
-    /// BYTES.
+    /// Values of BYTES, UTF-8 texts.
     Texts(Vec<String>),
 }
 
 impl Values {
-    /// Bytes that they take.
+    /// Bytes that the values take on the wire.
     pub fn bytes(&self) -> usize {
         match self {
             Values::Floats(values) => values.len() * size_of::<f32>(),

@@ -45,14 +45,14 @@ impl Clock {
         alarm.as_mut().poll(task).is_ready()
     }
 
-    /// Something has arrived.
+    /// Stops counting: some of the message has arrived.
     pub fn stop(&mut self) {
         if let Some(since) = self.since.take() {
             self.waited += since.elapsed();
         }
     }
 
-    /// A whole message has.
+    /// Begins a new message, with all its time.
     pub fn start_again(&mut self) {
         self.since = None;
         self.waited = Duration::ZERO;

@@ -7,9 +7,9 @@ pub(super) struct Framing {
     have: usize,
     /// Bytes that the message under way still lacks.
     pub left: usize,
-    /// Its bytes in all.
+    /// Bytes of the message under way, its header not counted.
     pub length: usize,
-    /// Whole messages so far.
+    /// Messages that have passed by whole.
     pub messages: u64,
 }
 

@@ -50,7 +50,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// An accept has failed.
+    /// Waits after a failed accept, and doubles the pause.
     pub async fn wait(&mut self, error: &io::Error) {
         if let Some(times) = self.log.count() {
             tracing::error!(%error, times, "cannot accept connections; trying again");
@@ -59,7 +59,7 @@ impl Backoff {
         self.pause = (self.pause * 2).min(PAUSES.1);
     }
 
-    /// One has succeeded.
+    /// Starts again with the shortest pause, after an accept that succeeded.
     pub fn reset(&mut self) {
         self.pause = PAUSES.0;
     }

@@ -11,10 +11,10 @@ const SPARE_DESCRIPTORS: usize = 48;
 /// Connections that are taken however few descriptors there are.
 const FEWEST: usize = 8;
 
-/// Bounds on connections.
+/// How many connections a server accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Most at once.
+    /// Most connections at once, from anywhere.
     pub total: usize,
     /// Most at once from one address.
     pub per_address: usize,
@@ -28,18 +28,18 @@ impl ConnectionLimits {
         let Some((most, open)) = descriptors() else {
             return self;
         };
-        let room = most.saturating_sub(open + SPARE_DESCRIPTORS).max(FEWEST);
-        if room < self.total {
+        let available = most.saturating_sub(open + SPARE_DESCRIPTORS).max(FEWEST);
+        if available < self.total {
             tracing::warn!(
                 descriptors = most,
                 open,
-                connections = room,
+                connections = available,
                 "the limit on open files allows fewer connections than max_connections: raise it \
                  (ulimit -n)"
             );
         }
         ConnectionLimits {
-            total: self.total.min(room),
+            total: self.total.min(available),
             ..self
         }
     }

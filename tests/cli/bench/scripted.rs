@@ -21,12 +21,12 @@ use tokio_stream::{
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// What it was sent.
+/// What clients have sent so far.
 #[derive(Default)]
 pub struct Seen {
-    /// Of each stream.
+    /// The first message of each stream.
     pub configs: Vec<pb::ClassifyStreamConfig>,
-    /// Each stream's items.
+    /// The items of each stream, in their order.
     pub items: Vec<Vec<pb::Item>>,
     /// Most items in one message.
     pub most_packed: usize,
@@ -34,7 +34,7 @@ pub struct Seen {
     pub calls: Vec<(pb::ClassifyRequest, Option<String>)>,
 }
 
-/// The running server.
+/// A scripted server, which stops when it is dropped.
 pub struct Scripted {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,

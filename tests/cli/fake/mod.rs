@@ -35,13 +35,13 @@ pub struct Behaviour {
     pub shuffle: bool,
     /// CreateCache reads no example before the gate opens.
     pub gated: bool,
-    /// Fine-tuning never ends.
+    /// Fine-tuning reports progress and never ends.
     pub endless_training: bool,
     /// The file that ExportVersion sends.
     pub export: Vec<u8>,
     /// How many of its bytes ExportVersion keeps to itself.
     pub export_lacks: usize,
-    /// ImportVersion takes no file.
+    /// ImportVersion ends with an error before it reads a file.
     pub refuses_imports: bool,
     /// Unary calls for caches are not answered, ever.
     pub silent: bool,
@@ -65,14 +65,14 @@ impl Default for Behaviour {
     }
 }
 
-/// The running server.
+/// A fake server, which stops when it is dropped.
 pub struct Fake {
     address: SocketAddr,
     inner: Arc<Inner>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-/// What the services share.
+/// The state that all services share.
 #[derive(Clone)]
 struct Service(Arc<Inner>);
 

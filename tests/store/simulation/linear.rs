@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// What one cache holds.
+/// The state of one cache, as a single machine would have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Model {
     /// Seeds of the versions that exist.
@@ -34,7 +34,7 @@ pub enum Step {
     Retract {
         made_by: usize,
     },
-    /// The version is there.
+    /// The version is found to be there, or not.
     Has {
         seed: u64,
         number: u64,

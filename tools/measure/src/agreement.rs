@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     let mut formats = Vec::new();
     for precision in precisions {
         let (encoder, graphs) = opened.image_encoder(precision)?;
-        // In batches of several sizes, and once per lane and device.
+        // In batches of several sizes, and once per stream slot and device.
         let mut cosine = f64::INFINITY;
         let (mut judged, mut wrong, mut other) = (0, 0, 0);
         for size in [1, 3, slices.len()] {

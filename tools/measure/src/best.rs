@@ -6,12 +6,12 @@ use tch::{Device, Tensor};
 
 use super::seconds;
 use tip_adapter::{
-    answer::{Asked, Choosing, Scores, Wanted, answers},
-    best::{Scored, Wish},
+    answer::{HeadQuery, Scores, ScoresRequest, TopKBackend, answers},
+    best::{Scored, TopK},
     head::Head,
 };
 
-/// The head and the features that both ways of choosing the top-k are measured
+/// The head and the features that both ways of backend the top-k are measured
 /// with.
 pub struct Batch<'a> {
     /// The head under test, on the device.
@@ -24,29 +24,29 @@ pub struct Batch<'a> {
     pub rounds: (usize, f64),
 }
 
-/// Seconds of choosing the top-k on the device, and of copying whole logits
-/// down and choosing on one core; head included in both.
+/// Seconds of backend the top-k on the device, and of copying whole logits
+/// down and backend on one core; head included in both.
 pub fn measure(batch: &Batch) -> anyhow::Result<Value> {
     let rows: Vec<i64> = (0..batch.features.size().first().copied().unwrap_or(0)).collect();
-    let wish = Wish {
+    let top_k = TopK {
         classes: batch.classes,
         temperature: 1.0,
     };
-    let wanted = vec![Wanted::Best(wish); rows.len()];
-    let asked = Asked {
+    let wanted = vec![ScoresRequest::Best(top_k); rows.len()];
+    let asked = HeadQuery {
         head: batch.head,
         rows: &rows,
         wanted: &wanted,
     };
-    let ask = |choosing| -> anyhow::Result<Vec<Scores>> {
-        Ok(answers(batch.features, &[asked], choosing)?
+    let ask = |backend| -> anyhow::Result<Vec<Scores>> {
+        Ok(answers(batch.features, &[asked], backend)?
             .pop()
             .unwrap_or_default())
     };
     let read = |scores: Vec<Scores>| -> Vec<Vec<Scored>> {
-        scores.iter().map(|scores| scores.best(wish)).collect()
+        scores.iter().map(|scores| scores.best(top_k)).collect()
     };
-    let (whole, chosen) = (ask(Choosing::Host)?, ask(Choosing::Operators)?);
+    let (whole, chosen) = (ask(TopKBackend::Host)?, ask(TopKBackend::Operators)?);
     // What falls back to whole logits is no proof.
     let fell_back = chosen
         .iter()
@@ -57,9 +57,9 @@ pub fn measure(batch: &Batch) -> anyhow::Result<Value> {
 
     let device: Device = batch.head.device();
     let (rounds, round) = batch.rounds;
-    let time = |choosing, read: &dyn Fn(Vec<Scores>)| {
+    let time = |backend, read: &dyn Fn(Vec<Scores>)| {
         seconds(device, rounds, round, || {
-            read(ask(choosing)?);
+            read(ask(backend)?);
             Ok(())
         })
     };
@@ -70,9 +70,9 @@ pub fn measure(batch: &Batch) -> anyhow::Result<Value> {
         "classes": batch.classes,
         "rows_that_differ": differ,
         "fell_back": fell_back,
-        "seconds_chosen_there": time(Choosing::Operators, &all)?,
-        "seconds_whole_logits": time(Choosing::Host, &drop)?,
-        "seconds_whole_logits_and_chosen_by_one_core": time(Choosing::Host, &all)?,
+        "seconds_chosen_there": time(TopKBackend::Operators, &all)?,
+        "seconds_whole_logits": time(TopKBackend::Host, &drop)?,
+        "seconds_whole_logits_and_chosen_by_one_core": time(TopKBackend::Host, &all)?,
     }))
 }
 

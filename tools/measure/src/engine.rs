@@ -43,7 +43,7 @@ pub struct DecodeArgs {
     jpeg_shrink: f64,
 }
 
-/// An engine as a server starts it, and what came of CUDA graphs.
+/// An engine as a server starts it, and which batch sizes CUDA graphs replay.
 pub fn start(opened: &Opened) -> anyhow::Result<(Engine, ImageSpec, Value)> {
     let spec = opened
         .bundle

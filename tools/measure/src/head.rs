@@ -38,7 +38,8 @@ pub struct Args {
     /// Small heads beside it, drawn at random for each picture.
     #[arg(long)]
     among: Option<usize>,
-    /// Of so many best classes: are they the same, chosen on the device?
+    /// Also choose this many best classes on the device, and say whether they
+    /// are the same.
     #[arg(long)]
     best: Option<usize>,
     /// Number of rounds; the median is reported.

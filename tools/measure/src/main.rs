@@ -116,7 +116,7 @@ impl Encoding {
         })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let settings = EngineSettings {
-            choosing: server::choosing(first(&devices)),
+            top_k_backend: server::top_k_backend(first(&devices)),
             ..server::settings(&config, &devices, cores)
         };
         Ok(Opened {
@@ -134,7 +134,7 @@ impl Opened {
         self.settings.threads.workers.div_ceil(self.devices.len())
     }
 
-    /// The bundle's image encoder, and what came of CUDA graphs.
+    /// The bundle's image encoder, and which batch sizes CUDA graphs replay.
     fn image_encoder(&self, precision: Precision) -> anyhow::Result<(PictureEncoder, Value)> {
         let (streams, most) = (self.lanes(), self.settings.max_batch);
         let encoder = server::image_encoder(&self.bundle, &self.devices, precision, streams, most)?;

@@ -42,7 +42,8 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         _ => None,
     };
 
-    // As many callers as workers, so that every lane is used all the time.
+    // As many callers as workers, so that every stream slot is used all the
+    // time.
     let run = |batches: u64| -> anyhow::Result<()> {
         let end = engine.counters().batches.load(Ordering::Relaxed) + batches;
         std::thread::scope(|scope| {

@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     Ok(serde_json::json!({"count": args.count, "bytes": bytes}))
 }
 
-/// So many random prepared pictures, `side` × `side` × 3 bytes each: half of
+/// `count` random prepared pictures, `side` × `side` × 3 bytes each: half of
 /// them smooth, as pictures are, half of them noise.
 pub fn prepared(count: usize, side: usize, seed: u64) -> Vec<Vec<u8>> {
     let mut rng = StdRng::seed_from_u64(seed);

@@ -33,16 +33,16 @@ pub(super) const USUAL_SLOPE: f64 = -0.5;
 /// Errors are not taken for smaller than half an example's.
 const HALF: f64 = 0.5;
 
-/// How well a head made from so many shots does.
+/// How well heads made from a given number of shots do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CurvePoint {
     /// Shots of each class; classes that have fewer gave all but one.
     pub shots: usize,
-    /// Mean over the draws.
+    /// Share classified rightly, the mean over the draws.
     pub accuracy: f64,
     /// Lower end of the band of nine in ten.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the same band.
     pub high: f64,
     /// Subsets drawn; the last point is of the left-out answers, once.
     pub draws: usize,
@@ -53,22 +53,22 @@ pub struct CurvePoint {
 /// The random subsets of a point.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draws {
-    /// How many.
+    /// Subsets drawn at each point.
     pub count: usize,
-    /// Of all random choices.
+    /// Seed of every random choice.
     pub seed: u64,
 }
 
-/// What twice the shots would give.
+/// The accuracy to expect of twice the shots.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Forecast {
-    /// Shots of each class.
+    /// Shots of each class, twice what the version has.
     pub shots: usize,
-    /// Accuracy there.
+    /// Share expected to be classified rightly.
     pub accuracy: f64,
     /// Lower end of the band of nine in ten.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the same band.
     pub high: f64,
 }
 

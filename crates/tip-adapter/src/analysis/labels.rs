@@ -7,7 +7,7 @@ use tch::Kind;
 
 use crate::{error::TipError, evaluate::CALIBRATION_BINS, left_out::LeftOut, material::Material};
 
-/// An example is suspect if another class is so many times as probable as its
+/// An example is suspect if another class is this many times as probable as its
 /// own. With one label in twenty wrong this found 82 to 100 % of them
 /// (`docs/accuracy.md`).
 const ODDS: f64 = 9.0;
@@ -19,7 +19,7 @@ const PRIOR: f64 = 2.0;
 /// An example whose label is doubtful.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Suspect {
-    /// The key.
+    /// The example's row among the version's keys.
     pub key: usize,
     /// The class that it is labelled with.
     pub class: usize,
@@ -27,7 +27,7 @@ pub struct Suspect {
     pub probability: f64,
     /// The class that it is taken for.
     pub suggested: usize,
-    /// That class's left-out probability.
+    /// Left-out probability of the suggested class.
     pub suggested_probability: f64,
     /// That class's left-out logit over the temperature.
     pub suggested_logit: f64,
@@ -38,7 +38,7 @@ pub struct Suspect {
 pub struct Confused {
     /// The class of the examples.
     pub class: usize,
-    /// The other class.
+    /// The class that they are taken for.
     pub other: usize,
     /// Examples of the first taken for the other, at least as many as the
     /// other way round.
@@ -52,11 +52,11 @@ pub struct Confused {
 pub struct ReliabilityBin {
     /// Lower bound of the probability, exclusive.
     pub low: f64,
-    /// Upper bound, inclusive.
+    /// Upper bound of the probability, inclusive.
     pub high: f64,
-    /// Answers in the bin.
+    /// Answers whose probability falls in the bin.
     pub count: u64,
-    /// Their mean probability.
+    /// Mean probability of the bin's answers.
     pub probability: f64,
     /// Share of them that were right.
     pub accuracy: f64,
@@ -65,20 +65,20 @@ pub struct ReliabilityBin {
 /// How well a class's own examples are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ClassReport {
-    /// Training examples.
+    /// Training examples of the class.
     pub example_count: usize,
     /// Those that were left out and classified.
     pub scored_count: usize,
-    /// Share of these classified rightly; 0 where there are none.
+    /// Share of these classified rightly; 0 if there are none.
     pub accuracy: f64,
-    /// Share of the examples taken for this class that are of it; 0 where none
+    /// Share of the examples taken for this class that are of it; 0 if none
     /// was.
     pub precision: f64,
     /// Additional share of it told rightly with twice as many of its examples.
     pub expected_gain: f64,
 }
 
-/// One left-out answer.
+/// What the head says of one example that it was made without.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     key: usize,
@@ -89,7 +89,7 @@ struct Answer {
     best_logit: f64,
 }
 
-/// Every left-out answer.
+/// The left-out answers that the figures and lists are computed from.
 #[derive(Debug)]
 pub(super) struct Judged {
     /// Training examples of each class.

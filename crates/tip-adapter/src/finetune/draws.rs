@@ -8,9 +8,9 @@ use super::{Options, TrainError, TrainingSet};
 /// Draws batches: every example once an epoch, in random order, by a random
 /// one of its views.
 pub(super) struct Draws {
-    /// [M·R, D].
+    /// [M·R, D], each example's R views in adjacent rows.
     views: Tensor,
-    /// R.
+    /// R, the views of each example.
     views_each: usize,
     /// The view of each example that is never drawn.
     held_back: Option<Vec<usize>>,

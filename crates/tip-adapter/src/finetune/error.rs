@@ -10,9 +10,9 @@ pub enum TrainError {
     /// An option outside its limits.
     #[error("{name} is {value}, outside {limits}")]
     Option {
-        /// The option.
+        /// The option's name, as in [`Options`](super::Options).
         name: &'static str,
-        /// Its value.
+        /// The value that was given.
         value: f64,
         /// What it may be, in words.
         limits: &'static str,
@@ -26,19 +26,19 @@ pub enum TrainError {
          a lower learning rate or a smaller β or α may help"
     )]
     Diverged {
-        /// The epoch, from 1.
+        /// The epoch under way, from 1.
         epoch: usize,
         /// The step, over all epochs, from 1.
         step: usize,
-        /// The loss.
+        /// The step's loss, which is not finite.
         loss: f64,
     },
-    /// [`Trainer::finish`] before [`Progress::Finished`].
+    /// [`Trainer::finish`] was called before [`Progress::Finished`].
     #[error("training is not finished: {step} of {steps} steps are done")]
     Unfinished {
-        /// Steps done.
+        /// Optimiser steps done so far.
         step: usize,
-        /// Of so many.
+        /// Optimiser steps of the whole training.
         steps: usize,
     },
     /// Tensors that do not fit together, or torch's own.

@@ -9,13 +9,13 @@ use crate::head::{
     operators::{Tile, linear_logits, tiles},
 };
 
-/// Keys in training.
+/// The keys while they are trained, and what a step computes from them.
 pub struct Operators {
     device: Device,
     classes: i64,
     linear: Option<Tensor>,
     bias: Option<Tensor>,
-    /// [N].
+    /// [N], the weight of each class in V.
     weight: Tensor,
     beta: f64,
     /// [M, D], sorted by class.
@@ -27,7 +27,8 @@ pub struct Operators {
     tiles: Vec<Tile>,
     features: Tensor,
     logits: Tensor,
-    /// Of each tile.
+    /// The affinities of each tile, kept from the forward pass for the backward
+    /// one.
     affinities: Vec<Tensor>,
     done: usize,
 }

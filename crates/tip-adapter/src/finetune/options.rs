@@ -11,7 +11,7 @@ pub enum Schedule {
     /// Half a cosine, from the learning rate to 0, over all steps.
     #[default]
     Cosine,
-    /// Constant.
+    /// The same learning rate at every step.
     Constant,
 }
 
@@ -20,7 +20,7 @@ pub enum Schedule {
 pub struct Options {
     /// Passes over the examples, 1 to 1000.
     pub epochs: usize,
-    /// Of AdamW, above 0.
+    /// AdamW's learning rate, above 0.
     pub learning_rate: f64,
     /// Examples in a step, 1 to 65536.
     pub batch_size: usize,
@@ -31,11 +31,11 @@ pub struct Options {
     /// Of every random choice: the order of the examples, the views drawn and
     /// the views held back.
     pub seed: u64,
-    /// Stop after so many epochs without a better one; 0: never.
+    /// Stop after this many epochs without a better one; 0: never.
     pub patience: usize,
-    /// α while training.
+    /// α of the head that is trained.
     pub alpha: f64,
-    /// β while training.
+    /// β of the head that is trained.
     pub beta: f64,
 }
 
@@ -58,7 +58,7 @@ impl Default for Options {
 /// What to train on: a cache, and the rest of its head.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingSet<'a> {
-    /// N.
+    /// N, the number of classes.
     pub classes: usize,
     /// The examples' views, [M, R, D], f16 or f32; normalised when drawn.
     pub views: &'a Tensor,
@@ -68,7 +68,7 @@ pub struct TrainingSet<'a> {
     pub labels: &'a Tensor,
     /// L [N, D], the logit scale in it.
     pub linear: Option<&'a Tensor>,
-    /// b [N].
+    /// b [N], added to every row of logits.
     pub bias: Option<&'a Tensor>,
     /// f32 [N], the factor of each class under `ClassBalance::Mean`, without
     /// α; none: 1.

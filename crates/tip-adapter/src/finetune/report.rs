@@ -9,9 +9,9 @@ use tip_spec::SelectionSource;
 pub struct Score {
     /// Share classified rightly, 0 to 1.
     pub accuracy: f64,
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy over the examples, in nats.
     pub cross_entropy: f64,
-    /// Over how many examples.
+    /// Examples that both figures are of.
     pub examples: usize,
 }
 
@@ -23,14 +23,14 @@ impl Score {
     }
 }
 
-/// One optimiser step.
+/// Where training is after an optimiser step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// The epoch under way, from 1.
     pub epoch: usize,
     /// Steps done, over all epochs.
     pub step: usize,
-    /// Of so many.
+    /// Steps of the whole training.
     pub steps: usize,
     /// Mean loss of the epoch so far, nats.
     pub loss: f64,
@@ -43,7 +43,7 @@ pub struct StepReport {
 /// One epoch; epoch 0 is the keys before training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EpochReport {
-    /// Which.
+    /// Its number: 0 before training, then from 1.
     pub epoch: usize,
     /// Mean loss in training, nats; none for epoch 0.
     pub loss: Option<f64>,
@@ -60,11 +60,11 @@ pub struct EpochReport {
 pub enum Progress {
     /// A part of a step, or of a scoring.
     Working,
-    /// A step ended.
+    /// An optimiser step is done.
     Step(StepReport),
     /// An epoch ended, its scoring with it.
     Epoch(EpochReport),
-    /// All is done: [`Trainer::finish`].
+    /// Every epoch is done: call [`Trainer::finish`].
     Finished,
 }
 
@@ -72,30 +72,30 @@ pub enum Progress {
 /// chose the epoch.
 #[derive(Debug)]
 pub struct SearchSet {
-    /// [E, D], unit rows.
+    /// Unit features of the examples, f32 [E, D].
     pub features: Tensor,
-    /// int64 [E].
+    /// Their classes, int64 [E].
     pub labels: Tensor,
     /// int64 [E], the key of each that must be masked; none with validation.
     pub own_key: Option<Tensor>,
 }
 
-/// A finished training.
+/// What a finished training leaves.
 #[derive(Debug)]
 pub struct Tuned {
     /// The keys after the best epoch, f32 [M, D], in the examples' order.
     pub keys: Tensor,
     /// α and β in training.
     pub alpha: f64,
-    /// See `alpha`.
+    /// The other of the two: see `alpha`.
     pub beta: f64,
     /// The epoch chosen; 0: training did not help.
     pub best_epoch: usize,
     /// What it was chosen by.
     pub source: SelectionSource,
-    /// Every epoch, 0 first.
+    /// One report an epoch, epoch 0 first.
     pub epochs: Vec<EpochReport>,
-    /// Where to search α and β again; none where there is nothing to.
+    /// Where to search α and β again; none if there is nothing to.
     pub search_set: Option<SearchSet>,
 }
 

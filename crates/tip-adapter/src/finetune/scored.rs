@@ -119,7 +119,7 @@ impl Scored {
     }
 }
 
-/// Labels as a vector.
+/// A tensor of labels as a vector in host memory.
 pub(super) fn whole_numbers(t: &Tensor) -> Result<Vec<i64>, tch::TchError> {
     Vec::<i64>::try_from(
         &t.f_to_device(Device::Cpu)?

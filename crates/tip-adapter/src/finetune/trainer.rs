@@ -23,9 +23,9 @@ const SCORE_ROWS: usize = 256;
 
 /// What a trainer is at.
 enum Phase {
-    /// Scoring an epoch.
+    /// An epoch is being scored, some rows at a time.
     Score(Scoring),
-    /// Between two steps.
+    /// Nothing is under way: the next call begins a step.
     Ready,
     Forward,
     Backward {
@@ -34,11 +34,11 @@ enum Phase {
     Finished,
 }
 
-/// Training in short steps.
+/// Training that runs in short steps, so that the device can serve requests
+/// between two of them.
 pub struct Trainer {
     options: Options,
     weights: Box<dyn Weights>,
-    /// D.
     width: usize,
     labels: Vec<i64>,
     draws: Draws,
@@ -48,7 +48,7 @@ pub struct Trainer {
     /// The epoch under way, from 1; 0 before training.
     epoch: usize,
     step: usize,
-    /// Examples of the batch.
+    /// The examples of the step under way.
     batch: Vec<usize>,
     seen: usize,
     right: usize,
@@ -138,7 +138,7 @@ impl Trainer {
         })
     }
 
-    /// Optimiser steps in all.
+    /// Optimiser steps of the whole training.
     pub fn steps(&self) -> usize {
         self.options.epochs * self.steps_each()
     }

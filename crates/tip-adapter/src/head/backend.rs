@@ -10,7 +10,7 @@ pub enum Backend {
     /// The fastest that the device has for this head.
     #[default]
     Automatic,
-    /// torch operators: any device.
+    /// torch operators, which run on any device.
     Operators,
     /// Our kernels in AVX2 (with FMA and F16C).
     Avx2,

@@ -10,9 +10,9 @@ pub enum HeadError {
     /// A tensor's shape does not fit the others.
     #[error("{what} has shape {found:?}, expected {expected}")]
     Shape {
-        /// The tensor.
+        /// The tensor's name: `keys`, `bias`.
         what: &'static str,
-        /// Its shape.
+        /// The shape that was given.
         found: Vec<i64>,
         /// What was expected, in words.
         expected: String,
@@ -20,19 +20,19 @@ pub enum HeadError {
     /// A label is no class.
     #[error("label {label} of key {row} is outside 0..{classes}")]
     Label {
-        /// The key.
+        /// The key's row, from 0.
         row: usize,
-        /// Its label.
+        /// The label that was given.
         label: i64,
-        /// N.
+        /// N: labels run from 0 to N − 1.
         classes: usize,
     },
     /// More than the 32-bit row numbers hold.
     #[error("{count} {what} are more than the {limit} that a head can hold")]
     TooMany {
-        /// Keys or classes.
+        /// What there are too many of: `keys` or `classes`.
         what: &'static str,
-        /// How many there are.
+        /// The number that was given.
         count: usize,
         /// How many there may be.
         limit: usize,
@@ -40,9 +40,9 @@ pub enum HeadError {
     /// A number in the specification that is not finite.
     #[error("{what} is {value}, which is not a finite number")]
     NotFinite {
-        /// The number's name.
+        /// The number's name, as the specification has it.
         what: &'static str,
-        /// The number.
+        /// The value that was given.
         value: f64,
     },
     /// A head without classes, or of no width at all.
@@ -50,17 +50,17 @@ pub enum HeadError {
         "a head needs a class and a linear part or keys; this one has {classes} classes, {what}"
     )]
     Empty {
-        /// N.
+        /// N, the number of classes.
         classes: usize,
-        /// What is missing.
+        /// The part that is missing, in words.
         what: &'static str,
     },
     /// A row that the batch does not have.
     #[error("row {row} is outside the batch of {batch}")]
     Row {
-        /// The row.
+        /// The row that was asked for.
         row: i64,
-        /// B.
+        /// B, the rows of the batch.
         batch: i64,
     },
     /// Neighbours were asked of a head that holds no examples.

@@ -89,7 +89,7 @@ impl Form {
         )?))
     }
 
-    /// The formula's own keys.
+    /// The keys that the formula computes affinities to; none in a linear head.
     pub(super) fn keys(&self) -> Option<Keys<'_>> {
         match self {
             Self::Packed(packed) => packed.keys().map(Keys::Packed),
@@ -162,7 +162,7 @@ impl Keys<'_> {
 /// The keys that neighbours are searched among.
 pub(super) enum Examples {
     None,
-    /// The formula's own.
+    /// The same keys that the formula has: nothing is held twice.
     Shared,
     Packed(PackedKeys),
     Operators(OperatorKeys),

@@ -16,7 +16,7 @@ use runs::{ByCount, Run};
 use tiles::keys_in_a_tile;
 pub use tiles::{Tile, tiles};
 
-/// A resident head.
+/// A head resident on a device, for torch operators.
 pub struct Operators {
     classes: i64,
     linear: Option<Tensor>,
@@ -48,7 +48,7 @@ enum Values {
         /// The weight of each key's class, [M].
         factors: Tensor,
     },
-    /// [M, N].
+    /// V as it is, [M, N].
     Dense(Tensor),
 }
 
@@ -59,9 +59,9 @@ enum Sums {
     /// By adding up rows of equal length, a run of classes at a time.
     Runs {
         runs: Vec<Run>,
-        /// −β, [M].
+        /// −β of each key, [M].
         offsets: Tensor,
-        /// int64, the class of each column of the runs; none where it is its
+        /// int64, the class of each column of the runs; none if it is its
         /// number.
         columns: Option<Tensor>,
         /// The weight of each column.
@@ -77,7 +77,7 @@ pub enum Source<'a> {
         order: &'a Tensor,
         weight: &'a Tensor,
     },
-    /// [M, N].
+    /// V as it is, [M, N].
     Dense(&'a Tensor),
 }
 

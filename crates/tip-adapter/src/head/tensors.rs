@@ -18,7 +18,7 @@ pub enum Values {
         /// f32 [N]: α, times the class's factor under `ClassBalance::Mean`.
         weight: Tensor,
     },
-    /// f32 [M, N].
+    /// V as it is, f32 [M, N]: ProKeR's.
     Dense(Tensor),
 }
 
@@ -27,13 +27,13 @@ pub enum Values {
 pub struct HeadTensors {
     /// N: given, never taken from the largest label.
     pub classes: usize,
-    /// L [N, D]; none where only the cache decides.
+    /// L [N, D]; none if only the cache decides.
     pub linear: Option<Tensor>,
-    /// b [N].
+    /// b [N]; none if it is zero.
     pub bias: Option<Tensor>,
     /// K [M, D] (unit rows, but for trained keys) and V.
     pub cache: Option<(Tensor, Values)>,
-    /// What sees standardised features; none where everything sees the plain
+    /// What sees standardised features; none if everything sees the plain
     /// ones.
     pub standardised: Option<StandardisedPart>,
 }
@@ -43,9 +43,9 @@ pub struct HeadTensors {
 /// keep the plain ones.
 #[derive(Debug)]
 pub struct StandardisedPart {
-    /// f′ of f.
+    /// What makes f′ of f.
     pub by: Standardise,
-    /// L′ [N, D]; none where only the keys see standardised features.
+    /// L′ [N, D]; none if only the keys see standardised features.
     pub linear: Option<Tensor>,
 }
 

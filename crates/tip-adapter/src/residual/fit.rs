@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::{error::TipError, score::right};
 
-/// Steps, at most.
+/// L-BFGS steps after which a fit stops, whether or not it has converged.
 const STEPS: usize = 60;
 
 /// Pairs of steps and gradients that the curvature is estimated from.
@@ -22,26 +22,26 @@ const ARMIJO: f64 = 1e-4;
 /// Relative decrease below which the minimum counts as reached.
 const TOLERANCE: f64 = 1e-9;
 
-/// Up to so many products a step is computed in f64.
+/// Steps of at most this many products are computed in f64.
 const DOUBLE_PRODUCTS: i64 = 1 << 27;
 
-/// What a fit is of.
+/// The examples that a residual is fitted to.
 pub(super) struct Problem {
-    /// [Q, D].
+    /// What the residual sees of the examples, [Q, D].
     features: Tensor,
-    /// [Q, N].
+    /// The head's logits, which the residual adds to, [Q, N].
     offsets: Tensor,
-    /// i64 [Q].
+    /// The true class of each, i64 [Q].
     labels: Tensor,
     one_hot: Tensor,
-    /// S.
+    /// S, the mean of ‖f′ − m‖², by which the penalty is scaled.
     scale: f64,
     kind: Kind,
 }
 
-/// A minimum.
+/// The residual where a fit stopped, at a minimum or after its last step.
 pub(super) struct Solved {
-    /// Δ, f64 [N, D].
+    /// Δ, the residual's weights, f64 [N, D].
     pub delta: Tensor,
     /// Mean cross-entropy of its own examples.
     pub cross_entropy: f64,

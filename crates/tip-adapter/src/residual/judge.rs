@@ -7,9 +7,9 @@ use crate::{error::TipError, spec::UnseenScores, unseen};
 /// A score on examples that were not seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
-    /// Share classified rightly.
+    /// Share classified rightly, 0 to 1.
     pub accuracy: f64,
-    /// Mean cross-entropy, nats.
+    /// Mean cross-entropy over the examples, in nats.
     pub cross_entropy: f64,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Unseen {
 
 /// What was said of unseen examples.
 pub(super) struct Judged {
-    /// f64 [Q].
+    /// The cross-entropy of each example, f64 [Q].
     pub losses: Tensor,
     /// log Σ exp of the logits, f64 [Q].
     pub known: Tensor,

@@ -49,7 +49,7 @@ pub(super) struct Stacked {
     pub unseen: Option<UnseenScores>,
 }
 
-/// Makes the stack; none where no part can be made.
+/// Makes the stack; none if no part can be made.
 pub(super) fn make(material: &Material, watch: &Watch<'_>) -> Result<Option<Stacked>, TipError> {
     let held = match HoldOut::validation(material)? {
         Some(held) => Some(held),
@@ -161,7 +161,7 @@ fn fit(
 }
 
 /// Logits of held-out examples by the stack of features on one scale, f64
-/// [Q, N], with weights and temperatures fitted on them; none where no part can
+/// [Q, N], with weights and temperatures fitted on them; none if no part can
 /// be scored.
 pub(super) fn held_logits(
     material: &Material,

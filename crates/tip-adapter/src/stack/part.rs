@@ -18,18 +18,18 @@ const STRENGTH: f64 = 5.0;
 pub(super) struct Part {
     /// ZeroShot (text), Gda or Proker (kernel ridge regression without text).
     pub method: Method,
-    /// T.
+    /// T, which the part's logits are divided by before they are weighted.
     pub temperature: f64,
     /// w; 1 until weights are fitted.
     pub weight: f64,
-    /// By itself, on the held examples: 0 where nothing was held out.
+    /// By itself, on the held-out examples: 0 if nothing was held out.
     pub accuracy: f64,
-    /// By itself, at T.
+    /// Mean cross-entropy of the part by itself, at T, in nats.
     pub cross_entropy: f64,
 }
 
 impl Part {
-    /// With T by held logits [Q, N]; none where they say nothing.
+    /// With T by held-out logits [Q, N]; none if they say nothing.
     pub fn fitted(
         method: Method,
         logits: &Tensor,

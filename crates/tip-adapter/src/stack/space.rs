@@ -32,7 +32,8 @@ pub(super) struct Space {
     pub by: Option<Standardise>,
     /// Keys as they are seen, f32 [M, D].
     pub keys: Tensor,
-    /// On one-hot labels, where there are not too many keys.
+    /// Kernel ridge regression on one-hot labels; none if there are too many
+    /// keys.
     pub ridge: Option<Fitted>,
     too_many: Option<String>,
 }
@@ -43,17 +44,17 @@ pub(super) struct Fit {
     pub space: Space,
     pub parts: Vec<Part>,
     pub left_out: Vec<Candidate>,
-    /// Of the sum, on the held examples; 0 where there are none.
+    /// Of the sum, on the held-out examples; 0 if there are none.
     pub accuracy: f64,
-    /// Cross-entropy of each held example; none where there are none.
+    /// Cross-entropy of each held-out example; none if there are none.
     pub losses: Option<Tensor>,
-    /// Of the held examples, f64 [Q, classes that can be told]; none where there
+    /// Of the held-out examples, f64 [Q, classes that can be told]; none if there
     /// are none.
     pub logits: Option<Tensor>,
 }
 
 impl Space {
-    /// None where these statistics are not there, or nothing varies in them.
+    /// None if these statistics are not there, or nothing varies in them.
     pub fn new(
         material: &Material,
         whose: Option<Standardised>,
@@ -108,7 +109,7 @@ impl Space {
         PROKER_LAMBDA
     }
 
-    /// Temperatures and weights by held examples; none where there is no part.
+    /// Temperatures and weights by held-out examples; none if there is no part.
     pub fn fit(
         self,
         material: &Material,
@@ -187,7 +188,7 @@ impl Space {
     }
 
     /// Where nothing can be held out: kernel ridge regression at the
-    /// temperature of its spread, and text at its own; none where there are too
+    /// temperature of its spread, and text at its own; none if there are too
     /// many keys for the former.
     pub fn by_spread(self, material: &Material) -> Result<Option<Fit>, TipError> {
         let Some(ridge) = &self.ridge else {
@@ -271,7 +272,7 @@ pub(super) fn neutral(material: &Material, columns: &Tensor) -> Result<Tensor, T
     Ok(mean.f_where_self(&present.f_logical_not()?, columns)?)
 }
 
-/// The first shots of every class, at most [`DOUBLE_KEYS`] in all; none where
+/// The first shots of every class, at most [`DOUBLE_KEYS`] in all; none if
 /// that leaves no two of each.
 pub(super) fn some_shots(material: &Material) -> Result<Option<Material>, TipError> {
     let shots = DOUBLE_KEYS / material.n().max(1);

@@ -2,7 +2,7 @@
 //!
 //! With w_k = e^a·p_k, Σp = 1: least
 //! `cross-entropy(Σ w_k·z_k) + (5/Q)·(Σ(log p_k − log 1/n)² + a²)` over the Q
-//! held examples: equal weights that sum to 1, unless more than five examples
+//! held-out examples: equal weights that sum to 1, unless more than five examples
 //! speak against them.
 
 use tch::{Kind, Tensor};
@@ -22,11 +22,11 @@ const ARMIJO: f64 = 1e-4;
 /// HoldOut logits, each part's less the true class's, f64 [Q, N].
 struct Problem {
     margins: Vec<Tensor>,
-    /// STRENGTH/Q.
+    /// STRENGTH/Q, the factor of the penalty.
     pull: f64,
 }
 
-/// What a fit found.
+/// What a fit found, one weight a part.
 pub(super) struct Weights {
     pub weights: Vec<f64>,
     /// Cross-entropy of each example, f64 [Q].

@@ -9,7 +9,7 @@ use crate::{error::TipError, watch::GoOn};
 /// Rounds of assigning and averaging, at most.
 const ROUNDS: usize = 20;
 
-/// Rows assigned at once.
+/// Rows assigned to centres at once, which bounds the matrix of cosines.
 const TILE: i64 = 4096;
 
 /// Which cluster each row is in.
@@ -18,7 +18,7 @@ pub(super) struct Clusters {
     /// The pictures' come first, then the labelled examples'.
     of: Vec<usize>,
     pictures: usize,
-    /// Pictures of each cluster.
+    /// Pictures in each cluster.
     sizes: Vec<usize>,
     /// Labelled examples of each cluster.
     labelled: Vec<usize>,
@@ -30,7 +30,7 @@ pub(super) struct Picked {
     /// Its place among the distinct ones.
     pub at: usize,
     pub score: f64,
-    /// Pictures of its cluster.
+    /// Pictures in its cluster.
     pub cluster_size: usize,
 }
 

@@ -14,7 +14,7 @@ use tip_spec::KeyDtype;
 pub struct PackedKeys {
     pub(super) panels: Panels,
     pub(super) products: Products,
-    /// The row that each packed key was; none where the same.
+    /// The row that each packed key was; none if the same.
     order: Option<Arc<[u32]>>,
 }
 

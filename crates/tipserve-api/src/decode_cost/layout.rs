@@ -136,7 +136,7 @@ pub(super) fn collect<'a>(
 }
 
 impl Shapes {
-    /// The shapes of a set of descriptors; none where it cannot be read.
+    /// The shapes of a set of descriptors; none if it cannot be read.
     fn read(descriptors: &[u8]) -> Shapes {
         let set = FileDescriptorSet::decode(descriptors).unwrap_or_default();
         let mut layout = Layout {

@@ -21,7 +21,7 @@ use crate::{
 };
 use tipserve_api::v1::{ExportHeader, ExportVersionRequest, export_version_response::Payload};
 
-/// What `--json` prints.
+/// What `export --json` prints on standard output.
 #[derive(Serialize)]
 struct ExportedDocument {
     version: VersionDocument,

@@ -32,7 +32,7 @@ pub struct ImportOptions {
     pub etag: String,
 }
 
-/// What `--json` prints.
+/// What `import --json` prints on standard output.
 #[derive(Serialize)]
 struct ImportedDocument {
     version: VersionDocument,

@@ -179,7 +179,7 @@ async fn draws(
     Ok(draws)
 }
 
-/// What to type next.
+/// What to try next, as commands that can be pasted.
 fn next(args: &DemoArgs, address: &str) -> String {
     let data = readable(&args.data);
     match &args.bundle {

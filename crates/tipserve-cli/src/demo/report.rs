@@ -16,7 +16,7 @@ use crate::{
     screen::{Screen, percent, table},
 };
 
-/// What `demo --json` prints.
+/// The document of `demo --json`.
 #[derive(Debug, Serialize)]
 pub(super) struct DemoDocument {
     pub(super) server: ServerDocument,

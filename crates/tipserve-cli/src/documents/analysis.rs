@@ -6,7 +6,7 @@ use super::format::method_name;
 use crate::failure::Failure;
 use tipserve_api::v1;
 
-/// What `analyze --json` prints.
+/// The document of `analyze --json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct AnalysisDocument {
     pub version: String,
@@ -33,7 +33,7 @@ pub(crate) struct AnalysisDocument {
     pub skipped: Vec<String>,
 }
 
-/// Accuracy at some shots.
+/// The accuracy that a number of shots gives.
 #[derive(Debug, Serialize)]
 pub(crate) struct CurvePointDocument {
     pub shots: i32,

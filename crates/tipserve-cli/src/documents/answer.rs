@@ -16,7 +16,7 @@ pub(crate) struct ReplyDocument {
     pub answer: Option<AnswerDocument>,
 }
 
-/// What the server answered.
+/// An answer of the server to one item.
 #[derive(Debug, Serialize)]
 pub(crate) struct AnswerDocument {
     version: String,
@@ -81,7 +81,7 @@ impl From<ClassScore> for ScoreDocument {
     }
 }
 
-/// "no_end_mark".
+/// A note as documents write it: `no_end_mark`.
 fn note(note: PictureNote) -> String {
     let name = note.as_str_name();
     let name = name.strip_prefix("PICTURE_NOTE_").unwrap_or(name);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{finetune::FineTuneDocument, format::time, head::HeadDocument};
 use tipserve_api::v1;
 
-/// A cache.
+/// A cache: its aliases, and its newest version.
 #[derive(Debug, Serialize)]
 pub(crate) struct CacheDocument {
     pub name: String,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::format::short;
 use tipserve_api::v1;
 
-/// What fine-tuning did.
+/// How a version was fine-tuned, and what that gained.
 #[derive(Debug, Serialize)]
 pub(crate) struct FineTuneDocument {
     pub epochs: i32,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::format::{method_name, short};
 use tipserve_api::v1;
 
-/// A head's numbers.
+/// The numbers of a version's head, and how they were chosen.
 #[derive(Debug, Serialize)]
 pub(crate) struct HeadDocument {
     pub method: String,

@@ -9,7 +9,7 @@ use super::{
 };
 use tipserve_api::v1;
 
-/// A fine-tuning run.
+/// A fine-tuning run: its state, progress and outcome.
 #[derive(Debug, Serialize)]
 pub(crate) struct RunDocument {
     pub name: String,

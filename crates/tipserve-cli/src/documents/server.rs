@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use tipserve_api::v1;
 
-/// What the server serves.
+/// The document of `info --json`: the server, its bundle, its limits.
 #[derive(Debug, Serialize)]
 pub(crate) struct ServerDocument {
     pub address: String,

@@ -5,10 +5,10 @@ use serde::Serialize;
 use super::{format::short, rejected::RejectedDocument};
 use tipserve_api::v1;
 
-/// What `suggest --json` prints.
+/// The document of `suggest --json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct SuggestionsDocument {
-    /// The most useful first.
+    /// Pictures to label, the most useful first.
     pub suggestions: Vec<SuggestionDocument>,
     pub strategy: String,
     pub reason: String,

@@ -7,7 +7,7 @@ use super::{cache::VersionDocument, rejected::RejectedDocument};
 /// What `create --json` and `add --json` print.
 #[derive(Debug, Serialize)]
 pub(crate) struct VersionMadeDocument {
-    /// The finished version.
+    /// The version, as `caches show` has it.
     pub version: VersionDocument,
     /// Examples that could not be used.
     pub rejected: Vec<RejectedDocument>,
@@ -17,7 +17,7 @@ pub(crate) struct VersionMadeDocument {
     pub short_classes: Vec<ShortClass>,
     /// From the first byte to the finished version.
     pub seconds: f64,
-    /// Examples used over seconds.
+    /// `example_count` less the rejected ones, over `seconds`.
     pub examples_per_second: f64,
 }
 

@@ -23,7 +23,7 @@ use tipserve_api::v1::{
     ClassifyOptions, ClassifyStreamConfig, ExifOrientation, GetVersionRequest, Priority,
 };
 
-/// Items in flight.
+/// Items in flight on the stream.
 const WINDOW: usize = 32;
 
 /// What a version said of one example.
@@ -34,7 +34,7 @@ struct Judged {
     class: usize,
     /// Index of the class that it was taken for.
     best: usize,
-    /// Probability of that.
+    /// Probability of the class that it was taken for.
     confidence: f64,
     /// Probability of its own class.
     own: f64,

@@ -12,9 +12,9 @@ const HUB: &str = "https://huggingface.co";
 /// A folder on the web that holds a bundle.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Address {
-    /// As it was given.
+    /// The address as it was given, for messages.
     given: String,
-    /// Ends in a slash.
+    /// The folder's URL, which ends in a slash.
     folder: Url,
 }
 

@@ -27,21 +27,21 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// A file of a bundle.
 pub(super) struct File {
-    /// Where it is.
+    /// The URL to fetch it from.
     pub address: Url,
-    /// What it must be.
+    /// The sha256 that it must have, lower-case hexadecimal.
     pub sha256: String,
 }
 
-/// Fetches files.
+/// Fetches files, and goes on with those that were cut off.
 pub(super) struct Downloader {
     client: Client,
     token: Option<String>,
 }
 
-/// How a try ended.
+/// How an attempt to fetch a file ended.
 enum End {
-    /// All is there.
+    /// All of the file is there.
     Whole,
     /// It was cut off, or refused for now.
     Cut(PullError),

@@ -12,7 +12,7 @@ pub(crate) enum PullError {
     /// It is no address, or one of another kind.
     #[error("{given:?} is no address of a bundle: {problem}")]
     Address {
-        /// What was given.
+        /// The address as it was given.
         given: String,
         /// What is wrong with it.
         problem: &'static str,
@@ -20,9 +20,9 @@ pub(crate) enum PullError {
     /// The index does not name it.
     #[error("the index names no bundle {name:?}; it names {known}")]
     Unknown {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// All names.
+        /// The names of the index, for the message.
         known: String,
     },
     /// The index names it, and nobody publishes it.
@@ -30,37 +30,37 @@ pub(crate) enum PullError {
         "{name} is not published as a bundle; make it, which downloads the weights:\n  {command}"
     )]
     NotPublished {
-        /// Its name.
+        /// The bundle's name in the index.
         name: String,
-        /// What makes it.
+        /// The command that exports it.
         command: String,
     },
     /// The index or a bundle.toml is not what it should be.
     #[error("{what}: {problem}")]
     Malformed {
-        /// Where it came from.
+        /// The address that it came from.
         what: String,
-        /// What is wrong.
+        /// What is wrong with its content.
         problem: String,
     },
-    /// Nobody answers there.
+    /// No server answers at the address.
     #[error(
         "cannot reach {address} ({cause}). Where there is no network, pull the bundle on a machine \
          that has one (tipserve pull … --to DIR) and copy the folder; what was fetched so far is \
          kept, and the same command goes on from there"
     )]
     Unreachable {
-        /// What was asked for.
+        /// The address that was asked.
         address: String,
-        /// What the system said.
+        /// The system's message, in its own words.
         cause: String,
     },
-    /// The server refuses.
+    /// The server answers with an HTTP error.
     #[error("{address}: {status}{}", hint(*status))]
     Refused {
-        /// What was asked for.
+        /// The address that was asked.
         address: String,
-        /// HTTP's status.
+        /// The HTTP status code of its answer.
         status: u16,
     },
     /// What was fetched is something else.
@@ -69,19 +69,19 @@ pub(crate) enum PullError {
          source. Nothing of it was kept"
     )]
     WrongHash {
-        /// The file.
+        /// The address of the file.
         what: String,
-        /// What it has.
+        /// The sha256 of what was received.
         found: String,
-        /// What it should have.
+        /// The sha256 that `bundle.toml` states.
         expected: String,
     },
     /// A file here cannot be written or read.
     #[error("{}: {source}{}", readable(path), disk_hint(source))]
     Disk {
-        /// The file or folder.
+        /// The file or folder that it was about.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error, with its code.
         source: io::Error,
     },
     /// There is no home folder to keep things in.
@@ -90,7 +90,7 @@ pub(crate) enum PullError {
     /// `--to` names something that is there.
     #[error("{} is there already: name a new folder", readable(path))]
     Exists {
-        /// It.
+        /// The folder that is there already.
         path: PathBuf,
     },
 }

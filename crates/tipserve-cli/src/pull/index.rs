@@ -12,7 +12,7 @@ const OWN: &str = include_str!("index.toml");
 /// Most bytes of an index.
 const INDEX_BYTES: u64 = 1 << 20;
 
-/// Bundles by name.
+/// The bundles that can be pulled by name.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Index {
@@ -24,7 +24,7 @@ pub(super) struct Index {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
-    /// Where it is published; none where it has to be made.
+    /// Where it is published; none if it has to be made.
     pub address: Option<String>,
     /// sha256 of its bundle.toml, which names all its files with theirs.
     pub sha256: Option<String>,

@@ -188,12 +188,12 @@ async fn locked(path: PathBuf) -> Result<fs::File, PullError> {
     opened.map_err(PullError::disk(&path))
 }
 
-/// sha256 in hexadecimal.
+/// The sha256 of some bytes, lower-case hexadecimal.
 pub(super) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Bytes in hexadecimal.
+/// Bytes as lower-case hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

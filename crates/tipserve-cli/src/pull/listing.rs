@@ -13,7 +13,7 @@ const MAX_FILES: usize = 64;
 /// read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listing {
-    /// The bundle's name.
+    /// The bundle's name, for people.
     pub name: String,
     /// sha256 by name, lower-case hexadecimal.
     pub files: BTreeMap<String, String>,

@@ -63,7 +63,7 @@ pub struct PullArgs {
     pub path: bool,
 }
 
-/// What `pull --json` prints.
+/// The document of `pull --json`.
 #[derive(Debug, Serialize)]
 struct PulledDocument {
     name: String,

@@ -11,7 +11,7 @@ use crate::{
 /// confusions that are shown beyond that.
 const WHOLE_MATRIX: usize = 20;
 
-/// Evaluations, side by side.
+/// Prints evaluations as a table, a version a row.
 pub(crate) fn evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(), Failure> {
     let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
     let rows = outcome

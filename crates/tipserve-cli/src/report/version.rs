@@ -159,7 +159,7 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
     )
 }
 
-/// One version in full.
+/// Prints one version in full: its numbers, and how they were chosen.
 pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), Failure> {
     let mut rows = vec![
         vec![

@@ -7,9 +7,9 @@ use crate::picture::{Picture, PictureError, PictureLimits};
 /// How a BMP's 16 bits are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
-    /// Five bits each.
+    /// Five bits a channel; the top bit is unused.
     Rgb555,
-    /// Six of green.
+    /// Five bits of red and blue, six of green.
     Rgb565,
 }
 

@@ -1,6 +1,6 @@
 //! The chunks of PNG and RIFF (WebP) files, walked without decoding anything.
 
-/// One chunk.
+/// A chunk, its checksum neither included nor checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chunk<'a> {
     pub kind: &'a [u8; 4],

@@ -125,7 +125,7 @@ fn parameters(of: &std::collections::HashMap<String, InferParameter>) -> Map<Str
         .collect()
 }
 
-/// A tensor's values, flat.
+/// A tensor's values from their little-endian bytes, as one flat list.
 fn values(datatype: &str, mut raw: Bytes) -> Result<Value, String> {
     let mut values = Vec::new();
     match datatype {

@@ -134,7 +134,7 @@ pub fn routes(pool: &DescriptorPool) -> Result<Vec<Route>, RulesError> {
 pub struct Binary {
     /// Those that do not say.
     pub by_default: bool,
-    /// Those that do.
+    /// The outputs that say for themselves, by name.
     pub outputs: HashMap<String, bool>,
 }
 

@@ -54,7 +54,7 @@ struct Output {
     parameters: Parameters,
 }
 
-/// A short list.
+/// A list of at most as many elements as a request may have.
 fn few<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -82,7 +82,7 @@ where
     deserializer.deserialize_seq(Few(std::marker::PhantomData))
 }
 
-/// Parameters, a few.
+/// Parameters by name, at most as many as a request may have.
 #[derive(Default)]
 struct Parameters(HashMap<String, InferParameter>);
 
@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Parameters {
     }
 }
 
-/// A parameter's value.
+/// A parameter's value: a bool, a number or a text.
 struct Value(ParameterChoice);
 
 impl<'de> Deserialize<'de> for Value {

@@ -15,7 +15,7 @@ pub use render::render;
 /// What is wrong with a request's JSON, query or form.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum JsonError {
-    /// It is no JSON.
+    /// The text is not JSON.
     #[error("the body is not JSON: {0}")]
     Syntax(String),
     /// A field has a value that it cannot have.
@@ -23,7 +23,7 @@ pub enum JsonError {
     Field {
         /// Its path, in JSON's names.
         field: String,
-        /// What is wrong.
+        /// What is wrong with the value.
         problem: String,
     },
     /// The message would be over the limit.
@@ -32,7 +32,7 @@ pub enum JsonError {
 }
 
 impl JsonError {
-    /// A field's error.
+    /// A [`JsonError::Field`] with this path and problem.
     pub fn field(field: impl Into<String>, problem: impl Into<String>) -> JsonError {
         JsonError::Field {
             field: field.into(),
@@ -41,7 +41,7 @@ impl JsonError {
     }
 }
 
-/// How messages are shown.
+/// How a message is written as JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// As ProtoJSON has it, with all fields that have no presence.

@@ -17,15 +17,15 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 /// A value as JSON has it.
 #[derive(Clone, Copy, Debug)]
 pub enum Scalar<'a> {
-    /// `true`, `false`.
+    /// `true` or `false`, without quotes.
     Bool(bool),
-    /// A number below 0.
+    /// A whole number below 0.
     Signed(i64),
-    /// A number from 0.
+    /// A whole number from 0.
     Unsigned(u64),
     /// A number with a fraction or an exponent.
     Float(f64),
-    /// A text.
+    /// A string, its escapes resolved.
     Text(&'a str),
 }
 

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use prost_types::{Duration, FieldMask, Timestamp};
 
-/// The wire format of a message that JSON writes as a text; none where `name`
+/// The wire format of a message that JSON writes as a text; none if `name`
 /// is another message.
 ///
 /// # Errors

@@ -76,7 +76,7 @@ impl Writing {
     }
 }
 
-/// Where a value stands.
+/// Where a value is within the request, for errors.
 enum Path<'a> {
     Root,
     Field(&'a Path<'a>, &'a str),
@@ -340,7 +340,7 @@ impl Elements<'_> {
     }
 }
 
-/// Reads one value; false where it is null, which is as if it were absent.
+/// Reads one value; false if it is null, which is as if it were absent.
 struct Element<'a> {
     writing: &'a Writing,
     kind: &'a Kind,

@@ -39,12 +39,12 @@ fn name_of(full_name: &str) -> String {
 }
 
 impl Schemas {
-    /// All that were made.
+    /// Every schema that was referred to, by name.
     pub fn finish(self) -> BTreeMap<String, Value> {
         self.made
     }
 
-    /// A message's schema.
+    /// The schema of a message: a reference, or inline for well-known types.
     pub fn of(&mut self, message: &MessageDescriptor) -> Value {
         match message.full_name() {
             "google.protobuf.Duration" => {

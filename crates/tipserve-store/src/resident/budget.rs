@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 /// Bytes of memory, by where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// In the machine's memory.
+    /// Bytes in the machine's memory.
     pub host: u64,
-    /// In the accelerator's memory.
+    /// Bytes in the accelerator's memory.
     pub device: u64,
 }
 

@@ -9,20 +9,20 @@ use super::Footprint;
 /// Something that happened, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
-    /// A value was there.
+    /// A value that was asked for was resident.
     Hit,
-    /// A value was made.
+    /// A value was loaded after it was asked for.
     Loaded {
         /// How long that took, from the request.
         seconds: f64,
-        /// Its size.
+        /// The memory that it takes.
         footprint: Footprint,
     },
     /// A value could not be made.
     Failed,
-    /// A value made room for another.
+    /// A value was dropped so that another fits.
     Evicted {
-        /// Its size.
+        /// The memory that it frees, once nothing uses it any more.
         footprint: Footprint,
     },
 }
@@ -30,47 +30,47 @@ pub enum Event {
 /// Counts since the start, and what is there now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// Values in the registry.
+    /// Values that the registry holds now.
     pub count: u64,
     /// Memory of all values alive, evicted ones still in use included, and of
     /// those being loaded.
     pub bytes: Footprint,
-    /// The budget.
+    /// The limit on `bytes`.
     pub budget: Footprint,
     /// Requests for values that were there.
     pub hits: u64,
-    /// Values made.
+    /// Loads that succeeded since the start.
     pub loads: u64,
     /// Loads that failed.
     pub failures: u64,
     /// Seconds spent on loads that succeeded.
     pub load_seconds: f64,
-    /// Values that made room for others.
+    /// Values dropped so that others fit.
     pub evictions: u64,
 }
 
 /// Why a value cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResidentError<E> {
-    /// The loader's own error.
+    /// The loader failed, with its own error.
     #[error(transparent)]
     Load(E),
     /// It alone is larger than the whole budget.
     #[error("{what} takes {size} bytes of {place} memory; the budget is {budget}")]
     TooLarge {
-        /// The key.
+        /// The key of the value.
         what: String,
-        /// "host" or "device".
+        /// Which memory: "host" or "device".
         place: &'static str,
-        /// Its size, bytes.
+        /// The memory that the value takes, in bytes.
         size: u64,
-        /// The budget, bytes.
+        /// All of the budget, in bytes.
         budget: u64,
     },
     /// Everything else within the budget stayed in use.
     #[error("{what} found no room: everything resident stayed in use for {waited:?}")]
     Busy {
-        /// The key.
+        /// The key of the value.
         what: String,
         /// How long the load waited.
         waited: Duration,
@@ -78,7 +78,7 @@ pub enum ResidentError<E> {
     /// The loader panicked or the runtime is shutting down.
     #[error("loading {what} was broken off")]
     Stopped {
-        /// The key.
+        /// The key of the value.
         what: String,
     },
 }

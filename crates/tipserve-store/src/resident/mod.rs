@@ -40,9 +40,9 @@ pub struct Limits {
 /// Makes the values of a [`Resident`]. Both functions run in a task of their
 /// own, not in the caller's; work that blocks belongs into `spawn_blocking`.
 pub trait Load: Send + Sync + 'static {
-    /// Names a value.
+    /// What a value is looked up by.
     type Key: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static;
-    /// What is kept.
+    /// What is kept in memory.
     type Value: Send + Sync + 'static;
     /// Why a value could not be made. Handed to all who wait; not remembered.
     type Error: Clone + Send + Sync + 'static;
@@ -53,7 +53,7 @@ pub trait Load: Send + Sync + 'static {
         key: &Self::Key,
     ) -> impl Future<Output = Result<Footprint, Self::Error>> + Send;
 
-    /// Makes the value.
+    /// Makes the value, which takes what [`Self::footprint`] said.
     fn load(
         &self,
         key: &Self::Key,

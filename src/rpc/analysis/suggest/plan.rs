@@ -11,16 +11,16 @@ use crate::{
     catalog::{LabelledExamples, Served},
 };
 use tip_adapter::{
-    best::Wish,
+    best::TopK,
     suggest::{Strategy, SuggestOptions},
 };
 use tipserve_api::v1::{self as pb, suggest_examples_config::Strategy as AskedStrategy};
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Wanted, Work};
+use tipserve_engine::{ScoresRequest, Work};
 
 /// Pictures suggested where the client does not say.
 const DEFAULT_COUNT: usize = 20;
-/// Most pictures suggested.
+/// Most pictures that one call may ask for.
 const MAX_COUNT: usize = 10_000;
 /// Classes named with a suggestion.
 const TOP: usize = 2;
@@ -32,7 +32,7 @@ const SHOTS_FOR_MARGIN: u64 = 2;
 /// What is to be done, checked.
 pub(super) struct Plan {
     pub options: SuggestOptions,
-    /// Why this strategy.
+    /// Why this strategy, for the answer.
     pub reason: String,
     /// The version whose examples are labelled, and these.
     pub version: Option<(Served, Arc<LabelledExamples>)>,
@@ -94,7 +94,7 @@ impl Plan {
             None => Work::Embed,
             Some((classifier, _)) => Work::Classify {
                 head: Arc::clone(&classifier.head),
-                wanted: Wanted::Best(wish(classifier)),
+                wanted: ScoresRequest::Best(top_k(classifier)),
                 neighbours: 0,
                 embedding: true,
             },
@@ -102,9 +102,9 @@ impl Plan {
     }
 }
 
-/// The two best classes.
-pub(super) fn wish(classifier: &Served) -> Wish {
-    Wish {
+/// What each picture is classified for: the margin of its two best classes.
+pub(super) fn top_k(classifier: &Served) -> TopK {
+    TopK {
         classes: TOP,
         temperature: classifier.temperature(),
     }

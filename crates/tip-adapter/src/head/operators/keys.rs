@@ -10,9 +10,9 @@ use crate::head::HeadError;
 
 /// Keys to be searched among.
 pub struct OperatorKeys {
-    /// [M, D].
+    /// [M, D], in the head's number format.
     pub(super) keys: Tensor,
-    /// The row that each key was; none where the same.
+    /// The row that each key was; none if the same.
     order: Option<Tensor>,
 }
 
@@ -108,7 +108,7 @@ pub(super) struct ScaledProduct<'a> {
     /// that and sums in float32.
     features: Tensor,
     beta: f64,
-    /// −β, [M].
+    /// −β of each key, [M].
     offsets: &'a Tensor,
     halves: bool,
 }

@@ -4,7 +4,7 @@
 use super::errors::{truncated, undecodable, unsupported};
 use crate::{decode::orientation, picture::PictureError};
 
-/// What the headers say.
+/// What the headers say about size, coding and orientation.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub width: u32,
@@ -13,7 +13,7 @@ pub(super) struct Frame {
     pub scans: u64,
     /// Coefficients are held until the last scan.
     pub multi_scan: bool,
-    /// EXIF's, else XMP's.
+    /// EXIF's orientation, 1 to 8; XMP's if there is no EXIF.
     pub orientation: Option<u8>,
     /// Where entropy-coded data breaks off without an end mark.
     pub ends_at: Option<usize>,
@@ -165,7 +165,7 @@ struct Markers<'a> {
 /// What a walk comes to.
 enum Step<'a> {
     Segment(u8, &'a [u8]),
-    /// The end mark.
+    /// The end mark, EOI.
     End,
     /// The file ends in a scan's data; this is where the data does.
     BreaksOff(usize),

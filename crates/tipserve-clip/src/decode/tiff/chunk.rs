@@ -15,7 +15,7 @@ use crate::{
 /// Samples of a chunk, one byte each, row by row.
 pub(super) struct Levels {
     pub levels: Vec<u8>,
-    /// Samples of a row.
+    /// Samples in a row of the chunk.
     pub row: usize,
 }
 

@@ -10,7 +10,7 @@ const METADATA: usize = 700;
 /// What a value takes once it is read, bytes.
 const VALUE_BYTES: u64 = size_of::<u64>() as u64;
 
-/// A TIFF file.
+/// A TIFF file whose header has been read.
 pub(in crate::decode) struct Directories<'a> {
     bytes: &'a [u8],
     little_endian: bool,
@@ -22,9 +22,9 @@ pub(in crate::decode) struct Directories<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     tag: usize,
-    /// Bytes of one value.
+    /// Bytes that one value takes.
     size: usize,
-    /// Number of values.
+    /// How many values the tag has.
     count: usize,
     /// Where the values, or the offset of the values, stand in the file.
     at: usize,

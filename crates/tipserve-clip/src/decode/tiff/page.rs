@@ -20,14 +20,14 @@ pub(super) enum Compression {
     PackBits,
 }
 
-/// What samples mean.
+/// How the samples of a pixel become a colour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     /// Black is 0, or white is.
     Grey { white_is_zero: bool },
     /// Three samples; a fourth is kept if they were multiplied by it.
     Rgb { associated_alpha: bool },
-    /// An index into these.
+    /// One sample, an index into this table of RGB colours.
     Palette(Vec<[u8; 3]>),
     /// Four inks, 255 is full.
     Cmyk,
@@ -110,7 +110,7 @@ impl Tags<'_, '_> {
 }
 
 impl<'a> Page<'a> {
-    /// Reads the first page.
+    /// Reads the tags of the file's first page.
     pub(super) fn read(
         file: &Directories<'a>,
         limits: &PictureLimits,
