@@ -70,12 +70,20 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
         raise _unreadable(folder, error) from error
     for entry in entries:
         is_folder = entry.is_dir()
-        if not counts(entry.name, is_folder):
+        if not counts(entry.name, is_folder) or (is_folder and _leads_up(entry, folder)):
             continue
         if is_folder:
             yield from _walk(Path(entry.path), (*above, here))
         elif entry.is_file() or _leads_nowhere(entry):
             yield Path(entry.path)
+
+
+def _leads_up(entry: os.DirEntry[str], folder: Path) -> bool:
+    """Whether it is a link to a folder that holds it, also one above where the walk began."""
+    if not entry.is_symlink():
+        return False
+    target, parent = os.path.realpath(entry.path), os.path.realpath(folder)
+    return os.path.commonpath([target, parent]) == target
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
