@@ -1,7 +1,5 @@
 //! `--from FILE.npz`: files that are wrong are refused, by the array's name.
 
-use std::path::Path;
-
 use zip::CompressionMethod;
 
 use crate::{

@@ -29,12 +29,13 @@ def _server_fixtures():
 
 server_fixtures = _server_fixtures()
 
+# tests/server/tokens.py takes it from its own conftest.
+BINARY = server_fixtures.BINARY
+
 from browser import BROWSERS, DEMO, Page  # noqa: E402
 from processes import absent  # noqa: E402
 from tokens import TokensFile  # noqa: E402
 
-# tests/server/tokens.py takes it from its own conftest.
-BINARY = server_fixtures.BINARY
 built = server_fixtures.built
 bundles = server_fixtures.bundles
 features_bundle = server_fixtures.features_bundle
