@@ -16,12 +16,12 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Catalog, CatalogError,
     journal::{self, Describe, Records},
-    run::{Entry, OwnRuns, Run, RunState, TuneRequest},
+    run::{Entry, Followed, Follower, OwnRuns, Run, RunState, TuneRequest, check_same},
     training::Tracked,
     turns::Turns,
 };
 use crate::telemetry::RunCount;
-use tipserve_store::{CacheId, StoreError};
+use tipserve_store::{CacheId, RequestKey, StoreError};
 
 /// Runs that may wait or run at once.
 const MAX_ACTIVE: usize = 64;
@@ -29,6 +29,14 @@ const MAX_ACTIVE: usize = 64;
 const MAX_ACTIVE_OF_ONE: usize = 16;
 /// Ended runs that are remembered.
 const MAX_ENDED: usize = 1000;
+
+/// A run, as a request that asks for it finds it.
+pub enum Started {
+    /// It begins now.
+    New(Followed),
+    /// An equal request has begun it before.
+    Known(Followed),
+}
 
 /// All runs of this server.
 pub struct FineTunes {
@@ -62,23 +70,60 @@ impl FineTunes {
         }
     }
 
-    /// Queues a run, once its record is in the store. The receiver follows it
-    /// to its end. A caller that goes away before this returns cancels it.
+    /// Queues a run, once its record is in the store; or finds the one that an
+    /// equal request has begun, unless that made nothing. The receiver follows
+    /// it to its end. A caller that goes away before this returns cancels a new
+    /// one.
     ///
     /// # Errors
-    /// [`CatalogError::Busy`] where too many wait already; the store's.
-    pub async fn start(&self, request: TuneRequest) -> Result<watch::Receiver<Run>, CatalogError> {
-        let tracked = self.enlist(request)?;
+    /// [`CatalogError::Busy`] where too many wait already;
+    /// [`CatalogError::RunElsewhere`] if an equal request's runs on another
+    /// server; [`StoreError::RequestReused`]; the store's.
+    pub async fn start(&self, request: TuneRequest) -> Result<Started, CatalogError> {
+        if let Some(key) = &request.request {
+            if let Some(known) = self.own_of_request(&request.cache, key)? {
+                return Ok(Started::Known(known));
+            }
+            if let Some(run) = self.records.of_request(&request.cache, key).await? {
+                let id = run.id.clone();
+                return match run.state.has_ended() {
+                    true => Ok(Started::Known(Followed {
+                        run: watch::channel(run).1,
+                        follower: None,
+                    })),
+                    false => Err(CatalogError::RunElsewhere { id }),
+                };
+            }
+        }
+        let (tracked, follower) = match self.enlist(request)? {
+            Enlisted::New(tracked, follower) => (*tracked, follower),
+            Enlisted::Known(run) => return Ok(Started::Known(run)),
+        };
         let run = tracked.run.subscribe();
         let (begun, answer) = oneshot::channel();
         tokio::spawn(tracked.begin(begun));
         answer.await.map_err(CatalogError::internal)??;
-        Ok(run)
+        Ok(Started::New(Followed { run, follower }))
+    }
+
+    /// The run of this server that a request has begun before.
+    fn own_of_request(
+        &self,
+        cache: &CacheId,
+        request: &RequestKey,
+    ) -> Result<Option<Followed>, CatalogError> {
+        of_request(&self.runs.lock(), cache, request)
     }
 
     /// Takes a place among the runs of this server.
-    fn enlist(&self, request: TuneRequest) -> Result<Tracked, CatalogError> {
+    fn enlist(&self, request: TuneRequest) -> Result<Enlisted, CatalogError> {
         let mut runs = self.runs.lock();
+        // Again, now that no other can come between.
+        if let Some(key) = &request.request
+            && let Some(known) = of_request(&runs, &request.cache, key)?
+        {
+            return Ok(Enlisted::Known(known));
+        }
         let active: Vec<_> = runs
             .values()
             .filter(|entry| !entry.run.borrow().state.has_ended())
@@ -95,8 +140,13 @@ impl FineTunes {
         }
         forget_old(&mut runs);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{number:08}", self.life);
+        let mark = request
+            .request
+            .as_ref()
+            .map(|key| format!("-{}", key.mark()));
+        let id = format!("{}-{number:08}{}", self.life, mark.unwrap_or_default());
         let cancelled = Arc::new(AtomicBool::new(false));
+        let follower = (!request.detached).then(|| Follower::new(&cancelled));
         let (sender, receiver) = watch::channel(Run {
             id: id.clone(),
             state: RunState::Queued,
@@ -117,11 +167,13 @@ impl FineTunes {
             Entry {
                 run: receiver,
                 owner: request.owner.clone(),
+                request: request.request.clone(),
                 cancelled: Arc::clone(&cancelled),
+                followers: follower.as_ref().map(Arc::downgrade),
             },
         );
         drop(runs);
-        Ok(Tracked {
+        let tracked = Box::new(Tracked {
             count: RunCount::queued(),
             catalog: Weak::clone(&self.catalog),
             turns: self.turns.clone(),
@@ -130,7 +182,8 @@ impl FineTunes {
             request,
             cancelled,
             run: sender,
-        })
+        });
+        Ok(Enlisted::New(tracked, follower))
     }
 
     /// One run: of this server, of another, or of one before a restart.
@@ -215,6 +268,25 @@ impl FineTunes {
         }
         Ok(runs.into_values().rev().take(size).collect())
     }
+}
+
+/// A place among a server's runs, or the run that has it.
+enum Enlisted {
+    New(Box<Tracked>, Option<Arc<Follower>>),
+    Known(Followed),
+}
+
+fn of_request(
+    runs: &BTreeMap<String, Entry>,
+    cache: &CacheId,
+    request: &RequestKey,
+) -> Result<Option<Followed>, CatalogError> {
+    let found = runs.iter().rev().find(|(_, run)| run.is_of(cache, request));
+    let Some((id, entry)) = found else {
+        return Ok(None);
+    };
+    check_same(id, entry.request.as_ref(), request)?;
+    Ok(entry.follow())
 }
 
 fn check_busy(what: &'static str, count: usize, limit: usize) -> Result<(), CatalogError> {

@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 
 use super::{
     CatalogError,
-    run::{Run, RunProgress, RunState},
+    run::{Run, RunProgress, RunState, TuneRequest, check_same},
 };
 use tipserve_store::{
-    CacheId, Reference, RunError, RunProgress as StoredProgress, RunRecord,
-    RunState as StoredState, Store, StoreError, StoredRun, VersionNumber, VersionSelector,
+    CacheId, Reference, RequestKey, RunError, RunProgress as StoredProgress, RunRecord,
+    RunState as StoredState, Store, StoreError, StoredRun, VersionSelector,
 };
 
 /// How often the record of a run under way is written, at least.
@@ -69,12 +69,13 @@ impl Journal {
     pub(super) async fn begin(
         store: Store,
         run: &Run,
-        parent: VersionNumber,
-        (owner, created_by): (String, String),
+        request: &TuneRequest,
+        owner: &str,
     ) -> Result<Journal, CatalogError> {
-        let of = (run.cache.clone(), parent);
-        let mut record = RunRecord::queued(run.id.clone(), owner, of, run.create_time);
-        record.created_by = created_by;
+        let of = (run.cache.clone(), request.version);
+        let mut record = RunRecord::queued(run.id.clone(), owner.to_owned(), of, run.create_time);
+        record.created_by.clone_from(&request.created_by);
+        record.request.clone_from(&request.request);
         let record = store.write_run(&record).await?;
         Ok(Journal { store, record })
     }
@@ -135,6 +136,29 @@ impl Records {
         let stored = self.store.run(id).await?;
         let now = self.now_for(std::slice::from_ref(&stored)).await?;
         self.run(stored, now).await
+    }
+
+    /// The run that an equal request has begun, unless that made nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::RequestReused`]; the store's.
+    pub(super) async fn of_request(
+        &self,
+        cache: &CacheId,
+        request: &RequestKey,
+    ) -> Result<Option<Run>, CatalogError> {
+        let stored = self.store.runs_of_request(request).await?;
+        let now = self.now_for(&stored).await?;
+        for stored in stored.into_iter().filter(|run| run.record.cache == *cache) {
+            let before = stored.record.request.clone();
+            let run = self.run(stored, now).await?;
+            if matches!(run.state, RunState::Failed | RunState::Cancelled) {
+                continue;
+            }
+            check_same(&run.id, before.as_ref(), request)?;
+            return Ok(Some(run));
+        }
+        Ok(None)
     }
 
     /// As [`Store::list_runs`].

@@ -48,10 +48,10 @@ pub use encoder::ServedEncoder;
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
 pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
-pub use finetune::FineTunes;
+pub use finetune::{FineTunes, Started};
 pub use journal::Describe;
 pub use notes::{check_metadata, check_uri};
-pub use run::{Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
+pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom};
 

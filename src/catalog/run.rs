@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use tokio::sync::watch;
 use super::CatalogError;
 use tip_adapter::finetune::Options;
 use tip_spec::SearchGrid;
-use tipserve_store::{AliasName, CacheId, Manifest, VersionNumber};
+use tipserve_store::{AliasName, CacheId, Manifest, RequestKey, StoreError, VersionNumber};
 
 /// The runs of this server, by id.
 pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
@@ -52,6 +55,10 @@ pub struct TuneRequest {
     /// Whose quota it counts against, and whose turn it takes; none: it is not
     /// known who asks, and all such runs are of one owner without a quota.
     pub owner: Option<String>,
+    /// The request, if it may be asked again.
+    pub request: Option<RequestKey>,
+    /// Whether it goes on though nobody follows it.
+    pub detached: bool,
 }
 
 /// Where a run of fine-tuning stands.
@@ -134,5 +141,76 @@ pub struct Run {
 pub(super) struct Entry {
     pub(super) run: watch::Receiver<Run>,
     pub(super) owner: Option<String>,
+    pub(super) request: Option<RequestKey>,
     pub(super) cancelled: Arc<AtomicBool>,
+    /// What all calls share that follow it; none if it is detached.
+    pub(super) followers: Option<Weak<Follower>>,
+}
+
+/// A run's follower. When the last one is dropped, the run is abandoned.
+#[derive(Debug)]
+pub struct Follower {
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Follower {
+    pub(super) fn new(cancelled: &Arc<AtomicBool>) -> Arc<Follower> {
+        Arc::new(Follower {
+            cancelled: Arc::clone(cancelled),
+        })
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A run as a call follows it.
+#[derive(Debug)]
+pub struct Followed {
+    /// What becomes of it.
+    pub run: watch::Receiver<Run>,
+    /// Held for as long as it is followed; none if it is detached.
+    pub follower: Option<Arc<Follower>>,
+}
+
+impl Entry {
+    /// The run, for one more call to follow; none if it is abandoned.
+    pub(super) fn follow(&self) -> Option<Followed> {
+        let follower = match &self.followers {
+            None => None,
+            Some(followers) => Some(followers.upgrade()?),
+        };
+        let run = self.run.clone();
+        Some(Followed { run, follower })
+    }
+
+    /// Whether it is what a request asks for again: one that made nothing, or
+    /// will make nothing, is not.
+    pub(super) fn is_of(&self, cache: &CacheId, request: &RequestKey) -> bool {
+        let run = self.run.borrow();
+        let id = self.request.as_ref().map(|own| own.id.as_str());
+        let ended_well = run.state == RunState::Succeeded;
+        let goes_on = !run.state.has_ended() && !self.cancelled.load(Ordering::Relaxed);
+        run.cache == *cache && id == Some(request.id.as_str()) && (ended_well || goes_on)
+    }
+}
+
+/// Whether a run was asked for by an equal request.
+///
+/// # Errors
+/// [`StoreError::RequestReused`].
+pub(super) fn check_same(
+    id: &str,
+    before: Option<&RequestKey>,
+    request: &RequestKey,
+) -> Result<(), CatalogError> {
+    if before.is_some_and(|before| before.digest == request.digest) {
+        return Ok(());
+    }
+    let what = format!("fineTunes/{id}");
+    let request_id = request.id.clone();
+    Err(StoreError::RequestReused { what, request_id }.into())
 }

@@ -46,12 +46,12 @@ impl Tracked {
     /// runs.
     pub(super) async fn begin(self, begun: oneshot::Sender<Result<(), CatalogError>>) {
         let now = self.run.borrow().clone();
-        let by = (self.records.owner.clone(), self.request.created_by.clone());
         let store = self.records.store.clone();
-        match Journal::begin(store, &now, self.request.version, by).await {
+        match Journal::begin(store, &now, &self.request, &self.records.owner).await {
             Ok(journal) => {
-                if begun.send(Ok(())).is_err() {
-                    // Nobody was told of it, and nobody follows it.
+                if begun.send(Ok(())).is_err() && self.request.detached {
+                    // Nobody was told of it. (If it were not detached, its
+                    // followers would decide.)
                     self.cancelled.store(true, Ordering::Relaxed);
                 }
                 self.run(journal).await;

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    ConfigError, Given,
-    range::{bytes, count, threads, within},
-};
+use super::{ConfigError, Given, given::declared};
 use tipserve_engine::{EngineSettings, ThreadPlan};
 
 /// Thread settings as given, before the device is known.
@@ -23,9 +20,9 @@ impl GivenThreads {
     /// The thread settings among these.
     pub(super) fn resolve(given: &Given) -> Result<GivenThreads, ConfigError> {
         Ok(GivenThreads {
-            decoders: threads("decode_threads", given.decode_threads)?,
-            workers: threads("workers", given.workers)?,
-            intra_op: threads("torch_threads", given.torch_threads)?,
+            decoders: declared::decode_threads.if_given(given.decode_threads)?,
+            workers: declared::workers.if_given(given.workers)?,
+            intra_op: declared::torch_threads.if_given(given.torch_threads)?,
         })
     }
 
@@ -41,30 +38,19 @@ impl GivenThreads {
 
 /// The engine's settings, but for what the device decides.
 pub(super) fn settings(given: &Given) -> Result<EngineSettings, ConfigError> {
-    let defaults = EngineSettings::default();
     Ok(EngineSettings {
-        max_queue_delay: Duration::from_millis(within(
-            "max_queue_delay_ms",
-            given.max_queue_delay_ms.unwrap_or(0),
-            0,
-            60_000,
-            "0 to 60,000",
-        )?),
-        queue_items: count("queue_items", given.queue_items, defaults.queue_items)?,
-        queue_bytes: bytes("queue_bytes", given.queue_bytes, defaults.queue_bytes)?,
-        embedding_cache_bytes: within(
-            "embedding_cache_bytes",
-            given
-                .embedding_cache_bytes
-                .unwrap_or(defaults.embedding_cache_bytes),
-            0,
-            1 << 50,
-            "0 to 1 PiB",
-        )?,
-        jpeg_shrink: match given.jpeg_shrink.unwrap_or(0.0) {
-            never if never == 0.0 => never,
-            times => within("jpeg_shrink", times, 1.0, 8.0, "0, or 1 to 8")?,
+        max_queue_delay: Duration::from_millis(
+            declared::max_queue_delay_ms.value(given.max_queue_delay_ms)?,
+        ),
+        queue_items: declared::queue_items.value(given.queue_items)?,
+        queue_bytes: declared::queue_bytes.value(given.queue_bytes)?,
+        embedding_cache_bytes: declared::embedding_cache_bytes
+            .value(given.embedding_cache_bytes)?,
+        jpeg_shrink: match given.jpeg_shrink {
+            None => 0.0,
+            Some(times) if times == 0.0 || (1.0..=8.0).contains(&times) => times,
+            Some(times) => return Err(declared::jpeg_shrink.out_of_range(times)),
         },
-        ..defaults
+        ..EngineSettings::default()
     })
 }

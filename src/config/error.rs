@@ -27,12 +27,10 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// A setting without a default is not set.
-    #[error("no {name} given: set --{flag} or {env}")]
+    #[error("no {name} given: set --{} or {env}", .name.replace('_', "-"))]
     Missing {
-        /// What it sets, in words.
+        /// The setting's name, as in the configuration file.
         name: &'static str,
-        /// The flag that sets it, without dashes.
-        flag: &'static str,
         /// The environment variable that sets it.
         env: &'static str,
     },
@@ -58,6 +56,6 @@ pub enum ConfigError {
         /// The value that was given.
         value: String,
         /// The values that it may have, in words.
-        range: &'static str,
+        range: String,
     },
 }

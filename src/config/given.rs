@@ -1,19 +1,28 @@
 //! Settings as they are given: each declared once, for the command line, the
-//! environment and the configuration file alike.
+//! environment, the configuration file and the documentation alike.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
-use super::{ConfigError, listen::ListenAddress};
+use super::{ConfigError, listen::ListenAddress, rule::Setting};
 use crate::telemetry::LogFormat;
 
 /// Under what `--help` lists what guards the server.
 const GUARD: &str = "Who may call";
 
-/// Declares the settings once, as flags, environment and TOML keys alike.
+/// Declares the settings: each once, with its help, type, variable, value's
+/// name and rule. Flags, environment, TOML keys, checks, the table in
+/// docs/operations.md and `GetServerInfo`'s limits come from here.
 macro_rules! settings {
-    ($($(#[$meta:meta])* $name:ident: $type:ty,)*) => {
+    ($(
+        $(#[doc = $help:literal])+
+        $(#[arg($($arg:tt)*)])?
+        $name:ident: $type:ty, $variable:literal, $value:literal, $rule:expr;
+    )*) => {
         /// Settings as given, each absent if it was not. The same names
         /// serve as flags (`--queue-items`), environment
         /// (`TIPSERVE_QUEUE_ITEMS`) and keys of the TOML file
@@ -21,194 +30,287 @@ macro_rules! settings {
         #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields)]
         pub struct Given {
-            $($(#[$meta])* pub $name: Option<$type>,)*
+            $(
+                $(#[doc = $help])+
+                #[arg(
+                    long,
+                    env = $variable,
+                    value_name = $value,
+                    help = declared::$name.help_text(),
+                    $($($arg)*)?
+                )]
+                pub $name: Option<$type>,
+            )*
         }
 
-        impl Given {
-            /// The settings' names, as keys of the TOML file.
-            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+        /// Every setting, by its name.
+        #[allow(non_upper_case_globals)]
+        pub(super) mod declared {
+            use super::super::rule::*;
 
+            $(
+                pub const $name: Setting = Setting {
+                    name: stringify!($name),
+                    variable: $variable,
+                    value_name: $value,
+                    help: concat!($($help),+),
+                    rule: $rule,
+                };
+            )*
+        }
+
+        /// Every setting, in the order of the documentation.
+        pub const SETTINGS: &[Setting] = &[$(declared::$name),*];
+
+        impl Given {
             /// These settings, and `under` where they are silent.
             #[must_use]
             pub fn over(self, under: Given) -> Given {
                 Given { $($name: self.$name.or(under.$name),)* }
             }
+
+            /// The limits among them that `GetServerInfo` names: as given, or
+            /// their defaults. Those that the device decides are absent.
+            pub(super) fn limits(&self) -> BTreeMap<&'static str, i64> {
+                let values = [$(
+                    (declared::$name, self.$name.as_ref().and_then(Whole::whole)),
+                )*];
+                values
+                    .into_iter()
+                    .filter(|(setting, _)| setting.is_limit())
+                    .filter_map(|(setting, given)| {
+                        let value = given.or(setting.default_number())?;
+                        Some((setting.name, i64::try_from(value).unwrap_or(i64::MAX)))
+                    })
+                    .collect()
+            }
         }
     };
 }
 
+/// Values that may be whole numbers.
+trait Whole {
+    /// The number, if it is one.
+    fn whole(&self) -> Option<u64>;
+}
+
+macro_rules! whole {
+    ($($number:ty),*; $($other:ty),*) => {
+        $(impl Whole for $number {
+            fn whole(&self) -> Option<u64> {
+                u64::try_from(*self).ok()
+            }
+        })*
+        $(impl Whole for $other {
+            fn whole(&self) -> Option<u64> {
+                None
+            }
+        })*
+    };
+}
+
+whole!(usize, u64, u32; f64, bool, String, Vec<String>, PathBuf, ListenAddress, LogFormat);
+
 settings! {
     /// Folder of the bundle to serve (see `python -m tipserve_export`).
-    #[arg(long, env = "TIPSERVE_BUNDLE", value_name = "DIR")]
-    bundle: PathBuf,
-    /// Where caches are kept: a folder, or s3://, gs://, az:// [default: tipserve-store].
-    #[arg(long, env = "TIPSERVE_STORE", value_name = "DIR|URL")]
-    store: String,
-    /// Address of the gRPC API [default: 127.0.0.1:50051].
-    #[arg(long, env = "TIPSERVE_LISTEN", value_name = "ADDR")]
-    listen: ListenAddress,
-    /// Address of /metrics, /healthz and /readyz [default: 127.0.0.1:9090].
-    #[arg(long, env = "TIPSERVE_METRICS_LISTEN", value_name = "ADDR")]
-    metrics_listen: ListenAddress,
-    /// Origins of the pages that browsers may call from (gRPC-web), separated by commas; * for
-    /// all [default: none].
-    #[arg(long, env = "TIPSERVE_WEB_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
-    web_origins: Vec<String>,
-    /// Device: auto, cpu, cuda, cuda:N; several GPUs: cuda:N,M,… or cuda:all [default: auto].
-    #[arg(long, env = "TIPSERVE_DEVICE")]
-    device: String,
-    /// Number format of the encoders: auto, float32, bfloat16, float16, int8 [default: auto].
-    #[arg(long, env = "TIPSERVE_DTYPE")]
-    dtype: String,
+    bundle: PathBuf, "TIPSERVE_BUNDLE", "DIR",
+        required("a folder");
+    /// Where caches are kept: a folder, or s3://, gs://, az://.
+    store: String, "TIPSERVE_STORE", "DIR|URL",
+        text("tipserve-store", "a folder, `s3://`, `gs://`, `az://` ([storage.md](storage.md))");
+    /// Address of the gRPC API.
+    listen: ListenAddress, "TIPSERVE_LISTEN", "ADDR",
+        text("127.0.0.1:50051", "address:port, or `localhost:PORT` (127.0.0.1); other names are \
+            not looked up; port 0 takes a free one");
+    /// Address of /metrics, /healthz and /readyz.
+    metrics_listen: ListenAddress, "TIPSERVE_METRICS_LISTEN", "ADDR",
+        text("127.0.0.1:9090", "address:port");
+    /// Origins of the pages that browsers may call from (gRPC-web), separated by commas; * for all.
+    #[arg(value_delimiter = ',')]
+    web_origins: Vec<String>, "TIPSERVE_WEB_ORIGINS", "ORIGIN",
+        otherwise("none", "origins of other pages that browsers may call from, and public names of a \
+            server without tokens or TLS, separated by commas (in TOML a list): \
+            `https://example.org`, `*` ([http.md](http.md#browsers))");
+    /// Device: auto, cpu, cuda, cuda:N; several GPUs: cuda:N,M,… or cuda:all.
+    device: String, "TIPSERVE_DEVICE", "DEVICE",
+        text("auto", "`auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M,…`, `cuda:all` ([gpu.md](gpu.md))")
+            .note(": the first GPU where there is one");
+    /// Number format of the encoders: auto, float32, bfloat16, float16, int8.
+    dtype: String, "TIPSERVE_DTYPE", "DTYPE",
+        text("auto", "`auto`, `float32`, `bfloat16`, `float16` (CUDA only), `int8` (x86-64 CPUs \
+            with such instructions, bundles with an int8 archive)")
+            .note(": float16 on CUDA; on a CPU int8 where it multiplies that (AVX-512 VNNI, \
+                AVX-VNNI, AMX) and the bundle has [8-bit encoders](performance.md#8-bit-encoders) \
+                that agree with the float ones, else bfloat16 where it multiplies that (AMX, \
+                AVX512-BF16), else float32");
     /// Whether small batches are replayed as CUDA graphs: off, or auto for those that prove to be
-    /// right and quicker at the start [default: off].
-    #[arg(long, env = "TIPSERVE_CUDA_GRAPHS")]
-    cuda_graphs: String,
-    /// Log format [default: human].
-    #[arg(long, env = "TIPSERVE_LOG_FORMAT", value_enum)]
-    log_format: LogFormat,
+    /// right and quicker at the start.
+    cuda_graphs: String, "TIPSERVE_CUDA_GRAPHS", "CUDA_GRAPHS",
+        text("off", "`off`; `auto`: small batches are replayed where that proves right and \
+            quicker at the start ([gpu.md](gpu.md#how-it-works))");
+    /// Log format.
+    #[arg(value_enum)]
+    log_format: LogFormat, "TIPSERVE_LOG_FORMAT", "LOG_FORMAT",
+        text("human", "`human`, `json`");
     /// OpenTelemetry collector (OTLP over gRPC) that spans are sent to, such as
-    /// http://127.0.0.1:4317 [default: OTEL_EXPORTER_OTLP_ENDPOINT, else none].
-    #[arg(long, env = "TIPSERVE_OTLP_ENDPOINT", value_name = "URL")]
-    otlp_endpoint: String,
-    /// Most pictures in one batch [default: CPU 32, CUDA 256].
-    #[arg(long, env = "TIPSERVE_MAX_BATCH", value_name = "N")]
-    max_batch: usize,
-    /// How long an idle device waits for a batch to fill, in milliseconds [default: 0].
-    #[arg(long, env = "TIPSERVE_MAX_QUEUE_DELAY_MS", value_name = "MS")]
-    max_queue_delay_ms: u64,
-    /// Most items in the server at once [default: 8192].
-    #[arg(long, env = "TIPSERVE_QUEUE_ITEMS", value_name = "N")]
-    queue_items: usize,
-    /// Most bytes that these items may hold [default: 1 GiB].
-    #[arg(long, env = "TIPSERVE_QUEUE_BYTES", value_name = "BYTES")]
-    queue_bytes: usize,
-    /// Most bytes of embeddings kept for pictures sent again; 0 keeps none [default: 0].
-    #[arg(long, env = "TIPSERVE_EMBEDDING_CACHE_BYTES", value_name = "BYTES")]
-    embedding_cache_bytes: usize,
-    /// Most unanswered items of one stream [default: 512].
-    #[arg(long, env = "TIPSERVE_STREAM_WINDOW", value_name = "N")]
-    stream_window: usize,
+    /// http://127.0.0.1:4317.
+    otlp_endpoint: String, "TIPSERVE_OTLP_ENDPOINT", "URL",
+        otherwise("OTEL_EXPORTER_OTLP_ENDPOINT, else none", "an `http://` or `https://` URL of a \
+            collector of [traces](#traces)");
+    /// Most pictures in one batch.
+    max_batch: usize, "TIPSERVE_MAX_BATCH", "N",
+        decided("32 on a CPU, 256 on CUDA", (1, 4096)).limit();
+    /// How long an idle device waits for a batch to fill, in milliseconds.
+    max_queue_delay_ms: u64, "TIPSERVE_MAX_QUEUE_DELAY_MS", "MS",
+        number(0, (0, 60_000));
+    /// Most items in the server at once.
+    queue_items: usize, "TIPSERVE_QUEUE_ITEMS", "N",
+        number(8192, COUNT).limit();
+    /// Most bytes that these items may hold.
+    queue_bytes: usize, "TIPSERVE_QUEUE_BYTES", "BYTES",
+        number(1 << 30, BYTES).limit();
+    /// Most bytes of embeddings kept for pictures sent again; 0 keeps none.
+    embedding_cache_bytes: usize, "TIPSERVE_EMBEDDING_CACHE_BYTES", "BYTES",
+        number(0, (0, 1 << 50)).note(": off").limit();
+    /// Most unanswered items of one stream.
+    stream_window: usize, "TIPSERVE_STREAM_WINDOW", "N",
+        number(512, COUNT).limit();
     /// Decode large JPEGs at 1/2, 1/4 or 1/8, as long as each side keeps so many times the pixels
-    /// that it is resized to (1 to 8; 0: never) [default: 0].
-    #[arg(long, env = "TIPSERVE_JPEG_SHRINK", value_name = "TIMES")]
-    jpeg_shrink: f64,
-    /// Threads that decode pictures [default: one per core].
-    #[arg(long, env = "TIPSERVE_DECODE_THREADS", value_name = "N")]
-    decode_threads: usize,
-    /// Workers that run the encoder, sharing its weights [default: CPU one per core, CUDA 3 per
-    /// GPU].
-    #[arg(long, env = "TIPSERVE_WORKERS", value_name = "N")]
-    workers: usize,
-    /// torch's threads per worker [default: 1].
-    #[arg(long, env = "TIPSERVE_TORCH_THREADS", value_name = "N")]
-    torch_threads: usize,
-    /// Largest gRPC message taken, in bytes [default: 32 MiB].
-    #[arg(long, env = "TIPSERVE_MAX_MESSAGE_BYTES", value_name = "BYTES")]
-    max_message_bytes: usize,
-    /// Largest picture file taken, in bytes [default: 32 MiB].
-    #[arg(long, env = "TIPSERVE_MAX_PICTURE_BYTES", value_name = "BYTES")]
-    max_picture_bytes: u64,
-    /// Most pixels of a picture [default: 64,000,000].
-    #[arg(long, env = "TIPSERVE_MAX_PIXELS", value_name = "N")]
-    max_pixels: u64,
-    /// Longest side of a picture, in pixels [default: 32,768].
-    #[arg(long, env = "TIPSERVE_MAX_SIDE", value_name = "N")]
-    max_side: u32,
-    /// Most frames of an animation, of which the first is used [default: 10,000].
-    #[arg(long, env = "TIPSERVE_MAX_FRAMES", value_name = "N")]
-    max_frames: u64,
-    /// Most bytes that decoding one picture may take [default: 640 MiB].
-    #[arg(long, env = "TIPSERVE_MAX_DECODER_BYTES", value_name = "BYTES")]
-    max_decoder_bytes: u64,
-    /// Most classes of a cache [default: 100,000].
-    #[arg(long, env = "TIPSERVE_MAX_CLASSES", value_name = "N")]
-    max_classes: usize,
-    /// Most examples in one CreateCache [default: 2,000,000].
-    #[arg(long, env = "TIPSERVE_MAX_EXAMPLES", value_name = "N")]
-    max_examples: usize,
-    /// Most bytes of features in one CreateCache [default: 8 GiB].
-    #[arg(long, env = "TIPSERVE_MAX_CREATE_BYTES", value_name = "BYTES")]
-    max_create_bytes: usize,
-    /// Largest exported version taken by ImportVersion, in bytes [default: 4 GiB].
-    #[arg(long, env = "TIPSERVE_MAX_IMPORT_BYTES", value_name = "BYTES")]
-    max_import_bytes: usize,
-    /// How many of a cache's newest versions stay, beside those with an alias; 0 keeps all
-    /// [default: 0].
-    #[arg(long, env = "TIPSERVE_KEEP_VERSIONS", value_name = "N")]
-    keep_versions: usize,
-    /// Most bytes of caches kept in memory, on the CPU [default: 4 GiB].
-    #[arg(long, env = "TIPSERVE_RESIDENT_BYTES", value_name = "BYTES")]
-    resident_bytes: usize,
-    /// Most bytes of caches kept in the memory of a GPU (the first, of several)
-    /// [default: half of what the card has left].
-    #[arg(long, env = "TIPSERVE_DEVICE_RESIDENT_BYTES", value_name = "BYTES")]
-    device_resident_bytes: usize,
-    /// PEM file of the server's certificate and those between it and its authority; with
-    /// --tls-key the API is served by TLS.
-    #[arg(long, env = "TIPSERVE_TLS_CERT", value_name = "FILE", help_heading = GUARD)]
-    tls_cert: PathBuf,
+    /// that it is resized to (1 to 8; 0: never).
+    jpeg_shrink: f64, "TIPSERVE_JPEG_SHRINK", "TIMES",
+        otherwise("0", "0, or 1 to 8").note(": never ([large JPEGs](#large-jpegs))");
+    /// Threads that decode pictures.
+    decode_threads: usize, "TIPSERVE_DECODE_THREADS", "N",
+        decided("one per core", THREADS);
+    /// Workers that run the encoder, sharing its weights.
+    workers: usize, "TIPSERVE_WORKERS", "N",
+        decided("one per core on a CPU, 3 per GPU on CUDA", THREADS);
+    /// torch's threads per worker.
+    torch_threads: usize, "TIPSERVE_TORCH_THREADS", "N",
+        decided("1", THREADS);
+    /// Largest gRPC message taken, in bytes.
+    max_message_bytes: usize, "TIPSERVE_MAX_MESSAGE_BYTES", "BYTES",
+        number(32 << 20, BYTES).limit();
+    /// Largest picture file taken, in bytes.
+    max_picture_bytes: u64, "TIPSERVE_MAX_PICTURE_BYTES", "BYTES",
+        number(32 << 20, (1, 1 << 32)).limit();
+    /// Most pixels of a picture.
+    max_pixels: u64, "TIPSERVE_MAX_PIXELS", "N",
+        number(64_000_000, (1, 1 << 32)).limit();
+    /// Longest side of a picture, in pixels.
+    max_side: u32, "TIPSERVE_MAX_SIDE", "N",
+        number(32_768, (1, 1 << 20)).note(" pixels").limit();
+    /// Most frames of an animation, of which the first is used.
+    max_frames: u64, "TIPSERVE_MAX_FRAMES", "N",
+        number(10_000, (1, 1 << 32)).note(" (of an animation, of which the first is used)").limit();
+    /// Most bytes that decoding one picture may take.
+    max_decoder_bytes: u64, "TIPSERVE_MAX_DECODER_BYTES", "BYTES",
+        number(640 << 20, (1 << 10, 1 << 40)).note(" a picture").limit();
+    /// Most classes of a cache.
+    max_classes: usize, "TIPSERVE_MAX_CLASSES", "N",
+        number(100_000, COUNT).limit();
+    /// Most examples in one CreateCache.
+    max_examples: usize, "TIPSERVE_MAX_EXAMPLES", "N",
+        number(2_000_000, COUNT).limit();
+    /// Most bytes of features in one CreateCache.
+    max_create_bytes: usize, "TIPSERVE_MAX_CREATE_BYTES", "BYTES",
+        number(8 << 30, BYTES).limit();
+    /// Largest exported version taken by ImportVersion, in bytes.
+    max_import_bytes: usize, "TIPSERVE_MAX_IMPORT_BYTES", "BYTES",
+        number(4 << 30, BYTES).limit();
+    /// How many of a cache's newest versions stay, beside those with an alias; 0 keeps all.
+    keep_versions: usize, "TIPSERVE_KEEP_VERSIONS", "N",
+        number(0, (0, 1_000_000_000)).note(": all");
+    /// Most bytes of caches kept in memory, on the CPU.
+    resident_bytes: usize, "TIPSERVE_RESIDENT_BYTES", "BYTES",
+        number(4 << 30, BYTES).note("; of the host, on a CPU").limit();
+    /// Most bytes of caches kept in the memory of a GPU (the first, of several).
+    device_resident_bytes: usize, "TIPSERVE_DEVICE_RESIDENT_BYTES", "BYTES",
+        decided("half of what the card has left", BYTES).note("; of the GPU, on CUDA");
+    /// PEM file of the server's certificate and those between it and its authority; with --tls-key
+    /// the API is served by TLS.
+    #[arg(help_heading = GUARD)]
+    tls_cert: PathBuf, "TIPSERVE_TLS_CERT", "FILE",
+        optional("no TLS", "a PEM file; needs `--tls-key`");
     /// PEM file of the certificate's private key.
-    #[arg(long, env = "TIPSERVE_TLS_KEY", value_name = "FILE", help_heading = GUARD)]
-    tls_key: PathBuf,
+    #[arg(help_heading = GUARD)]
+    tls_key: PathBuf, "TIPSERVE_TLS_KEY", "FILE",
+        optional("no TLS", "a PEM file; needs `--tls-cert`");
     /// PEM file of the authorities whose certificates clients must show (mTLS).
-    #[arg(long, env = "TIPSERVE_TLS_CLIENT_CA", value_name = "FILE", help_heading = GUARD)]
-    tls_client_ca: PathBuf,
+    #[arg(help_heading = GUARD)]
+    tls_client_ca: PathBuf, "TIPSERVE_TLS_CLIENT_CA", "FILE",
+        optional("clients need no certificate", "a PEM file");
     /// PEM file of the certificate revocation lists of these authorities: clients whose
     /// certificates are in one are refused.
-    #[arg(long, env = "TIPSERVE_TLS_CLIENT_CRL", value_name = "FILE", help_heading = GUARD)]
-    tls_client_crl: PathBuf,
+    #[arg(help_heading = GUARD)]
+    tls_client_crl: PathBuf, "TIPSERVE_TLS_CLIENT_CRL", "FILE",
+        optional("no certificate counts as revoked", "a PEM file of revocation lists; needs \
+            `--tls-client-ca`");
     /// TOML file of the tokens that clients must show (see `tipserve token new`).
-    #[arg(long, env = "TIPSERVE_TOKENS", value_name = "FILE", help_heading = GUARD)]
-    tokens: PathBuf,
+    #[arg(help_heading = GUARD)]
+    tokens: PathBuf, "TIPSERVE_TOKENS", "FILE",
+        optional("no tokens", "a TOML file ([security.md](security.md#tokens))");
     /// Let the API listen beyond this machine without TLS or without tokens.
-    #[arg(long, env = "TIPSERVE_INSECURE", value_name = "BOOL", help_heading = GUARD,
-          num_args = 0..=1, require_equals = true, default_missing_value = "true",
-          value_parser = clap::builder::BoolishValueParser::new())]
-    insecure: bool,
+    #[arg(help_heading = GUARD, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    insecure: bool, "TIPSERVE_INSECURE", "BOOL",
+        optional("false", "the API may listen beyond this machine unguarded");
     /// Let /metrics, /healthz and /readyz listen beyond this machine.
-    #[arg(long, env = "TIPSERVE_EXPOSE_METRICS", value_name = "BOOL", help_heading = GUARD,
-          num_args = 0..=1, require_equals = true, default_missing_value = "true",
-          value_parser = clap::builder::BoolishValueParser::new())]
-    expose_metrics: bool,
+    #[arg(help_heading = GUARD, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    expose_metrics: bool, "TIPSERVE_EXPOSE_METRICS", "BOOL",
+        optional("false", "metrics and probes may listen beyond this machine");
     /// Seconds between two looks at whether certificates or tokens have changed; SIGHUP looks at
-    /// once [default: 1].
-    #[arg(long, env = "TIPSERVE_RELOAD_SECONDS", value_name = "S", help_heading = GUARD)]
-    reload_seconds: u64,
-    /// Most calls under way in the server, streams and unary ones [default: 10,000].
-    #[arg(long, env = "TIPSERVE_MAX_STREAMS", value_name = "N")]
-    max_streams: usize,
-    /// Most calls under way in one connection [default: 1024].
-    #[arg(long, env = "TIPSERVE_MAX_CONNECTION_STREAMS", value_name = "N")]
-    max_connection_streams: u32,
-    /// Most calls under way of one token whose entry has no max_streams [default: 1000].
-    #[arg(long, env = "TIPSERVE_MAX_TOKEN_STREAMS", value_name = "N")]
-    max_token_streams: usize,
-    /// Most connections to the API [default: 4096].
-    #[arg(long, env = "TIPSERVE_MAX_CONNECTIONS", value_name = "N")]
-    max_connections: usize,
-    /// Most connections to the API from one address [default: 512].
-    #[arg(long, env = "TIPSERVE_MAX_ADDRESS_CONNECTIONS", value_name = "N")]
-    max_address_connections: usize,
+    /// once.
+    #[arg(help_heading = GUARD)]
+    reload_seconds: u64, "TIPSERVE_RELOAD_SECONDS", "S",
+        number(1, (1, 86_400)).note(", between two looks at certificates and tokens");
+    /// Most calls under way in the server, streams and unary ones.
+    max_streams: usize, "TIPSERVE_MAX_STREAMS", "N",
+        number(10_000, COUNT).note(" calls under way in the server").limit();
+    /// Most calls under way in one connection.
+    max_connection_streams: u32, "TIPSERVE_MAX_CONNECTION_STREAMS", "N",
+        number(1024, (1, 1_000_000))
+            .note("; HTTP/2 makes clients wait, it causes no error")
+            .limit();
+    /// Most calls under way of one token whose entry has no max_streams.
+    max_token_streams: usize, "TIPSERVE_MAX_TOKEN_STREAMS", "N",
+        number(1000, COUNT)
+            .note(" calls under way of a token whose entry has no `max_streams`")
+            .limit();
+    /// Most connections to the API.
+    max_connections: usize, "TIPSERVE_MAX_CONNECTIONS", "N",
+        number(4096, COUNT).note(", or as many as the limit on open files allows").limit();
+    /// Most connections to the API from one address.
+    max_address_connections: usize, "TIPSERVE_MAX_ADDRESS_CONNECTIONS", "N",
+        number(512, COUNT).note("; behind a proxy all clients have its address").limit();
     /// Seconds after which a connection is asked to go once its calls have ended; after twice as
-    /// many it is closed; 0: never [default: 3600].
-    #[arg(long, env = "TIPSERVE_MAX_CONNECTION_AGE_SECONDS", value_name = "S")]
-    max_connection_age_seconds: u64,
+    /// many it is closed; 0: never.
+    max_connection_age_seconds: u64, "TIPSERVE_MAX_CONNECTION_AGE_SECONDS", "S",
+        number(3600, (0, 31_536_000))
+            .note(": then clients are asked to connect anew (GOAWAY) and calls go on; after twice \
+                that it is closed; 0: never")
+            .limit();
     /// Most bytes of messages that have begun to arrive, in the whole server; one caller may have
-    /// half of them, one connection a quarter [default: 512 MiB].
-    #[arg(long, env = "TIPSERVE_MAX_UNFINISHED_BYTES", value_name = "BYTES")]
-    max_unfinished_bytes: usize,
+    /// half of them, one connection a quarter.
+    max_unfinished_bytes: usize, "TIPSERVE_MAX_UNFINISHED_BYTES", "BYTES",
+        number(512 << 20, BYTES)
+            .note(" of messages that have begun to arrive; one caller may have half, one \
+                connection a quarter")
+            .limit();
     /// Seconds that a message may take to arrive, the first of a stream from its call on; a second
-    /// more for every 16 KiB [default: 60].
-    #[arg(long, env = "TIPSERVE_MESSAGE_SECONDS", value_name = "S")]
-    message_seconds: u64,
-    /// Most prompts of one version: its classes' own, or classes times templates
-    /// [default: 1,000,000].
-    #[arg(long, env = "TIPSERVE_MAX_PROMPTS", value_name = "N")]
-    max_prompts: usize,
-    /// Seconds that a shutdown may take [default: 30].
-    #[arg(long, env = "TIPSERVE_SHUTDOWN_SECONDS", value_name = "S")]
-    shutdown_seconds: u64,
+    /// more for every 16 KiB.
+    message_seconds: u64, "TIPSERVE_MESSAGE_SECONDS", "S",
+        number(60, (1, 86_400))
+            .note(", and a second more for every 16 KiB: for a message to arrive, the first of a \
+                stream from the call on")
+            .limit();
+    /// Most prompts of one version: its classes' own, or classes times templates.
+    max_prompts: usize, "TIPSERVE_MAX_PROMPTS", "N",
+        number(1_000_000, COUNT)
+            .note(" of a version: its classes' own, or classes times templates")
+            .limit();
+    /// Seconds that a shutdown may take.
+    shutdown_seconds: u64, "TIPSERVE_SHUTDOWN_SECONDS", "S",
+        number(30, (0, 86_400));
 }
 
 /// Reads settings from a TOML file.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ConfigError, Given, range::within};
+use super::{ConfigError, Given, given::declared};
 use crate::auth::{AuthSettings, Origin, TlsFiles};
 
 /// The guard that these settings make.
@@ -28,13 +28,7 @@ pub(super) fn settings(given: &Given) -> Result<AuthSettings, ConfigError> {
         tokens: given.tokens.clone(),
         insecure: given.insecure.unwrap_or_default(),
         expose_metrics: given.expose_metrics.unwrap_or_default(),
-        reload: Duration::from_secs(within(
-            "reload_seconds",
-            given.reload_seconds.unwrap_or(1),
-            1,
-            86_400,
-            "1 to 86,400",
-        )?),
+        reload: Duration::from_secs(declared::reload_seconds.value(given.reload_seconds)?),
     })
 }
 
@@ -48,7 +42,7 @@ pub(super) fn origins(given: &Given) -> Result<Vec<Origin>, ConfigError> {
             origin.parse().map_err(|range| ConfigError::Range {
                 name: "web_origins",
                 value: format!("{origin:?}"),
-                range,
+                range: str::to_owned(range),
             })
         })
         .collect()

@@ -1,9 +1,8 @@
 //! The limits on requests.
 
-use super::{
-    ConfigError, Given,
-    range::{bytes, count, within},
-};
+use std::collections::BTreeMap;
+
+use super::{ConfigError, Given, given::declared};
 use tipserve_clip::PictureLimits;
 
 /// Limits on what one request may ask for.
@@ -41,96 +40,46 @@ pub struct Limits {
     pub message_seconds: u64,
     /// Most prompts of one version.
     pub max_prompts: usize,
+    /// Those that `GetServerInfo` names, but for those that the device decides.
+    pub named: BTreeMap<&'static str, i64>,
 }
 
 impl Limits {
     /// The limits that these settings make.
     pub(super) fn resolve(given: &Given) -> Result<Limits, ConfigError> {
         Ok(Limits {
-            max_message_bytes: bytes("max_message_bytes", given.max_message_bytes, 32 << 20)?,
-            stream_window: count("stream_window", given.stream_window, 512)?,
-            max_classes: count("max_classes", given.max_classes, 100_000)?,
-            max_examples: count("max_examples", given.max_examples, 2_000_000)?,
-            max_create_bytes: bytes("max_create_bytes", given.max_create_bytes, 8 << 30)?,
-            max_import_bytes: bytes("max_import_bytes", given.max_import_bytes, 4 << 30)?,
+            max_message_bytes: declared::max_message_bytes.value(given.max_message_bytes)?,
+            stream_window: declared::stream_window.value(given.stream_window)?,
+            max_classes: declared::max_classes.value(given.max_classes)?,
+            max_examples: declared::max_examples.value(given.max_examples)?,
+            max_create_bytes: declared::max_create_bytes.value(given.max_create_bytes)?,
+            max_import_bytes: declared::max_import_bytes.value(given.max_import_bytes)?,
             picture: picture(given)?,
-            max_streams: count("max_streams", given.max_streams, 10_000)?,
-            max_connection_streams: within(
-                "max_connection_streams",
-                given.max_connection_streams.unwrap_or(1024),
-                1,
-                1_000_000,
-                "1 to 1,000,000",
-            )?,
-            max_token_streams: count("max_token_streams", given.max_token_streams, 1000)?,
-            max_connections: count("max_connections", given.max_connections, 4096)?,
-            max_address_connections: count(
-                "max_address_connections",
-                given.max_address_connections,
-                512,
-            )?,
-            max_connection_age_seconds: within(
-                "max_connection_age_seconds",
-                given.max_connection_age_seconds.unwrap_or(3600),
-                0,
-                31_536_000,
-                "0 to 31,536,000",
-            )?,
-            max_unfinished_bytes: bytes(
-                "max_unfinished_bytes",
-                given.max_unfinished_bytes,
-                512 << 20,
-            )?,
-            message_seconds: within(
-                "message_seconds",
-                given.message_seconds.unwrap_or(60),
-                1,
-                86_400,
-                "1 to 86,400",
-            )?,
-            max_prompts: count("max_prompts", given.max_prompts, 1_000_000)?,
+            max_streams: declared::max_streams.value(given.max_streams)?,
+            max_connection_streams: declared::max_connection_streams
+                .value(given.max_connection_streams)?,
+            max_token_streams: declared::max_token_streams.value(given.max_token_streams)?,
+            max_connections: declared::max_connections.value(given.max_connections)?,
+            max_address_connections: declared::max_address_connections
+                .value(given.max_address_connections)?,
+            max_connection_age_seconds: declared::max_connection_age_seconds
+                .value(given.max_connection_age_seconds)?,
+            max_unfinished_bytes: declared::max_unfinished_bytes
+                .value(given.max_unfinished_bytes)?,
+            message_seconds: declared::message_seconds.value(given.message_seconds)?,
+            max_prompts: declared::max_prompts.value(given.max_prompts)?,
+            named: given.limits(),
         })
     }
 }
 
 /// The limits of one picture.
 fn picture(given: &Given) -> Result<PictureLimits, ConfigError> {
-    let defaults = PictureLimits::default();
     Ok(PictureLimits {
-        encoded_bytes: within(
-            "max_picture_bytes",
-            given.max_picture_bytes.unwrap_or(defaults.encoded_bytes),
-            1,
-            1 << 32,
-            "1 to 4 GiB",
-        )?,
-        pixels: within(
-            "max_pixels",
-            given.max_pixels.unwrap_or(defaults.pixels),
-            1,
-            1 << 32,
-            "1 to 2^32",
-        )?,
-        side: within(
-            "max_side",
-            given.max_side.unwrap_or(defaults.side),
-            1,
-            1 << 20,
-            "1 to 1,048,576",
-        )?,
-        frames: within(
-            "max_frames",
-            given.max_frames.unwrap_or(defaults.frames),
-            1,
-            1 << 32,
-            "1 to 2^32",
-        )?,
-        decoder_bytes: within(
-            "max_decoder_bytes",
-            given.max_decoder_bytes.unwrap_or(defaults.decoder_bytes),
-            1 << 10,
-            1 << 40,
-            "1 KiB to 1 TiB",
-        )?,
+        encoded_bytes: declared::max_picture_bytes.value(given.max_picture_bytes)?,
+        pixels: declared::max_pixels.value(given.max_pixels)?,
+        side: declared::max_side.value(given.max_side)?,
+        frames: declared::max_frames.value(given.max_frames)?,
+        decoder_bytes: declared::max_decoder_bytes.value(given.max_decoder_bytes)?,
     })
 }

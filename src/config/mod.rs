@@ -10,20 +10,21 @@ mod given;
 mod guard;
 mod limits;
 mod listen;
-mod range;
+mod rule;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use engine::GivenThreads;
 pub use error::ConfigError;
-pub use given::{Given, read_file};
+pub use given::{Given, SETTINGS, read_file};
 pub use limits::Limits;
+pub use rule::Setting;
 
 use crate::{
     auth::{AuthSettings, Origin},
     telemetry::LogFormat,
 };
-use range::{bytes, within};
+use given::declared;
 use tipserve_clip::{DeviceChoice, DtypeChoice, GraphsChoice};
 use tipserve_engine::EngineSettings;
 
@@ -80,9 +81,8 @@ impl Config {
         let engine = engine::settings(&given)?;
         let guard = guard::settings(&given)?;
         let bundle = given.bundle.clone().ok_or(ConfigError::Missing {
-            name: "bundle",
-            flag: "bundle",
-            env: "TIPSERVE_BUNDLE",
+            name: declared::bundle.name,
+            env: declared::bundle.variable,
         })?;
         let listen = given.listen.map_or_else(|| local(50051), |it| it.0);
         let metrics_listen = given.metrics_listen.map_or_else(|| local(9090), |it| it.0);
@@ -95,29 +95,14 @@ impl Config {
             engine,
             threads: GivenThreads::resolve(&given)?,
             limits: Limits::resolve(&given)?,
-            keep_versions: within(
-                "keep_versions",
-                given.keep_versions.unwrap_or(0),
-                0,
-                1_000_000_000,
-                "0 to 1,000,000,000",
-            )?,
-            resident_bytes: bytes("resident_bytes", given.resident_bytes, 4 << 30)?,
-            device_resident_bytes: given
-                .device_resident_bytes
-                .map(|given| bytes("device_resident_bytes", Some(given), 0))
-                .transpose()?,
-            max_batch: given
-                .max_batch
-                .map(|most| within("max_batch", most, 1, 4096, "1 to 4096"))
-                .transpose()?,
-            shutdown: Duration::from_secs(within(
-                "shutdown_seconds",
-                given.shutdown_seconds.unwrap_or(30),
-                0,
-                86_400,
-                "0 to 86,400",
-            )?),
+            keep_versions: declared::keep_versions.value(given.keep_versions)?,
+            resident_bytes: declared::resident_bytes.value(given.resident_bytes)?,
+            device_resident_bytes: declared::device_resident_bytes
+                .if_given(given.device_resident_bytes)?,
+            max_batch: declared::max_batch.if_given(given.max_batch)?,
+            shutdown: Duration::from_secs(
+                declared::shutdown_seconds.value(given.shutdown_seconds)?,
+            ),
             guard,
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
             device: given.device.as_deref().unwrap_or("auto").parse()?,
@@ -147,6 +132,7 @@ fn standard_otlp_endpoint() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tipserve_clip::PictureLimits;
 
     fn parse(text: &str) -> Given {
         toml::from_str(text).expect("valid TOML")
@@ -170,32 +156,70 @@ mod tests {
         );
     }
 
+    /// The table between its head and the next empty line. With
+    /// `TIPSERVE_WRITE_DOCS` set, it is written.
     #[test]
-    fn the_table_of_the_documentation_has_every_setting() {
-        let page = include_str!("../../docs/operations.md");
-        let table: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
-        for name in Given::NAMES {
-            let flag = format!("`--{}`", name.replace('_', "-"));
-            let variable = format!("`TIPSERVE_{}`", name.to_uppercase());
-            let key = format!("`{name}`");
-            let row = table.iter().find(|row| row.contains(&flag));
-            let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row for {flag}"));
-            assert!(row.contains(&variable) && row.contains(&key), "{row}");
+    fn the_table_of_the_documentation_is_what_is_declared() {
+        const HEAD: &str = "| flag | environment | TOML key | default | range |\n| --- | --- | --- | \
+                            --- | --- |\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+        let page = std::fs::read_to_string(path).expect("the page");
+        let (before, rest) = page.split_once(HEAD).expect("the table's head");
+        let (found, after) = rest.split_once("\n\n").expect("the table's end");
+        let rows: Vec<String> = SETTINGS.iter().map(Setting::documentation).collect();
+        let rows = rows.join("\n");
+        if std::env::var_os("TIPSERVE_WRITE_DOCS").is_some() {
+            let page = format!("{before}{HEAD}{rows}\n\n{after}");
+            std::fs::write(path, page).expect("written");
+        } else {
+            let hint = "TIPSERVE_WRITE_DOCS=1 cargo test --lib config writes it anew";
+            assert_eq!(found, rows, "{hint}");
         }
     }
 
     #[test]
     fn every_setting_is_a_flag_and_a_variable_of_its_name() {
         let command = <Given as clap::Args>::augment_args(clap::Command::new("serve"));
-        for name in Given::NAMES {
-            let argument = command.get_arguments().find(|arg| arg.get_id() == *name);
+        for setting in SETTINGS {
+            let name = setting.name;
+            let argument = command.get_arguments().find(|arg| arg.get_id() == name);
             let argument = argument.unwrap_or_else(|| panic!("{name} is no flag"));
-            let flag = name.replace('_', "-");
-            assert_eq!(argument.get_long(), Some(flag.as_str()));
-            let variable = format!("TIPSERVE_{}", name.to_uppercase());
-            assert_eq!(argument.get_env(), Some(std::ffi::OsStr::new(&variable)));
+            assert_eq!(argument.get_long(), Some(setting.flag().as_str()));
+            assert_eq!(
+                setting.variable,
+                format!("TIPSERVE_{}", name.to_uppercase())
+            );
+            let variable = std::ffi::OsStr::new(setting.variable);
+            assert_eq!(argument.get_env(), Some(variable));
         }
-        assert_eq!(command.get_arguments().count(), Given::NAMES.len());
+        assert_eq!(command.get_arguments().count(), SETTINGS.len());
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_crates() {
+        let config = Config::resolve(parse("bundle = 'a'")).expect("valid");
+        let (engine, picture) = (EngineSettings::default(), PictureLimits::default());
+        assert_eq!(config.engine.queue_items, engine.queue_items);
+        assert_eq!(config.engine.queue_bytes, engine.queue_bytes);
+        assert_eq!(
+            config.engine.embedding_cache_bytes,
+            engine.embedding_cache_bytes
+        );
+        assert_eq!(config.limits.picture.encoded_bytes, picture.encoded_bytes);
+        assert_eq!(config.limits.picture.pixels, picture.pixels);
+        assert_eq!(config.limits.picture.side, picture.side);
+        assert_eq!(config.limits.picture.frames, picture.frames);
+        assert_eq!(config.limits.picture.decoder_bytes, picture.decoder_bytes);
+    }
+
+    #[test]
+    fn the_limits_of_get_server_info_are_as_given_or_by_default() {
+        let given = parse("bundle = 'a'\nmax_classes = 7");
+        let named = Config::resolve(given).expect("valid").limits.named;
+        assert_eq!(named.get("max_classes"), Some(&7));
+        assert_eq!(named.get("max_examples"), Some(&2_000_000));
+        assert_eq!(named.get("max_batch"), None, "the device decides");
+        assert_eq!(named.get("keep_versions"), None, "no limit on requests");
     }
 
     #[test]

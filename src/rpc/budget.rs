@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
-const PIECE: usize = 1024;
+pub(super) const PIECE: usize = 1024;
 
 /// The bytes that unfinished messages may take.
 #[derive(Debug)]

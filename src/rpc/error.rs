@@ -196,10 +196,11 @@ impl ApiError {
 /// The error that a status of the message layer, or of the codec, was made of,
 /// once tonic has passed it on.
 fn carried_by(status: &Status) -> Option<ApiError> {
-    const REASONS: [&str; 7] = [
+    const REASONS: [&str; 8] = [
         "MESSAGE_TOO_LARGE",
         "MESSAGE_TIMEOUT",
         "QUEUE_FULL",
+        "ENCODING_INVALID",
         // Of bodies over HTTP.
         "JSON_INVALID",
         "FIELD_INVALID",

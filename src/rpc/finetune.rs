@@ -15,6 +15,7 @@ use super::{
     convert,
     error::ApiError,
     heads,
+    idempotency::request_key,
     observe::{Call, carried, observed},
     paging,
     request::RequestError,
@@ -22,8 +23,8 @@ use super::{
 use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
-        CatalogError, FineTunes as Runs, MAX_DESCRIPTION_BYTES, Run, RunProgress, RunState,
-        TuneRequest, printable,
+        CatalogError, FineTunes as Runs, Followed, MAX_DESCRIPTION_BYTES, Run, RunProgress,
+        RunState, Started, TuneRequest, printable,
     },
 };
 use request::{options, recipe};
@@ -42,18 +43,6 @@ pub struct FineTunes {
     runs: Arc<Runs>,
 }
 
-/// Abandons a run when its last follower goes away.
-struct AbandonOnDrop {
-    runs: Arc<Runs>,
-    id: String,
-}
-
-impl Drop for AbandonOnDrop {
-    fn drop(&mut self) {
-        self.runs.abandon(&self.id);
-    }
-}
-
 impl FineTunes {
     /// The service on this server.
     pub fn new(context: Arc<Context>) -> FineTunes {
@@ -66,33 +55,33 @@ impl FineTunes {
     async fn start(
         &self,
         Change { caller, audit }: Change,
-        request: pb::FineTuneRequest,
+        mut request: pb::FineTuneRequest,
         call: &Call,
     ) -> Result<Response<Events>, ApiError> {
-        let detached = request.detached;
         audit.resource(&request.cache);
-        let request = self.check(&caller, request).await?;
+        let key = request_key(&mut request)?;
+        let request = TuneRequest {
+            request: key,
+            ..self.check(&caller, request).await?
+        };
         audit.resource(request.cache.version_name(request.version));
         let cache = request.cache.clone();
-        let run = self.runs.start(request).await?;
+        let Followed { run, follower } = match self.runs.start(request).await? {
+            Started::New(followed) => {
+                let (runs, run) = (Arc::clone(&self.runs), followed.run.clone());
+                tokio::spawn(supervise(caller, cache, runs, run));
+                followed
+            }
+            Started::Known(followed) => followed,
+        };
         // The run's end has a line of its own.
         audit.result(Code::Ok);
         audit.write();
-        tokio::spawn(supervise(
-            caller,
-            cache,
-            Arc::clone(&self.runs),
-            run.clone(),
-        ));
-        let cancel = (!detached).then(|| AbandonOnDrop {
-            runs: Arc::clone(&self.runs),
-            id: run.borrow().id.clone(),
-        });
         let (events, response) = mpsc::channel(16);
         let call = call.clone();
         tokio::spawn(carried(async move {
             // Dropped when the client is gone, or the run has ended.
-            let _cancel = cancel;
+            let _follower = follower;
             tokio::select! {
                 code = follow(run, &events) => call.ended(code),
                 () = events.closed() => {}
@@ -135,6 +124,8 @@ impl FineTunes {
             description: request.description,
             created_by: caller.created_by(String::new()),
             owner: caller.identity(),
+            request: None,
+            detached: request.detached,
         })
     }
 

@@ -1,15 +1,24 @@
 //! `GetServerInfo`.
 
+use std::collections::BTreeMap;
+
 use tonic::Response;
 
-use super::Context;
-use crate::auth::Caller;
-use crate::catalog::{
-    MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
-    MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES, Model,
+use super::{
+    Context,
+    messages::{MAX_CONTROL_MESSAGE_BYTES, MAX_PROBE_MESSAGE_BYTES},
+};
+use crate::{
+    auth::Caller,
+    catalog::{
+        MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
+        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES,
+        Model,
+    },
 };
 use tipserve_api::v1 as pb;
 use tipserve_clip::{Agreement, PartSpec, Size};
+use tipserve_store::MAX_REQUEST_ID_BYTES;
 
 /// What is served here, and within which limits; who asks.
 pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
@@ -37,91 +46,38 @@ pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
     })
 }
 
-/// The limits by name; all but the constant ones are settings.
-fn limits(context: &Context) -> Vec<(&'static str, i64)> {
-    let limits = &context.limits;
+/// The limits by name: settings, as [`SETTINGS`](crate::config::SETTINGS)
+/// declares them, and what is fixed.
+fn limits(context: &Context) -> BTreeMap<&'static str, i64> {
     let settings = context.engine.settings();
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-    vec![
-        ("max_message_bytes", number(limits.max_message_bytes)),
-        ("stream_window", number(limits.stream_window)),
-        ("max_classes", number(limits.max_classes)),
-        ("max_examples", number(limits.max_examples)),
-        ("max_create_bytes", number(limits.max_create_bytes)),
-        ("max_import_bytes", number(limits.max_import_bytes)),
-        ("max_id_bytes", number(MAX_ID_BYTES)),
-        (
-            "max_picture_bytes",
-            i64::try_from(limits.picture.encoded_bytes).unwrap_or(i64::MAX),
-        ),
-        (
-            "max_pixels",
-            i64::try_from(limits.picture.pixels).unwrap_or(i64::MAX),
-        ),
-        ("max_side", i64::from(limits.picture.side)),
-        (
-            "max_frames",
-            i64::try_from(limits.picture.frames).unwrap_or(i64::MAX),
-        ),
-        (
-            "max_decoder_bytes",
-            i64::try_from(limits.picture.decoder_bytes).unwrap_or(i64::MAX),
-        ),
-        ("max_streams", number(limits.max_streams)),
-        (
-            "max_connection_streams",
-            i64::from(limits.max_connection_streams),
-        ),
-        ("max_token_streams", number(limits.max_token_streams)),
-        ("max_connections", number(limits.max_connections)),
-        (
-            "max_address_connections",
-            number(limits.max_address_connections),
-        ),
-        (
-            "max_connection_age_seconds",
-            i64::try_from(limits.max_connection_age_seconds).unwrap_or(i64::MAX),
-        ),
-        ("max_unfinished_bytes", number(limits.max_unfinished_bytes)),
-        (
-            "message_seconds",
-            i64::try_from(limits.message_seconds).unwrap_or(i64::MAX),
-        ),
-        ("max_prompts", number(limits.max_prompts)),
-        ("max_prompt_bytes", number(super::create::MAX_PROMPT_BYTES)),
-        (
-            "max_control_message_bytes",
-            number(super::messages::MAX_CONTROL_MESSAGE_BYTES),
-        ),
-        (
-            "max_probe_message_bytes",
-            number(super::messages::MAX_PROBE_MESSAGE_BYTES),
-        ),
-        ("max_embed_items", number(super::embed::MAX_ITEMS)),
-        ("queue_items", number(settings.queue_items)),
-        ("queue_bytes", number(settings.queue_bytes)),
-        ("max_batch", number(settings.max_batch)),
-        (
-            "embedding_cache_bytes",
-            number(settings.embedding_cache_bytes),
-        ),
-        ("resident_bytes", number(context.catalog.resident_bytes())),
-        ("max_name_bytes", number(MAX_NAME_BYTES)),
-        ("max_description_bytes", number(MAX_DESCRIPTION_BYTES)),
-        ("max_created_by_bytes", number(MAX_CREATED_BY_BYTES)),
-        ("max_labels", number(MAX_LABELS)),
-        ("max_label_key_bytes", number(MAX_LABEL_KEY_BYTES)),
-        ("max_label_value_bytes", number(MAX_LABEL_VALUE_BYTES)),
-        ("max_uri_bytes", number(MAX_URI_BYTES)),
-        ("max_metadata_entries", number(MAX_METADATA_ENTRIES)),
-        ("max_filter_bytes", number(super::filter::MAX_BYTES)),
-        ("max_versions", number(super::evaluate::MAX_VERSIONS)),
-        ("max_pool", number(tip_adapter::suggest::POOL_LIMIT)),
-        (
-            "max_request_id_bytes",
-            number(tipserve_store::MAX_REQUEST_ID_BYTES),
-        ),
-    ]
+    let decided = [
+        ("max_batch", settings.max_batch),
+        ("resident_bytes", context.catalog.resident_bytes()),
+    ];
+    let fixed = [
+        ("max_control_message_bytes", MAX_CONTROL_MESSAGE_BYTES),
+        ("max_created_by_bytes", MAX_CREATED_BY_BYTES),
+        ("max_description_bytes", MAX_DESCRIPTION_BYTES),
+        ("max_embed_items", super::embed::MAX_ITEMS),
+        ("max_filter_bytes", super::filter::MAX_BYTES),
+        ("max_id_bytes", MAX_ID_BYTES),
+        ("max_label_key_bytes", MAX_LABEL_KEY_BYTES),
+        ("max_label_value_bytes", MAX_LABEL_VALUE_BYTES),
+        ("max_labels", MAX_LABELS),
+        ("max_metadata_entries", MAX_METADATA_ENTRIES),
+        ("max_name_bytes", MAX_NAME_BYTES),
+        ("max_pool", tip_adapter::suggest::POOL_LIMIT),
+        ("max_probe_message_bytes", MAX_PROBE_MESSAGE_BYTES),
+        ("max_prompt_bytes", super::create::MAX_PROMPT_BYTES),
+        ("max_request_id_bytes", MAX_REQUEST_ID_BYTES),
+        ("max_uri_bytes", MAX_URI_BYTES),
+        ("max_versions", super::evaluate::MAX_VERSIONS),
+    ];
+    let mut limits = context.limits.named.clone();
+    let others = decided.into_iter().chain(fixed);
+    limits.extend(others.map(|(name, value)| (name, number(value))));
+    limits
 }
 
 /// What is said of the bundle that is served.

@@ -6,6 +6,7 @@ mod body;
 mod clock;
 mod framing;
 mod http_bounds;
+mod inflated;
 
 use std::{
     net::SocketAddr,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, header::CONTENT_ENCODING};
 use http_body::Body as HttpBody;
 use tonic::{
     Code, Status,
@@ -24,11 +25,16 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-use super::{budget::MessageBudget, error::ApiError};
+use super::{
+    budget::MessageBudget,
+    compression::{Encoding, GRPC_ENCODING, InflatedBody},
+    error::ApiError,
+};
 use crate::auth::Caller;
 use body::{BoundedBody, Sender};
 use clock::SLOWEST_BYTES_PER_SECOND;
 use http_bounds::HttpBounds;
+use inflated::InflatedMessages;
 use tipserve_api::methods::{self, Access};
 
 /// Largest message of a method that anybody may call.
@@ -38,31 +44,6 @@ pub const MAX_PROBE_MESSAGE_BYTES: usize = 4 << 10;
 pub const MAX_CONTROL_MESSAGE_BYTES: usize = 64 << 10;
 /// How long a call of a method that anybody may call may take for its message.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
-/// The methods whose messages carry pictures, embeddings or files. All others
-/// get small ones.
-const BULK: [&str; 10] = [
-    "CreateCache",
-    "AddExamples",
-    "ImportVersion",
-    "ClassifyStream",
-    "Classify",
-    "Embed",
-    "Evaluate",
-    "SuggestExamples",
-    "ModelInfer",
-    "ModelStreamInfer",
-];
-/// The methods whose clients may send many messages.
-const CLIENT_STREAMING: [&str; 8] = [
-    "CreateCache",
-    "AddExamples",
-    "ImportVersion",
-    "ClassifyStream",
-    "Evaluate",
-    "SuggestExamples",
-    "ModelStreamInfer",
-    "ServerReflectionInfo",
-];
 
 /// What a method's messages may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,15 +75,15 @@ impl MessageLayer {
 
     fn bounds(&self, path: &str) -> Bounds {
         let method = methods::find(path);
-        let is = |names: &[&str]| method.is_some_and(|method| names.contains(&method.name));
-        let streams = is(&CLIENT_STREAMING);
         let (limit, largest, patience) = match method.map(|method| method.access) {
             Some(Access::Open) => (
                 "max_probe_message_bytes",
                 MAX_PROBE_MESSAGE_BYTES,
                 PROBE_PATIENCE.min(self.patience),
             ),
-            _ if is(&BULK) => ("max_message_bytes", self.largest, self.patience),
+            _ if method.is_some_and(|method| method.content) => {
+                ("max_message_bytes", self.largest, self.patience)
+            }
             _ => (
                 "max_control_message_bytes",
                 MAX_CONTROL_MESSAGE_BYTES,
@@ -117,7 +98,7 @@ impl MessageLayer {
         Bounds {
             limit,
             largest,
-            streams,
+            streams: method.is_some_and(|method| method.streams),
             patience,
         }
     }
@@ -167,13 +148,31 @@ where
             .extensions_mut()
             .remove::<Arc<tipserve_http::Call>>()
         {
+            let encoding = encoding(&mut request, CONTENT_ENCODING.as_str());
             let bounds = Arc::new(HttpBounds { bounds, sender });
-            let request = request.map(|body| tipserve_http::messages(call, body, bounds));
+            let request = request.map(|body| match encoding {
+                Some(encoding) => {
+                    tipserve_http::messages(call, InflatedBody::new(body, encoding), bounds)
+                }
+                None => tipserve_http::messages(call, body, bounds),
+            });
             return self.inner.call(request);
         }
-        self.inner
-            .call(request.map(|body| Body::new(BoundedBody::new(body, bounds, sender))))
+        let encoding = encoding(&mut request, GRPC_ENCODING);
+        self.inner.call(request.map(|body| {
+            let body = BoundedBody::new(body, bounds, sender.clone());
+            match encoding {
+                Some(encoding) => Body::new(InflatedMessages::new(body, encoding, bounds, sender)),
+                None => Body::new(body),
+            }
+        }))
     }
+}
+
+/// How a request is compressed. Behind this layer it is not, nor says so.
+fn encoding<B>(request: &mut Request<B>, header: &str) -> Option<Encoding> {
+    let name = request.headers_mut().remove(header)?;
+    Encoding::of(name.as_bytes())
 }
 
 /// The address of a request's connection.
@@ -200,6 +199,17 @@ impl Bounds {
             .fact("limit", self.limit)
             .fact("value", length)
             .fact("maximum", self.largest)
+            .into()
+    }
+
+    fn too_large_inflated(&self) -> Status {
+        let (limit, largest) = (self.limit, self.largest);
+        let message = format!(
+            "the message inflates to more than the server's limit {limit} = {largest} bytes"
+        );
+        ApiError::new(Code::OutOfRange, "MESSAGE_TOO_LARGE", message)
+            .fact("limit", limit)
+            .fact("maximum", largest)
             .into()
     }
 

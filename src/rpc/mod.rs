@@ -10,6 +10,7 @@ mod call;
 mod change;
 mod classify;
 mod classify_stream;
+mod compression;
 mod confidence;
 mod config_stream;
 mod convert;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, service::Routes};
 
 use crate::{auth::Caller, catalog::Catalog, config::Limits};
+pub use compression::CompressionLayer;
 use error::ApiError;
 pub use observe::{Calls, Observe, REQUEST_ID};
 use tipserve_api::{

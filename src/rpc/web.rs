@@ -33,6 +33,7 @@ use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, ServiceExt as _};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use super::compression::HttpCompression;
 use crate::auth::Origin;
 
 /// How long a browser may remember that it may call.
@@ -102,7 +103,7 @@ impl<S: Clone> Layer<S> for BrowserLayer {
     fn layer(&self, inner: S) -> Browsers<S> {
         Browsers {
             grpc: GrpcWebLayer::new().layer(inner.clone()),
-            http: self.http.layer(inner),
+            http: HttpCompression(self.http.layer(inner)),
             policy: Arc::clone(&self.policy),
         }
     }
@@ -113,7 +114,7 @@ impl<S: Clone> Layer<S> for BrowserLayer {
 #[derive(Clone)]
 pub struct Browsers<S> {
     grpc: GrpcWebService<S>,
-    http: HttpService<S>,
+    http: HttpCompression<HttpService<S>>,
     policy: Arc<Policy>,
 }
 

@@ -55,6 +55,9 @@ pub(super) fn serve(
             limits.max_streams,
             limits.max_token_streams,
         ))
+        // Around the layer that inflates: what answers in kind must see how a
+        // request was compressed.
+        .layer(rpc::CompressionLayer)
         .layer(MessageLayer::new(
             limits.max_message_bytes,
             limits.max_unfinished_bytes,

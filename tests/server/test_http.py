@@ -327,7 +327,7 @@ def test_content_types(features, clusters, name):
     for headers in (
         {"content_type": "application/xml"},
         {"content_type": "image/png"},
-        {"content_type": "application/json", "content_encoding": "gzip"},
+        {"content_type": "application/json", "content_encoding": "br"},
     ):
         answer = call(features, "POST", path, body, **headers)
         assert (answer.status, answer.problem.reason) == (415, "CONTENT_TYPE_UNKNOWN"), headers

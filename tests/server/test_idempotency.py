@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from itertools import islice
 
 import grpc
 import numpy as np
 import pytest
 import wire
-from conftest import WIDTH
-from wire import Problem, cache
+from conftest import WIDTH, eventually
+from wire import Problem, cache, finetune
 
 STORING = cache.CreateProgress.STAGE_STORING
 
@@ -127,3 +128,61 @@ def test_a_version_that_was_deleted_is_made_again(features, name, examples):
     create(features, spec(name, request_id="r-2"), examples)
     features.api.caches.DeleteVersion(cache.DeleteVersionRequest(name=f"{name}@1"), timeout=60)
     assert create(features, spec(name), examples).version == 3
+
+
+def tune(server, asked) -> list:
+    return [
+        event.run
+        for event in server.api.tuning.FineTune(asked, timeout=60)
+        if event.HasField("run")
+    ]
+
+
+def listed(server, name) -> list:
+    request = finetune.ListFineTunesRequest(cache=name)
+    return list(server.api.tuning.ListFineTunes(request, timeout=60).fine_tunes)
+
+
+def test_a_fine_tuning_that_is_retried_is_one_run(serve, features_bundle, tmp_path, examples):
+    store = tmp_path / "store"
+    server = serve(features_bundle, store=store)
+    create(server, spec("x"), examples)
+    asked = finetune.FineTuneRequest(cache="x", epochs=2, request_id="tune-1")
+    first = tune(server, asked)[-1]
+    assert first.version.version == 2
+    again = tune(server, asked)
+    assert [(run.name, run.version.version) for run in again] == [(first.name, 2)]
+    problem = refused(
+        lambda: tune(server, finetune.FineTuneRequest(cache="x", request_id="tune-1"))
+    )
+    assert (problem.code, problem.reason) == (
+        grpc.StatusCode.ALREADY_EXISTS,
+        "REQUEST_ID_REUSED",
+    )
+    # A restarted server knows it by its record.
+    server.kill()
+    server = serve(features_bundle, store=store)
+    assert tune(server, asked)[-1].name == first.name
+    assert [run.name for run in listed(server, "x")] == [first.name]
+    assert versions(server, "x") == 2
+
+
+def test_a_fine_tuning_goes_on_while_anybody_follows_it(features, name, examples):
+    create(features, spec(name), examples)
+    asked = finetune.FineTuneRequest(cache=name, epochs=1000, request_id="tune-1")
+    one, other = (features.api.tuning.FineTune(asked, timeout=60) for _ in range(2))
+    run = next(one).run.name
+    assert next(other).run.name == run
+    one.cancel()
+    # The other's progress goes on.
+    assert sum(event.HasField("progress") for event in islice(other, 3)) >= 2
+    other.cancel()
+    get = finetune.GetFineTuneRequest(name=run)
+    eventually(
+        lambda: features.api.tuning.GetFineTune(get).state == finetune.FineTuneRun.STATE_CANCELLED
+    )
+    # It made nothing, so the request begins a new one.
+    anew = finetune.FineTuneRequest(cache=name, epochs=1000, request_id="tune-1")
+    call = features.api.tuning.FineTune(anew, timeout=60)
+    assert next(call).run.name != run
+    call.cancel()

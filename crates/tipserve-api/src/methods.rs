@@ -1,5 +1,5 @@
 //! Every RPC of the server, in one table: who may call it, whether its calls are
-//! audited, and what metrics call it. A method that is not in the table is not
+//! audited, what its messages carry, and what metrics call it. A method that is not in the table is not
 //! served to callers with tokens; a test holds the table against the
 //! descriptors.
 
@@ -50,6 +50,11 @@ pub struct Method {
     /// What audit lines call it; none if its calls leave none. Everything that
     /// changes a cache is audited, and so is what takes one away.
     pub audit: Option<&'static str>,
+    /// Whether its messages carry pictures, embeddings or files. Those of all
+    /// others are small.
+    pub content: bool,
+    /// Whether a client may send many messages.
+    pub streams: bool,
     /// Whether it is served at all. Some of the Open Inference Protocol's are
     /// not: callers who may classify are told so.
     pub offered: bool,
@@ -60,6 +65,16 @@ pub struct Method {
 pub const OTHER: &str = "other";
 
 impl Method {
+    const fn content(mut self) -> Method {
+        self.content = true;
+        self
+    }
+
+    const fn streams(mut self) -> Method {
+        self.streams = true;
+        self
+    }
+
     /// The method's name as the value of the metrics' label `method`.
     pub fn label(&self) -> &'static str {
         if self.offered && !self.service.starts_with("grpc.") {
@@ -85,6 +100,8 @@ const fn method(service: &'static str, name: &'static str, access: Access) -> Me
         name,
         access,
         audit: None,
+        content: false,
+        streams: false,
         offered: true,
     }
 }
@@ -116,10 +133,10 @@ const fn not_offered(service: &'static str, name: &'static str) -> Method {
 
 /// Every method of every service.
 pub const METHODS: &[Method] = &[
-    reads(CLASSIFY, "ClassifyStream"),
-    reads(CLASSIFY, "Classify"),
-    reads(CLASSIFY, "Embed"),
-    reads(CLASSIFY, "Evaluate"),
+    reads(CLASSIFY, "ClassifyStream").content().streams(),
+    reads(CLASSIFY, "Classify").content(),
+    reads(CLASSIFY, "Embed").content(),
+    reads(CLASSIFY, "Evaluate").content().streams(),
     reads(CLASSIFY, "GetServerInfo"),
     reads(CACHES, "GetCache"),
     reads(CACHES, "ListCaches"),
@@ -129,9 +146,15 @@ pub const METHODS: &[Method] = &[
     reads(CACHES, "GetExamplePicture"),
     // Takes a whole classifier away, features included.
     audited(CACHES, "ExportVersion", Role::Write, "export_version"),
-    audited(CACHES, "CreateCache", Role::Write, "create_cache"),
-    audited(CACHES, "AddExamples", Role::Write, "add_examples"),
-    audited(CACHES, "ImportVersion", Role::Write, "import_version"),
+    audited(CACHES, "CreateCache", Role::Write, "create_cache")
+        .content()
+        .streams(),
+    audited(CACHES, "AddExamples", Role::Write, "add_examples")
+        .content()
+        .streams(),
+    audited(CACHES, "ImportVersion", Role::Write, "import_version")
+        .content()
+        .streams(),
     audited(CACHES, "SetAlias", Role::Write, "set_alias"),
     audited(CACHES, "DeleteAlias", Role::Write, "delete_alias"),
     audited(CACHES, "DeleteCache", Role::Admin, "delete_cache"),
@@ -141,15 +164,15 @@ pub const METHODS: &[Method] = &[
     audited(FINE_TUNES, "CancelFineTune", Role::Write, "cancel_finetune"),
     reads(FINE_TUNES, "ListFineTunes"),
     reads(FINE_TUNES, "GetFineTune"),
-    reads(ANALYSIS, "SuggestExamples"),
+    reads(ANALYSIS, "SuggestExamples").content().streams(),
     reads(ANALYSIS, "AnalyzeVersion"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),
     reads(INFERENCE, "ModelReady"),
     reads(INFERENCE, "ModelMetadata"),
-    reads(INFERENCE, "ModelInfer"),
-    reads(INFERENCE, "ModelStreamInfer"),
+    reads(INFERENCE, "ModelInfer").content(),
+    reads(INFERENCE, "ModelStreamInfer").content().streams(),
     reads(INFERENCE, "ModelConfig"),
     reads(INFERENCE, "ModelStatistics"),
     reads(INFERENCE, "RepositoryIndex"),
@@ -166,8 +189,8 @@ pub const METHODS: &[Method] = &[
     open(HEALTH, "Check"),
     open(HEALTH, "Watch"),
     open(HEALTH, "List"),
-    reads(REFLECTION, "ServerReflectionInfo"),
-    reads(REFLECTION_ALPHA, "ServerReflectionInfo"),
+    reads(REFLECTION, "ServerReflectionInfo").streams(),
+    reads(REFLECTION_ALPHA, "ServerReflectionInfo").streams(),
 ];
 
 /// A method by the path of its requests, "/package.Service/Method".

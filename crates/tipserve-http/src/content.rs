@@ -57,6 +57,10 @@ impl Picture {
     }
 }
 
+/// How a body may be compressed. It is inflated by the layer that bounds
+/// messages, before [`messages`](crate::messages) reads it.
+const ENCODINGS: [&str; 5] = ["identity", "gzip", "x-gzip", "deflate", "zstd"];
+
 /// The field in which a method's messages carry pieces of a file.
 fn pieces(rpc: &Rpc) -> Option<FieldDescriptor> {
     let field = rpc.input.get_field_by_name("chunk")?;
@@ -73,9 +77,11 @@ impl Content {
             return Ok(Content::Nothing);
         }
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-            && encoding != "identity"
+            && !ENCODINGS
+                .iter()
+                .any(|known| encoding.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
         {
-            return Err(unknown("compressed bodies are not taken"));
+            return Err(unknown("a body may be compressed by gzip, deflate or zstd"));
         }
         match route.dialect {
             Dialect::Proto => Content::proto(&route.rpc, headers),

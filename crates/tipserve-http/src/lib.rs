@@ -9,7 +9,8 @@
 //!   see of any other caller.
 //! - [`messages`] turns the request's body into gRPC messages. It is called
 //!   within those layers, by the one that bounds messages, through [`Bounds`]:
-//!   nothing of a body is read for a caller who may not call.
+//!   nothing of a body is read for a caller who may not call. That layer also
+//!   inflates bodies that are compressed (`Content-Encoding`).
 //! - [`Asset`]s are files that are served beside.
 //!
 //! JSON is written to the wire format as it is read (`json::write`), without a

@@ -226,12 +226,11 @@ impl Api {
 }
 
 /// What an HTTP request has that means something else, or nothing, in gRPC.
-const DROPPED: [HeaderName; 7] = [
+const DROPPED: [HeaderName; 6] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
-    header::CONTENT_ENCODING,
     header::EXPECT,
     header::TRANSFER_ENCODING,
 ];

@@ -125,7 +125,7 @@ pub(crate) fn tensors_name(random: u128, request_id: Option<&str>) -> String {
     format!("{TENSORS_PREFIX}{nonce}{request}{TENSORS_SUFFIX}")
 }
 
-fn request_hash(request_id: &str) -> String {
+pub(crate) fn request_hash(request_id: &str) -> String {
     let mut digits = hex(&Sha256::digest(request_id));
     digits.truncate(NONCE_DIGITS);
     digits

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
+    layout,
     name::{CacheId, VersionNumber},
     tensors::NamedTensor,
 };
@@ -224,7 +225,7 @@ pub struct Draft {
 
 /// What makes asking again safe (AIP-155): a version is made once for each key,
 /// however often it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestKey {
     /// The client's id of the request, unlike that of any other request for
     /// this cache.
@@ -232,6 +233,14 @@ pub struct RequestKey {
     /// Digest of what is asked for, so that an id that is used twice for
     /// different things is noticed.
     pub digest: String,
+}
+
+impl RequestKey {
+    /// What the names of things end in that were made for this request, so that
+    /// a listing finds them: lower-case hexadecimal digits.
+    pub fn mark(&self) -> String {
+        layout::request_hash(&self.id)
+    }
 }
 
 impl Manifest {

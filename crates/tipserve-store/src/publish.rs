@@ -305,8 +305,19 @@ impl Publication<'_> {
         if taken > store.options.leftover_age / 4 {
             return Err(self.swept());
         }
-        if !self.condition.is_none() {
+        let request_id = self.manifest.request_id.as_deref();
+        if request_id.is_some() || !self.condition.is_none() {
             let view = store.views.fresh(self.id()).await?;
+            // An attempt of the same request may have come first. Any that is
+            // published later than this look takes a number that is ours, or
+            // sees ours.
+            if let Some(request_id) = request_id {
+                let digest = self.manifest.request_digest.as_deref();
+                let made = store.version_of_request(&view, request_id, digest, None);
+                if let Some(made) = made.await? {
+                    return Ok(Attempt::Repeated(Box::new(made)));
+                }
+            }
             self.condition.check(&view)?;
             self.condition.check_not_cleared(&view, self.since)?;
         }

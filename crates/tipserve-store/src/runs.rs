@@ -15,7 +15,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Store, StoreError, layout,
+    RequestKey, Store, StoreError, layout,
     name::{AliasName, CacheId, VersionNumber},
     sealed::{FORMAT, MAX_JSON_BYTES, seal, unseal},
 };
@@ -108,6 +108,9 @@ pub struct RunRecord {
     /// Who asked for it; empty: nobody is named.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
+    /// The request that asked for it, if that may be asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestKey>,
     /// When it was asked for.
     pub create_time: DateTime<Utc>,
     /// When the run ended; none while it goes on.
@@ -168,6 +171,7 @@ impl RunRecord {
             cache,
             parent,
             created_by: String::new(),
+            request: None,
             create_time,
             end_time: None,
             progress: None,
@@ -248,6 +252,36 @@ impl Store {
             }
         }
         Err(not_found())
+    }
+
+    /// The runs whose ids end in a request's mark ([`RequestKey::mark`]), newest
+    /// first. Costs one listing of all runs, and a request for each found.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn runs_of_request(
+        &self,
+        request: &RequestKey,
+    ) -> Result<Vec<StoredRun>, StoreError> {
+        let mark = request.mark();
+        let listed = self.listed_runs(&layout::runs()).await?;
+        let mut found = Vec::new();
+        for run in listed.into_keys().rev().filter(|run| run.ends_with(&mark)) {
+            match self.run(&run).await {
+                Ok(stored)
+                    if stored
+                        .record
+                        .request
+                        .as_ref()
+                        .is_some_and(|r| r.id == request.id) =>
+                {
+                    found.push(stored);
+                }
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(found)
     }
 
     /// Runs, newest first, up to `size` of those that are `wanted`; with

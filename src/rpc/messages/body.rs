@@ -23,10 +23,12 @@ use super::{
     Bounds,
     clock::Clock,
     framing::Framing,
+    inflated,
 };
 use crate::auth::Caller;
 
 /// Who a message's bytes are counted for.
+#[derive(Clone)]
 pub(super) struct Sender {
     pub budget: Arc<MessageBudget>,
     pub caller: Caller,
@@ -152,7 +154,12 @@ where
         }
         let began = this.framing.messages > before || this.granted.is_none();
         if this.framing.is_within() && this.framing.left > 0 && began {
-            let bytes = Box::pin(this.sender.take(this.framing.length));
+            let length = this.framing.length;
+            let bytes = match this.framing.is_compressed() {
+                true => inflated::allowance(length, this.bounds.largest),
+                false => length,
+            };
+            let bytes = Box::pin(this.sender.take(bytes));
             *this.granted = None;
             *this.waiting = Some((data, bytes));
             task.waker().wake_by_ref();

@@ -53,6 +53,11 @@ impl Framing {
         Ok(())
     }
 
+    /// Whether the message under way is compressed.
+    pub fn is_compressed(&self) -> bool {
+        self.header.first() == Some(&1)
+    }
+
     /// Whether a message has begun and is not there yet.
     pub fn is_within(&self) -> bool {
         self.have > 0
