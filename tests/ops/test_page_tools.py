@@ -243,7 +243,7 @@ def test_everything_is_reached_by_keyboard(visit, server, tmp_path, chance):
         assert shown["seen"] and shown["ring"], shown
         reached.append(shown["name"])
     everything = " ".join(reached)
-    for name in ("Caches", "Try", "How good is it", "Compare", "Fine-tune", "Add pictures"):
+    for name in ("Classifiers", "Try", "How good is it", "Compare", "Fine-tune", "Add pictures"):
         assert name.lower() in everything.lower(), (name, reached)
     # A dialog holds the focus, closes with Escape, and gives the focus back.
     point = page.tab.get_by_role("button", name="Point it at version").first
