@@ -1,9 +1,10 @@
-"""The example for FiftyOne, with FiftyOne itself and the database that it brings."""
+"""The example for FiftyOne, with FiftyOne itself and MongoDB."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def fiftyone(tmp_path_factory):
     """FiftyOne with a database of its own, which ends with the tests."""
     if importlib.util.find_spec("fiftyone") is None:
         pytest.skip("FiftyOne is not installed: pip install fiftyone")
+    if shutil.which("mongod") is None:
+        pytest.skip("FiftyOne needs mongod, which is not installed")
     folder = tmp_path_factory.mktemp("fiftyone")
     os.environ["FIFTYONE_DATABASE_DIR"] = str(folder / "database")
     os.environ["FIFTYONE_CONFIG_PATH"] = str(folder / "config.json")
