@@ -67,9 +67,9 @@ fn examples_get_another_class_by_any_form_of_its_name() {
     }
     let ran = tipserve(
         &fake,
-        &["add", "pets", "--relabel", "1=lynx", "--no-new-classes"],
+        &["add", "pets", "--relabel", "1=puma", "--no-new-classes"],
     );
-    assert!(ran.expect(1).stderr.contains("has no class \"lynx\""));
+    assert!(ran.expect(1).stderr.contains("has no class \"puma\""));
     for wrong in ["cat", "=cat", "1="] {
         let ran = tipserve(&fake, &["add", "pets", "--relabel", wrong]).expect(2);
         assert!(ran.stderr.contains("expected ID=CLASS"), "{}", ran.stderr);
