@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tonic::body::Body;
 
-use crate::answer::full;
+use crate::response::full;
 
 /// The content security policy of the server's pages: nothing from elsewhere.
 const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

@@ -393,29 +393,21 @@ impl FormReading {
     }
 }
 
-/// The message of one picture.
+/// The message of one picture: of a class, where pictures have one, the part's
+/// name is that of the class.
 fn one(batch: &Batch, names: Option<&[String]>, part: &Part) -> Result<Vec<u8>, Status> {
     let file = part.file.as_deref().unwrap_or_default();
     if !batch.has_classes() {
-        return Ok(batch.message(file, None, &part.data));
+        return Ok(batch.message(file, "", &part.data));
     }
-    let named = names.and_then(|names| names.iter().position(|name| *name == part.name));
-    let class = match (named, names) {
-        (Some(index), _) => u32::try_from(index).ok(),
-        // The names are unknown here: the part's name is the class's number.
-        (None, None) => part.name.parse().ok(),
-        (None, Some(_)) => None,
-    };
-    let class = class.ok_or_else(|| {
-        let problem = match names {
-            Some(_) => "the classes have none of this name",
-            None => "expected the index of the picture's class as the part's name",
-        };
-        JsonError::field(&part.name, problem)
-    })?;
+    // Elsewhere the server itself knows the classes.
+    if names.is_some_and(|names| !names.contains(&part.name)) {
+        let problem = "the classes have none of this name";
+        return Err(JsonError::field(&part.name, problem).into());
+    }
     let id = match file {
         "" => String::new(),
         file => format!("{}/{file}", part.name),
     };
-    Ok(batch.message(&id, Some(class), &part.data))
+    Ok(batch.message(&id, &part.name, &part.data))
 }

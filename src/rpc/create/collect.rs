@@ -22,7 +22,8 @@ use super::{
     Creation, Event, notes,
 };
 use crate::catalog::{
-    CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Stage, orientation,
+    CatalogError, ClassNames, ClassRef, CollectedFeatures, ExampleFeature, ExampleNotes, Stage,
+    orientation,
 };
 use tipserve_api::{
     text::{canonical, into_canonical},
@@ -84,7 +85,8 @@ pub struct FeatureCollection<'a> {
     pending: Vec<Option<Pending>>,
     finished: Vec<Option<ExampleFeature>>,
     ids: HashSet<String>,
-    /// The number that an example without an id gets, if it is the first.
+    classes: ClassNames,
+    /// Number that stands for the id of the first example without one.
     first_id: u64,
     reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
@@ -115,6 +117,7 @@ impl<'a> FeatureCollection<'a> {
                 .iter()
                 .map(|e| canonical(&e.id).into_owned())
                 .collect(),
+            classes: ClassNames::new(recipe.class_names()),
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             reasons: BTreeMap::new(),
             bytes: inherited
@@ -183,7 +186,8 @@ impl<'a> FeatureCollection<'a> {
         };
         self.pending.push(None);
         self.finished.push(None);
-        let class = self.class(example.class_index);
+        let name = std::mem::take(&mut example.class_name);
+        let class = self.class(example.class_index, name);
         let checked = self.check(&id, &class, &mut example);
         let (class, content, notes) = match checked {
             Ok(checked) => checked,
@@ -246,15 +250,14 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    fn class(&self, index: i32) -> Result<usize, RequestError> {
-        let count = self.creation.request.recipe.class_count();
-        usize::try_from(index)
-            .ok()
-            .filter(|class| *class < count)
-            .ok_or_else(|| {
-                let problem = format!("{index} is not in 0..{count}");
-                RequestError::invalid("examples.class_index", problem)
-            })
+    fn class(&self, index: i32, name: String) -> Result<usize, RequestError> {
+        let field = match name.is_empty() {
+            true => "examples.class_index",
+            false => "examples.class_name",
+        };
+        ClassRef::of(index, name)
+            .and_then(|class| self.classes.find(&class))
+            .map_err(|problem| RequestError::invalid(field, problem))
     }
 
     /// An example as content for the engine, checked.
