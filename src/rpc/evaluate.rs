@@ -152,7 +152,7 @@ impl Evaluation {
                 true => None,
                 false => Some(self.classes(item.class_index, item.class_name)?),
             };
-            // Each version's own way is the judge's to say.
+            // The judge decodes it anew for each version's own orientation.
             request::content(item.input, Crop::Centre, width, ExifOrientation::default())
                 .map(|content| (classes, content))
         });

@@ -155,7 +155,7 @@ fn wrong_files_are_named_with_the_array() {
     assert!(fake.state().caches.is_empty());
 }
 
-/// NumPy's own files, where there is a NumPy.
+/// NumPy's own files, if there is a NumPy.
 #[test]
 fn values_that_would_be_cast_are_refused() {
     let fake = Fake::start();

@@ -72,7 +72,7 @@ impl Form {
     }
 }
 
-/// What is next of a gRPC answer.
+/// The next part of a gRPC answer.
 enum Next {
     Message(Bytes),
     End(Status),

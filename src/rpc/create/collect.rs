@@ -86,7 +86,7 @@ pub struct FeatureCollection<'a> {
     finished: Vec<Option<ExampleFeature>>,
     ids: HashSet<String>,
     classes: ClassNames,
-    /// Number that stands for the id of the first example without one.
+    /// The number that an example without an id gets, if it is the first.
     first_id: u64,
     reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,

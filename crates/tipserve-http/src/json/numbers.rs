@@ -12,7 +12,7 @@ pub fn are_packed(field: &FieldDescriptor) -> bool {
     field.is_list() && field.is_packed() && matches!(field.kind(), Kind::Float | Kind::Double)
 }
 
-/// Appends a list of numbers that is JSON already. False where it holds anything
+/// Appends a list of numbers that is JSON already. False if it holds anything
 /// but finite numbers, or makes `out` larger than `limit`: then what has been
 /// appended means nothing.
 pub fn put(field: &FieldDescriptor, list: &str, limit: usize, out: &mut Vec<u8>) -> bool {

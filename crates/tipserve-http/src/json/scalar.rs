@@ -97,7 +97,7 @@ pub fn put(
     Ok(())
 }
 
-/// A value of any kind but an enum; none where the kind does not take it.
+/// A value of any kind but an enum; none if the kind does not take it.
 fn on_the_wire<'a>(kind: &Kind, value: Scalar<'a>) -> Option<Wire<'a>> {
     let int32 = |value| i32::try_from(signed(value)?).ok();
     let uint32 = |value| u32::try_from(unsigned(value)?).ok();
