@@ -20,14 +20,14 @@ use tipserve_store::{
 /// Most ids that an error names.
 const NAMED: usize = 10;
 
-/// What becomes of a version's examples when the next is made of it.
+/// The changes to a version's examples for the next version.
 #[derive(Clone, Debug, Default)]
 pub struct BaseChanges {
     /// Ids of examples to leave out.
     pub remove: Vec<String>,
     /// Ids of examples that get another class.
     pub relabel: Vec<(String, ClassRef)>,
-    /// Display names of the classes that come after the base's.
+    /// Display names of the classes that are appended to the base's.
     pub new_classes: Vec<String>,
 }
 
@@ -159,8 +159,8 @@ impl BaseChanges {
     /// Relabels and leaves out; returns how many were left out.
     ///
     /// # Errors
-    /// An id that the version does not hold or that is named twice, a class that
-    /// is none.
+    /// An id that the version does not have or that is given twice; an unknown
+    /// class.
     fn apply(
         &self,
         version: &str,
@@ -204,7 +204,7 @@ impl BaseChanges {
     }
 }
 
-/// Refuses ids of examples that a version does not hold.
+/// Refuses ids of examples that a version does not have.
 fn check_held(version: &str, field: &str, ids: &BTreeSet<&str>) -> Result<(), CatalogError> {
     if ids.is_empty() {
         return Ok(());
@@ -219,7 +219,7 @@ fn check_held(version: &str, field: &str, ids: &BTreeSet<&str>) -> Result<(), Ca
 }
 
 impl Catalog {
-    /// A version as a base, its examples changed as is asked for.
+    /// A version as a base, with the requested changes to its examples.
     ///
     /// # Errors
     /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does

@@ -18,16 +18,16 @@ use tokio::sync::oneshot;
 use super::CatalogError;
 use tipserve_engine::FlowId;
 
-/// A text that was encoded.
+/// An encoded text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedText {
     /// Its raw or unit feature.
     pub feature: Vec<f32>,
-    /// How many tokens were encoded, start and end marks among them.
+    /// How many tokens were encoded, start and end tokens included.
     pub tokens: usize,
 }
 
-/// A text's feature, or why it has none.
+/// A text's feature, or the error.
 pub type TextResult = Result<EncodedText, CatalogError>;
 
 /// Texts to encode in one step.

@@ -192,7 +192,8 @@ impl Tokenizer {
         self.encode_counted(text, truncate).map(|(ids, _)| ids)
     }
 
-    /// As [`encode`](Self::encode), and how many of the ids are not padding.
+    /// As [`encode`](Self::encode), with the number of ids that are not
+    /// padding.
     ///
     /// # Errors
     /// Those of [`encode`](Self::encode).

@@ -39,7 +39,7 @@ pub enum Form {
     Events,
     /// The bytes of a file, which the answers carry in this field.
     File(FieldDescriptor),
-    /// The file that the one answer is.
+    /// The file, if the one answer is one.
     Media(Media),
 }
 

@@ -156,7 +156,7 @@ pub fn read(body: &Bytes) -> Result<(Vec<u8>, Asked), Status> {
     Ok((message.encode_to_vec(), asked))
 }
 
-/// An embedding as it is asked for.
+/// An embedding in the requested encoding.
 enum Shown {
     Numbers(Vec<f32>),
     Base64(String),
@@ -165,7 +165,7 @@ enum Shown {
 impl Serialize for Shown {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            // Each as short as it reads back to the same.
+            // Each with the fewest digits that read back to the same number.
             Shown::Numbers(values) => values.serialize(serializer),
             Shown::Base64(text) => serializer.serialize_str(text),
         }

@@ -393,8 +393,8 @@ impl FormReading {
     }
 }
 
-/// The message of one picture: of a class, where pictures have one, the part's
-/// name is that of the class.
+/// The message of one picture. If pictures have a class, the part's name is its
+/// name.
 fn one(batch: &Batch, names: Option<&[String]>, part: &Part) -> Result<Vec<u8>, Status> {
     let file = part.file.as_deref().unwrap_or_default();
     if !batch.has_classes() {

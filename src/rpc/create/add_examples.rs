@@ -98,7 +98,7 @@ impl CreateRpc for AddExamples {
     }
 }
 
-/// What becomes of the base's examples.
+/// The changes to the base's examples.
 fn changes(spec: &mut pb::AddExamplesSpec) -> Result<BaseChanges, RequestError> {
     let relabel = std::mem::take(&mut spec.relabel).into_iter().map(|one| {
         let class = ClassRef::of(one.class_index, one.class_name).map_err(|problem| {

@@ -12,12 +12,12 @@ pub(crate) enum PullError {
     /// It is no address, or one of another kind.
     #[error("{given:?} is not the address of a bundle: {problem}")]
     Address {
-        /// The address as it was given.
+        /// The address, as given.
         given: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The bucket cannot be asked.
+    /// No request can be made to the bucket.
     #[error("{given:?} cannot be fetched from: {problem}")]
     Bucket {
         /// The address as it was given.
@@ -25,13 +25,13 @@ pub(crate) enum PullError {
         /// What is wrong with it, or with the environment.
         problem: String,
     },
-    /// A public key that is none.
+    /// An invalid public key.
     #[error("{given:?} is no public key of minisign (\"RW…\"), and no file with one")]
     PublicKey {
-        /// The key as it was given.
+        /// The key, as given.
         given: String,
     },
-    /// The signature is not that of the key's holder.
+    /// The signature was not made with the key.
     #[error("{what} is not signed with the key that was given: {problem}. Nothing of it was kept")]
     Signature {
         /// The address of the file.

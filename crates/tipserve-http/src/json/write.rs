@@ -218,7 +218,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
             if numbers::put(self.field, raw.get(), limit, self.out) {
                 return Ok(());
             }
-            // What is odd about it is said with its path, by reading it value by value.
+            // Reading it value by value finds the error and its path.
             self.out.truncate(before);
             let mut values = serde_json::Deserializer::from_str(raw.get());
             return values.deserialize_any(self).map_err(D::Error::custom);
