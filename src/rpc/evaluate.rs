@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, Scorecard, Served},
+    catalog::{CatalogError, ClassNames, ClassRef, Scorecard, Served},
     telemetry,
 };
 use tip_adapter::{
@@ -87,6 +87,7 @@ async fn evaluate(
 struct Version {
     classifier: Served,
     card: Card,
+    classes: ClassNames,
     scores: UnknownScores,
 }
 
@@ -113,8 +114,8 @@ impl Card {
 
 /// What an item is.
 enum Truth {
-    /// Of one class.
-    Class(usize),
+    /// Of one class: its index in each version.
+    Class(Vec<usize>),
     /// Of a class that the versions do not know.
     Unknown,
     /// Of any number of classes.
@@ -139,11 +140,14 @@ async fn versions(
     let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
-        // Parsed, so that nothing else gets into the span.
+        // Parsed first, so that nothing else gets into the span.
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Card::of(&classifier)?,
+            classes: ClassNames::new(
+                (0..classifier.classes()).map(|class| classifier.class_name(class)),
+            ),
             scores: UnknownScores::default(),
             classifier,
         });
@@ -177,10 +181,14 @@ struct Judged {
 }
 
 impl Version {
-    fn count(&mut self, truth: &Truth, logits: &Logits) -> Result<(), ApiError> {
+    /// Counts an item; `at` is the version's place among those that are evaluated.
+    fn count(&mut self, at: usize, truth: &Truth, logits: &Logits) -> Result<(), ApiError> {
         let classifier = &self.classifier;
         match (&mut self.card, truth) {
-            (Card::OneLabel(card), Truth::Class(class)) => {
+            (Card::OneLabel(card), Truth::Class(classes)) => {
+                let class = classes
+                    .get(at)
+                    .ok_or_else(|| CatalogError::internal("a version has no class"))?;
                 let best = first(classifier, &logits.own)?;
                 let score = score(classifier, &best, logits.feature.as_deref())?;
                 self.scores.known(score, best.class == *class);
@@ -193,9 +201,9 @@ impl Version {
             }
             (Card::MultiLabel(card), truth) => {
                 let labels = match truth {
-                    Truth::Class(class) => std::slice::from_ref(class),
-                    Truth::Unknown => &[],
-                    Truth::Labels(labels) => labels,
+                    // Items of versions with multi_label have labels.
+                    Truth::Class(_) | Truth::Unknown => &[],
+                    Truth::Labels(labels) => labels.as_slice(),
                 };
                 card.add(&logits.own, labels);
                 RequestError::check(
@@ -244,14 +252,8 @@ impl Evaluation {
         if item.unknown {
             return Ok(Truth::Unknown);
         }
-        let class = usize::try_from(item.class_index).ok();
-        let class = class.filter(|class| *class < fewest).ok_or_else(|| {
-            RequestError::invalid(
-                "items.class_index",
-                format!("{} is not in 0..{fewest}", item.class_index),
-            )
-        })?;
-        Ok(Truth::Class(class))
+        self.classes(item.class_index, item.class_name.clone())
+            .map(Truth::Class)
     }
 
     async fn take(&mut self, mut item: pb::LabelledItem) -> Result<(), ApiError> {
@@ -315,14 +317,32 @@ impl Evaluation {
         Ok(())
     }
 
+    /// The index of an item's class in every version.
+    fn classes(&self, index: i32, name: String) -> Result<Vec<usize>, RequestError> {
+        let field = match name.is_empty() {
+            true => "items.class_index",
+            false => "items.class_name",
+        };
+        let class = ClassRef::of(index, name);
+        let class = class.map_err(|problem| RequestError::invalid(field, problem))?;
+        let of_version = |version: &Version| {
+            version.classes.find(&class).map_err(|problem| {
+                let problem = format!("{}: {problem}", version.classifier.name);
+                RequestError::invalid(field, problem)
+            })
+        };
+        self.versions.iter().map(of_version).collect()
+    }
+
     fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), ApiError> {
         let judged = judged.map_err(CatalogError::internal)?;
-        telemetry::item(judged.logits.is_ok());
-        match judged.logits {
-            Err(problem) => self.reject(judged.id, problem),
+        let Judged { id, truth, logits } = judged;
+        telemetry::item(logits.is_ok());
+        match logits {
+            Err(problem) => self.reject(id, problem),
             Ok(logits) => {
-                for (version, logits) in self.versions.iter_mut().zip(logits) {
-                    version.count(&judged.truth, &logits)?;
+                for (at, (version, logits)) in self.versions.iter_mut().zip(logits).enumerate() {
+                    version.count(at, &truth, &logits)?;
                 }
             }
         }

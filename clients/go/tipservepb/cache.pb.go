@@ -333,9 +333,7 @@ const (
 	SelectionSource_SELECTION_SOURCE_GIVEN SelectionSource = 1
 	// Examples marked as validation.
 	SelectionSource_SELECTION_SOURCE_VALIDATION SelectionSource = 2
-	// Leave-one-out over the cache: the j-th example of every class at once, in
-	// rounds (METHOD_TIP_ADAPTER by the official grid: each example without its own
-	// key).
+	// Leave-one-out over the cache, each example's own key masked.
 	SelectionSource_SELECTION_SOURCE_LEAVE_ONE_OUT SelectionSource = 3
 	// Too little to choose on (one shot a class): documented defaults.
 	SelectionSource_SELECTION_SOURCE_DEFAULT SelectionSource = 4
@@ -441,7 +439,7 @@ func (x SearchGrid_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SearchGrid_Kind.Descriptor instead.
 func (SearchGrid_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // What to do with a bad example.
@@ -494,7 +492,7 @@ func (x CacheSpec_OnRejected) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CacheSpec_OnRejected.Descriptor instead.
 func (CacheSpec_OnRejected) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Stages, in their order.
@@ -701,15 +699,7 @@ type Version struct {
 	// "bfloat16", "float16", "int8"; several, with commas between, where those of
 	// its base differ from its own. Empty where no picture was embedded, or where
 	// an older server made it.
-	EncoderDtype string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
-	// Examples of none of its classes, see Example.unknown.
-	UnknownCount int64 `protobuf:"varint,24,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
-	// Whether its examples carry any number of classes. Probabilities are then
-	// independent, σ(logit) of each class, and an answer is of every class whose
-	// probability reaches ClassInfo.threshold (Classification.labels). Made by
-	// METHOD_STACK: kernel ridge regression with a column a class, each calibrated
-	// on examples that were left out.
-	MultiLabel    bool `protobuf:"varint,25,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
+	EncoderDtype  string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -891,20 +881,6 @@ func (x *Version) GetEncoderDtype() string {
 	return ""
 }
 
-func (x *Version) GetUnknownCount() int64 {
-	if x != nil {
-		return x.UnknownCount
-	}
-	return 0
-}
-
-func (x *Version) GetMultiLabel() bool {
-	if x != nil {
-		return x.MultiLabel
-	}
-	return false
-}
-
 // What the making of a version took in.
 type SourceCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1000,11 +976,8 @@ type ClassInfo struct {
 	ExampleCount int32 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	// Validation examples.
 	ValidationCount int32 `protobuf:"varint,4,opt,name=validation_count,json=validationCount,proto3" json:"validation_count,omitempty"`
-	// From which probability the class belongs to an answer, where the version has
-	// multi_label: that with the highest F1 on examples that were left out.
-	Threshold     *float64 `protobuf:"fixed64,7,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ClassInfo) Reset() {
@@ -1065,13 +1038,6 @@ func (x *ClassInfo) GetValidationCount() int32 {
 	return 0
 }
 
-func (x *ClassInfo) GetThreshold() float64 {
-	if x != nil && x.Threshold != nil {
-		return *x.Threshold
-	}
-	return 0
-}
-
 // How logits are computed: f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V.
 type Head struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1095,9 +1061,7 @@ type Head struct {
 	KeyDtype KeyDtype `protobuf:"varint,9,opt,name=key_dtype,json=keyDtype,proto3,enum=tipserve.v1.KeyDtype" json:"key_dtype,omitempty"`
 	// Whether all but the text sees standardised features, and by whose
 	// statistics: f′ = unit((f − μ) ⊙ (v + 0.1·mean v)^−½).
-	Standardised Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
-	// What came of the version's unlabelled pictures; absent where it has none.
-	Unlabelled    *UnlabelledUse `protobuf:"bytes,23,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
+	Standardised  Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1202,127 +1166,6 @@ func (x *Head) GetStandardised() Standardised {
 	return Standardised_STANDARDISED_UNSPECIFIED
 }
 
-func (x *Head) GetUnlabelled() *UnlabelledUse {
-	if x != nil {
-		return x.Unlabelled
-	}
-	return nil
-}
-
-// What a version learnt from pictures without labels: a Gaussian classifier by
-// expectation-maximisation over them and the examples, begun with what AUTO's
-// head says of them, and averaged with it.
-type UnlabelledUse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Unlabelled pictures.
-	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
-	// Whether the head learns from them: whether cross_entropy_after is lower by
-	// 1 − 2/K of the difference's standard error at K examples a class.
-	Used bool `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
-	// Labelled examples that neither head had seen, on which that was decided:
-	// validation examples, or shots left out in folds. 0 where too few classes have
-	// a second example: the pictures are then used unchecked.
-	ExampleCount int64 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
-	// Mean cross-entropy on these without the pictures, nats.
-	CrossEntropyBefore float64 `protobuf:"fixed64,4,opt,name=cross_entropy_before,json=crossEntropyBefore,proto3" json:"cross_entropy_before,omitempty"`
-	// The same with them.
-	CrossEntropyAfter float64 `protobuf:"fixed64,5,opt,name=cross_entropy_after,json=crossEntropyAfter,proto3" json:"cross_entropy_after,omitempty"`
-	// Share classified rightly without the pictures, 0 to 1.
-	AccuracyBefore float64 `protobuf:"fixed64,6,opt,name=accuracy_before,json=accuracyBefore,proto3" json:"accuracy_before,omitempty"`
-	// The same with them.
-	AccuracyAfter float64 `protobuf:"fixed64,7,opt,name=accuracy_after,json=accuracyAfter,proto3" json:"accuracy_after,omitempty"`
-	// One sentence for people.
-	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UnlabelledUse) Reset() {
-	*x = UnlabelledUse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UnlabelledUse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UnlabelledUse) ProtoMessage() {}
-
-func (x *UnlabelledUse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UnlabelledUse.ProtoReflect.Descriptor instead.
-func (*UnlabelledUse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *UnlabelledUse) GetCount() int64 {
-	if x != nil {
-		return x.Count
-	}
-	return 0
-}
-
-func (x *UnlabelledUse) GetUsed() bool {
-	if x != nil {
-		return x.Used
-	}
-	return false
-}
-
-func (x *UnlabelledUse) GetExampleCount() int64 {
-	if x != nil {
-		return x.ExampleCount
-	}
-	return 0
-}
-
-func (x *UnlabelledUse) GetCrossEntropyBefore() float64 {
-	if x != nil {
-		return x.CrossEntropyBefore
-	}
-	return 0
-}
-
-func (x *UnlabelledUse) GetCrossEntropyAfter() float64 {
-	if x != nil {
-		return x.CrossEntropyAfter
-	}
-	return 0
-}
-
-func (x *UnlabelledUse) GetAccuracyBefore() float64 {
-	if x != nil {
-		return x.AccuracyBefore
-	}
-	return 0
-}
-
-func (x *UnlabelledUse) GetAccuracyAfter() float64 {
-	if x != nil {
-		return x.AccuracyAfter
-	}
-	return 0
-}
-
-func (x *UnlabelledUse) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
 // On what, and how, method, α, β and temperature were chosen.
 type Selection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1344,7 +1187,7 @@ type Selection struct {
 
 func (x *Selection) Reset() {
 	*x = Selection{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1199,7 @@ func (x *Selection) String() string {
 func (*Selection) ProtoMessage() {}
 
 func (x *Selection) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1212,7 @@ func (x *Selection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Selection.ProtoReflect.Descriptor instead.
 func (*Selection) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{6}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Selection) GetSource() SelectionSource {
@@ -1445,7 +1288,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1300,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1313,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{7}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Candidate) GetMethod() Method {
@@ -1581,7 +1424,7 @@ type FineTuneRecord struct {
 
 func (x *FineTuneRecord) Reset() {
 	*x = FineTuneRecord{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1436,7 @@ func (x *FineTuneRecord) String() string {
 func (*FineTuneRecord) ProtoMessage() {}
 
 func (x *FineTuneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1449,7 @@ func (x *FineTuneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FineTuneRecord.ProtoReflect.Descriptor instead.
 func (*FineTuneRecord) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FineTuneRecord) GetEpochs() int32 {
@@ -1715,7 +1558,7 @@ type SearchGrid struct {
 
 func (x *SearchGrid) Reset() {
 	*x = SearchGrid{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1570,7 @@ func (x *SearchGrid) String() string {
 func (*SearchGrid) ProtoMessage() {}
 
 func (x *SearchGrid) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1583,7 @@ func (x *SearchGrid) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchGrid.ProtoReflect.Descriptor instead.
 func (*SearchGrid) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SearchGrid) GetKind() SearchGrid_Kind {
@@ -1836,19 +1679,14 @@ type CacheSpec struct {
 	// Keep a thumbnail of each picture with the version, so that people can look
 	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
 	// pixels alone. Default: of a picture nothing is kept but its features.
-	KeepPictures bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
-	// Examples carry any number of classes (Example.class_indices), none included,
-	// and answers have independent probabilities: see Version.multi_label. Text and
-	// methods but METHOD_AUTO are refused, and so are numbers for them. At most 4096
-	// classes, 16,384 keys.
-	MultiLabel    bool `protobuf:"varint,26,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
+	KeepPictures  bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CacheSpec) Reset() {
 	*x = CacheSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +1698,7 @@ func (x *CacheSpec) String() string {
 func (*CacheSpec) ProtoMessage() {}
 
 func (x *CacheSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +1711,7 @@ func (x *CacheSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheSpec.ProtoReflect.Descriptor instead.
 func (*CacheSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CacheSpec) GetCacheId() string {
@@ -2037,13 +1875,6 @@ func (x *CacheSpec) GetKeepPictures() bool {
 	return false
 }
 
-func (x *CacheSpec) GetMultiLabel() bool {
-	if x != nil {
-		return x.MultiLabel
-	}
-	return false
-}
-
 // One class of a specification.
 type ClassSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2060,7 +1891,7 @@ type ClassSpec struct {
 
 func (x *ClassSpec) Reset() {
 	*x = ClassSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +1903,7 @@ func (x *ClassSpec) String() string {
 func (*ClassSpec) ProtoMessage() {}
 
 func (x *ClassSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +1916,7 @@ func (x *ClassSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassSpec.ProtoReflect.Descriptor instead.
 func (*ClassSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{11}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClassSpec) GetDisplayName() string {
@@ -2131,29 +1962,16 @@ type Example struct {
 	// embedding. Ignored unless the specification keeps pictures. Default: the
 	// input, where that is a picture.
 	Thumbnail []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
-	// It belongs to none of the classes ("none of these"); class_index is not
-	// looked at. It becomes no key and moves no logit: it sharpens what the version
-	// says of pictures that it does not know (Classification.score). Not for
-	// validation at the same time. In a version with multi_label an example
-	// without classes says the same.
-	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
-	// Indices of its classes where the version has multi_label: any number, none
-	// for an example of none of them; class_index is not looked at then. Must be
-	// empty elsewhere.
-	ClassIndices []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
-	// It has no label; class_index is not looked at. AUTO learns from such pictures
-	// what the classes look like, where that helps (Head.unlabelled); they may be of
-	// other classes, too. Nothing is kept of them but their features: no id, uri,
-	// metadata or thumbnail, and ListExamples does not list them. Neither for
-	// validation nor unknown at the same time.
-	Unlabelled    bool `protobuf:"varint,20,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
+	// The display name of its class, instead of class_index. A name that no class
+	// has, or more than one, is an example that cannot be used.
+	ClassName     string `protobuf:"bytes,33,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Example) Reset() {
 	*x = Example{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +1983,7 @@ func (x *Example) String() string {
 func (*Example) ProtoMessage() {}
 
 func (x *Example) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +1996,7 @@ func (x *Example) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Example.ProtoReflect.Descriptor instead.
 func (*Example) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{12}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Example) GetExampleId() string {
@@ -2230,25 +2048,11 @@ func (x *Example) GetThumbnail() []byte {
 	return nil
 }
 
-func (x *Example) GetUnknown() bool {
+func (x *Example) GetClassName() string {
 	if x != nil {
-		return x.Unknown
+		return x.ClassName
 	}
-	return false
-}
-
-func (x *Example) GetClassIndices() []int32 {
-	if x != nil {
-		return x.ClassIndices
-	}
-	return nil
-}
-
-func (x *Example) GetUnlabelled() bool {
-	if x != nil {
-		return x.Unlabelled
-	}
-	return false
+	return ""
 }
 
 // CreateCache's requests: one spec, then examples.
@@ -2267,7 +2071,7 @@ type CreateCacheRequest struct {
 
 func (x *CreateCacheRequest) Reset() {
 	*x = CreateCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2083,7 @@ func (x *CreateCacheRequest) String() string {
 func (*CreateCacheRequest) ProtoMessage() {}
 
 func (x *CreateCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2096,7 @@ func (x *CreateCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheRequest.ProtoReflect.Descriptor instead.
 func (*CreateCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{13}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateCacheRequest) GetPayload() isCreateCacheRequest_Payload {
@@ -2349,7 +2153,7 @@ type ExampleBatch struct {
 
 func (x *ExampleBatch) Reset() {
 	*x = ExampleBatch{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2165,7 @@ func (x *ExampleBatch) String() string {
 func (*ExampleBatch) ProtoMessage() {}
 
 func (x *ExampleBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2178,7 @@ func (x *ExampleBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExampleBatch.ProtoReflect.Descriptor instead.
 func (*ExampleBatch) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{14}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExampleBatch) GetExamples() []*Example {
@@ -2401,7 +2205,7 @@ type CreateCacheResponse struct {
 
 func (x *CreateCacheResponse) Reset() {
 	*x = CreateCacheResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2217,7 @@ func (x *CreateCacheResponse) String() string {
 func (*CreateCacheResponse) ProtoMessage() {}
 
 func (x *CreateCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2230,7 @@ func (x *CreateCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheResponse.ProtoReflect.Descriptor instead.
 func (*CreateCacheResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{15}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateCacheResponse) GetEvent() isCreateCacheResponse_Event {
@@ -2535,16 +2339,16 @@ type AddExamplesSpec struct {
 	// See CacheSpec.keep_pictures; of the new examples. Pictures that the base
 	// keeps are taken over in any case.
 	KeepPictures bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
-	// Leave out the base's unlabelled pictures (Example.unlabelled), which are
-	// taken over otherwise.
-	DropUnlabelled bool `protobuf:"varint,32,opt,name=drop_unlabelled,json=dropUnlabelled,proto3" json:"drop_unlabelled,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Examples of the base that get another class. They keep all else: id,
+	// features, picture. Nothing is encoded again.
+	Relabel       []*Relabelled `protobuf:"bytes,45,rep,name=relabel,proto3" json:"relabel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AddExamplesSpec) Reset() {
 	*x = AddExamplesSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2360,7 @@ func (x *AddExamplesSpec) String() string {
 func (*AddExamplesSpec) ProtoMessage() {}
 
 func (x *AddExamplesSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2373,7 @@ func (x *AddExamplesSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesSpec.ProtoReflect.Descriptor instead.
 func (*AddExamplesSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AddExamplesSpec) GetBase() string {
@@ -2705,11 +2509,76 @@ func (x *AddExamplesSpec) GetKeepPictures() bool {
 	return false
 }
 
-func (x *AddExamplesSpec) GetDropUnlabelled() bool {
+func (x *AddExamplesSpec) GetRelabel() []*Relabelled {
 	if x != nil {
-		return x.DropUnlabelled
+		return x.Relabel
 	}
-	return false
+	return nil
+}
+
+// An example of the base version that gets another class.
+type Relabelled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id. One that the base does not hold is an error that names it, and so is
+	// one that is also to be left out, or that is here twice.
+	ExampleId string `protobuf:"bytes,1,opt,name=example_id,json=exampleId,proto3" json:"example_id,omitempty"`
+	// Index of its class, the base's classes first, then the new ones.
+	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
+	// The display name of its class, instead of class_index.
+	ClassName     string `protobuf:"bytes,3,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Relabelled) Reset() {
+	*x = Relabelled{}
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Relabelled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Relabelled) ProtoMessage() {}
+
+func (x *Relabelled) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Relabelled.ProtoReflect.Descriptor instead.
+func (*Relabelled) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Relabelled) GetExampleId() string {
+	if x != nil {
+		return x.ExampleId
+	}
+	return ""
+}
+
+func (x *Relabelled) GetClassIndex() int32 {
+	if x != nil {
+		return x.ClassIndex
+	}
+	return 0
+}
+
+func (x *Relabelled) GetClassName() string {
+	if x != nil {
+		return x.ClassName
+	}
+	return ""
 }
 
 // AddExamples' requests: one spec, then examples.
@@ -3490,7 +3359,7 @@ type ListExamplesRequest struct {
 	// From the previous page's next_page_token.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Which examples to return, as ListCachesRequest.filter has it. Fields:
-	// example_id, class_index, display_name, validation, unknown.
+	// example_id, class_index, display_name, validation.
 	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3557,8 +3426,7 @@ func (x *ListExamplesRequest) GetFilter() string {
 // A page of examples.
 type ListExamplesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Training examples in the order of their keys, then validation examples, then
-	// those of no class.
+	// Training examples in the order of their keys, then validation examples.
 	Examples []*ExampleInfo `protobuf:"bytes,1,rep,name=examples,proto3" json:"examples,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -3626,13 +3494,7 @@ type ExampleInfo struct {
 	// See Example.metadata.
 	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether GetExamplePicture has a picture of it.
-	HasPicture bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
-	// Whether it belongs to none of the classes, see Example.unknown; class_index
-	// is 0 then, and display_name empty.
-	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
-	// Indices of its classes where the version has multi_label; class_index is 0
-	// then, and display_name empty.
-	ClassIndices  []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
+	HasPicture    bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3714,20 +3576,6 @@ func (x *ExampleInfo) GetHasPicture() bool {
 		return x.HasPicture
 	}
 	return false
-}
-
-func (x *ExampleInfo) GetUnknown() bool {
-	if x != nil {
-		return x.Unknown
-	}
-	return false
-}
-
-func (x *ExampleInfo) GetClassIndices() []int32 {
-	if x != nil {
-		return x.ClassIndices
-	}
-	return nil
 }
 
 // Names an example.
@@ -4527,7 +4375,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xba\a\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4555,10 +4403,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"classCount\x12G\n" +
 	"\x10exif_orientation\x18\x13 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x12#\n" +
-	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x12#\n" +
-	"\runknown_count\x18\x18 \x01(\x03R\funknownCount\x12\x1f\n" +
-	"\vmulti_label\x18\x19 \x01(\bR\n" +
-	"multiLabel\x1a9\n" +
+	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
@@ -4567,15 +4412,12 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\brejected\x18\x02 \x01(\x03R\brejected\x12\x1c\n" +
 	"\tinherited\x18\x03 \x01(\x03R\tinherited\x12\x18\n" +
 	"\aremoved\x18\x04 \x01(\x03R\aremoved\x12(\n" +
-	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\xc5\x01\n" +
+	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\x94\x01\n" +
 	"\tClassInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
 	"\rexample_count\x18\x03 \x01(\x05R\fexampleCount\x12)\n" +
-	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\x12!\n" +
-	"\tthreshold\x18\a \x01(\x01H\x00R\tthreshold\x88\x01\x01B\f\n" +
-	"\n" +
-	"_threshold\"\xdd\x03\n" +
+	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\"\xa1\x03\n" +
 	"\x04Head\x12+\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\x01R\x05alpha\x12\x12\n" +
@@ -4588,19 +4430,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\tselection\x18\b \x01(\v2\x16.tipserve.v1.SelectionR\tselection\x122\n" +
 	"\tkey_dtype\x18\t \x01(\x0e2\x15.tipserve.v1.KeyDtypeR\bkeyDtype\x12=\n" +
 	"\fstandardised\x18\n" +
-	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardised\x12:\n" +
-	"\n" +
-	"unlabelled\x18\x17 \x01(\v2\x1a.tipserve.v1.UnlabelledUseR\n" +
-	"unlabelled\"\xa8\x02\n" +
-	"\rUnlabelledUse\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
-	"\x04used\x18\x02 \x01(\bR\x04used\x12#\n" +
-	"\rexample_count\x18\x03 \x01(\x03R\fexampleCount\x120\n" +
-	"\x14cross_entropy_before\x18\x04 \x01(\x01R\x12crossEntropyBefore\x12.\n" +
-	"\x13cross_entropy_after\x18\x05 \x01(\x01R\x11crossEntropyAfter\x12'\n" +
-	"\x0faccuracy_before\x18\x06 \x01(\x01R\x0eaccuracyBefore\x12%\n" +
-	"\x0eaccuracy_after\x18\a \x01(\x01R\raccuracyAfter\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\"\xe0\x01\n" +
+	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardised\"\xe0\x01\n" +
 	"\tSelection\x124\n" +
 	"\x06source\x18\x01 \x01(\x0e2\x1c.tipserve.v1.SelectionSourceR\x06source\x12#\n" +
 	"\rexample_count\x18\x02 \x01(\x03R\fexampleCount\x12\x14\n" +
@@ -4652,7 +4482,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\xfd\b\n" +
+	"\tKIND_WIDE\x10\x02\"\xdc\b\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4680,9 +4510,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x15 \x01(\tR\trequestId\x12G\n" +
 	"\x10exif_orientation\x18\x16 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
-	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x12\x1f\n" +
-	"\vmulti_label\x18\x1a \x01(\bR\n" +
-	"multiLabel\x1a9\n" +
+	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
@@ -4698,7 +4526,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\aprompts\x18\x02 \x03(\tR\aprompts\x127\n" +
 	"\vtext_weight\x18\x03 \x01(\v2\x16.tipserve.v1.EmbeddingR\n" +
-	"textWeight\"\x9f\x03\n" +
+	"textWeight\"\xdf\x02\n" +
 	"\aExample\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4710,13 +4538,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"validation\x12\x10\n" +
 	"\x03uri\x18\x05 \x01(\tR\x03uri\x12>\n" +
 	"\bmetadata\x18\x06 \x03(\v2\".tipserve.v1.Example.MetadataEntryR\bmetadata\x12\x1c\n" +
-	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x18\n" +
-	"\aunknown\x18\n" +
-	" \x01(\bR\aunknown\x12#\n" +
-	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x12\x1e\n" +
+	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x1d\n" +
 	"\n" +
-	"unlabelled\x18\x14 \x01(\bR\n" +
-	"unlabelled\x1a;\n" +
+	"class_name\x18! \x01(\tR\tclassName\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
@@ -4730,7 +4554,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2\x1b.tipserve.v1.CreateProgressH\x00R\bprogress\x12:\n" +
 	"\brejected\x18\x02 \x01(\v2\x1c.tipserve.v1.RejectedExampleH\x00R\brejected\x120\n" +
 	"\aversion\x18\x03 \x01(\v2\x14.tipserve.v1.VersionH\x00R\aversionB\a\n" +
-	"\x05event\"\xf2\x06\n" +
+	"\x05event\"\xfc\x06\n" +
 	"\x0fAddExamplesSpec\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\tR\x04base\x127\n" +
 	"\vnew_classes\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\n" +
@@ -4755,14 +4579,22 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x11 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x12 \x01(\tR\trequestId\x12#\n" +
-	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x12'\n" +
-	"\x0fdrop_unlabelled\x18  \x01(\bR\x0edropUnlabelled\x1a9\n" +
+	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x121\n" +
+	"\arelabel\x18- \x03(\v2\x17.tipserve.v1.RelabelledR\arelabel\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
 	"\x06_alphaB\a\n" +
 	"\x05_betaB\t\n" +
-	"\a_lambda\"\x8c\x01\n" +
+	"\a_lambda\"k\n" +
+	"\n" +
+	"Relabelled\x12\x1d\n" +
+	"\n" +
+	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
+	"\vclass_index\x18\x02 \x01(\x05R\n" +
+	"classIndex\x12\x1d\n" +
+	"\n" +
+	"class_name\x18\x03 \x01(\tR\tclassName\"\x8c\x01\n" +
 	"\x12AddExamplesRequest\x122\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.tipserve.v1.AddExamplesSpecH\x00R\x04spec\x127\n" +
 	"\bexamples\x18\x02 \x01(\v2\x19.tipserve.v1.ExampleBatchH\x00R\bexamplesB\t\n" +
@@ -4825,7 +4657,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tR\x06filter\"t\n" +
 	"\x14ListExamplesResponse\x124\n" +
 	"\bexamples\x18\x01 \x03(\v2\x18.tipserve.v1.ExampleInfoR\bexamples\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc4\x02\n" +
 	"\vExampleInfo\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4838,10 +4670,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x03uri\x18\x05 \x01(\tR\x03uri\x12B\n" +
 	"\bmetadata\x18\x06 \x03(\v2&.tipserve.v1.ExampleInfo.MetadataEntryR\bmetadata\x12\x1f\n" +
 	"\vhas_picture\x18\a \x01(\bR\n" +
-	"hasPicture\x12\x18\n" +
-	"\aunknown\x18\n" +
-	" \x01(\bR\aunknown\x12#\n" +
-	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x1a;\n" +
+	"hasPicture\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
@@ -4977,18 +4806,18 @@ var file_tipserve_v1_cache_proto_goTypes = []any{
 	(*SourceCounts)(nil),             // 11: tipserve.v1.SourceCounts
 	(*ClassInfo)(nil),                // 12: tipserve.v1.ClassInfo
 	(*Head)(nil),                     // 13: tipserve.v1.Head
-	(*UnlabelledUse)(nil),            // 14: tipserve.v1.UnlabelledUse
-	(*Selection)(nil),                // 15: tipserve.v1.Selection
-	(*Candidate)(nil),                // 16: tipserve.v1.Candidate
-	(*FineTuneRecord)(nil),           // 17: tipserve.v1.FineTuneRecord
-	(*SearchGrid)(nil),               // 18: tipserve.v1.SearchGrid
-	(*CacheSpec)(nil),                // 19: tipserve.v1.CacheSpec
-	(*ClassSpec)(nil),                // 20: tipserve.v1.ClassSpec
-	(*Example)(nil),                  // 21: tipserve.v1.Example
-	(*CreateCacheRequest)(nil),       // 22: tipserve.v1.CreateCacheRequest
-	(*ExampleBatch)(nil),             // 23: tipserve.v1.ExampleBatch
-	(*CreateCacheResponse)(nil),      // 24: tipserve.v1.CreateCacheResponse
-	(*AddExamplesSpec)(nil),          // 25: tipserve.v1.AddExamplesSpec
+	(*Selection)(nil),                // 14: tipserve.v1.Selection
+	(*Candidate)(nil),                // 15: tipserve.v1.Candidate
+	(*FineTuneRecord)(nil),           // 16: tipserve.v1.FineTuneRecord
+	(*SearchGrid)(nil),               // 17: tipserve.v1.SearchGrid
+	(*CacheSpec)(nil),                // 18: tipserve.v1.CacheSpec
+	(*ClassSpec)(nil),                // 19: tipserve.v1.ClassSpec
+	(*Example)(nil),                  // 20: tipserve.v1.Example
+	(*CreateCacheRequest)(nil),       // 21: tipserve.v1.CreateCacheRequest
+	(*ExampleBatch)(nil),             // 22: tipserve.v1.ExampleBatch
+	(*CreateCacheResponse)(nil),      // 23: tipserve.v1.CreateCacheResponse
+	(*AddExamplesSpec)(nil),          // 24: tipserve.v1.AddExamplesSpec
+	(*Relabelled)(nil),               // 25: tipserve.v1.Relabelled
 	(*AddExamplesRequest)(nil),       // 26: tipserve.v1.AddExamplesRequest
 	(*AddExamplesResponse)(nil),      // 27: tipserve.v1.AddExamplesResponse
 	(*CreateProgress)(nil),           // 28: tipserve.v1.CreateProgress
@@ -5036,46 +4865,46 @@ var file_tipserve_v1_cache_proto_depIdxs = []int32{
 	53, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
 	12, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
 	13, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
-	17, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
+	16, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
 	11, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
 	59, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
 	1,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
 	3,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
-	15, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
+	14, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
 	4,  // 13: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
 	2,  // 14: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
-	14, // 15: tipserve.v1.Head.unlabelled:type_name -> tipserve.v1.UnlabelledUse
-	5,  // 16: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
-	16, // 17: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
-	1,  // 18: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
-	2,  // 19: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
-	5,  // 20: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
-	0,  // 21: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
-	6,  // 22: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
-	20, // 23: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
-	1,  // 24: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
-	7,  // 25: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	54, // 26: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
-	3,  // 27: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
-	18, // 28: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
-	4,  // 29: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	59, // 30: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	60, // 31: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	61, // 32: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	55, // 33: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
-	19, // 34: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	23, // 35: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	21, // 36: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	28, // 37: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	29, // 38: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	10, // 39: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	20, // 40: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	1,  // 41: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	7,  // 42: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	56, // 43: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	18, // 44: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	25, // 45: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	23, // 46: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	5,  // 15: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
+	15, // 16: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
+	1,  // 17: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
+	2,  // 18: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
+	5,  // 19: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
+	0,  // 20: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
+	6,  // 21: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
+	19, // 22: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 23: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
+	7,  // 24: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	54, // 25: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	3,  // 26: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
+	17, // 27: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
+	4,  // 28: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
+	59, // 29: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	60, // 30: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	61, // 31: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	55, // 32: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	18, // 33: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	22, // 34: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	20, // 35: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	28, // 36: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	29, // 37: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 38: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	19, // 39: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 40: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	7,  // 41: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	56, // 42: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	17, // 43: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	25, // 44: tipserve.v1.AddExamplesSpec.relabel:type_name -> tipserve.v1.Relabelled
+	24, // 45: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	22, // 46: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
 	28, // 47: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
 	29, // 48: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
 	10, // 49: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
@@ -5091,7 +4920,7 @@ var file_tipserve_v1_cache_proto_depIdxs = []int32{
 	47, // 59: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
 	10, // 60: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
 	49, // 61: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	22, // 62: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	21, // 62: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
 	26, // 63: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
 	30, // 64: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
 	31, // 65: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
@@ -5106,7 +4935,7 @@ var file_tipserve_v1_cache_proto_depIdxs = []int32{
 	48, // 74: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
 	50, // 75: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
 	51, // 76: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	24, // 77: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	23, // 77: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
 	27, // 78: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
 	9,  // 79: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
 	32, // 80: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
@@ -5134,20 +4963,19 @@ func file_tipserve_v1_cache_proto_init() {
 		return
 	}
 	file_tipserve_v1_input_proto_init()
-	file_tipserve_v1_cache_proto_msgTypes[3].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[8].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[10].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[13].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[9].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[12].OneofWrappers = []any{
 		(*CreateCacheRequest_Spec)(nil),
 		(*CreateCacheRequest_Examples)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[15].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[14].OneofWrappers = []any{
 		(*CreateCacheResponse_Progress)(nil),
 		(*CreateCacheResponse_Rejected)(nil),
 		(*CreateCacheResponse_Version)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[16].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[15].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
 		(*AddExamplesRequest_Spec)(nil),
 		(*AddExamplesRequest_Examples)(nil),

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::super::request::{RequestError, class_indices};
-use crate::catalog::{Purpose, Recipe};
+use crate::catalog::{ClassNames, ClassRef, Purpose, Recipe};
 use tipserve_api::v1 as pb;
 
 /// What an example is for.
@@ -33,6 +33,7 @@ pub fn purpose(example: &pb::Example) -> Result<Purpose, RequestError> {
 /// Indices of no class, and fields that are not for versions of this kind.
 pub fn classes(
     recipe: &Recipe,
+    names: &ClassNames,
     example: &pb::Example,
     purpose: Purpose,
 ) -> Result<Vec<usize>, RequestError> {
@@ -51,11 +52,21 @@ pub fn classes(
             return Err(RequestError::invalid("examples.class_indices", problem));
         }
         (false, Purpose::Unknown | Purpose::Unlabelled) => return Ok(Vec::new()),
+        (true, _) if !example.class_name.is_empty() => {
+            let problem = "a version with multi_label takes class_indices";
+            return Err(RequestError::invalid("examples.class_name", problem));
+        }
         (true, _) => ("examples.class_indices", example.class_indices.as_slice()),
-        (false, _) => (
-            "examples.class_index",
-            std::slice::from_ref(&example.class_index),
-        ),
+        (false, _) => {
+            let field = match example.class_name.is_empty() {
+                true => "examples.class_index",
+                false => "examples.class_name",
+            };
+            return ClassRef::of(example.class_index, example.class_name.clone())
+                .and_then(|class| names.find(&class))
+                .map(|class| vec![class])
+                .map_err(|problem| RequestError::invalid(field, problem));
+        }
     };
     class_indices(field, indices, recipe.class_count())
 }

@@ -159,7 +159,7 @@ pub fn wanted(
     Ok(wanted)
 }
 
-/// What the engine is to find out of every element.
+/// Which scores the engine must return for every element.
 pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::ScoresRequest {
     let whole = |wanted: &OutputRequest| wanted.output == Output::Logits && wanted.ranked.is_none();
     if wanted.iter().any(whole) {
@@ -172,7 +172,7 @@ pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::S
     })
 }
 
-/// Bytes that the answers to `count` elements take at the least.
+/// The least bytes that the answers to `count` elements take.
 pub fn least_bytes(wanted: &[OutputRequest], count: usize, classes: usize) -> usize {
     let per_element = |wanted: &OutputRequest| match (wanted.output, wanted.ranked) {
         (Output::Logits, None) => size_of::<f32>() * classes,
@@ -198,7 +198,7 @@ pub fn too_large(maximum: usize, value: usize) -> RequestError {
 /// bytes.
 ///
 /// # Errors
-/// Where that is not enough.
+/// If that is not enough.
 pub fn fill(
     response: &mut ModelInferResponse,
     wanted: &[OutputRequest],

@@ -1,4 +1,4 @@
-//! What heads say of examples that neither they nor a residual have seen.
+//! Heads and residuals judged on examples that neither has seen.
 
 use tch::{Kind, Tensor};
 
@@ -12,7 +12,7 @@ use crate::{
 /// The examples that a temperature of 1 counts as.
 const STRENGTH: f64 = 5.0;
 
-/// A score on examples that were not seen.
+/// A score on unseen examples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
     /// Share classified rightly, 0 to 1.
@@ -27,7 +27,7 @@ pub(super) struct Unseen {
     pub labels: Tensor,
 }
 
-/// What was said of unseen examples.
+/// The losses of unseen examples.
 pub(super) struct Judged {
     /// f32 [Q, D].
     pub features: Tensor,

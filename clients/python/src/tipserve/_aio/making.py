@@ -168,6 +168,7 @@ class AsyncMakingCalls(AsyncCalls):
         new_classes: Sequence[str | ClassSpec] | None = None,
         remove: Iterable[str] = (),
         drop_unlabelled: bool = False,
+        relabel: Mapping[str, str | int] | None = None,
         id_prefix: str | None = None,
         shots: int | None = None,
         seed: int = 1,
@@ -205,6 +206,8 @@ class AsyncMakingCalls(AsyncCalls):
                 that the base does not have, sorted by name; `()` refuses them.
             remove: Ids of examples to leave out.
             drop_unlabelled: Leave out the base's pictures without labels.
+            relabel: Other classes for examples of the base, by their ids: names, or
+                indices. Their features and pictures stay.
             id_prefix: What the new examples' ids begin with. Default: nothing;
                 for the rows of NAME.npz "NAME/". Examples that have no id are
                 called by the base's number and their position, "3+17".
@@ -253,6 +256,7 @@ class AsyncMakingCalls(AsyncCalls):
             added,
             remove=remove,
             drop_unlabelled=drop_unlabelled,
+            relabel=relabel or {},
             templates=templates,
             method=method,
             alpha=alpha,
