@@ -1,12 +1,15 @@
 //! A version as the base of the next: its examples' features as they are
 //! stored, so that nothing is encoded twice.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use half::f16;
 
 use super::{
-    Catalog, CatalogError, ExampleFeature,
+    Catalog, CatalogError, ExampleFeature, LoadedBundle,
     columns::{check_shapes, floats, halves, labels},
     compute,
     notes::{self, NoteColumns},
@@ -30,6 +33,7 @@ pub struct Base {
     examples: Vec<ExampleFeature>,
     removed: usize,
     next_id: u64,
+    bundle: Arc<LoadedBundle>,
 }
 
 impl Base {
@@ -69,6 +73,11 @@ impl Base {
         &self.examples
     }
 
+    /// The bundle that made its features.
+    pub fn bundle(&self) -> &Arc<LoadedBundle> {
+        &self.bundle
+    }
+
     /// What embedded its pictures, as far as it is known.
     pub fn encoder(&self) -> Option<&EncoderRecord> {
         self.manifest.details.encoder.as_ref()
@@ -89,6 +98,7 @@ impl Base {
         manifest: Manifest,
         file: &TensorFile,
         remove: &[String],
+        bundle: Arc<LoadedBundle>,
     ) -> Result<Base, CatalogError> {
         let name = manifest.resource_name();
         let details = &manifest.details;
@@ -161,6 +171,7 @@ impl Base {
             next_id,
             name,
             manifest,
+            bundle,
         })
     }
 }
@@ -169,7 +180,7 @@ impl Catalog {
     /// A version as a base, without the examples of the ids given.
     ///
     /// # Errors
-    /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
+    /// The store's; those of [`Bundles::serving`](super::Bundles::serving); an id that the version does
     /// not hold.
     pub async fn base(
         &self,
@@ -179,9 +190,9 @@ impl Catalog {
         let (id, number) = self.store.resolve(reference).await?;
         // Before the tensors, which may be many.
         let manifest = self.store.manifest(&id, number).await?;
-        self.model.encoder().check(&manifest)?;
+        let bundle = self.bundles.serving(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
-        compute(move || Base::read(manifest, &file, &remove)).await?
+        compute(move || Base::read(manifest, &file, &remove, bundle)).await?
     }
 }
 

@@ -6,6 +6,7 @@
 //! server with 10,000 of them must not make 10,000 series. Traces and logs
 //! name them instead.
 
+mod bundles;
 mod connections;
 mod guard;
 mod logs;
@@ -20,8 +21,8 @@ pub use connections::{connection_refused, connections_open};
 pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{
-    About, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised, refresh,
-    refused, request, serving, version_created,
+    About, EngineFigures, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised,
+    refresh, refused, request, serving, version_created,
 };
 pub use names::REFUSALS;
 pub use observers::{BucketMetrics, EngineMetrics};

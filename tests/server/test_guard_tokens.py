@@ -15,10 +15,11 @@ import pytest
 import wire
 from conftest import BINARY, WIDTH, Server, eventually
 from tokens import TokensFile, api
-from wire import Problem, analysis, cache, classify, finetune
+from wire import Problem, analysis, bundle, cache, classify, finetune
 
 SERVICES = {
     "tipserve.v1.AnalysisService": analysis.DESCRIPTOR,
+    "tipserve.v1.BundleService": bundle.DESCRIPTOR,
     "tipserve.v1.ClassifyService": classify.DESCRIPTOR,
     "tipserve.v1.CacheService": cache.DESCRIPTOR,
     "tipserve.v1.FineTuneService": finetune.DESCRIPTOR,
@@ -40,6 +41,7 @@ READ = set(
         "GetFineTune",
         "SuggestExamples",
         "AnalyzeVersion",
+        "ListBundles",
     ]
 )
 WRITE = set(
@@ -54,7 +56,7 @@ WRITE = set(
         "CancelFineTune",
     ]
 )
-ADMIN = {"DeleteCache", "DeleteVersion", "PruneVersions"}
+ADMIN = {"DeleteCache", "DeleteVersion", "PruneVersions", "LoadBundle", "UnloadBundle"}
 SLOW = "items_per_second = 0.000001\n"
 
 

@@ -79,8 +79,12 @@ impl CreateRpc for CreateCache {
 
 /// The recipe of a specification.
 fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, ApiError> {
-    let model = context.catalog.model();
     let id = CreateCache::cache(&spec, caller)?;
+    let bundle = context
+        .catalog
+        .bundles()
+        .named(&spec.bundle)
+        .map_err(|error| ApiError::from(error).field("spec.bundle"))?;
     if spec.classes.is_empty() {
         return Err(RequestError::invalid(
             "spec.classes",
@@ -125,7 +129,8 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         classes: spec.classes,
         templates: spec.prompt_templates,
         truncate: spec.truncate_prompts,
-        context,
+        max_prompts: context.limits.max_prompts,
+        bundle: &bundle,
     }
     .canonical();
     let new_classes = classes.names()?;
@@ -143,7 +148,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         new_classes,
         text,
         head,
-        views: if model.image.is_none() {
+        views: if bundle.model.image.is_none() {
             1
         } else {
             views.max(1)
@@ -153,6 +158,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
         created_by: caller.created_by(spec.created_by),
         request: None,
+        bundle,
     })
 }
 
@@ -215,7 +221,7 @@ fn text_source(classes: Classes<'_>, without: bool) -> Result<TextSource, ApiErr
         )
         .into());
     }
-    if classes.context.catalog.model().has_text {
+    if classes.bundle.model.has_text {
         return classes.prompts();
     }
     if classes.asks_for_prompts() {
