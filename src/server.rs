@@ -2,6 +2,7 @@
 //! stopped as one. The binary and the tests run the same.
 
 mod connections;
+mod devices;
 mod folders;
 mod loader;
 mod loading;

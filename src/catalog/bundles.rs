@@ -24,6 +24,10 @@ use tipserve_store::Manifest;
 /// where there are as many.
 pub const MAX_BUNDLES: usize = 16;
 
+/// Digits of a fingerprint that say which bundle is meant, where they are the
+/// beginning of only one.
+const SHORT: usize = 12;
+
 /// A bundle that is being unloaded.
 struct Leaving {
     model: Model,
@@ -87,7 +91,8 @@ impl Bundles {
         Arc::clone(&self.open.load().default)
     }
 
-    /// The bundle of a name or fingerprint; the default for an empty one.
+    /// The bundle of a name or fingerprint, of which twelve digits or more may be
+    /// given; the default for an empty one.
     ///
     /// # Errors
     /// [`CatalogError::UnknownBundle`], where none or several are called so.
@@ -96,10 +101,15 @@ impl Bundles {
             return Ok(self.default_bundle());
         }
         let open = self.open.load();
-        if let Some(bundle) = open.iter().find(|b| b.model.fingerprint == given) {
+        let is_fingerprint = |bundle: &&Arc<LoadedBundle>| {
+            given.len() >= SHORT && bundle.model.fingerprint.starts_with(given)
+        };
+        let is_name = |bundle: &&Arc<LoadedBundle>| bundle.model.name == given;
+        let of_fingerprint: Vec<_> = open.iter().filter(is_fingerprint).collect();
+        if let [bundle] = of_fingerprint.as_slice() {
             return Ok(Arc::clone(bundle));
         }
-        let mut called = open.iter().filter(|bundle| bundle.model.name == given);
+        let mut called = open.iter().filter(is_name);
         match (called.next(), called.next()) {
             (Some(bundle), None) => Ok(Arc::clone(bundle)),
             (first, _) => Err(CatalogError::UnknownBundle {
@@ -387,7 +397,13 @@ fn unloading(name: &str) -> CatalogError {
 /// What bundles are called in errors.
 fn known(open: &OpenBundles) -> Vec<String> {
     let named = |bundle: &Arc<LoadedBundle>| {
-        format!("{} ({})", bundle.model.name, bundle.model.fingerprint)
+        let Model {
+            name, fingerprint, ..
+        } = &bundle.model;
+        format!(
+            "{name} ({})",
+            fingerprint.get(..SHORT).unwrap_or(fingerprint)
+        )
     };
     open.iter().map(named).collect()
 }

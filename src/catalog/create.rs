@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, LoadedBundle, Model,
-    TextRequest, TextRoom, finite::check_reach, notes, tensors,
+    TextRequest, finite::check_reach, notes, tensors,
 };
 use tip_adapter::{
     head::{HeadTensors, Values},
@@ -438,20 +438,4 @@ pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError
         }
     }
     Ok(named)
-}
-
-/// The prompts of every class: its own, or by templates.
-///
-/// # Errors
-/// A template without "{}".
-pub fn class_prompts(
-    own: Vec<String>,
-    name: &str,
-    templates: &[String],
-) -> Result<Vec<String>, CatalogError> {
-    if own.is_empty() {
-        TextRoom::prompts(templates, name)
-    } else {
-        Ok(own)
-    }
 }

@@ -48,7 +48,7 @@ pub use bundles::{Bundles, EmbeddingCounts, MAX_BUNDLES};
 pub use check::ImportBounds;
 pub use classifier::{BoundClassifier, Classifier};
 pub use compute::compute;
-pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
+pub use create::{Recipe, Stage, TextRows, TextSource};
 pub use encoder::ServedEncoder;
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
@@ -58,7 +58,7 @@ pub use journal::Describe;
 pub use notes::{check_metadata, check_uri};
 pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
-pub use text::{TextRequest, TextRoom};
+pub use text::{TextRequest, TextRoom, class_prompts};
 
 use parking_lot::Mutex;
 

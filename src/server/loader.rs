@@ -12,14 +12,14 @@ use std::{
 
 use super::{
     StartError,
+    devices::{devices_name, first},
     folders::{BundleFolders, folder_name},
     image_encoder,
-    loading::first,
 };
 use crate::catalog::{BundleFolder, BundleSource, CatalogError, LoadedBundle, Model, TextRoom};
 use tipserve_clip::{
     Bundle, BundleError, DtypeChoice, EncodeError, GraphsChoice, ImageSpec, PictureLimits,
-    Precision, TextEncoder, Tokenizer, encoder::device_name,
+    Precision, TextEncoder, Tokenizer,
 };
 use tipserve_engine::{Encoder, Engine, EngineSettings, Machine};
 
@@ -249,15 +249,4 @@ fn is_out_of_memory(error: &EncodeError) -> bool {
     error.is_out_of_memory()
         || matches!(error, EncodeError::Unloadable { reason, .. }
             if reason.contains("out of memory") || reason.contains("can't allocate memory"))
-}
-
-/// "cpu", "cuda:0", "cuda:0,1".
-fn devices_name(devices: &[tch::Device]) -> String {
-    let mut name = device_name(first(devices));
-    for device in devices.iter().skip(1) {
-        if let tch::Device::Cuda(index) = device {
-            name.push_str(&format!(",{index}"));
-        }
-    }
-    name
 }

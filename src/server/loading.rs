@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     StartError,
+    devices::first,
     folders::{BundleFolders, same_twice},
     loader::{BundleLoader, LoaderOptions},
 };
@@ -79,10 +80,6 @@ fn load_all(config: &Config) -> Result<All, StartError> {
         Some(default) => Ok((loader, default, loaded.collect())),
         None => Err(StartError::Internal("no bundle is named".to_owned())),
     }
-}
-
-pub(super) fn first(devices: &[tch::Device]) -> tch::Device {
-    devices.first().copied().unwrap_or(tch::Device::Cpu)
 }
 
 /// The configuration's engine settings, completed by what suits the device and

@@ -1,6 +1,9 @@
 //! `CreateCache`: what its messages carry, and checking a `CacheSpec`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     super::{
@@ -15,8 +18,9 @@ use super::{
 use crate::{
     auth::Caller,
     catalog::{
-        CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABEL_KEY_BYTES,
-        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource, orientation, printable,
+        CatalogError, LoadedBundle, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES,
+        MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource,
+        orientation, printable,
     },
 };
 use tip_spec::Method;
@@ -80,11 +84,7 @@ impl CreateRpc for CreateCache {
 /// The recipe of a specification.
 fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, ApiError> {
     let id = CreateCache::cache(&spec, caller)?;
-    let bundle = context
-        .catalog
-        .bundles()
-        .named(&spec.bundle)
-        .map_err(|error| ApiError::from(error).field("spec.bundle"))?;
+    let bundle = bundle(context, &spec.bundle)?;
     if spec.classes.is_empty() {
         return Err(RequestError::invalid(
             "spec.classes",
@@ -160,6 +160,12 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         request: None,
         bundle,
     })
+}
+
+/// The bundle that a specification names.
+fn bundle(context: &Context, given: &str) -> Result<Arc<LoadedBundle>, ApiError> {
+    let named = context.catalog.bundles().named(given);
+    named.map_err(|error| ApiError::from(error).field("spec.bundle"))
 }
 
 /// Checks the free texts of a specification.

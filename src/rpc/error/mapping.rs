@@ -257,10 +257,10 @@ impl From<CatalogError> for ApiError {
                 ApiError::new(Code::FailedPrecondition, "WRONG_BUNDLE", message)
                     .fact("resource", version)
             }
-            CatalogError::UnknownBundle { known, .. } => {
+            CatalogError::UnknownBundle { given, .. } => {
                 ApiError::new(Code::NotFound, "BUNDLE_NOT_FOUND", message)
                     .field("bundle")
-                    .fact("known", known.join(", "))
+                    .fact("bundle", given)
             }
             CatalogError::UnusableBundle {
                 folder,
