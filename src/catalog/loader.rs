@@ -61,7 +61,7 @@ fn head_bytes(manifest: &Manifest, device: Device) -> u64 {
         KeyDtype::Bf16 | KeyDtype::F16 => 2,
     };
     let linear = classes * width * 4;
-    // Labels, places and factors: torch operators hold them wider.
+    // Labels, places and factors: torch operators need wider ones.
     let beside = if device.is_cuda() { 28 } else { 16 };
     let examples = keys * (width * element + beside);
     let own = match details.head.method {

@@ -1,6 +1,6 @@
 //! The catalogue of classifiers: makes versions of caches from labelled
-//! features, loads them into memory, fine-tunes them. It joins `clip`, `tip`,
-//! `engine` and `store`; of RPCs it knows nothing.
+//! features, loads them into memory, fine-tunes them. It joins the crates for
+//! encoders, methods, engine and store; it knows nothing of RPCs.
 
 mod add;
 mod analysis;
@@ -8,6 +8,7 @@ mod bundle;
 mod bundle_state;
 mod bundles;
 mod check;
+mod class_names;
 mod classifier;
 mod columns;
 mod compute;
@@ -40,12 +41,13 @@ mod versions;
 
 use std::{sync::Arc, time::Duration};
 
-pub use add::Base;
+pub use add::{Base, BaseChanges};
 pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
 pub use bundle::{LoadedBundle, Model};
 pub use bundle_state::{BundleFolder, BundleSource, BundleState, BundleStatus, OpenBundles};
 pub use bundles::{Bundles, EmbeddingCounts, MAX_BUNDLES};
 pub use check::ImportBounds;
+pub use class_names::{ClassNames, ClassRef};
 pub use classifier::{BoundClassifier, Classifier};
 pub use compute::compute;
 pub use create::{Recipe, Stage, TextRows, TextSource};
@@ -163,8 +165,8 @@ impl Catalog {
     /// # Errors
     /// The store's, and [`CatalogError::WrongBundle`].
     pub async fn classifier(&self, reference: &Reference) -> Result<Served, CatalogError> {
-        // Not by its number alone: whatever happens to a store, what is
-        // resident answers for no other version.
+        // Not by its number alone: whatever happens to a store, a resident
+        // version never answers for another one.
         let key = self.store.identify(reference).await?;
         let served = self.resident_version(&key).await?;
         if !served.bundle.is_unloading() {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, Scorecard, Served},
+    catalog::{CatalogError, ClassNames, ClassRef, Scorecard, Served},
     telemetry,
 };
 use judge::{Judge, JudgedHead, Logits};
@@ -85,6 +85,7 @@ async fn evaluate(
 /// A version that is evaluated, and its figures so far.
 struct Version {
     classifier: Served,
+    classes: ClassNames,
     card: Scorecard,
     scores: UnknownScores,
 }
@@ -107,11 +108,14 @@ async fn versions(
     let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
-        // Parsed, so that nothing else gets into the span.
+        // Parsed first, so that nothing else gets into the span.
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Scorecard::new(&classifier)?,
+            classes: ClassNames::new(
+                (0..classifier.classes()).map(|class| classifier.class_name(class)),
+            ),
             scores: UnknownScores::default(),
             classifier,
         });
@@ -147,8 +151,8 @@ fn content(input: Option<pb::Input>, width: Option<usize>) -> Result<Content, Re
 /// One item's logits by every version.
 struct Judged {
     id: String,
-    /// None for an item of an unknown class.
-    class: Option<usize>,
+    /// Its class's index in every version; none for an item of an unknown class.
+    classes: Option<Vec<usize>>,
     logits: Result<Vec<Logits>, ApiError>,
 }
 
@@ -168,29 +172,15 @@ struct Evaluation {
 
 impl Evaluation {
     async fn take(&mut self, item: pb::LabelledItem) -> Result<(), ApiError> {
-        let fewest = self
-            .versions
-            .iter()
-            .map(|version| version.classifier.classes())
-            .min()
-            .unwrap_or(0);
         let width = self.width;
         let checked = request::check_id("items.id", &item.id).and_then(|()| {
-            let class = usize::try_from(item.class_index)
-                .ok()
-                .filter(|class| *class < fewest)
-                .map(Some)
-                .or(item.unknown.then_some(None))
-                .map(|class| class.filter(|_| !item.unknown))
-                .ok_or_else(|| {
-                    RequestError::invalid(
-                        "items.class_index",
-                        format!("{} is not in 0..{fewest}", item.class_index),
-                    )
-                })?;
-            content(item.input, width).map(|content| (class, content))
+            let classes = match item.unknown {
+                true => None,
+                false => Some(self.classes(item.class_index, item.class_name)?),
+            };
+            content(item.input, width).map(|content| (classes, content))
         });
-        let (class, content) = match checked {
+        let (classes, content) = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 telemetry::item(false);
@@ -229,25 +219,51 @@ impl Evaluation {
             drop(place);
             Judged {
                 id: item.id,
-                class,
+                classes,
                 logits,
             }
         }));
         Ok(())
     }
 
+    /// The index of an item's class in every version.
+    fn classes(&self, index: i32, name: String) -> Result<Vec<usize>, RequestError> {
+        let field = match name.is_empty() {
+            true => "items.class_index",
+            false => "items.class_name",
+        };
+        let class = ClassRef::of(index, name);
+        let class = class.map_err(|problem| RequestError::invalid(field, problem))?;
+        let of_version = |version: &Version| {
+            version.classes.find(&class).map_err(|problem| {
+                let problem = format!("{}: {problem}", version.classifier.name);
+                RequestError::invalid(field, problem)
+            })
+        };
+        self.versions.iter().map(of_version).collect()
+    }
+
     fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), ApiError> {
         let judged = judged.map_err(CatalogError::internal)?;
-        telemetry::item(judged.logits.is_ok());
-        match judged.logits {
-            Err(problem) => self.reject(judged.id, problem),
+        let Judged {
+            id,
+            classes,
+            logits,
+        } = judged;
+        telemetry::item(logits.is_ok());
+        match logits {
+            Err(problem) => self.reject(id, problem),
             Ok(logits) => {
-                for (version, (own, zero_shot)) in self.versions.iter_mut().zip(logits) {
+                let judged = self.versions.iter_mut().zip(logits).enumerate();
+                for (at, (version, (own, zero_shot))) in judged {
                     let best = first(&version.classifier, &own)?;
                     let score = score(&best, version.classifier.temperature());
-                    match judged.class {
+                    match &classes {
                         None => version.scores.unknown(score),
-                        Some(class) => {
+                        Some(classes) => {
+                            let class = *classes
+                                .get(at)
+                                .ok_or_else(|| CatalogError::internal("a version has no class"))?;
                             version.scores.known(score, best.class == class);
                             version.card.add(&own, zero_shot.as_deref(), class)?;
                         }

@@ -21,7 +21,7 @@ use tipserve_clip::{Agreement, PartSpec, Size};
 use tipserve_engine::EngineSettings;
 use tipserve_store::MAX_REQUEST_ID_BYTES;
 
-/// What is served here, and within which limits; who asks.
+/// What is served here and within which limits, and who is asking.
 pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
     let open = context.catalog.bundles().open();
     let model = &open.default.model;
@@ -91,7 +91,7 @@ fn limits(context: &Context, settings: &EngineSettings) -> BTreeMap<&'static str
     limits
 }
 
-/// What is said of the bundle that is served.
+/// The bundle, as the API describes it.
 pub(super) fn bundle(loaded: &LoadedBundle) -> pb::BundleInfo {
     let model = &loaded.model;
     let mut info = pb::BundleInfo {
@@ -109,7 +109,8 @@ pub(super) fn bundle(loaded: &LoadedBundle) -> pb::BundleInfo {
     let Some(image) = &model.image else {
         return info;
     };
-    // A client can make one square of a picture; anything else only the server.
+    // A client can prepare one square of a picture; only the server can do
+    // anything else.
     let one_square =
         image.parts.is_empty() && image.size.is_square() && image.resize_to.is_square();
     let parts = image.parts();
@@ -141,7 +142,7 @@ fn prepare_alike(open: &OpenBundles) -> bool {
     all.all(|other| Some(other) == first)
 }
 
-/// `BundleInfo.resize` where a client cannot do what the server does.
+/// The value of `BundleInfo.resize` if a client cannot do what the server does.
 const RESIZED_BY_THE_SERVER: &str = "server";
 
 fn agreement(found: &Agreement) -> pb::EncoderAgreement {

@@ -26,7 +26,7 @@ pub struct Refusal {
     pub value: usize,
 }
 
-/// Room in the engine for one item, given back when dropped.
+/// An admitted item's place and bytes in the engine, given back when dropped.
 #[derive(Debug, Default)]
 pub struct Permit {
     /// Whatever else must be given back with it: a flow's window.
@@ -222,8 +222,8 @@ impl Admission {
         })
     }
 
-    /// Room for an item of `bytes`, waiting until there is some: the caller
-    /// reads nothing more from its client meanwhile.
+    /// Admits an item of `bytes`, waiting until it fits: meanwhile the caller
+    /// reads nothing more from its client.
     pub async fn enter(&self, bytes: usize) -> Permit {
         let pieces = self.pieces(bytes);
         let items = self.items.take(1).await;
@@ -244,7 +244,8 @@ impl Admission {
         self.held.pieces.load(Ordering::Relaxed) * PIECE
     }
 
-    /// An item larger than what all may hold takes all of it, alone.
+    /// An item larger than the bound itself takes all of it, and is admitted
+    /// alone.
     fn pieces(&self, bytes: usize) -> u32 {
         let mut all = (self.max_bytes / PIECE).max(1);
         if self.reserved.load(Ordering::Relaxed) {

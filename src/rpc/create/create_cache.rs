@@ -171,7 +171,7 @@ fn bundle(context: &Context, given: &str) -> Result<Arc<LoadedBundle>, ApiError>
 /// Checks the free texts of a specification.
 ///
 /// # Errors
-/// One that is too long, or has control characters.
+/// A text that is too long, or has control characters.
 pub fn check_texts(
     description: &str,
     labels: &HashMap<String, String>,
