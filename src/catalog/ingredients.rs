@@ -48,7 +48,8 @@ impl Catalog {
         text: Option<Tensor>,
         gathered: &CollectedFeatures,
     ) -> Result<Ingredients, CatalogError> {
-        let width = self.model.width;
+        let model = &recipe.bundle.model;
+        let width = model.width;
         let all = || recipe.inherited().iter().chain(&gathered.examples);
         let of = |purpose| all().filter(move |example| example.purpose == purpose);
         let training: Vec<_> = of(Purpose::Training).collect();
@@ -77,8 +78,8 @@ impl Catalog {
         named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
         let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
         let unlabelled = beside(&unlabelled, width, names::UNLABELLED, &mut named)?;
-        let statistics = statistics(&self.model)?;
-        let logit_scale = self.model.logit_scale;
+        let statistics = statistics(model)?;
+        let logit_scale = model.logit_scale;
         let material = if recipe.multi_label {
             let classes = recipe.class_count();
             named.extend(label_sets::write(label_sets::TRAINING, sets(&training))?);
