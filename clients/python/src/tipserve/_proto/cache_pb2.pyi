@@ -109,7 +109,7 @@ class Cache(_message.Message):
     def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., latest: _Optional[_Union[Version, _Mapping]] = ..., aliases: _Optional[_Mapping[str, int]] = ..., version_count: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "exif_orientation", "picture_count", "encoder_dtype")
+    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "exif_orientation", "picture_count", "encoder_dtype", "unknown_count", "multi_label")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,8 @@ class Version(_message.Message):
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MULTI_LABEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     create_time: _timestamp_pb2.Timestamp
@@ -159,7 +161,9 @@ class Version(_message.Message):
     exif_orientation: _input_pb2.ExifOrientation
     picture_count: int
     encoder_dtype: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., picture_count: _Optional[int] = ..., encoder_dtype: _Optional[str] = ...) -> None: ...
+    unknown_count: int
+    multi_label: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., picture_count: _Optional[int] = ..., encoder_dtype: _Optional[str] = ..., unknown_count: _Optional[int] = ..., multi_label: bool = ...) -> None: ...
 
 class SourceCounts(_message.Message):
     __slots__ = ("received", "rejected", "inherited", "removed", "without_end_mark")
@@ -176,19 +180,21 @@ class SourceCounts(_message.Message):
     def __init__(self, received: _Optional[int] = ..., rejected: _Optional[int] = ..., inherited: _Optional[int] = ..., removed: _Optional[int] = ..., without_end_mark: _Optional[int] = ...) -> None: ...
 
 class ClassInfo(_message.Message):
-    __slots__ = ("index", "display_name", "example_count", "validation_count")
+    __slots__ = ("index", "display_name", "example_count", "validation_count", "threshold")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     index: int
     display_name: str
     example_count: int
     validation_count: int
-    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., validation_count: _Optional[int] = ...) -> None: ...
+    threshold: float
+    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., validation_count: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised")
+    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised", "unlabelled")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +205,7 @@ class Head(_message.Message):
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     KEY_DTYPE_FIELD_NUMBER: _ClassVar[int]
     STANDARDISED_FIELD_NUMBER: _ClassVar[int]
+    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     method: Method
     alpha: float
     beta: float
@@ -208,7 +215,28 @@ class Head(_message.Message):
     selection: Selection
     key_dtype: KeyDtype
     standardised: Standardised
-    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., **kwargs) -> None: ...
+    unlabelled: UnlabelledUse
+    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., unlabelled: _Optional[_Union[UnlabelledUse, _Mapping]] = ..., **kwargs) -> None: ...
+
+class UnlabelledUse(_message.Message):
+    __slots__ = ("count", "used", "example_count", "cross_entropy_before", "cross_entropy_after", "accuracy_before", "accuracy_after", "reason")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    used: bool
+    example_count: int
+    cross_entropy_before: float
+    cross_entropy_after: float
+    accuracy_before: float
+    accuracy_after: float
+    reason: str
+    def __init__(self, count: _Optional[int] = ..., used: bool = ..., example_count: _Optional[int] = ..., cross_entropy_before: _Optional[float] = ..., cross_entropy_after: _Optional[float] = ..., accuracy_before: _Optional[float] = ..., accuracy_after: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Selection(_message.Message):
     __slots__ = ("source", "example_count", "score", "grid", "candidates", "reason")
@@ -298,7 +326,7 @@ class SearchGrid(_message.Message):
     def __init__(self, kind: _Optional[_Union[SearchGrid.Kind, str]] = ..., beta_scale: _Optional[float] = ..., alpha_scale: _Optional[float] = ...) -> None: ...
 
 class CacheSpec(_message.Message):
-    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "exif_orientation", "keep_pictures", "bundle")
+    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "exif_orientation", "keep_pictures", "multi_label", "bundle")
     class OnRejected(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ON_REJECTED_UNSPECIFIED: _ClassVar[CacheSpec.OnRejected]
@@ -337,6 +365,7 @@ class CacheSpec(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    MULTI_LABEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     cache_id: str
     classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
@@ -360,8 +389,9 @@ class CacheSpec(_message.Message):
     request_id: str
     exif_orientation: _input_pb2.ExifOrientation
     keep_pictures: bool
+    multi_label: bool
     bundle: str
-    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., keep_pictures: bool = ..., bundle: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., keep_pictures: bool = ..., multi_label: bool = ..., bundle: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ClassSpec(_message.Message):
     __slots__ = ("display_name", "prompts", "text_weight")
@@ -374,7 +404,7 @@ class ClassSpec(_message.Message):
     def __init__(self, display_name: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., text_weight: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "class_name")
+    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "unknown", "class_indices", "unlabelled", "class_name")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -389,6 +419,9 @@ class Example(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
+    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
@@ -397,8 +430,11 @@ class Example(_message.Message):
     uri: str
     metadata: _containers.ScalarMap[str, str]
     thumbnail: bytes
+    unknown: bool
+    class_indices: _containers.RepeatedScalarFieldContainer[int]
+    unlabelled: bool
     class_name: str
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., class_name: _Optional[str] = ...) -> None: ...
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., unknown: bool = ..., class_indices: _Optional[_Iterable[int]] = ..., unlabelled: bool = ..., class_name: _Optional[str] = ...) -> None: ...
 
 class CreateCacheRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -425,7 +461,7 @@ class CreateCacheResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[CreateProgress, _Mapping]] = ..., rejected: _Optional[_Union[RejectedExample, _Mapping]] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class AddExamplesSpec(_message.Message):
-    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures", "relabel")
+    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures", "drop_unlabelled", "relabel")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -452,6 +488,7 @@ class AddExamplesSpec(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    DROP_UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     RELABEL_FIELD_NUMBER: _ClassVar[int]
     base: str
     new_classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
@@ -471,8 +508,9 @@ class AddExamplesSpec(_message.Message):
     etag: str
     request_id: str
     keep_pictures: bool
+    drop_unlabelled: bool
     relabel: _containers.RepeatedCompositeFieldContainer[Relabelled]
-    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., relabel: _Optional[_Iterable[_Union[Relabelled, _Mapping]]] = ..., **kwargs) -> None: ...
+    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., drop_unlabelled: bool = ..., relabel: _Optional[_Iterable[_Union[Relabelled, _Mapping]]] = ..., **kwargs) -> None: ...
 
 class Relabelled(_message.Message):
     __slots__ = ("example_id", "class_index", "class_name")
@@ -623,7 +661,7 @@ class ListExamplesResponse(_message.Message):
     def __init__(self, examples: _Optional[_Iterable[_Union[ExampleInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExampleInfo(_message.Message):
-    __slots__ = ("example_id", "class_index", "display_name", "validation", "uri", "metadata", "has_picture")
+    __slots__ = ("example_id", "class_index", "display_name", "validation", "uri", "metadata", "has_picture", "unknown", "class_indices")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -638,6 +676,8 @@ class ExampleInfo(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     HAS_PICTURE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     display_name: str
@@ -645,7 +685,9 @@ class ExampleInfo(_message.Message):
     uri: str
     metadata: _containers.ScalarMap[str, str]
     has_picture: bool
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., has_picture: bool = ...) -> None: ...
+    unknown: bool
+    class_indices: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., has_picture: bool = ..., unknown: bool = ..., class_indices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetExamplePictureRequest(_message.Message):
     __slots__ = ("parent", "example_id")
