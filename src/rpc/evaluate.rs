@@ -400,20 +400,3 @@ fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
     let best = best(logits, top_k).into_iter().next();
     best.ok_or_else(|| CatalogError::internal("no logits"))
 }
-
-/// How well items of unknown classes are told; none if there are none.
-fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
-    let figures = version.scores.figures()?;
-    let unseen = version.classifier.manifest.details.head.unseen.as_ref();
-    let threshold = unseen.and_then(|scores| scores.threshold(DEFAULT_ACCEPT));
-    let at = threshold.map(|threshold| version.scores.at(threshold));
-    Some(pb::UnknownEvaluation {
-        count: i64::try_from(figures.count).unwrap_or(i64::MAX),
-        auroc: figures.auroc,
-        false_positive_rate: figures.false_positive_rate,
-        threshold,
-        accepted: at.map_or(0.0, |at| at.accepted),
-        rejected: at.map_or(0.0, |at| at.rejected),
-        accepted_top1: at.map_or(0.0, |at| at.accepted_accuracy),
-    })
-}
