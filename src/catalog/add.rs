@@ -1,12 +1,12 @@
 //! A version as the base of the next: its examples' features as they are
 //! stored, so that nothing is encoded twice.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use half::f16;
 
 use super::{
-    Catalog, CatalogError, ExampleFeature, Purpose,
+    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature, Purpose,
     columns::{check_shapes, classes_of, floats, halves, rows},
     compute,
     notes::{self, NoteColumns},
@@ -17,8 +17,19 @@ use tipserve_store::{
     VersionNumber, tensors::names,
 };
 
-/// Ids named in an error, at most.
+/// Most ids that an error names.
 const NAMED: usize = 10;
+
+/// The changes to a version's examples for the next version.
+#[derive(Clone, Debug, Default)]
+pub struct BaseChanges {
+    /// Ids of examples to leave out.
+    pub remove: Vec<String>,
+    /// Ids of examples that get another class.
+    pub relabel: Vec<(String, ClassRef)>,
+    /// Display names of the classes that are appended to the base's.
+    pub new_classes: Vec<String>,
+}
 
 /// A version to start from, without the examples that are to be left out.
 #[derive(Debug)]
@@ -74,7 +85,7 @@ impl Base {
         self.manifest.details.multi_label.is_some()
     }
 
-    /// What embedded its pictures, as far as it is known.
+    /// The encoder of its pictures, as far as it is known.
     pub fn encoder(&self) -> Option<&EncoderRecord> {
         self.manifest.details.encoder.as_ref()
     }
@@ -84,8 +95,8 @@ impl Base {
         self.removed
     }
 
-    /// One more than the highest example id that is a plain number: where
-    /// examples without an id go on counting.
+    /// One more than the highest example id that is a plain number, from which
+    /// examples without an id are numbered on.
     pub fn next_id(&self) -> u64 {
         self.next_id
     }
@@ -93,7 +104,7 @@ impl Base {
     fn read(
         manifest: Manifest,
         file: &TensorFile,
-        remove: &[String],
+        changes: &BaseChanges,
     ) -> Result<Base, CatalogError> {
         let name = manifest.resource_name();
         let details = &manifest.details;
@@ -109,30 +120,9 @@ impl Base {
             .max()
             .map_or(0, |highest| highest.saturating_add(1));
 
-        let remove: HashSet<_> = remove.iter().map(|id| canonical(id)).collect();
-        let before = examples.len();
-        let mut unknown: BTreeSet<_> = remove.iter().collect();
-        for example in &examples {
-            unknown.remove(&canonical(&example.id));
-        }
-        if !unknown.is_empty() {
-            let shown: Vec<String> = unknown
-                .iter()
-                .take(NAMED)
-                .map(|id| format!("{id:?}"))
-                .collect();
-            let more = match unknown.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            return Err(CatalogError::invalid(
-                "spec.remove_example_ids",
-                format!("{name} holds no example {}{more}", shown.join(", ")),
-            ));
-        }
-        examples.retain(|example| !remove.contains(&canonical(&example.id)));
+        let removed = changes.apply(&name, details, &mut examples)?;
         Ok(Base {
-            removed: before - examples.len(),
+            removed,
             text: file.get(names::TEXT).map(|_| floats(file, names::TEXT)),
             examples,
             next_id,
@@ -187,8 +177,83 @@ fn stored_examples(details: &Details, file: &TensorFile) -> Result<Vec<ExampleFe
     Ok(examples)
 }
 
+impl BaseChanges {
+    /// Relabels and leaves out; returns how many were left out.
+    ///
+    /// # Errors
+    /// An id that the version does not have or that is given twice; an unknown
+    /// class; another class for an example of several or none.
+    fn apply(
+        &self,
+        version: &str,
+        details: &Details,
+        examples: &mut Vec<ExampleFeature>,
+    ) -> Result<usize, CatalogError> {
+        const RELABEL: &str = "spec.relabel";
+        const REMOVE: &str = "spec.remove_example_ids";
+        if details.multi_label.is_some() && !self.relabel.is_empty() {
+            let problem = format!(
+                "{version} was made with multi_label: leave the example out and add it again"
+            );
+            return Err(CatalogError::invalid(RELABEL, problem));
+        }
+        let names = details.classes.iter();
+        let names = names.map(|class| class.display_name.as_str());
+        let names = ClassNames::new(names.chain(self.new_classes.iter().map(String::as_str)));
+        let remove: HashSet<_> = self.remove.iter().map(|id| canonical(id)).collect();
+        let mut relabel = HashMap::new();
+        for (id, class) in &self.relabel {
+            let wrong = |problem: &str| {
+                CatalogError::invalid(RELABEL, format!("example {id:?}: {problem}"))
+            };
+            let class = names.find(class).map_err(|problem| wrong(&problem))?;
+            let id = canonical(id);
+            if remove.contains(&id) {
+                return Err(wrong("it is to be left out, too"));
+            }
+            if relabel.insert(id, class).is_some() {
+                return Err(wrong("it is there twice"));
+            }
+        }
+        let mut not_removed: BTreeSet<&str> = remove.iter().map(AsRef::as_ref).collect();
+        let mut not_relabelled: BTreeSet<&str> = relabel.keys().map(AsRef::as_ref).collect();
+        for example in examples.iter_mut() {
+            let id = canonical(&example.id);
+            not_removed.remove(id.as_ref());
+            if let Some(class) = relabel.get(&id) {
+                not_relabelled.remove(id.as_ref());
+                if example.purpose == Purpose::Unknown {
+                    let problem = "is of none of the classes: leave it out and add it again";
+                    let problem = format!("example {:?} {problem}", example.id);
+                    return Err(CatalogError::invalid(RELABEL, problem));
+                }
+                example.classes = vec![*class];
+            }
+        }
+        check_held(version, REMOVE, &not_removed)?;
+        check_held(version, RELABEL, &not_relabelled)?;
+        let before = examples.len();
+        examples.retain(|example| !remove.contains(&canonical(&example.id)));
+        Ok(before - examples.len())
+    }
+}
+
+/// Refuses ids of examples that a version does not have.
+fn check_held(version: &str, field: &str, ids: &BTreeSet<&str>) -> Result<(), CatalogError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<String> = ids.iter().take(NAMED).map(|id| format!("{id:?}")).collect();
+    let more = match ids.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let problem = format!("{version} holds no example {}{more}", shown.join(", "));
+    Err(CatalogError::invalid(field, problem))
+}
+
 impl Catalog {
-    /// A version as a base, without the examples of the ids given.
+    /// A version as a base, with the requested changes to its examples.
     ///
     /// # Errors
     /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
@@ -196,18 +261,18 @@ impl Catalog {
     pub async fn base(
         &self,
         reference: &Reference,
-        remove: Vec<String>,
+        changes: BaseChanges,
     ) -> Result<Base, CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
-        // Before the tensors, which may be many.
+        // Checked before the tensors are read, which may be large.
         let manifest = self.store.manifest(&id, number).await?;
         self.model.encoder().check(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
-        compute(move || Base::read(manifest, &file, &remove)).await?
+        compute(move || Base::read(manifest, &file, &changes)).await?
     }
 }
 
-/// Examples as they lie in a version, column by column.
+/// Examples as a version stores them, column by column.
 struct Rows {
     keys: Vec<f32>,
     classes: Vec<Vec<usize>>,

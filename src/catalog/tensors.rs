@@ -44,7 +44,7 @@ pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogErro
 /// A tensor as the store takes it, in its own dtype.
 ///
 /// # Errors
-/// Torch's, where it cannot be brought to the CPU.
+/// Torch's, if it cannot be brought to the CPU.
 pub fn write(name: &str, tensor: &Tensor) -> Result<NamedTensor, CatalogError> {
     let (dtype, kind) = match tensor.kind() {
         Kind::Half => (Dtype::F16, Kind::Half),

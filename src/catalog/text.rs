@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     CatalogError,
-    text_queue::{TextBatch, TextQueue, TextResult},
+    text_queue::{EncodedText, TextBatch, TextQueue, TextResult},
 };
 use tipserve_clip::{TextEncoder, Tokenizer, classifier_rows, fill_templates};
 use tipserve_engine::{Engine, FlowId, Permit};
@@ -26,11 +26,11 @@ const THREADS: usize = 2;
 /// Who the texts are from, and how they are to be encoded.
 #[derive(Clone)]
 pub struct TextRequest {
-    /// Cut texts that are too long instead of refusing them.
+    /// Truncate texts that are too long instead of refusing them.
     pub truncate: bool,
     /// Who the texts are from: flows take turns in the queue.
     pub flow: FlowId,
-    /// After this they are of no use.
+    /// When the features are of no more use.
     pub deadline: Option<Instant>,
     /// Set when nobody wants them any more.
     pub cancelled: Arc<AtomicBool>,
@@ -98,9 +98,9 @@ impl TextRoom {
         answer.map_err(|_| CatalogError::Cancelled)?
     }
 
-    /// Text classifier W f32 [N, D]: each class's prompts, encoded,
-    /// normalised, averaged, normalised again. No more features are held than
-    /// those of some classes.
+    /// Text classifier W f32 [N, D]: each class's prompts, encoded, normalised,
+    /// averaged, normalised again. Only the features of a few classes are in
+    /// memory at once.
     ///
     /// # Errors
     /// A prompt that is too long (unless it may be cut), torch's, or
@@ -126,10 +126,10 @@ impl TextRoom {
                     counts.push(0);
                 }
                 let class = classes.peek().map_or(0, |(class, _)| *class);
-                let feature = result.map_err(|error| {
+                let encoded = result.map_err(|error| {
                     CatalogError::invalid(format!("classes[{class}].prompts"), error)
                 })?;
-                features.push(feature);
+                features.push(encoded.feature);
                 begun += 1;
                 if let Some((_, count)) = classes.next_if(|(_, count)| *count == begun) {
                     counts.push(count);
@@ -215,11 +215,12 @@ fn encode_admitted(
     texts: &[String],
 ) -> Result<Vec<TextResult>, CatalogError> {
     let mut ids = Vec::new();
-    let tokens: Vec<Result<(), CatalogError>> = texts
+    let tokens: Vec<Result<usize, CatalogError>> = texts
         .iter()
         .map(|text| {
-            ids.push(tokenizer.encode(text, batch.truncate)?);
-            Ok(())
+            let (row, count) = tokenizer.encode_counted(text, batch.truncate)?;
+            ids.push(row);
+            Ok(count)
         })
         .collect();
     let mut rows = Vec::new();
@@ -236,7 +237,10 @@ fn encode_admitted(
         .into_iter()
         .map(|tokens| match tokens {
             Err(error) => Ok(Err(error)),
-            Ok(()) => rows.next().map(Ok).ok_or(CatalogError::Cancelled),
+            Ok(tokens) => {
+                let feature = rows.next().ok_or(CatalogError::Cancelled)?;
+                Ok(Ok(EncodedText { feature, tokens }))
+            }
         })
         .collect()
 }

@@ -18,20 +18,29 @@ use tokio::sync::oneshot;
 use super::CatalogError;
 use tipserve_engine::FlowId;
 
-/// A text's raw or unit feature, or why it has none.
-pub type TextResult = Result<Vec<f32>, CatalogError>;
+/// An encoded text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedText {
+    /// Its raw or unit feature.
+    pub feature: Vec<f32>,
+    /// How many tokens were encoded, start and end tokens included.
+    pub tokens: usize,
+}
+
+/// A text's feature, or the error.
+pub type TextResult = Result<EncodedText, CatalogError>;
 
 /// Texts to encode in one step.
 pub struct TextBatch {
     /// The texts, as they were sent.
     pub texts: Vec<String>,
-    /// Whether those that are too long are cut.
+    /// Whether texts that are too long are truncated.
     pub truncate: bool,
     /// Whether features keep their length.
     pub raw: bool,
     /// Who the texts are from: flows take turns in the queue.
     pub flow: FlowId,
-    /// After this they are of no use.
+    /// When the features are of no more use.
     pub deadline: Option<Instant>,
     /// Set when nobody wants them any more.
     pub cancelled: Arc<AtomicBool>,
@@ -145,7 +154,7 @@ fn work(
         };
         let Queued { batch, answer } = next;
         let result = if batch.is_wanted() && !answer.is_closed() {
-            // A panic costs this batch alone; the hook has logged it.
+            // A panic costs only this batch; the hook has logged it.
             catch_unwind(AssertUnwindSafe(|| encode(&batch)))
                 .unwrap_or_else(|_| Err(CatalogError::internal("encoding texts panicked")))
         } else {
@@ -196,7 +205,10 @@ mod tests {
     fn cancellation_deadline_and_panics_cost_their_own_batch() {
         let queue = TextQueue::start(1, |batch| match batch.texts.concat().as_str() {
             "panic" => panic!("as asked"),
-            _ => Ok(vec![Ok(vec![1.0])]),
+            _ => Ok(vec![Ok(EncodedText {
+                feature: vec![1.0],
+                tokens: 3,
+            })]),
         })
         .expect("a thread");
         let cancelled = batch(1, "a");

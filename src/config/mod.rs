@@ -4,10 +4,10 @@
 //! [`Given`] is what was given, each setting absent if it was not;
 //! [`Config`] is what it makes, every value there and in its range.
 
+mod auth;
 mod engine;
 mod error;
 mod given;
-mod guard;
 mod limits;
 mod listen;
 mod rule;
@@ -51,8 +51,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
     pub otlp_endpoint: Option<String>,
-    /// Of the engine, but for what the device decides: threads, and the size of
-    /// its batches.
+    /// Settings of the engine without what the device decides: threads, and the
+    /// size of batches.
     pub engine: EngineSettings,
     /// Thread settings as given, absent if the device decides.
     pub threads: GivenThreads,
@@ -69,7 +69,7 @@ pub struct Config {
     /// How long a shutdown waits for calls under way.
     pub shutdown: Duration,
     /// Who may call, and over what.
-    pub guard: AuthSettings,
+    pub auth: AuthSettings,
 }
 
 impl Config {
@@ -79,19 +79,19 @@ impl Config {
     /// The first setting that is missing or outside its range.
     pub fn resolve(given: Given) -> Result<Config, ConfigError> {
         let engine = engine::settings(&given)?;
-        let guard = guard::settings(&given)?;
+        let auth = auth::settings(&given)?;
         let bundle = given.bundle.clone().ok_or(ConfigError::Missing {
             name: declared::bundle.name,
             env: declared::bundle.variable,
         })?;
         let listen = given.listen.map_or_else(|| local(50051), |it| it.0);
         let metrics_listen = given.metrics_listen.map_or_else(|| local(9090), |it| it.0);
-        guard.check_addresses(listen, metrics_listen)?;
+        auth.check_addresses(listen, metrics_listen)?;
         Ok(Config {
             bundle,
             listen,
             metrics_listen,
-            web_origins: guard::origins(&given)?,
+            web_origins: auth::origins(&given)?,
             engine,
             threads: GivenThreads::resolve(&given)?,
             limits: Limits::resolve(&given)?,
@@ -103,7 +103,7 @@ impl Config {
             shutdown: Duration::from_secs(
                 declared::shutdown_seconds.value(given.shutdown_seconds)?,
             ),
-            guard,
+            auth,
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
             device: given.device.as_deref().unwrap_or("auto").parse()?,
             dtype: given.dtype.as_deref().unwrap_or("auto").parse()?,

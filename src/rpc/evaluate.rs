@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, Scorecard, Served},
+    catalog::{CatalogError, ClassNames, ClassRef, Scorecard, Served},
     telemetry,
 };
 use tip_adapter::{
@@ -86,6 +86,7 @@ async fn evaluate(
 /// A version that is evaluated, and its figures so far.
 struct Version {
     classifier: Served,
+    classes: ClassNames,
     card: Card,
     scores: UnknownScores,
 }
@@ -113,8 +114,8 @@ impl Card {
 
 /// What an item is.
 enum Truth {
-    /// Of one class.
-    Class(usize),
+    /// Of one class: its index in every version.
+    Classes(Vec<usize>),
     /// Of a class that the versions do not know.
     Unknown,
     /// Of any number of classes.
@@ -139,11 +140,14 @@ async fn versions(
     let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
-        // Parsed, so that nothing else gets into the span.
+        // Parsed first, so that nothing else gets into the span.
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Card::of(&classifier)?,
+            classes: ClassNames::new(
+                (0..classifier.classes()).map(|class| classifier.class_name(class)),
+            ),
             scores: UnknownScores::default(),
             classifier,
         });
@@ -177,10 +181,14 @@ struct Judged {
 }
 
 impl Version {
-    fn count(&mut self, truth: &Truth, logits: &Logits) -> Result<(), ApiError> {
+    /// Counts an item; the version is the `at`-th of those evaluated.
+    fn count(&mut self, at: usize, truth: &Truth, logits: &Logits) -> Result<(), ApiError> {
         let classifier = &self.classifier;
         match (&mut self.card, truth) {
-            (Card::OneLabel(card), Truth::Class(class)) => {
+            (Card::OneLabel(card), Truth::Classes(classes)) => {
+                let class = classes
+                    .get(at)
+                    .ok_or_else(|| CatalogError::internal("a version has no class"))?;
                 let best = first(classifier, &logits.own)?;
                 let score = score(classifier, &best, logits.feature.as_deref())?;
                 self.scores.known(score, best.class == *class);
@@ -193,9 +201,8 @@ impl Version {
             }
             (Card::MultiLabel(card), truth) => {
                 let labels = match truth {
-                    Truth::Class(class) => std::slice::from_ref(class),
-                    Truth::Unknown => &[],
-                    Truth::Labels(labels) => labels,
+                    Truth::Labels(labels) => labels.as_slice(),
+                    Truth::Classes(_) | Truth::Unknown => &[],
                 };
                 card.add(&logits.own, labels);
                 RequestError::check(
@@ -223,15 +230,21 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    /// What an item is, whose classes must be among the first `fewest`.
-    fn truth(&self, item: &pb::LabelledItem, fewest: usize) -> Result<Truth, RequestError> {
+    /// What an item is.
+    fn truth(&self, item: &mut pb::LabelledItem) -> Result<Truth, RequestError> {
+        let name = std::mem::take(&mut item.class_name);
         let many = self
             .versions
             .iter()
             .any(|version| version.card.is_multi_label());
         if many {
+            if !name.is_empty() {
+                let problem = "for versions with multi_label items have class_indices";
+                return Err(RequestError::invalid("items.class_name", problem));
+            }
             let field = "items.class_indices";
-            let labels = class_indices(field, &item.class_indices, fewest)?;
+            let counts = self.versions.iter().map(|it| it.classifier.classes());
+            let labels = class_indices(field, &item.class_indices, counts.min().unwrap_or(0))?;
             return match item.unknown && !labels.is_empty() {
                 true => Err(RequestError::invalid(field, "an unknown item has none")),
                 false => Ok(Truth::Labels(labels)),
@@ -241,31 +254,18 @@ impl Evaluation {
             let problem = "only for versions with multi_label";
             return Err(RequestError::invalid("items.class_indices", problem));
         }
-        if item.unknown {
-            return Ok(Truth::Unknown);
+        match item.unknown {
+            true => Ok(Truth::Unknown),
+            false => self.classes(item.class_index, name).map(Truth::Classes),
         }
-        let class = usize::try_from(item.class_index).ok();
-        let class = class.filter(|class| *class < fewest).ok_or_else(|| {
-            RequestError::invalid(
-                "items.class_index",
-                format!("{} is not in 0..{fewest}", item.class_index),
-            )
-        })?;
-        Ok(Truth::Class(class))
     }
 
     async fn take(&mut self, mut item: pb::LabelledItem) -> Result<(), ApiError> {
-        let fewest = self
-            .versions
-            .iter()
-            .map(|version| version.classifier.classes())
-            .min()
-            .unwrap_or(0);
         let width = self.context.catalog.model().width;
         let input = item.input.take();
         let checked = request::check_id("items.id", &item.id).and_then(|()| {
-            let truth = self.truth(&item, fewest)?;
-            // Each version's own way is the judge's to say.
+            let truth = self.truth(&mut item)?;
+            // The judge decodes it anew for each version's own orientation.
             request::content(input, Crop::Centre, width, ExifOrientation::default())
                 .map(|content| (truth, content))
         });
@@ -315,14 +315,33 @@ impl Evaluation {
         Ok(())
     }
 
+    /// The index of an item's class in every version.
+    fn classes(&self, index: i32, name: String) -> Result<Vec<usize>, RequestError> {
+        let field = match name.is_empty() {
+            true => "items.class_index",
+            false => "items.class_name",
+        };
+        let class = ClassRef::of(index, name);
+        let class = class.map_err(|problem| RequestError::invalid(field, problem))?;
+        let of_version = |version: &Version| {
+            version.classes.find(&class).map_err(|problem| {
+                let problem = format!("{}: {problem}", version.classifier.name);
+                RequestError::invalid(field, problem)
+            })
+        };
+        self.versions.iter().map(of_version).collect()
+    }
+
     fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), ApiError> {
         let judged = judged.map_err(CatalogError::internal)?;
-        telemetry::item(judged.logits.is_ok());
-        match judged.logits {
-            Err(problem) => self.reject(judged.id, problem),
+        let Judged { id, truth, logits } = judged;
+        telemetry::item(logits.is_ok());
+        match logits {
+            Err(problem) => self.reject(id, problem),
             Ok(logits) => {
-                for (version, logits) in self.versions.iter_mut().zip(logits) {
-                    version.count(&judged.truth, &logits)?;
+                let judged = self.versions.iter_mut().zip(logits).enumerate();
+                for (at, (version, logits)) in judged {
+                    version.count(at, &truth, &logits)?;
                 }
             }
         }

@@ -209,7 +209,7 @@ async fn supervise(caller: Caller, cache: CacheId, runs: Arc<Runs>, mut run: wat
     audit.resource(run.borrow().parent.clone());
     let id = run.borrow().id.clone();
     {
-        // A sender that is gone has said its last.
+        // A sender that is gone has sent its last state.
         let ended = async { run.wait_for(|run| run.state.has_ended()).await.is_ok() };
         tokio::pin!(ended);
         tokio::select! {
@@ -405,7 +405,7 @@ mod tests {
 
     use super::*;
 
-    /// What follows a run that is well under way before anybody looks.
+    /// A follower of a run that is well in progress before it is first read.
     #[tokio::test]
     async fn the_run_itself_is_the_first_message() {
         let progress = RunProgress {

@@ -28,7 +28,7 @@ pub(super) fn serve(
     limits: &Limits,
     web_origins: &[Origin],
     context: &Context,
-    guard: &Arc<Authenticator>,
+    auth: &Arc<Authenticator>,
     routes: Routes,
     http: HttpLayer,
     listener: TcpListener,
@@ -37,7 +37,7 @@ pub(super) fn serve(
         0 => None,
         seconds => Some(Duration::from_secs(seconds)),
     };
-    let guarded = guard.tokens().is_some() || guard.tls().is_some();
+    let guarded = auth.tokens().is_some() || auth.tls().is_some();
     // The layer that is added first is the outermost.
     let router = transport::Server::builder()
         .max_concurrent_streams(limits.max_connection_streams)
@@ -51,7 +51,7 @@ pub(super) fn serve(
         .layer(rpc::web::BrowserLayer::new(web_origins, guarded, http))
         .layer(rpc::Observe::new(&context.calls))
         .layer(AuthLayer::new(
-            Arc::clone(guard),
+            Arc::clone(auth),
             limits.max_streams,
             limits.max_token_streams,
         ))
@@ -72,8 +72,8 @@ pub(super) fn serve(
         age,
     };
     let connections = Connections::new(bounds.within_descriptors());
-    if guard.tls().is_some() {
-        let incoming = connections::encrypted(listener, connections, Arc::clone(guard));
+    if auth.tls().is_some() {
+        let incoming = connections::encrypted(listener, connections, Arc::clone(auth));
         tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
     } else {
         let incoming = connections::plain(listener, connections);

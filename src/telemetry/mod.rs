@@ -6,8 +6,8 @@
 //! caches must not make 10,000 series: what is told by version is told of at most
 //! 64 ([`versions`]). Traces and logs name them all.
 
+mod auth;
 mod connections;
-mod guard;
 mod logs;
 mod metrics;
 mod names;
@@ -17,8 +17,8 @@ mod series;
 mod traces;
 mod versions;
 
+pub use auth::{auth_reloaded, certificate_ends, handshake_failed, tokens_known};
 pub use connections::{connection_refused, connections_open};
-pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{
     About, ResidentFigures, cache_loaded, drift, epoch, install_metrics, item, recognised, refresh,

@@ -226,6 +226,7 @@ fn item(mut loaded: LoadedExample) -> Result<LabelledItem, (String, Unusable)> {
             class_indices,
             input: Some(input),
             unknown: loaded.purpose == Purpose::Unknown,
+            ..LabelledItem::default()
         }),
         Err(why) => Err((loaded.id, why)),
     }

@@ -12,7 +12,7 @@ use super::{
     text_spec::{PadSide, TextRules},
 };
 
-/// Longest text that is looked at, in bytes. Any context is full long before.
+/// Longest text that is tokenised, in bytes. Any context is full long before.
 pub const MAX_TEXT_BYTES: usize = 64 << 10;
 
 /// Why a tokenizer cannot be loaded.
@@ -189,6 +189,19 @@ impl Tokenizer {
     /// [`TextError::TooLong`] where the context does not hold them, unless
     /// `truncate`: the row is then cut, and the end token stays last.
     pub fn encode(&self, text: &str, truncate: bool) -> Result<Vec<i64>, TextError> {
+        self.encode_counted(text, truncate).map(|(ids, _)| ids)
+    }
+
+    /// As [`encode`](Self::encode), with the number of ids that are not
+    /// padding.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_counted(
+        &self,
+        text: &str,
+        truncate: bool,
+    ) -> Result<(Vec<i64>, usize), TextError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(TextError::TooManyBytes {
                 limit: MAX_TEXT_BYTES,
@@ -202,12 +215,13 @@ impl Tokenizer {
                 self.plain_ids(cleaned.as_deref().unwrap_or(text), added, truncate)?
             }
         };
-        let padding = self.context_length.saturating_sub(ids.len());
+        let count = ids.len();
+        let padding = self.context_length.saturating_sub(count);
         match self.pad_side {
             PadSide::Right => ids.resize(ids.len() + padding, self.pad_id),
             PadSide::Left => drop(ids.splice(0..0, std::iter::repeat_n(self.pad_id, padding))),
         }
-        Ok(ids)
+        Ok((ids, count))
     }
 
     fn clip_ids(

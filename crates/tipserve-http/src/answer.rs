@@ -7,19 +7,23 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::stream;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, Response, header};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use tonic::{Code, Status, body::Body};
 
 use crate::{
     call::Asked,
+    dialect::{Dialect, Shape},
     embeddings,
-    inference::{self, Shape},
+    errors::Errors,
+    inference,
     json::{self, Style},
-    rules::{Dialect, Rpc},
-    status::{self, Errors},
+    media::Media,
+    response::{JSON, json, with_type},
+    rules::Rpc,
+    status,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -35,13 +39,16 @@ pub enum Form {
     Events,
     /// The bytes of a file, which the answers carry in this field.
     File(FieldDescriptor),
+    /// The file, if the one answer is one.
+    Media(Media),
 }
 
 impl Form {
-    /// How a call of `rpc` is answered to a client that accepts this.
+    /// How a call of `rpc` is answered, by the client's `Accept`.
     pub fn of(rpc: &Rpc, headers: &HeaderMap) -> Form {
         if !rpc.descriptor.is_server_streaming() {
-            return Form::Json;
+            let media = Media::of(&rpc.output).filter(|_| Media::is_wanted(headers));
+            return media.map_or(Form::Json, Form::Media);
         }
         let accepts = |kind: &str| {
             let mut values = headers.get_all(header::ACCEPT).iter();
@@ -57,35 +64,15 @@ impl Form {
 
     fn content_type(&self) -> &'static str {
         match self {
-            Form::Json => "application/json",
+            Form::Json => JSON,
             Form::Lines => "application/x-ndjson",
             Form::Events => "text/event-stream",
-            Form::File(_) => "application/octet-stream",
+            Form::File(_) | Form::Media(_) => "application/octet-stream",
         }
     }
 }
 
-/// A response with all of its body.
-pub fn full(body: Bytes) -> Response<Body> {
-    Response::new(Body::new(Full::new(body)))
-}
-
-/// A response with a body of JSON.
-pub fn json(body: Vec<u8>) -> Response<Body> {
-    with_type(full(body.into()), Form::Json.content_type())
-}
-
-fn with_type(mut response: Response<Body>, kind: &'static str) -> Response<Body> {
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    let nosniff = HeaderValue::from_static("nosniff");
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    // Answers are for who asked, and for now.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// What is next of a gRPC answer.
+/// The next part of a gRPC answer.
 enum Next {
     Message(Bytes),
     End(Status),
@@ -129,8 +116,9 @@ impl Messages {
         }
     }
 
-    /// A whole message, if there is one: a byte (no message is compressed, as
-    /// nothing was asked for), four of the length, and it.
+    /// A whole message, if there is one: a flag (no message is compressed, as
+    /// the request accepts no compression), four bytes of length, then the
+    /// message.
     fn take(&mut self) -> Option<Bytes> {
         let mut header = self.buffer.get(1..5)?;
         let length = header.get_u32() as usize;
@@ -158,7 +146,7 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// The response to a call, once it is known how it begins.
+    /// The response to a call, once its beginning is known.
     pub async fn answer<R>(self, response: Response<R>) -> Response<Body>
     where
         R: HttpBody<Data = Bytes> + Send + 'static,
@@ -182,7 +170,7 @@ impl Answering {
             Next::End(status) if status.code() == Code::Ok => None,
             Next::End(status) => return self.error(&status),
         };
-        if self.form == Form::Json {
+        if matches!(self.form, Form::Json | Form::Media(_)) {
             return self.whole(first.unwrap_or_default(), messages).await;
         }
         let form = self.form.clone();
@@ -217,6 +205,10 @@ impl Answering {
         {
             return self.error(&status);
         }
+        if let Form::Media(media) = &self.form {
+            let file = media.response(&message).map_err(|error| broken(&error));
+            return file.unwrap_or_else(|status| self.error(&status));
+        }
         let shown = match (self.dialect, self.asked.get()) {
             (Dialect::Inference(Shape::Tensors), Some(Asked::Tensors(binary))) => {
                 inference::infer(&message, binary).map_err(|error| broken(&error))
@@ -243,7 +235,7 @@ impl Answering {
         self.errors.of(self.dialect, status)
     }
 
-    /// The size that the header of a file's answers says.
+    /// The file's size, from the header of its answers.
     fn file_length(&self, first: &[u8]) -> Option<u64> {
         let message = DynamicMessage::decode(self.output.clone(), first).ok()?;
         let header = message.get_field_by_name("header")?;
@@ -261,7 +253,7 @@ fn broken(error: &str) -> Status {
     )
 }
 
-/// An answer of many messages on its way.
+/// An answer of many messages, in progress.
 struct Streaming {
     answering: Answering,
     messages: Messages,
@@ -309,7 +301,7 @@ impl Streaming {
                 shown(&mut out)?;
                 out.extend_from_slice(b"\n\n");
             }
-            Form::Lines | Form::Json => {
+            Form::Lines | Form::Json | Form::Media(_) => {
                 shown(&mut out)?;
                 out.push(b'\n');
             }
@@ -317,12 +309,12 @@ impl Streaming {
         Ok(out.into())
     }
 
-    /// What a client that has the answer's beginning is told of its end.
+    /// How a client that already has the answer's beginning learns of an error.
     fn end(&self, status: &Status) -> Result<Option<Bytes>, Status> {
         let failed = status.code() != Code::Ok;
         let error = || self.answering.errors.json(status);
         Ok(match &self.answering.form {
-            // A file that is not whole must not look so: the connection breaks.
+            // An incomplete file must not look complete: the connection breaks.
             Form::File(_) if failed => return Err(status.clone()),
             Form::Events if failed => Some(
                 [b"event: error\ndata: ", error().as_slice(), b"\n\n"]

@@ -24,7 +24,7 @@ use crate::{
 pub struct Part {
     /// The part's name, from its `Content-Disposition`.
     pub name: String,
-    /// The name of the file that it is of; none if it is no picture but a field.
+    /// The name of its file; none if the part is a field and not a picture.
     pub file: Option<String>,
     /// The part's bytes, all of them.
     pub data: Bytes,
@@ -35,7 +35,7 @@ pub struct Form {
     parts: Multipart<'static>,
     bounds: Arc<dyn Bounds>,
     reservation: Reservation,
-    /// Bytes read since the parser last handed something on: what it holds.
+    /// Bytes read since the parser last handed something out: what it holds.
     kept: Arc<AtomicUsize>,
     length: Option<usize>,
 }
@@ -81,11 +81,11 @@ impl Form {
         self.reservation.reserve(whole, whole).await
     }
 
-    /// The next part. What the last one had reserved is given back, unless all
-    /// of the form is.
+    /// The next part. The last one's reservation is given back, unless the
+    /// whole form is reserved.
     ///
     /// # Errors
-    /// A form that is none, or over a bound.
+    /// A malformed form, or one over a bound.
     pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
         if !is_whole {
             self.reservation.release();
@@ -133,7 +133,7 @@ fn broken(error: multer::Error) -> Status {
 /// Appends the field that a part is.
 ///
 /// # Errors
-/// A part that is no field of the message, or has no good value.
+/// A part that is not a field of the message, or has an invalid value.
 pub fn put_field(
     message: &MessageDescriptor,
     part: &Part,
@@ -154,7 +154,7 @@ pub struct Batch {
     batch: FieldDescriptor,
     list: FieldDescriptor,
     id: FieldDescriptor,
-    class: Option<FieldDescriptor>,
+    class_name: Option<FieldDescriptor>,
     picture: Picture,
 }
 
@@ -176,7 +176,7 @@ impl Batch {
                 batch,
                 list,
                 id,
-                class: element.get_field_by_name("class_index"),
+                class_name: element.get_field_by_name("class_name"),
                 picture: Picture::of(&element)?,
             })
         })
@@ -184,18 +184,18 @@ impl Batch {
 
     /// Whether its pictures have classes.
     pub fn has_classes(&self) -> bool {
-        self.class.is_some()
+        self.class_name.is_some()
     }
 
     /// The message with one picture.
-    pub fn message(&self, id: &str, class: Option<u32>, file: &[u8]) -> Vec<u8> {
+    pub fn message(&self, id: &str, class: &str, file: &[u8]) -> Vec<u8> {
         type Never = std::convert::Infallible;
         let mut out = Vec::with_capacity(file.len() + id.len() + 40);
         let Ok(()) = wire::delimited(self.batch.number(), &mut out, |out| {
             wire::delimited(self.list.number(), out, |out| {
                 wire::bytes(self.id.number(), id.as_bytes(), out);
-                if let (Some(field), Some(class)) = (&self.class, class) {
-                    prost::encoding::uint32::encode(field.number(), &class, out);
+                if let Some(field) = &self.class_name {
+                    wire::bytes(field.number(), class.as_bytes(), out);
                 }
                 wire::delimited(self.picture.input.number(), out, |out| {
                     wire::bytes(self.picture.file.number(), file, out);

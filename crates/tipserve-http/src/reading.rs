@@ -1,5 +1,5 @@
-//! A request's body on its way into gRPC messages, one at a time and no faster
-//! than they are taken.
+//! Turns a request's body into gRPC messages, one at a time and no faster than
+//! they are taken.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -22,8 +22,8 @@ use crate::{
     query,
 };
 
-/// Largest JSON that is read where it arrives; what is larger would hold up
-/// other work of the thread.
+/// Largest JSON that is read on the thread where it arrives; a larger one would
+/// hold up the thread's other work.
 const INLINE: usize = 256 << 10;
 /// Bytes of a file in one message.
 const PIECE: usize = 1 << 20;
@@ -108,7 +108,8 @@ impl Reading {
     }
 }
 
-/// The next messages of a body that is no form, and whether they are the last.
+/// The next messages of a body that is not a form, and whether they are the
+/// last.
 async fn plain(
     call: &Arc<Call>,
     arrival: &mut Arrival,
@@ -176,7 +177,7 @@ async fn read_json(
     off_thread(json.len(), move || Ok(call.message(&json, merged, limit)?)).await
 }
 
-/// Reads what has this many bytes, apart from other work where they are many.
+/// Reads a body of this many bytes, on a thread of its own if they are many.
 async fn off_thread(
     bytes: usize,
     read: impl FnOnce() -> Result<Vec<u8>, Status> + Send + 'static,
@@ -241,7 +242,7 @@ async fn piece(
     })
 }
 
-/// A form on its way into messages.
+/// A form being turned into messages.
 struct FormReading {
     call: Arc<Call>,
     form: Form,
@@ -287,7 +288,7 @@ impl FormReading {
         }
     }
 
-    /// Reads what makes one or more messages; true where it was the last.
+    /// Reads enough for one or more messages; true if they are the last.
     async fn read(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<bool, Status> {
         match &self.target {
             Target::Message(_) => self.form.reserve_whole().await?,
@@ -392,29 +393,21 @@ impl FormReading {
     }
 }
 
-/// The message of one picture.
+/// The message of one picture. If pictures have a class, the part's name is its
+/// name.
 fn one(batch: &Batch, names: Option<&[String]>, part: &Part) -> Result<Vec<u8>, Status> {
     let file = part.file.as_deref().unwrap_or_default();
     if !batch.has_classes() {
-        return Ok(batch.message(file, None, &part.data));
+        return Ok(batch.message(file, "", &part.data));
     }
-    let named = names.and_then(|names| names.iter().position(|name| *name == part.name));
-    let class = match (named, names) {
-        (Some(index), _) => u32::try_from(index).ok(),
-        // Nobody here knows the names: the part's is the class's number.
-        (None, None) => part.name.parse().ok(),
-        (None, Some(_)) => None,
-    };
-    let class = class.ok_or_else(|| {
-        let problem = match names {
-            Some(_) => "the classes have none of this name",
-            None => "expected the index of the picture's class as the part's name",
-        };
-        JsonError::field(&part.name, problem)
-    })?;
+    // Elsewhere the server itself knows the classes.
+    if names.is_some_and(|names| !names.contains(&part.name)) {
+        let problem = "the classes have none of this name";
+        return Err(JsonError::field(&part.name, problem).into());
+    }
     let id = match file {
         "" => String::new(),
         file => format!("{}/{file}", part.name),
     };
-    Ok(batch.message(&id, Some(class), &part.data))
+    Ok(batch.message(&id, &part.name, &part.data))
 }

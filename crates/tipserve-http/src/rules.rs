@@ -10,7 +10,7 @@ use prost_reflect::{
 use thiserror::Error;
 
 use crate::{
-    inference::Shape,
+    dialect::Dialect,
     template::{RequestPath, Template, TemplateError},
 };
 
@@ -57,17 +57,6 @@ pub struct Route {
     pub dialect: Dialect,
 }
 
-/// A way of writing requests and answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// ProtoJSON, of the messages themselves.
-    Proto,
-    /// The Open Inference Protocol over HTTP.
-    Inference(Shape),
-    /// OpenAI's embeddings API, for Embed.
-    Embeddings,
-}
-
 /// An RPC, as the descriptors have it.
 #[derive(Debug)]
 pub struct Rpc {
@@ -101,7 +90,7 @@ impl Rpc {
 /// The pool of a descriptor set, and of what errors carry as their details.
 ///
 /// # Errors
-/// Where a set cannot be read.
+/// If a set cannot be read.
 pub fn pool(descriptors: &[u8]) -> Result<DescriptorPool, RulesError> {
     let unreadable = |error: String| RulesError::Descriptors(error);
     let mut pool = DescriptorPool::decode(descriptors).map_err(|e| unreadable(e.to_string()))?;

@@ -1,5 +1,5 @@
-//! Tensors as named arrays in a safetensors file: written without copying
-//! them, read where they lie.
+//! Tensors as named arrays in a safetensors file: written and read without
+//! copying them.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -170,10 +170,10 @@ impl EncodedTensors {
 }
 
 impl TensorFile {
-    /// Reads the header of a file; the bytes stay where they are.
+    /// Reads the header of a file; its bytes are not copied.
     ///
     /// # Errors
-    /// The reason, in words, where it is no whole safetensors file.
+    /// The reason, in words, if it is not a whole safetensors file.
     pub fn parse(bytes: Bytes) -> Result<Self, String> {
         let (header_len, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|e| e.to_string())?;
@@ -240,7 +240,7 @@ impl TensorFile {
         self.bytes.len() as u64
     }
 
-    /// Where a tensor's bytes lie in the file.
+    /// The position of a tensor's bytes in the file.
     pub(crate) fn place(&self, name: &str) -> Option<Range<u64>> {
         let range = self.range(self.infos.get(name)?);
         Some(u64::try_from(range.start).ok()?..u64::try_from(range.end).ok()?)
@@ -312,7 +312,7 @@ impl TextColumn {
         ]
     }
 
-    /// The column of that name; `Ok(None)` where the file has none.
+    /// The column of that name; `Ok(None)` if the file has none.
     ///
     /// # Errors
     /// The reason, in words, where the two tensors do not fit each other.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{Base, MAX_MULTI_LABEL_CLASSES, Recipe, TextSource},
+    catalog::{Base, BaseChanges, ClassRef, MAX_MULTI_LABEL_CLASSES, Recipe, TextSource},
 };
 use tip_spec::Method;
 use tipserve_api::v1::{
@@ -67,10 +67,10 @@ impl CreateRpc for AddExamples {
         check_texts(&spec.description, &spec.labels, &spec.created_by)?;
         spec.created_by = caller.created_by(spec.created_by);
         let strict = strict(spec.on_rejected)?;
-        // Checked before the base is read, which may take its time.
+        // Checked before the base is read, which may take a while.
         let asked = heads::method(spec.method)?;
-        let remove = std::mem::take(&mut spec.remove_example_ids);
-        let base = context.catalog.base(&reference, remove).await?;
+        let changes = changes(&mut spec)?;
+        let base = context.catalog.base(&reference, changes).await?;
         Ok(CreateRequest {
             strict,
             allow_empty: spec.allow_empty_classes,
@@ -78,7 +78,7 @@ impl CreateRpc for AddExamples {
             keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(std::mem::take(&mut spec.etag)),
-                // Not the base itself: what is needed of it is in memory.
+                // Not the base itself: what is needed from it is in memory.
                 needs: Needs::Cache,
             },
             recipe: Recipe {
@@ -96,6 +96,26 @@ impl CreateRpc for AddExamples {
         };
         pb::AddExamplesResponse { event: Some(event) }
     }
+}
+
+/// The changes to the base's examples.
+fn changes(spec: &mut pb::AddExamplesSpec) -> Result<BaseChanges, RequestError> {
+    let relabel = std::mem::take(&mut spec.relabel).into_iter().map(|one| {
+        let class = ClassRef::of(one.class_index, one.class_name).map_err(|problem| {
+            let problem = format!("example {:?}: {problem}", one.example_id);
+            RequestError::invalid("spec.relabel", problem)
+        })?;
+        Ok((one.example_id, class))
+    });
+    Ok(BaseChanges {
+        remove: std::mem::take(&mut spec.remove_example_ids),
+        relabel: relabel.collect::<Result<_, RequestError>>()?,
+        new_classes: spec
+            .new_classes
+            .iter()
+            .map(|class| class.display_name.clone())
+            .collect(),
+    })
 }
 
 fn recipe(
@@ -117,7 +137,7 @@ fn recipe(
     let method = match (asked, details.head.method) {
         (MethodChoice::Auto, _) => None,
         (MethodChoice::This(method), _) => Some(method),
-        // Trained keys are of the examples that they were trained on.
+        // Trained keys belong to the examples that they were trained on.
         (MethodChoice::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
         (MethodChoice::Default, Method::Stack) => None,
         (MethodChoice::Default, method) => Some(method),
@@ -198,7 +218,7 @@ fn check_multi_label(
     Ok(())
 }
 
-/// The text rows of the new classes: of the kind that the base's are.
+/// The text rows of the new classes, made in the same way as the base's.
 fn text_source(classes: Classes<'_>, base: &Base) -> Result<TextSource, ApiError> {
     if classes.classes.is_empty() {
         return Ok(TextSource::None);

@@ -23,7 +23,8 @@ use super::{
     notes,
 };
 use crate::catalog::{
-    CatalogError, CollectedFeatures, ExampleFeature, ExampleNotes, Purpose, Stage, orientation,
+    CatalogError, ClassNames, CollectedFeatures, ExampleFeature, ExampleNotes, Purpose, Stage,
+    orientation,
 };
 use tipserve_api::{
     text::{canonical, into_canonical},
@@ -47,7 +48,7 @@ enum Arrival {
     },
 }
 
-/// A view of an example, encoded or not.
+/// A view of an example, encoded or rejected.
 struct View {
     example: usize,
     view: usize,
@@ -60,7 +61,8 @@ struct Pending {
     id: String,
     classes: Vec<usize>,
     purpose: Purpose,
-    /// Raw features of its views, by their number; a key once all are there.
+    /// Raw features of its views, by their number; a key is made once all are
+    /// there.
     views: Vec<Option<Vec<f32>>>,
     lacks_end_mark: bool,
     notes: ExampleNotes,
@@ -84,7 +86,8 @@ pub struct FeatureCollection<'a> {
     pending: Vec<Option<Pending>>,
     finished: Vec<Option<ExampleFeature>>,
     ids: HashSet<String>,
-    /// Number that stands for the id of the first example without one.
+    classes: ClassNames,
+    /// The number that an example without an id gets, if it is the first.
     first_id: u64,
     reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
@@ -98,7 +101,7 @@ pub struct FeatureCollection<'a> {
 }
 
 impl<'a> FeatureCollection<'a> {
-    /// Nothing yet but what the base holds.
+    /// A collection that holds only what the base has.
     pub fn new(creation: &'a Creation) -> FeatureCollection<'a> {
         let recipe = &creation.request.recipe;
         let width = creation.context.catalog.model().width;
@@ -115,6 +118,7 @@ impl<'a> FeatureCollection<'a> {
                 .iter()
                 .map(|e| canonical(&e.id).into_owned())
                 .collect(),
+            classes: ClassNames::new(recipe.class_names()),
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             reasons: BTreeMap::new(),
             bytes: inherited
@@ -131,8 +135,8 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    /// Receives until the client has said all, then waits for what is on its
-    /// way.
+    /// Receives until the client ends the stream, then waits for what is in
+    /// flight.
     pub async fn run(
         mut self,
         mut incoming: impl Stream<Item = Result<pb::ExampleBatch, ApiError>> + Unpin,
@@ -184,14 +188,14 @@ impl<'a> FeatureCollection<'a> {
         self.pending.push(None);
         self.finished.push(None);
         let purpose = purpose(&example);
-        let classes = purpose
+        let found = purpose
             .clone()
-            .and_then(|purpose| classes(recipe, &example, purpose));
-        let checked = self.check(&id, &classes, &mut example);
+            .and_then(|purpose| classes(recipe, &self.classes, &mut example, purpose));
+        let checked = self.check(&id, &found, &mut example);
         let (classes, content, notes) = match checked {
             Ok(checked) => checked,
             Err(error) => {
-                let class = classes.ok().and_then(|classes| classes.first().copied());
+                let class = found.ok().and_then(|classes| classes.first().copied());
                 return self.reject(id, class, error.into()).await;
             }
         };
@@ -253,7 +257,7 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    /// What the engine takes of an example.
+    /// An example as content for the engine, checked.
     fn check(
         &self,
         id: &str,
@@ -276,7 +280,7 @@ impl<'a> FeatureCollection<'a> {
         Ok((classes, content, notes))
     }
 
-    /// Counts what the version will hold, against the limit.
+    /// Counts the bytes that the version will hold, and checks the limit.
     fn count_bytes(&mut self, bytes: usize) -> Result<(), RequestError> {
         self.bytes = self.bytes.saturating_add(bytes);
         RequestError::check(
@@ -287,7 +291,7 @@ impl<'a> FeatureCollection<'a> {
         )
     }
 
-    /// Has a thumbnail made, when there is a place for it.
+    /// Has a thumbnail made, once a place for that is free.
     async fn make_thumbnail(&mut self, example: usize, source: Source) -> Result<(), ApiError> {
         let place = loop {
             tokio::select! {
@@ -303,7 +307,7 @@ impl<'a> FeatureCollection<'a> {
                 let _place = place;
                 notes::make(&source, &limits)
             };
-            // A decoder that panics on a hostile file costs that file, nothing else.
+            // A decoder that panics on a hostile file costs only that file.
             let made = tokio::task::spawn_blocking(work).await;
             let made = made.unwrap_or_else(|_| Err(EngineError::DecoderPanicked.into()));
             let _ = arrivals.send(Arrival::Thumbnail { example, made });
@@ -317,8 +321,8 @@ impl<'a> FeatureCollection<'a> {
         view: usize,
         content: Content,
     ) -> Result<(), ApiError> {
-        // Collect what is done while waiting for room: the window's permits
-        // come back with the results.
+        // Collects results while waiting: the window's permits come back with
+        // them.
         let place = loop {
             tokio::select! {
                 place = Arc::clone(&self.window).acquire_owned() => break place,
@@ -389,7 +393,7 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    /// An example that an earlier problem rejected has no place any more.
+    /// An example that was rejected before has no entry any more.
     fn take_view(
         &mut self,
         example: usize,
@@ -405,7 +409,7 @@ impl<'a> FeatureCollection<'a> {
         Ok(())
     }
 
-    /// The inner error is the example's, the outer one that of the whole.
+    /// The inner error is the example's, the outer one the call's.
     fn take_thumbnail(
         &mut self,
         example: usize,
@@ -424,7 +428,8 @@ impl<'a> FeatureCollection<'a> {
         Ok(Ok(()))
     }
 
-    /// Rejects an example, or fails the whole where the problem is not its own.
+    /// Rejects an example, or fails the call if the problem is not the
+    /// example's own.
     async fn give_up(&mut self, example: usize, problem: ApiError) -> Result<(), ApiError> {
         let Some(pending) = self.pending.get_mut(example).and_then(Option::take) else {
             return Ok(());

@@ -204,7 +204,7 @@ fn check_multi_label(spec: &pb::CacheSpec) -> Result<(), RequestError> {
 /// Checks the free texts of a specification.
 ///
 /// # Errors
-/// One that is too long, or has control characters.
+/// A text that is too long, or has control characters.
 pub fn check_texts(
     description: &str,
     labels: &HashMap<String, String>,

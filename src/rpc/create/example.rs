@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::super::request::{RequestError, class_indices};
-use crate::catalog::{Purpose, Recipe};
+use crate::catalog::{ClassNames, ClassRef, Purpose, Recipe};
 use tipserve_api::v1 as pb;
 
 /// What an example is for.
@@ -22,33 +22,52 @@ pub fn purpose(example: &pb::Example) -> Result<Purpose, RequestError> {
     }
 }
 
-/// The classes of an example, ascending.
+/// The classes of an example, ascending. Takes its `class_name`.
 ///
 /// # Errors
-/// Indices of no class, and fields that are not for versions of this kind.
+/// Indices and names of no class, and fields that are not for versions of this
+/// kind.
 pub fn classes(
     recipe: &Recipe,
-    example: &pb::Example,
+    names: &ClassNames,
+    example: &mut pb::Example,
     purpose: Purpose,
 ) -> Result<Vec<usize>, RequestError> {
-    let (field, indices) = match (recipe.multi_label, purpose) {
-        (true, Purpose::Unknown) => {
+    let name = std::mem::take(&mut example.class_name);
+    if recipe.multi_label {
+        if purpose == Purpose::Unknown {
             let problem =
                 "in a version with multi_label an example of no class is one without class_indices";
             return Err(RequestError::invalid("examples.unknown", problem));
         }
-        (false, _) if !example.class_indices.is_empty() => {
-            let problem = "only for versions with multi_label";
-            return Err(RequestError::invalid("examples.class_indices", problem));
+        if !name.is_empty() {
+            let problem = "in a version with multi_label examples have class_indices";
+            return Err(RequestError::invalid("examples.class_name", problem));
         }
-        (false, Purpose::Unknown) => return Ok(Vec::new()),
-        (true, _) => ("examples.class_indices", example.class_indices.as_slice()),
-        (false, _) => (
-            "examples.class_index",
-            std::slice::from_ref(&example.class_index),
-        ),
+        let field = "examples.class_indices";
+        return class_indices(field, &example.class_indices, recipe.class_count());
+    }
+    if !example.class_indices.is_empty() {
+        let problem = "only for versions with multi_label";
+        return Err(RequestError::invalid("examples.class_indices", problem));
+    }
+    if purpose == Purpose::Unknown {
+        return match name.is_empty() {
+            true => Ok(Vec::new()),
+            false => Err(RequestError::invalid(
+                "examples.class_name",
+                "an example of no class has none",
+            )),
+        };
+    }
+    let field = match name.is_empty() {
+        true => "examples.class_index",
+        false => "examples.class_name",
     };
-    class_indices(field, indices, recipe.class_count())
+    ClassRef::of(example.class_index, name)
+        .and_then(|class| names.find(&class))
+        .map(|class| vec![class])
+        .map_err(|problem| RequestError::invalid(field, problem))
 }
 
 /// A seed for one view: of the cache's seed, the example's id and the view's

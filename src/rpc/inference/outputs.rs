@@ -113,11 +113,12 @@ impl OutputRequest {
     }
 }
 
-/// What a request asks for; where it does not say, everything, whether the
-/// version knows an element's class if parameters ask for that (`recognise`).
+/// What a request asks for; everything, if it does not say: also whether the
+/// version recognises an element's class if parameters ask for that
+/// (`recognise`).
 ///
 /// # Errors
-/// Names that are no output's or come twice, and parameters that do not fit.
+/// Unknown or repeated names, and parameters that do not fit.
 pub fn wanted(
     asked: &[InferRequestedOutputTensor],
     recognise: bool,
@@ -159,7 +160,7 @@ pub fn wanted(
     Ok(wanted)
 }
 
-/// What the engine is to find out of every element.
+/// Which scores the engine must return for every element.
 pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::ScoresRequest {
     let whole = |wanted: &OutputRequest| wanted.output == Output::Logits && wanted.ranked.is_none();
     if wanted.iter().any(whole) {
@@ -172,7 +173,7 @@ pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::S
     })
 }
 
-/// Bytes that the answers to `count` elements take at the least.
+/// The least bytes that the answers to `count` elements take.
 pub fn least_bytes(wanted: &[OutputRequest], count: usize, classes: usize) -> usize {
     let per_element = |wanted: &OutputRequest| match (wanted.output, wanted.ranked) {
         (Output::Logits, None) => size_of::<f32>() * classes,
@@ -198,7 +199,7 @@ pub fn too_large(maximum: usize, value: usize) -> RequestError {
 /// bytes.
 ///
 /// # Errors
-/// Where that is not enough.
+/// If that is not enough.
 pub fn fill(
     response: &mut ModelInferResponse,
     wanted: &[OutputRequest],

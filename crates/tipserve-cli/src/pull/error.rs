@@ -10,12 +10,34 @@ use crate::{failure::Failure, files::readable};
 #[derive(Debug, Error)]
 pub(crate) enum PullError {
     /// It is no address, or one of another kind.
-    #[error("{given:?} is no address of a bundle: {problem}")]
+    #[error("{given:?} is not the address of a bundle: {problem}")]
     Address {
-        /// The address as it was given.
+        /// The address, as given.
         given: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// No request can be made to the bucket.
+    #[error("{given:?} cannot be fetched from: {problem}")]
+    Bucket {
+        /// The address as it was given.
+        given: String,
+        /// What is wrong with it, or with the environment.
+        problem: String,
+    },
+    /// An invalid public key.
+    #[error("{given:?} is no public key of minisign (\"RW…\"), and no file with one")]
+    PublicKey {
+        /// The key, as given.
+        given: String,
+    },
+    /// The signature was not made with the key.
+    #[error("{what} is not signed with the key that was given: {problem}. Nothing of it was kept")]
+    Signature {
+        /// The address of the file.
+        what: String,
+        /// What is wrong with the signature.
+        problem: String,
     },
     /// The index does not name it.
     #[error("the index names no bundle {name:?}; it names {known}")]
@@ -45,9 +67,9 @@ pub(crate) enum PullError {
     },
     /// No server answers at the address.
     #[error(
-        "cannot reach {address} ({cause}). Where there is no network, pull the bundle on a machine \
-         that has one (tipserve pull … --to DIR) and copy the folder; what was fetched so far is \
-         kept, and the same command goes on from there"
+        "cannot reach {address} ({cause}). Without a network, pull the bundle on a machine that has \
+         one (tipserve pull … --to DIR) and copy the folder; what was fetched so far is kept, and \
+         the same command resumes from there"
     )]
     Unreachable {
         /// The address that was asked.
@@ -88,7 +110,7 @@ pub(crate) enum PullError {
     #[error("there is no folder to keep bundles in: set TIPSERVE_CACHE")]
     NoCacheFolder,
     /// `--to` names something that is there.
-    #[error("{} is there already: name a new folder", readable(path))]
+    #[error("{} already exists: name a new folder", readable(path))]
     Exists {
         /// The folder that is there already.
         path: PathBuf,
@@ -105,7 +127,7 @@ impl PullError {
 
 fn hint(status: u16) -> &'static str {
     match status {
-        401 | 403 => " (it wants a token: HF_TOKEN for Hugging Face)",
+        401 | 403 => " (it wants a token, HF_TOKEN for Hugging Face, or other keys)",
         404 => " (there is nothing at that address)",
         _ => "",
     }
@@ -114,7 +136,7 @@ fn hint(status: u16) -> &'static str {
 fn disk_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ". What was fetched so far is kept: make room, or set TIPSERVE_CACHE to a larger disk, \
+            ". What was fetched so far is kept: free some space, or set TIPSERVE_CACHE to a larger disk, \
              and run it again"
         }
         _ => "",
@@ -125,12 +147,14 @@ impl From<PullError> for Failure {
     fn from(error: PullError) -> Failure {
         let text = error.to_string();
         match error {
-            PullError::Address { .. } => Failure::Usage(text),
+            PullError::Address { .. } | PullError::PublicKey { .. } => Failure::Usage(text),
             PullError::Unknown { .. }
             | PullError::NotPublished { .. }
             | PullError::Refused { status: 404, .. } => Failure::NotFound(text),
             PullError::Malformed { .. }
             | PullError::WrongHash { .. }
+            | PullError::Bucket { .. }
+            | PullError::Signature { .. }
             | PullError::Exists { .. }
             | PullError::NoCacheFolder
             | PullError::Disk { .. } => Failure::Input(text),

@@ -10,17 +10,18 @@ use tipserve_api::inference::{
 };
 use tonic::{Status, body::Body};
 
-use super::{Binary, HEADER_LENGTH, Shape};
+use super::{Binary, HEADER_LENGTH};
 use crate::{
-    answer::{self, full},
+    dialect::Shape,
     json::{self, Style},
+    response::{self, full},
     status::describe,
 };
 
 /// An answer that is no tensors.
 ///
 /// # Errors
-/// Where the bytes are not such a message: a defect.
+/// If the bytes are not such a message: a defect.
 pub fn plain(
     output: &MessageDescriptor,
     message: &[u8],
@@ -43,13 +44,13 @@ pub fn plain(
         let field = whole.get_mut(name).map(Value::take);
         out = field.unwrap_or(Value::Null).to_string().into_bytes();
     }
-    Ok(answer::json(out))
+    Ok(response::json(out))
 }
 
 /// An error, as the protocol has it.
 pub fn error(status: &Status) -> Response<Body> {
     let body = json!({"error": status.message()});
-    let mut response = answer::json(body.to_string().into_bytes());
+    let mut response = response::json(body.to_string().into_bytes());
     describe(status, &mut response);
     response
 }
@@ -58,7 +59,7 @@ pub fn error(status: &Status) -> Response<Body> {
 /// so.
 ///
 /// # Errors
-/// Where the bytes are not such a message: a defect.
+/// If the bytes are not such a message: a defect.
 pub fn infer(message: &[u8], binary: &Binary) -> Result<Response<Body>, String> {
     let message = ModelInferResponse::decode(message).map_err(|e| e.to_string())?;
     let mut tensors: Vec<Bytes> = Vec::new();
@@ -94,7 +95,7 @@ pub fn infer(message: &[u8], binary: &Binary) -> Result<Response<Body>, String> 
     whole.insert("outputs".to_owned(), outputs.into());
     let header = Value::Object(whole).to_string().into_bytes();
     if tensors.is_empty() {
-        return Ok(answer::json(header));
+        return Ok(response::json(header));
     }
     let length = header.len();
     let mut body = header;
@@ -131,7 +132,7 @@ fn values(datatype: &str, mut raw: Bytes) -> Result<Value, String> {
         "FP32" => {
             while raw.remaining() >= 4 {
                 let value = raw.get_f32_le();
-                // As short as it reads back to the same number.
+                // In the fewest digits that read back to the same number.
                 let text = value.to_string().parse::<f64>().unwrap_or(f64::NAN);
                 values.push(Number::from_f64(text).map_or(Value::Null, Value::Number));
             }
