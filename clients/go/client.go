@@ -27,6 +27,7 @@ type Client struct {
 	classify pb.ClassifyServiceClient
 	analysis pb.AnalysisServiceClient
 	tune     pb.FineTuneServiceClient
+	bundles  pb.BundleServiceClient
 	config   config
 	contact  *contact
 
@@ -82,6 +83,7 @@ func New(server string, options ...Option) (*Client, error) {
 		classify: pb.NewClassifyServiceClient(conn),
 		analysis: pb.NewAnalysisServiceClient(conn),
 		tune:     pb.NewFineTuneServiceClient(conn),
+		bundles:  pb.NewBundleServiceClient(conn),
 		config:   c,
 		contact:  made,
 	}, nil

@@ -1,10 +1,13 @@
 //! A version in memory, ready to classify.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use tch::{Device, Tensor};
 
-use super::{CatalogError, Purpose, Traffic, columns::classes_of, orientation, precision, tensors};
+use super::{
+    CatalogError, LoadedBundle, Purpose, Traffic, columns::classes_of, orientation, precision,
+    tensors,
+};
 use tip_adapter::{
     best::Scored,
     contrast::Contrast,
@@ -37,6 +40,29 @@ pub struct Classifier {
     pub traffic: Traffic,
     /// What its examples of no class say of a picture; none without any.
     contrast: Option<Contrast>,
+}
+
+/// A version in memory, with the bundle that encodes the pictures which it is
+/// held against.
+pub struct BoundClassifier {
+    classifier: Classifier,
+    /// Of the fingerprint that the version records.
+    pub bundle: Arc<LoadedBundle>,
+}
+
+impl BoundClassifier {
+    /// A version and the bundle that made its features.
+    pub fn new(classifier: Classifier, bundle: Arc<LoadedBundle>) -> BoundClassifier {
+        BoundClassifier { classifier, bundle }
+    }
+}
+
+impl Deref for BoundClassifier {
+    type Target = Classifier;
+
+    fn deref(&self) -> &Classifier {
+        &self.classifier
+    }
 }
 
 impl Classifier {

@@ -7,7 +7,8 @@ use half::f16;
 use tch::{Kind, Tensor};
 
 use super::{
-    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Purpose, TextRequest, TextRoom,
+    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, LoadedBundle, Purpose,
+    TextRequest,
     finite::check_reach,
     ingredients::{HeadMaterial, Ingredients},
     precision, tensors,
@@ -47,6 +48,8 @@ pub enum TextSource {
 pub struct Recipe {
     /// The cache that gets the version.
     pub id: CacheId,
+    /// What encodes its pictures and texts: the base's, if there is one.
+    pub bundle: Arc<LoadedBundle>,
     /// The version to start from, if there is one.
     pub base: Option<Arc<Base>>,
     /// Display names of the classes, or of those that come after the base's.
@@ -135,13 +138,13 @@ impl Catalog {
     ) -> Result<Option<TextRows>, CatalogError> {
         let rows = match &recipe.text {
             TextSource::None => return Ok(None),
-            TextSource::Weights(rows) => tensors::matrix(rows, self.model.width)?,
+            TextSource::Weights(rows) => tensors::matrix(rows, recipe.bundle.model.width)?,
             TextSource::Prompts { prompts, truncate } => {
                 let request = TextRequest {
                     truncate: *truncate,
                     ..request.clone()
                 };
-                self.text()?.classifier(prompts, &request).await?
+                recipe.bundle.text()?.classifier(prompts, &request).await?
             }
         };
         Ok(Some(TextRows(rows)))
@@ -160,6 +163,7 @@ impl Catalog {
     ) -> Result<Draft, CatalogError> {
         let text = self.all_text(recipe, text)?;
         let base = recipe.base.as_ref().and_then(|base| base.encoder());
+        let model = &recipe.bundle.model;
         let Ingredients {
             material,
             unknown,
@@ -185,14 +189,14 @@ impl Catalog {
                 description: recipe.description.clone(),
                 labels: recipe.labels.clone(),
                 classes,
-                width: self.model.width,
+                width: model.width,
                 key_count: key_count as u64,
                 views: u32::try_from(recipe.views).unwrap_or(u32::MAX),
                 exif_orientation: recipe.exif_orientation,
-                bundle_fingerprint: self.model.fingerprint.clone(),
-                bundle_name: self.model.name.clone(),
+                bundle_fingerprint: model.fingerprint.clone(),
+                bundle_name: model.name.clone(),
                 encoder: if gathered.pictures {
-                    Some(self.model.encoder().record(base))
+                    Some(model.encoder().record(base))
                 } else {
                     base.cloned()
                 },
@@ -224,7 +228,7 @@ impl Catalog {
     ) -> Result<Option<Tensor>, CatalogError> {
         let base = recipe.base.as_ref().and_then(|base| base.text());
         let base = base
-            .map(|rows| tensors::matrix(rows, self.model.width))
+            .map(|rows| tensors::matrix(rows, recipe.bundle.model.width))
             .transpose()?;
         Ok(match (base, new.map(|rows| rows.0)) {
             (Some(base), Some(new)) => {
@@ -330,20 +334,4 @@ pub(super) fn head_tensors(head: &HeadTensors) -> Result<Vec<NamedTensor>, Catal
         }
     }
     Ok(named)
-}
-
-/// The prompts of every class: its own, or by templates.
-///
-/// # Errors
-/// A template without "{}".
-pub fn class_prompts(
-    own: Vec<String>,
-    name: &str,
-    templates: &[String],
-) -> Result<Vec<String>, CatalogError> {
-    if own.is_empty() {
-        TextRoom::prompts(templates, name)
-    } else {
-        Ok(own)
-    }
 }

@@ -48,7 +48,8 @@ impl Catalog {
         text: Option<Tensor>,
         gathered: &CollectedFeatures,
     ) -> Result<Ingredients, CatalogError> {
-        let width = self.model.width;
+        let model = &recipe.bundle.model;
+        let width = model.width;
         let all = || recipe.inherited().iter().chain(&gathered.examples);
         let of = |purpose| all().filter(move |example| example.purpose == purpose);
         let training: Vec<_> = of(Purpose::Training).collect();
@@ -75,8 +76,8 @@ impl Catalog {
         let unknown_features = beside(&unknown, width, names::UNKNOWN_FEATURES, &mut named)?;
         named.extend(ids(names::UNKNOWN_IDS, &unknown));
         named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
-        let statistics = statistics(&self.model)?;
-        let logit_scale = self.model.logit_scale;
+        let statistics = statistics(model)?;
+        let logit_scale = model.logit_scale;
         let material = if recipe.multi_label {
             let classes = recipe.class_count();
             named.extend(label_sets::write(label_sets::TRAINING, sets(&training))?);

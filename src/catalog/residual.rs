@@ -34,7 +34,7 @@ pub(super) fn tune_residual(
 ) -> Result<ResidualTuned, CatalogError> {
     let started = Instant::now();
     if parent.details.head.standardised == Some(Standardised::Bundle) {
-        catalog.check_bundle(parent)?;
+        catalog.bundles.of_manifest(parent)?;
     }
     let material = catalog.material(parent, file)?;
     let made = Made {

@@ -31,8 +31,10 @@ use tipserve_engine::EngineSettings;
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the bundle to serve.
-    pub bundle: PathBuf,
+    /// Bundles and folders of bundles to serve, at least one.
+    pub bundles: Vec<PathBuf>,
+    /// Folders of bundles that may be loaded later.
+    pub bundle_folders: Vec<PathBuf>,
     /// Folder or URL of the store.
     pub store: String,
     /// Address of the gRPC API.
@@ -80,15 +82,18 @@ impl Config {
     pub fn resolve(given: Given) -> Result<Config, ConfigError> {
         let engine = engine::settings(&given)?;
         let auth = auth::settings(&given)?;
-        let bundle = given.bundle.clone().ok_or(ConfigError::Missing {
+        let missing = ConfigError::Missing {
             name: declared::bundle.name,
             env: declared::bundle.variable,
-        })?;
+        };
+        let bundles = given.bundle.clone().filter(|paths| !paths.is_empty());
+        let bundles = bundles.ok_or(missing)?;
         let listen = given.listen.map_or_else(|| local(50051), |it| it.0);
         let metrics_listen = given.metrics_listen.map_or_else(|| local(9090), |it| it.0);
         auth.check_addresses(listen, metrics_listen)?;
         Ok(Config {
-            bundle,
+            bundles,
+            bundle_folders: given.bundle_folders.clone().unwrap_or_default(),
             listen,
             metrics_listen,
             web_origins: auth::origins(&given)?,

@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 import tritonclient.http as triton_http
 import wire
 from conftest import WIDTH, Server
-from models import embedded, points_cache, same
+from models import embedded, points_cache
 from over_http import call
 from raw_http2 import Peer
 from test_hostile_messages import INFERENCE, METHODS, MIB, OPEN, peak, reset_peak
@@ -93,9 +93,7 @@ def test_grpc_clients_may_compress_every_message(features, clusters, name, compr
     try:
         examples = wire.examples_of(points, labels)
         requests = [cache.CreateCacheRequest(spec=spec)]
-        requests += [
-            cache.CreateCacheRequest(examples=cache.ExampleBatch(examples=examples))
-        ]
+        requests += [cache.CreateCacheRequest(examples=cache.ExampleBatch(examples=examples))]
         progress = list(caches.CreateCache(iter(requests), timeout=60))
         assert progress[-1].version.key_count > 0
         # An answer of some size, and the same as without compression.

@@ -18,6 +18,8 @@ from pictures import photo, png
 from wire import cache, classify, finetune
 
 COUNTERS = [
+    "tipserve_bundle_encoded_pictures_total",
+    "tipserve_bundle_batches_total",
     "tipserve_requests_total",
     "tipserve_items_total",
     "tipserve_refused_items_total",
@@ -39,6 +41,9 @@ COUNTERS = [
     "process_cpu_seconds_total",
 ]
 GAUGES = [
+    "tipserve_bundles",
+    "tipserve_bundle_loaded",
+    "tipserve_bundle_in_flight_items",
     "tipserve_in_flight_items",
     "tipserve_in_flight_bytes",
     "tipserve_queue_depth_items",
@@ -425,6 +430,7 @@ SERVICES = [
     "tipserve.v1.CacheService",
     "tipserve.v1.ClassifyService",
     "tipserve.v1.FineTuneService",
+    "tipserve.v1.BundleService",
     "inference.GRPCInferenceService",
 ]
 

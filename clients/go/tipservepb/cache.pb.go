@@ -1716,7 +1716,10 @@ type CacheSpec struct {
 	// and answers have independent probabilities: see Version.multi_label. Text and
 	// methods but METHOD_AUTO are refused, and so are numbers for them. At most 4096
 	// classes, 16,384 keys.
-	MultiLabel    bool `protobuf:"varint,26,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
+	MultiLabel bool `protobuf:"varint,26,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
+	// The bundle that encodes its pictures and texts, by name or fingerprint.
+	// Empty: the server's default. Versions made from this one keep it.
+	Bundle        string `protobuf:"bytes,44,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1917,6 +1920,13 @@ func (x *CacheSpec) GetMultiLabel() bool {
 		return x.MultiLabel
 	}
 	return false
+}
+
+func (x *CacheSpec) GetBundle() string {
+	if x != nil {
+		return x.Bundle
+	}
+	return ""
 }
 
 // One class of a specification.
@@ -4578,7 +4588,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\xfd\b\n" +
+	"\tKIND_WIDE\x10\x02\"\x95\t\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4608,7 +4618,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x10exif_orientation\x18\x16 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x12\x1f\n" +
 	"\vmulti_label\x18\x1a \x01(\bR\n" +
-	"multiLabel\x1a9\n" +
+	"multiLabel\x12\x16\n" +
+	"\x06bundle\x18, \x01(\tR\x06bundle\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +

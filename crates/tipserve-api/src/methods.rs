@@ -88,6 +88,7 @@ impl Method {
 const CACHES: &str = "tipserve.v1.CacheService";
 const CLASSIFY: &str = "tipserve.v1.ClassifyService";
 const FINE_TUNES: &str = "tipserve.v1.FineTuneService";
+const BUNDLES: &str = "tipserve.v1.BundleService";
 const ANALYSIS: &str = "tipserve.v1.AnalysisService";
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -167,6 +168,9 @@ pub const METHODS: &[Method] = &[
     reads(ANALYSIS, "SuggestExamples").content().streams(),
     reads(ANALYSIS, "AnalyzeVersion"),
     reads(ANALYSIS, "GetDrift"),
+    reads(BUNDLES, "ListBundles"),
+    audited(BUNDLES, "LoadBundle", Role::Admin, "load_bundle"),
+    audited(BUNDLES, "UnloadBundle", Role::Admin, "unload_bundle"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),

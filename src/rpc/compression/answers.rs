@@ -53,7 +53,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let encoding = match asked(request.headers()) {
             Ok(encoding) => encoding,
-            Err(refusal) => return Box::pin(std::future::ready(Ok(refusal))),
+            Err(refusal) => return Box::pin(std::future::ready(Ok(*refusal))),
         };
         let answer = self.0.call(request);
         let Some(encoding) = encoding else {
@@ -73,14 +73,14 @@ where
 }
 
 /// The encoding of the answer: the request's, if its client takes that.
-fn asked(headers: &HeaderMap) -> Result<Option<Encoding>, Response<Body>> {
+fn asked(headers: &HeaderMap) -> Result<Option<Encoding>, Box<Response<Body>>> {
     let Some(name) = headers.get(GRPC_ENCODING) else {
         return Ok(None);
     };
     if name == "identity" {
         return Ok(None);
     }
-    let encoding = Encoding::of(name.as_bytes()).ok_or_else(|| refuse(name))?;
+    let encoding = Encoding::of(name.as_bytes()).ok_or_else(|| Box::new(refuse(name)))?;
     let mut taken = headers
         .get_all(GRPC_ACCEPT_ENCODING)
         .iter()

@@ -3,6 +3,7 @@
 
 mod analysis;
 mod answer;
+mod bundle;
 mod cache;
 mod drift;
 mod evaluation;
@@ -17,6 +18,7 @@ mod version_made;
 
 pub(crate) use analysis::{AnalysisDocument, ClassAnalysisDocument};
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
+pub(crate) use bundle::LoadedBundleDocument;
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
 pub(crate) use drift::DriftDocument;
 #[cfg(test)]
