@@ -39,6 +39,7 @@ mod content;
 mod described;
 mod embeddings;
 mod form;
+mod form_messages;
 mod inference;
 mod json;
 mod openapi;
