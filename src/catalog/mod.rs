@@ -40,7 +40,7 @@ pub use add::Base;
 pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
 pub use check::ImportBounds;
 pub use classifier::Classifier;
-pub use compute::compute;
+pub use compute::{compute, select};
 pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
 pub use encoder::ServedEncoder;
 pub use error::CatalogError;
