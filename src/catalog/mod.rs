@@ -24,6 +24,7 @@ mod notes;
 pub mod orientation;
 pub mod printable;
 mod residual;
+mod rows;
 mod run;
 mod scorecard;
 mod tensors;
