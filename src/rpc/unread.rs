@@ -4,13 +4,14 @@
 //! server hold what it has answered, for as long as the connection lives: a
 //! small request for a large page costs it nothing. What waits to be read is
 //! therefore counted, of gRPC, gRPC-web and HTTP alike. Where it is more than
-//! its budget, the oldest answers of the address that has the most are dropped,
-//! and their calls end.
+//! its budget, the oldest answers of the connection that has the most, of the
+//! address that has the most, are dropped, and their calls end: who reads what it
+//! asks for holds little.
 
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context as Task, Poll},
@@ -61,9 +62,16 @@ struct Waiting {
     addresses: HashMap<Option<IpAddr>, Address>,
 }
 
-/// Those of one address, by age.
+/// Those of one address, by its connections.
 #[derive(Default)]
 struct Address {
+    total: usize,
+    connections: HashMap<Option<SocketAddr>, Connection>,
+}
+
+/// Those of one connection, by age.
+#[derive(Default)]
+struct Connection {
     total: usize,
     answers: BTreeMap<u64, Bytes>,
 }
@@ -71,17 +79,23 @@ struct Address {
 /// A part of an answer that waits to be read; forgotten when dropped.
 struct Held {
     of: Arc<Unread>,
-    address: Option<IpAddr>,
+    peer: Option<SocketAddr>,
     number: u64,
 }
 
+fn address_of(peer: Option<SocketAddr>) -> Option<IpAddr> {
+    peer.map(|peer| peer.ip().to_canonical())
+}
+
 impl Unread {
-    fn hold(self: &Arc<Self>, address: Option<IpAddr>, bytes: Bytes) -> Held {
+    fn hold(self: &Arc<Self>, peer: Option<SocketAddr>, bytes: Bytes) -> Held {
         let mut waiting = self.waiting.lock();
         let number = waiting.next;
         waiting.next += 1;
         waiting.total += bytes.len();
-        let own = waiting.addresses.entry(address).or_default();
+        let address = waiting.addresses.entry(address_of(peer)).or_default();
+        address.total += bytes.len();
+        let own = address.connections.entry(peer).or_default();
         own.total += bytes.len();
         own.answers.insert(number, bytes);
         let dropped = waiting.shrink(self.budget, number);
@@ -94,7 +108,7 @@ impl Unread {
         }
         Held {
             of: Arc::clone(self),
-            address,
+            peer,
             number,
         }
     }
@@ -107,12 +121,15 @@ impl Waiting {
         let mut dropped = Vec::new();
         while self.total > budget {
             let most = self.addresses.values_mut().max_by_key(|own| own.total);
+            let Some(address) = most else { break };
+            let most = address.connections.values_mut().max_by_key(|own| own.total);
             let Some(own) = most else { break };
             let Some(oldest) = own.answers.first_entry().filter(|one| *one.key() != last) else {
                 break;
             };
             let bytes = oldest.remove();
             own.total -= bytes.len();
+            address.total -= bytes.len();
             self.total -= bytes.len();
             dropped.push(bytes);
         }
@@ -125,11 +142,13 @@ impl Held {
     fn piece(&self) -> Option<(Bytes, bool)> {
         let mut waiting = self.of.waiting.lock();
         let waiting = &mut *waiting;
-        let own = waiting.addresses.get_mut(&self.address)?;
+        let address = waiting.addresses.get_mut(&address_of(self.peer))?;
+        let own = address.connections.get_mut(&self.peer)?;
         let bytes = own.answers.get_mut(&self.number)?;
         let piece = bytes.split_to(bytes.len().min(PIECE));
         let more = !bytes.is_empty();
         own.total -= piece.len();
+        address.total -= piece.len();
         waiting.total -= piece.len();
         Some((piece, more))
     }
@@ -139,15 +158,22 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut waiting = self.of.waiting.lock();
         let waiting = &mut *waiting;
-        let Some(own) = waiting.addresses.get_mut(&self.address) else {
+        let Some(address) = waiting.addresses.get_mut(&address_of(self.peer)) else {
+            return;
+        };
+        let Some(own) = address.connections.get_mut(&self.peer) else {
             return;
         };
         if let Some(bytes) = own.answers.remove(&self.number) {
             own.total -= bytes.len();
+            address.total -= bytes.len();
             waiting.total -= bytes.len();
         }
         if own.answers.is_empty() {
-            waiting.addresses.remove(&self.address);
+            address.connections.remove(&self.peer);
+        }
+        if address.connections.is_empty() {
+            waiting.addresses.remove(&address_of(self.peer));
         }
     }
 }
@@ -184,7 +210,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let address = peer_of(&request).map(|peer| peer.ip());
+        let peer = peer_of(&request);
         let unread = Arc::clone(&self.unread);
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -193,7 +219,7 @@ where
             let mut answer = Answer {
                 body,
                 unread,
-                address,
+                peer,
                 next: None,
                 held: None,
                 size,
@@ -217,7 +243,7 @@ where
 struct Answer {
     body: Body,
     unread: Arc<Unread>,
-    address: Option<IpAddr>,
+    peer: Option<SocketAddr>,
     /// What comes next, if the body has said so already.
     next: Option<Option<Result<Frame<Bytes>, Status>>>,
     /// Data that waits to be read.
@@ -232,7 +258,7 @@ impl Answer {
         let frame = match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if data.len() > PIECE => {
-                    self.held = Some(self.unread.hold(self.address, data));
+                    self.held = Some(self.unread.hold(self.peer, data));
                     return;
                 }
                 Ok(data) => Some(Ok(Frame::data(data))),
@@ -305,8 +331,9 @@ mod tests {
         Arc::clone(&UnreadLayer::new(budget).unread)
     }
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
+    /// A connection of an address.
+    fn peer(last: u8, port: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([192, 0, 2, last], port)))
     }
 
     fn bytes(length: usize) -> Bytes {
@@ -316,18 +343,20 @@ mod tests {
     #[test]
     fn the_oldest_answers_of_who_has_the_most_are_dropped() {
         let unread = unread(100_000);
-        let patient = unread.hold(address(1), bytes(40_000));
+        let elsewhere = unread.hold(peer(1, 1), bytes(30_000));
+        let beside = unread.hold(peer(2, 2), bytes(10_000));
         let held: Vec<_> = (0..5)
-            .map(|_| unread.hold(address(2), bytes(30_000)))
+            .map(|_| unread.hold(peer(2, 3), bytes(30_000)))
             .collect();
         assert!(unread.waiting.lock().total <= 100_000);
         let alive: Vec<bool> = held.iter().map(|held| held.piece().is_some()).collect();
         assert_eq!(alive, [false, false, false, true, true]);
-        assert!(patient.piece().is_some(), "another address's stays");
+        assert!(elsewhere.piece().is_some(), "of another address");
+        assert!(beside.piece().is_some(), "of another connection");
         // One that is alone over the budget is sent all the same.
-        let large = unread.hold(address(3), bytes(200_000));
+        let large = unread.hold(peer(3, 1), bytes(200_000));
         assert!(large.piece().is_some());
-        drop((patient, held, large));
+        drop((elsewhere, beside, held, large));
         let waiting = unread.waiting.lock();
         assert_eq!((waiting.total, waiting.addresses.len()), (0, 0));
     }
