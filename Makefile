@@ -8,6 +8,7 @@ VENV := .venv
 RAY_VENV := .venv-ray
 WHEEL_VENV := .venv-wheel
 BENCH_VENV := .venv-bench
+TOOLS_VENV := .venv-tools
 BUNDLE := bundles/demo
 # The oldest glibc that the wheel's binary is to run with, such as 2.28; empty: this machine's.
 GLIBC ?=
@@ -164,6 +165,32 @@ test-export: $(VENV)/.test ## Tests of the bundle tool
 test-python: build measure bundle $(VENV)/.test ## Tests of the server and the Python client, end to end
 	$(VENV)/bin/python -m pytest -q tests/server
 	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q
+
+# Other people's tools bring many packages, and not the same ones: an environment for each that
+# does not get on with the others.
+$(TOOLS_VENV)/.done: requirements/tools.txt clients/python/pyproject.toml | prerequisites
+	@echo "== MLflow, Gradio, MCP and data sets into $(TOOLS_VENV)"
+	test -x $(TOOLS_VENV)/bin/python || $(PYTHON) -m venv $(TOOLS_VENV)
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --progress-bar off -r $< --editable './clients/python[resize,urls,pandas]'
+	touch $@
+
+$(TOOLS_VENV)-%/.done: requirements/tools-%.txt clients/python/pyproject.toml | prerequisites
+	@echo "== $* into $(TOOLS_VENV)-$*"
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --progress-bar off -r $< --editable './clients/python[resize]'
+	touch $@
+
+.PHONY: test-integrations
+test-integrations: export TIPSERVE_TOOLS_STRICT := 1
+test-integrations: $(TOOLS_VENV)/.done $(TOOLS_VENV)-label-studio/.done ## Examples and readers with the real tools: MLflow, Gradio, MCP, data sets, Label Studio; FiftyOne where mongod is
+	cd clients/python && ../../$(TOOLS_VENV)/bin/python -m pytest -q tests/test_mcp.py tests/test_examples.py
+	cd clients/python && TIPSERVE_TOOLS_STRICT= ../../$(TOOLS_VENV)/bin/python -m pytest -q tests/test_sources.py tests/test_pictures.py
+	cd clients/python && LABEL_STUDIO=$(CURDIR)/$(TOOLS_VENV)-label-studio/bin/label-studio ../../$(TOOLS_VENV)/bin/python -m pytest -q tests/test_label_studio.py
+	@# FiftyOne keeps its data in MongoDB, whose server no package index has.
+	@if command -v mongod >/dev/null; then \
+		$(MAKE) --no-print-directory $(TOOLS_VENV)-fiftyone/.done && \
+		cd clients/python && ../../$(TOOLS_VENV)-fiftyone/bin/python -m pytest -q tests/test_fiftyone.py; \
+	else echo "mongod is not installed: the example for FiftyOne was not run"; fi
 
 $(VENV)/perf-analyzer/.done: requirements/perf_analyzer.txt | $(VENV)/.runtime
 	@echo "== perf_analyzer into $(VENV)/perf-analyzer"

@@ -41,7 +41,7 @@ func walk(folder string, above []os.FileInfo, yield func(string, error) bool) bo
 				mode = 0
 			}
 		}
-		if !counts(entry.Name(), mode.IsDir()) {
+		if !counts(entry.Name(), mode.IsDir()) || (mode.IsDir() && leadsUp(entry, folder)) {
 			continue
 		}
 		goOn := true
@@ -56,6 +56,30 @@ func walk(folder string, above []os.FileInfo, yield func(string, error) bool) bo
 		}
 	}
 	return true
+}
+
+// leadsUp says whether an entry is a link to a folder that holds it, also one
+// above where the walk began.
+func leadsUp(entry os.DirEntry, folder string) bool {
+	if entry.Type()&os.ModeSymlink == 0 {
+		return false
+	}
+	target, err := filepath.EvalSymlinks(filepath.Join(folder, entry.Name()))
+	if err != nil {
+		return false
+	}
+	parent, err := filepath.EvalSymlinks(folder)
+	if err != nil {
+		return false
+	}
+	// Of relative folders, links are relative too.
+	for _, path := range []*string{&target, &parent} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return false
+		}
+	}
+	below, err := filepath.Rel(target, parent)
+	return err == nil && below != ".." && !strings.HasPrefix(below, ".."+string(filepath.Separator))
 }
 
 func folderError(folder string, err error) *Error {

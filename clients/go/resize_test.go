@@ -10,17 +10,13 @@ import (
 	"image/color"
 	"image/jpeg"
 	"image/png"
-	"io"
 	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-
-	"google.golang.org/grpc"
 
 	tipserve "github.com/tipserve/tipserve/clients/go"
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
@@ -170,127 +166,6 @@ func TestDamagedPicturesAreSentAllTheSame(t *testing.T) {
 	}
 }
 
-// formulas are the kernels' definitions; a server that states none has the first.
-var formulas = map[string]func(x float64) float64{
-	"": keys, "bicubic": keys,
-	"bilinear": func(x float64) float64 { return math.Max(1-math.Abs(x), 0) },
-}
-
-func keys(x float64) float64 {
-	switch x = math.Abs(x); {
-	case x < 1:
-		return 1.5*x*x*x - 2.5*x*x + 1
-	case x < 2:
-		return -0.5*x*x*x + 2.5*x*x - 4*x + 2
-	}
-	return 0
-}
-
-// resampled is Pillow's resampling by its definition, slowly: weights that sum to
-// 1, rounded to 22 bits. The sums of these are exact in float64.
-func resampled(rows [][][3]float64, to int, formula func(x float64) float64) [][][3]float64 {
-	const unit = 1 << 22
-	scale := float64(len(rows)) / float64(to)
-	wide := math.Max(scale, 1)
-	made := make([][][3]float64, to)
-	weights := make([]float64, len(rows))
-	for i := range made {
-		made[i] = make([][3]float64, len(rows[0]))
-		centre := (float64(i) + 0.5) * scale
-		total := 0.0
-		for k := range rows {
-			weights[k] = formula((float64(k) + 0.5 - centre) / wide)
-			total += weights[k]
-		}
-		for k, row := range rows {
-			weight := math.Round(weights[k]/total*unit) / unit
-			for x := range row {
-				for c := range 3 {
-					made[i][x][c] += weight * row[x][c]
-				}
-			}
-		}
-		for x := range made[i] {
-			for c := range 3 {
-				made[i][x][c] = math.Min(math.Max(math.Floor(made[i][x][c]+0.5), 0), 255)
-			}
-		}
-	}
-	return made
-}
-
-func turned(rows [][][3]float64) [][][3]float64 {
-	made := make([][][3]float64, len(rows[0]))
-	for x := range made {
-		for _, row := range rows {
-			made[x] = append(made[x], row[x])
-		}
-	}
-	return made
-}
-
-// cropped is the centre of a picture as torchvision's CenterCrop takes it.
-func cropped(rows [][][3]float64, side int) []byte {
-	top := int(math.RoundToEven(float64(len(rows)-side) / 2))
-	left := int(math.RoundToEven(float64(len(rows[0])-side) / 2))
-	var pixels []byte
-	for _, row := range rows[top : top+side] {
-		for _, pixel := range row[left : left+side] {
-			pixels = append(pixels, byte(pixel[0]), byte(pixel[1]), byte(pixel[2]))
-		}
-	}
-	return pixels
-}
-
-// Fresh pictures of all shapes, against the formula; and what the server then
-// cuts out is the centre of the whole picture.
-func TestFreshPicturesAreResizedByTheFormula(t *testing.T) {
-	rng := random(t)
-	for run := range 90 {
-		interpolation := []string{"", "bicubic", "bilinear"}[run%3]
-		width, height := 1+rng.IntN(90), 1+rng.IntN(90)
-		side := 1 + rng.IntN(50)
-		crop := 1 + rng.IntN(side)
-		data := make([]byte, width*height*3)
-		rows := make([][][3]float64, height)
-		for y := range rows {
-			rows[y] = make([][3]float64, width)
-			for x := range rows[y] {
-				for c := range 3 {
-					level := byte(rng.Uint32())
-					data[(y*width+x)*3+c], rows[y][x][c] = level, float64(level)
-				}
-			}
-		}
-		toWidth, toHeight := side, side
-		if width <= height {
-			toHeight = side * height / width
-		} else {
-			toWidth = side * width / height
-		}
-		// Across first, as Pillow does it. An axis that keeps its length is not
-		// changed by the formula either.
-		formula := formulas[interpolation]
-		across := turned(resampled(turned(rows), toWidth, formula))
-		want := cropped(resampled(across, toHeight, formula), crop)
-		r := resizingFor(t, tipserve.ResizeOnClient, &pb.BundleInfo{
-			ImageSize: int32(crop), ResizeTo: int32(side), Interpolation: interpolation}, 1<<20)
-		got := must(r.sent(t, tipserve.FromRGB(width, height, data)))(t).GetRawRgb()
-		if got.GetWidth() != uint32(side) || got.GetHeight() != uint32(side) {
-			t.Fatalf("%d × %d to %d: %d × %d", width, height, side, got.GetWidth(), got.GetHeight())
-		}
-		offset := int(math.RoundToEven(float64(side-crop) / 2))
-		var centre []byte
-		for y := offset; y < offset+crop; y++ {
-			centre = append(centre, got.GetData()[(y*side+offset)*3:][:crop*3]...)
-		}
-		if largest, mean := difference(t, centre, want); largest > 0 {
-			t.Errorf("%q, %d × %d to %d, of that %d: levels %d apart, %.4f on average",
-				interpolation, width, height, side, crop, largest, mean)
-		}
-	}
-}
-
 // A server may be newer than this client.
 func TestForAnUnknownInterpolationPicturesAreSentAsTheyAre(t *testing.T) {
 	picture := painted(t, 30, 21)
@@ -427,115 +302,6 @@ func TestResizedPicturesCanGoAsJPEG(t *testing.T) {
 			t.Errorf("%d bytes as JPEG, %d raw", len(file), len(raw))
 		}
 	}
-}
-
-// Every call that takes pictures resizes them; but for augmented views whole
-// pictures are wanted.
-func TestEveryCallResizes(t *testing.T) {
-	var file bytes.Buffer
-	if err := png.Encode(&file, painted(t, 50, 40)); err != nil {
-		t.Fatal(err)
-	}
-	picture := tipserve.FromBytes(file.Bytes())
-	var mu sync.Mutex
-	var seen []*pb.Input
-	note := func(input *pb.Input) {
-		if input != nil {
-			mu.Lock()
-			seen = append(seen, input)
-			mu.Unlock()
-		}
-	}
-	var baseViews int32
-	made := &pb.Version{Name: "caches/pets/versions/2", Version: 2}
-	f := start(t, &fake{
-		unary: map[string]func(any) (any, error){
-			"Classify": func(request any) (any, error) {
-				note(request.(*pb.ClassifyRequest).GetInput())
-				return &pb.ClassifyResponse{}, nil
-			},
-			"Embed": func(request any) (any, error) {
-				note(request.(*pb.EmbedRequest).GetInputs()[0])
-				return &pb.EmbedResponse{Inputs: []*pb.EmbedResult{{}}}, nil
-			},
-			"GetVersion": func(any) (any, error) {
-				return &pb.Version{Name: "caches/pets/versions/1", Version: 1, Views: baseViews,
-					Classes: []*pb.ClassInfo{{Index: 0, DisplayName: "cat"}}}, nil
-			},
-		},
-		streams: []behaviour{func(c *connection) error {
-			item, sequence, _ := c.item()
-			note(item.GetInput())
-			return c.answer(item, sequence)
-		}},
-		create: func(_ int, stream grpc.BidiStreamingServer[pb.CreateCacheRequest, pb.CreateCacheResponse]) error {
-			for {
-				request, err := stream.Recv()
-				if err != nil {
-					return stream.Send(&pb.CreateCacheResponse{Event: &pb.CreateCacheResponse_Version{Version: made}})
-				}
-				for _, example := range request.GetExamples().GetExamples() {
-					note(example.GetInput())
-				}
-			}
-		},
-		add: func(stream grpc.BidiStreamingServer[pb.AddExamplesRequest, pb.AddExamplesResponse]) error {
-			for {
-				request, err := stream.Recv()
-				if err != nil {
-					return stream.Send(&pb.AddExamplesResponse{Event: &pb.AddExamplesResponse_Version{Version: made}})
-				}
-				for _, example := range request.GetExamples().GetExamples() {
-					note(example.GetInput())
-				}
-			}
-		},
-		evaluate: func(_ int, stream grpc.ClientStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
-			for {
-				request, err := stream.Recv()
-				if errors.Is(err, io.EOF) {
-					return stream.SendAndClose(&pb.EvaluateResponse{})
-				}
-				if err != nil {
-					return err
-				}
-				for _, item := range request.GetItems().GetItems() {
-					note(item.GetInput())
-				}
-			}
-		},
-	})
-	client, ctx := dial(t, f.address, tipserve.WithResize(tipserve.ResizeOnClient)), within(t)
-	examples := tipserve.Examples(tipserve.Example{Class: "cat", ID: "new", Picture: picture})
-	check := func(call string, whole bool, err error) {
-		t.Helper()
-		if err != nil || len(seen) != 1 {
-			t.Fatal(call, len(seen), err)
-		}
-		if raw := seen[0].GetRawRgb(); whole && !bytes.Equal(seen[0].GetEncodedImage(), file.Bytes()) ||
-			!whole && (raw.GetWidth() != 32 || raw.GetHeight() != 32) {
-			t.Errorf("%s sent %d bytes of a file, %d × %d pixels",
-				call, len(seen[0].GetEncodedImage()), raw.GetWidth(), raw.GetHeight())
-		}
-		seen = nil
-	}
-	_, err := client.ClassifyOne(ctx, "pets", picture)
-	check("ClassifyOne", false, err)
-	_, err = collect(client.Classify(ctx, "pets", tipserve.Pictures(picture)))
-	check("Classify", false, err)
-	_, err = client.EmbedPictures(ctx, []tipserve.Picture{picture})
-	check("EmbedPictures", false, err)
-	_, err = client.Evaluate(ctx, examples, "pets")
-	check("Evaluate", false, err)
-	for _, views := range []int32{0, 1, 10} {
-		_, err = client.CreateCache(ctx, &pb.CacheSpec{CacheId: "pets", Views: views}, examples)
-		check(fmt.Sprint("CreateCache of views ", views), views > 1, err)
-		baseViews = views
-		_, err = client.AddExamples(ctx, &pb.AddExamplesSpec{Base: "pets"}, examples)
-		check(fmt.Sprint("AddExamples of views ", views), views > 1, err)
-	}
-	_, err = dial(t, f.address).ClassifyOne(ctx, "pets", picture)
-	check("ClassifyOne without the option", true, err)
 }
 
 // photo is like a photograph: smooth light, coloured shapes, some grain.

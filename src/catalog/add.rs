@@ -1,12 +1,12 @@
 //! A version as the base of the next: its examples' features as they are
 //! stored, so that nothing is encoded twice.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use half::f16;
 
 use super::{
-    Catalog, CatalogError, ExampleFeature,
+    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature,
     columns::{check_shapes, floats, halves, labels},
     compute,
     notes::{self, NoteColumns},
@@ -19,6 +19,17 @@ use tipserve_store::{
 
 /// Ids named in an error, at most.
 const NAMED: usize = 10;
+
+/// What becomes of a version's examples when the next is made of it.
+#[derive(Clone, Debug, Default)]
+pub struct BaseChanges {
+    /// Ids of examples to leave out.
+    pub remove: Vec<String>,
+    /// Ids of examples that get another class.
+    pub relabel: Vec<(String, ClassRef)>,
+    /// Display names of the classes that come after the base's.
+    pub new_classes: Vec<String>,
+}
 
 /// A version to start from, without the examples that are to be left out.
 #[derive(Debug)]
@@ -88,7 +99,7 @@ impl Base {
     fn read(
         manifest: Manifest,
         file: &TensorFile,
-        remove: &[String],
+        changes: &BaseChanges,
     ) -> Result<Base, CatalogError> {
         let name = manifest.resource_name();
         let details = &manifest.details;
@@ -132,30 +143,9 @@ impl Base {
             .max()
             .map_or(0, |highest| highest.saturating_add(1));
 
-        let remove: HashSet<_> = remove.iter().map(|id| canonical(id)).collect();
-        let before = examples.len();
-        let mut unknown: BTreeSet<_> = remove.iter().collect();
-        for example in &examples {
-            unknown.remove(&canonical(&example.id));
-        }
-        if !unknown.is_empty() {
-            let shown: Vec<String> = unknown
-                .iter()
-                .take(NAMED)
-                .map(|id| format!("{id:?}"))
-                .collect();
-            let more = match unknown.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            return Err(CatalogError::invalid(
-                "spec.remove_example_ids",
-                format!("{name} holds no example {}{more}", shown.join(", ")),
-            ));
-        }
-        examples.retain(|example| !remove.contains(&canonical(&example.id)));
+        let removed = changes.apply(&name, &details.classes, &mut examples)?;
         Ok(Base {
-            removed: before - examples.len(),
+            removed,
             text: file.get(names::TEXT).map(|_| floats(file, names::TEXT)),
             examples,
             next_id,
@@ -165,8 +155,71 @@ impl Base {
     }
 }
 
+impl BaseChanges {
+    /// Relabels and leaves out; returns how many were left out.
+    ///
+    /// # Errors
+    /// An id that the version does not hold or that is named twice, a class that
+    /// is none.
+    fn apply(
+        &self,
+        version: &str,
+        classes: &[ClassRecord],
+        examples: &mut Vec<ExampleFeature>,
+    ) -> Result<usize, CatalogError> {
+        const RELABEL: &str = "spec.relabel";
+        const REMOVE: &str = "spec.remove_example_ids";
+        let names = classes.iter().map(|class| class.display_name.as_str());
+        let names = ClassNames::new(names.chain(self.new_classes.iter().map(String::as_str)));
+        let remove: HashSet<_> = self.remove.iter().map(|id| canonical(id)).collect();
+        let mut relabel = HashMap::new();
+        for (id, class) in &self.relabel {
+            let wrong = |problem: &str| {
+                CatalogError::invalid(RELABEL, format!("example {id:?}: {problem}"))
+            };
+            let class = names.find(class).map_err(|problem| wrong(&problem))?;
+            let id = canonical(id);
+            if remove.contains(&id) {
+                return Err(wrong("it is to be left out, too"));
+            }
+            if relabel.insert(id, class).is_some() {
+                return Err(wrong("it is there twice"));
+            }
+        }
+        let mut not_removed: BTreeSet<&str> = remove.iter().map(AsRef::as_ref).collect();
+        let mut not_relabelled: BTreeSet<&str> = relabel.keys().map(AsRef::as_ref).collect();
+        for example in examples.iter_mut() {
+            let id = canonical(&example.id);
+            not_removed.remove(id.as_ref());
+            if let Some(class) = relabel.get(&id) {
+                not_relabelled.remove(id.as_ref());
+                example.class = *class;
+            }
+        }
+        check_held(version, REMOVE, &not_removed)?;
+        check_held(version, RELABEL, &not_relabelled)?;
+        let before = examples.len();
+        examples.retain(|example| !remove.contains(&canonical(&example.id)));
+        Ok(before - examples.len())
+    }
+}
+
+/// Refuses ids of examples that a version does not hold.
+fn check_held(version: &str, field: &str, ids: &BTreeSet<&str>) -> Result<(), CatalogError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<String> = ids.iter().take(NAMED).map(|id| format!("{id:?}")).collect();
+    let more = match ids.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let problem = format!("{version} holds no example {}{more}", shown.join(", "));
+    Err(CatalogError::invalid(field, problem))
+}
+
 impl Catalog {
-    /// A version as a base, without the examples of the ids given.
+    /// A version as a base, its examples changed as is asked for.
     ///
     /// # Errors
     /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
@@ -174,14 +227,14 @@ impl Catalog {
     pub async fn base(
         &self,
         reference: &Reference,
-        remove: Vec<String>,
+        changes: BaseChanges,
     ) -> Result<Base, CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
         // Before the tensors, which may be many.
         let manifest = self.store.manifest(&id, number).await?;
         self.model.encoder().check(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
-        compute(move || Base::read(manifest, &file, &remove)).await?
+        compute(move || Base::read(manifest, &file, &changes)).await?
     }
 }
 

@@ -5,6 +5,7 @@
 mod add;
 mod analysis;
 mod check;
+mod class_names;
 mod classifier;
 mod columns;
 mod compute;
@@ -37,9 +38,10 @@ mod versions;
 
 use std::{sync::Arc, time::Duration};
 
-pub use add::Base;
+pub use add::{Base, BaseChanges};
 pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
 pub use check::ImportBounds;
+pub use class_names::{ClassNames, ClassRef};
 pub use classifier::Classifier;
 pub use compute::{compute, select};
 pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     CatalogError,
-    text_queue::{TextBatch, TextQueue, TextResult},
+    text_queue::{EncodedText, TextBatch, TextQueue, TextResult},
 };
 use tipserve_clip::{TextEncoder, Tokenizer, classifier_rows, fill_templates};
 use tipserve_engine::{Engine, FlowId, Permit};
@@ -126,10 +126,10 @@ impl TextRoom {
                     counts.push(0);
                 }
                 let class = classes.peek().map_or(0, |(class, _)| *class);
-                let feature = result.map_err(|error| {
+                let encoded = result.map_err(|error| {
                     CatalogError::invalid(format!("classes[{class}].prompts"), error)
                 })?;
-                features.push(feature);
+                features.push(encoded.feature);
                 begun += 1;
                 if let Some((_, count)) = classes.next_if(|(_, count)| *count == begun) {
                     counts.push(count);
@@ -215,11 +215,12 @@ fn encode_admitted(
     texts: &[String],
 ) -> Result<Vec<TextResult>, CatalogError> {
     let mut ids = Vec::new();
-    let tokens: Vec<Result<(), CatalogError>> = texts
+    let tokens: Vec<Result<usize, CatalogError>> = texts
         .iter()
         .map(|text| {
-            ids.push(tokenizer.encode(text, batch.truncate)?);
-            Ok(())
+            let (row, count) = tokenizer.encode_counted(text, batch.truncate)?;
+            ids.push(row);
+            Ok(count)
         })
         .collect();
     let mut rows = Vec::new();
@@ -236,7 +237,10 @@ fn encode_admitted(
         .into_iter()
         .map(|tokens| match tokens {
             Err(error) => Ok(Err(error)),
-            Ok(()) => rows.next().map(Ok).ok_or(CatalogError::Cancelled),
+            Ok(tokens) => {
+                let feature = rows.next().ok_or(CatalogError::Cancelled)?;
+                Ok(Ok(EncodedText { feature, tokens }))
+            }
         })
         .collect()
 }

@@ -18,8 +18,17 @@ use tokio::sync::oneshot;
 use super::CatalogError;
 use tipserve_engine::FlowId;
 
-/// A text's raw or unit feature, or why it has none.
-pub type TextResult = Result<Vec<f32>, CatalogError>;
+/// A text that was encoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedText {
+    /// Its raw or unit feature.
+    pub feature: Vec<f32>,
+    /// How many tokens were encoded, start and end marks among them.
+    pub tokens: usize,
+}
+
+/// A text's feature, or why it has none.
+pub type TextResult = Result<EncodedText, CatalogError>;
 
 /// Texts to encode in one step.
 pub struct TextBatch {
@@ -196,7 +205,10 @@ mod tests {
     fn cancellation_deadline_and_panics_cost_their_own_batch() {
         let queue = TextQueue::start(1, |batch| match batch.texts.concat().as_str() {
             "panic" => panic!("as asked"),
-            _ => Ok(vec![Ok(vec![1.0])]),
+            _ => Ok(vec![Ok(EncodedText {
+                feature: vec![1.0],
+                tokens: 3,
+            })]),
         })
         .expect("a thread");
         let cancelled = batch(1, "a");

@@ -66,6 +66,7 @@ pub async fn serve(
             };
             pb::EmbedResult {
                 outcome: Some(outcome),
+                token_count: 0,
             }
         }
     });
@@ -130,11 +131,17 @@ async fn texts(
     // A text that is too long is its own error, not the call's.
     Ok(results
         .into_iter()
-        .map(|result| pb::EmbedResult {
-            outcome: Some(match result {
-                Ok(values) => Outcome::Embedding(pb::Embedding { values }),
-                Err(error) => Outcome::Error(ApiError::from(error).to_item_status()),
-            }),
+        .map(|result| match result {
+            Ok(text) => pb::EmbedResult {
+                token_count: i32::try_from(text.tokens).unwrap_or(i32::MAX),
+                outcome: Some(Outcome::Embedding(pb::Embedding {
+                    values: text.feature,
+                })),
+            },
+            Err(error) => pb::EmbedResult {
+                outcome: Some(Outcome::Error(ApiError::from(error).to_item_status())),
+                token_count: 0,
+            },
         })
         .collect())
 }

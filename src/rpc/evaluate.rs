@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, Scorecard, Served},
+    catalog::{CatalogError, ClassNames, ClassRef, Scorecard, Served},
     telemetry,
 };
 use tip_adapter::{
@@ -80,6 +80,7 @@ async fn evaluate(
 /// A version that is evaluated, and its figures so far.
 struct Version {
     classifier: Served,
+    classes: ClassNames,
     card: Scorecard,
     scores: UnknownScores,
 }
@@ -107,6 +108,9 @@ async fn versions(
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
             card: Scorecard::new(&classifier)?,
+            classes: ClassNames::new(
+                (0..classifier.classes()).map(|class| classifier.class_name(class)),
+            ),
             scores: UnknownScores::default(),
             classifier,
         });
@@ -121,8 +125,8 @@ type Logits = (Vec<f32>, Option<Vec<f32>>);
 /// One item's logits by every version.
 struct Judged {
     id: String,
-    /// None for an item of an unknown class.
-    class: Option<usize>,
+    /// Its class's index in every version; none for an item of an unknown class.
+    classes: Option<Vec<usize>>,
     logits: Result<Vec<Logits>, ApiError>,
 }
 
@@ -140,31 +144,17 @@ struct Evaluation {
 
 impl Evaluation {
     async fn take(&mut self, item: pb::LabelledItem) -> Result<(), ApiError> {
-        let fewest = self
-            .versions
-            .iter()
-            .map(|version| version.classifier.classes())
-            .min()
-            .unwrap_or(0);
         let width = self.context.catalog.model().width;
         let checked = request::check_id("items.id", &item.id).and_then(|()| {
-            let class = usize::try_from(item.class_index)
-                .ok()
-                .filter(|class| *class < fewest)
-                .map(Some)
-                .or(item.unknown.then_some(None))
-                .map(|class| class.filter(|_| !item.unknown))
-                .ok_or_else(|| {
-                    RequestError::invalid(
-                        "items.class_index",
-                        format!("{} is not in 0..{fewest}", item.class_index),
-                    )
-                })?;
+            let classes = match item.unknown {
+                true => None,
+                false => Some(self.classes(item.class_index, item.class_name)?),
+            };
             // Each version's own way is the judge's to say.
             request::content(item.input, Crop::Centre, width, ExifOrientation::default())
-                .map(|content| (class, content))
+                .map(|content| (classes, content))
         });
-        let (class, content) = match checked {
+        let (classes, content) = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 telemetry::item(false);
@@ -202,25 +192,51 @@ impl Evaluation {
             drop(place);
             Judged {
                 id: item.id,
-                class,
+                classes,
                 logits,
             }
         }));
         Ok(())
     }
 
+    /// The index of an item's class in every version.
+    fn classes(&self, index: i32, name: String) -> Result<Vec<usize>, RequestError> {
+        let field = match name.is_empty() {
+            true => "items.class_index",
+            false => "items.class_name",
+        };
+        let class = ClassRef::of(index, name);
+        let class = class.map_err(|problem| RequestError::invalid(field, problem))?;
+        let of_version = |version: &Version| {
+            version.classes.find(&class).map_err(|problem| {
+                let problem = format!("{}: {problem}", version.classifier.name);
+                RequestError::invalid(field, problem)
+            })
+        };
+        self.versions.iter().map(of_version).collect()
+    }
+
     fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), ApiError> {
         let judged = judged.map_err(CatalogError::internal)?;
-        telemetry::item(judged.logits.is_ok());
-        match judged.logits {
-            Err(problem) => self.reject(judged.id, problem),
+        let Judged {
+            id,
+            classes,
+            logits,
+        } = judged;
+        telemetry::item(logits.is_ok());
+        match logits {
+            Err(problem) => self.reject(id, problem),
             Ok(logits) => {
-                for (version, (own, zero_shot)) in self.versions.iter_mut().zip(logits) {
+                let judged = self.versions.iter_mut().zip(logits).enumerate();
+                for (at, (version, (own, zero_shot))) in judged {
                     let best = first(&version.classifier, &own)?;
                     let score = score(&best, version.classifier.temperature());
-                    match judged.class {
+                    match &classes {
                         None => version.scores.unknown(score),
-                        Some(class) => {
+                        Some(classes) => {
+                            let class = *classes
+                                .get(at)
+                                .ok_or_else(|| CatalogError::internal("a version has no class"))?;
                             version.scores.known(score, best.class == class);
                             version.card.add(&own, zero_shot.as_deref(), class)?;
                         }

@@ -26,6 +26,57 @@ fn arrived(fake: &Fake, validation: bool) -> BTreeMap<String, i32> {
 }
 
 #[test]
+fn examples_get_another_class_by_any_form_of_its_name() {
+    let fake = with_base();
+    let args = [
+        "add",
+        "pets",
+        "--relabel",
+        "a=b/1.jpg=big_dog",
+        "--relabel",
+        "2=lynx",
+        "--relabel",
+        "3=lynx",
+        "--relabel",
+        "4=cat",
+    ];
+    tipserve(&fake, &args).expect(0);
+    {
+        let state = fake.state();
+        let spec = &state.additions[0];
+        let new: Vec<_> = spec.new_classes.iter().map(|it| &it.display_name).collect();
+        assert_eq!(new, ["lynx"]);
+        let relabel: Vec<_> = spec
+            .relabel
+            .iter()
+            .map(|it| {
+                (
+                    it.example_id.as_str(),
+                    it.class_index,
+                    it.class_name.as_str(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("a=b/1.jpg", 1, ""),
+            ("2", 2, ""),
+            ("3", 2, ""),
+            ("4", 0, ""),
+        ];
+        assert_eq!(relabel, expected);
+    }
+    let ran = tipserve(
+        &fake,
+        &["add", "pets", "--relabel", "1=puma", "--no-new-classes"],
+    );
+    assert!(ran.expect(1).stderr.contains("has no class \"puma\""));
+    for wrong in ["cat", "=cat", "1="] {
+        let ran = tipserve(&fake, &["add", "pets", "--relabel", wrong]).expect(2);
+        assert!(ran.stderr.contains("expected ID=CLASS"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn folders_go_to_classes_of_their_name_or_become_new_ones() {
     let fake = with_base();
     let folder = Folder::new(&["ant", "big_dog", "zebra"], &[1, 2, 1]);

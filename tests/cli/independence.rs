@@ -14,7 +14,6 @@ const SERVER_ONLY: &[&str] = &[
     "tipserve",
     "tokenizers",
     "turbojpeg-sys",
-    "object_store",
 ];
 
 #[test]

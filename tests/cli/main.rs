@@ -18,6 +18,7 @@ mod folders;
 mod help;
 mod independence;
 mod npz;
+mod npz_refused;
 mod peer;
 mod run;
 mod tables;

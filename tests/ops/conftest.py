@@ -29,10 +29,13 @@ def _server_fixtures():
 
 server_fixtures = _server_fixtures()
 
-from processes import absent  # noqa: E402
-
 # tests/server/tokens.py takes it from its own conftest.
 BINARY = server_fixtures.BINARY
+
+from browser import BROWSERS, DEMO, Page  # noqa: E402
+from processes import absent  # noqa: E402
+from tokens import TokensFile  # noqa: E402
+
 built = server_fixtures.built
 bundles = server_fixtures.bundles
 features_bundle = server_fixtures.features_bundle
@@ -58,3 +61,48 @@ def program():
         return found
 
     return find
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's Chromium, driven by Playwright."""
+    found = next((shutil.which(name) for name in BROWSERS if shutil.which(name)), None)
+    if found is None:
+        absent("no Chromium is installed (scripts/prerequisites-ops says how)")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        # A camera that shows a test picture, and nobody who is asked whether it may be used.
+        flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = driver.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """Opens tabs, and closes them."""
+    opened = []
+
+    def start(server, **rest) -> Page:
+        opened.append(Page(chromium, server, **rest))
+        return opened[-1]
+
+    yield start
+    for page in opened:
+        page.close()
+
+
+@pytest.fixture
+def guarded(tiny_bundle, tmp_path):
+    """A server with tokens, of the demo's bundle where there is one."""
+    file = TokensFile(tmp_path)
+    file.add("weaver", "admin")
+    file.add("viewer", "classify")
+    bundle = DEMO if (DEMO / "bundle.toml").is_file() else tiny_bundle
+    server = server_fixtures.Server(
+        bundle, tmp_path / "store", "--tokens", str(file.path), "--reload-seconds", "1"
+    )
+    server.tokens = file
+    yield server
+    server.close()

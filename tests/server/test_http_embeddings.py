@@ -37,7 +37,21 @@ def test_texts_and_pictures_in_their_order(tiny, client, chance, encoding):
         # Batches may differ, and so does rounding.
         np.testing.assert_allclose(np.float32(got), want.embedding.values, rtol=1e-4, atol=1e-6)
     assert [one.index for one in answer.data] == [0, 1, 2, 3]
-    assert answer.model == "clip" and answer.usage.total_tokens == 0
+    # Tokens are the texts': start, words, end. Pictures have none.
+    tokens = sum(text.token_count for text in texts)
+    assert tokens > 2 * 2 and not any(picture.token_count for picture in pictures)
+    assert answer.model == "clip" and answer.usage.total_tokens == tokens
+    assert answer.usage.prompt_tokens == tokens
+
+
+def test_tokens_are_those_that_are_encoded(tiny, client):
+    short = client.embeddings.create(model="m", input="a cat").usage.total_tokens
+    longer = client.embeddings.create(model="m", input="a cat a cat").usage.total_tokens
+    assert longer == 2 * short - 2, "start and end marks are counted once a text"
+    assert client.embeddings.create(model="m", input=["a cat"] * 3).usage.total_tokens == 3 * short
+    cut = classify.EmbedRequest(texts=["cat " * 500], truncate_texts=True)
+    [text] = tiny.api.classifying.Embed(cut).texts
+    assert text.token_count == 77
 
 
 def test_one_text(client):

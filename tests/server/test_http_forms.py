@@ -56,14 +56,16 @@ def test_a_cache_of_named_parts_and_what_it_says(tiny, files, name, tmp_path):
     path = f"/v1/caches/{name}:classifyStream?ordered=true"
     lines = send(tiny, path, *(("x", f, data) for f, data in files.items())).lines
     assert [one["id"] for line in lines for one in line["results"]] == list(files)
-    added = send(tiny, f"/v1/caches/{name}:addExamples", ("1", "new.png", file)).lines[-1]
+    added = send(tiny, f"/v1/caches/{name}:addExamples", ("dog", "new.png", file)).lines[-1]
     assert added["version"]["classes"][1]["exampleCount"] == 4
     judged = send(
         tiny,
         f"/v1/caches:evaluate?config.caches={name}",
-        *((f[0], f, data) for f, data in files.items()),
+        *(("cat" if f.startswith("0") else "dog", f, data) for f, data in files.items()),
+        ("elk", "elk.png", file),
     ).json
     assert judged["evaluations"][0]["count"] == str(len(files))
+    assert [one["exampleId"] for one in judged["rejected"]] == ["elk/elk.png"]
 
 
 def test_a_specification_comes_first(tiny, files, name):

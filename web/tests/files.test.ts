@@ -19,6 +19,12 @@ describe("what folders say of pictures", () => {
     expect(labels([])).toEqual([]);
   });
 
+  it("takes the parts of a data set for no classes", () => {
+    expect(labels(["d/train/1.jpg", "d/val/2.jpg", "d/Test/3.jpg"])).toEqual([null, null, null]);
+    expect(labels(["d/train/a/1.jpg", "d/test/b/3.jpg"])).toEqual(["a", "b"]);
+    expect(labels(["d/test/1.jpg", "d/real/2.jpg"])).toEqual(["test", "real"]);
+  });
+
   it("leaves those alone that nobody has sorted", () => {
     expect(labels(["a/Unsorted/1.jpg", "a/rose/1.jpg", "2.jpg"])).toEqual([null, "rose", null]);
   });

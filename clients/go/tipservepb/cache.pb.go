@@ -553,7 +553,7 @@ func (x CreateProgress_Stage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CreateProgress_Stage.Descriptor instead.
 func (CreateProgress_Stage) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // A named classifier.
@@ -1961,7 +1961,10 @@ type Example struct {
 	// A picture file to keep a thumbnail of, for an example that is sent as an
 	// embedding. Ignored unless the specification keeps pictures. Default: the
 	// input, where that is a picture.
-	Thumbnail     []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
+	Thumbnail []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
+	// The display name of its class, instead of class_index. A name that no class
+	// has, or more than one, is an example that cannot be used.
+	ClassName     string `protobuf:"bytes,33,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2043,6 +2046,13 @@ func (x *Example) GetThumbnail() []byte {
 		return x.Thumbnail
 	}
 	return nil
+}
+
+func (x *Example) GetClassName() string {
+	if x != nil {
+		return x.ClassName
+	}
+	return ""
 }
 
 // CreateCache's requests: one spec, then examples.
@@ -2328,7 +2338,10 @@ type AddExamplesSpec struct {
 	RequestId string `protobuf:"bytes,18,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// See CacheSpec.keep_pictures; of the new examples. Pictures that the base
 	// keeps are taken over in any case.
-	KeepPictures  bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	KeepPictures bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	// Examples of the base that get another class. They keep all else: id,
+	// features, picture. Nothing is encoded again.
+	Relabel       []*Relabelled `protobuf:"bytes,45,rep,name=relabel,proto3" json:"relabel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2496,6 +2509,78 @@ func (x *AddExamplesSpec) GetKeepPictures() bool {
 	return false
 }
 
+func (x *AddExamplesSpec) GetRelabel() []*Relabelled {
+	if x != nil {
+		return x.Relabel
+	}
+	return nil
+}
+
+// An example of the base version that gets another class.
+type Relabelled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id. One that the base does not hold is an error that names it, and so is
+	// one that is also to be left out, or that is here twice.
+	ExampleId string `protobuf:"bytes,1,opt,name=example_id,json=exampleId,proto3" json:"example_id,omitempty"`
+	// Index of its class, the base's classes first, then the new ones.
+	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
+	// The display name of its class, instead of class_index.
+	ClassName     string `protobuf:"bytes,3,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Relabelled) Reset() {
+	*x = Relabelled{}
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Relabelled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Relabelled) ProtoMessage() {}
+
+func (x *Relabelled) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Relabelled.ProtoReflect.Descriptor instead.
+func (*Relabelled) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Relabelled) GetExampleId() string {
+	if x != nil {
+		return x.ExampleId
+	}
+	return ""
+}
+
+func (x *Relabelled) GetClassIndex() int32 {
+	if x != nil {
+		return x.ClassIndex
+	}
+	return 0
+}
+
+func (x *Relabelled) GetClassName() string {
+	if x != nil {
+		return x.ClassName
+	}
+	return ""
+}
+
 // AddExamples' requests: one spec, then examples.
 type AddExamplesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2512,7 +2597,7 @@ type AddExamplesRequest struct {
 
 func (x *AddExamplesRequest) Reset() {
 	*x = AddExamplesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2609,7 @@ func (x *AddExamplesRequest) String() string {
 func (*AddExamplesRequest) ProtoMessage() {}
 
 func (x *AddExamplesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2622,7 @@ func (x *AddExamplesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesRequest.ProtoReflect.Descriptor instead.
 func (*AddExamplesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AddExamplesRequest) GetPayload() isAddExamplesRequest_Payload {
@@ -2603,7 +2688,7 @@ type AddExamplesResponse struct {
 
 func (x *AddExamplesResponse) Reset() {
 	*x = AddExamplesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2700,7 @@ func (x *AddExamplesResponse) String() string {
 func (*AddExamplesResponse) ProtoMessage() {}
 
 func (x *AddExamplesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2713,7 @@ func (x *AddExamplesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesResponse.ProtoReflect.Descriptor instead.
 func (*AddExamplesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{17}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AddExamplesResponse) GetEvent() isAddExamplesResponse_Event {
@@ -2707,7 +2792,7 @@ type CreateProgress struct {
 
 func (x *CreateProgress) Reset() {
 	*x = CreateProgress{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2804,7 @@ func (x *CreateProgress) String() string {
 func (*CreateProgress) ProtoMessage() {}
 
 func (x *CreateProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2817,7 @@ func (x *CreateProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProgress.ProtoReflect.Descriptor instead.
 func (*CreateProgress) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateProgress) GetStage() CreateProgress_Stage {
@@ -2780,7 +2865,7 @@ type RejectedExample struct {
 
 func (x *RejectedExample) Reset() {
 	*x = RejectedExample{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2877,7 @@ func (x *RejectedExample) String() string {
 func (*RejectedExample) ProtoMessage() {}
 
 func (x *RejectedExample) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2890,7 @@ func (x *RejectedExample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedExample.ProtoReflect.Descriptor instead.
 func (*RejectedExample) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RejectedExample) GetExampleId() string {
@@ -2849,7 +2934,7 @@ type GetCacheRequest struct {
 
 func (x *GetCacheRequest) Reset() {
 	*x = GetCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +2946,7 @@ func (x *GetCacheRequest) String() string {
 func (*GetCacheRequest) ProtoMessage() {}
 
 func (x *GetCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +2959,7 @@ func (x *GetCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCacheRequest.ProtoReflect.Descriptor instead.
 func (*GetCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{20}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetCacheRequest) GetName() string {
@@ -2914,7 +2999,7 @@ type ListCachesRequest struct {
 
 func (x *ListCachesRequest) Reset() {
 	*x = ListCachesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3011,7 @@ func (x *ListCachesRequest) String() string {
 func (*ListCachesRequest) ProtoMessage() {}
 
 func (x *ListCachesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3024,7 @@ func (x *ListCachesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachesRequest.ProtoReflect.Descriptor instead.
 func (*ListCachesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{21}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListCachesRequest) GetPageSize() int32 {
@@ -2983,7 +3068,7 @@ type ListCachesResponse struct {
 
 func (x *ListCachesResponse) Reset() {
 	*x = ListCachesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3080,7 @@ func (x *ListCachesResponse) String() string {
 func (*ListCachesResponse) ProtoMessage() {}
 
 func (x *ListCachesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3093,7 @@ func (x *ListCachesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachesResponse.ProtoReflect.Descriptor instead.
 func (*ListCachesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{22}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListCachesResponse) GetCaches() []*Cache {
@@ -3038,7 +3123,7 @@ type DeleteCacheRequest struct {
 
 func (x *DeleteCacheRequest) Reset() {
 	*x = DeleteCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3135,7 @@ func (x *DeleteCacheRequest) String() string {
 func (*DeleteCacheRequest) ProtoMessage() {}
 
 func (x *DeleteCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3148,7 @@ func (x *DeleteCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCacheRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{23}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteCacheRequest) GetName() string {
@@ -3094,7 +3179,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3191,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3204,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{24}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetVersionRequest) GetName() string {
@@ -3153,7 +3238,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3165,7 +3250,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3178,7 +3263,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{25}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListVersionsRequest) GetParent() string {
@@ -3222,7 +3307,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3319,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3332,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{26}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Version {
@@ -3282,7 +3367,7 @@ type ListExamplesRequest struct {
 
 func (x *ListExamplesRequest) Reset() {
 	*x = ListExamplesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3294,7 +3379,7 @@ func (x *ListExamplesRequest) String() string {
 func (*ListExamplesRequest) ProtoMessage() {}
 
 func (x *ListExamplesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3307,7 +3392,7 @@ func (x *ListExamplesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExamplesRequest.ProtoReflect.Descriptor instead.
 func (*ListExamplesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{27}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListExamplesRequest) GetParent() string {
@@ -3351,7 +3436,7 @@ type ListExamplesResponse struct {
 
 func (x *ListExamplesResponse) Reset() {
 	*x = ListExamplesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3448,7 @@ func (x *ListExamplesResponse) String() string {
 func (*ListExamplesResponse) ProtoMessage() {}
 
 func (x *ListExamplesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3461,7 @@ func (x *ListExamplesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExamplesResponse.ProtoReflect.Descriptor instead.
 func (*ListExamplesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{28}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListExamplesResponse) GetExamples() []*ExampleInfo {
@@ -3416,7 +3501,7 @@ type ExampleInfo struct {
 
 func (x *ExampleInfo) Reset() {
 	*x = ExampleInfo{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3513,7 @@ func (x *ExampleInfo) String() string {
 func (*ExampleInfo) ProtoMessage() {}
 
 func (x *ExampleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3526,7 @@ func (x *ExampleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExampleInfo.ProtoReflect.Descriptor instead.
 func (*ExampleInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{29}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExampleInfo) GetExampleId() string {
@@ -3506,7 +3591,7 @@ type GetExamplePictureRequest struct {
 
 func (x *GetExamplePictureRequest) Reset() {
 	*x = GetExamplePictureRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3518,7 +3603,7 @@ func (x *GetExamplePictureRequest) String() string {
 func (*GetExamplePictureRequest) ProtoMessage() {}
 
 func (x *GetExamplePictureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3531,7 +3616,7 @@ func (x *GetExamplePictureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExamplePictureRequest.ProtoReflect.Descriptor instead.
 func (*GetExamplePictureRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetExamplePictureRequest) GetParent() string {
@@ -3561,7 +3646,7 @@ type ExamplePicture struct {
 
 func (x *ExamplePicture) Reset() {
 	*x = ExamplePicture{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3573,7 +3658,7 @@ func (x *ExamplePicture) String() string {
 func (*ExamplePicture) ProtoMessage() {}
 
 func (x *ExamplePicture) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3586,7 +3671,7 @@ func (x *ExamplePicture) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamplePicture.ProtoReflect.Descriptor instead.
 func (*ExamplePicture) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExamplePicture) GetData() []byte {
@@ -3617,7 +3702,7 @@ type DeleteVersionRequest struct {
 
 func (x *DeleteVersionRequest) Reset() {
 	*x = DeleteVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3629,7 +3714,7 @@ func (x *DeleteVersionRequest) String() string {
 func (*DeleteVersionRequest) ProtoMessage() {}
 
 func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3642,7 +3727,7 @@ func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteVersionRequest) GetName() string {
@@ -3676,7 +3761,7 @@ type PruneVersionsRequest struct {
 
 func (x *PruneVersionsRequest) Reset() {
 	*x = PruneVersionsRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3688,7 +3773,7 @@ func (x *PruneVersionsRequest) String() string {
 func (*PruneVersionsRequest) ProtoMessage() {}
 
 func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3701,7 +3786,7 @@ func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsRequest.ProtoReflect.Descriptor instead.
 func (*PruneVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PruneVersionsRequest) GetName() string {
@@ -3743,7 +3828,7 @@ type PruneVersionsResponse struct {
 
 func (x *PruneVersionsResponse) Reset() {
 	*x = PruneVersionsResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3840,7 @@ func (x *PruneVersionsResponse) String() string {
 func (*PruneVersionsResponse) ProtoMessage() {}
 
 func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3853,7 @@ func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsResponse.ProtoReflect.Descriptor instead.
 func (*PruneVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PruneVersionsResponse) GetDeletedVersions() []int64 {
@@ -3789,7 +3874,7 @@ type ExportVersionRequest struct {
 
 func (x *ExportVersionRequest) Reset() {
 	*x = ExportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +3886,7 @@ func (x *ExportVersionRequest) String() string {
 func (*ExportVersionRequest) ProtoMessage() {}
 
 func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +3899,7 @@ func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ExportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExportVersionRequest) GetName() string {
@@ -3840,7 +3925,7 @@ type ExportVersionResponse struct {
 
 func (x *ExportVersionResponse) Reset() {
 	*x = ExportVersionResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3852,7 +3937,7 @@ func (x *ExportVersionResponse) String() string {
 func (*ExportVersionResponse) ProtoMessage() {}
 
 func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3865,7 +3950,7 @@ func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionResponse.ProtoReflect.Descriptor instead.
 func (*ExportVersionResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExportVersionResponse) GetPayload() isExportVersionResponse_Payload {
@@ -3924,7 +4009,7 @@ type ExportHeader struct {
 
 func (x *ExportHeader) Reset() {
 	*x = ExportHeader{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3936,7 +4021,7 @@ func (x *ExportHeader) String() string {
 func (*ExportHeader) ProtoMessage() {}
 
 func (x *ExportHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3949,7 +4034,7 @@ func (x *ExportHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportHeader.ProtoReflect.Descriptor instead.
 func (*ExportHeader) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExportHeader) GetVersion() *Version {
@@ -3982,7 +4067,7 @@ type ImportVersionRequest struct {
 
 func (x *ImportVersionRequest) Reset() {
 	*x = ImportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3994,7 +4079,7 @@ func (x *ImportVersionRequest) String() string {
 func (*ImportVersionRequest) ProtoMessage() {}
 
 func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4007,7 +4092,7 @@ func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ImportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ImportVersionRequest) GetPayload() isImportVersionRequest_Payload {
@@ -4075,7 +4160,7 @@ type ImportSpec struct {
 
 func (x *ImportSpec) Reset() {
 	*x = ImportSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4087,7 +4172,7 @@ func (x *ImportSpec) String() string {
 func (*ImportSpec) ProtoMessage() {}
 
 func (x *ImportSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4100,7 +4185,7 @@ func (x *ImportSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSpec.ProtoReflect.Descriptor instead.
 func (*ImportSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ImportSpec) GetCacheId() string {
@@ -4155,7 +4240,7 @@ type SetAliasRequest struct {
 
 func (x *SetAliasRequest) Reset() {
 	*x = SetAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4252,7 @@ func (x *SetAliasRequest) String() string {
 func (*SetAliasRequest) ProtoMessage() {}
 
 func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4265,7 @@ func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAliasRequest.ProtoReflect.Descriptor instead.
 func (*SetAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{40}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetAliasRequest) GetCache() string {
@@ -4226,7 +4311,7 @@ type DeleteAliasRequest struct {
 
 func (x *DeleteAliasRequest) Reset() {
 	*x = DeleteAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4238,7 +4323,7 @@ func (x *DeleteAliasRequest) String() string {
 func (*DeleteAliasRequest) ProtoMessage() {}
 
 func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4251,7 +4336,7 @@ func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{41}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteAliasRequest) GetCache() string {
@@ -4441,7 +4526,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\aprompts\x18\x02 \x03(\tR\aprompts\x127\n" +
 	"\vtext_weight\x18\x03 \x01(\v2\x16.tipserve.v1.EmbeddingR\n" +
-	"textWeight\"\xc0\x02\n" +
+	"textWeight\"\xdf\x02\n" +
 	"\aExample\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4453,7 +4538,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"validation\x12\x10\n" +
 	"\x03uri\x18\x05 \x01(\tR\x03uri\x12>\n" +
 	"\bmetadata\x18\x06 \x03(\v2\".tipserve.v1.Example.MetadataEntryR\bmetadata\x12\x1c\n" +
-	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x1a;\n" +
+	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x1d\n" +
+	"\n" +
+	"class_name\x18! \x01(\tR\tclassName\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
@@ -4467,7 +4554,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2\x1b.tipserve.v1.CreateProgressH\x00R\bprogress\x12:\n" +
 	"\brejected\x18\x02 \x01(\v2\x1c.tipserve.v1.RejectedExampleH\x00R\brejected\x120\n" +
 	"\aversion\x18\x03 \x01(\v2\x14.tipserve.v1.VersionH\x00R\aversionB\a\n" +
-	"\x05event\"\xc9\x06\n" +
+	"\x05event\"\xfc\x06\n" +
 	"\x0fAddExamplesSpec\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\tR\x04base\x127\n" +
 	"\vnew_classes\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\n" +
@@ -4492,13 +4579,22 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x11 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x12 \x01(\tR\trequestId\x12#\n" +
-	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x1a9\n" +
+	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x121\n" +
+	"\arelabel\x18- \x03(\v2\x17.tipserve.v1.RelabelledR\arelabel\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
 	"\x06_alphaB\a\n" +
 	"\x05_betaB\t\n" +
-	"\a_lambda\"\x8c\x01\n" +
+	"\a_lambda\"k\n" +
+	"\n" +
+	"Relabelled\x12\x1d\n" +
+	"\n" +
+	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
+	"\vclass_index\x18\x02 \x01(\x05R\n" +
+	"classIndex\x12\x1d\n" +
+	"\n" +
+	"class_name\x18\x03 \x01(\tR\tclassName\"\x8c\x01\n" +
 	"\x12AddExamplesRequest\x122\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.tipserve.v1.AddExamplesSpecH\x00R\x04spec\x127\n" +
 	"\bexamples\x18\x02 \x01(\v2\x19.tipserve.v1.ExampleBatchH\x00R\bexamplesB\t\n" +
@@ -4694,7 +4790,7 @@ func file_tipserve_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_tipserve_v1_cache_proto_goTypes = []any{
 	(FineTuneRecipe)(0),              // 0: tipserve.v1.FineTuneRecipe
 	(Method)(0),                      // 1: tipserve.v1.Method
@@ -4721,56 +4817,57 @@ var file_tipserve_v1_cache_proto_goTypes = []any{
 	(*ExampleBatch)(nil),             // 22: tipserve.v1.ExampleBatch
 	(*CreateCacheResponse)(nil),      // 23: tipserve.v1.CreateCacheResponse
 	(*AddExamplesSpec)(nil),          // 24: tipserve.v1.AddExamplesSpec
-	(*AddExamplesRequest)(nil),       // 25: tipserve.v1.AddExamplesRequest
-	(*AddExamplesResponse)(nil),      // 26: tipserve.v1.AddExamplesResponse
-	(*CreateProgress)(nil),           // 27: tipserve.v1.CreateProgress
-	(*RejectedExample)(nil),          // 28: tipserve.v1.RejectedExample
-	(*GetCacheRequest)(nil),          // 29: tipserve.v1.GetCacheRequest
-	(*ListCachesRequest)(nil),        // 30: tipserve.v1.ListCachesRequest
-	(*ListCachesResponse)(nil),       // 31: tipserve.v1.ListCachesResponse
-	(*DeleteCacheRequest)(nil),       // 32: tipserve.v1.DeleteCacheRequest
-	(*GetVersionRequest)(nil),        // 33: tipserve.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),      // 34: tipserve.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 35: tipserve.v1.ListVersionsResponse
-	(*ListExamplesRequest)(nil),      // 36: tipserve.v1.ListExamplesRequest
-	(*ListExamplesResponse)(nil),     // 37: tipserve.v1.ListExamplesResponse
-	(*ExampleInfo)(nil),              // 38: tipserve.v1.ExampleInfo
-	(*GetExamplePictureRequest)(nil), // 39: tipserve.v1.GetExamplePictureRequest
-	(*ExamplePicture)(nil),           // 40: tipserve.v1.ExamplePicture
-	(*DeleteVersionRequest)(nil),     // 41: tipserve.v1.DeleteVersionRequest
-	(*PruneVersionsRequest)(nil),     // 42: tipserve.v1.PruneVersionsRequest
-	(*PruneVersionsResponse)(nil),    // 43: tipserve.v1.PruneVersionsResponse
-	(*ExportVersionRequest)(nil),     // 44: tipserve.v1.ExportVersionRequest
-	(*ExportVersionResponse)(nil),    // 45: tipserve.v1.ExportVersionResponse
-	(*ExportHeader)(nil),             // 46: tipserve.v1.ExportHeader
-	(*ImportVersionRequest)(nil),     // 47: tipserve.v1.ImportVersionRequest
-	(*ImportSpec)(nil),               // 48: tipserve.v1.ImportSpec
-	(*SetAliasRequest)(nil),          // 49: tipserve.v1.SetAliasRequest
-	(*DeleteAliasRequest)(nil),       // 50: tipserve.v1.DeleteAliasRequest
-	nil,                              // 51: tipserve.v1.Cache.AliasesEntry
-	nil,                              // 52: tipserve.v1.Version.LabelsEntry
-	nil,                              // 53: tipserve.v1.CacheSpec.LabelsEntry
-	nil,                              // 54: tipserve.v1.Example.MetadataEntry
-	nil,                              // 55: tipserve.v1.AddExamplesSpec.LabelsEntry
-	nil,                              // 56: tipserve.v1.ExampleInfo.MetadataEntry
-	(*timestamppb.Timestamp)(nil),    // 57: google.protobuf.Timestamp
-	(ExifOrientation)(0),             // 58: tipserve.v1.ExifOrientation
-	(*Embedding)(nil),                // 59: tipserve.v1.Embedding
-	(*Input)(nil),                    // 60: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil),    // 61: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),            // 62: google.protobuf.Empty
+	(*Relabelled)(nil),               // 25: tipserve.v1.Relabelled
+	(*AddExamplesRequest)(nil),       // 26: tipserve.v1.AddExamplesRequest
+	(*AddExamplesResponse)(nil),      // 27: tipserve.v1.AddExamplesResponse
+	(*CreateProgress)(nil),           // 28: tipserve.v1.CreateProgress
+	(*RejectedExample)(nil),          // 29: tipserve.v1.RejectedExample
+	(*GetCacheRequest)(nil),          // 30: tipserve.v1.GetCacheRequest
+	(*ListCachesRequest)(nil),        // 31: tipserve.v1.ListCachesRequest
+	(*ListCachesResponse)(nil),       // 32: tipserve.v1.ListCachesResponse
+	(*DeleteCacheRequest)(nil),       // 33: tipserve.v1.DeleteCacheRequest
+	(*GetVersionRequest)(nil),        // 34: tipserve.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),      // 35: tipserve.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 36: tipserve.v1.ListVersionsResponse
+	(*ListExamplesRequest)(nil),      // 37: tipserve.v1.ListExamplesRequest
+	(*ListExamplesResponse)(nil),     // 38: tipserve.v1.ListExamplesResponse
+	(*ExampleInfo)(nil),              // 39: tipserve.v1.ExampleInfo
+	(*GetExamplePictureRequest)(nil), // 40: tipserve.v1.GetExamplePictureRequest
+	(*ExamplePicture)(nil),           // 41: tipserve.v1.ExamplePicture
+	(*DeleteVersionRequest)(nil),     // 42: tipserve.v1.DeleteVersionRequest
+	(*PruneVersionsRequest)(nil),     // 43: tipserve.v1.PruneVersionsRequest
+	(*PruneVersionsResponse)(nil),    // 44: tipserve.v1.PruneVersionsResponse
+	(*ExportVersionRequest)(nil),     // 45: tipserve.v1.ExportVersionRequest
+	(*ExportVersionResponse)(nil),    // 46: tipserve.v1.ExportVersionResponse
+	(*ExportHeader)(nil),             // 47: tipserve.v1.ExportHeader
+	(*ImportVersionRequest)(nil),     // 48: tipserve.v1.ImportVersionRequest
+	(*ImportSpec)(nil),               // 49: tipserve.v1.ImportSpec
+	(*SetAliasRequest)(nil),          // 50: tipserve.v1.SetAliasRequest
+	(*DeleteAliasRequest)(nil),       // 51: tipserve.v1.DeleteAliasRequest
+	nil,                              // 52: tipserve.v1.Cache.AliasesEntry
+	nil,                              // 53: tipserve.v1.Version.LabelsEntry
+	nil,                              // 54: tipserve.v1.CacheSpec.LabelsEntry
+	nil,                              // 55: tipserve.v1.Example.MetadataEntry
+	nil,                              // 56: tipserve.v1.AddExamplesSpec.LabelsEntry
+	nil,                              // 57: tipserve.v1.ExampleInfo.MetadataEntry
+	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
+	(ExifOrientation)(0),             // 59: tipserve.v1.ExifOrientation
+	(*Embedding)(nil),                // 60: tipserve.v1.Embedding
+	(*Input)(nil),                    // 61: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil),    // 62: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),            // 63: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
-	57, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
+	58, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
 	10, // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
-	51, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
-	57, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	52, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
+	52, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
+	58, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	53, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
 	12, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
 	13, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
 	16, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
 	11, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
-	58, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	59, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
 	1,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
 	3,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
 	14, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
@@ -4786,77 +4883,78 @@ var file_tipserve_v1_cache_proto_depIdxs = []int32{
 	19, // 22: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
 	1,  // 23: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
 	7,  // 24: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	53, // 25: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	54, // 25: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
 	3,  // 26: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
 	17, // 27: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
 	4,  // 28: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	58, // 29: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	59, // 30: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	60, // 31: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	54, // 32: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	59, // 29: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	60, // 30: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	61, // 31: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	55, // 32: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
 	18, // 33: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
 	22, // 34: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
 	20, // 35: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	27, // 36: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	28, // 37: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	28, // 36: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	29, // 37: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
 	10, // 38: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
 	19, // 39: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
 	1,  // 40: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
 	7,  // 41: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	55, // 42: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	56, // 42: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
 	17, // 43: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	24, // 44: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	22, // 45: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	27, // 46: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	28, // 47: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	10, // 48: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	8,  // 49: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	61, // 50: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	61, // 51: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 52: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	61, // 53: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	61, // 54: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	10, // 55: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	38, // 56: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	56, // 57: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
-	46, // 58: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	10, // 59: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	48, // 60: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	21, // 61: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	25, // 62: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	29, // 63: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	30, // 64: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	32, // 65: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	33, // 66: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	34, // 67: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	36, // 68: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	39, // 69: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
-	41, // 70: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	42, // 71: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	44, // 72: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	47, // 73: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	49, // 74: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	50, // 75: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	23, // 76: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	26, // 77: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	9,  // 78: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	31, // 79: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	62, // 80: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	10, // 81: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	35, // 82: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	37, // 83: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	40, // 84: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
-	62, // 85: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	43, // 86: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	45, // 87: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	10, // 88: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	9,  // 89: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	9,  // 90: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	76, // [76:91] is the sub-list for method output_type
-	61, // [61:76] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	25, // 44: tipserve.v1.AddExamplesSpec.relabel:type_name -> tipserve.v1.Relabelled
+	24, // 45: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	22, // 46: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	28, // 47: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	29, // 48: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 49: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	8,  // 50: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	62, // 51: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	62, // 52: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 53: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	62, // 54: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	62, // 55: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	10, // 56: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	39, // 57: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	57, // 58: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
+	47, // 59: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	10, // 60: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	49, // 61: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	21, // 62: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	26, // 63: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	30, // 64: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	31, // 65: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	33, // 66: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	34, // 67: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	35, // 68: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	37, // 69: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	40, // 70: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
+	42, // 71: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	43, // 72: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	45, // 73: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	48, // 74: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	50, // 75: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	51, // 76: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	23, // 77: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	27, // 78: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	9,  // 79: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	32, // 80: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	63, // 81: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	10, // 82: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	36, // 83: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	38, // 84: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	41, // 85: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
+	63, // 86: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	44, // 87: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	46, // 88: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	10, // 89: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	9,  // 90: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	9,  // 91: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	77, // [77:92] is the sub-list for method output_type
+	62, // [62:77] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }
@@ -4878,20 +4976,20 @@ func file_tipserve_v1_cache_proto_init() {
 		(*CreateCacheResponse_Version)(nil),
 	}
 	file_tipserve_v1_cache_proto_msgTypes[15].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[16].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
 		(*AddExamplesRequest_Spec)(nil),
 		(*AddExamplesRequest_Examples)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[18].OneofWrappers = []any{
 		(*AddExamplesResponse_Progress)(nil),
 		(*AddExamplesResponse_Rejected)(nil),
 		(*AddExamplesResponse_Version)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[36].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[37].OneofWrappers = []any{
 		(*ExportVersionResponse_Header)(nil),
 		(*ExportVersionResponse_Chunk)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[38].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[39].OneofWrappers = []any{
 		(*ImportVersionRequest_Spec)(nil),
 		(*ImportVersionRequest_Chunk)(nil),
 	}
@@ -4901,7 +4999,7 @@ func file_tipserve_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_cache_proto_rawDesc), len(file_tipserve_v1_cache_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

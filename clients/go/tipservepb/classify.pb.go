@@ -1388,7 +1388,10 @@ type EmbedResult struct {
 	//
 	//	*EmbedResult_Embedding
 	//	*EmbedResult_Error
-	Outcome       isEmbedResult_Outcome `protobuf_oneof:"outcome"`
+	Outcome isEmbedResult_Outcome `protobuf_oneof:"outcome"`
+	// Tokens of a text that were encoded, start and end marks among them; 0 for
+	// pictures.
+	TokenCount    int32 `protobuf:"varint,28,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1449,13 @@ func (x *EmbedResult) GetError() *status.Status {
 		}
 	}
 	return nil
+}
+
+func (x *EmbedResult) GetTokenCount() int32 {
+	if x != nil {
+		return x.TokenCount
+	}
+	return 0
 }
 
 type isEmbedResult_Outcome interface {
@@ -1657,7 +1667,11 @@ type LabelledItem struct {
 	Input *Input `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
 	// Its class is none of the version's; class_index is not looked at. It counts
 	// in Evaluation.unknown alone.
-	Unknown       bool `protobuf:"varint,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	Unknown bool `protobuf:"varint,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// The display name of its class, instead of class_index: each version finds
+	// its own index of it. A name that one of the versions has not, or has twice,
+	// is an item that cannot be used.
+	ClassName     string `protobuf:"bytes,30,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1718,6 +1732,13 @@ func (x *LabelledItem) GetUnknown() bool {
 		return x.Unknown
 	}
 	return false
+}
+
+func (x *LabelledItem) GetClassName() string {
+	if x != nil {
+		return x.ClassName
+	}
+	return ""
 }
 
 // How well each version did.
@@ -2672,10 +2693,12 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x10exif_orientation\x18\x05 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\"q\n" +
 	"\rEmbedResponse\x120\n" +
 	"\x06inputs\x18\x01 \x03(\v2\x18.tipserve.v1.EmbedResultR\x06inputs\x12.\n" +
-	"\x05texts\x18\x02 \x03(\v2\x18.tipserve.v1.EmbedResultR\x05texts\"|\n" +
+	"\x05texts\x18\x02 \x03(\v2\x18.tipserve.v1.EmbedResultR\x05texts\"\x9d\x01\n" +
 	"\vEmbedResult\x126\n" +
 	"\tembedding\x18\x01 \x01(\v2\x16.tipserve.v1.EmbeddingH\x00R\tembedding\x12*\n" +
-	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\t\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12\x1f\n" +
+	"\vtoken_count\x18\x1c \x01(\x05R\n" +
+	"tokenCountB\t\n" +
 	"\aoutcome\"(\n" +
 	"\x0eEvaluateConfig\x12\x16\n" +
 	"\x06caches\x18\x01 \x03(\tR\x06caches\"\x87\x01\n" +
@@ -2684,13 +2707,15 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x05items\x18\x02 \x01(\v2\x1a.tipserve.v1.LabelledBatchH\x00R\x05itemsB\t\n" +
 	"\apayload\"@\n" +
 	"\rLabelledBatch\x12/\n" +
-	"\x05items\x18\x01 \x03(\v2\x19.tipserve.v1.LabelledItemR\x05items\"\x83\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.tipserve.v1.LabelledItemR\x05items\"\xa2\x01\n" +
 	"\fLabelledItem\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vclass_index\x18\x02 \x01(\x05R\n" +
 	"classIndex\x12(\n" +
 	"\x05input\x18\x03 \x01(\v2\x12.tipserve.v1.InputR\x05input\x12\x18\n" +
-	"\aunknown\x18\x04 \x01(\bR\aunknown\"\xae\x01\n" +
+	"\aunknown\x18\x04 \x01(\bR\aunknown\x12\x1d\n" +
+	"\n" +
+	"class_name\x18\x1e \x01(\tR\tclassName\"\xae\x01\n" +
 	"\x10EvaluateResponse\x129\n" +
 	"\vevaluations\x18\x01 \x03(\v2\x17.tipserve.v1.EvaluationR\vevaluations\x128\n" +
 	"\brejected\x18\x02 \x03(\v2\x1c.tipserve.v1.RejectedExampleR\brejected\x12%\n" +

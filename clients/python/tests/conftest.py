@@ -20,6 +20,28 @@ from fake_server import FakeServer
 
 import tipserve
 
+# Where the tools that tests drive must be there, as in `make test-integrations`.
+STRICT = bool(os.environ.get("TIPSERVE_TOOLS_STRICT"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A skipped test is a failed one where nothing may be missing."""
+    report = yield
+    if STRICT and report.skipped:
+        report.outcome = "failed"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """And so is a skipped file."""
+    report = yield
+    if STRICT and report.skipped:
+        report.outcome = "failed"
+    return report
+
+
 FAST = tipserve.RetryPolicy(attempts=4, first_delay=0.01, max_delay=0.05)
 
 
@@ -65,6 +87,19 @@ class Flavour:
 def call(request: pytest.FixtureRequest, fake: FakeServer) -> Flavour:
     """Calls methods of either client on the fake server."""
     return Flavour(request.param, fake.address)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures of three classes, and what lies beside them."""
+    root = tmp_path / "train"
+    for name in ("a_dog", "Cat", "bird"):
+        (root / name).mkdir(parents=True)
+        for i in range(5):
+            (root / name / f"{i}.jpg").write_bytes(f"{name} {i}".encode())
+    (root / "bird" / ".DS_Store").write_bytes(b"junk")
+    (root / "stray.jpg").write_bytes(b"no class")
+    return root
 
 
 # The real server.

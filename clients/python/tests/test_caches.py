@@ -77,6 +77,7 @@ def test_a_folders_known_classes_get_its_examples_and_others_are_new(call, base,
         "pets@stable",
         tmp_path,
         remove=["cat/1.jpg", "cat/2.jpg"],
+        relabel={"cat/3.jpg": "zebra", "cat/4.jpg": 1},
         created_by="ada",
         labels={"a": "b"},
         etag="e7",
@@ -88,6 +89,8 @@ def test_a_folders_known_classes_get_its_examples_and_others_are_new(call, base,
     assert spec.base == "caches/pets/versions/3"
     assert new_classes(seen[0]) == ["ant", "zebra"]
     assert list(spec.remove_example_ids) == ["cat/1.jpg", "cat/2.jpg"]
+    relabelled = [(r.example_id, r.class_name, r.class_index) for r in spec.relabel]
+    assert relabelled == [("cat/3.jpg", "zebra", 0), ("cat/4.jpg", "", 1)]
     assert (spec.created_by, dict(spec.labels), spec.etag) == ("ada", {"a": "b"}, "e7")
     assert (spec.method, spec.seed, spec.HasField("alpha")) == (0, 1, False)
     assert added(seen[0]) == {

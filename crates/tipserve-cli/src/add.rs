@@ -1,7 +1,10 @@
 //! `tipserve add`: makes a version of a cache from an earlier one, with
 //! examples and classes added and examples removed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -21,7 +24,7 @@ use crate::{
     source,
     version_call::{self, UploadOptions},
 };
-use tipserve_api::v1::{self, AddExamplesSpec, GetVersionRequest};
+use tipserve_api::v1::{self, AddExamplesSpec, GetVersionRequest, Relabelled};
 
 /// Flags of `tipserve add`.
 #[derive(Clone, Debug, Args)]
@@ -29,7 +32,8 @@ use tipserve_api::v1::{self, AddExamplesSpec, GetVersionRequest};
 Examples:
   tipserve add pets --from pets/more
   tipserve add pets@3 --from more.npz --no-new-classes
-  tipserve add pets --remove cat/017.jpg --remove dog/002.jpg")]
+  tipserve add pets --remove cat/017.jpg --remove dog/002.jpg
+  tipserve add pets --relabel cat/003.jpg=lynx")]
 pub struct AddArgs {
     /// The version to start from: CACHE (its newest), CACHE@VERSION or
     /// CACHE@ALIAS. It stays as it is.
@@ -38,7 +42,7 @@ pub struct AddArgs {
     /// A folder with one folder a class, or an .npz file, as for create.
     /// Examples of a class that the version has are added to it; all others
     /// become new classes.
-    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "remove", "remove_file"])]
+    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "remove", "remove_file", "relabel"])]
     pub from: Option<PathBuf>,
     /// Fail if --from has a class that the version does not have.
     #[arg(long)]
@@ -49,6 +53,10 @@ pub struct AddArgs {
     /// Remove the examples whose ids are the lines of this file.
     #[arg(long, value_name = "FILE")]
     pub remove_file: Option<PathBuf>,
+    /// Give an example another class, one of the version's or a new one; may be
+    /// repeated. Nothing is encoded again: its features and its picture stay.
+    #[arg(long, value_name = "ID=CLASS", value_parser = relabelling)]
+    pub relabel: Vec<(String, String)>,
     /// What the new examples' ids begin with [default: nothing for a folder,
     /// "NAME/" for the rows of NAME.npz].
     #[arg(long, value_name = "TEXT")]
@@ -126,8 +134,14 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Comp
         }
     };
     examples::note_unused_templates(&args.template, &drawn.train, screen);
-    let new = drawn.train.classes.get(old..).unwrap_or_default();
-    let spec = spec(&args, base.name, new, removed);
+    let mut new = drawn.train.classes.get(old..).unwrap_or_default().to_vec();
+    let (relabel, also_new) = relabelled(&args, &drawn.train.class_names())?;
+    new.extend(also_new);
+    let spec = AddExamplesSpec {
+        relabel,
+        remove_example_ids: removed,
+        ..spec(&args, base.name, &new)
+    };
     let options = UploadOptions {
         doing,
         id_prefix: id_prefix(&args),
@@ -143,17 +157,11 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Comp
     Ok(Completion::with_failed(made.rejected.len() as u64))
 }
 
-fn spec(
-    args: &AddArgs,
-    base: String,
-    new_classes: &[SourceClass],
-    removed: Vec<String>,
-) -> AddExamplesSpec {
+fn spec(args: &AddArgs, base: String, new_classes: &[SourceClass]) -> AddExamplesSpec {
     AddExamplesSpec {
         // By its number: an alias that moves meanwhile must not mix up classes.
         base,
         new_classes: version_call::class_specs(new_classes, args.without_text),
-        remove_example_ids: removed,
         prompt_templates: args.template.clone(),
         method: args
             .method
@@ -173,6 +181,58 @@ fn spec(
         etag: args.condition.if_etag.clone(),
         ..AddExamplesSpec::default()
     }
+}
+
+/// An id may have the sign in it, a class is less likely to.
+fn relabelling(text: &str) -> Result<(String, String), String> {
+    match text.rsplit_once('=') {
+        Some((id, class)) if !id.is_empty() && !class.is_empty() => {
+            Ok((id.to_owned(), class.to_owned()))
+        }
+        _ => Err("expected ID=CLASS, such as cat/003.jpg=lynx".to_owned()),
+    }
+}
+
+/// Examples that get another class, and the classes that are new by that.
+fn relabelled(
+    args: &AddArgs,
+    known: &[&str],
+) -> Result<(Vec<Relabelled>, Vec<SourceClass>), Failure> {
+    let mut names: Vec<&str> = Vec::new();
+    for (_, class) in &args.relabel {
+        if !names.contains(&class.as_str()) {
+            names.push(class);
+        }
+    }
+    let mut new = Vec::new();
+    let mut indices = HashMap::new();
+    let matched = match_or_new(&names, "--relabel", known, &args.cache)?;
+    for (name, matched) in names.into_iter().zip(matched) {
+        if matched.is_none() && args.no_new_classes {
+            return Err(Failure::Input(format!(
+                "{} has no class {name:?} (--no-new-classes)",
+                args.cache
+            )));
+        }
+        let index = matched.unwrap_or(known.len() + new.len());
+        if matched.is_none() {
+            new.push(SourceClass {
+                display_name: name.to_owned(),
+                text_weight: None,
+            });
+        }
+        let index = i32::try_from(index)
+            .map_err(|_| Failure::Input(format!("{index} classes are too many")))?;
+        indices.insert(name, index);
+    }
+    let relabel = args.relabel.iter().filter_map(|(id, class)| {
+        Some(Relabelled {
+            example_id: id.clone(),
+            class_index: *indices.get(class.as_str())?,
+            ..Relabelled::default()
+        })
+    });
+    Ok((relabel.collect(), new))
 }
 
 fn named(class: v1::ClassInfo) -> SourceClass {

@@ -217,6 +217,7 @@ fn item(mut loaded: LoadedExample) -> Result<LabelledItem, (String, Unusable)> {
             class_index,
             input: Some(input),
             unknown: loaded.validation,
+            ..LabelledItem::default()
         }),
         Err(why) => Err((loaded.id, why)),
     }

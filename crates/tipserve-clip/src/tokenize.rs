@@ -189,6 +189,18 @@ impl Tokenizer {
     /// [`TextError::TooLong`] where the context does not hold them, unless
     /// `truncate`: the row is then cut, and the end token stays last.
     pub fn encode(&self, text: &str, truncate: bool) -> Result<Vec<i64>, TextError> {
+        self.encode_counted(text, truncate).map(|(ids, _)| ids)
+    }
+
+    /// As [`encode`](Self::encode), and how many of the ids are not padding.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_counted(
+        &self,
+        text: &str,
+        truncate: bool,
+    ) -> Result<(Vec<i64>, usize), TextError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(TextError::TooManyBytes {
                 limit: MAX_TEXT_BYTES,
@@ -202,12 +214,13 @@ impl Tokenizer {
                 self.plain_ids(cleaned.as_deref().unwrap_or(text), added, truncate)?
             }
         };
-        let padding = self.context_length.saturating_sub(ids.len());
+        let count = ids.len();
+        let padding = self.context_length.saturating_sub(count);
         match self.pad_side {
             PadSide::Right => ids.resize(ids.len() + padding, self.pad_id),
             PadSide::Left => drop(ids.splice(0..0, std::iter::repeat_n(self.pad_id, padding))),
         }
-        Ok(ids)
+        Ok((ids, count))
     }
 
     fn clip_ids(

@@ -7,19 +7,23 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::stream;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, Response, header};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use tonic::{Code, Status, body::Body};
 
 use crate::{
     call::Asked,
+    dialect::{Dialect, Shape},
     embeddings,
-    inference::{self, Shape},
+    errors::Errors,
+    inference,
     json::{self, Style},
-    rules::{Dialect, Rpc},
-    status::{self, Errors},
+    media::Media,
+    response::{JSON, json, with_type},
+    rules::Rpc,
+    status,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -35,13 +39,16 @@ pub enum Form {
     Events,
     /// The bytes of a file, which the answers carry in this field.
     File(FieldDescriptor),
+    /// The file that the one answer is.
+    Media(Media),
 }
 
 impl Form {
     /// How a call of `rpc` is answered to a client that accepts this.
     pub fn of(rpc: &Rpc, headers: &HeaderMap) -> Form {
         if !rpc.descriptor.is_server_streaming() {
-            return Form::Json;
+            let media = Media::of(&rpc.output).filter(|_| Media::is_wanted(headers));
+            return media.map_or(Form::Json, Form::Media);
         }
         let accepts = |kind: &str| {
             let mut values = headers.get_all(header::ACCEPT).iter();
@@ -57,32 +64,12 @@ impl Form {
 
     fn content_type(&self) -> &'static str {
         match self {
-            Form::Json => "application/json",
+            Form::Json => JSON,
             Form::Lines => "application/x-ndjson",
             Form::Events => "text/event-stream",
-            Form::File(_) => "application/octet-stream",
+            Form::File(_) | Form::Media(_) => "application/octet-stream",
         }
     }
-}
-
-/// A response with all of its body.
-pub fn full(body: Bytes) -> Response<Body> {
-    Response::new(Body::new(Full::new(body)))
-}
-
-/// A response with a body of JSON.
-pub fn json(body: Vec<u8>) -> Response<Body> {
-    with_type(full(body.into()), Form::Json.content_type())
-}
-
-fn with_type(mut response: Response<Body>, kind: &'static str) -> Response<Body> {
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    let nosniff = HeaderValue::from_static("nosniff");
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-    // Answers are for who asked, and for now.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// What is next of a gRPC answer.
@@ -182,7 +169,7 @@ impl Answering {
             Next::End(status) if status.code() == Code::Ok => None,
             Next::End(status) => return self.error(&status),
         };
-        if self.form == Form::Json {
+        if matches!(self.form, Form::Json | Form::Media(_)) {
             return self.whole(first.unwrap_or_default(), messages).await;
         }
         let form = self.form.clone();
@@ -216,6 +203,10 @@ impl Answering {
             && status.code() != Code::Ok
         {
             return self.error(&status);
+        }
+        if let Form::Media(media) = &self.form {
+            let file = media.response(&message).map_err(|error| broken(&error));
+            return file.unwrap_or_else(|status| self.error(&status));
         }
         let shown = match (self.dialect, self.asked.get()) {
             (Dialect::Inference(Shape::Tensors), Some(Asked::Tensors(binary))) => {
@@ -309,7 +300,7 @@ impl Streaming {
                 shown(&mut out)?;
                 out.extend_from_slice(b"\n\n");
             }
-            Form::Lines | Form::Json => {
+            Form::Lines | Form::Json | Form::Media(_) => {
                 shown(&mut out)?;
                 out.push(b'\n');
             }

@@ -10,10 +10,11 @@ use tonic::Status;
 
 use crate::{
     content::{Content, Picture},
+    dialect::Dialect,
     embeddings, inference,
     json::{JsonError, wire, write},
     query,
-    rules::{Dialect, Route, Rpc},
+    rules::{Route, Rpc},
 };
 
 /// What an answer needs to know of a request's body.

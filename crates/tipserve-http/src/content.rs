@@ -5,8 +5,9 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use tonic::{Code, Status};
 
 use crate::{
-    inference::{self, Shape},
-    rules::{Dialect, Route, Rpc},
+    dialect::{Dialect, Shape},
+    inference,
+    rules::{Route, Rpc},
     status,
 };
 

@@ -12,10 +12,10 @@ use http::{Method, Response};
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{SeqAccess, Visitor},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use tipserve_api::v1::{
     EmbedRequest, EmbedResponse, EmbedResult, Input, embed_result, input::Content,
@@ -23,9 +23,10 @@ use tipserve_api::v1::{
 use tonic::{Code, Status, body::Body};
 
 use crate::{
-    answer,
+    dialect::Dialect,
     json::JsonError,
-    rules::{Dialect, Route, Rpc, RulesError},
+    response,
+    rules::{Route, Rpc, RulesError},
     status::{self, describe},
     template::Template,
 };
@@ -155,6 +156,55 @@ pub fn read(body: &Bytes) -> Result<(Vec<u8>, Asked), Status> {
     Ok((message.encode_to_vec(), asked))
 }
 
+/// An embedding as it is asked for.
+enum Shown {
+    Numbers(Vec<f32>),
+    Base64(String),
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // Each as short as it reads back to the same.
+            Shown::Numbers(values) => values.serialize(serializer),
+            Shown::Base64(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+impl Shown {
+    fn new(values: Vec<f32>, format: Format) -> Shown {
+        match format {
+            Format::Float => Shown::Numbers(values),
+            Format::Base64 => {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                Shown::Base64(BASE64_STANDARD.encode(bytes))
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Entry {
+    object: &'static str,
+    index: usize,
+    embedding: Shown,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: i64,
+    total_tokens: i64,
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Entry>,
+    model: &'a str,
+    usage: Usage,
+}
+
 /// The answer.
 ///
 /// # Errors
@@ -162,6 +212,9 @@ pub fn read(body: &Bytes) -> Result<(Vec<u8>, Asked), Status> {
 pub fn answer(message: &[u8], asked: &Asked) -> Result<Response<Body>, Status> {
     let message =
         EmbedResponse::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+    // Texts have tokens, pictures none.
+    let tokens = message.texts.iter().map(|text| i64::from(text.token_count));
+    let tokens: i64 = tokens.sum();
     let (mut texts, mut pictures) = (message.texts.into_iter(), message.inputs.into_iter());
     let mut data = Vec::with_capacity(asked.order.len());
     for (index, kind) in asked.order.iter().enumerate() {
@@ -174,23 +227,23 @@ pub fn answer(message: &[u8], asked: &Asked) -> Result<Response<Body>, Status> {
             let problem = format!("it is {dimensions}, the model's is {}", values.len());
             return Err(JsonError::field("dimensions", problem).into());
         }
-        let embedding = match asked.format {
-            Format::Float => numbers(&values),
-            Format::Base64 => {
-                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-                Value::String(BASE64_STANDARD.encode(bytes))
-            }
-        };
-        data.push(json!({"object": "embedding", "index": index, "embedding": embedding}));
+        data.push(Entry {
+            object: "embedding",
+            index,
+            embedding: Shown::new(values, asked.format),
+        });
     }
-    // Tokens are not counted: nobody pays for them here.
-    let whole = json!({
-        "object": "list",
-        "data": data,
-        "model": asked.model,
-        "usage": {"prompt_tokens": 0, "total_tokens": 0},
-    });
-    Ok(answer::json(whole.to_string().into_bytes()))
+    let whole = List {
+        object: "list",
+        data,
+        model: &asked.model,
+        usage: Usage {
+            prompt_tokens: tokens,
+            total_tokens: tokens,
+        },
+    };
+    let body = serde_json::to_vec(&whole).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(response::json(body))
 }
 
 fn vector(index: usize, result: Option<EmbedResult>) -> Result<Vec<f32>, Status> {
@@ -213,12 +266,6 @@ fn vector(index: usize, result: Option<EmbedResult>) -> Result<Vec<f32>, Status>
     }
 }
 
-/// Numbers, each as short as it reads back to the same.
-fn numbers(values: &[f32]) -> Value {
-    let short = |value: &f32| value.to_string().parse::<f64>().unwrap_or_default();
-    Value::Array(values.iter().map(|value| json!(short(value))).collect())
-}
-
 /// An error, as these tools expect it.
 pub fn error(status: &Status) -> Response<Body> {
     let kind = match status.code() {
@@ -234,7 +281,7 @@ pub fn error(status: &Status) -> Response<Body> {
         "param": null,
         "code": status::reason(status),
     }});
-    let mut response = answer::json(body.to_string().into_bytes());
+    let mut response = response::json(body.to_string().into_bytes());
     describe(status, &mut response);
     response
 }

@@ -163,7 +163,7 @@ pub struct Batch {
     batch: FieldDescriptor,
     list: FieldDescriptor,
     id: FieldDescriptor,
-    class: Option<FieldDescriptor>,
+    class_name: Option<FieldDescriptor>,
     picture: Picture,
 }
 
@@ -185,7 +185,7 @@ impl Batch {
                 batch,
                 list,
                 id,
-                class: element.get_field_by_name("class_index"),
+                class_name: element.get_field_by_name("class_name"),
                 picture: Picture::of(&element)?,
             })
         })
@@ -193,18 +193,18 @@ impl Batch {
 
     /// Whether its pictures have classes.
     pub fn has_classes(&self) -> bool {
-        self.class.is_some()
+        self.class_name.is_some()
     }
 
     /// The message with one picture.
-    pub fn message(&self, id: &str, class: Option<u32>, file: &[u8]) -> Vec<u8> {
+    pub fn message(&self, id: &str, class: &str, file: &[u8]) -> Vec<u8> {
         type Never = std::convert::Infallible;
         let mut out = Vec::with_capacity(file.len() + id.len() + 40);
         let Ok(()) = wire::delimited(self.batch.number(), &mut out, |out| {
             wire::delimited(self.list.number(), out, |out| {
                 wire::bytes(self.id.number(), id.as_bytes(), out);
-                if let (Some(field), Some(class)) = (&self.class, class) {
-                    prost::encoding::uint32::encode(field.number(), &class, out);
+                if let Some(field) = &self.class_name {
+                    wire::bytes(field.number(), class.as_bytes(), out);
                 }
                 wire::delimited(self.picture.input.number(), out, |out| {
                     wire::bytes(self.picture.file.number(), file, out);

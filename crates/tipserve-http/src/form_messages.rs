@@ -1,7 +1,7 @@
 //! A form on its way into messages.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -31,7 +31,10 @@ enum Target {
     Message(Option<Picture>),
     /// Messages of their own, once the first message has been sent. The names
     /// of the classes, where the first message has them.
-    Stream { batch: Batch, names: Option<Names> },
+    Stream {
+        batch: Batch,
+        names: Option<HashSet<String>>,
+    },
     /// As above, but the classes are the names of the parts: no picture can be
     /// sent before the last name is known.
     Gathering {
@@ -134,7 +137,7 @@ impl FormReading {
             };
             return Ok(Vec::new());
         }
-        let names = names.map(Names::from_iter);
+        let names = names.map(HashSet::from_iter);
         let first = one(&batch, names.as_ref(), &part)?;
         self.target = Target::Stream { batch, names };
         Ok(vec![std::mem::take(&mut self.own), first])
@@ -152,10 +155,9 @@ impl FormReading {
                 parts,
                 ..
             } => {
-                let mut names = Names::default();
+                let mut names = HashSet::new();
                 for part in parts.iter() {
-                    if names.add(part.name.clone()) {
-                        names.count += 1;
+                    if names.insert(part.name.clone()) {
                         classes.put(&part.name, &mut self.own);
                     }
                 }
@@ -169,55 +171,21 @@ impl FormReading {
     }
 }
 
-/// The names of classes, and their numbers: of equal names the first counts.
-#[derive(Default)]
-struct Names {
-    numbers: HashMap<String, u32>,
-    count: u32,
-}
-
-impl Names {
-    /// Adds the next class; whether its name is new.
-    fn add(&mut self, name: String) -> bool {
-        let number = self.count;
-        let before = self.numbers.len();
-        self.numbers.entry(name).or_insert(number);
-        self.numbers.len() > before
-    }
-}
-
-impl FromIterator<String> for Names {
-    fn from_iter<T: IntoIterator<Item = String>>(names: T) -> Names {
-        let mut known = Names::default();
-        for name in names {
-            known.add(name);
-            known.count = known.count.saturating_add(1);
-        }
-        known
-    }
-}
-
-/// The message of one picture.
-fn one(batch: &Batch, names: Option<&Names>, part: &Part) -> Result<Vec<u8>, Status> {
+/// The message of one picture: of a class, where pictures have one, the part's
+/// name is that of the class.
+fn one(batch: &Batch, names: Option<&HashSet<String>>, part: &Part) -> Result<Vec<u8>, Status> {
     let file = part.file.as_deref().unwrap_or_default();
     if !batch.has_classes() {
-        return Ok(batch.message(file, None, &part.data));
+        return Ok(batch.message(file, "", &part.data));
     }
-    let class = match names {
-        Some(names) => names.numbers.get(&part.name).copied(),
-        // Nobody here knows the names: the part's is the class's number.
-        None => part.name.parse().ok(),
-    };
-    let class = class.ok_or_else(|| {
-        let problem = match names {
-            Some(_) => "the classes have none of this name",
-            None => "expected the index of the picture's class as the part's name",
-        };
-        JsonError::field(&part.name, problem)
-    })?;
+    // Elsewhere the server itself knows the classes.
+    if names.is_some_and(|names| !names.contains(&part.name)) {
+        let problem = "the classes have none of this name";
+        return Err(JsonError::field(&part.name, problem).into());
+    }
     let id = match file {
         "" => String::new(),
         file => format!("{}/{file}", part.name),
     };
-    Ok(batch.message(&id, Some(class), &part.data))
+    Ok(batch.message(&id, &part.name, &part.data))
 }

@@ -10,7 +10,7 @@ use prost_reflect::{
 use thiserror::Error;
 
 use crate::{
-    inference::Shape,
+    dialect::Dialect,
     template::{RequestPath, Template, TemplateError},
 };
 
@@ -55,17 +55,6 @@ pub struct Route {
     pub is_primary: bool,
     /// How requests and answers are written.
     pub dialect: Dialect,
-}
-
-/// A way of writing requests and answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// ProtoJSON, of the messages themselves.
-    Proto,
-    /// The Open Inference Protocol over HTTP.
-    Inference(Shape),
-    /// OpenAI's embeddings API, for Embed.
-    Embeddings,
 }
 
 /// An RPC, as the descriptors have it.

@@ -24,11 +24,12 @@ use crate::{
     assets::{Assets, Files},
     call::Call,
     described::Described,
+    dialect::{Dialect, Shape},
     embeddings,
-    inference::{self, Shape},
-    openapi,
-    rules::{self, Dialect, Route, RulesError},
-    status::{self, Errors},
+    errors::Errors,
+    inference, openapi,
+    rules::{self, Route, RulesError},
+    status,
     template::RequestPath,
 };
 

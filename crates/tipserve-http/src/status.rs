@@ -1,17 +1,11 @@
 //! Errors: a gRPC status as HTTP's status code, headers and JSON.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use prost::Message as _;
-use prost_reflect::MessageDescriptor;
 use serde_json::json;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{
-    embeddings, inference,
-    json::{self, JsonError, Style},
-    rules::Dialect,
-};
+use crate::{json::JsonError, response};
 
 /// The domain of tipserve's reasons.
 const DOMAIN: &str = "tipserve";
@@ -57,7 +51,7 @@ pub fn refusal(code: Code, reason: &str, message: &str) -> Response<Body> {
             "metadata": {},
         }],
     });
-    let mut response = crate::answer::json(body.to_string().into_bytes());
+    let mut response = response::json(body.to_string().into_bytes());
     describe(&error(code, reason, message), &mut response);
     response
 }
@@ -93,58 +87,6 @@ pub fn http_code(status: &Status) -> StatusCode {
         (Code::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
         (Code::DeadlineExceeded, _) => StatusCode::GATEWAY_TIMEOUT,
         (Code::Unknown | Code::Internal | Code::DataLoss, _) => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// Writes gRPC statuses as JSON.
-#[derive(Clone, Debug)]
-pub struct Errors {
-    /// The descriptor of `google.rpc.Status`.
-    message: MessageDescriptor,
-}
-
-impl Errors {
-    /// Shows them by this descriptor of `google.rpc.Status`, whose pool has the
-    /// types of their details.
-    pub fn new(message: MessageDescriptor) -> Errors {
-        Errors { message }
-    }
-
-    /// A status as the JSON of `google.rpc.Status`, with its details.
-    pub fn json(&self, status: &Status) -> Vec<u8> {
-        let bare = || tonic_types::Status {
-            code: status.code() as i32,
-            message: status.message().to_owned(),
-            details: Vec::new(),
-        };
-        let whole = match status.details() {
-            [] => bare().encode_to_vec(),
-            details => details.to_vec(),
-        };
-        let mut out = Vec::new();
-        if json::render(&self.message, &whole, Style::Proto, &mut out).is_ok() {
-            return out;
-        }
-        // Details of a type that nobody here knows.
-        json!({"code": status.code() as i32, "message": status.message(), "details": []})
-            .to_string()
-            .into_bytes()
-    }
-
-    /// A status as a response in a dialect.
-    pub fn of(&self, dialect: Dialect, status: &Status) -> Response<Body> {
-        match dialect {
-            Dialect::Proto => self.response(status),
-            Dialect::Inference(_) => inference::error(status),
-            Dialect::Embeddings => embeddings::error(status),
-        }
-    }
-
-    /// A status as a response.
-    pub fn response(&self, status: &Status) -> Response<Body> {
-        let mut response = crate::answer::json(self.json(status));
-        describe(status, &mut response);
-        response
     }
 }
 

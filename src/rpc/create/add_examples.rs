@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{Base, Recipe, TextSource},
+    catalog::{Base, BaseChanges, ClassRef, Recipe, TextSource},
 };
 use tip_spec::Method;
 use tipserve_api::v1::{
@@ -69,8 +69,8 @@ impl CreateRpc for AddExamples {
         let strict = strict(spec.on_rejected)?;
         // Checked before the base is read, which may take its time.
         let asked = heads::method(spec.method)?;
-        let remove = std::mem::take(&mut spec.remove_example_ids);
-        let base = context.catalog.base(&reference, remove).await?;
+        let changes = changes(&mut spec)?;
+        let base = context.catalog.base(&reference, changes).await?;
         Ok(CreateRequest {
             strict,
             allow_empty: spec.allow_empty_classes,
@@ -96,6 +96,26 @@ impl CreateRpc for AddExamples {
         };
         pb::AddExamplesResponse { event: Some(event) }
     }
+}
+
+/// What becomes of the base's examples.
+fn changes(spec: &mut pb::AddExamplesSpec) -> Result<BaseChanges, RequestError> {
+    let relabel = std::mem::take(&mut spec.relabel).into_iter().map(|one| {
+        let class = ClassRef::of(one.class_index, one.class_name).map_err(|problem| {
+            let problem = format!("example {:?}: {problem}", one.example_id);
+            RequestError::invalid("spec.relabel", problem)
+        })?;
+        Ok((one.example_id, class))
+    });
+    Ok(BaseChanges {
+        remove: std::mem::take(&mut spec.remove_example_ids),
+        relabel: relabel.collect::<Result<_, RequestError>>()?,
+        new_classes: spec
+            .new_classes
+            .iter()
+            .map(|class| class.display_name.clone())
+            .collect(),
+    })
 }
 
 fn recipe(

@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
@@ -21,9 +20,11 @@ use super::{
     },
     Creation, Event,
     gathered::{Gathered, Pending},
-    notes,
+    notes, views,
 };
-use crate::catalog::{CatalogError, CollectedFeatures, ExampleNotes, Stage, orientation};
+use crate::catalog::{
+    CatalogError, ClassNames, ClassRef, CollectedFeatures, ExampleNotes, Stage, orientation,
+};
 use tipserve_api::{
     text::{canonical, into_canonical},
     v1 as pb,
@@ -63,6 +64,7 @@ pub struct FeatureCollection<'a> {
     done: mpsc::UnboundedReceiver<Arrival>,
     gathered: Gathered,
     ids: HashSet<String>,
+    classes: ClassNames,
     /// Number that stands for the id of the first example without one.
     first_id: u64,
     bytes: usize,
@@ -89,6 +91,7 @@ impl<'a> FeatureCollection<'a> {
                 .iter()
                 .map(|e| canonical(&e.id).into_owned())
                 .collect(),
+            classes: ClassNames::new(recipe.class_names()),
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             bytes: inherited
                 .iter()
@@ -145,7 +148,8 @@ impl<'a> FeatureCollection<'a> {
             into_canonical(std::mem::take(&mut example.example_id))
         };
         self.gathered.receive();
-        let class = self.class(example.class_index);
+        let name = std::mem::take(&mut example.class_name);
+        let class = self.class(example.class_index, name);
         let checked = self.check(&id, &class, &mut example);
         let (class, content, notes) = match checked {
             Ok(checked) => checked,
@@ -190,13 +194,7 @@ impl<'a> FeatureCollection<'a> {
             Content::Picture { source, .. } => {
                 self.pictures = true;
                 for view in 0..views {
-                    let crop = if views == 1 {
-                        Crop::Centre
-                    } else {
-                        Crop::Random {
-                            seed: view_seed(self.creation.request.seed, &id, view),
-                        }
-                    };
+                    let crop = views::crop(self.creation.request.seed, &id, view, views);
                     let source = source.clone();
                     self.submit(number, view, Content::Picture { source, crop })
                         .await?;
@@ -206,15 +204,14 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    fn class(&self, index: i32) -> Result<usize, RequestError> {
-        let count = self.creation.request.recipe.class_count();
-        usize::try_from(index)
-            .ok()
-            .filter(|class| *class < count)
-            .ok_or_else(|| {
-                let problem = format!("{index} is not in 0..{count}");
-                RequestError::invalid("examples.class_index", problem)
-            })
+    fn class(&self, index: i32, name: String) -> Result<usize, RequestError> {
+        let field = match name.is_empty() {
+            true => "examples.class_index",
+            false => "examples.class_name",
+        };
+        ClassRef::of(index, name)
+            .and_then(|class| self.classes.find(&class))
+            .map_err(|problem| RequestError::invalid(field, problem))
     }
 
     /// What the engine takes of an example.
@@ -433,18 +430,4 @@ impl<'a> FeatureCollection<'a> {
             self.creation.progress(Stage::Examples, counts).await;
         }
     }
-}
-
-/// A seed for one view: of the cache's seed, the example's id and the view's
-/// number, so that it depends neither on the order of arrival nor on others,
-/// and is the same on every machine.
-fn view_seed(seed: u64, id: &str, view: usize) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(seed.to_le_bytes())
-        .chain_update((view as u64).to_le_bytes())
-        .chain_update(id.as_bytes())
-        .finalize();
-    digest
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -12,6 +12,7 @@ mod create_cache;
 mod gathered;
 mod notes;
 mod text;
+mod views;
 
 use std::{
     sync::{

@@ -134,6 +134,7 @@ impl ClassifyService for Service {
         let request = request.into_inner();
         let one = |outcome| pb::EmbedResult {
             outcome: Some(outcome),
+            token_count: 0,
         };
         let unit = |at: usize| {
             let values = (0..8)

@@ -1,7 +1,7 @@
 /** The API's methods that the page calls, each once. */
 
 import { unreachable } from "../session";
-import { Code, type Call, Problem, ask, ndjson, pause, stream } from "./http";
+import { Code, type Call, Problem, ask, ndjson, pause, send, stream } from "./http";
 import type {
   Analysis,
   Cache,
@@ -94,11 +94,7 @@ export function listExamples(version: string, filter = "", most = 5000): Promise
 
 export async function examplePicture(version: string, exampleId: string): Promise<Blob> {
   const address = `${path(version)}/examples:picture`;
-  const answer = await ask<{ data: string; contentType: string }>(address, {
-    query: { exampleId },
-  });
-  const bytes = Uint8Array.from(atob(answer.data), (character) => character.charCodeAt(0));
-  return new Blob([bytes], { type: answer.contentType });
+  return (await send(address, { query: { exampleId }, accept: "image/*" })).blob();
 }
 
 export function setAlias(cache: Cache, alias: string, version: string): Promise<Cache> {
@@ -128,6 +124,8 @@ export async function embed(inputs: Input[], signal?: AbortSignal): Promise<Embe
 export interface ClassifyOptions {
   topK?: number;
   neighbours?: number;
+  /** Also say whether the picture is of any class that the version knows. */
+  reject?: object;
 }
 
 export async function classify(
@@ -141,6 +139,21 @@ export async function classify(
     repeat: true,
   });
   return answer.classification;
+}
+
+/** Classifies, and says whether the picture is of a class that the version knows, if the
+ * version can tell: one of a single example a class cannot. */
+export async function classifyOrReject(
+  reference: string,
+  input: Input,
+  options: ClassifyOptions,
+): Promise<Classification> {
+  try {
+    return await classify(reference, input, { ...options, reject: {} });
+  } catch (error) {
+    if (!(error instanceof Problem) || error.code !== Code.failedPrecondition) throw error;
+    return classify(reference, input, options);
+  }
 }
 
 export interface Made {

@@ -5,7 +5,7 @@ import { signedIn, token, unreachable } from "../session";
 import type { Status } from "./types";
 
 /** google.rpc.Code, those that matter here. */
-export const Code = { notFound: 5, unavailable: 14, unauthenticated: 16 };
+export const Code = { notFound: 5, failedPrecondition: 9, unavailable: 14, unauthenticated: 16 };
 
 /** Reasons that say that there is no room just now; a full disk is none. */
 const CROWDED = new Set(["QUEUE_FULL", "RATE_LIMITED", "TOO_MANY_STREAMS"]);
@@ -42,6 +42,8 @@ export interface Call {
   signal?: AbortSignal;
   /** Whether repeating it does no harm. Default: yes, of GETs alone. */
   repeat?: boolean;
+  /** The type of the answer. Default: JSON. */
+  accept?: string;
   /** The token to send. Default: the session's. */
   token?: string;
 }
@@ -60,7 +62,7 @@ function address(path: string, query: Call["query"]): string {
 }
 
 async function attempt(path: string, call: Call): Promise<Response> {
-  const headers = new Headers({ Accept: "application/json" });
+  const headers = new Headers({ Accept: call.accept ?? "application/json" });
   const bearer = call.token ?? token.value;
   if (bearer) headers.set("Authorization", `Bearer ${bearer}`);
   const request: RequestInit = { method: call.method ?? "GET", headers };

@@ -106,8 +106,8 @@ export interface Classification {
   version: string;
   top: ClassScore[];
   neighbours: Neighbour[];
-  /** Whether the picture is of none of the classes, where the server tells. */
-  rejected?: boolean;
+  /** Whether the picture is of a class that the version knows, where that was asked. */
+  accepted?: boolean;
 }
 
 export interface Status {

@@ -4,11 +4,11 @@ import type { CurvePoint } from "../api/types";
 import { percent } from "../format";
 
 const WIDTH = 560;
-const HEIGHT = 260;
+const HEIGHT = 280;
 const LEFT = 58;
 const RIGHT = 14;
 const TOP = 12;
-const BOTTOM = 40;
+const BOTTOM = 56;
 
 /** From shots and accuracy to places in the chart. */
 export function scales(points: CurvePoint[]) {
@@ -52,11 +52,11 @@ export function Curve(props: { points: CurvePoint[]; forecast: CurvePoint | null
           </g>
         ))}
         {all.map((point) => (
-          <text key={point.shots} class="tick" x={x(point.shots)} y={HEIGHT - 22} text-anchor="middle">
+          <text key={point.shots} class="tick" x={x(point.shots)} y={HEIGHT - 36} text-anchor="middle">
             {point.shots}
           </text>
         ))}
-        <text class="tick" x={(LEFT + WIDTH) / 2} y={HEIGHT - 4} text-anchor="middle">
+        <text class="tick" x={(LEFT + WIDTH) / 2} y={HEIGHT - 10} text-anchor="middle">
           examples of each class
         </text>
         <path class="band" d={band} />

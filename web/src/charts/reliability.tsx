@@ -4,8 +4,9 @@ import type { ReliabilityBin } from "../api/types";
 import { count, percent } from "../format";
 
 const SIDE = 260;
-const MARGIN = 40;
-const INNER = SIDE - MARGIN - 12;
+const MARGIN = 52;
+const INNER = SIDE - MARGIN - 14;
+const HEIGHT = 12 + INNER + 34;
 
 export function Reliability(props: { bins: ReliabilityBin[] }) {
   const most = Math.max(...props.bins.map((bin) => Number(bin.count)), 1);
@@ -13,7 +14,7 @@ export function Reliability(props: { bins: ReliabilityBin[] }) {
   const y = (value: number) => 12 + (1 - value) * INNER;
   return (
     <figure class="chart square">
-      <svg viewBox={`0 0 ${SIDE} ${SIDE}`} role="img" aria-label="Reliability: accuracy by claimed probability">
+      <svg viewBox={`0 0 ${SIDE} ${HEIGHT}`} role="img" aria-label="Reliability: accuracy by claimed probability">
         <line class="diagonal" x1={x(0)} y1={y(0)} x2={x(1)} y2={y(1)} />
         {[0, 0.5, 1].map((tick) => (
           <g key={tick}>
@@ -21,7 +22,7 @@ export function Reliability(props: { bins: ReliabilityBin[] }) {
             <text class="tick" x={MARGIN - 6} y={y(tick) + 4} text-anchor="end">
               {tick * 100}%
             </text>
-            <text class="tick" x={x(tick)} y={SIDE - 10} text-anchor={tick === 1 ? "end" : "middle"}>
+            <text class="tick" x={x(tick)} y={HEIGHT - 12} text-anchor={tick === 1 ? "end" : "middle"}>
               {tick * 100}%
             </text>
           </g>

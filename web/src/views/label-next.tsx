@@ -3,7 +3,7 @@
 import { percent, plural } from "../format";
 import * as bench from "../workspace/bench";
 import type { Item } from "../workspace/item";
-import { queue, reason, skip, suggestions, trouble } from "../workspace/suggest";
+import { queue, skip, suggestions, trouble } from "../workspace/suggest";
 
 export function Next() {
   const [next, ...later] = queue();
@@ -80,7 +80,7 @@ function Why(props: { item: Item }) {
         {known.reason === "REASON_UNCERTAIN"
           ? "The classifier hesitates over this one."
           : "It is typical of pictures of which none has a class yet."}
-        {stands > 0 && ` It stands for ${plural(stands, "more", "more")} like it.`} {reason.value}
+        {stands > 0 && ` It stands for ${plural(stands, "more", "more")} like it.`}
       </p>
     );
   }

@@ -87,12 +87,12 @@ function Repair(props: {
   };
   return (
     <div class="actions">
-      {suggested !== undefined && Number(version.pictureCount) > 0 && (
+      {suggested !== undefined && (
         <button
           type="button"
           disabled={busy}
           onClick={() =>
-            run("It was not changed", () => relabel(version, example, suggested))
+            run("It was not changed", () => relabel(version, example.exampleId, suggested))
           }
         >
           It is {suggested}

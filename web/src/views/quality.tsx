@@ -95,6 +95,13 @@ function Judged(props: { version: Version; analysis: Analysis }) {
   );
 }
 
+/** What more examples of a class would add to its accuracy. */
+function Gain(props: { value: number; isMost: boolean }) {
+  if (props.value <= 0) return <>–</>;
+  const text = `+${percent(props.value)}`;
+  return props.isMost ? <strong title="More of these would help most">{text}</strong> : <>{text}</>;
+}
+
 function ClassTable(props: { analysis: Analysis }) {
   const { classes } = props.analysis;
   const most = Math.max(...classes.map((one) => one.expectedGain), 0);
@@ -113,7 +120,9 @@ function ClassTable(props: { analysis: Analysis }) {
             <th scope="col" class="number">
               Right when named
             </th>
-            <th scope="col">More would</th>
+            <th scope="col" class="number">
+              Gain by more examples
+            </th>
           </tr>
         </thead>
         <tbody>
@@ -123,13 +132,8 @@ function ClassTable(props: { analysis: Analysis }) {
               <td class="number">{one.exampleCount}</td>
               <td class="number">{one.scoredCount > 0 ? percent(one.accuracy) : "–"}</td>
               <td class="number">{one.scoredCount > 0 ? percent(one.precision) : "–"}</td>
-              <td>
-                {one.expectedGain > 0 && (
-                  <>
-                    {one.expectedGain === most ? <strong>help most</strong> : "help"}:{" "}
-                    {percent(one.expectedGain)}
-                  </>
-                )}
+              <td class="number">
+                <Gain value={one.expectedGain} isMost={one.expectedGain === most} />
               </td>
             </tr>
           ))}

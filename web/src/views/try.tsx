@@ -3,7 +3,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { cacheId, classify, getVersion, listCaches } from "../api/calls";
+import { cacheId, classifyOrReject, getVersion, listCaches } from "../api/calls";
 import type { Classification, Version } from "../api/types";
 import { percent, plural } from "../format";
 import { go, to } from "../router";
@@ -124,7 +124,7 @@ function Bench(props: { reference: string }) {
 async function tryOne(reference: string, file: File): Promise<Tried> {
   const { sent, thumbnail } = await prepare(file);
   const input = { encodedImage: await base64(sent) };
-  const answer = await classify(reference, input, { topK: 5, neighbours: NEIGHBOURS });
+  const answer = await classifyOrReject(reference, input, { topK: 5, neighbours: NEIGHBOURS });
   return { file, address: thumbnail && URL.createObjectURL(thumbnail), answer };
 }
 
@@ -133,6 +133,7 @@ function Answer(props: { tried: Tried; onCorrected: () => Promise<void> }) {
   const { answer } = tried;
   if (!answer) return null;
   const [best] = answer.top;
+  const isUnknown = answer.accepted === false;
   return (
     <article class="answer">
       <figure>
@@ -144,9 +145,11 @@ function Answer(props: { tried: Tried; onCorrected: () => Promise<void> }) {
         <figcaption>{tried.file.name}</figcaption>
       </figure>
       <div>
-        <h2>{answer.rejected ? "None of these" : best?.displayName}</h2>
-        {answer.rejected && (
-          <p class="hint">It is like none of the examples; of the classes, these come nearest.</p>
+        <h2>{isUnknown ? "None of these" : best?.displayName}</h2>
+        {isUnknown && (
+          <p class="hint">
+            It is unlike the examples of every class. If it has to be one of them, these come nearest.
+          </p>
         )}
         <ol class="scores">
           {answer.top.map((score) => (
@@ -192,6 +195,9 @@ function Correct(props: {
   const [typed, setTyped] = useState("");
   if (!mayWrite.value || !version.value) return null;
   const known: Version = version.value;
+  const question =
+    answer.accepted === false ? "Say what it is" : "It is something else, or should be learned";
+  const summary = busy ? "Learning…" : question;
   const correct = (label: string) => {
     setBusy(true);
     void attempt("It was not learned", async () => {
@@ -203,8 +209,8 @@ function Correct(props: {
     }).then(() => setBusy(false));
   };
   return (
-    <details class="correct">
-      <summary>{busy ? "Learning…" : "It is something else, or should be learned"}</summary>
+    <details class="correct" open={answer.accepted === false}>
+      <summary>{summary}</summary>
       <div class="choices">
         {known.classes.slice(0, 60).map((one) => (
           <button

@@ -125,6 +125,7 @@ function NewAlias(props: { cache: Cache; onChanged: () => void }) {
   const [alias, setAliasName] = useState("stable");
   const latest = cache.latest?.version;
   if (latest === undefined) return null;
+  const isThere = cache.aliases[alias.trim()] === latest;
   const submit = async (event: Event) => {
     event.preventDefault();
     await moveAlias(cache, alias.trim(), latest, "Set alias");
@@ -142,7 +143,9 @@ function NewAlias(props: { cache: Cache; onChanged: () => void }) {
           onInput={(event) => setAliasName(event.currentTarget.value)}
         />
       </label>
-      <button type="submit">Point it at version {latest}</button>
+      <button type="submit" disabled={isThere}>
+        {isThere ? `It points at version ${latest}` : `Point it at version ${latest}`}
+      </button>
     </form>
   );
 }
@@ -240,7 +243,7 @@ function DeleteCache(props: { cache: Cache }) {
     if (await attempt("It was not deleted", () => deleteCache(cache).then(() => {}))) go("caches");
   };
   return (
-    <p>
+    <p class="apart">
       <button type="button" class="danger" onClick={() => void remove()}>
         Delete this classifier
       </button>

@@ -1,8 +1,8 @@
 /** Corrections of a served classifier, one picture at a time: each makes the
  * next version. */
 
-import { addExamples, examplePicture } from "../api/calls";
-import type { ExampleInfo, Version } from "../api/types";
+import { addExamples } from "../api/calls";
+import type { Version } from "../api/types";
 import { base64, prepare } from "./shrink";
 
 /** The index of a class, and the class where it is new. */
@@ -44,16 +44,9 @@ export function leaveOut(version: Version, exampleId: string): Promise<Version> 
   return next(version, { removeExampleIds: [exampleId] }, []);
 }
 
-/** Gives an example another class. It is encoded again from the picture that
- * the version keeps, which is larger than what most encoders look at. */
-export async function relabel(
-  version: Version,
-  example: Pick<ExampleInfo, "exampleId">,
-  label: string,
-): Promise<Version> {
+/** Gives an example another class. The server keeps its features and its picture: nothing is
+ * encoded again. */
+export function relabel(version: Version, exampleId: string, label: string): Promise<Version> {
   const { classIndex, newClasses } = place(version, label);
-  const picture = await base64(await examplePicture(version.name, example.exampleId));
-  const again = { exampleId: example.exampleId, classIndex, input: { encodedImage: picture } };
-  const spec = { newClasses, removeExampleIds: [example.exampleId] };
-  return next(version, spec, [JSON.stringify(again)]);
+  return next(version, { newClasses, relabel: [{ exampleId, classIndex }] }, []);
 }

@@ -18,8 +18,10 @@ interface Placed {
 
 /** Names that mean that nobody has sorted these yet. */
 const UNSORTED = new Set(["unlabelled", "unlabeled", "unsorted", "pool", "unknown"]);
+/** Names of parts that pictures are divided into: no classes, if there are no others. */
+const SPLITS = new Set(["train", "training", "val", "valid", "validation", "test", "testing"]);
 /** Files beside pictures that nobody means to drop. */
-const SILENT = /(^|\/)(\.|__MACOSX\/|thumbs\.db$|desktop\.ini$)/i;
+const SILENT = /(^|\/)(\.|__MACOSX\/|@eaDir\/|thumbs\.db$|desktop\.ini$)/i;
 const ZIP = /\.zip$/i;
 
 /** The class of each path: the folder that it lies in, if they lie in more than
@@ -27,9 +29,10 @@ const ZIP = /\.zip$/i;
 export function labels(paths: string[]): (string | null)[] {
   const folder = (path: string) => path.slice(0, Math.max(path.lastIndexOf("/"), 0));
   const folders = new Set(paths.map(folder));
-  return paths.map((path) => {
-    const name = folder(path).split("/").pop() ?? "";
-    const told = folders.size > 1 && name !== "" && !UNSORTED.has(name.toLowerCase());
+  const names = paths.map((path) => folder(path).split("/").pop() ?? "");
+  const tells = folders.size > 1 && !names.every((name) => SPLITS.has(name.toLowerCase()));
+  return names.map((name) => {
+    const told = tells && name !== "" && !UNSORTED.has(name.toLowerCase());
     return told ? name : null;
   });
 }

@@ -19,8 +19,6 @@ const SETTLE = 600;
 
 /** What the server suggests, by the pictures' ids. */
 export const suggestions = signal<ReadonlyMap<string, Suggestion>>(new Map());
-/** Why this order, in a sentence. */
-export const reason = signal("");
 /** Why there is no order; none where there is one. */
 export const trouble = signal<string | null>(null);
 
@@ -63,7 +61,6 @@ async function order(ready: Item[]): Promise<void> {
     const pool = ready.filter((_, at) => at % step === 0).map((item) => item.unlabelled());
     const answer = await suggest(config, pool, mine.signal);
     suggestions.value = new Map(answer.suggestions.map((one) => [one.id, one]));
-    reason.value = answer.reason;
     trouble.value = null;
   } catch (error) {
     if (mine.signal.aborted) return;
@@ -91,7 +88,6 @@ export function reset(): void {
   last?.abort();
   asked = "";
   suggestions.value = new Map();
-  reason.value = "";
   trouble.value = null;
   skipped.value = new Set();
 }

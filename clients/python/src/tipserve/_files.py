@@ -59,20 +59,36 @@ def picture_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     for entry in entries:
         is_folder = entry.is_dir()
-        if not counts(entry.name, is_folder):
+        if not counts(entry.name, is_folder) or (is_folder and _leads_up(entry, folder)):
             continue
         if is_folder:
             yield from _walk(Path(entry.path), (*above, here))
-        elif entry.is_file() or entry.is_symlink():
+        elif entry.is_file() or _leads_nowhere(entry):
             yield Path(entry.path)
+
+
+def _leads_up(entry: os.DirEntry[str], folder: Path) -> bool:
+    """Whether it is a link to a folder that holds it, also one above where the walk began."""
+    if not entry.is_symlink():
+        return False
+    target, parent = os.path.realpath(entry.path), os.path.realpath(folder)
+    return os.path.commonpath([target, parent]) == target
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """A link to nothing is a file that cannot be read; one to a pipe or a device is no file."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def subfolders(root: Path) -> list[Path]:
@@ -80,12 +96,17 @@ def subfolders(root: Path) -> list[Path]:
     try:
         found = [path for path in root.iterdir() if counts(path.name, True) and path.is_dir()]
     except OSError as error:
-        raise InvalidArgument(
-            f"cannot read the folder {readable(str(root))}: {error.strerror or error}",
-            reason="FOLDER_UNREADABLE",
-            metadata={"path": readable(str(root))},
-        ) from error
+        raise _unreadable(root, error) from error
     return sorted(found, key=lambda path: os.fsencode(path.name))
+
+
+def _unreadable(folder: Path, error: OSError) -> InvalidArgument:
+    name = readable(str(folder))
+    return InvalidArgument(
+        f"cannot read the folder {name}: {error.strerror or error}",
+        reason="FOLDER_UNREADABLE",
+        metadata={"path": name},
+    )
 
 
 def is_url(text: object) -> bool:
@@ -142,7 +163,11 @@ def read_file(path: str | os.PathLike[str], limit: int | None) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if limit is not None and size > limit:
                 raise too_large(size, limit)
-            return file.read()
+            # A pipe tells no size, and a file may grow: never read more than fits.
+            data = file.read(-1 if limit is None else limit + 1)
+            if limit is not None and len(data) > limit:
+                raise too_large(len(data), limit)
+            return data
     except OSError as error:
         reason = error.strerror or str(error)
         raise InvalidArgument(

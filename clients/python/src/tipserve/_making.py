@@ -145,6 +145,7 @@ def add_spec(
     new_classes: Sequence[ClassSpec],
     *,
     remove: Iterable[str],
+    relabel: Mapping[str, str | int],
     templates: Sequence[str] | None,
     method: Method | str | None,
     alpha: float | None,
@@ -168,6 +169,7 @@ def add_spec(
         base=base.name,
         new_classes=[one._message() for one in new_classes],
         remove_example_ids=remove,
+        relabel=[_relabelled(id_, label) for id_, label in relabel.items()],
         prompt_templates=templates or (),
         seed=seed,
         description=description,
@@ -190,6 +192,12 @@ def add_spec(
     if grid is not None:
         spec.grid.CopyFrom(grid._message())
     return spec
+
+
+def _relabelled(example_id: str, label: str | int) -> cache_pb2.Relabelled:
+    if isinstance(label, str):
+        return cache_pb2.Relabelled(example_id=example_id, class_name=label)
+    return cache_pb2.Relabelled(example_id=example_id, class_index=label)
 
 
 def _strings(name: str, given: Iterable[str] | None) -> None:

@@ -86,24 +86,8 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
         None => (None, Connection::open(global).await?),
     };
     let server = ServerDocument::new(connection.info().await?, connection.address());
-    say(
-        screen,
-        &format!(
-            "server {} with the bundle {} on {} in {}",
-            server.address, server.bundle.name, server.device, server.dtype
-        ),
-    )?;
     let classes: Vec<String> = train.class_names().into_iter().map(str::to_owned).collect();
-    say(
-        screen,
-        &format!(
-            "{} classes: {}; {} examples to learn from, {} held out\n",
-            classes.len(),
-            classes.join(", "),
-            train.examples.len(),
-            test.examples.len()
-        ),
-    )?;
+    introduce(screen, &server, &classes, (&train, &test))?;
 
     let train_count = train.examples.len();
     let (tip, seconds) = make(&connection, &args, MethodArg::TipAdapter, &train, screen).await?;
@@ -156,6 +140,32 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
         screen.line(&next(&args, &outcome.server.address))?;
     }
     Ok(Completion::with_failed(outcome.failed as u64))
+}
+
+/// Says what the demo works with.
+fn introduce(
+    screen: &Screen,
+    server: &ServerDocument,
+    classes: &[String],
+    (train, test): (&Labelled, &Labelled),
+) -> Result<(), Failure> {
+    say(
+        screen,
+        &format!(
+            "server {} with the bundle {} on {} in {}",
+            server.address, server.bundle.name, server.device, server.dtype
+        ),
+    )?;
+    say(
+        screen,
+        &format!(
+            "{} classes: {}; {} examples to learn from, {} held out\n",
+            classes.len(),
+            classes.join(", "),
+            train.examples.len(),
+            test.examples.len()
+        ),
+    )
 }
 
 /// One picture a class, and `--shots`, of several draws.

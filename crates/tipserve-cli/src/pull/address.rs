@@ -4,22 +4,29 @@ use std::fmt;
 
 use reqwest::Url;
 
-use super::PullError;
+use super::{PullError, bucket::Bucket};
 
 /// Hugging Face's hub, unless `HF_ENDPOINT` names another.
 const HUB: &str = "https://huggingface.co";
 
-/// A folder on the web that holds a bundle.
-#[derive(Clone, Debug, PartialEq)]
+/// A folder that holds a bundle, on the web or in a bucket.
+#[derive(Clone, Debug)]
 pub(super) struct Address {
     /// The address as it was given, for messages.
     given: String,
-    /// The folder's URL, which ends in a slash.
-    folder: Url,
+    folder: Folder,
+}
+
+#[derive(Clone, Debug)]
+enum Folder {
+    /// Its URL, which ends in a slash.
+    Web(Url),
+    /// In S3, or what speaks its language.
+    Bucket(Bucket),
 }
 
 impl Address {
-    /// Reads `https://…`, `http://…` (this machine alone) or `hf://…`.
+    /// Reads `https://…`, `http://…` (this machine alone), `hf://…` or `s3://…`.
     ///
     /// # Errors
     /// [`PullError::Address`].
@@ -34,39 +41,49 @@ impl Address {
             given: given.to_owned(),
             problem,
         };
+        let address = |folder| Address {
+            given: given.to_owned(),
+            folder,
+        };
+        let text = given.strip_suffix("/bundle.toml").unwrap_or(given);
+        if let Some(path) = text.strip_prefix("s3://") {
+            return Ok(address(Folder::Bucket(Bucket::open(path, given)?)));
+        }
         let text = match given.strip_prefix("hf://") {
             Some(path) => on_hub(path, hub)
                 .ok_or_else(|| wrong("Hugging Face's are hf://ORG/NAME[/FOLDER][@REVISION]"))?,
-            None => given
-                .strip_suffix("/bundle.toml")
-                .unwrap_or(given)
-                .to_owned(),
+            None => text.to_owned(),
         };
         let url = format!("{}/", text.trim_end_matches('/'));
         let folder = Url::parse(&url).map_err(|_| wrong("it is no URL"))?;
-        let local = matches!(folder.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
         match folder.scheme() {
             "https" => {}
             // Hashes would tell; what is fetched would still be seen by others.
-            "http" if local => {}
+            "http" if is_local(&folder) => {}
             "http" => return Err(wrong("http:// is taken of this machine only; use https://")),
-            _ => return Err(wrong("it is neither https:// nor hf://")),
+            _ => return Err(wrong("it is none of https://, hf:// and s3://")),
         }
         if folder.query().is_some() || folder.fragment().is_some() {
             return Err(wrong("a folder has neither '?' nor '#'"));
         }
-        Ok(Address {
-            given: given.to_owned(),
-            folder,
-        })
+        Ok(address(Folder::Web(folder)))
     }
 
-    /// The address of a file in it, whose name has been checked.
-    pub fn file(&self, name: &str) -> Url {
-        self.folder
-            .join(name)
-            .unwrap_or_else(|_| self.folder.clone())
+    /// The URL to fetch a file of it from, whose name has been checked.
+    ///
+    /// # Errors
+    /// A bucket for which no request can be signed.
+    pub async fn file(&self, name: &str) -> Result<Url, PullError> {
+        match &self.folder {
+            Folder::Web(folder) => Ok(folder.join(name).unwrap_or_else(|_| folder.clone())),
+            Folder::Bucket(bucket) => bucket.url(name, &self.given).await,
+        }
     }
+}
+
+/// Whether a URL is of this machine.
+pub(super) fn is_local(url: &Url) -> bool {
+    matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
 }
 
 impl fmt::Display for Address {
@@ -105,7 +122,8 @@ mod tests {
 
     fn file(given: &str) -> Result<String, String> {
         Address::parse_with(given, HUB)
-            .map(|address| address.file("image.pt").to_string())
+            .and_then(|address| futures::executor::block_on(address.file("image.pt")))
+            .map(|url| url.to_string())
             .map_err(|error| error.to_string())
     }
 
@@ -132,7 +150,8 @@ mod tests {
         }
         for (given, words) in [
             ("http://a.org/x", "use https://"),
-            ("ftp://a.org/x", "neither https:// nor hf://"),
+            ("ftp://a.org/x", "none of https://"),
+            ("s3://", "s3://BUCKET/FOLDER"),
             ("hf://o", "hf://ORG/NAME"),
             ("hf://o/../n", "hf://ORG/NAME"),
             ("https://a.org/x?y", "neither '?' nor '#'"),

@@ -95,14 +95,14 @@ impl Downloader {
     }
 
     async fn read_once(&self, address: &Url, most: u64) -> Result<Vec<u8>, PullError> {
-        let failed = |error: reqwest::Error| unreachable_at(address.as_str(), &error);
+        let failed = |error: reqwest::Error| unreachable_at(&shown(address), &error);
         let mut response = accepted(self.get(address).send().await.map_err(failed)?)?;
         let mut text = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             text.extend_from_slice(&chunk);
             if text.len() as u64 > most {
                 return Err(PullError::Malformed {
-                    what: address.to_string(),
+                    what: shown(address),
                     problem: format!("it has over {most} bytes"),
                 });
             }
@@ -143,7 +143,7 @@ impl Downloader {
                     if trusted {
                         let _ = std::fs::remove_file(part);
                         return Err(PullError::WrongHash {
-                            what: file.address.to_string(),
+                            what: shown(&file.address),
                             found,
                             expected: file.sha256.clone(),
                         });
@@ -161,7 +161,7 @@ impl Downloader {
         bar: &ProgressBar,
         fetched: &mut u64,
     ) -> Result<End, PullError> {
-        let cut = |error: reqwest::Error| End::Cut(unreachable_at(file.address.as_str(), &error));
+        let cut = |error: reqwest::Error| End::Cut(unreachable_at(&shown(&file.address), &error));
         let mut request = self.get(&file.address);
         if writing.length > 0 {
             request = request.header(RANGE, format!("bytes={}-", writing.length));
@@ -218,10 +218,17 @@ fn accepted(response: Response) -> Result<Response, PullError> {
     match response.status() {
         status if status.is_success() => Ok(response),
         status => Err(PullError::Refused {
-            address: response.url().to_string(),
+            address: shown(response.url()),
             status: status.as_u16(),
         }),
     }
+}
+
+/// A URL for messages: what signs it is nobody's business.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.to_string()
 }
 
 fn unreachable_at(address: &str, error: &reqwest::Error) -> PullError {

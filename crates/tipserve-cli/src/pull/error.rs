@@ -17,6 +17,28 @@ pub(crate) enum PullError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The bucket cannot be asked.
+    #[error("{given:?} cannot be fetched from: {problem}")]
+    Bucket {
+        /// The address as it was given.
+        given: String,
+        /// What is wrong with it, or with the environment.
+        problem: String,
+    },
+    /// A public key that is none.
+    #[error("{given:?} is no public key of minisign (\"RW…\"), and no file with one")]
+    PublicKey {
+        /// The key as it was given.
+        given: String,
+    },
+    /// The signature is not that of the key's holder.
+    #[error("{what} is not signed with the key that was given: {problem}. Nothing of it was kept")]
+    Signature {
+        /// The address of the file.
+        what: String,
+        /// What is wrong with the signature.
+        problem: String,
+    },
     /// The index does not name it.
     #[error("the index names no bundle {name:?}; it names {known}")]
     Unknown {
@@ -105,7 +127,7 @@ impl PullError {
 
 fn hint(status: u16) -> &'static str {
     match status {
-        401 | 403 => " (it wants a token: HF_TOKEN for Hugging Face)",
+        401 | 403 => " (it wants a token, HF_TOKEN for Hugging Face, or other keys)",
         404 => " (there is nothing at that address)",
         _ => "",
     }
@@ -125,12 +147,14 @@ impl From<PullError> for Failure {
     fn from(error: PullError) -> Failure {
         let text = error.to_string();
         match error {
-            PullError::Address { .. } => Failure::Usage(text),
+            PullError::Address { .. } | PullError::PublicKey { .. } => Failure::Usage(text),
             PullError::Unknown { .. }
             | PullError::NotPublished { .. }
             | PullError::Refused { status: 404, .. } => Failure::NotFound(text),
             PullError::Malformed { .. }
             | PullError::WrongHash { .. }
+            | PullError::Bucket { .. }
+            | PullError::Signature { .. }
             | PullError::Exists { .. }
             | PullError::NoCacheFolder
             | PullError::Disk { .. } => Failure::Input(text),

@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub address: Option<String>,
     /// sha256 of its bundle.toml, which names all its files with theirs.
     pub sha256: Option<String>,
+    /// The minisign key that its bundle.toml is signed with.
+    pub public_key: Option<String>,
     /// Bytes of all its files.
     pub size_bytes: Option<u64>,
     /// The licence of its weights.
@@ -67,17 +69,17 @@ impl Index {
         })
     }
 
-    /// Where a bundle is, and its sha256.
+    /// Where a bundle is, and what is known of it.
     ///
     /// # Errors
     /// [`PullError::Unknown`]; [`PullError::NotPublished`].
-    pub fn find(&self, name: &str) -> Result<(Address, Option<String>), PullError> {
+    pub fn find(&self, name: &str) -> Result<(Address, &Entry), PullError> {
         let entry = self.bundles.get(name).ok_or_else(|| PullError::Unknown {
             name: name.to_owned(),
             known: self.bundles.keys().cloned().collect::<Vec<_>>().join(", "),
         })?;
         match &entry.address {
-            Some(address) => Ok((Address::parse(address)?, entry.sha256.clone())),
+            Some(address) => Ok((Address::parse(address)?, entry)),
             None => Err(PullError::NotPublished {
                 name: name.to_owned(),
                 command: entry.command.clone().unwrap_or_default(),

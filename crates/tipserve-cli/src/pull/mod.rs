@@ -2,11 +2,13 @@
 //! its content.
 
 mod address;
+mod bucket;
 mod download;
 mod error;
 mod index;
 mod kept;
 mod listing;
+mod signature;
 
 use std::path::PathBuf;
 
@@ -35,6 +37,7 @@ Examples:
   tipserve pull --list
   tipserve pull https://models.example.org/vit-b-32 --sha256 9f2c…
   tipserve pull hf://org/name@main
+  tipserve pull s3://models/vit-b-32 --public-key RWQf6LRC…
   tipserve serve --bundle \"$(tipserve pull hf://org/name --path)\"
 
 What is fetched is kept in $TIPSERVE_CACHE, else $XDG_CACHE_HOME/tipserve, else
@@ -42,13 +45,19 @@ What is fetched is kept in $TIPSERVE_CACHE, else $XDG_CACHE_HOME/tipserve, else
 goes on where it ended. A token for Hugging Face is read from HF_TOKEN; another
 hub's address from HF_ENDPOINT.")]
 pub struct PullArgs {
-    /// A name in the index, the https:// address of a bundle's folder, or
-    /// hf://ORG/NAME[/FOLDER][@REVISION].
+    /// A name in the index, the https:// address of a bundle's folder,
+    /// hf://ORG/NAME[/FOLDER][@REVISION], or s3://BUCKET/FOLDER (endpoint and
+    /// keys from AWS_… as for a store).
     #[arg(required_unless_present = "list", value_name = "NAME|ADDRESS")]
     pub bundle: Option<String>,
     /// The bundle's fingerprint: refuse it if its bundle.toml has another.
     #[arg(long, value_name = "HEX", value_parser = sha256)]
     pub sha256: Option<String>,
+    /// Refuse the bundle unless its bundle.toml.minisig was signed with this
+    /// minisign key: "RW…", or a file with it [default: the index's, if it
+    /// names one].
+    #[arg(long, value_name = "KEY|FILE", env = "TIPSERVE_PUBLIC_KEY")]
+    pub public_key: Option<String>,
     /// Put the bundle into this new folder, too.
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
@@ -86,14 +95,20 @@ pub async fn run(args: PullArgs, screen: &Screen) -> Result<Completion, Failure>
         list(&index, screen)?;
         return Ok(Completion::Done);
     };
-    let (address, pinned) = if bundle.contains("://") {
-        (Address::parse(bundle)?, args.sha256.clone())
+    let mut trust = Trust {
+        sha256: args.sha256.clone(),
+        public_key: args.public_key.clone().filter(|key| !key.trim().is_empty()),
+    };
+    let address = if bundle.contains("://") {
+        Address::parse(bundle)?
     } else {
         let index = Index::open(args.index.as_deref(), &downloader).await?;
-        let (address, sha256) = index.find(bundle)?;
-        (address, args.sha256.clone().or(sha256))
+        let (address, entry) = index.find(bundle)?;
+        trust.sha256 = trust.sha256.or_else(|| entry.sha256.clone());
+        trust.public_key = trust.public_key.or_else(|| entry.public_key.clone());
+        address
     };
-    let pulled = pull(&downloader, &address, pinned.as_deref(), screen).await?;
+    let pulled = pull(&downloader, &address, &trust, screen).await?;
     let path = match &args.to {
         Some(folder) => pulled.kept.copy_to(&pulled.path, folder)?,
         None => pulled.path.clone(),
@@ -111,12 +126,12 @@ pub async fn run(args: PullArgs, screen: &Screen) -> Result<Completion, Failure>
     } else if args.path {
         screen.line(&document.path)?;
     } else {
-        report(screen, &document, pinned.is_some())?;
+        report(screen, &document, &trust)?;
     }
     Ok(Completion::Done)
 }
 
-fn report(screen: &Screen, pulled: &PulledDocument, pinned: bool) -> Result<(), Failure> {
+fn report(screen: &Screen, pulled: &PulledDocument, trust: &Trust) -> Result<(), Failure> {
     let size = |count: u64| bytes(i64::try_from(count).unwrap_or(i64::MAX));
     let fetched = match pulled.downloaded_bytes {
         0 => "all of it was here".to_owned(),
@@ -128,7 +143,7 @@ fn report(screen: &Screen, pulled: &PulledDocument, pinned: bool) -> Result<(), 
         size(pulled.size_bytes),
         pulled.sha256
     ))?;
-    if !pinned {
+    if trust.sha256.is_none() && trust.public_key.is_none() {
         screen.note(&format!(
             "note: whatever {} holds today was taken; to get this bundle and no other, add\n  \
              --sha256 {}",
@@ -166,6 +181,14 @@ fn list(index: &Index, screen: &Screen) -> Result<(), Failure> {
     ))
 }
 
+/// What a bundle must prove before it is taken.
+struct Trust {
+    /// The sha256 of its bundle.toml.
+    sha256: Option<String>,
+    /// The key that its bundle.toml is signed with.
+    public_key: Option<String>,
+}
+
 /// A bundle that is here.
 struct Pulled {
     listing: Listing,
@@ -179,23 +202,32 @@ struct Pulled {
 async fn pull(
     downloader: &Downloader,
     address: &Address,
-    pinned: Option<&str>,
+    trust: &Trust,
     screen: &Screen,
 ) -> Result<Pulled, PullError> {
     let kept = Kept::open()?;
+    let key = trust.public_key.as_deref().map(signature::public_key);
+    let key = key.transpose()?;
+    let pinned = trust.sha256.as_deref();
+    let listing = format!("{address}: bundle.toml");
     let text = match pinned.map(|sha256| kept.listing(sha256)).transpose()? {
         // What is pinned and whole is not asked for again, with a network or not.
         Some(Some(text)) => text,
         _ => {
-            downloader
-                .read(&address.file("bundle.toml"), LISTING_BYTES)
-                .await?
+            let url = address.file("bundle.toml").await?;
+            let text = downloader.read(&url, LISTING_BYTES).await?;
+            if let Some(key) = &key {
+                let url = address.file(signature::FILE).await?;
+                let signed = downloader.read(&url, signature::BYTES).await?;
+                signature::check(key, &signed, &text, &listing)?;
+            }
+            text
         }
     };
     let sha256 = kept::digest(&text);
     if let Some(pinned) = pinned.filter(|pinned| *pinned != sha256) {
         return Err(PullError::WrongHash {
-            what: address.file("bundle.toml").to_string(),
+            what: listing,
             found: sha256,
             expected: pinned.to_owned(),
         });
@@ -205,7 +237,7 @@ async fn pull(
     let mut downloaded_bytes = 0;
     for (name, sha256) in &listing.files {
         let file = File {
-            address: address.file(name),
+            address: address.file(name).await?,
             sha256: sha256.clone(),
         };
         downloaded_bytes += kept.fetch(downloader, &file, &bar).await?;

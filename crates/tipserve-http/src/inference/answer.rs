@@ -10,10 +10,11 @@ use tipserve_api::inference::{
 };
 use tonic::{Status, body::Body};
 
-use super::{Binary, HEADER_LENGTH, Shape};
+use super::{Binary, HEADER_LENGTH};
 use crate::{
-    answer::{self, full},
+    dialect::Shape,
     json::{self, Style},
+    response::{self, full},
     status::describe,
 };
 
@@ -43,13 +44,13 @@ pub fn plain(
         let field = whole.get_mut(name).map(Value::take);
         out = field.unwrap_or(Value::Null).to_string().into_bytes();
     }
-    Ok(answer::json(out))
+    Ok(response::json(out))
 }
 
 /// An error, as the protocol has it.
 pub fn error(status: &Status) -> Response<Body> {
     let body = json!({"error": status.message()});
-    let mut response = answer::json(body.to_string().into_bytes());
+    let mut response = response::json(body.to_string().into_bytes());
     describe(status, &mut response);
     response
 }
@@ -94,7 +95,7 @@ pub fn infer(message: &[u8], binary: &Binary) -> Result<Response<Body>, String> 
     whole.insert("outputs".to_owned(), outputs.into());
     let header = Value::Object(whole).to_string().into_bytes();
     if tensors.is_empty() {
-        return Ok(answer::json(header));
+        return Ok(response::json(header));
     }
     let length = header.len();
     let mut body = header;

@@ -11,7 +11,8 @@ use prost_reflect::DescriptorPool;
 use tonic::{Code, Status};
 
 use crate::{
-    rules::{Dialect, Route, Rpc, RulesError},
+    dialect::{Dialect, Shape},
+    rules::{Route, Rpc, RulesError},
     status,
     template::Template,
 };
@@ -21,19 +22,6 @@ pub use request::read;
 
 /// The header with the length of the JSON before the tensors' bytes.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
-
-/// How an answer is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// As the message itself, in JSON.
-    Whole,
-    /// As the value of one of its fields.
-    Field(&'static str),
-    /// Nothing: the status says whether its one field is true.
-    Truth,
-    /// As tensors, in JSON or as bytes.
-    Tensors,
-}
 
 /// Verb, path, method, and how its answer is shown.
 const PATHS: [(&str, &str, &str, Shape); 16] = [

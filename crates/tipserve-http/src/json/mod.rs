@@ -1,13 +1,16 @@
 //! ProtoJSON, both ways: [`write`] turns JSON into the wire format as it is
 //! read, [`render`] a message into JSON.
 
+mod numbers;
+mod render;
 pub mod scalar;
 pub mod well_known;
 pub mod wire;
 pub mod write;
 
-use prost_reflect::{DynamicMessage, MessageDescriptor, SerializeOptions};
 use thiserror::Error;
+
+pub use render::render;
 
 /// What is wrong with a request's JSON, query or form.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -46,28 +49,6 @@ pub enum Style {
     /// Names as in the protos, and 64-bit integers as numbers: the Open
     /// Inference Protocol's.
     Plain,
-}
-
-/// A message as JSON.
-///
-/// # Errors
-/// Where the bytes are not such a message, or hold an `Any` of an unknown type:
-/// a defect, as both are the server's own.
-pub fn render(
-    message: &MessageDescriptor,
-    bytes: &[u8],
-    style: Style,
-    out: &mut Vec<u8>,
-) -> Result<(), String> {
-    let message = DynamicMessage::decode(message.clone(), bytes).map_err(|e| e.to_string())?;
-    let options = SerializeOptions::new()
-        .skip_default_fields(false)
-        .stringify_64_bit_integers(style == Style::Proto)
-        .use_proto_field_name(style == Style::Plain);
-    let mut serializer = serde_json::Serializer::new(out);
-    message
-        .serialize_with_options(&mut serializer, &options)
-        .map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use prost::encoding::{WireType, encode_key, encode_varint};
-use prost_reflect::Kind;
+use prost_reflect::{EnumDescriptor, Kind};
 
 /// ProtoJSON takes both alphabets, with and without padding.
 const LENIENT: GeneralPurposeConfig =
@@ -55,6 +55,16 @@ fn wire_type(kind: &Kind) -> WireType {
     }
 }
 
+/// A value as the wire has it.
+enum Wire<'a> {
+    Varint(u64),
+    Fixed32([u8; 4]),
+    Fixed64([u8; 8]),
+    Text(&'a str),
+    /// The bytes that a text in base64 stands for.
+    Base64(&'a str),
+}
+
 /// Appends a value, after the field's key where it has a `number` (elements of
 /// a packed list have none).
 ///
@@ -67,100 +77,64 @@ pub fn put(
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
     let wrong = || format!("expected {}", expected(kind));
-    let key = |out: &mut Vec<u8>| {
-        if let Some(number) = number {
-            encode_key(number, wire_type(kind), out);
-        }
+    let value = match kind {
+        Kind::Enum(values) => enumerated(values, value)?,
+        _ => on_the_wire(kind, value).ok_or_else(wrong)?,
     };
-    let varint = |value: u64, out: &mut Vec<u8>| {
-        key(out);
-        encode_varint(value, out);
-    };
-    let narrow = |value: i64| i32::try_from(value).map_err(|_| wrong());
-    match kind {
-        Kind::Bool => match value {
-            Scalar::Bool(value) => varint(u64::from(value), out),
-            _ => return Err(wrong()),
-        },
-        Kind::Double => {
-            let value = float(value).ok_or_else(wrong)?;
-            key(out);
-            out.extend_from_slice(&value.to_le_bytes());
+    if let Some(number) = number {
+        encode_key(number, wire_type(kind), out);
+    }
+    match value {
+        Wire::Varint(value) => encode_varint(value, out),
+        Wire::Fixed32(bytes) => out.extend_from_slice(&bytes),
+        Wire::Fixed64(bytes) => out.extend_from_slice(&bytes),
+        Wire::Text(text) => {
+            encode_varint(text.len() as u64, out);
+            out.extend_from_slice(text.as_bytes());
         }
-        Kind::Float => {
-            let value = float32(value).ok_or_else(wrong)?;
-            key(out);
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-        Kind::Int32 => varint(
-            i64::from(narrow(signed(value).ok_or_else(wrong)?)?) as u64,
-            out,
-        ),
-        Kind::Int64 => varint(signed(value).ok_or_else(wrong)? as u64, out),
-        Kind::Sint32 | Kind::Sint64 => {
-            let value = signed(value).ok_or_else(wrong)?;
-            let value = match kind {
-                Kind::Sint32 => i64::from(narrow(value)?),
-                _ => value,
-            };
-            varint(((value << 1) ^ (value >> 63)) as u64, out);
-        }
-        Kind::Sfixed32 => {
-            let value = narrow(signed(value).ok_or_else(wrong)?)?;
-            key(out);
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-        Kind::Sfixed64 => {
-            let value = signed(value).ok_or_else(wrong)?;
-            key(out);
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-        Kind::Uint32 | Kind::Fixed32 => {
-            let value = unsigned(value).ok_or_else(wrong)?;
-            let value = u32::try_from(value).map_err(|_| wrong())?;
-            match kind {
-                Kind::Uint32 => varint(u64::from(value), out),
-                _ => {
-                    key(out);
-                    out.extend_from_slice(&value.to_le_bytes());
-                }
-            }
-        }
-        Kind::Uint64 => varint(unsigned(value).ok_or_else(wrong)?, out),
-        Kind::Fixed64 => {
-            let value = unsigned(value).ok_or_else(wrong)?;
-            key(out);
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-        Kind::Enum(values) => {
-            let number = match value {
-                Scalar::Text(name) => values.get_value_by_name(name).map(|value| value.number()),
-                _ => signed(value).and_then(|number| i32::try_from(number).ok()),
-            };
-            let number = number.ok_or_else(|| {
-                let names: Vec<_> = values.values().map(|v| v.name().to_owned()).collect();
-                format!("expected one of {}", names.join(", "))
-            })?;
-            varint(i64::from(number) as u64, out);
-        }
-        Kind::String => match value {
-            Scalar::Text(text) => {
-                key(out);
-                encode_varint(text.len() as u64, out);
-                out.extend_from_slice(text.as_bytes());
-            }
-            _ => return Err(wrong()),
-        },
-        Kind::Bytes => match value {
-            Scalar::Text(text) => {
-                key(out);
-                base64(text, out).ok_or_else(wrong)?;
-            }
-            _ => return Err(wrong()),
-        },
-        Kind::Message(_) => return Err(wrong()),
+        Wire::Base64(text) => base64(text, out).ok_or_else(wrong)?,
     }
     Ok(())
+}
+
+/// A value of any kind but an enum; none where the kind does not take it.
+fn on_the_wire<'a>(kind: &Kind, value: Scalar<'a>) -> Option<Wire<'a>> {
+    let int32 = |value| i32::try_from(signed(value)?).ok();
+    let uint32 = |value| u32::try_from(unsigned(value)?).ok();
+    Some(match (kind, value) {
+        (Kind::Bool, Scalar::Bool(value)) => Wire::Varint(value.into()),
+        (Kind::String, Scalar::Text(text)) => Wire::Text(text),
+        (Kind::Bytes, Scalar::Text(text)) => Wire::Base64(text),
+        (Kind::Double, _) => Wire::Fixed64(float(value)?.to_le_bytes()),
+        (Kind::Float, _) => Wire::Fixed32(float32(value)?.to_le_bytes()),
+        (Kind::Int32, _) => Wire::Varint(i64::from(int32(value)?) as u64),
+        (Kind::Int64, _) => Wire::Varint(signed(value)? as u64),
+        (Kind::Sint32, _) => Wire::Varint(zigzag(int32(value)?.into())),
+        (Kind::Sint64, _) => Wire::Varint(zigzag(signed(value)?)),
+        (Kind::Sfixed32, _) => Wire::Fixed32(int32(value)?.to_le_bytes()),
+        (Kind::Sfixed64, _) => Wire::Fixed64(signed(value)?.to_le_bytes()),
+        (Kind::Uint32, _) => Wire::Varint(uint32(value)?.into()),
+        (Kind::Uint64, _) => Wire::Varint(unsigned(value)?),
+        (Kind::Fixed32, _) => Wire::Fixed32(uint32(value)?.to_le_bytes()),
+        (Kind::Fixed64, _) => Wire::Fixed64(unsigned(value)?.to_le_bytes()),
+        _ => return None,
+    })
+}
+
+fn enumerated<'a>(values: &EnumDescriptor, value: Scalar<'_>) -> Result<Wire<'a>, String> {
+    let number = match value {
+        Scalar::Text(name) => values.get_value_by_name(name).map(|value| value.number()),
+        _ => signed(value).and_then(|number| i32::try_from(number).ok()),
+    };
+    let number = number.ok_or_else(|| {
+        let names: Vec<_> = values.values().map(|v| v.name().to_owned()).collect();
+        format!("expected one of {}", names.join(", "))
+    })?;
+    Ok(Wire::Varint(i64::from(number) as u64))
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
 }
 
 /// Appends a value from the text of a path, a query or a form.

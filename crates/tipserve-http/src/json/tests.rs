@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use prost_reflect::{
     Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor,
-    Value,
+    SerializeOptions, Value,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -131,6 +131,65 @@ fn every_request_is_read_as_another_writer_shows_it() {
     }
 }
 
+/// The answers of all methods that HTTP has, and the errors.
+fn answers() -> Vec<MessageDescriptor> {
+    let pool = pool();
+    let routes = crate::rules::routes(&pool).expect("routes");
+    let status = pool.get_message_by_name("google.rpc.RetryInfo");
+    let outputs = routes.iter().map(|route| route.rpc.output.clone());
+    outputs.chain(status).collect()
+}
+
+#[test]
+fn every_answer_is_shown_as_another_writer_shows_it() {
+    use prost::Message as _;
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    for message in answers() {
+        for style in [Style::Proto, Style::Plain] {
+            for _ in 0..20 {
+                let made = made_up(&message, &mut chance);
+                let options = SerializeOptions::new()
+                    .skip_default_fields(false)
+                    .stringify_64_bit_integers(style == Style::Proto)
+                    .use_proto_field_name(style == Style::Plain);
+                let mut json = Vec::new();
+                made.serialize_with_options(&mut serde_json::Serializer::new(&mut json), &options)
+                    .expect("JSON");
+                let wanted: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+                let mut shown = Vec::new();
+                render(&message, &made.encode_to_vec(), style, &mut shown)
+                    .unwrap_or_else(|error| panic!("{}: {error}", message.full_name()));
+                let read: serde_json::Value = serde_json::from_slice(&shown)
+                    .unwrap_or_else(|error| panic!("{}: {error}", message.full_name()));
+                assert_eq!(read, wanted, "{}", message.full_name());
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_message_are_an_error() {
+    use prost::Message as _;
+    let mut chance = StdRng::seed_from_u64(rand::random());
+    for message in answers() {
+        let whole = made_up(&message, &mut chance).encode_to_vec();
+        for _ in 0..20 {
+            let mut altered = whole.clone();
+            for byte in &mut altered {
+                if chance.random_bool(0.05) {
+                    *byte = chance.random();
+                }
+            }
+            let mut shown = Vec::new();
+            if render(&message, &altered, Style::Proto, &mut shown).is_ok() {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&shown).expect("JSON");
+            }
+        }
+    }
+}
+
 #[test]
 fn cut_and_altered_json_is_an_error_or_a_message_and_never_more() {
     let seed = rand::random();
@@ -167,4 +226,76 @@ fn a_message_over_its_limit_is_not_written_on() {
     let refused = write::write(&message, json.as_bytes(), 1 << 16, &mut wire);
     assert_eq!(refused, Err(JsonError::TooLarge(1 << 16)));
     assert!(wire.len() < 1 << 17, "{}", wire.len());
+}
+
+/// The fields of an embedding that a list of numbers makes.
+fn values(list: &str) -> Result<Vec<f32>, JsonError> {
+    use prost::Message as _;
+    let message = pool().get_message_by_name("tipserve.v1.Embedding");
+    let json = format!(r#"{{"values":{list}}}"#);
+    let mut wire = Vec::new();
+    write::write(
+        &message.expect("a message"),
+        json.as_bytes(),
+        LARGEST,
+        &mut wire,
+    )?;
+    let read = tipserve_api::v1::Embedding::decode(wire.as_slice()).expect("decodes");
+    Ok(read.values)
+}
+
+#[test]
+fn numbers_are_read_to_the_last_bit_however_they_are_written() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let wanted: Vec<f32> = (0..4000)
+        .map(|_| f32::from_bits(chance.random()))
+        .filter(|value| value.is_finite())
+        .collect();
+    let ways: [fn(&f32) -> String; 4] = [
+        |value| value.to_string(),
+        |value| format!("{value:e}"),
+        |value| f64::from(*value).to_string(),
+        |value| format!("\n\t {:e} ", f64::from(*value)),
+    ];
+    for way in ways {
+        let list: Vec<String> = wanted.iter().map(way).collect();
+        let read = values(&format!("[{}]", list.join(","))).expect("numbers");
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&read), bits(&wanted));
+    }
+}
+
+#[test]
+fn odd_lists_of_numbers_are_read_or_refused_by_name() {
+    assert_eq!(values("[]"), Ok(vec![]));
+    assert_eq!(values(" [ ] "), Ok(vec![]));
+    assert_eq!(values("null"), Ok(vec![]));
+    assert_eq!(values("[1, -2.5e0,\"3\"]"), Ok(vec![1.0, -2.5, 3.0]));
+    assert_eq!(values("[\"-Infinity\"]"), Ok(vec![f32::NEG_INFINITY]));
+    for (list, field) in [
+        ("[1,null]", "values[1]"),
+        ("[1,2,1e39]", "values[2]"),
+        ("[1,true]", "values[1]"),
+        ("[1,\"inf\"]", "values[1]"),
+        ("[1,[2]]", "values[1]"),
+        ("[1,{\"a\":[2,3]}]", "values[1]"),
+        ("\"1,2\"", "values"),
+        ("{\"0\":1}", "values"),
+        ("7", "values"),
+    ] {
+        let Err(JsonError::Field { field: named, .. }) = values(list) else {
+            panic!("{list} is taken");
+        };
+        assert_eq!(named, field, "{list}");
+    }
+    for broken in [
+        "[1,]", "[,1]", "[1 2]", "[1", "[01]", "[+1]", "[1.]", "[NaN]",
+    ] {
+        assert!(
+            matches!(values(broken), Err(JsonError::Syntax(_))),
+            "{broken}"
+        );
+    }
 }

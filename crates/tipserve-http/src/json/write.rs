@@ -4,10 +4,14 @@
 use std::{cell::RefCell, fmt};
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Deserialize as _,
+    de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
 
 use super::{
-    JsonError,
+    JsonError, numbers,
     scalar::{self, Scalar},
     well_known, wire,
 };
@@ -207,6 +211,18 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if numbers::are_packed(self.field) {
+            let raw = <&RawValue>::deserialize(deserializer)?;
+            let before = self.out.len();
+            let limit = self.writing.limit;
+            if numbers::put(self.field, raw.get(), limit, self.out) {
+                return Ok(());
+            }
+            // What is odd about it is said with its path, by reading it value by value.
+            self.out.truncate(before);
+            let mut values = serde_json::Deserializer::from_str(raw.get());
+            return values.deserialize_any(self).map_err(D::Error::custom);
+        }
         if self.field.is_map() || self.field.is_list() {
             return deserializer.deserialize_any(self);
         }

@@ -7,11 +7,7 @@ use std::collections::BTreeMap;
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    content::Picture,
-    form::Batch,
-    rules::{Dialect, Route},
-};
+use crate::{content::Picture, dialect::Dialect, form::Batch, media::Media, rules::Route};
 use schema::{Schemas, comment, reference};
 
 /// How deep query parameters of nested messages are listed.
@@ -230,6 +226,10 @@ fn responses(route: &Route, schemas: &mut Schemas) -> Value {
         _ => json!({}),
     };
     let content = match rpc.descriptor.is_server_streaming() {
+        false if Media::of(&rpc.output).is_some() => json!({
+            "application/json": {"schema": schema},
+            "image/*": {},
+        }),
         false => json!({"application/json": {"schema": schema}}),
         true => json!({
             "application/x-ndjson": {"schema": schema},

@@ -220,12 +220,14 @@ class EmbedResponse(_message.Message):
     def __init__(self, inputs: _Optional[_Iterable[_Union[EmbedResult, _Mapping]]] = ..., texts: _Optional[_Iterable[_Union[EmbedResult, _Mapping]]] = ...) -> None: ...
 
 class EmbedResult(_message.Message):
-    __slots__ = ("embedding", "error")
+    __slots__ = ("embedding", "error", "token_count")
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
     embedding: _input_pb2.Embedding
     error: _status_pb2.Status
-    def __init__(self, embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    token_count: int
+    def __init__(self, embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., token_count: _Optional[int] = ...) -> None: ...
 
 class EvaluateConfig(_message.Message):
     __slots__ = ("caches",)
@@ -248,16 +250,18 @@ class LabelledBatch(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[LabelledItem, _Mapping]]] = ...) -> None: ...
 
 class LabelledItem(_message.Message):
-    __slots__ = ("id", "class_index", "input", "unknown")
+    __slots__ = ("id", "class_index", "input", "unknown", "class_name")
     ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     id: str
     class_index: int
     input: _input_pb2.Input
     unknown: bool
-    def __init__(self, id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., unknown: bool = ...) -> None: ...
+    class_name: str
+    def __init__(self, id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., unknown: bool = ..., class_name: _Optional[str] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("evaluations", "rejected", "rejected_count")

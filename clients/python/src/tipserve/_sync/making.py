@@ -153,6 +153,7 @@ class MakingCalls(Calls):
         *,
         new_classes: Sequence[str | ClassSpec] | None = None,
         remove: Iterable[str] = (),
+        relabel: Mapping[str, str | int] | None = None,
         id_prefix: str | None = None,
         shots: int | None = None,
         seed: int = 1,
@@ -187,6 +188,8 @@ class MakingCalls(Calls):
             new_classes: Classes to add. Default: those that occur in `source` and
                 that the base does not have, sorted by name; `()` refuses them.
             remove: Ids of examples to leave out.
+            relabel: Other classes for examples of the base, by their ids: names, or
+                indices. Their features and pictures stay.
             id_prefix: What the new examples' ids begin with. Default: nothing;
                 for the rows of NAME.npz "NAME/". Examples that have no id are
                 called by the base's number and their position, "3+17".
@@ -227,6 +230,7 @@ class MakingCalls(Calls):
             version,
             added,
             remove=remove,
+            relabel=relabel or {},
             templates=templates,
             method=method,
             alpha=alpha,

@@ -1,0 +1,103 @@
+//! Buckets of S3, and of what speaks its language: a file is fetched by a
+//! presigned URL, so that ranges, resuming and bounds are those of the web.
+
+use std::{env, time::Duration};
+
+use object_store::{
+    aws::{AmazonS3, AmazonS3Builder},
+    path::Path,
+    signer::{Method, Signer as _},
+};
+use reqwest::Url;
+
+use super::{PullError, address::is_local};
+
+/// How long a URL holds: longer than a large file takes over a slow line.
+const SIGNED_FOR: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// A folder in a bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Bucket {
+    access: Access,
+    folder: Path,
+}
+
+#[derive(Clone, Debug)]
+enum Access {
+    /// With the environment's keys.
+    Signed(Box<AmazonS3>),
+    /// For everybody (`AWS_SKIP_SIGNATURE`): the bucket's own URL.
+    Public(Url),
+}
+
+impl Bucket {
+    /// `BUCKET/FOLDER`; endpoint, region and keys are the environment's, by the
+    /// names that the server's own store reads.
+    ///
+    /// # Errors
+    /// No bucket, or an environment that is wrong.
+    pub fn open(path: &str, given: &str) -> Result<Bucket, PullError> {
+        let wrong = |problem: &str| PullError::Bucket {
+            given: given.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let (bucket, folder) = path.split_once('/').unwrap_or((path, ""));
+        if bucket.is_empty() {
+            return Err(wrong("expected s3://BUCKET/FOLDER"));
+        }
+        let folder =
+            Path::parse(folder.trim_end_matches('/')).map_err(|error| wrong(&error.to_string()))?;
+        let access = if is_set("AWS_SKIP_SIGNATURE") {
+            let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+            let endpoint = endpoint.iter().find_map(|name| env::var(name).ok());
+            let url = match endpoint {
+                Some(endpoint) => format!("{}/{bucket}/", endpoint.trim_end_matches('/')),
+                None => format!("https://{bucket}.s3.amazonaws.com/"),
+            };
+            let url = Url::parse(&url).map_err(|_| wrong("the endpoint is no URL"))?;
+            Access::Public(url)
+        } else {
+            let built = AmazonS3Builder::from_env().with_bucket_name(bucket).build();
+            Access::Signed(Box::new(built.map_err(|error| wrong(&error.to_string()))?))
+        };
+        Ok(Bucket { access, folder })
+    }
+
+    /// The URL of a file in it.
+    ///
+    /// # Errors
+    /// No keys, or an endpoint to which nothing secret may be said.
+    pub async fn url(&self, name: &str, given: &str) -> Result<Url, PullError> {
+        let wrong = |problem: String| PullError::Bucket {
+            given: given.to_owned(),
+            problem,
+        };
+        let path = self.folder.clone().join(name);
+        let url = match &self.access {
+            Access::Public(bucket) => bucket
+                .join(path.as_ref())
+                .map_err(|error| wrong(error.to_string()))?,
+            Access::Signed(s3) => s3
+                .signed_url(Method::GET, &path, SIGNED_FOR)
+                .await
+                .map_err(|error| {
+                    wrong(format!(
+                        "{error}; keys are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+                         for a public bucket set AWS_SKIP_SIGNATURE=true"
+                    ))
+                })?,
+        };
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if is_local(&url) || is_set("AWS_ALLOW_HTTP") => Ok(url),
+            _ => Err(wrong(
+                "its endpoint is not https://; AWS_ALLOW_HTTP=true takes it all the same"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+fn is_set(name: &str) -> bool {
+    env::var(name).is_ok_and(|value| matches!(value.trim(), "1" | "true" | "TRUE" | "True"))
+}

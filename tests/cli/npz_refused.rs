@@ -1,0 +1,215 @@
+//! `--from FILE.npz`: files that are wrong are refused, by the array's name.
+
+use zip::CompressionMethod;
+
+use crate::{
+    fake::Fake,
+    npz::{archive, classes, features, labels, names, npy, path},
+    run::{Folder, tipserve},
+};
+
+#[test]
+fn wrong_files_are_named_with_the_array() {
+    let fake = Fake::start();
+    let folder = Folder::new(&[], &[]);
+    let five = npy(
+        "<i8",
+        false,
+        "(4,)",
+        &[0_i64, 1, 5, 0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect::<Vec<_>>(),
+    );
+    let minus = npy("|i1", false, "(4,)", &[0, 1, 0xff, 0]);
+    let cut = features()[..130].to_vec();
+    type Arrays = Vec<(&'static str, Vec<u8>)>;
+    let cases: Vec<(&str, Arrays)> = vec![
+        (
+            "labels is missing (arrays in the file: classes, features)",
+            vec![("features", features()), ("classes", classes())],
+        ),
+        (
+            "features is missing",
+            vec![("labels", labels()), ("classes", classes())],
+        ),
+        (
+            "labels holds 5 at position 2, but classes has 2 names",
+            vec![
+                ("features", features()),
+                ("labels", five),
+                ("classes", classes()),
+            ],
+        ),
+        (
+            "labels holds -1",
+            vec![
+                ("features", features()),
+                ("labels", minus),
+                ("classes", classes()),
+            ],
+        ),
+        (
+            "labels has 2 values, but features has 4 rows",
+            vec![
+                ("features", features()),
+                ("labels", npy("|u1", false, "(2,)", &[0, 1])),
+                ("classes", classes()),
+            ],
+        ),
+        (
+            "labels has dtype",
+            vec![
+                ("features", features()),
+                ("labels", npy("<f4", false, "(4,)", &[0; 16])),
+                ("classes", classes()),
+            ],
+        ),
+        (
+            "features has shape [12]",
+            vec![
+                ("features", npy("<f4", false, "(12,)", &[0; 48])),
+                ("labels", labels()),
+                ("classes", classes()),
+            ],
+        ),
+        (
+            "features has dtype",
+            vec![
+                ("features", npy("<i4", false, "(4, 3)", &[0; 48])),
+                ("labels", labels()),
+                ("classes", classes()),
+            ],
+        ),
+        (
+            "classes holds Python objects",
+            vec![
+                ("features", features()),
+                ("labels", labels()),
+                ("classes", npy("|O", false, "(2,)", b"pickle")),
+            ],
+        ),
+        (
+            "classes has dtype",
+            vec![
+                ("features", features()),
+                ("labels", labels()),
+                ("classes", labels()),
+            ],
+        ),
+        (
+            "classes is empty",
+            vec![
+                ("features", features()),
+                ("labels", labels()),
+                ("classes", names("<U5", 5, &[])),
+            ],
+        ),
+        (
+            "text_weights has shape [1, 3]",
+            vec![
+                ("features", features()),
+                ("labels", labels()),
+                ("classes", classes()),
+                ("text_weights", npy("<f4", false, "(1, 3)", &[0; 12])),
+            ],
+        ),
+        (
+            "features cannot be read",
+            vec![
+                ("features", cut),
+                ("labels", labels()),
+                ("classes", classes()),
+            ],
+        ),
+        (
+            "features cannot be read",
+            vec![
+                ("features", npy("<f4", false, "(4, 3)", &[0; 40])),
+                ("labels", labels()),
+                ("classes", classes()),
+            ],
+        ),
+    ];
+    for (says, arrays) in cases {
+        archive(&path(&folder), CompressionMethod::Deflated, &arrays);
+        let ran = tipserve(
+            &fake,
+            &["create", "c", "--from", path(&folder).to_str().unwrap()],
+        )
+        .expect(1);
+        assert!(
+            ran.stderr.contains(says) && ran.stderr.contains("x.npz"),
+            "{says}: {}",
+            ran.stderr
+        );
+    }
+    std::fs::write(path(&folder), "no zip").unwrap();
+    let ran = tipserve(
+        &fake,
+        &["create", "c", "--from", path(&folder).to_str().unwrap()],
+    )
+    .expect(1);
+    assert!(ran.stderr.contains("not an .npz file"), "{ran:?}");
+    // None of them, not even the one that ended amid its rows, made a cache.
+    assert!(fake.state().caches.is_empty());
+}
+
+/// NumPy's own files, where there is a NumPy.
+#[test]
+fn values_that_would_be_cast_are_refused() {
+    let fake = Fake::start();
+    let folder = Folder::new(&[], &[]);
+    let path = folder.path().join("X.NPZ");
+    for (says, arrays) in [
+        (
+            "the array labels has dtype '<f8', not whole numbers",
+            [features(), npy("<f8", false, "(4,)", &[0; 32]), classes()],
+        ),
+        (
+            "the array labels has dtype '|b1', not whole numbers",
+            [features(), npy("|b1", false, "(4,)", &[0; 4]), classes()],
+        ),
+        (
+            "the array labels has dtype '<U1', not whole numbers",
+            [features(), npy("<U1", false, "(4,)", &[0; 16]), classes()],
+        ),
+        (
+            "the array labels has shape [4, 2], not [M]",
+            [features(), npy("<i8", false, "(4, 2)", &[0; 64]), classes()],
+        ),
+        (
+            "the array features has dtype '<c8', not float16, float32 or float64",
+            [npy("<c8", false, "(4, 3)", &[0; 96]), labels(), classes()],
+        ),
+        (
+            "the array classes has dtype '<i8', not strings",
+            [features(), labels(), npy("<i8", false, "(2,)", &[0; 16])],
+        ),
+        (
+            "the array classes holds bytes that are not UTF-8",
+            [
+                features(),
+                labels(),
+                npy("|S3", false, "(2,)", b"caf\xe9\0\0"),
+            ],
+        ),
+        (
+            "the array classes has a name at position 1 that holds the control character U+000A",
+            [features(), labels(), names("<U3", 3, &["a", "b\nc"])],
+        ),
+    ] {
+        let arrays: Vec<_> = ["features", "labels", "classes"]
+            .into_iter()
+            .zip(arrays)
+            .collect();
+        archive(&path, CompressionMethod::Deflated, &arrays);
+        let ran = tipserve(&fake, &["create", "c", "--from", path.to_str().unwrap()]).expect(1);
+        assert!(
+            ran.stderr.contains(says) && ran.stderr.contains("X.NPZ"),
+            "{says}: {}",
+            ran.stderr
+        );
+    }
+    assert!(fake.state().caches.is_empty());
+}
