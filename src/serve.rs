@@ -91,7 +91,7 @@ fn end_within(limit: Duration) {
 
 async fn serve(config: Config) -> u8 {
     let warnings = config
-        .guard
+        .auth
         .check_addresses(config.listen.tcp(), config.metrics_listen)
         .unwrap_or_default();
     let metrics = match telemetry::install_metrics() {
@@ -131,7 +131,7 @@ async fn serve(config: Config) -> u8 {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = read_again_at(hangup, server.guard()) => {}
+        () = read_again_at(hangup, server.auth()) => {}
     }
     tracing::info!("shutting down");
     end_within(limit);
@@ -140,13 +140,13 @@ async fn serve(config: Config) -> u8 {
 }
 
 /// Reads certificates and tokens again at each SIGHUP; never ends.
-async fn read_again_at(mut hangup: Signal, guard: &Arc<Authenticator>) {
+async fn read_again_at(mut hangup: Signal, auth: &Arc<Authenticator>) {
     while hangup.recv().await.is_some() {
-        if !guard.is_reloadable() {
+        if !auth.is_reloadable() {
             tracing::info!("SIGHUP: there are neither certificates nor tokens to read again");
         }
-        let guard = Arc::clone(guard);
-        let _ = tokio::task::spawn_blocking(move || guard.refresh()).await;
+        let auth = Arc::clone(auth);
+        let _ = tokio::task::spawn_blocking(move || auth.refresh()).await;
     }
     std::future::pending().await
 }

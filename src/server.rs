@@ -112,7 +112,7 @@ pub struct Server {
     stop_probes: CancellationToken,
     upkeep: JoinHandle<()>,
     health: HealthReporter,
-    guard: Arc<Authenticator>,
+    auth: Arc<Authenticator>,
     watch: JoinHandle<()>,
     limit: Duration,
 }
@@ -125,7 +125,7 @@ impl Server {
     /// The first thing that stands against it.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Server, StartError> {
         // Bound first: a port in use is known before anything is loaded.
-        let guard = Arc::new(Authenticator::new(&config.guard)?);
+        let auth = Arc::new(Authenticator::new(&config.auth)?);
         let (listener, socket_file) = listen_api(&config).await?;
         let probes = listen(config.metrics_listen, "--metrics-listen").await?;
         let probes = probes.into_std()?;
@@ -160,12 +160,12 @@ impl Server {
             &config.limits,
             &config.web_origins,
             &context,
-            &guard,
+            &auth,
             routes,
             http,
             listener,
         );
-        let watch = tokio::spawn(Arc::clone(&guard).watch());
+        let watch = tokio::spawn(Arc::clone(&auth).watch());
         let stop_probes = CancellationToken::new();
         // Detached: it ends with the token, or with the process.
         drop(serve_probes(
@@ -184,7 +184,7 @@ impl Server {
             stop_probes,
             upkeep,
             health,
-            guard,
+            auth,
             watch,
             limit: config.shutdown,
         })
@@ -196,8 +196,8 @@ impl Server {
     }
 
     /// What stands between the network and the services.
-    pub fn guard(&self) -> &Arc<Authenticator> {
-        &self.guard
+    pub fn auth(&self) -> &Arc<Authenticator> {
+        &self.auth
     }
 
     /// Stops: unready at once, no new streams, what was accepted is answered,

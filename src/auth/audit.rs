@@ -18,7 +18,7 @@ use super::Caller;
 
 /// The target of every audit line.
 pub const TARGET: &str = "tipserve::audit";
-/// Longest resource in a line, characters: a client may name anything.
+/// Longest resource in a line, in characters: a client may name anything.
 const MAX_RESOURCE: usize = 200;
 
 /// A line that is written once: when the last clone is dropped, or before, by
@@ -43,7 +43,7 @@ struct Line {
 }
 
 impl AuditLine {
-    /// A line that begins. `action` is a verb and what it is done to:
+    /// A line for a call that begins. `action` is a verb and its object:
     /// "delete_cache".
     pub fn begin(caller: &Caller, action: &'static str) -> AuditLine {
         AuditLine(Some(Arc::new(Record {
@@ -63,8 +63,8 @@ impl AuditLine {
         self.update(|line| line.resource = resource.into());
     }
 
-    /// How the change ended. It counts for more than what the caller was
-    /// answered, which may be that its deadline has passed.
+    /// How the change ended. It takes precedence over the call's status, which
+    /// may be that its deadline has passed.
     pub fn result(&self, code: Code) {
         self.update(|line| line.result = line.result.or(Some(code)));
     }

@@ -1,5 +1,4 @@
-//! What can change while a server runs: certificates and tokens, read again
-//! when their files change.
+//! Certificates and tokens, read again when their files change.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,7 +7,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::{AuthError, AuthSettings, OpenError, reload::Reloaded, tls::Tls, tokens::Tokens};
 
-/// Tells callers by their tokens and certificates.
+/// Identifies callers by their tokens and certificates.
 pub struct Authenticator {
     tls: Option<Reloaded<Tls>>,
     tokens: Option<Reloaded<Tokens>>,
@@ -51,12 +50,12 @@ impl Authenticator {
         self.tls.as_ref().map(Reloaded::now)
     }
 
-    /// The tokens in force, if the server wants them.
+    /// The tokens in force, if the server requires them.
     pub fn tokens(&self) -> Option<Arc<Tokens>> {
         self.tokens.as_ref().map(Reloaded::now)
     }
 
-    /// Whether the certificates that a client has shown are still good: they
+    /// Whether the certificates that a client has shown are still valid: they
     /// were when it connected, but connections last.
     ///
     /// # Errors
@@ -88,7 +87,7 @@ impl Authenticator {
         self.tls.is_some() || self.tokens.is_some()
     }
 
-    /// Looks at the files again and again; never ends.
+    /// Checks the files periodically; never ends.
     pub async fn watch(self: Arc<Self>) {
         if !self.is_reloadable() {
             return std::future::pending().await;
@@ -96,7 +95,7 @@ impl Authenticator {
         loop {
             tokio::time::sleep(self.every).await;
             let authenticator = Arc::clone(&self);
-            // Files may lie on a disk that is slow to answer.
+            // Files may be on a disk that is slow to answer.
             let _ = tokio::task::spawn_blocking(move || authenticator.refresh()).await;
         }
     }

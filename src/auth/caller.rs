@@ -1,4 +1,4 @@
-//! Who calls, what they may touch, and whether they still may.
+//! Who calls, which caches they may use, and whether they still may.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,13 +13,12 @@ use tipserve_store::CacheId;
 /// Between a lapse and the end of the call: items that are under way by then
 /// are answered, new ones refused.
 const GRACE: Duration = Duration::from_millis(500);
-/// How often a long call is looked at again though nothing was reloaded:
-/// clocks are set, certificates expire.
+/// How often a long call is checked again even if nothing was reloaded: clocks
+/// are set, certificates expire.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// Who calls. Put into each request's extensions by the auth layer; without
-/// one (a service used on its own) it is nobody in particular, who may do
-/// everything.
+/// Who calls. Put into each request's extensions by the auth layer; without one
+/// (a service used on its own) the caller is anonymous and may do everything.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     authenticator: Option<Arc<Authenticator>>,
@@ -61,9 +60,9 @@ impl Caller {
         extensions.get::<Caller>().cloned().unwrap_or_default()
     }
 
-    /// Whether a cache may be touched. Each method asks this before it looks
-    /// for the cache, so that the answer is the same whether there is one or
-    /// not. (The role is checked by the auth layer.)
+    /// Whether the caller may use a cache. Each method checks this before it
+    /// looks the cache up, so that the answer is the same whether or not it
+    /// exists. (The role is checked by the auth layer.)
     ///
     /// # Errors
     /// [`AuthError::Cache`] if the token's prefix does not allow it.
@@ -79,12 +78,12 @@ impl Caller {
         cache.as_str().starts_with(self.prefix())
     }
 
-    /// What the ids of all caches begin with that may be touched.
+    /// The prefix of the ids of the caches that the caller may use.
     pub fn prefix(&self) -> &str {
         self.token.as_ref().map_or("", |token| &token.prefix)
     }
 
-    /// What it may do. Where no tokens are asked for, everybody may do
+    /// What it may do. If the server requires no tokens, everybody may do
     /// everything.
     pub fn role(&self) -> Role {
         self.token.as_ref().map_or(Role::Admin, |token| token.role)
@@ -98,8 +97,8 @@ impl Caller {
         self.certificate().unwrap_or_else(|| "anonymous".to_owned())
     }
 
-    /// Who it is, where several callers can be told apart by it: whose turn
-    /// work takes, and whose quota it counts against.
+    /// Who it is, if that distinguishes callers: whose flow its work belongs
+    /// to, and whose quota it counts against.
     pub fn identity(&self) -> Option<String> {
         self.is_known()
             .then(|| format!("{} {}", self.known_by(), self.who()))

@@ -1,5 +1,5 @@
-//! Why a call is not let through, and why an authenticator cannot be set up. No
-//! message ever holds a token.
+//! Why a call is refused, and why an authenticator cannot be set up. No message
+//! ever contains a token.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,14 +7,14 @@ use thiserror::Error;
 
 use tipserve_api::methods::Role;
 
-/// Why a call is not let through.
+/// Why a call is refused.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum AuthError {
-    /// The server wants a token, and the call has none.
-    #[error("this server wants a token: send the header \"authorization: Bearer TOKEN\"")]
+    /// The server requires a token, and the call has none.
+    #[error("this server requires a token: send the header \"authorization: Bearer TOKEN\"")]
     TokenMissing,
     /// The header is there, but not of the form that is needed.
-    #[error("the header authorization must be one, of the form \"Bearer TOKEN\"")]
+    #[error("send exactly one header authorization, of the form \"Bearer TOKEN\"")]
     TokenMalformed,
     /// No token of the file has the hash of this one.
     #[error("the token is not one that this server knows")]
@@ -39,9 +39,9 @@ pub enum AuthError {
         /// The method's name, without its service.
         method: String,
     },
-    /// The prefix does not allow the cache. Whether there is such a cache does
-    /// not matter, and cannot be told from this.
-    #[error("the token {name:?} may touch caches whose id begins with {prefix:?}, not {cache:?}")]
+    /// The prefix does not allow the cache, whether or not it exists: the
+    /// answer does not reveal that.
+    #[error("the token {name:?} may use caches whose id begins with {prefix:?}, not {cache:?}")]
     Cache {
         /// The token's name, never the token.
         name: String,
@@ -53,7 +53,7 @@ pub enum AuthError {
     /// The token's prefix was changed so that it allows less than it did when
     /// the call began.
     #[error(
-        "the token {name:?} may touch fewer caches now than when the call began: those whose id \
+        "the token {name:?} may use fewer caches now than when the call began: those whose id \
          begins with {prefix:?}"
     )]
     Narrowed {
@@ -62,15 +62,15 @@ pub enum AuthError {
         /// The prefix that it is bound to now.
         prefix: String,
     },
-    /// The client's certificate is not good any more.
-    #[error("the certificate of {subject:?} is not good any more: {reason}")]
+    /// The client's certificate is no longer valid.
+    #[error("the certificate of {subject:?} is no longer valid: {reason}")]
     Certificate {
         /// The subject of the certificate.
         subject: String,
         /// "it has been revoked" and the like.
         reason: String,
     },
-    /// It is not in the table of methods.
+    /// The method is not in the table of methods.
     #[error("{path} is not a method of this server")]
     UnknownMethod {
         /// The path of the HTTP request.
@@ -85,10 +85,10 @@ pub enum AuthError {
         limit: &'static str,
         /// The limit's value, a second.
         maximum: f64,
-        /// How long until it would be let through.
+        /// How long until it would be allowed.
         wait: Duration,
     },
-    /// So much at once that no waiting helps.
+    /// More at once than the token may ever send, however long it waits.
     #[error(
         "{asked} items in one request are over the token {name:?}'s limit items_burst = {burst}"
     )]

@@ -1,4 +1,4 @@
-//! The loopback rule: what is unguarded serves this machine alone.
+//! The loopback rule: an unguarded server listens on this machine only.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,14 +6,14 @@ use thiserror::Error;
 
 use super::AuthSettings;
 
-/// An address that the guard does not allow.
+/// An address that may not be listened on without more protection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ExposureError {
     /// The API would be open to the network without TLS or tokens.
     #[error(
         "--listen {listen} reaches beyond this machine, and neither TLS nor tokens guard the API: \
          set --tls-cert and --tls-key (with --tokens or --tls-client-ca to say who may call), or \
-         listen on 127.0.0.1, or set --insecure (TIPSERVE_INSECURE=true) where something else \
+         listen on 127.0.0.1, or set --insecure (TIPSERVE_INSECURE=true) if something else \
          guards the port"
     )]
     Unguarded {
@@ -24,7 +24,7 @@ pub enum ExposureError {
     #[error(
         "--listen {listen} reaches beyond this machine, and --tokens without TLS would send tokens \
          in the open: set --tls-cert and --tls-key, or listen on 127.0.0.1, or set --insecure \
-         (TIPSERVE_INSECURE=true) where TLS ends in front of the server"
+         (TIPSERVE_INSECURE=true) if TLS ends in front of the server"
     )]
     TokensInTheOpen {
         /// The address that reaches beyond this machine.
@@ -32,7 +32,7 @@ pub enum ExposureError {
     },
     /// Metrics would be open to the network.
     #[error(
-        "--metrics-listen {listen} reaches beyond this machine, and /metrics knows no tokens: set \
+        "--metrics-listen {listen} reaches beyond this machine, and /metrics asks for no token: set \
          --expose-metrics (TIPSERVE_EXPOSE_METRICS=true) where Prometheus or probes come from \
          elsewhere, or listen on 127.0.0.1"
     )]
@@ -75,7 +75,7 @@ impl AuthSettings {
                 ),
                 (None, Some(_), true) => warnings.push(
                     "--insecure: listening beyond this machine without encryption: tokens are \
-                     safe only where TLS ends in front of this server",
+                     safe only if TLS ends in front of this server",
                 ),
                 (Some(tls), None, _) if tls.client_ca.is_none() => warnings.push(
                     "listening beyond this machine with TLS but neither --tokens nor \
@@ -85,7 +85,7 @@ impl AuthSettings {
                 (Some(_), _, _) => {}
             }
         }
-        // Who opens the API to all has nothing to hide behind the metrics.
+        // With the API open to everybody, the metrics reveal nothing more.
         if !is_local(metrics) && !self.expose_metrics && !self.insecure {
             return Err(ExposureError::Metrics { listen: metrics });
         }

@@ -56,7 +56,7 @@ impl Drop for StreamPlace {
 }
 
 impl StreamPlace {
-    /// A place among `maximum`, where there is one.
+    /// A place among `maximum`, if there is one.
     pub fn take(count: &Arc<AtomicUsize>, maximum: usize) -> Option<StreamPlace> {
         let taken = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
             (now < maximum).then_some(now + 1)
@@ -119,7 +119,7 @@ impl Bucket {
 }
 
 impl Rates {
-    /// Nothing used yet.
+    /// A token that has used nothing yet.
     ///
     /// # Errors
     /// A limit that cannot be, in words.
@@ -150,7 +150,7 @@ impl Rates {
         &self.settings
     }
 
-    /// Counts a call that begins; `default` bounds those under way where the
+    /// Counts a call that begins; `default` bounds the calls in progress if the
     /// token's entry does not.
     ///
     /// # Errors

@@ -15,14 +15,14 @@ pub trait FromFiles: Sized {
     /// What it is, as metrics and logs name it.
     const KIND: &'static str;
 
-    /// The files, each with what it is.
+    /// The files, each with a description.
     fn files(files: &Self::Files) -> Vec<(&'static str, PathBuf)>;
 
     /// The value. `bytes` are the files', in the order of [`FromFiles::files`];
     /// `previous` is the value in force.
     ///
     /// # Errors
-    /// Bytes that make none.
+    /// Bytes that do not make a value.
     fn make(
         files: &Self::Files,
         bytes: &[Vec<u8>],
@@ -33,7 +33,7 @@ pub trait FromFiles: Sized {
     fn took_effect(&self);
 }
 
-/// A value in force, and where it comes from.
+/// The value in force, and the files it is read from.
 pub struct Reloaded<T: FromFiles> {
     files: T::Files,
     now: ArcSwap<T>,
@@ -78,8 +78,8 @@ impl<T: FromFiles> Reloaded<T> {
         self.now.load_full()
     }
 
-    /// Reads the files again. If their bytes are others and good, the new
-    /// value takes effect; if they are bad, the old one stays, and the
+    /// Reads the files again. If their bytes have changed and are valid, the
+    /// new value takes effect; if they are invalid, the old one stays, and the
     /// reason is logged once. (A certificate and its key are two files: between
     /// the writing of the one and of the other they do not fit.)
     ///
@@ -99,13 +99,13 @@ impl<T: FromFiles> Reloaded<T> {
                 value.took_effect();
                 self.now.store(Arc::new(value));
                 tried.1 = None;
-                telemetry::guard_reloaded(T::KIND, true);
+                telemetry::auth_reloaded(T::KIND, true);
                 tracing::info!(kind = T::KIND, "read anew; in force from now on");
                 true
             }
             Err(error) => {
                 if tried.1.as_ref() != Some(&error) {
-                    telemetry::guard_reloaded(T::KIND, false);
+                    telemetry::auth_reloaded(T::KIND, false);
                     tracing::error!(
                         kind = T::KIND, %error,
                         "cannot be used; what was in force before stays"

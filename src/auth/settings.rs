@@ -1,11 +1,11 @@
-//! What a server is told about who may call.
+//! Settings of authentication.
 
 use std::{path::PathBuf, time::Duration};
 
 /// Files of a server that speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// PEM: the server's certificate, then those between it and its authority.
+    /// PEM: the server's certificate, then the intermediate ones.
     pub certificate: PathBuf,
     /// PEM: the private key of the server's certificate.
     pub key: PathBuf,
@@ -22,18 +22,18 @@ pub struct TlsFiles {
 pub struct AuthSettings {
     /// TLS, if the server speaks it.
     pub tls: Option<TlsFiles>,
-    /// File of the tokens, if the server wants them.
+    /// File of the tokens, if the server requires them.
     pub tokens: Option<PathBuf>,
     /// Whether the API may listen beyond this machine unguarded.
     pub insecure: bool,
     /// Whether metrics and probes may.
     pub expose_metrics: bool,
-    /// How often the files are looked at.
+    /// How often the files are read again.
     pub reload: Duration,
 }
 
 impl Default for AuthSettings {
-    /// No TLS, no tokens, this machine alone.
+    /// No TLS, no tokens, this machine only.
     fn default() -> AuthSettings {
         AuthSettings {
             tls: None,

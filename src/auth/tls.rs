@@ -36,8 +36,8 @@ const CLIENT_CRL: &str = "the revoked certificates (--tls-client-crl)";
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client's certificate that was found good counts as good: its
-/// signatures are not verified for each call.
+/// How long a verified client certificate counts as valid: its signatures are
+/// not verified for each call.
 const CHECKED: Duration = Duration::from_secs(10);
 /// Client certificates whose state is remembered.
 const MAX_CHECKED: usize = 4096;
@@ -48,7 +48,7 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub struct Tls {
     config: Arc<ServerConfig>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
-    /// When a client's certificate, by its hash, was last found good.
+    /// When a client's certificate, by its hash, was last verified.
     checked: Cache<[u8; 32], Instant>,
     /// When the server's certificate ends.
     pub not_after: DateTime<Utc>,
@@ -62,8 +62,8 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// The subject of a certificate, as RFC 4514 writes it, or what stands for it
-/// where it has none: its first name of another kind.
+/// The subject of a certificate, as RFC 4514 writes it, or if it has none, its
+/// first name of another kind.
 pub fn subject(certificate: &CertificateDer<'_>) -> String {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return "a certificate that cannot be read".to_owned();
@@ -169,12 +169,12 @@ fn client_verifier(
 }
 
 impl Tls {
-    /// Whether a client's certificates are good now. What was found good is
-    /// not verified again for ten seconds.
+    /// Whether a client's certificates are valid now. A verified one is not
+    /// verified again for ten seconds.
     ///
     /// # Errors
     /// [`AuthError::Certificate`] if they have expired, were revoked, or are of
-    /// an authority that counts no more.
+    /// an authority that is no longer trusted.
     pub fn check_client(&self, chain: &[CertificateDer<'static>]) -> Result<(), AuthError> {
         let (Some(clients), Some((own, between))) = (&self.clients, chain.split_first()) else {
             return Ok(());
@@ -218,7 +218,7 @@ impl FromFiles for Tls {
         let key = private_key(&files.key, bytes(1))?;
         let (not_after, subject) = validity(&files.certificate, &chain)?;
         let provider = Arc::new(ring::default_provider());
-        // Looked at apart, for an error that names the right file.
+        // Checked separately, for an error that names the right file.
         let unusable = |error: rustls::Error| {
             let reason = match error {
                 rustls::Error::InconsistentKeys(_) => {

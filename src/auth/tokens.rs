@@ -21,7 +21,7 @@ use tipserve_api::methods::{Access, Method, Role};
 use tipserve_store::CacheId;
 
 const WHAT: &str = "the tokens file (--tokens)";
-/// Longest token that is looked at, bytes.
+/// Longest token that is hashed, in bytes; a longer one is unknown.
 const MAX_TOKEN_BYTES: usize = 4096;
 
 /// The tokens of a server.
@@ -29,19 +29,19 @@ pub struct Tokens {
     by_hash: HashMap<TokenHash, Arc<Token>>,
 }
 
-/// One token, by all but its secret.
+/// One token, without its secret.
 pub struct Token {
     /// Its name, as logs and audit lines have it.
     pub name: String,
     /// What it may do, the lesser roles included.
     pub role: Role,
-    /// What the ids of the caches that it may touch begin with; empty: all.
+    /// The prefix of the ids of the caches that it may use; empty: all.
     pub prefix: String,
     /// When it stops being accepted; none: never.
     pub expires: Option<DateTime<Utc>>,
     /// How fast it may call.
     pub rates: Arc<Rates>,
-    /// What it is known by in the file.
+    /// Its hash in the file.
     hash: TokenHash,
 }
 
@@ -62,7 +62,7 @@ impl Token {
         }
     }
 
-    /// Whether its prefix lets it touch a cache.
+    /// Whether its prefix allows a cache.
     ///
     /// # Errors
     /// [`AuthError::Cache`].

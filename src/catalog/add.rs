@@ -17,17 +17,17 @@ use tipserve_store::{
     VersionNumber, tensors::names,
 };
 
-/// Ids named in an error, at most.
+/// Most ids that an error names.
 const NAMED: usize = 10;
 
-/// What becomes of a version's examples when the next is made of it.
+/// The changes to a version's examples for the next version.
 #[derive(Clone, Debug, Default)]
 pub struct BaseChanges {
     /// Ids of examples to leave out.
     pub remove: Vec<String>,
     /// Ids of examples that get another class.
     pub relabel: Vec<(String, ClassRef)>,
-    /// Display names of the classes that come after the base's.
+    /// Display names of the classes that are appended to the base's.
     pub new_classes: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ impl Base {
         &self.examples
     }
 
-    /// What embedded its pictures, as far as it is known.
+    /// The encoder of its pictures, as far as it is known.
     pub fn encoder(&self) -> Option<&EncoderRecord> {
         self.manifest.details.encoder.as_ref()
     }
@@ -90,8 +90,8 @@ impl Base {
         self.removed
     }
 
-    /// One more than the highest example id that is a plain number: where
-    /// examples without an id go on counting.
+    /// One more than the highest example id that is a plain number, from which
+    /// examples without an id are numbered on.
     pub fn next_id(&self) -> u64 {
         self.next_id
     }
@@ -159,8 +159,8 @@ impl BaseChanges {
     /// Relabels and leaves out; returns how many were left out.
     ///
     /// # Errors
-    /// An id that the version does not hold or that is named twice, a class that
-    /// is none.
+    /// An id that the version does not have or that is given twice; an unknown
+    /// class.
     fn apply(
         &self,
         version: &str,
@@ -204,7 +204,7 @@ impl BaseChanges {
     }
 }
 
-/// Refuses ids of examples that a version does not hold.
+/// Refuses ids of examples that a version does not have.
 fn check_held(version: &str, field: &str, ids: &BTreeSet<&str>) -> Result<(), CatalogError> {
     if ids.is_empty() {
         return Ok(());
@@ -219,7 +219,7 @@ fn check_held(version: &str, field: &str, ids: &BTreeSet<&str>) -> Result<(), Ca
 }
 
 impl Catalog {
-    /// A version as a base, its examples changed as is asked for.
+    /// A version as a base, with the requested changes to its examples.
     ///
     /// # Errors
     /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
@@ -230,7 +230,7 @@ impl Catalog {
         changes: BaseChanges,
     ) -> Result<Base, CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
-        // Before the tensors, which may be many.
+        // Checked before the tensors are read, which may be large.
         let manifest = self.store.manifest(&id, number).await?;
         self.model.encoder().check(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
@@ -238,7 +238,7 @@ impl Catalog {
     }
 }
 
-/// Examples as they lie in a version, column by column.
+/// Examples as a version stores them, column by column.
 struct Rows {
     keys: Vec<f32>,
     labels: Vec<usize>,

@@ -1,6 +1,5 @@
-//! Looking at a version's own examples, and at pictures that nobody has
-//! labelled yet. Both take all of torch's threads for seconds, so that few run
-//! at once and few wait.
+//! Analysing a version's own examples, and unlabelled pictures. Both take all
+//! of torch's threads for seconds, so few run at once and few may wait.
 
 use std::sync::{
     Arc,
@@ -31,7 +30,7 @@ const UNDER_WAY: usize = 16;
 static QUEUE: Semaphore = Semaphore::const_new(UNDER_WAY);
 static PLACES: Semaphore = Semaphore::const_new(RUNNING);
 
-/// A place among the analyses under way.
+/// A place among the analyses in progress.
 struct Place {
     _waiting: SemaphorePermit<'static>,
     _running: SemaphorePermit<'static>,
@@ -90,7 +89,7 @@ impl ExampleNames {
         self.labels.get(key).copied().unwrap_or(usize::MAX)
     }
 
-    /// What people call a class; empty if there is no such class.
+    /// A class's display name; empty if there is no such class.
     pub fn class_name(&self, class: usize) -> &str {
         let classes = &self.manifest.details.classes;
         classes
@@ -120,7 +119,7 @@ pub struct UnlabelledPool {
 }
 
 impl Catalog {
-    /// Looks at a version by its own examples. `cancelled` is asked often.
+    /// Analyses a version by its own examples. `cancelled` is checked often.
     ///
     /// # Errors
     /// The store's; [`CatalogError::WrongBundle`]; [`CatalogError::Busy`];
@@ -168,7 +167,7 @@ impl Catalog {
         .await?
     }
 
-    /// Which pictures of a pool to label. `cancelled` is asked often.
+    /// Which pictures of a pool to label. `cancelled` is checked often.
     ///
     /// # Errors
     /// [`CatalogError::Busy`]; [`CatalogError::Cancelled`].

@@ -1,5 +1,5 @@
-//! Whether a version's tensors fit its manifest and each other: for what comes
-//! from outside, before it is published.
+//! Checks of imported versions, before they are published: whether the tensors
+//! fit the manifest and each other.
 
 use std::collections::HashSet;
 
@@ -17,16 +17,16 @@ use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tens
 /// What errors call the file.
 const WHAT: &str = "the imported version";
 
-/// What a server takes of an imported version.
+/// What a server accepts of an imported version.
 #[derive(Clone, Debug)]
 pub struct ImportBounds {
     /// Most classes of one version.
     pub classes: usize,
     /// Most examples, those for validation included.
     pub examples: usize,
-    /// Whether features of another bundle are taken.
+    /// Whether features of another bundle are accepted.
     pub other_bundle: bool,
-    /// Who imports it, where that is known for sure; empty: the file's word is
+    /// Who imports it, if that is known for sure; empty: the file's word is
     /// taken.
     pub created_by: String,
 }
@@ -130,11 +130,11 @@ fn bound(limit: &'static str, value: usize, maximum: usize) -> Result<(), Catalo
     })
 }
 
-/// Numbers that cannot be: JSON has no NaN, but it has 1e999 and −1.
+/// Impossible numbers: JSON has no NaN, but it has 1e999 and −1.
 fn check_numbers(details: &Details) -> Result<(), CatalogError> {
     let head = &details.head;
     for (name, value, least, most) in [
-        // What is made of α is bounded by the logits that it leads to.
+        // α itself is bounded by the logits that it leads to.
         ("alpha", head.alpha, 0.0, f64::MAX),
         ("beta", head.beta, 0.0, MAX_MAGNITUDE),
         ("lambda", head.lambda, 0.0, MAX_MAGNITUDE),
@@ -150,7 +150,7 @@ fn check_numbers(details: &Details) -> Result<(), CatalogError> {
     Ok(())
 }
 
-/// Ids as they may be when a version is made here.
+/// Ids, by the rules of versions that are made here.
 fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
     let mut seen = HashSet::new();
     for name in [names::EXAMPLE_IDS, names::VALIDATION_IDS] {
@@ -169,7 +169,8 @@ fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
     Ok(())
 }
 
-/// What is noted of examples, as it may be when a version is made here.
+/// Examples' addresses and metadata, by the rules of versions that are made
+/// here.
 fn check_notes(
     details: &Details,
     file: &TensorFile,
@@ -250,7 +251,8 @@ mod tests {
 
     use super::*;
 
-    /// Found by fuzzing: no tensor holds the width, which is none of torch's.
+    /// Found by fuzzing: a width that no tensor holds and torch cannot
+    /// represent.
     const WIDE: &[u8] = br#"{
         "format": 1, "cache": "x", "version": 1, "create_time": "2026-01-02T03:04:05Z",
         "classes": [{"display_name": "one", "example_count": 0}],

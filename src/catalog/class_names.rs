@@ -1,10 +1,10 @@
-//! Which class an example is of: by its index, or by its display name.
+//! References to classes, by index or by display name.
 
 use std::collections::HashMap;
 
 use tipserve_api::text::{canonical, into_canonical};
 
-/// A class as a client says it.
+/// A client's reference to a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClassRef {
     /// By its index.
@@ -14,11 +14,11 @@ pub enum ClassRef {
 }
 
 impl ClassRef {
-    /// What a message with both fields says: a name wins, unless there is an
-    /// index too.
+    /// The reference of a message with both fields: the name, if there is one;
+    /// an index besides it is an error.
     ///
     /// # Errors
-    /// Both are given.
+    /// If both are given.
     pub fn of(index: i32, name: String) -> Result<ClassRef, String> {
         match (index, name.is_empty()) {
             (index, true) => Ok(ClassRef::Index(index)),
@@ -29,7 +29,7 @@ impl ClassRef {
 }
 
 /// Classes by their display names. Names need not be unique: one that several
-/// classes have names none of them.
+/// classes share refers to none of them.
 #[derive(Clone, Debug, Default)]
 pub struct ClassNames {
     by_name: HashMap<String, Named>,
@@ -61,7 +61,7 @@ impl ClassNames {
     /// The index of a class.
     ///
     /// # Errors
-    /// What is wrong with an index or a name that is none of theirs.
+    /// The problem, in words, if there is no such class.
     pub fn find(&self, class: &ClassRef) -> Result<usize, String> {
         match class {
             ClassRef::Index(index) => usize::try_from(*index)

@@ -21,7 +21,7 @@ pub struct Classifier {
     pub manifest: Manifest,
     /// Its head, on the device.
     pub head: Arc<Head>,
-    /// The text classifier alone; none without text. The same head where the
+    /// The text classifier alone; none without text. The same head if the
     /// method is zero-shot.
     pub zero_shot: Option<Arc<Head>>,
     labels: Vec<usize>,
@@ -156,7 +156,7 @@ impl Classifier {
         self.manifest.details.head.temperature
     }
 
-    /// What people call a class; empty if there is no such class.
+    /// A class's display name; empty if there is no such class.
     pub fn class_name(&self, index: usize) -> &str {
         self.manifest
             .details

@@ -1,4 +1,4 @@
-//! A version's tensors as they lie in its file, read without torch.
+//! A version's tensors, read from its file without torch.
 //!
 //! The readers take tensors of the dtypes that [`check_shapes`] found; an
 //! absent tensor is empty.
@@ -8,7 +8,7 @@ use half::f16;
 use tipserve_clip::bundle::MAX_WIDTH;
 use tipserve_store::{Details, Dtype, TensorFile, TextColumn, tensors::names};
 
-/// Whether every tensor that the manifest speaks of is there, in its dtype and
+/// Whether every tensor that the manifest implies is present, in its dtype and
 /// shape (`docs/storage.md`).
 ///
 /// # Errors
@@ -87,7 +87,7 @@ pub(super) fn halves(file: &TensorFile, name: &str) -> Vec<f16> {
     rows.map(|raw| f16::from_le_bytes(*raw)).collect()
 }
 
-/// Class indices; one that is none becomes one that is over every limit.
+/// Class indices; an invalid one becomes one over every limit.
 pub(super) fn labels(file: &TensorFile, name: &str) -> Vec<usize> {
     let bytes = file.get(name).map_or(&[][..], |tensor| tensor.bytes);
     let rows = bytes.as_chunks::<8>().0.iter();

@@ -5,8 +5,8 @@ use tokio::sync::Semaphore;
 
 use super::CatalogError;
 
-/// Long computations at once (selection, imports, filters); tokio's pool has 512
-/// threads.
+/// Most long computations at once (selection, imports, filters); tokio's pool
+/// has 512 threads.
 static COMPUTING: Semaphore = Semaphore::const_new(64);
 /// Memory for the matrices of selections, in MiB: that of one of the largest.
 /// Smaller ones run beside each other.
@@ -30,7 +30,7 @@ const fn selection_mebibytes(examples: usize) -> u32 {
 /// once. Apart from the others, since pictures wait for them.
 static LOADING: Semaphore = Semaphore::const_new(32);
 
-/// Runs a computation on a blocking thread, when there is a place for it.
+/// Runs a computation on a blocking thread, once a place is free.
 ///
 /// # Errors
 /// A panic in it.
@@ -73,7 +73,7 @@ async fn run<T: Send + 'static>(
     places: &'static Semaphore,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CatalogError> {
-    // Never closed. Held by the work itself: it goes on where nobody waits.
+    // Never closed. Held by the work itself: it goes on if nobody waits.
     let place = places.acquire().await.map_err(CatalogError::internal)?;
     tokio::task::spawn_blocking(move || {
         let _place = place;

@@ -1,5 +1,5 @@
 //! Making a version from labelled features, those of a base version among
-//! them where there is one.
+//! them if there is one.
 
 use std::{collections::BTreeMap, iter, sync::Arc};
 
@@ -33,19 +33,19 @@ pub enum TextSource {
     Prompts {
         /// For every class at least one.
         prompts: Vec<Vec<String>>,
-        /// Cut prompts that are too long instead of refusing them.
+        /// Truncate prompts that are too long instead of refusing them.
         truncate: bool,
     },
     /// Unit rows, one per class, N · D values.
     Weights(Vec<f32>),
 }
 
-/// What a new version is to be, checked, but for its examples.
+/// What a new version is to be, checked, without its examples.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The cache that gets the version.
     pub id: CacheId,
-    /// The version to start from, where there is one.
+    /// The version to start from, if there is one.
     pub base: Option<Arc<Base>>,
     /// Display names of the classes, or of those that come after the base's.
     pub new_classes: Vec<String>,
@@ -63,7 +63,7 @@ pub struct Recipe {
     pub labels: BTreeMap<String, String>,
     /// The caller's name; empty if nobody is named.
     pub created_by: String,
-    /// The request, if it may be asked again.
+    /// The key of the request, if it may be repeated.
     pub request: Option<RequestKey>,
 }
 
@@ -106,7 +106,7 @@ impl Recipe {
 #[derive(Debug)]
 pub struct TextRows(Tensor);
 
-/// What making a version is busy with.
+/// The stages of making a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The text encoder embeds the classes' prompts.
@@ -153,7 +153,7 @@ impl Catalog {
         Ok(Some(TextRows(rows)))
     }
 
-    /// Makes the head and gives what is to be stored. Blocks, and computes.
+    /// Makes the head and returns what is to be stored. Blocks, and computes.
     ///
     /// # Errors
     /// Material that no head can be made of; [`CatalogError::Cancelled`].
@@ -237,7 +237,7 @@ impl Catalog {
         gathered: &CollectedFeatures,
     ) -> Result<Ingredients, CatalogError> {
         let width = self.model.width;
-        // The base's first, so that a version made in two steps is that made
+        // The base's first, so that a version made in two steps equals one made
         // in one.
         let all = || recipe.inherited().iter().chain(&gathered.examples);
         let training: Vec<_> = all().filter(|example| !example.validation).collect();
@@ -339,7 +339,7 @@ pub(super) fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogErr
     }))
 }
 
-/// A made head as named arrays. Keys that are the examples' own, as they are or
+/// A head as named arrays. Keys that are the examples' own, plain or
 /// standardised, are not stored twice.
 pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError> {
     let HeadTensors {

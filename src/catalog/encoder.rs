@@ -1,5 +1,5 @@
-//! Which features may meet: those of one bundle, and of encoders whose number
-//! formats agree.
+//! Which features may be compared: those of one bundle, from encoders whose
+//! number formats agree.
 
 use super::CatalogError;
 use tipserve_clip::{Precision, int8::MOST_NOISE};
@@ -12,13 +12,14 @@ pub struct ServedEncoder {
     pub fingerprint: String,
     /// The number format that it computes in.
     pub precision: Precision,
-    /// How far its features are from float ones, where it computes in 8 bits
+    /// How far its features are from float ones, if it computes in 8 bits
     /// ([`tipserve_clip::Agreement::noise`]).
     pub noise: Option<f64>,
 }
 
 impl ServedEncoder {
-    /// Whether pictures embedded here can be held against a version's features.
+    /// Whether pictures embedded here can be compared with a version's
+    /// features.
     ///
     /// # Errors
     /// [`CatalogError::WrongBundle`]; [`CatalogError::WrongDtype`], where one
@@ -60,7 +61,7 @@ impl ServedEncoder {
         }
     }
 
-    /// The record of a version made here of pictures and, where there is a
+    /// The record of a version made here of pictures and, if there is a
     /// base, of its features.
     pub fn record(&self, base: Option<&EncoderRecord>) -> EncoderRecord {
         let own = self.precision.name();
@@ -129,7 +130,7 @@ mod tests {
         let base = made("bfloat16", None);
         let mixed = int8.record(base.as_ref());
         assert_eq!(Some(mixed.clone()), made("bfloat16, int8", Some(0.007)));
-        // Once more, by a server in bfloat16.
+        // Encoded again, by a server in bfloat16.
         let float = served(Precision::Bfloat16, None);
         assert_eq!(float.record(Some(&mixed)), mixed);
         let worse = served(Precision::Int8, Some(0.009));

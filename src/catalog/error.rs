@@ -35,9 +35,10 @@ pub enum CatalogError {
         /// Fingerprint of this server's bundle.
         served: String,
     },
-    /// 8-bit features that differ too much from float ones to be compared.
+    /// The version's features and this server's are 8-bit and float, and differ
+    /// too much to be compared.
     #[error(
-        "{version} has features of an encoder in {made_with} and this server's computes in \
+        "{version} has features computed in {made_with}, and this server computes in \
          {served}; they differ too much to be compared (noise {noise}, at most {MOST_NOISE}): \
          start a server with another --dtype, or make the cache again"
     )]
@@ -63,7 +64,7 @@ pub enum CatalogError {
         /// The whole budget, in bytes.
         budget: u64,
     },
-    /// A limit of the server is passed.
+    /// A limit of the server is exceeded.
     #[error("{what} has {value}, over the server's limit {limit} = {maximum}")]
     OverLimit {
         /// The part of the request or version that is over it.
@@ -81,7 +82,7 @@ pub enum CatalogError {
         /// Why it could not, for the caller.
         detail: String,
     },
-    /// A part of the request that cannot be.
+    /// A part of the request is invalid.
     #[error("{field}: {problem}")]
     Invalid {
         /// Its path in the request.
@@ -103,7 +104,7 @@ pub enum CatalogError {
         /// Why not, to follow the version's name.
         problem: String,
     },
-    /// Too much of it is under way.
+    /// Too many of the kind are in progress.
     #[error("{what}: {count} are under way, the limit is {limit}")]
     Busy {
         /// The kind of work: "fine-tuning runs".
@@ -125,10 +126,10 @@ pub enum CatalogError {
     },
     /// The server that ran a fine-tuning stopped before it ended.
     #[error(
-        "the server that ran it stopped before it ended, and no version was made; ask for it again"
+        "the server that ran it stopped before it ended, and no version was made; start it again"
     )]
     RunInterrupted,
-    /// A fine-tuning runs on another server, which alone can cancel it.
+    /// The run is on another server, and only that one can cancel it.
     #[error("fineTunes/{id} runs on another server: cancel it there")]
     RunElsewhere {
         /// The run's id, without `fineTunes/`.
@@ -152,7 +153,7 @@ impl From<TipError> for CatalogError {
 }
 
 impl CatalogError {
-    /// A part of the request that cannot be.
+    /// A [`CatalogError::Invalid`] for a part of the request.
     pub fn invalid(field: impl ToString, problem: impl ToString) -> CatalogError {
         CatalogError::Invalid {
             field: field.to_string(),
@@ -160,8 +161,7 @@ impl CatalogError {
         }
     }
 
-    /// Whether it says nothing of the thing asked for: the same may succeed
-    /// later.
+    /// Whether it is temporary: the same request may succeed later.
     pub fn is_passing(&self) -> bool {
         match self {
             CatalogError::NotLoaded { .. } => true,

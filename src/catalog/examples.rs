@@ -60,7 +60,7 @@ impl Column {
         Ok(Column {
             notes: NoteColumns::read(file, noted, labels.len())?,
             labels,
-            // The column's own memory: the list outlives the file.
+            // In memory of its own: the list outlives the file.
             ids: TextColumn::read(file, id_name)?.map(|ids| ids.detached()),
         })
     }
@@ -84,10 +84,10 @@ impl ExampleList {
         }
     }
 
-    /// What the sender of example `at` says of it.
+    /// The metadata that example `at` came with.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where it cannot be read.
+    /// [`StoreError::Damaged`] if it cannot be read.
     pub fn metadata(&self, at: usize) -> Result<BTreeMap<String, String>, CatalogError> {
         let (column, row, _) = self.find(at);
         column.notes.metadata(row).map_err(|detail| {
@@ -95,8 +95,8 @@ impl ExampleList {
         })
     }
 
-    /// Where the picture of the example with this id lies; none if none is
-    /// kept. The outer one is none if there is no such example.
+    /// Where the picture of the example with this id is; the inner option is
+    /// none if no picture is kept, the outer one if there is no such example.
     fn picture(&self, id: &str) -> Option<Option<PicturePlace>> {
         let mut all = (0..self.len()).map(|at| self.find(at));
         let found = all.find(|(column, row, _)| {
@@ -145,7 +145,7 @@ impl Catalog {
         id: &CacheId,
         number: VersionNumber,
     ) -> Result<Arc<ExampleList>, CatalogError> {
-        // Also where the list is kept: the version may be gone.
+        // Even if the list is cached: the version may be gone.
         let manifest = self.store.manifest(id, number).await?;
         let kept = self.listed.lock().clone();
         if let Some(list) = kept.filter(|list| list.is_of(id, |version| version == number)) {
@@ -205,7 +205,7 @@ impl Catalog {
         }
         let list = self.examples(id, number).await?;
         let wanted = example.to_owned();
-        // Millions may have to be looked at.
+        // Millions of rows may have to be read.
         let found = compute(move || list.picture(&wanted)).await?;
         let place = match found {
             None => return Err(not_found(": it holds no such example").into()),

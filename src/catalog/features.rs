@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use half::f16;
 
-/// What is known of an example beside its feature and class.
+/// What is known of an example besides its feature and class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExampleNotes {
     /// Where it came from, as its sender says; empty: unknown.
@@ -45,7 +45,7 @@ pub struct ExampleFeature {
     pub key: Vec<f32>,
     /// Unit vectors [R · D] of its views; empty if there is one view only.
     pub views: Vec<f16>,
-    /// What else is known of it, where anything is.
+    /// What else is known of it, if anything.
     pub notes: Option<Box<ExampleNotes>>,
 }
 
@@ -61,7 +61,7 @@ impl ExampleFeature {
     pub fn of_views(id: String, class: usize, validation: bool, raw: &[Vec<f32>]) -> Self {
         let mut sum: Vec<f64> = Vec::new();
         for view in raw {
-            // What f64 sums start from, so that a lone −0 stays one.
+            // The start of f64 sums, so that a lone −0 stays −0.
             sum.resize(sum.len().max(view.len()), -0.0);
             for (sum, value) in sum.iter_mut().zip(view) {
                 *sum += f64::from(*value);
@@ -86,7 +86,7 @@ impl ExampleFeature {
         }
     }
 
-    /// The same with what else is known of it.
+    /// The same feature with these notes.
     #[must_use]
     pub fn with_notes(self, notes: Option<Box<ExampleNotes>>) -> Self {
         Self { notes, ..self }
@@ -124,7 +124,7 @@ pub struct CollectedFeatures {
     pub received: usize,
     /// How many of those could not be used.
     pub rejected: usize,
-    /// Whether there are pictures among them, which were embedded here.
+    /// Whether pictures are among them, which this server embedded.
     pub pictures: bool,
     /// By class: how many were rejected, and why the first was.
     pub reasons: BTreeMap<usize, (usize, String)>,

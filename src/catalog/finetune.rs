@@ -1,6 +1,6 @@
-//! Fine-tuning runs: one at a time on the device, in short steps that give way
-//! to classification. A run makes a new version or nothing. Its record lies in
-//! the store, so that any server can say what became of it.
+//! Fine-tuning runs: one at a time on the device, in short steps that yield to
+//! classification. A run makes a new version or nothing. Its record is in the
+//! store, so that any server can report its outcome.
 
 use std::{
     collections::BTreeMap,
@@ -23,18 +23,18 @@ use super::{
 use crate::telemetry::RunCount;
 use tipserve_store::{CacheId, RequestKey, StoreError};
 
-/// Runs that may wait or run at once.
+/// Most runs that wait or run at once.
 const MAX_ACTIVE: usize = 64;
 /// Of these, runs of one owner.
 const MAX_ACTIVE_OF_ONE: usize = 16;
 /// Ended runs that are remembered.
 const MAX_ENDED: usize = 1000;
 
-/// A run, as a request that asks for it finds it.
+/// The run of a request: new, or found.
 pub enum Started {
-    /// It begins now.
+    /// The request has started it.
     New(Followed),
-    /// An equal request has begun it before.
+    /// An earlier attempt of the same request has started it.
     Known(Followed),
 }
 
@@ -45,14 +45,14 @@ pub struct FineTunes {
     runs: OwnRuns,
     records: Records,
     next: AtomicU64,
-    /// Keeps ids of this server apart from those of its earlier lives and of
-    /// other replicas.
+    /// Distinguishes this server's ids from those of its earlier processes and
+    /// of other replicas.
     life: String,
 }
 
 impl FineTunes {
-    /// No runs of this server yet. `describe` puts a run's error into the words
-    /// of the API, for its record.
+    /// A server without runs yet. `describe` gives a run's error as the API
+    /// puts it, for its record.
     pub fn new(catalog: &Arc<Catalog>, describe: Describe) -> FineTunes {
         let now = Utc::now().timestamp_micros();
         let life = format!("{now:x}-{:x}", std::process::id());
@@ -70,14 +70,14 @@ impl FineTunes {
         }
     }
 
-    /// Queues a run, once its record is in the store; or finds the one that an
-    /// equal request has begun, unless that made nothing. The receiver follows
-    /// it to its end. A caller that goes away before this returns cancels a new
-    /// one.
+    /// Queues a run once its record is in the store, or returns the one that an
+    /// earlier attempt of the same request started, unless that made nothing.
+    /// The receiver follows it to its end. A caller that goes away before this
+    /// returns cancels a new run.
     ///
     /// # Errors
-    /// [`CatalogError::Busy`] where too many wait already;
-    /// [`CatalogError::RunElsewhere`] if an equal request's runs on another
+    /// [`CatalogError::Busy`] if too many wait already;
+    /// [`CatalogError::RunElsewhere`] if the same request's run is on another
     /// server; [`StoreError::RequestReused`]; the store's.
     pub async fn start(&self, request: TuneRequest) -> Result<Started, CatalogError> {
         if let Some(key) = &request.request {
@@ -106,7 +106,7 @@ impl FineTunes {
         Ok(Started::New(Followed { run, follower }))
     }
 
-    /// The run of this server that a request has begun before.
+    /// The run that an earlier attempt of the request started on this server.
     fn own_of_request(
         &self,
         cache: &CacheId,
@@ -118,7 +118,7 @@ impl FineTunes {
     /// Takes a place among the runs of this server.
     fn enlist(&self, request: TuneRequest) -> Result<Enlisted, CatalogError> {
         let mut runs = self.runs.lock();
-        // Again, now that no other can come between.
+        // Look again under the lock, so that no other request comes in between.
         if let Some(key) = &request.request
             && let Some(known) = of_request(&runs, &request.cache, key)?
         {
@@ -189,7 +189,7 @@ impl FineTunes {
     /// One run: of this server, of another, or of one before a restart.
     ///
     /// # Errors
-    /// Where there is no such run; the store's.
+    /// If there is no such run; the store's.
     pub async fn get(&self, id: &str) -> Result<Run, CatalogError> {
         let own = self
             .runs
@@ -205,7 +205,7 @@ impl FineTunes {
     /// Cancels a run and returns it; one that has ended stays as it is.
     ///
     /// # Errors
-    /// Where there is no such run; [`CatalogError::RunElsewhere`].
+    /// If there is no such run; [`CatalogError::RunElsewhere`].
     pub async fn cancel(&self, id: &str) -> Result<Run, CatalogError> {
         let own = {
             let runs = self.runs.lock();
@@ -220,14 +220,14 @@ impl FineTunes {
             };
         };
         cancelled.store(true, Ordering::Relaxed);
-        // Steps are short, so that this is soon. A sender that is gone has
-        // said its last.
+        // Steps are short, so this does not take long. A sender that is gone
+        // has sent its last state.
         let _ = run.wait_for(|run| run.state.has_ended()).await;
         let now = run.borrow().clone();
         Ok(now)
     }
 
-    /// What is said of a run that does not exist.
+    /// The error for a run that does not exist.
     pub fn unknown(id: &str) -> CatalogError {
         StoreError::NotFound {
             what: format!("fineTunes/{id}"),
@@ -259,7 +259,7 @@ impl FineTunes {
             .into_iter()
             .map(|run| (run.id.clone(), run))
             .collect();
-        // What this server runs itself, it knows better than the store.
+        // For its own runs this server knows more than the store.
         for (id, entry) in self.runs.lock().iter() {
             let run = entry.run.borrow().clone();
             if before.is_none_or(|before| id.as_str() < before) && wanted(&run.cache) {
@@ -270,7 +270,7 @@ impl FineTunes {
     }
 }
 
-/// A place among a server's runs, or the run that has it.
+/// A reserved place among the server's runs, or the run that has it already.
 enum Enlisted {
     New(Box<Tracked>, Option<Arc<Follower>>),
     Known(Followed),

@@ -1,5 +1,5 @@
-//! Whether a head can overflow: whether there is a unit vector that it answers
-//! with a logit that is not finite.
+//! Whether a head can overflow: whether some unit vector gets a logit that is
+//! not finite.
 
 use tch::{Kind, TchError, Tensor};
 
@@ -7,7 +7,7 @@ use super::CatalogError;
 use tip_adapter::head::{HeadTensors, Values};
 use tip_spec::{HeadSpec, KeyDtype};
 
-/// Largest logit that a head may reach: what is over it in f32 (to 3.4e38) is
+/// Largest logit that a head may reach: the rest of f32's range (to 3.4e38) is
 /// for rounding. Not less: without text, α is found to undo affinities as small
 /// as e^−β, and may be huge.
 const MAX_LOGIT: f64 = 1e37;

@@ -9,10 +9,11 @@ use tch::{Device, Kind, Tensor};
 use super::{Classifier, ImportBounds, check::check_version};
 use tipserve_store::Imported;
 
-/// Checks a version as `ImportVersion` does. What passes must serve.
+/// Checks a version as `ImportVersion` does. A version that passes must load
+/// and serve.
 ///
 /// # Panics
-/// Where it does not.
+/// If it does not.
 pub fn check(imported: &Imported) {
     let bounds = ImportBounds {
         classes: 1000,

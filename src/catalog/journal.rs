@@ -21,11 +21,11 @@ const SILENCE: Duration = Duration::from_secs(45);
 /// How long the end of a run waits for a store that does not answer.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
-/// Puts an error into the words of the API.
+/// Gives an error as the API puts it: code, reason, message.
 pub type Describe = fn(&CatalogError) -> RunError;
 
-/// The server process, as runs name it: host, process namespace, process, and
-/// a mark of this life of it.
+/// The server process, as runs name it: host, process namespace, process id,
+/// and when it started.
 pub(super) fn owner(life: &str) -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
@@ -80,8 +80,8 @@ impl Journal {
         Ok(Journal { store, record })
     }
 
-    /// Writes how the run stands. Returns whether it is still this server's:
-    /// another that took this one for dead may have ended it.
+    /// Writes the run's state. Returns whether the run is still this server's:
+    /// another server that took this one for dead may have ended it.
     pub(super) async fn write(&mut self, run: &Run, describe: Describe) -> bool {
         self.record.state = stored_state(run.state);
         self.record.progress = run.progress.as_ref().map(stored_progress);
@@ -181,7 +181,7 @@ impl Records {
         Ok(runs)
     }
 
-    /// The storage's time, where anything is to be dated by it.
+    /// The storage's time, if anything is to be dated by it.
     async fn now_for(&self, runs: &[StoredRun]) -> Result<Option<DateTime<Utc>>, CatalogError> {
         let open = |run: &StoredRun| !run.record.state.has_ended();
         Ok(match runs.iter().any(open) {

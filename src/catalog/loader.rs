@@ -18,7 +18,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// A loader of versions that this encoder's pictures can be held against.
+    /// A loader of versions that this encoder's pictures can be compared with.
     pub fn new(store: Store, encoder: ServedEncoder, device: Device) -> Loader {
         Loader {
             store,
@@ -59,7 +59,7 @@ fn head_bytes(manifest: &Manifest, device: Device) -> u64 {
         KeyDtype::Bf16 | KeyDtype::F16 => 2,
     };
     let linear = classes * width * 4;
-    // Labels, places and factors: torch operators hold them wider.
+    // Labels, places and factors: torch operators need wider ones.
     let beside = if device.is_cuda() { 28 } else { 16 };
     let examples = keys * (width * element + beside);
     let own = match details.head.method {

@@ -26,7 +26,7 @@ impl Catalog {
     /// A version's examples and text weights as its head was made from them.
     ///
     /// # Errors
-    /// A file that is not what its manifest says; torch's.
+    /// A file that does not match its manifest; torch's.
     pub(super) fn material(
         &self,
         manifest: &Manifest,

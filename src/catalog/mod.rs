@@ -1,6 +1,6 @@
 //! The catalogue of classifiers: makes versions of caches from labelled
-//! features, loads them into memory, fine-tunes them. It joins `clip`, `tip`,
-//! `engine` and `store`; of RPCs it knows nothing.
+//! features, loads them into memory, fine-tunes them. It joins the crates for
+//! encoders, methods, engine and store; it knows nothing of RPCs.
 
 mod add;
 mod analysis;
@@ -110,9 +110,9 @@ pub struct Model {
     pub has_text: bool,
     /// s, what cosines are multiplied by to make logits.
     pub logit_scale: f64,
-    /// What a sigmoid loss adds to its logits; none of a softmax's.
+    /// What a sigmoid loss adds to its logits; none for a softmax loss.
     pub logit_bias: Option<f64>,
-    /// Mean and variance of its embeddings, where the bundle brings them.
+    /// Mean and variance of its embeddings, if the bundle brings them.
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
     pub templates: Vec<String>,
@@ -123,7 +123,7 @@ pub struct Model {
     /// What the text encoder computes in; none without one.
     pub text_precision: Option<Precision>,
     /// How well the bundle's 8-bit encoder agrees with the float one; none
-    /// where it has none.
+    /// if it has none.
     pub int8: Option<Agreement>,
 }
 
@@ -206,7 +206,7 @@ impl Catalog {
     /// The text encoder.
     ///
     /// # Errors
-    /// Where the bundle has none.
+    /// If the bundle has none.
     pub fn text(&self) -> Result<&TextRoom, CatalogError> {
         self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
     }
@@ -228,8 +228,8 @@ impl Catalog {
     /// # Errors
     /// The store's, and [`CatalogError::WrongBundle`].
     pub async fn classifier(&self, reference: &Reference) -> Result<Served, CatalogError> {
-        // Not by its number alone: whatever happens to a store, what is
-        // resident answers for no other version.
+        // Not by its number alone: whatever happens to a store, a resident
+        // version never answers for another one.
         let key = self.store.identify(reference).await?;
         self.resident.get(&key).await.map_err(|error| match error {
             ResidentError::Load(error) => error,

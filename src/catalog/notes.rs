@@ -1,5 +1,5 @@
-//! The columns of a version's file that say more of its examples than their
-//! class: written, read and checked.
+//! The columns of a version's file with addresses, metadata and pictures of its
+//! examples: written, read and checked.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ fn json(metadata: &BTreeMap<String, String>) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
-/// Columns as they lie in a version, without the pictures themselves.
+/// A version's columns, without the pictures themselves.
 #[derive(Debug, Default)]
 pub(super) struct NoteColumns {
     uris: Option<TextColumn>,
@@ -85,7 +85,7 @@ impl NoteColumns {
     /// Reads the columns of `rows` examples.
     ///
     /// # Errors
-    /// The reason, in words, where one is no such column or has other rows.
+    /// The reason, in words, if one is malformed or has another number of rows.
     pub(super) fn read(
         file: &TensorFile,
         columns: NoteNames,
@@ -121,10 +121,10 @@ impl NoteColumns {
         uris.and_then(|uris| uris.get(row)).unwrap_or_default()
     }
 
-    /// What its sender says of example `row`.
+    /// The metadata that example `row` came with.
     ///
     /// # Errors
-    /// The reason, in words, where it is no JSON object of strings.
+    /// The reason, in words, if it is no JSON object of strings.
     pub(super) fn metadata(&self, row: usize) -> Result<BTreeMap<String, String>, String> {
         let column = self.metadata.as_ref();
         match column.and_then(|column| column.get(row)) {
@@ -134,7 +134,7 @@ impl NoteColumns {
         }
     }
 
-    /// Where its picture lies; none if none is kept.
+    /// Where its picture is; none if none is kept.
     pub(super) fn picture(&self, row: usize) -> Option<PicturePlace> {
         self.pictures.as_ref()?.place(row)
     }

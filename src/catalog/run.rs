@@ -1,4 +1,4 @@
-//! A fine-tuning run: what was asked for, and how it stands.
+//! A fine-tuning run: what was asked for, and its state.
 
 use std::{
     collections::BTreeMap,
@@ -24,8 +24,8 @@ pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
 /// How a version is fine-tuned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipe {
-    /// A residual on the version's own head; keys where those are trained
-    /// already, which have no left-out logits.
+    /// A residual on the version's own head; the keys, if those are trained
+    /// already, since they have no left-out logits.
     Residual,
     /// The keys, as Tip-Adapter-F's authors do it.
     Keys,
@@ -50,14 +50,14 @@ pub struct TuneRequest {
     pub only_if_improved: bool,
     /// Description of the new version.
     pub description: String,
-    /// Who asks for it, where that is known for sure; empty: nobody is named.
+    /// Who asks for it, as authenticated; empty if the caller is anonymous.
     pub created_by: String,
     /// Whose quota it counts against, and whose turn it takes; none: it is not
     /// known who asks, and all such runs are of one owner without a quota.
     pub owner: Option<String>,
-    /// The request, if it may be asked again.
+    /// The request's key, if it may be repeated.
     pub request: Option<RequestKey>,
-    /// Whether it goes on though nobody follows it.
+    /// Whether it continues after its last follower has left.
     pub detached: bool,
 }
 
@@ -143,7 +143,7 @@ pub(super) struct Entry {
     pub(super) owner: Option<String>,
     pub(super) request: Option<RequestKey>,
     pub(super) cancelled: Arc<AtomicBool>,
-    /// What all calls share that follow it; none if it is detached.
+    /// Shared by all calls that follow it; `None` if it is detached.
     pub(super) followers: Option<Weak<Follower>>,
 }
 
@@ -167,17 +167,17 @@ impl Drop for Follower {
     }
 }
 
-/// A run as a call follows it.
+/// A call's view of a run.
 #[derive(Debug)]
 pub struct Followed {
-    /// What becomes of it.
+    /// The run's latest state.
     pub run: watch::Receiver<Run>,
-    /// Held for as long as it is followed; none if it is detached.
+    /// Kept for as long as the call follows the run; `None` if it is detached.
     pub follower: Option<Arc<Follower>>,
 }
 
 impl Entry {
-    /// The run, for one more call to follow; none if it is abandoned.
+    /// One more call's view of the run; `None` if it has been abandoned.
     pub(super) fn follow(&self) -> Option<Followed> {
         let follower = match &self.followers {
             None => None,
@@ -187,8 +187,8 @@ impl Entry {
         Some(Followed { run, follower })
     }
 
-    /// Whether it is what a request asks for again: one that made nothing, or
-    /// will make nothing, is not.
+    /// Whether a repeated request gets this run: not if it has made nothing, or
+    /// will make nothing.
     pub(super) fn is_of(&self, cache: &CacheId, request: &RequestKey) -> bool {
         let run = self.run.borrow();
         let id = self.request.as_ref().map(|own| own.id.as_str());
@@ -198,7 +198,7 @@ impl Entry {
     }
 }
 
-/// Whether a run was asked for by an equal request.
+/// Whether the run belongs to this request.
 ///
 /// # Errors
 /// [`StoreError::RequestReused`].

@@ -57,7 +57,7 @@ impl Scorecard {
         Ok(())
     }
 
-    /// What was found so far, of the version and of its text alone.
+    /// The figures so far, of the version and of its text alone.
     pub fn finish(&self) -> (Evaluation, Option<Evaluation>) {
         (
             self.own.finish(),

@@ -36,7 +36,7 @@ pub fn read(file: &TensorFile, name: &str) -> Result<Option<Tensor>, CatalogErro
 /// A tensor as the store takes it, in its own dtype.
 ///
 /// # Errors
-/// Torch's, where it cannot be brought to the CPU.
+/// Torch's, if it cannot be brought to the CPU.
 pub fn write(name: &str, tensor: &Tensor) -> Result<NamedTensor, CatalogError> {
     let (dtype, kind) = match tensor.kind() {
         Kind::Half => (Dtype::F16, Kind::Half),

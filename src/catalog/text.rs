@@ -26,11 +26,11 @@ const THREADS: usize = 2;
 /// Who the texts are from, and how they are to be encoded.
 #[derive(Clone)]
 pub struct TextRequest {
-    /// Cut texts that are too long instead of refusing them.
+    /// Truncate texts that are too long instead of refusing them.
     pub truncate: bool,
     /// Who the texts are from: flows take turns in the queue.
     pub flow: FlowId,
-    /// After this they are of no use.
+    /// When the features are of no more use.
     pub deadline: Option<Instant>,
     /// Set when nobody wants them any more.
     pub cancelled: Arc<AtomicBool>,
@@ -98,9 +98,9 @@ impl TextRoom {
         answer.map_err(|_| CatalogError::Cancelled)?
     }
 
-    /// Text classifier W f32 [N, D]: each class's prompts, encoded,
-    /// normalised, averaged, normalised again. No more features are held than
-    /// those of some classes.
+    /// Text classifier W f32 [N, D]: each class's prompts, encoded, normalised,
+    /// averaged, normalised again. Only the features of a few classes are in
+    /// memory at once.
     ///
     /// # Errors
     /// A prompt that is too long (unless it may be cut), torch's, or

@@ -18,29 +18,29 @@ use tokio::sync::oneshot;
 use super::CatalogError;
 use tipserve_engine::FlowId;
 
-/// A text that was encoded.
+/// An encoded text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedText {
     /// Its raw or unit feature.
     pub feature: Vec<f32>,
-    /// How many tokens were encoded, start and end marks among them.
+    /// How many tokens were encoded, start and end tokens included.
     pub tokens: usize,
 }
 
-/// A text's feature, or why it has none.
+/// A text's feature, or the error.
 pub type TextResult = Result<EncodedText, CatalogError>;
 
 /// Texts to encode in one step.
 pub struct TextBatch {
     /// The texts, as they were sent.
     pub texts: Vec<String>,
-    /// Whether those that are too long are cut.
+    /// Whether texts that are too long are truncated.
     pub truncate: bool,
     /// Whether features keep their length.
     pub raw: bool,
     /// Who the texts are from: flows take turns in the queue.
     pub flow: FlowId,
-    /// After this they are of no use.
+    /// When the features are of no more use.
     pub deadline: Option<Instant>,
     /// Set when nobody wants them any more.
     pub cancelled: Arc<AtomicBool>,
@@ -154,7 +154,7 @@ fn work(
         };
         let Queued { batch, answer } = next;
         let result = if batch.is_wanted() && !answer.is_closed() {
-            // A panic costs this batch alone; the hook has logged it.
+            // A panic costs only this batch; the hook has logged it.
             catch_unwind(AssertUnwindSafe(|| encode(&batch)))
                 .unwrap_or_else(|_| Err(CatalogError::internal("encoding texts panicked")))
         } else {

@@ -50,8 +50,8 @@ impl Tracked {
         match Journal::begin(store, &now, &self.request, &self.records.owner).await {
             Ok(journal) => {
                 if begun.send(Ok(())).is_err() && self.request.detached {
-                    // Nobody was told of it. (If it were not detached, its
-                    // followers would decide.)
+                    // The caller left before it was told of the run. (A run
+                    // that is not detached is cancelled by its last follower.)
                     self.cancelled.store(true, Ordering::Relaxed);
                 }
                 self.run(journal).await;
@@ -88,7 +88,7 @@ impl Tracked {
                 run.error = Some(error);
             }
         }
-        // First what lasts, then what is told.
+        // First the record, then the followers.
         journal.end(&run, self.records.describe).await;
         self.run.send_replace(run);
     }
@@ -189,8 +189,8 @@ impl Tracked {
         }
     }
 
-    /// Points the alias at the new version, if that is asked for. Where it cannot
-    /// be moved, the version is there all the same: the run succeeded, and says
+    /// Points the alias at the new version, if that is asked for. If it cannot
+    /// be moved, the version exists all the same: the run succeeds, and says
     /// that the alias was not moved.
     async fn move_alias(
         &self,

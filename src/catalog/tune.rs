@@ -22,7 +22,7 @@ use tipserve_store::{
     tensors::names,
 };
 
-/// Tensors of a version that its children keep.
+/// Tensors of a version that its children inherit.
 const KEPT: [&str; 6] = [
     names::KEYS,
     names::LABELS,
@@ -39,7 +39,8 @@ struct Parent {
     views: Option<Tensor>,
     text: Option<Tensor>,
     validation: Option<(Tensor, Tensor)>,
-    /// Where training starts: the keys, or those trained before.
+    /// The keys that training starts from: the examples', or those trained
+    /// before.
     start: Tensor,
 }
 
@@ -72,7 +73,7 @@ impl Parent {
 
 /// The outcome of a fine-tuning.
 pub(super) enum TuneOutcome {
-    /// A version that is to be.
+    /// A version to be stored.
     Made {
         /// What is to be stored.
         draft: Box<Draft>,
@@ -103,7 +104,7 @@ pub(super) fn tune(
     say: &dyn Fn(RunProgress),
 ) -> Result<TuneOutcome, CatalogError> {
     let details = &parent.details;
-    // Trained keys can be left out of nothing: they are trained on.
+    // Nothing can be left out of trained keys: every example has shaped them.
     if request.recipe == TuneRecipe::Keys || details.head.method == Method::TipAdapterF {
         return tune_keys(catalog, parent, file, request, stop, say);
     }
@@ -175,7 +176,8 @@ fn tune_keys(
             &|_| !stop(),
         )
     };
-    // Both are searched alike, on the same examples: what training gained.
+    // Both are searched alike, on the same examples, so that the difference is
+    // what training gained.
     let before = match search_on {
         Some(_) => again(&tensors.start)?.1,
         None => None,

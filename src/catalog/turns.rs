@@ -27,7 +27,7 @@ struct Waiting {
     turn: oneshot::Sender<Turn>,
 }
 
-/// A turn; the next one comes when it is dropped.
+/// A turn; dropping it lets the next one begin.
 pub(super) struct Turn(Turns);
 
 impl Drop for Turn {
@@ -37,7 +37,7 @@ impl Drop for Turn {
 }
 
 impl Turns {
-    /// Waits for a turn. Dropped while it waits, it gives its place up.
+    /// Waits for a turn. If the future is dropped, it gives up its place.
     pub async fn take(&self, owner: &str) -> Turn {
         let turn = {
             let mut state = self.0.lock();
@@ -86,7 +86,7 @@ impl State {
         });
     }
 
-    /// The first that waits of the owner whose latest turn is longest ago.
+    /// The first waiting run of the owner whose latest turn is longest ago.
     fn pop(&mut self) -> Option<Waiting> {
         let (at, _) = self
             .waiting

@@ -1,5 +1,4 @@
-//! Versions come and go: stored, imported, deleted, and out of memory at once
-//! when they are.
+//! Storing, importing and deleting versions; deleted ones leave memory at once.
 
 use bytes::Bytes;
 
@@ -14,13 +13,13 @@ use tipserve_store::{
     VersionNumber, VersionSelector,
 };
 
-/// Caches looked at in one go when all are tidied.
+/// Caches examined in one go when all are pruned.
 const PAGE: usize = 256;
 
 impl Catalog {
     /// Stores a draft as the cache's next version, where a condition holds, and
-    /// loads it, so that what is reported as made is known to serve. Versions
-    /// that are too many by then are deleted.
+    /// loads it, so that a version reported as made is known to serve. Then
+    /// versions beyond those to keep are deleted.
     ///
     /// # Errors
     /// The store's.
@@ -41,8 +40,8 @@ impl Catalog {
     }
 
     /// Loads what was just published. A version that cannot serve was not made:
-    /// it is taken back. One that could not be looked at now (the store does
-    /// not answer, memory is in use) is durable, and stays.
+    /// it is taken back. One that cannot be loaded now (the store does not
+    /// answer, memory is in use) is durable, and stays.
     async fn check_loads(&self, manifest: &Manifest) -> Result<(), CatalogError> {
         let reference = Reference {
             cache: manifest.cache.clone(),
@@ -79,7 +78,7 @@ impl Catalog {
     }
 
     /// Publishes an exported file as the next version of a cache, once it is
-    /// known to make sense. With `request`, asking again is safe.
+    /// known to make sense. With `request`, it is safe to repeat.
     ///
     /// # Errors
     /// A file that is no whole export, or whose tensors do not fit its manifest

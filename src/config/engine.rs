@@ -26,7 +26,7 @@ impl GivenThreads {
         })
     }
 
-    /// The device's plan, but for what was given.
+    /// The device's plan, overridden by what was given.
     pub fn over(self, plan: ThreadPlan) -> ThreadPlan {
         ThreadPlan {
             decoders: self.decoders.unwrap_or(plan.decoders),
@@ -36,7 +36,7 @@ impl GivenThreads {
     }
 }
 
-/// The engine's settings, but for what the device decides.
+/// The engine's settings without what the device decides.
 pub(super) fn settings(given: &Given) -> Result<EngineSettings, ConfigError> {
     Ok(EngineSettings {
         max_queue_delay: Duration::from_millis(

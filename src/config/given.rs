@@ -1,5 +1,5 @@
-//! Settings as they are given: each declared once, for the command line, the
-//! environment, the configuration file and the documentation alike.
+//! The settings, each declared once: flags, environment, configuration file and
+//! documentation are generated from the declaration.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{ConfigError, listen::ListenAddress, rule::Setting};
 use crate::telemetry::LogFormat;
 
-/// Under what `--help` lists what guards the server.
+/// The heading under which `--help` lists the settings of authentication.
 const GUARD: &str = "Who may call";
 
 /// Declares the settings: each once, with its help, type, variable, value's
@@ -69,8 +69,8 @@ macro_rules! settings {
                 Given { $($name: self.$name.or(under.$name),)* }
             }
 
-            /// The limits among them that `GetServerInfo` names: as given, or
-            /// their defaults. Those that the device decides are absent.
+            /// The limits that `GetServerInfo` reports: as given, or their
+            /// defaults. Those whose default depends on the device are absent.
             pub(super) fn limits(&self) -> BTreeMap<&'static str, i64> {
                 let values = [$(
                     (declared::$name, self.$name.as_ref().and_then(Whole::whole)),
@@ -88,9 +88,9 @@ macro_rules! settings {
     };
 }
 
-/// Values that may be whole numbers.
+/// A setting's value, which `GetServerInfo` reports if it is a whole number.
 trait Whole {
-    /// The number, if it is one.
+    /// The value, if its type is a whole number's.
     fn whole(&self) -> Option<u64>;
 }
 
@@ -138,20 +138,20 @@ settings! {
     /// Device: auto, cpu, cuda, cuda:N; several GPUs: cuda:N,M,… or cuda:all.
     device: String, "TIPSERVE_DEVICE", "DEVICE",
         text("auto", "`auto`, `cpu`, `cuda`, `cuda:N`, `cuda:N,M,…`, `cuda:all` ([gpu.md](gpu.md))")
-            .note(": the first GPU where there is one");
+            .note(": the first GPU, if there is one");
     /// Number format of the encoders: auto, float32, bfloat16, float16, int8.
     dtype: String, "TIPSERVE_DTYPE", "DTYPE",
         text("auto", "`auto`, `float32`, `bfloat16`, `float16` (CUDA only), `int8` (x86-64 CPUs \
             with such instructions, bundles with an int8 archive)")
-            .note(": float16 on CUDA; on a CPU int8 where it multiplies that (AVX-512 VNNI, \
+            .note(": float16 on CUDA; on a CPU int8 if it has int8 instructions (AVX-512 VNNI, \
                 AVX-VNNI, AMX) and the bundle has [8-bit encoders](performance.md#8-bit-encoders) \
-                that agree with the float ones, else bfloat16 where it multiplies that (AMX, \
-                AVX512-BF16), else float32");
-    /// Whether small batches are replayed as CUDA graphs: off, or auto for those that prove to be
-    /// right and quicker at the start.
+                that agree with the float ones, else bfloat16 if it has instructions for that \
+                (AMX, AVX512-BF16), else float32");
+    /// Replay of small batches as CUDA graphs: off, or auto (those that a trial at the start finds
+    /// right and quicker).
     cuda_graphs: String, "TIPSERVE_CUDA_GRAPHS", "CUDA_GRAPHS",
-        text("off", "`off`; `auto`: small batches are replayed where that proves right and \
-            quicker at the start ([gpu.md](gpu.md#how-it-works))");
+        text("off", "`off`; `auto`: small batches are replayed if a trial at the start \
+            finds that right and quicker ([gpu.md](gpu.md#how-it-works))");
     /// Log format.
     #[arg(value_enum)]
     log_format: LogFormat, "TIPSERVE_LOG_FORMAT", "LOG_FORMAT",
@@ -179,8 +179,8 @@ settings! {
     /// Most unanswered items of one stream.
     stream_window: usize, "TIPSERVE_STREAM_WINDOW", "N",
         number(512, COUNT).limit();
-    /// Decode large JPEGs at 1/2, 1/4 or 1/8, as long as each side keeps so many times the pixels
-    /// that it is resized to (1 to 8; 0: never).
+    /// Decode large JPEGs at 1/2, 1/4 or 1/8, as long as each side keeps at least this many
+    /// times the pixels that it is resized to (1 to 8; 0: never).
     jpeg_shrink: f64, "TIPSERVE_JPEG_SHRINK", "TIMES",
         otherwise("0", "0, or 1 to 8").note(": never ([large JPEGs](#large-jpegs))");
     /// Threads that decode pictures.
@@ -222,7 +222,7 @@ settings! {
     /// Largest exported version taken by ImportVersion, in bytes.
     max_import_bytes: usize, "TIPSERVE_MAX_IMPORT_BYTES", "BYTES",
         number(4 << 30, BYTES).limit();
-    /// How many of a cache's newest versions stay, beside those with an alias; 0 keeps all.
+    /// How many of a cache's newest versions are kept, besides those with an alias; 0 keeps all.
     keep_versions: usize, "TIPSERVE_KEEP_VERSIONS", "N",
         number(0, (0, 1_000_000_000)).note(": all");
     /// Most bytes of caches kept in memory, on the CPU.
@@ -257,16 +257,15 @@ settings! {
     /// Let the API listen beyond this machine without TLS or without tokens.
     #[arg(help_heading = GUARD, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     insecure: bool, "TIPSERVE_INSECURE", "BOOL",
-        optional("false", "the API may listen beyond this machine unguarded");
+        optional("false", "the API may listen beyond this machine without TLS or without tokens");
     /// Let /metrics, /healthz and /readyz listen beyond this machine.
     #[arg(help_heading = GUARD, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     expose_metrics: bool, "TIPSERVE_EXPOSE_METRICS", "BOOL",
         optional("false", "metrics and probes may listen beyond this machine");
-    /// Seconds between two looks at whether certificates or tokens have changed; SIGHUP looks at
-    /// once.
+    /// Seconds between checks for changed certificates and tokens; SIGHUP checks at once.
     #[arg(help_heading = GUARD)]
     reload_seconds: u64, "TIPSERVE_RELOAD_SECONDS", "S",
-        number(1, (1, 86_400)).note(", between two looks at certificates and tokens");
+        number(1, (1, 86_400)).note(", between checks for changed certificates and tokens");
     /// Most calls under way in the server, streams and unary ones.
     max_streams: usize, "TIPSERVE_MAX_STREAMS", "N",
         number(10_000, COUNT).note(" calls under way in the server").limit();
@@ -286,8 +285,8 @@ settings! {
     /// Most connections to the API from one address.
     max_address_connections: usize, "TIPSERVE_MAX_ADDRESS_CONNECTIONS", "N",
         number(512, COUNT).note("; behind a proxy all clients have its address").limit();
-    /// Seconds after which a connection is asked to go once its calls have ended; after twice as
-    /// many it is closed; 0: never.
+    /// Seconds after which a client is asked to connect anew; its connection is closed after twice
+    /// as many; 0: never.
     max_connection_age_seconds: u64, "TIPSERVE_MAX_CONNECTION_AGE_SECONDS", "S",
         number(3600, (0, 31_536_000))
             .note(": then clients are asked to connect anew (GOAWAY) and calls go on; after twice \
@@ -320,7 +319,7 @@ settings! {
 /// Reads settings from a TOML file.
 ///
 /// # Errors
-/// Where it cannot be read, or holds a key or value that is not a setting's.
+/// If it cannot be read, or holds a key or value that is not a setting's.
 pub fn read_file(path: &Path) -> Result<Given, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),

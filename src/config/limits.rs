@@ -40,7 +40,8 @@ pub struct Limits {
     pub message_seconds: u64,
     /// Most prompts of one version.
     pub max_prompts: usize,
-    /// Those that `GetServerInfo` names, but for those that the device decides.
+    /// The limits that `GetServerInfo` reports, except those whose default
+    /// depends on the device.
     pub named: BTreeMap<&'static str, i64>,
 }
 

@@ -4,10 +4,10 @@
 //! [`Given`] is what was given, each setting absent if it was not;
 //! [`Config`] is what it makes, every value there and in its range.
 
+mod auth;
 mod engine;
 mod error;
 mod given;
-mod guard;
 mod limits;
 mod listen;
 mod rule;
@@ -54,8 +54,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// URL of the collector that spans are sent to, if they are.
     pub otlp_endpoint: Option<String>,
-    /// Of the engine, but for what the device decides: threads, and the size of
-    /// its batches.
+    /// Settings of the engine without what the device decides: threads, and the
+    /// size of batches.
     pub engine: EngineSettings,
     /// Thread settings as given, absent if the device decides.
     pub threads: GivenThreads,
@@ -72,7 +72,7 @@ pub struct Config {
     /// How long a shutdown waits for calls under way.
     pub shutdown: Duration,
     /// Who may call, and over what.
-    pub guard: AuthSettings,
+    pub auth: AuthSettings,
 }
 
 impl Config {
@@ -82,20 +82,20 @@ impl Config {
     /// The first setting that is missing or outside its range.
     pub fn resolve(given: Given) -> Result<Config, ConfigError> {
         let engine = engine::settings(&given)?;
-        let guard = guard::settings(&given)?;
+        let auth = auth::settings(&given)?;
         let bundle = given.bundle.clone().ok_or(ConfigError::Missing {
             name: declared::bundle.name,
             env: declared::bundle.variable,
         })?;
         let listen = given.listen.clone().unwrap_or(local(50051));
-        if listen.tcp().is_none() && guard.tls.is_some() {
+        if listen.tcp().is_none() && auth.tls.is_some() {
             return Err(ConfigError::SocketTls);
         }
         let metrics_listen = given.metrics_listen.clone().unwrap_or(local(9090));
         let metrics_listen = metrics_listen
             .tcp()
             .ok_or_else(|| declared::metrics_listen.out_of_range(metrics_listen))?;
-        guard.check_addresses(listen.tcp(), metrics_listen)?;
+        auth.check_addresses(listen.tcp(), metrics_listen)?;
         Ok(Config {
             bundle,
             listen,
@@ -106,7 +106,7 @@ impl Config {
                 }
             },
             metrics_listen,
-            web_origins: guard::origins(&given)?,
+            web_origins: auth::origins(&given)?,
             engine,
             threads: GivenThreads::resolve(&given)?,
             limits: Limits::resolve(&given)?,
@@ -118,7 +118,7 @@ impl Config {
             shutdown: Duration::from_secs(
                 declared::shutdown_seconds.value(given.shutdown_seconds)?,
             ),
-            guard,
+            auth,
             store: given.store.unwrap_or_else(|| "tipserve-store".to_owned()),
             device: given.device.as_deref().unwrap_or("auto").parse()?,
             dtype: given.dtype.as_deref().unwrap_or("auto").parse()?,

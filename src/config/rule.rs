@@ -1,18 +1,18 @@
-//! What a setting may be: its default and its values, as the code checks them
-//! and as `--help`, errors and the table in docs/operations.md have them.
+//! The rules of settings: default and range, as the code checks them and as
+//! `--help`, errors and the table in docs/operations.md show them.
 
 use std::fmt::Display;
 
 use super::ConfigError;
 
-/// Numbers of things, at least one.
+/// Range of a count: at least one.
 pub(super) const COUNT: (u64, u64) = (1, 1_000_000_000);
-/// Numbers of bytes, at least a kibibyte.
+/// Range of a size in bytes: at least a kibibyte.
 pub(super) const BYTES: (u64, u64) = (1 << 10, 1 << 50);
-/// Numbers of threads.
+/// Range of a thread count.
 pub(super) const THREADS: (u64, u64) = (1, 1024);
 
-/// A setting, as it is declared.
+/// The declaration of a setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Its key in the TOML file; the flag is the same with hyphens.
@@ -21,13 +21,13 @@ pub struct Setting {
     pub variable: &'static str,
     /// What `--help` calls its value; sizes are called "BYTES".
     pub value_name: &'static str,
-    /// What it is.
+    /// What it sets, in one sentence.
     pub help: &'static str,
-    /// What it may be.
+    /// Its default and allowed values.
     pub rule: Rule,
 }
 
-/// A setting's default and values.
+/// A setting's default and allowed values.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     default: Default,
@@ -40,9 +40,9 @@ pub struct Rule {
 enum Default {
     Number(u64),
     Text(&'static str),
-    /// Nothing fixed: in words.
+    /// Computed at the start: how, in words.
     Decided(&'static str),
-    /// What goes without it, in words that `--help` leaves out.
+    /// What applies without it, in words that `--help` leaves out.
     Unset(&'static str),
     Required,
 }
@@ -50,7 +50,7 @@ enum Default {
 #[derive(Clone, Copy, Debug)]
 enum Values {
     Range(u64, u64),
-    /// In words; parsed elsewhere.
+    /// In words; checked by the parser of the value.
     Words(&'static str),
 }
 
@@ -68,8 +68,8 @@ pub(super) const fn number(default: u64, (low, high): (u64, u64)) -> Rule {
     rule(Default::Number(default), Values::Range(low, high))
 }
 
-/// A whole number that is chosen at the start where it is not given; `how` says
-/// by what.
+/// A whole number that is computed at the start if it is not given; `how` says
+/// from what.
 pub(super) const fn decided(how: &'static str, (low, high): (u64, u64)) -> Rule {
     rule(Default::Decided(how), Values::Range(low, high))
 }
@@ -79,12 +79,12 @@ pub(super) const fn text(default: &'static str, values: &'static str) -> Rule {
     rule(Default::Text(default), Values::Words(values))
 }
 
-/// A value whose default is not one value.
+/// A value whose default depends on something else: `default` says on what.
 pub(super) const fn otherwise(default: &'static str, values: &'static str) -> Rule {
     rule(Default::Decided(default), Values::Words(values))
 }
 
-/// A value that may be left out: `without` says what goes then.
+/// A value that may be left out: `without` says what applies then.
 pub(super) const fn optional(without: &'static str, values: &'static str) -> Rule {
     rule(Default::Unset(without), Values::Words(values))
 }
@@ -95,13 +95,13 @@ pub(super) const fn required(values: &'static str) -> Rule {
 }
 
 impl Rule {
-    /// What the documentation adds to the default.
+    /// Adds a note that the documentation shows after the default.
     pub(super) const fn note(mut self, note: &'static str) -> Rule {
         self.note = note;
         self
     }
 
-    /// It is one of the limits that `GetServerInfo` names.
+    /// Makes it one of the limits that `GetServerInfo` reports.
     pub(super) const fn limit(mut self) -> Rule {
         self.limit = true;
         self
@@ -109,12 +109,12 @@ impl Rule {
 }
 
 impl Setting {
-    /// The flag, without its hyphens in front.
+    /// The flag without its leading hyphens.
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 
-    /// Whether `GetServerInfo` names it.
+    /// Whether `GetServerInfo` reports it.
     pub fn is_limit(&self) -> bool {
         self.rule.limit
     }
@@ -127,10 +127,10 @@ impl Setting {
         }
     }
 
-    /// A whole number: the one given, or the default.
+    /// The given number, or the default.
     ///
     /// # Errors
-    /// [`ConfigError::Range`]; [`ConfigError::Missing`] where it has no default.
+    /// [`ConfigError::Range`]; [`ConfigError::Missing`] if it has no default.
     pub(super) fn value<T>(&self, given: Option<T>) -> Result<T, ConfigError>
     where
         T: TryFrom<u64> + TryInto<u64> + Copy + Display,
@@ -146,7 +146,7 @@ impl Setting {
         self.check(value).map(|()| value)
     }
 
-    /// A whole number that the device decides where it is not given.
+    /// The given number, or `None`: the default then depends on the device.
     ///
     /// # Errors
     /// [`ConfigError::Range`].
@@ -168,7 +168,7 @@ impl Setting {
         }
     }
 
-    /// The error of a value that it may not have.
+    /// The error for a value outside its range.
     pub(super) fn out_of_range(&self, value: impl Display) -> ConfigError {
         ConfigError::Range {
             name: self.name,
@@ -177,7 +177,7 @@ impl Setting {
         }
     }
 
-    /// What `--help` says of it.
+    /// Its text in `--help`.
     pub fn help_text(&self) -> String {
         let help = self.help.trim().trim_end_matches('.');
         match self.rule.default {

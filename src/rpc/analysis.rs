@@ -1,5 +1,5 @@
 //! `AnalysisService`: which pictures to label, and what a version's own
-//! examples say of it.
+//! examples say about it.
 
 mod advice;
 mod analyze;

@@ -15,7 +15,7 @@ use tip_adapter::best::{Scored, TopK, probabilities};
 use tipserve_api::v1 as pb;
 use tipserve_engine::{JobOutput, ScoresRequest, StageTimes, Work};
 
-/// Classes returned where the client does not say.
+/// Classes returned if the client does not say.
 pub const DEFAULT_TOP: usize = 5;
 /// Most neighbours that an item may ask for.
 const MAX_NEIGHBOURS: u32 = 100;

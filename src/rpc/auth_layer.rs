@@ -42,8 +42,8 @@ pub struct AuthLayer {
 
 /// Most calls at once of the methods that need no token.
 pub const MAX_OPEN_CALLS: usize = 1024;
-/// Places in the server that only tokens of the role admin may take: an eighth
-/// of all, and at most this many.
+/// Calls that only tokens of the role admin may make once the server is full:
+/// an eighth of all, and at most this many.
 const MOST_ADMIN_PLACES: usize = 16;
 
 impl AuthLayer {
@@ -88,12 +88,14 @@ impl AuthLayer {
             })?;
             token.may_call(method)?;
             places.push(token.rates.begin(&token.name, self.max_token_streams)?);
-            // However many calls others have, an admin can come and end them.
+            // However many calls others have in progress, an admin can still
+            // connect and end them.
             if token.role < Role::Admin {
                 most -= MOST_ADMIN_PLACES.min(self.max_streams / 8);
             }
         }
-        // A connection outlives what its certificate was checked against.
+        // A connection may outlive the authorities and lists that its
+        // certificate was checked against.
         caller.standing(None)?;
         let place = StreamPlace::take(&self.calls, most);
         places.push(place.ok_or(AuthError::ServerStreams {
@@ -120,8 +122,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
 fn refuse(method: Option<&'static Method>, caller: &Caller, error: AuthError) -> Status {
     let error = ApiError::from(error);
     let name = method.map_or(methods::OTHER, |method| method.name);
-    // A stranger could fill the log; somebody who is known tried what they may
-    // not, and that is for the audit.
+    // A stranger could fill the log; a known caller who tries what it may not
+    // belongs in the audit.
     if caller.is_known() && method.is_some_and(|method| method.audit.is_some()) {
         AuditLine::begin(caller, name).result(error.code());
     }
@@ -185,7 +187,7 @@ where
             .and_then(|method| method.audit)
             .map(|action| AuditLine::begin(&caller, action))
             .unwrap_or_default();
-        // No service has use for it, and nothing may log it.
+        // No service needs it, and nothing may log it.
         request.headers_mut().remove(AUTHORIZATION);
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(audit.clone());
@@ -232,8 +234,8 @@ async fn lapsed(lapse: &mut Option<Lapse>) -> AuthError {
     }
 }
 
-/// tonic's words about a unary message over the limit, as all errors are put:
-/// with the limit's name.
+/// Replaces tonic's message about a unary message over the limit by one like
+/// all others, with the limit's name.
 fn too_large(headers: &HeaderMap) -> Option<Status> {
     // Trailers-only answers carry their status in the headers.
     let status = Status::from_header_map(headers)?;
@@ -263,12 +265,13 @@ impl HttpBody for CallBody {
         task: &mut Task<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut this = self.project();
-        // First: a stream that always has something to send lapses too.
+        // Checked first, so that a stream that always has something to send
+        // lapses too.
         if let Some(lapse) = this.lapse
             && let Poll::Ready(error) = lapse.as_mut().poll(task)
         {
             *this.lapse = None;
-            // With the body go the call's tasks.
+            // The call's tasks end with the body.
             this.body.set(Body::empty());
             let status = ApiError::from(error).into_status();
             this.audit.answered(status.code());
@@ -289,7 +292,7 @@ impl HttpBody for CallBody {
             *this.lapse = None;
             this.audit.answered(code);
             // Written before the answer's end is sent, unless a task of the
-            // call still has a word in it.
+            // call may still change it.
             *this.audit = AuditLine::default();
         }
         Poll::Ready(frame)

@@ -1,5 +1,5 @@
 //! One RPC under way: its id, its span, how it ended. A task-local carries it,
-//! so that handlers and errors need not be handed it.
+//! so that it need not be passed to handlers and errors.
 
 use std::{
     sync::{
@@ -25,8 +25,8 @@ tokio::task_local! {
     pub(super) static CURRENT: Call;
 }
 
-/// One RPC. It is counted once, when its answer's end is sent or, where that
-/// is never sent, when the last clone is dropped: then it was cancelled.
+/// One RPC. It is counted once: when its answer's end is sent or, if that never
+/// happens, when the last clone is dropped, as cancelled.
 #[derive(Clone)]
 pub struct Call(Arc<Record>);
 
@@ -99,7 +99,7 @@ impl Call {
         }))
     }
 
-    /// Notes how the call ended. The first to know is believed.
+    /// Notes how the call ended. The first note wins.
     pub fn ended(&self, code: Code) {
         let code = code as i32;
         let _ = self

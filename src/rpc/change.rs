@@ -10,7 +10,7 @@ use crate::{
     catalog::CatalogError,
 };
 
-/// Who asks for a change, and the line that it leaves.
+/// Who asks for a change, and its audit line.
 pub(super) struct Change {
     pub caller: Caller,
     pub audit: AuditLine,
@@ -26,8 +26,8 @@ impl Change {
     }
 }
 
-/// How long the end of a request stream that makes a call fail may turn out to
-/// be the end of the call.
+/// How long to wait whether the end of a request stream turns out to be the end
+/// of the call.
 const RESET: Duration = Duration::from_millis(20);
 
 /// Waits until a call that was cancelled is dropped. tonic shows a request
@@ -39,7 +39,7 @@ pub(super) async fn unless_reset() {
 
 /// Makes a change in a task of its own, so that it is made or not: a caller
 /// that goes away, or whose deadline passes, does not stop it half-way, and its
-/// audit line says what became of it.
+/// audit line has its outcome.
 pub(super) async fn to_its_end<T: Send + 'static>(
     audit: AuditLine,
     change: impl Future<Output = Result<T, ApiError>> + Send + 'static,

@@ -42,7 +42,7 @@ impl Classify {
         let priority = request::priority(request.priority)?;
         let reference = super::reference(&caller, &request.cache)?;
         let classifier = context.catalog.classifier(&reference).await?;
-        // From here on what goes wrong is the item's, as a stream would have it.
+        // From here on an error is the item's, as in a stream.
         let answering = async {
             let content = request::content(
                 request.input,

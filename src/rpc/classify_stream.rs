@@ -33,7 +33,7 @@ use tipserve_api::v1::{self as pb, item_result};
 use tipserve_engine::{Crop, FlowId, JobOutput, Permit, Priority};
 use tipserve_store::Reference;
 
-/// Answers that are packed into one message, at the most.
+/// Most answers that are packed into one message.
 const PACK: usize = 64;
 /// Bytes after which a message is sent, so that none nears a client's limit.
 const PACK_BYTES: usize = 1 << 20;
@@ -41,12 +41,13 @@ const PACK_BYTES: usize = 1 << 20;
 /// The answers of a stream.
 pub type Answers = ReceiverStream<Result<pb::ClassifyStreamResponse, Status>>;
 
-/// What became of an item, on its way to the writer.
+/// The outcome of an item, on its way to the writer.
 struct Event {
     sequence: u64,
     id: String,
     result: Result<(Served, JobOutput), ApiError>,
-    /// Room in the engine and the window; given back once it is written.
+    /// Its place in the engine and the window, given back once the answer is
+    /// written.
     _permit: Permit,
 }
 
@@ -109,8 +110,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads until the client has said all, goes away, or the server shuts
-    /// down. The status, if any, ends the stream after the last answer.
+    /// Reads until the client ends the stream or disconnects, or the server
+    /// shuts down. The status, if any, ends the stream after the last answer.
     async fn run(mut self, mut incoming: Streaming<pb::ClassifyStreamRequest>) -> Option<Status> {
         loop {
             let items = tokio::select! {
@@ -210,7 +211,7 @@ struct Writer {
     call: Call,
 }
 
-/// Whatever ends the writer, nobody waits for the rest.
+/// However the writer ends, nobody waits for the rest.
 impl Drop for Writer {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -240,7 +241,7 @@ impl Writer {
         self.call
             .ended(last.as_ref().map_or_else(Status::code, |()| Code::Ok));
         if let Err(status) = last {
-            // A client that is gone does not hear it.
+            // A disconnected client does not receive it.
             let _ = self.results.send(Err(status)).await;
         }
     }

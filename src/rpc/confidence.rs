@@ -1,6 +1,6 @@
 //! What a version says besides its best classes: whether it knows the picture's
-//! class at all, and which classes hold it with a probability that the caller
-//! names.
+//! class at all, and which classes contain the right one with a probability
+//! that the caller names.
 
 use super::{error::ApiError, request::RequestError};
 use crate::catalog::{CatalogError, Classifier};
@@ -8,7 +8,7 @@ use tip_adapter::best::{Scored, TopK, best};
 use tip_spec::UnseenScores;
 use tipserve_api::v1 as pb;
 
-/// Share of pictures of known classes accepted where the client does not say.
+/// Share of pictures of known classes accepted if the client does not say.
 pub const DEFAULT_ACCEPT: f64 = 0.95;
 
 /// When an item counts as of an unknown class.
@@ -55,10 +55,10 @@ impl Reject {
     }
 }
 
-/// A share over 0 and under 1.
+/// A share between 0 and 1, exclusive.
 ///
 /// # Errors
-/// Another number.
+/// Any other number.
 pub fn share(field: &str, value: f64) -> Result<f64, RequestError> {
     if value > 0.0 && value < 1.0 {
         return Ok(value);
@@ -91,7 +91,7 @@ pub fn prediction_set(
             temperature: classifier.temperature(),
         },
     );
-    // The best class at least: a set without any holds nothing.
+    // At least the best class: an empty set would say nothing.
     let first = all.iter().take(1);
     let others = all.iter().skip(1);
     Ok(first

@@ -16,7 +16,7 @@ use tipserve_api::v1 as pb;
 pub(super) trait ConfigThenItems: Send + 'static {
     /// What the first message carries.
     type Config;
-    /// What every later message carries, several of them.
+    /// What every later message carries several of.
     type Item;
 
     /// The error if the first message carries items.

@@ -1,4 +1,4 @@
-//! The house's own types as the API's messages.
+//! The server's own types as the API's messages.
 
 use std::collections::HashMap;
 
@@ -67,14 +67,14 @@ pub fn version(manifest: &Manifest) -> pb::Version {
 /// Bytes of a version's classes that lists carry; more are left out.
 const LISTED_CLASSES_BYTES: usize = 32 << 10;
 
-/// A version as lists have it: without its classes where they are many.
+/// A version as lists have it: without its classes if they are many.
 pub fn listed_version(manifest: &Manifest) -> pb::Version {
     let mut version = version(manifest);
     leave_out_many_classes(&mut version);
     version
 }
 
-/// Leaves out what makes a list large; `class_count` stays.
+/// Leaves out the classes, which make a list large; `class_count` stays.
 pub fn leave_out_many_classes(version: &mut pb::Version) {
     let bytes = version.classes.iter().map(prost::Message::encoded_len);
     if bytes.sum::<usize>() > LISTED_CLASSES_BYTES {

@@ -70,7 +70,7 @@ impl ApiError {
         self
     }
 
-    /// Says after how long a retry can succeed.
+    /// Adds after how long a retry can succeed.
     #[must_use]
     pub fn retry(mut self, after: Duration) -> ApiError {
         self.0.retry = Some(after);
@@ -143,7 +143,8 @@ impl ApiError {
         ApiError::new(status.code(), reason, status.message())
     }
 
-    /// The server shuts down: what is unanswered is worth sending elsewhere.
+    /// The server is shutting down: the unanswered rest should be sent
+    /// elsewhere.
     pub fn shutting_down() -> ApiError {
         ApiError::new(
             Code::Unavailable,
@@ -173,7 +174,7 @@ impl ApiError {
         details
     }
 
-    /// The message without the field's name, which stands beside it.
+    /// The message without the field's name, which the detail has separately.
     fn violation(&self, field: &str) -> &str {
         match self.0.message.strip_prefix(field) {
             Some(rest) if rest.starts_with([':', ' ']) => rest.trim_start_matches([':', ' ']),

@@ -103,7 +103,7 @@ async fn versions(
     let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
         let reference = super::reference(caller, name)?;
-        // Parsed, so that nothing else gets into the span.
+        // Parsed first, so that nothing else gets into the span.
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
@@ -150,7 +150,7 @@ impl Evaluation {
                 true => None,
                 false => Some(self.classes(item.class_index, item.class_name)?),
             };
-            // Each version's own way is the judge's to say.
+            // The judge decodes it anew for each version's own orientation.
             request::content(item.input, Crop::Centre, width, ExifOrientation::default())
                 .map(|content| (classes, content))
         });

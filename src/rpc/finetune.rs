@@ -24,8 +24,8 @@ use super::{
 use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
-        CatalogError, FineTunes as Runs, Followed, MAX_DESCRIPTION_BYTES, Run, RunProgress,
-        RunState, Started, TuneRequest, printable,
+        CatalogError, FineTunes as Runs, Followed, MAX_DESCRIPTION_BYTES, Run, RunState, Started,
+        TuneRequest, printable,
     },
 };
 use following::{follow, message};
@@ -208,7 +208,7 @@ async fn supervise(caller: Caller, cache: CacheId, runs: Arc<Runs>, mut run: wat
     audit.resource(run.borrow().parent.clone());
     let id = run.borrow().id.clone();
     {
-        // A sender that is gone has said its last.
+        // A sender that is gone has sent its last state.
         let ended = async { run.wait_for(|run| run.state.has_ended()).await.is_ok() };
         tokio::pin!(ended);
         tokio::select! {

@@ -17,13 +17,13 @@ pub enum MethodChoice {
     This(Method),
 }
 
-/// What a specification says of its head's numbers.
+/// A head's numbers as a specification gives them.
 pub struct Numbers {
-    /// α, where it is given.
+    /// α, if it is given.
     pub alpha: Option<f64>,
-    /// β, where it is given.
+    /// β, if it is given.
     pub beta: Option<f64>,
-    /// λ, where it is given.
+    /// λ, if it is given.
     pub lambda: Option<f64>,
     /// Which α and β are tried.
     pub grid: Option<pb::SearchGrid>,
@@ -46,7 +46,7 @@ fn unknown(field: &str, value: i32) -> RequestError {
 /// A method by its number in the API.
 ///
 /// # Errors
-/// A value that is none, or a method that is not made from examples.
+/// An unknown value, or a method that is not made from examples.
 pub fn method(value: i32) -> Result<MethodChoice, RequestError> {
     Ok(match pb::Method::try_from(value) {
         Ok(pb::Method::Unspecified) => MethodChoice::Default,
@@ -108,7 +108,7 @@ pub fn grid(field: &str, grid: Option<pb::SearchGrid>) -> Result<Option<SearchGr
 /// A class balance by its number in the API.
 ///
 /// # Errors
-/// A value that is none.
+/// An unknown value.
 pub fn class_balance(value: i32) -> Result<ClassBalance, RequestError> {
     match pb::ClassBalance::try_from(value) {
         Ok(pb::ClassBalance::Unspecified | pb::ClassBalance::Sum) => Ok(ClassBalance::Sum),
@@ -120,7 +120,7 @@ pub fn class_balance(value: i32) -> Result<ClassBalance, RequestError> {
 /// A number format by its number in the API.
 ///
 /// # Errors
-/// A value that is none.
+/// An unknown value.
 pub fn key_dtype(value: i32) -> Result<KeyDtype, RequestError> {
     match pb::KeyDtype::try_from(value) {
         Ok(pb::KeyDtype::Unspecified | pb::KeyDtype::F32) => Ok(KeyDtype::F32),

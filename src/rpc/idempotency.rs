@@ -1,5 +1,5 @@
-//! Changes that may be asked for again (AIP-155): a request that names itself
-//! by a `request_id` is carried out once, however often it arrives.
+//! Changes that may be repeated (AIP-155): a request with a `request_id` is
+//! carried out once, however often it arrives.
 
 use std::collections::HashMap;
 

@@ -20,7 +20,7 @@ use tipserve_api::v1 as pb;
 use tipserve_clip::{Agreement, PartSpec, Size};
 use tipserve_store::MAX_REQUEST_ID_BYTES;
 
-/// What is served here, and within which limits; who asks.
+/// What is served here and within which limits, and who is asking.
 pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
     let model = context.catalog.model();
     Response::new(pb::ServerInfo {
@@ -80,7 +80,7 @@ fn limits(context: &Context) -> BTreeMap<&'static str, i64> {
     limits
 }
 
-/// What is said of the bundle that is served.
+/// The bundle that is served, as the API describes it.
 fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
     let mut info = pb::BundleInfo {
         name: model.name.clone(),
@@ -97,7 +97,8 @@ fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
     let Some(image) = &model.image else {
         return info;
     };
-    // A client can make one square of a picture; anything else only the server.
+    // A client can prepare one square of a picture; only the server can do
+    // anything else.
     let one_square =
         image.parts.is_empty() && image.size.is_square() && image.resize_to.is_square();
     let parts = image.parts();
@@ -117,7 +118,7 @@ fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
     info
 }
 
-/// `BundleInfo.resize` where a client cannot do what the server does.
+/// The value of `BundleInfo.resize` if a client cannot do what the server does.
 const RESIZED_BY_THE_SERVER: &str = "server";
 
 fn agreement(found: &Agreement) -> pb::EncoderAgreement {

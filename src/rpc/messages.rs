@@ -1,6 +1,6 @@
 //! Bounds on messages while they arrive: how large each may be by its method,
-//! how long it may take, and how many bytes may be under way at once. What
-//! passes a bound is refused before it is buffered, of gRPC and gRPC-web alike.
+//! how long it may take, and how many bytes may be in flight at once. A message
+//! over a bound is refused before it is buffered, over gRPC and gRPC-web alike.
 
 mod body;
 mod clock;
@@ -42,7 +42,7 @@ pub const MAX_PROBE_MESSAGE_BYTES: usize = 4 << 10;
 /// Largest message of a method that carries names and settings, and neither
 /// pictures nor embeddings.
 pub const MAX_CONTROL_MESSAGE_BYTES: usize = 64 << 10;
-/// How long a call of a method that anybody may call may take for its message.
+/// How long the message of a method that anybody may call may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a method's messages may be.

@@ -73,9 +73,9 @@ pub struct Context {
     pub calls: Calls,
 }
 
-/// The reference that a name stands for, once it is known that the caller may
-/// touch the cache: asked before the cache is looked for. Every method that
-/// takes the name of a cache takes it through here or [`cache_id`].
+/// The reference that a name stands for, if the caller may use the cache, which
+/// is checked before the cache is looked up. Every method that takes the name
+/// of a cache takes it through here or [`cache_id`].
 fn reference(caller: &Caller, name: &str) -> Result<Reference, ApiError> {
     let reference: Reference = name.parse()?;
     caller.check(&reference.cache)?;
@@ -91,8 +91,8 @@ fn cache_id(caller: &Caller, name: &str) -> Result<CacheId, ApiError> {
     Ok(id)
 }
 
-/// Whose turn a unary call's items take in the engine: its caller's, however
-/// many connections that has. Callers who are not known are told apart by their
+/// The flow of a unary call's items in the engine: its caller's, however many
+/// connections that has. Unauthenticated callers are told apart by their
 /// connections, so that a client of many calls is one flow, as a stream of many
 /// items is.
 fn flow_of<T>(caller: &Caller, request: &Request<T>) -> FlowId {
@@ -105,8 +105,8 @@ fn flow_of<T>(caller: &Caller, request: &Request<T>) -> FlowId {
     }
 }
 
-/// Whose turn a stream's items take: its caller's, however many streams that
-/// has, or that of the stream itself.
+/// The flow of a stream's items: its caller's, however many streams that has,
+/// or the stream's own.
 fn flow_of_stream(caller: &Caller) -> FlowId {
     flow_of_caller(caller).unwrap_or_else(FlowId::next)
 }
@@ -125,7 +125,7 @@ fn hashed_flow(identity: impl Hash) -> FlowId {
 /// Every service, ready to be served.
 ///
 /// # Errors
-/// Where the descriptors do not make a reflection service (a broken build).
+/// If the descriptors do not make a reflection service (a broken build).
 pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server::Error> {
     let largest = context.limits.max_message_bytes;
     let reflection = || {

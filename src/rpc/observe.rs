@@ -52,8 +52,8 @@ impl Call {
     }
 }
 
-/// Logs an error that a call ends with: the server's own faults for everybody
-/// to see, the callers' for who asks.
+/// Logs an error that a call ends with: the server's own faults as errors, the
+/// callers' at debug level.
 pub fn say(status: &Status) {
     let code = tipserve_api::code_name(status.code());
     let message = status.message();
@@ -78,7 +78,7 @@ pub async fn observed<T>(
     result
 }
 
-/// The id that the client gave, where it can be passed on as it is.
+/// The id that the client gave, if it can be passed on as it is.
 fn given_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(REQUEST_ID)?;
     let bytes = id.as_bytes();
@@ -116,8 +116,8 @@ impl Observe {
                 Some(tls.get_ref())
             })
             .and_then(TcpConnectInfo::remote_addr);
-        // Of the highest level, so that every line that is logged at all says
-        // which request it is about.
+        // At the highest level, so that every logged line says which request it
+        // is about.
         let span = tracing::error_span!(
             target: "tipserve",
             "rpc",

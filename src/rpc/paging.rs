@@ -4,7 +4,7 @@ use prost_types::FieldMask;
 
 use super::request::RequestError;
 
-/// Entries in a page: where the client does not say, and at most.
+/// Entries in a page: if the client does not say, and at most.
 const CACHES: (usize, usize) = (50, 1000);
 /// The same for examples, which are small.
 const EXAMPLES: (usize, usize) = (1000, 10_000);
@@ -43,7 +43,7 @@ fn within(asked: i32, (default, most): (usize, usize)) -> Result<usize, RequestE
 /// Clears the fields of a message that the mask does not name.
 ///
 /// # Errors
-/// A path that is no field.
+/// A path that is not a field.
 pub fn mask<T: Masked>(message: &mut T, mask: Option<&FieldMask>) -> Result<(), RequestError> {
     let Some(mask) = mask.filter(|mask| !mask.paths.is_empty()) else {
         return Ok(());

@@ -27,7 +27,7 @@ pub enum RequestError {
         /// What is wrong, with the value and what it may be.
         problem: String,
     },
-    /// A limit of the server is passed.
+    /// A limit of the server is exceeded.
     #[error("{field} is {value}, over the server's limit {limit} = {maximum}")]
     TooMuch {
         /// The field's path in the request.
@@ -45,7 +45,7 @@ pub enum RequestError {
         /// Which message was expected, in words.
         problem: &'static str,
     },
-    /// It would be answered after its deadline.
+    /// It would be answered only after its deadline.
     #[error(
         "it would be answered in {:.3} s, but its time limit leaves {:.3} s",
         wait.as_secs_f64(),
@@ -60,7 +60,7 @@ pub enum RequestError {
     /// The call's deadline has passed.
     #[error("the call's deadline has passed")]
     DeadlineExceeded,
-    /// A protocol has it, this server does not.
+    /// A part of a protocol that this server does not offer.
     #[error("{what} is not offered: {instead}")]
     NotOffered {
         /// What the request asks for.
@@ -86,7 +86,7 @@ impl RequestError {
         }
     }
 
-    /// A limit is passed, if it is.
+    /// An error if a limit is exceeded.
     ///
     /// # Errors
     /// [`RequestError::TooMuch`] where `value` is over `maximum`.
@@ -169,7 +169,7 @@ pub fn item_deadline(
 /// The priority that a client asked for.
 ///
 /// # Errors
-/// A value that is none.
+/// An unknown value.
 pub fn priority(value: i32) -> Result<Priority, RequestError> {
     match pb::Priority::try_from(value) {
         Ok(pb::Priority::Unspecified | pb::Priority::Interactive) => Ok(Priority::Interactive),
@@ -181,11 +181,10 @@ pub fn priority(value: i32) -> Result<Priority, RequestError> {
     }
 }
 
-/// What a client asks to be done with EXIF orientation: it is applied unless
-/// the client says otherwise.
+/// What a client wants done with EXIF orientation: by default it is applied.
 ///
 /// # Errors
-/// A value that is none.
+/// An unknown value.
 pub fn exif_orientation(field: &str, value: i32) -> Result<ExifOrientation, RequestError> {
     match pb::ExifOrientation::try_from(value) {
         Ok(pb::ExifOrientation::Unspecified | pb::ExifOrientation::Apply) => {
@@ -199,10 +198,10 @@ pub fn exif_orientation(field: &str, value: i32) -> Result<ExifOrientation, Requ
     }
 }
 
-/// What the engine takes, from what a client sent.
+/// A client's input as content for the engine.
 ///
 /// # Errors
-/// Where nothing is set, or an embedding is not a direction of `width`.
+/// If nothing is set, or an embedding is not a direction of `width`.
 pub fn content(
     sent: Option<pb::Input>,
     crop: Crop,
@@ -237,7 +236,7 @@ pub fn content(
 /// A unit vector of `width`.
 ///
 /// # Errors
-/// Where the width is another, a value is not finite, or all are zero.
+/// If the width differs, a value is not finite, or all are zero.
 pub fn unit(field: &str, mut values: Vec<f32>, width: usize) -> Result<Vec<f32>, RequestError> {
     if values.len() != width {
         return Err(RequestError::invalid(
@@ -285,7 +284,7 @@ pub fn check_printable(field: &str, text: &str) -> Result<(), RequestError> {
 /// An id of at most [`MAX_ID_BYTES`].
 ///
 /// # Errors
-/// Where it is longer.
+/// If it is longer.
 pub fn check_id(field: &str, id: &str) -> Result<(), RequestError> {
     RequestError::check(field, "max_id_bytes", MAX_ID_BYTES, id.len())
 }

@@ -70,7 +70,7 @@ impl Answer {
 }
 
 /// Refuses an answer with a number that is not finite. Heads that could give
-/// one are neither made nor imported; a store may hold one from before that.
+/// one are no longer made or imported, but a store may hold an older one.
 fn finite(outcome: JobOutput) -> Result<JobOutput, ApiError> {
     let scores = match &outcome.scores {
         Scores::Logits(logits) => logits.iter().all(|logit| logit.is_finite()),
@@ -139,8 +139,8 @@ impl Context {
         });
     }
 
-    /// Room in the engine for an item. One with a deadline is refused at once
-    /// if the predicted wait is longer than what is left of it.
+    /// Admits an item to the engine. One with a deadline is refused at once if
+    /// the predicted wait is longer than what is left of it.
     async fn admit(&self, item: &Item) -> Result<Permit, ApiError> {
         let (bytes, wait) = match &item.content {
             Content::Picture { source, .. } => (
@@ -184,7 +184,7 @@ impl Context {
     /// not.
     ///
     /// # Errors
-    /// [`AuthError::Rate`]; a token that is no longer good; a shutdown.
+    /// [`AuthError::Rate`]; a token that is no longer valid; a shutdown.
     pub(super) async fn pace(
         &self,
         caller: &Caller,

@@ -1,9 +1,9 @@
 //! Browsers, and other clients of plain HTTP: gRPC-web, HTTP with JSON, and who
 //! may use them from a page.
 //!
-//! A browser names the page that it calls for in `Origin`. A page is served
-//! where its origin is allowed or is the server itself, and refused otherwise.
-//! Programs send no `Origin` and pass by all of this untouched.
+//! A browser names the page that it calls for in `Origin`. A page is served if
+//! its origin is allowed or is the server itself, and refused otherwise.
+//! Programs send no `Origin` and are not affected.
 //!
 //! A name that was made to point here (DNS rebinding) would make any page one of
 //! the server's own. Where nothing else guards the API, requests of plain HTTP
@@ -38,7 +38,7 @@ use crate::auth::Origin;
 
 /// How long a browser may remember that it may call.
 const MAX_AGE: Duration = Duration::from_secs(3600);
-/// What scripts may read beside the body; the first are those of a gRPC-web
+/// What scripts may read besides the body; the first are those of a gRPC-web
 /// response without one.
 const EXPOSED: [&str; 6] = [
     "grpc-status",
@@ -48,7 +48,7 @@ const EXPOSED: [&str; 6] = [
     "x-request-id",
     "retry-after",
 ];
-/// What the names of private networks end in.
+/// The endings of names in private networks.
 const PRIVATE: [&str; 4] = [".localhost", ".local", ".internal", ".svc"];
 
 /// Serves browsers, and HTTP with JSON, beside gRPC.

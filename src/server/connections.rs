@@ -92,7 +92,7 @@ pub(super) fn plain<L: Listener>(
 pub(super) fn encrypted(
     listener: TcpListener,
     connections: Arc<Connections>,
-    guard: Arc<Authenticator>,
+    auth: Arc<Authenticator>,
 ) -> ReceiverStream<io::Result<Connection<TlsStream<TcpStream>>>> {
     let (sender, incoming) = mpsc::channel(64);
     tokio::spawn(async move {
@@ -102,7 +102,7 @@ pub(super) fn encrypted(
         let ready = move |socket, place| {
             while handshakes.try_join_next().is_some() {}
             // The certificates of this moment; connections before keep theirs.
-            let Some(tls) = guard.tls() else { return };
+            let Some(tls) = auth.tls() else { return };
             let done = done.clone();
             handshakes.spawn(async move {
                 match tls::handshake(socket, &tls).await {

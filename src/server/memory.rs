@@ -44,7 +44,7 @@ impl Memory {
         }
     }
 
-    /// Gives back what is free, where it is worth it. Blocks for some
+    /// Gives back what is free, if it is worth it. Blocks for some
     /// milliseconds.
     pub fn settle(mut self, resting: bool) -> Memory {
         let now = Instant::now();

@@ -63,7 +63,7 @@ fn router(context: Arc<Context>, metrics: PrometheusHandle) -> Router {
 /// Serves the probes on a thread of their own until `stop` is cancelled.
 ///
 /// # Errors
-/// Where there is no thread to be had.
+/// If no thread can be started.
 pub(super) fn serve_probes(
     listener: std::net::TcpListener,
     context: Arc<Context>,

@@ -31,7 +31,7 @@ pub(super) fn serve(
     limits: &Limits,
     web_origins: &[Origin],
     context: &Context,
-    guard: &Arc<Authenticator>,
+    auth: &Arc<Authenticator>,
     routes: Routes,
     http: HttpLayer,
     listener: ApiListener,
@@ -40,7 +40,7 @@ pub(super) fn serve(
         0 => None,
         seconds => Some(Duration::from_secs(seconds)),
     };
-    let guarded = guard.tokens().is_some() || guard.tls().is_some();
+    let guarded = auth.tokens().is_some() || auth.tls().is_some();
     // The layer that is added first is the outermost.
     let router = transport::Server::builder()
         .max_concurrent_streams(limits.max_connection_streams)
@@ -55,7 +55,7 @@ pub(super) fn serve(
         .layer(rpc::web::BrowserLayer::new(web_origins, guarded, http))
         .layer(rpc::Observe::new(&context.calls))
         .layer(AuthLayer::new(
-            Arc::clone(guard),
+            Arc::clone(auth),
             limits.max_streams,
             limits.max_token_streams,
         ))
@@ -77,8 +77,8 @@ pub(super) fn serve(
     };
     let connections = Connections::new(bounds.within_descriptors());
     match listener {
-        ApiListener::Tcp(listener) if guard.tls().is_some() => {
-            let incoming = connections::encrypted(listener, connections, Arc::clone(guard));
+        ApiListener::Tcp(listener) if auth.tls().is_some() => {
+            let incoming = connections::encrypted(listener, connections, Arc::clone(auth));
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
         }
         ApiListener::Tcp(listener) => {

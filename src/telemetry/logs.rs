@@ -1,6 +1,6 @@
 //! Logs, and the subscriber that also feeds the traces' exporter.
 //!
-//! Lines are written by a thread of their own: where nobody reads standard
+//! Lines are written by a thread of their own: if nobody reads standard
 //! error, or a disk is slow, lines are dropped and counted, and serving goes on.
 
 use std::{io::IsTerminal as _, panic::PanicHookInfo, sync::OnceLock};
@@ -49,7 +49,7 @@ pub(super) fn dropped_lines() -> u64 {
         .map_or(0, |counter| counter.dropped_lines() as u64)
 }
 
-/// Starts logging to standard error, and tracing where there is an exporter.
+/// Starts logging to standard error, and tracing if there is an exporter.
 /// `RUST_LOG` filters the logs alone; default `info`. Panics are logged as one
 /// line, too. What waits to be written is written when the guard is dropped,
 /// for a second at most.

@@ -26,7 +26,7 @@ const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 /// Installs the process's recorder, with every series present at zero.
 ///
 /// # Errors
-/// Where a recorder is installed already.
+/// If a recorder is installed already.
 pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(BATCH_SIZE.to_owned()), &SIZES)?
@@ -36,7 +36,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     let handle = builder.install_recorder()?;
     series::describe();
     process().describe();
-    super::guard::describe();
+    super::auth::describe();
     super::connections::describe();
     series::register();
     Ok(handle)

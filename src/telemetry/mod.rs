@@ -6,8 +6,8 @@
 //! server with 10,000 of them must not make 10,000 series. Traces and logs
 //! name them instead.
 
+mod auth;
 mod connections;
-mod guard;
 mod logs;
 mod metrics;
 mod names;
@@ -16,8 +16,8 @@ mod runs;
 mod series;
 mod traces;
 
+pub use auth::{auth_reloaded, certificate_ends, handshake_failed, tokens_known};
 pub use connections::{connection_refused, connections_open};
-pub use guard::{certificate_ends, guard_reloaded, handshake_failed, tokens_known};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{
     About, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised, refresh,

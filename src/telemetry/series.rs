@@ -18,7 +18,10 @@ const COUNTERS: [(&str, &str); 12] = [
         CACHE_LOAD_FAILURES,
         "Cache versions that could not be loaded.",
     ),
-    (CACHE_EVICTIONS, "Cache versions dropped to make room."),
+    (
+        CACHE_EVICTIONS,
+        "Cache versions dropped from memory for others.",
+    ),
     (EMBEDDING_HITS, "Pictures whose embedding was held."),
     (
         EMBEDDING_MISSES,
@@ -44,12 +47,12 @@ const LABELLED_COUNTERS: [(&str, &str); 7] = [
     ),
     (
         RECOGNISED,
-        "Items of which a version said whether it knows their class, by outcome.",
+        "Items that a version recognised or rejected, by outcome.",
     ),
-    (REFUSED, "Items refused at the door, by reason."),
+    (REFUSED, "Items refused at admission, by reason."),
     (
         DROPPED,
-        "Items given up between the door and their answer, by reason.",
+        "Items given up between admission and their answer, by reason.",
     ),
     (
         STORE_REQUESTS,

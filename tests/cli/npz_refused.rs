@@ -1,4 +1,4 @@
-//! `--from FILE.npz`: files that are wrong are refused, by the array's name.
+//! `--from FILE.npz`: invalid files are refused, and the error names the array.
 
 use zip::CompressionMethod;
 
@@ -151,11 +151,12 @@ fn wrong_files_are_named_with_the_array() {
     )
     .expect(1);
     assert!(ran.stderr.contains("not an .npz file"), "{ran:?}");
-    // None of them, not even the one that ended amid its rows, made a cache.
+    // None of them created a cache, not even the one that ended within its
+    // rows.
     assert!(fake.state().caches.is_empty());
 }
 
-/// NumPy's own files, where there is a NumPy.
+/// NumPy's own files, if there is a NumPy.
 #[test]
 fn values_that_would_be_cast_are_refused() {
     let fake = Fake::start();

@@ -275,7 +275,7 @@ fn int8_is_chosen_where_it_agrees_and_refused_with_a_reason_where_it_is_not_ther
         DtypeChoice::Auto.of(&bundle, Device::Cuda(0)),
         Ok(Precision::Float16)
     );
-    // Too far from float: only where it is asked for.
+    // Too far from float: only if it is asked for.
     let far = self::folder();
     add_int8(far.path(), "0.5");
     let bundle = Bundle::open(far.path()).expect("a bundle");

@@ -163,7 +163,7 @@ KNOWN = {
     "tipserve_batch_size_pictures_count - tipserve_batches_total": 0,
     "tipserve_encode_seconds_count - tipserve_batches_total": 0,
     'tipserve_batch_size_pictures_bucket{le="256"} - ignoring (le) tipserve_batches_total': 0,
-    # Too late: refused where the wait is foreseen, given up at the door where none is.
+    # Too late: refused if the wait is predicted, given up at admission if it is not.
     "sum(tipserve_refused_items_total) + sum(tipserve_dropped_items_total)": LATE,
     'tipserve_refused_items_total{reason="deadline"}'
     ' + ignoring (reason) tipserve_dropped_items_total{reason="expired_at_door"}': LATE,

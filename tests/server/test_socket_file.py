@@ -32,7 +32,7 @@ def test_every_client_speaks_over_a_socket_file(features_bundle, tmp_path, clust
         points_cache(server, "points", clusters)
         point = clusters.draw(1)[0][0]
         with tipserve.Client(server.address) as client:
-            label = client.classify_one("points", point).label
+            label = client.classify_one("points", point).top[0].display_name
         assert server.cli("info")["version"] == version_of(server)
         with socket.socket(socket.AF_UNIX) as one:
             one.connect(str(path))

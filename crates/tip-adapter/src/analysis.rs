@@ -31,7 +31,7 @@ pub struct AnalysisOptions {
     /// Most entries of each list of examples and pairs.
     pub list_limit: usize,
     /// Cosine from which two examples are near-duplicates; by the examples
-    /// themselves where none.
+    /// themselves if none.
     pub duplicate_similarity: Option<f64>,
     /// Random subsets at each point of the learning curve; 0: no curve.
     pub draws: usize,
@@ -77,13 +77,14 @@ pub struct Analysis {
     pub confusion: Vec<(usize, usize, u64)>,
     /// Pairs of classes most often taken for one another, the worst first.
     pub confused: Vec<Confused>,
-    /// The least probable in their own class first.
+    /// Probably mislabelled examples, the least probable in their own class
+    /// first.
     pub suspects: Vec<Suspect>,
     /// How many suspects there are, listed or not.
     pub suspect_count: usize,
-    /// What the confusion counts off its diagonal, in the same order.
+    /// The examples off the confusion's diagonal, in the same order.
     pub misclassified: Vec<Suspect>,
-    /// The most similar pairs of examples first.
+    /// Near-duplicate pairs of examples, the most similar first.
     pub duplicates: Vec<Pair>,
     /// How many such pairs there are, listed or not.
     pub duplicate_count: usize,
@@ -91,15 +92,15 @@ pub struct Analysis {
     pub duplicate_similarity: f64,
     /// Bins that hold an answer, by ascending probability.
     pub reliability: Vec<ReliabilityBin>,
-    /// What was not looked at, and why.
+    /// What was not computed, and why.
     pub skipped: Vec<String>,
 }
 
-/// Looks at a version. `material` is what its head `spec` was made from. Asks
+/// Analyses a version. `material` is what its head `spec` was made from. Calls
 /// `go_on` often, at the latest between two large products or solves.
 ///
 /// # Errors
-/// Material that cannot be, see [`Material::check`]; [`TipError::Cancelled`].
+/// Invalid material, see [`Material::check`]; [`TipError::Cancelled`].
 pub fn analyse(
     material: &Material,
     spec: &HeadSpec,

@@ -1,5 +1,5 @@
-//! What the heads of a batch say, in host memory: whole logits, or the best
-//! classes alone where that is all that is wanted.
+//! The answers of a batch's heads in host memory: whole logits, or only the
+//! best classes if that is all that is asked for.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -65,17 +65,17 @@ pub enum ScoresRequest {
     Best(TopK),
 }
 
-/// What a head says of one row.
+/// A head's scores for one row.
 #[derive(Clone, Debug)]
 pub enum Scores {
-    /// The logits of all classes, [N]: they answer whatever was wanted.
+    /// The logits of all classes, [N]: they answer any request.
     Logits(Row),
     /// As many of the best classes as were wanted, best first.
     Best(Vec<Scored>),
 }
 
 impl Scores {
-    /// Of a row that no head has seen.
+    /// The scores of a row that no head has classified.
     pub fn none() -> Scores {
         Scores::Best(Vec::new())
     }
@@ -101,7 +101,7 @@ impl Scores {
 /// Where the best classes are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TopKBackend {
-    /// On a CUDA device, where that is quicker; from whole logits elsewhere.
+    /// On a CUDA device, if that is quicker; from whole logits elsewhere.
     #[default]
     Automatic,
     /// In torch's operators wherever nobody wants more: for tests and
@@ -122,7 +122,7 @@ pub struct HeadQuery<'a> {
     pub wanted: &'a [ScoresRequest],
 }
 
-/// What every head says of its rows (of `features`, f32 [B, D], unit rows), in
+/// Every head's scores for its rows (of `features`, f32 [B, D], unit rows), in
 /// their order.
 ///
 /// Where one row of a head, or of small heads that are computed together, wants
@@ -168,7 +168,7 @@ fn of_block(
     {
         match best::choose(&logits, &widths, &requests) {
             Ok(best) => return Ok(best.into_iter().map(Scores::Best).collect()),
-            // Its way to the same answer is longer, not another.
+            // The host takes longer to the same answer.
             Err(error) => tracing::warn!(%error, "the best classes are chosen on the host"),
         }
     }

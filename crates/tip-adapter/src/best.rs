@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::head::HeadError;
 
-/// A class as a row of logits has it.
+/// A class with its score in one row of logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
     /// The class's index, in 0..N.
@@ -38,7 +38,8 @@ fn largest(logits: &[f32]) -> f32 {
     logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// exp((logit − largest) / temperature): a probability but for their sum.
+/// exp((logit − largest) / temperature): a probability before it is divided by
+/// the sum.
 fn share(logit: f32, largest: f32, temperature: f64) -> f64 {
     (f64::from(logit - largest) / temperature).exp()
 }
@@ -185,12 +186,12 @@ fn read(row: &[i64], columns: i64, width: usize, top_k: TopK) -> Vec<Scored> {
 
 /// The lower half of a key.
 const LOW: i64 = 0xffff_ffff;
-/// All bits of a number but its sign.
+/// Masks all bits of a number but its sign.
 const UNSIGNED: i64 = 0x7fff_ffff;
 
 /// For each logit a number that is unique in its row and orders as
-/// [`f32::total_cmp`] does and, of equals, the lower column first: int64
-/// [B, C]. torch's top-k says nothing of equals; of these there are none.
+/// [`f32::total_cmp`] does and, of equals, the lower column first: int64 [B,
+/// C]. torch's top-k does not order equals; these keys have none.
 ///
 /// The upper half is the logit's bits, all but the sign flipped where it is
 /// negative, the lower half counts the columns down.
@@ -267,8 +268,8 @@ pub fn verify(device: Device) -> Result<(), String> {
     Ok(())
 }
 
-/// The same classes and logits, and probabilities but for the rounding of a
-/// sum in another order.
+/// The same classes and logits, and probabilities up to the rounding of a sum
+/// in another order.
 fn agree(a: &[Scored], b: &[Scored]) -> bool {
     a.len() == b.len()
         && a.iter().zip(b).all(|(a, b)| {

@@ -2,7 +2,7 @@
 //!
 //! Where examples are held out, T minimises their cross-entropy, held near the
 //! temperature of the logits' own spread with the strength of five examples;
-//! where none can be, it is the latter. Left-out logits come from one shot
+//! if none can be, it is the latter. Left-out logits come from one shot
 //! fewer than will serve, which some methods' scale depends on: that is made
 //! good.
 
@@ -22,7 +22,7 @@ use super::{
     tip_adapter::{seen_counts, sweep},
 };
 
-/// The examples that the spread's temperature counts as.
+/// How many examples the spread's temperature counts as.
 const STRENGTH: f64 = 5.0;
 
 /// T of a method's held-out logits, f64 [Q, N].
@@ -32,7 +32,8 @@ pub(super) fn by_held(
     logits: &Tensor,
     held: &HoldOut,
 ) -> Result<f64, TipError> {
-    // Text has seen none of the examples, and weak text knows no bound.
+    // Text has seen none of the examples, and the temperature of weak text has
+    // no bound.
     if method == Method::ZeroShot {
         return Ok(fit_temperature(logits, &held.labels)?.temperature);
     }
@@ -129,7 +130,7 @@ pub(super) fn plus_text(
     })
 }
 
-/// T where nothing can be held out: that of the logits' spread over the wrong
+/// T if nothing can be held out: that of the logits' spread over the wrong
 /// classes, each key without itself.
 pub(super) fn by_spread(
     numbers: &Numbers,
@@ -141,7 +142,8 @@ pub(super) fn by_spread(
         Method::TipAdapter | Method::TipAdapterF => {
             cache_logits(material, numbers, balance, &HoldOut::each_out(material)?)?
         }
-        // The own class's logit does not count, and the others' are not of it.
+        // The true class's logit does not count, and its keys do not affect the
+        // others'.
         Method::Gda => {
             let fit = gda::fit(material, None)?;
             keys()?

@@ -1,4 +1,4 @@
-//! What holds where nothing can be chosen: one shot a class and no validation
+//! What holds if nothing can be chosen: one shot a class and no validation
 //! examples.
 
 use super::{
@@ -53,7 +53,7 @@ pub(super) fn default_numbers(
     })
 }
 
-/// GDA's α where nothing is searched.
+/// GDA's α if nothing is searched.
 fn default_gda_alpha(material: &Material) -> f64 {
     if material.text.is_some() {
         GDA_ALPHA

@@ -7,7 +7,7 @@ use super::spec::Method;
 /// Why no head was made.
 #[derive(Debug, Error)]
 pub enum TipError {
-    /// A tensor has another shape than it must have.
+    /// A tensor has the wrong shape.
     #[error("{thing} has shape {got:?}, expected {expected}")]
     Shape {
         /// The tensor's name: `keys`, `text weights`.
@@ -17,7 +17,7 @@ pub enum TipError {
         /// What it must look like.
         expected: String,
     },
-    /// A tensor has another number format than it must have.
+    /// A tensor has the wrong number format.
     #[error("{thing} is {got}, expected {expected}")]
     Kind {
         /// The tensor's name, as in `Shape`.
@@ -102,7 +102,7 @@ pub enum TipError {
         /// Memory that the solve would take.
         gib: f64,
     },
-    /// A number is outside what it may be.
+    /// A number is out of range.
     #[error("{thing} is {value}, expected {expected}")]
     Number {
         /// The number's name, as the request has it.
@@ -125,7 +125,7 @@ pub enum TipError {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
-    /// Torch failed, for instance for want of memory.
+    /// Torch failed, for instance because memory ran out.
     #[error("torch: {0}")]
     Torch(#[from] tch::TchError),
 }

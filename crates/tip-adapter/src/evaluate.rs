@@ -9,7 +9,7 @@ use super::error::TipError;
 /// 2017).
 pub const CALIBRATION_BINS: usize = 15;
 
-/// Probabilities below this count as this much in the cross-entropy.
+/// Smaller probabilities count as this one in the cross-entropy.
 const LEAST_PROBABILITY: f64 = 1e-30;
 
 const TOP: usize = 5;
@@ -126,7 +126,7 @@ impl Evaluator {
                 .f_view([-1])?,
         )?;
         let labels = Vec::<i64>::try_from(labels)?;
-        // All labels are looked at first, so that a bad batch changes nothing.
+        // All labels are checked first, so that a bad batch changes nothing.
         let mut indices = Vec::with_capacity(rows);
         for (row, &label) in labels.iter().enumerate() {
             match usize::try_from(label) {

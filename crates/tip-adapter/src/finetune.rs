@@ -10,7 +10,7 @@
 //! device away, or stop for good. What comes out are the keys after the best
 //! epoch, "after none" among them. An epoch is chosen by, in this order:
 //!
-//! 1. the validation examples, where there are some;
+//! 1. the validation examples, if there are some;
 //! 2. views held back from training, one of each example, each scored without
 //!    the example's own key, where examples have two views or more. Training
 //!    has seen the same pictures under other crops, so this score is on the

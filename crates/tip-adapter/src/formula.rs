@@ -1,5 +1,5 @@
-//! The head's formula, term by term: slow, in f64, and clear. What serves is
-//! held against it.
+//! The head's formula, term by term: slow, in f64, and clear. Resident heads
+//! are tested against it.
 
 use tch::{Kind, Tensor};
 
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// `f·Lᵀ + b + f′·L′ᵀ + exp(−β(1 − f′·Kᵀ))·V`, f64 [B, N], for features [B, D];
-/// f′ is f where the head has no standardised part.
+/// f′ is f if the head has no standardised part.
 ///
 /// # Errors
 /// Shapes that do not match, as torch reports them.

@@ -122,7 +122,7 @@ pub(super) fn present_means(means: &Tensor, counts: &Tensor) -> Result<Tensor, T
 }
 
 /// The points of the examples at `rows`, f64 [rows, R, D], unit rows: their
-/// views where there are any, else their keys.
+/// views if there are any, else their keys.
 pub(super) fn points(
     material: &Material,
     by: Option<&Standardise>,

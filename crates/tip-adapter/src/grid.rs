@@ -10,7 +10,7 @@ const OFFICIAL_ALPHAS: u32 = 20;
 const SCALE_LIMIT: f64 = 1000.0;
 
 /// Tip-Adapter's best on ImageNet-16 (Zhang et al., ECCV 2022), and what it
-/// gets where nothing can be chosen.
+/// gets if nothing can be chosen.
 pub(super) const TIP_ALPHA: f64 = 1.0;
 /// β of the authors' first guess: see [`TIP_ALPHA`].
 pub(super) const TIP_BETA: f64 = 5.5;
@@ -20,11 +20,11 @@ pub(super) const PROKER_BETA: f64 = 1.7;
 /// λ unless the search clearly prefers another: see [`PROKER_BETA`].
 pub(super) const PROKER_LAMBDA: f64 = 0.1;
 
-/// GDA's α where nothing can be chosen but the covariance is there.
+/// GDA's α if nothing can be chosen but the covariance is there.
 pub(super) const GDA_ALPHA: f64 = 0.03;
 /// GDA's α where the covariance is zero and Σ⁻¹ = I stands in for it.
 pub(super) const GDA_ALPHA_IDENTITY: f64 = 10.0;
-/// Nearest class mean's α where nothing can be chosen.
+/// Nearest class mean's α if nothing can be chosen.
 pub(super) const MEAN_ALPHA: f64 = 1.0;
 
 /// The numbers that a [`SearchGrid`] stands for.

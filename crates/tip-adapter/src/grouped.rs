@@ -13,7 +13,8 @@ use tip_kernels::team;
 
 use super::head::{Head, HeadError, Plain, operators::Operators};
 
-/// Heads concatenated at most: what is computed for nothing grows with it.
+/// Most heads that are concatenated: the unused part of the product grows with
+/// it.
 const TOGETHER: usize = 64;
 
 /// The logits of each group: `groups[g]` names a head and the rows of
@@ -79,7 +80,7 @@ impl Block {
     }
 
     /// Every row's own classes from the first column on, f32 [rows, most
-    /// classes]; what a row has fewer is filled with its last.
+    /// classes]; a row with fewer is filled up with its last.
     ///
     /// # Errors
     /// Torch's own.
@@ -149,7 +150,7 @@ pub(super) fn blocks(
             blocks.extend(by_operators(features, groups, joined)?);
         }
     }
-    // Every group went one of the three ways.
+    // Every group was computed in one of the three ways.
     Ok(blocks)
 }
 

@@ -19,7 +19,7 @@ const SCORED_LIMIT: usize = 4096;
 /// hundreds of thousands of keys.
 const PAIRS_LIMIT: usize = 1 << 30;
 
-/// Fewest examples that are scored all the same.
+/// Fewest examples that are scored in any case.
 const SCORED_LEAST: usize = 256;
 
 /// How many examples are scored against this many keys.
@@ -53,7 +53,7 @@ pub(super) struct HoldOut {
     pub features: Tensor,
     /// The true class of each, i64 [Q].
     pub labels: Tensor,
-    /// The key that each is, i64 [Q]; -1 for one that is none.
+    /// The key that each example is, i64 [Q]; -1 for a validation example.
     pub key_index: Tensor,
     /// The round in which each is scored, i64 [Q].
     pub rounds: Tensor,
@@ -328,8 +328,8 @@ fn count(labels: &[i64], classes: usize) -> Vec<i64> {
     counts
 }
 
-/// Whether leaving examples out says too little: fewer than two classes, or
-/// fewer than half of those with examples, have a second one.
+/// Whether too little can be left out: fewer than two classes, or fewer than
+/// half of those with examples, have a second one.
 fn too_little(labels: &[i64], classes: usize) -> bool {
     let counts = count(labels, classes);
     let some = counts.iter().filter(|&&n| n > 0).count();

@@ -1,4 +1,4 @@
-//! What a version's head says of its own examples when it has not seen them.
+//! A version's head on its own examples, each left out.
 //!
 //! The examples are left out in the rounds of
 //! [`HoldOut::one_of_each_out`]: the j-th shot of every class at once, copies
@@ -24,7 +24,7 @@ use super::{
     watch::Watch,
 };
 
-/// Left-out examples and what was said of them.
+/// Left-out examples and their logits.
 #[derive(Debug)]
 pub struct LeftOut {
     /// Logits over the version's temperature, f64 [Q, N]: `softmax` of a row is

@@ -23,7 +23,7 @@ pub use super::{made::Made, request::HeadRequest, watch::Progress};
 /// and V. `watch` is called often, at the latest between two large products or
 /// solves; the work ends with [`TipError::Cancelled`] once it answers `false`.
 ///
-/// What is chosen is chosen on the validation examples where there are any,
+/// What is chosen is chosen on the validation examples if there are any,
 /// else by leave-one-out over the keys, else (one shot a class) it keeps
 /// documented defaults. [`HeadSpec::selection`] says which.
 ///

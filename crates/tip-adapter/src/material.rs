@@ -9,7 +9,7 @@ use super::{error::TipError, standardise::Statistics, unit::LEAST_NORM};
 /// less than a tenth of this.
 const UNIT_TOLERANCE: f64 = 0.01;
 
-/// Rows looked at in one go, so that checks need no second copy of a large
+/// Rows checked in one go, so that checks need no second copy of a large
 /// tensor.
 const CHECK_ROWS: i64 = 65_536;
 
@@ -27,11 +27,11 @@ pub struct Material {
     pub views: Option<Tensor>,
     /// W, f32 [N, D], unit rows.
     pub text: Option<Tensor>,
-    /// Examples to choose by, never keys: f32 [Q, D], unit rows, and i64 [Q].
+    /// Validation examples, never keys: f32 [Q, D], unit rows, and i64 [Q].
     pub validation: Option<(Tensor, Tensor)>,
     /// s, CLIP's logit scale (100).
     pub logit_scale: f64,
-    /// The bundle's statistics, where it has some.
+    /// The bundle's statistics, if it has some.
     pub statistics: Option<Statistics>,
 }
 
@@ -72,7 +72,7 @@ impl Material {
         })
     }
 
-    /// The validation examples, where there are any.
+    /// The validation examples, if there are any.
     pub(super) fn validation(&self) -> Option<&(Tensor, Tensor)> {
         self.validation
             .as_ref()

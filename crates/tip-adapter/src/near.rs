@@ -51,7 +51,7 @@ pub(super) fn threshold(rows: &Tensor, go_on: &GoOn<'_>) -> Result<f64, TipError
         let nearest = Vec::<f64>::try_from(nearest.f_to_kind(Kind::Double)?)?;
         distances.extend(nearest.iter().map(|cosine| 1.0 - cosine));
     }
-    // Copies say nothing of what is usual; a row alone has no neighbour.
+    // Copies say nothing about usual distances; a single row has no neighbour.
     distances.retain(|&distance| distance > COPY && distance <= 2.0);
     distances.sort_by(f64::total_cmp);
     let median = distances.get(distances.len() / 2).copied();
@@ -132,7 +132,8 @@ pub(super) fn groups(
         let own = select(rows, block)?;
         let known = groups.representatives.len();
         let earlier = first_near(&own, &select(rows, &groups.representatives)?, similarity)?;
-        // Of rows of the same block, the first that is near and stands for itself.
+        // Among rows of the same block, the first that is near and is a
+        // representative.
         let within = own.f_matmul(&own.f_tr()?)?.f_tril(-1)?.f_ge(similarity)?;
         let pairs = Vec::<i64>::try_from(within.f_nonzero()?.f_flatten(0, -1)?)?;
         let mut near: Vec<Vec<usize>> = vec![Vec::new(); block.len()];

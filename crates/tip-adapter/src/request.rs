@@ -9,14 +9,14 @@ use crate::grid::GridValues as _;
 /// How the caller wants the head made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadRequest {
-    /// The method; none: the stack of them (AUTO). A given λ then asks for
-    /// ProKeR, and a given α or β for Tip-Adapter: they are numbers of these.
+    /// The method; none: the stack of them (AUTO). A given λ then means ProKeR,
+    /// and a given α or β Tip-Adapter, whose numbers they are.
     pub method: Option<Method>,
-    /// Weight of the cache, over 0; chosen where none.
+    /// Weight of the cache, over 0; chosen if none.
     pub alpha: Option<f64>,
-    /// Sharpness, over 0; chosen where none.
+    /// Sharpness, over 0; chosen if none.
     pub beta: Option<f64>,
-    /// ProKeR's λ, over 0; chosen where none.
+    /// ProKeR's λ, over 0; chosen if none.
     pub lambda: Option<f64>,
     /// Sum or mean over a class's shots (Tip-Adapter).
     pub class_balance: ClassBalance,

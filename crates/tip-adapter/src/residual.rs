@@ -79,14 +79,13 @@ pub struct Tuning {
     pub error: f64,
     /// Examples that the two scores are of.
     pub examples: usize,
-    /// Where they come from; [`SelectionSource::Default`] where there were
-    /// none.
+    /// Where they come from; [`SelectionSource::Default`] if there were none.
     pub source: SelectionSource,
     /// Why the residual is kept or not, as one sentence for people.
     pub reason: String,
 }
 
-/// Where a head's residual comes in, and what it is fitted on.
+/// What a head's residual is fitted on.
 struct Base<'a> {
     spec: &'a HeadSpec,
     /// Features as the residual sees them, less their mean, f64 [Q, D].
@@ -99,7 +98,7 @@ struct Base<'a> {
 
 /// How the residual sees features.
 struct Seen {
-    /// As the head standardises them; plain where none.
+    /// As the head standardises them; plain if none.
     standardised: Option<super::standardise::Standardise>,
     /// m, the keys' mean as the head sees them, f64 [1, D].
     mean: Tensor,
@@ -222,7 +221,7 @@ pub fn tune(
     let working = Watch(&proceed);
     let folds = match material.validation() {
         Some(_) => 1,
-        // One shot of each class is judged then, and by one head.
+        // Then one shot of each class is judged, by one head.
         None if material.key_count() > ALL_OUT_KEYS => 1,
         None => FOLDS,
     };

@@ -21,7 +21,7 @@ pub(super) struct Numbers {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scored {
     pub numbers: Numbers,
-    /// Held examples that the candidate classifies rightly.
+    /// Held-out examples that the candidate classifies rightly.
     pub right: i64,
     /// Q, the held-out examples that were scored.
     pub count: i64,
@@ -48,7 +48,7 @@ impl Scored {
         self.right as f64 / (self.count.max(1)) as f64
     }
 
-    /// More right, or as many and the lower cross-entropy.
+    /// Whether it has more right, or as many and a lower cross-entropy.
     pub fn beats(&self, other: &Self) -> bool {
         self.right > other.right
             || (self.right == other.right && self.cross_entropy < other.cross_entropy)

@@ -68,7 +68,7 @@ impl Search<'_> {
         None
     }
 
-    /// s·f·Wᵀ, f64 [Q, N], where there is text.
+    /// s·f·Wᵀ, f64 [Q, N], if there is text.
     fn text_logits(&self, kind: Kind) -> Result<Option<Tensor>, TipError> {
         self.material
             .text
@@ -104,8 +104,8 @@ impl Search<'_> {
         let mut alphas = given_or(self.request.alpha, grid.alphas());
         let cache_only = self.material.text.is_none();
         if cache_only {
-            // α only scales the logits, so that the first of them is never
-            // beaten; the wide search then sets it by the temperature.
+            // α only scales the logits, so the first value is never beaten; the
+            // wide search then sets it by the temperature.
             let first = alphas.first().copied().unwrap_or(1.0);
             let free = self.request.alpha.is_none() && !grid.is_official();
             alphas = vec![if free { 1.0 } else { first }];

@@ -129,8 +129,8 @@ fn choose_numbers(
     })
 }
 
-/// AUTO: the stack of what there is; zero-shot where there are no examples, and
-/// Tip-Adapter where there are too many keys for anything else.
+/// AUTO: the stack of what there is; zero-shot if there are no examples, and
+/// Tip-Adapter if there are too many keys for anything else.
 fn combine(
     material: &Material,
     request: &HeadRequest,

@@ -2,8 +2,8 @@
 //!
 //! Over the classes that are not the true one, left-out logits are noise: their
 //! standard deviation within a row is the scale on which a difference means
-//! anything. It needs no second shot, so it serves where nothing else can be
-//! fitted, and it is what a fitted temperature is held near.
+//! anything. It needs no second shot, so it serves when nothing else can be
+//! fitted, and a fitted temperature is regularised towards it.
 
 use tch::{Kind, Tensor};
 

@@ -23,7 +23,7 @@ use clusters::{Clusters, Picked};
 /// Most pictures of a pool.
 pub const POOL_LIMIT: usize = 16_384;
 
-/// Labelled examples that are looked at, at most: evenly spread.
+/// Most labelled examples that are clustered, evenly spread.
 const LABELLED_LIMIT: usize = 16_384;
 
 /// Clusters, at most, as in the paper.
@@ -38,7 +38,7 @@ pub enum Strategy {
     Margin,
 }
 
-/// A pool, and what is known of it.
+/// A pool of unlabelled pictures, and what is known of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Pool<'a> {
     /// f32 [P, D], unit rows.
@@ -57,8 +57,8 @@ pub struct SuggestOptions {
     pub count: usize,
     /// How they are picked: see [`Strategy`].
     pub strategy: Strategy,
-    /// Cosine from which pictures are near-duplicates; by the pool itself where
-    /// none.
+    /// Cosine from which pictures are near-duplicates; none: taken from the
+    /// pool itself.
     pub duplicate_similarity: Option<f64>,
     /// Seed of the clustering: the same seed suggests the same pictures.
     pub seed: u64,

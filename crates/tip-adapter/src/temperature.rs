@@ -8,7 +8,7 @@ const STEPS: usize = 60;
 const TOLERANCE: f64 = 1e-9;
 const ROUGH_TOLERANCE: f64 = 1e-4;
 
-/// Of log T, where it is found by golden sections.
+/// Tolerance of log T in the golden-section search.
 const GOLDEN_WIDTH: f64 = 1e-6;
 
 /// A temperature that was fitted, and what it gives.

@@ -28,7 +28,7 @@ pub struct Packed {
     classes: usize,
     width: usize,
     linear: Option<Panels>,
-    /// Padded to whole panels where there is a linear part, else [N].
+    /// Padded to whole panels if there is a linear part, else [N].
     bias: Option<Vec<f32>>,
     cache: Option<Cache>,
 }

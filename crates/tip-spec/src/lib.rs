@@ -1,5 +1,20 @@
 //! What a head is, in numbers and names: the part of a version that goes into
-//! its manifest.
+//! its manifest. A crate of its own, so that the store can write it without
+//! linking libtorch.
+//!
+//! - [`HeadSpec`]: a head's method and numbers.
+//! - [`Method`]: the ways to make a head.
+//! - [`Selection`]: what the numbers were chosen on, with which scores, and why.
+//!
+//! ```
+//! use tip_spec::{Method, SearchGrid, Selection, SelectionSource};
+//!
+//! // The authors' grid for ImageNet, and numbers that a caller gave.
+//! assert!(matches!(SearchGrid::OFFICIAL, SearchGrid::Official { beta_scale: 7.0, .. }));
+//! let selection = Selection::unsearched(SelectionSource::Given);
+//! assert!(selection.candidates.is_empty());
+//! assert_ne!(Method::TipAdapter, Method::TipAdapterF);
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -125,7 +140,7 @@ pub struct Candidate {
     /// The features that it was scored on, where not the plain ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standardised: Option<Standardised>,
-    /// Why it was left out, where it was.
+    /// Why it was left out, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }

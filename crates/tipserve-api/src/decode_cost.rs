@@ -45,9 +45,9 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the message of {} bytes has so many elements that decoding it would take over {} \
-             bytes, its limit max_decoded_bytes = {FACTOR} times its bytes and {ALLOWANCE} more; \
-             send fewer elements a message",
+            "the message of {} bytes has so many elements that decoding it would take more than {} \
+             bytes, its limit max_decoded_bytes ({FACTOR} times its bytes, plus {ALLOWANCE}); send \
+             fewer elements in a message",
             self.wire,
             allowed(self.wire)
         )

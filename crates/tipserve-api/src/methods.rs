@@ -50,8 +50,8 @@ pub struct Method {
     /// What audit lines call it; none if its calls leave none. Everything that
     /// changes a cache is audited, and so is what takes one away.
     pub audit: Option<&'static str>,
-    /// Whether its messages carry pictures, embeddings or files. Those of all
-    /// others are small.
+    /// Whether its messages carry pictures, embeddings or files. All other
+    /// messages are small.
     pub content: bool,
     /// Whether a client may send many messages.
     pub streams: bool,

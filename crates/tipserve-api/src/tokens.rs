@@ -44,7 +44,7 @@ pub fn check_prefix(prefix: &str) -> Result<(), String> {
 /// A new token: the secret, and its hash as an entry has it.
 ///
 /// # Errors
-/// Where the system gives no random bytes.
+/// If the system gives no random bytes.
 pub fn generate() -> Result<(String, String), rand::rand_core::OsError> {
     use rand::TryRngCore as _;
     let mut bytes = [0; RANDOM_BYTES];

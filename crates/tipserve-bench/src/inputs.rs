@@ -13,7 +13,7 @@ use tipserve_cli::{
     npz::{self, embedding},
 };
 
-/// Bytes of inputs that are held at the most.
+/// Most bytes of inputs that are held in memory.
 const MAX_HELD_BYTES: usize = 4 << 30;
 
 /// Encoded inputs, at least one.

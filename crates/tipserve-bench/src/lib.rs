@@ -11,7 +11,7 @@
 //! server that holds up its clients cannot hide it (no coordinated omission).
 //!
 //! - [`BenchArgs`]: the load to put on the server, parsed by clap.
-//! - [`run`]: runs it, and prints what became of every item.
+//! - [`run`]: runs it, and reports the outcome of every item.
 //!
 //! ```
 //! use clap::Parser;

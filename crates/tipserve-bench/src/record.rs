@@ -1,4 +1,4 @@
-//! What became of every item: each is counted once.
+//! The outcome of every item: each is counted once.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use tipserve_api::{code_name, v1::Timings};
 /// Longest latency that the histogram resolves, in microseconds.
 const LONGEST: u64 = 3_600_000_000;
 
-/// An item that is to be sent or was.
+/// An item, sent or about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadItem {
     /// When it was to be sent; latency counts from here.
@@ -25,7 +25,7 @@ pub struct LoadItem {
     pub counted: bool,
 }
 
-/// What became of an item that was not answered.
+/// The outcome of an item that was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unanswered {
     /// The server refused it: it is overloaded, or not ready.
@@ -152,7 +152,7 @@ pub struct StageSums {
     pub batch: f64,
 }
 
-/// Counts of what became of the items.
+/// How many items ended in which way.
 #[derive(Debug)]
 pub struct Record {
     window: Window,
@@ -255,7 +255,7 @@ impl Record {
             .sum()
     }
 
-    /// Seconds measured, up to now at the most.
+    /// Seconds measured, at most up to now.
     pub fn seconds(&self, now: Instant) -> f64 {
         let end = match self.window.until {
             Some(until) => until.min(now),

@@ -183,7 +183,7 @@ fn spec(args: &AddArgs, base: String, new_classes: &[SourceClass]) -> AddExample
     }
 }
 
-/// An id may have the sign in it, a class is less likely to.
+/// Split at the last "=": ids may contain it, classes rarely do.
 fn relabelling(text: &str) -> Result<(String, String), String> {
     match text.rsplit_once('=') {
         Some((id, class)) if !id.is_empty() && !class.is_empty() => {
@@ -193,7 +193,7 @@ fn relabelling(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Examples that get another class, and the classes that are new by that.
+/// Examples that get another class, and the classes that are created for them.
 fn relabelled(
     args: &AddArgs,
     known: &[&str],

@@ -15,6 +15,8 @@ use crate::{
     documents::ItemError,
     failure::Failure,
     files::Unusable,
+    labelled::Labelled,
+    reader::{self, Part},
     requests::{self, RequestSender},
     upload::Batch,
 };
@@ -32,7 +34,7 @@ pub(crate) struct InputItem {
     pub input: Result<Input, Unusable>,
 }
 
-/// What became of an item.
+/// The outcome of an item, as the stream reports it.
 #[derive(Debug)]
 pub(crate) struct Reply {
     /// Its position among the inputs, from 0.
@@ -54,6 +56,33 @@ pub(crate) struct StreamOptions {
     pub limit: usize,
     /// Time after which an answer is useless.
     pub time_limit: Option<prost_types::Duration>,
+}
+
+/// Labelled examples as items to classify, in their order, read as they are
+/// taken. A file that no message of `limit` bytes can carry is unusable.
+pub(crate) fn items(
+    labelled: Labelled,
+    limit: usize,
+) -> mpsc::Receiver<Result<InputItem, Failure>> {
+    let part = Part {
+        labelled,
+        validation: false,
+        prefix: String::new(),
+    };
+    let mut loading = reader::start(vec![part], limit);
+    let (sender, items) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Some(loaded) = loading.recv().await {
+            let item = loaded.map(|it| InputItem {
+                id: it.id,
+                input: it.input,
+            });
+            if sender.send(item).await.is_err() {
+                return;
+            }
+        }
+    });
+    items
 }
 
 /// Items in flight, by their sequence in the server's stream: index, id, and

@@ -47,9 +47,9 @@ const TEXTS: [&str; 13] = [
     "txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "toml", "md", "html", "log", "ini",
 ];
 
-/// Whether a file or folder of this name is looked at in a folder; a file that
-/// is named on the command line always is. The clients in Python and Go have
-/// the same rule.
+/// Whether a file or folder of this name counts in a folder; a file that is
+/// named on the command line always is. The clients in Python and Go have the
+/// same rule.
 pub(crate) fn counts(name: &OsStr, is_folder: bool) -> bool {
     let name = name.as_bytes();
     if name.starts_with(b".") {

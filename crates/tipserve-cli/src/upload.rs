@@ -98,7 +98,7 @@ pub(crate) struct Upload<T, M> {
 /// What an upload reports as it goes on.
 pub(crate) type Progress = Box<dyn Fn(Handled) + Send>;
 
-/// What became of an example on this side.
+/// The outcome of an example on the client's side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Handled {
     /// It is on its way.

@@ -56,7 +56,7 @@ pub struct Bundle {
     /// The encoders in 8 bits; none if the bundle has none.
     pub int8: Option<Int8Archives>,
     /// sha256, in hexadecimal, of `bundle.toml`, which holds every file's; of
-    /// what comes before its table `[int8]`, where it has one.
+    /// what comes before its table `[int8]`, if it has one.
     pub fingerprint: String,
     /// The folder that the bundle was opened from.
     pub dir: PathBuf,

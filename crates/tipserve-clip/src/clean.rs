@@ -130,7 +130,7 @@ fn named(name: &str) -> String {
 }
 
 fn numbered(digits: &str, radix: u32) -> String {
-    /// What HTML5 takes 0x80 to 0x9F for: Windows-1252, and where that has
+    /// What HTML5 takes 0x80 to 0x9F for: Windows-1252, and if that has
     /// nothing, the number itself.
     const WINDOWS_1252: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž',

@@ -81,7 +81,7 @@ impl Stream {
     /// A stream of a device, from torch's pool (32 a device, in turn).
     ///
     /// # Errors
-    /// torch's message, where it is no CUDA device for instance.
+    /// torch's message, if it is no CUDA device for instance.
     pub fn new(device: Device) -> Result<Self, String> {
         let mut made = RawStream { id: 0, device: 0 };
         // SAFETY: `made` is written by the call, which keeps no pointer.
@@ -94,7 +94,7 @@ impl Stream {
     /// `work` fails or panics.
     ///
     /// # Errors
-    /// torch's message, where the device has failed.
+    /// torch's message, if the device has failed.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, String> {
         let mut before = RawStream { id: 0, device: 0 };
         // SAFETY: `before` is written by the call, which keeps no pointer.
@@ -200,7 +200,7 @@ impl Drop for Back {
 /// The memory of a CUDA device.
 ///
 /// # Errors
-/// torch's message, where it is no CUDA device for instance.
+/// torch's message, if it is no CUDA device for instance.
 pub fn memory(device: Device) -> Result<Memory, String> {
     let index = index(device)?;
     // torch's allocator knows a device from its first tensor on.

@@ -69,7 +69,7 @@ pub enum DeviceError {
         given: String,
     },
     /// The text is neither `off` nor `auto`.
-    #[error("{given:?} is no choice for CUDA graphs: off or auto is needed")]
+    #[error("{given:?} is not a choice for CUDA graphs: off or auto is needed")]
     UnknownGraphs {
         /// The text that was given.
         given: String,
@@ -89,21 +89,21 @@ pub enum DeviceError {
         count: usize,
     },
     /// Half precision on a CPU is slow and not worth having.
-    #[error("f16 runs on CUDA only; on the CPU take bf16 or f32")]
+    #[error("f16 runs on CUDA only; on the CPU use bf16 or f32")]
     HalfOnCpu,
     /// 8-bit products are for CPUs.
-    #[error("int8 runs on CPUs only; on CUDA take f16, bf16 or f32")]
+    #[error("int8 runs on CPUs only; on CUDA use f16, bf16 or f32")]
     Int8OnCuda,
     /// Without the instructions the products would be slow, or overflow.
     #[error(
-        "int8 needs a CPU with AVX-512 VNNI, AVX-VNNI or AMX, which this one is not; take auto, \
-         bf16 or f32"
+        "int8 needs a CPU with AVX-512 VNNI, AVX-VNNI or AMX, and this one has none of them; use \
+         auto, bf16 or f32"
     )]
     NoInt8Products,
     /// There is nothing to run.
     #[error(
-        "the bundle {bundle} has no int8 archive: export it again (with --int8 always where the \
-         export left it out), or take auto, bf16 or f32"
+        "the bundle {bundle} has no int8 archive: export it again (with --int8 always if the export \
+         left it out), or use auto, bf16 or f32"
     )]
     NoInt8Archive {
         /// The bundle's `name`, from `bundle.toml`.
@@ -209,7 +209,7 @@ impl DeviceChoice {
 impl DtypeChoice {
     /// What a bundle's encoders are to compute in on a device.
     ///
-    /// `Auto` takes half on CUDA. On a CPU it takes int8 where that has
+    /// `Auto` takes half on CUDA. On a CPU it takes int8 if that has
     /// instructions for it and the bundle has 8-bit archives that agree well
     /// enough with the float ones ([`Agreement::is_enough`]), and
     /// [`fastest_kind`] otherwise.

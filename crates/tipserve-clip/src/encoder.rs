@@ -350,7 +350,7 @@ pub struct TextEncoder {
 
 impl TextEncoder {
     /// Loads the bundle's text encoder onto a device, to compute in a format:
-    /// for int8, where the bundle has no such text encoder, in the device's
+    /// for int8, if the bundle has no such text encoder, in the device's
     /// fastest float format.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
-//! A module whose weights are constants and whose operators are fused, in place
-//! of the one that was loaded.
+//! Replaces the loaded module by one whose weights are constants and whose
+//! operators are fused.
 //!
-//! On CPUs it is quicker for single pictures above all, whose operators are
+//! On CPUs it is quicker, above all for single pictures, whose operators are
 //! short. It is used only if it proves itself when the server starts, as CUDA
-//! graphs do: the same features, and sooner.
+//! graphs must: the same features, and sooner.
 
 use std::{fmt, time::Instant};
 
@@ -15,16 +15,17 @@ use super::{
     precision::Precision,
 };
 
-/// Pictures in the batches that must come out the same.
+/// Sizes of the batches on which both must agree.
 const SIZES: [usize; 2] = [1, 3];
-/// Rounds of timing a single picture, one way and the other in turn.
+/// Rounds of timing a single picture, both modules in turn.
 const ROUNDS: usize = 5;
-/// Of the plain time, what the fused module may take at most to be used.
+/// The fused module is used only if it takes at most this share of the plain
+/// time.
 const WORTHWHILE: f64 = 0.98;
 
 /// The least cosine of fused features to plain ones. In bfloat16 both are
-/// rounded, at other places: a thousandth of the way that features of unlike
-/// pictures lie apart.
+/// rounded, at different places: by a thousandth of the distance between
+/// features of unlike pictures.
 pub fn least_cosine_of(precision: Precision) -> f64 {
     match precision {
         Precision::Float32 | Precision::Int8 => 0.99999,
@@ -54,7 +55,7 @@ pub enum Fusing {
         /// The least cosine to the plain ones.
         cosine: f64,
     },
-    /// It could not be made, or did not run.
+    /// torch could not make it, or it did not run.
     Refused {
         /// torch's reason, its first line.
         reason: String,
@@ -88,7 +89,7 @@ impl fmt::Display for Fusing {
 
 /// Features f32 [B, D] of pictures u8 [B, S, S, 3].
 pub type Encode<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor, EncodeError>;
-/// Runs one of the two ways on a picture and gives the seconds that it took.
+/// Runs one of the two modules on a picture and gives the seconds that it took.
 pub type Seconds<'a> = &'a dyn Fn(Encode<'_>, &Tensor) -> Result<f64, EncodeError>;
 
 /// By the wall clock.

@@ -12,17 +12,17 @@ use tch::{Device, Kind, Tensor};
 
 use super::{device::DeviceError, encode_error::EncodeError, image_spec::Size};
 
-/// Sizes that are recorded. In larger batches a kernel runs longer than the
-/// next takes to be launched.
+/// Sizes that are recorded. In larger batches a kernel runs longer than
+/// launching the next one takes.
 pub const SIZES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// The least cosine of a replayed feature to the plain one.
 pub const LEAST_COSINE: f64 = 0.99999;
-/// Of the plain time, what a replay may take at most to be used.
+/// A graph is used only if a replay takes at most this share of the plain time.
 const WORTHWHILE: f64 = 0.98;
 /// Rounds of timing, plain and replayed in turn.
 const ROUNDS: usize = 5;
 
-/// Whether graphs are used, as it is asked for.
+/// Whether graphs are used, as the settings ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GraphsChoice {
     /// Batches are computed operator by operator.
@@ -46,10 +46,11 @@ impl FromStr for GraphsChoice {
     }
 }
 
-/// What computes batches one way and can record them for the other: a stream slot.
+/// What computes batches operator by operator, and can record them as graphs: a
+/// stream slot.
 pub trait Recorder {
     /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], operator by
-    /// operator. Returns when they are there.
+    /// operator. Returns once they are computed.
     ///
     /// # Errors
     /// The encoder's.
@@ -78,7 +79,7 @@ pub trait Recorder {
 /// A batch of one size, recorded as a graph.
 pub trait Recording: fmt::Debug + Send {
     /// Features f32 [B, D] of staged pictures u8 [B, S, S, 3], where B is at
-    /// most the recorded size. Returns when they are there; they are the
+    /// most the recorded size. Returns once they are computed; they are the
     /// caller's own.
     ///
     /// # Errors
@@ -108,7 +109,7 @@ pub enum Verdict {
         /// The least cosine to the plain ones.
         cosine: f64,
     },
-    /// It was not recorded, or did not run.
+    /// torch refused to record it, or it did not run.
     Refused {
         /// Why, in one line.
         reason: String,
@@ -267,8 +268,8 @@ impl Graphs {
     }
 }
 
-/// Whether a recording gives what the plain way gives, twice, and a part of it
-/// too, and then which is quicker.
+/// Whether a recording gives the plain features, for two inputs and for a part
+/// of each, and then which is quicker.
 fn judge(
     recorder: &dyn Recorder,
     recording: &dyn Recording,

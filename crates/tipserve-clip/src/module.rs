@@ -100,7 +100,7 @@ impl Module {
     /// fused and weights laid out for the CPU's kernels.
     ///
     /// # Errors
-    /// torch's, where it cannot.
+    /// torch's, if it cannot.
     pub(crate) fn fused(&self) -> Result<Self, String> {
         made(|fused| {
             // SAFETY: the module is alive; freezing copies what it changes.

@@ -35,7 +35,7 @@ pub fn thumbnail_of_file(bytes: &[u8], limits: &PictureLimits) -> Result<Vec<u8>
 /// The same of a decoded picture.
 ///
 /// # Errors
-/// [`PictureError::Undecodable`] where it cannot be encoded, which a whole picture
+/// [`PictureError::Undecodable`] if it cannot be encoded, which a whole picture
 /// always can.
 pub fn thumbnail(picture: &Picture) -> Result<Vec<u8>, PictureError> {
     let (width, height) = fit(picture.width(), picture.height());

@@ -12,7 +12,7 @@ use super::{
     text_spec::{PadSide, TextRules},
 };
 
-/// Longest text that is looked at, in bytes. Any context is full long before.
+/// Longest text that is tokenised, in bytes. Any context is full long before.
 pub const MAX_TEXT_BYTES: usize = 64 << 10;
 
 /// Why a tokenizer cannot be loaded.
@@ -192,7 +192,8 @@ impl Tokenizer {
         self.encode_counted(text, truncate).map(|(ids, _)| ids)
     }
 
-    /// As [`encode`](Self::encode), and how many of the ids are not padding.
+    /// As [`encode`](Self::encode), with the number of ids that are not
+    /// padding.
     ///
     /// # Errors
     /// Those of [`encode`](Self::encode).

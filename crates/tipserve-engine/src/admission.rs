@@ -16,7 +16,7 @@ pub struct Refusal {
     pub value: usize,
 }
 
-/// Room in the engine for one item, given back when dropped.
+/// An admitted item's place and bytes in the engine, given back when dropped.
 #[derive(Debug, Default)]
 pub struct Permit {
     /// Whatever else must be given back with it: a flow's window.
@@ -82,8 +82,8 @@ impl Admission {
         })
     }
 
-    /// Room for an item of `bytes`, waiting until there is some: the caller
-    /// reads nothing more from its client meanwhile.
+    /// Admits an item of `bytes`, waiting until it fits: meanwhile the caller
+    /// reads nothing more from its client.
     pub async fn enter(&self, bytes: usize) -> Permit {
         let items = Arc::clone(&self.items).acquire_owned().await;
         let bytes = Arc::clone(&self.bytes)
@@ -107,7 +107,8 @@ impl Admission {
             .saturating_sub(self.bytes.available_permits() * PIECE)
     }
 
-    /// An item larger than the bound itself takes all of it, alone.
+    /// An item larger than the bound itself takes all of it, and is admitted
+    /// alone.
     fn pieces(&self, bytes: usize) -> u32 {
         let all = (self.max_bytes / PIECE).max(1);
         u32::try_from(bytes.div_ceil(PIECE).clamp(1, all)).unwrap_or(u32::MAX)

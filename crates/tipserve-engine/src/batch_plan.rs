@@ -2,9 +2,9 @@
 
 use crate::cost::{CostModel, MARGIN};
 
-/// Somebody is given up only for others who allowed themselves no more time
-/// than this, over its own: a caller that asks for an early answer is not
-/// pushed aside by those who can wait.
+/// A job is given up only for others whose own limits exceed its limit by at
+/// most this factor: a caller that asks for an early answer is not pushed aside
+/// by those who can wait.
 const SIMILAR: f64 = 1.25;
 
 /// A job's deadline, in seconds.
@@ -12,7 +12,7 @@ const SIMILAR: f64 = 1.25;
 pub(super) struct Deadline {
     /// Seconds from now until it passes; negative once it has.
     pub left: f64,
-    /// From its arrival: what it allowed in all.
+    /// All the time that it allowed, from its arrival.
     pub allowed: f64,
 }
 
@@ -61,11 +61,11 @@ pub(super) fn plan_batch(
     let timed = waiting.iter().flatten().count();
 
     let mut best: Option<(f64, BatchPlan)> = None;
-    // The least time that any of those allowed who would be given up.
+    // The shortest limit among those that would be given up.
     let mut given_up = f64::INFINITY;
     for (lost, job) in waiting.iter().enumerate() {
         let Some(deadline) = job else {
-            // Nobody is given up for those who can wait for ever.
+            // No job is given up for those without a deadline.
             let rest = BatchPlan {
                 lost,
                 size: count - lost,

@@ -3,17 +3,17 @@
 /// Weight that an observation keeps for the shape when the next one arrives.
 const MEMORY: f64 = 0.98;
 /// The same for the height: ten batches or so. A machine that loses a core to
-/// another process is slower at once, and what is promised until that is seen
-/// comes too late.
+/// another process is slower at once, and until the model sees that, what it
+/// promises comes too late.
 const RECENT: f64 = 0.9;
 /// Share of the best throughput at which a batch is large enough. Close to 1,
-/// as the shape is known roughly: where it is taken for too flat, 0.97 would
-/// give batches of some 3 pictures where 12 are cheaper.
+/// as the shape is known only roughly: if it is taken for too flat, 0.97 would
+/// give batches of some 3 pictures when 12 are cheaper.
 const WORTHWHILE: f64 = 0.99;
 /// How much batch sizes must vary (standard deviation over mean) for a slope
 /// to be read off them: below that it is noise.
 const SPREAD: f64 = 0.2;
-/// How far the shape goes towards what the latest observations say.
+/// How far the shape moves towards what the latest observations say.
 const LEARNING: f64 = 0.005;
 
 /// How much longer than predicted something may take and still be in time.
@@ -108,14 +108,14 @@ impl CostModel {
         Some(own / (slope + own))
     }
 
-    /// (a, b): seconds per picture and per batch; none before the first
-    /// observation. Neither is negative.
+    /// (a, b): seconds per picture and per batch, neither negative; none before
+    /// the first observation.
     pub fn line(&self) -> Option<(f64, f64)> {
         if self.weight <= 0.0 {
             return None;
         }
-        // With one batch size only, ever, all is taken as cost per picture,
-        // which errs towards small batches.
+        // If only one batch size was ever seen, everything counts as cost per
+        // picture, which errs towards small batches.
         let shape = self.shape.unwrap_or(0.0);
         let one = self.recent_t / ((1.0 - shape) * self.recent_n + shape * self.recent_weight);
         Some(((1.0 - shape) * one, shape * one))

@@ -14,9 +14,9 @@ pub struct Counters {
     pub batches: AtomicU64,
     /// Jobs dropped because they were cancelled or late.
     pub dropped: AtomicU64,
-    /// Pictures whose feature was held by the embedding cache.
+    /// Pictures whose feature was in the embedding cache.
     pub embedding_hits: AtomicU64,
-    /// Pictures that it could have held but had to send to the encoder.
+    /// Pictures that could have been in it, but had to go to the encoder.
     pub embedding_misses: AtomicU64,
     /// Pictures that took the feature of an equal one in flight.
     pub embedding_coalesced: AtomicU64,

@@ -116,7 +116,8 @@ fn prepare(
     limits: &PictureLimits,
     shrink: f64,
 ) -> Result<Prepared, PictureError> {
-    // Random crops look closer than the whole, and are taken for caches only.
+    // Random crops need the full resolution, and only caches are made from
+    // them.
     let side = match crop {
         Crop::Centre if shrink > 0.0 => {
             Some((shrink * f64::from(spec.longest_resize())).ceil() as u32)

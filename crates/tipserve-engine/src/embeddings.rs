@@ -24,8 +24,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-// Bounded by weight at every moment, as moka's is not (it evicts in batches,
-// later); small, without threads of its own.
+// Bounded by weight at every moment, which moka's is not (it evicts later, in
+// batches); small, without threads of its own.
 use quick_cache::{Weighter, sync::Cache};
 
 use crate::{
@@ -120,9 +120,9 @@ pub(super) struct Embeddings {
 pub(super) enum Role {
     /// Its feature is cached; the item is given back.
     Cached(Item, CachedEmbedding),
-    /// Another of its content is ahead, and will share its feature.
+    /// An equal picture is ahead, and will share its feature.
     Follower,
-    /// The first of its content: it leads.
+    /// The first of its content: it is the leader.
     Leader(Item, Leader),
 }
 
@@ -160,8 +160,8 @@ impl Embeddings {
     /// Takes an item whose turn at a decoder has come.
     pub fn join(self: &Arc<Self>, key: ContentKey, item: Item, counters: &Counters) -> Role {
         let mut in_flight = self.in_flight.lock();
-        // A leader lets its feature be held before it ceases to be in flight:
-        // under the lock one of the two is seen.
+        // A leader caches its feature before it leaves the pictures in flight,
+        // so that under the lock one of the two is seen.
         if let Some(cached) = self.cache.get(&key) {
             counters.embedding_hits.fetch_add(1, Ordering::Relaxed);
             return Role::Cached(item, cached);
@@ -189,9 +189,9 @@ impl Embeddings {
     }
 }
 
-/// The right, and duty, to say what became of a content in flight. It goes
-/// with the item that is encoded; dropped, it gives followers no answer but
-/// their tickets' own.
+/// The right, and duty, to settle a content in flight. It goes with the item
+/// that is encoded; dropped, it gives followers no answer but their tickets'
+/// own.
 pub(super) struct Leader {
     embeddings: Arc<Embeddings>,
     key: ContentKey,
@@ -232,12 +232,12 @@ impl Leader {
         }
     }
 
-    /// Keeps the feature, and returns those who wait for it.
+    /// Keeps the feature, and returns the items that wait for it.
     pub fn publish(mut self, cached: CachedEmbedding) -> VecDeque<Item> {
         self.embeddings.cache.insert(self.key, cached);
         let mut followers = self.end();
         if self.priority == Priority::Interactive {
-            // What follows a slower bulk leader need wait no longer.
+            // Items that follow a slower bulk leader need wait no longer.
             let mut in_flight = self.embeddings.in_flight.lock();
             if let Some(bulk) = in_flight.get_mut(&(self.key, Priority::Bulk)) {
                 followers.append(bulk);

@@ -55,8 +55,8 @@ pub trait Encoder: Send + Sync {
     /// Torch's, and whether the device survives it.
     fn encode(&self, pixels: &Tensor) -> Result<Tensor, EncodeFault>;
 
-    /// The same of pictures that lie apart, each of `size`. An encoder that
-    /// must copy them anyway, to another device, does it here in one go.
+    /// The same for pictures in separate buffers, each of `size`. An encoder
+    /// that must copy them anyway, to another device, does it here in one go.
     ///
     /// # Errors
     /// As [`Encoder::encode`].

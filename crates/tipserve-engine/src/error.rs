@@ -14,7 +14,7 @@ pub enum EngineError {
     Picture(PictureError),
 
     /// The decoder panicked on this picture.
-    #[error("the picture's decoder failed on it")]
+    #[error("the decoder failed on this picture")]
     DecoderPanicked,
 
     /// The bundle has no image encoder.

@@ -108,7 +108,7 @@ fn run_groups(
                 answer_group(group, scores, features, feature, shared);
             }
         }
-        // One head's failure must not be the others': each runs alone.
+        // One head's failure must not fail the others: each runs alone.
         Err(fault) if groups.len() > 1 && !fault.fatal => {
             tracing::warn!(
                 heads = groups.len(),

@@ -39,14 +39,14 @@ impl FlowId {
 /// How urgent a job is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Priority {
-    /// A person waits for the answer: goes before bulk items.
+    /// Somebody waits for the answer: it goes before bulk items.
     #[default]
     Interactive,
-    /// It takes what interactive jobs leave, and a sixteenth of each batch.
+    /// Takes what interactive jobs leave, and a sixteenth of each batch.
     Bulk,
 }
 
-/// Which part of a picture is looked at.
+/// Which part of a picture is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crop {
     /// The centre crop, CLIP's own preprocessing.
@@ -102,7 +102,7 @@ pub enum Content {
     Picture {
         /// The picture to decode and encode.
         source: Source,
-        /// The part to look at.
+        /// The part to encode.
         crop: Crop,
     },
     /// A unit vector [D], encoded elsewhere.
@@ -131,11 +131,11 @@ impl Content {
 pub enum Work {
     /// Encode only, and answer with the feature.
     Embed,
-    /// Return what a head says of it.
+    /// Return the scores that a head gives it.
     Classify {
         /// The head, kept alive by the job.
         head: Arc<Head>,
-        /// What of that; the answer may hold more.
+        /// Which scores; the answer may hold more.
         wanted: ScoresRequest,
         /// How many of the nearest cached examples to return.
         neighbours: usize,
@@ -155,7 +155,7 @@ pub struct Job {
     pub flow: FlowId,
     /// Scheduling class: interactive items go before bulk ones.
     pub priority: Priority,
-    /// After this it is of no use.
+    /// When the answer is of no more use.
     pub deadline: Option<Instant>,
     /// Receives the answer, or the error, exactly once.
     pub ticket: Ticket,
@@ -177,7 +177,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// Tells the head that answers it from others, if one does.
+    /// Identifies the head that answers it, if one does.
     pub fn head(&self) -> Option<*const Head> {
         match &self.work {
             Work::Embed => None,
@@ -233,7 +233,7 @@ pub struct Feature {
 /// What a job that succeeded gives.
 #[derive(Clone, Debug)]
 pub struct JobOutput {
-    /// What the head says; nothing for [`Work::Embed`].
+    /// The head's scores; empty for [`Work::Embed`].
     pub scores: Scores,
     /// The feature, where asked for.
     pub feature: Option<Feature>,

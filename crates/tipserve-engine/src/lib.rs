@@ -104,7 +104,7 @@ impl Engine {
     /// bundle that takes embeddings alone.
     ///
     /// # Errors
-    /// The operating system's, where a thread cannot be started.
+    /// The operating system's, if a thread cannot be started.
     pub fn start(
         settings: EngineSettings,
         encoder: Option<(Arc<dyn Encoder>, ImageSpec)>,
@@ -209,14 +209,15 @@ impl Engine {
         if waiting + running == 0 {
             return Some(0.0);
         }
-        // What is running is half done, in the mean. The item's own batch has
-        // those that wait beside it.
+        // What is running is half done on average. The item's own batch
+        // includes those that wait next to it.
         let ahead = waiting as f64 + running as f64 / 2.0;
         let own = (waiting / workers.max(1) + 1).min(size);
         Some(MARGIN * (ahead / throughput + cost.predict(own)?))
     }
 
-    /// Tells the engine that an item was refused as there is no time for it.
+    /// Tells the engine that an item was refused because its deadline could not
+    /// be met.
     pub fn note_refusal(&self) {
         *self.shared.refused.lock() = Some(Instant::now());
     }
@@ -308,7 +309,7 @@ impl Engine {
     }
 
     /// Runs a short step (at most some tens of milliseconds) on a device
-    /// worker, when no interactive work waits, or after having given way
+    /// worker, when no interactive work waits, or after yielding to it for
     /// [`EngineSettings::step_patience`]. Blocks until it has run; never call
     /// it on an async thread. Returns none if the engine is shutting down.
     pub fn step<T: Send + 'static>(&self, step: impl FnOnce() -> T + Send + 'static) -> Option<T> {

@@ -41,7 +41,7 @@ impl<T> FlowQueue<T> {
         self.len += 1;
     }
 
-    /// Puts back what was popped, before the flow's others.
+    /// Puts a popped item back at the front of its flow.
     fn push_front(&mut self, flow: FlowId, item: T) {
         let queue = self.flows.entry(flow).or_default();
         if queue.is_empty() {
@@ -162,8 +162,9 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Puts back what was taken, in its order, before all that waits. Never
-    /// blocks, and works on a closed queue too: the worker that took it takes again.
+    /// Puts items back in their order, before everything that waits. Never
+    /// blocks, and works on a closed queue too: the worker that took them takes
+    /// again.
     pub fn give_back(&self, items: impl DoubleEndedIterator<Item = (FlowId, Priority, T)>) {
         let mut items = items.rev().peekable();
         if items.peek().is_none() {
@@ -208,7 +209,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Takes what is there, up to `most()` items, or a step; none at the end.
+    /// Takes the items that wait, up to `most()`, or a step; none at the end.
     ///
     /// An idle worker takes what is there at once, unless `delay` lets a
     /// batch fill first. A step waits while interactive items do, but no
@@ -270,7 +271,7 @@ impl<T> FairQueue<T> {
         self.drained.notify_all();
     }
 
-    /// Takes no more; what is there is still handed out.
+    /// Takes no more items; those in the queue are still handed out.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_all();
@@ -351,7 +352,7 @@ mod tests {
         let taken = drain(&queue, 3);
         queue.push(FlowId(1), Priority::Interactive, (1, 4));
         queue.close();
-        // More than it has room for, and closed: nothing is lost.
+        // Over its bound, and closed: nothing is lost.
         queue.give_back(
             taken
                 .into_iter()

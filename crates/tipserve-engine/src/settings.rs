@@ -1,4 +1,4 @@
-//! What can be set about the engine.
+//! The settings of the engine.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,8 +34,8 @@ impl ThreadPlan {
     }
 
     /// The plan for CUDA devices: all cores decode, and three workers a device
-    /// keep it without gaps: while one's batch is computed, another's goes up
-    /// and a third's answers are written.
+    /// keep it without gaps: while one's batch is computed, another's is copied
+    /// to the device and a third's answers are written.
     pub fn for_cuda(cores: usize, devices: usize) -> ThreadPlan {
         ThreadPlan {
             decoders: cores.max(1),
@@ -79,7 +79,7 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    /// Most pictures in one batch on CUDA, where nothing is said.
+    /// Most pictures in one batch on CUDA, if nothing is said.
     pub const MAX_BATCH_ON_CUDA: usize = 256;
 
     /// Sizes to warm on a CPU: nothing is compiled per shape there, so a few

@@ -23,9 +23,9 @@ use crate::{
 };
 use tipserve_clip::{ImageSpec, PictureLimits};
 
-/// How long after a refusal for want of time the engine counts as overloaded: long
-/// against the time between two refusals under overload, short against a
-/// caller's patience.
+/// How long the engine counts as overloaded after it refused an item for lack
+/// of time: long against the time between two refusals under overload, short
+/// against a caller's patience.
 const OVERLOADED_FOR: Duration = Duration::from_secs(1);
 
 /// The state that admission, decoders and workers share.
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub heads: FairQueue<ReadyJob>,
     pub cost: Mutex<CostModel>,
     pub counters: Counters,
-    /// Absent where it is off.
+    /// Absent if it is off.
     pub embeddings: Option<Arc<Embeddings>>,
     /// Jobs between the decode queue and their answer, for predicting waits.
     pub in_device: AtomicUsize,
@@ -52,7 +52,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// From here on nothing runs on the device, and the server is unready.
+    /// Marks the device as broken: nothing runs on it any more, and the server
+    /// is unready.
     pub fn break_device(&self, fault: &EncodeFault) {
         tracing::error!(detail = fault.detail, "the device is broken");
         self.broken.store(true, Ordering::Relaxed);

@@ -31,11 +31,11 @@ pub(super) struct Prepared {
     pub lacks_end_mark: bool,
 }
 
-/// What of a job its batch is made of.
+/// What a job contributes to its batch.
 pub(super) enum Payload {
     /// Prepared pixels, u8 [S, S, 3].
     Pixels(Vec<u8>),
-    /// A unit feature that was given, f32 [D].
+    /// A unit feature that the client sent, f32 [D].
     Unit(Vec<f32>),
     /// A feature that was encoded for an equal picture.
     Cached(CachedEmbedding),
@@ -45,7 +45,7 @@ pub(super) enum Payload {
 pub(super) struct ReadyJob {
     pub payload: Payload,
     pub item: Item,
-    /// Where others may wait for this one's feature.
+    /// Its followers, which wait for this picture's feature.
     pub leader: Option<Leader>,
     /// Whether its picture's file lacks its end mark.
     pub lacks_end_mark: bool,
@@ -102,7 +102,7 @@ impl ReadyJob {
         })
     }
 
-    /// Answers the item, and all that wait for its feature, with this error.
+    /// Answers the item and all its followers with this error.
     pub fn fail(self, error: EngineError) {
         if let Some(leader) = self.leader {
             leader.fail(&error);
@@ -110,8 +110,8 @@ impl ReadyJob {
         self.item.ticket.answer(Err(error));
     }
 
-    /// Answers the item with this error, which is its own; the job goes on for
-    /// the first that waits for its feature, if one does.
+    /// Answers the item with an error of its own; the job goes on for its first
+    /// follower, if it has one.
     pub fn hand_over(mut self, error: EngineError, counters: &Counters) -> Option<ReadyJob> {
         let successor = self
             .leader
@@ -122,7 +122,7 @@ impl ReadyJob {
     }
 }
 
-/// A job whose feature is known, and the row where it is.
+/// A job whose feature is known, and that feature's row.
 pub(super) struct Encoded {
     pub job: ReadyJob,
     pub row: usize,

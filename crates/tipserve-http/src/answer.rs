@@ -39,12 +39,12 @@ pub enum Form {
     Events,
     /// The bytes of a file, which the answers carry in this field.
     File(FieldDescriptor),
-    /// The file that the one answer is.
+    /// The file, if the one answer is one.
     Media(Media),
 }
 
 impl Form {
-    /// How a call of `rpc` is answered to a client that accepts this.
+    /// How a call of `rpc` is answered, by the client's `Accept`.
     pub fn of(rpc: &Rpc, headers: &HeaderMap) -> Form {
         if !rpc.descriptor.is_server_streaming() {
             let media = Media::of(&rpc.output).filter(|_| Media::is_wanted(headers));
@@ -72,7 +72,7 @@ impl Form {
     }
 }
 
-/// What is next of a gRPC answer.
+/// The next part of a gRPC answer.
 enum Next {
     Message(Bytes),
     End(Status),
@@ -116,8 +116,9 @@ impl Messages {
         }
     }
 
-    /// A whole message, if there is one: a byte (no message is compressed, as
-    /// nothing was asked for), four of the length, and it.
+    /// A whole message, if there is one: a flag (no message is compressed, as
+    /// the request accepts no compression), four bytes of length, then the
+    /// message.
     fn take(&mut self) -> Option<Bytes> {
         let mut header = self.buffer.get(1..5)?;
         let length = header.get_u32() as usize;
@@ -145,7 +146,7 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// The response to a call, once it is known how it begins.
+    /// The response to a call, once its beginning is known.
     pub async fn answer<R>(self, response: Response<R>) -> Response<Body>
     where
         R: HttpBody<Data = Bytes> + Send + 'static,
@@ -234,7 +235,7 @@ impl Answering {
         self.errors.of(self.dialect, status)
     }
 
-    /// The size that the header of a file's answers says.
+    /// The file's size, from the header of its answers.
     fn file_length(&self, first: &[u8]) -> Option<u64> {
         let message = DynamicMessage::decode(self.output.clone(), first).ok()?;
         let header = message.get_field_by_name("header")?;
@@ -252,7 +253,7 @@ fn broken(error: &str) -> Status {
     )
 }
 
-/// An answer of many messages on its way.
+/// An answer of many messages, in progress.
 struct Streaming {
     answering: Answering,
     messages: Messages,
@@ -308,12 +309,12 @@ impl Streaming {
         Ok(out.into())
     }
 
-    /// What a client that has the answer's beginning is told of its end.
+    /// How a client that already has the answer's beginning learns of an error.
     fn end(&self, status: &Status) -> Result<Option<Bytes>, Status> {
         let failed = status.code() != Code::Ok;
         let error = || self.answering.errors.json(status);
         Ok(match &self.answering.form {
-            // A file that is not whole must not look so: the connection breaks.
+            // An incomplete file must not look complete: the connection breaks.
             Form::File(_) if failed => return Err(status.clone()),
             Form::Events if failed => Some(
                 [b"event: error\ndata: ", error().as_slice(), b"\n\n"]

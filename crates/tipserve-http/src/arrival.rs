@@ -16,7 +16,7 @@ use tonic::Status;
 
 use crate::bounds::Bounds;
 
-/// Bytes of a message that may be there without having been reserved.
+/// Bytes of a message that may be buffered without having been reserved.
 const FREE: usize = 64 << 10;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -26,16 +26,16 @@ pub struct Arrival {
     body: Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>,
     bounds: Arc<dyn Bounds>,
     buffer: BytesMut,
-    /// How much of the buffer is known to have no line's end.
+    /// How much of the buffer is known to have no line end.
     scanned: usize,
     ended: bool,
-    /// How long the message under way has been waited for.
+    /// How long the present message has been waited for.
     waited: Duration,
     reservation: Reservation,
     lines: u64,
 }
 
-/// What the message under way has reserved.
+/// The bytes that the present message has reserved.
 pub struct Reservation {
     bounds: Arc<dyn Bounds>,
     reserved: usize,
@@ -72,7 +72,7 @@ impl Reservation {
         self.held = None;
         let bytes: BoxFuture<'static, _> = self.bounds.reserve(whole);
         let held = timeout(self.bounds.patience(0), bytes).await;
-        self.held = Some(held.map_err(|_| self.bounds.no_room())?);
+        self.held = Some(held.map_err(|_| self.bounds.budget_exhausted())?);
         self.reserved = whole;
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Arrival {
         &self.bounds
     }
 
-    /// Its length, where the request says it.
+    /// Its length, if the request says it.
     pub fn length(&self) -> Option<usize> {
         let exact = self.body.size_hint().exact()?;
         usize::try_from(exact).ok()
@@ -111,7 +111,7 @@ impl Arrival {
     /// All of it.
     ///
     /// # Errors
-    /// Where a bound is passed, or the connection breaks.
+    /// If a bound is exceeded, or the connection breaks.
     pub async fn whole(&mut self) -> Result<Bytes, Status> {
         self.next_message();
         let length = self.length();
@@ -151,7 +151,7 @@ impl Arrival {
                 let rest = self.buffer.split();
                 return Ok((!is_blank(&rest)).then(|| rest.freeze()));
             }
-            // Between its messages a stream may take its time.
+            // Between messages a stream may pause as long as it likes.
             let timed = self.lines == 0 || !self.buffer.is_empty();
             self.read(timed).await?;
             let largest = self.bounds.largest();
@@ -161,7 +161,7 @@ impl Arrival {
         }
     }
 
-    /// Some next bytes of it, at most `most`; none at its end.
+    /// The next bytes, at most `most`; none at the end.
     ///
     /// # Errors
     /// See [`Arrival::whole`].
@@ -182,7 +182,7 @@ impl Arrival {
         Ok((!more).then(|| self.buffer.split().freeze()))
     }
 
-    /// What was handed on has been decoded by now.
+    /// What was handed out has been decoded by now.
     fn next_message(&mut self) {
         self.reservation.release();
         self.waited = Duration::ZERO;
@@ -193,7 +193,7 @@ impl Arrival {
         if self.ended {
             return Ok(false);
         }
-        // What is there already costs no timer.
+        // Buffered bytes need no timer.
         let frame = match self.body.frame().now_or_never() {
             Some(frame) => frame,
             None if timed => {

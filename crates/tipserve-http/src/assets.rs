@@ -6,7 +6,7 @@ use tonic::body::Body;
 
 use crate::response::full;
 
-/// What pages of the server may do: nothing but what comes from it.
+/// The content security policy of the server's pages: nothing from elsewhere.
 const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' blob: data:; connect-src 'self'; font-src 'self'; manifest-src 'self'; \
     media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -16,7 +16,7 @@ const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src
 pub struct Asset {
     /// Its path on the server: "/", "/assets/app.3f2a.js".
     pub path: &'static str,
-    /// Its media type, with the character set where it is text.
+    /// Its media type, with the character set if it is text.
     pub content_type: &'static str,
     /// Its bytes, compressed if `encoding` says so.
     pub body: &'static [u8],
@@ -25,7 +25,7 @@ pub struct Asset {
     pub encoding: Option<&'static str>,
     /// Changes with the bytes; without quotes.
     pub etag: &'static str,
-    /// Whether what is at this path never changes.
+    /// Whether the content at this path never changes.
     pub immutable: bool,
 }
 
@@ -53,7 +53,7 @@ impl Assets {
     }
 }
 
-/// A file that is served, wherever it comes from.
+/// A file that is served, static or generated.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
     pub path: &'static str,

@@ -1,4 +1,4 @@
-//! What a server bounds a request's messages by.
+//! The bounds that a server sets on a request's messages.
 
 use std::time::Duration;
 
@@ -25,5 +25,5 @@ pub trait Bounds: Send + Sync + 'static {
     fn too_slow(&self, received: usize) -> Status;
 
     /// The refusal of one for which there were no bytes in time.
-    fn no_room(&self) -> Status;
+    fn budget_exhausted(&self) -> Status;
 }

@@ -1,4 +1,4 @@
-//! One call over HTTP: what its request says beside its body.
+//! One call over HTTP: its path, query and headers.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -46,7 +46,7 @@ impl Call {
     /// A call of `rpc`.
     ///
     /// # Errors
-    /// A path, query or header that is not good.
+    /// A path, query or header that is not valid.
     pub fn new(
         route: &Route,
         path: &[(&str, String)],
@@ -72,7 +72,7 @@ impl Call {
         })
     }
 
-    /// The message that a JSON object makes, with path and query where it is
+    /// The message that a JSON object makes, with path and query if it is
     /// `merged` with them.
     pub(crate) fn message(
         &self,
@@ -103,7 +103,7 @@ impl Call {
         [self.query.as_slice(), &self.path].concat()
     }
 
-    /// A message between what the query and what the path says.
+    /// A message, preceded by the query's fields and followed by the path's.
     pub(crate) fn around(&self, message: &[u8]) -> Vec<u8> {
         [self.query.as_slice(), message, &self.path].concat()
     }

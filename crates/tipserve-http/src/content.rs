@@ -20,11 +20,11 @@ pub enum Content {
     Json,
     /// A JSON object a line.
     Lines,
-    /// A picture's file, or JSON where its first byte says so.
+    /// A picture's file, or JSON if its first byte says so.
     JsonOrPicture(Picture),
     /// The bytes of a picture's file.
     Picture(Picture),
-    /// A file for a method that takes it in pieces: the way to the bytes.
+    /// A file for a method that takes it in pieces, in this field.
     File(FieldDescriptor),
     /// A form, with its boundary.
     Form(String),
@@ -124,7 +124,7 @@ impl Content {
                 let taken = picture.map(Content::Picture);
                 return taken.ok_or_else(|| unknown("the method takes no picture as its body"));
             }
-            // What curl says of whatever it is given.
+            // curl's default for any `--data`.
             "application/x-www-form-urlencoded"
             | "application/octet-stream"
             | ""

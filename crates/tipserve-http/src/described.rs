@@ -1,5 +1,5 @@
-//! What the server says of its API over HTTP: `/openapi.json`, and a page that
-//! shows it.
+//! The description of the API over HTTP: `/openapi.json`, and a page that shows
+//! it.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

@@ -1,9 +1,9 @@
-//! How requests and answers of an RPC are written.
+//! The formats of an RPC's requests and answers over HTTP.
 
-/// A way of writing requests and answers.
+/// A format of requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// ProtoJSON, of the messages themselves.
+    /// The messages themselves, in ProtoJSON.
     Proto,
     /// The Open Inference Protocol over HTTP.
     Inference(Shape),
@@ -11,15 +11,15 @@ pub enum Dialect {
     Embeddings,
 }
 
-/// How an answer is shown.
+/// How an answer becomes a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// As the message itself, in JSON.
+    /// The message itself, in JSON.
     Whole,
-    /// As the value of one of its fields.
+    /// The value of one of its fields.
     Field(&'static str),
-    /// Nothing: the status says whether its one field is true.
+    /// No body: the status says whether its one field is true.
     Truth,
-    /// As tensors, in JSON or as bytes.
+    /// Tensors, in JSON or binary.
     Tensors,
 }

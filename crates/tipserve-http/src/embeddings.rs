@@ -36,7 +36,7 @@ const PATH: &str = "/v1/embeddings";
 /// Its route.
 ///
 /// # Errors
-/// Where the descriptors lack the method: a broken build.
+/// If the descriptors lack the method: a broken build.
 pub fn route(pool: &DescriptorPool) -> Result<Route, RulesError> {
     let service = pool.get_service_by_name("tipserve.v1.ClassifyService");
     let method = service.and_then(|service| service.methods().find(|m| m.name() == "Embed"));
@@ -75,7 +75,7 @@ enum Format {
 /// One text or picture, or several.
 struct Inputs(EmbedRequest, Vec<Kind>);
 
-/// What an input is: Embed has lists of their own for the two.
+/// A text or a picture: Embed has a list for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -156,7 +156,7 @@ pub fn read(body: &Bytes) -> Result<(Vec<u8>, Asked), Status> {
     Ok((message.encode_to_vec(), asked))
 }
 
-/// An embedding as it is asked for.
+/// An embedding in the requested encoding.
 enum Shown {
     Numbers(Vec<f32>),
     Base64(String),
@@ -165,7 +165,7 @@ enum Shown {
 impl Serialize for Shown {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            // Each as short as it reads back to the same.
+            // Each with the fewest digits that read back to the same number.
             Shown::Numbers(values) => values.serialize(serializer),
             Shown::Base64(text) => serializer.serialize_str(text),
         }

@@ -1,4 +1,4 @@
-//! Errors as each dialect shows them.
+//! Errors in each dialect.
 
 use http::Response;
 use prost::Message as _;
@@ -22,8 +22,8 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// Shows them by this descriptor of `google.rpc.Status`, whose pool has the
-    /// types of their details.
+    /// Uses this descriptor of `google.rpc.Status`, whose pool has the types of
+    /// the details.
     pub fn new(message: MessageDescriptor) -> Errors {
         Errors { message }
     }
@@ -43,7 +43,7 @@ impl Errors {
         if json::render(&self.message, &whole, Style::Proto, &mut out).is_ok() {
             return out;
         }
-        // Details of a type that nobody here knows.
+        // Details of an unknown type are left out.
         json!({"code": status.code() as i32, "message": status.message(), "details": []})
             .to_string()
             .into_bytes()

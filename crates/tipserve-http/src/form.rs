@@ -24,7 +24,7 @@ use crate::{
 pub struct Part {
     /// The part's name, from its `Content-Disposition`.
     pub name: String,
-    /// The name of the file that it is of; none if it is no picture but a field.
+    /// The name of its file; none if the part is a field and not a picture.
     pub file: Option<String>,
     /// The part's bytes, all of them.
     pub data: Bytes,
@@ -44,7 +44,7 @@ pub struct Form {
     parts: Multipart<'static>,
     bounds: Arc<dyn Bounds>,
     reservation: Reservation,
-    /// Bytes read since the parser last handed something on: what it holds.
+    /// Bytes read since the parser last handed something out: what it holds.
     kept: Arc<AtomicUsize>,
     length: Option<usize>,
 }
@@ -90,11 +90,11 @@ impl Form {
         self.reservation.reserve(whole, whole).await
     }
 
-    /// The next part. What the last one had reserved is given back, unless all
-    /// of the form is.
+    /// The next part. The last one's reservation is given back, unless the
+    /// whole form is reserved.
     ///
     /// # Errors
-    /// A form that is none, or over a bound.
+    /// A malformed form, or one over a bound.
     pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
         if !is_whole {
             self.reservation.release();
@@ -142,7 +142,7 @@ fn broken(error: multer::Error) -> Status {
 /// Appends the field that a part is.
 ///
 /// # Errors
-/// A part that is no field of the message, or has no good value.
+/// A part that is not a field of the message, or has an invalid value.
 pub fn put_field(
     message: &MessageDescriptor,
     part: &Part,

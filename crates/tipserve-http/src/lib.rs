@@ -11,7 +11,7 @@
 //!   within those layers, by the one that bounds messages, through [`Bounds`]:
 //!   nothing of a body is read for a caller who may not call. That layer also
 //!   inflates bodies that are compressed (`Content-Encoding`).
-//! - [`Asset`]s are files that are served beside.
+//! - [`Asset`]s are static files that are served next to the API.
 //!
 //! JSON is written to the wire format as it is read (`json::write`), without a
 //! tree of values in between.

@@ -7,7 +7,7 @@ use tonic::body::Body;
 
 use crate::response::{full, with_type};
 
-/// Where a message has a file, and its media type.
+/// The fields of a message that hold a file and its media type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Media {
     data: FieldDescriptor,
@@ -15,7 +15,7 @@ pub struct Media {
 }
 
 impl Media {
-    /// Where the message has them, if it is such a one.
+    /// The fields of the message, if it is a file.
     pub fn of(message: &MessageDescriptor) -> Option<Media> {
         let field = |name: &str, kind: Kind| {
             let field = message.get_field_by_name(name)?;
@@ -27,8 +27,8 @@ impl Media {
         })
     }
 
-    /// Whether a client asks for the file itself: it says that it takes pictures,
-    /// as browsers do for `<img>`, or any bytes.
+    /// Whether a client asks for the file itself: it accepts pictures, as
+    /// browsers do for `<img>`, or any bytes.
     pub fn is_wanted(headers: &HeaderMap) -> bool {
         let mut accepted = headers.get_all(header::ACCEPT).iter();
         accepted.any(|value| {
@@ -41,7 +41,7 @@ impl Media {
     /// The file as a response.
     ///
     /// # Errors
-    /// Where the bytes are not such a message: a defect.
+    /// If the bytes are not such a message: a defect.
     pub fn response(&self, message: &[u8]) -> Result<Response<Body>, String> {
         let output = self.data.parent_message().clone();
         let message = DynamicMessage::decode(output, message).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! Fields by their paths: what a request's path, query or form says.
+//! Fields by their paths, from a request's path, query or form.
 
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
 
@@ -63,7 +63,8 @@ fn bare(message: &MessageDescriptor, name: &str) -> Option<Vec<FieldDescriptor>>
     None
 }
 
-/// Appends a value to the message, at the end of the way to its field.
+/// Appends a value to the message, within the messages on the path to its
+/// field.
 ///
 /// # Errors
 /// What is wrong with the text.
@@ -123,7 +124,7 @@ fn within(name: &str, error: JsonError) -> JsonError {
 /// The message that a query is.
 ///
 /// # Errors
-/// A parameter that is no field, comes twice, or has no good value.
+/// A parameter that is not a field, is repeated, or has an invalid value.
 pub fn parse(message: &MessageDescriptor, query: &str) -> Result<Vec<u8>, JsonError> {
     let mut out = Vec::new();
     let mut singular: Vec<Vec<u32>> = Vec::new();

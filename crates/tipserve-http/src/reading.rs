@@ -1,5 +1,5 @@
-//! A request's body on its way into gRPC messages, one at a time and no faster
-//! than they are taken.
+//! Turns a request's body into gRPC messages, one at a time and no faster than
+//! they are taken.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -22,8 +22,8 @@ use crate::{
     query,
 };
 
-/// Largest JSON that is read where it arrives; what is larger would hold up
-/// other work of the thread.
+/// Largest JSON that is read on the thread where it arrives; a larger one would
+/// hold up the thread's other work.
 const INLINE: usize = 256 << 10;
 /// Bytes of a file in one message.
 const PIECE: usize = 1 << 20;
@@ -108,7 +108,8 @@ impl Reading {
     }
 }
 
-/// The next messages of a body that is no form, and whether they are the last.
+/// The next messages of a body that is not a form, and whether they are the
+/// last.
 async fn plain(
     call: &Arc<Call>,
     arrival: &mut Arrival,
@@ -176,7 +177,7 @@ async fn read_json(
     off_thread(json.len(), move || Ok(call.message(&json, merged, limit)?)).await
 }
 
-/// Reads what has this many bytes, apart from other work where they are many.
+/// Reads a body of this many bytes, on a thread of its own if they are many.
 async fn off_thread(
     bytes: usize,
     read: impl FnOnce() -> Result<Vec<u8>, Status> + Send + 'static,

@@ -90,7 +90,7 @@ impl Rpc {
 /// The pool of a descriptor set, and of what errors carry as their details.
 ///
 /// # Errors
-/// Where a set cannot be read.
+/// If a set cannot be read.
 pub fn pool(descriptors: &[u8]) -> Result<DescriptorPool, RulesError> {
     let unreadable = |error: String| RulesError::Descriptors(error);
     let mut pool = DescriptorPool::decode(descriptors).map_err(|e| unreadable(e.to_string()))?;

@@ -33,15 +33,15 @@ use crate::{
     template::RequestPath,
 };
 
-/// How long after a call's deadline its service may still say so itself, with
-/// its own reason.
+/// How long after a call's deadline its service may still answer with its own
+/// reason.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// The OpenAPI document of the annotated methods of these descriptors, indented
 /// for people and for what compares it.
 ///
 /// # Errors
-/// Where they cannot be served: a broken build.
+/// If they cannot be served: a broken build.
 pub fn openapi_document(descriptors: &[u8]) -> Result<String, RulesError> {
     let pool = rules::pool(descriptors)?;
     let routes = all_routes(&pool)?;
@@ -67,7 +67,7 @@ impl HttpLayer {
     /// Serves the annotated methods of these descriptors, and files.
     ///
     /// # Errors
-    /// Where the descriptors or their annotations cannot be served: a broken
+    /// If the descriptors or their annotations cannot be served: a broken
     /// build.
     pub fn new(descriptors: &[u8], assets: Assets) -> Result<HttpLayer, RulesError> {
         let pool = rules::pool(descriptors)?;
@@ -225,7 +225,7 @@ impl Api {
     }
 }
 
-/// What an HTTP request has that means something else, or nothing, in gRPC.
+/// Headers of HTTP that mean something else, or nothing, in gRPC.
 const DROPPED: [HeaderName; 6] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,

@@ -38,8 +38,8 @@ impl From<JsonError> for Status {
     }
 }
 
-/// A refusal that needs no descriptors: of a request before it is known what it
-/// is.
+/// A refusal that needs no descriptors: of a request whose method is not yet
+/// known.
 pub fn refusal(code: Code, reason: &str, message: &str) -> Response<Body> {
     let body = json!({
         "code": code as i32,

@@ -23,11 +23,11 @@ const PART_BYTES: usize = 16 << 20;
 const PARTS_AT_ONCE: usize = 4;
 /// Objects up to this size are sent to a bucket in one request.
 const SINGLE_PUT_BYTES: u64 = 64 << 20;
-/// Work on this many bytes is done where it stands; more goes to a thread that
-/// may block.
+/// Work on up to this many bytes is done on the calling thread; more goes to
+/// one that may block.
 const SMALL_WORK_BYTES: usize = 64 << 10;
 
-/// What a store is opened with besides its objects.
+/// What a store needs besides its objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
     pub(crate) environment: Arc<dyn Environment>,
@@ -36,7 +36,7 @@ pub(crate) struct Surroundings {
 
 pub(crate) struct Backend {
     objects: Arc<dyn ObjectStore>,
-    /// The folder, where the store is a local one.
+    /// The folder of a local store.
     folder: Option<PathBuf>,
     surroundings: Surroundings,
 }
@@ -70,7 +70,7 @@ impl Backend {
         &*self.surroundings.environment
     }
 
-    /// The folder, where the store is a local one.
+    /// The folder of a local store.
     pub(crate) fn folder(&self) -> Option<&std::path::Path> {
         self.folder.as_deref()
     }
@@ -79,8 +79,8 @@ impl Backend {
         failures::of(doing, error, self.folder.is_some())
     }
 
-    /// An error of a write. Once the disk has failed to take one, nothing of it
-    /// is trusted: the kernel may show bytes that the disk never will.
+    /// An error of a write. Once the disk has failed to take it, nothing of it
+    /// is trusted: the kernel may show bytes that never reached the disk.
     fn write_error(&self, doing: &str, error: &object_store::Error) -> StoreError {
         if self.folder.is_some() && failures::is_of_the_disk(error) {
             return self.not_durable(doing, chain(error));
@@ -178,7 +178,7 @@ impl Backend {
         })
     }
 
-    /// Writes a large object, durably. Its path must be nobody else's.
+    /// Writes a large object, durably. No other writer may use its path.
     pub(crate) async fn put(
         &self,
         path: &Path,
@@ -239,7 +239,7 @@ impl Backend {
         Ok(Some(bytes))
     }
 
-    /// A large object of `size` bytes: mapped where it is a local file, else
+    /// A large object of `size` bytes: a local file is mapped, others are
     /// fetched in parts. None if it is absent.
     pub(crate) async fn read_large(
         &self,
@@ -284,8 +284,7 @@ impl Backend {
         Ok(Some(whole.into()))
     }
 
-    /// Some bytes of an object, fewer where it ends before; none if it is
-    /// absent.
+    /// Some bytes of an object, fewer if it ends earlier; none if it is absent.
     pub(crate) async fn read_range(
         &self,
         path: &Path,
@@ -362,7 +361,7 @@ impl Backend {
             .await
             .map_err(|e| self.error(doing, &e))?;
         let head = self.head(&path).await;
-        // One that stays behind is swept like other leftovers.
+        // If it stays behind, it is swept like other leftovers.
         let _ = self.delete(vec![path]).await;
         let meta = head?.ok_or_else(|| StoreError::Storage {
             doing: doing.to_owned(),

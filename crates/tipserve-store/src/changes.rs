@@ -65,10 +65,10 @@ impl Store {
     }
 
     /// Whether a record that was created is part of the cache's history. One
-    /// whose writer was asleep for long may be not: its place was another's,
-    /// swept since.
+    /// whose writer slept for long may not be: its sequence number was another
+    /// record's, swept since.
     async fn confirm(&self, id: &CacheId, ours: &State, path: &Path) -> Result<bool, StoreError> {
-        // What this server did, it sees at once.
+        // So that this server sees its own change at once.
         let view = match self.views.fresh(id).await {
             Ok(view) => view,
             // The record is there and durable; most likely it counts.
@@ -89,11 +89,11 @@ impl Store {
         Ok(true)
     }
 
-    /// Points an alias at a version, in one atomic step; makes it where it is
-    /// new. With `expected`, only if the cache has that etag.
+    /// Points an alias at a version, in one atomic step; makes it if it is new.
+    /// With `expected`, only if the cache has that etag.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where the version does not exist,
+    /// [`StoreError::NotFound`] if the version does not exist,
     /// [`StoreError::EtagMismatch`].
     pub async fn set_alias(
         &self,
@@ -166,7 +166,11 @@ impl Store {
             let aliases = state.aliases_of(version);
             if !aliases.is_empty() {
                 let aliases: Vec<&str> = aliases.iter().map(|a| a.as_str()).collect();
-                let detail = format!("it is what {} points at", aliases.join(", "));
+                let detail = format!(
+                    "{} point{} at it",
+                    aliases.join(", "),
+                    if aliases.len() == 1 { "s" } else { "" }
+                );
                 return Err(StoreError::conflict(&what, detail));
             }
             if view.versions()?.len() == 1 {
@@ -259,7 +263,7 @@ impl Store {
     /// first. With `expected`, only if the cache has that etag.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] where there is no such cache,
+    /// [`StoreError::NotFound`] if there is no such cache,
     /// [`StoreError::EtagMismatch`].
     pub async fn retain(
         &self,
@@ -283,8 +287,8 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Deletes a version that was published and must not have been, even where
-    /// it is the only one; one that an alias names by now stays.
+    /// Deletes a version that should not have been published, even if it is the
+    /// only one; one that an alias names by now stays.
     pub(super) async fn take_back(
         &self,
         id: &CacheId,
@@ -302,8 +306,8 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the bytes of deleted versions. Whatever fails here is swept
-    /// later: the versions are gone already.
+    /// Removes the bytes of deleted versions. What fails here is swept later:
+    /// the versions are already deleted.
     async fn remove_deleted(&self, id: &CacheId) {
         die_at!("store::delete::before_bytes");
         let removed = match self.views.fresh(id).await {
@@ -321,7 +325,7 @@ impl Store {
         let paths = view.objects_of(|version| state.is_deleted(version));
         let count = paths.len();
         if count > 0 {
-            // Once the manifests are gone, the state alone would know the
+            // Once the manifests are gone, only the state would know the
             // numbers.
             self.raise_high_water(view, 0).await?;
         }

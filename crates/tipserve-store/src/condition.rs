@@ -13,20 +13,20 @@ pub const NEW: &str = "new";
 /// What must hold of a cache at the moment when a version of it is published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// The cache's etag, [`NEW`] where it must not exist.
+    /// The cache's etag, [`NEW`] if it must not exist.
     pub etag: Option<String>,
     /// What the cache must have: aliases, versions.
     pub needs: Needs,
 }
 
-/// What must be there for a version to be published.
+/// What must exist for a version to be published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing: a cache that is not there is made.
+    /// Nothing: a cache that does not exist is made.
     #[default]
     Nothing,
-    /// The cache, since it was first looked at: one that is deleted meanwhile
-    /// does not come back.
+    /// The cache, since it was first read: one that is deleted meanwhile does
+    /// not come back.
     Cache,
     /// The cache, as above, and this version of it.
     Version(VersionNumber),
@@ -43,7 +43,7 @@ pub(super) fn etag(view: &View) -> Result<String, StoreError> {
     })
 }
 
-/// Refuses a cache whose etag is another.
+/// Refuses a cache with another etag.
 pub(super) fn check_etag(view: &View, expected: Option<&str>) -> Result<(), StoreError> {
     let Some(expected) = expected else {
         return Ok(());
@@ -87,8 +87,8 @@ impl Condition {
         check_etag(view, self.etag.as_deref())
     }
 
-    /// Refuses where the cache was deleted since it was at `sequence`: a
-    /// version that needs it must not bring it back.
+    /// Refuses if the cache was deleted since it was at `sequence`: a version
+    /// that needs it must not bring it back.
     pub(super) fn check_not_cleared(&self, view: &View, sequence: u64) -> Result<(), StoreError> {
         if self.needs == Needs::Nothing || view.state()?.cleared <= sequence {
             return Ok(());

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 pub trait Environment: Debug + Send + Sync {
     /// Monotonic time since an arbitrary moment.
     fn now(&self) -> Duration;
-    /// The time of day, for people. Nothing is decided by it: how old an object
-    /// is, the storage's own clock says.
+    /// The time of day, for people. Nothing is decided by it: ages are measured
+    /// by the storage's own clock.
     fn time_of_day(&self) -> DateTime<Utc>;
     /// Completes after `duration` has passed.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
@@ -47,7 +47,7 @@ impl Environment for System {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        // A runtime that is shutting down runs nothing more.
+        // A runtime that is shutting down runs no more tasks.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(task);
         }

@@ -25,8 +25,8 @@ pub enum StoreError {
         what: String,
     },
 
-    /// Bytes in the store are not those that were written. The thing is set
-    /// aside; everything else serves.
+    /// Bytes in the store are not those that were written. What they belong to
+    /// is set aside; everything else is served.
     #[error("{what} is damaged: {detail}")]
     Damaged {
         /// Resource name, or the object's path.
@@ -49,7 +49,7 @@ pub enum StoreError {
         supported: u32,
     },
 
-    /// An id or alias that cannot be one.
+    /// An invalid id or alias.
     #[error(transparent)]
     InvalidName(#[from] NameError),
 
@@ -71,10 +71,10 @@ pub enum StoreError {
         detail: String,
     },
 
-    /// A request id that has made a version of something else.
+    /// A request id that another specification has used before.
     #[error(
-        "the request id {request_id:?} has made {what}, which was asked for otherwise: a new \
-         request needs a new id"
+        "the request id {request_id:?} was used before, with another specification, and made \
+         {what}: a new request needs a new id"
     )]
     RequestReused {
         /// Resource name of the version.
@@ -90,11 +90,11 @@ pub enum StoreError {
         what: String,
         /// The etag given; [`NEW`](super::NEW) for a cache that must not exist.
         expected: String,
-        /// The etag now; [`NEW`](super::NEW) where there is no such cache.
+        /// The etag now; [`NEW`](super::NEW) if there is no such cache.
         found: String,
     },
 
-    /// The storage does not answer. What is resident goes on serving.
+    /// The storage does not answer. What is resident is still served.
     #[error("the store does not answer while {doing}: {detail}")]
     Unavailable {
         /// What was being done, and to which object.

@@ -1,5 +1,6 @@
 //! Fail points: places between two steps of a write where a test can make the
-//! process die, with the feature `failpoints`. Without it they are nothing.
+//! process die, with the feature `failpoints`. Without it they compile to
+//! nothing.
 
 /// Every fail point of the store, for tests that visit them all. To die at one,
 /// `FAILPOINTS="store::version::encoded=return"` in the environment of a
@@ -20,8 +21,8 @@ pub const FAIL_POINTS: &[&str] = &[
     "store::bury::half",
 ];
 
-/// Dies here where the fail point of that name says so: at once, with exit
-/// code 86, without unwinding or flushing anything.
+/// Dies here if the fail point of that name is set to: at once, with exit code
+/// 86, without unwinding or flushing anything.
 macro_rules! die_at {
     ($name:literal) => {{
         #[cfg(feature = "failpoints")]

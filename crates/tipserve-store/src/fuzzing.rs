@@ -1,5 +1,5 @@
-//! Doors for the fuzz targets in `fuzz/`. Compiled under `--cfg fuzzing`,
-//! and in tests, so that it keeps compiling.
+//! Entry points for the fuzz targets in `fuzz/`. Compiled under `--cfg
+//! fuzzing`, and in tests, so that it keeps compiling.
 
 // What must not happen ends the run.
 #![allow(clippy::expect_used)]
@@ -14,7 +14,7 @@ use super::{
 /// from one that makes sense, everything can be deleted.
 ///
 /// # Panics
-/// Where it cannot.
+/// If it cannot.
 pub fn records(text: &[u8]) {
     let _ = unseal::<Manifest>("fuzzed", "manifest.json", text);
     let _ = unseal::<State>("fuzzed", "state.json", text);

@@ -1,7 +1,7 @@
 //! Sweeping: what dead writers left, what deletions left, and records that
 //! newer ones replaced.
 //!
-//! How old an object is, the storage's clock says: it dates the objects, and a
+//! Ages are measured by the storage's clock: it dates the objects, and a
 //! server's own clock may be off by days. Age only decides what is worth a
 //! look; that nothing in use is removed does not rest on it (see
 //! [`Store::sweep_leftover`]).
@@ -43,7 +43,7 @@ pub struct Swept {
     pub skipped: usize,
 }
 
-/// For how many leftover ages a notice is kept whose writer may yet wake up.
+/// For how many leftover ages a notice is kept in case its writer wakes up.
 const NOTICE_AGES: u32 = 30;
 
 /// The storage's time, asked for when it is first needed.
@@ -190,7 +190,7 @@ impl Store {
             false => false,
             true => match self.tensors_named(id, version).await {
                 Ok(named) => named.is_none_or(|named| named == name),
-                // Which file is the version's cannot be told: all stay.
+                // It is unknown which file is the version's: all stay.
                 Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => true,
                 Err(e) => return Err(e),
             },
@@ -246,7 +246,7 @@ impl Store {
                         }
                         Err(e) => return Err(e),
                     };
-                    // One that was there before the notice is damaged, not
+                    // A version that existed before the notice is damaged, not
                     // unacknowledged.
                     if named.as_ref() == Some(name) && given < published {
                         self.take_back(id, *version).await?;
@@ -261,7 +261,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what asking for the storage's time has left.
+    /// Removes what reading the storage's time has left.
     async fn sweep_probes(&self, age: &Age<'_>) -> Result<(), StoreError> {
         for probe in self.backend.list(&layout::clock_probes()).await? {
             if age.reached(probe.last_modified).await? {
@@ -335,12 +335,12 @@ impl Remains {
         found
     }
 
-    /// Removes what is old enough; returns how many files that were.
+    /// Removes what is old enough; returns the number of files.
     fn remove(self, now: SystemTime, least: Duration) -> usize {
         let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age >= least);
         for (folder, time) in self.folders {
             if is_old(time) {
-                // Fails, as it should, where it is no longer empty.
+                // Fails, as it should, if it is no longer empty.
                 let _ = std::fs::remove_dir(folder);
             }
         }

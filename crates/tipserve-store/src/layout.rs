@@ -1,4 +1,4 @@
-//! Where things lie: the paths of objects, written and read.
+//! The paths of objects, written and parsed.
 
 use object_store::path::Path;
 use sha2::{Digest as _, Sha256};
@@ -37,15 +37,15 @@ pub(crate) enum Object {
     Other,
 }
 
-/// What once was, told by an object's name alone: damage to its bytes loses
-/// nothing.
+/// What once existed, recorded in an object's name alone: damage to its bytes
+/// loses nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark {
     /// There was a state record of this sequence; 0: none yet.
     pub(crate) sequence: u64,
     /// There was a version of this number; 0: none yet.
     pub(crate) number: u64,
-    /// Begins the nonce of that state record; "0" where there was none.
+    /// Begins the nonce of that state record; "0" if there was none.
     pub(crate) nonce: String,
 }
 
@@ -71,7 +71,7 @@ impl Mark {
     }
 }
 
-/// How a nonce is told in a few letters and digits; "0" for an empty one.
+/// A nonce shortened to a few letters and digits; "0" for an empty one.
 pub(crate) fn short(nonce: &str) -> String {
     let plain = nonce.bytes().all(|b| b.is_ascii_alphanumeric());
     let mut short = match plain {
@@ -154,7 +154,7 @@ pub(crate) fn mark(id: &CacheId, mark: &Mark) -> Path {
     cache(id).join("high-water").join(mark.name())
 }
 
-/// The folder of what is left of a cache after it was deleted.
+/// The folder of a deleted cache's tombstones.
 pub(crate) fn tombstones(id: &CacheId) -> Path {
     Path::from(TOMBSTONES).join(id.as_str())
 }
@@ -188,7 +188,7 @@ pub(crate) fn run(run: &str, sequence: u64) -> Path {
     run_folder(run).join(format!("{sequence:08}.json"))
 }
 
-/// Which record of which run lies at `path`.
+/// Which record of which run is at `path`.
 pub(crate) fn classify_run(path: &Path) -> Option<(String, u64)> {
     let parts: Vec<_> = path.parts().collect();
     let [folder, run, file] = parts.as_slice() else {
@@ -208,7 +208,7 @@ pub(crate) fn clock_probe(nonce: &str) -> Path {
     clock_probes().join(nonce)
 }
 
-/// Whether a manifest may name its tensors file so: never a path.
+/// Whether a manifest may give its tensors file this name: never a path.
 pub(crate) fn is_tensors_name(name: &str) -> bool {
     name.strip_prefix(TENSORS_PREFIX)
         .and_then(|rest| rest.strip_suffix(TENSORS_SUFFIX))
@@ -225,7 +225,7 @@ fn number(text: &str) -> Option<u64> {
     (number > 0 && format!("{number:08}") == text).then_some(number)
 }
 
-/// What lies at `path`, an object of the cache `id`.
+/// What is at `path`, an object of the cache `id`.
 pub(crate) fn classify(id: &CacheId, path: &Path) -> Object {
     let folder = cache(id);
     let Some(parts) = path.prefix_match(&folder) else {

@@ -110,9 +110,9 @@ pub struct StoreOptions {
     /// replaced, are swept. Default one day. No writer may pause longer
     /// between two steps of one change; one that finds that it did gives up.
     pub leftover_age: Duration,
-    /// Sees the requests to a bucket, and writes that a disk did not keep.
+    /// Observes the requests to a bucket, and writes that a disk did not keep.
     pub observer: Arc<dyn RequestObserver>,
-    /// Clock, randomness and background tasks: the machine's, but in a
+    /// Clock, randomness and background tasks: the machine's, except in a
     /// simulation.
     pub environment: Arc<dyn Environment>,
 }
@@ -138,8 +138,8 @@ impl StoreOptions {
     }
 }
 
-/// A store of versioned caches. Cheap to clone; clones share their memory of
-/// what they saw.
+/// A store of versioned caches. Cheap to clone; clones share what they have
+/// seen.
 #[derive(Clone)]
 pub struct Store {
     backend: Arc<Backend>,
@@ -158,7 +158,7 @@ struct Damage {
     file: Option<ObjectMeta>,
 }
 
-/// A version, told from any other that ever had its number.
+/// A version, distinguished from any other that ever had its number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VersionKey {
     /// The cache that it is a version of.
@@ -176,7 +176,7 @@ impl std::fmt::Display for VersionKey {
 }
 
 impl Store {
-    /// Opens the store at `url`: a folder (made where it is absent), or
+    /// Opens the store at `url`: a folder (made if it is absent), or
     /// `file://`, `s3://BUCKET/PREFIX`, `gs://…`, `az://…` with credentials and
     /// endpoint from the environment, as object_store reads it
     /// (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`, …).
@@ -198,7 +198,7 @@ impl Store {
 
     /// A store on storage of the caller's own, one that makes durable what it
     /// acknowledges, lists consistently, and creates objects only if absent
-    /// where it is asked to.
+    /// if it is asked to.
     pub fn over(objects: Arc<dyn ObjectStore>, options: StoreOptions) -> Self {
         Self::on(Backend::over(objects, options.surroundings()), options)
     }
@@ -219,9 +219,9 @@ impl Store {
     }
 
     /// Which version a reference stands for, now. `latest`, aliases and
-    /// deletions by other servers are seen within the store's `freshness`,
-    /// what this store did itself at once; what is not found is always looked
-    /// for afresh. While the storage does not answer, what was last seen counts.
+    /// deletions by other servers are seen within the store's `freshness`, this
+    /// store's own changes at once; what is not found is always looked up
+    /// afresh. While the storage does not answer, the last view counts.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Damaged`] where the cache's
@@ -234,9 +234,8 @@ impl Store {
         Ok((reference.cache.clone(), number))
     }
 
-    /// [`Self::resolve`], with what tells the version from any other that may
-    /// ever bear its number: what is kept in memory of a version is kept under
-    /// both.
+    /// [`Self::resolve`], with what distinguishes the version from any other
+    /// that may ever have its number: memory of a version is kept under both.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -290,7 +289,7 @@ impl Store {
     }
 }
 
-/// Why `reference` stands for nothing, as helpfully as can be.
+/// Why `reference` names nothing, with a hint if there is one.
 fn missing(view: &View, reference: &Reference) -> StoreError {
     let latest = view.latest().ok().flatten();
     let (what, hint) = match (&reference.version, latest) {

@@ -119,8 +119,8 @@ impl Store {
         self.list_caches_of("", size, after).await
     }
 
-    /// [`Self::list_caches`] of those alone whose ids begin with `prefix`; of no
-    /// other is anything looked at, and none is named in the page.
+    /// [`Self::list_caches`] of those alone whose ids begin with `prefix`; no
+    /// other is read or named in the page.
     ///
     /// # Errors
     /// As [`Self::list_caches`].

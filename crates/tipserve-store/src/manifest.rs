@@ -1,4 +1,4 @@
-//! What is known of a version apart from its tensors: `manifest.json`.
+//! Everything about a version but its tensors: `manifest.json`.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ pub struct Manifest {
     /// What its maker said about it.
     #[serde(flatten)]
     pub details: Details,
-    /// The request that made it, where that had an id: asked again, it returns
-    /// this version.
+    /// The request that made it, if it had an id: repeated, it returns this
+    /// version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     /// Digest of what that request asked for ([`RequestKey::digest`]).
@@ -62,8 +62,8 @@ pub struct Details {
     /// Views kept of each example, R; 0 if none are.
     pub views: u32,
     /// What was done with the EXIF orientation of its examples, and so is done
-    /// with what it classifies. Manifests of before it was recorded lack it:
-    /// it was ignored then.
+    /// with what it classifies. Older manifests lack it: the orientation was
+    /// ignored then.
     #[serde(default)]
     pub exif_orientation: ExifOrientation,
     /// Fingerprint of the bundle that made the features.
@@ -73,15 +73,15 @@ pub struct Details {
     pub bundle_name: String,
     /// The head's numbers, and how they were chosen.
     pub head: HeadSpec,
-    /// How it was fine-tuned, where it was.
+    /// How it was fine-tuned, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTuneRecord>,
-    /// What its making took in; none if no examples were sent (fine-tuned,
-    /// imported) or where an older tipserve made it.
+    /// Counts of the examples it was made from; none if no examples were sent
+    /// (fine-tuned, imported) or if an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceCounts>,
-    /// What embedded its pictures; none if no picture was (features were
-    /// sent) or where an older tipserve made it.
+    /// The encoder of its pictures; none if no picture was encoded (features
+    /// were sent) or if an older tipserve made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoder: Option<EncoderRecord>,
     /// Examples that a picture is kept of.
@@ -93,7 +93,7 @@ pub struct Details {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderRecord {
     /// "float32", "bfloat16", "float16" or "int8"; several, with commas
-    /// between, where features of a base and new ones differ.
+    /// between, if the base's features and the new ones differ.
     pub dtype: String,
     /// Mean squared error of 8-bit features, over the variance of float ones;
     /// none if all are float.
@@ -117,7 +117,7 @@ pub enum ExifOrientation {
     Apply,
 }
 
-/// What the making of a version took in.
+/// Counts of the examples that a version was made from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCounts {
     /// Examples received, those rejected included.
@@ -136,7 +136,7 @@ pub struct SourceCounts {
 /// A class, and how many examples it was made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassRecord {
-    /// What people call it; two classes may share it. Read in the form that
+    /// Its name for people; two classes may share it. Read in the form that
     /// names are compared in, whatever form an older tipserve wrote it in.
     #[serde(deserialize_with = "canonical_name")]
     pub display_name: String,
@@ -212,32 +212,32 @@ pub struct TensorsRecord {
     pub sha256: String,
 }
 
-/// A version that is to be: no number, no date yet.
+/// A version not yet published: it has no number and no date.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// What the manifest will say.
     pub details: Details,
-    /// Go into the tensors file; see `docs/storage.md` for names and shapes.
+    /// What goes into the tensors file; `docs/storage.md` has names and shapes.
     pub tensors: Vec<NamedTensor>,
-    /// The request that asks for it, if that may be asked again.
+    /// The key of the request, if it may be repeated.
     pub request: Option<RequestKey>,
 }
 
-/// What makes asking again safe (AIP-155): a version is made once for each key,
-/// however often it is asked for.
+/// What makes repeating a request safe (AIP-155): each key makes one version,
+/// however often it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestKey {
-    /// The client's id of the request, unlike that of any other request for
-    /// this cache.
+    /// The client's id of the request, which no other request for this cache
+    /// has.
     pub id: String,
-    /// Digest of what is asked for, so that an id that is used twice for
-    /// different things is noticed.
+    /// Digest of the specification, so that an id that is used for two
+    /// different ones is noticed.
     pub digest: String,
 }
 
 impl RequestKey {
-    /// What the names of things end in that were made for this request, so that
-    /// a listing finds them: lower-case hexadecimal digits.
+    /// The suffix, in lower-case hexadecimal, of the names of everything that
+    /// this request makes: a listing finds it by that.
     pub fn mark(&self) -> String {
         layout::request_hash(&self.id)
     }

@@ -1,4 +1,4 @@
-//! Reading a local file whole: mapped, where it is large.
+//! Reading a local file whole: mapped, if it is large.
 
 // A mapping is sound only while nobody changes the file.
 #![allow(unsafe_code)]
@@ -18,7 +18,7 @@ pub(crate) fn read_file(path: &std::path::Path) -> io::Result<Bytes> {
     }
     // SAFETY: a version's files are immutable from the moment they have their
     // name: this store never writes to one again, and deletion only unlinks it,
-    // which leaves the mapping whole. Whoever changes a mapped file from outside
+    // which leaves the mapping whole. Changing a mapped file from outside
     // breaks the store's documented rule (docs/storage.md).
     let map = unsafe { memmap2::Mmap::map(&file)? };
     Ok(Bytes::from_owner(map))

@@ -51,8 +51,8 @@ impl Backend {
                 } else {
                     Arc::new(PrefixStore::new(objects, prefix))
                 };
-                // Says now, not at the first request, that the bucket is
-                // missing or refuses us.
+                // Reports a missing bucket or refused access now, not at the
+                // first request.
                 let probe = objects.list(Some(&Path::from("caches"))).next().await;
                 if let Some(Err(e)) = probe {
                     return Err(fail(&e));
@@ -71,8 +71,8 @@ impl Backend {
         std::fs::create_dir_all(&path).map_err(generic)?;
         let folder = path.canonicalize().map_err(generic)?;
         if let Some(parent) = folder.parent() {
-            // The folder itself must survive, too; a parent that cannot be
-            // opened is none of ours.
+            // The folder itself must survive too; a parent that cannot be
+            // opened is not ours.
             let _ = File::open(parent).and_then(|f| f.sync_all());
         }
         let objects = LocalFileSystem::new_with_prefix(&folder)?

@@ -61,7 +61,7 @@ impl PictureColumn {
         ]
     }
 
-    /// The column of that name; `Ok(None)` where the file has none. Does not
+    /// The column of that name; `Ok(None)` if the file has none. Does not
     /// look at the pictures themselves.
     ///
     /// # Errors

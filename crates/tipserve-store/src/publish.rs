@@ -1,5 +1,5 @@
 //! Publishing a version in one atomic step, and acknowledging it only once
-//! every part of it is seen to be there.
+//! every part of it has been verified.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,13 +35,13 @@ impl Drop for Unpublished {
         };
         let backend = Arc::clone(&self.backend);
         self.backend.environment().spawn(Box::pin(async move {
-            // Best effort: what stays is swept when it is old enough.
+            // Best effort: the rest is swept when it is old enough.
             let _ = backend.delete(vec![path]).await;
         }));
     }
 }
 
-/// A version on its way: its tensors are written, its manifest is not.
+/// A version in the making: its tensors are written, its manifest is not.
 struct Publication<'a> {
     store: &'a Store,
     condition: &'a Condition,
@@ -53,7 +53,7 @@ struct Publication<'a> {
     unpublished: Unpublished,
 }
 
-/// What became of an attempt to publish under one number.
+/// The outcome of an attempt to publish under one number.
 enum Attempt {
     /// It is there, and acknowledged.
     Published,
@@ -130,8 +130,8 @@ impl Store {
                 sha256: encoded.sha256.clone(),
             },
         };
-        // What cannot be read back (a NaN has no JSON) is refused before it is
-        // written.
+        // A manifest that cannot be read back (a NaN has no JSON) is refused
+        // before it is written.
         unseal::<Manifest>(&what, "manifest.json", &seal(&what, &manifest)?)
             .map_err(|e| StoreError::invalid(&what, e))?;
         let mut publication = Publication {
@@ -178,9 +178,9 @@ impl Store {
         Ok((number, sequence))
     }
 
-    /// Keeps in mind, beside the state and the manifests, how high numbers and
+    /// Records, besides the state and the manifests, how high numbers and
     /// sequences have come, so that the loss of any of these is noticed and no
-    /// number comes twice. A failure costs that, not the change itself.
+    /// number is used twice. A failure costs that, not the change itself.
     pub(super) async fn raise_high_water(
         &self,
         view: &View,
@@ -249,9 +249,10 @@ impl Publication<'_> {
         let request_id = self.manifest.request_id.as_deref();
         if request_id.is_some() || !self.condition.is_none() {
             let view = store.views.fresh(self.id()).await?;
-            // An attempt of the same request may have come first. Any that is
-            // published later than this look takes a number that is ours, or
-            // sees ours.
+            // An earlier attempt of the same request may have published
+            // already. One that publishes after this check either takes the
+            // number that we are about to take, and one of us fails, or sees
+            // our version.
             if let Some(request_id) = request_id {
                 let digest = self.manifest.request_digest.as_deref();
                 let made = store.version_of_request(&view, request_id, digest, None);
@@ -278,7 +279,7 @@ impl Publication<'_> {
                 Ok(Attempt::Lost)
             }
             Err(error @ StoreError::NotDurable { .. }) => {
-                // It may be seen, and be gone after a power loss: nobody shall
+                // It may be visible, yet gone after a power loss: nobody must
                 // build on it.
                 self.retract("it is not durable").await;
                 Err(error)
@@ -293,7 +294,7 @@ impl Publication<'_> {
         }
     }
 
-    /// Looks whether what was published is there, and is to be.
+    /// Verifies that what was published exists, and is meant to.
     async fn acknowledge(&self) -> Result<Attempt, StoreError> {
         let (store, version) = (self.store, self.manifest.version);
         let view = store.views.fresh(self.id()).await?;
@@ -344,7 +345,7 @@ impl Publication<'_> {
         Ok(Attempt::Published)
     }
 
-    /// Deletes what must not be seen, as far as that can be done now.
+    /// Deletes what must not be visible, as far as possible now.
     async fn retract(&self, why: &str) {
         let version = self.manifest.version;
         if let Err(error) = self.store.take_back(self.id(), version).await {

@@ -1,6 +1,5 @@
 //! Durable records of fine-tuning runs: what each was to do, how far it came,
-//! and what became of it, for servers that did not run it or have restarted
-//! since.
+//! and its outcome, for servers that did not run it or have restarted since.
 //!
 //! As everything in a store, a run's record is never changed: each update is
 //! the next object of the run's folder, made only if there is none. So a run
@@ -95,7 +94,7 @@ pub struct RunRecord {
     pub run: String,
     /// Which record of the run this is, from 1.
     pub sequence: u64,
-    /// Tells this record from any other writer's.
+    /// Distinguishes this record from any other writer's.
     pub nonce: String,
     /// The server that runs it.
     pub owner: String,
@@ -108,7 +107,7 @@ pub struct RunRecord {
     /// Who asked for it; empty: nobody is named.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
-    /// The request that asked for it, if that may be asked again.
+    /// The key of the request that asked for it, if it may be repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestKey>,
     /// When it was asked for.
@@ -193,7 +192,7 @@ fn resource_name(run: &str) -> String {
     format!("fineTunes/{run}")
 }
 
-/// Refuses what cannot be a run's id, before it becomes part of a path.
+/// Refuses an invalid run id before it becomes part of a path.
 fn check_id(run: &str) -> Result<(), StoreError> {
     let sane = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     match !run.is_empty() && run.len() <= MAX_RUN_ID_BYTES && run.bytes().all(sane) {
@@ -212,8 +211,8 @@ impl Store {
     /// The record before is removed.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where somebody else wrote the next record: the
-    /// run is theirs now. Else those of the storage.
+    /// [`StoreError::Conflict`] if another server wrote the next record: the
+    /// run is that server's now. Otherwise the storage's.
     pub async fn write_run(&self, record: &RunRecord) -> Result<RunRecord, StoreError> {
         check_id(&record.run)?;
         let next = RunRecord {
@@ -254,8 +253,9 @@ impl Store {
         Err(not_found())
     }
 
-    /// The runs whose ids end in a request's mark ([`RequestKey::mark`]), newest
-    /// first. Costs one listing of all runs, and a request for each found.
+    /// The runs of a request, newest first: their ids end in its mark
+    /// ([`RequestKey::mark`]). Costs one listing of all runs, and one read for
+    /// each that is found.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -285,8 +285,9 @@ impl Store {
     }
 
     /// Runs, newest first, up to `size` of those that are `wanted`; with
-    /// `before`, those older than it. Costs one listing of all runs, and a
-    /// request for each looked at. Damaged records are left out, and logged.
+    /// `before`, those older than it. Costs one listing of all runs, and one
+    /// read for each that is examined. Damaged records are left out, and
+    /// logged.
     ///
     /// # Errors
     /// Those of the storage.
@@ -329,8 +330,8 @@ impl Store {
         Ok(found)
     }
 
-    /// The time by the clock that dates the store's objects. How old a
-    /// [`StoredRun`] is, this clock says, not a server's own.
+    /// The time by the clock that dates the store's objects. The age of a
+    /// [`StoredRun`] is measured by this clock, not by a server's own.
     ///
     /// # Errors
     /// Those of the storage.

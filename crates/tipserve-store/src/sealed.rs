@@ -78,7 +78,7 @@ fn checked(text: &[u8]) -> Result<(), &'static str> {
 ///
 /// # Errors
 /// [`StoreError::Damaged`] where the checksum or the shape is wrong,
-/// [`StoreError::NewerFormat`] where it is whole but of a newer format.
+/// [`StoreError::NewerFormat`] if it is whole but of a newer format.
 pub(crate) fn unseal<T: DeserializeOwned>(
     what: &str,
     path: &str,

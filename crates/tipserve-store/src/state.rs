@@ -25,7 +25,7 @@ pub(crate) struct State {
     pub(crate) cache: CacheId,
     /// Number of the record, from 1, never reused.
     pub(crate) sequence: u64,
-    /// Tells this record from any other writer's.
+    /// Distinguishes this record from any other writer's.
     pub(crate) nonce: String,
     pub(crate) time: DateTime<Utc>,
     /// What this record changed, for people.
@@ -34,8 +34,9 @@ pub(crate) struct State {
     /// whether a record is built on another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ancestry: Vec<String>,
-    /// Sequence of the record that last deleted the whole cache; 0 if none
-    /// did. Tells a cache made anew from one whose older versions were deleted.
+    /// Sequence of the record that last deleted the whole cache; 0 if none did.
+    /// Distinguishes a cache made anew from one whose older versions were
+    /// deleted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) cleared: u64,
     /// Deleted versions as ranges, both ends included, ascending, not touching.
@@ -60,8 +61,8 @@ fn is_zero(number: &u64) -> bool {
 const ANCESTRY: usize = 24;
 
 impl State {
-    /// The state of a deleted cache whose last record cannot be read, by what
-    /// its tombstone's name tells.
+    /// The state of a deleted cache whose last record cannot be read, from its
+    /// tombstone's name.
     pub(crate) fn cleared(cache: &CacheId, mark: &Mark) -> Self {
         let mut state = Self::empty(cache);
         (state.sequence, state.cleared) = (mark.sequence, mark.sequence);
@@ -106,7 +107,7 @@ impl State {
         }
     }
 
-    /// Whether the record is what its path says, and makes sense.
+    /// Whether the record fits its path, and is consistent.
     pub(crate) fn check(&self, cache: &CacheId, sequence: u64) -> Result<(), StoreError> {
         let ordered = self.deleted.iter().all(|(from, to)| from <= to)
             && self

@@ -1,5 +1,5 @@
-//! Tensors as named arrays in a safetensors file: written without copying
-//! them, read where they lie.
+//! Tensors as named arrays in a safetensors file: written and read without
+//! copying them.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -32,9 +32,9 @@ pub mod names {
     pub const HEAD_LINEAR: &str = "head.linear";
     /// b, added to the logits, f32 [N].
     pub const HEAD_BIAS: &str = "head.bias";
-    /// K where it is not `keys` (fine-tuned), f32 [M, D].
+    /// K if it is not `keys` (fine-tuned), f32 [M, D].
     pub const HEAD_KEYS: &str = "head.keys";
-    /// V where it is dense, f32 [M, N].
+    /// V if it is dense, f32 [M, N].
     pub const HEAD_VALUES: &str = "head.values";
     /// Factor of each class of a one-hot V, f32 [N].
     pub const HEAD_WEIGHT: &str = "head.weight";
@@ -52,8 +52,8 @@ pub mod names {
     pub const EXAMPLE_URIS: &str = "example_uris";
     /// The same of the validation examples.
     pub const VALIDATION_URIS: &str = "validation.uris";
-    /// What their sender says of the examples: a column of JSON objects of
-    /// strings, empty for nothing.
+    /// The examples' metadata: a column of JSON objects of strings, empty if
+    /// there is none.
     pub const EXAMPLE_METADATA: &str = "example_metadata";
     /// The same of the validation examples.
     pub const VALIDATION_METADATA: &str = "validation.metadata";
@@ -62,8 +62,8 @@ pub mod names {
     /// Thumbnails of the validation examples.
     pub const VALIDATION_PICTURES: &str = "validation.pictures";
 
-    /// Whether a tensor belongs to a column that says something of the examples
-    /// themselves, and so is taken over by versions of the same examples.
+    /// Whether a tensor belongs to a column about the examples themselves, and
+    /// so is inherited by versions of the same examples.
     pub fn describes_examples(name: &str) -> bool {
         let column = name.rsplit_once('.').map_or(name, |(column, _)| column);
         [
@@ -234,10 +234,10 @@ impl EncodedTensors {
 }
 
 impl TensorFile {
-    /// Reads the header of a file; the bytes stay where they are.
+    /// Reads the header of a file; its bytes are not copied.
     ///
     /// # Errors
-    /// The reason, in words, where it is no whole safetensors file.
+    /// The reason, in words, if it is not a whole safetensors file.
     pub fn parse(bytes: Bytes) -> Result<Self, String> {
         let (header_len, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|e| e.to_string())?;
@@ -304,7 +304,7 @@ impl TensorFile {
         self.bytes.len() as u64
     }
 
-    /// Where a tensor's bytes lie in the file.
+    /// The position of a tensor's bytes in the file.
     pub(crate) fn place(&self, name: &str) -> Option<Range<u64>> {
         let range = self.range(self.infos.get(name)?);
         Some(u64::try_from(range.start).ok()?..u64::try_from(range.end).ok()?)
@@ -376,7 +376,7 @@ impl TextColumn {
         ]
     }
 
-    /// The column of that name; `Ok(None)` where the file has none.
+    /// The column of that name; `Ok(None)` if the file has none.
     ///
     /// # Errors
     /// The reason, in words, where the two tensors do not fit each other.

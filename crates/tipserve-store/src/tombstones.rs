@@ -1,4 +1,4 @@
-//! What is left of a deleted cache: its last state, out of the way of lists.
+//! What is left of a deleted cache: its last state, where lists do not walk.
 
 use object_store::path::Path;
 
@@ -13,7 +13,7 @@ use super::{
 };
 
 impl Backend {
-    /// What the names of a cache's tombstones tell; none if it has none.
+    /// What the names of a cache's tombstones say; none if it has none.
     pub(crate) async fn newest_tombstone(&self, id: &CacheId) -> Result<Option<Mark>, StoreError> {
         let found = self.list(&layout::tombstones(id)).await?;
         let marks = found
@@ -22,7 +22,7 @@ impl Backend {
         Ok(marks.max())
     }
 
-    /// The state that a tombstone keeps; what its name tells, where its bytes
+    /// The state that a tombstone keeps, or what its name tells if its bytes
     /// are damaged.
     pub(crate) async fn read_tombstone(
         &self,

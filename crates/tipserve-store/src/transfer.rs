@@ -96,7 +96,7 @@ impl Store {
     }
 }
 
-/// An exported file, read and found whole.
+/// An exported file that has been read and verified.
 #[derive(Clone, Debug)]
 pub struct Imported {
     /// The manifest that the file carries.
@@ -151,7 +151,7 @@ pub(super) fn read_export(file: Bytes) -> Result<Imported, StoreError> {
     };
     let manifest = unseal(WHAT, MANIFEST_KEY, entry(MANIFEST_KEY)?.as_bytes());
     let manifest: Manifest = manifest.map_err(|e| match e {
-        // Damage to what somebody sends us is not damage to the store.
+        // Damage to an uploaded file is not damage to the store.
         StoreError::Damaged { what, detail } => StoreError::InvalidDraft { what, detail },
         other => other,
     })?;

@@ -68,7 +68,7 @@ impl Store {
     /// A version with its tensors, every byte checked against the manifest's
     /// SHA-256. Time is in proportion to size; memory too, but for large local
     /// files, which are mapped. A version found damaged is set aside: it is
-    /// refused without another reading for as long as its file stays as it is.
+    /// refused without being read again until its file changes.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Damaged`],

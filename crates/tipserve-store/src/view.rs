@@ -32,16 +32,16 @@ const MAX_MISSING: u64 = 1000;
 pub(crate) struct View {
     pub(crate) id: CacheId,
     listing: Listing,
-    /// Marks of the cache's tombstones, where they had to be looked at.
+    /// Marks of the cache's tombstones, if they had to be read.
     tombstone: Option<Mark>,
     state: Result<Arc<State>, StoreError>,
-    /// Existing versions whose manifests are not there.
+    /// Existing versions whose manifests are missing.
     missing: BTreeSet<VersionNumber>,
     pub(crate) listed: Duration,
 }
 
-/// What a listing lacks that must once have been there. Listings are not
-/// atomic, so only what two in a row lack is lost.
+/// What a listing lacks that must have existed. Listings are not atomic, so
+/// only what two in a row lack is lost.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Lack {
     /// The sequence that the newest state record should have at least.
@@ -64,7 +64,7 @@ impl View {
             .map(|(version, (time, _))| (*version, *time))
             .collect();
         for version in &self.missing {
-            // Nothing tells when it was; its neighbour comes close.
+            // Its time is unknown; its neighbour's comes close.
             let before = versions.range(..version).next_back();
             let near = before.or_else(|| versions.range(version..).next());
             let time = near.map_or(DateTime::UNIX_EPOCH, |(_, time)| *time);
@@ -98,7 +98,8 @@ impl View {
         self.listing.manifests.get(&version).map(|(time, _)| *time)
     }
 
-    /// What tells a version's manifest from any other of the same number.
+    /// What distinguishes a version's manifest from any other of the same
+    /// number.
     pub(crate) fn identity(&self, version: VersionNumber) -> Option<&Identity> {
         self.listing
             .manifests
@@ -128,7 +129,7 @@ impl View {
     /// Whether [`Self::highest`] is known for sure.
     ///
     /// # Errors
-    /// The state's, where it cannot be read and nothing else tells which
+    /// The state's, if it cannot be read and nothing else tells which
     /// numbers were given out.
     pub(crate) fn check_numbers_known(&self) -> Result<(), StoreError> {
         if self.listing.marks.is_empty() && self.tombstone.is_none() {
@@ -152,14 +153,14 @@ impl View {
         Ok(Mark::new(state.sequence, number, &state.nonce))
     }
 
-    /// Whether the folder holds a mark that tells as much.
+    /// Whether the folder holds a mark that says at least as much.
     pub(crate) fn is_marked(&self, mark: &Mark) -> bool {
         let covers = |m: &Mark| (m.sequence, &m.nonce) == (mark.sequence, &mark.nonce);
         let marks = self.listing.marks.iter();
         marks.into_iter().any(|(m, _)| covers(m)) && self.listing.highest_marked() >= mark.number
     }
 
-    /// Marks that others make superfluous, with their times.
+    /// Marks that others supersede, with their times.
     pub(crate) fn superseded_marks(&self) -> impl Iterator<Item = &(Mark, DateTime<Utc>)> {
         let newest = self.listing.mark();
         self.listing.marks.iter().filter(move |(mark, _)| {
@@ -211,7 +212,7 @@ impl View {
         self.listing.manifests.is_empty() && self.listing.tensors.is_empty()
     }
 
-    /// Whether there is, or was, no such cache.
+    /// Whether the cache never existed.
     pub(crate) fn is_unknown(&self) -> bool {
         self.listing.is_empty() && self.tombstone.is_none()
     }
@@ -243,7 +244,7 @@ impl View {
             if lack == Lack::default() {
                 return Ok(view);
             }
-            // What the listing before lacked, too, was not just passed by.
+            // What the previous listing lacked too was not just missed.
             let lost_state = view.sequence() < lacked.sequence;
             let lost = lack
                 .versions

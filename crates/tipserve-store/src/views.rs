@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 
 use super::{StoreError, backend::Backend, name::CacheId, view::View};
 
-/// How long a request waits for a bucket that does not answer, where an older
-/// view can serve it.
+/// How long a request waits for a bucket that does not answer, if an older view
+/// can serve it.
 const REFRESH_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long after a failed refresh the older view serves without another try.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
@@ -75,7 +75,8 @@ impl Views {
             Err(_) => (slot.refreshing.lock().await, true),
         };
         let known = slot.view.lock().clone();
-        // Whoever waited may find that the one before it has just listed.
+        // A request that waited may find that the one before it has just
+        // listed.
         if shared && let Some(view) = known.as_ref().filter(|view| view.listed > called) {
             return Ok(Arc::clone(view));
         }
@@ -84,7 +85,8 @@ impl Views {
                 let view = Arc::new(view);
                 *slot.failed.lock() = None;
                 if view.is_unknown() {
-                    // Whoever asks for what is not there leaves nothing behind.
+                    // A request for a cache that does not exist leaves nothing
+                    // behind.
                     self.slots.remove(id);
                 } else {
                     *slot.view.lock() = Some(Arc::clone(&view));
@@ -101,8 +103,8 @@ impl Views {
         }
     }
 
-    /// A view of at most the agreed age; an older one while the storage does
-    /// not answer.
+    /// A view of at most the store's `freshness`; an older one while the
+    /// storage does not answer.
     pub(crate) async fn recent(self: &Arc<Self>, id: &CacheId) -> Result<Arc<View>, StoreError> {
         let known = self.slots.get(id).map(|slot| Arc::clone(&slot));
         let older = known.as_ref().and_then(|slot| slot.view.lock().clone());
@@ -116,8 +118,8 @@ impl Views {
             return Ok(older);
         }
         if age < self.ttl || failed_within(OUTAGE_MEMORY) {
-            // Ahead of need, so that under steady traffic nobody ever waits:
-            // not for a storage that answers, nor for one that does not.
+            // Refreshed ahead of need, so that under steady traffic no request
+            // waits, whether or not the storage answers.
             if !slot.ahead.swap(true, Relaxed) {
                 let (views, id) = (Arc::clone(self), id.clone());
                 self.backend.environment().spawn(Box::pin(async move {
@@ -127,7 +129,7 @@ impl Views {
             }
             return Ok(older);
         }
-        // On its own, so that giving up on it does not stop it.
+        // In a task of its own, so that giving up on it does not stop it.
         let (sender, refresh) = oneshot::channel();
         let (views, of) = (Arc::clone(self), id.clone());
         self.backend.environment().spawn(Box::pin(async move {

@@ -26,7 +26,7 @@ pub enum BucketAnswer {
     Unreachable,
 }
 
-/// Sees every HTTP request to a bucket, and what a disk fails to keep.
+/// Observes every HTTP request to a bucket, and what a disk fails to keep.
 pub trait RequestObserver: Debug + Send + Sync {
     /// A request is about to be sent; its trace headers may be added. They are
     /// not among the headers that are signed: a proxy may add or change them.
@@ -72,7 +72,7 @@ impl HttpService for ObservedClient {
         let answer = self.client.execute(request).await;
         let outcome = match &answer {
             Err(_) => BucketAnswer::Unreachable,
-            // "Not there" and "there already" are answers like any other.
+            // "Not found" and "already exists" are answers like any other.
             Ok(response) => match response.status().as_u16() {
                 200..400 | 404 | 409 | 412 | 416 => BucketAnswer::Ok,
                 _ => BucketAnswer::Error,

@@ -62,7 +62,7 @@ impl Entry {
             items_burst: self.items_burst,
             max_streams: self.max_streams,
         };
-        // What is used up stays so when the file changes elsewhere.
+        // What a token has used stays used when the file changes elsewhere.
         let known = previous.and_then(|previous| previous.named(&self.name));
         let rates = match known {
             Some(known) if *known.rates.settings() == settings => Arc::clone(&known.rates),

@@ -2,17 +2,18 @@
 
 use tip_adapter::analysis::Analysis;
 
-/// Share of examples that are suspect from which labels come first: about
-/// what chance makes of clean labels where classes are hard to tell apart.
+/// Share of suspect examples from which labels come first: about what chance
+/// gives for clean labels if classes are hard to tell apart.
 const MANY_SUSPECTS: f64 = 0.02;
 
-/// Share of examples in exact duplicates from which they are worth a word.
+/// Share of examples that are exact duplicates from which they are worth
+/// mentioning.
 const MANY_COPIES: f64 = 0.05;
 
-/// Expected accuracy that is worth as many examples again.
+/// Expected gain in accuracy that is worth doubling the examples.
 const WORTHWHILE: f64 = 0.01;
 
-/// Share of all errors that one pair of classes makes, to be named.
+/// Share of all errors from which a pair of classes is named.
 const ONE_PAIR: f64 = 0.3;
 
 /// Classes that the sentence names at most.

@@ -1,4 +1,4 @@
-//! `AnalyzeVersion`: a version in, what its own examples say of it out.
+//! `AnalyzeVersion`: a version in, what its own examples say about it out.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,11 +13,11 @@ use crate::{auth::Caller, catalog::ExampleNames};
 use tip_adapter::analysis::{Analysis, AnalysisOptions, Suspect};
 use tipserve_api::v1 as pb;
 
-/// Entries of a list where the client does not say.
+/// Entries of a list if the client does not say.
 const DEFAULT_LIST: usize = 50;
 /// Most entries of a list.
 const MAX_LIST: usize = 1000;
-/// Draws of a point of the curve where the client does not say.
+/// Draws of a point of the curve if the client does not say.
 const DEFAULT_DRAWS: usize = 5;
 /// Most draws of a point of the curve.
 const MAX_DRAWS: usize = 50;
@@ -48,7 +48,7 @@ pub async fn serve(
     Ok(Response::new(message(&names, &analysis)))
 }
 
-/// A number of things: 0 for the default.
+/// A count from a request: 0 stands for the default.
 pub(super) fn bounded(
     field: &str,
     asked: i32,

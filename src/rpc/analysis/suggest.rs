@@ -224,8 +224,8 @@ impl Collection {
         while let Some(done) = self.under_way.join_next().await {
             self.collect(done)?;
         }
-        // In the order in which they were sent, so that the same pool gives the
-        // same answer.
+        // Sorted as they were sent, so that the same pool gives the same
+        // answer.
         self.items.sort_by_key(|item| item.sequence);
         let version = self.plan.version.as_ref();
         let pool = UnlabelledPool {

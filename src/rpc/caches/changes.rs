@@ -42,7 +42,8 @@ impl Caches {
         audit.resource(&request.name);
         let reference = reference(&caller, &request.name)?;
         let VersionSelector::Number(number) = reference.version else {
-            // What an alias points at changes; what is deleted must not.
+            // An alias may point elsewhere by then, but the version to delete
+            // must not change.
             let problem = format!(
                 "{:?} names no version by its number, as {}@7 or {}/versions/7 would",
                 request.name,

@@ -1,4 +1,4 @@
-//! Lists of caches, versions and examples, and looking at one.
+//! Lists of caches, versions and examples, and getting one.
 
 use futures::{StreamExt as _, stream};
 use prost::Message as _;
@@ -20,8 +20,8 @@ use crate::{
 use tipserve_api::v1 as pb;
 use tipserve_store::{CacheId, CacheInfo, Manifest, VersionNumber, VersionSelector};
 
-/// What caches can be filtered by; all but the first two are of the newest
-/// version.
+/// The fields that caches can be filtered by; all but the first two are those
+/// of the newest version.
 pub const CACHE_FIELDS: &Schema = &[
     ("cache_id", Kind::Text),
     ("create_time", Kind::Time),
@@ -42,7 +42,7 @@ pub const EXAMPLE_FIELDS: &Schema = &[
     ("validation", Kind::Flag),
 ];
 
-/// Caches looked at in one go by a list with a filter.
+/// Caches examined in one go by a list with a filter.
 const SCAN: usize = 256;
 /// Manifests read from the store at once.
 const READS: usize = 16;
@@ -50,7 +50,7 @@ fn bad_token(list: &str) -> RequestError {
     RequestError::invalid("page_token", format!("it is not one that {list} returned"))
 }
 
-/// A cache as the API has it. `latest` is the newest version, where that can
+/// A cache as the API has it. `latest` is the newest version, if that can
 /// be read.
 fn message(info: &CacheInfo, latest: Option<&Manifest>) -> pb::Cache {
     let aliases = info
@@ -68,7 +68,7 @@ fn message(info: &CacheInfo, latest: Option<&Manifest>) -> pb::Cache {
     }
 }
 
-/// What a cache has in a field.
+/// A cache's value of a field.
 fn value_of<'a>(
     info: &'a CacheInfo,
     latest: Option<&'a Manifest>,
@@ -81,7 +81,7 @@ fn value_of<'a>(
         "create_time" => return Some(Value::Time(info.create_time)),
         _ => {}
     }
-    // A version that cannot be read fits no filter.
+    // A version that cannot be read matches no filter.
     let details = &latest?.details;
     Some(match field {
         "description" => Value::Text(&details.description),
@@ -164,8 +164,8 @@ impl Caches {
         }))
     }
 
-    /// Up to `size` caches of a prefix that a filter lets through, and after which of them
-    /// the next page begins, where there is one more.
+    /// Up to `size` caches of a prefix that match a filter, and the one after
+    /// which the next page begins, if there is one.
     async fn page(
         &self,
         prefix: &str,
@@ -302,7 +302,7 @@ impl Caches {
         let catalog = &self.context.catalog;
         let (id, number) = catalog.store().resolve(&reference).await?;
         let list = catalog.examples(&id, number).await?;
-        // Millions may have to be looked at.
+        // Millions of rows may have to be read.
         let page = compute(move || -> Result<_, CatalogError> {
             let mut examples = Vec::new();
             let mut bytes = 0;

@@ -53,8 +53,8 @@ impl Caches {
             version: Some(convert::version(&export.manifest)),
             size_bytes: i64::try_from(export.size).unwrap_or(i64::MAX),
         };
-        // The pieces are cut as the client takes them; the call's count lives
-        // as long as its stream.
+        // The pieces are made as the client takes them; the call is counted
+        // until its stream ends.
         let chunks = export.chunks(CHUNK);
         let parts = once(part(export_version_response::Payload::Header(header)))
             .chain(iter(chunks).map(|chunk| part(export_version_response::Payload::Chunk(chunk))))
@@ -103,7 +103,7 @@ impl Caches {
             return Ok(Response::new(convert::version(&made)));
         }
         let (bounds, condition, size) = self.bounds(caller, spec)?;
-        // Now, too, so that nothing is sent in vain.
+        // Checked now as well, so that nothing is sent in vain.
         catalog.store().check(&id, &condition).await?;
         let file = match self.receive(incoming, size).await {
             Ok(file) => file,
@@ -124,7 +124,7 @@ impl Caches {
         imported.await.map(Response::new)
     }
 
-    /// What is taken of an announced file, on what condition, and its size.
+    /// An announced file: its size, and the condition on which it is imported.
     fn bounds(
         &self,
         caller: &Caller,
@@ -176,7 +176,7 @@ impl Caches {
         size: usize,
     ) -> Result<Vec<u8>, ApiError> {
         let mut file = Vec::new();
-        // Taken as address space; memory only as it is filled.
+        // Reserves address space; memory is used only as it is filled.
         file.try_reserve_exact(size).map_err(|_| {
             ApiError::new(
                 Code::ResourceExhausted,

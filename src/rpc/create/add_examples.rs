@@ -67,7 +67,7 @@ impl CreateRpc for AddExamples {
         check_texts(&spec.description, &spec.labels, &spec.created_by)?;
         spec.created_by = caller.created_by(spec.created_by);
         let strict = strict(spec.on_rejected)?;
-        // Checked before the base is read, which may take its time.
+        // Checked before the base is read, which may take a while.
         let asked = heads::method(spec.method)?;
         let changes = changes(&mut spec)?;
         let base = context.catalog.base(&reference, changes).await?;
@@ -78,7 +78,7 @@ impl CreateRpc for AddExamples {
             keep_pictures: spec.keep_pictures,
             condition: Condition {
                 etag: etag(std::mem::take(&mut spec.etag)),
-                // Not the base itself: what is needed of it is in memory.
+                // Not the base itself: what is needed from it is in memory.
                 needs: Needs::Cache,
             },
             recipe: Recipe {
@@ -98,7 +98,7 @@ impl CreateRpc for AddExamples {
     }
 }
 
-/// What becomes of the base's examples.
+/// The changes to the base's examples.
 fn changes(spec: &mut pb::AddExamplesSpec) -> Result<BaseChanges, RequestError> {
     let relabel = std::mem::take(&mut spec.relabel).into_iter().map(|one| {
         let class = ClassRef::of(one.class_index, one.class_name).map_err(|problem| {
@@ -134,7 +134,7 @@ fn recipe(
     let method = match (asked, details.head.method) {
         (MethodChoice::Auto, _) => None,
         (MethodChoice::This(method), _) => Some(method),
-        // Trained keys are of the examples that they were trained on.
+        // Trained keys belong to the examples that they were trained on.
         (MethodChoice::Default, Method::TipAdapterF) => Some(Method::TipAdapter),
         (MethodChoice::Default, Method::Stack) => None,
         (MethodChoice::Default, method) => Some(method),
@@ -191,7 +191,7 @@ fn recipe(
     })
 }
 
-/// The text rows of the new classes: of the kind that the base's are.
+/// The text rows of the new classes, made in the same way as the base's.
 fn text_source(classes: Classes<'_>, base: &Base) -> Result<TextSource, ApiError> {
     if classes.classes.is_empty() {
         return Ok(TextSource::None);

@@ -47,7 +47,7 @@ enum Arrival {
     },
 }
 
-/// A view of an example, encoded or not.
+/// A view of an example, encoded or rejected.
 struct View {
     example: usize,
     view: usize,
@@ -65,7 +65,7 @@ pub struct FeatureCollection<'a> {
     gathered: Gathered,
     ids: HashSet<String>,
     classes: ClassNames,
-    /// Number that stands for the id of the first example without one.
+    /// The number that an example without an id gets, if it is the first.
     first_id: u64,
     bytes: usize,
     /// Whether a picture was taken.
@@ -75,7 +75,7 @@ pub struct FeatureCollection<'a> {
 }
 
 impl<'a> FeatureCollection<'a> {
-    /// Nothing yet but what the base holds.
+    /// A collection that holds only what the base has.
     pub fn new(creation: &'a Creation) -> FeatureCollection<'a> {
         let recipe = &creation.request.recipe;
         let width = creation.context.catalog.model().width;
@@ -104,8 +104,8 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    /// Receives until the client has said all, then waits for what is on its
-    /// way.
+    /// Receives until the client ends the stream, then waits for what is in
+    /// flight.
     pub async fn run(
         mut self,
         mut incoming: impl Stream<Item = Result<pb::ExampleBatch, ApiError>> + Unpin,
@@ -214,7 +214,7 @@ impl<'a> FeatureCollection<'a> {
             .map_err(|problem| RequestError::invalid(field, problem))
     }
 
-    /// What the engine takes of an example.
+    /// An example as content for the engine, checked.
     fn check(
         &self,
         id: &str,
@@ -237,7 +237,7 @@ impl<'a> FeatureCollection<'a> {
         Ok((class, content, notes))
     }
 
-    /// Counts what the version will hold, against the limit.
+    /// Counts the bytes that the version will hold, and checks the limit.
     fn count_bytes(&mut self, bytes: usize) -> Result<(), RequestError> {
         self.bytes = self.bytes.saturating_add(bytes);
         RequestError::check(
@@ -248,7 +248,7 @@ impl<'a> FeatureCollection<'a> {
         )
     }
 
-    /// Has a thumbnail made, when there is a place for it.
+    /// Has a thumbnail made, once a place for that is free.
     async fn make_thumbnail(&mut self, example: usize, source: Source) -> Result<(), ApiError> {
         let place = loop {
             tokio::select! {
@@ -264,7 +264,7 @@ impl<'a> FeatureCollection<'a> {
                 let _place = place;
                 notes::make(&source, &limits)
             };
-            // A decoder that panics on a hostile file costs that file, nothing else.
+            // A decoder that panics on a hostile file costs only that file.
             let made = tokio::task::spawn_blocking(work).await;
             let made = made.unwrap_or_else(|_| Err(EngineError::DecoderPanicked.into()));
             let _ = arrivals.send(Arrival::Thumbnail { example, made });
@@ -278,8 +278,8 @@ impl<'a> FeatureCollection<'a> {
         view: usize,
         content: Content,
     ) -> Result<(), ApiError> {
-        // Collect what is done while waiting for room: the window's permits
-        // come back with the results.
+        // Collects results while waiting: the window's permits come back with
+        // them.
         let place = loop {
             tokio::select! {
                 place = Arc::clone(&self.window).acquire_owned() => break place,
@@ -349,7 +349,7 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    /// An example that an earlier problem rejected has no place any more.
+    /// An example that was rejected before has no entry any more.
     fn take_view(
         &mut self,
         example: usize,
@@ -365,7 +365,7 @@ impl<'a> FeatureCollection<'a> {
         Ok(())
     }
 
-    /// The inner error is the example's, the outer one that of the whole.
+    /// The inner error is the example's, the outer one the call's.
     fn take_thumbnail(
         &mut self,
         example: usize,
@@ -383,7 +383,8 @@ impl<'a> FeatureCollection<'a> {
         Ok(Ok(()))
     }
 
-    /// Rejects an example, or fails the whole where the problem is not its own.
+    /// Rejects an example, or fails the call if the problem is not the
+    /// example's own.
     async fn give_up(&mut self, example: usize, problem: ApiError) -> Result<(), ApiError> {
         let Some(pending) = self.gathered.give_up(example) else {
             return Ok(());

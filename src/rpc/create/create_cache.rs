@@ -159,7 +159,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
 /// Checks the free texts of a specification.
 ///
 /// # Errors
-/// One that is too long, or has control characters.
+/// A text that is too long, or has control characters.
 pub fn check_texts(
     description: &str,
     labels: &HashMap<String, String>,

@@ -67,10 +67,10 @@ pub trait CreateRpc: 'static {
     /// The cache that a specification names, as it names it.
     fn resource(spec: &Self::Spec) -> &str;
 
-    /// The cache that a specification names, which the caller may touch.
+    /// The cache that a specification names, if the caller may use it.
     ///
     /// # Errors
-    /// A name that is none, or of a cache that the caller may not touch.
+    /// An invalid name, or one of a cache that the caller may not use.
     fn cache(spec: &Self::Spec, caller: &Caller) -> Result<CacheId, ApiError>;
 
     /// Checks a specification.
@@ -138,7 +138,7 @@ pub async fn serve<R: CreateRpc>(
             return Ok(Response::new(Box::pin(response)));
         }
     };
-    // Now, too, so that nothing is encoded in vain.
+    // Checked now as well, so that nothing is encoded in vain.
     let store = context.catalog.store();
     store.check(&request.recipe.id, &request.condition).await?;
     let examples = incoming.map(|message| match message {
@@ -204,8 +204,8 @@ async fn first_message<R: CreateRpc>(
     audit.resource(R::resource(&spec));
     let key = request_key(&mut spec)?;
     if let Some(key) = &key {
-        // Before all else is checked: what the first request changed may stand
-        // against it now.
+        // Before anything else is checked: after the first request's change
+        // those checks may fail.
         let cache = R::cache(&spec, caller)?;
         audit.resource(cache.resource_name());
         if let Some(made) = context.catalog.store().made_by(&cache, key).await? {
@@ -229,7 +229,7 @@ fn strict(on_rejected: i32) -> Result<bool, RequestError> {
     }
 }
 
-/// Where an etag is given, the cache must have it.
+/// If an etag is given, the cache must have it.
 fn etag(etag: String) -> Option<String> {
     (!etag.is_empty()).then_some(etag)
 }
@@ -243,9 +243,9 @@ struct Creation {
 }
 
 impl Creation {
-    /// Prepares the version, which whatever ends the call also ends, and
-    /// commits it, which nothing interrupts: the version is there if the answer
-    /// is OK, and is not if it is an error, but for a client that is gone by
+    /// Prepares the version, which anything that ends the call also ends, and
+    /// commits it, which nothing interrupts: if the answer is OK the version
+    /// exists, and if it is an error it does not, unless the client was gone by
     /// then.
     async fn run(
         &self,
@@ -336,7 +336,7 @@ impl Creation {
             Stage::Selection => create_progress::Stage::Selection,
             Stage::Storing => create_progress::Stage::Storing,
         };
-        // A client that is gone is noticed by the select in `serve`.
+        // The select in `serve` notices a client that is gone.
         let _ = self
             .events
             .send(Ok(Event::Progress(pb::CreateProgress {

@@ -1,5 +1,5 @@
-//! What an example brings beside its input: where it came from, metadata, and
-//! the picture that a thumbnail is made of.
+//! What an example brings besides its input: where it came from, metadata, and
+//! the picture that a thumbnail is made from.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ pub async fn place() -> Result<Place, CatalogError> {
     place.map_err(CatalogError::internal)
 }
 
-/// What an example says of itself, checked.
+/// An example's address and metadata, checked.
 ///
 /// # Errors
 /// What cannot be kept.
@@ -50,7 +50,7 @@ pub fn checked(example: &mut pb::Example) -> Result<ExampleNotes, RequestError> 
     })
 }
 
-/// The picture that an example's thumbnail is made of, where it has one.
+/// The picture that an example's thumbnail is made of, if it has one.
 pub fn pictured(thumbnail: Bytes, content: &Content) -> Option<Source> {
     if !thumbnail.is_empty() {
         return Some(Source::File {

@@ -19,14 +19,14 @@ pub struct Classes<'a> {
     pub classes: Vec<pb::ClassSpec>,
     /// Templates for those without prompts; empty for the bundle's own.
     pub templates: Vec<String>,
-    /// Cut prompts that are too long instead of refusing them.
+    /// Truncate prompts that are too long instead of refusing them.
     pub truncate: bool,
     /// The server whose text encoder embeds their prompts.
     pub context: &'a Context,
 }
 
 impl Classes<'_> {
-    /// The same, every text in the form that texts are kept and compared in.
+    /// The same with every text in NFC, in which texts are kept and compared.
     #[must_use]
     pub fn canonical(mut self) -> Self {
         let own = |text: &mut String| *text = into_canonical(std::mem::take(text));
@@ -81,7 +81,8 @@ impl Classes<'_> {
         Ok(TextSource::Weights(rows))
     }
 
-    /// Bounds what classes and templates make together, before it is made.
+    /// Bounds the prompts that classes and templates make together, before they
+    /// are made.
     fn check_prompts(&self, templates: &[String]) -> Result<(), RequestError> {
         let of_templates: usize = templates.iter().map(String::len).sum();
         let (mut count, mut bytes) = (0_usize, 0_usize);

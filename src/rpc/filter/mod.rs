@@ -95,7 +95,7 @@ enum Operand {
     Present,
 }
 
-/// A text that may begin or end in anything.
+/// A text, with or without a wildcard at its beginning or end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
     text: String,
@@ -123,7 +123,7 @@ struct Restriction {
     wanted: Operand,
 }
 
-/// A filter; the empty one lets everything through.
+/// A filter; the empty one matches everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter(Vec<Restriction>);
 
@@ -131,8 +131,8 @@ impl Filter {
     /// Reads a filter over these fields.
     ///
     /// # Errors
-    /// Where it is none: the position (in characters, from 1), the token, and
-    /// what could stand there.
+    /// If it does not parse: the position (in characters, from 1), the token,
+    /// and what could stand there.
     pub fn parse(text: &str, schema: &Schema) -> Result<Filter, RequestError> {
         RequestError::check("filter", "max_filter_bytes", MAX_BYTES, text.len())?;
         // Quotes and operators are what they are in every form.
@@ -164,9 +164,9 @@ impl Filter {
         self.0.is_empty()
     }
 
-    /// Whether an entry is let through. `look` gives what it has in a field,
-    /// with the key where the field is a map; none if that is not known:
-    /// then it is not let through.
+    /// Whether an entry matches. `look` gives its value of a field, with the
+    /// key if the field is a map; none if that is unknown: then it does not
+    /// match.
     pub fn lets_through<'a>(
         &self,
         look: impl Fn(&'static str, Option<&str>) -> Option<Value<'a>>,

@@ -67,7 +67,7 @@ fn number(
     }
 }
 
-/// How keys are trained: the authors' recipe, but for what is given.
+/// How keys are trained: the authors' recipe, except for what is given.
 pub(super) fn options(request: &pb::FineTuneRequest) -> Result<Options, RequestError> {
     let defaults = Options::default();
     Ok(Options {

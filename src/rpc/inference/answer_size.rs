@@ -15,7 +15,7 @@ pub struct AnswerSize {
 }
 
 impl AnswerSize {
-    /// An answer without rows. `instead` says what to do where they are too
+    /// An answer without rows. `instead` says what to do if they are too
     /// many.
     pub fn new(instead: &'static str) -> AnswerSize {
         AnswerSize { bytes: 0, instead }

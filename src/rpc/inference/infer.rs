@@ -1,4 +1,4 @@
-//! One request: its elements go to the engine, its answer comes together.
+//! One request: its elements go to the engine, and their answers become one.
 
 use std::{sync::Arc, time::Instant};
 
@@ -28,13 +28,13 @@ use tipserve_engine::{FlowId, JobOutput, Work};
 
 /// Who sends a request, and how.
 pub struct Client {
-    /// Who it is, and what it may touch.
+    /// Who it is, and which caches it may use.
     pub caller: Caller,
     /// The flow whose turn its elements take in the queues.
     pub flow: FlowId,
     /// The call's own deadline, from its metadata.
     pub deadline: Option<Instant>,
-    /// Room for the stream's unanswered elements; none for a unary call.
+    /// The window of the stream's unanswered elements; none for a unary call.
     pub window: Option<Arc<Semaphore>>,
 }
 
@@ -127,7 +127,7 @@ async fn submit(
             deadline: scheduling.deadline,
             cancelled: Arc::clone(&cancel.0),
             // A full server refuses a call at its first element. The others
-            // wait: together they may be more than it has room for.
+            // wait, since together they may exceed its bounds.
             may_wait: index > 0 || may_wait,
         };
         let sent = context.send(item).await;
@@ -207,8 +207,7 @@ impl Started {
     }
 }
 
-/// A problem of one element: the protocol has no place for it but the
-/// request's own error.
+/// The error of one element: the protocol can report it only as the request's.
 fn of_element(error: ApiError, input: &str, index: usize) -> ApiError {
     let field = element(input, index);
     let error = error.about(&field).fact("element", index);

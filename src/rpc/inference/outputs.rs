@@ -93,10 +93,10 @@ impl OutputRequest {
     }
 }
 
-/// What a request asks for; everything, where it does not say.
+/// What a request asks for; everything, if it does not say.
 ///
 /// # Errors
-/// Names that are no output's or come twice, and parameters that do not fit.
+/// Unknown or repeated names, and parameters that do not fit.
 pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<OutputRequest>, RequestError> {
     let mut wanted: Vec<OutputRequest> = Vec::new();
     for asked in asked {
@@ -133,7 +133,7 @@ pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<OutputRequest>
     Ok(wanted)
 }
 
-/// What the engine is to find out of every element.
+/// Which scores the engine must return for every element.
 pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::ScoresRequest {
     let whole = |wanted: &OutputRequest| wanted.output == Output::Logits && wanted.ranked.is_none();
     if wanted.iter().any(whole) {
@@ -146,7 +146,7 @@ pub fn of_each(wanted: &[OutputRequest], temperature: f64) -> tipserve_engine::S
     })
 }
 
-/// Bytes that the answers to `count` elements take at the least.
+/// The least bytes that the answers to `count` elements take.
 pub fn least_bytes(wanted: &[OutputRequest], count: usize, classes: usize) -> usize {
     let per_element = |wanted: &OutputRequest| match (wanted.output, wanted.ranked) {
         (Output::Logits, None) => size_of::<f32>() * classes,
@@ -171,7 +171,7 @@ pub fn too_large(maximum: usize, value: usize) -> RequestError {
 /// bytes.
 ///
 /// # Errors
-/// Where that is not enough.
+/// If that is not enough.
 pub fn fill(
     response: &mut ModelInferResponse,
     wanted: &[OutputRequest],

@@ -1,5 +1,5 @@
 //! A request's `parameters`, as Triton reads them: `priority` and `timeout`
-//! count, names that begin with `triton_` are reserved, the rest is let pass.
+//! count, names that begin with `triton_` are reserved, the rest is ignored.
 
 use std::{
     collections::HashMap,
@@ -17,8 +17,8 @@ pub type Parameters = HashMap<String, InferParameter>;
 pub const PRIORITY_LEVELS: u64 = 2;
 /// Reserved by Triton for its own.
 const RESERVED: &str = "triton_";
-/// Of its own the one that its clients send: every request has one answer, and
-/// an answer on a stream says that it is the last.
+/// The one of Triton's own parameters that its clients send: every request has
+/// one answer, and an answer on a stream says that it is the last.
 const FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 
 /// How a request is to be served.
@@ -26,8 +26,8 @@ const FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 pub struct Scheduling {
     /// How urgent it is: `priority`, else that of the call.
     pub priority: Priority,
-    /// After this it is of no use: its own `timeout` or the call's deadline,
-    /// whichever is first.
+    /// When its answer is of no more use: at its own `timeout` or the call's
+    /// deadline, whichever is first.
     pub deadline: Option<Instant>,
     /// Whether it has a `timeout` of its own.
     pub has_timeout: bool,
@@ -37,7 +37,7 @@ impl Scheduling {
     /// Reads a request's parameters.
     ///
     /// # Errors
-    /// Reserved names, and numbers that are none.
+    /// Reserved names, and values that are not numbers.
     pub fn read(
         parameters: &Parameters,
         call: Option<Instant>,
@@ -50,7 +50,7 @@ impl Scheduling {
                 "names that begin with triton_ are reserved",
             ));
         }
-        // The first level is interactive, and what is not said is too.
+        // The first level is interactive, and so is a request that names none.
         let priority = match whole(parameters, "priority")? {
             None | Some(0 | 1) => Priority::Interactive,
             Some(_) => Priority::Bulk,
@@ -72,10 +72,10 @@ fn field(name: &str) -> String {
     format!("parameters.{name}")
 }
 
-/// A whole number from 0, where the parameter is there.
+/// A whole number from 0, if the parameter is present.
 ///
 /// # Errors
-/// Where it is something else.
+/// If it is something else.
 pub fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, RequestError> {
     let Some(parameter) = parameters.get(name) else {
         return Ok(None);
@@ -92,10 +92,10 @@ pub fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, Request
         .map_err(|problem| RequestError::invalid(field(name), problem))
 }
 
-/// Refuses tensors that lie in shared memory.
+/// Refuses tensors in shared memory.
 ///
 /// # Errors
-/// Where one does.
+/// If there is one.
 pub fn no_shared_memory(parameters: &Parameters) -> Result<(), RequestError> {
     if parameters
         .keys()

@@ -15,7 +15,7 @@ use tipserve_api::inference::{
 };
 use tipserve_store::StoreError;
 
-/// Caches looked at in one go.
+/// Caches examined in one go.
 const PAGE: usize = 256;
 
 fn only_repository(name: &str) -> Result<(), RequestError> {
@@ -91,7 +91,7 @@ pub async fn index(
 }
 
 /// `RepositoryModelLoad`: brings a version into memory before it is asked for.
-/// It may leave again when room is needed.
+/// It may be dropped again when others need the memory.
 ///
 /// # Errors
 /// What cannot be served, and any parameter: they would change the model.

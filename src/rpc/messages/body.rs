@@ -1,5 +1,5 @@
-//! A request's body whose messages are bounded: a message that passes a bound
-//! is refused before it is buffered.
+//! A request's body whose messages are bounded: a message over a bound is
+//! refused before it is buffered.
 
 use std::{
     future::Future,
@@ -36,7 +36,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
-        // Nobody in particular is known by the address.
+        // An unauthenticated caller, known by its address.
         let caller = match (self.caller.known_by(), self.peer) {
             ("nothing", Some(peer)) => peer.ip().to_string(),
             _ => self.caller.who(),
@@ -77,7 +77,7 @@ impl<B> BoundedBody<B> {
     }
 }
 
-pub(super) fn no_room() -> Status {
+pub(super) fn budget_exhausted() -> Status {
     ApiError::new(
         Code::ResourceExhausted,
         "QUEUE_FULL",
@@ -114,7 +114,7 @@ where
                     let frame = this.waiting.take().map(|(frame, _)| Ok(Frame::data(frame)));
                     Poll::Ready(frame)
                 }
-                Poll::Pending if this.clock.is_over(0, task) => refuse(no_room()),
+                Poll::Pending if this.clock.is_over(0, task) => refuse(budget_exhausted()),
                 Poll::Pending => Poll::Pending,
             };
         }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, Sleep};
 /// networks are served, senders that trickle are not.
 pub(super) const SLOWEST_BYTES_PER_SECOND: usize = 16 << 10;
 
-/// What a message may take longer for the bytes that have come.
+/// How much longer a message may take for the bytes that have arrived.
 pub(super) fn slack(received: usize) -> Duration {
     Duration::from_secs((received / SLOWEST_BYTES_PER_SECOND) as u64)
 }
@@ -31,7 +31,7 @@ impl Clock {
         }
     }
 
-    /// Nothing arrives: whether it is too late.
+    /// Called while nothing arrives: whether the sender's time is up.
     pub fn is_over(&mut self, received: usize, task: &mut Task<'_>) -> bool {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);

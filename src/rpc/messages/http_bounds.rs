@@ -40,7 +40,7 @@ impl tipserve_http::Bounds for HttpBounds {
         self.bounds.too_slow(received)
     }
 
-    fn no_room(&self) -> Status {
-        body::no_room()
+    fn budget_exhausted(&self) -> Status {
+        body::budget_exhausted()
     }
 }

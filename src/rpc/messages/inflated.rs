@@ -22,7 +22,7 @@ use super::{
         error::ApiError,
     },
     Bounds,
-    body::{Sender, no_room},
+    body::{Sender, budget_exhausted},
     clock::Clock,
     framing::HEADER,
 };
@@ -149,7 +149,7 @@ impl Compressed {
             if let Some((bytes, clock)) = &mut self.waiting {
                 match bytes.as_mut().poll(task) {
                     Poll::Ready(bytes) => *granted = Some(bytes),
-                    Poll::Pending if clock.is_over(0, task) => return Err(no_room()),
+                    Poll::Pending if clock.is_over(0, task) => return Err(budget_exhausted()),
                     Poll::Pending => return Ok(Step::Wait),
                 }
                 self.waiting = None;

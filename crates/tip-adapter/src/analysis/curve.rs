@@ -20,17 +20,18 @@ use crate::{
 /// Keys of a subset, at most.
 const TRAIN_LIMIT: usize = 1024;
 
-/// Examples that a subset's head is judged on, at most.
+/// Most examples that a subset's head is judged on.
 const JUDGE_LIMIT: usize = 2048;
 
-/// Quantile of the normal distribution that nine in ten lie within, both ways.
+/// Quantile of the normal distribution: nine in ten lie within it on both
+/// sides.
 const NINE_IN_TEN: f64 = 1.645;
 
-/// Slope of log error over log shots where the curve does not tell: the error
-/// falls as the root of the shots.
+/// Slope of log error over log shots if the curve does not tell: the error
+/// falls with the root of the shots.
 pub(super) const USUAL_SLOPE: f64 = -0.5;
 
-/// Errors are not taken for smaller than half an example's.
+/// An error counts as at least half an example.
 const HALF: f64 = 0.5;
 
 /// How well heads made from a given number of shots do.
@@ -151,7 +152,7 @@ fn point(
     draws: Draws,
     watch: &Watch<'_>,
 ) -> Result<Option<CurvePoint>, TipError> {
-    // Each point has draws of its own, whatever the others are.
+    // Each point has its own draws, independent of the others.
     let mut rng = StdRng::seed_from_u64(draws.seed ^ (shots as u64).rotate_left(32));
     let mut accuracies = Vec::with_capacity(draws.count);
     let mut judged = 0;
@@ -201,7 +202,7 @@ fn point(
     }))
 }
 
-/// The share of `rest` that a head made from `train` tells.
+/// The share of `rest` that a head made from `train` classifies rightly.
 fn accuracy(
     material: &Material,
     spec: &HeadSpec,

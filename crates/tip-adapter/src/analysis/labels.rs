@@ -12,8 +12,8 @@ use crate::{error::TipError, evaluate::CALIBRATION_BINS, left_out::LeftOut, mate
 /// (`docs/accuracy.md`).
 const ODDS: f64 = 9.0;
 
-/// Wrong answers of a class that its share of errors is drawn towards the mean
-/// by: two examples' worth.
+/// How strongly a class's share of errors is drawn towards the mean: by two
+/// examples' worth.
 const PRIOR: f64 = 2.0;
 
 /// An example whose label is doubtful.
@@ -62,7 +62,7 @@ pub struct ReliabilityBin {
     pub accuracy: f64,
 }
 
-/// How well a class's own examples are told.
+/// How well a class's own examples are recognised.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ClassReport {
     /// Training examples of the class.
@@ -71,10 +71,10 @@ pub struct ClassReport {
     pub scored_count: usize,
     /// Share of these classified rightly; 0 if there are none.
     pub accuracy: f64,
-    /// Share of the examples taken for this class that are of it; 0 if none
-    /// was.
+    /// Precision: the share of the examples taken for this class that are of
+    /// it; 0 if none was.
     pub precision: f64,
-    /// Additional share of it told rightly with twice as many of its examples.
+    /// How much recall twice as many examples of the class should add.
     pub expected_gain: f64,
 }
 
@@ -266,7 +266,7 @@ impl Judged {
         (suspects, count)
     }
 
-    /// Each class; `slope` is that of log error over log shots.
+    /// A report for each class; `slope` is that of log error over log shots.
     pub fn classes(&self, slope: f64) -> Vec<ClassReport> {
         let count = self.examples.len();
         let (mut scored, mut right, mut taken) = (vec![0; count], vec![0; count], vec![0; count]);

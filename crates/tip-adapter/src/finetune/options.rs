@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::TrainError;
 use crate::head::{HeadError, sort};
 
-/// How the learning rate goes over the steps.
+/// How the learning rate changes over the steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Schedule {
     /// Half a cosine, from the learning rate to 0, over all steps.
@@ -28,8 +28,8 @@ pub struct Options {
     pub schedule: Schedule,
     /// Of AdamW, 0 to 1.
     pub weight_decay: f64,
-    /// Of every random choice: the order of the examples, the views drawn and
-    /// the views held back.
+    /// Seed of every random choice: the order of the examples, the views drawn
+    /// and the views held back.
     pub seed: u64,
     /// Stop after this many epochs without a better one; 0: never.
     pub patience: usize,

@@ -1,10 +1,10 @@
-//! What training reports, and what comes out of it.
+//! What training reports, and its result.
 
 use tch::Tensor;
 
 use tip_spec::SelectionSource;
 
-/// A share and a mean over some examples.
+/// Accuracy and cross-entropy over some examples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
     /// Share classified rightly, 0 to 1.
@@ -49,13 +49,13 @@ pub struct EpochReport {
     pub loss: Option<f64>,
     /// Accuracy in training; none for epoch 0.
     pub train_accuracy: Option<f64>,
-    /// On what epochs are chosen by, where there is something.
+    /// The score on the examples that choose the epoch, if there are any.
     pub score: Option<Score>,
     /// Whether it is the best so far.
     pub best: bool,
 }
 
-/// What a call of [`Trainer::step`] came to.
+/// What a call of [`Trainer::step`] has finished.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Progress {
     /// A part of a step, or of a scoring.
@@ -95,7 +95,7 @@ pub struct Tuned {
     pub source: SelectionSource,
     /// One report an epoch, epoch 0 first.
     pub epochs: Vec<EpochReport>,
-    /// Where to search α and β again; none if there is nothing to.
+    /// The examples to search α and β on again; none if there are none.
     pub search_set: Option<SearchSet>,
 }
 

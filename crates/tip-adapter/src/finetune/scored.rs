@@ -1,4 +1,4 @@
-//! What epochs are scored on, and scoring some rows of it.
+//! The examples that epochs are scored on, and scoring some rows of them.
 
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -27,7 +27,7 @@ pub(super) struct Scoring {
 }
 
 impl Scoring {
-    /// Of an epoch, from its first row on.
+    /// A scoring of an epoch, from its first row on.
     pub fn new(epoch: usize) -> Self {
         Self {
             epoch,
@@ -105,7 +105,7 @@ impl Scored {
         })
     }
 
-    /// What α and β are to be searched on.
+    /// The examples that α and β are to be searched on.
     pub fn search_set(self) -> Result<SearchSet, TrainError> {
         let count = self.labels.len() as i64;
         Ok(SearchSet {

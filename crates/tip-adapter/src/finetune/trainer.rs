@@ -1,4 +1,4 @@
-//! Training in short steps, between which the device can be given away.
+//! Training in short steps, between which the device is free for others.
 
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -150,7 +150,7 @@ impl Trainer {
     /// Works for some 10 to 20 ms, on as many threads as torch has.
     ///
     /// # Errors
-    /// [`TrainError::Diverged`], or torch's own. The trainer is of no use
+    /// [`TrainError::Diverged`], or torch's own. The trainer cannot be used
     /// afterwards.
     pub fn step(&mut self) -> Result<Progress, TrainError> {
         match std::mem::replace(&mut self.phase, Phase::Finished) {

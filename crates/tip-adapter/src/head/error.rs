@@ -66,7 +66,7 @@ pub enum HeadError {
     /// Neighbours were asked of a head that holds no examples.
     #[error("the head holds no example keys to find neighbours among")]
     NoExamples,
-    /// The kernels asked for are not to be had here.
+    /// This processor cannot run the kernels asked for.
     #[error("this machine cannot run a head on {0:?}")]
     Backend(Backend),
     /// torch failed: out of memory, most often.

@@ -197,7 +197,7 @@ impl Examples {
         }
     }
 
-    /// The keys, where there are some; `own` are the formula's.
+    /// The keys, if there are some; `own` are the formula's.
     pub(super) fn keys<'a>(&'a self, own: &'a Form) -> Option<Keys<'a>> {
         match self {
             Self::None => None,

@@ -1,10 +1,10 @@
-//! What heads say of examples that neither they nor a residual have seen.
+//! Heads and residuals judged on examples that neither has seen.
 
 use tch::{Kind, Tensor};
 
 use crate::{error::TipError, spec::UnseenScores, unseen};
 
-/// A score on examples that were not seen.
+/// A score on unseen examples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
     /// Share classified rightly, 0 to 1.
@@ -19,7 +19,7 @@ pub(super) struct Unseen {
     pub labels: Tensor,
 }
 
-/// What was said of unseen examples.
+/// The losses of unseen examples.
 pub(super) struct Judged {
     /// The cross-entropy of each example, f64 [Q].
     pub losses: Tensor,

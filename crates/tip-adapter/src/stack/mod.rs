@@ -4,7 +4,7 @@
 //!
 //! Picking the best of several methods wastes what the others know; a weighted
 //! sum of heads is one head again. Each T_k is fitted on held-out logits, then
-//! the weights are ([`weights`]); at one shot, where no class has an example to
+//! the weights are ([`weights`]); at one shot, if no class has an example to
 //! spare, temperatures come from the logits' spread and all weights are 1.
 
 mod head;
@@ -58,8 +58,8 @@ pub(super) fn make(material: &Material, watch: &Watch<'_>) -> Result<Option<Stac
     let spaces = candidates(material)?;
     let (chosen, other, why) = match (spaces.as_slice(), &held) {
         ([first, second], Some(_)) if material.key_count() > DOUBLE_KEYS => {
-            // Both scales are compared on some shots of each class, then one
-            // is fitted on all.
+            // Compares both scales on some shots of each class, then fits the
+            // better one on all.
             match space::some_shots(material)? {
                 None => (fit(material, *first, &held, watch)?, None, PRIOR),
                 Some(few) => {
@@ -184,8 +184,8 @@ pub(super) fn held_logits(
         .map(Some)
 }
 
-/// Whether the first's losses are below the second's by over [`CLEAR`] standard
-/// errors of their difference.
+/// Whether the first losses are lower than the second by more than [`CLEAR`]
+/// standard errors of the difference.
 fn clearly_better(first: Option<&Fit>, second: Option<&Fit>) -> Result<bool, TipError> {
     let (first, second) = match (first, second) {
         (Some(first), Some(second)) => (first, second),
@@ -259,7 +259,7 @@ fn describe(
     })
 }
 
-/// Labels and logits of the classes that can be told: all where there is text,
+/// Labels and logits of the classes that can be told: all if there is text,
 /// else those with examples.
 struct Told {
     /// int64, ascending; none for all.

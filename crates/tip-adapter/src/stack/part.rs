@@ -10,7 +10,7 @@ use crate::{
     temperature::{Near, fit_held_near},
 };
 
-/// The examples that the spread's temperature counts as.
+/// How many examples the spread's temperature counts as.
 const STRENGTH: f64 = 5.0;
 
 /// One classifier of a stack.
@@ -22,14 +22,16 @@ pub(super) struct Part {
     pub temperature: f64,
     /// w; 1 until weights are fitted.
     pub weight: f64,
-    /// By itself, on the held-out examples: 0 if nothing was held out.
+    /// Accuracy of the part by itself on the held-out examples; 0 if nothing
+    /// was held out.
     pub accuracy: f64,
     /// Mean cross-entropy of the part by itself, at T, in nats.
     pub cross_entropy: f64,
 }
 
 impl Part {
-    /// With T by held-out logits [Q, N]; none if they say nothing.
+    /// A part with T fitted on held-out logits [Q, N]; none if they say
+    /// nothing.
     pub fn fitted(
         method: Method,
         logits: &Tensor,
@@ -49,7 +51,7 @@ impl Part {
         Self::scored(method, logits, labels, fit.temperature, fit.cross_entropy).map(Some)
     }
 
-    /// With a T that was found elsewhere.
+    /// A part with a T that was found elsewhere.
     pub fn scored(
         method: Method,
         logits: &Tensor,
@@ -67,7 +69,7 @@ impl Part {
         })
     }
 
-    /// T where nothing is held out.
+    /// T if nothing is held out.
     pub fn unscored(method: Method, temperature: f64) -> Self {
         Self {
             method,
@@ -89,7 +91,7 @@ impl Part {
         Ok(spread.map(|spread| spread * spread::factor(method, false)))
     }
 
-    /// w/T, by which the part's own numbers are multiplied.
+    /// w/T, the factor of the part's own numbers.
     pub fn factor(&self) -> f64 {
         self.weight / self.temperature
     }

@@ -30,7 +30,7 @@ const STANDARDISED_BETA: f64 = 1.0;
 pub(super) struct Space {
     whose: Option<Standardised>,
     pub by: Option<Standardise>,
-    /// Keys as they are seen, f32 [M, D].
+    /// The keys on this scale, f32 [M, D].
     pub keys: Tensor,
     /// Kernel ridge regression on one-hot labels; none if there are too many
     /// keys.
@@ -44,17 +44,17 @@ pub(super) struct Fit {
     pub space: Space,
     pub parts: Vec<Part>,
     pub left_out: Vec<Candidate>,
-    /// Of the sum, on the held-out examples; 0 if there are none.
+    /// Accuracy of the sum on the held-out examples; 0 if there are none.
     pub accuracy: f64,
     /// Cross-entropy of each held-out example; none if there are none.
     pub losses: Option<Tensor>,
-    /// Of the held-out examples, f64 [Q, classes that can be told]; none if there
-    /// are none.
+    /// Logits of the held-out examples, f64 [Q, classes that can be told]; none
+    /// if there are none.
     pub logits: Option<Tensor>,
 }
 
 impl Space {
-    /// None if these statistics are not there, or nothing varies in them.
+    /// None if these statistics are missing, or nothing varies in them.
     pub fn new(
         material: &Material,
         whose: Option<Standardised>,
@@ -187,7 +187,7 @@ impl Space {
         }))
     }
 
-    /// Where nothing can be held out: kernel ridge regression at the
+    /// The parts if nothing can be held out: kernel ridge regression at the
     /// temperature of its spread, and text at its own; none if there are too
     /// many keys for the former.
     pub fn by_spread(self, material: &Material) -> Result<Option<Fit>, TipError> {

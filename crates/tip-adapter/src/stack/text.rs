@@ -12,7 +12,7 @@ use crate::{
 /// percentile of χ² with one degree of freedom (the temperature), halved.
 const EARNED: f64 = 1.92;
 
-/// Most examples that are looked at, evenly spread.
+/// Most examples that are used, evenly spread.
 const EXAMPLES: i64 = 16_384;
 
 /// The text's temperature (of `f·Wᵀ`, without the bundle's scale) where it

@@ -9,24 +9,24 @@ use tch::{Kind, Tensor};
 
 use crate::error::TipError;
 
-/// The examples that equal weights of sum 1 count as.
+/// How many examples the prior for equal weights of sum 1 counts as.
 const STRENGTH: f64 = 5.0;
 
 const STEPS: usize = 100;
 const HALVINGS: usize = 30;
 const TOLERANCE: f64 = 1e-7;
 
-/// Share of the decrease that a step's slope promises, to be kept at least.
+/// Share of the decrease promised by the slope that a step must reach (Armijo).
 const ARMIJO: f64 = 1e-4;
 
-/// HoldOut logits, each part's less the true class's, f64 [Q, N].
+/// Held-out logits, each part's less the true class's, f64 [Q, N].
 struct Problem {
     margins: Vec<Tensor>,
     /// STRENGTH/Q, the factor of the penalty.
     pull: f64,
 }
 
-/// What a fit found, one weight a part.
+/// The fitted weights, one for each part.
 pub(super) struct Weights {
     pub weights: Vec<f64>,
     /// Cross-entropy of each example, f64 [Q].

@@ -8,7 +8,7 @@ use crate::team;
 /// larger heads. Never a question of threads, so that sums never depend on them.
 const ITEM_PANELS: usize = 8;
 const ITEMS: usize = 256;
-/// Rows in an item where there are too few panels to go round.
+/// Rows in an item if there are too few panels to go round.
 const ITEM_ROWS: usize = 64;
 
 /// How panels × rows is cut into items.

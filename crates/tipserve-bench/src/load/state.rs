@@ -1,4 +1,4 @@
-//! A load under way: its items, and what became of them.
+//! A load in progress: its items, and their outcomes.
 
 use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool},

@@ -34,7 +34,7 @@ pub(super) struct Draw {
     pub(super) top1: f64,
 }
 
-/// What became of the pictures of a class that was added.
+/// How pictures of an added class are classified.
 #[derive(Debug, Serialize)]
 pub(super) struct AddedClass {
     pub(super) display_name: String,

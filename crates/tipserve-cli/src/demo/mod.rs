@@ -142,7 +142,7 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
     Ok(Completion::with_failed(outcome.failed as u64))
 }
 
-/// Says what the demo works with.
+/// Prints what the demo works with.
 fn introduce(
     screen: &Screen,
     server: &ServerDocument,

@@ -5,11 +5,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::{
-    classify_stream::{self, InputItem, Reply, StreamOptions},
+    classify_stream::{self, Reply, StreamOptions},
     connect::Connection,
     failure::Failure,
     labelled::Labelled,
-    reader::{self, Part},
 };
 use tipserve_api::v1::{ClassifyOptions, ClassifyStreamConfig, RejectOptions};
 
@@ -71,24 +70,7 @@ pub(super) async fn classify(
     let limit = connection.message_limit().await?;
     let mut labelled = test.clone();
     labelled.examples.truncate(count);
-    let part = Part {
-        labelled,
-        validation: false,
-        prefix: String::new(),
-    };
-    let mut loading = reader::start(vec![part], limit);
-    let (sender, items) = tokio::sync::mpsc::channel(8);
-    tokio::spawn(async move {
-        while let Some(loaded) = loading.recv().await {
-            let item = loaded.map(|it| InputItem {
-                id: it.id,
-                input: it.input,
-            });
-            if sender.send(item).await.is_err() {
-                return;
-            }
-        }
-    });
+    let items = classify_stream::items(labelled, limit);
     let config = ClassifyStreamConfig {
         cache: version.to_owned(),
         options: Some(ClassifyOptions {

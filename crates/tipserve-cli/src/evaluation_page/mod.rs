@@ -11,13 +11,12 @@ mod picture;
 use std::{collections::HashMap, path::Path};
 
 use crate::{
-    classify_stream::{self, InputItem, StreamOptions},
+    classify_stream::{self, StreamOptions},
     connect::Connection,
     documents::EvaluationDocument,
     failure::Failure,
     files::readable,
     labelled::{Labelled, Place},
-    reader::{self, Part},
 };
 use tipserve_api::v1::{
     ClassifyOptions, ClassifyStreamConfig, ExifOrientation, GetVersionRequest, Priority,
@@ -93,24 +92,7 @@ async fn judge(
 ) -> Result<Vec<Judged>, Failure> {
     let classes: Vec<usize> = labelled.examples.iter().map(|one| one.class).collect();
     let limit = connection.message_limit().await?;
-    let part = Part {
-        labelled,
-        validation: false,
-        prefix: String::new(),
-    };
-    let mut loading = reader::start(vec![part], limit);
-    let (sender, items) = tokio::sync::mpsc::channel(8);
-    tokio::spawn(async move {
-        while let Some(loaded) = loading.recv().await {
-            let item = loaded.map(|it| InputItem {
-                id: it.id,
-                input: it.input,
-            });
-            if sender.send(item).await.is_err() {
-                return;
-            }
-        }
-    });
+    let items = classify_stream::items(labelled, limit);
     let config = ClassifyStreamConfig {
         cache: version.to_owned(),
         options: Some(ClassifyOptions {

@@ -21,12 +21,13 @@ pub(super) struct Address {
 enum Folder {
     /// Its URL, which ends in a slash.
     Web(Url),
-    /// In S3, or what speaks its language.
+    /// In S3 or a compatible store.
     Bucket(Bucket),
 }
 
 impl Address {
-    /// Reads `https://…`, `http://…` (this machine alone), `hf://…` or `s3://…`.
+    /// Reads `https://…`, `http://…` (only on this machine), `hf://…` or
+    /// `s3://…`.
     ///
     /// # Errors
     /// [`PullError::Address`].
@@ -69,7 +70,7 @@ impl Address {
         Ok(address(Folder::Web(folder)))
     }
 
-    /// The URL to fetch a file of it from, whose name has been checked.
+    /// The URL of one of its files; the caller has checked the file's name.
     ///
     /// # Errors
     /// A bucket for which no request can be signed.
@@ -81,7 +82,7 @@ impl Address {
     }
 }
 
-/// Whether a URL is of this machine.
+/// Whether a URL points at this machine.
 pub(super) fn is_local(url: &Url) -> bool {
     matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
 }

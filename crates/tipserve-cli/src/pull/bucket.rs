@@ -1,5 +1,5 @@
-//! Buckets of S3, and of what speaks its language: a file is fetched by a
-//! presigned URL, so that ranges, resuming and bounds are those of the web.
+//! Buckets of S3 and compatible stores: files are fetched by presigned URLs, so
+//! that ranges, resuming and limits work as for HTTPS.
 
 use std::{env, time::Duration};
 
@@ -12,7 +12,8 @@ use reqwest::Url;
 
 use super::{PullError, address::is_local};
 
-/// How long a URL holds: longer than a large file takes over a slow line.
+/// How long a URL is valid: longer than a large file takes over a slow
+/// connection.
 const SIGNED_FOR: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// A folder in a bucket.
@@ -24,18 +25,18 @@ pub(super) struct Bucket {
 
 #[derive(Clone, Debug)]
 enum Access {
-    /// With the environment's keys.
+    /// Signed with the environment's keys.
     Signed(Box<AmazonS3>),
-    /// For everybody (`AWS_SKIP_SIGNATURE`): the bucket's own URL.
+    /// Unsigned (`AWS_SKIP_SIGNATURE`): the public bucket's own URL.
     Public(Url),
 }
 
 impl Bucket {
-    /// `BUCKET/FOLDER`; endpoint, region and keys are the environment's, by the
-    /// names that the server's own store reads.
+    /// `BUCKET/FOLDER`; endpoint, region and keys come from the environment,
+    /// under the names that the server's store reads.
     ///
     /// # Errors
-    /// No bucket, or an environment that is wrong.
+    /// A missing bucket, or an invalid environment.
     pub fn open(path: &str, given: &str) -> Result<Bucket, PullError> {
         let wrong = |problem: &str| PullError::Bucket {
             given: given.to_owned(),
@@ -66,7 +67,8 @@ impl Bucket {
     /// The URL of a file in it.
     ///
     /// # Errors
-    /// No keys, or an endpoint to which nothing secret may be said.
+    /// Missing keys, or an endpoint without TLS, which must not see a
+    /// signature.
     pub async fn url(&self, name: &str, given: &str) -> Result<Url, PullError> {
         let wrong = |problem: String| PullError::Bucket {
             given: given.to_owned(),

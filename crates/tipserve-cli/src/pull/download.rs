@@ -224,7 +224,7 @@ fn accepted(response: Response) -> Result<Response, PullError> {
     }
 }
 
-/// A URL for messages: what signs it is nobody's business.
+/// A URL for messages, without its signature.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);

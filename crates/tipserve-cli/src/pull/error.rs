@@ -10,14 +10,14 @@ use crate::{failure::Failure, files::readable};
 #[derive(Debug, Error)]
 pub(crate) enum PullError {
     /// It is no address, or one of another kind.
-    #[error("{given:?} is no address of a bundle: {problem}")]
+    #[error("{given:?} is not the address of a bundle: {problem}")]
     Address {
-        /// The address as it was given.
+        /// The address, as given.
         given: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The bucket cannot be asked.
+    /// No request can be made to the bucket.
     #[error("{given:?} cannot be fetched from: {problem}")]
     Bucket {
         /// The address as it was given.
@@ -25,13 +25,13 @@ pub(crate) enum PullError {
         /// What is wrong with it, or with the environment.
         problem: String,
     },
-    /// A public key that is none.
+    /// An invalid public key.
     #[error("{given:?} is no public key of minisign (\"RW…\"), and no file with one")]
     PublicKey {
-        /// The key as it was given.
+        /// The key, as given.
         given: String,
     },
-    /// The signature is not that of the key's holder.
+    /// The signature was not made with the key.
     #[error("{what} is not signed with the key that was given: {problem}. Nothing of it was kept")]
     Signature {
         /// The address of the file.
@@ -67,9 +67,9 @@ pub(crate) enum PullError {
     },
     /// No server answers at the address.
     #[error(
-        "cannot reach {address} ({cause}). Where there is no network, pull the bundle on a machine \
-         that has one (tipserve pull … --to DIR) and copy the folder; what was fetched so far is \
-         kept, and the same command goes on from there"
+        "cannot reach {address} ({cause}). Without a network, pull the bundle on a machine that has \
+         one (tipserve pull … --to DIR) and copy the folder; what was fetched so far is kept, and \
+         the same command resumes from there"
     )]
     Unreachable {
         /// The address that was asked.
@@ -110,7 +110,7 @@ pub(crate) enum PullError {
     #[error("there is no folder to keep bundles in: set TIPSERVE_CACHE")]
     NoCacheFolder,
     /// `--to` names something that is there.
-    #[error("{} is there already: name a new folder", readable(path))]
+    #[error("{} already exists: name a new folder", readable(path))]
     Exists {
         /// The folder that is there already.
         path: PathBuf,
@@ -136,7 +136,7 @@ fn hint(status: u16) -> &'static str {
 fn disk_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ". What was fetched so far is kept: make room, or set TIPSERVE_CACHE to a larger disk, \
+            ". What was fetched so far is kept: free some space, or set TIPSERVE_CACHE to a larger disk, \
              and run it again"
         }
         _ => "",

@@ -69,7 +69,7 @@ impl Index {
         })
     }
 
-    /// Where a bundle is, and what is known of it.
+    /// The place of a bundle, and what the index says about it.
     ///
     /// # Errors
     /// [`PullError::Unknown`]; [`PullError::NotPublished`].

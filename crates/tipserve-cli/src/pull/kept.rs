@@ -158,7 +158,7 @@ impl Kept {
     }
 }
 
-/// A hard link, or a copy where there can be none.
+/// A hard link, or a copy if there can be none.
 fn link(from: &Path, to: &Path) -> Result<(), PullError> {
     fs::hard_link(from, to)
         .or_else(|_| fs::copy(from, to).map(drop))

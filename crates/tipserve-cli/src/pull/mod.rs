@@ -181,7 +181,7 @@ fn list(index: &Index, screen: &Screen) -> Result<(), Failure> {
     ))
 }
 
-/// What a bundle must prove before it is taken.
+/// What a bundle is verified against.
 struct Trust {
     /// The sha256 of its bundle.toml.
     sha256: Option<String>,

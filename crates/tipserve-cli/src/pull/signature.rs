@@ -1,5 +1,5 @@
-//! Who published a bundle: a minisign signature of its `bundle.toml`, which
-//! names all other files with their sha256.
+//! The publisher's signature: minisign's, of `bundle.toml`, which lists all
+//! other files with their SHA-256.
 
 use std::{fs, path::Path};
 
@@ -7,15 +7,16 @@ use minisign_verify::{PublicKey, Signature};
 
 use super::PullError;
 
-/// The file with the signature, beside `bundle.toml`.
+/// The file with the signature, next to `bundle.toml`.
 pub(super) const FILE: &str = "bundle.toml.minisig";
-/// Most bytes of it.
+/// Its largest size in bytes.
 pub(super) const BYTES: u64 = 4096;
 
-/// Reads a public key: as `minisign` prints it ("RW…"), or the file that it writes.
+/// Reads a public key as `minisign` prints it ("RW…"), or from the file that it
+/// writes.
 ///
 /// # Errors
-/// It is neither.
+/// If it is neither.
 pub(super) fn public_key(text: &str) -> Result<PublicKey, PullError> {
     let wrong = || PullError::PublicKey {
         given: text.to_owned(),

@@ -76,7 +76,7 @@ pub fn decode_with(
         );
         Err(PictureError::Undecodable {
             format: format.name(),
-            detail: "its decoder failed on it".into(),
+            detail: "the decoder failed on this picture".into(),
         })
     })
 }

@@ -43,7 +43,7 @@ impl Device {
                 let settings = &self.shared.settings;
                 let most = || {
                     let worthwhile = self.shared.cost.lock().worthwhile(settings.max_batch);
-                    // Small batches only where that costs no throughput: what
+                    // Small batches only if that costs no throughput: what
                     // waits longer than one batch should all go at once.
                     worthwhile.unwrap_or(settings.max_batch)
                 };
@@ -127,8 +127,8 @@ impl Device {
             .collect()
     }
 
-    /// Where the device is broken, says so to all; else returns them. What is
-    /// run on a lost context fails, item by item and slowly.
+    /// Answers all jobs if the device is broken; otherwise returns them. On a
+    /// lost context each would fail by itself, and slowly.
     fn unless_broken(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
         if !self.shared.broken.load(Ordering::Relaxed) {
             return jobs;

@@ -1,5 +1,5 @@
-//! Batches of pictures: as many as are in time, encoded in one go or, where
-//! that fails, in halves.
+//! Batches of pictures: as many as are in time, encoded in one go or, if that
+//! fails, in halves.
 
 use std::{
     collections::HashSet,
@@ -69,14 +69,14 @@ impl Device {
             if successors.is_empty() {
                 return Some(batch);
             }
-            // Whoever waited for the same picture's feature may have more
-            // time, or less, than the others.
+            // Followers, which waited for the same picture's feature, may have
+            // more time than the lost leader, or less.
             jobs.extend(batch);
             jobs.extend(successors);
         }
     }
 
-    /// Hands jobs whose feature has come to be held (a bulk job's, where an
+    /// Hands jobs whose feature has been cached meanwhile (a bulk job's, if an
     /// interactive one of the same picture was faster) to the heads; returns
     /// the others.
     fn answer_cached(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
@@ -100,7 +100,7 @@ impl Device {
             .collect()
     }
 
-    /// Keeps a feature; those who wait for it go on to their heads.
+    /// Keeps a feature; the jobs that wait for it go on to their heads.
     fn publish(&self, leader: Option<Leader>, cached: CachedEmbedding) {
         for item in leader
             .into_iter()
@@ -110,7 +110,7 @@ impl Device {
         }
     }
 
-    /// Encodes a batch; where that fails, halves it until the guilty item is
+    /// Encodes a batch; if that fails, halves it until the guilty item is
     /// alone. The others get their answers.
     fn encode_or_split(&self, mut jobs: Vec<ReadyJob>) {
         let _span = batch_span(&jobs).entered();
@@ -188,7 +188,7 @@ impl Device {
             })
     }
 
-    /// Answers the items whose feature is not a direction; heads get the rest.
+    /// Answers the items whose feature has no direction; heads get the rest.
     fn answer_finite(&self, jobs: Vec<ReadyJob>, features: Features) {
         let mut good = Vec::with_capacity(jobs.len());
         for (row, job) in jobs.into_iter().enumerate() {

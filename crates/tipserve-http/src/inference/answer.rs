@@ -21,7 +21,7 @@ use crate::{
 /// An answer that is no tensors.
 ///
 /// # Errors
-/// Where the bytes are not such a message: a defect.
+/// If the bytes are not such a message: a defect.
 pub fn plain(
     output: &MessageDescriptor,
     message: &[u8],
@@ -59,7 +59,7 @@ pub fn error(status: &Status) -> Response<Body> {
 /// so.
 ///
 /// # Errors
-/// Where the bytes are not such a message: a defect.
+/// If the bytes are not such a message: a defect.
 pub fn infer(message: &[u8], binary: &Binary) -> Result<Response<Body>, String> {
     let message = ModelInferResponse::decode(message).map_err(|e| e.to_string())?;
     let mut tensors: Vec<Bytes> = Vec::new();
@@ -132,7 +132,7 @@ fn values(datatype: &str, mut raw: Bytes) -> Result<Value, String> {
         "FP32" => {
             while raw.remaining() >= 4 {
                 let value = raw.get_f32_le();
-                // As short as it reads back to the same number.
+                // In the fewest digits that read back to the same number.
                 let text = value.to_string().parse::<f64>().unwrap_or(f64::NAN);
                 values.push(Number::from_f64(text).map_or(Value::Null, Value::Number));
             }

@@ -96,7 +96,7 @@ const PATHS: [(&str, &str, &str, Shape); 16] = [
 /// The protocol's routes.
 ///
 /// # Errors
-/// Where the descriptors lack its service: a broken build.
+/// If the descriptors lack its service: a broken build.
 pub fn routes(pool: &DescriptorPool) -> Result<Vec<Route>, RulesError> {
     let service = pool
         .get_service_by_name("inference.GRPCInferenceService")

@@ -1,6 +1,6 @@
-//! Lists of floating-point numbers, which is what embeddings are: thousands of
-//! digits a message. They are read from the text itself, since serde's way of
-//! handing over each number costs more than the classification that it is for.
+//! Lists of floating-point numbers, such as embeddings: thousands of digits in
+//! a message. They are parsed from the text itself, since serde's handling of
+//! each number costs more than the classification.
 
 use std::str::FromStr;
 
@@ -12,9 +12,9 @@ pub fn are_packed(field: &FieldDescriptor) -> bool {
     field.is_list() && field.is_packed() && matches!(field.kind(), Kind::Float | Kind::Double)
 }
 
-/// Appends a list of numbers that is JSON already. False where it holds anything
-/// but finite numbers, or makes `out` larger than `limit`: then what has been
-/// appended means nothing.
+/// Appends a list of numbers that is JSON already. False if it holds anything
+/// but finite numbers, or makes `out` larger than `limit`: then the appended
+/// bytes are invalid.
 pub fn put(field: &FieldDescriptor, list: &str, limit: usize, out: &mut Vec<u8>) -> bool {
     let Some(inside) = list.strip_prefix('[').and_then(|l| l.strip_suffix(']')) else {
         return false;
@@ -54,7 +54,7 @@ fn packed<T: FromStr>(
     let mut values = inside.split(',').take(count);
     values.all(|value| {
         let value = value.trim_ascii();
-        // Only what JSON calls a number: Rust would read "inf", too.
+        // Only JSON's numbers: Rust would also read "inf".
         let is_number = value.starts_with(|first: char| first == '-' || first.is_ascii_digit());
         is_number && value.parse().is_ok_and(|value| append(value, out))
     })

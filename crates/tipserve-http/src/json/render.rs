@@ -1,5 +1,5 @@
-//! A message's bytes as JSON, without the message in between: an answer of
-//! thousands of numbers costs little more than their digits.
+//! Renders a message's bytes as JSON without decoding the message first: an
+//! answer of thousands of numbers costs little more than their digits.
 
 use std::io::Write as _;
 
@@ -12,8 +12,8 @@ use super::Style;
 /// A message as JSON.
 ///
 /// # Errors
-/// Where the bytes are not such a message, or hold an `Any` of an unknown type:
-/// a defect, as both are the server's own.
+/// If the bytes are not such a message, or hold an `Any` of an unknown type: a
+/// defect, since the server itself wrote them.
 pub fn render(
     message: &MessageDescriptor,
     bytes: &[u8],
@@ -59,7 +59,7 @@ enum Wire<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The values of a message, each with its field's number.
+/// A message's values, each with its field number.
 fn split(mut bytes: &[u8]) -> Result<Vec<(u32, Wire<'_>)>, String> {
     let mut values = Vec::new();
     while !bytes.is_empty() {
@@ -95,8 +95,8 @@ fn fixed<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String> {
     Ok(*value)
 }
 
-/// The value that occurrences of a field make: none of a field without presence
-/// are its default.
+/// The value of a field's occurrences; without any, a field without presence
+/// has its default.
 fn value<'a>(
     field: &FieldDescriptor,
     found: &mut dyn Iterator<Item = Wire<'a>>,
@@ -111,7 +111,8 @@ fn value<'a>(
         return list(&kind, found, style, out);
     }
     if let Kind::Message(message) = &kind {
-        // Occurrences of a message are merged, which is what their bytes in a row mean.
+        // Repeated occurrences of a message are merged: their concatenated
+        // bytes mean the same.
         let mut all = found.map(content);
         let first = all.next().transpose()?.unwrap_or_default();
         return match all.next() {
@@ -125,7 +126,7 @@ fn value<'a>(
             }
         };
     }
-    // Of scalars, the last one counts.
+    // Of several scalars the last one counts.
     scalar(&kind, found.last().unwrap_or(default(&kind)), style, out)
 }
 
@@ -200,7 +201,7 @@ fn map<'a>(
         if out.len() > start {
             out.push(b',');
         }
-        // Keys are texts in JSON, whatever they are.
+        // JSON's keys are strings, whatever the map's key type.
         let mut name = Vec::new();
         value(&key, &mut of_number(1), style, &mut name)?;
         match name.first() {
@@ -214,7 +215,7 @@ fn map<'a>(
     Ok(())
 }
 
-/// What a field has that is not on the wire.
+/// The default of a field that is not on the wire.
 fn default(kind: &Kind) -> Wire<'static> {
     match kind {
         Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Wire::Fixed64([0; 8]),
@@ -276,7 +277,7 @@ fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// A number as short as it reads back to the same.
+/// A number with the fewest digits that read back to the same.
 fn number(value: impl serde::Serialize, wide: f64, out: &mut Vec<u8>) -> Result<(), String> {
     let name = match wide {
         _ if wide.is_finite() => {
@@ -289,8 +290,8 @@ fn number(value: impl serde::Serialize, wide: f64, out: &mut Vec<u8>) -> Result<
     text(name, out)
 }
 
-/// An integer of 64 bits: JSON's readers make floats of numbers, which do not
-/// hold all of them.
+/// A 64-bit integer, as a string: JSON readers turn numbers into floats, which
+/// cannot hold all of them.
 fn long(value: impl std::fmt::Display, style: Style, out: &mut Vec<u8>) -> Result<(), String> {
     integer(value, style == Style::Proto, out)
 }
@@ -307,7 +308,7 @@ fn text(value: &str, out: &mut Vec<u8>) -> Result<(), String> {
     serde_json::to_writer(out, value).map_err(|e| e.to_string())
 }
 
-/// Messages that ProtoJSON writes in a way of their own.
+/// Messages with a special form in ProtoJSON.
 fn is_well_known(message: &MessageDescriptor) -> bool {
     let name = message.full_name();
     name.starts_with("google.protobuf.") && name != "google.protobuf.Empty"

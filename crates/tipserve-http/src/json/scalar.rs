@@ -55,13 +55,13 @@ fn wire_type(kind: &Kind) -> WireType {
     }
 }
 
-/// A value as the wire has it.
+/// A value in its wire form.
 enum Wire<'a> {
     Varint(u64),
     Fixed32([u8; 4]),
     Fixed64([u8; 8]),
     Text(&'a str),
-    /// The bytes that a text in base64 stands for.
+    /// The bytes that a base64 string encodes.
     Base64(&'a str),
 }
 
@@ -97,7 +97,7 @@ pub fn put(
     Ok(())
 }
 
-/// A value of any kind but an enum; none where the kind does not take it.
+/// A value of any kind but an enum; `None` if the kind does not accept it.
 fn on_the_wire<'a>(kind: &Kind, value: Scalar<'a>) -> Option<Wire<'a>> {
     let int32 = |value| i32::try_from(signed(value)?).ok();
     let uint32 = |value| u32::try_from(unsigned(value)?).ok();

@@ -131,7 +131,7 @@ fn every_request_is_read_as_another_writer_shows_it() {
     }
 }
 
-/// The answers of all methods that HTTP has, and the errors.
+/// The answers of all methods with an HTTP route, and the errors.
 fn answers() -> Vec<MessageDescriptor> {
     let pool = pool();
     let routes = crate::rules::routes(&pool).expect("routes");
@@ -228,7 +228,7 @@ fn a_message_over_its_limit_is_not_written_on() {
     assert!(wire.len() < 1 << 17, "{}", wire.len());
 }
 
-/// The fields of an embedding that a list of numbers makes.
+/// The fields of an embedding from a list of numbers.
 fn values(list: &str) -> Result<Vec<f32>, JsonError> {
     use prost::Message as _;
     let message = pool().get_message_by_name("tipserve.v1.Embedding");

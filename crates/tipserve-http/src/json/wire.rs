@@ -1,6 +1,6 @@
 //! Pieces of the wire format. Fields appended one after the other make a
-//! message, and messages appended to each other are merged by who decodes them:
-//! that is how path, query and body become one.
+//! message, and messages appended to each other are merged by the decoder: that
+//! is how path, query and body become one.
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 

@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
                 out: self.out,
             };
             if let Err(error) = map.next_value_seed(value) {
-                // What serde itself found wrong has no path yet.
+                // An error of serde's own has no path yet.
                 let _: A::Error = self.writing.fail(&path, &error);
                 return Err(error);
             }
@@ -162,14 +162,14 @@ impl<'de> Visitor<'de> for MessageSeed<'_> {
     }
 }
 
-/// What an object has had: few things, so lists do.
+/// The fields that an object has had: few, so lists will do.
 #[derive(Default)]
 struct Seen {
     fields: Vec<u32>,
     oneofs: Vec<(String, String)>,
 }
 
-/// Reads a name as the message's field, or as itself where there is none.
+/// Reads a name as the message's field, or as itself if there is none.
 struct FieldName<'a>(&'a MessageDescriptor);
 
 impl<'de> DeserializeSeed<'de> for FieldName<'_> {
@@ -218,7 +218,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
             if numbers::put(self.field, raw.get(), limit, self.out) {
                 return Ok(());
             }
-            // What is odd about it is said with its path, by reading it value by value.
+            // Reading it value by value finds the error and its path.
             self.out.truncate(before);
             let mut values = serde_json::Deserializer::from_str(raw.get());
             return values.deserialize_any(self).map_err(D::Error::custom);

@@ -43,7 +43,7 @@ impl Footprint {
     }
 }
 
-/// Budget in the budget, given back on drop.
+/// Reserved bytes of the budget, given back on drop.
 pub(super) struct Reservation {
     pub footprint: Footprint,
     pub evicted: AtomicBool,
@@ -60,7 +60,7 @@ pub(super) struct Usage {
 
 pub(super) struct Budget {
     pub usage: Mutex<Usage>,
-    /// Told when memory was given back, or may be evicted.
+    /// Notified when memory was given back, or may be evicted.
     pub changed: Notify,
 }
 

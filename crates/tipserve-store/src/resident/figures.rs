@@ -27,7 +27,7 @@ pub enum Event {
     },
 }
 
-/// Counts since the start, and what is there now.
+/// Counts since the start, and the present state.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     /// Values that the registry holds now.
@@ -68,7 +68,9 @@ pub enum ResidentError<E> {
         budget: u64,
     },
     /// Everything else within the budget stayed in use.
-    #[error("{what} found no room: everything resident stayed in use for {waited:?}")]
+    #[error(
+        "{what} does not fit into memory now: everything resident stayed in use for {waited:?}"
+    )]
     Busy {
         /// The key of the value.
         what: String,
@@ -76,7 +78,7 @@ pub enum ResidentError<E> {
         waited: Duration,
     },
     /// The loader panicked or the runtime is shutting down.
-    #[error("loading {what} was broken off")]
+    #[error("loading {what} was aborted")]
     Stopped {
         /// The key of the value.
         what: String,

@@ -44,7 +44,7 @@ pub trait Load: Send + Sync + 'static {
     type Key: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static;
     /// What is kept in memory.
     type Value: Send + Sync + 'static;
-    /// Why a value could not be made. Handed to all who wait; not remembered.
+    /// Why a value could not be made. Returned to all who wait; not cached.
     type Error: Clone + Send + Sync + 'static;
 
     /// The bytes that the value will take, known before it is made.
@@ -154,7 +154,7 @@ impl<L: Load> Resident<L> {
         }))
     }
 
-    /// The value, if it is there. Never waits.
+    /// The value, if it is resident. Never waits.
     pub fn peek(&self, key: &L::Key) -> Option<Lease<L::Value>> {
         let slot = self.0.slots.get(key)?;
         let Slot::Ready(held) = slot.value() else {
@@ -165,7 +165,7 @@ impl<L: Load> Resident<L> {
         Some(self.0.hit(held))
     }
 
-    /// The value, made first where it is not there: once, however many ask,
+    /// The value, loaded first if it is not resident: once, however many ask,
     /// and to the end, even if all of them go away.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ impl<L: Load> Resident<L> {
         drop(self.0.take_out(key));
     }
 
-    /// Keys of all values that are there.
+    /// Keys of all resident values.
     pub fn keys(&self) -> Vec<L::Key> {
         let ready = |slot: &Slot<L>| matches!(slot, Slot::Ready(_));
         let slots = self.0.slots.iter();
@@ -321,7 +321,7 @@ impl<L: Load> Inner<L> {
         }
         let deadline = tokio::time::Instant::now() + self.limits.patience;
         loop {
-            // Made before the look, so that no change in between is missed.
+            // Created before checking, so that no change in between is missed.
             let changed = self.memory.changed.notified();
             if let Some(reserved) = self.try_reserve(footprint) {
                 return Ok(reserved);
@@ -335,8 +335,8 @@ impl<L: Load> Inner<L> {
         }
     }
 
-    /// Reserves it if it is free, else evicts no more than is needed for
-    /// it to be there once those who use evicted values let them go.
+    /// Reserves the bytes if they are free; otherwise evicts no more than
+    /// needed to free them once the users of evicted values let go.
     fn try_reserve(&self, footprint: Footprint) -> Option<Reservation> {
         let mut oldest: Option<std::vec::IntoIter<(u64, L::Key)>> = None;
         loop {
@@ -360,7 +360,7 @@ impl<L: Load> Inner<L> {
         }
     }
 
-    /// What is there, the least recently used first.
+    /// The resident values, the least recently used first.
     fn by_age(&self) -> std::vec::IntoIter<(u64, L::Key)> {
         let ready = self.slots.iter().filter_map(|slot| match slot.value() {
             Slot::Ready(held) => Some((held.used.load(Relaxed), slot.key().clone())),
@@ -380,7 +380,7 @@ impl<L: Load> Inner<L> {
         }
     }
 
-    /// Takes a value out of the registry, if it is there.
+    /// Takes a value out of the registry, if it is resident.
     fn take_out(&self, key: &L::Key) -> Option<Arc<ResidentValue<L::Value>>> {
         let ready = |slot: &Slot<L>| matches!(slot, Slot::Ready(_));
         let removed = self.slots.remove_if(key, |_, slot| ready(slot));

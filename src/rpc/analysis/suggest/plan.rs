@@ -18,7 +18,7 @@ use tipserve_api::v1::{self as pb, suggest_examples_config::Strategy as AskedStr
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{ScoresRequest, Work};
 
-/// Pictures suggested where the client does not say.
+/// Pictures suggested if the client does not say.
 const DEFAULT_COUNT: usize = 20;
 /// Most pictures that one call may ask for.
 const MAX_COUNT: usize = 10_000;
@@ -34,7 +34,7 @@ pub(super) struct Plan {
     pub options: SuggestOptions,
     /// Why this strategy, for the answer.
     pub reason: String,
-    /// The version whose examples are labelled, and these.
+    /// The version whose examples are the labelled ones, and those examples.
     pub version: Option<(Served, Arc<LabelledExamples>)>,
 }
 
@@ -79,7 +79,7 @@ impl Plan {
         })
     }
 
-    /// As the version does; without one as new versions do.
+    /// As the version treats it; without a version, as new versions do.
     pub fn exif_orientation(&self) -> ExifOrientation {
         self.version
             .as_ref()

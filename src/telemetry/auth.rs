@@ -1,4 +1,4 @@
-//! Metrics of what guards the server: certificates and tokens.
+//! Metrics of authentication: certificates and tokens.
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
@@ -7,7 +7,7 @@ const TLS_HANDSHAKE_FAILURES: &str = "tipserve_tls_handshake_failures_total";
 const TLS_EXPIRY: &str = "tipserve_tls_certificate_expiry_timestamp_seconds";
 const TOKENS: &str = "tipserve_tokens";
 
-/// What guards the server: present at zero where it is not asked for.
+/// Present at zero even without TLS and tokens.
 pub(super) fn describe() {
     describe_counter!(
         GUARD_RELOADS,
@@ -32,8 +32,9 @@ pub(super) fn describe() {
     gauge!(TOKENS).set(0.0);
 }
 
-/// A changed file of the guard was read anew, or could not be used.
-pub fn guard_reloaded(kind: &'static str, ok: bool) {
+/// Counts a changed file of certificates or tokens that was read anew, or could
+/// not be used.
+pub fn auth_reloaded(kind: &'static str, ok: bool) {
     let outcome = if ok { "ok" } else { "error" };
     counter!(GUARD_RELOADS, "kind" => kind, "outcome" => outcome).increment(1);
 }

@@ -1,5 +1,5 @@
-"""Calm under load and faults: refusals with a reason, flow control, a broken device, pictures
-sent again. Encoders of a few lines make a server slow, or break it, on purpose."""
+"""Overload and faults: refusals with a reason, backpressure by flow control, a broken device,
+pictures sent again. Encoders of a few lines make a server slow, or break it, on purpose."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def grown(server, before):
     return lambda name: after[name] - before[name]
 
 
-def test_pictures_sent_again_are_encoded_once_where_that_is_asked_for(serve, tiny_bundle, chance):
+def test_pictures_sent_again_are_encoded_once_if_asked_for(serve, tiny_bundle, chance):
     bound = 1 << 20
     flags = ("--dtype", "float32", "--embedding-cache-bytes")
     on = serve(tiny_bundle, *flags, str(bound))
@@ -137,7 +137,7 @@ def test_a_broken_device_makes_the_server_unready_and_says_so(serve, bundle, cha
     assert "the device is broken" in server.log.read_text()
 
 
-def test_what_would_be_late_is_refused_at_the_door(serve, bundle, chance):
+def test_overload_refuses_an_item_that_would_miss_its_deadline(serve, bundle, chance):
     server = serve(bundle(40), "--dtype", "float32", "--max-batch", "4")
     two_classes(server, chance, "c")
     before = server.metrics()
@@ -164,7 +164,7 @@ def test_what_would_be_late_is_refused_at_the_door(serve, bundle, chance):
     assert counted("tipserve_decode_seconds_count") == 120
 
 
-def test_a_full_engine_refuses_calls_and_names_the_bound(serve, bundle, chance):
+def test_overload_refuses_unary_calls_and_names_the_bound(serve, bundle, chance):
     flags = ("--dtype", "float32", "--queue-items", "4", "--workers", "1")
     server = serve(bundle(400), *flags)
     two_classes(server, chance, "c")
@@ -195,7 +195,9 @@ def test_a_full_engine_refuses_calls_and_names_the_bound(serve, bundle, chance):
     ("flags", "most"),
     [(("--stream-window", "8"), 8), (("--queue-bytes", str(8 << 20)), 8)],
 )
-def test_a_stream_that_sends_faster_than_it_is_served_is_slowed(serve, bundle, chance, flags, most):
+def test_backpressure_slows_a_stream_that_sends_faster_than_it_is_served(
+    serve, bundle, chance, flags, most
+):
     """By flow control: the client's sends wait; the server holds no more than its bound."""
     server = serve(bundle(10), "--dtype", "float32", "--workers", "1", *flags)
     two_classes(server, chance, "c")
@@ -231,7 +233,7 @@ def test_a_stream_that_sends_faster_than_it_is_served_is_slowed(serve, bundle, c
     print(f"at most {max(ahead)} items ahead of the answers; held {max(held)}")
     # The bound, HTTP/2's window of 2 MiB, and what client and server have in hand.
     assert max(ahead) <= most + 8
-    # One more stands at the door.
+    # One more waits for admission.
     assert max(items for items, _ in held) <= most + 1
     assert max(size for _, size in held) <= (most + 1) << 20
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{ConfigError, Given, given::declared};
 use crate::auth::{AuthSettings, Origin, TlsFiles};
 
-/// The guard that these settings make.
+/// The checked settings of authentication, from what was given.
 pub(super) fn settings(given: &Given) -> Result<AuthSettings, ConfigError> {
     let half = |given, missing| Err(ConfigError::Half { given, missing });
     if given.tls_client_crl.is_some() && given.tls_client_ca.is_none() {
