@@ -226,9 +226,9 @@ impl Setting {
             (1 << 20, "MiB"),
             (1 << 10, "KiB"),
         ];
-        let unit = UNITS
-            .into_iter()
-            .find(|(size, _)| self.value_name == "BYTES" && number >= *size && number % size == 0);
+        let unit = UNITS.into_iter().find(|(size, _)| {
+            self.value_name == "BYTES" && number >= *size && number.is_multiple_of(*size)
+        });
         match unit {
             Some((size, name)) => format!("{} {name}", number / size),
             None => grouped(number),

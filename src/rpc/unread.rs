@@ -319,7 +319,7 @@ impl HttpBody for Answer {
 
     fn size_hint(&self) -> SizeHint {
         // Asked for before anything is sent; afterwards it is of no use.
-        self.size.clone()
+        self.size
     }
 }
 

@@ -53,7 +53,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let encoding = match asked(request.headers()) {
             Ok(encoding) => encoding,
-            Err(refusal) => return Box::pin(std::future::ready(Ok(refusal))),
+            Err(refusal) => return Box::pin(std::future::ready(Ok(*refusal))),
         };
         let answer = self.0.call(request);
         let Some(encoding) = encoding else {
@@ -73,7 +73,7 @@ where
 }
 
 /// The encoding of the answer: the request's, if its client takes that.
-fn asked(headers: &HeaderMap) -> Result<Option<Encoding>, Response<Body>> {
+fn asked(headers: &HeaderMap) -> Result<Option<Encoding>, Box<Response<Body>>> {
     let Some(name) = headers.get(GRPC_ENCODING) else {
         return Ok(None);
     };
@@ -89,7 +89,7 @@ fn asked(headers: &HeaderMap) -> Result<Option<Encoding>, Response<Body>> {
     Ok(taken.then_some(encoding))
 }
 
-fn refuse(name: &HeaderValue) -> Response<Body> {
+fn refuse(name: &HeaderValue) -> Box<Response<Body>> {
     let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
     let status: Status = ApiError::new(
         Code::Unimplemented,
@@ -100,7 +100,7 @@ fn refuse(name: &HeaderValue) -> Response<Body> {
     let mut answer = status.into_http();
     let accepted = HeaderValue::from_static(ACCEPTED);
     answer.headers_mut().insert(GRPC_ACCEPT_ENCODING, accepted);
-    answer
+    Box::new(answer)
 }
 
 pin_project_lite::pin_project! {
