@@ -41,8 +41,6 @@ use tipserve_engine::{Content, Crop, FlowId};
 pub const MAX_VERSIONS: usize = 8;
 /// Most rejected items named in the answer.
 const MAX_REJECTED: usize = 1000;
-/// Most classes for which the confusion matrix is returned.
-const MAX_CONFUSION: usize = 1000;
 
 /// Serves one Evaluate, until its deadline or a shutdown.
 pub async fn serve(
@@ -320,11 +318,7 @@ fn report(version: &Version) -> pb::Evaluation {
         cross_entropy: report.cross_entropy,
         expected_calibration_error: report.expected_calibration_error,
         classes,
-        confusion: if version.classifier.classes() <= MAX_CONFUSION {
-            report.confusion.iter().map(|count| *count as i64).collect()
-        } else {
-            Vec::new()
-        },
+        confusion: report.confusion.iter().map(|count| *count as i64).collect(),
         unknown: unknown(version),
     }
 }
