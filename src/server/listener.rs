@@ -53,12 +53,16 @@ pub(super) enum ApiListener {
     Unix(UnixListener),
 }
 
+/// What tells a file from one that takes its place: device, inode, which may be
+/// given again, and when it was made (permissions are no modification).
+type Identity = (u64, u64, i64, i64);
+
 /// A socket file that this server listens on, to be removed when it stops.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: by now the path may be another server's.
-    identity: (u64, u64),
+    /// By now the path may be another server's.
+    identity: Identity,
 }
 
 impl SocketFile {
@@ -106,9 +110,10 @@ impl Drop for SocketFile {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    Ok((metadata.dev(), metadata.ino(), seconds, nanoseconds))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
