@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use crate::catalog::{CollectedFeatures, ExampleFeature, ExampleNotes};
+use crate::catalog::{CollectedFeatures, ExampleFeature, ExampleNotes, Purpose};
 
 /// An example on its way.
 pub(super) struct Pending {
     pub(super) id: String,
-    pub(super) class: usize,
-    pub(super) validation: bool,
+    pub(super) classes: Vec<usize>,
+    pub(super) purpose: Purpose,
     /// Raw features of its views, by their number; a key once all are there.
     pub(super) views: Vec<Option<Vec<f32>>>,
     pub(super) lacks_end_mark: bool,
@@ -96,7 +96,7 @@ impl Gathered {
         };
         self.without_end_mark += usize::from(example.lacks_end_mark);
         let raw: Vec<_> = example.views.into_iter().flatten().collect();
-        let feature = ExampleFeature::of_views(example.id, example.class, example.validation, &raw);
+        let feature = ExampleFeature::of_views(example.id, example.classes, example.purpose, &raw);
         let feature = feature.with_notes(example.notes.boxed());
         self.finished.push((place, feature));
     }
