@@ -132,7 +132,7 @@ impl Base {
             .max()
             .map_or(0, |highest| highest.saturating_add(1));
 
-        let removed = changes.apply(&name, &details.classes, &mut examples)?;
+        let removed = changes.apply(&name, details, &mut examples)?;
         if !changes.drop_unlabelled {
             examples.extend(unlabelled(&floats(file, names::UNLABELLED), details.width));
         }
@@ -198,16 +198,23 @@ impl BaseChanges {
     ///
     /// # Errors
     /// An id that the version does not have or that is given twice; an unknown
-    /// class.
+    /// class; another class for an example of several or none.
     fn apply(
         &self,
         version: &str,
-        classes: &[ClassRecord],
+        details: &Details,
         examples: &mut Vec<ExampleFeature>,
     ) -> Result<usize, CatalogError> {
         const RELABEL: &str = "spec.relabel";
         const REMOVE: &str = "spec.remove_example_ids";
-        let names = classes.iter().map(|class| class.display_name.as_str());
+        if details.multi_label.is_some() && !self.relabel.is_empty() {
+            let problem = format!(
+                "{version} was made with multi_label: leave the example out and add it again"
+            );
+            return Err(CatalogError::invalid(RELABEL, problem));
+        }
+        let names = details.classes.iter();
+        let names = names.map(|class| class.display_name.as_str());
         let names = ClassNames::new(names.chain(self.new_classes.iter().map(String::as_str)));
         let remove: HashSet<_> = self.remove.iter().map(|id| canonical(id)).collect();
         let mut relabel = HashMap::new();
@@ -231,6 +238,11 @@ impl BaseChanges {
             not_removed.remove(id.as_ref());
             if let Some(class) = relabel.get(&id) {
                 not_relabelled.remove(id.as_ref());
+                if example.purpose == Purpose::Unknown {
+                    let problem = "is of none of the classes: leave it out and add it again";
+                    let problem = format!("example {:?} {problem}", example.id);
+                    return Err(CatalogError::invalid(RELABEL, problem));
+                }
                 example.classes = vec![*class];
             }
         }

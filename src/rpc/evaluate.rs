@@ -88,8 +88,8 @@ async fn evaluate(
 /// A version that is evaluated, and its figures so far.
 struct Version {
     classifier: Served,
-    card: Card,
     classes: ClassNames,
+    card: Card,
     scores: UnknownScores,
 }
 
@@ -116,8 +116,8 @@ impl Card {
 
 /// What an item is.
 enum Truth {
-    /// Of one class: its index in each version.
-    Class(Vec<usize>),
+    /// Of one class: its index in every version.
+    Classes(Vec<usize>),
     /// Of a class that the versions do not know.
     Unknown,
     /// Of any number of classes.
@@ -198,11 +198,11 @@ struct Judged {
 }
 
 impl Version {
-    /// Counts an item; `at` is the version's place among those that are evaluated.
+    /// Counts an item; the version is the `at`-th of those evaluated.
     fn count(&mut self, at: usize, truth: &Truth, logits: &Logits) -> Result<(), ApiError> {
         let classifier = &self.classifier;
         match (&mut self.card, truth) {
-            (Card::OneLabel(card), Truth::Class(classes)) => {
+            (Card::OneLabel(card), Truth::Classes(classes)) => {
                 let class = classes
                     .get(at)
                     .ok_or_else(|| CatalogError::internal("a version has no class"))?;
@@ -218,9 +218,8 @@ impl Version {
             }
             (Card::MultiLabel(card), truth) => {
                 let labels = match truth {
-                    // Items of versions with multi_label have labels.
-                    Truth::Class(_) | Truth::Unknown => &[],
                     Truth::Labels(labels) => labels.as_slice(),
+                    Truth::Classes(_) | Truth::Unknown => &[],
                 };
                 card.add(&logits.own, labels);
                 RequestError::check(
@@ -250,15 +249,21 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    /// What an item is, whose classes must be among the first `fewest`.
-    fn truth(&self, item: &pb::LabelledItem, fewest: usize) -> Result<Truth, RequestError> {
+    /// What an item is.
+    fn truth(&self, item: &mut pb::LabelledItem) -> Result<Truth, RequestError> {
+        let name = std::mem::take(&mut item.class_name);
         let many = self
             .versions
             .iter()
             .any(|version| version.card.is_multi_label());
         if many {
+            if !name.is_empty() {
+                let problem = "for versions with multi_label items have class_indices";
+                return Err(RequestError::invalid("items.class_name", problem));
+            }
             let field = "items.class_indices";
-            let labels = class_indices(field, &item.class_indices, fewest)?;
+            let counts = self.versions.iter().map(|it| it.classifier.classes());
+            let labels = class_indices(field, &item.class_indices, counts.min().unwrap_or(0))?;
             return match item.unknown && !labels.is_empty() {
                 true => Err(RequestError::invalid(field, "an unknown item has none")),
                 false => Ok(Truth::Labels(labels)),
@@ -268,24 +273,17 @@ impl Evaluation {
             let problem = "only for versions with multi_label";
             return Err(RequestError::invalid("items.class_indices", problem));
         }
-        if item.unknown {
-            return Ok(Truth::Unknown);
+        match item.unknown {
+            true => Ok(Truth::Unknown),
+            false => self.classes(item.class_index, name).map(Truth::Classes),
         }
-        self.classes(item.class_index, item.class_name.clone())
-            .map(Truth::Class)
     }
 
     async fn take(&mut self, mut item: pb::LabelledItem) -> Result<(), ApiError> {
-        let fewest = self
-            .versions
-            .iter()
-            .map(|version| version.classifier.classes())
-            .min()
-            .unwrap_or(0);
         let width = self.width;
         let input = item.input.take();
         let checked = request::check_id("items.id", &item.id).and_then(|()| {
-            let truth = self.truth(&item, fewest)?;
+            let truth = self.truth(&mut item)?;
             content(input, width).map(|content| (truth, content))
         });
         let (truth, content) = match checked {
@@ -359,7 +357,8 @@ impl Evaluation {
         match logits {
             Err(problem) => self.reject(id, problem),
             Ok(logits) => {
-                for (at, (version, logits)) in self.versions.iter_mut().zip(logits).enumerate() {
+                let judged = self.versions.iter_mut().zip(logits).enumerate();
+                for (at, (version, logits)) in judged {
                     version.count(at, &truth, &logits)?;
                 }
             }
@@ -399,21 +398,4 @@ fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
     };
     let best = best(logits, top_k).into_iter().next();
     best.ok_or_else(|| CatalogError::internal("no logits"))
-}
-
-/// How well items of unknown classes are told; none if there are none.
-fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
-    let figures = version.scores.figures()?;
-    let unseen = version.classifier.manifest.details.head.unseen.as_ref();
-    let threshold = unseen.and_then(|scores| scores.threshold(DEFAULT_ACCEPT));
-    let at = threshold.map(|threshold| version.scores.at(threshold));
-    Some(pb::UnknownEvaluation {
-        count: i64::try_from(figures.count).unwrap_or(i64::MAX),
-        auroc: figures.auroc,
-        false_positive_rate: figures.false_positive_rate,
-        threshold,
-        accepted: at.map_or(0.0, |at| at.accepted),
-        rejected: at.map_or(0.0, |at| at.rejected),
-        accepted_top1: at.map_or(0.0, |at| at.accepted_accuracy),
-    })
 }

@@ -150,14 +150,14 @@ impl<'a> FeatureCollection<'a> {
         };
         self.gathered.receive();
         let purpose = purpose(&example);
-        let classes = purpose
+        let found = purpose
             .clone()
-            .and_then(|purpose| classes(recipe, &self.classes, &example, purpose));
-        let checked = self.check(&id, &classes, &mut example);
+            .and_then(|purpose| classes(recipe, &self.classes, &mut example, purpose));
+        let checked = self.check(&id, &found, &mut example);
         let (classes, content, notes) = match checked {
             Ok(checked) => checked,
             Err(error) => {
-                let class = classes.ok().and_then(|classes| classes.first().copied());
+                let class = found.ok().and_then(|classes| classes.first().copied());
                 return self.reject(id, class, error.into()).await;
             }
         };

@@ -25,46 +25,54 @@ pub fn purpose(example: &pb::Example) -> Result<Purpose, RequestError> {
     }
 }
 
-/// The classes of an example, ascending.
+/// The classes of an example, ascending. Takes its `class_name`.
 ///
 /// # Errors
-/// Indices of no class, and fields that are not for versions of this kind.
+/// Indices and names of no class, and fields that are not for versions of this
+/// kind.
 pub fn classes(
     recipe: &Recipe,
     names: &ClassNames,
-    example: &pb::Example,
+    example: &mut pb::Example,
     purpose: Purpose,
 ) -> Result<Vec<usize>, RequestError> {
-    let (field, indices) = match (recipe.multi_label, purpose) {
-        (true, Purpose::Unlabelled) => {
+    let name = std::mem::take(&mut example.class_name);
+    if recipe.multi_label {
+        if purpose == Purpose::Unlabelled {
             let problem = "a version with multi_label learns from labelled examples alone";
             return Err(RequestError::invalid("examples.unlabelled", problem));
         }
-        (true, Purpose::Unknown) => {
+        if purpose == Purpose::Unknown {
             let problem =
                 "in a version with multi_label an example of no class is one without class_indices";
             return Err(RequestError::invalid("examples.unknown", problem));
         }
-        (false, _) if !example.class_indices.is_empty() => {
-            let problem = "only for versions with multi_label";
-            return Err(RequestError::invalid("examples.class_indices", problem));
-        }
-        (false, Purpose::Unknown | Purpose::Unlabelled) => return Ok(Vec::new()),
-        (true, _) if !example.class_name.is_empty() => {
-            let problem = "a version with multi_label takes class_indices";
+        if !name.is_empty() {
+            let problem = "in a version with multi_label examples have class_indices";
             return Err(RequestError::invalid("examples.class_name", problem));
         }
-        (true, _) => ("examples.class_indices", example.class_indices.as_slice()),
-        (false, _) => {
-            let field = match example.class_name.is_empty() {
-                true => "examples.class_index",
-                false => "examples.class_name",
-            };
-            return ClassRef::of(example.class_index, example.class_name.clone())
-                .and_then(|class| names.find(&class))
-                .map(|class| vec![class])
-                .map_err(|problem| RequestError::invalid(field, problem));
-        }
+        let field = "examples.class_indices";
+        return class_indices(field, &example.class_indices, recipe.class_count());
+    }
+    if !example.class_indices.is_empty() {
+        let problem = "only for versions with multi_label";
+        return Err(RequestError::invalid("examples.class_indices", problem));
+    }
+    if matches!(purpose, Purpose::Unknown | Purpose::Unlabelled) {
+        return match name.is_empty() {
+            true => Ok(Vec::new()),
+            false => Err(RequestError::invalid(
+                "examples.class_name",
+                "an example without a class has none",
+            )),
+        };
+    }
+    let field = match name.is_empty() {
+        true => "examples.class_index",
+        false => "examples.class_name",
     };
-    class_indices(field, indices, recipe.class_count())
+    ClassRef::of(example.class_index, name)
+        .and_then(|class| names.find(&class))
+        .map(|class| vec![class])
+        .map_err(|problem| RequestError::invalid(field, problem))
 }

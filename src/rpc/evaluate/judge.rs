@@ -11,10 +11,11 @@ use tipserve_engine::{Content, FlowId, JobOutput, Priority, ScoresRequest, Work}
 
 /// What a version makes of an item.
 pub(super) struct Logits {
+    /// By its own head.
     pub own: Vec<f32>,
     /// By its text alone.
     pub zero_shot: Option<Vec<f32>>,
-    /// The item's feature, if the version scores by it.
+    /// The item's feature, where the version scores by it.
     pub feature: Option<Vec<f32>>,
 }
 
@@ -28,7 +29,7 @@ pub(super) struct JudgedHead {
     pub own: Arc<Head>,
     /// Its text alone, if it has text.
     pub zero_shot: Option<Arc<Head>>,
-    /// Whether its scores need the item's feature.
+    /// Whether it scores by an item's feature.
     pub scores_by_feature: bool,
 }
 

@@ -113,11 +113,12 @@ impl OutputRequest {
     }
 }
 
-/// What a request asks for; where it does not say, everything, whether the
-/// version knows an element's class if parameters ask for that (`recognise`).
+/// What a request asks for; everything, if it does not say: also whether the
+/// version recognises an element's class if parameters ask for that
+/// (`recognise`).
 ///
 /// # Errors
-/// Names that are no output's or come twice, and parameters that do not fit.
+/// Unknown or repeated names, and parameters that do not fit.
 pub fn wanted(
     asked: &[InferRequestedOutputTensor],
     recognise: bool,

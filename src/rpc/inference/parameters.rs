@@ -113,7 +113,7 @@ pub fn number(parameters: &Parameters, name: &str) -> Result<Option<f64>, Reques
     }
 }
 
-/// Refuses tensors that lie in shared memory.
+/// Refuses tensors in shared memory.
 ///
 /// # Errors
 /// If there is one.
