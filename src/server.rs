@@ -1,8 +1,11 @@
-//! A whole server: bundle, engine, store, services and probes, started and
+//! A whole server: bundles, engines, store, services and probes, started and
 //! stopped as one. The binary and the tests run the same.
 
 mod connections;
+mod devices;
+mod folders;
 mod listener;
+mod loader;
 mod loading;
 mod memory;
 mod pictures;
@@ -29,8 +32,8 @@ use crate::{
 use tipserve_api::{
     inference::grpc_inference_service_server,
     v1::{
-        analysis_service_server, cache_service_server, classify_service_server,
-        fine_tune_service_server,
+        analysis_service_server, bundle_service_server, cache_service_server,
+        classify_service_server, fine_tune_service_server,
     },
 };
 use tipserve_clip::{BundleError, DeviceError, EncodeError, TokenizerError};
@@ -51,9 +54,10 @@ use upkeep::upkeep;
 /// and at most this.
 const ENGINE_STOP: Duration = Duration::from_secs(5);
 /// What `grpc.health.v1` knows; the empty name is the server as a whole.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     analysis_service_server::SERVICE_NAME,
+    bundle_service_server::SERVICE_NAME,
     cache_service_server::SERVICE_NAME,
     classify_service_server::SERVICE_NAME,
     fine_tune_service_server::SERVICE_NAME,
@@ -136,15 +140,17 @@ impl Server {
         let metrics_address = probes.local_addr()?;
 
         let context = open(&config).await?;
+        let bundle = context.catalog.bundles().default_bundle();
         telemetry::serving(
             &telemetry::About {
-                bundle: context.catalog.model().name.clone(),
-                device: context.catalog.model().device.clone(),
-                dtype: context.catalog.model().precision.name().to_owned(),
+                bundle: bundle.model.name.clone(),
+                device: bundle.model.device.clone(),
+                dtype: bundle.model.precision.name().to_owned(),
                 resident_bytes: context.catalog.resident_bytes(),
             },
-            &context.engine,
+            bundle.engine.settings(),
         );
+        drop(bundle);
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = rpc::routes(&context)
@@ -225,8 +231,12 @@ impl Server {
                 serving.abort();
             }
         }
-        let engine = self.context.engine.clone();
-        let stopping = tokio::task::spawn_blocking(move || engine.shut_down());
+        let engines = self.context.catalog.bundles().engines();
+        let stopping = tokio::task::spawn_blocking(move || {
+            for (_, engine) in engines {
+                engine.shut_down();
+            }
+        });
         // A little earlier than the whole, so that this line is still written.
         let end = start + (self.limit - kept / 4);
         if tokio::time::timeout_at(end, stopping).await.is_err() {
@@ -266,28 +276,14 @@ async fn open(config: &Config) -> Result<Arc<Context>, StartError> {
         ..StoreOptions::default()
     };
     let store = Store::open_with(&config.store, options).await?;
-    let loading = config.clone();
     let Loaded {
-        engine,
-        model,
-        text,
+        bundles,
         device,
         resident_bytes,
-    } = tokio::task::spawn_blocking(move || load(&loading))
-        .await
-        .map_err(|error| StartError::Internal(error.to_string()))??;
-    let catalog = Catalog::new(
-        store,
-        resident_bytes,
-        model,
-        device,
-        text,
-        engine.clone(),
-        config.keep_versions,
-    );
+    } = load(config.clone()).await?;
+    let catalog = Catalog::new(store, resident_bytes, bundles, device, config.keep_versions);
     Ok(Arc::new(Context {
         catalog: Arc::new(catalog),
-        engine,
         limits: config.limits.clone(),
         shutdown: CancellationToken::new(),
         calls: Calls::default(),

@@ -26,6 +26,7 @@ type Client struct {
 	caches   pb.CacheServiceClient
 	classify pb.ClassifyServiceClient
 	tune     pb.FineTuneServiceClient
+	bundles  pb.BundleServiceClient
 	config   config
 	contact  *contact
 
@@ -80,6 +81,7 @@ func New(server string, options ...Option) (*Client, error) {
 		caches:   pb.NewCacheServiceClient(conn),
 		classify: pb.NewClassifyServiceClient(conn),
 		tune:     pb.NewFineTuneServiceClient(conn),
+		bundles:  pb.NewBundleServiceClient(conn),
 		config:   c,
 		contact:  made,
 	}, nil

@@ -46,7 +46,7 @@ func (c *contact) dialOptions() []grpc.DialOption {
 }
 
 // attempt makes a call, again while the client waits for its server. Nothing
-// was sent where there was no connection.
+// was sent if there was no connection.
 func (c *contact) attempt(ctx context.Context, call func() error) error {
 	for {
 		err := call()

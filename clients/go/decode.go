@@ -56,7 +56,7 @@ func formatOf(file []byte) format {
 	return nil
 }
 
-// decode decodes a picture's file; nil where the server should do it.
+// decode decodes a picture's file; nil if the server should do it.
 func decode(file []byte, limits pictureLimits) scanlines {
 	if one := formatOf(file); one != nil {
 		return one(file, limits)

@@ -28,6 +28,12 @@ func Raw() EmbedOption { return func(r *pb.EmbedRequest) { r.Raw = true } }
 // of refusing them.
 func TruncateTexts() EmbedOption { return func(r *pb.EmbedRequest) { r.TruncateTexts = true } }
 
+// WithBundle embeds with another bundle than the server's default, by its name or
+// fingerprint.
+func WithBundle(bundle string) EmbedOption {
+	return func(r *pb.EmbedRequest) { r.Bundle = bundle }
+}
+
 // ExifOrientation says what is done with the orientation that cameras write
 // beside the pixels. Default: it is applied, as new caches do.
 func ExifOrientation(what pb.ExifOrientation) EmbedOption {

@@ -126,8 +126,8 @@ func head(file io.ReaderAt) []byte {
 }
 
 // file is the message for a picture's file. What cannot be decoded here is sent
-// as it is: the server decides about it, so that an error is the same whoever
-// resizes. So is what only the file has room for.
+// as it is: the server decides about it, so that errors do not depend on who
+// resizes. So is what fits into a message only as the file.
 func (e *encoder) file(data []byte) (*pb.Input, error) {
 	if e.resizeTo != nil {
 		if picture := decode(data, e.limits); picture != nil {
@@ -167,7 +167,7 @@ func (e *encoder) resized(picture scanlines) (*pb.Input, error) {
 	return encodedImage(file)
 }
 
-// pixels is the message for raw pixels, as PNG where they are over the limit.
+// pixels is the message for raw pixels, as PNG if they are over the limit.
 func (e *encoder) pixels(picture scanlines) (*pb.Input, error) {
 	width, height := picture.size()
 	raw, given := picture.(rgbPicture)

@@ -107,7 +107,7 @@ type Error struct {
 	Message string
 	// Reason is the reason, for programs: "PICTURE_UNDECODABLE" (google.rpc.ErrorInfo).
 	Reason string
-	// Domain is who gave the reason; empty where the client itself did.
+	// Domain is who gave the reason; empty if the client itself did.
 	Domain string
 	// Metadata is what the reason is about: names, limits, values.
 	Metadata map[string]string
@@ -132,7 +132,7 @@ type FieldViolation struct {
 }
 
 // RetryDelay is the time after which to try again (google.rpc.RetryInfo);
-// false where the server named none.
+// false if the server named none.
 func (e *Error) RetryDelay() (time.Duration, bool) { return e.retryDelay, e.hasRetryDelay }
 
 // Error says code, message, reason and fields.

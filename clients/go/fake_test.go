@@ -157,7 +157,7 @@ func start(t testing.TB, f *fake) *fake {
 	return f
 }
 
-// listen begins to serve, on the address of before where there was one.
+// listen begins to serve, on the address of before if there was one.
 func (f *fake) listen(t testing.TB) {
 	t.Helper()
 	address := f.address

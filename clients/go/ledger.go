@@ -100,7 +100,7 @@ func (l *ledger) connected() {
 	slices.SortFunc(l.toSend, func(a, b *pending) int { return a.position - b.position })
 }
 
-// nextBatch returns the items of the next message; none where there are none
+// nextBatch returns the items of the next message; none if there are none
 // to send now.
 func (l *ledger) nextBatch() []*pb.Item {
 	now := l.now()

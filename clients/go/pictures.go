@@ -30,7 +30,7 @@ func FromFunc(fetch func() ([]byte, error)) Picture { return funcPicture(fetch) 
 
 // FromImage is a decoded picture. Transparency is dropped, not blended, as the
 // server does. It is sent as pixels, or as PNG where those do not fit into a
-// message. Where there is a file, [FromFile] is better: decoders differ.
+// message. If there is a file, [FromFile] is better: decoders differ.
 func FromImage(picture image.Image) Picture { return imagePicture{picture} }
 
 // FromRGB is a picture's pixels: rows from the top, three bytes a pixel,

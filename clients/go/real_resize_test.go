@@ -191,7 +191,7 @@ func TestRealServerOfResizedPictures(t *testing.T) {
 					t.Errorf("%s: raw logits %.2e apart", name, apart)
 				}
 				// JPEG of quality 95 alone moves this network's embeddings so
-				// far, whoever makes it; a ViT's far less.
+				// far, with any encoder; a ViT's far less.
 				if cosine(raw, want) < 0.999 || cosine(compressed, want) < 0.85 {
 					t.Errorf("%s: cosine raw %.6f, JPEG %.6f", name, cosine(raw, want), cosine(compressed, want))
 				}

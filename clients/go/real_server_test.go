@@ -24,7 +24,7 @@ type real struct {
 
 var servingOn = regexp.MustCompile(`serving on (\S+:\d+)`)
 
-// serve starts a real server with a bundle, or skips where there is none.
+// serve starts a real server with a bundle, or skips if there is none.
 func serve(t *testing.T, bundle string, flags ...string) *real {
 	t.Helper()
 	if _, err := os.Stat(binary()); err != nil {

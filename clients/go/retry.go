@@ -34,7 +34,7 @@ type RetryPolicy struct {
 }
 
 // DefaultRetry waits 0.1 s, 0.2 s, 0.4 s and so on up to 5 s, 8 times, and
-// gives up where the server asks for more than a minute.
+// gives up if the server asks for more than a minute.
 var DefaultRetry = RetryPolicy{
 	Attempts:       8,
 	FirstDelay:     100 * time.Millisecond,

@@ -44,7 +44,7 @@ type classifyRun struct {
 func (r *classifyRun) results(ctx context.Context, yield func(Result, error) bool) {
 	r.changed = sync.NewCond(&r.mu)
 	ctx, cancel := context.WithCancel(ctx)
-	// Whoever waits looks at the context too.
+	// Waiters must notice the end of the context, too.
 	stop := context.AfterFunc(ctx, r.notify)
 	var talking sync.WaitGroup
 	talking.Add(1)

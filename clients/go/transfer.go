@@ -88,7 +88,7 @@ func (c *Client) ExportVersionFile(ctx context.Context, name, path string) (*pb.
 }
 
 // wholeFile makes a file under another name, and gives it its own when it is
-// whole; it fails where that is taken by then.
+// whole; it fails if that is taken by then.
 func wholeFile(path string, write func(io.Writer) error) error {
 	part, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".tipserve-export-"+rand.Text()),
 		os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
@@ -141,7 +141,7 @@ func (c *Client) export(
 // sought (an *os.File, a *bytes.Reader): then it is what r still holds. The
 // spec is not changed.
 //
-// It is repeated if r can be sought; spec.RequestId, made up where it is empty,
+// It is repeated if r can be sought; spec.RequestId, made up if it is empty,
 // keeps the server from making a second version.
 func (c *Client) ImportVersion(
 	ctx context.Context, spec *pb.ImportSpec, r io.Reader,

@@ -25,6 +25,7 @@ NAMES = {
     "AsyncCalls": "Calls",
     "AsyncMakingCalls": "MakingCalls",
     "AsyncAnalysisCalls": "AnalysisCalls",
+    "AsyncBundleCalls": "BundleCalls",
     "AsyncFineTune": "FineTune",
     "AsyncIterable": "Iterable",
     "AsyncIterator": "Iterator",

@@ -2,12 +2,13 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "tipserve/v1/input.proto",
     "tipserve/v1/cache.proto",
     "tipserve/v1/classify.proto",
     "tipserve/v1/finetune.proto",
     "tipserve/v1/analysis.proto",
+    "tipserve/v1/bundle.proto",
     "inference/grpc_service.proto",
 ];
 

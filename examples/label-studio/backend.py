@@ -43,7 +43,7 @@ class Labels:
 
     @classmethod
     def of(cls, configuration: str) -> Labels:
-        """The first <Choices> that is about an <Image>; ValueError where there is none."""
+        """The first <Choices> that is about an <Image>; ValueError if there is none."""
         view = ElementTree.fromstring(configuration)
         images = {one.get("name"): one.get("value", "") for one in view.iter("Image")}
         for choices in view.iter("Choices"):

@@ -73,6 +73,21 @@ impl Caller {
         }
     }
 
+    /// Whether what all caches of the server share may be changed: not by a token
+    /// that is for some of them.
+    ///
+    /// # Errors
+    /// [`AuthError::AllCaches`].
+    pub fn check_all_caches(&self) -> Result<(), AuthError> {
+        match &self.token {
+            Some(token) if !token.prefix.is_empty() => Err(AuthError::AllCaches {
+                name: token.name.clone(),
+                prefix: token.prefix.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a cache may be seen in lists.
     pub fn sees(&self, cache: &CacheId) -> bool {
         cache.as_str().starts_with(self.prefix())

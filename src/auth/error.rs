@@ -50,6 +50,17 @@ pub enum AuthError {
         /// The id that the request names.
         cache: String,
     },
+    /// The method changes what all caches share, and the token is for some.
+    #[error(
+        "the token {name:?} may touch caches whose id begins with {prefix:?}: it may not change \
+         what all share"
+    )]
+    AllCaches {
+        /// The token's name.
+        name: String,
+        /// Its prefix.
+        prefix: String,
+    },
     /// The token's prefix was changed so that it allows less than it did when
     /// the call began.
     #[error(

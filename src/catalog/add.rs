@@ -1,12 +1,15 @@
 //! A version as the base of the next: its examples' features as they are
 //! stored, so that nothing is encoded twice.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use half::f16;
 
 use super::{
-    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature,
+    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature, LoadedBundle,
     columns::{check_shapes, floats, halves, labels},
     compute,
     notes::{self, NoteColumns},
@@ -41,6 +44,7 @@ pub struct Base {
     examples: Vec<ExampleFeature>,
     removed: usize,
     next_id: u64,
+    bundle: Arc<LoadedBundle>,
 }
 
 impl Base {
@@ -80,6 +84,11 @@ impl Base {
         &self.examples
     }
 
+    /// The bundle that made its features.
+    pub fn bundle(&self) -> &Arc<LoadedBundle> {
+        &self.bundle
+    }
+
     /// The encoder of its pictures, as far as it is known.
     pub fn encoder(&self) -> Option<&EncoderRecord> {
         self.manifest.details.encoder.as_ref()
@@ -100,6 +109,7 @@ impl Base {
         manifest: Manifest,
         file: &TensorFile,
         changes: &BaseChanges,
+        bundle: Arc<LoadedBundle>,
     ) -> Result<Base, CatalogError> {
         let name = manifest.resource_name();
         let details = &manifest.details;
@@ -151,6 +161,7 @@ impl Base {
             next_id,
             name,
             manifest,
+            bundle,
         })
     }
 }
@@ -222,7 +233,7 @@ impl Catalog {
     /// A version as a base, with the requested changes to its examples.
     ///
     /// # Errors
-    /// The store's; those of [`ServedEncoder::check`](super::ServedEncoder::check); an id that the version does
+    /// The store's; those of [`Bundles::serving`](super::Bundles::serving); an id that the version does
     /// not hold.
     pub async fn base(
         &self,
@@ -232,9 +243,9 @@ impl Catalog {
         let (id, number) = self.store.resolve(reference).await?;
         // Checked before the tensors are read, which may be large.
         let manifest = self.store.manifest(&id, number).await?;
-        self.model.encoder().check(&manifest)?;
+        let bundle = self.bundles.serving(&manifest)?;
         let (manifest, file) = self.store.load(&id, number).await?;
-        compute(move || Base::read(manifest, &file, &changes)).await?
+        compute(move || Base::read(manifest, &file, &changes, bundle)).await?
     }
 }
 

@@ -131,12 +131,14 @@ impl Catalog {
         cancelled: Arc<AtomicBool>,
     ) -> Result<(ExampleNames, Analysis), CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
-        self.check_bundle(&self.store.manifest(&id, number).await?)?;
+        let bundle = self
+            .bundles
+            .of_manifest(&self.store.manifest(&id, number).await?)?;
         let place = place().await?;
         let (manifest, file) = self.store.load(&id, number).await?;
         let catalog = Arc::clone(self);
         compute(move || {
-            let _place = place;
+            let (_place, _bundle) = (place, bundle);
             let material = catalog.material(&manifest, &file)?;
             let go_on = || !cancelled.load(Ordering::Relaxed);
             let analysis = analyse(&material, &manifest.details.head, &options, &go_on)?;
@@ -155,7 +157,7 @@ impl Catalog {
         number: VersionNumber,
     ) -> Result<LabelledExamples, CatalogError> {
         let (manifest, file) = self.store.load(id, number).await?;
-        self.check_bundle(&manifest)?;
+        self.bundles.of_manifest(&manifest)?;
         compute(move || {
             check_shapes(&manifest.details, &file)
                 .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
@@ -167,18 +169,19 @@ impl Catalog {
         .await?
     }
 
-    /// Which pictures of a pool to label. `cancelled` is checked often.
+    /// Which pictures of a pool, whose features have this width, to label.
+    /// `cancelled` is checked often.
     ///
     /// # Errors
     /// [`CatalogError::Busy`]; [`CatalogError::Cancelled`].
     pub async fn suggest(
         &self,
         pool: UnlabelledPool,
+        width: usize,
         options: SuggestOptions,
         cancelled: Arc<AtomicBool>,
     ) -> Result<Suggestions, CatalogError> {
         let place = place().await?;
-        let width = self.model.width;
         compute(move || {
             let _place = place;
             let features = matrix(&pool.features, width)?;

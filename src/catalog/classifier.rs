@@ -1,10 +1,10 @@
 //! A version in memory, ready to classify.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use tch::{Device, Kind};
 
-use super::{CatalogError, orientation, tensors};
+use super::{CatalogError, LoadedBundle, orientation, tensors};
 use tip_adapter::{
     head::{Head, HeadTensors, StandardisedPart, Values},
     standardise::Standardise,
@@ -26,6 +26,29 @@ pub struct Classifier {
     pub zero_shot: Option<Arc<Head>>,
     labels: Vec<usize>,
     examples: Option<TextColumn>,
+}
+
+/// A version in memory, with the bundle that encodes the pictures which it is
+/// held against.
+pub struct BoundClassifier {
+    classifier: Classifier,
+    /// Of the fingerprint that the version records.
+    pub bundle: Arc<LoadedBundle>,
+}
+
+impl BoundClassifier {
+    /// A version and the bundle that made its features.
+    pub fn new(classifier: Classifier, bundle: Arc<LoadedBundle>) -> BoundClassifier {
+        BoundClassifier { classifier, bundle }
+    }
+}
+
+impl Deref for BoundClassifier {
+    type Target = Classifier;
+
+    fn deref(&self) -> &Classifier {
+        &self.classifier
+    }
 }
 
 impl Classifier {

@@ -7,7 +7,8 @@ use half::f16;
 use tch::{Kind, Tensor};
 
 use super::{
-    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, TextRequest, TextRoom,
+    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, LoadedBundle, Model,
+    TextRequest,
     finite::check_reach,
     notes,
     rows::{feature_rows, ids, labels, matrix, view_rows},
@@ -45,6 +46,8 @@ pub enum TextSource {
 pub struct Recipe {
     /// The cache that gets the version.
     pub id: CacheId,
+    /// What encodes its pictures and texts: the base's, if there is one.
+    pub bundle: Arc<LoadedBundle>,
     /// The version to start from, if there is one.
     pub base: Option<Arc<Base>>,
     /// Display names of the classes, or of those that come after the base's.
@@ -141,13 +144,13 @@ impl Catalog {
     ) -> Result<Option<TextRows>, CatalogError> {
         let rows = match &recipe.text {
             TextSource::None => return Ok(None),
-            TextSource::Weights(rows) => matrix(rows, self.model.width)?,
+            TextSource::Weights(rows) => matrix(rows, recipe.bundle.model.width)?,
             TextSource::Prompts { prompts, truncate } => {
                 let request = TextRequest {
                     truncate: *truncate,
                     ..request.clone()
                 };
-                self.text()?.classifier(prompts, &request).await?
+                recipe.bundle.text()?.classifier(prompts, &request).await?
             }
         };
         Ok(Some(TextRows(rows)))
@@ -167,6 +170,7 @@ impl Catalog {
         let text = self.all_text(recipe, text)?;
         let base = recipe.base.as_ref().and_then(|base| base.encoder());
         let ingredients = self.ingredients(recipe, text, gathered)?;
+        let model = &recipe.bundle.model;
         let made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
         let Ingredients {
             mut named,
@@ -184,14 +188,14 @@ impl Catalog {
                 description: recipe.description.clone(),
                 labels: recipe.labels.clone(),
                 classes,
-                width: self.model.width,
+                width: model.width,
                 key_count: key_count as u64,
                 views: u32::try_from(recipe.views).unwrap_or(u32::MAX),
                 exif_orientation: recipe.exif_orientation,
-                bundle_fingerprint: self.model.fingerprint.clone(),
-                bundle_name: self.model.name.clone(),
+                bundle_fingerprint: model.fingerprint.clone(),
+                bundle_name: model.name.clone(),
                 encoder: if gathered.pictures {
-                    Some(self.model.encoder().record(base))
+                    Some(model.encoder().record(base))
                 } else {
                     base.cloned()
                 },
@@ -220,7 +224,7 @@ impl Catalog {
     ) -> Result<Option<Tensor>, CatalogError> {
         let base = recipe.base.as_ref().and_then(|base| base.text());
         let base = base
-            .map(|rows| matrix(rows, self.model.width))
+            .map(|rows| matrix(rows, recipe.bundle.model.width))
             .transpose()?;
         Ok(match (base, new.map(|rows| rows.0)) {
             (Some(base), Some(new)) => {
@@ -236,7 +240,8 @@ impl Catalog {
         text: Option<Tensor>,
         gathered: &CollectedFeatures,
     ) -> Result<Ingredients, CatalogError> {
-        let width = self.model.width;
+        let model = &recipe.bundle.model;
+        let width = model.width;
         // The base's first, so that a version made in two steps equals one made
         // in one.
         let all = || recipe.inherited().iter().chain(&gathered.examples);
@@ -280,8 +285,8 @@ impl Catalog {
                 views,
                 text,
                 validation: validation_set,
-                logit_scale: self.model.logit_scale,
-                statistics: statistics(&self.model)?,
+                logit_scale: model.logit_scale,
+                statistics: statistics(model)?,
             },
             named,
             classes: class_records(recipe, all()),
@@ -385,20 +390,4 @@ pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError
         }
     }
     Ok(named)
-}
-
-/// The prompts of every class: its own, or by templates.
-///
-/// # Errors
-/// A template without "{}".
-pub fn class_prompts(
-    own: Vec<String>,
-    name: &str,
-    templates: &[String],
-) -> Result<Vec<String>, CatalogError> {
-    if own.is_empty() {
-        TextRoom::prompts(templates, name)
-    } else {
-        Ok(own)
-    }
 }

@@ -5,11 +5,9 @@ use super::CatalogError;
 use tipserve_clip::{Precision, int8::MOST_NOISE};
 use tipserve_store::{EncoderRecord, Manifest};
 
-/// The encoder that this server embeds pictures with.
+/// How a bundle's encoder embeds pictures on this server.
 #[derive(Clone, Debug)]
 pub struct ServedEncoder {
-    /// The fingerprint of the bundle that it is from.
-    pub fingerprint: String,
     /// The number format that it computes in.
     pub precision: Precision,
     /// How far its features are from float ones, if it computes in 8 bits
@@ -18,21 +16,14 @@ pub struct ServedEncoder {
 }
 
 impl ServedEncoder {
-    /// Whether pictures embedded here can be compared with a version's
-    /// features.
+    /// Whether pictures embedded here can be compared with the features of a
+    /// version of the same bundle.
     ///
     /// # Errors
-    /// [`CatalogError::WrongBundle`]; [`CatalogError::WrongDtype`], where one
-    /// side is 8-bit, the other float, and the 8-bit one too far from float.
+    /// [`CatalogError::WrongDtype`], where one side is 8-bit, the other float, and
+    /// the 8-bit one too far from float.
     pub fn check(&self, manifest: &Manifest) -> Result<(), CatalogError> {
         let details = &manifest.details;
-        if details.bundle_fingerprint != self.fingerprint {
-            return Err(CatalogError::WrongBundle {
-                version: manifest.resource_name(),
-                made_with: details.bundle_fingerprint.clone(),
-                served: self.fingerprint.clone(),
-            });
-        }
         let Some(noise) = self.noise_between(details.encoder.as_ref()) else {
             return Ok(());
         };
@@ -85,11 +76,7 @@ mod tests {
     use super::*;
 
     fn served(precision: Precision, noise: Option<f64>) -> ServedEncoder {
-        ServedEncoder {
-            fingerprint: "f".into(),
-            precision,
-            noise,
-        }
+        ServedEncoder { precision, noise }
     }
 
     fn made(dtype: &str, noise: Option<f64>) -> Option<EncoderRecord> {

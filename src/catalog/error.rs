@@ -26,14 +26,48 @@ pub enum CatalogError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Features of one bundle mean nothing to another.
-    #[error("{version} was made with bundle {made_with}, this server serves {served}")]
+    #[error(
+        "{version} was made with bundle {made_with} ({made_with_name}), this server serves {}: \
+         load that bundle (LoadBundle, or --bundle at the start)",
+        served.join(", ")
+    )]
     WrongBundle {
         /// Resource name of the version.
         version: String,
         /// Fingerprint of the bundle that made it.
         made_with: String,
-        /// Fingerprint of this server's bundle.
-        served: String,
+        /// That bundle's name.
+        made_with_name: String,
+        /// This server's bundles, with their fingerprints.
+        served: Vec<String>,
+    },
+    /// A name that is no bundle's, or that of several.
+    #[error("{given:?} {problem}; known: {}", known.join(", "))]
+    UnknownBundle {
+        /// What was asked for.
+        given: String,
+        /// What is wrong with that.
+        problem: &'static str,
+        /// What could have been asked for.
+        known: Vec<String>,
+    },
+    /// A bundle that cannot be loaded.
+    #[error("the bundle in {folder:?} cannot be loaded: {reason}")]
+    UnusableBundle {
+        /// Its folder's name.
+        folder: String,
+        /// Why.
+        reason: String,
+        /// Whether a device's or the host's memory is too small for it now.
+        out_of_memory: bool,
+    },
+    /// A bundle that stands where it cannot be loaded or unloaded.
+    #[error("the bundle {name:?} {problem}")]
+    BundleBusy {
+        /// Its name.
+        name: String,
+        /// Why not.
+        problem: &'static str,
     },
     /// The version's features and this server's are 8-bit and float, and differ
     /// too much to be compared.

@@ -1,8 +1,10 @@
 //! Loading versions into memory.
 
+use std::sync::Arc;
+
 use tch::Device;
 
-use super::{CatalogError, Classifier, ServedEncoder, compute};
+use super::{BoundClassifier, Bundles, CatalogError, Classifier, compute};
 use crate::telemetry;
 use tip_spec::{KeyDtype, Method};
 use tipserve_store::{
@@ -13,16 +15,16 @@ use tipserve_store::{
 /// Makes versions resident on a device.
 pub struct Loader {
     store: Store,
-    encoder: ServedEncoder,
+    bundles: Arc<Bundles>,
     device: Device,
 }
 
 impl Loader {
-    /// A loader of versions that this encoder's pictures can be compared with.
-    pub fn new(store: Store, encoder: ServedEncoder, device: Device) -> Loader {
+    /// A loader of versions, each bound to the bundle that made its features.
+    pub fn new(store: Store, bundles: Arc<Bundles>, device: Device) -> Loader {
         Loader {
             store,
-            encoder,
+            bundles,
             device,
         }
     }
@@ -82,20 +84,22 @@ fn head_bytes(manifest: &Manifest, device: Device) -> u64 {
 
 impl Load for Loader {
     type Key = VersionKey;
-    type Value = Classifier;
+    type Value = BoundClassifier;
     type Error = CatalogError;
 
     async fn footprint(&self, key: &VersionKey) -> Result<Footprint, CatalogError> {
         let manifest = self.store.manifest(&key.cache, key.version).await?;
-        self.encoder.check(&manifest)?;
+        self.bundles.serving(&manifest)?;
         Ok(self.place(head_bytes(&manifest, self.device), 0))
     }
 
-    async fn load(&self, key: &VersionKey) -> Result<Classifier, CatalogError> {
+    async fn load(&self, key: &VersionKey) -> Result<BoundClassifier, CatalogError> {
         let (manifest, tensors) = self.store.load(&key.cache, key.version).await?;
-        self.encoder.check(&manifest)?;
+        let bundle = self.bundles.serving(&manifest)?;
         let device = self.device;
-        compute::load(move || Classifier::load(manifest, &tensors, device)).await?
+        let classifier =
+            compute::load(move || Classifier::load(manifest, &tensors, device)).await??;
+        Ok(BoundClassifier::new(classifier, bundle))
     }
 }
 

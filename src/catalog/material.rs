@@ -7,22 +7,6 @@ use tip_adapter::material::Material;
 use tipserve_store::{Manifest, StoreError, TensorFile, tensors::names};
 
 impl Catalog {
-    /// Refuses a version whose features another bundle made.
-    ///
-    /// # Errors
-    /// [`CatalogError::WrongBundle`].
-    pub(super) fn check_bundle(&self, manifest: &Manifest) -> Result<(), CatalogError> {
-        let made_with = &manifest.details.bundle_fingerprint;
-        if *made_with == self.model.fingerprint {
-            return Ok(());
-        }
-        Err(CatalogError::WrongBundle {
-            version: manifest.resource_name(),
-            made_with: made_with.clone(),
-            served: self.model.fingerprint.clone(),
-        })
-    }
-
     /// A version's examples and text weights as its head was made from them.
     ///
     /// # Errors
@@ -61,7 +45,10 @@ impl Catalog {
             text: tensors::read(file, names::TEXT)?,
             validation,
             logit_scale: details.head.logit_scale,
-            statistics: statistics(&self.model)?,
+            statistics: match self.bundles.of_manifest(manifest) {
+                Ok(bundle) => statistics(&bundle.model)?,
+                Err(_) => None,
+            },
         })
     }
 }

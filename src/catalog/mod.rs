@@ -4,6 +4,9 @@
 
 mod add;
 mod analysis;
+mod bundle;
+mod bundle_state;
+mod bundles;
 mod check;
 mod class_names;
 mod classifier;
@@ -34,17 +37,21 @@ mod text_queue;
 mod training;
 mod tune;
 mod turns;
+mod unload;
 mod versions;
 
 use std::{sync::Arc, time::Duration};
 
 pub use add::{Base, BaseChanges};
 pub use analysis::{ExampleNames, LabelledExamples, UnlabelledPool};
+pub use bundle::{LoadedBundle, Model};
+pub use bundle_state::{BundleFolder, BundleSource, BundleState, BundleStatus, OpenBundles};
+pub use bundles::{Bundles, EmbeddingCounts, MAX_BUNDLES};
 pub use check::ImportBounds;
 pub use class_names::{ClassNames, ClassRef};
-pub use classifier::Classifier;
+pub use classifier::{BoundClassifier, Classifier};
 pub use compute::{compute, select};
-pub use create::{Recipe, Stage, TextRows, TextSource, class_prompts};
+pub use create::{Recipe, Stage, TextRows, TextSource};
 pub use encoder::ServedEncoder;
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
@@ -54,16 +61,14 @@ pub use journal::Describe;
 pub use notes::{check_metadata, check_uri};
 pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
-pub use text::{TextRequest, TextRoom};
+pub use text::{TextRequest, TextRoom, class_prompts};
 
 use parking_lot::Mutex;
 
 use crate::telemetry::ResidentFigures;
 use loader::Loader;
-use tipserve_clip::{Agreement, ImageSpec, Precision, Statistics};
-use tipserve_engine::Engine;
 use tipserve_store::{
-    Reference, Resident, Store,
+    Reference, Resident, Store, VersionKey,
     resident::{Lease, Limits, ResidentError},
 };
 
@@ -95,64 +100,15 @@ pub const MAX_METADATA_ENTRIES: usize = 16;
 /// How long a load waits for evicted versions that are still in use.
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The model that this server serves, in figures.
-#[derive(Clone, Debug)]
-pub struct Model {
-    /// The bundle's name, for people.
-    pub name: String,
-    /// The bundle's fingerprint: a sha256 over its files.
-    pub fingerprint: String,
-    /// Width of the embedding space, D.
-    pub width: usize,
-    /// How pictures are prepared; none without image encoder.
-    pub image: Option<ImageSpec>,
-    /// Whether texts can be embedded.
-    pub has_text: bool,
-    /// s, what cosines are multiplied by to make logits.
-    pub logit_scale: f64,
-    /// What a sigmoid loss adds to its logits; none for a softmax loss.
-    pub logit_bias: Option<f64>,
-    /// Mean and variance of its embeddings, if the bundle brings them.
-    pub statistics: Option<Statistics>,
-    /// The bundle's own prompt templates.
-    pub templates: Vec<String>,
-    /// Where it runs: "cpu", "cuda:0".
-    pub device: String,
-    /// What the image encoder computes in.
-    pub precision: Precision,
-    /// What the text encoder computes in; none without one.
-    pub text_precision: Option<Precision>,
-    /// How well the bundle's 8-bit encoder agrees with the float one; none
-    /// if it has none.
-    pub int8: Option<Agreement>,
-}
-
-impl Model {
-    /// What pictures are embedded with here.
-    pub fn encoder(&self) -> ServedEncoder {
-        let int8 = self.int8.as_ref();
-        ServedEncoder {
-            fingerprint: self.fingerprint.clone(),
-            precision: self.precision,
-            noise: match self.precision {
-                Precision::Int8 => Some(int8.map_or(f64::INFINITY, |agreement| agreement.noise)),
-                _ => None,
-            },
-        }
-    }
-}
-
 /// A classifier in use: it stays in memory until the last lease is dropped.
-pub type Served = Lease<Classifier>;
+pub type Served = Lease<BoundClassifier>;
 
 /// Every classifier that this server can serve.
 pub struct Catalog {
     store: Store,
     resident: Resident<Loader>,
-    model: Model,
+    bundles: Arc<Bundles>,
     device: tch::Device,
-    text: Option<TextRoom>,
-    engine: Engine,
     /// How many of a cache's newest versions stay; 0: all.
     keep_versions: usize,
     /// The examples last listed: the pages of one list follow each other.
@@ -166,13 +122,11 @@ impl Catalog {
     pub fn new(
         store: Store,
         resident_bytes: usize,
-        model: Model,
+        bundles: Arc<Bundles>,
         device: tch::Device,
-        text: Option<TextRoom>,
-        engine: Engine,
         keep_versions: usize,
     ) -> Catalog {
-        let loader = Loader::new(store.clone(), model.encoder(), device);
+        let loader = Loader::new(store.clone(), Arc::clone(&bundles), device);
         let budget = loader.budget(resident_bytes);
         Catalog {
             resident: Resident::new(
@@ -184,10 +138,8 @@ impl Catalog {
                 loader::observe,
             ),
             store,
-            model,
+            bundles,
             device,
-            text,
-            engine,
             keep_versions,
             listed: Mutex::new(None),
         }
@@ -198,29 +150,15 @@ impl Catalog {
         &self.store
     }
 
-    /// The model whose versions this catalogue serves.
-    pub fn model(&self) -> &Model {
-        &self.model
-    }
-
-    /// The text encoder.
-    ///
-    /// # Errors
-    /// If the bundle has none.
-    pub fn text(&self) -> Result<&TextRoom, CatalogError> {
-        self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
+    /// The bundles that are loaded.
+    pub fn bundles(&self) -> &Arc<Bundles> {
+        &self.bundles
     }
 
     /// Most bytes of versions kept in memory.
     pub fn resident_bytes(&self) -> usize {
         let budget = self.resident.stats().budget;
         usize::try_from(budget.host.min(budget.device)).unwrap_or(usize::MAX)
-    }
-
-    /// Bytes of a prepared picture.
-    pub fn prepared_bytes(&self) -> usize {
-        let image = self.model.image.as_ref();
-        image.map_or(0, |image| image.size.rgb_bytes())
     }
 
     /// The classifier that a name stands for now, loaded if need be.
@@ -231,7 +169,18 @@ impl Catalog {
         // Not by its number alone: whatever happens to a store, a resident
         // version never answers for another one.
         let key = self.store.identify(reference).await?;
-        self.resident.get(&key).await.map_err(|error| match error {
+        let served = self.resident_version(&key).await?;
+        if !served.bundle.is_unloading() {
+            return Ok(served);
+        }
+        // It was being loaded when its bundle left.
+        self.resident.remove(&key);
+        drop(served);
+        self.resident_version(&key).await
+    }
+
+    async fn resident_version(&self, key: &VersionKey) -> Result<Served, CatalogError> {
+        self.resident.get(key).await.map_err(|error| match error {
             ResidentError::Load(error) => error,
             ResidentError::TooLarge {
                 what,

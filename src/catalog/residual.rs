@@ -26,7 +26,7 @@ pub(super) fn tune_residual(
 ) -> Result<(Tuning, FineTuneRecord), CatalogError> {
     let started = Instant::now();
     if parent.details.head.standardised == Some(Standardised::Bundle) {
-        catalog.check_bundle(parent)?;
+        catalog.bundles.of_manifest(parent)?;
     }
     let material = catalog.material(parent, file)?;
     let made = Made {

@@ -155,6 +155,22 @@ impl TextRoom {
     }
 }
 
+/// The prompts of every class: its own, or by templates.
+///
+/// # Errors
+/// A template without "{}".
+pub fn class_prompts(
+    own: Vec<String>,
+    name: &str,
+    templates: &[String],
+) -> Result<Vec<String>, CatalogError> {
+    if own.is_empty() {
+        TextRoom::prompts(templates, name)
+    } else {
+        Ok(own)
+    }
+}
+
 fn classifier_of(features: &[Vec<f32>], counts: &[usize]) -> Result<Tensor, CatalogError> {
     let width = features.first().map_or(0, Vec::len);
     let features = Tensor::f_from_slice(&features.concat())

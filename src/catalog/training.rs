@@ -12,7 +12,7 @@ use chrono::Utc;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Catalog, CatalogError,
+    Catalog, CatalogError, LoadedBundle,
     journal::{self, Journal, Records},
     run::{OwnRuns, Run, RunProgress, RunState, TuneRequest},
     tune::{self, TuneOutcome},
@@ -46,6 +46,8 @@ impl Tracked {
     /// runs.
     pub(super) async fn begin(self, begun: oneshot::Sender<Result<(), CatalogError>>) {
         let now = self.run.borrow().clone();
+        // Held to the run's end: it is not unloaded before.
+        let _bundle = self.bundle().await;
         let store = self.records.store.clone();
         match Journal::begin(store, &now, &self.request, &self.records.owner).await {
             Ok(journal) => {
@@ -112,6 +114,14 @@ impl Tracked {
                 cancelled.store(true, Ordering::Relaxed);
             }
         }
+    }
+
+    /// The bundle that made the version's features, if it is loaded.
+    async fn bundle(&self) -> Option<Arc<LoadedBundle>> {
+        let catalog = self.catalog.upgrade()?;
+        let request = &self.request;
+        let manifest = catalog.store.manifest(&request.cache, request.version);
+        catalog.bundles.of_manifest(&manifest.await.ok()?).ok()
     }
 
     async fn wait_for_turn(&self) -> Result<Turn, CatalogError> {

@@ -17,6 +17,7 @@ use tip_adapter::{
     retune::{SearchOn, retune, training_factors},
 };
 use tip_spec::Method;
+use tipserve_engine::Engine;
 use tipserve_store::{
     Details, Draft, FineTuneRecipe, FineTuneRecord, Manifest, NamedTensor, TensorFile,
     tensors::names,
@@ -254,7 +255,12 @@ fn train(
     };
     let trainer =
         Trainer::new(&set, &request.options, catalog.device, Backend::Automatic).map_err(failed)?;
-    run_steps(catalog, trainer, request.options.epochs, stop, say)
+    // Any engine can train; the version's own, where its bundle is loaded.
+    let bundle = match catalog.bundles.of_fingerprint(&details.bundle_fingerprint) {
+        Some(bundle) => bundle,
+        None => catalog.bundles.default_bundle(),
+    };
+    run_steps(&bundle.engine, trainer, request.options.epochs, stop, say)
 }
 
 fn failed(error: TrainError) -> CatalogError {
@@ -267,7 +273,7 @@ fn failed(error: TrainError) -> CatalogError {
 /// Runs a trainer to its end, step by step: classification takes the device
 /// between them.
 fn run_steps(
-    catalog: &Catalog,
+    engine: &Engine,
     mut trainer: Trainer,
     epochs: usize,
     stop: &dyn Fn() -> bool,
@@ -283,8 +289,7 @@ fn run_steps(
         if stop() {
             return Err(CatalogError::Cancelled);
         }
-        let (back, worked) = catalog
-            .engine
+        let (back, worked) = engine
             .step(move || {
                 let worked = trainer.step();
                 (trainer, worked)

@@ -30,7 +30,7 @@ impl Catalog {
         condition: &Condition,
     ) -> Result<Manifest, CatalogError> {
         let manifest = self.store.create_version_if(id, draft, condition).await?;
-        if manifest.details.bundle_fingerprint == self.model.fingerprint {
+        if self.bundles.of_manifest(&manifest).is_ok() {
             self.check_loads(&manifest).await?;
         }
         telemetry::version_created();
@@ -51,7 +51,8 @@ impl Catalog {
             return Ok(());
         };
         let version = manifest.resource_name();
-        if error.is_passing() {
+        // Its bundle may have been unloaded meanwhile.
+        if error.is_passing() || matches!(error, CatalogError::WrongBundle { .. }) {
             tracing::warn!(version, %error, "it could not be loaded yet");
             return Ok(());
         }
@@ -93,16 +94,12 @@ impl Catalog {
         request: Option<RequestKey>,
     ) -> Result<Manifest, CatalogError> {
         let imported = Store::read_export(file).await?;
-        let details = &imported.manifest.details;
-        let own = details.bundle_fingerprint == self.model.fingerprint;
-        if !own && !bounds.other_bundle {
-            return Err(CatalogError::WrongBundle {
-                version: format!("the imported {}", imported.manifest.resource_name()),
-                made_with: details.bundle_fingerprint.clone(),
-                served: self.model.fingerprint.clone(),
-            });
+        let bundle = self.bundles.of_manifest(&imported.manifest);
+        if bundle.is_err() && !bounds.other_bundle {
+            let version = format!("the imported {}", imported.manifest.resource_name());
+            return Err(self.bundles.not_loaded(version, &imported.manifest));
         }
-        let own_width = own.then_some(self.model.width);
+        let own_width = bundle.ok().map(|bundle| bundle.model.width);
         let created_by = bounds.created_by.clone();
         let mut imported =
             compute(move || check_version(&imported, own_width, &bounds).map(|()| imported))

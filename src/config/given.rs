@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, listen::ListenAddress, rule::Setting};
 use crate::telemetry::LogFormat;
@@ -21,6 +21,7 @@ macro_rules! settings {
     ($(
         $(#[doc = $help:literal])+
         $(#[arg($($arg:tt)*)])?
+        $(#[serde($($serde:tt)*)])?
         $name:ident: $type:ty, $variable:literal, $value:literal, $rule:expr;
     )*) => {
         /// Settings as given, each absent if it was not. The same names
@@ -39,6 +40,7 @@ macro_rules! settings {
                     help = declared::$name.help_text(),
                     $($($arg)*)?
                 )]
+                $(#[serde($($serde)*)])?
                 pub $name: Option<$type>,
             )*
         }
@@ -109,12 +111,40 @@ macro_rules! whole {
     };
 }
 
-whole!(usize, u64, u32; f64, bool, String, Vec<String>, PathBuf, ListenAddress, LogFormat);
+whole!(
+    usize, u64, u32;
+    f64, bool, String, Vec<String>, PathBuf, Vec<PathBuf>, ListenAddress, LogFormat
+);
+
+/// One path, or a list of them.
+fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a path or a list of paths")]
+    enum Paths {
+        One(PathBuf),
+        Several(Vec<PathBuf>),
+    }
+    Ok(Some(match Paths::deserialize(from)? {
+        Paths::One(path) => vec![path],
+        Paths::Several(paths) => paths,
+    }))
+}
 
 settings! {
-    /// Folder of the bundle to serve (see `python -m tipserve_export`).
-    bundle: PathBuf, "TIPSERVE_BUNDLE", "DIR",
-        required("a folder");
+    /// Bundle to serve (see `python -m tipserve_export`), or a folder of bundles; repeated, or
+    /// separated by commas, several. The first is the default.
+    #[arg(value_delimiter = ',')]
+    #[serde(default, deserialize_with = "one_or_several")]
+    bundle: Vec<PathBuf>, "TIPSERVE_BUNDLE", "DIR",
+        required("folders, separated by commas (in TOML a list): each a bundle, or with bundles \
+            in it; the first is the default ([bundles.md](bundles.md#several-bundles))");
+    /// Folder whose bundles may be loaded while the server runs; repeated, or separated by commas,
+    /// several.
+    #[arg(value_delimiter = ',')]
+    #[serde(default, deserialize_with = "one_or_several")]
+    bundle_folders: Vec<PathBuf>, "TIPSERVE_BUNDLE_FOLDERS", "DIR",
+        otherwise("none", "folders of bundles that `LoadBundle` may load, beside those of \
+            `bundle`, separated by commas (in TOML a list)");
     /// Where caches are kept: a folder, or s3://, gs://, az://.
     store: String, "TIPSERVE_STORE", "DIR|URL",
         text("tipserve-store", "a folder, `s3://`, `gs://`, `az://` ([storage.md](storage.md))");

@@ -32,8 +32,10 @@ use tipserve_engine::EngineSettings;
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the bundle to serve.
-    pub bundle: PathBuf,
+    /// Bundles and folders of bundles to serve, at least one.
+    pub bundles: Vec<PathBuf>,
+    /// Folders of bundles that may be loaded later.
+    pub bundle_folders: Vec<PathBuf>,
     /// Folder or URL of the store.
     pub store: String,
     /// Address of the gRPC API.
@@ -83,10 +85,12 @@ impl Config {
     pub fn resolve(given: Given) -> Result<Config, ConfigError> {
         let engine = engine::settings(&given)?;
         let auth = auth::settings(&given)?;
-        let bundle = given.bundle.clone().ok_or(ConfigError::Missing {
+        let missing = ConfigError::Missing {
             name: declared::bundle.name,
             env: declared::bundle.variable,
-        })?;
+        };
+        let bundles = given.bundle.clone().filter(|paths| !paths.is_empty());
+        let bundles = bundles.ok_or(missing)?;
         let listen = given.listen.clone().unwrap_or(local(50051));
         if listen.tcp().is_none() && auth.tls.is_some() {
             return Err(ConfigError::SocketTls);
@@ -97,7 +101,8 @@ impl Config {
             .ok_or_else(|| declared::metrics_listen.out_of_range(metrics_listen))?;
         auth.check_addresses(listen.tcp(), metrics_listen)?;
         Ok(Config {
-            bundle,
+            bundles,
+            bundle_folders: given.bundle_folders.clone().unwrap_or_default(),
             listen,
             listen_mode: match given.listen_mode.as_deref() {
                 None => 0o600,

@@ -54,6 +54,7 @@ impl Classify {
             // Dropped with this future: a client that goes away cancels the job.
             let cancel = CancelOnDrop::new();
             let item = Item {
+                bundle: Arc::clone(&classifier.bundle),
                 content,
                 work: options.work(&classifier),
                 flow,

@@ -180,6 +180,7 @@ impl Reader {
         }
         let item_id = item.id;
         let item = Item {
+            bundle: Arc::clone(&classifier.bundle),
             content,
             work: self.options.work(classifier),
             flow: self.flow,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, TextRequest},
+    catalog::{CatalogError, LoadedBundle, TextRequest},
     telemetry,
 };
 use tipserve_api::{
@@ -42,6 +42,7 @@ pub async fn serve(
     RequestError::check("inputs and texts", "max_embed_items", MAX_ITEMS, count)?;
     context.pace(&caller, count, deadline, false).await?;
     let exif_orientation = request::exif_orientation("exif_orientation", request.exif_orientation)?;
+    let bundle = context.catalog.bundles().named(&request.bundle)?;
     let cancel = CancelOnDrop::new();
     let asked = TextRequest {
         truncate: request.truncate_texts,
@@ -50,9 +51,10 @@ pub async fn serve(
         cancelled: Arc::clone(&cancel.0),
     };
     let given = std::mem::take(&mut request.texts);
-    let texts = texts(context, given, request.raw, &asked).await?;
+    let texts = texts(&bundle, given, request.raw, &asked).await?;
     let pictures = request.inputs.into_iter().map(|input| {
         let call = Picture {
+            bundle: Arc::clone(&bundle),
             deadline,
             flow,
             raw: request.raw,
@@ -78,6 +80,7 @@ pub async fn serve(
 }
 
 struct Picture {
+    bundle: Arc<LoadedBundle>,
     deadline: Option<Instant>,
     flow: FlowId,
     raw: bool,
@@ -87,12 +90,13 @@ struct Picture {
 
 impl Picture {
     async fn embed(self, context: &Context, input: pb::Input) -> Result<Vec<f32>, ApiError> {
-        let width = context.catalog.model().width;
+        let width = self.bundle.model.width;
         let content = request::content(Some(input), Crop::Centre, width, self.exif_orientation)?;
         let priority = Priority::Interactive;
         // A request's pictures together may be more than the queue holds: they
         // wait for admission one by one.
         let item = Item {
+            bundle: self.bundle,
             content,
             work: Work::Embed,
             flow: self.flow,
@@ -111,7 +115,7 @@ impl Picture {
 }
 
 async fn texts(
-    context: &Context,
+    bundle: &LoadedBundle,
     texts: Vec<String>,
     raw: bool,
     request: &TextRequest,
@@ -119,7 +123,7 @@ async fn texts(
     if texts.is_empty() {
         return Ok(Vec::new());
     }
-    let text = context.catalog.text()?;
+    let text = bundle.text()?;
     let texts = texts.into_iter().map(into_canonical).collect();
     let embedding = text.embed(texts, raw, request);
     let results = match request.deadline {

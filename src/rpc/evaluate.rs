@@ -3,6 +3,8 @@
 //! Each item is encoded once; then every version's head, and its text
 //! classifier alone, judge the feature.
 
+mod judge;
+
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -19,21 +21,21 @@ use super::{
     flow_of_stream,
     observe::{about, carried},
     request::{self, RequestError},
-    submit::{CancelOnDrop, Item},
+    submit::CancelOnDrop,
 };
 use crate::{
     auth::Caller,
     catalog::{CatalogError, ClassNames, ClassRef, Scorecard, Served},
     telemetry,
 };
+use judge::{Judge, JudgedHead, Logits};
 use tip_adapter::{
     best::{Scored, TopK, best},
-    head::Head,
     unknown::UnknownScores,
 };
-use tipserve_api::v1 as pb;
+use tipserve_api::v1::{self as pb, input::Content as Sent};
 use tipserve_clip::ExifOrientation;
-use tipserve_engine::{Content, Crop, FlowId, JobOutput, Priority, ScoresRequest, Work};
+use tipserve_engine::{Content, Crop, FlowId};
 
 /// Most versions side by side.
 pub const MAX_VERSIONS: usize = 8;
@@ -67,6 +69,7 @@ async fn evaluate(
         judging: JoinSet::new(),
         rejected: Vec::new(),
         rejected_count: 0,
+        width: common_width(&versions),
         versions,
     };
     while let Some(items) = config_stream::items(&mut incoming).await? {
@@ -119,8 +122,29 @@ async fn versions(
     Ok(versions)
 }
 
-/// Logits by a version, and by its text alone.
-type Logits = (Vec<f32>, Option<Vec<f32>>);
+/// The width of embeddings that all versions take: those of one bundle. None
+/// where they are of several.
+fn common_width(versions: &[Version]) -> Option<usize> {
+    let mut bundles = versions.iter().map(|version| &version.classifier.bundle);
+    let first = bundles.next()?;
+    let same = bundles.all(|other| Arc::ptr_eq(other, first));
+    same.then_some(first.model.width)
+}
+
+/// An item's picture or embedding. Of versions of several bundles it must be a
+/// picture, for an embedding is one bundle's.
+fn content(input: Option<pb::Input>, width: Option<usize>) -> Result<Content, RequestError> {
+    let embedded = |input: &pb::Input| matches!(input.content, Some(Sent::Embedding(_)));
+    if width.is_none() && input.as_ref().is_some_and(embedded) {
+        return Err(RequestError::invalid(
+            "items.input.embedding",
+            "the versions are of several bundles, and an embedding is of one: send pictures",
+        ));
+    }
+    // Each version's own orientation is the judge's to say.
+    let turn = ExifOrientation::default();
+    request::content(input, Crop::Centre, width.unwrap_or_default(), turn)
+}
 
 /// One item's logits by every version.
 struct Judged {
@@ -138,21 +162,21 @@ struct Evaluation {
     window: Arc<Semaphore>,
     judging: JoinSet<Judged>,
     versions: Vec<Version>,
+    /// Of an embedding that every version takes; none where bundles differ.
+    width: Option<usize>,
     rejected: Vec<pb::RejectedExample>,
     rejected_count: i64,
 }
 
 impl Evaluation {
     async fn take(&mut self, item: pb::LabelledItem) -> Result<(), ApiError> {
-        let width = self.context.catalog.model().width;
+        let width = self.width;
         let checked = request::check_id("items.id", &item.id).and_then(|()| {
             let classes = match item.unknown {
                 true => None,
                 false => Some(self.classes(item.class_index, item.class_name)?),
             };
-            // The judge decodes it anew for each version's own orientation.
-            request::content(item.input, Crop::Centre, width, ExifOrientation::default())
-                .map(|content| (classes, content))
+            content(item.input, width).map(|content| (classes, content))
         });
         let (classes, content) = match checked {
             Ok(checked) => checked,
@@ -180,6 +204,7 @@ impl Evaluation {
                 .map(|version| {
                     let classifier = &version.classifier;
                     JudgedHead {
+                        bundle: Arc::clone(&classifier.bundle),
                         exif_orientation: classifier.exif_orientation(),
                         own: Arc::clone(&classifier.head),
                         zero_shot: classifier.zero_shot.clone(),
@@ -323,82 +348,4 @@ fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
         rejected: at.map_or(0.0, |at| at.rejected),
         accepted_top1: at.map_or(0.0, |at| at.accepted_accuracy),
     })
-}
-
-/// One version's heads, and how its pictures are decoded.
-struct JudgedHead {
-    exif_orientation: ExifOrientation,
-    own: Arc<Head>,
-    zero_shot: Option<Arc<Head>>,
-}
-
-/// Judges one item by every head.
-struct Judge {
-    context: Arc<Context>,
-    flow: FlowId,
-    cancelled: Arc<AtomicBool>,
-    heads: Vec<JudgedHead>,
-}
-
-impl Judge {
-    async fn run(&self, content: Content) -> Result<Vec<Logits>, ApiError> {
-        // Encoded once for all versions that decode it alike.
-        let mut units: Vec<(ExifOrientation, Vec<f32>)> = Vec::new();
-        let mut logits = Vec::with_capacity(self.heads.len());
-        for head in &self.heads {
-            let turn = head.exif_orientation;
-            let unit = match units.iter().find(|(of, _)| *of == turn) {
-                Some((_, unit)) => unit.clone(),
-                None => {
-                    let unit = self.unit(content.clone().oriented(turn)).await?;
-                    units.push((turn, unit.clone()));
-                    unit
-                }
-            };
-            let own = self.logits(&unit, &head.own).await?;
-            let zero_shot = match &head.zero_shot {
-                Some(head) => Some(self.logits(&unit, head).await?),
-                None => None,
-            };
-            logits.push((own, zero_shot));
-        }
-        Ok(logits)
-    }
-
-    async fn unit(&self, content: Content) -> Result<Vec<f32>, ApiError> {
-        match content {
-            Content::Embedding(unit) => Ok(unit),
-            picture => {
-                let outcome = self.job(picture, Work::Embed).await?;
-                let feature = outcome
-                    .feature
-                    .ok_or_else(|| ApiError::from(CatalogError::internal("no feature")))?;
-                Ok(feature.unit.to_vec())
-            }
-        }
-    }
-
-    async fn logits(&self, unit: &[f32], head: &Arc<Head>) -> Result<Vec<f32>, ApiError> {
-        let work = Work::Classify {
-            head: Arc::clone(head),
-            wanted: ScoresRequest::Logits,
-            neighbours: 0,
-            embedding: false,
-        };
-        let outcome = self.job(Content::Embedding(unit.to_vec()), work).await?;
-        Ok(outcome.scores.logits().to_vec())
-    }
-
-    async fn job(&self, content: Content, work: Work) -> Result<JobOutput, ApiError> {
-        let item = Item {
-            content,
-            work,
-            flow: self.flow,
-            priority: Priority::Bulk,
-            deadline: None,
-            cancelled: Arc::clone(&self.cancelled),
-            may_wait: true,
-        };
-        self.context.send(item).await?.outcome().await
-    }
 }

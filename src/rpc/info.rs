@@ -11,27 +11,38 @@ use super::{
 use crate::{
     auth::Caller,
     catalog::{
-        MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES, MAX_LABEL_KEY_BYTES,
-        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES, MAX_NAME_BYTES, MAX_URI_BYTES,
-        Model,
+        LoadedBundle, MAX_BUNDLES, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES,
+        MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES,
+        MAX_NAME_BYTES, MAX_URI_BYTES, OpenBundles,
     },
 };
 use tipserve_api::v1 as pb;
 use tipserve_clip::{Agreement, PartSpec, Size};
+use tipserve_engine::EngineSettings;
 use tipserve_store::MAX_REQUEST_ID_BYTES;
 
 /// What is served here and within which limits, and who is asking.
 pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
-    let model = context.catalog.model();
+    let open = context.catalog.bundles().open();
+    let model = &open.default.model;
+    let default = bundle(&open.default);
     Response::new(pb::ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundle: Some(bundle(model, context.engine.takes_pictures())),
+        bundle: Some(pb::BundleInfo {
+            // A client that resizes does it for every cache alike.
+            resize: match prepare_alike(&open) {
+                true => default.resize.clone(),
+                false => RESIZED_BY_THE_SERVER.to_owned(),
+            },
+            ..default
+        }),
+        bundles: open.iter().map(|loaded| bundle(loaded)).collect(),
         device: model.device.clone(),
         dtype: model.precision.name().to_owned(),
         text_dtype: model
             .text_precision
             .map_or_else(String::new, |precision| precision.name().to_owned()),
-        limits: limits(context)
+        limits: limits(context, open.default.engine.settings())
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
@@ -48,14 +59,14 @@ pub fn serve(context: &Context, caller: &Caller) -> Response<pb::ServerInfo> {
 
 /// The limits by name: settings, as [`SETTINGS`](crate::config::SETTINGS)
 /// declares them, and what is fixed.
-fn limits(context: &Context) -> BTreeMap<&'static str, i64> {
-    let settings = context.engine.settings();
+fn limits(context: &Context, settings: &EngineSettings) -> BTreeMap<&'static str, i64> {
     let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     let decided = [
         ("max_batch", settings.max_batch),
         ("resident_bytes", context.catalog.resident_bytes()),
     ];
     let fixed = [
+        ("max_bundles", MAX_BUNDLES),
         ("max_control_message_bytes", MAX_CONTROL_MESSAGE_BYTES),
         ("max_created_by_bytes", MAX_CREATED_BY_BYTES),
         ("max_description_bytes", MAX_DESCRIPTION_BYTES),
@@ -80,13 +91,14 @@ fn limits(context: &Context) -> BTreeMap<&'static str, i64> {
     limits
 }
 
-/// The bundle that is served, as the API describes it.
-fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
+/// The bundle, as the API describes it.
+pub(super) fn bundle(loaded: &LoadedBundle) -> pb::BundleInfo {
+    let model = &loaded.model;
     let mut info = pb::BundleInfo {
         name: model.name.clone(),
         fingerprint: model.fingerprint.clone(),
         width: model.width as i32,
-        has_image_encoder: takes_pictures,
+        has_image_encoder: loaded.engine.takes_pictures(),
         has_text_encoder: model.has_text,
         logit_scale: model.logit_scale,
         logit_bias: model.logit_bias,
@@ -116,6 +128,18 @@ fn bundle(model: &Model, takes_pictures: bool) -> pb::BundleInfo {
     }
     .to_owned();
     info
+}
+
+/// Whether all bundles make the same pixels of a picture.
+fn prepare_alike(open: &OpenBundles) -> bool {
+    let prepared = |loaded: &LoadedBundle| {
+        let image = loaded.model.image.as_ref();
+        let of = |part: PartSpec| (part.size, part.resize, part.resize_to, part.interpolation);
+        image.map(|image| image.parts().into_iter().map(of).collect::<Vec<_>>())
+    };
+    let mut all = open.iter().filter_map(|loaded| prepared(loaded));
+    let first = all.next();
+    all.all(|other| Some(other) == first)
 }
 
 /// The value of `BundleInfo.resize` if a client cannot do what the server does.

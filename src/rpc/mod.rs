@@ -5,6 +5,7 @@ mod analysis;
 mod answer;
 pub mod auth_layer;
 mod budget;
+mod bundles;
 mod caches;
 mod call;
 mod change;
@@ -50,12 +51,12 @@ use tipserve_api::{
     DESCRIPTORS,
     inference::grpc_inference_service_server::GrpcInferenceServiceServer,
     v1::{
-        analysis_service_server::AnalysisServiceServer, cache_service_server::CacheServiceServer,
-        classify_service_server::ClassifyServiceServer,
+        analysis_service_server::AnalysisServiceServer, bundle_service_server::BundleServiceServer,
+        cache_service_server::CacheServiceServer, classify_service_server::ClassifyServiceServer,
         fine_tune_service_server::FineTuneServiceServer,
     },
 };
-use tipserve_engine::{Engine, FlowId};
+use tipserve_engine::FlowId;
 use tipserve_store::{CacheId, Reference};
 pub use unread::UnreadLayer;
 
@@ -63,8 +64,6 @@ pub use unread::UnreadLayer;
 pub struct Context {
     /// Caches, their versions and classifiers.
     pub catalog: Arc<Catalog>,
-    /// The engine that encodes and classifies.
-    pub engine: Engine,
     /// Limits on what requests may ask for.
     pub limits: Limits,
     /// Cancelled when the server shuts down.
@@ -145,10 +144,13 @@ pub fn routes(context: &Arc<Context>) -> Result<Routes, tonic_reflection::server
         .max_decoding_message_size(largest);
     let analysis = AnalysisServiceServer::new(analysis::Analyses::new(Arc::clone(context)))
         .max_decoding_message_size(largest);
+    let bundles = BundleServiceServer::new(bundles::BundleAdmin::new(Arc::clone(context)))
+        .max_decoding_message_size(largest);
     Ok(Routes::new(caches)
         .add_service(classify)
         .add_service(finetune)
         .add_service(analysis)
+        .add_service(bundles)
         .add_service(inference)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))

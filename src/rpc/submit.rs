@@ -16,6 +16,7 @@ use tonic::Code;
 use super::{Context, error::ApiError, request::RequestError};
 use crate::{
     auth::{AuthError, Caller},
+    catalog::LoadedBundle,
     telemetry,
 };
 use tip_adapter::answer::Scores;
@@ -23,6 +24,8 @@ use tipserve_engine::{Content, FlowId, Job, JobOutput, Permit, Priority, Ticket,
 
 /// An item that has been checked.
 pub(super) struct Item {
+    /// What encodes it.
+    pub bundle: Arc<LoadedBundle>,
     /// The picture or embedding, as it was sent.
     pub content: Content,
     /// What it is classified for, or that only its feature is wanted.
@@ -126,7 +129,7 @@ impl Context {
         item: Item,
         deliver: impl FnOnce(Result<JobOutput, ApiError>) + Send + 'static,
     ) {
-        self.engine.submit(Job {
+        item.bundle.engine.submit(Job {
             content: item.content,
             work: item.work,
             flow: item.flow,
@@ -142,10 +145,11 @@ impl Context {
     /// Admits an item to the engine. One with a deadline is refused at once if
     /// the predicted wait is longer than what is left of it.
     async fn admit(&self, item: &Item) -> Result<Permit, ApiError> {
+        let engine = &item.bundle.engine;
         let (bytes, wait) = match &item.content {
             Content::Picture { source, .. } => (
-                source.len().max(self.catalog.prepared_bytes()),
-                self.engine.predicted_wait(item.flow, item.priority),
+                source.len().max(item.bundle.prepared_bytes()),
+                engine.predicted_wait(item.flow, item.priority),
             ),
             Content::Embedding(values) => (values.len() * size_of::<f32>(), None),
         };
@@ -153,15 +157,15 @@ impl Context {
             let left = deadline.saturating_duration_since(Instant::now());
             if let Some(wait) = wait.and_then(|wait| Duration::try_from_secs_f64(wait).ok())
                 && wait > left
-                && !self.engine.holds_feature_of(&item.content)
+                && !engine.holds_feature_of(&item.content)
             {
                 telemetry::refused("deadline");
-                self.engine.note_refusal();
+                engine.note_refusal();
                 return Err(RequestError::TooLate { wait, left }.into());
             }
         }
         if item.may_wait {
-            let permit = self.engine.admission().enter(bytes);
+            let permit = engine.admission().enter(bytes);
             return match item.deadline {
                 None => Ok(permit.await),
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), permit)
@@ -172,7 +176,7 @@ impl Context {
                     }),
             };
         }
-        self.engine.admission().try_enter(bytes).map_err(|refusal| {
+        engine.admission().try_enter(bytes).map_err(|refusal| {
             telemetry::refused(refusal.limit);
             let retry = Duration::try_from_secs_f64(wait.unwrap_or(0.1)).unwrap_or_default();
             ApiError::from(refusal).retry(retry.max(Duration::from_millis(10)))

@@ -2,7 +2,7 @@
 
 use tch::{Device, Tensor};
 
-use super::loading::first;
+use super::devices::first;
 use tipserve_clip::{
     Bundle, EncodeError, Fusing, GraphsChoice, ImageEncoder, Precision, Size, StreamPool,
     encoder::device_name, graphs::Verdict,

@@ -21,7 +21,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::connections::Backoff;
-use crate::{rpc::Context, telemetry};
+use crate::{
+    rpc::Context,
+    telemetry::{self, EngineFigures},
+};
 
 /// Prometheus's text format, as it names it itself.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
@@ -37,8 +40,12 @@ fn router(context: Arc<Context>, metrics: PrometheusHandle) -> Router {
         .route(
             "/metrics",
             get(move || async move {
+                let bundles = scraped.catalog.bundles();
                 telemetry::refresh(
-                    &scraped.engine,
+                    &EngineFigures {
+                        engines: bundles.engines(),
+                        embeddings: bundles.embedding_counts(),
+                    },
                     scraped.catalog.resident_figures(),
                     scraped.calls.count(),
                 );
@@ -51,7 +58,7 @@ fn router(context: Arc<Context>, metrics: PrometheusHandle) -> Router {
             get(move || async move {
                 if context.shutdown.is_cancelled() {
                     (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
-                } else if !context.engine.is_healthy() {
+                } else if !context.catalog.bundles().are_healthy() {
                     (StatusCode::SERVICE_UNAVAILABLE, "the device is broken\n")
                 } else {
                     (StatusCode::OK, "ready\n")

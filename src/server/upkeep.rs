@@ -30,11 +30,11 @@ pub(super) async fn upkeep(
         tokio::select! {
             _ = often.tick() => {
                 metrics.run_upkeep();
-                if healthy && !context.engine.is_healthy() {
+                if healthy && !context.catalog.bundles().are_healthy() {
                     healthy = false;
                     set_health(&health, false).await;
                 }
-                let was_idle = std::mem::replace(&mut idle, context.engine.admission().items() == 0);
+                let was_idle = std::mem::replace(&mut idle, context.catalog.bundles().items() == 0);
                 let resting = idle && was_idle;
                 // A panic in it, if there were one, costs a tick.
                 if let Ok(settled) = tokio::task::spawn_blocking(move || memory.settle(resting)).await {

@@ -1,14 +1,14 @@
 //! What is recorded, and how the process is asked for it.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
-use super::{names::*, series};
+use super::{bundles, names::*, series};
 use tipserve_api::code_name;
-use tipserve_engine::Engine;
+use tipserve_engine::{Engine, EngineSettings};
 
 /// Seconds, from a tenth of a millisecond to ten.
 const SECONDS: [f64; 16] = [
@@ -100,7 +100,7 @@ pub struct About {
 }
 
 /// A server serves from now on.
-pub fn serving(about: &About, engine: &Engine) {
+pub fn serving(about: &About, settings: &EngineSettings) {
     gauge!(
         BUILD,
         "version" => env!("CARGO_PKG_VERSION"),
@@ -109,7 +109,6 @@ pub fn serving(about: &About, engine: &Engine) {
         "dtype" => about.dtype.clone(),
     )
     .set(1.0);
-    let settings = engine.settings();
     for (name, value) in [
         (LIMIT_ITEMS, settings.queue_items),
         (LIMIT_BYTES, settings.queue_bytes),
@@ -139,30 +138,48 @@ pub struct ResidentFigures {
     pub evictions: u64,
 }
 
+/// What the engines have done and hold, one of each loaded bundle.
+pub struct EngineFigures {
+    /// Each engine that runs, with its bundle's name.
+    pub engines: Vec<(String, Engine)>,
+    /// Pictures that the embedding cache held, missed, and coalesced, for all
+    /// bundles, those that are gone included.
+    pub embeddings: [u64; 3],
+}
+
 /// Brings the gauges up to date; called before each scrape.
-pub fn refresh(engine: &Engine, resident: ResidentFigures, calls: usize) {
+pub fn refresh(figures: &EngineFigures, resident: ResidentFigures, calls: usize) {
     super::connections::refresh();
     gauge!(IN_FLIGHT_REQUESTS).set(calls as f64);
-    gauge!(IN_FLIGHT_ITEMS).set(engine.admission().items() as f64);
-    gauge!(IN_FLIGHT_BYTES).set(engine.admission().bytes() as f64);
-    for (stage, depth) in STAGES.into_iter().zip(engine.queued()) {
+    let engines = &figures.engines;
+    let sum = |of: &dyn Fn(&Engine) -> usize| -> f64 {
+        engines.iter().map(|(_, engine)| of(engine)).sum::<usize>() as f64
+    };
+    gauge!(IN_FLIGHT_ITEMS).set(sum(&|engine| engine.admission().items()));
+    gauge!(IN_FLIGHT_BYTES).set(sum(&|engine| engine.admission().bytes()));
+    let mut waiting = [0; STAGES.len()];
+    for (_, engine) in engines {
+        for (sum, depth) in waiting.iter_mut().zip(engine.queued()) {
+            *sum += depth;
+        }
+    }
+    for (stage, depth) in STAGES.into_iter().zip(waiting) {
         gauge!(QUEUE_DEPTH, "stage" => stage).set(depth as f64);
     }
+    bundles::refresh(engines);
     gauge!(RESIDENT).set(resident.count as f64);
     gauge!(RESIDENT_BYTES).set(resident.bytes as f64);
     counter!(CACHE_HITS).absolute(resident.hits);
     counter!(CACHE_LOADS).absolute(resident.loads);
     counter!(CACHE_LOAD_FAILURES).absolute(resident.failures);
     counter!(CACHE_EVICTIONS).absolute(resident.evictions);
-    let counters = engine.counters();
-    for (name, count) in [
-        (EMBEDDING_HITS, &counters.embedding_hits),
-        (EMBEDDING_MISSES, &counters.embedding_misses),
-        (EMBEDDING_COALESCED, &counters.embedding_coalesced),
-    ] {
-        counter!(name).absolute(count.load(Ordering::Relaxed));
+    let names = [EMBEDDING_HITS, EMBEDDING_MISSES, EMBEDDING_COALESCED];
+    for (name, count) in names.into_iter().zip(figures.embeddings) {
+        counter!(name).absolute(count);
     }
-    let (entries, bytes) = engine.embeddings_held();
+    // One cache for all.
+    let held = engines.first().map(|(_, engine)| engine.embeddings_held());
+    let (entries, bytes) = held.unwrap_or_default();
     gauge!(EMBEDDING_ENTRIES).set(entries as f64);
     gauge!(EMBEDDING_BYTES).set(bytes as f64);
     process().collect();

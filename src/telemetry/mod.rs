@@ -7,6 +7,7 @@
 //! name them instead.
 
 mod auth;
+mod bundles;
 mod connections;
 mod logs;
 mod metrics;
@@ -20,8 +21,8 @@ pub use auth::{auth_reloaded, certificate_ends, handshake_failed, tokens_known};
 pub use connections::{connection_refused, connections_open};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{
-    About, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised, refresh,
-    refused, request, serving, version_created,
+    About, EngineFigures, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised,
+    refresh, refused, request, serving, version_created,
 };
 pub use names::REFUSALS;
 pub use observers::{BucketMetrics, EngineMetrics};

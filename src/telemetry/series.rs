@@ -39,7 +39,7 @@ const COUNTERS: [(&str, &str); 12] = [
     (EPOCHS, "Epochs of fine-tuning run."),
     (RUNS_STARTED, "Fine-tuning runs asked for."),
 ];
-const LABELLED_COUNTERS: [(&str, &str); 7] = [
+const LABELLED_COUNTERS: [(&str, &str); 9] = [
     (REQUESTS, "RPCs ended, by method and gRPC code."),
     (
         ITEMS,
@@ -59,8 +59,16 @@ const LABELLED_COUNTERS: [(&str, &str); 7] = [
         "HTTP requests to the store's bucket, retries included, by outcome.",
     ),
     (RUNS_ENDED, "Fine-tuning runs ended, by outcome."),
+    (
+        BUNDLE_PICTURES,
+        "Pictures that went through a bundle's encoder, by bundle.",
+    ),
+    (
+        BUNDLE_BATCHES,
+        "Batches that a bundle's encoder ran, by bundle.",
+    ),
 ];
-const GAUGES: [(&str, &str); 13] = [
+const GAUGES: [(&str, &str); 14] = [
     (IN_FLIGHT_REQUESTS, "RPCs under way."),
     (IN_FLIGHT_ITEMS, "Items admitted and not yet answered."),
     (IN_FLIGHT_BYTES, "Bytes that admitted items hold."),
@@ -77,11 +85,20 @@ const GAUGES: [(&str, &str); 13] = [
     (LIMIT_EMBEDDING, "Most bytes of embeddings kept; 0: none."),
     (LIMIT_BATCH, "Most pictures in a batch."),
     (WORKERS, "Workers that run the encoder."),
+    (
+        BUNDLES,
+        "Bundles that are loaded, those that are being unloaded included.",
+    ),
 ];
-const LABELLED_GAUGES: [(&str, &str); 3] = [
+const LABELLED_GAUGES: [(&str, &str); 5] = [
     (QUEUE_DEPTH, "Items waiting, by stage."),
     (RUNS, "Fine-tuning runs that wait or train, by state."),
     (BUILD, "1, with what is served as labels."),
+    (BUNDLE_LOADED, "1 while a bundle is loaded, by bundle."),
+    (
+        BUNDLE_ITEMS,
+        "Items that a bundle has admitted and not yet answered, by bundle.",
+    ),
 ];
 const HISTOGRAMS: [(&str, &str); 10] = [
     (BATCH_SIZE, "Pictures in a batch."),

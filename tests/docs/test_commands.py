@@ -56,7 +56,7 @@ NOT_RUN = {
     r"^(target/release/|RUST_LOG=\S+ )?tipserve serve": "serves until it is stopped; tests start it",
     r"^tipserve demo": "tests/packages run it from the wheel",
     r"^tipserve pull": "needs what is published; tests/server/test_pull*.py",
-    r"^tipserve token new": "tests/server/test_guard_tokens.py",
+    r"^tipserve token new": "tests/server/test_auth_tokens.py",
     r"^export |AWS_": "settings alone",
     r"perf_analyzer|^data|^def tensor|^return|^json\.dump|^import base64|^python3 - a\.jpg|^END":
         "tests/ops/test_perf_analyzer.py runs that program",

@@ -10,4 +10,5 @@ mod best;
 mod embeddings;
 mod failures;
 mod overload;
+mod sharing;
 mod tagging;

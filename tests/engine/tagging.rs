@@ -49,6 +49,14 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Batches take so many milliseconds, and each picture in them.
+    pub fn paced(batch: usize, each: usize) -> Seen {
+        Seen {
+            pace: (batch.into(), each.into()),
+            ..Seen::default()
+        }
+    }
+
     pub fn all(&self) -> HashSet<u32> {
         self.order().into_iter().collect()
     }
@@ -163,11 +171,7 @@ pub fn start(settings: EngineSettings, dawdle: bool) -> (Engine, Arc<Seen>) {
 
 /// An engine whose encoder takes some milliseconds for each batch and each picture.
 pub fn start_paced(settings: EngineSettings, batch: usize, each: usize) -> (Engine, Arc<Seen>) {
-    let seen = Seen {
-        pace: (batch.into(), each.into()),
-        ..Seen::default()
-    };
-    start_as(settings, seen, false)
+    start_as(settings, Seen::paced(batch, each), false)
 }
 
 fn start_as(settings: EngineSettings, seen: Seen, dawdle: bool) -> (Engine, Arc<Seen>) {
@@ -176,7 +180,17 @@ fn start_as(settings: EngineSettings, seen: Seen, dawdle: bool) -> (Engine, Arc<
         seen: Arc::clone(&seen),
         dawdle,
     });
-    let spec = ImageSpec {
+    let engine = Engine::start(settings, Some((encoder, spec())), PictureLimits::default())
+        .expect("threads start");
+    engine.wait_until_warm();
+    // What warming showed the encoder is not the tests'.
+    *seen.warmed.lock() = seen.batches.lock().drain(..).map(|b| b.len()).collect();
+    (engine, seen)
+}
+
+/// Pictures as they are, four pixels a side.
+pub fn spec() -> ImageSpec {
+    ImageSpec {
         file: String::new(),
         size: Size::square(SIDE as u32),
         mean: [0.0; 3],
@@ -185,13 +199,7 @@ fn start_as(settings: EngineSettings, seen: Seen, dawdle: bool) -> (Engine, Arc<
         resize_to: Size::square(SIDE as u32),
         interpolation: Interpolation::Bicubic,
         parts: Vec::new(),
-    };
-    let engine = Engine::start(settings, Some((encoder, spec)), PictureLimits::default())
-        .expect("threads start");
-    engine.wait_until_warm();
-    // What warming showed the encoder is not the tests'.
-    *seen.warmed.lock() = seen.batches.lock().drain(..).map(|b| b.len()).collect();
-    (engine, seen)
+    }
 }
 
 pub fn settings(workers: usize, max_batch: usize) -> EngineSettings {

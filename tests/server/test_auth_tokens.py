@@ -14,10 +14,11 @@ import pytest
 import wire
 from conftest import BINARY, WIDTH, Server, eventually
 from tokens import TokensFile, api
-from wire import Problem, analysis, cache, classify, finetune
+from wire import Problem, analysis, bundle, cache, classify, finetune
 
 SERVICES = {
     "tipserve.v1.AnalysisService": analysis.DESCRIPTOR,
+    "tipserve.v1.BundleService": bundle.DESCRIPTOR,
     "tipserve.v1.ClassifyService": classify.DESCRIPTOR,
     "tipserve.v1.CacheService": cache.DESCRIPTOR,
     "tipserve.v1.FineTuneService": finetune.DESCRIPTOR,
@@ -39,6 +40,7 @@ READ = set(
         "GetFineTune",
         "SuggestExamples",
         "AnalyzeVersion",
+        "ListBundles",
     ]
 )
 WRITE = set(
@@ -53,7 +55,7 @@ WRITE = set(
         "CancelFineTune",
     ]
 )
-ADMIN = {"DeleteCache", "DeleteVersion", "PruneVersions"}
+ADMIN = {"DeleteCache", "DeleteVersion", "PruneVersions", "LoadBundle", "UnloadBundle"}
 SLOW = "items_per_second = 0.000001\n"
 
 
@@ -201,7 +203,7 @@ def test_a_prefix_shuts_out_all_others_and_tells_nothing_of_them(guarded, chance
     team = guarded.as_("team")
     by_name = {path.rsplit("/")[-1]: path for path in methods()}
     of_there, of_absent = named(there, last.name), named(absent, unknown)
-    nameless = {"Embed", "GetServerInfo", "ListCaches"}
+    nameless = {"Embed", "GetServerInfo", "ListCaches", "ListBundles", "LoadBundle", "UnloadBundle"}
     assert set(of_there) | nameless == set(by_name), "a method names a cache and is not tested"
     for method, message in of_there.items():
         known = outcome(team.channel, by_name[method], message)

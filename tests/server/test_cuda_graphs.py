@@ -129,7 +129,9 @@ def test_torch_is_as_before_whether_a_recording_ends_well_or_is_refused(runtime,
 
 
 @pytest.mark.parametrize("refusals", [0, 1, 3])
-def test_stream_slots_replay_what_was_recorded_and_go_on_without_if_it_was_refused(runtime, bundle, refusals):
+def test_stream_slots_replay_what_was_recorded_and_go_on_without_if_it_was_refused(
+    runtime, bundle, refusals
+):
     _, environment = runtime
     flags = ("--device", "cuda", "--bundle", bundle, "--dtype", "float32", "--max-batch", "16")
     done = subprocess.run(

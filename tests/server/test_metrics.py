@@ -17,6 +17,8 @@ from pictures import photo, png
 from wire import cache, classify, finetune
 
 COUNTERS = [
+    "tipserve_bundle_encoded_pictures_total",
+    "tipserve_bundle_batches_total",
     "tipserve_requests_total",
     "tipserve_items_total",
     "tipserve_refused_items_total",
@@ -38,6 +40,9 @@ COUNTERS = [
     "process_cpu_seconds_total",
 ]
 GAUGES = [
+    "tipserve_bundles",
+    "tipserve_bundle_loaded",
+    "tipserve_bundle_in_flight_items",
     "tipserve_in_flight_items",
     "tipserve_in_flight_bytes",
     "tipserve_queue_depth_items",

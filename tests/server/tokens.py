@@ -82,4 +82,5 @@ def api(address: str, token: str | None = None, *, credentials=None, **headers) 
     made.classifying = wire.classify_grpc.ClassifyServiceStub(made.channel)
     made.tuning = wire.finetune_grpc.FineTuneServiceStub(made.channel)
     made.analysing = wire.analysis_grpc.AnalysisServiceStub(made.channel)
+    made.bundles = wire.bundle_grpc.BundleServiceStub(made.channel)
     return made

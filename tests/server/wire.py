@@ -11,6 +11,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from tipserve._proto import analysis_pb2 as analysis
 from tipserve._proto import analysis_pb2_grpc as analysis_grpc
+from tipserve._proto import bundle_pb2 as bundle
+from tipserve._proto import bundle_pb2_grpc as bundle_grpc
 from tipserve._proto import cache_pb2 as cache
 from tipserve._proto import cache_pb2_grpc as cache_grpc
 from tipserve._proto import classify_pb2 as classify
@@ -19,13 +21,13 @@ from tipserve._proto import finetune_pb2 as finetune
 from tipserve._proto import finetune_pb2_grpc as finetune_grpc
 from tipserve._proto import input_pb2 as inputs
 
-__all__ = ["Api", "Problem", "analysis", "cache", "classify", "finetune", "inputs"]
+__all__ = ["Api", "Problem", "analysis", "bundle", "cache", "classify", "finetune", "inputs"]
 
 LIMIT = 120
 
 METHODS = {
     method.name
-    for module in (analysis, cache, classify, finetune)
+    for module in (analysis, bundle, cache, classify, finetune)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 } | {
@@ -94,7 +96,7 @@ class Created:
 
 
 class Api:
-    """The three services at an address."""
+    """The services at an address."""
 
     def __init__(self, address: str) -> None:
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -107,6 +109,7 @@ class Api:
         self.classifying = classify_grpc.ClassifyServiceStub(self.channel)
         self.tuning = finetune_grpc.FineTuneServiceStub(self.channel)
         self.analysing = analysis_grpc.AnalysisServiceStub(self.channel)
+        self.bundles = bundle_grpc.BundleServiceStub(self.channel)
 
     def close(self) -> None:
         self.channel.close()

@@ -147,7 +147,10 @@ type SuggestExamplesConfig struct {
 	// SuggestExamplesResponse.duplicate_similarity.
 	DuplicateSimilarity *float64 `protobuf:"fixed64,4,opt,name=duplicate_similarity,json=duplicateSimilarity,proto3,oneof" json:"duplicate_similarity,omitempty"`
 	// Seed of the clustering. The same seed and pool give the same order.
-	Seed          uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
+	Seed uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
+	// The bundle that encodes the pictures where no cache is named, by name or
+	// fingerprint. Empty: the server's default.
+	Bundle        string `protobuf:"bytes,26,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -215,6 +218,13 @@ func (x *SuggestExamplesConfig) GetSeed() uint64 {
 		return x.Seed
 	}
 	return 0
+}
+
+func (x *SuggestExamplesConfig) GetBundle() string {
+	if x != nil {
+		return x.Bundle
+	}
+	return ""
 }
 
 // SuggestExamples' requests: one configuration, then pictures.
@@ -1704,13 +1714,14 @@ var File_tipserve_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"\x1atipserve/v1/analysis.proto\x12\vtipserve.v1\x1a\x17tipserve/v1/cache.proto\x1a\x1atipserve/v1/classify.proto\x1a\x17tipserve/v1/input.proto\"\xc2\x02\n" +
+	"\x1atipserve/v1/analysis.proto\x12\vtipserve.v1\x1a\x17tipserve/v1/cache.proto\x1a\x1atipserve/v1/classify.proto\x1a\x17tipserve/v1/input.proto\"\xda\x02\n" +
 	"\x15SuggestExamplesConfig\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12G\n" +
 	"\bstrategy\x18\x03 \x01(\x0e2+.tipserve.v1.SuggestExamplesConfig.StrategyR\bstrategy\x126\n" +
 	"\x14duplicate_similarity\x18\x04 \x01(\x01H\x00R\x13duplicateSimilarity\x88\x01\x01\x12\x12\n" +
-	"\x04seed\x18\x05 \x01(\x04R\x04seed\"O\n" +
+	"\x04seed\x18\x05 \x01(\x04R\x04seed\x12\x16\n" +
+	"\x06bundle\x18\x1a \x01(\tR\x06bundle\"O\n" +
 	"\bStrategy\x12\x18\n" +
 	"\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10STRATEGY_TYPICAL\x10\x01\x12\x13\n" +

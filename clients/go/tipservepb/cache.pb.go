@@ -1679,7 +1679,10 @@ type CacheSpec struct {
 	// Keep a thumbnail of each picture with the version, so that people can look
 	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
 	// pixels alone. Default: of a picture nothing is kept but its features.
-	KeepPictures  bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	KeepPictures bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	// The bundle that encodes its pictures and texts, by name or fingerprint.
+	// Empty: the server's default. Versions made from this one keep it.
+	Bundle        string `protobuf:"bytes,44,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1873,6 +1876,13 @@ func (x *CacheSpec) GetKeepPictures() bool {
 		return x.KeepPictures
 	}
 	return false
+}
+
+func (x *CacheSpec) GetBundle() string {
+	if x != nil {
+		return x.Bundle
+	}
+	return ""
 }
 
 // One class of a specification.
@@ -4482,7 +4492,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\xdc\b\n" +
+	"\tKIND_WIDE\x10\x02\"\xf4\b\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4510,7 +4520,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x15 \x01(\tR\trequestId\x12G\n" +
 	"\x10exif_orientation\x18\x16 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
-	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x1a9\n" +
+	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x12\x16\n" +
+	"\x06bundle\x18, \x01(\tR\x06bundle\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +

@@ -1255,8 +1255,10 @@ type EmbedRequest struct {
 	// What to do with the EXIF orientation of pictures. Default: apply it, as new
 	// caches do. For a version that ignores it, ignore it here too.
 	ExifOrientation ExifOrientation `protobuf:"varint,5,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The bundle, by name or fingerprint. Empty: the server's default.
+	Bundle        string `protobuf:"bytes,26,opt,name=bundle,proto3" json:"bundle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EmbedRequest) Reset() {
@@ -1322,6 +1324,13 @@ func (x *EmbedRequest) GetExifOrientation() ExifOrientation {
 		return x.ExifOrientation
 	}
 	return ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED
+}
+
+func (x *EmbedRequest) GetBundle() string {
+	if x != nil {
+		return x.Bundle
+	}
+	return ""
 }
 
 // Embeddings, in the order of the request.
@@ -2154,9 +2163,9 @@ type ServerInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The server's version.
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	// The bundle.
+	// The default bundle.
 	Bundle *BundleInfo `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
-	// "cpu" or "cuda:0".
+	// Where the default bundle runs: "cpu" or "cuda:0".
 	Device string `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
 	// Number format of the image encoder: "float32", "bfloat16", "float16", "int8".
 	Dtype string `protobuf:"bytes,4,opt,name=dtype,proto3" json:"dtype,omitempty"`
@@ -2165,7 +2174,9 @@ type ServerInfo struct {
 	// Number format of the text encoder; empty without one.
 	TextDtype string `protobuf:"bytes,6,opt,name=text_dtype,json=textDtype,proto3" json:"text_dtype,omitempty"`
 	// Who asks, and what they may do.
-	Caller        *CallerInfo `protobuf:"bytes,8,opt,name=caller,proto3" json:"caller,omitempty"`
+	Caller *CallerInfo `protobuf:"bytes,8,opt,name=caller,proto3" json:"caller,omitempty"`
+	// All bundles that are loaded, the default one first.
+	Bundles       []*BundleInfo `protobuf:"bytes,29,rep,name=bundles,proto3" json:"bundles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2245,6 +2256,13 @@ func (x *ServerInfo) GetTextDtype() string {
 func (x *ServerInfo) GetCaller() *CallerInfo {
 	if x != nil {
 		return x.Caller
+	}
+	return nil
+}
+
+func (x *ServerInfo) GetBundles() []*BundleInfo {
+	if x != nil {
+		return x.Bundles
 	}
 	return nil
 }
@@ -2684,13 +2702,14 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\fhead_seconds\x18\x05 \x01(\x01R\vheadSeconds\x12#\n" +
 	"\rtotal_seconds\x18\x06 \x01(\x01R\ftotalSeconds\x12\x1d\n" +
 	"\n" +
-	"batch_size\x18\a \x01(\x05R\tbatchSize\"\xd2\x01\n" +
+	"batch_size\x18\a \x01(\x05R\tbatchSize\"\xea\x01\n" +
 	"\fEmbedRequest\x12*\n" +
 	"\x06inputs\x18\x01 \x03(\v2\x12.tipserve.v1.InputR\x06inputs\x12\x14\n" +
 	"\x05texts\x18\x02 \x03(\tR\x05texts\x12%\n" +
 	"\x0etruncate_texts\x18\x03 \x01(\bR\rtruncateTexts\x12\x10\n" +
 	"\x03raw\x18\x04 \x01(\bR\x03raw\x12G\n" +
-	"\x10exif_orientation\x18\x05 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\"q\n" +
+	"\x10exif_orientation\x18\x05 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12\x16\n" +
+	"\x06bundle\x18\x1a \x01(\tR\x06bundle\"q\n" +
 	"\rEmbedResponse\x120\n" +
 	"\x06inputs\x18\x01 \x03(\v2\x18.tipserve.v1.EmbedResultR\x06inputs\x12.\n" +
 	"\x05texts\x18\x02 \x03(\v2\x18.tipserve.v1.EmbedResultR\x05texts\"\x9d\x01\n" +
@@ -2749,7 +2768,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\x12\x1a\n" +
 	"\baccuracy\x18\x04 \x01(\x01R\baccuracy\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xcd\x02\n" +
+	"\x14GetServerInfoRequest\"\x80\x03\n" +
 	"\n" +
 	"ServerInfo\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12/\n" +
@@ -2759,7 +2778,8 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x06limits\x18\x05 \x03(\v2#.tipserve.v1.ServerInfo.LimitsEntryR\x06limits\x12\x1d\n" +
 	"\n" +
 	"text_dtype\x18\x06 \x01(\tR\ttextDtype\x12/\n" +
-	"\x06caller\x18\b \x01(\v2\x17.tipserve.v1.CallerInfoR\x06caller\x1a9\n" +
+	"\x06caller\x18\b \x01(\v2\x17.tipserve.v1.CallerInfoR\x06caller\x121\n" +
+	"\abundles\x18\x1d \x03(\v2\x17.tipserve.v1.BundleInfoR\abundles\x1a9\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"W\n" +
@@ -2905,22 +2925,23 @@ var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	30, // 35: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
 	32, // 36: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
 	29, // 37: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
-	31, // 38: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
-	5,  // 39: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	10, // 40: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	16, // 41: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	20, // 42: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	27, // 43: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	8,  // 44: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	11, // 45: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	17, // 46: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	23, // 47: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	28, // 48: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	44, // [44:49] is the sub-list for method output_type
-	39, // [39:44] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	30, // 38: tipserve.v1.ServerInfo.bundles:type_name -> tipserve.v1.BundleInfo
+	31, // 39: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
+	5,  // 40: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	10, // 41: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	16, // 42: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	20, // 43: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	27, // 44: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	8,  // 45: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	11, // 46: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	17, // 47: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	23, // 48: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	28, // 49: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	45, // [45:50] is the sub-list for method output_type
+	40, // [40:45] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }

@@ -1,4 +1,4 @@
-"""Where a server is, and what is said where there is none."""
+"""Where a server is, and what is said if there is none."""
 
 from __future__ import annotations
 

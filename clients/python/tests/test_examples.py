@@ -1,4 +1,4 @@
-"""The repository's examples, each with the real tool where that is installed."""
+"""The repository's examples, each with the real tool if that is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Label Studio backend: by itself, and under a real Label Studio where one is installed.
+"""The Label Studio backend: by itself, and under a real Label Studio if one is installed.
 
 LABEL_STUDIO names the program; else `label-studio` on the PATH is taken.
 """

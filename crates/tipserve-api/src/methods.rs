@@ -88,6 +88,7 @@ impl Method {
 const CACHES: &str = "tipserve.v1.CacheService";
 const CLASSIFY: &str = "tipserve.v1.ClassifyService";
 const FINE_TUNES: &str = "tipserve.v1.FineTuneService";
+const BUNDLES: &str = "tipserve.v1.BundleService";
 const ANALYSIS: &str = "tipserve.v1.AnalysisService";
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -166,6 +167,9 @@ pub const METHODS: &[Method] = &[
     reads(FINE_TUNES, "GetFineTune"),
     reads(ANALYSIS, "SuggestExamples").content().streams(),
     reads(ANALYSIS, "AnalyzeVersion"),
+    reads(BUNDLES, "ListBundles"),
+    audited(BUNDLES, "LoadBundle", Role::Admin, "load_bundle"),
+    audited(BUNDLES, "UnloadBundle", Role::Admin, "unload_bundle"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),

@@ -16,7 +16,8 @@ use crate::{
 };
 use tipserve_api::v1::{
     GetServerInfoRequest, ServerInfo, analysis_service_client::AnalysisServiceClient,
-    cache_service_client::CacheServiceClient, classify_service_client::ClassifyServiceClient,
+    bundle_service_client::BundleServiceClient, cache_service_client::CacheServiceClient,
+    classify_service_client::ClassifyServiceClient,
     fine_tune_service_client::FineTuneServiceClient,
 };
 
@@ -116,6 +117,11 @@ impl Connection {
         AnalysisServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
+    /// The bundle service.
+    pub fn bundles(&self) -> BundleServiceClient<AuthChannel> {
+        BundleServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
     /// The channel itself, for calls that the generated clients do not make.
     pub fn channel(&self) -> AuthChannel {
         self.channel.clone()
@@ -147,6 +153,19 @@ impl Connection {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
         self.bounded(doing, call, true).await
+    }
+
+    /// Waits for the answer to a unary call that takes as long as it takes, and
+    /// goes on where nobody waits for it.
+    pub(crate) async fn lasting<T>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match call.await {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(self.failure(doing, status)),
+        }
     }
 
     async fn bounded<T>(

@@ -38,6 +38,15 @@ pub struct CreateArgs {
     pub from: PathBuf,
     #[command(flatten)]
     pub draw: DrawArgs,
+    /// The bundle to encode with: its name or fingerprint [default: the
+    /// server's].
+    #[arg(
+        long,
+        value_name = "BUNDLE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub bundle: String,
     /// Prompt template, in which "{}" stands for the class; may be repeated
     /// [default: the bundle's own].
     #[arg(long, value_name = "TEXT", value_parser = template)]
@@ -148,6 +157,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
         exif_orientation: v1::ExifOrientation::from(args.exif_orientation).into(),
+        bundle: args.bundle.clone(),
         ..CacheSpec::default()
     }
 }

@@ -33,6 +33,15 @@ pub struct EmbedArgs {
     /// A text; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub text: Vec<String>,
+    /// The bundle to encode with: its name or fingerprint [default: the
+    /// server's].
+    #[arg(
+        long,
+        value_name = "BUNDLE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub bundle: String,
     /// Truncate texts that are too long for the encoder.
     #[arg(long)]
     pub truncate: bool,
@@ -117,6 +126,7 @@ impl Call<'_> {
             truncate_texts: self.args.truncate,
             raw: self.args.raw,
             exif_orientation: v1::ExifOrientation::from(self.args.exif_orientation).into(),
+            bundle: self.args.bundle.clone(),
         };
         let size = request.encoded_len();
         if size > self.limit {

@@ -38,6 +38,7 @@ mod about;
 mod add;
 mod address;
 mod analyze;
+mod bundles;
 mod caches;
 mod class_names;
 mod classify;
@@ -126,6 +127,9 @@ pub enum Command {
     /// List, show, alias, roll back, delete, export and import caches.
     #[command(subcommand)]
     Caches(caches::CachesCommand),
+    /// List, load and unload the bundles that the server serves.
+    #[command(subcommand)]
+    Bundles(bundles::BundlesCommand),
     /// Embed pictures and texts; prints JSON.
     Embed(embed::EmbedArgs),
     /// Show what the server serves: version, bundle, device, limits.
@@ -195,6 +199,7 @@ async fn dispatch(
         Command::Suggest(args) => suggest::run(args, global, screen).await,
         Command::Finetunes(command) => finetunes::run(command, global, screen).await,
         Command::Caches(command) => caches::run(command, global, screen).await,
+        Command::Bundles(command) => bundles::run(command, global, screen).await,
         Command::Embed(args) => embed::run(args, global, screen).await,
         Command::Info => info::run(global, screen).await,
         Command::Demo(args) => demo::run(args, global, screen).await,

@@ -31,6 +31,15 @@ pub struct SuggestArgs {
     /// The version whose examples are labelled already [default: nothing is].
     #[arg(long, value_name = "CACHE[@VERSION|@ALIAS]")]
     pub cache: Option<String>,
+    /// The bundle to encode with, where no version is named: its name or
+    /// fingerprint [default: the server's].
+    #[arg(
+        long,
+        value_name = "BUNDLE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub bundle: String,
     /// How many pictures to suggest.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(i32).range(1..=10_000))]
     pub count: i32,
@@ -98,6 +107,7 @@ async fn suggest(
         strategy: strategy as i32,
         duplicate_similarity: args.duplicate_similarity,
         seed: args.seed,
+        bundle: args.bundle,
     };
     requests
         .send(SuggestExamplesRequest {

@@ -60,6 +60,9 @@ pub struct Bundle {
     pub fingerprint: String,
     /// The folder that the bundle was opened from.
     pub dir: PathBuf,
+    /// Every file's sha256, but for those of `int8`.
+    files: BTreeMap<String, String>,
+    statistics_spec: Option<StatisticsSpec>,
 }
 
 /// Why a bundle cannot be served.
@@ -154,6 +157,47 @@ impl Bundle {
     /// [`BundleError`], naming the file, and the key and value where there
     /// are any.
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        let mut bundle = Bundle::read(dir)?;
+        bundle.verify()?;
+        bundle.read_statistics()?;
+        Ok(bundle)
+    }
+
+    /// Checks every file that `bundle.toml` names against its sha256: reads all
+    /// of them once. It may run beside loading them, which then finds what it
+    /// reads in the page cache, or the other way round.
+    ///
+    /// # Errors
+    /// [`BundleError::Mismatch`], [`BundleError::Unreadable`].
+    pub fn verify(&self) -> Result<(), BundleError> {
+        verify(&self.dir, &self.files)?;
+        match &self.int8 {
+            Some(int8) => verify(&self.dir, &int8.files),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the mean and variance of its embeddings, if it brings some.
+    ///
+    /// # Errors
+    /// [`BundleError::Unreadable`].
+    pub fn read_statistics(&mut self) -> Result<(), BundleError> {
+        if let Some(spec) = &self.statistics_spec {
+            let path = self.dir.join(&spec.file);
+            let read = Statistics::read(&path, self.width);
+            let found = read.map_err(|source| BundleError::Unreadable { path, source })?;
+            self.statistics = Some(found);
+        }
+        Ok(())
+    }
+
+    /// Reads `dir/bundle.toml` alone: nothing that it names is to be relied on
+    /// before [`Bundle::verify`], and its statistics are not there before
+    /// [`Bundle::read_statistics`].
+    ///
+    /// # Errors
+    /// As [`Bundle::open`], but for files that do not match.
+    pub fn read(dir: &Path) -> Result<Self, BundleError> {
         if !dir.is_dir() {
             let reason = match dir.try_exists() {
                 Ok(true) => "it is not a folder".into(),
@@ -201,18 +245,6 @@ impl Bundle {
                 rule,
             },
         )?;
-        verify(dir, &manifest.files)?;
-        if let Some(int8) = &int8 {
-            verify(dir, &int8.files)?;
-        }
-        let statistics = match &manifest.statistics {
-            None => None,
-            Some(spec) => {
-                let path = dir.join(&spec.file);
-                let read = Statistics::read(&path, manifest.width);
-                Some(read.map_err(|source| BundleError::Unreadable { path, source })?)
-            }
-        };
         Ok(Self {
             name: manifest.name,
             width: manifest.width,
@@ -223,10 +255,12 @@ impl Bundle {
             licence: manifest.licence,
             image: manifest.image,
             text: manifest.text,
-            statistics,
+            statistics: None,
             int8,
             fingerprint: hex(&Sha256::digest(text)),
             dir: dir.into(),
+            files: manifest.files,
+            statistics_spec: manifest.statistics,
         })
     }
 }

@@ -1,11 +1,21 @@
-//! Admission: bounds on items and bytes in the engine.
+//! Admission: bounds on items and bytes in the engines of a process.
+//!
+//! The bounds are one pool that all engines draw on. While there are several,
+//! each has a part set aside ([`Admission::reserve`]), which the others cannot
+//! fill: a flood on one bundle leaves the others room.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
+/// One part in this many of each bound is set aside for an engine among
+/// several.
+const RESERVED: usize = 32;
 
 /// Refused by backpressure: one of the engine's limits is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +31,7 @@ pub struct Refusal {
 pub struct Permit {
     /// Whatever else must be given back with it: a flow's window.
     _parts: Vec<OwnedSemaphorePermit>,
+    _counted: Vec<Counted>,
 }
 
 impl Permit {
@@ -36,27 +47,158 @@ impl Permit {
     #[must_use]
     pub fn and(mut self, other: Permit) -> Permit {
         self._parts.extend(other._parts);
+        self._counted.extend(other._counted);
         self
+    }
+}
+
+/// What an engine holds.
+#[derive(Debug, Default)]
+struct Held {
+    items: AtomicUsize,
+    pieces: AtomicUsize,
+}
+
+/// An item that is counted as held until it is dropped.
+#[derive(Debug)]
+struct Counted {
+    held: Arc<Held>,
+    pieces: usize,
+}
+
+impl Counted {
+    fn new(held: &Arc<Held>, pieces: u32) -> Counted {
+        let pieces = pieces as usize;
+        held.items.fetch_add(1, Ordering::Relaxed);
+        held.pieces.fetch_add(pieces, Ordering::Relaxed);
+        Counted {
+            held: Arc::clone(held),
+            pieces,
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.held.items.fetch_sub(1, Ordering::Relaxed);
+        self.held.pieces.fetch_sub(self.pieces, Ordering::Relaxed);
+    }
+}
+
+/// One bound: what all draw on, and what is set aside for this engine.
+#[derive(Debug)]
+struct Bound {
+    shared: Arc<Semaphore>,
+    own: Arc<Semaphore>,
+    /// What is set aside if anything is.
+    part: u32,
+}
+
+impl Bound {
+    fn new(count: usize) -> Bound {
+        let count = u32::try_from(count.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Bound {
+            shared: Arc::new(Semaphore::new(count as usize)),
+            own: Arc::new(Semaphore::new(0)),
+            part: count / RESERVED as u32,
+        }
+    }
+
+    /// The same for another engine.
+    fn sibling(&self) -> Bound {
+        Bound {
+            shared: Arc::clone(&self.shared),
+            own: Arc::new(Semaphore::new(0)),
+            part: self.part,
+        }
+    }
+
+    fn try_take(&self, count: u32) -> Option<OwnedSemaphorePermit> {
+        let own = Arc::clone(&self.own).try_acquire_many_owned(count).ok();
+        own.or_else(|| Arc::clone(&self.shared).try_acquire_many_owned(count).ok())
+    }
+
+    /// None never: the semaphores are not closed.
+    async fn take(&self, count: u32) -> Option<OwnedSemaphorePermit> {
+        if let Some(permit) = self.try_take(count) {
+            return Some(permit);
+        }
+        let own = Arc::clone(&self.own).acquire_many_owned(count);
+        let shared = Arc::clone(&self.shared).acquire_many_owned(count);
+        tokio::select! {
+            biased;
+            permit = own => permit.ok(),
+            permit = shared => permit.ok(),
+        }
+    }
+
+    async fn reserve(&self) {
+        if let Ok(permit) = self.shared.acquire_many(self.part).await {
+            permit.forget();
+            self.own.add_permits(self.part as usize);
+        }
+    }
+
+    async fn release(&self) {
+        if let Ok(permit) = self.own.acquire_many(self.part).await {
+            permit.forget();
+            self.shared.add_permits(self.part as usize);
+        }
     }
 }
 
 /// Bounds on what is in the engine, from admission to the answer.
 #[derive(Debug)]
 pub struct Admission {
-    items: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    items: Bound,
+    bytes: Bound,
     max_items: usize,
     max_bytes: usize,
+    held: Arc<Held>,
+    reserved: AtomicBool,
 }
 
 impl Admission {
     /// Room for `max_items` and `max_bytes`.
     pub fn new(max_items: usize, max_bytes: usize) -> Admission {
         Admission {
-            items: Arc::new(Semaphore::new(max_items.min(Semaphore::MAX_PERMITS))),
-            bytes: Arc::new(Semaphore::new((max_bytes / PIECE).min(u32::MAX as usize))),
+            items: Bound::new(max_items),
+            bytes: Bound::new((max_bytes / PIECE).min(u32::MAX as usize)),
             max_items,
             max_bytes,
+            held: Arc::default(),
+            reserved: AtomicBool::new(false),
+        }
+    }
+
+    /// Another engine's admission to the same room.
+    #[must_use]
+    pub fn sibling(&self) -> Admission {
+        Admission {
+            items: self.items.sibling(),
+            bytes: self.bytes.sibling(),
+            max_items: self.max_items,
+            max_bytes: self.max_bytes,
+            held: Arc::default(),
+            reserved: AtomicBool::new(false),
+        }
+    }
+
+    /// Sets a thirty-second part of both bounds aside for this engine, waiting
+    /// until so much is free: the others can no longer fill it. Done once,
+    /// however often it is asked for.
+    pub async fn reserve(&self) {
+        if !self.reserved.swap(true, Ordering::Relaxed) {
+            self.items.reserve().await;
+            self.bytes.reserve().await;
+        }
+    }
+
+    /// Gives what was set aside back to all, waiting until it is free.
+    pub async fn release(&self) {
+        if self.reserved.swap(false, Ordering::Relaxed) {
+            self.items.release().await;
+            self.bytes.release().await;
         }
     }
 
@@ -65,52 +207,98 @@ impl Admission {
     /// # Errors
     /// The bound that is reached.
     pub fn try_enter(&self, bytes: usize) -> Result<Permit, Refusal> {
-        let items = Arc::clone(&self.items)
-            .try_acquire_owned()
-            .map_err(|_| Refusal {
-                limit: "queue_items",
-                value: self.max_items,
-            })?;
-        let bytes = Arc::clone(&self.bytes)
-            .try_acquire_many_owned(self.pieces(bytes))
-            .map_err(|_| Refusal {
-                limit: "queue_bytes",
-                value: self.max_bytes,
-            })?;
+        let items = self.items.try_take(1).ok_or(Refusal {
+            limit: "queue_items",
+            value: self.max_items,
+        })?;
+        let pieces = self.pieces(bytes);
+        let bytes = self.bytes.try_take(pieces).ok_or(Refusal {
+            limit: "queue_bytes",
+            value: self.max_bytes,
+        })?;
         Ok(Permit {
             _parts: vec![items, bytes],
+            _counted: vec![Counted::new(&self.held, pieces)],
         })
     }
 
     /// Admits an item of `bytes`, waiting until it fits: meanwhile the caller
     /// reads nothing more from its client.
     pub async fn enter(&self, bytes: usize) -> Permit {
-        let items = Arc::clone(&self.items).acquire_owned().await;
-        let bytes = Arc::clone(&self.bytes)
-            .acquire_many_owned(self.pieces(bytes))
-            .await;
+        let pieces = self.pieces(bytes);
+        let items = self.items.take(1).await;
+        let bytes = self.bytes.take(pieces).await;
         Permit {
-            // The semaphores are never closed.
             _parts: items.into_iter().chain(bytes).collect(),
+            _counted: vec![Counted::new(&self.held, pieces)],
         }
     }
 
-    /// Items admitted and not yet answered.
+    /// This engine's items, admitted and not yet answered.
     pub fn items(&self) -> usize {
-        self.max_items
-            .saturating_sub(self.items.available_permits())
+        self.held.items.load(Ordering::Relaxed)
     }
 
-    /// Bytes in the engine, in whole KiB.
+    /// Bytes of this engine's items, in whole KiB.
     pub fn bytes(&self) -> usize {
-        self.max_bytes
-            .saturating_sub(self.bytes.available_permits() * PIECE)
+        self.held.pieces.load(Ordering::Relaxed) * PIECE
     }
 
     /// An item larger than the bound itself takes all of it, and is admitted
     /// alone.
     fn pieces(&self, bytes: usize) -> u32 {
-        let all = (self.max_bytes / PIECE).max(1);
+        let mut all = (self.max_bytes / PIECE).max(1);
+        if self.reserved.load(Ordering::Relaxed) {
+            all = (all / 2).max(1);
+        }
         u32::try_from(bytes.div_ceil(PIECE).clamp(1, all)).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn fairness_a_full_engine_leaves_the_other_its_part() {
+        let flooded = Admission::new(64, 64 * 1024 * 32);
+        let other = flooded.sibling();
+        block_on(async {
+            flooded.reserve().await;
+            other.reserve().await;
+        });
+        let held: Vec<_> = std::iter::from_fn(|| flooded.try_enter(1).ok()).collect();
+        // All but the two that are set aside for the other.
+        assert_eq!((held.len(), flooded.items(), other.items()), (62, 62, 0));
+        let (first, second) = (other.try_enter(1), other.try_enter(1));
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(other.try_enter(1).unwrap_err().limit, "queue_items");
+        drop((first, second, held));
+        // Alone again, it may fill everything.
+        block_on(async {
+            other.release().await;
+            flooded.release().await;
+        });
+        let held: Vec<_> = std::iter::from_fn(|| flooded.try_enter(1).ok()).collect();
+        assert_eq!(held.len(), 64);
+    }
+
+    #[test]
+    fn backpressure_who_waits_takes_what_is_free_first() {
+        let admission = Admission::new(32, 1 << 20);
+        let sibling = admission.sibling();
+        block_on(async {
+            admission.reserve().await;
+            sibling.reserve().await;
+            let mut held: Vec<_> = std::iter::from_fn(|| admission.try_enter(1).ok()).collect();
+            let waiting = admission.enter(1);
+            held.pop();
+            let entered = waiting.await;
+            assert_eq!(admission.items(), held.len() + 1);
+            drop(entered);
+        });
+        assert_eq!(sibling.items(), 0);
     }
 }

@@ -23,10 +23,16 @@ pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinH
     std::thread::Builder::new()
         .name(format!("decode-{number}"))
         .spawn(move || {
-            while let Some(job) = shared.decode.pop() {
+            while shared.decode.wait() {
+                let slot = shared.shares.decoders.enter();
+                let Some(job) = shared.decode.pop() else {
+                    continue;
+                };
                 shared.in_device.fetch_add(1, Ordering::Relaxed);
                 let ready = decode(job, &shared);
                 shared.in_device.fetch_sub(1, Ordering::Relaxed);
+                // Not held while the ready queue is full: other engines' is not.
+                drop(slot);
                 if let Some((flow, priority, job)) = ready {
                     shared.ready.push(flow, priority, job);
                 }
@@ -53,7 +59,7 @@ fn decode(job: DecodeJob, shared: &Shared) -> Option<(FlowId, Priority, ReadyJob
         item.ticket.answer(Err(EngineError::NoImageEncoder));
         return None;
     };
-    let (item, leader) = match (&shared.embeddings, key) {
+    let (item, leader) = match (&shared.shares.embeddings, key) {
         (Some(embeddings), Some(key)) => match embeddings.join(key, item, &shared.counters) {
             Role::Cached(item, cached) => {
                 shared.answer_cached(item, cached);

@@ -14,12 +14,14 @@
 //! hands its prepared pixels and its place to its first follower that has not;
 //! one that fails gives its followers the same error.
 //!
-//! One engine has one encoder for life, so the bundle's fingerprint need not
-//! be part of the key. Only centre crops are kept: a random view is seldom
-//! drawn twice.
+//! The memory is one cache for all engines of a machine, so that it stays within
+//! its bound however many there are. An engine has one encoder for life: its
+//! number is part of the key, in place of the bundle's fingerprint. Only centre
+//! crops are kept: a random view is seldom drawn twice.
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -84,6 +86,9 @@ impl ContentKey {
     }
 }
 
+/// An engine's number, and a content that it has encoded.
+type CacheKey = (u32, ContentKey);
+
 /// A feature that is kept.
 #[derive(Clone, Debug)]
 pub(super) struct CachedEmbedding {
@@ -98,8 +103,8 @@ pub(super) struct CachedEmbedding {
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<ContentKey, CachedEmbedding> for Weight {
-    fn weight(&self, _: &ContentKey, cached: &CachedEmbedding) -> u64 {
+impl Weighter<CacheKey, CachedEmbedding> for Weight {
+    fn weight(&self, _: &CacheKey, cached: &CachedEmbedding) -> u64 {
         size_of_val(&*cached.unit) as u64 + ENTRY_BYTES
     }
 }
@@ -110,10 +115,32 @@ impl Weighter<ContentKey, CachedEmbedding> for Weight {
 /// items may follow an interactive one.
 type InFlight = HashMap<(ContentKey, Priority), VecDeque<Item>>;
 
-/// Features held, and contents on their way to the encoder.
+/// The memory for features, shared by the engines of a machine.
+#[derive(Debug)]
+pub(super) struct EmbeddingCache(Cache<CacheKey, CachedEmbedding, Weight>);
+
+impl EmbeddingCache {
+    /// An empty cache that holds at most `bytes` bytes of features.
+    pub fn new(bytes: usize) -> Arc<EmbeddingCache> {
+        let typical = TYPICAL_WIDTH * size_of::<f32>() + ENTRY_BYTES as usize;
+        let cache = Cache::with_weighter(bytes.div_ceil(typical), bytes as u64, Weight);
+        Arc::new(EmbeddingCache(cache))
+    }
+}
+
+/// An engine's features held, and contents on their way to its encoder.
 pub(super) struct Embeddings {
-    cache: Cache<ContentKey, CachedEmbedding, Weight>,
+    cache: Arc<EmbeddingCache>,
+    engine: u32,
     in_flight: Mutex<InFlight>,
+}
+
+impl fmt::Debug for Embeddings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embeddings")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A picture's part in single-flight, once its turn at a decoder has come.
@@ -127,11 +154,11 @@ pub(super) enum Role {
 }
 
 impl Embeddings {
-    /// An empty cache that holds at most `bytes` bytes of features.
-    pub fn new(bytes: usize) -> Arc<Embeddings> {
-        let typical = TYPICAL_WIDTH * size_of::<f32>() + ENTRY_BYTES as usize;
+    /// Those of the engine of this number.
+    pub fn new(cache: &Arc<EmbeddingCache>, engine: u32) -> Arc<Embeddings> {
         Arc::new(Embeddings {
-            cache: Cache::with_weighter(bytes.div_ceil(typical), bytes as u64, Weight),
+            cache: Arc::clone(cache),
+            engine,
             in_flight: Mutex::default(),
         })
     }
@@ -139,22 +166,22 @@ impl Embeddings {
     /// The content's key, and its feature if that is held.
     pub fn look_up(&self, content: &Content) -> Option<(ContentKey, Option<CachedEmbedding>)> {
         let key = ContentKey::of(content)?;
-        Some((key, self.cache.get(&key)))
+        Some((key, self.cached(&key)))
     }
 
     /// The feature, if it is held.
     pub fn cached(&self, key: &ContentKey) -> Option<CachedEmbedding> {
-        self.cache.get(key)
+        self.cache.0.get(&(self.engine, *key))
     }
 
-    /// The number of features in the cache.
-    pub fn len(&self) -> usize {
-        self.cache.len()
+    /// Features that all engines hold, and their bytes, keys included.
+    pub fn held(&self) -> (usize, u64) {
+        (self.cache.0.len(), self.cache.0.weight())
     }
 
-    /// Bytes of the features held, keys included.
-    pub fn bytes(&self) -> u64 {
-        self.cache.weight()
+    /// Drops the features held, when the engine stops: no other can use them.
+    pub fn clear(&self) {
+        self.cache.0.retain(|(engine, _), _| *engine != self.engine);
     }
 
     /// Takes an item whose turn at a decoder has come.
@@ -162,7 +189,7 @@ impl Embeddings {
         let mut in_flight = self.in_flight.lock();
         // A leader caches its feature before it leaves the pictures in flight,
         // so that under the lock one of the two is seen.
-        if let Some(cached) = self.cache.get(&key) {
+        if let Some(cached) = self.cached(&key) {
             counters.embedding_hits.fetch_add(1, Ordering::Relaxed);
             return Role::Cached(item, cached);
         }
@@ -234,7 +261,9 @@ impl Leader {
 
     /// Keeps the feature, and returns the items that wait for it.
     pub fn publish(mut self, cached: CachedEmbedding) -> VecDeque<Item> {
-        self.embeddings.cache.insert(self.key, cached);
+        let embeddings = &self.embeddings;
+        let key = (embeddings.engine, self.key);
+        embeddings.cache.0.insert(key, cached);
         let mut followers = self.end();
         if self.priority == Priority::Interactive {
             // Items that follow a slower bulk leader need wait no longer.

@@ -20,6 +20,8 @@
 //!   [`Ticket`].
 //! - [`Admission`]: bounds on what is in the engine, which is what gives
 //!   callers backpressure.
+//! - [`Machine`]: what several engines share, each with an encoder of its own:
+//!   those bounds, and slots in which they take turns.
 //!
 //! The engine knows nothing of RPCs or files.
 //!
@@ -53,10 +55,12 @@ mod encoder;
 mod error;
 mod heads;
 mod job;
+mod machine;
 mod observer;
 mod queue;
 mod settings;
 mod shared;
+mod slots;
 mod stage;
 mod work_item;
 
@@ -77,6 +81,7 @@ pub use counters::Counters;
 pub use encoder::{EncodeFault, Encoder};
 pub use error::EngineError;
 pub use job::{Content, Crop, Feature, FlowId, Job, JobOutput, Priority, Source, Ticket, Work};
+pub use machine::Machine;
 pub use observer::{Dropped, Observer, Unobserved};
 pub use settings::{EngineSettings, ThreadPlan};
 pub use stage::{Stage, StageTimes};
@@ -85,7 +90,6 @@ pub use tip_adapter::answer::{Row, Scores, ScoresRequest, TopKBackend};
 use background::Step;
 use cost::MARGIN;
 use device::Device;
-use embeddings::Embeddings;
 use job::Item;
 use queue::FairQueue;
 use shared::Shared;
@@ -100,12 +104,26 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the decoders and device workers. `encoder` is absent for a
-    /// bundle that takes embeddings alone.
+    /// Starts the decoders and device workers, with a machine of their own.
+    /// `encoder` is absent for a bundle that takes embeddings alone.
     ///
     /// # Errors
     /// The operating system's, if a thread cannot be started.
     pub fn start(
+        settings: EngineSettings,
+        encoder: Option<(Arc<dyn Encoder>, ImageSpec)>,
+        limits: PictureLimits,
+    ) -> std::io::Result<Engine> {
+        Engine::start_on(&Machine::new(&settings), settings, encoder, limits)
+    }
+
+    /// The same on a machine that other engines share, whose settings are the
+    /// same but for what a bundle decides.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_on(
+        machine: &Machine,
         settings: EngineSettings,
         encoder: Option<(Arc<dyn Encoder>, ImageSpec)>,
         limits: PictureLimits,
@@ -115,7 +133,7 @@ impl Engine {
             None => (None, None),
         };
         let shared = Arc::new(Shared {
-            admission: Admission::new(settings.queue_items, settings.queue_bytes),
+            shares: machine.shares(),
             decode: FairQueue::new(usize::MAX),
             // Decoding far ahead of the encoder would spend cores and memory
             // on pictures that may yet be cancelled or late.
@@ -123,8 +141,6 @@ impl Engine {
             heads: FairQueue::new(usize::MAX),
             cost: Mutex::new(CostModel::default()),
             counters: Counters::default(),
-            embeddings: (settings.embedding_cache_bytes > 0)
-                .then(|| Embeddings::new(settings.embedding_cache_bytes)),
             in_device: AtomicUsize::new(0),
             refused: Mutex::new(None),
             broken: AtomicBool::new(false),
@@ -170,7 +186,7 @@ impl Engine {
 
     /// Admission: how much is in the engine, and permits for more.
     pub fn admission(&self) -> &Admission {
-        &self.shared.admission
+        &self.shared.shares.admission
     }
 
     /// What has been done so far.
@@ -213,7 +229,10 @@ impl Engine {
         // includes those that wait next to it.
         let ahead = waiting as f64 + running as f64 / 2.0;
         let own = (waiting / workers.max(1) + 1).min(size);
-        Some(MARGIN * (ahead / throughput + cost.predict(own)?))
+        // Each batch waits for its turn while other engines have theirs.
+        let turn = shared.shares.workers.wait_seconds();
+        let slowed = 1.0 + turn / cost.predict(size)?;
+        Some(MARGIN * (ahead / throughput * slowed + turn + cost.predict(own)?))
     }
 
     /// Tells the engine that an item was refused because its deadline could not
@@ -226,18 +245,20 @@ impl Engine {
     /// need not wait for the encoder.
     pub fn holds_feature_of(&self, content: &Content) -> bool {
         self.shared
+            .shares
             .embeddings
             .as_ref()
             .and_then(|embeddings| embeddings.look_up(content))
             .is_some_and(|(_, cached)| cached.is_some())
     }
 
-    /// Features that the embedding cache holds, and their bytes.
+    /// Features that the machine's embedding cache holds, and their bytes.
     pub fn embeddings_held(&self) -> (usize, u64) {
         self.shared
+            .shares
             .embeddings
             .as_ref()
-            .map_or((0, 0), |embeddings| (embeddings.len(), embeddings.bytes()))
+            .map_or((0, 0), |embeddings| embeddings.held())
     }
 
     /// Takes a job. It is answered through its ticket, exactly once, whatever
@@ -264,6 +285,7 @@ impl Engine {
             cancelled,
         } = job;
         let looked_up = shared
+            .shares
             .embeddings
             .as_ref()
             .and_then(|embeddings| embeddings.look_up(&content));
@@ -358,6 +380,9 @@ impl Engine {
         join("device");
         self.shared.heads.close();
         join("heads");
+        if let Some(embeddings) = &self.shared.shares.embeddings {
+            embeddings.clear();
+        }
     }
 }
 

@@ -89,6 +89,12 @@ impl<T> State<T> {
         self.interactive.len + self.bulk.len
     }
 
+    fn step_is_due(&self, patience: Duration) -> bool {
+        self.steps
+            .front()
+            .is_some_and(|step| self.interactive.len == 0 || step.waited() >= patience)
+    }
+
     fn next(&mut self) -> Option<T> {
         if self.bulk.len > 0 && (self.interactive.len == 0 || self.since_bulk >= BULK_TURN - 1) {
             self.since_bulk = 0;
@@ -193,75 +199,95 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Takes one item, blocking; none at the end.
-    pub fn pop(&self) -> Option<T> {
+    /// Blocks until there is an item; false at the end.
+    pub fn wait(&self) -> bool {
         let mut state = self.state.lock();
-        loop {
-            if let Some(item) = state.next() {
-                drop(state);
-                self.drained.notify_one();
-                return Some(item);
-            }
+        while state.len() == 0 {
             if state.closed {
-                return None;
+                return false;
             }
             self.filled.wait(&mut state);
         }
+        true
     }
 
-    /// Takes the items that wait, up to `most()`, or a step; none at the end.
+    /// Takes one item, if there is one.
+    pub fn pop(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        let item = state.next()?;
+        drop(state);
+        self.drained.notify_one();
+        Some(item)
+    }
+
+    /// Blocks until [`FairQueue::take`] would give something; false at the
+    /// end. What arrives between the two is taken with the rest, and another
+    /// worker may have been faster.
     ///
     /// An idle worker takes what is there at once, unless `delay` lets a
-    /// batch fill first. A step waits while interactive items do, but no
-    /// longer than `patience`.
-    pub fn take(
+    /// batch of `most()` fill first. A step waits while interactive items do,
+    /// but no longer than `patience`.
+    pub fn wait_for_turn(
         &self,
         most: impl Fn() -> usize,
         delay: Duration,
         patience: Duration,
-    ) -> Option<Turn<T>> {
+    ) -> bool {
         let mut state = self.state.lock();
         loop {
             let len = state.len();
             if state.closed && len == 0 {
                 state.steps.clear();
-                return None;
+                return false;
             }
             if state.hold > len && !state.closed {
                 self.filled.wait(&mut state);
                 continue;
             }
-            state.hold = 0;
-            let step_is_due = state
-                .steps
-                .front()
-                .is_some_and(|step| state.interactive.len == 0 || step.waited() >= patience);
-            if step_is_due && let Some(step) = state.steps.pop_front() {
-                return Some(Turn::Step(step));
+            if state.step_is_due(patience) {
+                return true;
             }
             if len > 0 {
-                let most = most().max(1);
                 let fills_until = state.filled.map(|filled| filled + delay);
-                if len < most
-                    && !delay.is_zero()
+                if !delay.is_zero()
+                    && len < most().max(1)
                     && !state.closed
                     && let Some(until) = fills_until
                     && !self.filled.wait_until(&mut state, until).timed_out()
                 {
                     continue;
                 }
-                let batch: Vec<T> = std::iter::from_fn(|| state.next()).take(most).collect();
-                state.filled = (state.len() > 0).then(Instant::now);
-                let more = state.len() > 0;
-                drop(state);
-                self.drained.notify_all();
-                if more {
-                    self.filled.notify_one();
-                }
-                return Some(Turn::Batch(batch));
+                return true;
             }
             self.filled.wait(&mut state);
         }
+    }
+
+    /// Takes what is there, up to `most()` items, or a step that is due.
+    pub fn take(&self, most: impl Fn() -> usize, patience: Duration) -> Option<Turn<T>> {
+        let mut state = self.state.lock();
+        if state.hold > state.len() && !state.closed {
+            return None;
+        }
+        state.hold = 0;
+        if state.step_is_due(patience)
+            && let Some(step) = state.steps.pop_front()
+        {
+            return Some(Turn::Step(step));
+        }
+        if state.len() == 0 {
+            return None;
+        }
+        let most = most().max(1);
+        let batch: Vec<T> = std::iter::from_fn(|| state.next()).take(most).collect();
+        state.filled = (state.len() > 0).then(Instant::now);
+        let more = state.len() > 0;
+        drop(state);
+        self.drained.notify_all();
+        if more {
+            self.filled.notify_one();
+        }
+        Some(Turn::Batch(batch))
     }
 
     /// Holds workers until `items` wait; 0 lets them go.
@@ -297,10 +323,7 @@ mod tests {
     use super::*;
 
     fn drain(queue: &FairQueue<(u64, u32)>, n: usize) -> Vec<(u64, u32)> {
-        if queue.len() == 0 {
-            return Vec::new();
-        }
-        match queue.take(|| n, Duration::ZERO, Duration::ZERO) {
+        match queue.take(|| n, Duration::ZERO) {
             Some(Turn::Batch(batch)) => batch,
             _ => Vec::new(),
         }

@@ -1,22 +1,19 @@
 //! What all stages share: the queues between them, and the device's state.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    admission::Admission,
     cost::CostModel,
     counters::Counters,
-    embeddings::{CachedEmbedding, Embeddings},
+    embeddings::CachedEmbedding,
     encoder::EncodeFault,
     job::Item,
+    machine::Shares,
     queue::FairQueue,
     settings::EngineSettings,
     work_item::{DecodeJob, ReadyJob},
@@ -33,14 +30,13 @@ pub(crate) struct Shared {
     pub settings: EngineSettings,
     pub spec: Option<ImageSpec>,
     pub limits: PictureLimits,
-    pub admission: Admission,
+    /// The engine's shares of the machine.
+    pub shares: Shares,
     pub decode: FairQueue<DecodeJob>,
     pub ready: FairQueue<ReadyJob>,
     pub heads: FairQueue<ReadyJob>,
     pub cost: Mutex<CostModel>,
     pub counters: Counters,
-    /// Absent if it is off.
-    pub embeddings: Option<Arc<Embeddings>>,
     /// Jobs between the decode queue and their answer, for predicting waits.
     pub in_device: AtomicUsize,
     /// When an item was last refused because its deadline could not be met.

@@ -49,7 +49,7 @@ class Agreement:
 def agreement(
     plain: NDArray[np.float64], int8: NDArray[np.float64], classes: list[str | None]
 ) -> Agreement:
-    """Of unit features [n, D] each; a class for each where it is known."""
+    """Of unit features [n, D] each; a class for each if it is known."""
     import numpy as np  # noqa: PLC0415
 
     if not np.isfinite(int8).all():
@@ -74,7 +74,7 @@ def agreement(
 
 
 def _labels(features: NDArray[np.float64], classes: list[str | None]) -> NDArray[np.int64]:
-    """The classes given, or clusters of the features (spherical k-means) where there are none."""
+    """The classes given, or clusters of the features (spherical k-means) if there are none."""
     import numpy as np  # noqa: PLC0415
 
     if None not in classes and len(set(classes)) > 1:

@@ -186,7 +186,7 @@ _UNKNOWN = -1 << 62
 
 
 def _bound(value: Any) -> int | None:
-    """A slice's bound; None where it is open, ``_UNKNOWN`` where it cannot be told."""
+    """A slice's bound; None if it is open, ``_UNKNOWN`` where it cannot be told."""
     known = value.toIValue()
     node = value.node()
     if known is not None or node.mustBeNone():

@@ -31,7 +31,7 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Reference:
-    """The source model itself, where it can be run: raw features in float32."""
+    """The source model itself, if it can be run: raw features in float32."""
 
     image: Callable[[Tensor], Tensor]
     text: Callable[[Tensor], Tensor]
@@ -49,7 +49,7 @@ def write_clip_bundle(
     reference: Reference | None,
     force: bool,
 ) -> None:
-    """Writes the bundle of a CLIP model, checked against the source where that can be run."""
+    """Writes the bundle of a CLIP model, checked against the source if that can be run."""
     info = BundleInfo(
         name=labels.name_or(default_name),
         width=encoders.width,

@@ -86,7 +86,7 @@ def export_dino(
 
 
 def _reference(folder: Path) -> Callable[[Tensor], Tensor] | None:
-    """The model as transformers runs it, where that is installed."""
+    """The model as transformers runs it, if that is installed."""
     try:
         from transformers import AutoModel  # noqa: PLC0415 (an optional package)
     except ImportError:

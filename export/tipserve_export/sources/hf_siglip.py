@@ -79,7 +79,7 @@ def export_siglip(
 def _reference(
     folder: Path,
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None:
-    """The model as transformers runs it, where that is installed."""
+    """The model as transformers runs it, if that is installed."""
     try:
         from transformers import SiglipModel  # noqa: PLC0415 (an optional package)
     except ImportError:

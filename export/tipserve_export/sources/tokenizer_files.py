@@ -11,7 +11,7 @@ from typing import Any
 from tipserve_export.errors import MissingPackageError, SourceError
 
 PADS_LEFT = {"Siglip2Tokenizer", "GemmaTokenizer", "GemmaTokenizerFast"}
-"""Classes of transformers that pad on the left where nothing else is said."""
+"""Classes of transformers that pad on the left if nothing else is said."""
 
 SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
 

@@ -122,7 +122,7 @@ impl Collection {
         } else {
             item.id
         };
-        let width = self.context.catalog.model().width;
+        let width = self.plan.bundle.model.width;
         let checked = request::check_id("items.id", &id)
             .and_then(|()| request::check_printable("items.id", &id))
             .and_then(|()| {
@@ -161,6 +161,7 @@ impl Collection {
             Content::Picture { .. } => None,
         };
         let job = Item {
+            bundle: Arc::clone(&self.plan.bundle),
             content,
             work: self.plan.work(),
             flow: self.flow,
@@ -238,7 +239,12 @@ impl Collection {
         let found = self
             .context
             .catalog
-            .suggest(pool, self.plan.options, Arc::clone(&self.cancelled))
+            .suggest(
+                pool,
+                self.plan.bundle.model.width,
+                self.plan.options,
+                Arc::clone(&self.cancelled),
+            )
             .await?;
         Ok(Response::new(self.response(&found)))
     }

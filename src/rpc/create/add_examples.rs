@@ -163,13 +163,15 @@ fn recipe(
         classes: spec.new_classes,
         templates: spec.prompt_templates,
         truncate: spec.truncate_prompts,
-        context,
+        max_prompts: context.limits.max_prompts,
+        bundle: base.bundle(),
     }
     .canonical();
     let new_classes = classes.names()?;
     let text = text_source(classes, &base)?;
     Ok(Recipe {
         id: base.cache().clone(),
+        bundle: Arc::clone(base.bundle()),
         new_classes,
         text,
         head,

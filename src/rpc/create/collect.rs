@@ -78,7 +78,7 @@ impl<'a> FeatureCollection<'a> {
     /// A collection that holds only what the base has.
     pub fn new(creation: &'a Creation) -> FeatureCollection<'a> {
         let recipe = &creation.request.recipe;
-        let width = creation.context.catalog.model().width;
+        let width = recipe.bundle.model.width;
         let inherited = recipe.inherited();
         let (arrivals, done) = mpsc::unbounded_channel();
         FeatureCollection {
@@ -162,7 +162,7 @@ impl<'a> FeatureCollection<'a> {
         };
         let context = &self.creation.context;
         context.pace(&self.creation.caller, 1, None, true).await?;
-        let width = context.catalog.model().width;
+        let width = recipe.bundle.model.width;
         self.count_bytes(recipe.feature_bytes(width, example.validation) + notes.size())?;
         let pictured = match self.creation.request.keep_pictures {
             true => notes::pictured(std::mem::take(&mut example.thumbnail), &content),
@@ -231,7 +231,7 @@ impl<'a> FeatureCollection<'a> {
             ));
         }
         let notes = notes::checked(example)?;
-        let width = self.creation.context.catalog.model().width;
+        let width = self.creation.request.recipe.bundle.model.width;
         let turn = orientation::decoded(self.creation.request.recipe.exif_orientation);
         let content = request::content(example.input.take(), Crop::Centre, width, turn)?;
         Ok((class, content, notes))
@@ -289,6 +289,7 @@ impl<'a> FeatureCollection<'a> {
         let place = place.map_err(CatalogError::internal)?;
         let context = &self.creation.context;
         let item = Item {
+            bundle: Arc::clone(&self.creation.request.recipe.bundle),
             content,
             work: Work::Embed,
             flow: self.flow,

@@ -1,6 +1,9 @@
 //! `CreateCache`: what its messages carry, and checking a `CacheSpec`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     super::{
@@ -15,8 +18,9 @@ use super::{
 use crate::{
     auth::Caller,
     catalog::{
-        CatalogError, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_LABEL_KEY_BYTES,
-        MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource, orientation, printable,
+        CatalogError, LoadedBundle, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES,
+        MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource,
+        orientation, printable,
     },
 };
 use tip_spec::Method;
@@ -79,8 +83,8 @@ impl CreateRpc for CreateCache {
 
 /// The recipe of a specification.
 fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, ApiError> {
-    let model = context.catalog.model();
     let id = CreateCache::cache(&spec, caller)?;
+    let bundle = bundle(context, &spec.bundle)?;
     if spec.classes.is_empty() {
         return Err(RequestError::invalid(
             "spec.classes",
@@ -125,7 +129,8 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         classes: spec.classes,
         templates: spec.prompt_templates,
         truncate: spec.truncate_prompts,
-        context,
+        max_prompts: context.limits.max_prompts,
+        bundle: &bundle,
     }
     .canonical();
     let new_classes = classes.names()?;
@@ -143,7 +148,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         new_classes,
         text,
         head,
-        views: if model.image.is_none() {
+        views: if bundle.model.image.is_none() {
             1
         } else {
             views.max(1)
@@ -153,7 +158,14 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         labels: spec.labels.into_iter().collect::<BTreeMap<_, _>>(),
         created_by: caller.created_by(spec.created_by),
         request: None,
+        bundle,
     })
+}
+
+/// The bundle that a specification names.
+fn bundle(context: &Context, given: &str) -> Result<Arc<LoadedBundle>, ApiError> {
+    let named = context.catalog.bundles().named(given);
+    named.map_err(|error| ApiError::from(error).field("spec.bundle"))
 }
 
 /// Checks the free texts of a specification.
@@ -215,7 +227,7 @@ fn text_source(classes: Classes<'_>, without: bool) -> Result<TextSource, ApiErr
         )
         .into());
     }
-    if classes.context.catalog.model().has_text {
+    if classes.bundle.model.has_text {
         return classes.prompts();
     }
     if classes.asks_for_prompts() {

@@ -1,11 +1,10 @@
 //! Where the text classifier's rows of a specification's classes come from.
 
 use super::super::{
-    Context,
     error::ApiError,
     request::{self, RequestError},
 };
-use crate::catalog::{CatalogError, MAX_NAME_BYTES, TextSource, class_prompts};
+use crate::catalog::{CatalogError, LoadedBundle, MAX_NAME_BYTES, TextSource, class_prompts};
 use tipserve_api::{text::into_canonical, v1 as pb};
 
 /// Most bytes of all prompts of a version.
@@ -21,8 +20,10 @@ pub struct Classes<'a> {
     pub templates: Vec<String>,
     /// Truncate prompts that are too long instead of refusing them.
     pub truncate: bool,
-    /// The server whose text encoder embeds their prompts.
-    pub context: &'a Context,
+    /// Of the server's limits, how many prompts there may be.
+    pub max_prompts: usize,
+    /// What encodes their texts.
+    pub bundle: &'a LoadedBundle,
 }
 
 impl Classes<'_> {
@@ -69,7 +70,7 @@ impl Classes<'_> {
     /// # Errors
     /// One that is missing, of another width, or without a direction.
     pub fn weights(self) -> Result<TextSource, ApiError> {
-        let width = self.context.catalog.model().width;
+        let width = self.bundle.model.width;
         let mut rows = Vec::with_capacity(self.classes.len() * width);
         for (index, class) in self.classes.into_iter().enumerate() {
             let field = format!("{}[{index}].text_weight", self.field);
@@ -103,8 +104,7 @@ impl Classes<'_> {
             self.classes.len(),
             templates.len()
         );
-        let most = self.context.limits.max_prompts;
-        RequestError::check(&what, "max_prompts", most, count)?;
+        RequestError::check(&what, "max_prompts", self.max_prompts, count)?;
         let what = format!("{} (bytes of their prompts)", self.field);
         RequestError::check(&what, "max_prompt_bytes", MAX_PROMPT_BYTES, bytes)
     }
@@ -115,7 +115,7 @@ impl Classes<'_> {
     /// # Errors
     /// [`CatalogError::NoTextEncoder`]; a template without "{}".
     pub fn prompts(self) -> Result<TextSource, ApiError> {
-        let model = self.context.catalog.model();
+        let model = &self.bundle.model;
         if !model.has_text {
             return Err(CatalogError::NoTextEncoder.into());
         }

@@ -86,7 +86,7 @@ impl From<AuthError> for ApiError {
             AuthError::TokenUnknown => (Code::Unauthenticated, "TOKEN_UNKNOWN"),
             AuthError::TokenExpired { .. } => (Code::Unauthenticated, "TOKEN_EXPIRED"),
             AuthError::Role { .. } => (Code::PermissionDenied, "ROLE_NOT_ALLOWED"),
-            AuthError::Cache { .. } | AuthError::Narrowed { .. } => {
+            AuthError::Cache { .. } | AuthError::Narrowed { .. } | AuthError::AllCaches { .. } => {
                 (Code::PermissionDenied, "CACHE_NOT_ALLOWED")
             }
             AuthError::Certificate { .. } => (Code::Unauthenticated, "CERTIFICATE_REFUSED"),
@@ -105,7 +105,9 @@ impl From<AuthError> for ApiError {
                 .fact("token", name)
                 .fact("role", role)
                 .fact("needed", needed),
-            AuthError::Cache { name, prefix, .. } | AuthError::Narrowed { name, prefix } => {
+            AuthError::Cache { name, prefix, .. }
+            | AuthError::Narrowed { name, prefix }
+            | AuthError::AllCaches { name, prefix } => {
                 mapped.fact("token", name).fact("prefix", prefix)
             }
             AuthError::Rate {
@@ -254,6 +256,25 @@ impl From<CatalogError> for ApiError {
             CatalogError::WrongBundle { version, .. } => {
                 ApiError::new(Code::FailedPrecondition, "WRONG_BUNDLE", message)
                     .fact("resource", version)
+            }
+            CatalogError::UnknownBundle { given, .. } => {
+                ApiError::new(Code::NotFound, "BUNDLE_NOT_FOUND", message)
+                    .field("bundle")
+                    .fact("bundle", given)
+            }
+            CatalogError::UnusableBundle {
+                folder,
+                out_of_memory,
+                ..
+            } => {
+                let (code, reason) = match out_of_memory {
+                    true => (Code::ResourceExhausted, "OUT_OF_MEMORY"),
+                    false => (Code::FailedPrecondition, "BUNDLE_UNUSABLE"),
+                };
+                ApiError::new(code, reason, message).fact("folder", folder)
+            }
+            CatalogError::BundleBusy { name, .. } => {
+                ApiError::new(Code::FailedPrecondition, "BUNDLE_BUSY", message).fact("bundle", name)
             }
             CatalogError::WrongDtype { version, .. } => {
                 ApiError::new(Code::FailedPrecondition, "WRONG_DTYPE", message)

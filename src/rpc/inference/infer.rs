@@ -115,6 +115,7 @@ async fn submit(
     let mut answers = Vec::with_capacity(count);
     for (index, content) in batch.contents.into_iter().enumerate() {
         let item = Item {
+            bundle: Arc::clone(&classifier.bundle),
             content,
             work: Work::Classify {
                 head: Arc::clone(&classifier.head),

@@ -63,7 +63,7 @@ pub fn reference(caller: &Caller, name: &str, version: &str) -> Result<Reference
 
 /// Whether the server takes requests now.
 pub fn server_ready(context: &Context) -> bool {
-    !context.shutdown.is_cancelled() && context.engine.is_healthy()
+    !context.shutdown.is_cancelled() && context.catalog.bundles().are_healthy()
 }
 
 /// Whether a version can be served: there, whole, and made for this bundle.
@@ -99,6 +99,13 @@ async fn manifest(context: &Context, reference: &Reference) -> Result<Manifest, 
     Ok(store.manifest(&id, number).await?)
 }
 
+/// Whether a version's bundle encodes pictures, as far as it is loaded.
+fn takes_pictures(context: &Context, manifest: &Manifest) -> bool {
+    let bundles = context.catalog.bundles();
+    let bundle = bundles.of_fingerprint(&manifest.details.bundle_fingerprint);
+    bundle.is_none_or(|bundle| bundle.engine.takes_pictures())
+}
+
 fn signed(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -131,7 +138,7 @@ pub async fn metadata(
         shape: [&[-1], dims].concat(),
     };
     let mut inputs = Vec::new();
-    if context.engine.takes_pictures() {
+    if takes_pictures(context, &manifest) {
         inputs.push(tensor(IMAGE, "BYTES", &[1]));
     }
     let details = &manifest.details;
@@ -163,7 +170,7 @@ pub async fn config(
     let reference = reference(caller, &name, version)?;
     let manifest = manifest(context, &reference).await?;
     let details = &manifest.details;
-    let pictures = context.engine.takes_pictures();
+    let pictures = takes_pictures(context, &manifest);
     let input = |name: &str, data_type: DataType, dims: Vec<i64>| ModelInput {
         name: name.to_owned(),
         data_type: data_type.into(),
@@ -223,10 +230,11 @@ pub async fn config(
 
 /// The workers that run the encoder, for all models.
 fn instances(context: &Context, name: &str) -> ModelInstanceGroup {
-    let device = &context.catalog.model().device;
+    let bundle = context.catalog.bundles().default_bundle();
+    let device = &bundle.model.device;
     let gpu = device.strip_prefix("cuda:").map(str::parse);
     let kind = if gpu.is_some() { Kind::Gpu } else { Kind::Cpu };
-    let workers = context.engine.settings().threads.workers;
+    let workers = bundle.engine.settings().threads.workers;
     ModelInstanceGroup {
         name: name.to_owned(),
         count: i32::try_from(workers).unwrap_or(i32::MAX),
@@ -237,7 +245,8 @@ fn instances(context: &Context, name: &str) -> ModelInstanceGroup {
 
 /// How the engine batches, for all models.
 fn batching(context: &Context) -> ModelDynamicBatching {
-    let settings = context.engine.settings();
+    let bundle = context.catalog.bundles().default_bundle();
+    let settings = bundle.engine.settings();
     let delay = settings.max_queue_delay.as_micros();
     ModelDynamicBatching {
         max_queue_delay_microseconds: u64::try_from(delay).unwrap_or(u64::MAX),

@@ -109,7 +109,7 @@ impl Encoding {
         let choice = self.dtype.parse::<DtypeChoice>()?;
         let precision = choice.of(&bundle, first(&devices))?;
         let config = Config::resolve(Given {
-            bundle: Some(self.bundle.clone()),
+            bundle: Some(vec![self.bundle.clone()]),
             max_batch: self.max_batch,
             workers: self.workers,
             ..Given::default()

@@ -5,7 +5,7 @@ import { percent } from "../format";
 
 const WIDTH = 560;
 const HEIGHT = 280;
-const LEFT = 58;
+const LEFT = 66;
 const RIGHT = 14;
 const TOP = 12;
 const BOTTOM = 56;

@@ -36,6 +36,7 @@ from tipserve.labelled import ClassSpec, Example
 from tipserve.pictures import Picture, resize_and_crop
 from tipserve.types import (
     Analysis,
+    Bundle,
     BundleInfo,
     Cache,
     Candidate,
@@ -83,6 +84,7 @@ __all__ = [
     "Analysis",
     "AsyncClient",
     "AsyncFineTune",
+    "Bundle",
     "BundleInfo",
     "Cache",
     "Cancelled",

@@ -21,7 +21,7 @@ class Address:
     target: str
     """As gRPC takes it: "127.0.0.1:50051"."""
     scheme: str
-    """ "http", "https" or, where none was given, ""."""
+    """ "http", "https" or, if none was given, ""."""
 
     @property
     def loopback(self) -> bool:
@@ -36,7 +36,7 @@ class Address:
 def parse(given: str) -> Address:
     """An address as the command line takes it: a host alone means port 50051.
 
-    Raises ValueError where it is none.
+    Raises ValueError if it is none.
     """
     text = given.strip()
     scheme = ""

@@ -12,6 +12,7 @@ from tipserve._contact import Contact
 from tipserve._decode import PictureLimits
 from tipserve._proto import (
     analysis_pb2_grpc,
+    bundle_pb2_grpc,
     cache_pb2_grpc,
     classify_pb2_grpc,
     finetune_pb2_grpc,
@@ -91,6 +92,7 @@ class Connected:
         self._caches = cache_pb2_grpc.CacheServiceStub(self._channel)
         self._classify = classify_pb2_grpc.ClassifyServiceStub(self._channel)
         self._tune = finetune_pb2_grpc.FineTuneServiceStub(self._channel)
+        self._bundles = bundle_pb2_grpc.BundleServiceStub(self._channel)
         self._analysis = analysis_pb2_grpc.AnalysisServiceStub(self._channel)
         self._info: ServerInfo | None = None
         self._contact = Contact(self._connection)

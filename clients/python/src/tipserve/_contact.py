@@ -1,4 +1,4 @@
-"""Whether a server has been reached, and what to say where it has not."""
+"""Whether a server has been reached, and what to say if it has not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tipserve._channel import Connection
 from tipserve.errors import Code, DeadlineExceeded, TipserveError, Unavailable, from_rpc_error
 
-# What grpc's core says where there was no connection at all.
+# What grpc's core says if there was no connection at all.
 _NO_CONNECTION = re.compile(
     r"failed to connect|connection attempt timed out|connect failed|errors? resolving"
     r"|name resolution|DNS resolution|Failed to connect to remote host",
@@ -33,7 +33,7 @@ class Contact:
         self._reached = True
 
     def failure(self, error: Any, timeout: float | None = None) -> TipserveError:
-        """The exception for what grpc raised; says how to start a server where there is none.
+        """The exception for what grpc raised; says how to start a server if there is none.
 
         `timeout` is how many seconds the call was given.
         """

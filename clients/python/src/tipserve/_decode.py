@@ -49,7 +49,7 @@ class PictureLimits:
 
 
 def decoded(data: bytes, limits: PictureLimits) -> Any | None:
-    """The picture in RGB, by Pillow's type; None where the server must look at the file."""
+    """The picture in RGB, by Pillow's type; None if the server must look at the file."""
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data, limits)
     if data.startswith(_PNG):

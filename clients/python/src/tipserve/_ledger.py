@@ -107,7 +107,7 @@ class Ledger:
         self._to_send = deque(sorted(unanswered, key=lambda item: item.position))
 
     def next_batch(self) -> list[classify_pb2.Item]:
-        """The items of the next message; empty where there are none to send now."""
+        """The items of the next message; empty if there are none to send now."""
         now = self.clock()
         while self._later and self._later[0][0] <= now:
             self._to_send.append(heapq.heappop(self._later)[2])
@@ -143,7 +143,7 @@ class Ledger:
         return message
 
     def seconds_until_due(self) -> float | None:
-        """How long until a refused item is to be sent again; None where there is none."""
+        """How long until a refused item is to be sent again; None if there is none."""
         return max(self._later[0][0] - self.clock(), 0.0) if self._later else None
 
     @property

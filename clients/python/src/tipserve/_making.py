@@ -101,6 +101,7 @@ def cache_spec(
     allow_empty_classes: bool,
     created_by: str,
     etag: str,
+    bundle: str,
 ) -> cache_pb2.CacheSpec:
     """The first message of CreateCache."""
     _strings("templates", templates)
@@ -117,6 +118,7 @@ def cache_spec(
         allow_empty_classes=allow_empty_classes,
         created_by=created_by,
         etag=etag,
+        bundle=bundle,
         request_id=new_request_id(),
         alpha=alpha,
         beta=beta,

@@ -1,4 +1,4 @@
-"""A progress bar for what takes long: with tqdm where it is installed, else plain lines."""
+"""A progress bar for what takes long: with tqdm if it is installed, else plain lines."""
 
 from __future__ import annotations
 

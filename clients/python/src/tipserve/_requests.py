@@ -195,10 +195,15 @@ def suggest_config(
     strategy: str | None,
     duplicate_similarity: float | None,
     seed: int,
+    bundle: str,
 ) -> analysis_pb2.SuggestExamplesConfig:
     """The first message of SuggestExamples."""
     config = analysis_pb2.SuggestExamplesConfig(
-        cache=cache, count=count, duplicate_similarity=duplicate_similarity, seed=seed
+        cache=cache,
+        count=count,
+        duplicate_similarity=duplicate_similarity,
+        seed=seed,
+        bundle=bundle,
     )
     config.strategy = enum_value(  # type: ignore[assignment]
         analysis_pb2.SuggestExamplesConfig.Strategy, "STRATEGY_", strategy
@@ -336,6 +341,7 @@ class EmbedPlan:
     truncate: bool
     raw: bool
     exif_orientation: int
+    bundle: str
     picture_rows: dict[int, Sequence[float] | TipserveError] = field(default_factory=dict)
     text_rows: dict[int, Sequence[float] | TipserveError] = field(default_factory=dict)
 
@@ -355,6 +361,7 @@ class EmbedPlan:
             truncate_texts=self.truncate,
             raw=self.raw,
             exif_orientation=self.exif_orientation,  # type: ignore[arg-type]
+            bundle=self.bundle,
             **what,
         )
 
@@ -403,6 +410,7 @@ def embed_plan(
     truncate: bool,
     raw: bool,
     exif_orientation: str,
+    bundle: str,
 ) -> EmbedPlan:
     """An `embed`, its arguments checked."""
     if isinstance(pictures, str | bytes | os.PathLike):
@@ -411,7 +419,7 @@ def embed_plan(
     if isinstance(texts, str):
         raise TypeError("texts must be a list of strings, not one string")
     turn = enum_value(input_pb2.ExifOrientation, "EXIF_ORIENTATION_", exif_orientation)
-    return EmbedPlan(pictures, texts, encoder, truncate, raw, turn)
+    return EmbedPlan(pictures, texts, encoder, truncate, raw, turn, bundle)
 
 
 def class_specs(version: Version) -> list[ClassSpec]:

@@ -77,7 +77,7 @@ class Tries:
         return None if self._expires is None else max(self._expires - time.monotonic(), 0.001)
 
     def pause(self, error: TipserveError, repeatable: bool) -> float:
-        """Seconds to wait before the next try; raises `error` where there is to be none."""
+        """Seconds to wait before the next try; raises `error` if there is to be none."""
         self._failures += 1
         delay = self._policy.delay(self._failures, error)
         if not repeatable or delay is None:

@@ -19,7 +19,7 @@ from tipserve.pictures import ENVELOPE_BYTES
 from tipserve.types import Version
 
 CHUNK_BYTES = 1024 * 1024
-"""Of a file in one message, where the server takes so large ones."""
+"""Of a file in one message, if the server takes so large ones."""
 
 Target = Union[str, "os.PathLike[str]", IO[bytes]]
 """A file to make, or something with `write`."""
@@ -85,7 +85,7 @@ class Incoming:
             if self._overwrite:
                 os.replace(self._part, self._path)
             else:
-                os.link(self._part, self._path)  # fails where it is there by now
+                os.link(self._part, self._path)  # fails if it is there by now
         return Version._from(self._header.version)
 
 

@@ -79,13 +79,13 @@ class TipserveError(Exception):
         self.reason = reason
         """The reason, for programs: "PICTURE_UNDECODABLE" (google.rpc.ErrorInfo)."""
         self.domain = domain
-        """Who gave the reason; empty where the client itself did."""
+        """Who gave the reason; empty if the client itself did."""
         self.metadata: dict[str, str] = dict(metadata or {})
         """What the reason is about: names, limits, values."""
         self.violations = tuple(violations)
         """The fields that were not accepted (google.rpc.BadRequest)."""
         self.retry_delay = retry_delay
-        """Seconds after which to try again; None where the server named none."""
+        """Seconds after which to try again; None if the server named none."""
         self.request_id = request_id
         """The server's id of the request, for its logs."""
         self.details = tuple(details)

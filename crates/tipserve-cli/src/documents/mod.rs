@@ -3,6 +3,7 @@
 
 mod analysis;
 mod answer;
+mod bundle;
 mod cache;
 mod evaluation;
 mod finetune;
@@ -16,6 +17,7 @@ mod version_made;
 
 pub(crate) use analysis::AnalysisDocument;
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
+pub(crate) use bundle::LoadedBundleDocument;
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
 #[cfg(test)]
 pub(crate) use evaluation::ClassEvaluationDocument;

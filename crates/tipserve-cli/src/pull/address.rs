@@ -4,7 +4,7 @@ use std::fmt;
 
 use reqwest::Url;
 
-use super::{PullError, bucket::Bucket};
+use super::{PullError, bucket::Bucket, local::is_local};
 
 /// Hugging Face's hub, unless `HF_ENDPOINT` names another.
 const HUB: &str = "https://huggingface.co";
@@ -80,11 +80,6 @@ impl Address {
             Folder::Bucket(bucket) => bucket.url(name, &self.given).await,
         }
     }
-}
-
-/// Whether a URL points at this machine.
-pub(super) fn is_local(url: &Url) -> bool {
-    matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
 }
 
 impl fmt::Display for Address {

@@ -10,7 +10,7 @@ use object_store::{
 };
 use reqwest::Url;
 
-use super::{PullError, address::is_local};
+use super::{PullError, local::is_local};
 
 /// How long a URL is valid: longer than a large file takes over a slow
 /// connection.

@@ -8,6 +8,7 @@ mod error;
 mod index;
 mod kept;
 mod listing;
+mod local;
 mod signature;
 
 use std::path::PathBuf;

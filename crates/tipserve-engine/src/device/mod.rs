@@ -47,14 +47,14 @@ impl Device {
                     // waits longer than one batch should all go at once.
                     worthwhile.unwrap_or(settings.max_batch)
                 };
-                while let Some(turn) =
-                    self.shared
-                        .ready
-                        .take(most, settings.max_queue_delay, settings.step_patience)
-                {
-                    match turn {
-                        Turn::Batch(jobs) => self.run_pictures(jobs),
-                        Turn::Step(step) => step.run(),
+                let (delay, patience) = (settings.max_queue_delay, settings.step_patience);
+                while self.shared.ready.wait_for_turn(most, delay, patience) {
+                    let _slot = self.shared.shares.workers.enter();
+                    match self.shared.ready.take(most, patience) {
+                        Some(Turn::Batch(jobs)) => self.run_pictures(jobs),
+                        Some(Turn::Step(step)) => step.run(),
+                        // Another worker was faster.
+                        None => {}
                     }
                 }
             })
@@ -66,13 +66,13 @@ impl Device {
             .name("heads".to_owned())
             .spawn(move || {
                 tch::set_num_threads(self.intra_op());
-                let settings = &self.shared.settings;
-                while let Some(Turn::Batch(jobs)) = self.shared.heads.take(
-                    || settings.max_head_batch,
-                    Duration::ZERO,
-                    Duration::ZERO,
-                ) {
-                    self.run_embeddings(jobs);
+                let most = || self.shared.settings.max_head_batch;
+                let heads = &self.shared.heads;
+                while heads.wait_for_turn(most, Duration::ZERO, Duration::ZERO) {
+                    let _slot = self.shared.shares.heads.enter();
+                    if let Some(Turn::Batch(jobs)) = heads.take(most, Duration::ZERO) {
+                        self.run_embeddings(jobs);
+                    }
                 }
             })
     }
@@ -85,6 +85,8 @@ impl Device {
                 let picture = vec![0; spec.size.rgb_bytes()];
                 let pictures = vec![picture.as_slice(); size];
                 for run in 0..2 {
+                    // Other engines may be serving.
+                    let _slot = self.shared.shares.workers.enter();
                     let started = Instant::now();
                     let result = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)));
                     match result.and_then(|result| result) {

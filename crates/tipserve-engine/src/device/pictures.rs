@@ -80,7 +80,7 @@ impl Device {
     /// interactive one of the same picture was faster) to the heads; returns
     /// the others.
     fn answer_cached(&self, jobs: Vec<ReadyJob>) -> Vec<ReadyJob> {
-        let Some(embeddings) = &self.shared.embeddings else {
+        let Some(embeddings) = &self.shared.shares.embeddings else {
             return jobs;
         };
         jobs.into_iter()

@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{LabelledExamples, Served},
+    catalog::{LabelledExamples, LoadedBundle, Served},
 };
 use tip_adapter::{
     best::TopK,
@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub reason: String,
     /// The version whose examples are the labelled ones, and those examples.
     pub version: Option<(Served, Arc<LabelledExamples>)>,
+    /// What encodes the pictures: the version's.
+    pub bundle: Arc<LoadedBundle>,
 }
 
 impl Plan {
@@ -66,6 +68,13 @@ impl Plan {
             let labelled = context.catalog.labelled_examples(id, number).await?;
             Some((classifier, Arc::new(labelled)))
         };
+        let bundle = match &version {
+            Some((served, _)) => Arc::clone(&served.bundle),
+            None => {
+                let named = context.catalog.bundles().named(&config.bundle);
+                named.map_err(|error| ApiError::from(error).field("config.bundle"))?
+            }
+        };
         let (strategy, reason) = strategy(asked, version.as_ref().map(|(served, _)| served));
         Ok(Plan {
             options: SuggestOptions {
@@ -76,6 +85,7 @@ impl Plan {
             },
             reason,
             version,
+            bundle,
         })
     }
 

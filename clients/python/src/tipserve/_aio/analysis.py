@@ -59,6 +59,7 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
         strategy: SuggestStrategy | None = None,
         duplicate_similarity: float | None = None,
         seed: int = 0,
+        bundle: str = "",
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> Suggestions:
@@ -75,6 +76,8 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
             duplicate_similarity: Cosine from which two pictures are
                 near-duplicates. Default: by the pictures themselves.
             seed: Of the clustering.
+            bundle: Name or fingerprint of the bundle that encodes the pictures
+                where no version is named; default: the server's.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             timeout: Seconds for the whole; default: no bound.
         """
@@ -84,6 +87,7 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
             strategy=strategy,
             duplicate_similarity=duplicate_similarity,
             seed=seed,
+            bundle=bundle,
         )
         pool = items_of(await collected(pictures))
         repeatable = iter(pool) is not pool

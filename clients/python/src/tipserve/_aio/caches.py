@@ -108,9 +108,9 @@ class AsyncCacheCalls(AsyncMakingCalls):
     async def rollback(self, cache: str, alias: str, *, etag: str = "") -> Cache:
         """Points an alias at the version before the one that it points at.
 
-        Raises `NotFound` where there is no such alias, and `FailedPrecondition`
-        where there is no earlier version. Whoever changes the cache meanwhile
-        makes this raise `Conflict`.
+        Raises `NotFound` if there is no such alias, and `FailedPrecondition`
+        if there is no earlier version. Raises `Conflict` if somebody else
+        changes the cache meanwhile.
         """
         before = await self.cache(cache)
         now = before.aliases.get(alias)
@@ -146,12 +146,12 @@ class AsyncCacheCalls(AsyncMakingCalls):
         Args:
             name: Which version.
             target: A path, or an open binary file.
-            overwrite: Replace the file where it is there; else FileExistsError.
+            overwrite: Replace the file if it is there; else FileExistsError.
             timeout: Seconds for the whole; default: no bound.
         """
         request = cache_pb2.ExportVersionRequest(name=name)
         if self._info is None:
-            await self.server_info()  # which says at once where there is no server
+            await self.server_info()  # which says at once if there is no server
 
         async def attempt(left: float | None) -> Version:
             # Files are read and written off the event loop.

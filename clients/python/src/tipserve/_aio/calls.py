@@ -66,7 +66,7 @@ class AsyncCalls(Connected):
     async def _unary(
         self, method: Any, request: Any, *, retry: bool = True, timeout: float | None = None
     ) -> Any:
-        """A unary call, repeated where that is safe and the time suffices."""
+        """A unary call, repeated if that is safe and the time suffices."""
         allowed = self._connection.timeout if timeout is None else timeout
         tries = Tries(self._connection.retry, allowed)
         while True:

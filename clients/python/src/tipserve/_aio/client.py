@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import overload
 
 from tipserve import _requests as requests
-from tipserve._aio.analysis import AsyncAnalysisCalls
+from tipserve._aio.bundles import AsyncBundleCalls
 from tipserve._aio.fine_tune import AsyncFineTune
 from tipserve._arrays import Color
 from tipserve._classify import classify_plan
@@ -36,7 +36,7 @@ from tipserve.types import (
 )
 
 
-class AsyncClient(AsyncAnalysisCalls):
+class AsyncClient(AsyncBundleCalls):
     """A connection to a tipserve server, for one event loop. Tasks may share one.
 
     Every method raises `TipserveError`, of the subclass that fits the code,
@@ -191,10 +191,11 @@ class AsyncClient(AsyncAnalysisCalls):
         truncate: bool = False,
         raw: bool = False,
         exif_orientation: ExifOrientation = "apply",
+        bundle: str = "",
         strict: bool = True,
         color: Color = "rgb",
     ) -> Embeddings:
-        """Embeds pictures and texts with the bundle's encoders.
+        """Embeds pictures and texts with a bundle's encoders.
 
         Args:
             pictures: Any number; they are sent in requests of a bounded size.
@@ -203,6 +204,7 @@ class AsyncClient(AsyncAnalysisCalls):
             raw: The encoder's output as it is, instead of unit vectors.
             exif_orientation: "apply" turns pictures upright, as new caches do;
                 "ignore" leaves pixels as they are stored.
+            bundle: Name or fingerprint of the bundle; default: the server's.
             strict: Raise for the first that fails; else its row is NaN and its
                 error in `picture_errors` or `text_errors`.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
@@ -214,13 +216,14 @@ class AsyncClient(AsyncAnalysisCalls):
             truncate=truncate,
             raw=raw,
             exif_orientation=exif_orientation,
+            bundle=bundle,
         )
         calls = plan.calls()
         # Files are read off the event loop.
         while (call := await off_loop(next, calls, None)) is not None:
             plan.take(call, await self._unary(self._classify.Embed, call.request))
         info = self._info
-        return plan.outcome(strict=strict, width=info.bundle.width if info else 0)
+        return plan.outcome(strict=strict, width=info.bundle_of(bundle).width if info else 0)
 
     @overload
     async def evaluate(

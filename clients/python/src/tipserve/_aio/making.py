@@ -55,6 +55,7 @@ class AsyncMakingCalls(AsyncCalls):
         allow_empty_classes: bool = False,
         created_by: str = "",
         etag: str = "",
+        bundle: str = "",
         color: Color = "rgb",
         on_progress: Callable[[CreateProgress], None] | bool | None = None,
         timeout: float | None = None,
@@ -101,6 +102,8 @@ class AsyncMakingCalls(AsyncCalls):
             created_by: Who makes it; kept with the version.
             etag: Where given: raise `Conflict` where the cache has another by
                 now. "new" where it must not exist yet.
+            bundle: Name or fingerprint of the bundle that encodes it; default: the
+                server's. Versions made from this one keep it.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             on_progress: Called with every progress message; True draws a bar, with
                 tqdm where that is installed.
@@ -136,6 +139,7 @@ class AsyncMakingCalls(AsyncCalls):
             allow_empty_classes=allow_empty_classes,
             created_by=created_by,
             etag=etag,
+            bundle=bundle,
         )
         # Augmented views are cut out of the whole picture.
         encoder = await self._encoder(color, resize=views <= 1)

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SuggestExamplesConfig(_message.Message):
-    __slots__ = ("cache", "count", "strategy", "duplicate_similarity", "seed")
+    __slots__ = ("cache", "count", "strategy", "duplicate_similarity", "seed", "bundle")
     class Strategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STRATEGY_UNSPECIFIED: _ClassVar[SuggestExamplesConfig.Strategy]
@@ -25,12 +25,14 @@ class SuggestExamplesConfig(_message.Message):
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
     cache: str
     count: int
     strategy: SuggestExamplesConfig.Strategy
     duplicate_similarity: float
     seed: int
-    def __init__(self, cache: _Optional[str] = ..., count: _Optional[int] = ..., strategy: _Optional[_Union[SuggestExamplesConfig.Strategy, str]] = ..., duplicate_similarity: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+    bundle: str
+    def __init__(self, cache: _Optional[str] = ..., count: _Optional[int] = ..., strategy: _Optional[_Union[SuggestExamplesConfig.Strategy, str]] = ..., duplicate_similarity: _Optional[float] = ..., seed: _Optional[int] = ..., bundle: _Optional[str] = ...) -> None: ...
 
 class SuggestExamplesRequest(_message.Message):
     __slots__ = ("config", "items")

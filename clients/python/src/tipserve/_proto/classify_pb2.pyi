@@ -198,18 +198,20 @@ class Timings(_message.Message):
     def __init__(self, decode_queue_seconds: _Optional[float] = ..., decode_seconds: _Optional[float] = ..., queue_seconds: _Optional[float] = ..., encode_seconds: _Optional[float] = ..., head_seconds: _Optional[float] = ..., total_seconds: _Optional[float] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("inputs", "texts", "truncate_texts", "raw", "exif_orientation")
+    __slots__ = ("inputs", "texts", "truncate_texts", "raw", "exif_orientation", "bundle")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_TEXTS_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[_input_pb2.Input]
     texts: _containers.RepeatedScalarFieldContainer[str]
     truncate_texts: bool
     raw: bool
     exif_orientation: _input_pb2.ExifOrientation
-    def __init__(self, inputs: _Optional[_Iterable[_Union[_input_pb2.Input, _Mapping]]] = ..., texts: _Optional[_Iterable[str]] = ..., truncate_texts: bool = ..., raw: bool = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ...) -> None: ...
+    bundle: str
+    def __init__(self, inputs: _Optional[_Iterable[_Union[_input_pb2.Input, _Mapping]]] = ..., texts: _Optional[_Iterable[str]] = ..., truncate_texts: bool = ..., raw: bool = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., bundle: _Optional[str] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("inputs", "texts")
@@ -332,7 +334,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "bundle", "device", "dtype", "limits", "text_dtype", "caller")
+    __slots__ = ("version", "bundle", "device", "dtype", "limits", "text_dtype", "caller", "bundles")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +349,7 @@ class ServerInfo(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     TEXT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     CALLER_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     version: str
     bundle: BundleInfo
     device: str
@@ -354,7 +357,8 @@ class ServerInfo(_message.Message):
     limits: _containers.ScalarMap[str, int]
     text_dtype: str
     caller: CallerInfo
-    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., text_dtype: _Optional[str] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ...) -> None: ...
+    bundles: _containers.RepeatedCompositeFieldContainer[BundleInfo]
+    def __init__(self, version: _Optional[str] = ..., bundle: _Optional[_Union[BundleInfo, _Mapping]] = ..., device: _Optional[str] = ..., dtype: _Optional[str] = ..., limits: _Optional[_Mapping[str, int]] = ..., text_dtype: _Optional[str] = ..., caller: _Optional[_Union[CallerInfo, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleInfo, _Mapping]]] = ...) -> None: ...
 
 class CallerInfo(_message.Message):
     __slots__ = ("name", "role", "cache_prefix")

@@ -83,7 +83,7 @@ def is_torch_dataset(thing: object) -> bool:
 
 
 def open_torch_dataset(data: Any) -> Opened:
-    """Its examples, read one by one; its own list of classes, where it has one."""
+    """Its examples, read one by one; its own list of classes, if it has one."""
     names = _names(data)
     classes = None if names is None else [ClassSpec(name) for name in names]
     return Opened(_Indexable(data), classes)

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import overload
 
 from tipserve import _requests as requests
-from tipserve._sync.analysis import AnalysisCalls
+from tipserve._sync.bundles import BundleCalls
 from tipserve._sync.fine_tune import FineTune
 from tipserve._arrays import Color
 from tipserve._classify import classify_plan
@@ -37,7 +37,7 @@ from tipserve.types import (
 )
 
 
-class Client(AnalysisCalls):
+class Client(BundleCalls):
     """A connection to a tipserve server. Threads may share one.
 
     Every method raises `TipserveError`, of the subclass that fits the code,
@@ -192,10 +192,11 @@ class Client(AnalysisCalls):
         truncate: bool = False,
         raw: bool = False,
         exif_orientation: ExifOrientation = "apply",
+        bundle: str = "",
         strict: bool = True,
         color: Color = "rgb",
     ) -> Embeddings:
-        """Embeds pictures and texts with the bundle's encoders.
+        """Embeds pictures and texts with a bundle's encoders.
 
         Args:
             pictures: Any number; they are sent in requests of a bounded size.
@@ -204,6 +205,7 @@ class Client(AnalysisCalls):
             raw: The encoder's output as it is, instead of unit vectors.
             exif_orientation: "apply" turns pictures upright, as new caches do;
                 "ignore" leaves pixels as they are stored.
+            bundle: Name or fingerprint of the bundle; default: the server's.
             strict: Raise for the first that fails; else its row is NaN and its
                 error in `picture_errors` or `text_errors`.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
@@ -215,13 +217,14 @@ class Client(AnalysisCalls):
             truncate=truncate,
             raw=raw,
             exif_orientation=exif_orientation,
+            bundle=bundle,
         )
         calls = plan.calls()
         # Files are read off the event loop.
         while (call := off_loop(next, calls, None)) is not None:
             plan.take(call, self._unary(self._classify.Embed, call.request))
         info = self._info
-        return plan.outcome(strict=strict, width=info.bundle.width if info else 0)
+        return plan.outcome(strict=strict, width=info.bundle_of(bundle).width if info else 0)
 
     @overload
     def evaluate(

@@ -97,7 +97,7 @@ class Stream:
     async def write(self, message: Any) -> None:
         """Sends a message; returns when the next one may be sent.
 
-        Raises asyncio.InvalidStateError where the call has ended; why, the
+        Raises asyncio.InvalidStateError if the call has ended; why, the
         reader is told.
         """
         if not self._ended:
@@ -121,7 +121,7 @@ class Stream:
         while (response := await self._incoming.get()) is not None:
             self._permits.release()
             yield response
-        # For whoever iterates again.
+        # A later iteration must end, too.
         self._incoming.put_nowait(None)
         if self._error is not None:
             raise self._error

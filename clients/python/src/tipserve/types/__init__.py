@@ -15,6 +15,7 @@ from tipserve.types._analysis import (
 )
 from tipserve.types._answer import ClassScore, Embeddings, Neighbour, Result, Timings, to_pandas
 from tipserve.types._arrays import matrix, vector
+from tipserve.types._bundle import Bundle, BundleInfo, BundleState
 from tipserve.types._cache import (
     Cache,
     ClassInfo,
@@ -42,11 +43,13 @@ from tipserve.types._names import (
     SuggestStrategy,
     enum_name,
 )
-from tipserve.types._server import BundleInfo, ServerInfo
+from tipserve.types._server import ServerInfo
 
 __all__ = [
     "Analysis",
+    "Bundle",
     "BundleInfo",
+    "BundleState",
     "Cache",
     "Candidate",
     "ClassAnalysis",

@@ -50,7 +50,7 @@ def heading(text: str) -> str:
 
 
 def thumbnail(path: str) -> str:
-    """A small picture of a file, where it is one here and Pillow reads it."""
+    """A small picture of a file, if it is one here and Pillow reads it."""
     try:
         import PIL.Image
         import PIL.ImageOps

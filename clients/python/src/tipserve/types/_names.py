@@ -70,7 +70,7 @@ class RunState(_Name):
 
 
 def time_of(stamp: Timestamp) -> datetime | None:
-    """A time, or None where there is none."""
+    """A time, or None if there is none."""
     if not (stamp.seconds or stamp.nanos):
         return None
     return stamp.ToDatetime(tzinfo=timezone.utc)

@@ -67,7 +67,7 @@ class Judged(NamedTuple):
     confidence: float
     """The probability of `best`."""
     own: float | None
-    """That of `is_`, where it is known."""
+    """That of `is_`, if it is known."""
 
 
 def page(evaluation: Measured, judged: Sequence[Judged]) -> str:

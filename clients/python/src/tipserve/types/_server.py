@@ -1,4 +1,4 @@
-"""A server, its bundle and its limits."""
+"""A server, its bundles and its limits."""
 
 from __future__ import annotations
 
@@ -6,34 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tipserve._proto import classify_pb2
+from tipserve.types._bundle import BundleInfo
 from tipserve.types._record import Record
-
-
-@dataclass(frozen=True)
-class BundleInfo(Record):
-    """The model that is served."""
-
-    name: str
-    fingerprint: str
-    width: int
-    image_size: int
-    has_image_encoder: bool
-    has_text_encoder: bool
-    logit_scale: float
-    templates: tuple[str, ...]
-    resize_to: int = 0
-    """What a picture's shorter side, or both, is resized to before the crop."""
-    interpolation: str = ""
-    """How it is resized: "bicubic" or "bilinear". Empty without encoder, and
-    from servers of before this field, which mean "bicubic"."""
-    resize: str = ""
-    """What is resized to `resize_to`: "shortest-side", or "squash" (both sides);
-    "server" where only the server can do it (several encoders, pictures that are
-    no squares). Empty without encoder, and from servers of before this field,
-    which mean "shortest-side"."""
-    logit_bias: float | None = None
-    """What a model of a sigmoid loss (SigLIP) adds to its logits; it changes
-    neither ranking nor softmax. None of others."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +16,25 @@ class ServerInfo(Record):
 
     version: str
     bundle: BundleInfo
+    """The default one."""
     device: str
     dtype: str
     limits: Mapping[str, int]
+    bundles: tuple[BundleInfo, ...] = ()
+    """All that are loaded, the default first. Empty from servers that have one."""
 
     @classmethod
     def _from(cls, m: classify_pb2.ServerInfo) -> ServerInfo:
-        b = m.bundle
         return cls(
             version=m.version,
-            bundle=BundleInfo(
-                name=b.name,
-                fingerprint=b.fingerprint,
-                width=b.width,
-                image_size=b.image_size,
-                has_image_encoder=b.has_image_encoder,
-                has_text_encoder=b.has_text_encoder,
-                logit_scale=b.logit_scale,
-                templates=tuple(b.templates),
-                resize_to=b.resize_to,
-                interpolation=b.interpolation,
-                resize=b.resize,
-                logit_bias=b.logit_bias if b.HasField("logit_bias") else None,
-            ),
+            bundle=BundleInfo._from(m.bundle),
             device=m.device,
             dtype=m.dtype,
             limits=dict(m.limits),
+            bundles=tuple(BundleInfo._from(one) for one in m.bundles),
         )
+
+    def bundle_of(self, given: str) -> BundleInfo:
+        """The loaded bundle of a name or fingerprint; else the default one."""
+        named = (one for one in self.bundles if given in (one.name, one.fingerprint))
+        return next(named, self.bundle)

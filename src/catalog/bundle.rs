@@ -1,0 +1,146 @@
+//! A bundle that is loaded: what it is, and what runs it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use super::{CatalogError, ServedEncoder, TextRoom};
+use tipserve_clip::{Agreement, ImageSpec, Precision, Statistics};
+use tipserve_engine::Engine;
+
+/// A model that this server serves, in figures.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The bundle's name.
+    pub name: String,
+    /// sha256 over the bundle.
+    pub fingerprint: String,
+    /// Width of the embedding space, D.
+    pub width: usize,
+    /// How pictures are prepared; none without image encoder.
+    pub image: Option<ImageSpec>,
+    /// Whether texts can be embedded.
+    pub has_text: bool,
+    /// Logit scale s.
+    pub logit_scale: f64,
+    /// What a sigmoid loss adds to its logits; none of a softmax's.
+    pub logit_bias: Option<f64>,
+    /// Mean and variance of its embeddings, where the bundle brings them.
+    pub statistics: Option<Statistics>,
+    /// The bundle's own prompt templates.
+    pub templates: Vec<String>,
+    /// "cpu", "cuda:0".
+    pub device: String,
+    /// What the image encoder computes in.
+    pub precision: Precision,
+    /// What the text encoder computes in; none without one.
+    pub text_precision: Option<Precision>,
+    /// How well the bundle's 8-bit encoder agrees with the float one; none
+    /// where it has none.
+    pub int8: Option<Agreement>,
+}
+
+impl Model {
+    /// What pictures are embedded with here.
+    pub fn encoder(&self) -> ServedEncoder {
+        let int8 = self.int8.as_ref();
+        ServedEncoder {
+            precision: self.precision,
+            noise: match self.precision {
+                Precision::Int8 => Some(int8.map_or(f64::INFINITY, |agreement| agreement.noise)),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// A bundle that is loaded. Whoever is served by it holds it: it is unloaded
+/// once it has left [`Bundles`](super::Bundles) and the last of them is done.
+pub struct LoadedBundle {
+    /// What it is.
+    pub model: Model,
+    /// What runs its image encoder, heads and training.
+    pub engine: Engine,
+    /// The name of its folder, by which it can be loaded again.
+    pub folder: String,
+    /// When it was ready.
+    pub loaded: DateTime<Utc>,
+    /// How long that took.
+    pub took: Duration,
+    text: Option<TextRoom>,
+    unloading: AtomicBool,
+    released: CancellationToken,
+}
+
+impl LoadedBundle {
+    /// A bundle that is ready: its engine is warm.
+    pub fn new(
+        model: Model,
+        engine: Engine,
+        text: Option<TextRoom>,
+        folder: String,
+        took: Duration,
+    ) -> Arc<LoadedBundle> {
+        Arc::new(LoadedBundle {
+            model,
+            engine,
+            folder,
+            loaded: Utc::now(),
+            took,
+            text,
+            unloading: AtomicBool::new(false),
+            released: CancellationToken::new(),
+        })
+    }
+
+    /// The text encoder.
+    ///
+    /// # Errors
+    /// Where the bundle has none.
+    pub fn text(&self) -> Result<&TextRoom, CatalogError> {
+        self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
+    }
+
+    /// Bytes of a prepared picture.
+    pub fn prepared_bytes(&self) -> usize {
+        let image = self.model.image.as_ref();
+        image.map_or(0, |image| image.size.rgb_bytes())
+    }
+
+    /// Whether it takes no more work.
+    pub fn is_unloading(&self) -> bool {
+        self.unloading.load(Ordering::Acquire)
+    }
+
+    /// From now on it takes no more work. What this returns is cancelled when
+    /// the last who holds it lets go.
+    pub(super) fn retire(&self) -> CancellationToken {
+        self.unloading.store(true, Ordering::Release);
+        self.released.clone()
+    }
+}
+
+impl fmt::Debug for LoadedBundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedBundle")
+            .field("name", &self.model.name)
+            .field("fingerprint", &self.model.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for LoadedBundle {
+    /// The engine is not stopped here: the last to let go may be one of its own
+    /// threads.
+    fn drop(&mut self) {
+        self.released.cancel();
+    }
+}
