@@ -12,7 +12,7 @@ use super::{
     Catalog, CatalogError,
     columns::{check_shapes, floats, labels},
     compute,
-    create::matrix,
+    rows::matrix,
 };
 use tip_adapter::{
     analysis::{Analysis, AnalysisOptions, analyse},

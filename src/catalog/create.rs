@@ -8,7 +8,11 @@ use tch::{Kind, Tensor};
 
 use super::{
     Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, LoadedBundle, Model,
-    TextRequest, finite::check_reach, notes, tensors,
+    TextRequest,
+    finite::check_reach,
+    notes,
+    rows::{feature_rows, ids, labels, matrix, view_rows},
+    tensors,
 };
 use tip_adapter::{
     head::{HeadTensors, Values},
@@ -18,7 +22,7 @@ use tip_adapter::{
 };
 use tipserve_store::{
     CacheId, ClassRecord, Details, Draft, ExifOrientation, NamedTensor, RequestKey, SourceCounts,
-    TextColumn, tensors::names,
+    tensors::names,
 };
 
 /// Where the text classifier's rows of new classes come from.
@@ -42,7 +46,8 @@ pub enum TextSource {
 pub struct Recipe {
     /// The cache that gets the version.
     pub id: CacheId,
-    /// What encodes its pictures and texts: the base's, if there is one.
+    /// The bundle that encodes its pictures and texts: the base's, if there is
+    /// one.
     pub bundle: Arc<LoadedBundle>,
     /// The version to start from, if there is one.
     pub base: Option<Arc<Base>>,
@@ -116,14 +121,6 @@ pub enum Stage {
     Selection,
     /// The version is written to the store.
     Storing,
-}
-
-/// A matrix of rows of `width` on the CPU.
-pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
-    let rows = values.len().checked_div(width).unwrap_or(0);
-    Tensor::f_from_slice(values)
-        .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
-        .map_err(CatalogError::internal)
 }
 
 /// A version's tensors and counts, before a head is made of them.
@@ -300,51 +297,7 @@ impl Catalog {
     }
 }
 
-/// The keys of examples, f32 [M, D].
-fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, CatalogError> {
-    let values: Vec<f32> = examples
-        .iter()
-        .flat_map(|e| e.key.iter().copied())
-        .collect();
-    matrix(&values, width)
-}
-
-/// The class of each example, i64 [M].
-fn labels(examples: &[&ExampleFeature]) -> Tensor {
-    let labels: Vec<i64> = examples
-        .iter()
-        .map(|example| example.class as i64)
-        .collect();
-    Tensor::from_slice(&labels)
-}
-
-/// The views of each example, f16 [M, R, D].
-fn view_rows(
-    examples: &[&ExampleFeature],
-    count: usize,
-    width: usize,
-) -> Result<Tensor, CatalogError> {
-    let values: Vec<f16> = examples
-        .iter()
-        .flat_map(|example| {
-            // An embedding among pictures is every one of its views.
-            let own = example.views.iter().copied();
-            let same = example.key.iter().map(|value| f16::from_f32(*value));
-            let copies = if example.views.is_empty() { count } else { 0 };
-            own.chain(same.cycle().take(width * copies))
-        })
-        .collect();
-    Tensor::f_from_slice(&values)
-        .and_then(|t| t.f_reshape([examples.len() as i64, -1, width as i64]))
-        .map_err(CatalogError::internal)
-}
-
-/// The examples' ids, as the tensors of a text column.
-fn ids(name: &'static str, examples: &[&ExampleFeature]) -> impl Iterator<Item = NamedTensor> {
-    TextColumn::encode(name, examples.iter().map(|example| example.id.as_str())).into_iter()
-}
-
-/// Each class for the manifest: its prompts, and counts of its examples.
+/// What the manifest says of each class: its prompts, and its examples counted.
 fn class_records<'a>(
     recipe: &Recipe,
     examples: impl Iterator<Item = &'a ExampleFeature>,

@@ -18,7 +18,20 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
-pub(super) const PIECE: usize = 1024;
+const PIECE: usize = 1024;
+
+/// What a compressed message may inflate to without more of the budget than it
+/// takes when it begins: this much, or this many times what is sent.
+const FREE: usize = 64 << 10;
+const RATIO: usize = 4;
+
+/// What a compressed message takes of the budget when it begins to arrive.
+pub fn allowance(compressed: usize, largest: usize) -> usize {
+    let likely = compressed.saturating_mul(RATIO).max(FREE);
+    // Of the pieces that the budget counts in, so that this and the rest of the
+    // largest message are together no more than that.
+    likely.next_multiple_of(PIECE).min(largest.max(compressed))
+}
 
 /// The bytes that unfinished messages may take.
 #[derive(Debug)]

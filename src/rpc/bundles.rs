@@ -1,5 +1,4 @@
-//! `BundleService`: which bundles are loaded, and changing that while the
-//! server runs.
+//! `BundleService`: lists, loads and unloads bundles while the server runs.
 
 use std::sync::Arc;
 
@@ -84,7 +83,7 @@ impl BundleAdmin {
     }
 }
 
-/// An unknown name is that field's fault.
+/// Reports an unknown name as a violation of the request's field.
 fn of_field(error: CatalogError, field: &str) -> ApiError {
     let is_its_own = matches!(error, CatalogError::UnknownBundle { .. });
     let error = ApiError::from(error);

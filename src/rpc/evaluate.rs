@@ -41,8 +41,6 @@ use tipserve_engine::{Content, Crop, FlowId};
 pub const MAX_VERSIONS: usize = 8;
 /// Most rejected items named in the answer.
 const MAX_REJECTED: usize = 1000;
-/// Most classes for which the confusion matrix is returned.
-const MAX_CONFUSION: usize = 1000;
 
 /// Serves one Evaluate, until its deadline or a shutdown.
 pub async fn serve(
@@ -124,8 +122,8 @@ async fn versions(
     Ok(versions)
 }
 
-/// The width of embeddings that all versions take: those of one bundle. None
-/// where they are of several.
+/// The width of embeddings that all versions take; `None` if they belong to
+/// several bundles.
 fn common_width(versions: &[Version]) -> Option<usize> {
     let mut bundles = versions.iter().map(|version| &version.classifier.bundle);
     let first = bundles.next()?;
@@ -133,8 +131,8 @@ fn common_width(versions: &[Version]) -> Option<usize> {
     same.then_some(first.model.width)
 }
 
-/// An item's picture or embedding. Of versions of several bundles it must be a
-/// picture, for an embedding is one bundle's.
+/// An item's picture or embedding. For versions of several bundles it must be a
+/// picture, since an embedding belongs to one bundle.
 fn content(input: Option<pb::Input>, width: Option<usize>) -> Result<Content, RequestError> {
     let embedded = |input: &pb::Input| matches!(input.content, Some(Sent::Embedding(_)));
     if width.is_none() && input.as_ref().is_some_and(embedded) {
@@ -143,7 +141,7 @@ fn content(input: Option<pb::Input>, width: Option<usize>) -> Result<Content, Re
             "the versions are of several bundles, and an embedding is of one: send pictures",
         ));
     }
-    // Each version's own orientation is the judge's to say.
+    // The judge decodes it anew for each version's own orientation.
     let turn = ExifOrientation::default();
     request::content(input, Crop::Centre, width.unwrap_or_default(), turn)
 }
@@ -164,7 +162,7 @@ struct Evaluation {
     window: Arc<Semaphore>,
     judging: JoinSet<Judged>,
     versions: Vec<Version>,
-    /// Of an embedding that every version takes; none where bundles differ.
+    /// Of an embedding that every version takes; none if bundles differ.
     width: Option<usize>,
     rejected: Vec<pb::RejectedExample>,
     rejected_count: i64,
@@ -320,11 +318,7 @@ fn report(version: &Version) -> pb::Evaluation {
         cross_entropy: report.cross_entropy,
         expected_calibration_error: report.expected_calibration_error,
         classes,
-        confusion: if version.classifier.classes() <= MAX_CONFUSION {
-            report.confusion.iter().map(|count| *count as i64).collect()
-        } else {
-            Vec::new()
-        },
+        confusion: report.confusion.iter().map(|count| *count as i64).collect(),
         unknown: unknown(version),
     }
 }

@@ -1,5 +1,5 @@
-//! Where bundles are loaded from: the folders that the operator named. A name
-//! from the wire is the name of one of them and never a path.
+//! The folders that bundles are loaded from, as the operator configured them. A
+//! name from the wire is the name of one of them and never a path.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 
 use tipserve_clip::BundleError;
 
-/// A bundle's folder has this file.
+/// The file that makes a folder a bundle.
 const MANIFEST: &str = "bundle.toml";
 
 /// The folders that the operator named.
@@ -21,8 +21,8 @@ pub struct BundleFolders {
 }
 
 impl BundleFolders {
-    /// Of paths to bundles and to folders of bundles. A path to neither is
-    /// taken for a bundle's, so that opening it says what is wrong.
+    /// Reads paths to bundles and to folders of bundles. A path to neither
+    /// counts as a bundle's, so that opening it reports the problem.
     pub fn new(paths: &[PathBuf], parents: &[PathBuf]) -> BundleFolders {
         let mut folders = BundleFolders {
             parents: parents.to_vec(),
@@ -54,7 +54,7 @@ impl BundleFolders {
         bundles.collect()
     }
 
-    /// Every bundle's folder that is there now.
+    /// Every bundle's folder that exists now.
     pub fn list(&self) -> Vec<PathBuf> {
         let inside = self.parents.iter().flat_map(|parent| bundles_in(parent));
         self.bundles.iter().cloned().chain(inside).collect()
@@ -63,7 +63,7 @@ impl BundleFolders {
     /// The folder of this name.
     ///
     /// # Errors
-    /// The names that there are.
+    /// The existing names, if there is none of this name.
     pub fn find(&self, name: &str) -> Result<PathBuf, Vec<String>> {
         let all = self.list();
         let found = all.iter().find(|path| folder_name(path) == name);
@@ -73,7 +73,7 @@ impl BundleFolders {
     }
 }
 
-/// What a bundle's folder is called.
+/// The name of a bundle's folder.
 pub fn folder_name(path: &Path) -> String {
     let name = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
     // "." and ".." have none of their own.
@@ -81,8 +81,8 @@ pub fn folder_name(path: &Path) -> String {
     found.unwrap_or_default()
 }
 
-/// The bundles in a folder, by name. Hidden ones are left out: a copy that is
-/// not yet whole can be kept in one, and renamed.
+/// The bundles in a folder, by name. Hidden ones are left out: an incomplete
+/// copy can be made in one and then renamed.
 fn bundles_in(parent: &Path) -> Vec<PathBuf> {
     let read = || -> io::Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(parent)?;

@@ -30,6 +30,15 @@ pub struct Part {
     pub data: Bytes,
 }
 
+impl Part {
+    /// About what it holds, bytes.
+    pub fn size(&self) -> usize {
+        let file = self.file.as_ref().map_or(0, String::len);
+        // Beside the names and the data, what points at them.
+        self.name.len() + file + self.data.len() + 128
+    }
+}
+
 /// A form, read part by part as its body arrives.
 pub struct Form {
     parts: Multipart<'static>,

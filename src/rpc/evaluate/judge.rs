@@ -1,5 +1,5 @@
-//! One item, judged by the heads of every version: encoded once for all that
-//! see it alike.
+//! Judges one item with the heads of every version; encodes it once for all
+//! versions that decode it alike.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -9,12 +9,12 @@ use tip_adapter::head::Head;
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, FlowId, JobOutput, Priority, ScoresRequest, Work};
 
-/// Logits by a version, and by its text alone.
+/// A version's logits, and those of its text alone.
 pub(super) type Logits = (Vec<f32>, Option<Vec<f32>>);
 
 /// One version's heads, and how its pictures are decoded.
 pub(super) struct JudgedHead {
-    /// What encodes for it.
+    /// The bundle that encodes for it.
     pub bundle: Arc<LoadedBundle>,
     /// How its pictures are decoded.
     pub exif_orientation: ExifOrientation,
@@ -33,11 +33,11 @@ impl JudgedHead {
 
 /// Judges one item by every head.
 pub(super) struct Judge {
-    /// The server's.
+    /// The server's catalog.
     pub context: Arc<Context>,
-    /// Whose turn it takes.
+    /// The flow of the queue that it belongs to.
     pub flow: FlowId,
-    /// Set when nobody waits any more.
+    /// Set when nobody waits for it any more.
     pub cancelled: Arc<AtomicBool>,
     /// The versions' heads, in their order.
     pub heads: Vec<JudgedHead>,

@@ -1,0 +1,126 @@
+//! What has been gathered of a create's examples: those on their way, those
+//! that are done, and the counts.
+//!
+//! What is rejected leaves nothing behind but its count: however many such
+//! examples a client sends, they take no memory.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+
+use crate::catalog::{CollectedFeatures, ExampleFeature, ExampleNotes};
+
+/// An example on its way.
+pub(super) struct Pending {
+    pub(super) id: String,
+    pub(super) class: usize,
+    pub(super) validation: bool,
+    /// Raw features of its views, by their number; a key once all are there.
+    pub(super) views: Vec<Option<Vec<f32>>>,
+    pub(super) lacks_end_mark: bool,
+    pub(super) notes: ExampleNotes,
+    /// Whether its thumbnail is still being made.
+    pub(super) awaits_thumbnail: bool,
+}
+
+impl Pending {
+    fn is_complete(&self) -> bool {
+        !self.awaits_thumbnail && self.views.iter().all(Option::is_some)
+    }
+}
+
+/// Examples by their place in the stream.
+#[derive(Default)]
+pub(super) struct Gathered {
+    received: usize,
+    pending: HashMap<usize, Pending>,
+    finished: Vec<(usize, ExampleFeature)>,
+    /// Of each class, how many were rejected, and why the first was.
+    reasons: BTreeMap<usize, (usize, String)>,
+    rejected: usize,
+    without_end_mark: usize,
+}
+
+impl Gathered {
+    /// Counts one more example: its place.
+    pub(super) fn receive(&mut self) -> usize {
+        let place = self.received;
+        self.received += 1;
+        place
+    }
+
+    /// How many have been received.
+    pub(super) fn received(&self) -> usize {
+        self.received
+    }
+
+    /// An example has been taken and is on its way.
+    pub(super) fn begin(&mut self, place: usize, example: Pending) {
+        self.pending.insert(place, example);
+    }
+
+    /// An example that is on its way, unless a problem has rejected it.
+    pub(super) fn pending(&mut self, place: usize) -> Option<&mut Pending> {
+        self.pending.get_mut(&place)
+    }
+
+    /// Gives up an example that is on its way.
+    pub(super) fn give_up(&mut self, place: usize) -> Option<Pending> {
+        self.pending.remove(&place)
+    }
+
+    /// Keeps a thumbnail with its example.
+    pub(super) fn keep_thumbnail(&mut self, place: usize, made: Bytes) {
+        if let Some(example) = self.pending.get_mut(&place) {
+            example.notes.picture = made;
+            example.awaits_thumbnail = false;
+        }
+    }
+
+    /// Counts a rejected example, and says why of the first of its class.
+    pub(super) fn reject(&mut self, class: Option<usize>, reason: impl FnOnce() -> String) {
+        self.rejected += 1;
+        if let Some(class) = class {
+            let first = || (0, reason());
+            self.reasons.entry(class).or_insert_with(first).0 += 1;
+        }
+    }
+
+    /// Makes an example's feature once all of its views are there.
+    pub(super) fn finish_if_complete(&mut self, place: usize) {
+        if !self.pending.get(&place).is_some_and(Pending::is_complete) {
+            return;
+        }
+        let Some(example) = self.pending.remove(&place) else {
+            return;
+        };
+        self.without_end_mark += usize::from(example.lacks_end_mark);
+        let raw: Vec<_> = example.views.into_iter().flatten().collect();
+        let feature = ExampleFeature::of_views(example.id, example.class, example.validation, &raw);
+        let feature = feature.with_notes(example.notes.boxed());
+        self.finished.push((place, feature));
+    }
+
+    /// How many were received, are done, and were rejected.
+    pub(super) fn counts(&self) -> [i64; 3] {
+        [self.received, self.finished.len(), self.rejected]
+            .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+    }
+
+    /// All of it, in the order of the stream.
+    pub(super) fn into_features(mut self, pictures: bool) -> CollectedFeatures {
+        self.finished.sort_by_key(|(place, _)| *place);
+        CollectedFeatures {
+            received: self.received,
+            rejected: self.rejected,
+            pictures,
+            reasons: self.reasons,
+            without_end_mark: self.without_end_mark,
+            examples: self
+                .finished
+                .into_iter()
+                .map(|(_, feature)| feature)
+                .collect(),
+        }
+    }
+}
