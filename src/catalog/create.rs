@@ -297,7 +297,7 @@ impl Catalog {
     }
 }
 
-/// What the manifest says of each class: its prompts, and its examples counted.
+/// Each class for the manifest: its prompts, and the number of its examples.
 fn class_records<'a>(
     recipe: &Recipe,
     examples: impl Iterator<Item = &'a ExampleFeature>,

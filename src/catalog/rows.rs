@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::{CatalogError, ExampleFeature};
 use tipserve_store::{NamedTensor, TextColumn};
 
-/// A matrix of rows of `width` on the CPU.
+/// Rows of `width` as a matrix on the CPU.
 pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
     let rows = values.len().checked_div(width).unwrap_or(0);
     Tensor::f_from_slice(values)
@@ -44,7 +44,7 @@ pub(super) fn view_rows(
     let values: Vec<f16> = examples
         .iter()
         .flat_map(|example| {
-            // An embedding among pictures is every one of its views.
+            // An embedding among pictures stands for all of its views.
             let own = example.views.iter().copied();
             let same = example.key.iter().map(|value| f16::from_f32(*value));
             let copies = if example.views.is_empty() { count } else { 0 };
