@@ -92,7 +92,7 @@ fn end_within(limit: Duration) {
 async fn serve(config: Config) -> u8 {
     let warnings = config
         .auth
-        .check_addresses(config.listen, config.metrics_listen)
+        .check_addresses(config.listen.tcp(), config.metrics_listen)
         .unwrap_or_default();
     let metrics = match telemetry::install_metrics() {
         Ok(metrics) => metrics,

@@ -4,6 +4,7 @@
 mod connections;
 mod devices;
 mod folders;
+mod listener;
 mod loader;
 mod loading;
 mod memory;
@@ -24,7 +25,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     auth::{Authenticator, OpenError},
     catalog::Catalog,
-    config::Config,
+    config::{Config, ListenAddress},
     rpc::{self, Calls, Context},
     telemetry,
 };
@@ -43,6 +44,7 @@ pub use loading::{settings, top_k_backend};
 pub use pictures::{PictureEncoder, image_encoder};
 
 pub use connections::ConnectionLimits;
+use listener::{ApiListener, SocketFile};
 use loading::{Loaded, load};
 use probes::serve_probes;
 use services::serve;
@@ -69,7 +71,7 @@ pub enum StartError {
     #[error("cannot listen on {address} ({setting}): {source}")]
     Listen {
         /// The address that was asked for.
-        address: SocketAddr,
+        address: ListenAddress,
         /// The setting that names it.
         setting: &'static str,
         /// The system's reason for refusing.
@@ -104,9 +106,10 @@ pub enum StartError {
 /// A running server, from [`Server::start`] on.
 pub struct Server {
     /// Where the gRPC API is.
-    pub address: SocketAddr,
+    pub address: ListenAddress,
     /// Where the metrics and probes are.
     pub metrics_address: SocketAddr,
+    socket_file: Option<SocketFile>,
     context: Arc<Context>,
     serving: JoinHandle<Result<(), transport::Error>>,
     /// Ends the thread of the probes.
@@ -127,10 +130,13 @@ impl Server {
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Server, StartError> {
         // Bound first: a port in use is known before anything is loaded.
         let auth = Arc::new(Authenticator::new(&config.auth)?);
-        let listener = listen(config.listen, "--listen").await?;
+        let (listener, socket_file) = listen_api(&config).await?;
         let probes = listen(config.metrics_listen, "--metrics-listen").await?;
         let probes = probes.into_std()?;
-        let address = listener.local_addr()?;
+        let address = match &listener {
+            ApiListener::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
+            ApiListener::Unix(_) => config.listen.clone(),
+        };
         let metrics_address = probes.local_addr()?;
 
         let context = open(&config).await?;
@@ -178,6 +184,7 @@ impl Server {
         Ok(Server {
             address,
             metrics_address,
+            socket_file,
             context,
             serving,
             stop_probes,
@@ -206,6 +213,9 @@ impl Server {
         let start = tokio::time::Instant::now();
         set_health(&self.health, false).await;
         self.context.shutdown.cancel();
+        if let Some(file) = &self.socket_file {
+            file.remove();
+        }
         let mut serving = self.serving;
         tokio::select! {
             _ = &mut serving => {}
@@ -284,8 +294,26 @@ async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListene
     TcpListener::bind(address)
         .await
         .map_err(|source| StartError::Listen {
-            address,
+            address: ListenAddress::Tcp(address),
             setting,
             source,
         })
+}
+
+async fn listen_api(config: &Config) -> Result<(ApiListener, Option<SocketFile>), StartError> {
+    match &config.listen {
+        ListenAddress::Tcp(address) => {
+            let listener = listen(*address, "--listen").await?;
+            Ok((ApiListener::Tcp(listener), None))
+        }
+        ListenAddress::Unix(path) => {
+            let listening = SocketFile::listen(path, config.listen_mode);
+            let (listener, file) = listening.map_err(|source| StartError::Listen {
+                address: config.listen.clone(),
+                setting: "--listen",
+                source,
+            })?;
+            Ok((ApiListener::Unix(listener), Some(file)))
+        }
+    }
 }

@@ -13,6 +13,10 @@ import (
 	"syscall"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/protobuf/proto"
+
 	tipserve "github.com/tipserve/tipserve/clients/go"
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
@@ -49,6 +53,23 @@ func blobs(rng *rand.Rand, prefix string, perClass int, classes []string, width 
 		}
 	}
 	return made
+}
+
+func TestCompressedMessagesAreAnsweredAlike(t *testing.T) {
+	server := serve(t, features(t, 64))
+	plain, ctx, rng := dial(t, server.address), within(t), random(t)
+	compressed := dial(t, server.address, tipserve.WithDialOptions(
+		grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name))))
+	names := []string{"ash", "oak"}
+	made := must(compressed.CreateCache(ctx, &pb.CacheSpec{CacheId: "trees"},
+		tipserve.Examples(blobs(rng, "", 8, names, 64)...)))(t)
+	if made.Version.GetKeyCount() != 16 {
+		t.Fatal(made.Version)
+	}
+	ours, theirs := must(compressed.ServerInfo(ctx))(t), must(plain.ServerInfo(ctx))(t)
+	if !proto.Equal(ours, theirs) {
+		t.Error(ours, theirs)
+	}
 }
 
 func TestRealServerOfEmbeddings(t *testing.T) {

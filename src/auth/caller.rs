@@ -73,8 +73,8 @@ impl Caller {
         }
     }
 
-    /// Whether what all caches of the server share may be changed: not by a token
-    /// that is for some of them.
+    /// Refuses callers whose token is for some caches only: they must not
+    /// change what all caches share.
     ///
     /// # Errors
     /// [`AuthError::AllCaches`].

@@ -50,7 +50,8 @@ pub enum AuthError {
         /// The id that the request names.
         cache: String,
     },
-    /// The method changes what all caches share, and the token is for some.
+    /// The method changes what all caches share, but the token is for some of
+    /// them only.
     #[error(
         "the token {name:?} may touch caches whose id begins with {prefix:?}: it may not change \
          what all share"

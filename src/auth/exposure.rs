@@ -51,19 +51,20 @@ fn is_local(address: SocketAddr) -> bool {
 }
 
 impl AuthSettings {
-    /// Checks the addresses that a server is to listen on. Returns what the
-    /// operator should be warned of.
+    /// Checks the addresses that a server is to listen on; `None` stands for a
+    /// socket file, which only this machine reaches. Returns what the operator
+    /// should be warned of.
     ///
     /// # Errors
     /// An address that reaches beyond this machine, unguarded and not allowed
     /// to be.
     pub fn check_addresses(
         &self,
-        listen: SocketAddr,
+        listen: Option<SocketAddr>,
         metrics: SocketAddr,
     ) -> Result<Vec<&'static str>, ExposureError> {
         let mut warnings = Vec::new();
-        if !is_local(listen) {
+        if let Some(listen) = listen.filter(|listen| !is_local(*listen)) {
             match (&self.tls, &self.tokens, self.insecure) {
                 (None, None, false) => return Err(ExposureError::Unguarded { listen }),
                 (None, Some(_), false) => return Err(ExposureError::TokensInTheOpen { listen }),
@@ -126,7 +127,7 @@ mod tests {
         ] {
             for tokens in [false, true] {
                 let settings = settings(false, false, tokens, false);
-                let warnings = settings.check_addresses(address(local), address(local));
+                let warnings = settings.check_addresses(Some(address(local)), address(local));
                 assert_eq!(warnings, Ok(Vec::new()), "{local}");
             }
         }
@@ -138,7 +139,7 @@ mod tests {
         for wide in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
             let wide = address(wide);
             let check = |tls, ca, tokens, insecure| {
-                settings(tls, ca, tokens, insecure).check_addresses(wide, local)
+                settings(tls, ca, tokens, insecure).check_addresses(Some(wide), local)
             };
             assert!(matches!(
                 check(false, false, false, false),
@@ -166,9 +167,11 @@ mod tests {
     fn metrics_beyond_this_machine_are_asked_for() {
         let (local, wide) = (address("127.0.0.1:1"), address("0.0.0.0:9"));
         let mut settings = settings(true, true, true, false);
-        let error = settings.check_addresses(local, wide).expect_err("refused");
+        let error = settings
+            .check_addresses(Some(local), wide)
+            .expect_err("refused");
         assert!(error.to_string().contains("--expose-metrics"), "{error}");
         settings.expose_metrics = true;
-        assert_eq!(settings.check_addresses(local, wide), Ok(Vec::new()));
+        assert_eq!(settings.check_addresses(Some(local), wide), Ok(Vec::new()));
     }
 }

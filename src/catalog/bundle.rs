@@ -1,4 +1,4 @@
-//! A bundle that is loaded: what it is, and what runs it.
+//! A loaded bundle: its description, and the encoders and engine that run it.
 
 use std::{
     fmt,
@@ -16,40 +16,40 @@ use super::{CatalogError, ServedEncoder, TextRoom};
 use tipserve_clip::{Agreement, ImageSpec, Precision, Statistics};
 use tipserve_engine::Engine;
 
-/// A model that this server serves, in figures.
+/// The description of a model that this server serves.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The bundle's name.
     pub name: String,
-    /// sha256 over the bundle.
+    /// SHA-256 of `bundle.toml`, up to its table `[int8]`.
     pub fingerprint: String,
     /// Width of the embedding space, D.
     pub width: usize,
-    /// How pictures are prepared; none without image encoder.
+    /// How pictures are prepared; `None` without an image encoder.
     pub image: Option<ImageSpec>,
     /// Whether texts can be embedded.
     pub has_text: bool,
     /// Logit scale s.
     pub logit_scale: f64,
-    /// What a sigmoid loss adds to its logits; none of a softmax's.
+    /// The bias of a sigmoid loss; `None` for a softmax's.
     pub logit_bias: Option<f64>,
-    /// Mean and variance of its embeddings, where the bundle brings them.
+    /// Mean and variance of its embeddings, if the bundle brings them.
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
     pub templates: Vec<String>,
-    /// "cpu", "cuda:0".
+    /// The device it runs on, such as "cpu" or "cuda:0".
     pub device: String,
-    /// What the image encoder computes in.
+    /// Number format of the image encoder.
     pub precision: Precision,
-    /// What the text encoder computes in; none without one.
+    /// Number format of the text encoder; `None` without one.
     pub text_precision: Option<Precision>,
     /// How well the bundle's 8-bit encoder agrees with the float one; none
-    /// where it has none.
+    /// if it has none.
     pub int8: Option<Agreement>,
 }
 
 impl Model {
-    /// What pictures are embedded with here.
+    /// The encoder that embeds pictures on this server.
     pub fn encoder(&self) -> ServedEncoder {
         let int8 = self.int8.as_ref();
         ServedEncoder {
@@ -62,18 +62,18 @@ impl Model {
     }
 }
 
-/// A bundle that is loaded. Whoever is served by it holds it: it is unloaded
-/// once it has left [`Bundles`](super::Bundles) and the last of them is done.
+/// A loaded bundle. Each of its users holds a reference: it is unloaded once it
+/// has left [`Bundles`](super::Bundles) and the last user is done.
 pub struct LoadedBundle {
-    /// What it is.
+    /// The model's description.
     pub model: Model,
-    /// What runs its image encoder, heads and training.
+    /// The engine for its image encoder, heads and training.
     pub engine: Engine,
-    /// The name of its folder, by which it can be loaded again.
+    /// The name of its folder, for loading it again.
     pub folder: String,
-    /// When it was ready.
+    /// When it became ready to serve.
     pub loaded: DateTime<Utc>,
-    /// How long that took.
+    /// How long loading took.
     pub took: Duration,
     text: Option<TextRoom>,
     unloading: AtomicBool,
@@ -81,7 +81,7 @@ pub struct LoadedBundle {
 }
 
 impl LoadedBundle {
-    /// A bundle that is ready: its engine is warm.
+    /// A bundle whose engine is warm.
     pub fn new(
         model: Model,
         engine: Engine,
@@ -104,7 +104,7 @@ impl LoadedBundle {
     /// The text encoder.
     ///
     /// # Errors
-    /// Where the bundle has none.
+    /// If the bundle has none.
     pub fn text(&self) -> Result<&TextRoom, CatalogError> {
         self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
     }
@@ -115,13 +115,13 @@ impl LoadedBundle {
         image.map_or(0, |image| image.size.rgb_bytes())
     }
 
-    /// Whether it takes no more work.
+    /// Whether it is being unloaded and takes no more work.
     pub fn is_unloading(&self) -> bool {
         self.unloading.load(Ordering::Acquire)
     }
 
-    /// From now on it takes no more work. What this returns is cancelled when
-    /// the last who holds it lets go.
+    /// Stops it from taking more work. The returned token is cancelled when the
+    /// last reference is dropped.
     pub(super) fn retire(&self) -> CancellationToken {
         self.unloading.store(true, Ordering::Release);
         self.released.clone()
@@ -138,8 +138,8 @@ impl fmt::Debug for LoadedBundle {
 }
 
 impl Drop for LoadedBundle {
-    /// The engine is not stopped here: the last to let go may be one of its own
-    /// threads.
+    /// The engine is not stopped here: the last reference may be dropped by one
+    /// of its own threads.
     fn drop(&mut self) {
         self.released.cancel();
     }

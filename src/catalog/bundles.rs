@@ -1,10 +1,8 @@
-//! The bundles that are loaded, and loading and unloading them while the server
-//! runs.
+//! The loaded bundles, and loading and unloading while the server runs.
 //!
-//! Who needs one takes it from a snapshot: a look-up costs no lock, and what it
-//! gave stays whole however many are loaded or unloaded meanwhile. A version
-//! finds its bundle by the fingerprint that it records; a request that names
-//! none is served by the default one.
+//! Look-ups read a snapshot: they take no lock, and a bundle stays usable even
+//! if it is unloaded meanwhile. A version finds its bundle by the fingerprint
+//! that it records; a request that names none is served by the default one.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -20,12 +18,12 @@ use super::{
 use tipserve_engine::Engine;
 use tipserve_store::Manifest;
 
-/// Most bundles that are loaded at once. Half of the engines' room is set aside
-/// where there are as many.
+/// Most bundles that are loaded at once. With that many, half of the engines'
+/// pool is reserved.
 pub const MAX_BUNDLES: usize = 16;
 
-/// Digits of a fingerprint that say which bundle is meant, where they are the
-/// beginning of only one.
+/// The number of leading digits of a fingerprint that suffice to name a bundle,
+/// if they are unambiguous.
 const SHORT: usize = 12;
 
 /// A bundle that is being unloaded.
@@ -48,7 +46,7 @@ pub struct Bundles {
     /// One change of what is open at a time.
     changes: AsyncMutex<()>,
     source: Box<dyn BundleSource>,
-    /// Of bundles that are gone.
+    /// Counts of bundles that have been unloaded.
     retired: Mutex<EmbeddingCounts>,
 }
 
@@ -61,7 +59,7 @@ fn folder_of(model: &Model, folder: &str) -> BundleFolder {
 }
 
 impl Bundles {
-    /// Those that were loaded at the start, the default first.
+    /// The bundles loaded at the start, the default first.
     pub async fn new(
         default: Arc<LoadedBundle>,
         others: Vec<Arc<LoadedBundle>>,
@@ -81,21 +79,21 @@ impl Bundles {
         Arc::new(bundles)
     }
 
-    /// Those that serve now.
+    /// A snapshot of the bundles that serve now.
     pub fn open(&self) -> Arc<OpenBundles> {
         self.open.load_full()
     }
 
-    /// What serves requests that name no bundle.
+    /// The bundle that serves requests that name none.
     pub fn default_bundle(&self) -> Arc<LoadedBundle> {
         Arc::clone(&self.open.load().default)
     }
 
-    /// The bundle of a name or fingerprint, of which twelve digits or more may be
-    /// given; the default for an empty one.
+    /// The bundle of a name or fingerprint, at least twelve digits of it; the
+    /// default if the name is empty.
     ///
     /// # Errors
-    /// [`CatalogError::UnknownBundle`], where none or several are called so.
+    /// [`CatalogError::UnknownBundle`], if none or several are called so.
     pub fn named(&self, given: &str) -> Result<Arc<LoadedBundle>, CatalogError> {
         if given.is_empty() {
             return Ok(self.default_bundle());
@@ -131,10 +129,10 @@ impl Bundles {
         found.cloned()
     }
 
-    /// The bundle whose pictures can be held against a version's features.
+    /// The bundle whose pictures can be compared with a version's features.
     ///
     /// # Errors
-    /// [`CatalogError::WrongBundle`] where its bundle is not loaded;
+    /// [`CatalogError::WrongBundle`] if its bundle is not loaded;
     /// [`CatalogError::WrongDtype`].
     pub fn serving(&self, manifest: &Manifest) -> Result<Arc<LoadedBundle>, CatalogError> {
         let bundle = self.of_manifest(manifest)?;
@@ -145,14 +143,14 @@ impl Bundles {
     /// The bundle that made a version's features.
     ///
     /// # Errors
-    /// [`CatalogError::WrongBundle`] where it is not loaded.
+    /// [`CatalogError::WrongBundle`] if it is not loaded.
     pub fn of_manifest(&self, manifest: &Manifest) -> Result<Arc<LoadedBundle>, CatalogError> {
         let fingerprint = &manifest.details.bundle_fingerprint;
         self.of_fingerprint(fingerprint)
             .ok_or_else(|| self.not_loaded(manifest.resource_name(), manifest))
     }
 
-    /// That a version's bundle is not loaded.
+    /// The error that a version's bundle is not loaded.
     pub(super) fn not_loaded(&self, version: String, manifest: &Manifest) -> CatalogError {
         let details = &manifest.details;
         CatalogError::WrongBundle {
@@ -181,7 +179,7 @@ impl Bundles {
         open.chain(leaving).collect()
     }
 
-    /// What the embedding cache did for all, those that are gone included.
+    /// The embedding cache's counts for all bundles, unloaded ones included.
     pub fn embedding_counts(&self) -> EmbeddingCounts {
         let mut sum = *self.retired.lock();
         for (_, engine) in self.engines() {
@@ -236,10 +234,10 @@ impl Bundles {
         found
     }
 
-    /// Loads the bundle in the folder of this name, warms it, and lets it serve;
-    /// one that serves already is left as it is. With `make_default` it serves
-    /// requests that name no bundle from then on. Goes on where the caller is
-    /// gone.
+    /// Loads the bundle in the folder of this name, warms it, and lets it
+    /// serve; one that serves already stays as it is. With `make_default` it
+    /// then serves requests that name no bundle. Continues if the caller goes
+    /// away.
     ///
     /// # Errors
     /// [`CatalogError::UnknownBundle`]; [`CatalogError::UnusableBundle`];
@@ -315,8 +313,8 @@ impl Bundles {
         Ok(())
     }
 
-    /// Takes a bundle from those that serve. What is returned is cancelled once
-    /// nothing holds it any more; [`Bundles::end`] is due then.
+    /// Removes a bundle from those that serve. The returned token is cancelled
+    /// once nothing holds it any more; then call [`Bundles::end`].
     ///
     /// # Errors
     /// [`CatalogError::UnknownBundle`]; [`CatalogError::BundleBusy`] for the
@@ -368,7 +366,8 @@ impl Bundles {
         Ok(())
     }
 
-    /// Sets room aside for each of several; one alone has all of it.
+    /// Reserves a part of the pool for each of several bundles; a single one
+    /// has all of it.
     async fn share_room(&self) {
         let open = self.open.load_full();
         let several = open.len() + self.leaving.lock().len() > 1;
@@ -381,7 +380,7 @@ impl Bundles {
     }
 }
 
-/// A bundle that serves no more.
+/// A bundle that no longer serves.
 pub(super) struct Retired {
     pub bundle: Arc<LoadedBundle>,
     pub released: CancellationToken,
@@ -394,7 +393,7 @@ fn unloading(name: &str) -> CatalogError {
     }
 }
 
-/// What bundles are called in errors.
+/// Describes bundles for errors.
 fn known(open: &OpenBundles) -> Vec<String> {
     let named = |bundle: &Arc<LoadedBundle>| {
         let Model {

@@ -42,11 +42,10 @@ pub struct Classifier {
     contrast: Option<Contrast>,
 }
 
-/// A version in memory, with the bundle that encodes the pictures which it is
-/// held against.
+/// A version in memory, with the bundle that encodes its pictures.
 pub struct BoundClassifier {
     classifier: Classifier,
-    /// Of the fingerprint that the version records.
+    /// The bundle with the fingerprint that the version records.
     pub bundle: Arc<LoadedBundle>,
 }
 

@@ -48,7 +48,8 @@ pub enum TextSource {
 pub struct Recipe {
     /// The cache that gets the version.
     pub id: CacheId,
-    /// What encodes its pictures and texts: the base's, if there is one.
+    /// The bundle that encodes its pictures and texts: the base's, if there is
+    /// one.
     pub bundle: Arc<LoadedBundle>,
     /// The version to start from, if there is one.
     pub base: Option<Arc<Base>>,

@@ -20,8 +20,8 @@ impl ServedEncoder {
     /// version of the same bundle.
     ///
     /// # Errors
-    /// [`CatalogError::WrongDtype`], where one side is 8-bit, the other float, and
-    /// the 8-bit one too far from float.
+    /// [`CatalogError::WrongDtype`], if one side is 8-bit, the other float, and
+    /// they differ too much.
     pub fn check(&self, manifest: &Manifest) -> Result<(), CatalogError> {
         let details = &manifest.details;
         let Some(noise) = self.noise_between(details.encoder.as_ref()) else {

@@ -41,14 +41,14 @@ pub enum CatalogError {
         /// This server's bundles, with their fingerprints.
         served: Vec<String>,
     },
-    /// A name that is no bundle's, or that of several.
+    /// A name that no bundle has, or several.
     #[error("{given:?} {problem}; known: {}", known.join(", "))]
     UnknownBundle {
-        /// What was asked for.
+        /// The requested name.
         given: String,
-        /// What is wrong with that.
+        /// The problem with it.
         problem: &'static str,
-        /// What could have been asked for.
+        /// The valid names.
         known: Vec<String>,
     },
     /// A bundle that cannot be loaded.
@@ -56,17 +56,17 @@ pub enum CatalogError {
     UnusableBundle {
         /// Its folder's name.
         folder: String,
-        /// Why.
+        /// The reason, in words.
         reason: String,
-        /// Whether a device's or the host's memory is too small for it now.
+        /// Whether a device or the host has too little free memory for it.
         out_of_memory: bool,
     },
-    /// A bundle that stands where it cannot be loaded or unloaded.
+    /// A bundle that stands if it cannot be loaded or unloaded.
     #[error("the bundle {name:?} {problem}")]
     BundleBusy {
         /// Its name.
         name: String,
-        /// Why not.
+        /// The reason, in words.
         problem: &'static str,
     },
     /// The version's features and this server's are 8-bit and float, and differ

@@ -53,7 +53,7 @@ pub use bundles::{Bundles, EmbeddingCounts, MAX_BUNDLES};
 pub use check::ImportBounds;
 pub use class_names::{ClassNames, ClassRef};
 pub use classifier::{BoundClassifier, Classifier};
-pub use compute::compute;
+pub use compute::{compute, select};
 pub use create::{Recipe, Stage, TextRows, TextSource};
 pub use encoder::ServedEncoder;
 pub use error::CatalogError;

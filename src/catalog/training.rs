@@ -46,7 +46,7 @@ impl Tracked {
     /// runs.
     pub(super) async fn begin(self, begun: oneshot::Sender<Result<(), CatalogError>>) {
         let now = self.run.borrow().clone();
-        // Held to the run's end: it is not unloaded before.
+        // Held to the run's end, so that it is not unloaded before.
         let _bundle = self.bundle().await;
         let store = self.records.store.clone();
         match Journal::begin(store, &now, &self.request, &self.records.owner).await {

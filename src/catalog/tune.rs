@@ -280,7 +280,7 @@ fn train(
     };
     let trainer =
         Trainer::new(&set, &request.options, catalog.device, Backend::Automatic).map_err(failed)?;
-    // Any engine can train; the version's own, where its bundle is loaded.
+    // Any engine can train: the version's own if its bundle is loaded.
     let bundle = match catalog.bundles.of_fingerprint(&details.bundle_fingerprint) {
         Some(bundle) => bundle,
         None => catalog.bundles.default_bundle(),

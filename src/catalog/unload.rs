@@ -1,5 +1,4 @@
-//! Unloading a bundle: what it was given is answered, and its versions leave
-//! memory.
+//! Unloading a bundle: it finishes its work, and its versions leave memory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,9 +9,9 @@ use super::{Catalog, CatalogError, LoadedBundle, bundles::Retired};
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Catalog {
-    /// Unloads a bundle, and returns when it is gone. It takes no more work from
-    /// the start; what it was given before, streams of examples and fine-tuning
-    /// runs included, ends as it would have. Goes on where the caller is gone.
+    /// Unloads a bundle, and returns when it is gone. It takes no more work
+    /// from now on; its earlier work, streams of examples and fine-tuning runs
+    /// included, ends normally. Continues if the caller goes away.
     ///
     /// # Errors
     /// Those of [`Bundles::named`](super::Bundles::named);
@@ -30,7 +29,7 @@ impl Catalog {
                 .await
                 .is_err()
             {
-                // A version whose load began before, and that nobody waited for.
+                // A version whose load began earlier and was abandoned.
                 if let Some(bundle) = held.upgrade() {
                     catalog.forget_versions(&bundle);
                 }

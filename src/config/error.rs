@@ -48,6 +48,12 @@ pub enum ConfigError {
     /// A device, number format or mode that does not exist here.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// TLS on a socket file, where no client speaks it.
+    #[error(
+        "--listen unix:… is served without TLS, which --tls-cert asks for: its file's permissions \
+         say who may call"
+    )]
+    SocketTls,
     /// A value is outside its range.
     #[error("{name} = {value} is outside its range {range}")]
     Range {

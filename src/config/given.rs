@@ -148,10 +148,14 @@ settings! {
     /// Where caches are kept: a folder, or s3://, gs://, az://.
     store: String, "TIPSERVE_STORE", "DIR|URL",
         text("tipserve-store", "a folder, `s3://`, `gs://`, `az://` ([storage.md](storage.md))");
-    /// Address of the gRPC API.
+    /// Where the API listens: an address and a port, localhost:PORT, or unix:/path, a socket file.
     listen: ListenAddress, "TIPSERVE_LISTEN", "ADDR",
-        text("127.0.0.1:50051", "address:port, or `localhost:PORT` (127.0.0.1); other names are \
-            not looked up; port 0 takes a free one");
+        text("127.0.0.1:50051", "address:port, `localhost:PORT` (127.0.0.1; other names are not \
+            looked up), port 0 for a free one, or `unix:/path` ([a socket \
+            file](#a-socket-file))");
+    /// Permissions of the socket file that --listen names, in octal digits.
+    listen_mode: String, "TIPSERVE_LISTEN_MODE", "MODE",
+        text("600", "octal digits that let the owner read and write: `600`, `660`, `666`");
     /// Address of /metrics, /healthz and /readyz.
     metrics_listen: ListenAddress, "TIPSERVE_METRICS_LISTEN", "ADDR",
         text("127.0.0.1:9090", "address:port");

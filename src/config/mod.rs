@@ -18,6 +18,7 @@ pub use engine::GivenThreads;
 pub use error::ConfigError;
 pub use given::{Given, SETTINGS, read_file};
 pub use limits::Limits;
+pub use listen::ListenAddress;
 pub use rule::Setting;
 
 use crate::{
@@ -38,7 +39,9 @@ pub struct Config {
     /// Folder or URL of the store.
     pub store: String,
     /// Address of the gRPC API.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
+    /// Permissions of its socket file, if it is one.
+    pub listen_mode: u32,
     /// Address of the metrics and probes.
     pub metrics_listen: SocketAddr,
     /// Origins of the pages that browsers may call from.
@@ -88,13 +91,25 @@ impl Config {
         };
         let bundles = given.bundle.clone().filter(|paths| !paths.is_empty());
         let bundles = bundles.ok_or(missing)?;
-        let listen = given.listen.map_or_else(|| local(50051), |it| it.0);
-        let metrics_listen = given.metrics_listen.map_or_else(|| local(9090), |it| it.0);
-        auth.check_addresses(listen, metrics_listen)?;
+        let listen = given.listen.clone().unwrap_or(local(50051));
+        if listen.tcp().is_none() && auth.tls.is_some() {
+            return Err(ConfigError::SocketTls);
+        }
+        let metrics_listen = given.metrics_listen.clone().unwrap_or(local(9090));
+        let metrics_listen = metrics_listen
+            .tcp()
+            .ok_or_else(|| declared::metrics_listen.out_of_range(metrics_listen))?;
+        auth.check_addresses(listen.tcp(), metrics_listen)?;
         Ok(Config {
             bundles,
             bundle_folders: given.bundle_folders.clone().unwrap_or_default(),
             listen,
+            listen_mode: match given.listen_mode.as_deref() {
+                None => 0o600,
+                Some(text) => {
+                    listen::mode(text).ok_or_else(|| declared::listen_mode.out_of_range(text))?
+                }
+            },
             metrics_listen,
             web_origins: auth::origins(&given)?,
             engine,
@@ -119,8 +134,8 @@ impl Config {
     }
 }
 
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
+fn local(port: u16) -> ListenAddress {
+    ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
 /// The collector that OpenTelemetry's own variables name.
@@ -233,6 +248,23 @@ mod tests {
             let error = Config::resolve(parse(&format!("bundle = 'a'\n{text}"))).expect_err(text);
             let value = text.split('\'').nth(1).expect("a value");
             assert!(error.to_string().contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_socket_file_is_for_the_api_and_without_tls() {
+        let config = Config::resolve(parse("bundle = 'a'\nlisten = 'unix:/x'")).expect("valid");
+        assert_eq!((config.listen.tcp(), config.listen_mode), (None, 0o600));
+        for (more, name) in [
+            (
+                "listen = 'unix:/x'\ntls_cert = 'c'\ntls_key = 'k'",
+                "--tls-cert",
+            ),
+            ("metrics_listen = 'unix:/x'", "metrics_listen"),
+            ("listen_mode = '999'", "listen_mode"),
+        ] {
+            let error = Config::resolve(parse(&format!("bundle = 'a'\n{more}"))).expect_err(name);
+            assert!(error.to_string().contains(name), "{error}");
         }
     }
 

@@ -18,7 +18,20 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
-pub(super) const PIECE: usize = 1024;
+const PIECE: usize = 1024;
+
+/// A compressed message may inflate to this many bytes, or this many times its
+/// length, without reserving more of the budget.
+const FREE: usize = 64 << 10;
+const RATIO: usize = 4;
+
+/// The budget that a compressed message reserves when it begins to arrive.
+pub fn allowance(compressed: usize, largest: usize) -> usize {
+    let likely = compressed.saturating_mul(RATIO).max(FREE);
+    // In the budget's units, so that this and the rest of the largest message
+    // never exceed it together.
+    likely.next_multiple_of(PIECE).min(largest.max(compressed))
+}
 
 /// The bytes that unfinished messages may take.
 #[derive(Debug)]

@@ -1,5 +1,4 @@
-//! `BundleService`: which bundles are loaded, and changing that while the
-//! server runs.
+//! `BundleService`: lists, loads and unloads bundles while the server runs.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use super::{
 use crate::catalog::{BundleState, BundleStatus, CatalogError};
 use tipserve_api::v1::{self as pb, bundle::State, bundle_service_server::BundleService};
 
-/// The service.
+/// `BundleService` on the catalog's bundles.
 pub struct BundleAdmin {
     context: Arc<Context>,
 }
@@ -84,7 +83,7 @@ impl BundleAdmin {
     }
 }
 
-/// An unknown name is that field's fault.
+/// Reports an unknown name as a violation of the request's field.
 fn of_field(error: CatalogError, field: &str) -> ApiError {
     let is_its_own = matches!(error, CatalogError::UnknownBundle { .. });
     let error = ApiError::from(error);

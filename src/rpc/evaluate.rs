@@ -166,8 +166,8 @@ async fn versions(
     Ok(versions)
 }
 
-/// The width of embeddings that all versions take: those of one bundle. None
-/// where they are of several.
+/// The width of embeddings that all versions take; `None` if they belong to
+/// several bundles.
 fn common_width(versions: &[Version]) -> Option<usize> {
     let mut bundles = versions.iter().map(|version| &version.classifier.bundle);
     let first = bundles.next()?;
@@ -175,8 +175,8 @@ fn common_width(versions: &[Version]) -> Option<usize> {
     same.then_some(first.model.width)
 }
 
-/// An item's picture or embedding. Of versions of several bundles it must be a
-/// picture, for an embedding is one bundle's.
+/// An item's picture or embedding. For versions of several bundles it must be a
+/// picture, since an embedding belongs to one bundle.
 fn content(input: Option<pb::Input>, width: Option<usize>) -> Result<Content, RequestError> {
     let embedded = |input: &pb::Input| matches!(input.content, Some(Sent::Embedding(_)));
     if width.is_none() && input.as_ref().is_some_and(embedded) {
@@ -185,7 +185,7 @@ fn content(input: Option<pb::Input>, width: Option<usize>) -> Result<Content, Re
             "the versions are of several bundles, and an embedding is of one: send pictures",
         ));
     }
-    // Each version's own orientation is the judge's to say.
+    // The judge decodes it anew for each version's own orientation.
     let turn = ExifOrientation::default();
     request::content(input, Crop::Centre, width.unwrap_or_default(), turn)
 }
@@ -242,7 +242,7 @@ struct Evaluation {
     window: Arc<Semaphore>,
     judging: JoinSet<Judged>,
     versions: Vec<Version>,
-    /// Of an embedding that every version takes; none where bundles differ.
+    /// Of an embedding that every version takes; none if bundles differ.
     width: Option<usize>,
     rejected: Vec<pb::RejectedExample>,
     rejected_count: i64,

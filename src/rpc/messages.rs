@@ -176,7 +176,7 @@ fn encoding<B>(request: &mut Request<B>, header: &str) -> Option<Encoding> {
 }
 
 /// The address of a request's connection.
-fn peer_of<B>(request: &Request<B>) -> Option<SocketAddr> {
+pub(super) fn peer_of<B>(request: &Request<B>) -> Option<SocketAddr> {
     let extensions = request.extensions();
     let tcp = extensions.get::<TcpConnectInfo>().or_else(|| {
         let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?;

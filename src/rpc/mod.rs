@@ -33,6 +33,7 @@ mod observe;
 mod paging;
 pub mod request;
 mod submit;
+mod unread;
 pub mod web;
 
 use std::{
@@ -58,6 +59,7 @@ use tipserve_api::{
 };
 use tipserve_engine::FlowId;
 use tipserve_store::{CacheId, Reference};
+pub use unread::UnreadLayer;
 
 /// What the services share: one for each server.
 pub struct Context {

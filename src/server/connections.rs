@@ -8,7 +8,7 @@ mod backoff;
 mod limits;
 mod timed;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, sync::Arc};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -18,6 +18,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::listener::Listener;
 use crate::{
     auth::{Authenticator, tls},
     telemetry,
@@ -31,10 +32,10 @@ use timed::Connection;
 
 /// Accepts connections and calls `ready` with each that has a place, until
 /// `stop` resolves.
-async fn accept(
-    listener: TcpListener,
+async fn accept<L: Listener>(
+    listener: L,
     connections: Arc<Connections>,
-    mut ready: impl FnMut(TcpStream, Place),
+    mut ready: impl FnMut(L::Io, Place),
     stop: impl Future<Output = ()>,
 ) {
     let mut stop = std::pin::pin!(stop);
@@ -44,7 +45,7 @@ async fn accept(
             accepted = listener.accept() => accepted,
             () = &mut stop => return,
         };
-        let (socket, peer): (TcpStream, SocketAddr) = match accepted {
+        let (socket, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 backoff.wait(&error).await;
@@ -52,13 +53,8 @@ async fn accept(
             }
         };
         backoff.reset();
-        match connections.enter(peer.ip()) {
-            Ok(place) => {
-                // Answers do not wait for delayed acknowledgements.
-                if socket.set_nodelay(true).is_ok() {
-                    ready(socket, place);
-                }
-            }
+        match connections.enter(address) {
+            Ok(place) => ready(socket, place),
             Err(limit) => {
                 telemetry::connection_refused(limit);
                 if let Some(times) = refused.count() {
@@ -70,10 +66,10 @@ async fn accept(
 }
 
 /// Accepts connections without TLS.
-pub(super) fn plain(
-    listener: TcpListener,
+pub(super) fn plain<L: Listener>(
+    listener: L,
     connections: Arc<Connections>,
-) -> ReceiverStream<io::Result<Connection<TcpStream>>> {
+) -> ReceiverStream<io::Result<Connection<L::Io>>> {
     // Room for all that have a place.
     let (sender, incoming) = mpsc::channel(connections.limits.total.min(1 << 16));
     tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use tipserve_clip::encoder::device_name;
 
-/// Where heads, training and text are: the first.
+/// The device of heads, training and text: the first.
 pub(super) fn first(devices: &[tch::Device]) -> tch::Device {
     devices.first().copied().unwrap_or(tch::Device::Cpu)
 }

@@ -1,5 +1,5 @@
-//! Where bundles are loaded from: the folders that the operator named. A name
-//! from the wire is the name of one of them and never a path.
+//! The folders that bundles are loaded from, as the operator configured them. A
+//! name from the wire is the name of one of them and never a path.
 
 use std::{
     io,
@@ -8,21 +8,21 @@ use std::{
 
 use tipserve_clip::BundleError;
 
-/// A bundle's folder has this file.
+/// The file that makes a folder a bundle.
 const MANIFEST: &str = "bundle.toml";
 
 /// The folders that the operator named.
 #[derive(Clone, Debug, Default)]
 pub struct BundleFolders {
-    /// Each a bundle.
+    /// Folders of single bundles.
     bundles: Vec<PathBuf>,
-    /// Each with bundles in it.
+    /// Folders that contain bundles.
     parents: Vec<PathBuf>,
 }
 
 impl BundleFolders {
-    /// Of paths to bundles and to folders of bundles. A path to neither is
-    /// taken for a bundle's, so that opening it says what is wrong.
+    /// Reads paths to bundles and to folders of bundles. A path to neither
+    /// counts as a bundle's, so that opening it reports the problem.
     pub fn new(paths: &[PathBuf], parents: &[PathBuf]) -> BundleFolders {
         let mut folders = BundleFolders {
             parents: parents.to_vec(),
@@ -54,7 +54,7 @@ impl BundleFolders {
         bundles.collect()
     }
 
-    /// Every bundle's folder that is there now.
+    /// Every bundle's folder that exists now.
     pub fn list(&self) -> Vec<PathBuf> {
         let inside = self.parents.iter().flat_map(|parent| bundles_in(parent));
         self.bundles.iter().cloned().chain(inside).collect()
@@ -63,7 +63,7 @@ impl BundleFolders {
     /// The folder of this name.
     ///
     /// # Errors
-    /// The names that there are.
+    /// The existing names, if there is none of this name.
     pub fn find(&self, name: &str) -> Result<PathBuf, Vec<String>> {
         let all = self.list();
         let found = all.iter().find(|path| folder_name(path) == name);
@@ -73,7 +73,7 @@ impl BundleFolders {
     }
 }
 
-/// What a bundle's folder is called.
+/// The name of a bundle's folder.
 pub fn folder_name(path: &Path) -> String {
     let name = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
     // "." and ".." have none of their own.
@@ -81,8 +81,8 @@ pub fn folder_name(path: &Path) -> String {
     found.unwrap_or_default()
 }
 
-/// The bundles in a folder, by name. Hidden ones are left out: a copy that is
-/// not yet whole can be kept in one, and renamed.
+/// The bundles in a folder, by name. Hidden ones are left out: an incomplete
+/// copy can be made in one and then renamed.
 fn bundles_in(parent: &Path) -> Vec<PathBuf> {
     let read = || -> io::Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(parent)?;
@@ -105,6 +105,8 @@ pub fn same_twice(name: &str, first: &str, second: &str) -> BundleError {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn names(paths: &[PathBuf]) -> Vec<String> {
@@ -126,14 +128,14 @@ mod tests {
         std::fs::create_dir(parent.path().join("notes")).unwrap();
         let path = parent.path().to_path_buf();
         let one = path.join("a");
-        assert_eq!(names(&BundleFolders::expand(&[path.clone()])), ["a", "b"]);
-        assert_eq!(names(&BundleFolders::expand(&[one.clone()])), ["a"]);
+        assert_eq!(names(&BundleFolders::expand(from_ref(&path))), ["a", "b"]);
+        assert_eq!(names(&BundleFolders::expand(from_ref(&one))), ["a"]);
 
-        let folders = BundleFolders::new(&[path.clone()], &[]);
+        let folders = BundleFolders::new(from_ref(&path), &[]);
         bundle(parent.path(), "later");
         assert_eq!(folders.find("later"), Ok(path.join("later")));
         // The one bundle alone, not its neighbours.
-        let single = BundleFolders::new(&[one.clone()], &[]);
+        let single = BundleFolders::new(from_ref(&one), &[]);
         assert_eq!(names(&single.list()), ["a"]);
         assert_eq!(single.find("b"), Err(vec!["a".to_owned()]));
         assert_eq!(names(&BundleFolders::new(&[one], &[path]).list()).len(), 4);
@@ -165,8 +167,8 @@ mod tests {
     #[test]
     fn what_is_no_bundle_is_left_for_opening_to_complain_about() {
         let parent = tempfile::tempdir().unwrap();
-        let empty = parent.path().to_path_buf();
-        assert_eq!(BundleFolders::expand(&[empty.clone()]), [empty.clone()]);
-        assert_eq!(BundleFolders::new(&[empty.clone()], &[]).list(), [empty]);
+        let paths = [parent.path().to_path_buf()];
+        assert_eq!(BundleFolders::expand(&paths), paths);
+        assert_eq!(BundleFolders::new(&paths, &[]).list(), paths);
     }
 }

@@ -23,15 +23,15 @@ use tipserve_clip::{
 };
 use tipserve_engine::{Encoder, Engine, EngineSettings, Machine};
 
-/// Where bundles are, and what runs them.
+/// The sources of bundles, and the settings that run them.
 pub(super) struct LoaderOptions {
     /// Where bundles are loaded from.
     pub folders: BundleFolders,
-    /// What all engines share.
+    /// The resources that all engines share.
     pub machine: Machine,
-    /// Of each engine.
+    /// The settings of each engine.
     pub settings: EngineSettings,
-    /// Where encoders run; heads on the first.
+    /// The devices that encoders run on; heads run on the first.
     pub devices: Vec<tch::Device>,
     /// Number format of the encoders.
     pub dtype: DtypeChoice,
@@ -62,7 +62,7 @@ impl BundleLoader {
         }
     }
 
-    /// From here on what is loaded must not disturb what is served.
+    /// From now on loading must not disturb serving.
     pub(super) fn serves(&self) {
         self.serving.store(true, Ordering::Relaxed);
     }
@@ -125,11 +125,10 @@ impl BundleLoader {
         ))
     }
 
-    /// The bundle's encoders, loaded side by side with the check of its files:
-    /// reading, hashing and optimising takes most of a start, and what one has
-    /// read from the disk the other finds in memory. Operators are fused and
-    /// graphs recorded, if at all, when all is there: nothing may run beside
-    /// that.
+    /// The bundle's encoders, loaded in parallel to the check of its files:
+    /// reading, hashing and optimising take most of a start, and both share
+    /// what they read from the disk. Fusing operators and recording graphs, if
+    /// enabled, comes after loading, since nothing else may run then.
     ///
     /// The image encoder is on every device; the text encoder on the first.
     fn encoders(&self, bundle: &Bundle, precision: Precision) -> Result<Encoders, StartError> {
@@ -163,7 +162,8 @@ impl BundleLoader {
             let checked = scope.spawn(|| bundle.verify());
             let text = bundle.text.as_ref().map(|_| scope.spawn(load_text));
             let image = scope.spawn(load_image);
-            // A file that was changed is the reason, whatever else it led to.
+            // A changed file is the real reason, whatever error it caused
+            // elsewhere.
             joined(checked)?;
             let text = text.map(joined).transpose()?;
             Ok::<_, StartError>((joined(image)?, text))
@@ -171,7 +171,7 @@ impl BundleLoader {
         let image = image.map(|(mut encoder, spec)| {
             let threads = settings.threads.intra_op;
             if self.serving.load(Ordering::Relaxed) {
-                // As a batch of its own among those that are served.
+                // As if it were a batch of its own.
                 self.options.machine.in_turn(|| encoder.fuse(threads));
             } else {
                 encoder.fuse(threads);
@@ -183,7 +183,7 @@ impl BundleLoader {
     }
 }
 
-/// What a thread gave; its panic is this one's.
+/// A thread's result; its panic is propagated.
 fn joined<T, E: Into<StartError>>(
     thread: std::thread::ScopedJoinHandle<'_, Result<T, E>>,
 ) -> Result<T, StartError> {
@@ -198,7 +198,7 @@ impl BundleSource for BundleLoader {
         let folders = self.options.folders.list();
         let read = folders.iter().filter_map(|path| {
             let found = described(path);
-            // One that is being copied, or is no bundle of this format.
+            // A bundle that is still being copied, or has another format.
             found
                 .inspect_err(|error| tracing::debug!(%error, "not listed"))
                 .ok()

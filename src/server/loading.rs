@@ -27,8 +27,8 @@ pub(super) struct Loaded {
     pub(super) resident_bytes: usize,
 }
 
-/// Loads every bundle that is to be there from the start, one after the other:
-/// each has the machine to itself, as its measurements need.
+/// Loads every bundle of the start, one after the other: each needs the machine
+/// to itself for its measurements.
 pub(super) async fn load(config: Config) -> Result<Loaded, StartError> {
     let resident = config.clone();
     let (loader, default, others) = tokio::task::spawn_blocking(move || load_all(&config))

@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use tipserve_http::HttpLayer;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tonic::{service::Routes, transport};
 
-use super::connections::{self, ConnectionLimits, Connections};
+use super::{
+    connections::{self, ConnectionLimits, Connections},
+    listener::ApiListener,
+};
 use crate::{
     auth::{Authenticator, Origin},
     config::Limits,
@@ -31,7 +34,7 @@ pub(super) fn serve(
     auth: &Arc<Authenticator>,
     routes: Routes,
     http: HttpLayer,
-    listener: TcpListener,
+    listener: ApiListener,
 ) -> JoinHandle<Result<(), transport::Error>> {
     let age = match limits.max_connection_age_seconds {
         0 => None,
@@ -48,6 +51,7 @@ pub(super) fn serve(
         // what the layers within refuse must reach the browser too.
         .accept_http1(true)
         .max_connection_age(age.unwrap_or(FOREVER))
+        .layer(rpc::UnreadLayer::new(limits.max_unfinished_bytes))
         .layer(rpc::web::BrowserLayer::new(web_origins, guarded, http))
         .layer(rpc::Observe::new(&context.calls))
         .layer(AuthLayer::new(
@@ -72,11 +76,18 @@ pub(super) fn serve(
         age,
     };
     let connections = Connections::new(bounds.within_descriptors());
-    if auth.tls().is_some() {
-        let incoming = connections::encrypted(listener, connections, Arc::clone(auth));
-        tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
-    } else {
-        let incoming = connections::plain(listener, connections);
-        tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+    match listener {
+        ApiListener::Tcp(listener) if auth.tls().is_some() => {
+            let incoming = connections::encrypted(listener, connections, Arc::clone(auth));
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+        }
+        ApiListener::Tcp(listener) => {
+            let incoming = connections::plain(listener, connections);
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+        }
+        ApiListener::Unix(listener) => {
+            let incoming = connections::plain(listener, connections);
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop))
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What is known of each bundle. Its name is a label: the operator chooses the
-//! names, and no more than [`MOST`] of them get series of their own.
+//! Metrics of each bundle. Its name is a label: the operator chooses the names,
+//! and at most [`MOST`] of them get series of their own.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
@@ -9,18 +9,18 @@ use parking_lot::Mutex;
 use super::names::*;
 use tipserve_engine::Engine;
 
-/// Most bundles that are told apart in a process's life; what are loaded beyond
-/// that are one together.
+/// Most bundles with series of their own in a process's life; later ones share
+/// one.
 const MOST: usize = 32;
-/// The label of all that are not told apart.
+/// The label of all other bundles.
 const OTHERS: &str = "(others)";
 
 /// Pictures and batches of the engines that a name's bundles have had.
 #[derive(Clone, Copy, Debug, Default)]
 struct Done {
-    /// Of engines that are gone.
+    /// Totals of engines that have stopped.
     before: [u64; 2],
-    /// Of those that run.
+    /// Totals of those that run.
     now: [u64; 2],
 }
 
@@ -60,8 +60,8 @@ pub(super) fn refresh(engines: &[(String, Engine)]) {
 }
 
 impl Done {
-    /// The totals, where the engines that run now have done this much. Less
-    /// than before means that one is gone.
+    /// The totals, given what the running engines have done. Less than before
+    /// means that one has stopped.
     fn now_at(&mut self, counts: [u64; 2]) -> [u64; 2] {
         let mut totals = [0; 2];
         let all = self

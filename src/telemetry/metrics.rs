@@ -154,7 +154,7 @@ pub struct ResidentFigures {
     pub evictions: u64,
 }
 
-/// What the engines have done and hold, one of each loaded bundle.
+/// The engines' counts and sizes, one engine for each loaded bundle.
 pub struct EngineFigures {
     /// Each engine that runs, with its bundle's name.
     pub engines: Vec<(String, Engine)>,

@@ -13,14 +13,14 @@ use tipserve_engine::{EncodeFault, Encoder, Engine, EngineError, EngineSettings,
 
 use crate::tagging::{Answer, Item, Seen, Tagging, number, picture, settings, spec, until};
 
-/// An encoder that writes down whose batch it runs, and how many run at once.
+/// An encoder that records whose batch it runs, and how many run at once.
 struct Named {
     name: &'static str,
     tagging: Tagging,
     machine: Arc<Log>,
 }
 
-/// What all encoders of a machine did.
+/// The record of all encoders of a machine.
 #[derive(Default)]
 struct Log {
     order: Mutex<Vec<&'static str>>,
@@ -97,7 +97,8 @@ fn fairness_a_flood_on_one_bundle_does_not_starve_the_other() {
     all_answered(few);
     let order = log.order.lock().clone();
     let ahead = order.iter().filter(|name| **name == "flooded").count();
-    // Turn about it is some 20; first come, first served would be all 300.
+    // Taking turns makes it about 20; first come, first served would make it
+    // all 300.
     assert!(ahead < 150, "{ahead} of the flood before the other's 20");
     all_answered(flood);
     assert_eq!(

@@ -34,14 +34,13 @@ def _field(name: str, value: str) -> bytes:
     return b"\0" + _string(name.encode()) + _string(value.encode())
 
 
-def headers(path: str, extra=()) -> bytes:
+def headers(path: str, extra=(), verb: str = "POST") -> bytes:
     fields = [
-        (":method", "POST"),
+        (":method", verb),
         (":scheme", "http"),
         (":path", path),
         (":authority", "x"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
+        *([("content-type", "application/grpc"), ("te", "trailers")] if verb == "POST" else []),
         *extra,
     ]
     return b"".join(_field(name, value) for name, value in fields)
@@ -50,7 +49,8 @@ def headers(path: str, extra=()) -> bytes:
 class Peer:
     """One connection, whose flow control is kept to."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, window: int = 1 << 20) -> None:
+        """`window` is how much of each answer it takes unasked."""
         host, port = address.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)))
         self.lock, self.changed = threading.Lock(), threading.Condition()
@@ -58,7 +58,7 @@ class Peer:
         self.windows: dict[int, int] = {}
         self.ended: set[int] = set()
         self.closed = False
-        self.send(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, 1 << 20)))
+        self.send(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, window)))
         threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, data: bytes) -> None:
@@ -139,6 +139,16 @@ class Peer:
                 return sent
             sent += count
         return sent
+
+    def get(self, stream: int, path: str) -> None:
+        """A request of plain HTTP."""
+        head = headers(path, verb="GET")
+        self.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, head))
+
+    def message(self, stream: int, path: str, data: bytes) -> None:
+        """A call with one small message, which is its last."""
+        self.open(stream, path)
+        self.send(frame(DATA, END_STREAM, stream, struct.pack(">BI", 0, len(data)) + data))
 
     def begin_message(self, stream: int, path: str, length: int, patience: float = 3) -> int:
         """A call whose message lacks its last byte: the bytes that were taken of it."""

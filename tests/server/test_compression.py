@@ -14,7 +14,7 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.http as triton_http
 import wire
-from conftest import WIDTH, Server
+from conftest import Server
 from models import embedded, points_cache
 from over_http import call
 from raw_http2 import Peer
@@ -87,7 +87,6 @@ def test_grpc_clients_may_compress_every_message(features, clusters, name, compr
     points, labels = clusters.draw(60)
     spec = cache.CacheSpec(cache_id=name, classes=wire.classes("abcd"))
     channel = grpc.insecure_channel(features.address, compression=compression)
-    stubs = wire.Api(features.address)
     caches = wire.cache_grpc.CacheServiceStub(channel)
     classifying = wire.classify_grpc.ClassifyServiceStub(channel)
     try:
@@ -105,7 +104,6 @@ def test_grpc_clients_may_compress_every_message(features, clusters, name, compr
         assert classifying.GetServerInfo(classify.GetServerInfoRequest(), timeout=60).version
     finally:
         channel.close()
-        stubs.close()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -299,4 +297,4 @@ def test_a_bomb_over_http_is_refused_at_the_limit(bounded, encoding, path, kind)
     print(f"{grown >> 20} MiB; {answer.status}")
     assert answer.status in (400, 413), answer.body[:300]
     assert grown < 3 * LIMIT + 16 * MIB
-    assert WIDTH and bounded.http("/healthz")[0] == 200
+    assert bounded.http("/healthz")[0] == 200

@@ -120,6 +120,37 @@ def test_unfinished_bodies_stay_within_the_budget(serve, features_bundle):
         one.close()
 
 
+def part(name: str) -> bytes:
+    return (
+        f'--x\r\ncontent-disposition: form-data; name="{name}"; filename="p"\r\n\r\n\r\n'.encode()
+    )
+
+
+SPEC = b'--x\r\ncontent-disposition: form-data; name="spec"\r\n\r\n{"cacheId":"parts"}\r\n'
+PARTS = {
+    "long names": [part(f"{i}" + "n" * 500_000) for i in range(200)],
+    "many names": [part(str(i)) for i in range(60_000)],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_parts_of_a_form_are_bounded_by_their_names_too(bounded, name):
+    """Classes that are named by parts: all of these are held until the last is known."""
+    body = SPEC + b"".join(PARTS[name]) + b"--x--\r\n"
+    before = reset_peak(bounded)
+    try:
+        answer = call(
+            *(bounded, "POST", "/v1/caches", body),
+            content_type="multipart/form-data; boundary=x",
+            timeout=120,
+        )
+        assert answer.status in (400, 413), answer.body[:300]
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # refused before all of it was sent
+    assert peak(bounded) - before < 96 * MIB
+    assert call(bounded, "GET", "/v1/serverInfo").status == 200
+
+
 def test_a_line_after_the_other_is_freed(bounded):
     """A stream of many lines takes no more memory than a few."""
     item = {"input": {"embedding": {"values": [1.0] * WIDTH}}}

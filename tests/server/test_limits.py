@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 import wire
+from conftest import ROOT
 from pictures import photo, png
 from PIL import Image
 from wire import Problem, classify
@@ -77,3 +79,14 @@ def test_frames(error_of, chance, kind):
     assert (problem.reason, problem.metadata["setting"]) == ("PICTURE_TOO_LARGE", "max_frames")
     assert "5 frames" in problem.message and "max_frames is 4" in problem.message
     assert error_of(content, "--max-frames", "5") is None
+
+
+def test_the_server_says_every_limit(features):
+    info = features.api.classifying.GetServerInfo(classify.GetServerInfoRequest())
+    sources = [*ROOT.glob("src/rpc/**/*.rs"), *ROOT.glob("src/catalog/*.rs")]
+    named = {
+        match[1] for path in sources for match in re.finditer(r'"(max_\w+)"', path.read_text())
+    }
+    assert named <= set(info.limits), "errors name limits that GetServerInfo does not"
+    assert {"queue_items", "queue_bytes", "resident_bytes", "stream_window"} <= set(info.limits)
+    assert all(value >= 0 for value in info.limits.values())

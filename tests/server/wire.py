@@ -100,6 +100,9 @@ class Api:
 
     def __init__(self, address: str) -> None:
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        if address.startswith("unix:"):
+            # gRPC makes a host's name of the path, which HTTP/2 does not allow.
+            options.append(("grpc.default_authority", "localhost"))
         self.address = address
         self.channel = grpc.insecure_channel(address, options)
         self.caches = cache_grpc.CacheServiceStub(self.channel)

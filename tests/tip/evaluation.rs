@@ -74,3 +74,23 @@ fn a_bad_batch_is_refused_whole() {
     assert_eq!(evaluator.finish().count, 0);
     assert_eq!(evaluator.finish().top1, 0.0);
 }
+
+#[test]
+fn a_confusion_takes_no_memory_that_grows_with_the_square_of_many_classes() {
+    // The square of the most classes that a server takes by default would be
+    // 80 GB of counts.
+    const CLASSES: usize = 100_000;
+    let mut evaluator = Evaluator::new(CLASSES);
+    let labels = [7_i64, 99_999];
+    for label in labels {
+        let logits = Tensor::zeros([1, CLASSES as i64], (Kind::Float, Device::Cpu));
+        let _ = logits.get(0).get(99_999).fill_(1.0);
+        let label = Tensor::from_slice(&[label]);
+        evaluator.add(&logits, &label, 1.0).unwrap();
+    }
+    let found = evaluator.finish();
+    assert_eq!((found.count, found.top1), (2, 0.5));
+    assert_eq!(found.per_class[99_999].accuracy, 1.0);
+    assert_eq!(found.per_class[7].count, 1);
+    assert!(found.confusion.is_empty());
+}

@@ -183,8 +183,8 @@ type FineTuneRequest struct {
 	// patience, alpha, beta, grid), and for a version whose keys are trained
 	// already; else FINE_TUNE_RECIPE_RESIDUAL.
 	Recipe FineTuneRecipe `protobuf:"varint,16,opt,name=recipe,proto3,enum=tipserve.v1.FineTuneRecipe" json:"recipe,omitempty"`
-	// Reserved: an id that will make asking again safe, as CacheSpec.request_id
-	// does. This server does not look at it yet.
+	// Makes asking again safe, as CacheSpec.request_id does: the call follows the
+	// run that an equal request has begun, or says how it ended.
 	RequestId     string `protobuf:"bytes,30,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -14,11 +14,16 @@ const LEAST_PROBABILITY: f64 = 1e-30;
 
 const TOP: usize = 5;
 
-/// Accumulates results in memory that does not grow with the number of items:
-/// N² counts.
+/// Most classes with a confusion matrix: its memory grows with their square.
+pub const MAX_CONFUSION_CLASSES: usize = 1000;
+
+/// Accumulates results. Memory does not grow with the number of items: N
+/// counts, and N² for at most [`MAX_CONFUSION_CLASSES`] classes.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
     classes: usize,
+    /// For each class, its items and its right answers.
+    per_class: Vec<(u64, u64)>,
     confusion: Vec<u64>,
     top5: u64,
     negative_log_likelihood: f64,
@@ -48,7 +53,8 @@ pub struct Evaluation {
     /// Items of each class, and the share of them classified rightly (0 if
     /// there are none).
     pub per_class: Vec<ClassScore>,
-    /// [N × N], row by row: items of class i taken for class j.
+    /// [N × N], row by row: items of class i taken for class j; empty for more
+    /// than [`MAX_CONFUSION_CLASSES`].
     pub confusion: Vec<u64>,
 }
 
@@ -66,7 +72,11 @@ impl Evaluator {
     pub fn new(classes: usize) -> Self {
         Self {
             classes,
-            confusion: vec![0; classes.saturating_mul(classes)],
+            per_class: vec![(0, 0); classes],
+            confusion: match classes {
+                0..=MAX_CONFUSION_CLASSES => vec![0; classes * classes],
+                _ => Vec::new(),
+            },
             top5: 0,
             negative_log_likelihood: 0.0,
             bins: [Bin::default(); CALIBRATION_BINS],
@@ -149,6 +159,10 @@ impl Evaluator {
                 before += 1;
             }
         }
+        if let Some((count, right)) = self.per_class.get_mut(label) {
+            *count += 1;
+            *right += u64::from(best_at == label);
+        }
         if let Some(cell) = self.confusion.get_mut(label * self.classes + best_at) {
             *cell += 1;
         }
@@ -165,13 +179,8 @@ impl Evaluator {
 
     /// What was found so far.
     pub fn finish(&self) -> Evaluation {
-        let rows = self.confusion.chunks_exact(self.classes.max(1));
-        let per_class: Vec<(u64, u64)> = rows
-            .enumerate()
-            .map(|(class, row)| (row.iter().sum(), row.get(class).copied().unwrap_or(0)))
-            .collect();
-        let count: u64 = per_class.iter().map(|(count, _)| count).sum();
-        let right: u64 = per_class.iter().map(|(_, right)| right).sum();
+        let count: u64 = self.per_class.iter().map(|(count, _)| count).sum();
+        let right: u64 = self.per_class.iter().map(|(_, right)| right).sum();
         let error: f64 = self
             .bins
             .iter()
@@ -183,9 +192,10 @@ impl Evaluator {
             top5: share(self.top5 as f64, count),
             cross_entropy: share(self.negative_log_likelihood, count),
             expected_calibration_error: share(error, count),
-            per_class: per_class
-                .into_iter()
-                .map(|(count, right)| ClassScore {
+            per_class: self
+                .per_class
+                .iter()
+                .map(|&(count, right)| ClassScore {
                     count,
                     accuracy: share(right as f64, count),
                 })

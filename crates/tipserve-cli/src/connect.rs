@@ -155,8 +155,8 @@ impl Connection {
         self.bounded(doing, call, true).await
     }
 
-    /// Waits for the answer to a unary call that takes as long as it takes, and
-    /// goes on where nobody waits for it.
+    /// Waits without a time limit for the answer to a unary call; the server
+    /// continues it even if nobody waits.
     pub(crate) async fn lasting<T>(
         &self,
         doing: &str,

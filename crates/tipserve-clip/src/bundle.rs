@@ -163,9 +163,9 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Checks every file that `bundle.toml` names against its sha256: reads all
-    /// of them once. It may run beside loading them, which then finds what it
-    /// reads in the page cache, or the other way round.
+    /// Checks every file that `bundle.toml` names against its SHA-256; reads
+    /// all of them once. It may run in parallel to loading them: one then finds
+    /// the other's reads in the page cache.
     ///
     /// # Errors
     /// [`BundleError::Mismatch`], [`BundleError::Unreadable`].
@@ -177,7 +177,7 @@ impl Bundle {
         }
     }
 
-    /// Reads the mean and variance of its embeddings, if it brings some.
+    /// Reads the mean and variance of its embeddings, if it has them.
     ///
     /// # Errors
     /// [`BundleError::Unreadable`].
@@ -191,12 +191,12 @@ impl Bundle {
         Ok(())
     }
 
-    /// Reads `dir/bundle.toml` alone: nothing that it names is to be relied on
-    /// before [`Bundle::verify`], and its statistics are not there before
+    /// Reads only `dir/bundle.toml`: the files that it names are unchecked
+    /// until [`Bundle::verify`], and its statistics are absent until
     /// [`Bundle::read_statistics`].
     ///
     /// # Errors
-    /// As [`Bundle::open`], but for files that do not match.
+    /// As [`Bundle::open`], except for files that do not match.
     pub fn read(dir: &Path) -> Result<Self, BundleError> {
         if !dir.is_dir() {
             let reason = match dir.try_exists() {

@@ -1,8 +1,8 @@
 //! Admission: bounds on items and bytes in the engines of a process.
 //!
-//! The bounds are one pool that all engines draw on. While there are several,
-//! each has a part set aside ([`Admission::reserve`]), which the others cannot
-//! fill: a flood on one bundle leaves the others room.
+//! The bounds are one pool for all engines. While there are several, each has a
+//! reserved part ([`Admission::reserve`]) that the others cannot fill: a flood
+//! on one bundle does not shut out the others.
 
 use std::sync::{
     Arc,
@@ -13,8 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
-/// One part in this many of each bound is set aside for an engine among
-/// several.
+/// One part in this many of each bound is reserved for each of several engines.
 const RESERVED: usize = 32;
 
 /// Refused by backpressure: one of the engine's limits is reached.
@@ -52,7 +51,7 @@ impl Permit {
     }
 }
 
-/// What an engine holds.
+/// The items and bytes that an engine holds.
 #[derive(Debug, Default)]
 struct Held {
     items: AtomicUsize,
@@ -85,12 +84,12 @@ impl Drop for Counted {
     }
 }
 
-/// One bound: what all draw on, and what is set aside for this engine.
+/// One bound: the shared pool, and this engine's reserved part.
 #[derive(Debug)]
 struct Bound {
     shared: Arc<Semaphore>,
     own: Arc<Semaphore>,
-    /// What is set aside if anything is.
+    /// The size of the reserved part, if there is one.
     part: u32,
 }
 
@@ -118,7 +117,7 @@ impl Bound {
         own.or_else(|| Arc::clone(&self.shared).try_acquire_many_owned(count).ok())
     }
 
-    /// None never: the semaphores are not closed.
+    /// Never `None`: the semaphores are not closed.
     async fn take(&self, count: u32) -> Option<OwnedSemaphorePermit> {
         if let Some(permit) = self.try_take(count) {
             return Some(permit);
@@ -171,7 +170,7 @@ impl Admission {
         }
     }
 
-    /// Another engine's admission to the same room.
+    /// Another engine's admission to the same pool.
     #[must_use]
     pub fn sibling(&self) -> Admission {
         Admission {
@@ -184,9 +183,9 @@ impl Admission {
         }
     }
 
-    /// Sets a thirty-second part of both bounds aside for this engine, waiting
-    /// until so much is free: the others can no longer fill it. Done once,
-    /// however often it is asked for.
+    /// Reserves a thirty-second part of both bounds for this engine, waiting
+    /// until that much is free; the others can no longer fill it. Further calls
+    /// change nothing.
     pub async fn reserve(&self) {
         if !self.reserved.swap(true, Ordering::Relaxed) {
             self.items.reserve().await;
@@ -194,7 +193,7 @@ impl Admission {
         }
     }
 
-    /// Gives what was set aside back to all, waiting until it is free.
+    /// Returns the reserved part to the pool, waiting until it is free.
     pub async fn release(&self) {
         if self.reserved.swap(false, Ordering::Relaxed) {
             self.items.release().await;
@@ -270,7 +269,7 @@ mod tests {
             other.reserve().await;
         });
         let held: Vec<_> = std::iter::from_fn(|| flooded.try_enter(1).ok()).collect();
-        // All but the two that are set aside for the other.
+        // All but the two that are reserved for the other.
         assert_eq!((held.len(), flooded.items(), other.items()), (62, 62, 0));
         let (first, second) = (other.try_enter(1), other.try_enter(1));
         assert!(first.is_ok() && second.is_ok());

@@ -31,7 +31,8 @@ pub(super) fn spawn(number: usize, shared: Arc<Shared>) -> std::io::Result<JoinH
                 shared.in_device.fetch_add(1, Ordering::Relaxed);
                 let ready = decode(job, &shared);
                 shared.in_device.fetch_sub(1, Ordering::Relaxed);
-                // Not held while the ready queue is full: other engines' is not.
+                // Released while the ready queue is full: other engines' queues
+                // may not be.
                 drop(slot);
                 if let Some((flow, priority, job)) = ready {
                     shared.ready.push(flow, priority, job);

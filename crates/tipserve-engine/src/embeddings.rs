@@ -14,10 +14,10 @@
 //! hands its prepared pixels and its place to its first follower that has not;
 //! one that fails gives its followers the same error.
 //!
-//! The memory is one cache for all engines of a machine, so that it stays within
-//! its bound however many there are. An engine has one encoder for life: its
-//! number is part of the key, in place of the bundle's fingerprint. Only centre
-//! crops are kept: a random view is seldom drawn twice.
+//! All engines of a machine share one cache, so that it stays within its bound
+//! however many there are. An engine keeps its encoder, so its number is part
+//! of the key instead of the bundle's fingerprint. Only centre crops are
+//! cached: a random view is seldom drawn twice.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -128,7 +128,7 @@ impl EmbeddingCache {
     }
 }
 
-/// An engine's features held, and contents on their way to its encoder.
+/// An engine's cached features, and the contents on their way to its encoder.
 pub(super) struct Embeddings {
     cache: Arc<EmbeddingCache>,
     engine: u32,
@@ -154,7 +154,7 @@ pub(super) enum Role {
 }
 
 impl Embeddings {
-    /// Those of the engine of this number.
+    /// The cache of the engine with this number.
     pub fn new(cache: &Arc<EmbeddingCache>, engine: u32) -> Arc<Embeddings> {
         Arc::new(Embeddings {
             cache: Arc::clone(cache),
@@ -174,12 +174,12 @@ impl Embeddings {
         self.cache.0.get(&(self.engine, *key))
     }
 
-    /// Features that all engines hold, and their bytes, keys included.
+    /// The cached features of all engines, and their bytes, keys included.
     pub fn held(&self) -> (usize, u64) {
         (self.cache.0.len(), self.cache.0.weight())
     }
 
-    /// Drops the features held, when the engine stops: no other can use them.
+    /// Drops the engine's features when it stops: no other can use them.
     pub fn clear(&self) {
         self.cache.0.retain(|(engine, _), _| *engine != self.engine);
     }

@@ -105,7 +105,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the decoders and device workers, with a machine of their own.
-    /// `encoder` is absent for a bundle that takes embeddings alone.
+    /// `encoder` is absent for a bundle that only takes embeddings.
     ///
     /// # Errors
     /// The operating system's, if a thread cannot be started.
@@ -117,8 +117,8 @@ impl Engine {
         Engine::start_on(&Machine::new(&settings), settings, encoder, limits)
     }
 
-    /// The same on a machine that other engines share, whose settings are the
-    /// same but for what a bundle decides.
+    /// The same on a machine shared with other engines, whose settings differ
+    /// only in what a bundle decides.
     ///
     /// # Errors
     /// As [`Engine::start`].

@@ -1,4 +1,4 @@
-//! What the engines of a process share of their machine.
+//! The resources that the engines of a process share.
 
 use std::sync::{
     Arc,
@@ -12,13 +12,13 @@ use crate::{
     slots::{Share, Slots},
 };
 
-/// What engines on one machine share: the bounds on what is admitted, the slots
-/// in which pictures are decoded, batches encoded and heads computed, and the
-/// memory for cached embeddings. An engine alone has all of it; of several,
-/// each gets its turn, by the time that its batches take.
+/// The shared resources of engines on one machine: the bounds of admission, the
+/// slots for decoding pictures, encoding batches and computing heads, and the
+/// memory for cached embeddings. A single engine has all of it; several take
+/// turns, by the time that their batches take.
 ///
-/// There are as many slots as one engine has threads for a stage, so that any
-/// number of engines load the machine no more than one does.
+/// Each stage has as many slots as one engine has threads, so that several
+/// engines load the machine no more than one does.
 #[derive(Clone, Debug)]
 pub struct Machine(Arc<Parts>);
 
@@ -28,7 +28,7 @@ struct Parts {
     decoders: Arc<Slots>,
     workers: Arc<Slots>,
     heads: Arc<Slots>,
-    /// Absent where it is off.
+    /// Absent if it is off.
     embeddings: Option<Arc<EmbeddingCache>>,
     engines: AtomicU32,
 }
@@ -57,8 +57,8 @@ impl Machine {
         }))
     }
 
-    /// Runs something that keeps a core or a device busy for a while, such as
-    /// loading another model, as one batch among those of the engines.
+    /// Runs work that keeps a core or a device busy for a while, such as
+    /// loading another model, as if it were a batch of an engine.
     pub fn in_turn<T>(&self, run: impl FnOnce() -> T) -> T {
         let share = self.0.workers.share();
         let _slot = share.enter();

@@ -220,9 +220,9 @@ impl<T> FairQueue<T> {
         Some(item)
     }
 
-    /// Blocks until [`FairQueue::take`] would give something; false at the
-    /// end. What arrives between the two is taken with the rest, and another
-    /// worker may have been faster.
+    /// Blocks until [`FairQueue::take`] has something to return; false at the
+    /// end. Items that arrive in between are taken with the rest, and another
+    /// worker may be faster.
     ///
     /// An idle worker takes what is there at once, unless `delay` lets a
     /// batch of `most()` fill first. A step waits while interactive items do,

@@ -1,11 +1,11 @@
-//! Slots: how many batches run at once in a process, whichever engine they are
-//! of. While several engines want one, they take turns by the time that their
-//! batches took (start-time fair queueing, Goyal, Vin and Cheng, SIGCOMM 1996),
-//! so that a flood on one bundle leaves the others their share.
+//! Slots bound how many batches run at once in a process, whatever their
+//! engine. While several engines want one, they take turns by the time that
+//! their batches took (start-time fair queueing, Goyal, Vin and Cheng, SIGCOMM
+//! 1996), so that a flood on one bundle leaves the others their share.
 //!
-//! An engine asks for a slot *before* it takes a batch off its queue: what
-//! arrives while it waits still joins that batch, and one engine alone never
-//! waits at all.
+//! An engine asks for a slot *before* it takes a batch off its queue: items
+//! that arrive while it waits still join that batch. A single engine never
+//! waits.
 
 use std::{
     collections::BTreeMap,
@@ -18,11 +18,11 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-/// Weight that what was known of a share keeps when its next turn ends: ten
-/// turns or so, as in the cost model.
+/// Weight of a share's earlier turns when its next one ends: about ten turns
+/// count, as in the cost model.
 const RECENT: f64 = 0.9;
 
-/// A number of slots, shared out among engines.
+/// A number of slots, shared among engines.
 #[derive(Debug)]
 pub(crate) struct Slots {
     state: Mutex<State>,
@@ -31,8 +31,8 @@ pub(crate) struct Slots {
 #[derive(Debug)]
 struct State {
     free: usize,
-    /// Start tag of the latest turn: a share that was idle begins here, and
-    /// has saved nothing up.
+    /// Start tag of the latest turn: a share that was idle begins here, without
+    /// credit for its idle time.
     virtual_time: f64,
     next_share: u64,
     shares: BTreeMap<u64, ShareState>,
@@ -42,11 +42,11 @@ struct State {
 struct ShareState {
     /// Virtual time at which its turns so far end, seconds.
     finish: f64,
-    /// Seconds that a turn takes, in the mean of the last ones.
+    /// Mean seconds of the last turns.
     turn: f64,
     /// Threads that wait for a slot.
     waiting: usize,
-    /// Of these, how many have been given theirs and not yet woken.
+    /// How many of these have been granted one but have not woken yet.
     granted: usize,
     wake: Arc<Condvar>,
 }
@@ -60,13 +60,12 @@ impl State {
         };
         let start = share.finish.max(self.virtual_time);
         self.virtual_time = start;
-        // As long as its turns have been; put right when it ends.
+        // Assumed as long as its earlier turns; corrected when it ends.
         share.finish = start + share.turn;
         share.turn
     }
 
-    /// The share whose turn is next: of those that wait, the one that is
-    /// furthest behind.
+    /// The share whose turn is next: the waiting one that is furthest behind.
     fn next(&self) -> Option<u64> {
         self.shares
             .iter()
@@ -99,7 +98,7 @@ impl State {
 }
 
 impl Slots {
-    /// So many slots; at least one.
+    /// This many slots; at least one.
     pub fn new(count: usize) -> Arc<Slots> {
         Arc::new(Slots {
             state: Mutex::new(State {
@@ -111,7 +110,7 @@ impl Slots {
         })
     }
 
-    /// An engine's share in them, equal to the others'.
+    /// A new engine's share of the slots, equal to the others'.
     pub fn share(self: &Arc<Self>) -> Share {
         let wake = Arc::new(Condvar::new());
         let mut state = self.state.lock();
@@ -143,15 +142,14 @@ pub(crate) struct Share {
     slots: Arc<Slots>,
     id: u64,
     wake: Arc<Condvar>,
-    /// Seconds that a turn was waited for, in the mean of the last ones: the
-    /// bits of an f64.
+    /// Mean seconds of waiting for the last turns: the bits of an f64.
     wait: AtomicU64,
 }
 
 impl Share {
-    /// Takes a slot, waiting for this share's turn while none is free. Give it
-    /// back by dropping it; never ask for a second one of the same slots while
-    /// holding one.
+    /// Takes a slot, waiting for this share's turn while none is free. Drop it
+    /// to give it back; never take a second one of the same slots while holding
+    /// one.
     pub fn enter(&self) -> Slot<'_> {
         let mut state = self.slots.state.lock();
         let expected = if state.free > 0 {
@@ -183,7 +181,7 @@ impl Share {
                     share.waiting -= 1;
                     return;
                 }
-                // A share lives as long as what enters by it.
+                // Never: a share outlives the threads that wait for it.
                 None => return,
             }
         }
@@ -194,8 +192,7 @@ impl Share {
         self.wait.store(mean.to_bits(), Ordering::Relaxed);
     }
 
-    /// Seconds that a turn is waited for, in the mean of the last ones; 0 while
-    /// there is a slot for whoever wants one.
+    /// Mean seconds of waiting for the last turns; 0 while slots are free.
     pub fn wait_seconds(&self) -> f64 {
         f64::from_bits(self.wait.load(Ordering::Relaxed))
     }

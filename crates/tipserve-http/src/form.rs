@@ -30,6 +30,15 @@ pub struct Part {
     pub data: Bytes,
 }
 
+impl Part {
+    /// Roughly the bytes that it holds.
+    pub fn size(&self) -> usize {
+        let file = self.file.as_ref().map_or(0, String::len);
+        // In addition to names and data, the pointers to them.
+        self.name.len() + file + self.data.len() + 128
+    }
+}
+
 /// A form, read part by part as its body arrives.
 pub struct Form {
     parts: Multipart<'static>,

@@ -41,6 +41,7 @@ mod dialect;
 mod embeddings;
 mod errors;
 mod form;
+mod form_messages;
 mod inference;
 mod json;
 mod media;

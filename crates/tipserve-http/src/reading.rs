@@ -14,11 +14,11 @@ use crate::{
     arrival::Arrival,
     bounds::Bounds,
     call::{Asked, Call},
-    content::{Content, Picture},
+    content::Content,
     embeddings,
-    form::{self, Batch, Classes, Form, Part},
+    form_messages::FormReading,
     inference,
-    json::{JsonError, wire},
+    json::wire,
     query,
 };
 
@@ -185,8 +185,13 @@ async fn off_thread(
     if bytes <= INLINE {
         return read();
     }
-    let _turn = READERS.acquire().await;
-    let reading = tokio::task::spawn_blocking(read).await;
+    // Moved into the task, which goes on if nobody waits for it any more.
+    let turn = READERS.acquire().await;
+    let reading = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        read()
+    });
+    let reading = reading.await;
     reading.map_err(|error| Status::internal(error.to_string()))?
 }
 
@@ -240,174 +245,4 @@ async fn piece(
             (vec![message], false)
         }
     })
-}
-
-/// A form being turned into messages.
-struct FormReading {
-    call: Arc<Call>,
-    form: Form,
-    limit: usize,
-    /// The first message, or the only one.
-    own: Vec<u8>,
-    target: Target,
-}
-
-/// What the pictures of a form become.
-enum Target {
-    /// Fields of the only message.
-    Message(Option<Picture>),
-    /// Messages of their own, once the first message has been sent. The names
-    /// of the classes, where the first message has them.
-    Stream {
-        batch: Batch,
-        names: Option<Vec<String>>,
-    },
-    /// As above, but the classes are the names of the parts: no picture can be
-    /// sent before the last name is known.
-    Gathering {
-        batch: Batch,
-        classes: Classes,
-        parts: Vec<Part>,
-    },
-    /// Nothing has been read yet of a call that streams.
-    Unknown(Option<Batch>),
-}
-
-impl FormReading {
-    fn new(call: &Arc<Call>, arrival: Arrival, boundary: &str) -> FormReading {
-        let streams = call.rpc.descriptor.is_client_streaming();
-        FormReading {
-            limit: arrival.bounds().largest(),
-            form: Form::new(arrival, boundary),
-            own: call.fields(),
-            target: match streams {
-                true => Target::Unknown(Batch::of(&call.rpc.input)),
-                false => Target::Message(Picture::of(&call.rpc.input)),
-            },
-            call: Arc::clone(call),
-        }
-    }
-
-    /// Reads enough for one or more messages; true if they are the last.
-    async fn read(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<bool, Status> {
-        match &self.target {
-            Target::Message(_) => self.form.reserve_whole().await?,
-            Target::Unknown(_) | Target::Stream { .. } | Target::Gathering { .. } => {}
-        }
-        loop {
-            let whole = !matches!(self.target, Target::Stream { .. } | Target::Unknown(_));
-            let Some(part) = self.form.next(whole).await? else {
-                self.finish(ready)?;
-                return Ok(true);
-            };
-            match (&mut self.target, &part.file) {
-                (Target::Message(_) | Target::Unknown(_), None) => {
-                    form::put_field(&self.call.rpc.input, &part, self.limit, &mut self.own)?;
-                }
-                (_, None) => {
-                    let problem = "fields come before pictures";
-                    return Err(JsonError::field(&part.name, problem).into());
-                }
-                (Target::Message(picture), Some(_)) => {
-                    let Some(picture) = picture else {
-                        return Err(JsonError::field(&part.name, "no picture is taken").into());
-                    };
-                    crate::call::put_picture(picture, &part.data, &mut self.own);
-                    if self.own.len() > self.limit {
-                        return Err(JsonError::TooLarge(self.limit).into());
-                    }
-                }
-                (Target::Unknown(_), Some(_)) => {
-                    let first = self.begin(part).await?;
-                    ready.extend(first);
-                    if !ready.is_empty() {
-                        return Ok(false);
-                    }
-                }
-                (Target::Gathering { parts, .. }, Some(_)) => {
-                    parts.push(part);
-                    let held: usize = parts.iter().map(|part| part.data.len() + 64).sum();
-                    if held > self.limit {
-                        return Err(JsonError::TooLarge(self.limit).into());
-                    }
-                }
-                (Target::Stream { batch, names }, Some(_)) => {
-                    ready.push_back(one(batch, names.as_deref(), &part)?);
-                    return Ok(false);
-                }
-            }
-        }
-    }
-
-    /// Decides, at the first picture, what pictures become. Returns the messages
-    /// that can be sent.
-    async fn begin(&mut self, part: Part) -> Result<Vec<Vec<u8>>, Status> {
-        let input = &self.call.rpc.input;
-        let batch = match &self.target {
-            Target::Unknown(Some(batch)) => batch.clone(),
-            _ => return Err(JsonError::field(&part.name, "no picture is taken").into()),
-        };
-        let classes = Classes::of(input).filter(|_| batch.has_classes());
-        let names = classes
-            .as_ref()
-            .map(|classes| classes.names(input, &self.own));
-        if let (Some(classes), Some([])) = (classes, names.as_deref()) {
-            self.form.reserve_whole().await?;
-            self.target = Target::Gathering {
-                batch,
-                classes,
-                parts: vec![part],
-            };
-            return Ok(Vec::new());
-        }
-        let first = one(&batch, names.as_deref(), &part)?;
-        self.target = Target::Stream { batch, names };
-        Ok(vec![std::mem::take(&mut self.own), first])
-    }
-
-    fn finish(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<(), Status> {
-        match &mut self.target {
-            Target::Message(_) | Target::Unknown(_) => {
-                ready.push_back(std::mem::take(&mut self.own));
-            }
-            Target::Stream { .. } => {}
-            Target::Gathering {
-                batch,
-                classes,
-                parts,
-            } => {
-                let mut names: Vec<String> = Vec::new();
-                for part in parts.iter() {
-                    if !names.contains(&part.name) {
-                        classes.put(&part.name, &mut self.own);
-                        names.push(part.name.clone());
-                    }
-                }
-                ready.push_back(std::mem::take(&mut self.own));
-                for part in parts.drain(..) {
-                    ready.push_back(one(batch, Some(&names), &part)?);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The message of one picture. If pictures have a class, the part's name is its
-/// name.
-fn one(batch: &Batch, names: Option<&[String]>, part: &Part) -> Result<Vec<u8>, Status> {
-    let file = part.file.as_deref().unwrap_or_default();
-    if !batch.has_classes() {
-        return Ok(batch.message(file, "", &part.data));
-    }
-    // Elsewhere the server itself knows the classes.
-    if names.is_some_and(|names| !names.contains(&part.name)) {
-        let problem = "the classes have none of this name";
-        return Err(JsonError::field(&part.name, problem).into());
-    }
-    let id = match file {
-        "" => String::new(),
-        file => format!("{}/{file}", part.name),
-    };
-    Ok(batch.message(&id, &part.name, &part.data))
 }

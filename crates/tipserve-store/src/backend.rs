@@ -11,8 +11,10 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 
+pub(crate) use super::failures::chain;
 use super::{
-    StoreError, environment::Environment, layout, mapped::read_file, wire::RequestObserver,
+    StoreError, environment::Environment, failures, layout, mapped::read_file,
+    wire::RequestObserver,
 };
 
 /// Bytes of one part of a large transfer to or from a bucket.
@@ -24,10 +26,6 @@ const SINGLE_PUT_BYTES: u64 = 64 << 20;
 /// Work on up to this many bytes is done on the calling thread; more goes to
 /// one that may block.
 const SMALL_WORK_BYTES: usize = 64 << 10;
-/// The operating system's number for "input/output error".
-const EIO: i32 = 5;
-/// When a caller should try again after an outage.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What a store needs besides its objects.
 #[derive(Clone, Debug)]
@@ -41,31 +39,6 @@ pub(crate) struct Backend {
     /// The folder of a local store.
     folder: Option<PathBuf>,
     surroundings: Surroundings,
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
-}
-
-fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return Some(io);
-        }
-        next = cause.source();
-    }
-    None
 }
 
 impl Backend {
@@ -103,40 +76,13 @@ impl Backend {
     }
 
     fn error(&self, doing: &str, error: &object_store::Error) -> StoreError {
-        let (doing, detail) = (doing.to_owned(), chain(error));
-        use object_store::Error as E;
-        match (error, io_error(error).map(io::Error::kind)) {
-            (_, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) => {
-                StoreError::Full { doing, detail }
-            }
-            (E::PermissionDenied { .. } | E::Unauthenticated { .. }, _)
-            | (_, Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)) => {
-                StoreError::Refused { doing, detail }
-            }
-            // object_store gives a refused listing no kind of its own, and the
-            // error that holds the status is not public.
-            (E::Generic { .. }, _)
-                if self.folder.is_none()
-                    && ["status code: 401", "status code: 403"]
-                        .iter()
-                        .any(|status| detail.contains(status)) =>
-            {
-                StoreError::Refused { doing, detail }
-            }
-            (E::Generic { .. }, _) if self.folder.is_none() => StoreError::Unavailable {
-                doing,
-                detail,
-                retry_after: RETRY_AFTER,
-            },
-            _ => StoreError::Storage { doing, detail },
-        }
+        failures::of(doing, error, self.folder.is_some())
     }
 
     /// An error of a write. Once the disk has failed to take it, nothing of it
     /// is trusted: the kernel may show bytes that never reached the disk.
     fn write_error(&self, doing: &str, error: &object_store::Error) -> StoreError {
-        let broken = io_error(error).is_some_and(|e| e.raw_os_error() == Some(EIO));
-        if self.folder.is_some() && broken {
+        if self.folder.is_some() && failures::is_of_the_disk(error) {
             return self.not_durable(doing, chain(error));
         }
         self.error(doing, error)

@@ -36,6 +36,7 @@ mod changes;
 mod condition;
 mod environment;
 mod error;
+mod failures;
 mod fault;
 mod folder;
 #[cfg(any(test, fuzzing))]
@@ -48,6 +49,7 @@ mod mapped;
 mod open;
 mod pictures;
 mod publish;
+mod requests;
 pub mod resident;
 mod runs;
 mod sealed;
@@ -77,7 +79,7 @@ pub use manifest::{
     Manifest, RequestKey, SourceCounts, TensorsRecord,
 };
 pub use pictures::{PictureColumn, PicturePlace};
-pub use publish::MAX_REQUEST_ID_BYTES;
+pub use requests::MAX_REQUEST_ID_BYTES;
 pub use resident::Resident;
 pub use runs::{
     MAX_RUN_ID_BYTES, MAX_RUNS_KEPT, RunError, RunProgress, RunRecord, RunState, StoredRun,

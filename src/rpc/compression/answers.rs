@@ -80,7 +80,7 @@ fn asked(headers: &HeaderMap) -> Result<Option<Encoding>, Box<Response<Body>>> {
     if name == "identity" {
         return Ok(None);
     }
-    let encoding = Encoding::of(name.as_bytes()).ok_or_else(|| Box::new(refuse(name)))?;
+    let encoding = Encoding::of(name.as_bytes()).ok_or_else(|| refuse(name))?;
     let mut taken = headers
         .get_all(GRPC_ACCEPT_ENCODING)
         .iter()
@@ -89,7 +89,7 @@ fn asked(headers: &HeaderMap) -> Result<Option<Encoding>, Box<Response<Body>>> {
     Ok(taken.then_some(encoding))
 }
 
-fn refuse(name: &HeaderValue) -> Response<Body> {
+fn refuse(name: &HeaderValue) -> Box<Response<Body>> {
     let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
     let status: Status = ApiError::new(
         Code::Unimplemented,
@@ -100,7 +100,7 @@ fn refuse(name: &HeaderValue) -> Response<Body> {
     let mut answer = status.into_http();
     let accepted = HeaderValue::from_static(ACCEPTED);
     answer.headers_mut().insert(GRPC_ACCEPT_ENCODING, accepted);
-    answer
+    Box::new(answer)
 }
 
 pin_project_lite::pin_project! {

@@ -1,7 +1,7 @@
 //! Receiving examples and collecting their features.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,12 +19,12 @@ use super::{
         submit::Item,
     },
     Creation, Event,
-    example::{classes, purpose, view_seed},
-    notes,
+    example::{classes, purpose},
+    gathered::{Gathered, Pending},
+    notes, views,
 };
 use crate::catalog::{
-    CatalogError, ClassNames, CollectedFeatures, ExampleFeature, ExampleNotes, Purpose, Stage,
-    orientation,
+    CatalogError, ClassNames, CollectedFeatures, ExampleNotes, Purpose, Stage, orientation,
 };
 use tipserve_api::{
     text::{canonical, into_canonical},
@@ -56,26 +56,6 @@ struct View {
     _permit: Permit,
 }
 
-/// An example on its way.
-struct Pending {
-    id: String,
-    classes: Vec<usize>,
-    purpose: Purpose,
-    /// Raw features of its views, by their number; a key is made once all are
-    /// there.
-    views: Vec<Option<Vec<f32>>>,
-    lacks_end_mark: bool,
-    notes: ExampleNotes,
-    /// Whether its thumbnail is still being made.
-    awaits_thumbnail: bool,
-}
-
-impl Pending {
-    fn is_complete(&self) -> bool {
-        !self.awaits_thumbnail && self.views.iter().all(Option::is_some)
-    }
-}
-
 /// Receives examples, encodes them, and collects their features.
 pub struct FeatureCollection<'a> {
     creation: &'a Creation,
@@ -83,19 +63,14 @@ pub struct FeatureCollection<'a> {
     flow: FlowId,
     arrivals: mpsc::UnboundedSender<Arrival>,
     done: mpsc::UnboundedReceiver<Arrival>,
-    pending: Vec<Option<Pending>>,
-    finished: Vec<Option<ExampleFeature>>,
+    gathered: Gathered,
     ids: HashSet<String>,
     classes: ClassNames,
     /// The number that an example without an id gets, if it is the first.
     first_id: u64,
-    reasons: BTreeMap<usize, (usize, String)>,
     bytes: usize,
-    encoded: i64,
     /// Whether a picture was taken.
     pictures: bool,
-    rejected: i64,
-    without_end_mark: usize,
     outstanding: usize,
     said: Instant,
 }
@@ -112,23 +87,18 @@ impl<'a> FeatureCollection<'a> {
             flow: flow_of_stream(&creation.caller),
             arrivals,
             done,
-            pending: Vec::new(),
-            finished: Vec::new(),
+            gathered: Gathered::default(),
             ids: inherited
                 .iter()
                 .map(|e| canonical(&e.id).into_owned())
                 .collect(),
             classes: ClassNames::new(recipe.class_names()),
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
-            reasons: BTreeMap::new(),
             bytes: inherited
                 .iter()
                 .map(|e| recipe.feature_bytes(width, e.purpose) + e.notes_bytes())
                 .sum(),
-            encoded: 0,
             pictures: false,
-            rejected: 0,
-            without_end_mark: 0,
             outstanding: 0,
             said: Instant::now(),
             creation,
@@ -163,21 +133,14 @@ impl<'a> FeatureCollection<'a> {
                 None => break,
             }
         }
-        Ok(CollectedFeatures {
-            received: self.pending.len(),
-            rejected: usize::try_from(self.rejected).unwrap_or(0),
-            pictures: self.pictures,
-            reasons: self.reasons,
-            without_end_mark: self.without_end_mark,
-            examples: self.finished.into_iter().flatten().collect(),
-        })
+        Ok(self.gathered.into_features(self.pictures))
     }
 
     /// Takes one example: its jobs go to the engine, or it is rejected.
     async fn take(&mut self, mut example: pb::Example) -> Result<(), ApiError> {
         let limits = &self.creation.context.limits;
         let recipe = &self.creation.request.recipe;
-        let number = self.pending.len();
+        let number = self.gathered.received();
         let total = recipe.inherited().len() + number + 1;
         RequestError::check("examples", "max_examples", limits.max_examples, total)?;
         let id = if example.example_id.is_empty() {
@@ -185,8 +148,7 @@ impl<'a> FeatureCollection<'a> {
         } else {
             into_canonical(std::mem::take(&mut example.example_id))
         };
-        self.pending.push(None);
-        self.finished.push(None);
+        self.gathered.receive();
         let purpose = purpose(&example);
         let found = purpose
             .clone()
@@ -233,28 +195,20 @@ impl<'a> FeatureCollection<'a> {
         if let Content::Embedding(unit) = &content {
             pending.views = vec![Some(unit.clone())];
         }
-        if let Some(slot) = self.pending.get_mut(number) {
-            *slot = Some(pending);
-        }
+        self.gathered.begin(number, pending);
         if let Some(source) = pictured {
             self.make_thumbnail(number, source).await?;
         }
         match content {
             Content::Embedding(_) => {
-                self.finish_if_complete(number);
+                self.gathered.finish_if_complete(number);
                 self.say().await;
                 Ok(())
             }
             Content::Picture { source, .. } => {
                 self.pictures = true;
                 for view in 0..views {
-                    let crop = if views == 1 {
-                        Crop::Centre
-                    } else {
-                        Crop::Random {
-                            seed: view_seed(self.creation.request.seed, &id, view),
-                        }
-                    };
+                    let crop = views::crop(self.creation.request.seed, &id, view, views);
                     let source = source.clone();
                     self.submit(number, view, Content::Picture { source, crop })
                         .await?;
@@ -375,8 +329,7 @@ impl<'a> FeatureCollection<'a> {
                     result,
                     ..
                 } = *arrived;
-                if let (Ok(outcome), Some(Some(pending))) = (&result, self.pending.get_mut(example))
-                {
+                if let (Ok(outcome), Some(pending)) = (&result, self.gathered.pending(example)) {
                     pending.lacks_end_mark |= outcome.lacks_end_mark;
                 }
                 let raw = result.map(|outcome| {
@@ -394,7 +347,7 @@ impl<'a> FeatureCollection<'a> {
         match problem {
             Some(problem) => self.give_up(example, problem).await,
             None => {
-                self.finish_if_complete(example);
+                self.gathered.finish_if_complete(example);
                 self.say().await;
                 Ok(())
             }
@@ -408,7 +361,7 @@ impl<'a> FeatureCollection<'a> {
         view: usize,
         raw: Result<Option<Vec<f32>>, ApiError>,
     ) -> Result<(), ApiError> {
-        if let Some(Some(pending)) = self.pending.get_mut(example) {
+        if let Some(pending) = self.gathered.pending(example) {
             let raw = raw?;
             if let Some(place) = pending.views.get_mut(view) {
                 *place = raw;
@@ -423,14 +376,13 @@ impl<'a> FeatureCollection<'a> {
         example: usize,
         made: Result<Bytes, ApiError>,
     ) -> Result<Result<(), ApiError>, ApiError> {
-        if let Some(Some(pending)) = self.pending.get_mut(example) {
+        if self.gathered.pending(example).is_some() {
             let made = match made {
                 Ok(made) => made,
                 Err(problem) => return Ok(Err(problem)),
             };
             let size = made.len();
-            pending.notes.picture = made;
-            pending.awaits_thumbnail = false;
+            self.gathered.keep_thumbnail(example, made);
             self.count_bytes(size)?;
         }
         Ok(Ok(()))
@@ -439,7 +391,7 @@ impl<'a> FeatureCollection<'a> {
     /// Rejects an example, or fails the call if the problem is not the
     /// example's own.
     async fn give_up(&mut self, example: usize, problem: ApiError) -> Result<(), ApiError> {
-        let Some(pending) = self.pending.get_mut(example).and_then(Option::take) else {
+        let Some(pending) = self.gathered.give_up(example) else {
             return Ok(());
         };
         let its_own = matches!(
@@ -453,34 +405,14 @@ impl<'a> FeatureCollection<'a> {
             .await
     }
 
-    fn finish_if_complete(&mut self, number: usize) {
-        let Some(slot) = self.pending.get_mut(number) else {
-            return;
-        };
-        let Some(pending) = slot.take_if(|pending| pending.is_complete()) else {
-            return;
-        };
-        self.encoded += 1;
-        self.without_end_mark += usize::from(pending.lacks_end_mark);
-        if let Some(slot) = self.finished.get_mut(number) {
-            let raw: Vec<_> = pending.views.into_iter().flatten().collect();
-            let feature =
-                ExampleFeature::of_views(pending.id, pending.classes, pending.purpose, &raw);
-            *slot = Some(feature.with_notes(pending.notes.boxed()));
-        }
-    }
-
     async fn reject(
         &mut self,
         id: String,
         class: Option<usize>,
         problem: ApiError,
     ) -> Result<(), ApiError> {
-        self.rejected += 1;
-        if let Some(class) = class {
-            let first = || (0, format!("example {id:?}: {}", problem.message()));
-            self.reasons.entry(class).or_insert_with(first).0 += 1;
-        }
+        let reason = || format!("example {id:?}: {}", problem.message());
+        self.gathered.reject(class, reason);
         if self.creation.request.strict {
             let subject = format!("example {id:?}");
             return Err(problem.about(subject).fact("example_id", id));
@@ -501,7 +433,7 @@ impl<'a> FeatureCollection<'a> {
     async fn say(&mut self) {
         if self.said.elapsed() >= PROGRESS {
             self.said = Instant::now();
-            let counts = [self.pending.len() as i64, self.encoded, self.rejected];
+            let counts = self.gathered.counts();
             self.creation.progress(Stage::Examples, counts).await;
         }
     }

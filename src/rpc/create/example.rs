@@ -1,7 +1,5 @@
 //! What an example says of itself: what it is for, and its classes.
 
-use sha2::{Digest, Sha256};
-
 use super::super::request::{RequestError, class_indices};
 use crate::catalog::{ClassNames, ClassRef, Purpose, Recipe};
 use tipserve_api::v1 as pb;
@@ -77,18 +75,4 @@ pub fn classes(
         .and_then(|class| names.find(&class))
         .map(|class| vec![class])
         .map_err(|problem| RequestError::invalid(field, problem))
-}
-
-/// A seed for one view: of the cache's seed, the example's id and the view's
-/// number, so that it depends neither on the order of arrival nor on others,
-/// and is the same on every machine.
-pub fn view_seed(seed: u64, id: &str, view: usize) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(seed.to_le_bytes())
-        .chain_update((view as u64).to_le_bytes())
-        .chain_update(id.as_bytes())
-        .finalize();
-    digest
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

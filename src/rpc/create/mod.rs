@@ -10,8 +10,10 @@ mod add_examples;
 mod collect;
 mod create_cache;
 mod example;
+mod gathered;
 mod notes;
 mod text;
+mod views;
 
 use std::{
     sync::{
@@ -37,7 +39,7 @@ use super::{
 use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
-        CatalogError, CollectedFeatures, Purpose, Recipe, Stage, TextRequest, TextRows, compute,
+        CatalogError, CollectedFeatures, Purpose, Recipe, Stage, TextRequest, TextRows, select,
     },
 };
 pub use add_examples::AddExamples;
@@ -302,7 +304,8 @@ impl Creation {
         let context = Arc::clone(&self.context);
         let request = Arc::clone(&self.request);
         let cancelled = Arc::clone(&self.cancelled);
-        let draft = compute(move || {
+        let selected = collected.examples.len() + request.recipe.inherited().len();
+        let draft = select(selected, move || {
             let stop = || cancelled.load(Ordering::Relaxed);
             context
                 .catalog

@@ -20,9 +20,9 @@ pub struct Classes<'a> {
     pub templates: Vec<String>,
     /// Truncate prompts that are too long instead of refusing them.
     pub truncate: bool,
-    /// Of the server's limits, how many prompts there may be.
+    /// The server's limit on prompts.
     pub max_prompts: usize,
-    /// What encodes their texts.
+    /// The bundle that encodes their texts.
     pub bundle: &'a LoadedBundle,
 }
 

@@ -1,5 +1,5 @@
-//! One item, judged by the heads of every version: encoded once for all that
-//! see it alike.
+//! Judges one item with the heads of every version; encodes it once for all
+//! versions that decode it alike.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -21,7 +21,7 @@ pub(super) struct Logits {
 
 /// One version's heads, and how its pictures are decoded.
 pub(super) struct JudgedHead {
-    /// What encodes for it.
+    /// The bundle that encodes for it.
     pub bundle: Arc<LoadedBundle>,
     /// How its pictures are decoded.
     pub exif_orientation: ExifOrientation,
@@ -42,11 +42,11 @@ impl JudgedHead {
 
 /// Judges one item by every head.
 pub(super) struct Judge {
-    /// The server's.
+    /// The server's catalog.
     pub context: Arc<Context>,
-    /// Whose turn it takes.
+    /// The flow of the queue that it belongs to.
     pub flow: FlowId,
-    /// Set when nobody waits any more.
+    /// Set when nobody waits for it any more.
     pub cancelled: Arc<AtomicBool>,
     /// The versions' heads, in their order.
     pub heads: Vec<JudgedHead>,

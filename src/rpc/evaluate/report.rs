@@ -5,9 +5,6 @@ use crate::catalog::Scorecard;
 use tip_adapter::evaluate_labels::LabelEvaluation;
 use tipserve_api::v1 as pb;
 
-/// Most classes for which the confusion matrix is returned.
-const MAX_CONFUSION: usize = 1000;
-
 /// What was found of a version.
 pub(super) fn evaluation(version: &Version) -> pb::Evaluation {
     match &version.card {
@@ -38,11 +35,7 @@ fn of_one_label(version: &Version, card: &Scorecard) -> pb::Evaluation {
         cross_entropy: report.cross_entropy,
         expected_calibration_error: report.expected_calibration_error,
         classes,
-        confusion: if version.classifier.classes() <= MAX_CONFUSION {
-            report.confusion.iter().map(|count| *count as i64).collect()
-        } else {
-            Vec::new()
-        },
+        confusion: report.confusion.iter().map(|count| *count as i64).collect(),
         unknown: unknown(version),
         multi_label: None,
     }

@@ -17,13 +17,12 @@ use tonic::{Code, Status};
 
 use super::{
     super::{
-        budget::{MessageBudget, MessageBytes},
+        budget::{MessageBudget, MessageBytes, allowance},
         error::ApiError,
     },
     Bounds,
     clock::Clock,
     framing::Framing,
-    inflated,
 };
 use crate::auth::Caller;
 
@@ -156,7 +155,7 @@ where
         if this.framing.is_within() && this.framing.left > 0 && began {
             let length = this.framing.length;
             let bytes = match this.framing.is_compressed() {
-                true => inflated::allowance(length, this.bounds.largest),
+                true => allowance(length, this.bounds.largest),
                 false => length,
             };
             let bytes = Box::pin(this.sender.take(bytes));

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use super::{
     super::{
-        budget::{MessageBytes, PIECE},
+        budget::{MessageBytes, allowance},
         compression::{Encoding, Fault, Inflater, TURN},
         error::ApiError,
     },
@@ -30,19 +30,6 @@ use super::{
 /// Bytes of a compressed message that are waited for before anything is
 /// inflated: one that does not come on holds no decoder.
 const GATHERED: usize = 64 << 10;
-/// What a message may inflate to without more bytes of the budget than it took
-/// when it began: this much, or this many times what was sent.
-const FREE: usize = 64 << 10;
-const RATIO: usize = 4;
-
-/// What a compressed message takes of the budget when it begins to arrive.
-pub(super) fn allowance(compressed: usize, largest: usize) -> usize {
-    let likely = compressed.saturating_mul(RATIO).max(FREE);
-    // Of the pieces that the budget counts in, so that this and the rest of the
-    // largest message are together no more than that.
-    likely.next_multiple_of(PIECE).min(largest.max(compressed))
-}
-
 pin_project_lite::pin_project! {
     /// A body whose messages are inflated.
     pub(super) struct InflatedMessages<B> {

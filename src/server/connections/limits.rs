@@ -73,17 +73,19 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Place {
     of: Arc<Connections>,
-    address: IpAddr,
+    address: Option<IpAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
         open.total -= 1;
-        if let Some(count) = open.by_address.get_mut(&self.address) {
+        if let Some(address) = self.address
+            && let Some(count) = open.by_address.get_mut(&address)
+        {
             *count -= 1;
             if *count == 0 {
-                open.by_address.remove(&self.address);
+                open.by_address.remove(&address);
             }
         }
         telemetry::connections_open(open.total);
@@ -102,18 +104,20 @@ impl Connections {
     ///
     /// # Errors
     /// The limit that leaves none.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, &'static str> {
+    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, &'static str> {
         // An IPv4 address counts as itself on a socket of IPv6, too.
-        let address = address.to_canonical();
+        let address = address.map(|address| address.to_canonical());
         let mut open = self.open.lock();
         if open.total >= self.limits.total {
             return Err("max_connections");
         }
-        let from_there = open.by_address.entry(address).or_default();
-        if *from_there >= self.limits.per_address {
-            return Err("max_address_connections");
+        if let Some(address) = address {
+            let from_there = open.by_address.entry(address).or_default();
+            if *from_there >= self.limits.per_address {
+                return Err("max_address_connections");
+            }
+            *from_there += 1;
         }
-        *from_there += 1;
         open.total += 1;
         telemetry::connections_open(open.total);
         Ok(Place {
@@ -135,8 +139,8 @@ pub(super) mod tests {
         }
     }
 
-    pub fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    pub fn address(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
     }
 
     #[test]
@@ -149,7 +153,7 @@ pub(super) mod tests {
             connections.enter(address(1)).err(),
             Some("max_address_connections")
         );
-        let mapped = "::ffff:192.0.2.1".parse().expect("an address");
+        let mapped = "::ffff:192.0.2.1".parse().ok();
         assert_eq!(
             connections.enter(mapped).err(),
             Some("max_address_connections"),

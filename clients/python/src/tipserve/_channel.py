@@ -54,6 +54,8 @@ class Connection:
             ("grpc.min_reconnect_backoff_ms", max(int(self.connect_timeout * 1000), 1)),
             # http_proxy is meant for other machines.
             ("grpc.enable_http_proxy", 0 if self.loopback else 1),
+            # Of a socket file gRPC makes a host's name that HTTP/2 does not allow.
+            *([("grpc.default_authority", "localhost")] if self.target.startswith("unix") else []),
         ]
 
 

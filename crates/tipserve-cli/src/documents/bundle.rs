@@ -1,4 +1,4 @@
-//! A bundle, and where it stands on a server.
+//! A bundle and its state on a server.
 
 use serde::Serialize;
 

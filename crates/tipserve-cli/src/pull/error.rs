@@ -20,7 +20,7 @@ pub(crate) enum PullError {
     /// No request can be made to the bucket.
     #[error("{given:?} cannot be fetched from: {problem}")]
     Bucket {
-        /// The address as it was given.
+        /// The address, as given.
         given: String,
         /// What is wrong with it, or with the environment.
         problem: String,

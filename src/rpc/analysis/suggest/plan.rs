@@ -36,7 +36,7 @@ pub(super) struct Plan {
     pub reason: String,
     /// The version whose examples are the labelled ones, and those examples.
     pub version: Option<(Served, Arc<LabelledExamples>)>,
-    /// What encodes the pictures: the version's.
+    /// The bundle that encodes the pictures: the version's.
     pub bundle: Arc<LoadedBundle>,
 }
 

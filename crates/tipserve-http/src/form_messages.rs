@@ -1,0 +1,192 @@
+//! A form on its way into messages.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+use tonic::Status;
+
+use crate::{
+    arrival::Arrival,
+    call::Call,
+    content::Picture,
+    form::{self, Batch, Classes, Form, Part},
+    json::JsonError,
+};
+
+/// A form on its way into messages.
+pub struct FormReading {
+    call: Arc<Call>,
+    form: Form,
+    limit: usize,
+    /// The first message, or the only one.
+    own: Vec<u8>,
+    target: Target,
+}
+
+/// How the pictures of a form are sent.
+enum Target {
+    /// As fields of the only message.
+    Message(Option<Picture>),
+    /// As messages of their own, after the first one. Has the names of the
+    /// classes, if the first message gives them.
+    Stream {
+        batch: Batch,
+        names: Option<HashSet<String>>,
+    },
+    /// As above, but the classes are the names of the parts: no picture can be
+    /// sent before the last name is known.
+    Gathering {
+        batch: Batch,
+        classes: Classes,
+        parts: Vec<Part>,
+        /// Bytes of the pictures so far.
+        held: usize,
+    },
+    /// A streaming call of which nothing has been read yet.
+    Unknown(Option<Batch>),
+}
+
+impl FormReading {
+    /// Reads a body as the form of a call.
+    pub fn new(call: &Arc<Call>, arrival: Arrival, boundary: &str) -> FormReading {
+        let streams = call.rpc.descriptor.is_client_streaming();
+        FormReading {
+            limit: arrival.bounds().largest(),
+            form: Form::new(arrival, boundary),
+            own: call.fields(),
+            target: match streams {
+                true => Target::Unknown(Batch::of(&call.rpc.input)),
+                false => Target::Message(Picture::of(&call.rpc.input)),
+            },
+            call: Arc::clone(call),
+        }
+    }
+
+    /// Reads until one or more messages are complete; true at the end of the
+    /// form.
+    pub async fn read(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<bool, Status> {
+        match &self.target {
+            Target::Message(_) => self.form.reserve_whole().await?,
+            Target::Unknown(_) | Target::Stream { .. } | Target::Gathering { .. } => {}
+        }
+        loop {
+            let whole = !matches!(self.target, Target::Stream { .. } | Target::Unknown(_));
+            let Some(part) = self.form.next(whole).await? else {
+                self.finish(ready)?;
+                return Ok(true);
+            };
+            match (&mut self.target, &part.file) {
+                (Target::Message(_) | Target::Unknown(_), None) => {
+                    form::put_field(&self.call.rpc.input, &part, self.limit, &mut self.own)?;
+                }
+                (_, None) => {
+                    let problem = "fields come before pictures";
+                    return Err(JsonError::field(&part.name, problem).into());
+                }
+                (Target::Message(picture), Some(_)) => {
+                    let Some(picture) = picture else {
+                        return Err(JsonError::field(&part.name, "no picture is taken").into());
+                    };
+                    crate::call::put_picture(picture, &part.data, &mut self.own);
+                    if self.own.len() > self.limit {
+                        return Err(JsonError::TooLarge(self.limit).into());
+                    }
+                }
+                (Target::Unknown(_), Some(_)) => {
+                    let first = self.begin(part).await?;
+                    ready.extend(first);
+                    if !ready.is_empty() {
+                        return Ok(false);
+                    }
+                }
+                (Target::Gathering { parts, held, .. }, Some(_)) => {
+                    *held += part.size();
+                    if *held > self.limit {
+                        return Err(JsonError::TooLarge(self.limit).into());
+                    }
+                    parts.push(part);
+                }
+                (Target::Stream { batch, names }, Some(_)) => {
+                    ready.push_back(one(batch, names.as_ref(), &part)?);
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Decides at the first picture how pictures are sent. Returns the messages
+    /// that are complete.
+    async fn begin(&mut self, part: Part) -> Result<Vec<Vec<u8>>, Status> {
+        let input = &self.call.rpc.input;
+        let batch = match &self.target {
+            Target::Unknown(Some(batch)) => batch.clone(),
+            _ => return Err(JsonError::field(&part.name, "no picture is taken").into()),
+        };
+        let classes = Classes::of(input).filter(|_| batch.has_classes());
+        let names = classes
+            .as_ref()
+            .map(|classes| classes.names(input, &self.own));
+        if let (Some(classes), Some([])) = (classes, names.as_deref()) {
+            self.form.reserve_whole().await?;
+            self.target = Target::Gathering {
+                batch,
+                classes,
+                held: part.size(),
+                parts: vec![part],
+            };
+            return Ok(Vec::new());
+        }
+        let names = names.map(HashSet::from_iter);
+        let first = one(&batch, names.as_ref(), &part)?;
+        self.target = Target::Stream { batch, names };
+        Ok(vec![std::mem::take(&mut self.own), first])
+    }
+
+    fn finish(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<(), Status> {
+        match &mut self.target {
+            Target::Message(_) | Target::Unknown(_) => {
+                ready.push_back(std::mem::take(&mut self.own));
+            }
+            Target::Stream { .. } => {}
+            Target::Gathering {
+                batch,
+                classes,
+                parts,
+                ..
+            } => {
+                let mut names = HashSet::new();
+                for part in parts.iter() {
+                    if names.insert(part.name.clone()) {
+                        classes.put(&part.name, &mut self.own);
+                    }
+                }
+                ready.push_back(std::mem::take(&mut self.own));
+                for part in parts.drain(..) {
+                    ready.push_back(one(batch, Some(&names), &part)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The message of one picture. If pictures have a class, the part's name is its
+/// name.
+fn one(batch: &Batch, names: Option<&HashSet<String>>, part: &Part) -> Result<Vec<u8>, Status> {
+    let file = part.file.as_deref().unwrap_or_default();
+    if !batch.has_classes() {
+        return Ok(batch.message(file, "", &part.data));
+    }
+    // Elsewhere the server itself knows the classes.
+    if names.is_some_and(|names| !names.contains(&part.name)) {
+        let problem = "the classes have none of this name";
+        return Err(JsonError::field(&part.name, problem).into());
+    }
+    let id = match file {
+        "" => String::new(),
+        file => format!("{}/{file}", part.name),
+    };
+    Ok(batch.message(&id, &part.name, &part.data))
+}
