@@ -8,6 +8,15 @@ use super::{Service, seen};
 
 #[tonic::async_trait]
 impl AnalysisService for Service {
+    async fn get_drift(
+        &self,
+        _: Request<pb::GetDriftRequest>,
+    ) -> Result<Response<pb::Drift>, Status> {
+        Err(Status::unimplemented(
+            "nothing is asked of made-up versions",
+        ))
+    }
+
     async fn suggest_examples(
         &self,
         request: Request<Streaming<pb::SuggestExamplesRequest>>,
