@@ -14,9 +14,9 @@ const MANIFEST: &str = "bundle.toml";
 /// The folders that the operator named.
 #[derive(Clone, Debug, Default)]
 pub struct BundleFolders {
-    /// Each a bundle.
+    /// Folders of single bundles.
     bundles: Vec<PathBuf>,
-    /// Each with bundles in it.
+    /// Folders that contain bundles.
     parents: Vec<PathBuf>,
 }
 
@@ -105,6 +105,8 @@ pub fn same_twice(name: &str, first: &str, second: &str) -> BundleError {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     fn names(paths: &[PathBuf]) -> Vec<String> {
@@ -126,14 +128,14 @@ mod tests {
         std::fs::create_dir(parent.path().join("notes")).unwrap();
         let path = parent.path().to_path_buf();
         let one = path.join("a");
-        assert_eq!(names(&BundleFolders::expand(&[path.clone()])), ["a", "b"]);
-        assert_eq!(names(&BundleFolders::expand(&[one.clone()])), ["a"]);
+        assert_eq!(names(&BundleFolders::expand(from_ref(&path))), ["a", "b"]);
+        assert_eq!(names(&BundleFolders::expand(from_ref(&one))), ["a"]);
 
-        let folders = BundleFolders::new(&[path.clone()], &[]);
+        let folders = BundleFolders::new(from_ref(&path), &[]);
         bundle(parent.path(), "later");
         assert_eq!(folders.find("later"), Ok(path.join("later")));
         // The one bundle alone, not its neighbours.
-        let single = BundleFolders::new(&[one.clone()], &[]);
+        let single = BundleFolders::new(from_ref(&one), &[]);
         assert_eq!(names(&single.list()), ["a"]);
         assert_eq!(single.find("b"), Err(vec!["a".to_owned()]));
         assert_eq!(names(&BundleFolders::new(&[one], &[path]).list()).len(), 4);
@@ -165,8 +167,8 @@ mod tests {
     #[test]
     fn what_is_no_bundle_is_left_for_opening_to_complain_about() {
         let parent = tempfile::tempdir().unwrap();
-        let empty = parent.path().to_path_buf();
-        assert_eq!(BundleFolders::expand(&[empty.clone()]), [empty.clone()]);
-        assert_eq!(BundleFolders::new(&[empty.clone()], &[]).list(), [empty]);
+        let paths = [parent.path().to_path_buf()];
+        assert_eq!(BundleFolders::expand(&paths), paths);
+        assert_eq!(BundleFolders::new(&paths, &[]).list(), paths);
     }
 }
