@@ -322,7 +322,8 @@ test-docs: build bundle docs $(VENV)/.test ## What the pages tell people to type
 # ---- measurements -----------------------------------------------------------
 
 .PHONY: bench-tip
-bench-tip: build $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
+bench-tip: build bundle $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
+	$(VENV)/bin/python benches/tip/pictures.py --bundle $(BUNDLE)
 	cargo bench --locked -p tip-adapter --bench tip
 
 .PHONY: bench-latency

@@ -57,5 +57,6 @@ fn random(classes: i64, shots: i64, width: i64) -> Material {
         validation: None,
         logit_scale: 100.0,
         statistics: None,
+        unlabelled: None,
     }
 }

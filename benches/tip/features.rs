@@ -29,6 +29,7 @@ pub struct Task {
     pub test: (Tensor, Tensor),
     /// s_β and s_α of the official search.
     pub official: SearchGrid,
+    pub logit_scale: f64,
 }
 
 impl Task {
@@ -43,9 +44,38 @@ impl Task {
             views: None,
             text: self.text.as_ref().map(Tensor::shallow_clone),
             validation: with_validation.then(|| pair(&self.validation)),
-            logit_scale: 100.0,
+            logit_scale: self.logit_scale,
             statistics: None,
+            unlabelled: None,
         }
+    }
+}
+
+/// The classes at `classes` (i64) of a task, renumbered in that order.
+pub(crate) fn some_classes(all: &Task, classes: &Tensor, text: Option<Tensor>) -> Task {
+    let count = classes.numel() as i64;
+    let options = (Kind::Int64, tch::Device::Cpu);
+    let new_index = Tensor::full([all.classes as i64], -1, options).index_put(
+        &[Some(classes)],
+        &Tensor::arange(count, options),
+        false,
+    );
+    let pick = |(features, labels): &(Tensor, Tensor)| {
+        let labels = new_index.index_select(0, labels);
+        let rows = labels.ge(0).nonzero().squeeze_dim(1);
+        (
+            features.index_select(0, &rows),
+            labels.index_select(0, &rows),
+        )
+    };
+    Task {
+        keys: pick(&all.keys),
+        text,
+        classes: classes.numel(),
+        validation: pick(&all.validation),
+        test: pick(&all.test),
+        official: all.official,
+        logit_scale: all.logit_scale,
     }
 }
 
@@ -81,6 +111,7 @@ fn caltech(folder: &Path, shots: usize) -> Result<Task> {
             beta_scale: 12.0,
             alpha_scale: 5.0,
         },
+        logit_scale: 100.0,
     })
 }
 
@@ -89,29 +120,8 @@ fn caltech39(folder: &Path, shots: usize) -> Result<Task> {
     let all = caltech(folder, shots)?;
     let mut file = Npz::open(&folder.join("caltech101.npz"))?;
     let classes = file.labels("text_class_index")?;
-    let count = classes.size1()?;
-    let new_index = Tensor::full([all.classes as i64], -1, (Kind::Int64, tch::Device::Cpu))
-        .index_put(
-            &[Some(&classes)],
-            &Tensor::arange(count, (Kind::Int64, tch::Device::Cpu)),
-            false,
-        );
-    let pick = |(features, labels): &(Tensor, Tensor)| {
-        let labels = new_index.index_select(0, labels);
-        let rows = labels.ge(0).nonzero().squeeze_dim(1);
-        (
-            features.index_select(0, &rows),
-            labels.index_select(0, &rows),
-        )
-    };
-    Ok(Task {
-        keys: pick(&all.keys),
-        text: Some(unit(&file.read::<f32>("text_features")?)),
-        classes: usize::try_from(count)?,
-        validation: pick(&all.validation),
-        test: pick(&all.test),
-        ..all
-    })
+    let text = unit(&file.read::<f32>("text_features")?);
+    Ok(some_classes(&all, &classes, Some(text)))
 }
 
 /// Keys drawn from the validation split; the examples not drawn are the
@@ -139,13 +149,14 @@ fn dtd(folder: &Path, shots: usize) -> Result<Task> {
             beta_scale: 13.0,
             alpha_scale: 13.0,
         },
+        logit_scale: 100.0,
     })
 }
 
-struct Npz(NpzArchive<BufReader<File>>);
+pub(crate) struct Npz(pub NpzArchive<BufReader<File>>);
 
 impl Npz {
-    fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         Ok(Self(
             NpzArchive::open(path).with_context(|| path.display().to_string())?,
         ))
@@ -153,15 +164,18 @@ impl Npz {
 
     /// f16 features as unit rows in f32: half precision leaves them a little
     /// off.
-    fn features(&mut self, name: &str) -> Result<Tensor> {
+    pub fn features(&mut self, name: &str) -> Result<Tensor> {
         Ok(unit(&self.read::<half::f16>(name)?))
     }
 
-    fn labels(&mut self, name: &str) -> Result<Tensor> {
+    pub fn labels(&mut self, name: &str) -> Result<Tensor> {
         self.read::<i64>(name)
     }
 
-    fn read<T: npyz::Deserialize + tch::kind::Element>(&mut self, name: &str) -> Result<Tensor> {
+    pub fn read<T: npyz::Deserialize + tch::kind::Element>(
+        &mut self,
+        name: &str,
+    ) -> Result<Tensor> {
         let array = self
             .0
             .by_name(name)?
@@ -175,7 +189,7 @@ impl Npz {
     }
 }
 
-fn unit(rows: &Tensor) -> Tensor {
+pub(crate) fn unit(rows: &Tensor) -> Tensor {
     let rows = rows.to_kind(Kind::Double);
     let norm = rows.norm_scalaropt_dim(2, [1i64].as_slice(), true);
     (rows / norm).to_kind(Kind::Float)

@@ -17,6 +17,7 @@ use super::{
     Row,
     draws::draw,
     features::{self, Task},
+    sets::sets,
 };
 
 const DRAWS: u64 = 3;
@@ -24,17 +25,21 @@ const NAMES: [&str; 2] = ["Caltech101", "DTD"];
 
 /// The tables, and what they must show.
 pub fn rows() -> Result<Vec<Row>> {
-    let Some(folder) = features::folder() else {
+    if features::folder().is_none() {
         println!("knowing: skipped, ../shared/data/clip-vitb32 is not there");
         return Ok(Vec::new());
-    };
+    }
+    let sets = sets()?;
+    let sets = NAMES.map(|name| sets.iter().find(|set| set.name == name));
+    let sets: Vec<_> = sets.into_iter().flatten().collect();
     let mut rows = Vec::new();
     println!("\na third of the classes unknown, mean of {DRAWS} draws, %");
-    for name in NAMES {
+    for &set in &sets {
+        let name = &set.name;
         for shots in [2, 4, 16] {
             let mut sum = [0.0; 6];
             for seed in 0..DRAWS {
-                let found = unknown(&draw(&folder, name, shots, seed)?, seed)?;
+                let found = unknown(&draw(set, shots, seed)?, seed)?;
                 for (sum, value) in sum.iter_mut().zip(found) {
                     *sum += 100.0 * value / DRAWS as f64;
                 }
@@ -59,12 +64,12 @@ pub fn rows() -> Result<Vec<Row>> {
         }
     }
     println!("\none label in twenty wrong, mean of {DRAWS} draws, %");
-    for name in NAMES {
+    for &set in &sets {
+        let name = &set.name;
         for shots in [4, 8, 16] {
             let (mut found, mut right, mut listed) = (0.0, 0.0, 0.0);
             for seed in 0..DRAWS {
-                let (recall, precision, count) =
-                    wrong_labels(&draw(&folder, name, shots, seed)?, seed)?;
+                let (recall, precision, count) = wrong_labels(&draw(set, shots, seed)?, seed)?;
                 found += 100.0 * recall / DRAWS as f64;
                 right += 100.0 * precision / DRAWS as f64;
                 listed += count as f64 / DRAWS as f64;
@@ -75,12 +80,12 @@ pub fn rows() -> Result<Vec<Row>> {
         }
     }
     println!("\npictures labelled by chance or as suggested, accuracy, mean of {DRAWS} draws, %");
-    for name in NAMES {
+    for &set in &sets {
+        let name = &set.name;
         for labels in [1, 2, 4] {
             let (mut chance, mut typical) = (0.0, 0.0);
             for seed in 0..DRAWS {
-                let task = features::load(&folder, name, 16)?;
-                let (a, b) = labelled(&task, labels, seed)?;
+                let (a, b) = labelled(set.whole(), labels, seed)?;
                 chance += 100.0 * a / DRAWS as f64;
                 typical += 100.0 * b / DRAWS as f64;
             }

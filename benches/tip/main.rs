@@ -12,10 +12,15 @@ use serde::Serialize;
 
 mod accuracy;
 mod auto_time;
+mod baselines;
+mod calibration;
+mod comparison;
 mod draws;
 mod features;
 mod finetune_accuracy;
 mod knowing;
+mod pools;
+mod sets;
 mod speed;
 mod stack_speed;
 mod tuning;
@@ -47,6 +52,15 @@ fn main() -> Result<ExitCode> {
     }
     if wants("draws") {
         rows.extend(draws::rows()?);
+    }
+    if wants("comparison") {
+        rows.extend(comparison::rows()?);
+    }
+    if wants("calibration") {
+        rows.extend(calibration::rows()?);
+    }
+    if wants("pools") {
+        rows.extend(pools::rows()?);
     }
     if wants("finetune_accuracy") {
         rows.extend(finetune_accuracy::rows()?);

@@ -74,6 +74,7 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
         unseen: None,
+        unlabelled: None,
     }
 }
 

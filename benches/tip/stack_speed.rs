@@ -74,6 +74,7 @@ fn milliseconds(tensors: &HeadTensors, method: Method, features: &Tensor) -> Res
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
         unseen: None,
+        unlabelled: None,
     };
     let _no_grad = tch::no_grad_guard();
     let head = Head::new(&spec, tensors, Device::Cpu)?;

@@ -91,6 +91,11 @@ func (c *Client) GetVersion(
 		&pb.GetVersionRequest{Name: name, ReadMask: narrowed(options).fields})
 }
 
+// Drift says how what a version is asked of late differs from its examples.
+func (c *Client) Drift(ctx context.Context, cache string) (*pb.Drift, error) {
+	return read(ctx, c, c.analysis.GetDrift, &pb.GetDriftRequest{Cache: cache})
+}
+
 // Versions goes through the versions of a cache, newest first.
 func (c *Client) Versions(
 	ctx context.Context, cache string, options ...ReadOption,

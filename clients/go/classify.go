@@ -6,6 +6,8 @@ import (
 	"iter"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
 
@@ -73,6 +75,40 @@ func Neighbours(n int32) ClassifyOption {
 
 // Embedding returns the embedding.
 func Embedding() ClassifyOption { return func(c *classifyConfig) { c.options.Embedding = true } }
+
+// Reject says of each item whether it is of any class that the version knows
+// (Accepted, Score, Threshold): accept is the share of pictures of known classes
+// that are to be accepted, over 0 and under 1; 0 for the server's 0.95.
+func Reject(accept float64) ClassifyOption {
+	return func(c *classifyConfig) {
+		c.options.Reject = &pb.RejectOptions{}
+		if accept != 0 {
+			c.options.Reject.Accept = proto.Float64(accept)
+		}
+	}
+}
+
+// RejectBelow is [Reject] with the least score that is accepted.
+func RejectBelow(threshold float64) ClassifyOption {
+	return func(c *classifyConfig) {
+		c.options.Reject = &pb.RejectOptions{Threshold: proto.Float64(threshold)}
+	}
+}
+
+// Precision accepts an answer (Accepted) from the threshold of its class on at
+// which answers are right with this precision, over 0 and under 1; of a version
+// with MultiLabel it returns the Labels at these thresholds.
+func Precision(precision float64) ClassifyOption {
+	return func(c *classifyConfig) {
+		c.options.Reject = &pb.RejectOptions{Precision: proto.Float64(precision)}
+	}
+}
+
+// Coverage returns the smallest set of classes that holds the item's with this
+// probability (PredictionSet), over 0 and under 1.
+func Coverage(probability float64) ClassifyOption {
+	return func(c *classifyConfig) { c.options.Coverage = proto.Float64(probability) }
+}
 
 // Timings returns how long each stage took.
 func Timings() ClassifyOption { return func(c *classifyConfig) { c.options.Timings = true } }

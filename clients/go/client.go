@@ -25,6 +25,7 @@ type Client struct {
 	conn     *grpc.ClientConn
 	caches   pb.CacheServiceClient
 	classify pb.ClassifyServiceClient
+	analysis pb.AnalysisServiceClient
 	tune     pb.FineTuneServiceClient
 	bundles  pb.BundleServiceClient
 	config   config
@@ -80,6 +81,7 @@ func New(server string, options ...Option) (*Client, error) {
 		conn:     conn,
 		caches:   pb.NewCacheServiceClient(conn),
 		classify: pb.NewClassifyServiceClient(conn),
+		analysis: pb.NewAnalysisServiceClient(conn),
 		tune:     pb.NewFineTuneServiceClient(conn),
 		bundles:  pb.NewBundleServiceClient(conn),
 		config:   c,

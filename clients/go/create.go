@@ -31,6 +31,8 @@ type createConfig struct {
 	hasShots   bool
 	seed       uint64
 	validation Source
+	unknown    []Picture
+	unlabelled []Picture
 	progress   func(*pb.CreateProgress)
 }
 
@@ -46,6 +48,19 @@ func Validation(source Source) CreateOption {
 	return func(c *createConfig) { c.validation = source }
 }
 
+// Unknown adds pictures of none of the classes: they sharpen what is rejected
+// (see [Reject]), and never become keys. Their ids get "unknown/" in front.
+func Unknown(pictures ...Picture) CreateOption {
+	return func(c *createConfig) { c.unknown = pictures }
+}
+
+// Unlabelled adds pictures without labels, some perhaps of other classes: AUTO
+// learns from them where that helps (see Version.Head.Unlabelled). Only their
+// features are kept.
+func Unlabelled(pictures ...Picture) CreateOption {
+	return func(c *createConfig) { c.unlabelled = pictures }
+}
+
 // OnProgress is called with every progress message, before the call returns.
 func OnProgress(progress func(*pb.CreateProgress)) CreateOption {
 	return func(c *createConfig) { c.progress = progress }
@@ -53,7 +68,8 @@ func OnProgress(progress func(*pb.CreateProgress)) CreateOption {
 
 // CreateCache makes a new version of a cache, version 1 where the cache is
 // new, from labelled pictures. Where spec.Classes is empty, the classes are
-// those of the source. The spec is not changed.
+// those of the source. The spec is not changed. With spec.MultiLabel, examples
+// carry any number of [Example.Labels].
 //
 // Pictures are read as they are sent; memory does not grow with their number.
 // Where the source can be read again, the call is repeated if it was refused for
@@ -207,6 +223,29 @@ func (c *createConfig) parts(source Source, classes []*pb.ClassSpec) ([]*labelle
 		}
 		parts = append(parts, forValidation(validation))
 	}
+	for _, apart := range []struct {
+		pictures []Picture
+		as       Example
+		mark     func(*labelled) *labelled
+	}{
+		{c.unknown, Example{Unknown: true}, ofNoClass},
+		{c.unlabelled, Example{Unlabelled: true}, withoutLabel},
+	} {
+		if len(apart.pictures) == 0 {
+			continue
+		}
+		examples := make(sliceSource, 0, len(apart.pictures))
+		for _, picture := range apart.pictures {
+			example := apart.as
+			example.Picture = picture
+			examples = append(examples, example)
+		}
+		loaded, err := examples.load(training.classes)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, apart.mark(loaded))
+	}
 	return parts, nil
 }
 
@@ -265,7 +304,9 @@ func (c *Client) makeVersion(
 				}
 				message := &pb.Example{
 					ExampleId: valid(example.ID), ClassIndex: int32(example.ClassIndex),
-					Input: input.message, Validation: example.Validation,
+					Input: input.message, Validation: example.Validation, Unknown: example.Unknown,
+					Unlabelled:   example.Unlabelled,
+					ClassIndices: example.indices,
 				}
 				if full := batch.add(message, proto.Size(message)); full != nil {
 					if err := stream.sendExamples(&pb.ExampleBatch{Examples: full}); err != nil {

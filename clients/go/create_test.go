@@ -111,6 +111,50 @@ func TestACacheFromAFolder(t *testing.T) {
 	}
 }
 
+func TestPicturesOfNoClassAndOfSeveral(t *testing.T) {
+	var spec *pb.CacheSpec
+	var examples []*pb.Example
+	f := start(t, &fake{create: func(_ int, stream createStream) (err error) {
+		if spec, examples, err = received(stream); err != nil {
+			return err
+		}
+		return finished(stream)
+	}})
+	client := dial(t, f.address)
+	picture := tipserve.FromBytes([]byte("a"))
+	source := tipserve.Examples(
+		tipserve.Example{Class: "cat", Picture: picture, ID: "a"},
+		tipserve.Example{Class: "dog", Picture: picture, ID: "b"})
+	if _, err := client.CreateCache(within(t), &pb.CacheSpec{CacheId: "pets"}, source,
+		tipserve.Unknown(picture, picture)); err != nil {
+		t.Fatal(err)
+	}
+	var unknown []string
+	for _, example := range examples {
+		if example.GetUnknown() {
+			unknown = append(unknown, example.GetExampleId())
+		}
+	}
+	if len(examples) != 4 || !slices.Equal(unknown, []string{"unknown/0", "unknown/1"}) {
+		t.Errorf("%d examples, unknown %q", len(examples), unknown)
+	}
+	several := tipserve.Examples(
+		tipserve.Example{Labels: []string{"dog", "cat"}, Picture: picture, ID: "a"},
+		tipserve.Example{Labels: []string{"dog"}, Picture: picture, ID: "b"},
+		tipserve.Example{Picture: picture, ID: "c"})
+	if _, err := client.CreateCache(within(t),
+		&pb.CacheSpec{CacheId: "pets", MultiLabel: true}, several); err != nil {
+		t.Fatal(err)
+	}
+	var sets [][]int32
+	for _, example := range examples {
+		sets = append(sets, example.GetClassIndices())
+	}
+	if !spec.GetMultiLabel() || fmt.Sprint(sets) != "[[1 0] [1] []]" {
+		t.Errorf("%v %v", spec.GetMultiLabel(), sets)
+	}
+}
+
 func TestOnRejectedFailIsKeptByTheClient(t *testing.T) {
 	ended := make(chan error, 1)
 	f := start(t, &fake{create: func(_ int, stream createStream) error {

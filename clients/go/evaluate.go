@@ -68,7 +68,8 @@ func (c *Client) Evaluate(ctx context.Context, source Source, caches ...string) 
 					continue
 				}
 				message := &pb.LabelledItem{
-					Id: valid(example.ID), ClassIndex: int32(example.ClassIndex), Input: input.message}
+					Id: valid(example.ID), ClassIndex: int32(example.ClassIndex), Input: input.message,
+					Unknown: example.Unknown, ClassIndices: example.indices}
 				if full := batch.add(message, proto.Size(message)); full != nil {
 					if err := sendItems(full); err != nil {
 						return err

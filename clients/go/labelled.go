@@ -19,14 +19,24 @@ type Example struct {
 	Class string
 	// ClassIndex is the class's index, for classes that share a name.
 	ClassIndex int
+	// Labels are the display names of its classes in a version with MultiLabel:
+	// any number, none included; Class and ClassIndex do not count then.
+	Labels []string
 	// Picture is what shows the class.
 	Picture Picture
 	// ID is unique in the cache. Default: the file's path, else the position.
 	ID string
 	// Validation examples choose numbers; they never become keys.
 	Validation bool
+	// Unknown examples are of none of the classes: they sharpen what is
+	// rejected, and never become keys. Their class does not count.
+	Unknown bool
+	// Unlabelled examples have no label: AUTO learns from them where that helps.
+	// Nothing is kept of them but their features.
+	Unlabelled bool
 
-	numbered bool // its id is its position
+	numbered bool    // its id is its position
+	indices  []int32 // of Labels
 }
 
 // Source is where labelled pictures come from: [Folder], [Examples] or
@@ -134,8 +144,9 @@ type sliceSource []Example
 
 func (s sliceSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	if given == nil {
+		multiLabel := slices.ContainsFunc(s, func(one Example) bool { return len(one.Labels) > 0 })
 		for i, example := range s {
-			if example.Class == "" {
+			if example.Class == "" && !example.Unknown && !example.Unlabelled && !multiLabel {
 				return nil, invalid(ReasonClassUnknown,
 					"example %d names its class by index, so the classes must be given: "+
 						"their number is never guessed from the largest index", i)
@@ -165,6 +176,9 @@ func (s sliceSource) names() ([]string, error) {
 		if example.Class != "" {
 			names[example.Class] = true
 		}
+		for _, label := range example.Labels {
+			names[label] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(names)), nil
 }
@@ -191,7 +205,11 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 	return func(yield func(Example, error) bool) {
 		position := 0
 		for example, err := range examples {
-			if err == nil {
+			if err == nil && len(example.Labels) > 0 {
+				example.indices, err = find.indices(example.Labels)
+			} else if err == nil && (example.Unknown || example.Unlabelled) {
+				example.ClassIndex = 0
+			} else if err == nil {
 				example.ClassIndex, err = find.index(example)
 			}
 			if err != nil {
@@ -249,6 +267,19 @@ func (l *lookup) index(example Example) (int, error) {
 	return example.ClassIndex, nil
 }
 
+// indices are those of classes of these names.
+func (l *lookup) indices(names []string) ([]int32, error) {
+	found := make([]int32, 0, len(names))
+	for _, name := range names {
+		index, err := l.byName(name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, int32(index))
+	}
+	return found, nil
+}
+
 // has says whether a class, or more than one, is called so.
 func (l *lookup) has(name string) bool { return l.plain[plainName(name)] != nil }
 
@@ -293,7 +324,7 @@ func chooseShots(from *labelled, shots int, seed uint64) (*labelled, error) {
 		}
 		position := len(all)
 		all = append(all, example)
-		if example.Validation {
+		if example.Validation || example.Unknown || example.Unlabelled {
 			kept[position] = true
 			continue
 		}
@@ -342,6 +373,36 @@ func addedTo(version int64, from *labelled) *labelled {
 		}
 	}
 	return &renamed
+}
+
+// ofNoClass marks examples, and keeps their ids apart from training's.
+func ofNoClass(from *labelled) *labelled {
+	marked := *from
+	marked.examples = func(yield func(Example, error) bool) {
+		for example, err := range from.examples {
+			example.Unknown = true
+			example.ID = "unknown/" + example.ID
+			if !yield(example, err) {
+				return
+			}
+		}
+	}
+	return &marked
+}
+
+// withoutLabel marks examples, and keeps their ids apart from training's.
+func withoutLabel(from *labelled) *labelled {
+	marked := *from
+	marked.examples = func(yield func(Example, error) bool) {
+		for example, err := range from.examples {
+			example.Unlabelled = true
+			example.ID = "unlabelled/" + example.ID
+			if !yield(example, err) {
+				return
+			}
+		}
+	}
+	return &marked
 }
 
 // forValidation marks examples, and keeps their ids apart from training's.

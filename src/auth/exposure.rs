@@ -51,9 +51,9 @@ fn is_local(address: SocketAddr) -> bool {
 }
 
 impl AuthSettings {
-    /// Checks the addresses that a server is to listen on; none is that of a
-    /// socket file, which only this machine reaches. Returns what the
-    /// operator should be warned of.
+    /// Checks the addresses that a server is to listen on; `None` stands for a
+    /// socket file, which only this machine reaches. Returns what the operator
+    /// should be warned of.
     ///
     /// # Errors
     /// An address that reaches beyond this machine, unguarded and not allowed

@@ -9,8 +9,8 @@ use std::{
 use half::f16;
 
 use super::{
-    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature, LoadedBundle,
-    columns::{check_shapes, floats, halves, labels},
+    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature, LoadedBundle, Purpose,
+    columns::{check_shapes, classes_of, floats, halves, rows},
     compute,
     notes::{self, NoteColumns},
 };
@@ -30,6 +30,8 @@ pub struct BaseChanges {
     pub remove: Vec<String>,
     /// Ids of examples that get another class.
     pub relabel: Vec<(String, ClassRef)>,
+    /// Whether all pictures without labels are left out.
+    pub drop_unlabelled: bool,
     /// Display names of the classes that are appended to the base's.
     pub new_classes: Vec<String>,
 }
@@ -79,9 +81,14 @@ impl Base {
     }
 
     /// The examples that stay: training ones in the order of their keys, then
-    /// those for validation.
+    /// those for validation, then those of no class, then those without labels.
     pub fn examples(&self) -> &[ExampleFeature] {
         &self.examples
+    }
+
+    /// Whether its examples carry any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.manifest.details.multi_label.is_some()
     }
 
     /// The bundle that made its features.
@@ -118,42 +125,17 @@ impl Base {
             problem: format!("cannot be added to: {problem}"),
         };
         check_shapes(details, file).map_err(unusable)?;
-        let column = |name: &str| TextColumn::read(file, name).map_err(unusable);
-        let width = details.width;
-        let (training_labels, validation_labels) = (
-            labels(file, names::LABELS),
-            labels(file, names::VALIDATION_LABELS),
-        );
-        let noted = |columns, rows: &[usize]| {
-            NoteColumns::read(file, columns, rows.len()).map_err(unusable)
-        };
-        let training = Rows {
-            keys: floats(file, names::KEYS),
-            notes: noted(notes::TRAINING, &training_labels)?,
-            labels: training_labels,
-            ids: column(names::EXAMPLE_IDS)?,
-            views: halves(file, names::VIEWS),
-            kept_views: details.views.max(1) as usize,
-            validation: false,
-        };
-        let validation = Rows {
-            keys: floats(file, names::VALIDATION_FEATURES),
-            notes: noted(notes::VALIDATION, &validation_labels)?,
-            labels: validation_labels,
-            ids: column(names::VALIDATION_IDS)?,
-            views: Vec::new(),
-            kept_views: 1,
-            validation: true,
-        };
-        let mut examples = training.examples(width, file).map_err(unusable)?;
-        examples.extend(validation.examples(width, file).map_err(unusable)?);
+        let mut examples = stored_examples(details, file).map_err(unusable)?;
         let next_id = examples
             .iter()
             .filter_map(|example| plain_number(&example.id))
             .max()
             .map_or(0, |highest| highest.saturating_add(1));
 
-        let removed = changes.apply(&name, &details.classes, &mut examples)?;
+        let removed = changes.apply(&name, details, &mut examples)?;
+        if !changes.drop_unlabelled {
+            examples.extend(unlabelled(&floats(file, names::UNLABELLED), details.width));
+        }
         Ok(Base {
             removed,
             text: file.get(names::TEXT).map(|_| floats(file, names::TEXT)),
@@ -166,21 +148,73 @@ impl Base {
     }
 }
 
+/// All examples of a version: training ones in the order of their keys, those for
+/// validation, those of no class.
+///
+/// # Errors
+/// The reason, in words, where they cannot be read.
+fn stored_examples(details: &Details, file: &TensorFile) -> Result<Vec<ExampleFeature>, String> {
+    let column = |name: &str| TextColumn::read(file, name);
+    let width = details.width;
+    let training_classes = classes_of(details, file, Purpose::Training)?;
+    let validation_classes = classes_of(details, file, Purpose::Validation)?;
+    let unknown_count = rows(file, names::UNKNOWN_FEATURES);
+    let noted = |columns, rows| NoteColumns::read(file, columns, rows);
+    let training = Rows {
+        keys: floats(file, names::KEYS),
+        notes: noted(notes::TRAINING, training_classes.len())?,
+        classes: training_classes,
+        ids: column(names::EXAMPLE_IDS)?,
+        views: halves(file, names::VIEWS),
+        kept_views: details.views.max(1) as usize,
+        purpose: Purpose::Training,
+    };
+    let validation = Rows {
+        keys: floats(file, names::VALIDATION_FEATURES),
+        notes: noted(notes::VALIDATION, validation_classes.len())?,
+        classes: validation_classes,
+        ids: column(names::VALIDATION_IDS)?,
+        views: Vec::new(),
+        kept_views: 1,
+        purpose: Purpose::Validation,
+    };
+    let unknown = Rows {
+        keys: floats(file, names::UNKNOWN_FEATURES),
+        notes: noted(notes::UNKNOWN, unknown_count)?,
+        classes: vec![Vec::new(); unknown_count],
+        ids: column(names::UNKNOWN_IDS)?,
+        views: Vec::new(),
+        kept_views: 1,
+        purpose: Purpose::Unknown,
+    };
+    let mut examples = training.examples(width, file)?;
+    examples.extend(validation.examples(width, file)?);
+    examples.extend(unknown.examples(width, file)?);
+    Ok(examples)
+}
+
 impl BaseChanges {
     /// Relabels and leaves out; returns how many were left out.
     ///
     /// # Errors
     /// An id that the version does not have or that is given twice; an unknown
-    /// class.
+    /// class; another class for an example of several or none.
     fn apply(
         &self,
         version: &str,
-        classes: &[ClassRecord],
+        details: &Details,
         examples: &mut Vec<ExampleFeature>,
     ) -> Result<usize, CatalogError> {
         const RELABEL: &str = "spec.relabel";
         const REMOVE: &str = "spec.remove_example_ids";
-        let names = classes.iter().map(|class| class.display_name.as_str());
+        if details.multi_label.is_some() && !self.relabel.is_empty() {
+            let problem = format!(
+                "{version} was made with multi_label: leave the example out and add it again"
+            );
+            return Err(CatalogError::invalid(RELABEL, problem));
+        }
+        let names = details.classes.iter();
+        let names = names.map(|class| class.display_name.as_str());
         let names = ClassNames::new(names.chain(self.new_classes.iter().map(String::as_str)));
         let remove: HashSet<_> = self.remove.iter().map(|id| canonical(id)).collect();
         let mut relabel = HashMap::new();
@@ -204,7 +238,12 @@ impl BaseChanges {
             not_removed.remove(id.as_ref());
             if let Some(class) = relabel.get(&id) {
                 not_relabelled.remove(id.as_ref());
-                example.class = *class;
+                if example.purpose == Purpose::Unknown {
+                    let problem = "is of none of the classes: leave it out and add it again";
+                    let problem = format!("example {:?} {problem}", example.id);
+                    return Err(CatalogError::invalid(RELABEL, problem));
+                }
+                example.classes = vec![*class];
             }
         }
         check_held(version, REMOVE, &not_removed)?;
@@ -249,30 +288,44 @@ impl Catalog {
     }
 }
 
+/// Pictures without labels, of which nothing but the features is known.
+fn unlabelled(features: &[f32], width: usize) -> impl Iterator<Item = ExampleFeature> {
+    features
+        .chunks_exact(width.max(1))
+        .map(|key| ExampleFeature {
+            id: String::new(),
+            classes: Vec::new(),
+            purpose: Purpose::Unlabelled,
+            key: key.to_vec(),
+            views: Vec::new(),
+            notes: None,
+        })
+}
+
 /// Examples as a version stores them, column by column.
 struct Rows {
     keys: Vec<f32>,
-    labels: Vec<usize>,
+    classes: Vec<Vec<usize>>,
     ids: Option<TextColumn>,
     notes: NoteColumns,
     views: Vec<f16>,
     kept_views: usize,
-    validation: bool,
+    purpose: Purpose,
 }
 
 impl Rows {
     fn examples(self, width: usize, file: &TensorFile) -> Result<Vec<ExampleFeature>, String> {
         let width = width.max(1);
         let mut views = self.views.chunks_exact(width * self.kept_views);
-        let rows = self.keys.chunks_exact(width).zip(&self.labels).enumerate();
-        rows.map(|(row, (key, &class))| {
+        let rows = self.keys.chunks_exact(width).zip(self.classes).enumerate();
+        rows.map(|(row, (key, classes))| {
             Ok(ExampleFeature {
                 id: match &self.ids {
                     Some(ids) => ids.get(row).unwrap_or_default().to_owned(),
                     None => row.to_string(),
                 },
-                class,
-                validation: self.validation,
+                classes,
+                purpose: self.purpose,
                 key: key.to_vec(),
                 views: match (self.kept_views, views.next()) {
                     (2.., Some(views)) => views.to_vec(),

@@ -9,13 +9,13 @@ use std::sync::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Catalog, CatalogError,
-    columns::{check_shapes, floats, labels},
-    compute,
-    rows::matrix,
+    Catalog, CatalogError, Purpose,
+    columns::{check_shapes, classes_of, floats},
+    compute, precision, tensors,
 };
 use tip_adapter::{
     analysis::{Analysis, AnalysisOptions, analyse},
+    precision::PrecisionCurve,
     suggest::{Pool, SuggestOptions, Suggestions, suggest},
 };
 use tipserve_store::{
@@ -56,7 +56,8 @@ async fn place() -> Result<Place, CatalogError> {
 #[derive(Debug)]
 pub struct ExampleNames {
     manifest: Manifest,
-    labels: Vec<usize>,
+    classes: Vec<Vec<usize>>,
+    curves: Option<Vec<PrecisionCurve>>,
     ids: Option<TextColumn>,
 }
 
@@ -65,7 +66,10 @@ impl ExampleNames {
         let ids = TextColumn::read(file, names::EXAMPLE_IDS)
             .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
         Ok(ExampleNames {
-            labels: labels(file, names::LABELS),
+            classes: classes_of(&manifest.details, file, Purpose::Training)
+                .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?,
+            curves: precision::read(file, manifest.details.classes.len())
+                .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?,
             ids,
             manifest,
         })
@@ -84,9 +88,17 @@ impl ExampleNames {
         }
     }
 
-    /// The class of a key.
-    pub fn class_of(&self, key: usize) -> usize {
-        self.labels.get(key).copied().unwrap_or(usize::MAX)
+    /// The class of a key, its first where it has several; none where it has none.
+    pub fn class_of(&self, key: usize) -> Option<usize> {
+        self.classes
+            .get(key)
+            .and_then(|classes| classes.first().copied())
+    }
+
+    /// How often a class's answers for unseen examples were right, by their
+    /// probability; none where nothing could be left out.
+    pub fn precision_curve(&self, class: usize) -> Option<&PrecisionCurve> {
+        self.curves.as_ref().and_then(|curves| curves.get(class))
     }
 
     /// A class's display name; empty if there is no such class.
@@ -184,10 +196,10 @@ impl Catalog {
         let place = place().await?;
         compute(move || {
             let _place = place;
-            let features = matrix(&pool.features, width)?;
+            let features = tensors::matrix(&pool.features, width)?;
             let labelled = pool.labelled.as_ref();
             let labelled = labelled
-                .map(|labelled| matrix(&labelled.keys, width))
+                .map(|labelled| tensors::matrix(&labelled.keys, width))
                 .transpose()?;
             let pool = Pool {
                 features: &features,

@@ -21,7 +21,7 @@ use tipserve_engine::Engine;
 pub struct Model {
     /// The bundle's name.
     pub name: String,
-    /// sha256 over the bundle.
+    /// SHA-256 of `bundle.toml`, up to its table `[int8]`.
     pub fingerprint: String,
     /// Width of the embedding space, D.
     pub width: usize,
@@ -37,7 +37,7 @@ pub struct Model {
     pub statistics: Option<Statistics>,
     /// The bundle's own prompt templates.
     pub templates: Vec<String>,
-    /// "cpu", "cuda:0".
+    /// The device it runs on, such as "cpu" or "cuda:0".
     pub device: String,
     /// Number format of the image encoder.
     pub precision: Precision,
@@ -71,7 +71,7 @@ pub struct LoadedBundle {
     pub engine: Engine,
     /// The name of its folder, for loading it again.
     pub folder: String,
-    /// When it was ready.
+    /// When it became ready to serve.
     pub loaded: DateTime<Utc>,
     /// How long loading took.
     pub took: Duration,

@@ -11,7 +11,7 @@ pub struct BundleFolder {
     pub folder: String,
     /// The bundle's name.
     pub name: String,
-    /// Its fingerprint.
+    /// The fingerprint of the bundle in it.
     pub fingerprint: String,
 }
 
@@ -71,12 +71,12 @@ pub struct OpenBundles {
 }
 
 impl OpenBundles {
-    /// All, the default first.
+    /// All of them, the default first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<LoadedBundle>> {
         std::iter::once(&self.default).chain(&self.others)
     }
 
-    /// How many.
+    /// The number of open bundles, at least 1.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         1 + self.others.len()

@@ -79,7 +79,7 @@ impl Bundles {
         Arc::new(bundles)
     }
 
-    /// Those that serve now.
+    /// A snapshot of the bundles that serve now.
     pub fn open(&self) -> Arc<OpenBundles> {
         self.open.load_full()
     }

@@ -6,12 +6,17 @@ use std::collections::HashSet;
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    CatalogError, Classifier, MAX_ID_BYTES, MAX_MAGNITUDE, MAX_VIEWS,
-    columns::{check_shapes, labels},
+    CatalogError, Classifier, MAX_ID_BYTES, MAX_MAGNITUDE, MAX_VIEWS, Purpose,
+    columns::{check_shapes, classes_of, rows},
     finite::check_reach,
-    notes, printable, tensors,
+    notes, precision, printable, tensors,
 };
-use tip_adapter::material::Material;
+use tip_adapter::{
+    contrast::check_unit,
+    drift::EDGES,
+    material::Material,
+    multi_label::{MultiLabelMaterial, label_rows},
+};
 use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tensors::names};
 
 /// What errors call the file.
@@ -56,11 +61,20 @@ pub(super) fn check_version(
     }
     bound("max_classes", details.classes.len(), bounds.classes)?;
     check_shapes(details, file).map_err(invalid)?;
-    let (train, held) = (
-        labels(file, names::LABELS),
-        labels(file, names::VALIDATION_LABELS),
-    );
-    bound("max_examples", train.len() + held.len(), bounds.examples)?;
+    let classes = |purpose| classes_of(details, file, purpose).map_err(invalid);
+    let (train, held) = (classes(Purpose::Training)?, classes(Purpose::Validation)?);
+    let unknown = rows(file, names::UNKNOWN_FEATURES);
+    let unlabelled = rows(file, names::UNLABELLED);
+    let examples = train.len() + held.len() + unknown + unlabelled;
+    bound("max_examples", examples, bounds.examples)?;
+    if let Some(found) = &details.head.unlabelled
+        && found.count != unlabelled
+    {
+        return Err(invalid(format!(
+            "it holds {unlabelled} unlabelled pictures, its manifest says {}",
+            found.count
+        )));
+    }
     if usize::try_from(details.views).is_ok_and(|views| views > MAX_VIEWS) {
         return Err(invalid(format!(
             "it has {} views of each example, not of 0 to {MAX_VIEWS}",
@@ -69,24 +83,25 @@ pub(super) fn check_version(
     }
     check_texts(details)?;
     check_ids(file)?;
-    check_notes(details, file, train.len(), held.len())?;
+    check_notes(details, file, [train.len(), held.len(), unknown])?;
     check_numbers(details)?;
 
     let read = |name: &str| tensors::read(file, name);
-    let none = || Tensor::zeros([0, details.width as i64], (Kind::Float, Device::Cpu));
-    let material = Material {
-        keys: read(names::KEYS)?.unwrap_or_else(none),
-        labels: read(names::LABELS)?
-            .unwrap_or_else(|| Tensor::zeros([0], (Kind::Int64, Device::Cpu))),
-        classes: details.classes.len(),
-        views: read(names::VIEWS)?,
-        text: read(names::TEXT)?,
-        validation: read(names::VALIDATION_FEATURES)?.zip(read(names::VALIDATION_LABELS)?),
-        logit_scale: details.head.logit_scale,
-        statistics: None,
-    };
-    material.check().map_err(invalid)?;
+    precision::read(file, details.classes.len()).map_err(invalid)?;
+    match &details.multi_label {
+        Some(_) => check_multi_label(details, file, &train, &held)?,
+        None => check_one_label(details, file)?,
+    }
     check_counts(details, &train, &held)?;
+    let edges = &details.nearest_deciles;
+    let are_deciles =
+        edges.len() == EDGES && edges.is_sorted() && edges.iter().all(|e| e.is_finite());
+    if !edges.is_empty() && !are_deciles {
+        return Err(invalid(
+            "its nearest_deciles are not nine ascending numbers",
+        ));
+    }
+    check_contrast(details, read(names::UNKNOWN_FEATURES)?.as_ref())?;
     for name in [
         names::HEAD_LINEAR,
         names::HEAD_BIAS,
@@ -115,6 +130,88 @@ pub(super) fn check_version(
     check_reach(&details.head, &head).map_err(invalid)?;
     Classifier::load(imported.manifest.clone(), file, Device::Cpu)
         .map_err(|error| invalid(format!("it does not load: {error}")))?;
+    Ok(())
+}
+
+/// Whether the examples of a version with one class each can make a head.
+fn check_one_label(details: &Details, file: &TensorFile) -> Result<(), CatalogError> {
+    let read = |name: &str| tensors::read(file, name);
+    let none = || Tensor::zeros([0, details.width as i64], (Kind::Float, Device::Cpu));
+    let material = Material {
+        keys: read(names::KEYS)?.unwrap_or_else(none),
+        labels: read(names::LABELS)?
+            .unwrap_or_else(|| Tensor::zeros([0], (Kind::Int64, Device::Cpu))),
+        classes: details.classes.len(),
+        views: read(names::VIEWS)?,
+        text: read(names::TEXT)?,
+        validation: read(names::VALIDATION_FEATURES)?.zip(read(names::VALIDATION_LABELS)?),
+        logit_scale: details.head.logit_scale,
+        statistics: None,
+        unlabelled: read(names::UNLABELLED)?,
+    };
+    material.check().map_err(invalid)?;
+    Ok(())
+}
+
+/// The same where examples carry any number of classes.
+fn check_multi_label(
+    details: &Details,
+    file: &TensorFile,
+    train: &[Vec<usize>],
+    held: &[Vec<usize>],
+) -> Result<(), CatalogError> {
+    bound(
+        "max_multi_label_classes",
+        details.classes.len(),
+        super::MAX_MULTI_LABEL_CLASSES,
+    )?;
+    let beside = [names::TEXT, names::UNLABELLED];
+    if details.contrast.is_some() || beside.iter().any(|name| file.get(name).is_some()) {
+        return Err(invalid(
+            "it has multi_label, and text weights, examples of no class or without labels beside it",
+        ));
+    }
+    let rows = |of: &[Vec<usize>]| label_rows(details.classes.len(), of).map_err(invalid);
+    let keys = tensors::read(file, names::KEYS)?.ok_or_else(|| invalid("it has no keys"))?;
+    let material = MultiLabelMaterial {
+        keys,
+        labels: rows(train)?,
+        validation: match tensors::read(file, names::VALIDATION_FEATURES)? {
+            Some(features) => Some((features, rows(held)?)),
+            None => None,
+        },
+        logit_scale: details.head.logit_scale,
+        statistics: None,
+    };
+    material.check().map_err(invalid)
+}
+
+/// Whether the examples of no class can serve, and are as many as is said.
+fn check_contrast(details: &Details, unknown: Option<&Tensor>) -> Result<(), CatalogError> {
+    let count = unknown.map_or(0, |rows| rows.size().first().copied().unwrap_or(0));
+    if let Some(rows) = unknown {
+        check_unit(rows).map_err(invalid)?;
+    }
+    let Some(contrast) = &details.contrast else {
+        return Ok(());
+    };
+    if contrast.count as i64 != count || count == 0 {
+        return Err(invalid(format!(
+            "it holds {count} examples of no class, its manifest says {}",
+            contrast.count
+        )));
+    }
+    for (name, value, least) in [
+        ("beta", contrast.beta, 0.0),
+        ("weight", contrast.weight, 0.0),
+        ("centre", contrast.centre, -MAX_MAGNITUDE),
+    ] {
+        if !(least..=MAX_MAGNITUDE).contains(&value) {
+            return Err(invalid(format!(
+                "contrast.{name} is {value}, not of {least:e} to {MAX_MAGNITUDE:e}"
+            )));
+        }
+    }
     Ok(())
 }
 
@@ -153,7 +250,11 @@ fn check_numbers(details: &Details) -> Result<(), CatalogError> {
 /// Ids, by the rules of versions that are made here.
 fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
     let mut seen = HashSet::new();
-    for name in [names::EXAMPLE_IDS, names::VALIDATION_IDS] {
+    for name in [
+        names::EXAMPLE_IDS,
+        names::VALIDATION_IDS,
+        names::UNKNOWN_IDS,
+    ] {
         let Some(column) = TextColumn::read(file, name).map_err(invalid)? else {
             continue;
         };
@@ -174,12 +275,12 @@ fn check_ids(file: &TensorFile) -> Result<(), CatalogError> {
 fn check_notes(
     details: &Details,
     file: &TensorFile,
-    train: usize,
-    held: usize,
+    [train, held, unknown]: [usize; 3],
 ) -> Result<(), CatalogError> {
     let of_training = notes::check(file, notes::TRAINING, train).map_err(invalid)?;
     let of_validation = notes::check(file, notes::VALIDATION, held).map_err(invalid)?;
-    match of_training + of_validation {
+    let of_unknown = notes::check(file, notes::UNKNOWN, unknown).map_err(invalid)?;
+    match of_training + of_validation + of_unknown {
         found if found == details.pictures => Ok(()),
         found => Err(invalid(format!(
             "it holds {found} pictures, its manifest says {}",
@@ -220,14 +321,18 @@ fn check_texts(details: &Details) -> Result<(), CatalogError> {
     bound("max_labels", details.labels.len(), super::MAX_LABELS)
 }
 
-fn check_counts(details: &Details, train: &[usize], held: &[usize]) -> Result<(), CatalogError> {
+fn check_counts(
+    details: &Details,
+    train: &[Vec<usize>],
+    held: &[Vec<usize>],
+) -> Result<(), CatalogError> {
     let mut counts = vec![(0_u64, 0_u64); details.classes.len()];
-    for class in train {
+    for class in train.iter().flatten() {
         if let Some(count) = counts.get_mut(*class) {
             count.0 += 1;
         }
     }
-    for class in held {
+    for class in held.iter().flatten() {
         if let Some(count) = counts.get_mut(*class) {
             count.1 += 1;
         }

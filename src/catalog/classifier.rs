@@ -2,16 +2,23 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use tch::{Device, Kind};
+use tch::{Device, Tensor};
 
-use super::{CatalogError, LoadedBundle, orientation, tensors};
+use super::{
+    CatalogError, LoadedBundle, Purpose, Traffic, columns::classes_of, orientation, precision,
+    tensors,
+};
 use tip_adapter::{
+    best::Scored,
+    contrast::Contrast,
+    evaluate_labels::sigmoid,
     head::{Head, HeadTensors, StandardisedPart, Values},
+    precision::{CurvePoint, PrecisionCurve, PrecisionThreshold},
     standardise::Standardise,
 };
 use tip_spec::Method;
 use tipserve_clip::ExifOrientation;
-use tipserve_store::{Manifest, TensorFile, TextColumn, tensors::names};
+use tipserve_store::{Manifest, StoreError, TensorFile, TextColumn, tensors::names};
 
 /// A version in memory: its head, and the names that go with it.
 pub struct Classifier {
@@ -24,8 +31,15 @@ pub struct Classifier {
     /// The text classifier alone; none without text. The same head if the
     /// method is zero-shot.
     pub zero_shot: Option<Arc<Head>>,
-    labels: Vec<usize>,
+    /// Of each key: one, or any number.
+    classes: Vec<Vec<usize>>,
+    /// How often each class's answers for unseen examples were right.
+    curves: Option<Vec<PrecisionCurve>>,
     examples: Option<TextColumn>,
+    /// What it has been asked.
+    pub traffic: Traffic,
+    /// What its examples of no class say of a picture; none without any.
+    contrast: Option<Contrast>,
 }
 
 /// A version in memory, with the bundle that encodes its pictures.
@@ -62,8 +76,11 @@ impl Classifier {
     ) -> Result<Classifier, CatalogError> {
         let spec = &manifest.details.head;
         let keys = tensors::read(file, names::KEYS)?;
-        let labels = tensors::read(file, names::LABELS)?;
+        let damaged = |detail| StoreError::damaged(manifest.resource_name(), detail);
+        let classes = classes_of(&manifest.details, file, Purpose::Training).map_err(damaged)?;
+        let curves = precision::read(file, manifest.details.classes.len()).map_err(damaged)?;
         let head_tensors = Classifier::head_tensors(&manifest, file)?;
+        let contrast = contrast(&manifest, file, keys.as_ref(), &head_tensors)?;
         let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
         if let Some(keys) = &keys {
             head = head.with_examples(keys).map_err(CatalogError::internal)?;
@@ -74,25 +91,20 @@ impl Classifier {
             Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
             Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
         };
-        let labels = match labels {
-            Some(labels) => {
-                let labels = Vec::<i64>::try_from(labels.to_kind(Kind::Int64));
-                let labels = labels.map_err(CatalogError::internal)?.into_iter();
-                labels
-                    .map(usize::try_from)
-                    .collect::<Result<_, _>>()
-                    .map_err(CatalogError::internal)?
-            }
-            None => Vec::new(),
-        };
         let examples =
             TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
         Ok(Classifier {
             name: manifest.resource_name(),
             head,
             zero_shot,
-            labels,
+            classes,
+            curves,
             examples,
+            contrast,
+            traffic: Traffic::new(
+                manifest.details.classes.len(),
+                &manifest.details.nearest_deciles,
+            ),
             manifest,
         })
     }
@@ -187,9 +199,53 @@ impl Classifier {
             .map_or("", |class| class.display_name.as_str())
     }
 
-    /// The class of a key; none if there is no such key.
-    pub fn class_of(&self, key: usize) -> Option<usize> {
-        self.labels.get(key).copied()
+    /// The classes of a key: one, or any number; none if there is no such key.
+    pub fn classes_of(&self, key: usize) -> Option<&[usize]> {
+        self.classes.get(key).map(Vec::as_slice)
+    }
+
+    /// From which probability each class belongs to an answer; none where answers
+    /// are of one class.
+    pub fn label_thresholds(&self) -> Option<&[f64]> {
+        let multi_label = self.manifest.details.multi_label.as_ref();
+        multi_label.map(|spec| spec.thresholds.as_slice())
+    }
+
+    /// Refuses what a version with several labels an example has not.
+    ///
+    /// # Errors
+    /// [`CatalogError::Unsupported`], for the reason given.
+    pub fn needs_one_label(&self, reason: &str) -> Result<(), CatalogError> {
+        refuse_multi_label(&self.manifest, reason)
+    }
+
+    /// A class's probability: independent of the others' where answers may be of
+    /// several classes.
+    pub fn probability(&self, scored: &Scored) -> f64 {
+        match self.label_thresholds() {
+            Some(_) => sigmoid(scored.logit),
+            None => scored.probability,
+        }
+    }
+
+    /// From which probability answers of a class are right with this precision.
+    ///
+    /// # Errors
+    /// A version without answers for unseen examples.
+    pub fn precision_threshold(
+        &self,
+        class: usize,
+        precision: f64,
+    ) -> Result<PrecisionThreshold, CatalogError> {
+        let curve = self.curves.as_ref().and_then(|curves| curves.get(class));
+        let curve = curve.ok_or_else(|| CatalogError::Unsupported {
+            version: self.name.clone(),
+            problem: "has no answers for examples that it had not seen, which say how often they \
+                      are right: it was made from one example a class, by fine-tuning, or by an \
+                      earlier release; add examples"
+                .to_owned(),
+        })?;
+        Ok(curve.threshold(precision))
     }
 
     /// The id of the example behind a key.
@@ -200,17 +256,76 @@ impl Classifier {
             .unwrap_or("")
     }
 
-    /// Bytes that its heads and labels hold in memory.
+    /// Whether the score of a picture needs its feature beside its logits.
+    pub fn scores_by_feature(&self) -> bool {
+        self.contrast.is_some()
+    }
+
+    /// How much of what it knows the version finds in a picture: `energy` is
+    /// `log Σ exp(logits/T)`, `feature` its unit feature.
+    ///
+    /// # Errors
+    /// A feature that is needed and is not there.
+    pub fn score(&self, energy: f64, feature: Option<&[f32]>) -> Result<f64, CatalogError> {
+        let (Some(contrast), Some(spec)) = (&self.contrast, &self.manifest.details.contrast) else {
+            return Ok(energy);
+        };
+        let feature = feature.ok_or_else(|| {
+            CatalogError::internal(format!("{} was given no feature to score by", self.name))
+        })?;
+        Ok(energy - spec.weight * (contrast.of(feature) - spec.centre))
+    }
+
+    /// Bytes held in memory.
     pub fn size_bytes(&self) -> usize {
         let zero_shot = match &self.zero_shot {
             Some(head) if !Arc::ptr_eq(head, &self.head) => head.size_bytes(),
             _ => 0,
         };
-        self.head.size_bytes() + zero_shot + self.labels.len() * size_of::<usize>()
+        let contrast = self.contrast.as_ref().map_or(0, Contrast::size_bytes);
+        let labels: usize = self.classes.iter().map(Vec::len).sum();
+        let points = self.curves.iter().flatten().map(|curve| curve.points.len());
+        let curves = points.sum::<usize>() * size_of::<CurvePoint>();
+        let classes = self.classes.len() * size_of::<Vec<usize>>() + labels * size_of::<usize>();
+        self.head.size_bytes() + zero_shot + contrast + classes + curves
     }
 }
 
-/// The part of a head that works on standardised features.
+/// Refuses what is for versions with one class an example.
+///
+/// # Errors
+/// [`CatalogError::Unsupported`], for the reason given.
+pub(super) fn refuse_multi_label(manifest: &Manifest, reason: &str) -> Result<(), CatalogError> {
+    match manifest.details.multi_label {
+        None => Ok(()),
+        Some(_) => Err(CatalogError::Unsupported {
+            version: manifest.resource_name(),
+            problem: format!("was made with multi_label: {reason}"),
+        }),
+    }
+}
+
+/// The densities that a version's examples of no class are a part of.
+fn contrast(
+    manifest: &Manifest,
+    file: &TensorFile,
+    keys: Option<&Tensor>,
+    head: &HeadTensors,
+) -> Result<Option<Contrast>, CatalogError> {
+    let Some(spec) = &manifest.details.contrast else {
+        return Ok(None);
+    };
+    let missing = |what: &str| {
+        CatalogError::internal(format!("{} has no tensor {what}", manifest.resource_name()))
+    };
+    let negatives = tensors::read(file, names::UNKNOWN_FEATURES)?
+        .ok_or_else(|| missing(names::UNKNOWN_FEATURES))?;
+    let keys = keys.ok_or_else(|| missing(names::KEYS))?;
+    let by = head.standardised.as_ref().map(|part| &part.by);
+    Ok(Some(Contrast::new(keys, &negatives, by, spec)?))
+}
+
+/// What sees standardised features.
 fn standardised(
     file: &TensorFile,
     missing: &dyn Fn(&str) -> CatalogError,
@@ -225,12 +340,8 @@ fn standardised(
     })
 }
 
-/// A head of the text classifier alone: s·W.
-fn text_head(
-    manifest: &Manifest,
-    text: &tch::Tensor,
-    device: Device,
-) -> Result<Head, CatalogError> {
+/// s·W alone.
+fn text_head(manifest: &Manifest, text: &Tensor, device: Device) -> Result<Head, CatalogError> {
     let spec = tip_spec::HeadSpec {
         method: Method::ZeroShot,
         standardised: None,

@@ -5,6 +5,8 @@
 
 use half::f16;
 
+use super::{Purpose, label_sets};
+
 use tipserve_clip::bundle::MAX_WIDTH;
 use tipserve_store::{Details, Dtype, TensorFile, TextColumn, tensors::names};
 
@@ -17,9 +19,10 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
     let (n, d) = (details.classes.len(), details.width);
     let m = usize::try_from(details.key_count).map_err(|_| "key_count is too large".to_owned())?;
     let r = details.views.max(1) as usize;
-    let q = file
-        .get(names::VALIDATION_LABELS)
-        .map_or(0, |labels| labels.shape.first().copied().unwrap_or(0));
+    let many = details.multi_label.is_some();
+    let q = rows(file, names::VALIDATION_LABELS).max(rows(file, names::VALIDATION_FEATURES));
+    let u = rows(file, names::UNKNOWN_FEATURES);
+    let unlabelled = rows(file, names::UNLABELLED);
     if n == 0 || !(1..=MAX_WIDTH).contains(&d) {
         return Err(format!(
             "it has {n} classes and a width of {d}, not of 1 to {MAX_WIDTH}"
@@ -27,22 +30,25 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
     }
     let needed = [
         (names::KEYS, m > 0),
-        (names::LABELS, m > 0),
+        (names::LABELS, m > 0 && !many),
         (names::VIEWS, m > 0 && r > 1),
         (names::VALIDATION_FEATURES, q > 0),
+        (names::VALIDATION_LABELS, q > 0 && !many),
     ];
     for (name, needed) in needed {
         if needed && file.get(name).is_none() {
             return Err(format!("tensor {name} is missing"));
         }
     }
-    let expected: [(&str, Dtype, &[usize]); 14] = [
+    let expected: [(&str, Dtype, &[usize]); 16] = [
         (names::KEYS, Dtype::F32, &[m, d]),
         (names::LABELS, Dtype::I64, &[m]),
         (names::VIEWS, Dtype::F16, &[m, r, d]),
         (names::TEXT, Dtype::F32, &[n, d]),
         (names::VALIDATION_FEATURES, Dtype::F32, &[q, d]),
         (names::VALIDATION_LABELS, Dtype::I64, &[q]),
+        (names::UNKNOWN_FEATURES, Dtype::F32, &[u, d]),
+        (names::UNLABELLED, Dtype::F32, &[unlabelled, d]),
         (names::HEAD_LINEAR, Dtype::F32, &[n, d]),
         (names::HEAD_BIAS, Dtype::F32, &[n]),
         (names::HEAD_KEYS, Dtype::F32, &[m, d]),
@@ -62,7 +68,21 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
             ));
         }
     }
-    for (name, rows) in [(names::EXAMPLE_IDS, m), (names::VALIDATION_IDS, q)] {
+    if let Some(spec) = &details.multi_label {
+        if spec.thresholds.len() != n || !spec.thresholds.iter().all(|t| t.is_finite()) {
+            return Err(format!(
+                "it has {} thresholds for {n} classes, or ones that are not finite",
+                spec.thresholds.len()
+            ));
+        }
+        label_sets::read(file, label_sets::TRAINING, m, n)?;
+        label_sets::read(file, label_sets::VALIDATION, q, n)?;
+    }
+    for (name, rows) in [
+        (names::EXAMPLE_IDS, m),
+        (names::VALIDATION_IDS, q),
+        (names::UNKNOWN_IDS, u),
+    ] {
         if let Some(column) = TextColumn::read(file, name)?
             && column.len() != rows
         {
@@ -71,6 +91,41 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// The classes of training or of validation examples: one each, any number where
+/// the version has several labels an example.
+///
+/// # Errors
+/// The reason, in words, where they are no such sets.
+pub(super) fn classes_of(
+    details: &Details,
+    file: &TensorFile,
+    purpose: Purpose,
+) -> Result<Vec<Vec<usize>>, String> {
+    let (features, one, many) = match purpose {
+        Purpose::Training => (names::KEYS, names::LABELS, label_sets::TRAINING),
+        Purpose::Validation => (
+            names::VALIDATION_FEATURES,
+            names::VALIDATION_LABELS,
+            label_sets::VALIDATION,
+        ),
+        Purpose::Unknown => return Ok(vec![Vec::new(); rows(file, names::UNKNOWN_FEATURES)]),
+        Purpose::Unlabelled => return Ok(vec![Vec::new(); rows(file, names::UNLABELLED)]),
+    };
+    if details.multi_label.is_some() {
+        return label_sets::read(file, many, rows(file, features), details.classes.len());
+    }
+    Ok(labels(file, one)
+        .into_iter()
+        .map(|class| vec![class])
+        .collect())
+}
+
+/// Rows of a tensor; 0 of an absent one.
+pub(super) fn rows(file: &TensorFile, name: &str) -> usize {
+    let shape = file.get(name).map(|tensor| tensor.shape);
+    shape.and_then(|shape| shape.first().copied()).unwrap_or(0)
 }
 
 /// The values of an f32 tensor.

@@ -8,15 +8,15 @@ use super::CatalogError;
 /// Most long computations at once (selection, imports, filters); tokio's pool
 /// has 512 threads.
 static COMPUTING: Semaphore = Semaphore::const_new(64);
-/// Memory for the matrices of selections, in MiB: that of one of the largest.
-/// Smaller ones run beside each other.
+/// Memory for the matrices of selections, in MiB: enough for one of the
+/// largest. Smaller ones run in parallel.
 static MATRICES: Semaphore = Semaphore::const_new(LARGEST_SELECTION as usize);
 const LARGEST_SELECTION: u32 = selection_mebibytes(usize::MAX);
-/// Most examples of which methods make a matrix of all with all.
+/// Most examples for which methods compute a matrix of all with all.
 const MATRIX_EXAMPLES: usize = 16_384;
 
-/// What choosing a version's numbers takes, roughly: three matrices, in double
-/// precision, of all examples with all.
+/// Roughly the memory of choosing a version's hyperparameters: three
+/// double-precision matrices of all examples with all.
 const fn selection_mebibytes(examples: usize) -> u32 {
     let examples = if examples < MATRIX_EXAMPLES {
         examples
@@ -33,15 +33,15 @@ static LOADING: Semaphore = Semaphore::const_new(32);
 /// Runs a computation on a blocking thread, once a place is free.
 ///
 /// # Errors
-/// A panic in it.
+/// If it panics.
 pub async fn compute<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CatalogError> {
     run(&COMPUTING, work).await
 }
 
-/// Runs the selection of a version of so many examples, when there is a place
-/// for it and for its matrices.
+/// Runs the selection for a version of this many examples, once there is a
+/// place for it and memory for its matrices.
 ///
 /// # Errors
 /// A panic in it.
@@ -58,7 +58,7 @@ pub async fn select<T: Send + 'static>(
     .await
 }
 
-/// Runs what reads a version's tensors on a blocking thread, when there is a
+/// Runs a read of a version's tensors on a blocking thread, once there is a
 /// place for it.
 ///
 /// # Errors

@@ -1,25 +1,27 @@
 //! Making a version from labelled features, those of a base version among
 //! them if there is one.
 
-use std::{collections::BTreeMap, iter, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use half::f16;
 use tch::{Kind, Tensor};
 
 use super::{
-    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, LoadedBundle, Model,
+    Base, Catalog, CatalogError, CollectedFeatures, ExampleFeature, LoadedBundle, Purpose,
     TextRequest,
     finite::check_reach,
-    notes,
-    rows::{feature_rows, ids, labels, matrix, view_rows},
-    tensors,
+    ingredients::{HeadMaterial, Ingredients},
+    precision, tensors,
 };
 use tip_adapter::{
+    contrast::sharpen,
+    drift::nearest_deciles,
     head::{HeadTensors, Values},
-    make::{self, HeadRequest, Made},
-    material::Material,
-    standardise::Statistics,
+    make::{self, HeadRequest},
+    multi_label,
+    precision::PrecisionCurve,
 };
+use tip_spec::{ContrastSpec, HeadSpec, MultiLabelSpec};
 use tipserve_store::{
     CacheId, ClassRecord, Details, Draft, ExifOrientation, NamedTensor, RequestKey, SourceCounts,
     tensors::names,
@@ -57,6 +59,8 @@ pub struct Recipe {
     pub text: TextSource,
     /// How to make the head.
     pub head: HeadRequest,
+    /// Whether examples carry any number of classes.
+    pub multi_label: bool,
     /// Augmented views of each example, R, at least 1.
     pub views: usize,
     /// What is done with the EXIF orientation of its pictures.
@@ -96,11 +100,10 @@ impl Recipe {
     }
 
     /// Bytes that the features of one example take.
-    pub fn feature_bytes(&self, width: usize, validation: bool) -> usize {
-        let views = if validation || self.views == 1 {
-            0
-        } else {
-            self.views
+    pub fn feature_bytes(&self, width: usize, purpose: Purpose) -> usize {
+        let views = match purpose {
+            Purpose::Training if self.views > 1 => self.views,
+            _ => 0,
         };
         width * (size_of::<f32>() + size_of::<f16>() * views)
     }
@@ -123,15 +126,6 @@ pub enum Stage {
     Storing,
 }
 
-/// A version's tensors and counts, before a head is made of them.
-struct Ingredients {
-    material: Material,
-    named: Vec<NamedTensor>,
-    classes: Vec<ClassRecord>,
-    key_count: usize,
-    pictures: u64,
-}
-
 impl Catalog {
     /// The text classifier's rows of a recipe's new classes, if they have any.
     /// Blocks.
@@ -145,7 +139,7 @@ impl Catalog {
     ) -> Result<Option<TextRows>, CatalogError> {
         let rows = match &recipe.text {
             TextSource::None => return Ok(None),
-            TextSource::Weights(rows) => matrix(rows, recipe.bundle.model.width)?,
+            TextSource::Weights(rows) => tensors::matrix(rows, recipe.bundle.model.width)?,
             TextSource::Prompts { prompts, truncate } => {
                 let request = TextRequest {
                     truncate: *truncate,
@@ -170,18 +164,25 @@ impl Catalog {
     ) -> Result<Draft, CatalogError> {
         let text = self.all_text(recipe, text)?;
         let base = recipe.base.as_ref().and_then(|base| base.encoder());
-        let ingredients = self.ingredients(recipe, text, gathered)?;
         let model = &recipe.bundle.model;
-        let made = make::make(&ingredients.material, &recipe.head, &|_| !stop())?;
         let Ingredients {
+            material,
+            unknown,
             mut named,
             classes,
             key_count,
             pictures,
-            ..
-        } = ingredients;
-        check_reach(&made.spec, &made.tensors)?;
-        named.extend(head_tensors(&made)?);
+        } = self.ingredients(recipe, text, gathered)?;
+        let nearest_deciles = match &material {
+            HeadMaterial::OneLabel(material) => nearest_deciles(&material.keys)?,
+            HeadMaterial::MultiLabel(material) => nearest_deciles(&material.keys)?,
+        };
+        let head = make_head(&material, unknown.as_ref(), recipe, stop)?;
+        check_reach(&head.spec, &head.tensors)?;
+        named.extend(head_tensors(&head.tensors)?);
+        if !head.curves.is_empty() {
+            named.extend(precision::write(&head.curves)?);
+        }
         Ok(Draft {
             details: Details {
                 created_by: recipe.created_by.clone(),
@@ -200,7 +201,7 @@ impl Catalog {
                 } else {
                     base.cloned()
                 },
-                head: made.spec,
+                head: head.spec,
                 fine_tune: None,
                 source: Some(SourceCounts {
                     received: gathered.received as u64,
@@ -210,6 +211,9 @@ impl Catalog {
                     without_end_mark: gathered.without_end_mark as u64,
                 }),
                 pictures,
+                contrast: head.contrast,
+                multi_label: head.multi_label,
+                nearest_deciles: nearest_deciles.map_or_else(Vec::new, |edges| edges.to_vec()),
             },
             tensors: named,
             request: recipe.request.clone(),
@@ -225,7 +229,7 @@ impl Catalog {
     ) -> Result<Option<Tensor>, CatalogError> {
         let base = recipe.base.as_ref().and_then(|base| base.text());
         let base = base
-            .map(|rows| matrix(rows, recipe.bundle.model.width))
+            .map(|rows| tensors::matrix(rows, recipe.bundle.model.width))
             .transpose()?;
         Ok(match (base, new.map(|rows| rows.0)) {
             (Some(base), Some(new)) => {
@@ -234,127 +238,67 @@ impl Catalog {
             (base, new) => base.or(new),
         })
     }
-
-    fn ingredients(
-        &self,
-        recipe: &Recipe,
-        text: Option<Tensor>,
-        gathered: &CollectedFeatures,
-    ) -> Result<Ingredients, CatalogError> {
-        let model = &recipe.bundle.model;
-        let width = model.width;
-        // The base's first, so that a version made in two steps equals one made
-        // in one.
-        let all = || recipe.inherited().iter().chain(&gathered.examples);
-        let training: Vec<_> = all().filter(|example| !example.validation).collect();
-        let validation: Vec<_> = all().filter(|example| example.validation).collect();
-
-        let keys = feature_rows(&training, width)?;
-        let key_labels = labels(&training);
-        let mut named = vec![
-            tensors::write(names::KEYS, &keys)?,
-            tensors::write(names::LABELS, &key_labels)?,
-        ];
-        named.extend(notes::write(notes::TRAINING, training.iter().copied()));
-        named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
-        named.extend(ids(names::EXAMPLE_IDS, &training));
-        let views = if recipe.views > 1 && !training.is_empty() {
-            let views = view_rows(&training, recipe.views, width)?;
-            named.push(tensors::write(names::VIEWS, &views)?);
-            Some(views)
-        } else {
-            None
-        };
-        if let Some(text) = &text {
-            named.push(tensors::write(names::TEXT, text)?);
-        }
-        let validation_set = if validation.is_empty() {
-            None
-        } else {
-            let features = feature_rows(&validation, width)?;
-            let labels = labels(&validation);
-            named.push(tensors::write(names::VALIDATION_FEATURES, &features)?);
-            named.push(tensors::write(names::VALIDATION_LABELS, &labels)?);
-            named.extend(ids(names::VALIDATION_IDS, &validation));
-            Some((features, labels))
-        };
-        Ok(Ingredients {
-            material: Material {
-                keys,
-                labels: key_labels,
-                classes: recipe.class_count(),
-                views,
-                text,
-                validation: validation_set,
-                logit_scale: model.logit_scale,
-                statistics: statistics(model)?,
-            },
-            named,
-            classes: class_records(recipe, all()),
-            key_count: training.len(),
-            pictures: all().filter(|example| example.has_picture()).count() as u64,
-        })
-    }
 }
 
-/// What the manifest says of each class: its prompts, and its examples counted.
-fn class_records<'a>(
+/// A head that was made, and what goes with it.
+struct MadeHead {
+    spec: HeadSpec,
+    tensors: HeadTensors,
+    contrast: Option<ContrastSpec>,
+    multi_label: Option<MultiLabelSpec>,
+    curves: Vec<PrecisionCurve>,
+}
+
+fn make_head(
+    material: &HeadMaterial,
+    unknown: Option<&Tensor>,
     recipe: &Recipe,
-    examples: impl Iterator<Item = &'a ExampleFeature>,
-) -> Vec<ClassRecord> {
-    let new_prompts: &[Vec<String>] = match &recipe.text {
-        TextSource::Prompts { prompts, .. } => prompts,
-        TextSource::None | TextSource::Weights(_) => &[],
-    };
-    let all_prompts = recipe
-        .base_classes()
-        .iter()
-        .map(|class| class.prompts.clone())
-        .chain(new_prompts.iter().cloned())
-        .chain(iter::repeat(Vec::new()));
-    let mut classes: Vec<ClassRecord> = recipe
-        .class_names()
-        .zip(all_prompts)
-        .map(|(name, prompts)| ClassRecord {
-            display_name: name.to_owned(),
-            prompts,
-            ..ClassRecord::default()
-        })
-        .collect();
-    for example in examples {
-        if let Some(class) = classes.get_mut(example.class) {
-            if example.validation {
-                class.validation_count += 1;
-            } else {
-                class.example_count += 1;
-            }
+    stop: &dyn Fn() -> bool,
+) -> Result<MadeHead, CatalogError> {
+    match material {
+        HeadMaterial::OneLabel(material) => {
+            let mut made = make::make(material, &recipe.head, &|_| !stop())?;
+            let contrast = match unknown {
+                Some(unknown) => sharpen(material, &mut made, unknown)?,
+                None => None,
+            };
+            let curves = match &made.unseen {
+                Some(answers) => answers.curves(material.classes)?,
+                None => Vec::new(),
+            };
+            Ok(MadeHead {
+                spec: made.spec,
+                tensors: made.tensors,
+                contrast,
+                multi_label: None,
+                curves,
+            })
+        }
+        HeadMaterial::MultiLabel(material) => {
+            let made = multi_label::make(material, &recipe.head, &|_| !stop())?;
+            Ok(MadeHead {
+                spec: made.spec,
+                tensors: made.tensors,
+                contrast: None,
+                multi_label: Some(MultiLabelSpec {
+                    thresholds: made.thresholds,
+                }),
+                curves: made.curves,
+            })
         }
     }
-    classes
-}
-
-/// The bundle's statistics as tensors.
-pub(super) fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
-    let Some(statistics) = &model.statistics else {
-        return Ok(None);
-    };
-    let tensor = |numbers: &[f32]| Tensor::f_from_slice(numbers).map_err(CatalogError::internal);
-    Ok(Some(Statistics {
-        mean: tensor(&statistics.mean)?,
-        variance: tensor(&statistics.variance)?,
-    }))
 }
 
 /// A head as named arrays. Keys that are the examples' own, plain or
 /// standardised, are not stored twice.
-pub(super) fn head_tensors(made: &Made) -> Result<Vec<NamedTensor>, CatalogError> {
+pub(super) fn head_tensors(head: &HeadTensors) -> Result<Vec<NamedTensor>, CatalogError> {
     let HeadTensors {
         linear,
         bias,
         cache,
         standardised,
         ..
-    } = &made.tensors;
+    } = head;
     let mut named = Vec::new();
     if let Some(linear) = linear {
         named.push(tensors::write(

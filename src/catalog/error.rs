@@ -56,7 +56,7 @@ pub enum CatalogError {
     UnusableBundle {
         /// Its folder's name.
         folder: String,
-        /// Why.
+        /// The reason, in words.
         reason: String,
         /// Whether a device or the host has too little free memory for it.
         out_of_memory: bool,
@@ -66,7 +66,7 @@ pub enum CatalogError {
     BundleBusy {
         /// Its name.
         name: String,
-        /// Why not.
+        /// The reason, in words.
         problem: &'static str,
     },
     /// The version's features and this server's are 8-bit and float, and differ

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Catalog, CatalogError,
-    columns::{check_shapes, labels},
+    Catalog, CatalogError, Purpose,
+    columns::{check_shapes, classes_of},
     compute,
     notes::{self, NoteColumns, NoteNames},
 };
@@ -15,7 +15,7 @@ use tipserve_store::{
 };
 
 /// The examples of a version: those of its keys in their order, then those for
-/// validation.
+/// validation, then those of no class.
 #[derive(Debug)]
 pub struct ExampleList {
     cache: CacheId,
@@ -23,6 +23,8 @@ pub struct ExampleList {
     class_names: Vec<String>,
     training: Column,
     validation: Column,
+    unknown: Column,
+    multi_label: bool,
 }
 
 /// One example of a version.
@@ -30,13 +32,14 @@ pub struct ExampleList {
 pub struct ExampleEntry<'a> {
     /// The id that it was sent with.
     pub id: &'a str,
-    /// Index of the class that it is labelled with.
-    pub class: usize,
-    /// Display name of that class.
+    /// Indices of its classes: one; none of an example of no class; any number in
+    /// a version with several labels an example.
+    pub classes: &'a [usize],
+    /// Its first class's display name; empty where there is none.
     pub class_name: &'a str,
-    /// Whether it is for validation.
-    pub validation: bool,
-    /// Where it came from; empty if that is not known.
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Where it came from; empty where that is not known.
     pub uri: &'a str,
     /// Whether a picture of it is kept.
     pub has_picture: bool,
@@ -44,7 +47,7 @@ pub struct ExampleEntry<'a> {
 
 #[derive(Debug, Default)]
 struct Column {
-    labels: Vec<usize>,
+    classes: Vec<Vec<usize>>,
     ids: Option<TextColumn>,
     notes: NoteColumns,
 }
@@ -52,15 +55,14 @@ struct Column {
 impl Column {
     fn read(
         file: &TensorFile,
-        label_name: &str,
+        classes: Vec<Vec<usize>>,
         id_name: &str,
         noted: NoteNames,
     ) -> Result<Column, String> {
-        let labels = labels(file, label_name);
         Ok(Column {
-            notes: NoteColumns::read(file, noted, labels.len())?,
-            labels,
-            // In memory of its own: the list outlives the file.
+            notes: NoteColumns::read(file, noted, classes.len())?,
+            classes,
+            // The column's own memory: the list outlives the file.
             ids: TextColumn::read(file, id_name)?.map(|ids| ids.detached()),
         })
     }
@@ -69,7 +71,13 @@ impl Column {
 impl ExampleList {
     /// The number of examples, validation ones included.
     pub fn len(&self) -> usize {
-        self.training.labels.len() + self.validation.labels.len()
+        let columns = [&self.training, &self.validation, &self.unknown];
+        columns.iter().map(|column| column.classes.len()).sum()
+    }
+
+    /// Whether they carry any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.multi_label
     }
 
     /// Whether the version has no examples at all.
@@ -77,11 +85,18 @@ impl ExampleList {
         self.len() == 0
     }
 
-    fn find(&self, at: usize) -> (&Column, usize, bool) {
-        match at.checked_sub(self.training.labels.len()) {
-            None => (&self.training, at, false),
-            Some(row) => (&self.validation, row, true),
+    fn find(&self, at: usize) -> (&Column, usize, Purpose) {
+        let mut row = at;
+        for (column, purpose) in [
+            (&self.training, Purpose::Training),
+            (&self.validation, Purpose::Validation),
+        ] {
+            match row.checked_sub(column.classes.len()) {
+                None => return (column, row, purpose),
+                Some(rest) => row = rest,
+            }
         }
+        (&self.unknown, row, Purpose::Unknown)
     }
 
     /// The metadata that example `at` came with.
@@ -106,19 +121,22 @@ impl ExampleList {
         found.map(|(column, row, _)| column.notes.picture(row))
     }
 
-    /// Example `at`, training examples first.
+    /// Example `at`, training examples first, those of no class last.
     pub fn get(&self, at: usize) -> Option<ExampleEntry<'_>> {
-        let (column, row, validation) = self.find(at);
-        let class = *column.labels.get(row)?;
+        let (column, row, purpose) = self.find(at);
+        let classes = column.classes.get(row)?;
         Some(ExampleEntry {
             id: column
                 .ids
                 .as_ref()
                 .and_then(|ids| ids.get(row))
                 .unwrap_or(""),
-            class,
-            class_name: self.class_names.get(class).map_or("", String::as_str),
-            validation,
+            classes,
+            class_name: classes
+                .first()
+                .and_then(|class| self.class_names.get(*class))
+                .map_or("", String::as_str),
+            purpose,
             uri: column.notes.uri(row),
             has_picture: column.notes.picture(row).is_some(),
         })
@@ -154,14 +172,27 @@ impl Catalog {
         let (_, file) = self.store.load(id, number).await?;
         let list = compute::load(move || {
             check_shapes(&manifest.details, &file)?;
+            let classes = |purpose| classes_of(&manifest.details, &file, purpose);
             Ok(ExampleList {
-                training: Column::read(&file, names::LABELS, names::EXAMPLE_IDS, notes::TRAINING)?,
+                training: Column::read(
+                    &file,
+                    classes(Purpose::Training)?,
+                    names::EXAMPLE_IDS,
+                    notes::TRAINING,
+                )?,
                 validation: Column::read(
                     &file,
-                    names::VALIDATION_LABELS,
+                    classes(Purpose::Validation)?,
                     names::VALIDATION_IDS,
                     notes::VALIDATION,
                 )?,
+                unknown: Column::read(
+                    &file,
+                    classes(Purpose::Unknown)?,
+                    names::UNKNOWN_IDS,
+                    notes::UNKNOWN,
+                )?,
+                multi_label: manifest.details.multi_label.is_some(),
                 class_names: manifest
                     .details
                     .classes

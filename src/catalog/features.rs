@@ -32,15 +32,31 @@ impl ExampleNotes {
     }
 }
 
+/// What an example is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It becomes a key.
+    Training,
+    /// It chooses numbers, and never becomes a key.
+    Validation,
+    /// It has no label: AUTO may learn from it, and nothing is kept of it but its
+    /// feature.
+    Unlabelled,
+    /// It is of none of the classes: it sharpens rejection, and never becomes a
+    /// key.
+    Unknown,
+}
+
 /// The feature of one example.
 #[derive(Clone, Debug)]
 pub struct ExampleFeature {
     /// The id that the client sent it with.
     pub id: String,
-    /// Index of the class that it is labelled with.
-    pub class: usize,
-    /// Whether it is for validation.
-    pub validation: bool,
+    /// Its classes, ascending: one; none of an unknown or unlabelled one; any number in a
+    /// version with several labels an example.
+    pub classes: Vec<usize>,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Unit vector [D]: of the mean of the raw features of its views.
     pub key: Vec<f32>,
     /// Unit vectors [R · D] of its views; empty if there is one view only.
@@ -58,7 +74,7 @@ impl ExampleFeature {
     ///
     /// Views that cancel out, or are zero, make a key of zeros, which no head
     /// is made of: [`tip_adapter::material::Material::check`] names the example.
-    pub fn of_views(id: String, class: usize, validation: bool, raw: &[Vec<f32>]) -> Self {
+    pub fn of_views(id: String, classes: Vec<usize>, purpose: Purpose, raw: &[Vec<f32>]) -> Self {
         let mut sum: Vec<f64> = Vec::new();
         for view in raw {
             // The start of f64 sums, so that a lone −0 stays −0.
@@ -77,8 +93,8 @@ impl ExampleFeature {
         };
         ExampleFeature {
             id,
-            class,
-            validation,
+            classes,
+            purpose,
             // The sum has the mean's direction.
             key: unit(sum.into_iter()).collect(),
             views,
@@ -155,7 +171,7 @@ mod tests {
                         .collect()
                 })
                 .collect();
-            let feature = ExampleFeature::of_views("a".into(), 2, false, &raw);
+            let feature = ExampleFeature::of_views("a".into(), vec![2], Purpose::Training, &raw);
             let flat: Vec<f32> = raw.concat();
             let keys =
                 build_keys(&Tensor::from_slice(&flat).view([1, views, width])).expect("keys");
@@ -179,7 +195,7 @@ mod tests {
     #[test]
     fn views_that_cancel_out_make_zeros_and_not_nan() {
         let raw = [vec![1.0, -2.0], vec![-1.0, 2.0]];
-        let feature = ExampleFeature::of_views("a".into(), 0, false, &raw);
+        let feature = ExampleFeature::of_views("a".into(), vec![0], Purpose::Training, &raw);
         assert_eq!(feature.key, [0.0, 0.0]);
     }
 }

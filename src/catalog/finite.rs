@@ -135,6 +135,7 @@ mod tests {
                 reason: "given".to_owned(),
             },
             unseen: None,
+            unlabelled: None,
         }
     }
 

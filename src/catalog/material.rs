@@ -2,9 +2,29 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Catalog, CatalogError, columns::check_shapes, create::statistics, tensors};
-use tip_adapter::material::Material;
+use super::{
+    Catalog, CatalogError, classifier::refuse_multi_label, columns::check_shapes,
+    ingredients::statistics, tensors,
+};
+use tip_adapter::{contrast::sharpen, make::Made, material::Material};
+use tip_spec::ContrastSpec;
 use tipserve_store::{Manifest, StoreError, TensorFile, tensors::names};
+
+/// What a version's examples of no class add to the score of another head made
+/// from its examples.
+///
+/// # Errors
+/// A file that is not what its manifest says; torch's.
+pub(super) fn contrast(
+    material: &Material,
+    made: &mut Made,
+    file: &TensorFile,
+) -> Result<Option<ContrastSpec>, CatalogError> {
+    match tensors::read(file, names::UNKNOWN_FEATURES)? {
+        Some(unknown) => Ok(sharpen(material, made, &unknown)?),
+        None => Ok(None),
+    }
+}
 
 impl Catalog {
     /// A version's examples and text weights as its head was made from them.
@@ -16,6 +36,10 @@ impl Catalog {
         manifest: &Manifest,
         file: &TensorFile,
     ) -> Result<Material, CatalogError> {
+        refuse_multi_label(
+            manifest,
+            "its examples carry any number of classes, and this takes one of each",
+        )?;
         let details = &manifest.details;
         check_shapes(details, file)
             .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
@@ -49,6 +73,7 @@ impl Catalog {
                 Ok(bundle) => statistics(&bundle.model)?,
                 Err(_) => None,
             },
+            unlabelled: tensors::read(file, names::UNLABELLED)?,
         })
     }
 }

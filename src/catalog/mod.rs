@@ -21,19 +21,22 @@ mod finetune;
 mod finite;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod ingredients;
 mod journal;
+mod label_sets;
 mod loader;
 mod material;
 mod notes;
 pub mod orientation;
+mod precision;
 pub mod printable;
 mod residual;
-mod rows;
 mod run;
 mod scorecard;
 mod tensors;
 mod text;
 mod text_queue;
+mod traffic;
 mod training;
 mod tune;
 mod turns;
@@ -55,13 +58,14 @@ pub use create::{Recipe, Stage, TextRows, TextSource};
 pub use encoder::ServedEncoder;
 pub use error::CatalogError;
 pub use examples::{ExampleEntry, ExampleList};
-pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes};
+pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes, Purpose};
 pub use finetune::{FineTunes, Started};
 pub use journal::Describe;
 pub use notes::{check_metadata, check_uri};
 pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::{TextRequest, TextRoom, class_prompts};
+pub use traffic::{Counts, Seen, Traffic};
 
 use parking_lot::Mutex;
 
@@ -82,6 +86,8 @@ pub const MAX_CREATED_BY_BYTES: usize = 256;
 pub const MAX_ID_BYTES: usize = 1024;
 /// Most augmented views of an example, R.
 pub const MAX_VIEWS: usize = 64;
+/// Most classes of a version whose examples carry any number of them.
+pub const MAX_MULTI_LABEL_CLASSES: usize = 4096;
 /// Largest α, β, λ and other numbers of a head.
 pub const MAX_MAGNITUDE: f64 = 1e6;
 /// Most labels of a version.

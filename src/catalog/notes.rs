@@ -39,6 +39,13 @@ pub(super) const VALIDATION: NoteNames = NoteNames {
     pictures: names::VALIDATION_PICTURES,
 };
 
+/// Those of the examples of no class.
+pub(super) const UNKNOWN: NoteNames = NoteNames {
+    uris: names::UNKNOWN_URIS,
+    metadata: names::UNKNOWN_METADATA,
+    pictures: names::UNKNOWN_PICTURES,
+};
+
 /// The columns of some examples; only those that hold anything.
 pub(super) fn write<'a>(
     columns: NoteNames,

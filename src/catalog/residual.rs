@@ -2,13 +2,21 @@
 
 use std::{cell::Cell, time::Instant};
 
-use super::{Catalog, CatalogError, Classifier, RunProgress};
+use super::{Catalog, CatalogError, Classifier, RunProgress, material::contrast};
 use tip_adapter::{
     make::Made,
     residual::{TuneProgress, Tuning, tune},
 };
-use tip_spec::Standardised;
+use tip_spec::{ContrastSpec, Standardised};
 use tipserve_store::{FineTuneRecipe, FineTuneRecord, Manifest, TensorFile};
+
+/// What came of it.
+pub(super) struct ResidualTuned {
+    pub tuning: Tuning,
+    pub record: FineTuneRecord,
+    /// Of the new head.
+    pub contrast: Option<ContrastSpec>,
+}
 
 /// Tunes a version's head. Blocks, on torch's threads; `stop` is asked between
 /// the larger products.
@@ -23,7 +31,7 @@ pub(super) fn tune_residual(
     file: &TensorFile,
     stop: &dyn Fn() -> bool,
     say: &dyn Fn(RunProgress),
-) -> Result<(Tuning, FineTuneRecord), CatalogError> {
+) -> Result<ResidualTuned, CatalogError> {
     let started = Instant::now();
     if parent.details.head.standardised == Some(Standardised::Bundle) {
         catalog.bundles.of_manifest(parent)?;
@@ -32,6 +40,7 @@ pub(super) fn tune_residual(
     let made = Made {
         spec: parent.details.head.clone(),
         tensors: Classifier::head_tensors(parent, file)?,
+        unseen: None,
     };
     let fits = Cell::new(0);
     let watch = |progress: TuneProgress| {
@@ -47,7 +56,11 @@ pub(super) fn tune_residual(
         });
         !stop()
     };
-    let tuning = tune(&material, made, &watch, &|| !stop())?;
+    let mut tuning = tune(&material, made, &watch, &|| !stop())?;
+    let contrast = match &mut tuning.made {
+        Some(made) => contrast(&material, made, file)?,
+        None => None,
+    };
     let record = FineTuneRecord {
         epochs: u32::try_from(fits.get()).unwrap_or(u32::MAX),
         best_epoch: u32::try_from(fits.get()).unwrap_or(u32::MAX),
@@ -63,5 +76,9 @@ pub(super) fn tune_residual(
         cross_entropy_after: Some(tuning.after.cross_entropy),
         example_count: tuning.examples as u64,
     };
-    Ok((tuning, record))
+    Ok(ResidualTuned {
+        tuning,
+        record,
+        contrast,
+    })
 }

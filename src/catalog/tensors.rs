@@ -33,6 +33,14 @@ pub fn read(file: &TensorFile, name: &str) -> Result<Option<Tensor>, CatalogErro
         .map_err(CatalogError::internal)
 }
 
+/// A matrix of rows of `width` on the CPU.
+pub(super) fn matrix(values: &[f32], width: usize) -> Result<Tensor, CatalogError> {
+    let rows = values.len().checked_div(width).unwrap_or(0);
+    Tensor::f_from_slice(values)
+        .and_then(|tensor| tensor.f_reshape([rows as i64, width as i64]))
+        .map_err(CatalogError::internal)
+}
+
 /// A tensor as the store takes it, in its own dtype.
 ///
 /// # Errors

@@ -5,8 +5,14 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::{
-    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest, create::head_tensors,
-    finite::check_reach, residual::tune_residual, tensors,
+    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest,
+    classifier::refuse_multi_label,
+    create::head_tensors,
+    finite::check_reach,
+    material::contrast,
+    precision,
+    residual::{ResidualTuned, tune_residual},
+    tensors,
 };
 use crate::telemetry;
 use tip_adapter::{
@@ -16,7 +22,7 @@ use tip_adapter::{
     material::Material,
     retune::{SearchOn, retune, training_factors},
 };
-use tip_spec::Method;
+use tip_spec::{ContrastSpec, Method, UnlabelledUse};
 use tipserve_engine::Engine;
 use tipserve_store::{
     Details, Draft, FineTuneRecipe, FineTuneRecord, Manifest, NamedTensor, TensorFile,
@@ -24,13 +30,15 @@ use tipserve_store::{
 };
 
 /// Tensors of a version that its children inherit.
-const KEPT: [&str; 6] = [
+const KEPT: [&str; 8] = [
     names::KEYS,
     names::LABELS,
     names::VIEWS,
     names::TEXT,
     names::VALIDATION_FEATURES,
     names::VALIDATION_LABELS,
+    names::UNKNOWN_FEATURES,
+    names::UNLABELLED,
 ];
 
 /// A version's tensors, as training needs them.
@@ -104,6 +112,10 @@ pub(super) fn tune(
     stop: &dyn Fn() -> bool,
     say: &dyn Fn(RunProgress),
 ) -> Result<TuneOutcome, CatalogError> {
+    refuse_multi_label(
+        parent,
+        "fine-tuning minimises the cross-entropy of one class an example; add examples instead",
+    )?;
     let details = &parent.details;
     // Nothing can be left out of trained keys: every example has shaped them.
     if request.recipe == TuneRecipe::Keys || details.head.method == Method::TipAdapterF {
@@ -116,7 +128,11 @@ pub(super) fn tune(
                 .to_owned(),
         });
     }
-    let (tuning, record) = tune_residual(catalog, parent, file, stop, say)?;
+    let ResidualTuned {
+        tuning,
+        record,
+        contrast,
+    } = tune_residual(catalog, parent, file, stop, say)?;
     let Some(made) = tuning.made else {
         return Ok(TuneOutcome::Unchanged {
             outcome: tuning.reason,
@@ -124,7 +140,7 @@ pub(super) fn tune(
     };
     check_reach(&made.spec, &made.tensors)?;
     Ok(TuneOutcome::Made {
-        draft: Box::new(draft(parent, file, request, &made, record)?),
+        draft: Box::new(draft(parent, file, request, (&made, contrast), record)?),
         improved: Some(true),
         outcome: tuning.reason,
     })
@@ -144,12 +160,10 @@ fn tune_keys(
     let details = &parent.details;
     let head = HeadRequest {
         method: Some(Method::TipAdapter),
-        alpha: None,
-        beta: None,
-        lambda: None,
         class_balance: details.head.class_balance,
         grid: request.grid,
         key_dtype: details.head.key_dtype,
+        ..HeadRequest::default()
     };
     let material = || Material {
         keys: tensors.keys.shallow_clone(),
@@ -160,6 +174,7 @@ fn tune_keys(
         validation: None,
         logit_scale: details.head.logit_scale,
         statistics: None,
+        unlabelled: None,
     };
     let factors = training_factors(&material(), head.class_balance)?;
     let tuned = train(catalog, &tensors, &factors, details, request, stop, say)?;
@@ -183,7 +198,17 @@ fn tune_keys(
         Some(_) => again(&tensors.start)?.1,
         None => None,
     };
-    let (made, after) = again(&tuned.keys)?;
+    let (mut made, after) = again(&tuned.keys)?;
+    made.spec.unlabelled = details
+        .head
+        .unlabelled
+        .clone()
+        .map(|of_parent| UnlabelledUse {
+            used: false,
+            reason: "not used: trained keys learn from labelled examples alone".to_owned(),
+            ..of_parent
+        });
+    let contrast = contrast(&material(), &mut made, file)?;
     let improved = before.zip(after).map(|(before, after)| after > before);
     let record = record(
         &tuned,
@@ -194,7 +219,7 @@ fn tune_keys(
     check_reach(&made.spec, &made.tensors)?;
     Ok(TuneOutcome::Made {
         outcome: keys_outcome(&record, improved),
-        draft: Box::new(draft(parent, file, request, &made, record)?),
+        draft: Box::new(draft(parent, file, request, (&made, contrast), record)?),
         improved,
     })
 }
@@ -352,7 +377,7 @@ fn draft(
     parent: &Manifest,
     file: &TensorFile,
     request: &TuneRequest,
-    made: &Made,
+    (made, contrast): (&Made, Option<ContrastSpec>),
     record: FineTuneRecord,
 ) -> Result<Draft, CatalogError> {
     let mut named: Vec<NamedTensor> = file
@@ -361,7 +386,12 @@ fn draft(
         .filter(|name| KEPT.contains(name) || names::describes_examples(name))
         .filter_map(|name| file.tensor(name))
         .collect();
-    named.extend(head_tensors(made)?);
+    named.extend(head_tensors(&made.tensors)?);
+    if let Some(answers) = &made.unseen {
+        named.extend(precision::write(
+            &answers.curves(parent.details.classes.len())?,
+        )?);
+    }
     if made.spec.method == Method::TipAdapterF
         && let Some((keys, Values::OneHot { .. })) = &made.tensors.cache
     {
@@ -388,6 +418,7 @@ fn draft(
             fine_tune: Some(record),
             source: None,
             pictures: parent.details.pictures,
+            contrast,
             ..parent.details.clone()
         },
         tensors: named,

@@ -48,7 +48,7 @@ pub enum ConfigError {
     /// A device, number format or mode that does not exist here.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A socket file with TLS, which no client speaks there.
+    /// TLS on a socket file, where no client speaks it.
     #[error(
         "--listen unix:… is served without TLS, which --tls-cert asks for: its file's permissions \
          say who may call"

@@ -5,14 +5,14 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 use serde::Deserialize;
 
 /// Where to listen: at an IP address and a port, `localhost:PORT`, which is
-/// 127.0.0.1, or on a socket file, `unix:/path`. Other names are not looked up:
-/// what a name means may change, and with it who can reach the server.
+/// 127.0.0.1, or on a socket file, `unix:/path`. Other names are not resolved:
+/// their meaning may change, and with it who can reach the server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ListenAddress {
     /// An address and a port.
     Tcp(SocketAddr),
-    /// A socket file.
+    /// The path of a socket file.
     Unix(PathBuf),
 }
 
@@ -40,7 +40,7 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<ListenAddress, String> {
         if let Some(path) = text.strip_prefix("unix:") {
-            // unix:/path, unix:path and unix:///path, as gRPC has them.
+            // unix:/path, unix:path and unix:///path, as in gRPC.
             let path = path.strip_prefix("//").unwrap_or(path);
             return match path {
                 "" => Err(format!("{text:?} names no socket file")),
@@ -68,7 +68,7 @@ impl TryFrom<String> for ListenAddress {
     }
 }
 
-/// The permissions of a socket file, of octal digits that leave its owner
+/// Parses the permissions of a socket file: octal digits that leave its owner
 /// access.
 pub(super) fn mode(text: &str) -> Option<u32> {
     let mode = u32::from_str_radix(text, 8).ok()?;

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Context, observe::observed, request};
+use super::{Context, drift, observe::observed, request};
 use crate::auth::Caller;
 use tipserve_api::v1::{self as pb, analysis_service_server::AnalysisService};
 
@@ -34,6 +34,15 @@ impl AnalysisService for Analyses {
         let deadline = request::deadline(request.metadata(), Instant::now());
         let caller = Caller::of(request.extensions());
         let serving = suggest::serve(&self.context, caller, deadline, request.into_inner());
+        observed(&self.context.calls, serving).await
+    }
+
+    async fn get_drift(
+        &self,
+        request: Request<pb::GetDriftRequest>,
+    ) -> Result<Response<pb::Drift>, Status> {
+        let caller = Caller::of(request.extensions());
+        let serving = drift::serve(&self.context, caller, request.into_inner());
         observed(&self.context.calls, serving).await
     }
 

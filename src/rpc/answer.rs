@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use super::{
-    confidence::{Reject, prediction_set, score, share},
+    confidence::{Recognition, Reject, prediction_set, share},
+    drift,
     error::ApiError,
     request::RequestError,
 };
 use crate::{
-    catalog::{CatalogError, Classifier},
+    catalog::{CatalogError, Classifier, Seen},
     telemetry,
 };
-use tip_adapter::best::{Scored, TopK, probabilities};
+use tip_adapter::{
+    best::{Scored, TopK, best, probabilities},
+    evaluate_labels::sigmoid,
+};
 use tipserve_api::v1 as pb;
 use tipserve_engine::{JobOutput, ScoresRequest, StageTimes, Work};
 
@@ -60,7 +64,9 @@ impl Options {
             neighbours: neighbours as usize,
             embedding: sent.embedding,
             timings: sent.timings,
-            reject: sent.reject.map(Reject::check).transpose()?,
+            reject: (sent.reject)
+                .map(|reject| Reject::check("options.reject", reject))
+                .transpose()?,
             coverage: (sent.coverage)
                 .map(|coverage| share("options.coverage", coverage))
                 .transpose()?,
@@ -79,13 +85,18 @@ impl Options {
     pub fn work(&self, classifier: &Classifier) -> Work {
         Work::Classify {
             head: Arc::clone(&classifier.head),
-            wanted: if self.logits || self.probabilities || self.coverage.is_some() {
+            wanted: if self.logits
+                || self.probabilities
+                || self.coverage.is_some()
+                || classifier.label_thresholds().is_some()
+            {
                 ScoresRequest::Logits
             } else {
                 ScoresRequest::Best(self.top_k(classifier))
             },
-            neighbours: self.neighbours,
-            embedding: self.embedding,
+            neighbours: (self.neighbours).max(usize::from(classifier.traffic.samples())),
+            embedding: self.embedding
+                || (self.reject.is_some_and(Reject::is_by_score) && classifier.scores_by_feature()),
         }
     }
 }
@@ -104,67 +115,159 @@ pub fn classification(
         index: best.class as i32,
         display_name: class_name(best.class),
         logit: best.logit,
-        probability: best.probability as f32,
+        probability: classifier.probability(best) as f32,
     };
-    let best = outcome.scores.best(options.top_k(classifier));
+    let top = outcome.scores.best(options.top_k(classifier));
     let logits = outcome.scores.logits();
-    let (known, threshold) = match (options.reject, best.first()) {
-        (Some(reject), Some(first)) => (
-            Some(score(first, classifier.temperature())),
-            Some(reject.threshold(classifier)?),
-        ),
-        _ => (None, None),
+    let feature = outcome.feature.as_ref().map(|feature| &feature.unit[..]);
+    let labels = labels(classifier, options, logits)?;
+    let recognition = match (options.reject, top.first()) {
+        (Some(reject), Some(first)) if labels.is_none() => {
+            Some(reject.recognise(classifier, first, feature)?)
+        }
+        _ => None,
     };
-    let accepted = known
-        .zip(threshold)
-        .map(|(score, threshold)| score >= threshold);
-    if let Some(accepted) = accepted {
-        telemetry::recognised(accepted);
+    if let Some(recognition) = recognition {
+        telemetry::recognised(&classifier.name, recognition.accepted());
     }
     let set = match options.coverage {
         Some(coverage) => prediction_set(classifier, logits, coverage)?,
         None => Vec::new(),
     };
-    let neighbours = outcome
-        .neighbours
-        .iter()
-        .map(|(key, similarity)| {
-            let class = classifier.class_of(*key).ok_or_else(|| {
-                CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
-            })?;
-            Ok(pb::Neighbour {
-                example_id: classifier.example_id(*key).to_owned(),
-                class_index: class as i32,
-                display_name: class_name(class),
-                similarity: *similarity,
-            })
-        })
-        .collect::<Result<_, CatalogError>>()?;
+    let seen = Seen {
+        class: top.first().map(|best| best.class),
+        similarity: outcome
+            .neighbours
+            .first()
+            .map(|(_, cosine)| f64::from(*cosine)),
+        accepted: recognition.map(Recognition::accepted),
+    };
+    if classifier.traffic.count(seen) {
+        drift::publish(classifier);
+    }
+    let neighbours = neighbours(classifier, options, &outcome.neighbours)?;
     Ok(pb::Classification {
         version: classifier.name.clone(),
-        top: best.iter().map(class_score).collect(),
+        top: top.iter().map(class_score).collect(),
         logits: if options.logits {
             logits.to_vec()
         } else {
             Vec::new()
         },
         probabilities: if options.probabilities {
-            let shares = probabilities(logits, classifier.temperature());
+            let shares = match labels {
+                Some(_) => logits.iter().map(|logit| sigmoid(*logit)).collect(),
+                None => probabilities(logits, classifier.temperature()),
+            };
             shares.into_iter().map(|share| share as f32).collect()
         } else {
             Vec::new()
         },
         neighbours,
-        embedding: outcome.feature.map(|feature| pb::Embedding {
-            values: feature.unit.to_vec(),
-        }),
+        embedding: (options.embedding)
+            .then_some(feature)
+            .flatten()
+            .map(|unit| pb::Embedding {
+                values: unit.to_vec(),
+            }),
         timings: options.timings.then(|| timings(&outcome.times)),
-        score: known,
-        accepted,
-        threshold,
+        score: recognition.map(|it| it.score),
+        accepted: recognition.map(Recognition::accepted),
+        threshold: recognition.map(|it| it.threshold),
         prediction_set: set.iter().map(class_score).collect(),
+        labels: labels.iter().flatten().map(class_score).collect(),
         notes: notes(outcome.lacks_end_mark),
     })
+}
+
+/// The nearest examples, as many as are asked for.
+///
+/// # Errors
+/// A key without a label.
+fn neighbours(
+    classifier: &Classifier,
+    options: &Options,
+    found: &[(usize, f32)],
+) -> Result<Vec<pb::Neighbour>, CatalogError> {
+    let nearest = found.iter().take(options.neighbours);
+    nearest
+        .map(|(key, similarity)| {
+            let classes = classifier.classes_of(*key).ok_or_else(|| {
+                CatalogError::internal(format!("{} has no label for key {key}", classifier.name))
+            })?;
+            let mut neighbour = pb::Neighbour {
+                example_id: classifier.example_id(*key).to_owned(),
+                similarity: *similarity,
+                ..pb::Neighbour::default()
+            };
+            match classes {
+                [class] if classifier.label_thresholds().is_none() => {
+                    neighbour.class_index = *class as i32;
+                    neighbour.display_name = classifier.class_name(*class).to_owned();
+                }
+                classes => {
+                    neighbour.class_indices = classes.iter().map(|class| *class as i32).collect();
+                }
+            }
+            Ok(neighbour)
+        })
+        .collect()
+}
+
+/// Every class whose probability reaches its threshold, the most probable first;
+/// none where the version's answers are of one class.
+///
+/// # Errors
+/// Options that are for such versions alone.
+fn labels(
+    classifier: &Classifier,
+    options: &Options,
+    logits: &[f32],
+) -> Result<Option<Vec<Scored>>, ApiError> {
+    let Some(thresholds) = classifier.label_thresholds() else {
+        return Ok(None);
+    };
+    let precision = match (options.coverage, options.reject) {
+        (Some(_), _) => {
+            let reason = "its classes do not exclude each other, so that no set of them holds the \
+                          one: options.coverage is not for it";
+            classifier.needs_one_label(reason)?;
+            None
+        }
+        (None, None) => None,
+        (None, Some(Reject::Precision(precision))) => Some(precision),
+        (None, Some(_)) => {
+            let reason = "an item of none of its classes is one without labels: of options.reject \
+                          only precision is for it";
+            classifier.needs_one_label(reason)?;
+            None
+        }
+    };
+    let all = best(
+        logits,
+        TopK {
+            classes: logits.len(),
+            temperature: classifier.temperature(),
+        },
+    );
+    let mut labels = Vec::new();
+    for scored in all {
+        let threshold = match precision {
+            Some(precision) => {
+                classifier
+                    .precision_threshold(scored.class, precision)?
+                    .threshold
+            }
+            None => thresholds
+                .get(scored.class)
+                .copied()
+                .unwrap_or(f64::INFINITY),
+        };
+        if sigmoid(scored.logit) >= threshold {
+            labels.push(scored);
+        }
+    }
+    Ok(Some(labels))
 }
 
 fn notes(lacks_end_mark: bool) -> Vec<i32> {

@@ -20,16 +20,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
 
-/// What a compressed message may inflate to without more of the budget than it
-/// takes when it begins: this much, or this many times what is sent.
+/// A compressed message may inflate to this many bytes, or this many times its
+/// length, without reserving more of the budget.
 const FREE: usize = 64 << 10;
 const RATIO: usize = 4;
 
-/// What a compressed message takes of the budget when it begins to arrive.
+/// The budget that a compressed message reserves when it begins to arrive.
 pub fn allowance(compressed: usize, largest: usize) -> usize {
     let likely = compressed.saturating_mul(RATIO).max(FREE);
-    // Of the pieces that the budget counts in, so that this and the rest of the
-    // largest message are together no more than that.
+    // In the budget's units, so that this and the rest of the largest message
+    // never exceed it together.
     likely.next_multiple_of(PIECE).min(largest.max(compressed))
 }
 

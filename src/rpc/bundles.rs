@@ -16,7 +16,7 @@ use super::{
 use crate::catalog::{BundleState, BundleStatus, CatalogError};
 use tipserve_api::v1::{self as pb, bundle::State, bundle_service_server::BundleService};
 
-/// The service.
+/// `BundleService` on the catalog's bundles.
 pub struct BundleAdmin {
     context: Arc<Context>,
 }

@@ -31,14 +31,14 @@ const WORTHWHILE: usize = 1024;
 /// Bytes that are handled before other work of the thread gets its turn.
 pub(in crate::rpc) const TURN: usize = 128 << 10;
 
-/// A way to compress.
+/// A compression format of gRPC messages and HTTP bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::rpc) enum Encoding {
-    /// RFC 1952.
+    /// gzip, RFC 1952.
     Gzip,
     /// The zlib format (RFC 1950), which HTTP and gRPC call so.
     Deflate,
-    /// RFC 8878.
+    /// Zstandard, RFC 8878.
     Zstd,
 }
 

@@ -18,40 +18,90 @@ pub enum Reject {
     Accept(f64),
     /// Below this score, as the caller gives it.
     Threshold(f64),
+    /// Below what its class's answers need to be right with this precision.
+    Precision(f64),
+}
+
+impl Default for Reject {
+    fn default() -> Self {
+        Reject::Accept(DEFAULT_ACCEPT)
+    }
 }
 
 impl Reject {
-    /// Checks a client's options.
+    /// Checks a client's options, found in the field named.
     ///
     /// # Errors
     /// Numbers out of range, or both of them.
-    pub fn check(sent: pb::RejectOptions) -> Result<Reject, RequestError> {
-        match (sent.accept, sent.threshold) {
-            (Some(_), Some(_)) => Err(RequestError::invalid(
-                "options.reject",
-                "accept and threshold exclude each other",
-            )),
-            (None, Some(threshold)) if threshold.is_finite() => Ok(Reject::Threshold(threshold)),
-            (None, Some(threshold)) => Err(RequestError::invalid(
-                "options.reject.threshold",
+    pub fn check(field: &str, sent: pb::RejectOptions) -> Result<Reject, RequestError> {
+        match (sent.accept, sent.threshold, sent.precision) {
+            (None, Some(threshold), None) if threshold.is_finite() => {
+                Ok(Reject::Threshold(threshold))
+            }
+            (None, Some(threshold), None) => Err(RequestError::invalid(
+                format!("{field}.threshold"),
                 format!("{threshold} is not finite"),
             )),
-            (accept, None) => Ok(Reject::Accept(share(
-                "options.reject.accept",
+            (None, None, Some(precision)) => {
+                share(&format!("{field}.precision"), precision).map(Reject::Precision)
+            }
+            (accept, None, None) => Ok(Reject::Accept(share(
+                &format!("{field}.accept"),
                 accept.unwrap_or(DEFAULT_ACCEPT),
             )?)),
+            _ => Err(RequestError::invalid(
+                field,
+                "accept, threshold and precision exclude each other",
+            )),
         }
     }
 
-    /// The least score that is accepted.
+    /// Whether it goes by what a version knows at all, and so by the score.
+    pub fn is_by_score(self) -> bool {
+        !matches!(self, Reject::Precision(_))
+    }
+
+    /// What an item scores whose best class this is, and the least score that is
+    /// accepted.
     ///
     /// # Errors
-    /// A version without scores of unseen examples.
-    pub fn threshold(self, classifier: &Classifier) -> Result<f64, CatalogError> {
-        match self {
-            Reject::Threshold(threshold) => Ok(threshold),
-            Reject::Accept(accept) => of_unseen(classifier, |scores| scores.threshold(accept)),
-        }
+    /// A version that has nothing to decide by.
+    pub fn recognise(
+        self,
+        classifier: &Classifier,
+        best: &Scored,
+        feature: Option<&[f32]>,
+    ) -> Result<Recognition, CatalogError> {
+        let (score, threshold) = match self {
+            Reject::Threshold(threshold) => (score(classifier, best, feature)?, threshold),
+            Reject::Accept(accept) => (
+                score(classifier, best, feature)?,
+                of_unseen(classifier, |scores| scores.threshold(accept))?,
+            ),
+            Reject::Precision(precision) => (
+                classifier.probability(best),
+                classifier
+                    .precision_threshold(best.class, precision)?
+                    .threshold,
+            ),
+        };
+        Ok(Recognition { score, threshold })
+    }
+}
+
+/// Whether a version knows an item, or is sure of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recognition {
+    /// How much speaks for it.
+    pub score: f64,
+    /// The least score that is accepted.
+    pub threshold: f64,
+}
+
+impl Recognition {
+    /// Whether the score reaches the threshold.
+    pub fn accepted(self) -> bool {
+        self.score >= self.threshold
     }
 }
 
@@ -69,9 +119,19 @@ pub fn share(field: &str, value: f64) -> Result<f64, RequestError> {
     ))
 }
 
-/// `log Σ exp(logits/T)`, from the best class alone: `z/T − log p`.
-pub fn score(best: &Scored, temperature: f64) -> f64 {
-    f64::from(best.logit) / temperature - best.probability.ln()
+/// How much of what it knows a version finds in an item: from its best class
+/// alone, `log Σ exp(logits/T) = z/T − log p`, and from its unit feature where
+/// the version has examples of no class.
+///
+/// # Errors
+/// A feature that is needed and is not there.
+pub fn score(
+    classifier: &Classifier,
+    best: &Scored,
+    feature: Option<&[f32]>,
+) -> Result<f64, CatalogError> {
+    let energy = f64::from(best.logit) / classifier.temperature() - best.probability.ln();
+    classifier.score(energy, feature)
 }
 
 /// The classes that hold the item's with this probability: of all logits.

@@ -28,7 +28,7 @@ pub(super) trait ConfigThenItems: Send + 'static {
     fn part(self) -> Option<Part<Self::Config, Self::Item>>;
 }
 
-/// What a message carries.
+/// The content of one message: configuration or items.
 pub(super) enum Part<C, I> {
     Config(C),
     Items(Vec<I>),

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use tip_spec::{
     Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource, Standardised,
+    UnlabelledUse,
 };
 use tipserve_api::v1 as pb;
 use tipserve_store::{ExifOrientation, FineTuneRecipe, FineTuneRecord, Manifest, SourceCounts};
@@ -30,6 +31,8 @@ pub fn version(manifest: &Manifest) -> pb::Version {
             display_name: class.display_name.clone(),
             example_count: class.example_count as i32,
             validation_count: class.validation_count as i32,
+            threshold: (details.multi_label.as_ref())
+                .and_then(|spec| spec.thresholds.get(index).copied()),
         })
         .collect();
     pb::Version {
@@ -61,6 +64,9 @@ pub fn version(manifest: &Manifest) -> pb::Version {
             .map_or_else(String::new, |record| record.dtype.clone()),
         source: details.source.as_ref().map(counts),
         picture_count: i64::try_from(details.pictures).unwrap_or(i64::MAX),
+        multi_label: details.multi_label.is_some(),
+        unknown_count: (details.contrast.as_ref())
+            .map_or(0, |it| i64::try_from(it.count).unwrap_or(i64::MAX)),
     }
 }
 
@@ -119,6 +125,21 @@ fn head(spec: &HeadSpec) -> pb::Head {
             KeyDtype::F16 => pb::KeyDtype::F16,
         } as i32,
         standardised: standardised(spec.standardised) as i32,
+        unlabelled: spec.unlabelled.as_ref().map(unlabelled),
+    }
+}
+
+fn unlabelled(found: &UnlabelledUse) -> pb::UnlabelledUse {
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    pb::UnlabelledUse {
+        count: count(found.count),
+        used: found.used,
+        example_count: count(found.example_count),
+        cross_entropy_before: found.cross_entropy_before,
+        cross_entropy_after: found.cross_entropy_after,
+        accuracy_before: found.accuracy_before,
+        accuracy_after: found.accuracy_after,
+        reason: found.reason.clone(),
     }
 }
 

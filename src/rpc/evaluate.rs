@@ -4,6 +4,7 @@
 //! classifier alone, judge the feature.
 
 mod judge;
+mod report;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -15,12 +16,12 @@ use tonic::{Response, Streaming};
 
 use super::{
     Context,
-    confidence::{DEFAULT_ACCEPT, score},
+    confidence::score,
     config_stream::{self, within},
     error::ApiError,
     flow_of_stream,
     observe::{about, carried},
-    request::{self, RequestError},
+    request::{self, RequestError, class_indices},
     submit::CancelOnDrop,
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
 use judge::{Judge, JudgedHead, Logits};
 use tip_adapter::{
     best::{Scored, TopK, best},
+    evaluate_labels::LabelEvaluator,
     unknown::UnknownScores,
 };
 use tipserve_api::v1::{self as pb, input::Content as Sent};
@@ -41,6 +43,9 @@ use tipserve_engine::{Content, Crop, FlowId};
 pub const MAX_VERSIONS: usize = 8;
 /// Most rejected items named in the answer.
 const MAX_REJECTED: usize = 1000;
+/// Most decisions, one for each item and class, that are kept of a version with
+/// multi_label.
+pub const MAX_EVALUATED_LABELS: usize = 1 << 25;
 
 /// Serves one Evaluate, until its deadline or a shutdown.
 pub async fn serve(
@@ -84,8 +89,39 @@ async fn evaluate(
 struct Version {
     classifier: Served,
     classes: ClassNames,
-    card: Scorecard,
+    card: Card,
     scores: UnknownScores,
+}
+
+/// What is counted of a version's answers.
+enum Card {
+    /// Of answers of one class.
+    OneLabel(Scorecard),
+    /// Of answers of any number of classes.
+    MultiLabel(LabelEvaluator),
+}
+
+impl Card {
+    fn of(classifier: &Served) -> Result<Card, CatalogError> {
+        Ok(match classifier.label_thresholds() {
+            Some(thresholds) => Card::MultiLabel(LabelEvaluator::new(thresholds.to_vec())),
+            None => Card::OneLabel(Scorecard::new(classifier)?),
+        })
+    }
+
+    fn is_multi_label(&self) -> bool {
+        matches!(self, Card::MultiLabel(_))
+    }
+}
+
+/// What an item is.
+enum Truth {
+    /// Of one class: its index in every version.
+    Classes(Vec<usize>),
+    /// Of a class that the versions do not know.
+    Unknown,
+    /// Of any number of classes.
+    Labels(Vec<usize>),
 }
 
 async fn versions(
@@ -110,13 +146,21 @@ async fn versions(
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
-            card: Scorecard::new(&classifier)?,
+            card: Card::of(&classifier)?,
             classes: ClassNames::new(
                 (0..classifier.classes()).map(|class| classifier.class_name(class)),
             ),
             scores: UnknownScores::default(),
             classifier,
         });
+    }
+    let many = versions
+        .iter()
+        .filter(|version| version.card.is_multi_label())
+        .count();
+    if many > 0 && many < versions.len() {
+        let problem = "versions with and without multi_label are not evaluated in one call";
+        return Err(RequestError::invalid("config.caches", problem).into());
     }
     about(names.join(","));
     Ok(versions)
@@ -149,9 +193,45 @@ fn content(input: Option<pb::Input>, width: Option<usize>) -> Result<Content, Re
 /// One item's logits by every version.
 struct Judged {
     id: String,
-    /// Its class's index in every version; none for an item of an unknown class.
-    classes: Option<Vec<usize>>,
+    truth: Truth,
     logits: Result<Vec<Logits>, ApiError>,
+}
+
+impl Version {
+    /// Counts an item; the version is the `at`-th of those evaluated.
+    fn count(&mut self, at: usize, truth: &Truth, logits: &Logits) -> Result<(), ApiError> {
+        let classifier = &self.classifier;
+        match (&mut self.card, truth) {
+            (Card::OneLabel(card), Truth::Classes(classes)) => {
+                let class = classes
+                    .get(at)
+                    .ok_or_else(|| CatalogError::internal("a version has no class"))?;
+                let best = first(classifier, &logits.own)?;
+                let score = score(classifier, &best, logits.feature.as_deref())?;
+                self.scores.known(score, best.class == *class);
+                card.add(&logits.own, logits.zero_shot.as_deref(), *class)?;
+            }
+            (Card::OneLabel(_), _) => {
+                let best = first(classifier, &logits.own)?;
+                let score = score(classifier, &best, logits.feature.as_deref())?;
+                self.scores.unknown(score);
+            }
+            (Card::MultiLabel(card), truth) => {
+                let labels = match truth {
+                    Truth::Labels(labels) => labels.as_slice(),
+                    Truth::Classes(_) | Truth::Unknown => &[],
+                };
+                card.add(&logits.own, labels);
+                RequestError::check(
+                    "items (times classes)",
+                    "max_evaluated_labels",
+                    MAX_EVALUATED_LABELS,
+                    card.cells(),
+                )?;
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Evaluation {
@@ -169,16 +249,44 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    async fn take(&mut self, item: pb::LabelledItem) -> Result<(), ApiError> {
-        let width = self.width;
-        let checked = request::check_id("items.id", &item.id).and_then(|()| {
-            let classes = match item.unknown {
-                true => None,
-                false => Some(self.classes(item.class_index, item.class_name)?),
+    /// What an item is.
+    fn truth(&self, item: &mut pb::LabelledItem) -> Result<Truth, RequestError> {
+        let name = std::mem::take(&mut item.class_name);
+        let many = self
+            .versions
+            .iter()
+            .any(|version| version.card.is_multi_label());
+        if many {
+            if !name.is_empty() {
+                let problem = "for versions with multi_label items have class_indices";
+                return Err(RequestError::invalid("items.class_name", problem));
+            }
+            let field = "items.class_indices";
+            let counts = self.versions.iter().map(|it| it.classifier.classes());
+            let labels = class_indices(field, &item.class_indices, counts.min().unwrap_or(0))?;
+            return match item.unknown && !labels.is_empty() {
+                true => Err(RequestError::invalid(field, "an unknown item has none")),
+                false => Ok(Truth::Labels(labels)),
             };
-            content(item.input, width).map(|content| (classes, content))
+        }
+        if !item.class_indices.is_empty() {
+            let problem = "only for versions with multi_label";
+            return Err(RequestError::invalid("items.class_indices", problem));
+        }
+        match item.unknown {
+            true => Ok(Truth::Unknown),
+            false => self.classes(item.class_index, name).map(Truth::Classes),
+        }
+    }
+
+    async fn take(&mut self, mut item: pb::LabelledItem) -> Result<(), ApiError> {
+        let width = self.width;
+        let input = item.input.take();
+        let checked = request::check_id("items.id", &item.id).and_then(|()| {
+            let truth = self.truth(&mut item)?;
+            content(input, width).map(|content| (truth, content))
         });
-        let (classes, content) = match checked {
+        let (truth, content) = match checked {
             Ok(checked) => checked,
             Err(error) => {
                 telemetry::item(false);
@@ -208,6 +316,7 @@ impl Evaluation {
                         exif_orientation: classifier.exif_orientation(),
                         own: Arc::clone(&classifier.head),
                         zero_shot: classifier.zero_shot.clone(),
+                        scores_by_feature: classifier.scores_by_feature(),
                     }
                 })
                 .collect(),
@@ -217,7 +326,7 @@ impl Evaluation {
             drop(place);
             Judged {
                 id: item.id,
-                classes,
+                truth,
                 logits,
             }
         }));
@@ -243,29 +352,14 @@ impl Evaluation {
 
     fn count(&mut self, judged: Result<Judged, tokio::task::JoinError>) -> Result<(), ApiError> {
         let judged = judged.map_err(CatalogError::internal)?;
-        let Judged {
-            id,
-            classes,
-            logits,
-        } = judged;
+        let Judged { id, truth, logits } = judged;
         telemetry::item(logits.is_ok());
         match logits {
             Err(problem) => self.reject(id, problem),
             Ok(logits) => {
                 let judged = self.versions.iter_mut().zip(logits).enumerate();
-                for (at, (version, (own, zero_shot))) in judged {
-                    let best = first(&version.classifier, &own)?;
-                    let score = score(&best, version.classifier.temperature());
-                    match &classes {
-                        None => version.scores.unknown(score),
-                        Some(classes) => {
-                            let class = *classes
-                                .get(at)
-                                .ok_or_else(|| CatalogError::internal("a version has no class"))?;
-                            version.scores.known(score, best.class == class);
-                            version.card.add(&own, zero_shot.as_deref(), class)?;
-                        }
-                    }
+                for (at, (version, logits)) in judged {
+                    version.count(at, &truth, &logits)?;
                 }
             }
         }
@@ -289,37 +383,10 @@ impl Evaluation {
             self.count(judged)?;
         }
         Ok(Response::new(pb::EvaluateResponse {
-            evaluations: self.versions.iter().map(report).collect(),
+            evaluations: self.versions.iter().map(report::evaluation).collect(),
             rejected: self.rejected,
             rejected_count: self.rejected_count,
         }))
-    }
-}
-
-fn report(version: &Version) -> pb::Evaluation {
-    let (report, zero_shot) = version.card.finish();
-    let classes = report
-        .per_class
-        .iter()
-        .enumerate()
-        .map(|(index, class)| pb::ClassEvaluation {
-            index: index as i32,
-            display_name: version.classifier.class_name(index).to_owned(),
-            count: class.count as i64,
-            accuracy: class.accuracy,
-        })
-        .collect();
-    pb::Evaluation {
-        version: version.classifier.name.clone(),
-        count: report.count as i64,
-        top1: report.top1,
-        top5: report.top5,
-        zero_shot_top1: zero_shot.map(|report| report.top1),
-        cross_entropy: report.cross_entropy,
-        expected_calibration_error: report.expected_calibration_error,
-        classes,
-        confusion: report.confusion.iter().map(|count| *count as i64).collect(),
-        unknown: unknown(version),
     }
 }
 
@@ -331,21 +398,4 @@ fn first(classifier: &Served, logits: &[f32]) -> Result<Scored, CatalogError> {
     };
     let best = best(logits, top_k).into_iter().next();
     best.ok_or_else(|| CatalogError::internal("no logits"))
-}
-
-/// How well items of unknown classes are told; none if there are none.
-fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
-    let figures = version.scores.figures()?;
-    let unseen = version.classifier.manifest.details.head.unseen.as_ref();
-    let threshold = unseen.and_then(|scores| scores.threshold(DEFAULT_ACCEPT));
-    let at = threshold.map(|threshold| version.scores.at(threshold));
-    Some(pb::UnknownEvaluation {
-        count: i64::try_from(figures.count).unwrap_or(i64::MAX),
-        auroc: figures.auroc,
-        false_positive_rate: figures.false_positive_rate,
-        threshold,
-        accepted: at.map_or(0.0, |at| at.accepted),
-        rejected: at.map_or(0.0, |at| at.rejected),
-        accepted_top1: at.map_or(0.0, |at| at.accepted_accuracy),
-    })
 }

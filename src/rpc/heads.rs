@@ -148,5 +148,6 @@ pub fn request(
         class_balance,
         grid: grid("spec.grid", numbers.grid)?.unwrap_or(SearchGrid::Wide),
         key_dtype,
+        ..HeadRequest::default()
     })
 }

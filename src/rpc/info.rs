@@ -13,7 +13,7 @@ use crate::{
     catalog::{
         LoadedBundle, MAX_BUNDLES, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES,
         MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES,
-        MAX_NAME_BYTES, MAX_URI_BYTES, OpenBundles,
+        MAX_MULTI_LABEL_CLASSES, MAX_NAME_BYTES, MAX_URI_BYTES, OpenBundles,
     },
 };
 use tipserve_api::v1 as pb;
@@ -71,12 +71,17 @@ fn limits(context: &Context, settings: &EngineSettings) -> BTreeMap<&'static str
         ("max_created_by_bytes", MAX_CREATED_BY_BYTES),
         ("max_description_bytes", MAX_DESCRIPTION_BYTES),
         ("max_embed_items", super::embed::MAX_ITEMS),
+        (
+            "max_evaluated_labels",
+            super::evaluate::MAX_EVALUATED_LABELS,
+        ),
         ("max_filter_bytes", super::filter::MAX_BYTES),
         ("max_id_bytes", MAX_ID_BYTES),
         ("max_label_key_bytes", MAX_LABEL_KEY_BYTES),
         ("max_label_value_bytes", MAX_LABEL_VALUE_BYTES),
         ("max_labels", MAX_LABELS),
         ("max_metadata_entries", MAX_METADATA_ENTRIES),
+        ("max_multi_label_classes", MAX_MULTI_LABEL_CLASSES),
         ("max_name_bytes", MAX_NAME_BYTES),
         ("max_pool", tip_adapter::suggest::POOL_LIMIT),
         ("max_probe_message_bytes", MAX_PROBE_MESSAGE_BYTES),

@@ -16,6 +16,7 @@ mod confidence;
 mod config_stream;
 mod convert;
 mod create;
+mod drift;
 mod embed;
 pub mod error;
 mod evaluate;

@@ -135,6 +135,27 @@ pub async fn until(deadline: Option<Instant>) {
     }
 }
 
+/// Indices of classes, ascending and each once.
+///
+/// # Errors
+/// One that is not under `count`.
+pub fn class_indices(
+    field: &str,
+    indices: &[i32],
+    count: usize,
+) -> Result<Vec<usize>, RequestError> {
+    let mut classes = Vec::with_capacity(indices.len().min(count));
+    for index in indices {
+        let class = usize::try_from(*index).ok().filter(|class| *class < count);
+        classes.push(class.ok_or_else(|| {
+            RequestError::invalid(field, format!("{index} is not in 0..{count}"))
+        })?);
+    }
+    classes.sort_unstable();
+    classes.dedup();
+    Ok(classes)
+}
+
 /// An item's own deadline: its time limit from now, but never after the
 /// call's.
 ///

@@ -24,7 +24,7 @@ use tipserve_engine::{Content, FlowId, Job, JobOutput, Permit, Priority, Ticket,
 
 /// An item that has been checked.
 pub(super) struct Item {
-    /// What encodes it.
+    /// The bundle whose engine encodes it.
     pub bundle: Arc<LoadedBundle>,
     /// The picture or embedding, as it was sent.
     pub content: Content,

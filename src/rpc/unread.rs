@@ -1,12 +1,11 @@
-//! Answers that nobody reads.
+//! Bounds answers that nobody reads.
 //!
-//! A peer that asks and never reads (HTTP/2 lets it close its window) makes the
-//! server hold what it has answered, for as long as the connection lives: a
-//! small request for a large page costs it nothing. What waits to be read is
-//! therefore counted, of gRPC, gRPC-web and HTTP alike. Where it is more than
-//! its budget, the oldest answers of the connection that has the most, of the
-//! address that has the most, are dropped, and their calls end: who reads what it
-//! asks for holds little.
+//! A peer that sends requests and never reads (HTTP/2 lets it close its window)
+//! makes the server hold its answers for as long as the connection lives: a
+//! small request for a large page costs the peer nothing. Unread answers are
+//! therefore counted, for gRPC, gRPC-web and HTTP together. If they exceed the
+//! budget, the oldest answers of the address and connection with the most are
+//! dropped and their calls end; peers that read their answers hold little.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,18 +26,18 @@ use tower::{Layer, Service};
 
 use super::{error::ApiError, messages::peer_of};
 
-/// Pieces that answers are handed on in: what the transport buffers of each
-/// answer, beside what is counted here.
+/// Size of the pieces in which answers are passed on: the transport buffers one
+/// of each answer in addition to the count here.
 const PIECE: usize = 32 << 10;
 
-/// Bounds the answers that wait to be read.
+/// The bound on unread answers.
 #[derive(Clone)]
 pub struct UnreadLayer {
     unread: Arc<Unread>,
 }
 
 impl UnreadLayer {
-    /// At most this many bytes of them, in the whole server.
+    /// Allows at most this many bytes of them in the whole server.
     pub fn new(budget: usize) -> UnreadLayer {
         UnreadLayer {
             unread: Arc::new(Unread {
@@ -49,7 +48,7 @@ impl UnreadLayer {
     }
 }
 
-/// All answers that wait.
+/// All unread answers.
 struct Unread {
     budget: usize,
     waiting: Mutex<Waiting>,
@@ -62,21 +61,21 @@ struct Waiting {
     addresses: HashMap<Option<IpAddr>, Address>,
 }
 
-/// Those of one address, by its connections.
+/// The unread answers of one address, by connection.
 #[derive(Default)]
 struct Address {
     total: usize,
     connections: HashMap<Option<SocketAddr>, Connection>,
 }
 
-/// Those of one connection, by age.
+/// The unread answers of one connection, by age.
 #[derive(Default)]
 struct Connection {
     total: usize,
     answers: BTreeMap<u64, Bytes>,
 }
 
-/// A part of an answer that waits to be read; forgotten when dropped.
+/// An unread part of an answer; no longer counted once dropped.
 struct Held {
     of: Arc<Unread>,
     peer: Option<SocketAddr>,
@@ -115,8 +114,8 @@ impl Unread {
 }
 
 impl Waiting {
-    /// Drops answers until the others fit; never the one that came last. What
-    /// was dropped is freed by the caller, without the lock.
+    /// Drops answers until the others fit, but never the latest one. The caller
+    /// frees them without holding the lock.
     fn shrink(&mut self, budget: usize, last: u64) -> Vec<Bytes> {
         let mut dropped = Vec::new();
         while self.total > budget {
@@ -138,7 +137,7 @@ impl Waiting {
 }
 
 impl Held {
-    /// The next piece, and whether there is more; none if it was dropped.
+    /// The next piece, and whether there is more; `None` if it was dropped.
     fn piece(&self) -> Option<(Bytes, bool)> {
         let mut waiting = self.of.waiting.lock();
         let waiting = &mut *waiting;
@@ -224,8 +223,8 @@ where
                 held: None,
                 size,
             };
-            // An answer is encoded when it is first asked for: now, and not
-            // when its reader has room for it.
+            // An answer is encoded when it is first polled: do that now, not
+            // when its reader has room.
             if !answer.body.is_end_stream() {
                 let first = std::future::poll_fn(|task| {
                     Poll::Ready(Pin::new(&mut answer.body).poll_frame(task))
@@ -244,16 +243,16 @@ struct Answer {
     body: Body,
     unread: Arc<Unread>,
     peer: Option<SocketAddr>,
-    /// What comes next, if the body has said so already.
+    /// The next frame, if the body has already been polled for it.
     next: Option<Option<Result<Frame<Bytes>, Status>>>,
-    /// Data that waits to be read.
+    /// Counted data that is not read yet.
     held: Option<Held>,
     size: SizeHint,
 }
 
 impl Answer {
-    /// Keeps what the body has said: small things as they are, the rest where
-    /// it is counted.
+    /// Keeps a frame of the body: small ones here, the rest where it is
+    /// counted.
     fn take(&mut self, frame: Option<Result<Frame<Bytes>, Status>>) {
         let frame = match frame {
             Some(Ok(frame)) => match frame.into_data() {
@@ -318,7 +317,7 @@ impl HttpBody for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Asked for before anything is sent; afterwards it is of no use.
+        // Polled before anything is sent; afterwards it would be useless.
         self.size
     }
 }
@@ -353,7 +352,7 @@ mod tests {
         assert_eq!(alive, [false, false, false, true, true]);
         assert!(elsewhere.piece().is_some(), "of another address");
         assert!(beside.piece().is_some(), "of another connection");
-        // One that is alone over the budget is sent all the same.
+        // A single answer that exceeds the budget is still sent.
         let large = unread.hold(peer(3, 1), bytes(200_000));
         assert!(large.piece().is_some());
         drop((elsewhere, beside, held, large));

@@ -14,9 +14,9 @@ const MANIFEST: &str = "bundle.toml";
 /// The folders that the operator named.
 #[derive(Clone, Debug, Default)]
 pub struct BundleFolders {
-    /// Each a bundle.
+    /// Folders of single bundles.
     bundles: Vec<PathBuf>,
-    /// Each with bundles in it.
+    /// Folders that contain bundles.
     parents: Vec<PathBuf>,
 }
 

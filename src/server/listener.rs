@@ -16,13 +16,12 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// What connections are accepted from.
+/// A source of connections.
 pub(super) trait Listener: Send + Sync + 'static {
     /// A connection.
     type Io: Send + 'static;
 
-    /// The next connection, and the address that it comes from if it comes from
-    /// one.
+    /// The next connection, and its peer's address if it has one.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Option<IpAddr>)>> + Send;
 }
 
@@ -31,8 +30,8 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
         let (socket, peer) = TcpListener::accept(self).await?;
-        // Answers do not wait for delayed acknowledgements. (One that has gone
-        // already is found out when it is read.)
+        // Answers must not wait for delayed acknowledgements. (An error, for a
+        // connection that is gone, shows up when it is read.)
         let _ = socket.set_nodelay(true);
         Ok((socket, Some(peer.ip())))
     }
@@ -47,40 +46,40 @@ impl Listener for UnixListener {
     }
 }
 
-/// What the API is served on.
+/// The API's listener.
 pub(super) enum ApiListener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// What tells a file from one that takes its place: device, inode, which may be
-/// given again, and when it was made (permissions are no modification).
+/// Distinguishes a file from one that replaces it: device, inode (which may be
+/// reused) and modification time (which permissions do not change).
 type Identity = (u64, u64, i64, i64);
 
 /// A socket file that this server listens on, to be removed when it stops.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// By now the path may be another server's.
+    /// The identity of the file, since the path may be another server's by now.
     identity: Identity,
 }
 
 impl SocketFile {
-    /// Makes a socket file with these permissions and listens on it. A file
-    /// that a dead server has left is replaced; one on which a server listens
-    /// is not.
+    /// Creates a socket file with these permissions and listens on it. It
+    /// replaces a file left by a dead server, but not one on which a server
+    /// listens.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] where a server listens there;
-    /// [`io::ErrorKind::AlreadyExists`] where a file is that is no socket;
-    /// those of the file system.
+    /// [`io::ErrorKind::AddrInUse`] if a server listens there;
+    /// [`io::ErrorKind::AlreadyExists`] if the file is not a socket; those of
+    /// the file system.
     pub(super) fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        // Of several servers that start at once, none takes the fresh file of
-        // another for a dead one's.
+        // A lock, so that of several servers starting at once none takes
+        // another's fresh file for a dead one's.
         let lock = File::open(folder)?;
         lock.lock()?;
         remove_stale(path)?;
@@ -94,7 +93,7 @@ impl SocketFile {
         Ok((listener, SocketFile { path, identity }))
     }
 
-    /// Removes it, unless the path is another's by now.
+    /// Removes the file, unless the path is another server's by now.
     pub(super) fn remove(&self) {
         if identity(&self.path).is_ok_and(|now| now == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
@@ -128,7 +127,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
     match Probe::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // One that is too busy to take a connection, or another user's, lives.
+        // A server that is too busy to accept, or another user's, counts as
+        // alive.
         Ok(_) | Err(_) => Err(io::Error::new(
             io::ErrorKind::AddrInUse,
             "another server listens there",
@@ -149,10 +149,10 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let error = SocketFile::listen(&path, 0o600).err().expect("a live one");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        // As a server that is killed leaves it.
+        // The state that a killed server leaves.
         drop(listener);
         let (listener, successor) = SocketFile::listen(&path, 0o660).expect("replaced");
-        // What the dead one would remove is another's by now.
+        // The path that the dead server would remove is another's by now.
         drop(file);
         assert!(path.exists());
         drop(successor);

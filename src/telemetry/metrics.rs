@@ -59,9 +59,25 @@ pub fn item(ok: bool) {
 }
 
 /// A version said whether it knows an item's class.
-pub fn recognised(accepted: bool) {
+pub fn recognised(version: &str, accepted: bool) {
     let [known, unknown] = RECOGNITION;
-    counter!(RECOGNISED, "outcome" => if accepted { known } else { unknown }).increment(1);
+    let outcome = if accepted { known } else { unknown };
+    counter!(RECOGNISED, "outcome" => outcome).increment(1);
+    let version = super::versions::label(version);
+    counter!(RECOGNISED_BY_VERSION, "version" => version, "outcome" => outcome).increment(1);
+}
+
+/// How far what a version is asked is from its examples: stability indices of
+/// the nearest examples' similarity and of the classes.
+pub fn drift(version: &str, similarity: Option<f64>, classes: f64) {
+    let version = super::versions::label(version);
+    if version == super::versions::OTHERS {
+        return;
+    }
+    if let Some(index) = similarity {
+        gauge!(DRIFT, "version" => version.clone(), "of" => "similarity").set(index);
+    }
+    gauge!(DRIFT, "version" => version, "of" => "classes").set(classes);
 }
 
 /// Counts an item that admission refused; `reason` is one of [`REFUSALS`].

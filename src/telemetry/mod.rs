@@ -2,9 +2,9 @@
 //!
 //! Metric names follow Prometheus's conventions: base units, `_total` on
 //! counters, histograms and never summaries (summaries cannot be added up
-//! across replicas), labels from small fixed sets. Caches are never a label: a
-//! server with 10,000 of them must not make 10,000 series. Traces and logs
-//! name them instead.
+//! across replicas), labels from small fixed sets. A server with 10,000
+//! caches must not make 10,000 series: what is told by version is told of at most
+//! 64 ([`versions`]). Traces and logs name them all.
 
 mod auth;
 mod bundles;
@@ -16,13 +16,14 @@ mod observers;
 mod runs;
 mod series;
 mod traces;
+mod versions;
 
 pub use auth::{auth_reloaded, certificate_ends, handshake_failed, tokens_known};
 pub use connections::{connection_refused, connections_open};
 pub use logs::{LogFormat, install_tracing};
 pub use metrics::{
-    About, EngineFigures, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised,
-    refresh, refused, request, serving, version_created,
+    About, EngineFigures, ResidentFigures, cache_loaded, drift, epoch, install_metrics, item,
+    recognised, refresh, refused, request, serving, version_created,
 };
 pub use names::REFUSALS;
 pub use observers::{BucketMetrics, EngineMetrics};

@@ -4,6 +4,8 @@ pub(super) const REQUESTS: &str = "tipserve_requests_total";
 pub(super) const REQUEST: &str = "tipserve_request_seconds";
 pub(super) const ITEMS: &str = "tipserve_items_total";
 pub(super) const RECOGNISED: &str = "tipserve_recognised_items_total";
+pub(super) const RECOGNISED_BY_VERSION: &str = "tipserve_version_recognised_items_total";
+pub(super) const DRIFT: &str = "tipserve_version_drift_index";
 pub(super) const REFUSED: &str = "tipserve_refused_items_total";
 pub(super) const DROPPED: &str = "tipserve_dropped_items_total";
 pub(super) const BATCHES: &str = "tipserve_batches_total";
@@ -64,6 +66,9 @@ pub(super) const OUTCOMES: [&str; 2] = ["ok", "error"];
 /// Whether an item counts as of a class that its version knows: the label
 /// `outcome`.
 pub(super) const RECOGNITION: [&str; 2] = ["accepted", "rejected"];
+
+/// What may differ from a version's examples: the label `of`.
+pub(super) const DRIFTS: [&str; 2] = ["similarity", "classes"];
 
 /// Why items are refused, the only values of the label `reason`.
 pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];

@@ -182,6 +182,61 @@ fn validation_comes_from_elsewhere_by_name() {
 }
 
 #[test]
+fn pictures_of_no_class_are_sent_as_such() {
+    let fake = Fake::start();
+    let folder = Folder::new(&["a", "b"], &[2, 2]);
+    let others = Folder::new(&["sky"], &[2]);
+    let args = [
+        "create",
+        "c",
+        "--from",
+        folder.str(),
+        "--unknown",
+        others.str(),
+        "--json",
+    ];
+    let made = tipserve(&fake, &args).expect(0).json();
+    assert_eq!(made["version"]["classes"][0]["example_count"], 2);
+    assert_eq!(made["example_count"], 6);
+    let examples = std::mem::take(&mut fake.state().examples);
+    let unknown: Vec<_> = examples.iter().filter(|it| it.unknown).collect();
+    let ids: Vec<_> = unknown.iter().map(|it| it.example_id.as_str()).collect();
+    assert_eq!(ids, ["unknown/sky/000.jpg", "unknown/sky/001.jpg"]);
+    assert!(unknown.iter().all(|it| !it.validation));
+}
+
+#[test]
+fn a_list_of_labels_makes_a_version_of_independent_ones() {
+    let fake = Fake::start();
+    let folder = Folder::new(&[], &[]);
+    for name in ["a.jpg", "b.jpg", "c.jpg"] {
+        folder.write(name, "IMG 0");
+    }
+    let file = folder.write(
+        "labels.csv",
+        "file,labels\na.jpg,dog;cat\nb.jpg,cat\nc.jpg,\n",
+    );
+    let file = file.to_str().unwrap();
+    tipserve(&fake, &["create", "c", "--from", file]).expect(0);
+    let state = fake.state();
+    assert!(state.specs[0].multi_label);
+    let names = state.specs[0]
+        .classes
+        .iter()
+        .map(|it| it.display_name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["cat", "dog"]);
+    let sent = state.examples.iter();
+    let sent: Vec<_> = sent
+        .map(|it| (it.example_id.as_str(), &it.class_indices[..]))
+        .collect();
+    let expected: [(&str, &[i32]); 3] = [("a.jpg", &[0, 1]), ("b.jpg", &[0]), ("c.jpg", &[])];
+    assert_eq!(sent, expected);
+    drop(state);
+    let ran = tipserve(&fake, &["create", "c", "--from", file, "--shots", "1"]).expect(2);
+    assert!(ran.stderr.contains("one class each"), "{ran:?}");
+}
+
+#[test]
 fn names_override_folders() {
     let fake = Fake::start();
     let folder = Folder::new(&["n01", "n02"], &[1, 1]);

@@ -36,6 +36,7 @@ fn head(classes: i64) -> std::sync::Arc<Head> {
             reason: String::new(),
         },
         unseen: None,
+        unlabelled: None,
     };
     let float = (Kind::Float, Device::Cpu);
     let tensors = HeadTensors {

@@ -287,6 +287,7 @@ pub fn head(scale: f32) -> Arc<Head> {
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
         unseen: None,
+        unlabelled: None,
     };
     let tensors = HeadTensors {
         classes: 2,

@@ -180,9 +180,13 @@ def text_temperature(r):
     return found if gain > 1.92 else None
 
 
-def weights_of(parts, labels):
-    """By Newton's method on the whole objective, from equal weights."""
+def weights_of(parts, labels, shots):
+    """By a quasi-Newton search on the whole objective, from equal weights.
+
+    `shots`: those of a class, on average, that the examples were left out of.
+    """
     count, pull = len(parts), STRENGTH / len(labels)
+    even = 2.0 / len(labels) + 0.6 / max(shots - 1.0, 1.0) ** 3
     stacked = torch.stack(parts)
 
     def loss(logs):
@@ -190,7 +194,7 @@ def weights_of(parts, labels):
         logits = torch.einsum("k,kqn->qn", torch.exp(logs), stacked)
         off = logs - a + math.log(count)
         data = torch.nn.functional.cross_entropy(logits, labels)
-        return data + pull * ((off**2).sum() + a**2)
+        return data + even * (off**2).sum() + pull * a**2
 
     logs = torch.full((count,), -math.log(count), dtype=DOUBLE, requires_grad=True)
     search = torch.optim.LBFGS(
@@ -234,7 +238,7 @@ def stack(r):
         if whose == "bundle":
             mean = torch.tensor(r["mean"], dtype=DOUBLE)
             variance = torch.tensor(r["variance"], dtype=DOUBLE)
-        seen, beta = standardiser(mean, variance), 1.0
+        seen, beta = standardiser(mean, variance), 1.5
     keys = seen(r["keys"])
     f = seen(r["features"])
     affinity = torch.exp(-beta * (1 - f @ keys.T))
@@ -250,7 +254,8 @@ def stack(r):
             values = ridge_fit(keys[rest], labels[rest], classes, beta, 0.1)
             alone.append(torch.exp(-beta * (1 - keys[i : i + 1] @ keys[rest].T)) @ values)
         alone = neutral(torch.cat(alone), counts)[:, told]
-        parts = {"proker": (spread_of(alone, place[labels], (0.07, 10)), 1.0)}
+        near = 1.35 if whose is None else 0.9
+        parts = {"proker": (near * spread_of(alone, place[labels], (0.07, 10)), 1.0)}
         logits = ridge / parts["proker"][0]
         if text_t is not None:
             parts["zero_shot"] = (text_t, 1.0)
@@ -285,7 +290,7 @@ def stack(r):
         temperatures.append(text_t)
         held.append(r["keys"][which] @ r["text"].T / text_t)
         full.append(r["features"] @ r["text"].T / text_t)
-    weights = weights_of(held, truth)
+    weights = weights_of(held, truth, len(labels) / (counts > 0).sum().item())
     logits = sum(w * z for w, z in zip(weights, full, strict=True))
     logits[:, ~told] = -1e6
     left_out = sum(w * z for w, z in zip(weights, held, strict=True))

@@ -14,8 +14,10 @@ import json
 import sys
 
 import analysis_reference
+import multi_label_reference
 import stack_reference
 import torch
+import unlabelled_reference
 
 torch.set_num_threads(1)
 DOUBLE = torch.float64
@@ -220,6 +222,8 @@ ANSWERS = {
     "near": analysis_reference.near,
     "residual": lambda r: analysis_reference.residual(r, METHODS),
     "typical": analysis_reference.typical,
+    "unlabelled": unlabelled_reference.unlabelled,
+    "multi_label": multi_label_reference.multi_label,
 }
 
 

@@ -40,6 +40,7 @@ READ = set(
         "GetFineTune",
         "SuggestExamples",
         "AnalyzeVersion",
+        "GetDrift",
         "ListBundles",
     ]
 )
@@ -183,6 +184,7 @@ def named(cache_id: str, run: str) -> dict[str, bytes]:
         "GetFineTune": finetune.GetFineTuneRequest(name=run),
         "CancelFineTune": finetune.CancelFineTuneRequest(name=run),
         "AnalyzeVersion": analysis.AnalyzeVersionRequest(cache=cache_id),
+        "GetDrift": analysis.GetDriftRequest(cache=cache_id),
         "SuggestExamples": analysis.SuggestExamplesRequest(
             config=analysis.SuggestExamplesConfig(cache=cache_id)
         ),

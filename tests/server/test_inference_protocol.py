@@ -108,6 +108,40 @@ def test_only_the_outputs_asked_for_come_back(client, points, name):
     assert len(response.raw_output_contents) == 2
 
 
+def test_elements_of_unknown_classes_are_told(features, client, clusters, name):
+    known, labels = clusters.draw(labels=np.arange(60) % 3)
+    spec = cache.CacheSpec(cache_id=f"{name}-told", classes=wire.classes("abc"))
+    features.api.create(spec, wire.examples_of(known, labels))
+    rows, _ = clusters.draw(20)
+    expected = [
+        features.api.one(f"{name}-told", wire.embedding(row), reject={"accept": 0.9})
+        for row in rows
+    ]
+    told = client.infer(f"{name}-told", [embedded(rows)], parameters={"accept": "0.9"})
+    assert [output.name for output in told.get_response().outputs][-2:] == [
+        "accepted",
+        "known_score",
+    ]
+    accepted = told.as_numpy("accepted")
+    assert accepted.dtype == bool and accepted.tolist() == [one.accepted for one in expected]
+    np.testing.assert_allclose(
+        told.as_numpy("known_score"), [one.score for one in expected], rtol=1e-5
+    )
+    wanted = [triton.InferRequestedOutput("accepted")]
+    none = client.infer(
+        f"{name}-told", [embedded(rows)], outputs=wanted, parameters={"threshold": "1e9"}
+    )
+    assert not none.as_numpy("accepted").any()
+    for parameters, words in (
+        ({"accept": "1.5"}, "parameters.accept"),
+        ({"accept": "0.5", "threshold": "1"}, "exclude each other"),
+        ({"threshold": "high"}, "not a number"),
+    ):
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer(f"{name}-told", [embedded(rows)], parameters=parameters)
+        assert words in caught.value.message()
+
+
 @pytest.mark.parametrize("count", [1, 3, 99])
 def test_classification_ranks_classes(features, client, points, name, count):
     wanted = [triton.InferRequestedOutput(o, class_count=count) for o in ("logits", "score")]
@@ -328,6 +362,8 @@ def test_metadata_and_configuration_agree(tiny, chance, name):
         "score": ("FP32", [-1]),
         "logits": ("FP32", [-1, 3]),
         "classification": ("BYTES", [-1, -1]),
+        "accepted": ("BOOL", [-1]),
+        "known_score": ("FP32", [-1]),
     }
     assert config.max_batch_size == 512
     assert {t.name: [-1, *t.dims] for t in [*config.input, *config.output]} == {

@@ -176,3 +176,106 @@ def test_answers_are_counted_by_whether_they_are_known(serve, features_bundle, p
     accepted = sum(one.accepted for one in got)
     assert metrics[name % "accepted"] == accepted
     assert metrics[name % "rejected"] == len(got) - accepted
+
+
+def of_no_class(rows, prefix="none "):
+    return [
+        cache.Example(example_id=f"{prefix}{i}", input=wire.embedding(row), unknown=True)
+        for i, row in enumerate(rows)
+    ]
+
+
+def make_with(server, name, rows, labels, others, **fields):
+    names = [f"class {i}" for i in range(max(labels) + 1)]
+    spec = cache.CacheSpec(cache_id=name, classes=wire.classes(names), **fields)
+    return server.api.create(spec, wire.examples_of(rows, labels) + of_no_class(others)).version
+
+
+def auroc(known, others):
+    return np.mean(np.asarray(known)[:, None] > np.asarray(others)[None, :])
+
+
+def test_examples_of_no_class_sharpen_the_score_and_move_no_logit(features, name, points):
+    labels = (np.arange(120) % 6).tolist()
+    rows = points(labels, 1.6)
+    plain = make(features, f"{name}-plain", rows, labels)
+    version = make_with(features, name, rows, labels, points(6 + np.arange(60) % 4, 1.6))
+    assert (version.unknown_count, plain.unknown_count) == (60, 0)
+    assert version.key_count == plain.key_count == 120
+    known, others = points(np.arange(300) % 6, 1.6), points(6 + np.arange(300) % 4, 1.6)
+    scores = {}
+    for which in (f"{name}-plain", name):
+        got = [answers(features, which, part, reject={}, logits=True) for part in (known, others)]
+        scores[which] = [[one.score for one in part] for part in got]
+        if which == name:
+            share = np.mean([one.accepted for one in got[0]])
+            assert 0.87 < share < 0.995, "the threshold is of the sharpened scores"
+            rejected = np.mean([not one.accepted for one in got[1]])
+            logits = np.array([one.logits for one in got[0]])
+        else:
+            plainly = np.mean([not one.accepted for one in got[1]])
+            assert not got[0][0].HasField("embedding"), "what it is scored by is not returned"
+            expected = np.array([one.logits for one in got[0]])
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert auroc(*scores[name]) > auroc(*scores[f"{name}-plain"]) + 0.01
+    assert rejected > plainly
+
+
+def test_examples_of_no_class_are_kept_listed_added_and_removed(features, name, points):
+    labels = (np.arange(30) % 3).tolist()
+    make_with(features, name, points(labels), labels, points([7, 8, 9]))
+    listed = features.api.examples(name)
+    assert [one.unknown for one in listed] == [False] * 30 + [True] * 3
+    assert listed[30].example_id == "none 0" and listed[30].display_name == ""
+    only = features.api.caches.ListExamples(
+        cache.ListExamplesRequest(parent=name, filter="unknown = true")
+    ).examples
+    assert [one.example_id for one in only] == ["none 0", "none 1", "none 2"]
+    of_class = features.api.caches.ListExamples(
+        cache.ListExamplesRequest(parent=name, filter="class_index = 0")
+    ).examples
+    assert len(of_class) == 10, "those of no class are in none"
+    spec = cache.AddExamplesSpec(base=name, remove_example_ids=["none 1"])
+    added = features.api.add(spec, of_no_class(points([7, 8]), "more ")).version
+    assert added.unknown_count == 4 and added.source.inherited == 32
+    listed = features.api.examples(f"{name}@2")
+    found = [one.example_id for one in listed if one.unknown]
+    assert found == ["none 0", "none 2", "more 0", "more 1"]
+    both = cache.Example(
+        example_id="x", input=wire.embedding(points([1])[0]), unknown=True, validation=True
+    )
+    made = features.api.add(cache.AddExamplesSpec(base=name), [both])
+    assert made.rejected["x"].reason == "FIELD_INVALID"
+
+
+def test_examples_of_no_class_go_with_exports_and_fine_tuning(features, name, points):
+    labels = (np.arange(36) % 3).tolist()
+    version = make_with(features, name, points(labels), labels, points(6 + np.arange(20) % 4))
+    _, data = features.api.export(name)
+    copied = features.api.import_(f"{name}-copy", data)
+    assert copied.unknown_count == version.unknown_count == 20
+    rows = points(np.arange(30) % 10)
+    scores = [
+        [one.score for one in answers(features, which, rows, reject={})]
+        for which in (name, f"{name}-copy")
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
+    request = wire.finetune.FineTuneRequest(cache=name, epochs=2)
+    tuned = list(features.api.tuning.FineTune(request))[-1].run.version
+    assert tuned.version == 2 and tuned.unknown_count == 20
+    assert sum(one.unknown for one in features.api.examples(f"{name}@2")) == 20
+    got = answers(features, f"{name}@2", rows, reject={"threshold": 0.0})
+    assert all(np.isfinite(one.score) for one in got)
+
+
+def test_versions_are_counted_by_what_they_reject(features, name, points):
+    labels = (np.arange(60) % 3).tolist()
+    make(features, name, points(labels), labels)
+    got = answers(features, name, points(np.arange(40) % 10), reject={})
+    accepted = sum(one.accepted for one in got)
+    metrics = features.metrics()
+    of = f'tipserve_version_recognised_items_total{{version="{name}@1",outcome="%s"}}'
+    found = {key: value for key, value in metrics.items() if f'version="{name}@1"' in key}
+    if found:  # else it is one of the many that are counted together
+        assert metrics[of % "accepted"] == accepted
+        assert metrics[of % "rejected"] == 40 - accepted

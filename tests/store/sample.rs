@@ -131,10 +131,14 @@ pub fn draft(seed: u64) -> Draft {
                 reason: "a test".into(),
             },
             unseen: None,
+            unlabelled: None,
         },
         fine_tune: None,
         source: None,
         pictures: 0,
+        contrast: None,
+        nearest_deciles: Vec::new(),
+        multi_label: None,
     };
     Draft {
         details,

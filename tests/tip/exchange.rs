@@ -135,6 +135,7 @@ pub fn spec(method: Method, alpha: f64, beta: f64, key_dtype: KeyDtype) -> HeadS
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Given),
         unseen: None,
+        unlabelled: None,
     }
 }
 

@@ -7,13 +7,18 @@
 mod accuracy;
 mod analysis;
 mod best;
+mod contrast;
+mod drift;
 mod evaluation;
 mod exchange;
 mod finetune;
 mod formula;
 mod head;
+mod head_shapes;
 mod material;
 mod methods;
+mod multi_label;
+mod precision;
 mod random;
 mod reference;
 mod residual;
@@ -22,6 +27,7 @@ mod stack;
 mod standardised;
 mod suggest;
 mod unknown;
+mod unlabelled;
 
 #[path = "../../benches/tip/features.rs"]
 mod features;

@@ -115,6 +115,7 @@ fn errors_name_the_thing_the_value_and_the_limit() {
         validation: None,
         logit_scale: 100.0,
         statistics: None,
+        unlabelled: None,
     };
     assert_eq!(
         refused(&m),

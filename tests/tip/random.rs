@@ -67,6 +67,7 @@ pub fn material(shape: &Shape) -> (Material, Tensor) {
         validation,
         logit_scale: 100.0,
         statistics: None,
+        unlabelled: None,
     };
     (material, queries)
 }

@@ -41,6 +41,7 @@ fn anisotropic(classes: i64, shots: i64) -> (Material, Tensor, Tensor) {
         validation: None,
         logit_scale: 20.0,
         statistics: None,
+        unlabelled: None,
     };
     (material, queries, query_labels)
 }

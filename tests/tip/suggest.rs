@@ -68,6 +68,7 @@ fn the_order_is_typiclusts() {
         validation: None,
         logit_scale: 100.0,
         statistics: None,
+        unlabelled: None,
     };
     let more = json!({"what": "typical", "clusters": groups, "labelled": vec![0; 5], "count": 5});
     let theirs = ask(&material, None, &more);

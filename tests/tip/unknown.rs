@@ -114,6 +114,7 @@ fn a_share_of_what_is_known_is_accepted_and_sets_cover_over_draws() {
             validation: None,
             logit_scale: pool.logit_scale,
             statistics: None,
+            unlabelled: None,
         };
         let (train, test) = (pick(rank(90)), pick(rank(150) + 90));
         let made = make(&train, &HeadRequest::default(), &|_| true).expect("a head");

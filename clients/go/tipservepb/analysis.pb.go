@@ -9,6 +9,7 @@ package tipservepb
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -75,7 +76,7 @@ func (x SuggestExamplesConfig_Strategy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SuggestExamplesConfig_Strategy.Descriptor instead.
 func (SuggestExamplesConfig_Strategy) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{0, 0}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // Why a picture is suggested.
@@ -128,7 +129,277 @@ func (x Suggestion_Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Suggestion_Reason.Descriptor instead.
 func (Suggestion_Reason) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{5, 0}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{8, 0}
+}
+
+// Which version's traffic to look at.
+type GetDriftRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version, in any form that ClassifyRequest.cache takes.
+	Cache         string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDriftRequest) Reset() {
+	*x = GetDriftRequest{}
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDriftRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDriftRequest) ProtoMessage() {}
+
+func (x *GetDriftRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDriftRequest.ProtoReflect.Descriptor instead.
+func (*GetDriftRequest) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GetDriftRequest) GetCache() string {
+	if x != nil {
+		return x.Cache
+	}
+	return ""
+}
+
+// How what a version is asked differs from its examples, of late: counted since
+// the version was loaded into this server's memory, halved at every 65,536 items.
+type Drift struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version: "caches/{cache}/versions/{version}".
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// When counting began.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Items classified by Classify, ClassifyStream and the Open Inference Protocol.
+	ItemCount int64 `protobuf:"varint,3,opt,name=item_count,json=itemCount,proto3" json:"item_count,omitempty"`
+	// Of these compared with their nearest example: one in sixteen of the first
+	// two, and those whose neighbours were asked for.
+	ComparedCount int64 `protobuf:"varint,4,opt,name=compared_count,json=comparedCount,proto3" json:"compared_count,omitempty"`
+	// Deciles of the cosine similarity of the version's examples to their nearest
+	// neighbours among the others, ascending: nine. Empty of fewer than ten
+	// examples, and where an earlier release made the version.
+	SimilarityDeciles []float64 `protobuf:"fixed64,5,rep,packed,name=similarity_deciles,json=similarityDeciles,proto3" json:"similarity_deciles,omitempty"`
+	// Share of the compared items in the ten bins between and beyond the deciles;
+	// a tenth each where they are like the examples.
+	SimilarityShares []float64 `protobuf:"fixed64,6,rep,packed,name=similarity_shares,json=similarityShares,proto3" json:"similarity_shares,omitempty"`
+	// Population stability index of these shares: usually read as the same under
+	// 0.1, as different over 0.25. Unset where nothing was compared.
+	SimilarityIndex *float64 `protobuf:"fixed64,7,opt,name=similarity_index,json=similarityIndex,proto3,oneof" json:"similarity_index,omitempty"`
+	// The same of the best classes against the examples' classes.
+	ClassIndex float64 `protobuf:"fixed64,8,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
+	// Classes whose share changed most, at most 50.
+	Classes []*ClassTraffic `protobuf:"bytes,9,rep,name=classes,proto3" json:"classes,omitempty"`
+	// Items that were asked to be recognised (ClassifyOptions.reject).
+	RecognisedCount int64 `protobuf:"varint,10,opt,name=recognised_count,json=recognisedCount,proto3" json:"recognised_count,omitempty"`
+	// Share of these that were not accepted.
+	RejectedShare float64 `protobuf:"fixed64,11,opt,name=rejected_share,json=rejectedShare,proto3" json:"rejected_share,omitempty"`
+	// In one sentence for people.
+	Summary       string `protobuf:"bytes,12,opt,name=summary,proto3" json:"summary,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drift) Reset() {
+	*x = Drift{}
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drift) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drift) ProtoMessage() {}
+
+func (x *Drift) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drift.ProtoReflect.Descriptor instead.
+func (*Drift) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Drift) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Drift) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Drift) GetItemCount() int64 {
+	if x != nil {
+		return x.ItemCount
+	}
+	return 0
+}
+
+func (x *Drift) GetComparedCount() int64 {
+	if x != nil {
+		return x.ComparedCount
+	}
+	return 0
+}
+
+func (x *Drift) GetSimilarityDeciles() []float64 {
+	if x != nil {
+		return x.SimilarityDeciles
+	}
+	return nil
+}
+
+func (x *Drift) GetSimilarityShares() []float64 {
+	if x != nil {
+		return x.SimilarityShares
+	}
+	return nil
+}
+
+func (x *Drift) GetSimilarityIndex() float64 {
+	if x != nil && x.SimilarityIndex != nil {
+		return *x.SimilarityIndex
+	}
+	return 0
+}
+
+func (x *Drift) GetClassIndex() float64 {
+	if x != nil {
+		return x.ClassIndex
+	}
+	return 0
+}
+
+func (x *Drift) GetClasses() []*ClassTraffic {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *Drift) GetRecognisedCount() int64 {
+	if x != nil {
+		return x.RecognisedCount
+	}
+	return 0
+}
+
+func (x *Drift) GetRejectedShare() float64 {
+	if x != nil {
+		return x.RejectedShare
+	}
+	return 0
+}
+
+func (x *Drift) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+// A class's share of the examples and of the traffic.
+type ClassTraffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The class's index.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Its display name.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Its share of the examples.
+	ExpectedShare float64 `protobuf:"fixed64,3,opt,name=expected_share,json=expectedShare,proto3" json:"expected_share,omitempty"`
+	// Share of the items whose best class it was.
+	Share         float64 `protobuf:"fixed64,4,opt,name=share,proto3" json:"share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClassTraffic) Reset() {
+	*x = ClassTraffic{}
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClassTraffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClassTraffic) ProtoMessage() {}
+
+func (x *ClassTraffic) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClassTraffic.ProtoReflect.Descriptor instead.
+func (*ClassTraffic) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClassTraffic) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ClassTraffic) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *ClassTraffic) GetExpectedShare() float64 {
+	if x != nil {
+		return x.ExpectedShare
+	}
+	return 0
+}
+
+func (x *ClassTraffic) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
 }
 
 // The first message of SuggestExamples.
@@ -157,7 +428,7 @@ type SuggestExamplesConfig struct {
 
 func (x *SuggestExamplesConfig) Reset() {
 	*x = SuggestExamplesConfig{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[0]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -169,7 +440,7 @@ func (x *SuggestExamplesConfig) String() string {
 func (*SuggestExamplesConfig) ProtoMessage() {}
 
 func (x *SuggestExamplesConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[0]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -182,7 +453,7 @@ func (x *SuggestExamplesConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuggestExamplesConfig.ProtoReflect.Descriptor instead.
 func (*SuggestExamplesConfig) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{0}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SuggestExamplesConfig) GetCache() string {
@@ -243,7 +514,7 @@ type SuggestExamplesRequest struct {
 
 func (x *SuggestExamplesRequest) Reset() {
 	*x = SuggestExamplesRequest{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[1]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +526,7 @@ func (x *SuggestExamplesRequest) String() string {
 func (*SuggestExamplesRequest) ProtoMessage() {}
 
 func (x *SuggestExamplesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[1]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +539,7 @@ func (x *SuggestExamplesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuggestExamplesRequest.ProtoReflect.Descriptor instead.
 func (*SuggestExamplesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{1}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SuggestExamplesRequest) GetPayload() isSuggestExamplesRequest_Payload {
@@ -325,7 +596,7 @@ type UnlabelledBatch struct {
 
 func (x *UnlabelledBatch) Reset() {
 	*x = UnlabelledBatch{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[2]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +608,7 @@ func (x *UnlabelledBatch) String() string {
 func (*UnlabelledBatch) ProtoMessage() {}
 
 func (x *UnlabelledBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[2]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +621,7 @@ func (x *UnlabelledBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlabelledBatch.ProtoReflect.Descriptor instead.
 func (*UnlabelledBatch) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{2}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UnlabelledBatch) GetItems() []*UnlabelledItem {
@@ -374,7 +645,7 @@ type UnlabelledItem struct {
 
 func (x *UnlabelledItem) Reset() {
 	*x = UnlabelledItem{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[3]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -386,7 +657,7 @@ func (x *UnlabelledItem) String() string {
 func (*UnlabelledItem) ProtoMessage() {}
 
 func (x *UnlabelledItem) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[3]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -399,7 +670,7 @@ func (x *UnlabelledItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlabelledItem.ProtoReflect.Descriptor instead.
 func (*UnlabelledItem) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{3}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UnlabelledItem) GetId() string {
@@ -449,7 +720,7 @@ type SuggestExamplesResponse struct {
 
 func (x *SuggestExamplesResponse) Reset() {
 	*x = SuggestExamplesResponse{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[4]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +732,7 @@ func (x *SuggestExamplesResponse) String() string {
 func (*SuggestExamplesResponse) ProtoMessage() {}
 
 func (x *SuggestExamplesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[4]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +745,7 @@ func (x *SuggestExamplesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuggestExamplesResponse.ProtoReflect.Descriptor instead.
 func (*SuggestExamplesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{4}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SuggestExamplesResponse) GetSuggestions() []*Suggestion {
@@ -585,7 +856,7 @@ type Suggestion struct {
 
 func (x *Suggestion) Reset() {
 	*x = Suggestion{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[5]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +868,7 @@ func (x *Suggestion) String() string {
 func (*Suggestion) ProtoMessage() {}
 
 func (x *Suggestion) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[5]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +881,7 @@ func (x *Suggestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Suggestion.ProtoReflect.Descriptor instead.
 func (*Suggestion) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{5}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Suggestion) GetId() string {
@@ -688,7 +959,7 @@ type LabelledDuplicate struct {
 
 func (x *LabelledDuplicate) Reset() {
 	*x = LabelledDuplicate{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[6]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +971,7 @@ func (x *LabelledDuplicate) String() string {
 func (*LabelledDuplicate) ProtoMessage() {}
 
 func (x *LabelledDuplicate) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[6]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +984,7 @@ func (x *LabelledDuplicate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelledDuplicate.ProtoReflect.Descriptor instead.
 func (*LabelledDuplicate) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{6}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LabelledDuplicate) GetId() string {
@@ -767,14 +1038,17 @@ type AnalyzeVersionRequest struct {
 	// 5, at most 50.
 	Draws int32 `protobuf:"varint,4,opt,name=draws,proto3" json:"draws,omitempty"`
 	// Seed of these subsets. The same seed gives the same curve.
-	Seed          uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
+	Seed uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
+	// The precision that ClassAnalysis.precision_threshold is for, over 0, under 1.
+	// Default 0.95.
+	Precision     *float64 `protobuf:"fixed64,8,opt,name=precision,proto3,oneof" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnalyzeVersionRequest) Reset() {
 	*x = AnalyzeVersionRequest{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[7]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1060,7 @@ func (x *AnalyzeVersionRequest) String() string {
 func (*AnalyzeVersionRequest) ProtoMessage() {}
 
 func (x *AnalyzeVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[7]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1073,7 @@ func (x *AnalyzeVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnalyzeVersionRequest.ProtoReflect.Descriptor instead.
 func (*AnalyzeVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{7}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AnalyzeVersionRequest) GetCache() string {
@@ -833,6 +1107,13 @@ func (x *AnalyzeVersionRequest) GetDraws() int32 {
 func (x *AnalyzeVersionRequest) GetSeed() uint64 {
 	if x != nil {
 		return x.Seed
+	}
+	return 0
+}
+
+func (x *AnalyzeVersionRequest) GetPrecision() float64 {
+	if x != nil && x.Precision != nil {
+		return *x.Precision
 	}
 	return 0
 }
@@ -904,7 +1185,7 @@ type AnalyzeVersionResponse struct {
 
 func (x *AnalyzeVersionResponse) Reset() {
 	*x = AnalyzeVersionResponse{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[8]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +1197,7 @@ func (x *AnalyzeVersionResponse) String() string {
 func (*AnalyzeVersionResponse) ProtoMessage() {}
 
 func (x *AnalyzeVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[8]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +1210,7 @@ func (x *AnalyzeVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnalyzeVersionResponse.ProtoReflect.Descriptor instead.
 func (*AnalyzeVersionResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{8}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AnalyzeVersionResponse) GetVersion() string {
@@ -1107,7 +1388,7 @@ type LearningCurvePoint struct {
 
 func (x *LearningCurvePoint) Reset() {
 	*x = LearningCurvePoint{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[9]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1400,7 @@ func (x *LearningCurvePoint) String() string {
 func (*LearningCurvePoint) ProtoMessage() {}
 
 func (x *LearningCurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[9]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1413,7 @@ func (x *LearningCurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearningCurvePoint.ProtoReflect.Descriptor instead.
 func (*LearningCurvePoint) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{9}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LearningCurvePoint) GetShots() int32 {
@@ -1187,7 +1468,7 @@ type LearningForecast struct {
 
 func (x *LearningForecast) Reset() {
 	*x = LearningForecast{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[10]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1480,7 @@ func (x *LearningForecast) String() string {
 func (*LearningForecast) ProtoMessage() {}
 
 func (x *LearningForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[10]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1493,7 @@ func (x *LearningForecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearningForecast.ProtoReflect.Descriptor instead.
 func (*LearningForecast) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{10}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LearningForecast) GetShots() int32 {
@@ -1262,14 +1543,18 @@ type ClassAnalysis struct {
 	// Additional share of its pictures that would be classified rightly if it had
 	// twice as many examples, as far as can be told; the greatest marks the class
 	// to add to. 0 where nothing is known.
-	ExpectedGain  float64 `protobuf:"fixed64,7,opt,name=expected_gain,json=expectedGain,proto3" json:"expected_gain,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ExpectedGain float64 `protobuf:"fixed64,7,opt,name=expected_gain,json=expectedGain,proto3" json:"expected_gain,omitempty"`
+	// From which probability on its answers are right with
+	// AnalyzeVersionRequest.precision, as RejectOptions.precision has it; unset
+	// where nothing could be left out when the version was made.
+	PrecisionThreshold *PrecisionThreshold `protobuf:"bytes,10,opt,name=precision_threshold,json=precisionThreshold,proto3" json:"precision_threshold,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ClassAnalysis) Reset() {
 	*x = ClassAnalysis{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[11]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1566,7 @@ func (x *ClassAnalysis) String() string {
 func (*ClassAnalysis) ProtoMessage() {}
 
 func (x *ClassAnalysis) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[11]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1579,7 @@ func (x *ClassAnalysis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassAnalysis.ProtoReflect.Descriptor instead.
 func (*ClassAnalysis) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{11}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClassAnalysis) GetIndex() int32 {
@@ -1346,6 +1631,108 @@ func (x *ClassAnalysis) GetExpectedGain() float64 {
 	return 0
 }
 
+func (x *ClassAnalysis) GetPrecisionThreshold() *PrecisionThreshold {
+	if x != nil {
+		return x.PrecisionThreshold
+	}
+	return nil
+}
+
+// A threshold for a precision, and what is known of it.
+type PrecisionThreshold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The least probability that is accepted; over 1 where no answer of the class
+	// can be.
+	Threshold float64 `protobuf:"fixed64,1,opt,name=threshold,proto3" json:"threshold,omitempty"`
+	// The precision expected at it: the share of left-out answers that was right,
+	// drawn towards what they claimed with the strength of twenty examples.
+	Precision float64 `protobuf:"fixed64,2,opt,name=precision,proto3" json:"precision,omitempty"`
+	// Lower bound of the precision on left-out examples alone (Wilson, one-sided at
+	// 95 %); 0 where there was no answer.
+	PrecisionLow float64 `protobuf:"fixed64,3,opt,name=precision_low,json=precisionLow,proto3" json:"precision_low,omitempty"`
+	// Whether precision_low reaches what was asked for: else the examples are too
+	// few, or not clear enough, to bear it out.
+	BorneOut bool `protobuf:"varint,4,opt,name=borne_out,json=borneOut,proto3" json:"borne_out,omitempty"`
+	// Share of the class's left-out examples that it still finds.
+	Recall float64 `protobuf:"fixed64,5,opt,name=recall,proto3" json:"recall,omitempty"`
+	// Left-out answers that reach it.
+	Count         int64 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrecisionThreshold) Reset() {
+	*x = PrecisionThreshold{}
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrecisionThreshold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrecisionThreshold) ProtoMessage() {}
+
+func (x *PrecisionThreshold) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrecisionThreshold.ProtoReflect.Descriptor instead.
+func (*PrecisionThreshold) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PrecisionThreshold) GetThreshold() float64 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetPrecision() float64 {
+	if x != nil {
+		return x.Precision
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetPrecisionLow() float64 {
+	if x != nil {
+		return x.PrecisionLow
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetBorneOut() bool {
+	if x != nil {
+		return x.BorneOut
+	}
+	return false
+}
+
+func (x *PrecisionThreshold) GetRecall() float64 {
+	if x != nil {
+		return x.Recall
+	}
+	return 0
+}
+
+func (x *PrecisionThreshold) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Two classes that are taken for one another.
 type ConfusedClasses struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1367,7 +1754,7 @@ type ConfusedClasses struct {
 
 func (x *ConfusedClasses) Reset() {
 	*x = ConfusedClasses{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1766,7 @@ func (x *ConfusedClasses) String() string {
 func (*ConfusedClasses) ProtoMessage() {}
 
 func (x *ConfusedClasses) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1779,7 @@ func (x *ConfusedClasses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfusedClasses.ProtoReflect.Descriptor instead.
 func (*ConfusedClasses) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{12}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConfusedClasses) GetIndex() int32 {
@@ -1456,7 +1843,7 @@ type SuspectExample struct {
 
 func (x *SuspectExample) Reset() {
 	*x = SuspectExample{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1855,7 @@ func (x *SuspectExample) String() string {
 func (*SuspectExample) ProtoMessage() {}
 
 func (x *SuspectExample) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1868,7 @@ func (x *SuspectExample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspectExample.ProtoReflect.Descriptor instead.
 func (*SuspectExample) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{13}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SuspectExample) GetExampleId() string {
@@ -1544,7 +1931,7 @@ type DuplicatePair struct {
 
 func (x *DuplicatePair) Reset() {
 	*x = DuplicatePair{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1943,7 @@ func (x *DuplicatePair) String() string {
 func (*DuplicatePair) ProtoMessage() {}
 
 func (x *DuplicatePair) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1956,7 @@ func (x *DuplicatePair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DuplicatePair.ProtoReflect.Descriptor instead.
 func (*DuplicatePair) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{14}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DuplicatePair) GetExampleId() string {
@@ -1647,7 +2034,7 @@ type ReliabilityBin struct {
 
 func (x *ReliabilityBin) Reset() {
 	*x = ReliabilityBin{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +2046,7 @@ func (x *ReliabilityBin) String() string {
 func (*ReliabilityBin) ProtoMessage() {}
 
 func (x *ReliabilityBin) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +2059,7 @@ func (x *ReliabilityBin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReliabilityBin.ProtoReflect.Descriptor instead.
 func (*ReliabilityBin) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{15}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReliabilityBin) GetLow() float64 {
@@ -1714,7 +2101,31 @@ var File_tipserve_v1_analysis_proto protoreflect.FileDescriptor
 
 const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\n" +
-	"\x1atipserve/v1/analysis.proto\x12\vtipserve.v1\x1a\x17tipserve/v1/cache.proto\x1a\x1atipserve/v1/classify.proto\x1a\x17tipserve/v1/input.proto\"\xda\x02\n" +
+	"\x1atipserve/v1/analysis.proto\x12\vtipserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tipserve/v1/cache.proto\x1a\x1atipserve/v1/classify.proto\x1a\x17tipserve/v1/input.proto\"'\n" +
+	"\x0fGetDriftRequest\x12\x14\n" +
+	"\x05cache\x18\x01 \x01(\tR\x05cache\"\xfc\x03\n" +
+	"\x05Drift\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1d\n" +
+	"\n" +
+	"item_count\x18\x03 \x01(\x03R\titemCount\x12%\n" +
+	"\x0ecompared_count\x18\x04 \x01(\x03R\rcomparedCount\x12-\n" +
+	"\x12similarity_deciles\x18\x05 \x03(\x01R\x11similarityDeciles\x12+\n" +
+	"\x11similarity_shares\x18\x06 \x03(\x01R\x10similarityShares\x12.\n" +
+	"\x10similarity_index\x18\a \x01(\x01H\x00R\x0fsimilarityIndex\x88\x01\x01\x12\x1f\n" +
+	"\vclass_index\x18\b \x01(\x01R\n" +
+	"classIndex\x123\n" +
+	"\aclasses\x18\t \x03(\v2\x19.tipserve.v1.ClassTrafficR\aclasses\x12)\n" +
+	"\x10recognised_count\x18\n" +
+	" \x01(\x03R\x0frecognisedCount\x12%\n" +
+	"\x0erejected_share\x18\v \x01(\x01R\rrejectedShare\x12\x18\n" +
+	"\asummary\x18\f \x01(\tR\asummaryB\x13\n" +
+	"\x11_similarity_index\"\x84\x01\n" +
+	"\fClassTraffic\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12%\n" +
+	"\x0eexpected_share\x18\x03 \x01(\x01R\rexpectedShare\x12\x14\n" +
+	"\x05share\x18\x04 \x01(\x01R\x05share\"\xda\x02\n" +
 	"\x15SuggestExamplesConfig\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12G\n" +
@@ -1772,15 +2183,18 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x04 \x01(\tR\vdisplayName\x12\x1e\n" +
 	"\n" +
 	"similarity\x18\x05 \x01(\x01R\n" +
-	"similarity\"\xc7\x01\n" +
+	"similarity\"\xf8\x01\n" +
 	"\x15AnalyzeVersionRequest\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x12\x1d\n" +
 	"\n" +
 	"list_limit\x18\x02 \x01(\x05R\tlistLimit\x126\n" +
 	"\x14duplicate_similarity\x18\x03 \x01(\x01H\x00R\x13duplicateSimilarity\x88\x01\x01\x12\x14\n" +
 	"\x05draws\x18\x04 \x01(\x05R\x05draws\x12\x12\n" +
-	"\x04seed\x18\x05 \x01(\x04R\x04seedB\x17\n" +
-	"\x15_duplicate_similarity\"\xf7\a\n" +
+	"\x04seed\x18\x05 \x01(\x04R\x04seed\x12!\n" +
+	"\tprecision\x18\b \x01(\x01H\x01R\tprecision\x88\x01\x01B\x17\n" +
+	"\x15_duplicate_similarityB\f\n" +
+	"\n" +
+	"_precision\"\xf7\a\n" +
 	"\x16AnalyzeVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x06method\x18\x02 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x16\n" +
@@ -1817,7 +2231,7 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\x05shots\x18\x01 \x01(\x05R\x05shots\x12\x1a\n" +
 	"\baccuracy\x18\x02 \x01(\x01R\baccuracy\x12\x10\n" +
 	"\x03low\x18\x03 \x01(\x01R\x03low\x12\x12\n" +
-	"\x04high\x18\x04 \x01(\x01R\x04high\"\xef\x01\n" +
+	"\x04high\x18\x04 \x01(\x01R\x04high\"\xc1\x02\n" +
 	"\rClassAnalysis\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
@@ -1825,7 +2239,16 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\fscored_count\x18\x04 \x01(\x05R\vscoredCount\x12\x1a\n" +
 	"\baccuracy\x18\x05 \x01(\x01R\baccuracy\x12\x1c\n" +
 	"\tprecision\x18\x06 \x01(\x01R\tprecision\x12#\n" +
-	"\rexpected_gain\x18\a \x01(\x01R\fexpectedGain\"\xd4\x01\n" +
+	"\rexpected_gain\x18\a \x01(\x01R\fexpectedGain\x12P\n" +
+	"\x13precision_threshold\x18\n" +
+	" \x01(\v2\x1f.tipserve.v1.PrecisionThresholdR\x12precisionThreshold\"\xc0\x01\n" +
+	"\x12PrecisionThreshold\x12\x1c\n" +
+	"\tthreshold\x18\x01 \x01(\x01R\tthreshold\x12\x1c\n" +
+	"\tprecision\x18\x02 \x01(\x01R\tprecision\x12#\n" +
+	"\rprecision_low\x18\x03 \x01(\x01R\fprecisionLow\x12\x1b\n" +
+	"\tborne_out\x18\x04 \x01(\bR\bborneOut\x12\x16\n" +
+	"\x06recall\x18\x05 \x01(\x01R\x06recall\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x03R\x05count\"\xd4\x01\n" +
 	"\x0fConfusedClasses\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1f\n" +
@@ -1860,10 +2283,11 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\x04high\x18\x02 \x01(\x01R\x04high\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x03R\x05count\x12 \n" +
 	"\vprobability\x18\x04 \x01(\x01R\vprobability\x12\x1a\n" +
-	"\baccuracy\x18\x05 \x01(\x01R\baccuracy2\xcc\x01\n" +
+	"\baccuracy\x18\x05 \x01(\x01R\baccuracy2\x8a\x02\n" +
 	"\x0fAnalysisService\x12^\n" +
 	"\x0fSuggestExamples\x12#.tipserve.v1.SuggestExamplesRequest\x1a$.tipserve.v1.SuggestExamplesResponse(\x01\x12Y\n" +
-	"\x0eAnalyzeVersion\x12\".tipserve.v1.AnalyzeVersionRequest\x1a#.tipserve.v1.AnalyzeVersionResponseb\x06proto3"
+	"\x0eAnalyzeVersion\x12\".tipserve.v1.AnalyzeVersionRequest\x1a#.tipserve.v1.AnalyzeVersionResponse\x12<\n" +
+	"\bGetDrift\x12\x1c.tipserve.v1.GetDriftRequest\x1a\x12.tipserve.v1.Driftb\x06proto3"
 
 var (
 	file_tipserve_v1_analysis_proto_rawDescOnce sync.Once
@@ -1878,62 +2302,72 @@ func file_tipserve_v1_analysis_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tipserve_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_tipserve_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_tipserve_v1_analysis_proto_goTypes = []any{
 	(SuggestExamplesConfig_Strategy)(0), // 0: tipserve.v1.SuggestExamplesConfig.Strategy
 	(Suggestion_Reason)(0),              // 1: tipserve.v1.Suggestion.Reason
-	(*SuggestExamplesConfig)(nil),       // 2: tipserve.v1.SuggestExamplesConfig
-	(*SuggestExamplesRequest)(nil),      // 3: tipserve.v1.SuggestExamplesRequest
-	(*UnlabelledBatch)(nil),             // 4: tipserve.v1.UnlabelledBatch
-	(*UnlabelledItem)(nil),              // 5: tipserve.v1.UnlabelledItem
-	(*SuggestExamplesResponse)(nil),     // 6: tipserve.v1.SuggestExamplesResponse
-	(*Suggestion)(nil),                  // 7: tipserve.v1.Suggestion
-	(*LabelledDuplicate)(nil),           // 8: tipserve.v1.LabelledDuplicate
-	(*AnalyzeVersionRequest)(nil),       // 9: tipserve.v1.AnalyzeVersionRequest
-	(*AnalyzeVersionResponse)(nil),      // 10: tipserve.v1.AnalyzeVersionResponse
-	(*LearningCurvePoint)(nil),          // 11: tipserve.v1.LearningCurvePoint
-	(*LearningForecast)(nil),            // 12: tipserve.v1.LearningForecast
-	(*ClassAnalysis)(nil),               // 13: tipserve.v1.ClassAnalysis
-	(*ConfusedClasses)(nil),             // 14: tipserve.v1.ConfusedClasses
-	(*SuspectExample)(nil),              // 15: tipserve.v1.SuspectExample
-	(*DuplicatePair)(nil),               // 16: tipserve.v1.DuplicatePair
-	(*ReliabilityBin)(nil),              // 17: tipserve.v1.ReliabilityBin
-	(*Input)(nil),                       // 18: tipserve.v1.Input
-	(*RejectedExample)(nil),             // 19: tipserve.v1.RejectedExample
-	(*ClassScore)(nil),                  // 20: tipserve.v1.ClassScore
-	(Method)(0),                         // 21: tipserve.v1.Method
+	(*GetDriftRequest)(nil),             // 2: tipserve.v1.GetDriftRequest
+	(*Drift)(nil),                       // 3: tipserve.v1.Drift
+	(*ClassTraffic)(nil),                // 4: tipserve.v1.ClassTraffic
+	(*SuggestExamplesConfig)(nil),       // 5: tipserve.v1.SuggestExamplesConfig
+	(*SuggestExamplesRequest)(nil),      // 6: tipserve.v1.SuggestExamplesRequest
+	(*UnlabelledBatch)(nil),             // 7: tipserve.v1.UnlabelledBatch
+	(*UnlabelledItem)(nil),              // 8: tipserve.v1.UnlabelledItem
+	(*SuggestExamplesResponse)(nil),     // 9: tipserve.v1.SuggestExamplesResponse
+	(*Suggestion)(nil),                  // 10: tipserve.v1.Suggestion
+	(*LabelledDuplicate)(nil),           // 11: tipserve.v1.LabelledDuplicate
+	(*AnalyzeVersionRequest)(nil),       // 12: tipserve.v1.AnalyzeVersionRequest
+	(*AnalyzeVersionResponse)(nil),      // 13: tipserve.v1.AnalyzeVersionResponse
+	(*LearningCurvePoint)(nil),          // 14: tipserve.v1.LearningCurvePoint
+	(*LearningForecast)(nil),            // 15: tipserve.v1.LearningForecast
+	(*ClassAnalysis)(nil),               // 16: tipserve.v1.ClassAnalysis
+	(*PrecisionThreshold)(nil),          // 17: tipserve.v1.PrecisionThreshold
+	(*ConfusedClasses)(nil),             // 18: tipserve.v1.ConfusedClasses
+	(*SuspectExample)(nil),              // 19: tipserve.v1.SuspectExample
+	(*DuplicatePair)(nil),               // 20: tipserve.v1.DuplicatePair
+	(*ReliabilityBin)(nil),              // 21: tipserve.v1.ReliabilityBin
+	(*timestamppb.Timestamp)(nil),       // 22: google.protobuf.Timestamp
+	(*Input)(nil),                       // 23: tipserve.v1.Input
+	(*RejectedExample)(nil),             // 24: tipserve.v1.RejectedExample
+	(*ClassScore)(nil),                  // 25: tipserve.v1.ClassScore
+	(Method)(0),                         // 26: tipserve.v1.Method
 }
 var file_tipserve_v1_analysis_proto_depIdxs = []int32{
-	0,  // 0: tipserve.v1.SuggestExamplesConfig.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
-	2,  // 1: tipserve.v1.SuggestExamplesRequest.config:type_name -> tipserve.v1.SuggestExamplesConfig
-	4,  // 2: tipserve.v1.SuggestExamplesRequest.items:type_name -> tipserve.v1.UnlabelledBatch
-	5,  // 3: tipserve.v1.UnlabelledBatch.items:type_name -> tipserve.v1.UnlabelledItem
-	18, // 4: tipserve.v1.UnlabelledItem.input:type_name -> tipserve.v1.Input
-	7,  // 5: tipserve.v1.SuggestExamplesResponse.suggestions:type_name -> tipserve.v1.Suggestion
-	0,  // 6: tipserve.v1.SuggestExamplesResponse.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
-	8,  // 7: tipserve.v1.SuggestExamplesResponse.already_labelled:type_name -> tipserve.v1.LabelledDuplicate
-	19, // 8: tipserve.v1.SuggestExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	1,  // 9: tipserve.v1.Suggestion.reason:type_name -> tipserve.v1.Suggestion.Reason
-	20, // 10: tipserve.v1.Suggestion.top:type_name -> tipserve.v1.ClassScore
-	21, // 11: tipserve.v1.AnalyzeVersionResponse.method:type_name -> tipserve.v1.Method
-	11, // 12: tipserve.v1.AnalyzeVersionResponse.curve:type_name -> tipserve.v1.LearningCurvePoint
-	12, // 13: tipserve.v1.AnalyzeVersionResponse.forecast:type_name -> tipserve.v1.LearningForecast
-	13, // 14: tipserve.v1.AnalyzeVersionResponse.classes:type_name -> tipserve.v1.ClassAnalysis
-	14, // 15: tipserve.v1.AnalyzeVersionResponse.confused:type_name -> tipserve.v1.ConfusedClasses
-	15, // 16: tipserve.v1.AnalyzeVersionResponse.suspects:type_name -> tipserve.v1.SuspectExample
-	16, // 17: tipserve.v1.AnalyzeVersionResponse.duplicates:type_name -> tipserve.v1.DuplicatePair
-	17, // 18: tipserve.v1.AnalyzeVersionResponse.reliability:type_name -> tipserve.v1.ReliabilityBin
-	15, // 19: tipserve.v1.AnalyzeVersionResponse.misclassified:type_name -> tipserve.v1.SuspectExample
-	20, // 20: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
-	3,  // 21: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
-	9,  // 22: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
-	6,  // 23: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
-	10, // 24: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
-	23, // [23:25] is the sub-list for method output_type
-	21, // [21:23] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	22, // 0: tipserve.v1.Drift.since:type_name -> google.protobuf.Timestamp
+	4,  // 1: tipserve.v1.Drift.classes:type_name -> tipserve.v1.ClassTraffic
+	0,  // 2: tipserve.v1.SuggestExamplesConfig.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
+	5,  // 3: tipserve.v1.SuggestExamplesRequest.config:type_name -> tipserve.v1.SuggestExamplesConfig
+	7,  // 4: tipserve.v1.SuggestExamplesRequest.items:type_name -> tipserve.v1.UnlabelledBatch
+	8,  // 5: tipserve.v1.UnlabelledBatch.items:type_name -> tipserve.v1.UnlabelledItem
+	23, // 6: tipserve.v1.UnlabelledItem.input:type_name -> tipserve.v1.Input
+	10, // 7: tipserve.v1.SuggestExamplesResponse.suggestions:type_name -> tipserve.v1.Suggestion
+	0,  // 8: tipserve.v1.SuggestExamplesResponse.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
+	11, // 9: tipserve.v1.SuggestExamplesResponse.already_labelled:type_name -> tipserve.v1.LabelledDuplicate
+	24, // 10: tipserve.v1.SuggestExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	1,  // 11: tipserve.v1.Suggestion.reason:type_name -> tipserve.v1.Suggestion.Reason
+	25, // 12: tipserve.v1.Suggestion.top:type_name -> tipserve.v1.ClassScore
+	26, // 13: tipserve.v1.AnalyzeVersionResponse.method:type_name -> tipserve.v1.Method
+	14, // 14: tipserve.v1.AnalyzeVersionResponse.curve:type_name -> tipserve.v1.LearningCurvePoint
+	15, // 15: tipserve.v1.AnalyzeVersionResponse.forecast:type_name -> tipserve.v1.LearningForecast
+	16, // 16: tipserve.v1.AnalyzeVersionResponse.classes:type_name -> tipserve.v1.ClassAnalysis
+	18, // 17: tipserve.v1.AnalyzeVersionResponse.confused:type_name -> tipserve.v1.ConfusedClasses
+	19, // 18: tipserve.v1.AnalyzeVersionResponse.suspects:type_name -> tipserve.v1.SuspectExample
+	20, // 19: tipserve.v1.AnalyzeVersionResponse.duplicates:type_name -> tipserve.v1.DuplicatePair
+	21, // 20: tipserve.v1.AnalyzeVersionResponse.reliability:type_name -> tipserve.v1.ReliabilityBin
+	19, // 21: tipserve.v1.AnalyzeVersionResponse.misclassified:type_name -> tipserve.v1.SuspectExample
+	17, // 22: tipserve.v1.ClassAnalysis.precision_threshold:type_name -> tipserve.v1.PrecisionThreshold
+	25, // 23: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
+	6,  // 24: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
+	12, // 25: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
+	2,  // 26: tipserve.v1.AnalysisService.GetDrift:input_type -> tipserve.v1.GetDriftRequest
+	9,  // 27: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
+	13, // 28: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
+	3,  // 29: tipserve.v1.AnalysisService.GetDrift:output_type -> tipserve.v1.Drift
+	27, // [27:30] is the sub-list for method output_type
+	24, // [24:27] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_analysis_proto_init() }
@@ -1944,19 +2378,20 @@ func file_tipserve_v1_analysis_proto_init() {
 	file_tipserve_v1_cache_proto_init()
 	file_tipserve_v1_classify_proto_init()
 	file_tipserve_v1_input_proto_init()
-	file_tipserve_v1_analysis_proto_msgTypes[0].OneofWrappers = []any{}
-	file_tipserve_v1_analysis_proto_msgTypes[1].OneofWrappers = []any{
+	file_tipserve_v1_analysis_proto_msgTypes[1].OneofWrappers = []any{}
+	file_tipserve_v1_analysis_proto_msgTypes[3].OneofWrappers = []any{}
+	file_tipserve_v1_analysis_proto_msgTypes[4].OneofWrappers = []any{
 		(*SuggestExamplesRequest_Config)(nil),
 		(*SuggestExamplesRequest_Items)(nil),
 	}
-	file_tipserve_v1_analysis_proto_msgTypes[7].OneofWrappers = []any{}
+	file_tipserve_v1_analysis_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_analysis_proto_rawDesc), len(file_tipserve_v1_analysis_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

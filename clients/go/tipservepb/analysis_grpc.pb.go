@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AnalysisService_SuggestExamples_FullMethodName = "/tipserve.v1.AnalysisService/SuggestExamples"
 	AnalysisService_AnalyzeVersion_FullMethodName  = "/tipserve.v1.AnalysisService/AnalyzeVersion"
+	AnalysisService_GetDrift_FullMethodName        = "/tipserve.v1.AnalysisService/GetDrift"
 )
 
 // AnalysisServiceClient is the client API for AnalysisService service.
@@ -41,6 +42,8 @@ type AnalysisServiceClient interface {
 	// which classes are confused, which would gain most by more examples, which
 	// examples are probably mislabelled and which are nearly the same.
 	AnalyzeVersion(ctx context.Context, in *AnalyzeVersionRequest, opts ...grpc.CallOption) (*AnalyzeVersionResponse, error)
+	// Says how what a version is asked differs from its examples.
+	GetDrift(ctx context.Context, in *GetDriftRequest, opts ...grpc.CallOption) (*Drift, error)
 }
 
 type analysisServiceClient struct {
@@ -74,6 +77,16 @@ func (c *analysisServiceClient) AnalyzeVersion(ctx context.Context, in *AnalyzeV
 	return out, nil
 }
 
+func (c *analysisServiceClient) GetDrift(ctx context.Context, in *GetDriftRequest, opts ...grpc.CallOption) (*Drift, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Drift)
+	err := c.cc.Invoke(ctx, AnalysisService_GetDrift_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AnalysisServiceServer is the server API for AnalysisService service.
 // All implementations must embed UnimplementedAnalysisServiceServer
 // for forward compatibility.
@@ -92,6 +105,8 @@ type AnalysisServiceServer interface {
 	// which classes are confused, which would gain most by more examples, which
 	// examples are probably mislabelled and which are nearly the same.
 	AnalyzeVersion(context.Context, *AnalyzeVersionRequest) (*AnalyzeVersionResponse, error)
+	// Says how what a version is asked differs from its examples.
+	GetDrift(context.Context, *GetDriftRequest) (*Drift, error)
 	mustEmbedUnimplementedAnalysisServiceServer()
 }
 
@@ -107,6 +122,9 @@ func (UnimplementedAnalysisServiceServer) SuggestExamples(grpc.ClientStreamingSe
 }
 func (UnimplementedAnalysisServiceServer) AnalyzeVersion(context.Context, *AnalyzeVersionRequest) (*AnalyzeVersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AnalyzeVersion not implemented")
+}
+func (UnimplementedAnalysisServiceServer) GetDrift(context.Context, *GetDriftRequest) (*Drift, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDrift not implemented")
 }
 func (UnimplementedAnalysisServiceServer) mustEmbedUnimplementedAnalysisServiceServer() {}
 func (UnimplementedAnalysisServiceServer) testEmbeddedByValue()                         {}
@@ -154,6 +172,24 @@ func _AnalysisService_AnalyzeVersion_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AnalysisService_GetDrift_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDriftRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AnalysisServiceServer).GetDrift(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AnalysisService_GetDrift_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AnalysisServiceServer).GetDrift(ctx, req.(*GetDriftRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AnalysisService_ServiceDesc is the grpc.ServiceDesc for AnalysisService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -164,6 +200,10 @@ var AnalysisService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AnalyzeVersion",
 			Handler:    _AnalysisService_AnalyzeVersion_Handler,
+		},
+		{
+			MethodName: "GetDrift",
+			Handler:    _AnalysisService_GetDrift_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

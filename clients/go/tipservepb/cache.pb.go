@@ -699,7 +699,15 @@ type Version struct {
 	// "bfloat16", "float16", "int8"; several, with commas between, where those of
 	// its base differ from its own. Empty where no picture was embedded, or where
 	// an older server made it.
-	EncoderDtype  string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
+	EncoderDtype string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
+	// Examples of none of its classes, see Example.unknown.
+	UnknownCount int64 `protobuf:"varint,24,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
+	// Whether its examples carry any number of classes. Probabilities are then
+	// independent, σ(logit) of each class, and an answer is of every class whose
+	// probability reaches ClassInfo.threshold (Classification.labels). Made by
+	// METHOD_STACK: kernel ridge regression with a column a class, each calibrated
+	// on examples that were left out.
+	MultiLabel    bool `protobuf:"varint,25,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -881,6 +889,20 @@ func (x *Version) GetEncoderDtype() string {
 	return ""
 }
 
+func (x *Version) GetUnknownCount() int64 {
+	if x != nil {
+		return x.UnknownCount
+	}
+	return 0
+}
+
+func (x *Version) GetMultiLabel() bool {
+	if x != nil {
+		return x.MultiLabel
+	}
+	return false
+}
+
 // What the making of a version took in.
 type SourceCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -976,8 +998,11 @@ type ClassInfo struct {
 	ExampleCount int32 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	// Validation examples.
 	ValidationCount int32 `protobuf:"varint,4,opt,name=validation_count,json=validationCount,proto3" json:"validation_count,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// From which probability the class belongs to an answer, where the version has
+	// multi_label: that with the highest F1 on examples that were left out.
+	Threshold     *float64 `protobuf:"fixed64,7,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClassInfo) Reset() {
@@ -1034,6 +1059,13 @@ func (x *ClassInfo) GetExampleCount() int32 {
 func (x *ClassInfo) GetValidationCount() int32 {
 	if x != nil {
 		return x.ValidationCount
+	}
+	return 0
+}
+
+func (x *ClassInfo) GetThreshold() float64 {
+	if x != nil && x.Threshold != nil {
+		return *x.Threshold
 	}
 	return 0
 }
@@ -1680,6 +1712,11 @@ type CacheSpec struct {
 	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
 	// pixels alone. Default: of a picture nothing is kept but its features.
 	KeepPictures bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	// Examples carry any number of classes (Example.class_indices), none included,
+	// and answers have independent probabilities: see Version.multi_label. Text and
+	// methods but METHOD_AUTO are refused, and so are numbers for them. At most 4096
+	// classes, 16,384 keys.
+	MultiLabel bool `protobuf:"varint,26,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	// The bundle that encodes its pictures and texts, by name or fingerprint.
 	// Empty: the server's default. Versions made from this one keep it.
 	Bundle        string `protobuf:"bytes,44,opt,name=bundle,proto3" json:"bundle,omitempty"`
@@ -1878,6 +1915,13 @@ func (x *CacheSpec) GetKeepPictures() bool {
 	return false
 }
 
+func (x *CacheSpec) GetMultiLabel() bool {
+	if x != nil {
+		return x.MultiLabel
+	}
+	return false
+}
+
 func (x *CacheSpec) GetBundle() string {
 	if x != nil {
 		return x.Bundle
@@ -1972,7 +2016,18 @@ type Example struct {
 	// embedding. Ignored unless the specification keeps pictures. Default: the
 	// input, where that is a picture.
 	Thumbnail []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
-	// The display name of its class, instead of class_index. A name that no class
+	// It belongs to none of the classes ("none of these"); class_index is not
+	// looked at. It becomes no key and moves no logit: it sharpens what the version
+	// says of pictures that it does not know (Classification.score). Not for
+	// validation at the same time. In a version with multi_label an example
+	// without classes says the same.
+	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Indices of its classes where the version has multi_label: any number, none
+	// for an example of none of them; class_index is not looked at then. Must be
+	// empty elsewhere.
+	ClassIndices []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
+	// The display name of its class, instead of class_index; not in a version with
+	// multi_label. A name that no class
 	// has, or more than one, is an example that cannot be used.
 	ClassName     string `protobuf:"bytes,33,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2054,6 +2109,20 @@ func (x *Example) GetMetadata() map[string]string {
 func (x *Example) GetThumbnail() []byte {
 	if x != nil {
 		return x.Thumbnail
+	}
+	return nil
+}
+
+func (x *Example) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
+}
+
+func (x *Example) GetClassIndices() []int32 {
+	if x != nil {
+		return x.ClassIndices
 	}
 	return nil
 }
@@ -3369,7 +3438,7 @@ type ListExamplesRequest struct {
 	// From the previous page's next_page_token.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Which examples to return, as ListCachesRequest.filter has it. Fields:
-	// example_id, class_index, display_name, validation.
+	// example_id, class_index, display_name, validation, unknown.
 	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3436,7 +3505,8 @@ func (x *ListExamplesRequest) GetFilter() string {
 // A page of examples.
 type ListExamplesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Training examples in the order of their keys, then validation examples.
+	// Training examples in the order of their keys, then validation examples, then
+	// those of no class.
 	Examples []*ExampleInfo `protobuf:"bytes,1,rep,name=examples,proto3" json:"examples,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -3504,7 +3574,13 @@ type ExampleInfo struct {
 	// See Example.metadata.
 	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether GetExamplePicture has a picture of it.
-	HasPicture    bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
+	HasPicture bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
+	// Whether it belongs to none of the classes, see Example.unknown; class_index
+	// is 0 then, and display_name empty.
+	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Indices of its classes where the version has multi_label; class_index is 0
+	// then, and display_name empty.
+	ClassIndices  []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3586,6 +3662,20 @@ func (x *ExampleInfo) GetHasPicture() bool {
 		return x.HasPicture
 	}
 	return false
+}
+
+func (x *ExampleInfo) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
+}
+
+func (x *ExampleInfo) GetClassIndices() []int32 {
+	if x != nil {
+		return x.ClassIndices
+	}
+	return nil
 }
 
 // Names an example.
@@ -4385,7 +4475,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf4\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xba\a\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4413,7 +4503,10 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"classCount\x12G\n" +
 	"\x10exif_orientation\x18\x13 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
 	"\rpicture_count\x18\x14 \x01(\x03R\fpictureCount\x12#\n" +
-	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x1a9\n" +
+	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x12#\n" +
+	"\runknown_count\x18\x18 \x01(\x03R\funknownCount\x12\x1f\n" +
+	"\vmulti_label\x18\x19 \x01(\bR\n" +
+	"multiLabel\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
@@ -4422,12 +4515,15 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\brejected\x18\x02 \x01(\x03R\brejected\x12\x1c\n" +
 	"\tinherited\x18\x03 \x01(\x03R\tinherited\x12\x18\n" +
 	"\aremoved\x18\x04 \x01(\x03R\aremoved\x12(\n" +
-	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\x94\x01\n" +
+	"\x10without_end_mark\x18\x05 \x01(\x03R\x0ewithoutEndMark\"\xc5\x01\n" +
 	"\tClassInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
 	"\rexample_count\x18\x03 \x01(\x05R\fexampleCount\x12)\n" +
-	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\"\xa1\x03\n" +
+	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\x12!\n" +
+	"\tthreshold\x18\a \x01(\x01H\x00R\tthreshold\x88\x01\x01B\f\n" +
+	"\n" +
+	"_threshold\"\xa1\x03\n" +
 	"\x04Head\x12+\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\x01R\x05alpha\x12\x12\n" +
@@ -4492,7 +4588,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rKIND_OFFICIAL\x10\x01\x12\r\n" +
-	"\tKIND_WIDE\x10\x02\"\xf4\b\n" +
+	"\tKIND_WIDE\x10\x02\"\x95\t\n" +
 	"\tCacheSpec\x12\x19\n" +
 	"\bcache_id\x18\x01 \x01(\tR\acacheId\x120\n" +
 	"\aclasses\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\aclasses\x12)\n" +
@@ -4520,7 +4616,9 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x15 \x01(\tR\trequestId\x12G\n" +
 	"\x10exif_orientation\x18\x16 \x01(\x0e2\x1c.tipserve.v1.ExifOrientationR\x0fexifOrientation\x12#\n" +
-	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x12\x16\n" +
+	"\rkeep_pictures\x18\x17 \x01(\bR\fkeepPictures\x12\x1f\n" +
+	"\vmulti_label\x18\x1a \x01(\bR\n" +
+	"multiLabel\x12\x16\n" +
 	"\x06bundle\x18, \x01(\tR\x06bundle\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -4537,7 +4635,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\aprompts\x18\x02 \x03(\tR\aprompts\x127\n" +
 	"\vtext_weight\x18\x03 \x01(\v2\x16.tipserve.v1.EmbeddingR\n" +
-	"textWeight\"\xdf\x02\n" +
+	"textWeight\"\x9e\x03\n" +
 	"\aExample\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4549,7 +4647,10 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"validation\x12\x10\n" +
 	"\x03uri\x18\x05 \x01(\tR\x03uri\x12>\n" +
 	"\bmetadata\x18\x06 \x03(\v2\".tipserve.v1.Example.MetadataEntryR\bmetadata\x12\x1c\n" +
-	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x1d\n" +
+	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x18\n" +
+	"\aunknown\x18\n" +
+	" \x01(\bR\aunknown\x12#\n" +
+	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x12\x1d\n" +
 	"\n" +
 	"class_name\x18! \x01(\tR\tclassName\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
@@ -4668,7 +4769,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tR\x06filter\"t\n" +
 	"\x14ListExamplesResponse\x124\n" +
 	"\bexamples\x18\x01 \x03(\v2\x18.tipserve.v1.ExampleInfoR\bexamples\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc4\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x03\n" +
 	"\vExampleInfo\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4681,7 +4782,10 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x03uri\x18\x05 \x01(\tR\x03uri\x12B\n" +
 	"\bmetadata\x18\x06 \x03(\v2&.tipserve.v1.ExampleInfo.MetadataEntryR\bmetadata\x12\x1f\n" +
 	"\vhas_picture\x18\a \x01(\bR\n" +
-	"hasPicture\x1a;\n" +
+	"hasPicture\x12\x18\n" +
+	"\aunknown\x18\n" +
+	" \x01(\bR\aunknown\x12#\n" +
+	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
@@ -4974,6 +5078,7 @@ func file_tipserve_v1_cache_proto_init() {
 		return
 	}
 	file_tipserve_v1_input_proto_init()
+	file_tipserve_v1_cache_proto_msgTypes[3].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[9].OneofWrappers = []any{}

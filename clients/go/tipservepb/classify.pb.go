@@ -249,7 +249,14 @@ type RejectOptions struct {
 	// may be rejected at it: see Evaluation.unknown for how many.
 	Accept *float64 `protobuf:"fixed64,1,opt,name=accept,proto3,oneof" json:"accept,omitempty"`
 	// The least score that is accepted, instead.
-	Threshold     *float64 `protobuf:"fixed64,2,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
+	Threshold *float64 `protobuf:"fixed64,2,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
+	// Instead: the precision that answers are to have, over 0, under 1. An answer
+	// is accepted from its class's own threshold on, chosen on examples that the
+	// head had not seen (AnalyzeVersionResponse has them all with the recall that is
+	// left, and which are not borne out). Classification.score is then the best
+	// class's probability. In a version with multi_label, the only choice: it
+	// replaces the thresholds of Classification.labels.
+	Precision     *float64 `protobuf:"fixed64,5,opt,name=precision,proto3,oneof" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -294,6 +301,13 @@ func (x *RejectOptions) GetAccept() float64 {
 func (x *RejectOptions) GetThreshold() float64 {
 	if x != nil && x.Threshold != nil {
 		return *x.Threshold
+	}
+	return 0
+}
+
+func (x *RejectOptions) GetPrecision() float64 {
+	if x != nil && x.Precision != nil {
+		return *x.Precision
 	}
 	return 0
 }
@@ -863,8 +877,10 @@ type Classification struct {
 	// How long it took, where asked for.
 	Timings *Timings `protobuf:"bytes,7,opt,name=timings,proto3" json:"timings,omitempty"`
 	// How much of what it knows the version finds in the item, where
-	// ClassifyOptions.reject is set: log Σ exp(logits / temperature). Comparable
-	// within a version only.
+	// ClassifyOptions.reject is set: log Σ exp(logits / temperature), less how much
+	// more it resembles the version's examples of no class than those of its
+	// classes, where it has any (Example.unknown). Comparable within a version
+	// only.
 	Score *float64 `protobuf:"fixed64,8,opt,name=score,proto3,oneof" json:"score,omitempty"`
 	// Whether the score reaches the threshold, where ClassifyOptions.reject is
 	// set. The best classes are returned all the same.
@@ -874,6 +890,9 @@ type Classification struct {
 	// Where ClassifyOptions.coverage is set: the classes that hold the item's with
 	// that probability, most probable first; the best one at least.
 	PredictionSet []*ClassScore `protobuf:"bytes,11,rep,name=prediction_set,json=predictionSet,proto3" json:"prediction_set,omitempty"`
+	// Where the version has multi_label: every class whose probability reaches its
+	// threshold, most probable first. May be empty.
+	Labels []*ClassScore `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty"`
 	// What is odd about the picture's file, which was read all the same.
 	Notes         []PictureNote `protobuf:"varint,13,rep,packed,name=notes,proto3,enum=tipserve.v1.PictureNote" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -987,6 +1006,13 @@ func (x *Classification) GetPredictionSet() []*ClassScore {
 	return nil
 }
 
+func (x *Classification) GetLabels() []*ClassScore {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
 func (x *Classification) GetNotes() []PictureNote {
 	if x != nil {
 		return x.Notes
@@ -1003,7 +1029,8 @@ type ClassScore struct {
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Its logit.
 	Logit float32 `protobuf:"fixed32,3,opt,name=logit,proto3" json:"logit,omitempty"`
-	// Its probability, softmax(logits / temperature).
+	// Its probability, softmax(logits / temperature); where the version has
+	// multi_label σ(logit), independent of the other classes'.
 	Probability   float32 `protobuf:"fixed32,4,opt,name=probability,proto3" json:"probability,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1076,6 +1103,9 @@ type Neighbour struct {
 	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
 	// Its class's display name.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Indices of its classes where the version has multi_label; class_index is 0
+	// then, and display_name empty.
+	ClassIndices []int32 `protobuf:"varint,7,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
 	// Cosine similarity with the picture, -1 to 1.
 	Similarity    float32 `protobuf:"fixed32,4,opt,name=similarity,proto3" json:"similarity,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1131,6 +1161,13 @@ func (x *Neighbour) GetDisplayName() string {
 		return x.DisplayName
 	}
 	return ""
+}
+
+func (x *Neighbour) GetClassIndices() []int32 {
+	if x != nil {
+		return x.ClassIndices
+	}
+	return nil
 }
 
 func (x *Neighbour) GetSimilarity() float32 {
@@ -1675,8 +1712,12 @@ type LabelledItem struct {
 	// The picture or embedding.
 	Input *Input `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
 	// Its class is none of the version's; class_index is not looked at. It counts
-	// in Evaluation.unknown alone.
+	// in Evaluation.unknown alone. In a version with multi_label: it has none of
+	// the classes.
 	Unknown bool `protobuf:"varint,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Indices of its classes where the versions have multi_label; class_index is
+	// not looked at then. Must be empty elsewhere.
+	ClassIndices []int32 `protobuf:"varint,7,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
 	// The display name of its class, instead of class_index: each version finds
 	// its own index of it. A name that one of the versions has not, or has twice,
 	// is an item that cannot be used.
@@ -1741,6 +1782,13 @@ func (x *LabelledItem) GetUnknown() bool {
 		return x.Unknown
 	}
 	return false
+}
+
+func (x *LabelledItem) GetClassIndices() []int32 {
+	if x != nil {
+		return x.ClassIndices
+	}
+	return nil
 }
 
 func (x *LabelledItem) GetClassName() string {
@@ -1839,7 +1887,11 @@ type Evaluation struct {
 	Confusion []int64 `protobuf:"varint,9,rep,packed,name=confusion,proto3" json:"confusion,omitempty"`
 	// How well items of unknown classes are told from the others; unset where no
 	// item is marked as unknown.
-	Unknown       *UnknownEvaluation `protobuf:"bytes,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	Unknown *UnknownEvaluation `protobuf:"bytes,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	// Set where the version has multi_label. Of the fields above only version,
+	// count and cross_entropy (mean over items and classes) hold then: versions
+	// with and without multi_label are not evaluated in one call.
+	MultiLabel    *MultiLabelEvaluation `protobuf:"bytes,13,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1944,6 +1996,204 @@ func (x *Evaluation) GetUnknown() *UnknownEvaluation {
 	return nil
 }
 
+func (x *Evaluation) GetMultiLabel() *MultiLabelEvaluation {
+	if x != nil {
+		return x.MultiLabel
+	}
+	return nil
+}
+
+// How well independent classes were answered.
+type MultiLabelEvaluation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mean of the average precisions of the classes that have items (mAP).
+	MeanAveragePrecision float64 `protobuf:"fixed64,1,opt,name=mean_average_precision,json=meanAveragePrecision,proto3" json:"mean_average_precision,omitempty"`
+	// F1 of all decisions together, at the classes' thresholds.
+	MicroF1 float64 `protobuf:"fixed64,2,opt,name=micro_f1,json=microF1,proto3" json:"micro_f1,omitempty"`
+	// Mean F1 of the classes that have items or were answered.
+	MacroF1 float64 `protobuf:"fixed64,3,opt,name=macro_f1,json=macroF1,proto3" json:"macro_f1,omitempty"`
+	// Share of all answers that are right.
+	Precision float64 `protobuf:"fixed64,4,opt,name=precision,proto3" json:"precision,omitempty"`
+	// Share of all items' classes that were answered.
+	Recall float64 `protobuf:"fixed64,5,opt,name=recall,proto3" json:"recall,omitempty"`
+	// For each class, in the order of the indices.
+	Classes       []*LabelEvaluation `protobuf:"bytes,6,rep,name=classes,proto3" json:"classes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MultiLabelEvaluation) Reset() {
+	*x = MultiLabelEvaluation{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultiLabelEvaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultiLabelEvaluation) ProtoMessage() {}
+
+func (x *MultiLabelEvaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MultiLabelEvaluation.ProtoReflect.Descriptor instead.
+func (*MultiLabelEvaluation) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MultiLabelEvaluation) GetMeanAveragePrecision() float64 {
+	if x != nil {
+		return x.MeanAveragePrecision
+	}
+	return 0
+}
+
+func (x *MultiLabelEvaluation) GetMicroF1() float64 {
+	if x != nil {
+		return x.MicroF1
+	}
+	return 0
+}
+
+func (x *MultiLabelEvaluation) GetMacroF1() float64 {
+	if x != nil {
+		return x.MacroF1
+	}
+	return 0
+}
+
+func (x *MultiLabelEvaluation) GetPrecision() float64 {
+	if x != nil {
+		return x.Precision
+	}
+	return 0
+}
+
+func (x *MultiLabelEvaluation) GetRecall() float64 {
+	if x != nil {
+		return x.Recall
+	}
+	return 0
+}
+
+func (x *MultiLabelEvaluation) GetClasses() []*LabelEvaluation {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+// How well one of several independent classes did.
+type LabelEvaluation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The class's index.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// Its display name.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Items of this class.
+	Count int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// Area under the steps of precision over recall, 0 to 1; 0 without items.
+	AveragePrecision float64 `protobuf:"fixed64,4,opt,name=average_precision,json=averagePrecision,proto3" json:"average_precision,omitempty"`
+	// Share of its answers that are right, at its threshold; 0 without any.
+	Precision float64 `protobuf:"fixed64,5,opt,name=precision,proto3" json:"precision,omitempty"`
+	// Share of its items that were answered, at its threshold; 0 without any.
+	Recall float64 `protobuf:"fixed64,6,opt,name=recall,proto3" json:"recall,omitempty"`
+	// Harmonic mean of the two.
+	F1            float64 `protobuf:"fixed64,7,opt,name=f1,proto3" json:"f1,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelEvaluation) Reset() {
+	*x = LabelEvaluation{}
+	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelEvaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelEvaluation) ProtoMessage() {}
+
+func (x *LabelEvaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelEvaluation.ProtoReflect.Descriptor instead.
+func (*LabelEvaluation) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LabelEvaluation) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LabelEvaluation) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *LabelEvaluation) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *LabelEvaluation) GetAveragePrecision() float64 {
+	if x != nil {
+		return x.AveragePrecision
+	}
+	return 0
+}
+
+func (x *LabelEvaluation) GetPrecision() float64 {
+	if x != nil {
+		return x.Precision
+	}
+	return 0
+}
+
+func (x *LabelEvaluation) GetRecall() float64 {
+	if x != nil {
+		return x.Recall
+	}
+	return 0
+}
+
+func (x *LabelEvaluation) GetF1() float64 {
+	if x != nil {
+		return x.F1
+	}
+	return 0
+}
+
 // How well items of unknown classes are told from those of known ones, by
 // Classification.score.
 type UnknownEvaluation struct {
@@ -1971,7 +2221,7 @@ type UnknownEvaluation struct {
 
 func (x *UnknownEvaluation) Reset() {
 	*x = UnknownEvaluation{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2233,7 @@ func (x *UnknownEvaluation) String() string {
 func (*UnknownEvaluation) ProtoMessage() {}
 
 func (x *UnknownEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[23]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2246,7 @@ func (x *UnknownEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnknownEvaluation.ProtoReflect.Descriptor instead.
 func (*UnknownEvaluation) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{23}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UnknownEvaluation) GetCount() int64 {
@@ -2065,7 +2315,7 @@ type ClassEvaluation struct {
 
 func (x *ClassEvaluation) Reset() {
 	*x = ClassEvaluation{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2327,7 @@ func (x *ClassEvaluation) String() string {
 func (*ClassEvaluation) ProtoMessage() {}
 
 func (x *ClassEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[24]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2340,7 @@ func (x *ClassEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassEvaluation.ProtoReflect.Descriptor instead.
 func (*ClassEvaluation) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{24}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClassEvaluation) GetIndex() int32 {
@@ -2130,7 +2380,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2392,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[25]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2405,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{25}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{27}
 }
 
 // What is served.
@@ -2183,7 +2433,7 @@ type ServerInfo struct {
 
 func (x *ServerInfo) Reset() {
 	*x = ServerInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2445,7 @@ func (x *ServerInfo) String() string {
 func (*ServerInfo) ProtoMessage() {}
 
 func (x *ServerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[26]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2458,7 @@ func (x *ServerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerInfo.ProtoReflect.Descriptor instead.
 func (*ServerInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{26}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ServerInfo) GetVersion() string {
@@ -2285,7 +2535,7 @@ type CallerInfo struct {
 
 func (x *CallerInfo) Reset() {
 	*x = CallerInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2547,7 @@ func (x *CallerInfo) String() string {
 func (*CallerInfo) ProtoMessage() {}
 
 func (x *CallerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[27]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2560,7 @@ func (x *CallerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallerInfo.ProtoReflect.Descriptor instead.
 func (*CallerInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{27}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CallerInfo) GetName() string {
@@ -2382,7 +2632,7 @@ type BundleInfo struct {
 
 func (x *BundleInfo) Reset() {
 	*x = BundleInfo{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[28]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2644,7 @@ func (x *BundleInfo) String() string {
 func (*BundleInfo) ProtoMessage() {}
 
 func (x *BundleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[28]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2657,7 @@ func (x *BundleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleInfo.ProtoReflect.Descriptor instead.
 func (*BundleInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{28}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BundleInfo) GetName() string {
@@ -2527,7 +2777,7 @@ type EncoderAgreement struct {
 
 func (x *EncoderAgreement) Reset() {
 	*x = EncoderAgreement{}
-	mi := &file_tipserve_v1_classify_proto_msgTypes[29]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +2789,7 @@ func (x *EncoderAgreement) String() string {
 func (*EncoderAgreement) ProtoMessage() {}
 
 func (x *EncoderAgreement) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_classify_proto_msgTypes[29]
+	mi := &file_tipserve_v1_classify_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +2802,7 @@ func (x *EncoderAgreement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncoderAgreement.ProtoReflect.Descriptor instead.
 func (*EncoderAgreement) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{29}
+	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *EncoderAgreement) GetSource() string {
@@ -2620,13 +2870,16 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\atimings\x18\x06 \x01(\bR\atimings\x122\n" +
 	"\x06reject\x18\a \x01(\v2\x1a.tipserve.v1.RejectOptionsR\x06reject\x12\x1f\n" +
 	"\bcoverage\x18\b \x01(\x01H\x00R\bcoverage\x88\x01\x01B\v\n" +
-	"\t_coverage\"h\n" +
+	"\t_coverage\"\x99\x01\n" +
 	"\rRejectOptions\x12\x1b\n" +
 	"\x06accept\x18\x01 \x01(\x01H\x00R\x06accept\x88\x01\x01\x12!\n" +
-	"\tthreshold\x18\x02 \x01(\x01H\x01R\tthreshold\x88\x01\x01B\t\n" +
+	"\tthreshold\x18\x02 \x01(\x01H\x01R\tthreshold\x88\x01\x01\x12!\n" +
+	"\tprecision\x18\x05 \x01(\x01H\x02R\tprecision\x88\x01\x01B\t\n" +
 	"\a_acceptB\f\n" +
 	"\n" +
-	"_threshold\"\xb1\x01\n" +
+	"_thresholdB\f\n" +
+	"\n" +
+	"_precision\"\xb1\x01\n" +
 	"\x14ClassifyStreamConfig\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\tR\x05cache\x126\n" +
 	"\aoptions\x18\x02 \x01(\v2\x1c.tipserve.v1.ClassifyOptionsR\aoptions\x12\x18\n" +
@@ -2658,7 +2911,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\aoptions\x18\x03 \x01(\v2\x1c.tipserve.v1.ClassifyOptionsR\aoptions\x121\n" +
 	"\bpriority\x18\x04 \x01(\x0e2\x15.tipserve.v1.PriorityR\bpriority\"W\n" +
 	"\x10ClassifyResponse\x12C\n" +
-	"\x0eclassification\x18\x01 \x01(\v2\x1b.tipserve.v1.ClassificationR\x0eclassification\"\xa5\x04\n" +
+	"\x0eclassification\x18\x01 \x01(\v2\x1b.tipserve.v1.ClassificationR\x0eclassification\"\xd6\x04\n" +
 	"\x0eClassification\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x03top\x18\x02 \x03(\v2\x17.tipserve.v1.ClassScoreR\x03top\x12\x16\n" +
@@ -2673,7 +2926,8 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\baccepted\x18\t \x01(\bH\x01R\baccepted\x88\x01\x01\x12!\n" +
 	"\tthreshold\x18\n" +
 	" \x01(\x01H\x02R\tthreshold\x88\x01\x01\x12>\n" +
-	"\x0eprediction_set\x18\v \x03(\v2\x17.tipserve.v1.ClassScoreR\rpredictionSet\x12.\n" +
+	"\x0eprediction_set\x18\v \x03(\v2\x17.tipserve.v1.ClassScoreR\rpredictionSet\x12/\n" +
+	"\x06labels\x18\x10 \x03(\v2\x17.tipserve.v1.ClassScoreR\x06labels\x12.\n" +
 	"\x05notes\x18\r \x03(\x0e2\x18.tipserve.v1.PictureNoteR\x05notesB\b\n" +
 	"\x06_scoreB\v\n" +
 	"\t_acceptedB\f\n" +
@@ -2684,13 +2938,14 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
 	"\x05logit\x18\x03 \x01(\x02R\x05logit\x12 \n" +
-	"\vprobability\x18\x04 \x01(\x02R\vprobability\"\x8e\x01\n" +
+	"\vprobability\x18\x04 \x01(\x02R\vprobability\"\xb3\x01\n" +
 	"\tNeighbour\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
 	"\vclass_index\x18\x02 \x01(\x05R\n" +
 	"classIndex\x12!\n" +
-	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12\x1e\n" +
+	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12#\n" +
+	"\rclass_indices\x18\a \x03(\x05R\fclassIndices\x12\x1e\n" +
 	"\n" +
 	"similarity\x18\x04 \x01(\x02R\n" +
 	"similarity\"\x95\x02\n" +
@@ -2726,19 +2981,20 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x05items\x18\x02 \x01(\v2\x1a.tipserve.v1.LabelledBatchH\x00R\x05itemsB\t\n" +
 	"\apayload\"@\n" +
 	"\rLabelledBatch\x12/\n" +
-	"\x05items\x18\x01 \x03(\v2\x19.tipserve.v1.LabelledItemR\x05items\"\xa2\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.tipserve.v1.LabelledItemR\x05items\"\xc7\x01\n" +
 	"\fLabelledItem\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vclass_index\x18\x02 \x01(\x05R\n" +
 	"classIndex\x12(\n" +
 	"\x05input\x18\x03 \x01(\v2\x12.tipserve.v1.InputR\x05input\x12\x18\n" +
-	"\aunknown\x18\x04 \x01(\bR\aunknown\x12\x1d\n" +
+	"\aunknown\x18\x04 \x01(\bR\aunknown\x12#\n" +
+	"\rclass_indices\x18\a \x03(\x05R\fclassIndices\x12\x1d\n" +
 	"\n" +
 	"class_name\x18\x1e \x01(\tR\tclassName\"\xae\x01\n" +
 	"\x10EvaluateResponse\x129\n" +
 	"\vevaluations\x18\x01 \x03(\v2\x17.tipserve.v1.EvaluationR\vevaluations\x128\n" +
 	"\brejected\x18\x02 \x03(\v2\x1c.tipserve.v1.RejectedExampleR\brejected\x12%\n" +
-	"\x0erejected_count\x18\x03 \x01(\x03R\rrejectedCount\"\x95\x03\n" +
+	"\x0erejected_count\x18\x03 \x01(\x03R\rrejectedCount\"\xd9\x03\n" +
 	"\n" +
 	"Evaluation\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x14\n" +
@@ -2751,8 +3007,25 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\aclasses\x18\b \x03(\v2\x1c.tipserve.v1.ClassEvaluationR\aclasses\x12\x1c\n" +
 	"\tconfusion\x18\t \x03(\x03R\tconfusion\x128\n" +
 	"\aunknown\x18\n" +
-	" \x01(\v2\x1e.tipserve.v1.UnknownEvaluationR\aunknownB\x11\n" +
-	"\x0f_zero_shot_top1\"\xfd\x01\n" +
+	" \x01(\v2\x1e.tipserve.v1.UnknownEvaluationR\aunknown\x12B\n" +
+	"\vmulti_label\x18\r \x01(\v2!.tipserve.v1.MultiLabelEvaluationR\n" +
+	"multiLabelB\x11\n" +
+	"\x0f_zero_shot_top1\"\xf0\x01\n" +
+	"\x14MultiLabelEvaluation\x124\n" +
+	"\x16mean_average_precision\x18\x01 \x01(\x01R\x14meanAveragePrecision\x12\x19\n" +
+	"\bmicro_f1\x18\x02 \x01(\x01R\amicroF1\x12\x19\n" +
+	"\bmacro_f1\x18\x03 \x01(\x01R\amacroF1\x12\x1c\n" +
+	"\tprecision\x18\x04 \x01(\x01R\tprecision\x12\x16\n" +
+	"\x06recall\x18\x05 \x01(\x01R\x06recall\x126\n" +
+	"\aclasses\x18\x06 \x03(\v2\x1c.tipserve.v1.LabelEvaluationR\aclasses\"\xd3\x01\n" +
+	"\x0fLabelEvaluation\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\x12+\n" +
+	"\x11average_precision\x18\x04 \x01(\x01R\x10averagePrecision\x12\x1c\n" +
+	"\tprecision\x18\x05 \x01(\x01R\tprecision\x12\x16\n" +
+	"\x06recall\x18\x06 \x01(\x01R\x06recall\x12\x0e\n" +
+	"\x02f1\x18\a \x01(\x01R\x02f1\"\xfd\x01\n" +
 	"\x11UnknownEvaluation\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x14\n" +
 	"\x05auroc\x18\x02 \x01(\x01R\x05auroc\x12.\n" +
@@ -2844,7 +3117,7 @@ func file_tipserve_v1_classify_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_classify_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_tipserve_v1_classify_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_tipserve_v1_classify_proto_goTypes = []any{
 	(Priority)(0),                  // 0: tipserve.v1.Priority
 	(PictureNote)(0),               // 1: tipserve.v1.PictureNote
@@ -2871,20 +3144,22 @@ var file_tipserve_v1_classify_proto_goTypes = []any{
 	(*LabelledItem)(nil),           // 22: tipserve.v1.LabelledItem
 	(*EvaluateResponse)(nil),       // 23: tipserve.v1.EvaluateResponse
 	(*Evaluation)(nil),             // 24: tipserve.v1.Evaluation
-	(*UnknownEvaluation)(nil),      // 25: tipserve.v1.UnknownEvaluation
-	(*ClassEvaluation)(nil),        // 26: tipserve.v1.ClassEvaluation
-	(*GetServerInfoRequest)(nil),   // 27: tipserve.v1.GetServerInfoRequest
-	(*ServerInfo)(nil),             // 28: tipserve.v1.ServerInfo
-	(*CallerInfo)(nil),             // 29: tipserve.v1.CallerInfo
-	(*BundleInfo)(nil),             // 30: tipserve.v1.BundleInfo
-	(*EncoderAgreement)(nil),       // 31: tipserve.v1.EncoderAgreement
-	nil,                            // 32: tipserve.v1.ServerInfo.LimitsEntry
-	(*Input)(nil),                  // 33: tipserve.v1.Input
-	(*durationpb.Duration)(nil),    // 34: google.protobuf.Duration
-	(*status.Status)(nil),          // 35: google.rpc.Status
-	(*Embedding)(nil),              // 36: tipserve.v1.Embedding
-	(ExifOrientation)(0),           // 37: tipserve.v1.ExifOrientation
-	(*RejectedExample)(nil),        // 38: tipserve.v1.RejectedExample
+	(*MultiLabelEvaluation)(nil),   // 25: tipserve.v1.MultiLabelEvaluation
+	(*LabelEvaluation)(nil),        // 26: tipserve.v1.LabelEvaluation
+	(*UnknownEvaluation)(nil),      // 27: tipserve.v1.UnknownEvaluation
+	(*ClassEvaluation)(nil),        // 28: tipserve.v1.ClassEvaluation
+	(*GetServerInfoRequest)(nil),   // 29: tipserve.v1.GetServerInfoRequest
+	(*ServerInfo)(nil),             // 30: tipserve.v1.ServerInfo
+	(*CallerInfo)(nil),             // 31: tipserve.v1.CallerInfo
+	(*BundleInfo)(nil),             // 32: tipserve.v1.BundleInfo
+	(*EncoderAgreement)(nil),       // 33: tipserve.v1.EncoderAgreement
+	nil,                            // 34: tipserve.v1.ServerInfo.LimitsEntry
+	(*Input)(nil),                  // 35: tipserve.v1.Input
+	(*durationpb.Duration)(nil),    // 36: google.protobuf.Duration
+	(*status.Status)(nil),          // 37: google.rpc.Status
+	(*Embedding)(nil),              // 38: tipserve.v1.Embedding
+	(ExifOrientation)(0),           // 39: tipserve.v1.ExifOrientation
+	(*RejectedExample)(nil),        // 40: tipserve.v1.RejectedExample
 }
 var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	3,  // 0: tipserve.v1.ClassifyOptions.reject:type_name -> tipserve.v1.RejectOptions
@@ -2893,55 +3168,58 @@ var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	4,  // 3: tipserve.v1.ClassifyStreamRequest.config:type_name -> tipserve.v1.ClassifyStreamConfig
 	6,  // 4: tipserve.v1.ClassifyStreamRequest.items:type_name -> tipserve.v1.ItemBatch
 	7,  // 5: tipserve.v1.ItemBatch.items:type_name -> tipserve.v1.Item
-	33, // 6: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
-	34, // 7: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
+	35, // 6: tipserve.v1.Item.input:type_name -> tipserve.v1.Input
+	36, // 7: tipserve.v1.Item.time_limit:type_name -> google.protobuf.Duration
 	9,  // 8: tipserve.v1.ClassifyStreamResponse.results:type_name -> tipserve.v1.ItemResult
 	12, // 9: tipserve.v1.ItemResult.classification:type_name -> tipserve.v1.Classification
-	35, // 10: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
-	33, // 11: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
+	37, // 10: tipserve.v1.ItemResult.error:type_name -> google.rpc.Status
+	35, // 11: tipserve.v1.ClassifyRequest.input:type_name -> tipserve.v1.Input
 	2,  // 12: tipserve.v1.ClassifyRequest.options:type_name -> tipserve.v1.ClassifyOptions
 	0,  // 13: tipserve.v1.ClassifyRequest.priority:type_name -> tipserve.v1.Priority
 	12, // 14: tipserve.v1.ClassifyResponse.classification:type_name -> tipserve.v1.Classification
 	13, // 15: tipserve.v1.Classification.top:type_name -> tipserve.v1.ClassScore
 	14, // 16: tipserve.v1.Classification.neighbours:type_name -> tipserve.v1.Neighbour
-	36, // 17: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
+	38, // 17: tipserve.v1.Classification.embedding:type_name -> tipserve.v1.Embedding
 	15, // 18: tipserve.v1.Classification.timings:type_name -> tipserve.v1.Timings
 	13, // 19: tipserve.v1.Classification.prediction_set:type_name -> tipserve.v1.ClassScore
-	1,  // 20: tipserve.v1.Classification.notes:type_name -> tipserve.v1.PictureNote
-	33, // 21: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
-	37, // 22: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	18, // 23: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
-	18, // 24: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
-	36, // 25: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
-	35, // 26: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
-	19, // 27: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
-	21, // 28: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
-	22, // 29: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
-	33, // 30: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
-	24, // 31: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
-	38, // 32: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	26, // 33: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
-	25, // 34: tipserve.v1.Evaluation.unknown:type_name -> tipserve.v1.UnknownEvaluation
-	30, // 35: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
-	32, // 36: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
-	29, // 37: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
-	30, // 38: tipserve.v1.ServerInfo.bundles:type_name -> tipserve.v1.BundleInfo
-	31, // 39: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
-	5,  // 40: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	10, // 41: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	16, // 42: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	20, // 43: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	27, // 44: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	8,  // 45: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	11, // 46: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	17, // 47: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	23, // 48: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	28, // 49: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	13, // 20: tipserve.v1.Classification.labels:type_name -> tipserve.v1.ClassScore
+	1,  // 21: tipserve.v1.Classification.notes:type_name -> tipserve.v1.PictureNote
+	35, // 22: tipserve.v1.EmbedRequest.inputs:type_name -> tipserve.v1.Input
+	39, // 23: tipserve.v1.EmbedRequest.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	18, // 24: tipserve.v1.EmbedResponse.inputs:type_name -> tipserve.v1.EmbedResult
+	18, // 25: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
+	38, // 26: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
+	37, // 27: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
+	19, // 28: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
+	21, // 29: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
+	22, // 30: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
+	35, // 31: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
+	24, // 32: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
+	40, // 33: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	28, // 34: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
+	27, // 35: tipserve.v1.Evaluation.unknown:type_name -> tipserve.v1.UnknownEvaluation
+	25, // 36: tipserve.v1.Evaluation.multi_label:type_name -> tipserve.v1.MultiLabelEvaluation
+	26, // 37: tipserve.v1.MultiLabelEvaluation.classes:type_name -> tipserve.v1.LabelEvaluation
+	32, // 38: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
+	34, // 39: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
+	31, // 40: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
+	32, // 41: tipserve.v1.ServerInfo.bundles:type_name -> tipserve.v1.BundleInfo
+	33, // 42: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
+	5,  // 43: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	10, // 44: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	16, // 45: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	20, // 46: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	29, // 47: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	8,  // 48: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	11, // 49: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	17, // 50: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	23, // 51: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	30, // 52: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	48, // [48:53] is the sub-list for method output_type
+	43, // [43:48] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }
@@ -2971,15 +3249,15 @@ func file_tipserve_v1_classify_proto_init() {
 		(*EvaluateRequest_Items)(nil),
 	}
 	file_tipserve_v1_classify_proto_msgTypes[22].OneofWrappers = []any{}
-	file_tipserve_v1_classify_proto_msgTypes[23].OneofWrappers = []any{}
-	file_tipserve_v1_classify_proto_msgTypes[28].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[25].OneofWrappers = []any{}
+	file_tipserve_v1_classify_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_classify_proto_rawDesc), len(file_tipserve_v1_classify_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -7,7 +7,7 @@ import os
 import sys
 
 import pytest
-from test_calls import sent_examples, versioned
+from test_create import sent_examples, versioned
 
 from tipserve._proto import cache_pb2
 

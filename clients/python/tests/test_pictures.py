@@ -360,7 +360,7 @@ def test_files_as_arrays(chance):
 @pytest.mark.parametrize("kind", ["classify_one", "classify", "embed", "create_cache", "evaluate"])
 def test_opencvs_arrays_are_bgr(fake, call, chance, kind):
     """A blue picture stays blue; Pillow's and files are RGB whatever is said of arrays."""
-    from test_calls import sent_examples, versioned
+    from test_create import sent_examples, versioned
 
     from tipserve._proto import cache_pb2, classify_pb2
 

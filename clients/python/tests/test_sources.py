@@ -11,7 +11,7 @@ import threading
 import unicodedata
 
 import pytest
-from test_calls import sent_examples, versioned
+from test_create import sent_examples, versioned
 
 import tipserve
 from tipserve import Example

@@ -14,16 +14,15 @@ const LEAST_PROBABILITY: f64 = 1e-30;
 
 const TOP: usize = 5;
 
-/// Most classes of which a matrix of confusions is counted: its memory grows
-/// with their square.
+/// Most classes with a confusion matrix: its memory grows with their square.
 pub const MAX_CONFUSION_CLASSES: usize = 1000;
 
-/// Adds up results, in memory that does not grow with the number of items: that
-/// of N counts, and of N² for at most [`MAX_CONFUSION_CLASSES`].
+/// Accumulates results. Memory does not grow with the number of items: N
+/// counts, and N² for at most [`MAX_CONFUSION_CLASSES`] classes.
 #[derive(Clone, Debug)]
 pub struct Evaluator {
     classes: usize,
-    /// Of each class, its items and those of them that were right.
+    /// For each class, its items and its right answers.
     per_class: Vec<(u64, u64)>,
     confusion: Vec<u64>,
     top5: u64,

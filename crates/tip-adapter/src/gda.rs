@@ -55,6 +55,22 @@ pub(super) fn fit(material: &Material, by: Option<&Standardise>) -> Result<Gauss
 }
 
 impl Moments {
+    /// With points f64 [U, D] that belong to classes in part: `shares` f64
+    /// [U, N], 0 or over.
+    pub(super) fn plus(&self, points: &Tensor, shares: &Tensor) -> Result<Self, TipError> {
+        let down = Some([0i64].as_slice());
+        let weights = shares.f_sum_dim_intlist(Some([1i64].as_slice()), true, Kind::Double)?;
+        Ok(Self {
+            counts: self
+                .counts
+                .f_add(&shares.f_sum_dim_intlist(down, false, Kind::Double)?)?,
+            sums: self.sums.f_addmm(&shares.f_tr()?, points)?,
+            second: self
+                .second
+                .f_addmm(&points.f_mul(&weights)?.f_tr()?, points)?,
+        })
+    }
+
     /// The number of points (views) that the moments are of.
     pub(super) fn points(&self) -> Result<f64, TipError> {
         Ok(self.counts.f_sum(Kind::Double)?.f_double_value(&[])?)

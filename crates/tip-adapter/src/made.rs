@@ -1,6 +1,6 @@
 //! A head that was made.
 
-use super::{head::HeadTensors, spec::HeadSpec};
+use super::{head::HeadTensors, spec::HeadSpec, unseen::UnseenAnswers};
 
 /// A head: its numbers and its tensors.
 #[derive(Debug)]
@@ -9,4 +9,7 @@ pub struct Made {
     pub spec: HeadSpec,
     /// f32, on the CPU; keys and labels share the material's memory.
     pub tensors: HeadTensors,
+    /// What it says of the validation examples, else of its own examples left
+    /// out; none where it can leave none out.
+    pub unseen: Option<UnseenAnswers>,
 }

@@ -33,6 +33,9 @@ pub struct Material {
     pub logit_scale: f64,
     /// The bundle's statistics, if it has some.
     pub statistics: Option<Statistics>,
+    /// Pictures without labels, some perhaps of none of the classes: f32
+    /// [U, D], unit rows.
+    pub unlabelled: Option<Tensor>,
 }
 
 impl Material {
@@ -49,6 +52,13 @@ impl Material {
     /// Keys of each class, i64 [N].
     pub(super) fn counts(&self) -> Result<Tensor, TipError> {
         Ok(self.labels.f_bincount(None::<Tensor>, self.n())?)
+    }
+
+    /// Keys of a class, on average over those that have any.
+    pub(super) fn shots(&self) -> Result<f64, TipError> {
+        let counts = self.counts()?;
+        let some = counts.f_gt(0)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+        Ok(self.key_count() as f64 / some.max(1) as f64)
     }
 
     /// N, in torch's index type.
@@ -69,7 +79,13 @@ impl Material {
             validation: (self.validation()).map(|(f, y)| (f.shallow_clone(), y.shallow_clone())),
             logit_scale: self.logit_scale,
             statistics: self.statistics.as_ref().map(Statistics::shallow_clone),
+            unlabelled: self.unlabelled.as_ref().map(Tensor::shallow_clone),
         })
+    }
+
+    /// The pictures without labels, where there are any.
+    pub(super) fn unlabelled(&self) -> Option<&Tensor> {
+        self.unlabelled.as_ref().filter(|rows| rows.numel() > 0)
     }
 
     /// The validation examples, if there are any.
@@ -127,6 +143,14 @@ impl Material {
         if let Some(statistics) = &self.statistics {
             statistics.check(width)?;
         }
+        if let Some(rows) = &self.unlabelled {
+            let size = rows.size();
+            match size.as_slice() {
+                &[_, d] if d == width => {}
+                _ => return Err(shape("unlabelled features", size, &format!("[U, {width}]"))),
+            }
+            check_features("unlabelled picture", rows)?;
+        }
         if let Some((features, labels)) = &self.validation {
             let size = features.size();
             match size.as_slice() {
@@ -167,7 +191,7 @@ pub fn build_keys(views: &Tensor) -> Result<Tensor, TipError> {
     Ok(mean.f_div(&norm.f_unsqueeze(1)?)?)
 }
 
-fn check_features(thing: &'static str, rows: &Tensor) -> Result<(), TipError> {
+pub(super) fn check_features(thing: &'static str, rows: &Tensor) -> Result<(), TipError> {
     if rows.kind() != Kind::Float {
         return Err(kind(thing, rows, "f32"));
     }

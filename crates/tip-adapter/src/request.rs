@@ -24,6 +24,20 @@ pub struct HeadRequest {
     pub grid: SearchGrid,
     /// Number format of the resident keys; recorded, the tensors stay f32.
     pub key_dtype: KeyDtype,
+    /// What to do with the material's unlabelled pictures.
+    pub pool: Pool,
+}
+
+/// What AUTO does with pictures without labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pool {
+    /// Learn from them if that helps on examples which were not seen.
+    #[default]
+    Decide,
+    /// Learn from them: that was decided before.
+    Use,
+    /// Leave them alone.
+    Ignore,
 }
 
 impl Default for HeadRequest {
@@ -36,18 +50,24 @@ impl Default for HeadRequest {
             class_balance: ClassBalance::default(),
             grid: SearchGrid::Wide,
             key_dtype: KeyDtype::default(),
+            pool: Pool::default(),
         }
     }
 }
 
 impl HeadRequest {
-    /// The method of a head with its numbers; AUTO's, and those that fine-tuning
-    /// begins with, are chosen anew.
+    /// The method of a head with its numbers, and what was decided of its
+    /// unlabelled pictures; AUTO's numbers, and those that fine-tuning begins
+    /// with, are chosen anew.
     pub fn like(spec: &HeadSpec) -> Self {
         let over_zero = |number: f64| (number > 0.0).then_some(number);
         let base = Self {
             class_balance: spec.class_balance,
             key_dtype: spec.key_dtype,
+            pool: match &spec.unlabelled {
+                Some(pool) if pool.used => Pool::Use,
+                _ => Pool::Ignore,
+            },
             ..Self::default()
         };
         match spec.method {

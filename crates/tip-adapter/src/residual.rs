@@ -15,25 +15,25 @@
 //!
 //! The strength is chosen, and whether to change anything at all is decided,
 //! on examples that neither the head nor Δ has seen: validation examples, or
-//! in [`FOLDS`] folds over the shots, for each of which head, left-out logits
-//! and Δ are made anew from the others. (To reuse the left-out logits of all
+//! in folds over the shots ([`crate::folds`]), for each of which head, left-out
+//! logits and Δ are made anew from the others. (To reuse the left-out logits of all
 //! examples would be cheaper and wrong: each depends on the labels of the fold
 //! that judges.) The tuned head is kept only if its mean cross-entropy there is
-//! lower by more than the standard error of the paired difference.
+//! lower by more than the standard error of the paired difference; its temperature
+//! is fitted there, too.
 
 use tch::{Kind, Tensor};
 
 use super::{
     error::TipError,
+    folds::{fold_count, folds},
     formula::plain_logits,
     head::{HeadTensors, StandardisedPart},
-    hold_out::{ALL_OUT_KEYS, HoldOut},
     left_out,
     made::Made,
     make::make,
     material::Material,
     request::HeadRequest,
-    score::right,
     spec::{HeadSpec, Method, SelectionSource},
     watch::Watch,
 };
@@ -47,9 +47,6 @@ use judge::{Judged, Tally, Unseen};
 
 /// Strengths that are tried, strongest first: each starts where the last ended.
 pub const STRENGTHS: [f64; 4] = [3.0, 1.0, 0.3, 0.1];
-
-/// Parts that the shots are divided into.
-pub const FOLDS: i64 = 4;
 
 /// How far [`tune`] is, after each of its fits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -165,12 +162,10 @@ impl<'a> Base<'a> {
             let seen = self.seen.features(&unseen.features)?;
             logits = logits.f_add(&seen.f_matmul(&delta.f_tr()?)?)?;
         }
-        let own = logits.f_gather(1, &unseen.labels.f_unsqueeze(1)?, false)?;
-        let known = logits.f_logsumexp([1i64].as_slice(), false)?;
         Ok(Judged {
-            losses: known.f_sub(&own.f_squeeze_dim(1)?)?,
-            right: right(&logits, &unseen.labels)?,
-            known,
+            features: unseen.features.shallow_clone(),
+            labels: unseen.labels.shallow_clone(),
+            logits: logits.f_to_kind(Kind::Double)?,
         })
     }
 }
@@ -221,9 +216,7 @@ pub fn tune(
     let working = Watch(&proceed);
     let folds = match material.validation() {
         Some(_) => 1,
-        // Then one shot of each class is judged, by one head.
-        None if material.key_count() > ALL_OUT_KEYS => 1,
-        None => FOLDS,
+        None => fold_count(material),
     };
     let mut steps = Steps {
         watch,
@@ -257,7 +250,6 @@ pub fn tune(
             cross_validate(
                 material,
                 &made.spec,
-                folds,
                 &working,
                 &mut before,
                 &mut after,
@@ -283,13 +275,13 @@ fn judge_fold(
     after: &mut [Tally],
     steps: &mut Steps<'_>,
 ) -> Result<(), TipError> {
-    before.add(base.judge(tensors, unseen, None)?);
+    before.add(base.judge(tensors, unseen, None)?)?;
     let problem = base.problem()?;
     let mut start: Option<Tensor> = None;
     for (strength, tally) in STRENGTHS.iter().zip(after) {
         let solved = problem.solve(*strength, start.as_ref())?;
         steps.step(&solved)?;
-        tally.add(base.judge(tensors, unseen, Some(&solved.delta))?);
+        tally.add(base.judge(tensors, unseen, Some(&solved.delta))?)?;
         start = Some(solved.delta);
     }
     Ok(())
@@ -299,38 +291,23 @@ fn judge_fold(
 fn cross_validate(
     material: &Material,
     spec: &HeadSpec,
-    folds: i64,
     working: &Watch<'_>,
     before: &mut Tally,
     after: &mut [Tally],
     steps: &mut Steps<'_>,
 ) -> Result<(), TipError> {
-    let Some(held) = HoldOut::one_of_each_out(material)? else {
-        return Ok(());
-    };
-    // Single shots are in no round, and in no fold.
-    let alone = held.key_rounds.f_lt(0)?;
-    let fold = |rounds: &Tensor| match folds {
-        1 => rounds.f_clamp_max(1),
-        _ => rounds.f_remainder(folds),
-    };
-    let fold_of = fold(&held.key_rounds)?.f_masked_fill(&alone, -1)?;
-    let example_folds = fold(&held.rounds)?;
-    for fold in 0..folds {
-        working.step(spec.method, fold as usize, folds as usize)?;
-        let judged = example_folds.f_eq(fold)?.f_nonzero()?.f_squeeze_dim(1)?;
-        let rest = fold_of.f_ne(fold)?.f_nonzero()?.f_squeeze_dim(1)?;
-        if judged.numel() == 0 {
-            continue;
-        }
-        let rest = material.with_rows(&rest)?;
+    let folds = folds(material)?;
+    let count = folds.len();
+    for (at, fold) in folds.into_iter().enumerate() {
+        working.step(spec.method, at, count)?;
+        let rest = material.with_rows(&fold.rest)?;
         let made = make(&rest, &HeadRequest::like(spec), working.0)?;
         let Some(base) = Base::of(&rest, &made.spec, &made.tensors, working)? else {
             continue;
         };
         let unseen = Unseen {
-            features: held.features.f_index_select(0, &judged)?,
-            labels: held.labels.f_index_select(0, &judged)?,
+            features: fold.features,
+            labels: fold.labels,
         };
         judge_fold(&base, &made.tensors, &unseen, before, after, steps)?;
     }
@@ -368,12 +345,15 @@ fn decide(
     let made = if improved {
         let solved = base.problem()?.solve(strength, None)?;
         steps.step(&solved)?;
+        let (temperature, unseen) = tally.calibrated()?;
         Some(Made {
             spec: HeadSpec {
-                unseen: tally.unseen()?,
+                unseen: unseen.scores()?,
+                temperature: base.spec.temperature * temperature,
                 ..base.spec.clone()
             },
             tensors: with_residual(base, tensors, &solved.delta)?,
+            unseen: Some(unseen),
         })
     } else {
         None

@@ -4,16 +4,18 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    calibrate,
     error::TipError,
     finetune::SearchSet,
     head::{HeadTensors, Values},
     hold_out::HoldOut,
     made::Made,
     material::Material,
+    methods::{
+        by_name, calibrate,
+        search::{Outcome, Search},
+    },
     request::HeadRequest,
     score::{Numbers, Scored},
-    search::{Outcome, Search},
     spec::{ClassBalance, HeadSpec, Method, Selection, SelectionSource},
     tip_adapter::class_factors,
     watch::{Progress, Watch},
@@ -95,6 +97,7 @@ pub fn retune(
                 standardised: None,
                 selection,
                 unseen: None,
+                unlabelled: None,
             },
             tensors: HeadTensors {
                 classes: material.classes,
@@ -103,6 +106,7 @@ pub fn retune(
                 cache: Some((material.keys, values)),
                 standardised: None,
             },
+            unseen: None,
         },
         accuracy,
     ))
@@ -152,6 +156,7 @@ fn numbers(
             alpha: trained_with.0,
             beta: trained_with.1,
             temperature: calibrate::by_spread(
+                by_name(Method::TipAdapter)?,
                 &Numbers {
                     method: Method::TipAdapterF,
                     alpha: trained_with.0,
@@ -190,7 +195,7 @@ fn search(
         held: &held,
         watch: &watch,
     };
-    match search.best(Method::TipAdapter)? {
+    match search.best(by_name(Method::TipAdapter)?)? {
         Outcome::Scored(mut scored) => {
             scored.numbers.method = Method::TipAdapterF;
             Ok(scored)

@@ -1,15 +1,15 @@
 //! Which method, with which numbers, and why.
 
 use super::{
-    calibrate,
-    defaults::default_numbers,
     error::TipError,
     hold_out::HoldOut,
     material::Material,
-    proker::{PROKER_SEARCH_KEYS, check_keys},
+    methods::{
+        TrainingFree, by_name, calibrate,
+        search::{Outcome, Search},
+    },
     request::HeadRequest,
     score::Numbers,
-    search::{Outcome, Search},
     spec::{Candidate, Method, Selection, SelectionSource},
     stack::{self, Stacked},
     watch::Watch,
@@ -58,22 +58,13 @@ fn choose_numbers(
     request: &HeadRequest,
     watch: &Watch<'_>,
 ) -> Result<Chosen, TipError> {
-    match method {
-        Method::TipAdapterF => return Err(TipError::NotTrainingFree(method)),
-        Method::Stack => return Err(TipError::NotByName(method)),
-        Method::ZeroShot if material.text.is_none() => return Err(TipError::NeedsText(method)),
-        Method::ZeroShot => {}
-        _ if material.key_count() == 0 => return Err(TipError::NeedsExamples(method)),
-        Method::Proker => check_keys(material.key_count())?,
-        _ => {}
-    }
-    let given = all_given(method, request);
+    let method = by_name(method)?;
+    method.check(material)?;
+    let given = method.all_given(request);
     let held = match HoldOut::validation(material)? {
         Some(held) => Some(held),
         None if material.key_count() == 0 => None,
-        // Tip-Adapter alone: each key masked in turn, as it is commonly done.
-        None if method == Method::TipAdapter => HoldOut::one_out(material)?,
-        None => HoldOut::one_of_each_out(material)?,
+        None => method.hold_out(material, request)?,
     };
     let mut why = "there are no examples to score on".to_owned();
     let scored = match &held {
@@ -93,7 +84,7 @@ fn choose_numbers(
             }
         },
     };
-    let grid = grid_words(method, material, request);
+    let grid = method.grid(material, request);
     let Some((scored, held)) = scored else {
         return by_default(method, material, request, given, &why);
     };
@@ -102,7 +93,7 @@ fn choose_numbers(
         (
             SelectionSource::Given,
             format!("none; temperature by cross-entropy on {}", held.describe),
-            format!("{} with the numbers that the caller gave.", name(method)),
+            format!("{} with the numbers that the caller gave.", method.name()),
         )
     } else {
         (
@@ -110,7 +101,7 @@ fn choose_numbers(
             format!("{}, on {}", score_words(method, request), held.describe),
             format!(
                 "{}, as asked for, with the numbers that do best: {:.1} % of {count} examples.",
-                name(method),
+                method.name(),
                 100.0 * scored.accuracy(),
             ),
         )
@@ -143,7 +134,7 @@ fn combine(
         return Ok(Choice::Stack(Box::new(stacked)));
     }
     by_default(
-        Method::TipAdapter,
+        by_name(Method::TipAdapter)?,
         material,
         request,
         false,
@@ -154,22 +145,22 @@ fn combine(
 
 /// Documented defaults (or the caller's numbers), unscored.
 fn by_default(
-    method: Method,
+    method: &dyn TrainingFree,
     material: &Material,
     request: &HeadRequest,
     given: bool,
     why: &str,
 ) -> Result<Chosen, TipError> {
-    let numbers = default_numbers(method, material, request)?;
+    let numbers = method.defaults(material, request)?;
     let candidates = vec![Candidate {
         alpha: numbers.alpha,
         beta: numbers.beta,
         lambda: numbers.lambda,
-        ..Candidate::left_out(method, format!("not scored: {why}"))
+        ..Candidate::left_out(method.method(), format!("not scored: {why}"))
     }];
     Ok(Chosen {
         numbers,
-        temperature: calibrate::by_spread(&numbers, material, request.class_balance)?,
+        temperature: calibrate::by_spread(method, &numbers, material, request.class_balance)?,
         selection: Selection {
             source: if given {
                 SelectionSource::Given
@@ -181,66 +172,28 @@ fn by_default(
             grid: "none".to_owned(),
             candidates,
             reason: if given {
-                format!("{} with the numbers that the caller gave.", name(method))
-            } else if method == Method::ZeroShot {
+                format!("{} with the numbers that the caller gave.", method.name())
+            } else if !method.sees_examples() {
                 "Zero-shot has no numbers to choose.".to_owned()
             } else {
                 format!(
                     "{} with its default numbers: there are no validation examples, and too few \
                      shots to leave one out.",
-                    name(method)
+                    method.name()
                 )
             },
         },
     })
 }
 
-fn all_given(method: Method, request: &HeadRequest) -> bool {
-    let (alpha, beta, lambda) = (
-        request.alpha.is_some(),
-        request.beta.is_some(),
-        request.lambda.is_some(),
-    );
-    match method {
-        Method::ZeroShot | Method::TipAdapterF | Method::Stack => false,
-        Method::TipAdapter => alpha && beta,
-        Method::Gda | Method::ClassMean => alpha,
-        Method::Proker => beta && lambda,
-    }
-}
-
-fn score_words(method: Method, request: &HeadRequest) -> &'static str {
-    match method {
-        _ if request.grid.is_official() => "accuracy, the first best wins",
-        Method::Proker => "none: β and λ keep their defaults",
-        _ => "accuracy, ties by cross-entropy",
-    }
-}
-
-fn grid_words(method: Method, material: &Material, request: &HeadRequest) -> String {
-    let grid = request.grid.describe();
-    match method {
-        Method::Proker if !request.grid.is_official() => "none".to_owned(),
-        Method::Proker if material.key_count() > PROKER_SEARCH_KEYS => format!(
-            "{grid}; ProKeR's β and λ not searched over {PROKER_SEARCH_KEYS} keys ({} here)",
-            material.key_count()
-        ),
-        _ => grid,
+fn score_words(method: &dyn TrainingFree, request: &HeadRequest) -> &'static str {
+    if request.grid.is_official() {
+        "accuracy, the first best wins"
+    } else {
+        method.score()
     }
 }
 
 fn held_count(count: i64) -> usize {
     usize::try_from(count).unwrap_or(0)
-}
-
-fn name(method: Method) -> &'static str {
-    match method {
-        Method::ZeroShot => "Zero-shot",
-        Method::TipAdapter => "Tip-Adapter",
-        Method::Gda => "GDA",
-        Method::Proker => "ProKeR",
-        Method::ClassMean => "Nearest class mean",
-        Method::TipAdapterF => "Tip-Adapter-F",
-        Method::Stack => "The stack",
-    }
 }

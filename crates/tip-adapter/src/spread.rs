@@ -7,7 +7,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{error::TipError, spec::Method};
+use super::error::TipError;
 
 /// A spread expected beforehand, and the number of observations that it counts
 /// as.
@@ -73,15 +73,18 @@ pub(super) fn wrong_class_spread(
     Ok((spread.is_finite() && spread > 0.0).then_some(spread))
 }
 
-/// Temperature over spread, by method: the middle of what was best over draws
-/// from three sets of CLIP features and six of pictures
-/// (`docs/accuracy.md`). GDA's logits grow with what its covariance knows; kernel ridge
-/// regression's are shrunk alike in all directions.
-pub(super) fn factor(method: Method, has_text: bool) -> f64 {
-    match method {
-        Method::Proker if !has_text => 1.0,
-        Method::Gda => 0.35,
-        Method::Proker | Method::ZeroShot | Method::Stack => 0.35,
-        Method::TipAdapter | Method::TipAdapterF | Method::ClassMean => 0.6,
-    }
+/// Temperature over spread of GDA, whose logits grow with what its covariance
+/// knows: the middle of what was best over draws from three sets of CLIP
+/// features and six of pictures (`docs/accuracy.md`).
+pub(super) const GDA_FACTOR: f64 = 0.35;
+
+/// The same of kernel ridge regression without text, whose logits are shrunk
+/// alike in all directions.
+pub(super) const RIDGE_FACTOR: f64 = 1.0;
+
+/// The same of AUTO's kernel ridge regression where nothing can be left out:
+/// what comes of one shot, over draws from three sets of CLIP features
+/// (standardised) and four of pictures (plain), `docs/accuracy.md`.
+pub(super) fn one_shot_factor(standardised: bool) -> f64 {
+    if standardised { 0.9 } else { 1.35 }
 }

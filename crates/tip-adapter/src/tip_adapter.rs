@@ -4,7 +4,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{error::TipError, hold_out::HoldOut, material::Material, spec::ClassBalance};
+use super::{
+    error::TipError, hold_out::HoldOut, material::Material, score::Numbers, spec::ClassBalance,
+};
 
 /// Elements of one tile of affinities [keys, Q].
 const TILE: i64 = 1 << 23;
@@ -64,6 +66,35 @@ pub(super) fn sweep(
         first += betas.len();
     }
     Ok(())
+}
+
+/// α·exp(−β(1 − f·Kᵀ))·V without the keys that each example may not see.
+pub(super) fn cache_logits(
+    material: &Material,
+    numbers: &Numbers,
+    balance: ClassBalance,
+    held: &HoldOut,
+) -> Result<Tensor, TipError> {
+    let mut found = None;
+    let betas = [numbers.beta];
+    sweep(
+        material,
+        held,
+        &betas,
+        balance,
+        Kind::Double,
+        &mut |_, sums| {
+            found = Some(sums.f_mul_scalar(numbers.alpha)?);
+            Ok(())
+        },
+    )?;
+    match found {
+        Some(logits) => Ok(logits),
+        None => Ok(Tensor::f_zeros(
+            [held.count(), material.n()],
+            (Kind::Double, Device::Cpu),
+        )?),
+    }
 }
 
 /// The factor of each class: 1, or under [`ClassBalance::Mean`] the mean shots

@@ -3,24 +3,71 @@
 
 use tch::{Kind, Tensor};
 
-use super::{error::TipError, spec::UnseenScores};
+use super::{
+    error::TipError,
+    precision::{PrecisionCurve, curves},
+    spec::UnseenScores,
+};
 
-/// Of logits over the temperature, [Q, N], and the classes of the rows.
-pub(super) fn of_logits(
-    logits: &Tensor,
-    labels: &Tensor,
-) -> Result<Option<UnseenScores>, TipError> {
-    let known = logits.f_logsumexp([1i64].as_slice(), false)?;
-    let own = logits
-        .f_gather(1, &labels.f_unsqueeze(1)?, false)?
-        .f_squeeze_dim(1)?
-        .f_sub(&known)?
-        .f_exp()?;
-    of_scores(&known, &own)
+/// What a head says of Q examples that it has not seen.
+#[derive(Debug)]
+pub struct UnseenAnswers {
+    /// Their features, f32 [Q, D].
+    pub features: Tensor,
+    /// The class of each, i64 [Q].
+    pub labels: Tensor,
+    /// The class that each is taken for, i64 [Q].
+    pub predicted: Tensor,
+    /// That class's probability, f64 [Q].
+    pub probability: Tensor,
+    /// The own class's probability, f64 [Q].
+    pub own: Tensor,
+    /// `log Σ exp(logits/T)`, f64 [Q].
+    pub known: Tensor,
 }
 
-/// Of scores and own probabilities, [Q] each.
-pub(super) fn of_scores(known: &Tensor, own: &Tensor) -> Result<Option<UnseenScores>, TipError> {
-    let values = |t: &Tensor| Vec::<f64>::try_from(t.f_to_kind(Kind::Double)?);
-    Ok(UnseenScores::of(&values(known)?, &values(own)?))
+impl UnseenAnswers {
+    /// Of logits over the temperature, [Q, N].
+    pub(super) fn of(
+        features: &Tensor,
+        labels: &Tensor,
+        logits: &Tensor,
+    ) -> Result<Self, TipError> {
+        let logits = logits.f_to_kind(Kind::Double)?;
+        let known = logits.f_logsumexp([1i64].as_slice(), false)?;
+        let own = logits
+            .f_gather(1, &labels.f_unsqueeze(1)?, false)?
+            .f_squeeze_dim(1)?;
+        let (most, predicted) = logits.f_max_dim(1, false)?;
+        Ok(Self {
+            features: features.shallow_clone(),
+            labels: labels.shallow_clone(),
+            predicted,
+            probability: most.f_sub(&known)?.f_exp()?,
+            own: own.f_sub(&known)?.f_exp()?,
+            known,
+        })
+    }
+
+    /// How often each of N classes was answered rightly, by the probability.
+    ///
+    /// # Errors
+    /// Torch's.
+    pub fn curves(&self, classes: usize) -> Result<Vec<PrecisionCurve>, TipError> {
+        Ok(curves(
+            classes,
+            &Vec::<i64>::try_from(&self.predicted)?,
+            &Vec::<f64>::try_from(&self.probability)?,
+            &Vec::<i64>::try_from(&self.labels)?,
+        ))
+    }
+
+    /// Their percentiles; none of no examples.
+    ///
+    /// # Errors
+    /// Torch's.
+    pub fn scores(&self) -> Result<Option<UnseenScores>, TipError> {
+        let values = |t: &Tensor| Vec::<f64>::try_from(t);
+        Ok(UnseenScores::of(&values(&self.known)?, &values(&self.own)?))
+    }
 }

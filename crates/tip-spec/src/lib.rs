@@ -223,6 +223,31 @@ pub struct HeadSpec {
     /// none out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<UnseenScores>,
+    /// What came of unlabelled pictures; none where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<UnlabelledUse>,
+}
+
+/// What a head learnt from unlabelled pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnlabelledUse {
+    /// Unlabelled pictures.
+    pub count: usize,
+    /// Whether the head learnt from them.
+    pub used: bool,
+    /// Labelled examples, which neither head had seen, that this was decided
+    /// on; 0 where there were none.
+    pub example_count: usize,
+    /// Mean cross-entropy on these without the pictures, nats.
+    pub cross_entropy_before: f64,
+    /// The same with them.
+    pub cross_entropy_after: f64,
+    /// Share classified rightly without the pictures, 0 to 1.
+    pub accuracy_before: f64,
+    /// The same with them.
+    pub accuracy_after: f64,
+    /// One sentence for people.
+    pub reason: String,
 }
 
 /// How a head scores examples that it has not seen, as percentiles 0 to 100.
@@ -257,6 +282,15 @@ impl UnseenScores {
         })
     }
 
+    /// The same examples with other scores, Q of them.
+    #[must_use]
+    pub fn with_known(self, known: &[f64]) -> Self {
+        Self {
+            known: percentiles(known, f64::MIN),
+            ..self
+        }
+    }
+
     /// The score that this share of pictures of known classes reaches, 0 to 1.
     pub fn threshold(&self, accept: f64) -> Option<f64> {
         at(&self.known, accept)
@@ -267,6 +301,32 @@ impl UnseenScores {
     pub fn least_probability(&self, coverage: f64) -> Option<f64> {
         at(&self.own, coverage)
     }
+}
+
+/// What examples of no class ("none of these") add to the score of a picture:
+/// `score = log Σ exp(logits/T) − weight·(c − centre)`, c the logarithm of the
+/// ratio of their kernel density to that of the examples of the classes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContrastSpec {
+    /// Examples of no class.
+    pub count: usize,
+    /// Sharpness of the densities' kernel `exp(−β(1 − cos))`.
+    pub beta: f64,
+    /// How much the ratio weighs.
+    pub weight: f64,
+    /// Its mean over the examples of the classes.
+    pub centre: f64,
+    /// Whether it sees features standardised by the keys' own statistics where
+    /// the head sees plain ones.
+    #[serde(default)]
+    pub own_scale: bool,
+}
+
+/// Of a head whose probabilities are independent, `p_c = σ(logit_c)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MultiLabelSpec {
+    /// From which probability each class belongs to an answer, [N].
+    pub thresholds: Vec<f64>,
 }
 
 fn percentiles(values: &[f64], below_all: f64) -> Vec<f64> {

@@ -167,6 +167,7 @@ pub const METHODS: &[Method] = &[
     reads(FINE_TUNES, "GetFineTune"),
     reads(ANALYSIS, "SuggestExamples").content().streams(),
     reads(ANALYSIS, "AnalyzeVersion"),
+    reads(ANALYSIS, "GetDrift"),
     reads(BUNDLES, "ListBundles"),
     audited(BUNDLES, "LoadBundle", Role::Admin, "load_bundle"),
     audited(BUNDLES, "UnloadBundle", Role::Admin, "unload_bundle"),

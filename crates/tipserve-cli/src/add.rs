@@ -42,8 +42,11 @@ pub struct AddArgs {
     /// A folder with one folder a class, or an .npz file, as for create.
     /// Examples of a class that the version has are added to it; all others
     /// become new classes.
-    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "remove", "remove_file", "relabel"])]
+    #[arg(long, value_name = "DIR|FILE.npz", required_unless_present_any = ["validation", "unknown", "unlabelled", "drop_unlabelled", "remove", "remove_file", "relabel"])]
     pub from: Option<PathBuf>,
+    /// Leave out the version's pictures without labels.
+    #[arg(long)]
+    pub drop_unlabelled: bool,
     /// Fail if --from has a class that the version does not have.
     #[arg(long)]
     pub no_new_classes: bool,
@@ -179,6 +182,7 @@ fn spec(args: &AddArgs, base: String, new_classes: &[SourceClass]) -> AddExample
         allow_empty_classes: args.allow_empty_classes,
         created_by: args.about.creator(),
         etag: args.condition.if_etag.clone(),
+        drop_unlabelled: args.drop_unlabelled,
         ..AddExamplesSpec::default()
     }
 }
@@ -279,7 +283,10 @@ fn id_prefix(args: &AddArgs) -> String {
     if let Some(prefix) = &args.id_prefix {
         return prefix.clone();
     }
-    let source = args.from.as_ref().or(args.draw.validation.as_ref());
+    let draw = &args.draw;
+    let source = args.from.as_ref().or(draw.validation.as_ref());
+    let source = source.or(draw.unknown.as_ref());
+    let source = source.or(draw.unlabelled.as_ref());
     match source {
         Some(path) if !path.is_dir() => path
             .file_stem()

@@ -31,6 +31,10 @@ pub struct AnalyzeArgs {
     /// Seed of these subsets.
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
+    /// Say from which probability on each class's answers are right with this
+    /// precision, and what recall is left.
+    #[arg(long, value_name = "PRECISION", default_value_t = 0.95)]
+    pub precision: f64,
 }
 
 /// Runs `tipserve analyze`.
@@ -47,6 +51,7 @@ pub async fn run(
         duplicate_similarity: args.duplicate_similarity,
         draws: args.draws,
         seed: args.seed,
+        precision: Some(args.precision),
     };
     let mut client = connection.analysis();
     let answer = client.analyze_version(request).await;

@@ -60,6 +60,11 @@ pub struct ClassifyArgs {
     /// SHARE of the pictures of known classes are to be accepted [default: 0.95].
     #[arg(long, value_name = "SHARE", num_args = 0..=1, require_equals = true, default_missing_value = "0.95")]
     pub reject: Option<f64>,
+    /// Accept answers of each class from the threshold on at which they are right
+    /// with this precision; of versions with several labels an example, return the
+    /// labels at these thresholds.
+    #[arg(long, value_name = "PRECISION", conflicts_with = "reject")]
+    pub precision: Option<f64>,
     /// Name the classes that hold the picture's with this probability.
     #[arg(long, value_name = "PROBABILITY")]
     pub coverage: Option<f64>,
@@ -98,6 +103,14 @@ fn time_limit(limit: Option<Duration>) -> Result<Option<prost_types::Duration>, 
         .transpose()
 }
 
+fn reject(accept: Option<f64>, precision: Option<f64>) -> Option<RejectOptions> {
+    (accept.is_some() || precision.is_some()).then_some(RejectOptions {
+        accept,
+        threshold: None,
+        precision,
+    })
+}
+
 /// Runs `tipserve classify`.
 pub async fn run(
     args: ClassifyArgs,
@@ -119,10 +132,7 @@ pub async fn run(
             neighbours: args.neighbours,
             embedding: args.embedding,
             timings: args.timings,
-            reject: args.reject.map(|accept| RejectOptions {
-                accept: Some(accept),
-                threshold: None,
-            }),
+            reject: reject(args.reject, args.precision),
             coverage: args.coverage,
         }),
         ordered: !args.unordered,
@@ -212,6 +222,12 @@ pub fn described(id: &str, answer: &Classification) -> String {
         };
         let threshold = answer.threshold.unwrap_or(f64::NEG_INFINITY);
         text += &format!("\n  {said}: score {score:.3}, threshold {threshold:.3}");
+    }
+    if !answer.labels.is_empty() {
+        let names: Vec<_> = (answer.labels.iter())
+            .map(|class| escaped_line(&class.display_name))
+            .collect();
+        text += &format!("\n  labels: {}", names.join(", "));
     }
     if !answer.prediction_set.is_empty() {
         let names: Vec<_> = (answer.prediction_set.iter())

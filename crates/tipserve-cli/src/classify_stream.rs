@@ -66,7 +66,7 @@ pub(crate) fn items(
 ) -> mpsc::Receiver<Result<InputItem, Failure>> {
     let part = Part {
         labelled,
-        validation: false,
+        purpose: crate::labelled::Purpose::Training,
         prefix: String::new(),
     };
     let mut loading = reader::start(vec![part], limit);

@@ -33,8 +33,10 @@ pub struct CreateArgs {
     pub cache: String,
     /// A folder with one folder a class, or an .npz file with the arrays
     /// features [M,D], labels [M], classes [N] and, optionally, text_weights
-    /// [N,D].
-    #[arg(long, value_name = "DIR|FILE.npz")]
+    /// [N,D]. With any number of labels a picture: a .csv file with the columns
+    /// file and labels ("cat;dog"), or .jsonl lines {"file": …, "labels": […]};
+    /// the version is then of independent labels.
+    #[arg(long, value_name = "DIR|FILE.npz|FILE.csv|FILE.jsonl")]
     pub from: PathBuf,
     #[command(flatten)]
     pub draw: DrawArgs,
@@ -141,6 +143,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
         seed: args.draw.seed,
         on_rejected: on_rejected(args.strict).into(),
         description: args.about.description.clone(),
+        multi_label: train.is_multi_label(),
         labels: args.about.labels(),
         class_balance: args
             .balance

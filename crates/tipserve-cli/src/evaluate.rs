@@ -12,7 +12,7 @@ use crate::{
     failure::{Completion, Failure},
     files::{Unusable, readable},
     global::Global,
-    labelled::{Labelled, Source},
+    labelled::{Labelled, Purpose, Source},
     reader::{self, LoadedExample, Part},
     report, requests,
     screen::Screen,
@@ -30,7 +30,8 @@ pub struct EvaluateArgs {
     /// The versions, side by side: CACHE, CACHE@VERSION or CACHE@ALIAS.
     #[arg(required = true, num_args = 1..=8, value_name = "CACHE[@VERSION|@ALIAS]")]
     pub caches: Vec<String>,
-    /// A folder with one folder a class, or an .npz file (see `create`).
+    /// A folder with one folder a class, an .npz file, or a list of pictures with
+    /// any number of labels (see `create`).
     /// Classes are matched to the cache's by display name.
     #[arg(long, value_name = "DIR|FILE.npz")]
     pub from: PathBuf,
@@ -62,6 +63,13 @@ pub async fn run(
     screen: &Screen,
 ) -> Result<Completion, Failure> {
     let mut labelled = source::open(&args.from, "--from", args.names.as_deref())?;
+    if labelled.is_multi_label() && (args.except_shots.is_some() || args.html.is_some()) {
+        return Err(Failure::Usage(
+            "--except-shots and --html are of examples with one class each: a list of labels has \
+             any number"
+                .to_owned(),
+        ));
+    }
     if let Some(shots) = args.except_shots {
         labelled = labelled.split(args.seed, shots as usize).1;
     }
@@ -181,14 +189,13 @@ async fn call(
             payload: Some(Payload::Config(config)),
         })
         .await;
-    // Parts tell the two kinds apart as `create` does its own.
-    let part = |labelled, unknown| Part {
+    let part = |labelled, purpose| Part {
         labelled,
-        validation: unknown,
+        purpose,
         prefix: String::new(),
     };
-    let mut parts = vec![part(labelled, false)];
-    parts.extend(unknown.map(|pictures| part(pictures, true)));
+    let mut parts = vec![part(labelled, Purpose::Training)];
+    parts.extend(unknown.map(|pictures| part(pictures, Purpose::Unknown)));
     let sent = bar.clone();
     let upload = Upload {
         item,
@@ -211,12 +218,14 @@ async fn call(
 }
 
 fn item(mut loaded: LoadedExample) -> Result<LabelledItem, (String, Unusable)> {
-    match loaded.content() {
-        Ok((class_index, input)) => Ok(LabelledItem {
+    let labels = reader::class_indices(loaded.labels.as_deref());
+    match labels.and_then(|labels| Ok((labels, loaded.content()?))) {
+        Ok((class_indices, (class_index, input))) => Ok(LabelledItem {
             id: loaded.id,
             class_index,
+            class_indices,
             input: Some(input),
-            unknown: loaded.validation,
+            unknown: loaded.purpose == Purpose::Unknown,
             ..LabelledItem::default()
         }),
         Err(why) => Err((loaded.id, why)),

@@ -11,7 +11,7 @@ use crate::{
     files::readable,
     labelled::{Labelled, Source},
     screen::Screen,
-    source,
+    source, unlabelled,
 };
 
 /// Which examples to take from a source.
@@ -35,6 +35,15 @@ pub struct DrawArgs {
     /// it is given, otherwise from those of --from that --shots left.
     #[arg(long, value_name = "Q", value_parser = clap::value_parser!(u32).range(1..))]
     pub val_shots: Option<u32>,
+    /// Pictures of none of the classes (walked), or an .npz file's features: they
+    /// sharpen what is rejected, and become no keys.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub unknown: Option<PathBuf>,
+    /// Pictures without labels (walked), or an .npz file's features: what AUTO
+    /// learns from, where that helps. Some may be of other classes. Nothing is kept
+    /// of them but their features.
+    #[arg(long, value_name = "DIR|FILE.npz")]
+    pub unlabelled: Option<PathBuf>,
 }
 
 impl DrawArgs {
@@ -60,6 +69,10 @@ pub(crate) struct Examples {
     /// Whether the validation examples come from a source of their own, which
     /// may use the ids of `train`.
     pub apart: bool,
+    /// These are of none of the classes.
+    pub unknown: Option<Labelled>,
+    /// These have no label.
+    pub unlabelled: Option<Labelled>,
     /// Classes that have fewer than --shots.
     pub short: Vec<(String, usize)>,
 }
@@ -74,6 +87,13 @@ impl Examples {
         screen: &Screen,
     ) -> Result<Self, Failure> {
         draw.check()?;
+        if all.is_multi_label() && (draw.shots.is_some() || draw.val_shots.is_some()) {
+            return Err(Failure::Usage(
+                "--shots and --val-shots draw of examples with one class each: a list of labels \
+                 has any number"
+                    .to_owned(),
+            ));
+        }
         let shots = draw.shots.map_or(usize::MAX, |shots| shots as usize);
         let short = if draw.shots.is_some() {
             all.short_classes(shots)
@@ -104,6 +124,14 @@ impl Examples {
             train,
             validation,
             apart: draw.validation.is_some(),
+            unknown: draw
+                .unknown
+                .as_deref()
+                .map(unlabelled::within)
+                .transpose()?,
+            unlabelled: (draw.unlabelled.as_deref())
+                .map(unlabelled::within)
+                .transpose()?,
             short,
         })
     }
@@ -114,6 +142,8 @@ impl Examples {
             train,
             validation: None,
             apart: false,
+            unknown: None,
+            unlabelled: None,
             short: Vec::new(),
         }
     }

@@ -41,6 +41,7 @@ pub(crate) fn open(root: &Path, flag: &str, mut names: Names) -> Result<Labelled
             examples.push(Example {
                 id: files::relative_id(root, &path),
                 class,
+                labels: None,
                 place: Place::File(path),
             });
         }

@@ -18,7 +18,20 @@ pub(crate) struct Labelled {
     pub examples: Vec<Example>,
 }
 
-/// What examples are listed from.
+/// What examples are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// They become keys; of `evaluate`: they are of known classes.
+    Training,
+    /// They choose numbers.
+    Validation,
+    /// They are of none of the classes.
+    Unknown,
+    /// They have no label.
+    Unlabelled,
+}
+
+/// What examples come from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
     /// A folder with one folder a class.
@@ -41,9 +54,11 @@ pub(crate) struct SourceClass {
 pub(crate) struct Example {
     /// Path from the source's folder, or row of the source's array.
     pub id: String,
-    /// Index into the source's classes.
+    /// Index into the source's classes; 0 of an example with `labels`.
     pub class: usize,
-    /// Where its content is read from.
+    /// Its classes, where the source gives any number of each.
+    pub labels: Option<Vec<usize>>,
+    /// Where it lies.
     pub place: Place,
 }
 
@@ -56,13 +71,30 @@ pub(crate) enum Place {
     Row(u64),
 }
 
+impl Example {
+    /// Its class, or its classes.
+    pub fn classes(&self) -> &[usize] {
+        match &self.labels {
+            Some(labels) => labels,
+            None => std::slice::from_ref(&self.class),
+        }
+    }
+}
+
 impl Labelled {
-    /// How many examples each class has, by index.
+    /// Whether its examples carry any number of classes.
+    pub fn is_multi_label(&self) -> bool {
+        self.examples.iter().any(|example| example.labels.is_some())
+    }
+
+    /// Examples of each class.
     pub fn counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.classes.len()];
         for example in &self.examples {
-            if let Some(count) = counts.get_mut(example.class) {
-                *count += 1;
+            for class in example.classes() {
+                if let Some(count) = counts.get_mut(*class) {
+                    *count += 1;
+                }
             }
         }
         counts
@@ -133,12 +165,22 @@ impl Labelled {
     /// If `map` has no entry for an example's class.
     pub fn renumber(mut self, map: &[usize], classes: Vec<SourceClass>) -> Result<Self, Failure> {
         for example in &mut self.examples {
-            example.class = *map.get(example.class).ok_or_else(|| {
-                Failure::Broken(format!(
-                    "the example {} is of class {}, which was matched to none",
-                    example.id, example.class
-                ))
-            })?;
+            let id = &example.id;
+            let renumbered = |class: usize| {
+                map.get(class).copied().ok_or_else(|| {
+                    Failure::Broken(format!(
+                        "the example {id} is of class {class}, which was matched to none"
+                    ))
+                })
+            };
+            match &mut example.labels {
+                Some(labels) => {
+                    for class in labels {
+                        *class = renumbered(*class)?;
+                    }
+                }
+                None => example.class = renumbered(example.class)?,
+            }
         }
         self.classes = classes;
         Ok(self)
@@ -154,6 +196,7 @@ mod tests {
             place: Place::File(PathBuf::from(&id)),
             id,
             class,
+            labels: None,
         });
         Labelled {
             source: Source::Folder(PathBuf::new()),

@@ -49,6 +49,7 @@ mod create;
 pub mod credentials;
 mod demo;
 mod documents;
+mod drift;
 mod embed;
 mod evaluate;
 mod evaluation_page;
@@ -61,6 +62,7 @@ mod folder;
 mod global;
 mod head;
 mod info;
+mod label_list;
 mod labelled;
 mod lists;
 mod manual;
@@ -117,6 +119,8 @@ pub enum Command {
     /// Say what a version's own examples tell: how accuracy grows, which classes
     /// are confused, which examples are doubtful or the same.
     Analyze(analyze::AnalyzeArgs),
+    /// Say how the pictures that a version is asked differ from its examples.
+    Drift(drift::DriftArgs),
     /// Say which of many unlabelled pictures to label first.
     Suggest(suggest::SuggestArgs),
     /// Fine-tune a version into a new one, if that is better.
@@ -196,6 +200,7 @@ async fn dispatch(
         Command::Classify(args) => classify::run(args, global, screen).await,
         Command::Evaluate(args) => evaluate::run(args, global, screen).await,
         Command::Analyze(args) => analyze::run(args, global, screen).await,
+        Command::Drift(args) => drift::run(args, global, screen).await,
         Command::Suggest(args) => suggest::run(args, global, screen).await,
         Command::Finetunes(command) => finetunes::run(command, global, screen).await,
         Command::Caches(command) => caches::run(command, global, screen).await,

@@ -80,6 +80,7 @@ pub(crate) fn list(path: &Path) -> Result<Labelled, Failure> {
             Ok(Example {
                 id: row.to_string(),
                 class,
+                labels: None,
                 place: Place::Row(row),
             })
         })

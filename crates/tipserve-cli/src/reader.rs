@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::{
     failure::Failure,
     files::{self, Unusable},
-    labelled::{Example, Labelled, Place, Source},
+    labelled::{Example, Labelled, Place, Purpose, Source},
     npz,
 };
 use tipserve_api::v1::Input;
@@ -23,9 +23,11 @@ pub(crate) struct LoadedExample {
     pub id: String,
     /// Index of its class among the source's.
     pub class: usize,
-    /// Whether it is a validation example.
-    pub validation: bool,
-    /// The picture or embedding, or why it cannot be sent.
+    /// Its classes, where its source gives any number of each.
+    pub labels: Option<Vec<usize>>,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The picture or embedding.
     pub input: Result<Input, Unusable>,
 }
 
@@ -39,17 +41,28 @@ impl LoadedExample {
     }
 }
 
+/// Indices of classes as the wire has them: none of an example with one class.
+///
+/// # Errors
+/// An index that the wire has no number for.
+pub(crate) fn class_indices(labels: Option<&[usize]>) -> Result<Vec<i32>, Unusable> {
+    let labels = labels.unwrap_or_default().iter();
+    labels
+        .map(|class| i32::try_from(*class).map_err(|_| Unusable::class_index(*class)))
+        .collect()
+}
+
 /// What the reading thread sends; an error is the last thing.
 pub(crate) type LoadedExamples = mpsc::Receiver<Result<LoadedExample, Failure>>;
 
-/// Examples to read: their source, whether they validate, and what their ids
+/// Examples to read: their source, what they are for, and what their ids
 /// begin with, since two sources may use the same ids.
 #[derive(Debug)]
 pub(crate) struct Part {
     /// The examples, listed but not read.
     pub labelled: Labelled,
-    /// Whether they are validation examples.
-    pub validation: bool,
+    /// What they are for.
+    pub purpose: Purpose,
     /// What their ids begin with.
     pub prefix: String,
 }
@@ -63,7 +76,7 @@ pub(crate) fn start(parts: Vec<Part>, limit: usize) -> LoadedExamples {
             let reader = Reader {
                 sender: &sender,
                 limit,
-                validation: part.validation,
+                purpose: part.purpose,
                 prefix: &part.prefix,
             };
             match reader.read(part.labelled) {
@@ -83,7 +96,7 @@ pub(crate) fn start(parts: Vec<Part>, limit: usize) -> LoadedExamples {
 struct Reader<'a> {
     sender: &'a mpsc::Sender<Result<LoadedExample, Failure>>,
     limit: usize,
-    validation: bool,
+    purpose: Purpose,
     prefix: &'a str,
 }
 
@@ -123,7 +136,8 @@ impl Reader<'_> {
         let loaded = LoadedExample {
             id: format!("{}{}", self.prefix, example.id),
             class: example.class,
-            validation: self.validation,
+            labels: example.labels,
+            purpose: self.purpose,
             input,
         };
         self.sender.blocking_send(Ok(loaded)).is_ok()

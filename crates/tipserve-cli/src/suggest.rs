@@ -116,7 +116,7 @@ async fn suggest(
         .await;
     let part = Part {
         labelled: pool,
-        validation: false,
+        purpose: crate::labelled::Purpose::Training,
         prefix: String::new(),
     };
     let sent = bar.clone();

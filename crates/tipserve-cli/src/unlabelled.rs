@@ -1,6 +1,9 @@
 //! Pictures without a class: files, folders, or the rows of an .npz file.
 
-use std::{ffi::OsStr, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     failure::Failure,
@@ -8,6 +11,20 @@ use crate::{
     labelled::{Example, Labelled, Place, Source, SourceClass},
     npz,
 };
+
+/// The pictures of one folder or file, named by their paths within it.
+pub(crate) fn within(path: &Path) -> Result<Labelled, Failure> {
+    let mut found = open(&[path.to_owned()])?;
+    for example in &mut found.examples {
+        if let Place::File(file) = &example.place
+            && let Ok(inner) = file.strip_prefix(path)
+            && inner != Path::new("")
+        {
+            example.id = files::readable(inner);
+        }
+    }
+    Ok(found)
+}
 
 /// The pictures, all of one nameless class.
 pub(crate) fn open(paths: &[PathBuf]) -> Result<Labelled, Failure> {
@@ -27,6 +44,7 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Labelled, Failure> {
                 .map(|row| Example {
                     id: row.to_string(),
                     class: 0,
+                    labels: None,
                     place: Place::Row(row),
                 })
                 .collect(),
@@ -37,6 +55,7 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Labelled, Failure> {
         examples.push(Example {
             id: files::readable(&path),
             class: 0,
+            labels: None,
             place: Place::File(path),
         });
     };

@@ -20,7 +20,7 @@ use crate::{
     examples::Examples,
     failure::Failure,
     files::Unusable,
-    labelled::SourceClass,
+    labelled::{Purpose, SourceClass},
     reader::{self, LoadedExample, Part},
     requests::{self, RequestStream},
     screen::Screen,
@@ -208,17 +208,27 @@ fn checked_spec<R: Message>(spec: R, classes: usize, limit: usize) -> Result<R, 
 fn parts(examples: Examples, id_prefix: &str) -> Vec<Part> {
     let mut parts = vec![Part {
         labelled: examples.train,
-        validation: false,
+        purpose: Purpose::Training,
         prefix: id_prefix.to_owned(),
     }];
     if let Some(labelled) = examples.validation {
         let apart = if examples.apart { "validation/" } else { "" };
         parts.push(Part {
             labelled,
-            validation: true,
+            purpose: Purpose::Validation,
             prefix: format!("{apart}{id_prefix}"),
         });
     }
+    parts.extend(examples.unknown.map(|labelled| Part {
+        labelled,
+        purpose: Purpose::Unknown,
+        prefix: format!("unknown/{id_prefix}"),
+    }));
+    parts.extend(examples.unlabelled.map(|labelled| Part {
+        labelled,
+        purpose: Purpose::Unlabelled,
+        prefix: format!("unlabelled/{id_prefix}"),
+    }));
     parts
 }
 
@@ -277,12 +287,16 @@ pub(crate) fn class_specs(classes: &[SourceClass], without_text: bool) -> Vec<Cl
 }
 
 fn example(mut loaded: LoadedExample) -> Result<Example, (String, Unusable)> {
-    match loaded.content() {
-        Ok((class_index, input)) => Ok(Example {
+    let labels = reader::class_indices(loaded.labels.as_deref());
+    match labels.and_then(|labels| Ok((labels, loaded.content()?))) {
+        Ok((class_indices, (class_index, input))) => Ok(Example {
             example_id: loaded.id,
             class_index,
+            class_indices,
             input: Some(input),
-            validation: loaded.validation,
+            validation: loaded.purpose == Purpose::Validation,
+            unknown: loaded.purpose == Purpose::Unknown,
+            unlabelled: loaded.purpose == Purpose::Unlabelled,
             ..Example::default()
         }),
         Err(why) => Err((loaded.id, why)),

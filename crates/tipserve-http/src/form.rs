@@ -31,10 +31,10 @@ pub struct Part {
 }
 
 impl Part {
-    /// About what it holds, bytes.
+    /// Roughly the bytes that it holds.
     pub fn size(&self) -> usize {
         let file = self.file.as_ref().map_or(0, String::len);
-        // Beside the names and the data, what points at them.
+        // In addition to names and data, the pointers to them.
         self.name.len() + file + self.data.len() + 128
     }
 }

@@ -25,12 +25,12 @@ pub struct FormReading {
     target: Target,
 }
 
-/// What the pictures of a form become.
+/// How the pictures of a form are sent.
 enum Target {
-    /// Fields of the only message.
+    /// As fields of the only message.
     Message(Option<Picture>),
-    /// Messages of their own, once the first message has been sent. The names
-    /// of the classes, where the first message has them.
+    /// As messages of their own, after the first one. Has the names of the
+    /// classes, if the first message gives them.
     Stream {
         batch: Batch,
         names: Option<HashSet<String>>,
@@ -41,10 +41,10 @@ enum Target {
         batch: Batch,
         classes: Classes,
         parts: Vec<Part>,
-        /// Bytes that they hold.
+        /// Bytes of the pictures so far.
         held: usize,
     },
-    /// Nothing has been read yet of a call that streams.
+    /// A streaming call of which nothing has been read yet.
     Unknown(Option<Batch>),
 }
 
@@ -64,7 +64,8 @@ impl FormReading {
         }
     }
 
-    /// Reads what makes one or more messages; true if it was the last.
+    /// Reads until one or more messages are complete; true at the end of the
+    /// form.
     pub async fn read(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<bool, Status> {
         match &self.target {
             Target::Message(_) => self.form.reserve_whole().await?,
@@ -115,8 +116,8 @@ impl FormReading {
         }
     }
 
-    /// Decides, at the first picture, what pictures become. Returns the messages
-    /// that can be sent.
+    /// Decides at the first picture how pictures are sent. Returns the messages
+    /// that are complete.
     async fn begin(&mut self, part: Part) -> Result<Vec<Vec<u8>>, Status> {
         let input = &self.call.rpc.input;
         let batch = match &self.target {
@@ -171,8 +172,8 @@ impl FormReading {
     }
 }
 
-/// The message of one picture: of a class, where pictures have one, the part's
-/// name is that of the class.
+/// The message of one picture. If pictures have a class, the part's name is its
+/// name.
 fn one(batch: &Batch, names: Option<&HashSet<String>>, part: &Part) -> Result<Vec<u8>, Status> {
     let file = part.file.as_deref().unwrap_or_default();
     if !batch.has_classes() {

@@ -185,7 +185,7 @@ async fn off_thread(
     if bytes <= INLINE {
         return read();
     }
-    // Held by the work: it goes on if nobody waits for it any more.
+    // Moved into the task, which goes on if nobody waits for it any more.
     let turn = READERS.acquire().await;
     let reading = tokio::task::spawn_blocking(move || {
         let _turn = turn;

@@ -1,15 +1,15 @@
-//! What the storage's failures mean to the store.
+//! Maps the storage's failures to the store's errors.
 
 use std::{io, time::Duration};
 
 use super::StoreError;
 
-/// The operating system's number for "input/output error".
+/// The operating system's number of the error "input/output error" (EIO).
 const EIO: i32 = 5;
 /// When a caller should try again after an outage.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// An error with its causes, each once.
+/// An error with its causes, without repetitions.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -40,7 +40,7 @@ pub(crate) fn is_of_the_disk(error: &object_store::Error) -> bool {
     io_error(error).is_some_and(|error| error.raw_os_error() == Some(EIO))
 }
 
-/// A failure of the storage, of a local folder or a bucket.
+/// Maps a failure of a local folder or a bucket.
 pub(crate) fn of(doing: &str, error: &object_store::Error, is_local: bool) -> StoreError {
     use object_store::Error as E;
     let (doing, detail) = (doing.to_owned(), chain(error));

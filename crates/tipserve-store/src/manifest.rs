@@ -10,7 +10,7 @@ use super::{
     name::{CacheId, VersionNumber},
     tensors::NamedTensor,
 };
-use tip_spec::{HeadSpec, SelectionSource};
+use tip_spec::{ContrastSpec, HeadSpec, MultiLabelSpec, SelectionSource};
 use tipserve_api::text::into_canonical;
 
 /// A version's manifest: everything but the tensors. Immutable once written.
@@ -87,6 +87,17 @@ pub struct Details {
     /// Examples that a picture is kept of.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pictures: u64,
+    /// What its examples of no class add to the score of a picture; none where
+    /// it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<ContrastSpec>,
+    /// Deciles of the similarity of its examples to their nearest neighbours
+    /// among the others; empty of too few, and from older writers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nearest_deciles: Vec<f64>,
+    /// Where its examples carry any number of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_label: Option<MultiLabelSpec>,
 }
 
 /// The number format that a version's features come from.

@@ -149,8 +149,8 @@ impl Store {
         publication.run().await
     }
 
-    /// Takes back a version that turned out not to serve, or not to be durable,
-    /// before anybody was told of it. One that an alias names by now stays.
+    /// Withdraws a version that turned out not to load, or not to be durable,
+    /// before its caller was answered. It stays if an alias names it by now.
     ///
     /// # Errors
     /// Those of the storage: then the version may stay.

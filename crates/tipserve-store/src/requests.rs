@@ -1,4 +1,4 @@
-//! What a request has made before, so that asking again is safe.
+//! Finds what earlier attempts of a request made, so that retries are safe.
 
 use super::{
     Manifest, RequestKey, Store, StoreError, layout,
@@ -10,11 +10,11 @@ use super::{
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
 impl Store {
-    /// The live version that a request has made, if it has made one.
+    /// The live version that a request has made, if any.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] or [`StoreError::InvalidDraft`] for an id that
-    /// cannot be one; [`StoreError::RequestReused`]; those of the storage.
+    /// [`StoreError::TooLarge`] or [`StoreError::InvalidDraft`] for an invalid
+    /// id; [`StoreError::RequestReused`]; those of the storage.
     pub async fn made_by(
         &self,
         id: &CacheId,

@@ -14,71 +14,7 @@ use super::{StoreError, sealed::hex};
 
 pub use safetensors::Dtype;
 
-/// Names of the tensors of a version (`docs/storage.md` has shapes and dtypes).
-pub mod names {
-    /// Keys of the examples, f32 [M, D], unit rows.
-    pub const KEYS: &str = "keys";
-    /// Classes of the keys, i64 [M].
-    pub const LABELS: &str = "labels";
-    /// Features of every view, f16 [M, R, D].
-    pub const VIEWS: &str = "views";
-    /// Class text weights, f32 [N, D], unit rows.
-    pub const TEXT: &str = "text";
-    /// Features of the validation examples, f32 [Q, D].
-    pub const VALIDATION_FEATURES: &str = "validation.features";
-    /// Classes of the validation examples, i64 [Q].
-    pub const VALIDATION_LABELS: &str = "validation.labels";
-    /// L, the linear part, f32 [N, D].
-    pub const HEAD_LINEAR: &str = "head.linear";
-    /// b, added to the logits, f32 [N].
-    pub const HEAD_BIAS: &str = "head.bias";
-    /// K if it is not `keys` (fine-tuned), f32 [M, D].
-    pub const HEAD_KEYS: &str = "head.keys";
-    /// V if it is dense, f32 [M, N].
-    pub const HEAD_VALUES: &str = "head.values";
-    /// Factor of each class of a one-hot V, f32 [N].
-    pub const HEAD_WEIGHT: &str = "head.weight";
-    /// μ of standardised features, f32 [D].
-    pub const HEAD_SHIFT: &str = "head.shift";
-    /// What standardised features are multiplied by, f32 [D].
-    pub const HEAD_SCALE: &str = "head.scale";
-    /// L′, which sees standardised features, f32 [N, D].
-    pub const HEAD_STANDARDISED_LINEAR: &str = "head.standardised_linear";
-    /// Ids of the examples: a column of texts (see [`super::TextColumn`]).
-    pub const EXAMPLE_IDS: &str = "example_ids";
-    /// Ids of the validation examples: a column of texts.
-    pub const VALIDATION_IDS: &str = "validation.ids";
-    /// Where the examples came from: a column of texts, empty for unknown.
-    pub const EXAMPLE_URIS: &str = "example_uris";
-    /// The same of the validation examples.
-    pub const VALIDATION_URIS: &str = "validation.uris";
-    /// The examples' metadata: a column of JSON objects of strings, empty if
-    /// there is none.
-    pub const EXAMPLE_METADATA: &str = "example_metadata";
-    /// The same of the validation examples.
-    pub const VALIDATION_METADATA: &str = "validation.metadata";
-    /// Thumbnails of the examples (see [`crate::PictureColumn`]).
-    pub const EXAMPLE_PICTURES: &str = "example_pictures";
-    /// Thumbnails of the validation examples.
-    pub const VALIDATION_PICTURES: &str = "validation.pictures";
-
-    /// Whether a tensor belongs to a column about the examples themselves, and
-    /// so is inherited by versions of the same examples.
-    pub fn describes_examples(name: &str) -> bool {
-        let column = name.rsplit_once('.').map_or(name, |(column, _)| column);
-        [
-            EXAMPLE_IDS,
-            VALIDATION_IDS,
-            EXAMPLE_URIS,
-            VALIDATION_URIS,
-            EXAMPLE_METADATA,
-            VALIDATION_METADATA,
-            EXAMPLE_PICTURES,
-            VALIDATION_PICTURES,
-        ]
-        .contains(&column)
-    }
-}
+pub mod names;
 
 /// Largest header that safetensors allows, bytes.
 const MAX_HEADER: usize = 100_000_000;

@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Instant};
 use tonic::Response;
 
 use super::super::{
-    Context, config_stream::within, convert, error::ApiError, reference, request::RequestError,
-    submit::CancelOnDrop,
+    Context, confidence::share, config_stream::within, convert, error::ApiError, reference,
+    request::RequestError, submit::CancelOnDrop,
 };
 use super::advice::advice;
 use crate::{auth::Caller, catalog::ExampleNames};
-use tip_adapter::analysis::{Analysis, AnalysisOptions, Suspect};
+use tip_adapter::{
+    analysis::{Analysis, AnalysisOptions, Suspect},
+    precision::PrecisionCurve,
+};
 use tipserve_api::v1 as pb;
 
 /// Entries of a list if the client does not say.
@@ -21,6 +24,8 @@ const MAX_LIST: usize = 1000;
 const DEFAULT_DRAWS: usize = 5;
 /// Most draws of a point of the curve.
 const MAX_DRAWS: usize = 50;
+/// The precision that thresholds are for where the client does not say.
+const DEFAULT_PRECISION: f64 = 0.95;
 /// Most classes for which the confusion matrix is returned.
 const MAX_CONFUSION: usize = 1000;
 
@@ -38,6 +43,7 @@ pub async fn serve(
         draws: bounded("draws", request.draws, DEFAULT_DRAWS, MAX_DRAWS)?,
         seed: request.seed,
     };
+    let precision = share("precision", request.precision.unwrap_or(DEFAULT_PRECISION))?;
     // Dropped with this future: a client that goes away stops the work.
     let cancel = CancelOnDrop::new();
     let analysing = context
@@ -45,7 +51,7 @@ pub async fn serve(
         .analyse(&reference, options, Arc::clone(&cancel.0));
     let analysed = within(context, deadline, async { Ok(analysing.await?) });
     let (names, analysis) = analysed.await?;
-    Ok(Response::new(message(&names, &analysis)))
+    Ok(Response::new(message(&names, &analysis, precision)))
 }
 
 /// A count from a request: 0 stands for the default.
@@ -76,7 +82,11 @@ pub(super) fn similarity(field: &str, asked: Option<f64>) -> Result<Option<f64>,
     }
 }
 
-fn message(names: &ExampleNames, analysis: &Analysis) -> pb::AnalyzeVersionResponse {
+fn message(
+    names: &ExampleNames,
+    analysis: &Analysis,
+    precision: f64,
+) -> pb::AnalyzeVersionResponse {
     let name = |class: usize| names.class_name(class).to_owned();
     let id = |key: usize| names.example_id(key);
     let suspect = |suspect: &Suspect| pb::SuspectExample {
@@ -125,6 +135,8 @@ fn message(names: &ExampleNames, analysis: &Analysis) -> pb::AnalyzeVersionRespo
                 accuracy: class.accuracy,
                 precision: class.precision,
                 expected_gain: class.expected_gain,
+                precision_threshold: (names.precision_curve(index))
+                    .map(|curve| precision_threshold(curve, precision)),
             })
             .collect(),
         confusion: confusion(analysis),
@@ -163,6 +175,18 @@ fn confusion(analysis: &Analysis) -> Vec<i64> {
     matrix
 }
 
+fn precision_threshold(curve: &PrecisionCurve, precision: f64) -> pb::PrecisionThreshold {
+    let found = curve.threshold(precision);
+    pb::PrecisionThreshold {
+        threshold: found.threshold,
+        precision: found.precision,
+        precision_low: found.low,
+        borne_out: found.is_borne_out(precision),
+        recall: found.recall,
+        count: i64::from(found.taken),
+    }
+}
+
 fn int(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -191,7 +215,8 @@ fn duplicates(names: &ExampleNames, analysis: &Analysis) -> Vec<pb::DuplicatePai
     let name = |class: usize| names.class_name(class).to_owned();
     (analysis.duplicates.iter())
         .map(|pair| {
-            let (first, second) = (names.class_of(pair.first), names.class_of(pair.second));
+            let class = |key| names.class_of(key).unwrap_or(usize::MAX);
+            let (first, second) = (class(pair.first), class(pair.second));
             pb::DuplicatePair {
                 example_id: names.example_id(pair.first),
                 class_index: int(first),

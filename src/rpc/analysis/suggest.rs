@@ -277,12 +277,14 @@ impl Collection {
             None => Vec::new(),
             Some((_, labelled)) => (found.labelled.iter().take(MAX_LISTED))
                 .map(|known| {
+                    // Of several classes the first; 0 and no name of none.
                     let class = labelled.names.class_of(known.key);
+                    let name = class.map_or("", |class| labelled.names.class_name(class));
                     pb::LabelledDuplicate {
                         id: id(known.row).to_owned(),
                         example_id: labelled.names.example_id(known.key),
-                        class_index: i32::try_from(class).unwrap_or(i32::MAX),
-                        display_name: labelled.names.class_name(class).to_owned(),
+                        class_index: i32::try_from(class.unwrap_or(0)).unwrap_or(i32::MAX),
+                        display_name: name.to_owned(),
                         similarity: known.similarity,
                     }
                 })
@@ -335,7 +337,7 @@ fn top(classifier: &Served, best: &[Scored]) -> Vec<pb::ClassScore> {
             index: i32::try_from(best.class).unwrap_or(i32::MAX),
             display_name: classifier.class_name(best.class).to_owned(),
             logit: best.logit,
-            probability: best.probability as f32,
+            probability: classifier.probability(best) as f32,
         })
         .collect()
 }

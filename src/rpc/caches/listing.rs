@@ -8,7 +8,7 @@ use tonic::Response;
 use super::Caches;
 use crate::{
     auth::Caller,
-    catalog::{CatalogError, ExampleEntry, compute},
+    catalog::{CatalogError, ExampleEntry, Purpose, compute},
     rpc::{
         cache_id, convert,
         error::ApiError,
@@ -40,6 +40,7 @@ pub const EXAMPLE_FIELDS: &Schema = &[
     ("class_index", Kind::Number),
     ("display_name", Kind::Text),
     ("validation", Kind::Flag),
+    ("unknown", Kind::Flag),
 ];
 
 /// Caches examined in one go by a list with a filter.
@@ -101,9 +102,13 @@ fn value_of<'a>(
 fn value_of_example<'a>(entry: &ExampleEntry<'a>, field: &'static str) -> Option<Value<'a>> {
     Some(match field {
         "example_id" => Value::Text(entry.id),
-        "class_index" => Value::Number(i64::try_from(entry.class).unwrap_or(i64::MAX)),
+        "class_index" => match entry.classes.first() {
+            Some(class) => Value::Number(i64::try_from(*class).unwrap_or(i64::MAX)),
+            None => Value::Absent,
+        },
         "display_name" => Value::Text(entry.class_name),
-        "validation" => Value::Flag(entry.validation),
+        "validation" => Value::Flag(entry.purpose == Purpose::Validation),
+        "unknown" => Value::Flag(entry.purpose == Purpose::Unknown),
         _ => return None,
     })
 }
@@ -302,6 +307,15 @@ impl Caches {
         let catalog = &self.context.catalog;
         let (id, number) = catalog.store().resolve(&reference).await?;
         let list = catalog.examples(&id, number).await?;
+        let multi_label = list.is_multi_label();
+        if let Some(field) = ["class_index", "display_name"]
+            .into_iter()
+            .find(|field| multi_label && filter.restricts(field))
+        {
+            let problem = format!("{field} is of examples with one class each, these have several");
+            return Err(RequestError::invalid("filter", problem).into());
+        }
+        let index = |class: &usize| i32::try_from(*class).unwrap_or(i32::MAX);
         // Millions of rows may have to be read.
         let page = compute(move || -> Result<_, CatalogError> {
             let mut examples = Vec::new();
@@ -316,9 +330,20 @@ impl Caches {
                 }
                 let info = pb::ExampleInfo {
                     example_id: entry.id.to_owned(),
-                    class_index: i32::try_from(entry.class).unwrap_or(i32::MAX),
-                    display_name: entry.class_name.to_owned(),
-                    validation: entry.validation,
+                    class_index: match (multi_label, entry.classes.first()) {
+                        (false, Some(class)) => index(class),
+                        _ => 0,
+                    },
+                    class_indices: match multi_label {
+                        true => entry.classes.iter().map(index).collect(),
+                        false => Vec::new(),
+                    },
+                    display_name: match multi_label {
+                        true => String::new(),
+                        false => entry.class_name.to_owned(),
+                    },
+                    validation: entry.purpose == Purpose::Validation,
+                    unknown: entry.purpose == Purpose::Unknown,
                     uri: entry.uri.to_owned(),
                     metadata: list.metadata(at)?.into_iter().collect(),
                     has_picture: entry.has_picture,

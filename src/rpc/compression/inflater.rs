@@ -62,7 +62,7 @@ struct Scratch {
     inflated: Inflated,
 }
 
-/// What has been inflated.
+/// The inflated bytes, in pieces.
 #[derive(Default)]
 struct Inflated {
     pieces: VecDeque<Bytes>,

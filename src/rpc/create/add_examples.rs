@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    catalog::{Base, BaseChanges, ClassRef, Recipe, TextSource},
+    catalog::{Base, BaseChanges, ClassRef, MAX_MULTI_LABEL_CLASSES, Recipe, TextSource},
 };
 use tip_spec::Method;
 use tipserve_api::v1::{
@@ -110,6 +110,7 @@ fn changes(spec: &mut pb::AddExamplesSpec) -> Result<BaseChanges, RequestError> 
     Ok(BaseChanges {
         remove: std::mem::take(&mut spec.remove_example_ids),
         relabel: relabel.collect::<Result<_, RequestError>>()?,
+        drop_unlabelled: spec.drop_unlabelled,
         new_classes: spec
             .new_classes
             .iter()
@@ -125,6 +126,9 @@ fn recipe(
     context: &Context,
 ) -> Result<Recipe, ApiError> {
     let details = base.details();
+    if base.is_multi_label() {
+        check_multi_label(&spec, asked, &base)?;
+    }
     RequestError::check(
         "spec.new_classes (with the base's)",
         "max_classes",
@@ -175,6 +179,7 @@ fn recipe(
         new_classes,
         text,
         head,
+        multi_label: base.is_multi_label(),
         views: details.views.max(1) as usize,
         exif_orientation: details.exif_orientation,
         description: if spec.description.is_empty() {
@@ -191,6 +196,36 @@ fn recipe(
         base: Some(Arc::new(base)),
         request: None,
     })
+}
+
+/// Refuses what a version whose examples carry any number of classes has not.
+fn check_multi_label(
+    spec: &pb::AddExamplesSpec,
+    asked: MethodChoice,
+    base: &Base,
+) -> Result<(), RequestError> {
+    RequestError::check(
+        "spec.new_classes (with the base's)",
+        "max_multi_label_classes",
+        MAX_MULTI_LABEL_CLASSES,
+        base.classes().len() + spec.new_classes.len(),
+    )?;
+    if !spec.relabel.is_empty() {
+        let problem = format!(
+            "{} was made with multi_label: its examples have no one class to change",
+            base.version()
+        );
+        return Err(RequestError::invalid("spec.relabel", problem));
+    }
+    let numbers = spec.alpha.is_some() || spec.beta.is_some() || spec.lambda.is_some();
+    if matches!(asked, MethodChoice::This(_)) || numbers {
+        let problem = format!(
+            "{} was made with multi_label: only METHOD_AUTO, without numbers",
+            base.version()
+        );
+        return Err(RequestError::invalid("spec.method", problem));
+    }
+    Ok(())
 }
 
 /// The text rows of the new classes, made in the same way as the base's.

@@ -19,11 +19,12 @@ use super::{
         submit::Item,
     },
     Creation, Event,
+    example::{classes, purpose},
     gathered::{Gathered, Pending},
     notes, views,
 };
 use crate::catalog::{
-    CatalogError, ClassNames, ClassRef, CollectedFeatures, ExampleNotes, Stage, orientation,
+    CatalogError, ClassNames, CollectedFeatures, ExampleNotes, Purpose, Stage, orientation,
 };
 use tipserve_api::{
     text::{canonical, into_canonical},
@@ -95,7 +96,7 @@ impl<'a> FeatureCollection<'a> {
             first_id: recipe.base.as_ref().map_or(0, |base| base.next_id()),
             bytes: inherited
                 .iter()
-                .map(|e| recipe.feature_bytes(width, e.validation) + e.notes_bytes())
+                .map(|e| recipe.feature_bytes(width, e.purpose) + e.notes_bytes())
                 .sum(),
             pictures: false,
             outstanding: 0,
@@ -148,30 +149,43 @@ impl<'a> FeatureCollection<'a> {
             into_canonical(std::mem::take(&mut example.example_id))
         };
         self.gathered.receive();
-        let name = std::mem::take(&mut example.class_name);
-        let class = self.class(example.class_index, name);
-        let checked = self.check(&id, &class, &mut example);
-        let (class, content, notes) = match checked {
+        let purpose = purpose(&example);
+        let found = purpose
+            .clone()
+            .and_then(|purpose| classes(recipe, &self.classes, &mut example, purpose));
+        let checked = self.check(&id, &found, &mut example);
+        let (classes, content, notes) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.reject(id, class.ok(), error.into()).await,
+            Err(error) => {
+                let class = found.ok().and_then(|classes| classes.first().copied());
+                return self.reject(id, class, error.into()).await;
+            }
         };
         self.ids.insert(id.clone());
-        let views = match (&content, example.validation) {
-            (Content::Picture { .. }, false) => recipe.views,
+        let purpose = purpose?;
+        // Of a picture without a label nothing is kept but its feature.
+        let keeps = purpose != Purpose::Unlabelled;
+        let notes = if keeps {
+            notes
+        } else {
+            ExampleNotes::default()
+        };
+        let views = match (&content, purpose) {
+            (Content::Picture { .. }, Purpose::Training) => recipe.views,
             _ => 1,
         };
         let context = &self.creation.context;
         context.pace(&self.creation.caller, 1, None, true).await?;
         let width = recipe.bundle.model.width;
-        self.count_bytes(recipe.feature_bytes(width, example.validation) + notes.size())?;
-        let pictured = match self.creation.request.keep_pictures {
+        self.count_bytes(recipe.feature_bytes(width, purpose) + notes.size())?;
+        let pictured = match self.creation.request.keep_pictures && keeps {
             true => notes::pictured(std::mem::take(&mut example.thumbnail), &content),
             false => None,
         };
         let mut pending = Pending {
             id,
-            class,
-            validation: example.validation,
+            classes,
+            purpose,
             views: vec![None; views],
             lacks_end_mark: false,
             notes,
@@ -204,26 +218,16 @@ impl<'a> FeatureCollection<'a> {
         }
     }
 
-    fn class(&self, index: i32, name: String) -> Result<usize, RequestError> {
-        let field = match name.is_empty() {
-            true => "examples.class_index",
-            false => "examples.class_name",
-        };
-        ClassRef::of(index, name)
-            .and_then(|class| self.classes.find(&class))
-            .map_err(|problem| RequestError::invalid(field, problem))
-    }
-
     /// An example as content for the engine, checked.
     fn check(
         &self,
         id: &str,
-        class: &Result<usize, RequestError>,
+        classes: &Result<Vec<usize>, RequestError>,
         example: &mut pb::Example,
-    ) -> Result<(usize, Content, ExampleNotes), RequestError> {
+    ) -> Result<(Vec<usize>, Content, ExampleNotes), RequestError> {
         request::check_id("examples.example_id", id)?;
         request::check_printable("examples.example_id", id)?;
-        let class = class.clone()?;
+        let classes = classes.clone()?;
         if self.ids.contains(id) {
             return Err(RequestError::invalid(
                 "examples.example_id",
@@ -234,7 +238,7 @@ impl<'a> FeatureCollection<'a> {
         let width = self.creation.request.recipe.bundle.model.width;
         let turn = orientation::decoded(self.creation.request.recipe.exif_orientation);
         let content = request::content(example.input.take(), Crop::Centre, width, turn)?;
-        Ok((class, content, notes))
+        Ok((classes, content, notes))
     }
 
     /// Counts the bytes that the version will hold, and checks the limit.
@@ -397,7 +401,8 @@ impl<'a> FeatureCollection<'a> {
         if !its_own {
             return Err(problem);
         }
-        self.reject(pending.id, Some(pending.class), problem).await
+        self.reject(pending.id, pending.classes.first().copied(), problem)
+            .await
     }
 
     async fn reject(

@@ -19,8 +19,8 @@ use crate::{
     auth::Caller,
     catalog::{
         CatalogError, LoadedBundle, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES,
-        MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_VIEWS, Recipe, TextSource,
-        orientation, printable,
+        MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_MULTI_LABEL_CLASSES, MAX_VIEWS,
+        Recipe, TextSource, orientation, printable,
     },
 };
 use tip_spec::Method;
@@ -124,6 +124,9 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         heads::class_balance(spec.class_balance)?,
         heads::key_dtype(spec.key_dtype)?,
     )?;
+    if spec.multi_label {
+        check_multi_label(&spec)?;
+    }
     let classes = Classes {
         field: "spec.classes",
         classes: spec.classes,
@@ -134,7 +137,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
     }
     .canonical();
     let new_classes = classes.names()?;
-    let text = text_source(classes, spec.without_text)?;
+    let text = text_source(classes, spec.without_text || spec.multi_label)?;
     if matches!(text, TextSource::None) && head.method == Some(Method::ZeroShot) {
         return Err(RequestError::invalid(
             "spec.method",
@@ -148,6 +151,7 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         new_classes,
         text,
         head,
+        multi_label: spec.multi_label,
         views: if bundle.model.image.is_none() {
             1
         } else {
@@ -160,6 +164,46 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         request: None,
         bundle,
     })
+}
+
+/// Refuses what a version whose examples carry any number of classes has not.
+fn check_multi_label(spec: &pb::CacheSpec) -> Result<(), RequestError> {
+    RequestError::check(
+        "spec.classes (with multi_label)",
+        "max_multi_label_classes",
+        MAX_MULTI_LABEL_CLASSES,
+        spec.classes.len(),
+    )?;
+    let method = pb::Method::try_from(spec.method);
+    let with_text =
+        (spec.classes.iter()).any(|class| class.text_weight.is_some() || !class.prompts.is_empty());
+    let refused = [
+        (
+            "spec.method",
+            !matches!(method, Ok(pb::Method::Unspecified | pb::Method::Auto)),
+            "with multi_label only METHOD_AUTO: the others' classes compete for one place",
+        ),
+        (
+            "spec.classes",
+            with_text || !spec.prompt_templates.is_empty(),
+            "with multi_label examples alone decide: text weights, prompts and templates are not \
+             taken",
+        ),
+        (
+            "spec.alpha",
+            spec.alpha.is_some() || spec.beta.is_some() || spec.lambda.is_some(),
+            "with multi_label there are no numbers to give",
+        ),
+        (
+            "spec.class_balance",
+            spec.class_balance == pb::ClassBalance::Mean as i32,
+            "with multi_label each class has a column of its own: there is nothing to balance",
+        ),
+    ];
+    match refused.into_iter().find(|(_, is_there, _)| *is_there) {
+        Some((field, _, problem)) => Err(RequestError::invalid(field, problem)),
+        None => Ok(()),
+    }
 }
 
 /// The bundle that a specification names.

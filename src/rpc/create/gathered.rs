@@ -1,21 +1,22 @@
-//! What has been gathered of a create's examples: those on their way, those
-//! that are done, and the counts.
+//! The examples of a CreateCache or AddExamples call: those under way, those
+//! done, and the counts.
 //!
-//! What is rejected leaves nothing behind but its count: however many such
-//! examples a client sends, they take no memory.
+//! A rejected example leaves only its count, so that any number of them takes
+//! no memory.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
-use crate::catalog::{CollectedFeatures, ExampleFeature, ExampleNotes};
+use crate::catalog::{CollectedFeatures, ExampleFeature, ExampleNotes, Purpose};
 
-/// An example on its way.
+/// An example that is being encoded.
 pub(super) struct Pending {
     pub(super) id: String,
-    pub(super) class: usize,
-    pub(super) validation: bool,
-    /// Raw features of its views, by their number; a key once all are there.
+    pub(super) classes: Vec<usize>,
+    pub(super) purpose: Purpose,
+    /// Raw features of its views, by their number; they become a key once
+    /// complete.
     pub(super) views: Vec<Option<Vec<f32>>>,
     pub(super) lacks_end_mark: bool,
     pub(super) notes: ExampleNotes,
@@ -35,14 +36,14 @@ pub(super) struct Gathered {
     received: usize,
     pending: HashMap<usize, Pending>,
     finished: Vec<(usize, ExampleFeature)>,
-    /// Of each class, how many were rejected, and why the first was.
+    /// For each class, how many were rejected, and why the first was.
     reasons: BTreeMap<usize, (usize, String)>,
     rejected: usize,
     without_end_mark: usize,
 }
 
 impl Gathered {
-    /// Counts one more example: its place.
+    /// Counts one more example and returns its place.
     pub(super) fn receive(&mut self) -> usize {
         let place = self.received;
         self.received += 1;
@@ -54,17 +55,17 @@ impl Gathered {
         self.received
     }
 
-    /// An example has been taken and is on its way.
+    /// Records that an example has been accepted and is being encoded.
     pub(super) fn begin(&mut self, place: usize, example: Pending) {
         self.pending.insert(place, example);
     }
 
-    /// An example that is on its way, unless a problem has rejected it.
+    /// The example, if it is under way and has not been rejected.
     pub(super) fn pending(&mut self, place: usize) -> Option<&mut Pending> {
         self.pending.get_mut(&place)
     }
 
-    /// Gives up an example that is on its way.
+    /// Drops an example that is under way.
     pub(super) fn give_up(&mut self, place: usize) -> Option<Pending> {
         self.pending.remove(&place)
     }
@@ -77,7 +78,8 @@ impl Gathered {
         }
     }
 
-    /// Counts a rejected example, and says why of the first of its class.
+    /// Counts a rejected example, and keeps the reason of the first of its
+    /// class.
     pub(super) fn reject(&mut self, class: Option<usize>, reason: impl FnOnce() -> String) {
         self.rejected += 1;
         if let Some(class) = class {
@@ -96,7 +98,7 @@ impl Gathered {
         };
         self.without_end_mark += usize::from(example.lacks_end_mark);
         let raw: Vec<_> = example.views.into_iter().flatten().collect();
-        let feature = ExampleFeature::of_views(example.id, example.class, example.validation, &raw);
+        let feature = ExampleFeature::of_views(example.id, example.classes, example.purpose, &raw);
         let feature = feature.with_notes(example.notes.boxed());
         self.finished.push((place, feature));
     }
@@ -107,7 +109,7 @@ impl Gathered {
             .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
     }
 
-    /// All of it, in the order of the stream.
+    /// The result, in the order of the stream.
     pub(super) fn into_features(mut self, pictures: bool) -> CollectedFeatures {
         self.finished.sort_by_key(|(place, _)| *place);
         CollectedFeatures {

@@ -9,6 +9,7 @@
 mod add_examples;
 mod collect;
 mod create_cache;
+mod example;
 mod gathered;
 mod notes;
 mod text;
@@ -37,7 +38,9 @@ use super::{
 };
 use crate::{
     auth::{Caller, audit::AuditLine},
-    catalog::{CatalogError, CollectedFeatures, Recipe, Stage, TextRequest, TextRows, select},
+    catalog::{
+        CatalogError, CollectedFeatures, Purpose, Recipe, Stage, TextRequest, TextRows, select,
+    },
 };
 pub use add_examples::AddExamples;
 use collect::FeatureCollection;
@@ -353,8 +356,9 @@ impl Creation {
 fn refuse_empty_class(recipe: &Recipe, collected: &CollectedFeatures) -> Result<(), RequestError> {
     let mut seen = vec![false; recipe.class_count()];
     let all = recipe.inherited().iter().chain(&collected.examples);
-    for example in all.filter(|e| !e.validation) {
-        if let Some(seen) = seen.get_mut(example.class) {
+    let training = all.filter(|example| example.purpose == Purpose::Training);
+    for class in training.flat_map(|example| &example.classes) {
+        if let Some(seen) = seen.get_mut(*class) {
             *seen = true;
         }
     }

@@ -1,4 +1,4 @@
-//! Which part of a picture each of its views is.
+//! The crop of each view of a picture.
 
 use sha2::{Digest, Sha256};
 
@@ -14,9 +14,9 @@ pub(super) fn crop(seed: u64, id: &str, view: usize, count: usize) -> Crop {
     }
 }
 
-/// A seed for one view: of the cache's seed, the example's id and the view's
-/// number, so that it depends neither on the order of arrival nor on others,
-/// and is the same on every machine.
+/// A seed for one view, from the cache's seed, the example's id and the view's
+/// number. It does not depend on the order of arrival or on other examples, and
+/// is the same on every machine.
 fn view_seed(seed: u64, id: &str, view: usize) -> u64 {
     let digest = Sha256::new()
         .chain_update(seed.to_le_bytes())

@@ -9,8 +9,15 @@ use tip_adapter::head::Head;
 use tipserve_clip::ExifOrientation;
 use tipserve_engine::{Content, FlowId, JobOutput, Priority, ScoresRequest, Work};
 
-/// A version's logits, and those of its text alone.
-pub(super) type Logits = (Vec<f32>, Option<Vec<f32>>);
+/// What a version makes of an item.
+pub(super) struct Logits {
+    /// By its own head.
+    pub own: Vec<f32>,
+    /// By its text alone.
+    pub zero_shot: Option<Vec<f32>>,
+    /// The item's feature, where the version scores by it.
+    pub feature: Option<Vec<f32>>,
+}
 
 /// One version's heads, and how its pictures are decoded.
 pub(super) struct JudgedHead {
@@ -22,6 +29,8 @@ pub(super) struct JudgedHead {
     pub own: Arc<Head>,
     /// Its text alone, if it has text.
     pub zero_shot: Option<Arc<Head>>,
+    /// Whether it scores by an item's feature.
+    pub scores_by_feature: bool,
 }
 
 impl JudgedHead {
@@ -69,7 +78,11 @@ impl Judge {
                 Some(zero_shot) => Some(self.logits(&head.bundle, &unit, zero_shot).await?),
                 None => None,
             };
-            logits.push((own, zero_shot));
+            logits.push(Logits {
+                own,
+                zero_shot,
+                feature: head.scores_by_feature.then_some(unit),
+            });
         }
         Ok(logits)
     }

@@ -159,6 +159,11 @@ impl Filter {
         Ok(Filter(restrictions))
     }
 
+    /// Whether it looks at a field.
+    pub fn restricts(&self, field: &str) -> bool {
+        self.0.iter().any(|one| one.field == field)
+    }
+
     /// Whether everything is let through.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

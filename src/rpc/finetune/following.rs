@@ -1,4 +1,4 @@
-//! A run as its callers follow it: the events of a call, to the run's end.
+//! Following a run: the events of a call, to the run's end.
 
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status};
@@ -16,7 +16,7 @@ pub(super) async fn follow(
     let mut progress: Option<RunProgress> = None;
     loop {
         let now = run.borrow_and_update().clone();
-        // The run itself comes first, however far it is by now.
+        // The run itself comes first, whatever its progress.
         if state.is_none() {
             state = Some(now.state);
             if send(events, Event::Run(message(&now))).await.is_err() {
@@ -52,7 +52,7 @@ pub(super) async fn follow(
     }
 }
 
-/// The call's own status: the run's.
+/// The status of the call, from that of the run.
 fn ending(run: &Run) -> Option<Status> {
     match run.state {
         RunState::Failed => run
@@ -92,7 +92,7 @@ fn progress_message(progress: &RunProgress) -> pb::FineTuneProgress {
     }
 }
 
-/// A run as the API shows it.
+/// A run as the API's message.
 pub(super) fn message(run: &Run) -> pb::FineTuneRun {
     let state = match run.state {
         RunState::Queued => State::Queued,
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// What follows a run that is well under way before anybody looks.
+    /// The events of a run that is well under way before its first follower.
     #[tokio::test]
     async fn the_run_itself_is_the_first_message() {
         let progress = RunProgress {

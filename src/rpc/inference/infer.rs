@@ -9,6 +9,7 @@ use super::{
     model,
     outputs::{self, OutputRequest},
     parameters::Scheduling,
+    recognition,
     statistics::{Entry, Statistics},
     tensors::{Batch, Form, element},
 };
@@ -17,6 +18,7 @@ use crate::{
     catalog::Served,
     rpc::{
         Context,
+        confidence::Reject,
         error::ApiError,
         request,
         submit::{Answer, CancelOnDrop, Item},
@@ -44,6 +46,7 @@ pub struct Started {
     classifier: Served,
     input: &'static str,
     form: Form,
+    reject: Option<Reject>,
     wanted: Vec<OutputRequest>,
     answers: Vec<Answer>,
     entry: Arc<Entry>,
@@ -85,7 +88,9 @@ async fn submit(
 ) -> Result<Started, ApiError> {
     request::check_id("id", &request.id)?;
     let scheduling = Scheduling::read(&request.parameters, client.deadline, began)?;
-    let wanted = outputs::wanted(&request.outputs)?;
+    let reject = recognition::parameters(&request.parameters)?;
+    let wanted = outputs::wanted(&request.outputs, reject.is_some())?;
+    let reject = recognition::of_outputs(reject, &wanted);
     let batch = Batch::read(
         &mut request,
         classifier.width(),
@@ -121,7 +126,8 @@ async fn submit(
                 head: Arc::clone(&classifier.head),
                 wanted: of_each,
                 neighbours: 0,
-                embedding: false,
+                embedding: reject.is_some_and(Reject::is_by_score)
+                    && classifier.scores_by_feature(),
             },
             flow: client.flow,
             priority: scheduling.priority,
@@ -144,6 +150,7 @@ async fn submit(
         classifier,
         input: batch.input,
         form: batch.form,
+        reject,
         wanted,
         answers,
         entry: Arc::clone(entry),
@@ -196,11 +203,16 @@ impl Started {
             let outcome = answer.outcome().await;
             outcomes.push(outcome.map_err(|problem| of_element(problem, self.input, index))?);
         }
+        let recognised = match self.reject {
+            Some(reject) => recognition::recognise(&self.classifier, reject, &outcomes)?,
+            None => Vec::new(),
+        };
+        recognition::count(&self.classifier, &outcomes, &recognised);
         outputs::fill(
             &mut self.response,
             &self.wanted,
             &self.classifier,
-            &outcomes,
+            (&outcomes, &recognised),
             self.form,
             self.limit,
         )?;

@@ -7,6 +7,7 @@ mod infer;
 mod model;
 mod outputs;
 mod parameters;
+mod recognition;
 mod repository;
 mod statistics;
 mod stream;

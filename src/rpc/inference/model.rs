@@ -22,7 +22,7 @@ use tipserve_api::inference::{
     model_version_policy,
 };
 use tipserve_api::names::NameError;
-use tipserve_store::{Manifest, Reference, StoreError, VersionSelector};
+use tipserve_store::{Details, Manifest, Reference, StoreError, VersionSelector};
 
 /// The protocol's name for TorchScript.
 const PLATFORM: &str = "pytorch_torchscript";
@@ -110,6 +110,15 @@ fn signed(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// The outputs of a version: whether it knows an element's class only where it
+/// can tell without being given a threshold, since there are clients that ask
+/// for every output that there is.
+fn outputs(details: &Details) -> impl Iterator<Item = Output> {
+    let recognises = details.head.unseen.is_some();
+    let all = Output::ALL.into_iter();
+    all.filter(move |output| recognises || !output.recognises())
+}
+
 /// `ModelMetadata`.
 ///
 /// # Errors
@@ -148,12 +157,12 @@ pub async fn metadata(
         versions,
         platform: PLATFORM.to_owned(),
         inputs,
-        outputs: Output::ALL
+        outputs: outputs(details)
             .map(|output| {
                 let dims = output.dims(details.classes.len());
                 tensor(output.name(), output.datatype(), &dims)
             })
-            .to_vec(),
+            .collect(),
     }))
 }
 
@@ -184,7 +193,8 @@ pub async fn config(
         name: output.name().to_owned(),
         data_type: match output {
             Output::Label | Output::Classification => DataType::TypeString,
-            Output::Score | Output::Logits => DataType::TypeFp32,
+            Output::Score | Output::Logits | Output::KnownScore => DataType::TypeFp32,
+            Output::Accepted => DataType::TypeBool,
         }
         .into(),
         dims: output.dims(details.classes.len()),
@@ -216,7 +226,7 @@ pub async fn config(
         }),
         max_batch_size: i32::try_from(context.limits.stream_window).unwrap_or(i32::MAX),
         input: image.into_iter().chain([embedding]).collect(),
-        output: Output::ALL.map(output).to_vec(),
+        output: outputs(details).map(output).collect(),
         instance_group: vec![instances(context, &name)],
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching(context))),
         parameters,

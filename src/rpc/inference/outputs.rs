@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     catalog::Classifier,
-    rpc::{answer::DEFAULT_TOP, request::RequestError},
+    rpc::{answer::DEFAULT_TOP, confidence::Recognition, request::RequestError},
 };
 use tip_adapter::best::TopK;
 use tipserve_api::inference::{
@@ -30,24 +30,38 @@ pub enum Output {
     Logits,
     /// The most probable classes as "probability:index:name", BYTES [N, K].
     Classification,
+    /// Whether it is of any class that the version knows, BOOL [N].
+    Accepted,
+    /// How much of what it knows the version finds in it, FP32 [N].
+    KnownScore,
 }
 
 impl Output {
     /// Every output, in the order in which they are answered.
-    pub const ALL: [Output; 4] = [
+    pub const ALL: [Output; 6] = [
         Output::Label,
         Output::Score,
         Output::Logits,
         Output::Classification,
+        Output::Accepted,
+        Output::KnownScore,
     ];
 
-    /// The output's name in requests and metadata.
+    /// Whether it says if the version knows an element's class: answered only
+    /// where it is asked for, by its name or by parameters.
+    pub fn recognises(self) -> bool {
+        matches!(self, Output::Accepted | Output::KnownScore)
+    }
+
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Output::Label => "label",
             Output::Score => "score",
             Output::Logits => "logits",
             Output::Classification => CLASSIFICATION,
+            Output::Accepted => "accepted",
+            Output::KnownScore => "known_score",
         }
     }
 
@@ -55,14 +69,15 @@ impl Output {
     pub fn datatype(self) -> &'static str {
         match self {
             Output::Label | Output::Classification => "BYTES",
-            Output::Score | Output::Logits => "FP32",
+            Output::Score | Output::Logits | Output::KnownScore => "FP32",
+            Output::Accepted => "BOOL",
         }
     }
 
     /// Its dimensions but the batch's.
     pub fn dims(self, classes: usize) -> Vec<i64> {
         match self {
-            Output::Label | Output::Score => Vec::new(),
+            Output::Label | Output::Score | Output::Accepted | Output::KnownScore => Vec::new(),
             Output::Logits => vec![i64::try_from(classes).unwrap_or(i64::MAX)],
             Output::Classification => vec![-1],
         }
@@ -87,17 +102,27 @@ impl OutputRequest {
         }
     }
 
+    /// Whether it says if the version knows an element's class.
+    pub fn recognises(self) -> bool {
+        self.output.recognises()
+    }
+
     /// How many of the best classes it takes.
     fn classes(self) -> usize {
         self.ranks().unwrap_or(1)
     }
 }
 
-/// What a request asks for; everything, if it does not say.
+/// What a request asks for; everything, if it does not say: also whether the
+/// version recognises an element's class if parameters ask for that
+/// (`recognise`).
 ///
 /// # Errors
 /// Unknown or repeated names, and parameters that do not fit.
-pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<OutputRequest>, RequestError> {
+pub fn wanted(
+    asked: &[InferRequestedOutputTensor],
+    recognise: bool,
+) -> Result<Vec<OutputRequest>, RequestError> {
     let mut wanted: Vec<OutputRequest> = Vec::new();
     for asked in asked {
         let name = &asked.name;
@@ -117,7 +142,7 @@ pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<OutputRequest>
         let ranked = whole(&asked.parameters, CLASSIFICATION)?
             .filter(|count| *count > 0)
             .map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-        if ranked.is_some() && output == Output::Label {
+        if ranked.is_some() && (output == Output::Label || output.recognises()) {
             let problem =
                 "it has no numbers to rank: ask for the classification of score or logits";
             return Err(RequestError::invalid(field, problem));
@@ -125,7 +150,9 @@ pub fn wanted(asked: &[InferRequestedOutputTensor]) -> Result<Vec<OutputRequest>
         wanted.push(OutputRequest { output, ranked });
     }
     if wanted.is_empty() {
-        wanted.extend(Output::ALL.map(|output| OutputRequest {
+        let all = Output::ALL.into_iter();
+        let all = all.filter(|output| recognise || !output.recognises());
+        wanted.extend(all.map(|output| OutputRequest {
             output,
             ranked: None,
         }));
@@ -152,6 +179,7 @@ pub fn least_bytes(wanted: &[OutputRequest], count: usize, classes: usize) -> us
         (Output::Logits, None) => size_of::<f32>() * classes,
         // "0:0:".
         (_, Some(ranked)) => 8 * ranked.min(classes),
+        (Output::Accepted, None) => size_of::<bool>(),
         _ => size_of::<f32>(),
     };
     wanted.iter().map(per_element).sum::<usize>() * count
@@ -176,14 +204,24 @@ pub fn fill(
     response: &mut ModelInferResponse,
     wanted: &[OutputRequest],
     classifier: &Classifier,
-    outcomes: &[JobOutput],
+    (outcomes, recognised): (&[JobOutput], &[Recognition]),
     form: Form,
     limit: usize,
 ) -> Result<(), RequestError> {
     let mut left = limit;
     for wanted in wanted {
-        let (values, shape) = values(*wanted, classifier, outcomes, left)
-            .ok_or_else(|| too_large(limit, limit.saturating_add(1)))?;
+        let (values, shape) = match wanted.output {
+            Output::Accepted => {
+                let flags = recognised.iter().map(|one| one.accepted()).collect();
+                (Values::Flags(flags), vec![recognised.len()])
+            }
+            Output::KnownScore => {
+                let scores = recognised.iter().map(|one| one.score as f32).collect();
+                (Values::Floats(scores), vec![recognised.len()])
+            }
+            _ => values(*wanted, classifier, outcomes, left)
+                .ok_or_else(|| too_large(limit, limit.saturating_add(1)))?,
+        };
         left = left
             .checked_sub(values.bytes())
             .ok_or_else(|| too_large(limit, limit - left + values.bytes()))?;
@@ -217,7 +255,7 @@ fn values(
             for scored in best(outcome) {
                 let value = match wanted.output {
                     Output::Logits => scored.logit,
-                    _ => scored.probability as f32,
+                    _ => classifier.probability(&scored) as f32,
                 };
                 let text = ranked_class(value, scored.class, classifier.class_name(scored.class));
                 bytes += size_of::<u32>() + text.len();
@@ -231,8 +269,9 @@ fn values(
     }
     Some(match wanted.output {
         Output::Score => {
-            let score =
-                |outcome: &JobOutput| first(outcome).map_or(0.0, |best| best.probability as f32);
+            let score = |outcome: &JobOutput| {
+                first(outcome).map_or(0.0, |best| classifier.probability(&best) as f32)
+            };
             (
                 Values::Floats(outcomes.iter().map(score).collect()),
                 vec![count],
@@ -243,7 +282,7 @@ fn values(
             let shape = vec![count, classifier.classes()];
             (Values::Floats(rows.copied().collect()), shape)
         }
-        Output::Label | Output::Classification => {
+        Output::Label | Output::Classification | Output::Accepted | Output::KnownScore => {
             let label = |outcome: &JobOutput| {
                 let class = first(outcome).map_or(0, |best| best.class);
                 classifier.class_name(class).to_owned()
@@ -288,12 +327,13 @@ mod tests {
 
     #[test]
     fn no_outputs_are_all_outputs() {
-        let all = wanted(&[]).expect("all");
-        assert_eq!(
-            all.iter().map(|w| w.output).collect::<Vec<_>>(),
-            Output::ALL
-        );
-        let one = wanted(&[asked("logits", Some(3))]).expect("one");
+        let outputs = |recognise| -> Vec<Output> {
+            let all = wanted(&[], recognise).expect("all");
+            all.iter().map(|w| w.output).collect()
+        };
+        assert_eq!(outputs(true), Output::ALL);
+        assert_eq!(outputs(false), Output::ALL[..4]);
+        let one = wanted(&[asked("logits", Some(3))], false).expect("one");
         assert_eq!(one.len(), 1);
         assert_eq!(one[0].ranked, Some(3));
     }
@@ -304,9 +344,10 @@ mod tests {
             (vec![asked("scores", None)], "there is no output \"scores\""),
             (vec![asked("score", None); 2], "it is asked for twice"),
             (vec![asked("label", Some(2))], "no numbers to rank"),
+            (vec![asked("accepted", Some(2))], "no numbers to rank"),
             (vec![asked("score", Some(-2))], "-2 is negative"),
         ] {
-            let error = wanted(&outputs).expect_err("refused").to_string();
+            let error = wanted(&outputs, false).expect_err("refused").to_string();
             assert!(error.contains(words), "{error}");
         }
     }

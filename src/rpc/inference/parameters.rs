@@ -92,6 +92,27 @@ pub fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, Request
         .map_err(|problem| RequestError::invalid(field(name), problem))
 }
 
+/// A number, where the parameter is there.
+///
+/// # Errors
+/// Where it is something else.
+pub fn number(parameters: &Parameters, name: &str) -> Result<Option<f64>, RequestError> {
+    let Some(parameter) = parameters.get(name) else {
+        return Ok(None);
+    };
+    match &parameter.parameter_choice {
+        Some(ParameterChoice::DoubleParam(number)) => Ok(Some(*number)),
+        Some(ParameterChoice::Int64Param(number)) => Ok(Some(*number as f64)),
+        Some(ParameterChoice::Uint64Param(number)) => Ok(Some(*number as f64)),
+        // What clients without double parameters send, such as tritonclient.
+        Some(ParameterChoice::StringParam(text)) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| RequestError::invalid(field(name), format!("{text:?} is not a number"))),
+        _ => Err(RequestError::invalid(field(name), "it must be a number")),
+    }
+}
+
 /// Refuses tensors in shared memory.
 ///
 /// # Errors

@@ -285,6 +285,8 @@ pub enum Values {
     Floats(Vec<f32>),
     /// Values of BYTES, UTF-8 texts.
     Texts(Vec<String>),
+    /// BOOL.
+    Flags(Vec<bool>),
 }
 
 impl Values {
@@ -293,6 +295,7 @@ impl Values {
         match self {
             Values::Floats(values) => values.len() * size_of::<f32>(),
             Values::Texts(texts) => texts.iter().map(|text| size_of::<u32>() + text.len()).sum(),
+            Values::Flags(flags) => flags.len(),
         }
     }
 
@@ -308,6 +311,7 @@ impl Values {
             datatype: match self {
                 Values::Floats(_) => "FP32",
                 Values::Texts(_) => "BYTES",
+                Values::Flags(_) => "BOOL",
             }
             .to_owned(),
             shape: shape
@@ -325,6 +329,7 @@ impl Values {
             Values::Texts(texts) => {
                 contents.bytes_contents = texts.into_iter().map(Bytes::from).collect();
             }
+            Values::Flags(flags) => contents.bool_contents = flags,
         }
         tensor.contents = Some(contents);
         (tensor, None)
@@ -345,6 +350,7 @@ impl Values {
                     raw.put_slice(text.as_bytes());
                 }
             }
+            Values::Flags(flags) => raw.extend(flags.into_iter().map(u8::from)),
         }
         raw.freeze()
     }

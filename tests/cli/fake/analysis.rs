@@ -76,6 +76,7 @@ impl AnalysisService for Service {
             class.map_or_else(String::new, |class| class.display_name.clone())
         };
         let classes = version.classes.iter().map(|class| pb::ClassAnalysis {
+            precision_threshold: None,
             index: class.index,
             display_name: class.display_name.clone(),
             example_count: class.example_count,

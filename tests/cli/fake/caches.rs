@@ -97,7 +97,11 @@ impl CacheService for Service {
                         let _ = events.send(Ok(pb::CreateCacheResponse { event })).await;
                         continue;
                     }
-                    if !example.validation {
+                    if spec.multi_label {
+                        for class in &example.class_indices {
+                            counts[*class as usize] += 1;
+                        }
+                    } else if !example.validation && !example.unknown {
                         counts[example.class_index as usize] += 1;
                     }
                     this.state.lock().unwrap().examples.push(example);

@@ -46,6 +46,7 @@ fn answer(
         },
         neighbours: (0..options.neighbours)
             .map(|rank| pb::Neighbour {
+                class_indices: Vec::new(),
                 example_id: format!("key/{rank}.jpg"),
                 class_index: (class % n) as i32,
                 display_name: named(class % n),
@@ -196,6 +197,7 @@ impl ClassifyService for Service {
         let evaluations = versions
             .iter()
             .map(|version| pb::Evaluation {
+                multi_label: None,
                 version: version.name.clone(),
                 count,
                 top1: right as f64 / count as f64,

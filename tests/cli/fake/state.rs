@@ -69,6 +69,7 @@ impl State {
                 .into_iter()
                 .zip(0..)
                 .map(|((display_name, example_count), index)| pb::ClassInfo {
+                    threshold: None,
                     index,
                     display_name,
                     example_count,

@@ -205,5 +205,6 @@ fn spec(key_dtype: KeyDtype) -> HeadSpec {
         standardised: None,
         selection: Selection::unsearched(SelectionSource::Default),
         unseen: None,
+        unlabelled: None,
     }
 }

@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tipserve._files import readable
 from tipserve._proto import cache_pb2, input_pb2
@@ -17,13 +18,20 @@ from tipserve.pictures import Picture
 class Example:
     """A picture (or embedding) with its class."""
 
-    class_: str | int
-    """The class's display name, or its index."""
+    class_: str | int | Sequence[str | int]
+    """The class's display name, or its index; several of them, or none, of a version
+    with `multi_label`."""
     picture: Picture
     id: str = ""
     """Unique in the cache. Default: the path, else the position."""
     validation: bool = False
     """Chooses numbers, and never becomes a key."""
+    unknown: bool = False
+    """Of none of the classes (`class_` does not count): it sharpens what is
+    rejected, and never becomes a key."""
+    unlabelled: bool = False
+    """Without a label (`class_` does not count): AUTO learns from it where that
+    helps. Nothing is kept of it but its feature."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +120,17 @@ class Indexed:
 
     def __iter__(self) -> Iterator[Example]:
         for position, example in enumerate(self.source):
-            index = self.lookup(example.class_)
+            apart = example.unknown or example.unlabelled
+            index = 0 if apart else self.looked_up(example.class_)
             yield replace(
                 example, class_=index, id=example.id or default_id(example.picture, position)
             )
+
+    def looked_up(self, class_: str | int | Sequence[str | int]) -> int | tuple[int, ...]:
+        """One index, or those of several classes."""
+        if isinstance(class_, str) or not isinstance(class_, Sequence):
+            return self.lookup(class_)
+        return tuple(self.lookup(one) for one in class_)
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,24 @@ class Marked:
     def __iter__(self) -> Iterator[Example]:
         for example in self.source:
             yield replace(example, validation=True, id=f"validation/{example.id}")
+
+
+@dataclass(frozen=True)
+class OfNoClass:
+    """Pictures of none of the classes as examples."""
+
+    pictures: Iterable[Picture]
+    prefix: str
+    """What their ids begin with."""
+    unlabelled: bool = False
+    """They may well be of one; nobody has said of which."""
+
+    def __iter__(self) -> Iterator[Example]:
+        for position, picture in enumerate(self.pictures):
+            id = f"{self.prefix}{default_id(picture, position)}"
+            yield Example(
+                0, picture, id=id, unknown=not self.unlabelled, unlabelled=self.unlabelled
+            )
 
 
 @dataclass(frozen=True)
@@ -154,6 +187,13 @@ class Named:
                 yield example
             else:
                 yield replace(example, id=f"{self.prefix}{position}")
+
+
+def class_fields(example: Example) -> Any:
+    """An example's class, or classes, as the messages have them."""
+    if isinstance(example.class_, Sequence) and not isinstance(example.class_, str):
+        return {"class_indices": [int(one) for one in example.class_]}
+    return {"class_index": int(example.class_)}
 
 
 def default_id(picture: Picture, position: int) -> str:

@@ -22,7 +22,9 @@ from tipserve.labelled import (
     load,
     load_additions,
     load_validation,
+    of_no_class,
     prefixed,
+    without_label,
 )
 from tipserve.pictures import Encoder
 from tipserve.types import CreateProgress, Method, Rejected, Version
@@ -35,14 +37,20 @@ def cache_parts(
     shots: int | None,
     seed: int,
     validation: Source | None,
+    unknown: Iterable[Any] | None,
+    unlabelled: Iterable[Any] | None,
 ) -> list[Labelled]:
-    """The examples of CreateCache: those that become keys, then those for validation."""
+    """The examples of CreateCache: keys, for validation, of no class, without labels."""
     labelled = load(source, classes)
     if shots is not None:
         labelled = choose_shots(labelled, shots, seed)
     parts = [labelled]
     if validation is not None:
         parts.append(load_validation(validation, labelled.classes))
+    if unknown is not None:
+        parts.append(of_no_class(unknown, "unknown/", labelled.classes))
+    if unlabelled is not None:
+        parts.append(without_label(unlabelled, "unlabelled/", labelled.classes))
     return parts
 
 
@@ -55,6 +63,8 @@ def added_parts(
     shots: int | None,
     seed: int,
     validation: Source | None,
+    unknown: Iterable[Any] | None,
+    unlabelled: Iterable[Any] | None,
 ) -> tuple[list[Labelled], Sequence[ClassSpec]]:
     """The examples of AddExamples, and the classes that the base does not have."""
     known = class_specs(base)
@@ -75,6 +85,13 @@ def added_parts(
         prefix = default_prefix(validation) if id_prefix is None else id_prefix
         marked = load_validation(validation, known, base.version)
         parts.append(prefixed(marked, prefix))
+    if unknown is not None:
+        # Positions begin at 0 in every call, and ids are unique in a version.
+        prefix = f"{base.version}+" if id_prefix is None else id_prefix
+        parts.append(of_no_class(unknown, f"unknown/{prefix}", known))
+    if unlabelled is not None:
+        prefix = f"{base.version}+" if id_prefix is None else id_prefix
+        parts.append(without_label(unlabelled, f"unlabelled/{prefix}", known))
     return parts, added
 
 
@@ -97,6 +114,7 @@ def cache_spec(
     grid: Grid | None,
     key_dtype: str | None,
     without_text: bool,
+    multi_label: bool,
     truncate_prompts: bool,
     allow_empty_classes: bool,
     created_by: str,
@@ -114,6 +132,7 @@ def cache_spec(
         description=description,
         labels=labels or {},
         without_text=without_text,
+        multi_label=multi_label,
         truncate_prompts=truncate_prompts,
         allow_empty_classes=allow_empty_classes,
         created_by=created_by,
@@ -147,6 +166,7 @@ def add_spec(
     new_classes: Sequence[ClassSpec],
     *,
     remove: Iterable[str],
+    drop_unlabelled: bool,
     relabel: Mapping[str, str | int],
     templates: Sequence[str] | None,
     method: Method | str | None,
@@ -171,6 +191,7 @@ def add_spec(
         base=base.name,
         new_classes=[one._message() for one in new_classes],
         remove_example_ids=remove,
+        drop_unlabelled=drop_unlabelled,
         relabel=[_relabelled(id_, label) for id_, label in relabel.items()],
         prompt_templates=templates or (),
         seed=seed,

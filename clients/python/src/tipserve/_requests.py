@@ -12,10 +12,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from tipserve._arrays import check_many
+from tipserve._examples import class_fields
 from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2, finetune_pb2, input_pb2
 from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
-from tipserve.labelled import ClassSpec, Labelled, default_id
+from tipserve.labelled import ClassSpec, Example, Labelled, default_id
 from tipserve.pictures import ENVELOPE_BYTES, Encoder, Picture
 from tipserve.types import Embeddings, GridKind, Rejected, ServerInfo, Version, matrix
 
@@ -117,7 +118,7 @@ class ExampleMessages:
     """Raise for a rejected example instead."""
     rejected: list[Rejected] = field(default_factory=list)
 
-    def _encoded(self) -> Iterator[tuple[str, int, input_pb2.Input, bool]]:
+    def _encoded(self) -> Iterator[tuple[Example, input_pb2.Input]]:
         for part in self.labelled:
             for example in part.examples:
                 try:
@@ -127,13 +128,20 @@ class ExampleMessages:
                         raise
                     self.rejected.append(Rejected(example.id, error))
                     continue
-                yield example.id, int(example.class_), encoded, example.validation
+                yield example, encoded
 
     def batches(self) -> Iterator[cache_pb2.ExampleBatch]:
         """The examples of CreateCache and AddExamples."""
         examples = (
-            cache_pb2.Example(example_id=id, class_index=index, input=made, validation=validation)
-            for id, index, made, validation in self._encoded()
+            cache_pb2.Example(
+                example_id=one.id,
+                **class_fields(one),
+                input=made,
+                validation=one.validation,
+                unknown=one.unknown,
+                unlabelled=one.unlabelled,
+            )
+            for one, made in self._encoded()
         )
         for group in grouped(examples, self.encoder.max_message_bytes, _byte_size):
             yield cache_pb2.ExampleBatch(examples=group)
@@ -145,8 +153,8 @@ class ExampleMessages:
         config = classify_pb2.EvaluateConfig(caches=caches)
         yield classify_pb2.EvaluateRequest(config=config)
         known = (
-            classify_pb2.LabelledItem(id=id, class_index=index, input=made)
-            for id, index, made, _ in self._encoded()
+            classify_pb2.LabelledItem(id=one.id, input=made, **class_fields(one))
+            for one, made in self._encoded()
         )
         items = chain(known, self._unknown(unknown or ()))
         for group in grouped(items, self.encoder.max_message_bytes, _byte_size):
@@ -211,8 +219,14 @@ def suggest_config(
     return config
 
 
-def reject_options(reject: float | bool) -> classify_pb2.RejectOptions | None:
+def reject_options(
+    reject: float | bool, precision: float | None
+) -> classify_pb2.RejectOptions | None:
     """When an item counts as of an unknown class; True for the server's default."""
+    if precision is not None:
+        if reject is not False:
+            raise ValueError("reject and precision exclude each other")
+        return classify_pb2.RejectOptions(precision=precision)
     if reject is False:
         return None
     return classify_pb2.RejectOptions(accept=None if reject is True else reject)
@@ -227,6 +241,7 @@ def classify_options(
     embedding: bool,
     timings: bool,
     reject: float | bool,
+    precision: float | None,
     coverage: float | None,
 ) -> classify_pb2.ClassifyOptions:
     """What to return for each item."""
@@ -237,7 +252,7 @@ def classify_options(
         neighbours=neighbours,
         embedding=embedding,
         timings=timings,
-        reject=reject_options(reject),
+        reject=reject_options(reject, precision),
         coverage=coverage,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, Union
@@ -16,6 +16,7 @@ from tipserve._examples import (
     Lookup,
     Marked,
     Named,
+    OfNoClass,
     Opened,
     Prefixed,
     default_id,
@@ -36,7 +37,9 @@ __all__ = [
     "load",
     "load_additions",
     "load_validation",
+    "of_no_class",
     "prefixed",
+    "without_label",
 ]
 
 
@@ -66,6 +69,7 @@ Source: TypeAlias = Union[
     "os.PathLike[str]",
     Iterable[Example],
     Iterable[tuple[Picture, str | int]],
+    Iterable[tuple[Picture, Sequence[str | int]]],
     Iterable[Mapping[str, Any]],
     Mapping[str, Any],
     Frame,
@@ -80,7 +84,7 @@ Source: TypeAlias = Union[
 * a .csv, .tsv, .jsonl or .parquet file, a data frame, dicts, or a dict of columns,
   with a picture (`image`, `path`, `file_name`, `url`, ...) and a `label`;
 * a COCO .json file;
-* `Example`s, or (picture, label) pairs;
+* `Example`s, or (picture, label) pairs, with `multi_label` (picture, [labels]);
 * {"cat": pictures, "dog": pictures};
 * a data set of `datasets` or of torchvision.
 """
@@ -141,10 +145,17 @@ class _Renumbered:
 
     def __iter__(self) -> Any:
         for example in self.source:
-            if isinstance(example.class_, str):
-                yield example
-            else:
-                yield replace(example, class_=_at(self.classes, example.class_))
+            yield replace(example, class_=_renumbered(self.classes, example.class_))
+
+
+def _renumbered(
+    classes: Sequence[str | int], class_: str | int | Sequence[str | int]
+) -> str | int | Sequence[str | int]:
+    if isinstance(class_, str):
+        return class_
+    if isinstance(class_, Sequence):
+        return tuple(one if isinstance(one, str) else _at(classes, one) for one in class_)
+    return _at(classes, class_)
 
 
 def _at(classes: Sequence[str | int], index: int) -> str | int:
@@ -158,15 +169,23 @@ def _gathered(opened: Opened) -> tuple[Opened, list[ClassSpec]]:
     examples = list(opened.examples)
     names = set()
     for example in examples:
-        if not isinstance(example.class_, str):
-            raise ValueError(
-                "examples that name their class by index need classes=[...]: the number of "
-                "classes is never guessed from the largest index"
-            )
-        names.add(example.class_)
+        for name in _several(example.class_):
+            if not isinstance(name, str):
+                raise ValueError(
+                    "examples that name their class by index need classes=[...]: the number of "
+                    "classes is never guessed from the largest index"
+                )
+            names.add(name)
     # What can be gone through only once is kept: it has been, by now.
     kept = opened if opened.repeatable else Opened(examples)
     return kept, [ClassSpec(name) for name in sorted(names)]
+
+
+def _several(class_: str | int | Sequence[str | int]) -> Sequence[str | int]:
+    """An example's class, or classes."""
+    if isinstance(class_, str) or not isinstance(class_, Sequence):
+        return (class_,)
+    return class_
 
 
 def load_validation(
@@ -204,7 +223,8 @@ def load_additions(
         added = [one for one in opened.classes if not known.has(one.display_name)]
     else:
         examples = list(opened.examples)
-        names = {one.class_ for one in examples if isinstance(one.class_, str)}
+        of_all = (name for one in examples for name in _several(one.class_))
+        names = {name for name in of_all if isinstance(name, str)}
         added = [ClassSpec(name) for name in sorted(names) if not known.has(name)]
         if not opened.repeatable:
             opened = Opened(examples)
@@ -216,6 +236,18 @@ def _numbered(source: Source, opened: Opened, number: int) -> Opened:
     if isinstance(source, str | os.PathLike):
         return opened
     return replace(opened, examples=Named(opened.examples, f"{number}+"))
+
+
+def of_no_class(pictures: Iterable[Any], prefix: str, classes: Sequence[ClassSpec]) -> Labelled:
+    """Pictures of none of the classes, as examples."""
+    repeatable = not isinstance(pictures, Iterator)
+    return Labelled(tuple(classes), OfNoClass(pictures, prefix), repeatable)
+
+
+def without_label(pictures: Iterable[Any], prefix: str, classes: Sequence[ClassSpec]) -> Labelled:
+    """Pictures without labels, as examples."""
+    repeatable = not isinstance(pictures, Iterator)
+    return Labelled(tuple(classes), OfNoClass(pictures, prefix, unlabelled=True), repeatable)
 
 
 def prefixed(labelled: Labelled, prefix: str) -> Labelled:
@@ -249,6 +281,8 @@ def choose_shots(labelled: Labelled, shots: int, seed: int) -> Labelled:
     kept = {i for i, example in enumerate(examples) if example.validation}
     of_class: dict[str | int, list[int]] = {}
     for position, example in enumerate(examples):
+        if isinstance(example.class_, Sequence) and not isinstance(example.class_, str):
+            raise ValueError("shots are drawn of examples with one class each, these have several")
         if not example.validation:
             of_class.setdefault(example.class_, []).append(position)
     for positions in of_class.values():

@@ -49,6 +49,32 @@ pub struct StandardisedPart {
     pub linear: Option<Tensor>,
 }
 
+impl HeadTensors {
+    /// The same tensors, sharing memory.
+    pub(crate) fn shallow_clone(&self) -> Self {
+        let tensor = |t: &Option<Tensor>| t.as_ref().map(Tensor::shallow_clone);
+        Self {
+            classes: self.classes,
+            linear: tensor(&self.linear),
+            bias: tensor(&self.bias),
+            cache: self.cache.as_ref().map(|(keys, values)| {
+                let values = match values {
+                    Values::OneHot { labels, weight } => Values::OneHot {
+                        labels: labels.shallow_clone(),
+                        weight: weight.shallow_clone(),
+                    },
+                    Values::Dense(values) => Values::Dense(values.shallow_clone()),
+                };
+                (keys.shallow_clone(), values)
+            }),
+            standardised: self.standardised.as_ref().map(|part| StandardisedPart {
+                by: part.by.shallow_clone(),
+                linear: tensor(&part.linear),
+            }),
+        }
+    }
+}
+
 /// N and D, if everything fits together.
 pub(super) fn check(spec: &HeadSpec, tensors: &HeadTensors) -> Result<(usize, usize), HeadError> {
     let classes = tensors.classes;

@@ -2,7 +2,15 @@
 
 use tch::{Kind, Tensor};
 
-use crate::{error::TipError, spec::UnseenScores, unseen};
+use crate::{
+    error::TipError,
+    score::right,
+    temperature::{Near, fit_held_near},
+    unseen::UnseenAnswers,
+};
+
+/// The examples that a temperature of 1 counts as.
+const STRENGTH: f64 = 5.0;
 
 /// A score on unseen examples.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,18 +29,19 @@ pub(super) struct Unseen {
 
 /// The losses of unseen examples.
 pub(super) struct Judged {
-    /// The cross-entropy of each example, f64 [Q].
-    pub losses: Tensor,
-    /// log Σ exp of the logits, f64 [Q].
-    pub known: Tensor,
-    pub right: i64,
+    /// f32 [Q, D].
+    pub features: Tensor,
+    /// i64 [Q].
+    pub labels: Tensor,
+    /// Over the head's temperature, f64 [Q, N].
+    pub logits: Tensor,
 }
 
 /// The same, added up over folds.
 #[derive(Default)]
 pub(super) struct Tally {
+    judged: Vec<Judged>,
     losses: Vec<Tensor>,
-    known: Vec<Tensor>,
     right: i64,
 }
 
@@ -41,15 +50,34 @@ impl Tally {
         self.losses.is_empty()
     }
 
-    pub fn add(&mut self, judged: Judged) {
-        self.losses.push(judged.losses);
-        self.known.push(judged.known);
-        self.right += judged.right;
+    pub fn add(&mut self, judged: Judged) -> Result<(), TipError> {
+        let known = judged.logits.f_logsumexp([1i64].as_slice(), true)?;
+        let own = judged
+            .logits
+            .f_gather(1, &judged.labels.f_unsqueeze(1)?, false)?;
+        self.losses.push(known.f_sub(&own)?.f_squeeze_dim(1)?);
+        self.right += right(&judged.logits, &judged.labels)?;
+        self.judged.push(judged);
+        Ok(())
     }
 
-    pub fn unseen(&self) -> Result<Option<UnseenScores>, TipError> {
-        let own = self.losses()?.f_neg()?.f_exp()?;
-        unseen::of_scores(&Tensor::f_cat(&self.known, 0)?, &own)
+    /// The temperature of the logits, held near 1, and the answers over it. A
+    /// residual makes logits surer than the head's, whose temperature they are
+    /// over.
+    pub fn calibrated(&self) -> Result<(f64, UnseenAnswers), TipError> {
+        let all = |of: fn(&Judged) -> &Tensor| {
+            let parts: Vec<&Tensor> = self.judged.iter().map(of).collect();
+            Tensor::f_cat(&parts, 0)
+        };
+        let (logits, labels) = (all(|it| &it.logits)?, all(|it| &it.labels)?);
+        let near = Near {
+            temperature: 1.0,
+            strength: STRENGTH,
+        };
+        let fit = fit_held_near(&logits, &labels, near)?;
+        let logits = logits.f_div_scalar(fit.temperature)?;
+        let answers = UnseenAnswers::of(&all(|it| &it.features)?, &labels, &logits)?;
+        Ok((fit.temperature, answers))
     }
 
     pub fn losses(&self) -> Result<Tensor, TipError> {

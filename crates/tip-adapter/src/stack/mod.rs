@@ -22,9 +22,9 @@ use super::{
     hold_out::HoldOut,
     kernel_ridge::DOUBLE_KEYS,
     material::Material,
-    spec::{Candidate, Method, Selection, SelectionSource, Standardised, UnseenScores},
+    spec::{Candidate, Method, Selection, SelectionSource, Standardised},
     standardise::Statistics,
-    unseen,
+    unseen::UnseenAnswers,
     watch::Watch,
 };
 use space::{Fit, Space};
@@ -32,11 +32,6 @@ use space::{Fit, Space};
 /// Paired standard errors by which left-out losses must differ to overrule
 /// what the features alone say.
 const CLEAR: f64 = 2.0;
-
-/// At this evenness and over, the dimensions of features vary enough alike for
-/// their own statistics to do good ([`Statistics::evenness`]): subsets of CLIP
-/// features have 0.63 to 0.98, those of an EfficientNet 0.00 to 0.51.
-const EVEN: f64 = 0.6;
 
 /// A stack that was made.
 #[derive(Debug)]
@@ -46,7 +41,7 @@ pub(super) struct Stacked {
     pub lambda: f64,
     pub standardised: Option<Standardised>,
     pub selection: Selection,
-    pub unseen: Option<UnseenScores>,
+    pub unseen: Option<UnseenAnswers>,
 }
 
 /// Makes the stack; none if no part can be made.
@@ -106,20 +101,20 @@ pub(super) fn make(material: &Material, watch: &Watch<'_>) -> Result<Option<Stac
         standardised: chosen.space.whose(),
         tensors: head::tensors(material, &chosen)?,
         selection,
-        unseen: unseen_scores(material, &held, &chosen)?,
+        unseen: unseen_answers(material, &held, &chosen)?,
     }))
 }
 
-/// How the sum scores the held-out examples.
-fn unseen_scores(
+/// What the sum says of the held-out examples.
+fn unseen_answers(
     material: &Material,
     held: &Option<HoldOut>,
     fit: &Fit,
-) -> Result<Option<UnseenScores>, TipError> {
+) -> Result<Option<UnseenAnswers>, TipError> {
     match (held, &fit.logits) {
         (Some(held), Some(logits)) => {
-            let labels = Told::of(material)?.labels(&held.labels)?;
-            unseen::of_logits(logits, &labels)
+            let logits = Told::of(material)?.all_classes(logits, material.n())?;
+            UnseenAnswers::of(&held.features, &held.labels, &logits).map(Some)
         }
         _ => Ok(None),
     }
@@ -137,7 +132,7 @@ fn candidates(material: &Material) -> Result<Vec<Option<Standardised>>, TipError
     if material.key_count() < 2 {
         return Ok(vec![None]);
     }
-    let even = Statistics::of(&material.keys)?.evenness(material.key_count())? >= EVEN;
+    let even = Statistics::of(&material.keys)?.is_even(material.key_count())?;
     Ok(if even {
         vec![Some(Standardised::Own), None]
     } else {
@@ -228,7 +223,7 @@ fn describe(
             usize::try_from(held.count()).unwrap_or(0),
             format!(
                 "cross-entropy, temperatures held near the logits' spread and weights near equal \
-                 with the strength of five examples, on {}",
+                 ones, on {}",
                 held.describe
             ),
             format!(

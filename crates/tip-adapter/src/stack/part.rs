@@ -6,7 +6,7 @@ use crate::{
     error::TipError,
     score::right,
     spec::{Candidate, Method, Standardised},
-    spread::{self, RIDGE, wrong_class_spread},
+    spread::{GDA_FACTOR, RIDGE, RIDGE_FACTOR, wrong_class_spread},
     temperature::{Near, fit_held_near},
 };
 
@@ -86,9 +86,12 @@ impl Part {
         logits: &Tensor,
         labels: &Tensor,
     ) -> Result<Option<f64>, TipError> {
-        let expected = (method == Method::Proker).then_some(RIDGE);
+        let (expected, factor) = match method {
+            Method::Proker => (Some(RIDGE), RIDGE_FACTOR),
+            _ => (None, GDA_FACTOR),
+        };
         let spread = wrong_class_spread(logits, labels, expected)?;
-        Ok(spread.map(|spread| spread * spread::factor(method, false)))
+        Ok(spread.map(|spread| spread * factor))
     }
 
     /// w/T, the factor of the part's own numbers.

@@ -16,14 +16,15 @@ use crate::{
     material::Material,
     proker::check_keys,
     score::right,
-    spec::{Candidate, Method, Standardised},
+    spec::{Candidate, Method, SelectionSource, Standardised},
+    spread::one_shot_factor,
     standardise::{Standardise, Statistics},
     watch::Watch,
 };
 
 /// Kernel ridge regression's β on standardised features, whose cosines are
 /// spread wider than plain ones.
-const STANDARDISED_BETA: f64 = 1.0;
+const STANDARDISED_BETA: f64 = 1.5;
 
 /// Plain or standardised features, and the kernel ridge regression on them.
 #[derive(Debug)]
@@ -171,7 +172,10 @@ impl Space {
         if parts.is_empty() {
             return Ok(None);
         }
-        let fitted = weights::fit(&scaled, &labels)?;
+        let shots = (held.source == SelectionSource::LeaveOneOut)
+            .then(|| material.shots())
+            .transpose()?;
+        let fitted = weights::fit(&scaled, &labels, shots)?;
         let mut sum = Tensor::f_zeros_like(&scaled[0])?;
         for ((part, z), &weight) in parts.iter_mut().zip(&scaled).zip(&fitted.weights) {
             part.weight = weight;
@@ -198,7 +202,9 @@ impl Space {
         let labels = told.labels(&material.labels)?;
         let out = neutral(material, &ridge.one_out_predictions()?)?;
         let spread = Part::spread(Method::Proker, &told.logits(&out)?, &labels)?;
-        let mut parts = vec![Part::unscored(Method::Proker, spread.unwrap_or(1.0))];
+        let factor = one_shot_factor(self.by.is_some());
+        let temperature = spread.map_or(1.0, |spread| spread * factor);
+        let mut parts = vec![Part::unscored(Method::Proker, temperature)];
         let mut left = vec![left_out(
             Method::Gda,
             "not scored: too few classes have a second shot",

@@ -1,16 +1,28 @@
 //! The weights of a stack's parts.
 //!
 //! With w_k = e^a·p_k, Σp = 1: least
-//! `cross-entropy(Σ w_k·z_k) + (5/Q)·(Σ(log p_k − log 1/n)² + a²)` over the Q
-//! held-out examples: equal weights that sum to 1, unless more than five examples
+//! `cross-entropy(Σ w_k·z_k) + (s/Q)·Σ(log p_k − log 1/n)² + (5/Q)·a²` over the
+//! Q held-out examples: equal weights that sum to 1, unless more than s examples
 //! speak against them.
+//!
+//! s is 2 on validation examples. Left-out ones were classified by heads of
+//! one shot fewer: with few shots, which part is better then says little of
+//! which is better with all of them. So `s = 2 + 0.6·Q/(K − 1)³` for K shots a
+//! class.
 
 use tch::{Kind, Tensor};
 
 use crate::error::TipError;
 
-/// How many examples the prior for equal weights of sum 1 counts as.
-const STRENGTH: f64 = 5.0;
+/// The examples that a sum of 1 counts as.
+const SUM_STRENGTH: f64 = 5.0;
+
+/// The examples that equal shares count as, at the least.
+const SHARE_STRENGTH: f64 = 2.0;
+
+/// The part of the left-out examples that equal shares count as at two shots;
+/// it falls with the cube of the shots that the others were made of.
+const FEWER_SHOTS: f64 = 0.6;
 
 const STEPS: usize = 100;
 const HALVINGS: usize = 30;
@@ -22,8 +34,10 @@ const ARMIJO: f64 = 1e-4;
 /// Held-out logits, each part's less the true class's, f64 [Q, N].
 struct Problem {
     margins: Vec<Tensor>,
-    /// STRENGTH/Q, the factor of the penalty.
-    pull: f64,
+    /// SUM_STRENGTH/Q.
+    sum_pull: f64,
+    /// s/Q.
+    share_pull: f64,
 }
 
 /// The fitted weights, one for each part.
@@ -34,16 +48,25 @@ pub(super) struct Weights {
 }
 
 /// Fits the weights of parts' logits, f64 [Q, N] each, already over their
-/// temperatures. Q and the number of parts are at least 1.
-pub(super) fn fit(parts: &[Tensor], labels: &Tensor) -> Result<Weights, TipError> {
+/// temperatures. Q and the number of parts are at least 1. `shots` are those of
+/// a class, on average, where the examples were left out of them; none for
+/// validation examples.
+pub(super) fn fit(
+    parts: &[Tensor],
+    labels: &Tensor,
+    shots: Option<f64>,
+) -> Result<Weights, TipError> {
     let own = labels.f_unsqueeze(1)?;
     let margins = parts
         .iter()
         .map(|z| Ok(z.f_sub(&z.f_gather(1, &own, false)?)?))
         .collect::<Result<Vec<_>, TipError>>()?;
+    let count = labels.numel().max(1) as f64;
+    let fewer = shots.map_or(0.0, |shots| FEWER_SHOTS / (shots - 1.0).max(1.0).powi(3));
     let problem = Problem {
         margins,
-        pull: STRENGTH / labels.numel().max(1) as f64,
+        sum_pull: SUM_STRENGTH / count,
+        share_pull: SHARE_STRENGTH / count + fewer,
     };
     let logs = problem.minimise()?;
     let weights: Vec<f64> = logs.iter().map(|x| x.exp()).collect();
@@ -85,11 +108,14 @@ impl Problem {
         let off: Vec<f64> = logs.iter().map(|x| x - a + even).collect();
         let sum_off: f64 = off.iter().sum();
         let squares: f64 = off.iter().map(|x| x * x).sum();
-        let value = each.f_mean(Kind::Double)?.f_double_value(&[])? + self.pull * (squares + a * a);
+        let value = each.f_mean(Kind::Double)?.f_double_value(&[])?
+            + self.share_pull * squares
+            + self.sum_pull * a * a;
         let gradient = (slopes.iter().zip(&weights).zip(&off))
             .map(|((slope, w), off)| {
                 let share = w / total;
-                slope * w + 2.0 * self.pull * (off - share * sum_off + a * share)
+                slope * w
+                    + 2.0 * (self.share_pull * (off - share * sum_off) + self.sum_pull * a * share)
             })
             .collect();
         Ok((value, gradient))

@@ -193,9 +193,13 @@ fn lines(screen: &Screen, page: &mut Vec<ExampleDocument>, first: bool) -> Resul
     let rows = page
         .drain(..)
         .map(|example| {
+            let (index, class) = match example.unknown {
+                true => ("-".to_owned(), "(none)".to_owned()),
+                false => (example.class_index.to_string(), example.display_name),
+            };
             vec![
-                example.class_index.to_string(),
-                example.display_name,
+                index,
+                class,
                 if example.validation { "yes" } else { "" }.to_owned(),
                 example.example_id,
             ]

@@ -62,13 +62,13 @@ Examples:
         cache: String,
     },
     /// List a version's examples: training examples in the order of their keys,
-    /// then validation examples.
+    /// then validation examples, then those of no class.
     #[command(after_help = "\
 Examples:
   tipserve caches examples pets
   tipserve caches examples pets@3 --filter 'display_name = \"cat\" AND validation = false'
 
-Fields: example_id, class_index, display_name, validation; else as for list.")]
+Fields: example_id, class_index, display_name, validation, unknown; else as for list.")]
     Examples {
         /// The version.
         #[arg(value_name = "CACHE[@VERSION|@ALIAS]")]

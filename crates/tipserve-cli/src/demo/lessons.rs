@@ -111,6 +111,7 @@ pub(super) async fn added_class(
     let reject = (known.examples.len() >= ENOUGH).then_some(RejectOptions {
         accept: Some(ACCEPT),
         threshold: None,
+        precision: None,
     });
     let (before, _) =
         speed::classify(connection, &name(&base), 16, &pictures, usize::MAX, reject).await?;

@@ -62,6 +62,20 @@ pub(crate) struct ClassAnalysisDocument {
     pub accuracy: f64,
     pub precision: f64,
     pub expected_gain: f64,
+    /// From which probability on its answers have the precision that was asked
+    /// for.
+    pub precision_threshold: Option<PrecisionThresholdDocument>,
+}
+
+/// A threshold for a precision, and what is known of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct PrecisionThresholdDocument {
+    pub threshold: f64,
+    pub precision: f64,
+    pub precision_low: f64,
+    pub borne_out: bool,
+    pub recall: f64,
+    pub count: i64,
 }
 
 /// Two classes taken for one another.
@@ -175,6 +189,16 @@ impl From<v1::ClassAnalysis> for ClassAnalysisDocument {
             accuracy: it.accuracy,
             precision: it.precision,
             expected_gain: it.expected_gain,
+            precision_threshold: it
+                .precision_threshold
+                .map(|found| PrecisionThresholdDocument {
+                    threshold: found.threshold,
+                    precision: found.precision,
+                    precision_low: found.precision_low,
+                    borne_out: found.borne_out,
+                    recall: found.recall,
+                    count: found.count,
+                }),
         }
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct AnswerDocument {
     accepted: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     prediction_set: Vec<ScoreDocument>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<ScoreDocument>,
     /// What is odd about the picture's file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
@@ -56,6 +58,9 @@ pub(crate) struct NeighbourDocument {
     example_id: String,
     class_index: i32,
     display_name: String,
+    /// Of versions with several labels an example.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    class_indices: Vec<i32>,
     similarity: f32,
 }
 
@@ -102,6 +107,7 @@ impl From<Classification> for AnswerDocument {
                     example_id: near.example_id,
                     class_index: near.class_index,
                     display_name: near.display_name,
+                    class_indices: near.class_indices,
                     similarity: near.similarity,
                 })
                 .collect(),
@@ -121,6 +127,7 @@ impl From<Classification> for AnswerDocument {
             threshold: answer.threshold,
             accepted: answer.accepted,
             prediction_set: answer.prediction_set.into_iter().map(Into::into).collect(),
+            labels: answer.labels.into_iter().map(Into::into).collect(),
         }
     }
 }

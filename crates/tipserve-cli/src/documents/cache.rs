@@ -64,6 +64,10 @@ pub(crate) struct VersionDocument {
     pub class_count: usize,
     pub width: i32,
     pub key_count: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub multi_label: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unknown_count: i64,
     pub views: i32,
     pub exif_orientation: &'static str,
     pub bundle_fingerprint: String,
@@ -101,6 +105,8 @@ impl From<v1::Version> for VersionDocument {
             classes: version.classes.into_iter().map(Into::into).collect(),
             width: version.width,
             key_count: version.key_count,
+            multi_label: version.multi_label,
+            unknown_count: version.unknown_count,
             views: version.views,
             exif_orientation,
             bundle_fingerprint: version.bundle_fingerprint,
@@ -116,6 +122,10 @@ impl From<v1::Version> for VersionDocument {
     }
 }
 
+fn is_zero(count: &i64) -> bool {
+    *count == 0
+}
+
 /// A class of a version.
 #[derive(Debug, Serialize)]
 pub(crate) struct ClassDocument {
@@ -123,6 +133,9 @@ pub(crate) struct ClassDocument {
     pub display_name: String,
     pub example_count: i32,
     pub validation_count: i32,
+    /// From which probability it belongs to an answer, of independent labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
 }
 
 impl From<v1::ClassInfo> for ClassDocument {
@@ -132,6 +145,7 @@ impl From<v1::ClassInfo> for ClassDocument {
             display_name: class.display_name,
             example_count: class.example_count,
             validation_count: class.validation_count,
+            threshold: class.threshold,
         }
     }
 }
@@ -165,6 +179,11 @@ pub(crate) struct ExampleDocument {
     pub class_index: i32,
     pub display_name: String,
     pub validation: bool,
+    /// Whether it is of none of the classes.
+    pub unknown: bool,
+    /// Of independent labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub class_indices: Vec<i32>,
 }
 
 impl From<v1::ExampleInfo> for ExampleDocument {
@@ -174,6 +193,8 @@ impl From<v1::ExampleInfo> for ExampleDocument {
             class_index: example.class_index,
             display_name: example.display_name,
             validation: example.validation,
+            unknown: example.unknown,
+            class_indices: example.class_indices,
         }
     }
 }

@@ -37,6 +37,57 @@ pub(crate) struct EvaluationDocument {
     pub confusion: Vec<Vec<i64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<UnknownDocument>,
+    /// Of versions with several labels an example: the figures above but
+    /// `count` and `cross_entropy` are 0 then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_label: Option<MultiLabelDocument>,
+}
+
+/// How well independent classes were answered.
+#[derive(Debug, Serialize)]
+pub(crate) struct MultiLabelDocument {
+    pub mean_average_precision: f64,
+    pub micro_f1: f64,
+    pub macro_f1: f64,
+    pub precision: f64,
+    pub recall: f64,
+    pub classes: Vec<LabelDocument>,
+}
+
+/// How well one of several independent classes did.
+#[derive(Debug, Serialize)]
+pub(crate) struct LabelDocument {
+    pub index: i32,
+    pub display_name: String,
+    pub count: i64,
+    pub average_precision: f64,
+    pub precision: f64,
+    pub recall: f64,
+    pub f1: f64,
+}
+
+impl From<v1::MultiLabelEvaluation> for MultiLabelDocument {
+    fn from(found: v1::MultiLabelEvaluation) -> Self {
+        let classes = found.classes.into_iter();
+        Self {
+            mean_average_precision: found.mean_average_precision,
+            micro_f1: found.micro_f1,
+            macro_f1: found.macro_f1,
+            precision: found.precision,
+            recall: found.recall,
+            classes: classes
+                .map(|class| LabelDocument {
+                    index: class.index,
+                    display_name: class.display_name,
+                    count: class.count,
+                    average_precision: class.average_precision,
+                    precision: class.precision,
+                    recall: class.recall,
+                    f1: class.f1,
+                })
+                .collect(),
+        }
+    }
 }
 
 /// How well pictures of unknown classes are told from the others.
@@ -79,6 +130,7 @@ impl EvaluationDocument {
             zero_shot_top1: evaluation.zero_shot_top1,
             cross_entropy: evaluation.cross_entropy,
             expected_calibration_error: evaluation.expected_calibration_error,
+            multi_label: evaluation.multi_label.map(Into::into),
             unknown: evaluation.unknown.map(|it| UnknownDocument {
                 count: it.count,
                 auroc: it.auroc,

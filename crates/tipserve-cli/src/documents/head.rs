@@ -18,6 +18,36 @@ pub(crate) struct HeadDocument {
     pub key_dtype: String,
     pub standardised: Option<String>,
     pub selection: Option<SelectionDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<UnlabelledDocument>,
+}
+
+/// What came of pictures without labels.
+#[derive(Debug, Serialize)]
+pub(crate) struct UnlabelledDocument {
+    pub count: i64,
+    pub used: bool,
+    pub example_count: i64,
+    pub cross_entropy_before: f64,
+    pub cross_entropy_after: f64,
+    pub accuracy_before: f64,
+    pub accuracy_after: f64,
+    pub reason: String,
+}
+
+impl From<v1::UnlabelledUse> for UnlabelledDocument {
+    fn from(found: v1::UnlabelledUse) -> Self {
+        Self {
+            count: found.count,
+            used: found.used,
+            example_count: found.example_count,
+            cross_entropy_before: found.cross_entropy_before,
+            cross_entropy_after: found.cross_entropy_after,
+            accuracy_before: found.accuracy_before,
+            accuracy_after: found.accuracy_after,
+            reason: found.reason,
+        }
+    }
 }
 
 impl From<v1::Head> for HeadDocument {
@@ -33,6 +63,7 @@ impl From<v1::Head> for HeadDocument {
             standardised: whose(head.standardised()),
             key_dtype: short(head.key_dtype().as_str_name(), "KEY_DTYPE_"),
             selection: head.selection.map(Into::into),
+            unlabelled: head.unlabelled.map(Into::into),
         }
     }
 }

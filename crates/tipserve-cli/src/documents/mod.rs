@@ -5,6 +5,7 @@ mod analysis;
 mod answer;
 mod bundle;
 mod cache;
+mod drift;
 mod evaluation;
 mod finetune;
 mod format;
@@ -15,10 +16,11 @@ mod server;
 mod suggestions;
 mod version_made;
 
-pub(crate) use analysis::AnalysisDocument;
+pub(crate) use analysis::{AnalysisDocument, ClassAnalysisDocument};
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use bundle::LoadedBundleDocument;
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};
+pub(crate) use drift::DriftDocument;
 #[cfg(test)]
 pub(crate) use evaluation::ClassEvaluationDocument;
 pub(crate) use evaluation::{EvaluateDocument, EvaluationDocument, UnknownDocument};

@@ -138,6 +138,7 @@ mod tests {
             accuracy: 0.5,
         };
         let evaluation = EvaluationDocument {
+            multi_label: None,
             unknown: None,
             version: "caches/x/versions/1".to_owned(),
             count: 4,

@@ -1,7 +1,7 @@
 //! What a version's own examples say of it.
 
 use crate::{
-    documents::AnalysisDocument,
+    documents::{AnalysisDocument, ClassAnalysisDocument},
     failure::Failure,
     screen::{Screen, percent, table},
 };
@@ -80,6 +80,7 @@ fn classes(screen: &Screen, it: &AnalysisDocument) -> Result<(), Failure> {
                 percent(class.accuracy),
                 percent(class.precision),
                 percent(class.expected_gain),
+                threshold(class),
             ]
         })
         .collect();
@@ -90,9 +91,28 @@ fn classes(screen: &Screen, it: &AnalysisDocument) -> Result<(), Failure> {
         "accuracy",
         "precision",
         "gain by as many again",
+        "threshold",
     ];
     screen.line(&table(&headers, &[1, 2, 3, 4], rows))?;
     more(screen, it.classes.len(), CLASSES, "classes")
+}
+
+/// "0.713, recall 82.00 %", with a mark where the examples do not bear it out.
+fn threshold(class: &ClassAnalysisDocument) -> String {
+    match &class.precision_threshold {
+        None => "-".to_owned(),
+        Some(found) if found.threshold > 1.0 => "none".to_owned(),
+        Some(found) => format!(
+            "{:.3}, recall {}{}",
+            found.threshold,
+            percent(found.recall),
+            if found.borne_out {
+                ""
+            } else {
+                " (not borne out)"
+            }
+        ),
+    }
 }
 
 fn confused(screen: &Screen, it: &AnalysisDocument) -> Result<(), Failure> {

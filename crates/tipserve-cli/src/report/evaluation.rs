@@ -13,6 +13,13 @@ const WHOLE_MATRIX: usize = 20;
 
 /// Prints evaluations as a table, a version a row.
 pub(crate) fn evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(), Failure> {
+    if outcome
+        .evaluations
+        .iter()
+        .any(|it| it.multi_label.is_some())
+    {
+        return labels_evaluated(screen, outcome);
+    }
     let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), percent);
     let rows = outcome
         .evaluations
@@ -49,6 +56,47 @@ pub(crate) fn evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(
         if let Some(it) = &evaluation.unknown {
             screen.line(&unknown(&evaluation.version, it))?;
         }
+    }
+    screen.line(&format!(
+        "\n{} examples in {:.2} s; classes matched by {}",
+        outcome.count, outcome.seconds, outcome.matched_by
+    ))?;
+    rejected(screen, &outcome.rejected, outcome.rejected_count);
+    Ok(())
+}
+
+/// Evaluations of independent labels, one after the other.
+fn labels_evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(), Failure> {
+    for it in &outcome.evaluations {
+        let Some(found) = &it.multi_label else {
+            continue;
+        };
+        screen.line(&format!(
+            "{}: {} examples, mAP {}, micro F1 {:.4}, macro F1 {:.4}, precision {}, recall {}, \
+             cross-entropy {:.4}\n",
+            it.version,
+            it.count,
+            percent(found.mean_average_precision),
+            found.micro_f1,
+            found.macro_f1,
+            percent(found.precision),
+            percent(found.recall),
+            it.cross_entropy
+        ))?;
+        let rows = (found.classes.iter())
+            .map(|class| {
+                vec![
+                    class.display_name.clone(),
+                    class.count.to_string(),
+                    percent(class.average_precision),
+                    percent(class.precision),
+                    percent(class.recall),
+                    format!("{:.4}", class.f1),
+                ]
+            })
+            .collect();
+        let headers = ["class", "count", "AP", "precision", "recall", "F1"];
+        screen.line(&table(&headers, &[1, 2, 3, 4, 5], rows))?;
     }
     screen.line(&format!(
         "\n{} examples in {:.2} s; classes matched by {}",

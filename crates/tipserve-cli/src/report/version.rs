@@ -90,6 +90,9 @@ pub(crate) fn chosen(screen: &Screen, head: &HeadDocument) -> Result<(), Failure
         }
     }
     screen.line(&basis)?;
+    if let Some(pool) = &head.unlabelled {
+        screen.line(&format!("unlabelled: {}", escaped_line(&pool.reason)))?;
+    }
     if !selection.candidates.is_empty() {
         screen.line("")?;
         screen.line(&candidates(&selection.candidates))?;
@@ -192,6 +195,15 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
                 .to_owned(),
         ],
     ];
+    if version.multi_label {
+        rows.push(vec!["labels".into(), "any number an example".into()]);
+    }
+    if version.unknown_count > 0 {
+        rows.push(vec![
+            "of no class".into(),
+            format!("{} examples", version.unknown_count),
+        ]);
+    }
     if !version.encoder_dtype.is_empty() {
         rows.push(vec!["features".into(), version.encoder_dtype.clone()]);
     }
@@ -217,6 +229,11 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     if let Some(head) = &version.head {
         chosen(screen, head)?;
     }
+    classes(screen, version)
+}
+
+/// The classes, a row each.
+fn classes(screen: &Screen, version: &VersionDocument) -> Result<(), Failure> {
     let rows = version
         .classes
         .iter()

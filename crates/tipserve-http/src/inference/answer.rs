@@ -137,6 +137,7 @@ fn values(datatype: &str, mut raw: Bytes) -> Result<Value, String> {
                 values.push(Number::from_f64(text).map_or(Value::Null, Value::Number));
             }
         }
+        "BOOL" => values.extend(raw.iter().map(|value| Value::from(*value != 0))),
         "BYTES" => {
             while raw.remaining() >= 4 {
                 let length = raw.get_u32_le() as usize;

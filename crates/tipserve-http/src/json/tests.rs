@@ -84,6 +84,11 @@ fn made_up(message: &MessageDescriptor, chance: &mut StdRng) -> DynamicMessage {
             let nanos = chance.random_range(0..1_000_000_000);
             made.set_field_by_name("nanos", Value::I32(nanos));
         }
+        // Of a type that is known: of another it cannot be shown.
+        "google.protobuf.Any" => {
+            let kind = "type.googleapis.com/google.rpc.ErrorInfo".to_owned();
+            made.set_field_by_name("type_url", Value::String(kind));
+        }
         "google.protobuf.FieldMask" => {
             let paths = ["name", "latest.key_count"].map(|path| Value::String(path.to_owned()));
             made.set_field_by_name("paths", Value::List(paths.to_vec()));

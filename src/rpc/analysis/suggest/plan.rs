@@ -65,6 +65,12 @@ impl Plan {
             let classifier = context.catalog.classifier(&reference).await?;
             // The same version, whatever the name stands for by now.
             let (id, number) = (&classifier.manifest.cache, classifier.manifest.version);
+            if asked == AskedStrategy::Margin {
+                classifier.needs_one_label(
+                    "its classes do not compete, so that no margin lies between two of them: ask \
+                     for STRATEGY_TYPICAL",
+                )?;
+            }
             let labelled = context.catalog.labelled_examples(id, number).await?;
             Some((classifier, Arc::new(labelled)))
         };
@@ -134,6 +140,10 @@ fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String
         (AskedStrategy::Unspecified, None) => (
             Strategy::Typical,
             "typical pictures, as nothing is labelled yet".to_owned(),
+        ),
+        (AskedStrategy::Unspecified, Some(version)) if version.label_thresholds().is_some() => (
+            Strategy::Typical,
+            "typical pictures, as examples carry any number of classes".to_owned(),
         ),
         (AskedStrategy::Unspecified, Some(version)) => {
             let classes = &version.manifest.details.classes;

@@ -58,6 +58,7 @@ class AsyncClient(AsyncBundleCalls):
         embedding: bool = False,
         timings: bool = False,
         reject: float | bool = False,
+        precision: float | None = None,
         coverage: float | None = None,
         ordered: bool = True,
         priority: Priority = "interactive",
@@ -94,6 +95,9 @@ class AsyncClient(AsyncBundleCalls):
             reject: Say of each item whether it is of any class that the version
                 knows (`accepted`); the share of pictures of known classes that
                 are to be accepted, True for 0.95.
+            precision: Accept an answer (`accepted`) from the threshold of its class on
+                at which answers are right with this precision; of a version with
+                `multi_label`, return the labels at these thresholds.
             coverage: Return the smallest set of classes that holds the item's
                 with this probability (`prediction_set`).
             ordered: Results come in the order of the items; else as they are ready.
@@ -117,6 +121,7 @@ class AsyncClient(AsyncBundleCalls):
                 embedding=embedding,
                 timings=timings,
                 reject=reject,
+                precision=precision,
                 coverage=coverage,
             ),
             self._connection.retry,
@@ -159,6 +164,7 @@ class AsyncClient(AsyncBundleCalls):
         embedding: bool = False,
         timings: bool = False,
         reject: float | bool = False,
+        precision: float | None = None,
         coverage: float | None = None,
         priority: Priority = "interactive",
         color: Color = "rgb",
@@ -176,6 +182,7 @@ class AsyncClient(AsyncBundleCalls):
                 embedding=embedding,
                 timings=timings,
                 reject=reject,
+                precision=precision,
                 coverage=coverage,
             ),
             priority=requests.priority(priority),

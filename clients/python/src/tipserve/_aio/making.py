@@ -11,7 +11,8 @@ from tipserve._making import Making, add_spec, added_parts, cache_parts, cache_s
 from tipserve._progress import reporter
 from tipserve._proto import cache_pb2
 from tipserve._requests import Grid, read_mask
-from tipserve._tasks import AnySource, collected, off_loop, uploading
+from tipserve._sources import items_of
+from tipserve._tasks import AnyItems, AnySource, collected, off_loop, uploading
 from tipserve.labelled import ClassSpec
 from tipserve.types import (
     ClassBalance,
@@ -37,6 +38,8 @@ class AsyncMakingCalls(AsyncCalls):
         shots: int | None = None,
         seed: int = 1,
         validation: AnySource | None = None,
+        unknown: AnyItems | None = None,
+        unlabelled: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         views: int = 0,
         exif_orientation: ExifOrientation = "apply",
@@ -51,6 +54,7 @@ class AsyncMakingCalls(AsyncCalls):
         grid: Grid | None = None,
         key_dtype: KeyDtype | None = None,
         without_text: bool = False,
+        multi_label: bool = False,
         truncate_prompts: bool = False,
         allow_empty_classes: bool = False,
         created_by: str = "",
@@ -79,6 +83,11 @@ class AsyncMakingCalls(AsyncCalls):
             shots: At most so many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
+            unknown: Pictures of none of the classes, as for `classify`: they sharpen
+                what is rejected (`classify(reject=...)`), and never become keys.
+            unlabelled: Pictures without labels, as for `classify`, some perhaps of
+                other classes: AUTO learns from them where that helps
+                (`Version.head.unlabelled`). Only their features are kept.
             templates: "a photo of a {}."; default: the bundle's own.
             views: Augmented views of each picture; 0 and 1: the centre crop alone.
             exif_orientation: "apply" turns pictures upright, as viewers show them;
@@ -96,6 +105,9 @@ class AsyncMakingCalls(AsyncCalls):
             grid: Which α and β to search.
             key_dtype: "f32" (default), "bf16" or "f16".
             without_text: Ignore text; the cache alone decides.
+            multi_label: Examples carry any number of classes, as (picture, [labels])
+                pairs; answers then have independent probabilities and `labels`.
+                Examples alone decide: no text, no method but AUTO.
             truncate_prompts: Cut prompts that are too long instead of refusing them.
             allow_empty_classes: Keep classes without a usable example, decided by
                 their text alone; else such a class is an error.
@@ -116,6 +128,8 @@ class AsyncMakingCalls(AsyncCalls):
             shots=shots,
             seed=seed,
             validation=await collected(validation),
+            unknown=None if unknown is None else items_of(await collected(unknown)),
+            unlabelled=None if unlabelled is None else items_of(await collected(unlabelled)),
         )
         spec = cache_spec(
             id,
@@ -135,6 +149,7 @@ class AsyncMakingCalls(AsyncCalls):
             grid=grid,
             key_dtype=key_dtype,
             without_text=without_text,
+            multi_label=multi_label,
             truncate_prompts=truncate_prompts,
             allow_empty_classes=allow_empty_classes,
             created_by=created_by,
@@ -156,11 +171,14 @@ class AsyncMakingCalls(AsyncCalls):
         *,
         new_classes: Sequence[str | ClassSpec] | None = None,
         remove: Iterable[str] = (),
+        drop_unlabelled: bool = False,
         relabel: Mapping[str, str | int] | None = None,
         id_prefix: str | None = None,
         shots: int | None = None,
         seed: int = 1,
         validation: AnySource | None = None,
+        unknown: AnyItems | None = None,
+        unlabelled: AnyItems | None = None,
         templates: Sequence[str] | None = None,
         method: Method | MethodName | None = None,
         alpha: float | None = None,
@@ -191,6 +209,7 @@ class AsyncMakingCalls(AsyncCalls):
             new_classes: Classes to add. Default: those that occur in `source` and
                 that the base does not have, sorted by name; `()` refuses them.
             remove: Ids of examples to leave out.
+            drop_unlabelled: Leave out the base's pictures without labels.
             relabel: Other classes for examples of the base, by their ids: names, or
                 indices. Their features and pictures stay.
             id_prefix: What the new examples' ids begin with. Default: nothing;
@@ -199,6 +218,11 @@ class AsyncMakingCalls(AsyncCalls):
             shots: At most so many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
+            unknown: Pictures of none of the classes, as for `classify`: they sharpen
+                what is rejected (`classify(reject=...)`), and never become keys.
+            unlabelled: Pictures without labels, as for `classify`, some perhaps of
+                other classes: AUTO learns from them where that helps
+                (`Version.head.unlabelled`). Only their features are kept.
             templates: For the prompts of new classes; default: the bundle's own.
             method: How to make the head. Default: as the base.
             alpha: Weight of the cache; chosen anew where None.
@@ -228,11 +252,14 @@ class AsyncMakingCalls(AsyncCalls):
             shots=shots,
             seed=seed,
             validation=await collected(validation),
+            unknown=None if unknown is None else items_of(await collected(unknown)),
+            unlabelled=None if unlabelled is None else items_of(await collected(unlabelled)),
         )
         spec = add_spec(
             version,
             added,
             remove=remove,
+            drop_unlabelled=drop_unlabelled,
             relabel=relabel or {},
             templates=templates,
             method=method,

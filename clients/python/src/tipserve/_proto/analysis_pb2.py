@@ -13,12 +13,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from tipserve._proto import cache_pb2 as tipserve_dot_v1_dot_cache__pb2
 from tipserve._proto import classify_pb2 as tipserve_dot_v1_dot_classify__pb2
 from tipserve._proto import input_pb2 as tipserve_dot_v1_dot_input__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atipserve/v1/analysis.proto\x12\x0btipserve.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17tipserve/v1/cache.proto\x1a\x1atipserve/v1/classify.proto\x1a\x17tipserve/v1/input.proto\"\x9f\x02\n\x15SuggestExamplesConfig\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12=\n\x08strategy\x18\x03 \x01(\x0e\x32+.tipserve.v1.SuggestExamplesConfig.Strategy\x12!\n\x14\x64uplicate_similarity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0e\n\x06\x62undle\x18\x1a \x01(\t\"O\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x14\n\x10STRATEGY_TYPICAL\x10\x01\x12\x13\n\x0fSTRATEGY_MARGIN\x10\x02\x42\x17\n\x15_duplicate_similarity\"\x88\x01\n\x16SuggestExamplesRequest\x12\x34\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\".tipserve.v1.SuggestExamplesConfigH\x00\x12-\n\x05items\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.UnlabelledBatchH\x00\x42\t\n\x07payload\"=\n\x0fUnlabelledBatch\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.tipserve.v1.UnlabelledItem\"?\n\x0eUnlabelledItem\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.tipserve.v1.Input\"\x91\x03\n\x17SuggestExamplesResponse\x12,\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x17.tipserve.v1.Suggestion\x12=\n\x08strategy\x18\x02 \x01(\x0e\x32+.tipserve.v1.SuggestExamplesConfig.Strategy\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08received\x18\x05 \x01(\x03\x12\x38\n\x10\x61lready_labelled\x18\x06 \x03(\x0b\x32\x1e.tipserve.v1.LabelledDuplicate\x12\x1e\n\x16\x61lready_labelled_count\x18\x07 \x01(\x03\x12.\n\x08rejected\x18\x08 \x03(\x0b\x32\x1c.tipserve.v1.RejectedExample\x12\x16\n\x0erejected_count\x18\t \x01(\x03\x12\x1c\n\x14\x64uplicate_similarity\x18\n \x01(\x01\x12\x16\n\x0e\x64istinct_count\x18\x0b \x01(\x03\"\xa1\x02\n\nSuggestion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05score\x18\x03 \x01(\x01\x12.\n\x06reason\x18\x04 \x01(\x0e\x32\x1e.tipserve.v1.Suggestion.Reason\x12\x14\n\x0c\x63luster_size\x18\x05 \x01(\x03\x12$\n\x03top\x18\x06 \x03(\x0b\x32\x17.tipserve.v1.ClassScore\x12\x15\n\rduplicate_ids\x18\x07 \x03(\t\x12\x17\n\x0f\x64uplicate_count\x18\x08 \x01(\x03\"J\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_TYPICAL\x10\x01\x12\x14\n\x10REASON_UNCERTAIN\x10\x02\"r\n\x11LabelledDuplicate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nexample_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x03 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x12\n\nsimilarity\x18\x05 \x01(\x01\"\x93\x01\n\x15\x41nalyzeVersionRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\x12\n\nlist_limit\x18\x02 \x01(\x05\x12!\n\x14\x64uplicate_similarity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x64raws\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x42\x17\n\x15_duplicate_similarity\"\xe5\x05\n\x16\x41nalyzeVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06method\x18\x02 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\x12\x15\n\rexample_count\x18\x04 \x01(\x03\x12\x14\n\x0cscored_count\x18\x05 \x01(\x03\x12\x10\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_error\x18\x07 \x01(\x01\x12\x15\n\rcross_entropy\x18\x08 \x01(\x01\x12\"\n\x1a\x65xpected_calibration_error\x18\t \x01(\x01\x12.\n\x05\x63urve\x18\n \x03(\x0b\x32\x1f.tipserve.v1.LearningCurvePoint\x12/\n\x08\x66orecast\x18\x0b \x01(\x0b\x32\x1d.tipserve.v1.LearningForecast\x12+\n\x07\x63lasses\x18\x0c \x03(\x0b\x32\x1a.tipserve.v1.ClassAnalysis\x12\x11\n\tconfusion\x18\r \x03(\x03\x12.\n\x08\x63onfused\x18\x0e \x03(\x0b\x32\x1c.tipserve.v1.ConfusedClasses\x12-\n\x08suspects\x18\x0f \x03(\x0b\x32\x1b.tipserve.v1.SuspectExample\x12\x15\n\rsuspect_count\x18\x10 \x01(\x03\x12.\n\nduplicates\x18\x11 \x03(\x0b\x32\x1a.tipserve.v1.DuplicatePair\x12\x17\n\x0f\x64uplicate_count\x18\x12 \x01(\x03\x12\x1c\n\x14\x64uplicate_similarity\x18\x13 \x01(\x01\x12\x30\n\x0breliability\x18\x14 \x03(\x0b\x32\x1b.tipserve.v1.ReliabilityBin\x12\x0f\n\x07skipped\x18\x15 \x03(\t\x12\x32\n\rmisclassified\x18\x16 \x03(\x0b\x32\x1b.tipserve.v1.SuspectExample\"_\n\x12LearningCurvePoint\x12\r\n\x05shots\x18\x01 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\r\n\x05\x64raws\x18\x05 \x01(\x05\"N\n\x10LearningForecast\x12\r\n\x05shots\x18\x01 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\"\x9d\x01\n\rClassAnalysis\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rexample_count\x18\x03 \x01(\x05\x12\x14\n\x0cscored_count\x18\x04 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x11\n\tprecision\x18\x06 \x01(\x01\x12\x15\n\rexpected_gain\x18\x07 \x01(\x01\"\x8d\x01\n\x0f\x43onfusedClasses\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0bother_index\x18\x03 \x01(\x05\x12\x1a\n\x12other_display_name\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\x15\n\rreverse_count\x18\x06 \x01(\x03\"\x90\x01\n\x0eSuspectExample\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12*\n\tsuggested\x18\x05 \x01(\x0b\x32\x17.tipserve.v1.ClassScore\"\xc2\x01\n\rDuplicatePair\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x18\n\x10other_example_id\x18\x04 \x01(\t\x12\x19\n\x11other_class_index\x18\x05 \x01(\x05\x12\x1a\n\x12other_display_name\x18\x06 \x01(\t\x12\x12\n\nsimilarity\x18\x07 \x01(\x01\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\"a\n\x0eReliabilityBin\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x32\xf0\x02\n\x0f\x41nalysisService\x12\x85\x01\n\x0fSuggestExamples\x12#.tipserve.v1.SuggestExamplesRequest\x1a$.tipserve.v1.SuggestExamplesResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/caches:suggestExamples:\x01*(\x01\x12\xd4\x01\n\x0e\x41nalyzeVersion\x12\".tipserve.v1.AnalyzeVersionRequest\x1a#.tipserve.v1.AnalyzeVersionResponse\"y\x82\xd3\xe4\x93\x02s\x12\x1c/v1/{cache=caches/*}:analyzeZ)\x12\'/v1/{cache=caches/*/versions/*}:analyzeZ(\x12&/v1/{cache=caches/*/aliases/*}:analyzeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atipserve/v1/analysis.proto\x12\x0btipserve.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tipserve/v1/cache.proto\x1a\x1atipserve/v1/classify.proto\x1a\x17tipserve/v1/input.proto\" \n\x0fGetDriftRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\"\xde\x02\n\x05\x44rift\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x12\x16\n\x0e\x63ompared_count\x18\x04 \x01(\x03\x12\x1a\n\x12similarity_deciles\x18\x05 \x03(\x01\x12\x19\n\x11similarity_shares\x18\x06 \x03(\x01\x12\x1d\n\x10similarity_index\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0b\x63lass_index\x18\x08 \x01(\x01\x12*\n\x07\x63lasses\x18\t \x03(\x0b\x32\x19.tipserve.v1.ClassTraffic\x12\x18\n\x10recognised_count\x18\n \x01(\x03\x12\x16\n\x0erejected_share\x18\x0b \x01(\x01\x12\x0f\n\x07summary\x18\x0c \x01(\tB\x13\n\x11_similarity_index\"Z\n\x0c\x43lassTraffic\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x16\n\x0e\x65xpected_share\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\"\x9f\x02\n\x15SuggestExamplesConfig\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12=\n\x08strategy\x18\x03 \x01(\x0e\x32+.tipserve.v1.SuggestExamplesConfig.Strategy\x12!\n\x14\x64uplicate_similarity\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0e\n\x06\x62undle\x18\x1a \x01(\t\"O\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x14\n\x10STRATEGY_TYPICAL\x10\x01\x12\x13\n\x0fSTRATEGY_MARGIN\x10\x02\x42\x17\n\x15_duplicate_similarity\"\x88\x01\n\x16SuggestExamplesRequest\x12\x34\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\".tipserve.v1.SuggestExamplesConfigH\x00\x12-\n\x05items\x18\x02 \x01(\x0b\x32\x1c.tipserve.v1.UnlabelledBatchH\x00\x42\t\n\x07payload\"=\n\x0fUnlabelledBatch\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.tipserve.v1.UnlabelledItem\"?\n\x0eUnlabelledItem\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05input\x18\x02 \x01(\x0b\x32\x12.tipserve.v1.Input\"\x91\x03\n\x17SuggestExamplesResponse\x12,\n\x0bsuggestions\x18\x01 \x03(\x0b\x32\x17.tipserve.v1.Suggestion\x12=\n\x08strategy\x18\x02 \x01(\x0e\x32+.tipserve.v1.SuggestExamplesConfig.Strategy\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08received\x18\x05 \x01(\x03\x12\x38\n\x10\x61lready_labelled\x18\x06 \x03(\x0b\x32\x1e.tipserve.v1.LabelledDuplicate\x12\x1e\n\x16\x61lready_labelled_count\x18\x07 \x01(\x03\x12.\n\x08rejected\x18\x08 \x03(\x0b\x32\x1c.tipserve.v1.RejectedExample\x12\x16\n\x0erejected_count\x18\t \x01(\x03\x12\x1c\n\x14\x64uplicate_similarity\x18\n \x01(\x01\x12\x16\n\x0e\x64istinct_count\x18\x0b \x01(\x03\"\xa1\x02\n\nSuggestion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05score\x18\x03 \x01(\x01\x12.\n\x06reason\x18\x04 \x01(\x0e\x32\x1e.tipserve.v1.Suggestion.Reason\x12\x14\n\x0c\x63luster_size\x18\x05 \x01(\x03\x12$\n\x03top\x18\x06 \x03(\x0b\x32\x17.tipserve.v1.ClassScore\x12\x15\n\rduplicate_ids\x18\x07 \x03(\t\x12\x17\n\x0f\x64uplicate_count\x18\x08 \x01(\x03\"J\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_TYPICAL\x10\x01\x12\x14\n\x10REASON_UNCERTAIN\x10\x02\"r\n\x11LabelledDuplicate\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nexample_id\x18\x02 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x03 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x12\n\nsimilarity\x18\x05 \x01(\x01\"\xb9\x01\n\x15\x41nalyzeVersionRequest\x12\r\n\x05\x63\x61\x63he\x18\x01 \x01(\t\x12\x12\n\nlist_limit\x18\x02 \x01(\x05\x12!\n\x14\x64uplicate_similarity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x64raws\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x16\n\tprecision\x18\x08 \x01(\x01H\x01\x88\x01\x01\x42\x17\n\x15_duplicate_similarityB\x0c\n\n_precision\"\xe5\x05\n\x16\x41nalyzeVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x06method\x18\x02 \x01(\x0e\x32\x13.tipserve.v1.Method\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\x12\x15\n\rexample_count\x18\x04 \x01(\x03\x12\x14\n\x0cscored_count\x18\x05 \x01(\x03\x12\x10\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_error\x18\x07 \x01(\x01\x12\x15\n\rcross_entropy\x18\x08 \x01(\x01\x12\"\n\x1a\x65xpected_calibration_error\x18\t \x01(\x01\x12.\n\x05\x63urve\x18\n \x03(\x0b\x32\x1f.tipserve.v1.LearningCurvePoint\x12/\n\x08\x66orecast\x18\x0b \x01(\x0b\x32\x1d.tipserve.v1.LearningForecast\x12+\n\x07\x63lasses\x18\x0c \x03(\x0b\x32\x1a.tipserve.v1.ClassAnalysis\x12\x11\n\tconfusion\x18\r \x03(\x03\x12.\n\x08\x63onfused\x18\x0e \x03(\x0b\x32\x1c.tipserve.v1.ConfusedClasses\x12-\n\x08suspects\x18\x0f \x03(\x0b\x32\x1b.tipserve.v1.SuspectExample\x12\x15\n\rsuspect_count\x18\x10 \x01(\x03\x12.\n\nduplicates\x18\x11 \x03(\x0b\x32\x1a.tipserve.v1.DuplicatePair\x12\x17\n\x0f\x64uplicate_count\x18\x12 \x01(\x03\x12\x1c\n\x14\x64uplicate_similarity\x18\x13 \x01(\x01\x12\x30\n\x0breliability\x18\x14 \x03(\x0b\x32\x1b.tipserve.v1.ReliabilityBin\x12\x0f\n\x07skipped\x18\x15 \x03(\t\x12\x32\n\rmisclassified\x18\x16 \x03(\x0b\x32\x1b.tipserve.v1.SuspectExample\"_\n\x12LearningCurvePoint\x12\r\n\x05shots\x18\x01 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\r\n\x05\x64raws\x18\x05 \x01(\x05\"N\n\x10LearningForecast\x12\r\n\x05shots\x18\x01 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\"\xdb\x01\n\rClassAnalysis\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x15\n\rexample_count\x18\x03 \x01(\x05\x12\x14\n\x0cscored_count\x18\x04 \x01(\x05\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x11\n\tprecision\x18\x06 \x01(\x01\x12\x15\n\rexpected_gain\x18\x07 \x01(\x01\x12<\n\x13precision_threshold\x18\n \x01(\x0b\x32\x1f.tipserve.v1.PrecisionThreshold\"\x83\x01\n\x12PrecisionThreshold\x12\x11\n\tthreshold\x18\x01 \x01(\x01\x12\x11\n\tprecision\x18\x02 \x01(\x01\x12\x15\n\rprecision_low\x18\x03 \x01(\x01\x12\x11\n\tborne_out\x18\x04 \x01(\x08\x12\x0e\n\x06recall\x18\x05 \x01(\x01\x12\r\n\x05\x63ount\x18\x06 \x01(\x03\"\x8d\x01\n\x0f\x43onfusedClasses\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0bother_index\x18\x03 \x01(\x05\x12\x1a\n\x12other_display_name\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x03\x12\x15\n\rreverse_count\x18\x06 \x01(\x03\"\x90\x01\n\x0eSuspectExample\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12*\n\tsuggested\x18\x05 \x01(\x0b\x32\x17.tipserve.v1.ClassScore\"\xc2\x01\n\rDuplicatePair\x12\x12\n\nexample_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63lass_index\x18\x02 \x01(\x05\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x18\n\x10other_example_id\x18\x04 \x01(\t\x12\x19\n\x11other_class_index\x18\x05 \x01(\x05\x12\x1a\n\x12other_display_name\x18\x06 \x01(\t\x12\x12\n\nsimilarity\x18\x07 \x01(\x01\x12\r\n\x05\x65xact\x18\x08 \x01(\x08\"a\n\x0eReliabilityBin\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x13\n\x0bprobability\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x32\xa4\x04\n\x0f\x41nalysisService\x12\x85\x01\n\x0fSuggestExamples\x12#.tipserve.v1.SuggestExamplesRequest\x1a$.tipserve.v1.SuggestExamplesResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/caches:suggestExamples:\x01*(\x01\x12\xd4\x01\n\x0e\x41nalyzeVersion\x12\".tipserve.v1.AnalyzeVersionRequest\x1a#.tipserve.v1.AnalyzeVersionResponse\"y\x82\xd3\xe4\x93\x02s\x12\x1c/v1/{cache=caches/*}:analyzeZ)\x12\'/v1/{cache=caches/*/versions/*}:analyzeZ(\x12&/v1/{cache=caches/*/aliases/*}:analyze\x12\xb1\x01\n\x08GetDrift\x12\x1c.tipserve.v1.GetDriftRequest\x1a\x12.tipserve.v1.Drift\"s\x82\xd3\xe4\x93\x02m\x12\x1a/v1/{cache=caches/*}:driftZ\'\x12%/v1/{cache=caches/*/versions/*}:driftZ&\x12$/v1/{cache=caches/*/aliases/*}:driftb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -29,42 +30,52 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_ANALYSISSERVICE'].methods_by_name['SuggestExamples']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/caches:suggestExamples:\001*'
   _globals['_ANALYSISSERVICE'].methods_by_name['AnalyzeVersion']._options = None
   _globals['_ANALYSISSERVICE'].methods_by_name['AnalyzeVersion']._serialized_options = b'\202\323\344\223\002s\022\034/v1/{cache=caches/*}:analyzeZ)\022\'/v1/{cache=caches/*/versions/*}:analyzeZ(\022&/v1/{cache=caches/*/aliases/*}:analyze'
-  _globals['_SUGGESTEXAMPLESCONFIG']._serialized_start=152
-  _globals['_SUGGESTEXAMPLESCONFIG']._serialized_end=439
-  _globals['_SUGGESTEXAMPLESCONFIG_STRATEGY']._serialized_start=335
-  _globals['_SUGGESTEXAMPLESCONFIG_STRATEGY']._serialized_end=414
-  _globals['_SUGGESTEXAMPLESREQUEST']._serialized_start=442
-  _globals['_SUGGESTEXAMPLESREQUEST']._serialized_end=578
-  _globals['_UNLABELLEDBATCH']._serialized_start=580
-  _globals['_UNLABELLEDBATCH']._serialized_end=641
-  _globals['_UNLABELLEDITEM']._serialized_start=643
-  _globals['_UNLABELLEDITEM']._serialized_end=706
-  _globals['_SUGGESTEXAMPLESRESPONSE']._serialized_start=709
-  _globals['_SUGGESTEXAMPLESRESPONSE']._serialized_end=1110
-  _globals['_SUGGESTION']._serialized_start=1113
-  _globals['_SUGGESTION']._serialized_end=1402
-  _globals['_SUGGESTION_REASON']._serialized_start=1328
-  _globals['_SUGGESTION_REASON']._serialized_end=1402
-  _globals['_LABELLEDDUPLICATE']._serialized_start=1404
-  _globals['_LABELLEDDUPLICATE']._serialized_end=1518
-  _globals['_ANALYZEVERSIONREQUEST']._serialized_start=1521
-  _globals['_ANALYZEVERSIONREQUEST']._serialized_end=1668
-  _globals['_ANALYZEVERSIONRESPONSE']._serialized_start=1671
-  _globals['_ANALYZEVERSIONRESPONSE']._serialized_end=2412
-  _globals['_LEARNINGCURVEPOINT']._serialized_start=2414
-  _globals['_LEARNINGCURVEPOINT']._serialized_end=2509
-  _globals['_LEARNINGFORECAST']._serialized_start=2511
-  _globals['_LEARNINGFORECAST']._serialized_end=2589
-  _globals['_CLASSANALYSIS']._serialized_start=2592
-  _globals['_CLASSANALYSIS']._serialized_end=2749
-  _globals['_CONFUSEDCLASSES']._serialized_start=2752
-  _globals['_CONFUSEDCLASSES']._serialized_end=2893
-  _globals['_SUSPECTEXAMPLE']._serialized_start=2896
-  _globals['_SUSPECTEXAMPLE']._serialized_end=3040
-  _globals['_DUPLICATEPAIR']._serialized_start=3043
-  _globals['_DUPLICATEPAIR']._serialized_end=3237
-  _globals['_RELIABILITYBIN']._serialized_start=3239
-  _globals['_RELIABILITYBIN']._serialized_end=3336
-  _globals['_ANALYSISSERVICE']._serialized_start=3339
-  _globals['_ANALYSISSERVICE']._serialized_end=3707
+  _globals['_ANALYSISSERVICE'].methods_by_name['GetDrift']._options = None
+  _globals['_ANALYSISSERVICE'].methods_by_name['GetDrift']._serialized_options = b'\202\323\344\223\002m\022\032/v1/{cache=caches/*}:driftZ\'\022%/v1/{cache=caches/*/versions/*}:driftZ&\022$/v1/{cache=caches/*/aliases/*}:drift'
+  _globals['_GETDRIFTREQUEST']._serialized_start=184
+  _globals['_GETDRIFTREQUEST']._serialized_end=216
+  _globals['_DRIFT']._serialized_start=219
+  _globals['_DRIFT']._serialized_end=569
+  _globals['_CLASSTRAFFIC']._serialized_start=571
+  _globals['_CLASSTRAFFIC']._serialized_end=661
+  _globals['_SUGGESTEXAMPLESCONFIG']._serialized_start=664
+  _globals['_SUGGESTEXAMPLESCONFIG']._serialized_end=951
+  _globals['_SUGGESTEXAMPLESCONFIG_STRATEGY']._serialized_start=847
+  _globals['_SUGGESTEXAMPLESCONFIG_STRATEGY']._serialized_end=926
+  _globals['_SUGGESTEXAMPLESREQUEST']._serialized_start=954
+  _globals['_SUGGESTEXAMPLESREQUEST']._serialized_end=1090
+  _globals['_UNLABELLEDBATCH']._serialized_start=1092
+  _globals['_UNLABELLEDBATCH']._serialized_end=1153
+  _globals['_UNLABELLEDITEM']._serialized_start=1155
+  _globals['_UNLABELLEDITEM']._serialized_end=1218
+  _globals['_SUGGESTEXAMPLESRESPONSE']._serialized_start=1221
+  _globals['_SUGGESTEXAMPLESRESPONSE']._serialized_end=1622
+  _globals['_SUGGESTION']._serialized_start=1625
+  _globals['_SUGGESTION']._serialized_end=1914
+  _globals['_SUGGESTION_REASON']._serialized_start=1840
+  _globals['_SUGGESTION_REASON']._serialized_end=1914
+  _globals['_LABELLEDDUPLICATE']._serialized_start=1916
+  _globals['_LABELLEDDUPLICATE']._serialized_end=2030
+  _globals['_ANALYZEVERSIONREQUEST']._serialized_start=2033
+  _globals['_ANALYZEVERSIONREQUEST']._serialized_end=2218
+  _globals['_ANALYZEVERSIONRESPONSE']._serialized_start=2221
+  _globals['_ANALYZEVERSIONRESPONSE']._serialized_end=2962
+  _globals['_LEARNINGCURVEPOINT']._serialized_start=2964
+  _globals['_LEARNINGCURVEPOINT']._serialized_end=3059
+  _globals['_LEARNINGFORECAST']._serialized_start=3061
+  _globals['_LEARNINGFORECAST']._serialized_end=3139
+  _globals['_CLASSANALYSIS']._serialized_start=3142
+  _globals['_CLASSANALYSIS']._serialized_end=3361
+  _globals['_PRECISIONTHRESHOLD']._serialized_start=3364
+  _globals['_PRECISIONTHRESHOLD']._serialized_end=3495
+  _globals['_CONFUSEDCLASSES']._serialized_start=3498
+  _globals['_CONFUSEDCLASSES']._serialized_end=3639
+  _globals['_SUSPECTEXAMPLE']._serialized_start=3642
+  _globals['_SUSPECTEXAMPLE']._serialized_end=3786
+  _globals['_DUPLICATEPAIR']._serialized_start=3789
+  _globals['_DUPLICATEPAIR']._serialized_end=3983
+  _globals['_RELIABILITYBIN']._serialized_start=3985
+  _globals['_RELIABILITYBIN']._serialized_end=4082
+  _globals['_ANALYSISSERVICE']._serialized_start=4085
+  _globals['_ANALYSISSERVICE']._serialized_end=4633
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from google.api import annotations_pb2 as _annotations_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from tipserve._proto import cache_pb2 as _cache_pb2
 from tipserve._proto import classify_pb2 as _classify_pb2
 from tipserve._proto import input_pb2 as _input_pb2
@@ -9,6 +10,52 @@ from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetDriftRequest(_message.Message):
+    __slots__ = ("cache",)
+    CACHE_FIELD_NUMBER: _ClassVar[int]
+    cache: str
+    def __init__(self, cache: _Optional[str] = ...) -> None: ...
+
+class Drift(_message.Message):
+    __slots__ = ("version", "since", "item_count", "compared_count", "similarity_deciles", "similarity_shares", "similarity_index", "class_index", "classes", "recognised_count", "rejected_share", "summary")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_DECILES_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_SHARES_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    RECOGNISED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    since: _timestamp_pb2.Timestamp
+    item_count: int
+    compared_count: int
+    similarity_deciles: _containers.RepeatedScalarFieldContainer[float]
+    similarity_shares: _containers.RepeatedScalarFieldContainer[float]
+    similarity_index: float
+    class_index: float
+    classes: _containers.RepeatedCompositeFieldContainer[ClassTraffic]
+    recognised_count: int
+    rejected_share: float
+    summary: str
+    def __init__(self, version: _Optional[str] = ..., since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., compared_count: _Optional[int] = ..., similarity_deciles: _Optional[_Iterable[float]] = ..., similarity_shares: _Optional[_Iterable[float]] = ..., similarity_index: _Optional[float] = ..., class_index: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassTraffic, _Mapping]]] = ..., recognised_count: _Optional[int] = ..., rejected_share: _Optional[float] = ..., summary: _Optional[str] = ...) -> None: ...
+
+class ClassTraffic(_message.Message):
+    __slots__ = ("index", "display_name", "expected_share", "share")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    display_name: str
+    expected_share: float
+    share: float
+    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., expected_share: _Optional[float] = ..., share: _Optional[float] = ...) -> None: ...
 
 class SuggestExamplesConfig(_message.Message):
     __slots__ = ("cache", "count", "strategy", "duplicate_similarity", "seed", "bundle")
@@ -125,18 +172,20 @@ class LabelledDuplicate(_message.Message):
     def __init__(self, id: _Optional[str] = ..., example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class AnalyzeVersionRequest(_message.Message):
-    __slots__ = ("cache", "list_limit", "duplicate_similarity", "draws", "seed")
+    __slots__ = ("cache", "list_limit", "duplicate_similarity", "draws", "seed", "precision")
     CACHE_FIELD_NUMBER: _ClassVar[int]
     LIST_LIMIT_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     DRAWS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     cache: str
     list_limit: int
     duplicate_similarity: float
     draws: int
     seed: int
-    def __init__(self, cache: _Optional[str] = ..., list_limit: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., draws: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    precision: float
+    def __init__(self, cache: _Optional[str] = ..., list_limit: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., draws: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[float] = ...) -> None: ...
 
 class AnalyzeVersionResponse(_message.Message):
     __slots__ = ("version", "method", "advice", "example_count", "scored_count", "accuracy", "accuracy_error", "cross_entropy", "expected_calibration_error", "curve", "forecast", "classes", "confusion", "confused", "suspects", "suspect_count", "duplicates", "duplicate_count", "duplicate_similarity", "reliability", "skipped", "misclassified")
@@ -213,7 +262,7 @@ class LearningForecast(_message.Message):
     def __init__(self, shots: _Optional[int] = ..., accuracy: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class ClassAnalysis(_message.Message):
-    __slots__ = ("index", "display_name", "example_count", "scored_count", "accuracy", "precision", "expected_gain")
+    __slots__ = ("index", "display_name", "example_count", "scored_count", "accuracy", "precision", "expected_gain", "precision_threshold")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +270,7 @@ class ClassAnalysis(_message.Message):
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_GAIN_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     index: int
     display_name: str
     example_count: int
@@ -228,7 +278,24 @@ class ClassAnalysis(_message.Message):
     accuracy: float
     precision: float
     expected_gain: float
-    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., precision: _Optional[float] = ..., expected_gain: _Optional[float] = ...) -> None: ...
+    precision_threshold: PrecisionThreshold
+    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., precision: _Optional[float] = ..., expected_gain: _Optional[float] = ..., precision_threshold: _Optional[_Union[PrecisionThreshold, _Mapping]] = ...) -> None: ...
+
+class PrecisionThreshold(_message.Message):
+    __slots__ = ("threshold", "precision", "precision_low", "borne_out", "recall", "count")
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_LOW_FIELD_NUMBER: _ClassVar[int]
+    BORNE_OUT_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    threshold: float
+    precision: float
+    precision_low: float
+    borne_out: bool
+    recall: float
+    count: int
+    def __init__(self, threshold: _Optional[float] = ..., precision: _Optional[float] = ..., precision_low: _Optional[float] = ..., borne_out: bool = ..., recall: _Optional[float] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ConfusedClasses(_message.Message):
     __slots__ = ("index", "display_name", "other_index", "other_display_name", "count", "reverse_count")

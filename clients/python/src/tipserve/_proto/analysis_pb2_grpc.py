@@ -26,6 +26,11 @@ class AnalysisServiceStub(object):
                 request_serializer=tipserve_dot_v1_dot_analysis__pb2.AnalyzeVersionRequest.SerializeToString,
                 response_deserializer=tipserve_dot_v1_dot_analysis__pb2.AnalyzeVersionResponse.FromString,
                 )
+        self.GetDrift = channel.unary_unary(
+                '/tipserve.v1.AnalysisService/GetDrift',
+                request_serializer=tipserve_dot_v1_dot_analysis__pb2.GetDriftRequest.SerializeToString,
+                response_deserializer=tipserve_dot_v1_dot_analysis__pb2.Drift.FromString,
+                )
 
 
 class AnalysisServiceServicer(object):
@@ -54,6 +59,13 @@ class AnalysisServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDrift(self, request, context):
+        """Says how what a version is asked differs from its examples.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalysisServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +78,11 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
                     servicer.AnalyzeVersion,
                     request_deserializer=tipserve_dot_v1_dot_analysis__pb2.AnalyzeVersionRequest.FromString,
                     response_serializer=tipserve_dot_v1_dot_analysis__pb2.AnalyzeVersionResponse.SerializeToString,
+            ),
+            'GetDrift': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDrift,
+                    request_deserializer=tipserve_dot_v1_dot_analysis__pb2.GetDriftRequest.FromString,
+                    response_serializer=tipserve_dot_v1_dot_analysis__pb2.Drift.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -110,5 +127,22 @@ class AnalysisService(object):
         return grpc.experimental.unary_unary(request, target, '/tipserve.v1.AnalysisService/AnalyzeVersion',
             tipserve_dot_v1_dot_analysis__pb2.AnalyzeVersionRequest.SerializeToString,
             tipserve_dot_v1_dot_analysis__pb2.AnalyzeVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetDrift(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tipserve.v1.AnalysisService/GetDrift',
+            tipserve_dot_v1_dot_analysis__pb2.GetDriftRequest.SerializeToString,
+            tipserve_dot_v1_dot_analysis__pb2.Drift.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -109,7 +109,7 @@ class Cache(_message.Message):
     def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., latest: _Optional[_Union[Version, _Mapping]] = ..., aliases: _Optional[_Mapping[str, int]] = ..., version_count: _Optional[int] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "exif_orientation", "picture_count", "encoder_dtype")
+    __slots__ = ("name", "version", "create_time", "parent", "description", "labels", "classes", "width", "key_count", "views", "bundle_fingerprint", "head", "size_bytes", "fine_tune", "created_by", "bundle_name", "source", "class_count", "exif_orientation", "picture_count", "encoder_dtype", "unknown_count", "multi_label")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,8 @@ class Version(_message.Message):
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MULTI_LABEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     create_time: _timestamp_pb2.Timestamp
@@ -159,7 +161,9 @@ class Version(_message.Message):
     exif_orientation: _input_pb2.ExifOrientation
     picture_count: int
     encoder_dtype: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., picture_count: _Optional[int] = ..., encoder_dtype: _Optional[str] = ...) -> None: ...
+    unknown_count: int
+    multi_label: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parent: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., classes: _Optional[_Iterable[_Union[ClassInfo, _Mapping]]] = ..., width: _Optional[int] = ..., key_count: _Optional[int] = ..., views: _Optional[int] = ..., bundle_fingerprint: _Optional[str] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., size_bytes: _Optional[int] = ..., fine_tune: _Optional[_Union[FineTuneRecord, _Mapping]] = ..., created_by: _Optional[str] = ..., bundle_name: _Optional[str] = ..., source: _Optional[_Union[SourceCounts, _Mapping]] = ..., class_count: _Optional[int] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., picture_count: _Optional[int] = ..., encoder_dtype: _Optional[str] = ..., unknown_count: _Optional[int] = ..., multi_label: bool = ...) -> None: ...
 
 class SourceCounts(_message.Message):
     __slots__ = ("received", "rejected", "inherited", "removed", "without_end_mark")
@@ -176,16 +180,18 @@ class SourceCounts(_message.Message):
     def __init__(self, received: _Optional[int] = ..., rejected: _Optional[int] = ..., inherited: _Optional[int] = ..., removed: _Optional[int] = ..., without_end_mark: _Optional[int] = ...) -> None: ...
 
 class ClassInfo(_message.Message):
-    __slots__ = ("index", "display_name", "example_count", "validation_count")
+    __slots__ = ("index", "display_name", "example_count", "validation_count", "threshold")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     index: int
     display_name: str
     example_count: int
     validation_count: int
-    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., validation_count: _Optional[int] = ...) -> None: ...
+    threshold: float
+    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., validation_count: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Head(_message.Message):
     __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised")
@@ -298,7 +304,7 @@ class SearchGrid(_message.Message):
     def __init__(self, kind: _Optional[_Union[SearchGrid.Kind, str]] = ..., beta_scale: _Optional[float] = ..., alpha_scale: _Optional[float] = ...) -> None: ...
 
 class CacheSpec(_message.Message):
-    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "exif_orientation", "keep_pictures", "bundle")
+    __slots__ = ("cache_id", "classes", "prompt_templates", "method", "alpha", "beta", "views", "seed", "on_rejected", "description", "labels", "class_balance", "grid", "key_dtype", "without_text", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "exif_orientation", "keep_pictures", "multi_label", "bundle")
     class OnRejected(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ON_REJECTED_UNSPECIFIED: _ClassVar[CacheSpec.OnRejected]
@@ -337,6 +343,7 @@ class CacheSpec(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    MULTI_LABEL_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     cache_id: str
     classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
@@ -360,8 +367,9 @@ class CacheSpec(_message.Message):
     request_id: str
     exif_orientation: _input_pb2.ExifOrientation
     keep_pictures: bool
+    multi_label: bool
     bundle: str
-    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., keep_pictures: bool = ..., bundle: _Optional[str] = ..., **kwargs) -> None: ...
+    def __init__(self, cache_id: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., views: _Optional[int] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., without_text: bool = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., exif_orientation: _Optional[_Union[_input_pb2.ExifOrientation, str]] = ..., keep_pictures: bool = ..., multi_label: bool = ..., bundle: _Optional[str] = ..., **kwargs) -> None: ...
 
 class ClassSpec(_message.Message):
     __slots__ = ("display_name", "prompts", "text_weight")
@@ -374,7 +382,7 @@ class ClassSpec(_message.Message):
     def __init__(self, display_name: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., text_weight: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "class_name")
+    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "unknown", "class_indices", "class_name")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -389,6 +397,8 @@ class Example(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
@@ -397,8 +407,10 @@ class Example(_message.Message):
     uri: str
     metadata: _containers.ScalarMap[str, str]
     thumbnail: bytes
+    unknown: bool
+    class_indices: _containers.RepeatedScalarFieldContainer[int]
     class_name: str
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., class_name: _Optional[str] = ...) -> None: ...
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., unknown: bool = ..., class_indices: _Optional[_Iterable[int]] = ..., class_name: _Optional[str] = ...) -> None: ...
 
 class CreateCacheRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -623,7 +635,7 @@ class ListExamplesResponse(_message.Message):
     def __init__(self, examples: _Optional[_Iterable[_Union[ExampleInfo, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExampleInfo(_message.Message):
-    __slots__ = ("example_id", "class_index", "display_name", "validation", "uri", "metadata", "has_picture")
+    __slots__ = ("example_id", "class_index", "display_name", "validation", "uri", "metadata", "has_picture", "unknown", "class_indices")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -638,6 +650,8 @@ class ExampleInfo(_message.Message):
     URI_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     HAS_PICTURE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     display_name: str
@@ -645,7 +659,9 @@ class ExampleInfo(_message.Message):
     uri: str
     metadata: _containers.ScalarMap[str, str]
     has_picture: bool
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., has_picture: bool = ...) -> None: ...
+    unknown: bool
+    class_indices: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., has_picture: bool = ..., unknown: bool = ..., class_indices: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetExamplePictureRequest(_message.Message):
     __slots__ = ("parent", "example_id")

@@ -48,12 +48,14 @@ class ClassifyOptions(_message.Message):
     def __init__(self, top_k: _Optional[int] = ..., logits: bool = ..., probabilities: bool = ..., neighbours: _Optional[int] = ..., embedding: bool = ..., timings: bool = ..., reject: _Optional[_Union[RejectOptions, _Mapping]] = ..., coverage: _Optional[float] = ...) -> None: ...
 
 class RejectOptions(_message.Message):
-    __slots__ = ("accept", "threshold")
+    __slots__ = ("accept", "threshold", "precision")
     ACCEPT_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     accept: float
     threshold: float
-    def __init__(self, accept: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
+    precision: float
+    def __init__(self, accept: _Optional[float] = ..., threshold: _Optional[float] = ..., precision: _Optional[float] = ...) -> None: ...
 
 class ClassifyStreamConfig(_message.Message):
     __slots__ = ("cache", "options", "ordered", "priority")
@@ -128,7 +130,7 @@ class ClassifyResponse(_message.Message):
     def __init__(self, classification: _Optional[_Union[Classification, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
-    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings", "score", "accepted", "threshold", "prediction_set", "notes")
+    __slots__ = ("version", "top", "logits", "probabilities", "neighbours", "embedding", "timings", "score", "accepted", "threshold", "prediction_set", "labels", "notes")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +142,7 @@ class Classification(_message.Message):
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_SET_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     version: str
     top: _containers.RepeatedCompositeFieldContainer[ClassScore]
@@ -152,8 +155,9 @@ class Classification(_message.Message):
     accepted: bool
     threshold: float
     prediction_set: _containers.RepeatedCompositeFieldContainer[ClassScore]
+    labels: _containers.RepeatedCompositeFieldContainer[ClassScore]
     notes: _containers.RepeatedScalarFieldContainer[PictureNote]
-    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., score: _Optional[float] = ..., accepted: bool = ..., threshold: _Optional[float] = ..., prediction_set: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[PictureNote, str]]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., top: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., logits: _Optional[_Iterable[float]] = ..., probabilities: _Optional[_Iterable[float]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., score: _Optional[float] = ..., accepted: bool = ..., threshold: _Optional[float] = ..., prediction_set: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., labels: _Optional[_Iterable[_Union[ClassScore, _Mapping]]] = ..., notes: _Optional[_Iterable[_Union[PictureNote, str]]] = ...) -> None: ...
 
 class ClassScore(_message.Message):
     __slots__ = ("index", "display_name", "logit", "probability")
@@ -168,16 +172,18 @@ class ClassScore(_message.Message):
     def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., logit: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Neighbour(_message.Message):
-    __slots__ = ("example_id", "class_index", "display_name", "similarity")
+    __slots__ = ("example_id", "class_index", "display_name", "class_indices", "similarity")
     EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
     SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
     display_name: str
+    class_indices: _containers.RepeatedScalarFieldContainer[int]
     similarity: float
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., similarity: _Optional[float] = ...) -> None: ...
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ..., class_indices: _Optional[_Iterable[int]] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("decode_queue_seconds", "decode_seconds", "queue_seconds", "encode_seconds", "head_seconds", "total_seconds", "batch_size")
@@ -252,18 +258,20 @@ class LabelledBatch(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[LabelledItem, _Mapping]]] = ...) -> None: ...
 
 class LabelledItem(_message.Message):
-    __slots__ = ("id", "class_index", "input", "unknown", "class_name")
+    __slots__ = ("id", "class_index", "input", "unknown", "class_indices", "class_name")
     ID_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     id: str
     class_index: int
     input: _input_pb2.Input
     unknown: bool
+    class_indices: _containers.RepeatedScalarFieldContainer[int]
     class_name: str
-    def __init__(self, id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., unknown: bool = ..., class_name: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., unknown: bool = ..., class_indices: _Optional[_Iterable[int]] = ..., class_name: _Optional[str] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
     __slots__ = ("evaluations", "rejected", "rejected_count")
@@ -276,7 +284,7 @@ class EvaluateResponse(_message.Message):
     def __init__(self, evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ..., rejected: _Optional[_Iterable[_Union[_cache_pb2.RejectedExample, _Mapping]]] = ..., rejected_count: _Optional[int] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("version", "count", "top1", "top5", "zero_shot_top1", "cross_entropy", "expected_calibration_error", "classes", "confusion", "unknown")
+    __slots__ = ("version", "count", "top1", "top5", "zero_shot_top1", "cross_entropy", "expected_calibration_error", "classes", "confusion", "unknown", "multi_label")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     TOP1_FIELD_NUMBER: _ClassVar[int]
@@ -287,6 +295,7 @@ class Evaluation(_message.Message):
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CONFUSION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    MULTI_LABEL_FIELD_NUMBER: _ClassVar[int]
     version: str
     count: int
     top1: float
@@ -297,7 +306,42 @@ class Evaluation(_message.Message):
     classes: _containers.RepeatedCompositeFieldContainer[ClassEvaluation]
     confusion: _containers.RepeatedScalarFieldContainer[int]
     unknown: UnknownEvaluation
-    def __init__(self, version: _Optional[str] = ..., count: _Optional[int] = ..., top1: _Optional[float] = ..., top5: _Optional[float] = ..., zero_shot_top1: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassEvaluation, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., unknown: _Optional[_Union[UnknownEvaluation, _Mapping]] = ...) -> None: ...
+    multi_label: MultiLabelEvaluation
+    def __init__(self, version: _Optional[str] = ..., count: _Optional[int] = ..., top1: _Optional[float] = ..., top5: _Optional[float] = ..., zero_shot_top1: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassEvaluation, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., unknown: _Optional[_Union[UnknownEvaluation, _Mapping]] = ..., multi_label: _Optional[_Union[MultiLabelEvaluation, _Mapping]] = ...) -> None: ...
+
+class MultiLabelEvaluation(_message.Message):
+    __slots__ = ("mean_average_precision", "micro_f1", "macro_f1", "precision", "recall", "classes")
+    MEAN_AVERAGE_PRECISION_FIELD_NUMBER: _ClassVar[int]
+    MICRO_F1_FIELD_NUMBER: _ClassVar[int]
+    MACRO_F1_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    mean_average_precision: float
+    micro_f1: float
+    macro_f1: float
+    precision: float
+    recall: float
+    classes: _containers.RepeatedCompositeFieldContainer[LabelEvaluation]
+    def __init__(self, mean_average_precision: _Optional[float] = ..., micro_f1: _Optional[float] = ..., macro_f1: _Optional[float] = ..., precision: _Optional[float] = ..., recall: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[LabelEvaluation, _Mapping]]] = ...) -> None: ...
+
+class LabelEvaluation(_message.Message):
+    __slots__ = ("index", "display_name", "count", "average_precision", "precision", "recall", "f1")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    AVERAGE_PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    F1_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    display_name: str
+    count: int
+    average_precision: float
+    precision: float
+    recall: float
+    f1: float
+    def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., count: _Optional[int] = ..., average_precision: _Optional[float] = ..., precision: _Optional[float] = ..., recall: _Optional[float] = ..., f1: _Optional[float] = ...) -> None: ...
 
 class UnknownEvaluation(_message.Message):
     __slots__ = ("count", "auroc", "false_positive_rate", "threshold", "accepted", "rejected", "accepted_top1")

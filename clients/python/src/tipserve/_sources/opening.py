@@ -29,7 +29,7 @@ from tipserve._sources.tables import (
     frame_rows,
     is_columns,
     is_frame,
-    label_of,
+    labels_of,
     open_csv,
     open_jsonl,
     open_parquet,
@@ -126,7 +126,7 @@ def _example(given: Any, position: int) -> Example:
     if isinstance(given, Example):
         return given
     if isinstance(given, tuple | list) and len(given) == 2 and not isinstance(given[0], float):
-        return Example(label_of(given[1], position), given[0])
+        return Example(labels_of(given[1], position), given[0])
     raise TypeError(
         f"example {position} is a {type(given).__name__}: give tipserve.Example, (picture, label) "
         "pairs or dicts with a picture and a label"

@@ -59,7 +59,14 @@ class Columns:
             id = id or picture
             picture = os.path.join(folder, picture)
         assert self.label is not None
-        return Example(label_of(row[self.label], position), picture, id=id)
+        return Example(labels_of(row[self.label], position), picture, id=id)
+
+
+def labels_of(value: Any, position: int) -> str | int | tuple[str | int, ...]:
+    """A class's name or index, or a list of them; ValueError for anything else."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return tuple(label_of(one, position) for one in value)
+    return label_of(value, position)
 
 
 def label_of(value: Any, position: int) -> str | int:

@@ -9,7 +9,7 @@ from tipserve._arrays import Color
 from tipserve._proto import analysis_pb2
 from tipserve._sources import items_of
 from tipserve._threads import AnyItems, collected, uploading
-from tipserve.types import Analysis, Suggestions, SuggestStrategy
+from tipserve.types import Analysis, Drift, Suggestions, SuggestStrategy
 
 
 class AnalysisCalls(CacheCalls):
@@ -23,6 +23,7 @@ class AnalysisCalls(CacheCalls):
         duplicate_similarity: float | None = None,
         draws: int = 0,
         seed: int = 0,
+        precision: float | None = None,
         timeout: float | None = None,
     ) -> Analysis:
         """What a version's own examples say about it, each left out in turn.
@@ -39,6 +40,7 @@ class AnalysisCalls(CacheCalls):
                 near-duplicates. Default: by the examples themselves.
             draws: Random subsets at each point of the learning curve. Default 5.
             seed: Of these subsets.
+            precision: What each class's `precision_threshold` is for. Default 0.95.
             timeout: Seconds for the whole; default: the client's.
         """
         request = analysis_pb2.AnalyzeVersionRequest(
@@ -47,9 +49,18 @@ class AnalysisCalls(CacheCalls):
             duplicate_similarity=duplicate_similarity,
             draws=draws,
             seed=seed,
+            precision=precision,
         )
         answer = self._unary(self._analysis.AnalyzeVersion, request, timeout=timeout)
         return Analysis._from(answer)
+
+    def drift(self, cache: str) -> Drift:
+        """How what a version is asked of late differs from its examples.
+
+        Counted since the version was loaded into the server's memory.
+        """
+        request = analysis_pb2.GetDriftRequest(cache=cache)
+        return Drift._from(self._unary(self._analysis.GetDrift, request))
 
     def suggest_examples(
         self,

@@ -59,6 +59,7 @@ class Client(BundleCalls):
         embedding: bool = False,
         timings: bool = False,
         reject: float | bool = False,
+        precision: float | None = None,
         coverage: float | None = None,
         ordered: bool = True,
         priority: Priority = "interactive",
@@ -95,6 +96,9 @@ class Client(BundleCalls):
             reject: Say of each item whether it is of any class that the version
                 knows (`accepted`); the share of pictures of known classes that
                 are to be accepted, True for 0.95.
+            precision: Accept an answer (`accepted`) from the threshold of its class on
+                at which answers are right with this precision; of a version with
+                `multi_label`, return the labels at these thresholds.
             coverage: Return the smallest set of classes that holds the item's
                 with this probability (`prediction_set`).
             ordered: Results come in the order of the items; else as they are ready.
@@ -118,6 +122,7 @@ class Client(BundleCalls):
                 embedding=embedding,
                 timings=timings,
                 reject=reject,
+                precision=precision,
                 coverage=coverage,
             ),
             self._connection.retry,
@@ -160,6 +165,7 @@ class Client(BundleCalls):
         embedding: bool = False,
         timings: bool = False,
         reject: float | bool = False,
+        precision: float | None = None,
         coverage: float | None = None,
         priority: Priority = "interactive",
         color: Color = "rgb",
@@ -177,6 +183,7 @@ class Client(BundleCalls):
                 embedding=embedding,
                 timings=timings,
                 reject=reject,
+                precision=precision,
                 coverage=coverage,
             ),
             priority=requests.priority(priority),

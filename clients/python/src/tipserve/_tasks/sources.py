@@ -17,14 +17,18 @@ AnyItems: TypeAlias = str | Iterable[Picture | Item] | AsyncIterable[Picture | I
 
 
 @overload
-async def collected(source: AnySource) -> Source: ...
+async def collected(source: AnySource) -> Source: ...  # type: ignore[overload-overlap]
 
 
 @overload
-async def collected(source: AnySource | None) -> Source | None: ...
+async def collected(source: AnySource | None) -> Source | None: ...  # type: ignore[overload-overlap]
 
 
-async def collected(source: AnySource | None) -> Source | None:
+@overload
+async def collected(source: AnyItems) -> str | Iterable[Picture | Item]: ...
+
+
+async def collected(source: Any) -> Any:
     """The same source; an async iterable's examples as a list."""
     if isinstance(source, AsyncIterable):
         return [example async for example in source]

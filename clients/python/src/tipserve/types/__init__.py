@@ -3,11 +3,14 @@
 from tipserve.types._analysis import (
     Analysis,
     ClassAnalysis,
+    ClassTraffic,
     ConfusedClasses,
     CurvePoint,
+    Drift,
     DuplicatePair,
     Forecast,
     LabelledDuplicate,
+    PrecisionThreshold,
     ReliabilityBin,
     Suggestion,
     Suggestions,
@@ -26,9 +29,15 @@ from tipserve.types._cache import (
     SourceCounts,
     Version,
 )
-from tipserve.types._evaluation import ClassEvaluation, Evaluation, UnknownEvaluation
+from tipserve.types._evaluation import (
+    ClassEvaluation,
+    Evaluation,
+    LabelEvaluation,
+    MultiLabelEvaluation,
+    UnknownEvaluation,
+)
 from tipserve.types._finetune import FineTuneProgress, FineTuneRun
-from tipserve.types._head import Candidate, Head, Selection
+from tipserve.types._head import Candidate, Head, Selection, UnlabelledUse
 from tipserve.types._names import (
     ClassBalance,
     ExifOrientation,
@@ -57,9 +66,11 @@ __all__ = [
     "ClassEvaluation",
     "ClassInfo",
     "ClassScore",
+    "ClassTraffic",
     "ConfusedClasses",
     "CreateProgress",
     "CurvePoint",
+    "Drift",
     "DuplicatePair",
     "Embeddings",
     "Evaluation",
@@ -73,11 +84,14 @@ __all__ = [
     "GridKind",
     "Head",
     "KeyDtype",
+    "LabelEvaluation",
     "LabelledDuplicate",
     "Method",
     "MethodName",
+    "MultiLabelEvaluation",
     "Neighbour",
     "OnRejected",
+    "PrecisionThreshold",
     "Rejected",
     "ReliabilityBin",
     "Result",
@@ -92,6 +106,7 @@ __all__ = [
     "SuspectExample",
     "Timings",
     "UnknownEvaluation",
+    "UnlabelledUse",
     "Version",
     "enum_name",
     "matrix",

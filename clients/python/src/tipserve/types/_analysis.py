@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tipserve._proto import analysis_pb2, classify_pb2
 from tipserve.types._answer import ClassScore
 from tipserve.types._cache import Rejected
 from tipserve.types._html import bars, heading, heat_map
-from tipserve.types._names import Method, enum_name, method_of
+from tipserve.types._names import Method, enum_name, method_of, time_of
 from tipserve.types._record import Record, table
 
 if TYPE_CHECKING:
@@ -45,6 +46,25 @@ class Forecast(Record):
 
 
 @dataclass(frozen=True)
+class PrecisionThreshold(Record):
+    """From which probability on answers of a class have a precision."""
+
+    threshold: float
+    """Over 1 where no answer of the class can be accepted."""
+    precision: float
+    """Expected at it."""
+    precision_low: float
+    """Lower bound on left-out examples alone, one-sided at 95 %."""
+    borne_out: bool
+    """Whether `precision_low` reaches what was asked for; else the examples are too
+    few, or not clear enough."""
+    recall: float
+    """Share of the class's left-out examples that it still finds."""
+    count: int
+    """Left-out answers that reach it."""
+
+
+@dataclass(frozen=True)
 class ClassAnalysis(Record):
     """How well a class's own examples are recognised when left out."""
 
@@ -56,6 +76,72 @@ class ClassAnalysis(Record):
     precision: float
     expected_gain: float
     """Additional share of its pictures recognised with twice its examples."""
+    precision_threshold: PrecisionThreshold | None = None
+    """For `analyze(precision=...)`; None where nothing could be left out."""
+
+
+def _threshold(m: analysis_pb2.PrecisionThreshold) -> PrecisionThreshold:
+    return PrecisionThreshold(
+        m.threshold, m.precision, m.precision_low, m.borne_out, m.recall, m.count
+    )
+
+
+@dataclass(frozen=True)
+class ClassTraffic(Record):
+    """A class's share of the examples and of what a version is asked."""
+
+    index: int
+    display_name: str
+    expected_share: float
+    """Of the examples."""
+    share: float
+    """Of the items whose best class it was."""
+
+
+@dataclass(frozen=True)
+class Drift(Record):
+    """How what a version is asked of late differs from its examples."""
+
+    version: str
+    summary: str
+    """In one sentence."""
+    since: datetime | None
+    """When counting began."""
+    item_count: int
+    compared_count: int
+    """Items that were compared with their nearest example."""
+    similarity_deciles: tuple[float, ...]
+    """Of the examples' own cosines to their nearest neighbours."""
+    similarity_shares: tuple[float, ...]
+    """Of the compared items between and beyond the deciles; a tenth each where they
+    are like the examples."""
+    similarity_index: float | None
+    """Population stability index of these shares; over 0.25 they differ clearly."""
+    class_index: float
+    """The same of the best classes against the examples' classes."""
+    classes: tuple[ClassTraffic, ...]
+    """Those whose share changed most."""
+    recognised_count: int
+    rejected_share: float
+
+    @classmethod
+    def _from(cls, m: analysis_pb2.Drift) -> Drift:
+        return cls(
+            m.version,
+            m.summary,
+            time_of(m.since),
+            m.item_count,
+            m.compared_count,
+            tuple(m.similarity_deciles),
+            tuple(m.similarity_shares),
+            m.similarity_index if m.HasField("similarity_index") else None,
+            m.class_index,
+            tuple(
+                ClassTraffic(c.index, c.display_name, c.expected_share, c.share) for c in m.classes
+            ),
+            m.recognised_count,
+            m.rejected_share,
+        )
 
 
 @dataclass(frozen=True)
@@ -199,6 +285,9 @@ class Analysis(Record):
                     c.accuracy,
                     c.precision,
                     c.expected_gain,
+                    _threshold(c.precision_threshold)
+                    if c.HasField("precision_threshold")
+                    else None,
                 )
                 for c in m.classes
             ),

@@ -38,6 +38,8 @@ class Neighbour(Record):
     display_name: str
     similarity: float
     """Cosine, -1 to 1."""
+    class_indices: tuple[int, ...] = ()
+    """Its classes, of a version with `multi_label`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Result(Record):
     prediction_set: tuple[ClassScore, ...] = ()
     """The classes that hold the picture's with the probability that `coverage`
     names."""
+    labels: tuple[ClassScore, ...] = ()
+    """Every class whose probability reaches its threshold, of a version with
+    `multi_label`; may be empty."""
     error: TipserveError | None = None
     """Why there is no answer."""
 
@@ -134,7 +139,13 @@ class Result(Record):
             logits=vector(m.logits) if m.logits else None,
             probabilities=vector(m.probabilities) if m.probabilities else None,
             neighbours=tuple(
-                Neighbour(n.example_id, n.class_index, n.display_name, n.similarity)
+                Neighbour(
+                    n.example_id,
+                    n.class_index,
+                    n.display_name,
+                    n.similarity,
+                    tuple(n.class_indices),
+                )
                 for n in m.neighbours
             ),
             embedding=vector(m.embedding.values) if m.HasField("embedding") else None,
@@ -146,6 +157,7 @@ class Result(Record):
             threshold=m.threshold if m.HasField("threshold") else None,
             accepted=m.accepted if m.HasField("accepted") else None,
             prediction_set=tuple(map(_score, m.prediction_set)),
+            labels=tuple(map(_score, m.labels)),
         )
 
 

@@ -27,10 +27,19 @@ class ClassInfo(Record):
     example_count: int
     """Training examples (shots)."""
     validation_count: int
+    threshold: float | None = None
+    """From which probability it belongs to an answer, of a version with
+    `multi_label`."""
 
     @classmethod
     def _from(cls, m: cache_pb2.ClassInfo) -> ClassInfo:
-        return cls(m.index, m.display_name, m.example_count, m.validation_count)
+        return cls(
+            m.index,
+            m.display_name,
+            m.example_count,
+            m.validation_count,
+            m.threshold if m.HasField("threshold") else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,21 @@ class ExampleInfo(Record):
     display_name: str
     validation: bool
     """Whether it chose numbers, and is no key."""
+    unknown: bool = False
+    """Whether it is of none of the classes; `class_index` is 0 then."""
+    class_indices: tuple[int, ...] = ()
+    """Its classes, of a version with `multi_label`."""
 
     @classmethod
     def _from(cls, m: cache_pb2.ExampleInfo) -> ExampleInfo:
-        return cls(m.example_id, m.class_index, m.display_name, m.validation)
+        return cls(
+            m.example_id,
+            m.class_index,
+            m.display_name,
+            m.validation,
+            m.unknown,
+            tuple(m.class_indices),
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,6 +178,10 @@ class Version(Record):
     rejected: tuple[Rejected, ...] = ()
     """Examples that `create_cache` or `add_examples` could not use; empty on
     every other call."""
+    unknown_count: int = 0
+    """Examples of none of the classes."""
+    multi_label: bool = False
+    """Whether its examples carry any number of classes."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -209,6 +233,8 @@ class Version(Record):
                 "apply" if m.exif_orientation == input_pb2.EXIF_ORIENTATION_APPLY else "ignore"
             ),
             rejected=tuple(rejected),
+            unknown_count=m.unknown_count,
+            multi_label=m.multi_label,
         )
 
 

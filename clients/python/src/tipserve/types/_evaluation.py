@@ -49,6 +49,33 @@ class UnknownEvaluation(Record):
     """Share of the accepted known ones classified rightly."""
 
 
+@dataclass(frozen=True)
+class LabelEvaluation(Record):
+    """How well one of several independent classes was answered."""
+
+    index: int
+    display_name: str
+    count: int
+    average_precision: float
+    precision: float
+    """Share of its answers that are right, at its threshold."""
+    recall: float
+    """Share of its items that were answered."""
+    f1: float
+
+
+@dataclass(frozen=True)
+class MultiLabelEvaluation(Record):
+    """How well a version with `multi_label` did."""
+
+    mean_average_precision: float
+    micro_f1: float
+    macro_f1: float
+    precision: float
+    recall: float
+    classes: tuple[LabelEvaluation, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class Evaluation(Record):
     """How well one version did."""
@@ -72,9 +99,15 @@ class Evaluation(Record):
     """How many items could not be used."""
     unknown: UnknownEvaluation | None = None
     """None where no pictures of unknown classes were given."""
+    multi_label: MultiLabelEvaluation | None = None
+    """Of a version with `multi_label`: of the figures above only `count` and
+    `cross_entropy` hold then."""
 
     def __repr__(self) -> str:
         rejected = f", {self.rejected_count} rejected" if self.rejected_count else ""
+        if self.multi_label is not None:
+            value = self.multi_label.mean_average_precision
+            return f"<Evaluation of {self.version!r}: mAP {value:.4f} of {self.count}{rejected}>"
         return f"<Evaluation of {self.version!r}: top-1 {self.top1:.4f} of {self.count}{rejected}>"
 
     def _repr_html_(self) -> str:
@@ -151,7 +184,30 @@ class Evaluation(Record):
                 tuple(m.confusion[row : row + n]) for row in range(0, len(m.confusion), n or 1)
             ),
             unknown=_unknown(m.unknown) if m.HasField("unknown") else None,
+            multi_label=_labels(m.multi_label) if m.HasField("multi_label") else None,
         )
+
+
+def _labels(m: classify_pb2.MultiLabelEvaluation) -> MultiLabelEvaluation:
+    return MultiLabelEvaluation(
+        m.mean_average_precision,
+        m.micro_f1,
+        m.macro_f1,
+        m.precision,
+        m.recall,
+        tuple(
+            LabelEvaluation(
+                c.index,
+                c.display_name,
+                c.count,
+                c.average_precision,
+                c.precision,
+                c.recall,
+                c.f1,
+            )
+            for c in m.classes
+        ),
+    )
 
 
 def _unknown(m: classify_pb2.UnknownEvaluation) -> UnknownEvaluation:

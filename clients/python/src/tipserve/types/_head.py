@@ -49,6 +49,7 @@ class Candidate(Record):
             weight=m.weight if m.HasField("weight") else None,
             temperature=m.temperature if m.HasField("temperature") else None,
             standardised=_whose(m.standardised),
+            unlabelled=(UnlabelledUse._from(m.unlabelled) if m.HasField("unlabelled") else None),
         )
 
 
@@ -79,6 +80,42 @@ class Selection(Record):
 
 
 @dataclass(frozen=True)
+class UnlabelledUse(Record):
+    """What a version learnt from pictures without labels."""
+
+    count: int
+    """Unlabelled pictures."""
+    used: bool
+    """Whether the head learns from them."""
+    example_count: int
+    """Labelled examples that neither head had seen, on which that was decided; 0
+    where there were none: the pictures are then used unchecked."""
+    cross_entropy_before: float
+    """Mean cross-entropy on these without the pictures, nats."""
+    cross_entropy_after: float
+    """The same with them."""
+    accuracy_before: float
+    """Share classified rightly without the pictures, 0 to 1."""
+    accuracy_after: float
+    """The same with them."""
+    reason: str
+    """One sentence for people."""
+
+    @classmethod
+    def _from(cls, m: cache_pb2.UnlabelledUse) -> UnlabelledUse:
+        return cls(
+            count=m.count,
+            used=m.used,
+            example_count=m.example_count,
+            cross_entropy_before=m.cross_entropy_before,
+            cross_entropy_after=m.cross_entropy_after,
+            accuracy_before=m.accuracy_before,
+            accuracy_after=m.accuracy_after,
+            reason=m.reason,
+        )
+
+
+@dataclass(frozen=True)
 class Head(Record):
     """How logits are computed: f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V."""
 
@@ -97,6 +134,8 @@ class Head(Record):
     standardised: str = ""
     """Whose statistics put the features on one scale: "own", "bundle"; "" where
     they are plain."""
+    unlabelled: UnlabelledUse | None = None
+    """What came of pictures without labels; None where there are none."""
 
     @classmethod
     def _from(cls, m: cache_pb2.Head) -> Head:

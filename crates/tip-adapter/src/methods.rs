@@ -1,0 +1,165 @@
+//! The training-free methods, each in a file of its own: a new one is a file
+//! here and a line in [`METHODS`].
+
+use tch::{Kind, Tensor};
+
+use super::{
+    error::TipError,
+    head::HeadTensors,
+    hold_out::HoldOut,
+    material::Material,
+    request::HeadRequest,
+    score::Numbers,
+    spec::{ClassBalance, Method},
+};
+use crate::grid::GridValues as _;
+
+pub(super) mod calibrate;
+mod class_mean;
+mod gda;
+mod proker;
+pub(super) mod search;
+mod tip_adapter;
+mod zero_shot;
+
+use search::{Outcome, Search};
+
+/// All of them.
+static METHODS: [&dyn TrainingFree; 5] = [
+    &zero_shot::ZeroShot,
+    &tip_adapter::TipAdapter,
+    &gda::Gda,
+    &proker::Proker,
+    &class_mean::ClassMean,
+];
+
+/// A way to make a head from examples and text weights without training:
+/// `text + term`, where the term is the method's own.
+pub(super) trait TrainingFree: Sync {
+    /// Which it is.
+    fn method(&self) -> Method;
+
+    /// What people call it.
+    fn name(&self) -> &'static str;
+
+    /// What it needs that the material does not have.
+    fn check(&self, material: &Material) -> Result<(), TipError> {
+        if material.key_count() == 0 {
+            return Err(TipError::NeedsExamples(self.method()));
+        }
+        Ok(())
+    }
+
+    /// Whether the caller gave every number that it has.
+    fn all_given(&self, request: &HeadRequest) -> bool;
+
+    /// The examples that its numbers are chosen on where there are no
+    /// validation examples; there is at least one key.
+    fn hold_out(
+        &self,
+        material: &Material,
+        _request: &HeadRequest,
+    ) -> Result<Option<HoldOut>, TipError> {
+        HoldOut::one_of_each_out(material)
+    }
+
+    /// Its best numbers on the held examples, and how they score.
+    fn search(&self, search: &Search<'_>) -> Result<Outcome, TipError>;
+
+    /// What decides among numbers, in words; by the official grid it is always
+    /// the first best accuracy.
+    fn score(&self) -> &'static str {
+        "accuracy, ties by cross-entropy"
+    }
+
+    /// The numbers tried, in words.
+    fn grid(&self, _material: &Material, request: &HeadRequest) -> String {
+        request.grid.describe()
+    }
+
+    /// Its numbers where nothing can be chosen: those given, else documented
+    /// ones.
+    fn defaults(&self, material: &Material, request: &HeadRequest) -> Result<Numbers, TipError>;
+
+    /// Whether its logits depend on the examples.
+    fn sees_examples(&self) -> bool {
+        true
+    }
+
+    /// Temperature over the spread of left-out logits over wrong classes, the
+    /// middle of what was best over draws of CLIP features and of pictures
+    /// (`docs/accuracy.md`).
+    fn spread_factor(&self, has_text: bool) -> f64;
+
+    /// By what a temperature of left-out logits is multiplied, as they come
+    /// from heads of one shot fewer than will serve.
+    fn fewer_shots(&self, _material: &Material) -> Result<f64, TipError> {
+        Ok(1.0)
+    }
+
+    /// The term at held examples, each by the keys that it may see, f64 [Q, N],
+    /// on the scale that it has with all shots; none where it cannot be had.
+    fn held_term(
+        &self,
+        material: &Material,
+        numbers: &Numbers,
+        balance: ClassBalance,
+        held: &HoldOut,
+    ) -> Result<Option<Tensor>, TipError>;
+
+    /// The term at the keys, f64 [M, N], of which only the wrong classes count:
+    /// what a single shot leaves to calibrate by.
+    fn key_term(
+        &self,
+        material: &Material,
+        numbers: &Numbers,
+        balance: ClassBalance,
+    ) -> Result<Tensor, TipError>;
+
+    /// Adds the term to a head that has the text's part.
+    fn add_to(
+        &self,
+        head: &mut HeadTensors,
+        material: &Material,
+        numbers: &Numbers,
+        balance: ClassBalance,
+    ) -> Result<(), TipError>;
+}
+
+/// The method asked for by name.
+///
+/// # Errors
+/// One that is made otherwise.
+pub(super) fn by_name(method: Method) -> Result<&'static dyn TrainingFree, TipError> {
+    let found = METHODS.iter().find(|it| it.method() == method);
+    found.copied().ok_or(match method {
+        Method::Stack => TipError::NotByName(method),
+        _ => TipError::NotTrainingFree(method),
+    })
+}
+
+/// Numbers of a method that has none of α, β and λ but those set.
+const fn numbers(method: Method) -> Numbers {
+    Numbers {
+        method,
+        alpha: 0.0,
+        beta: 0.0,
+        lambda: 0.0,
+    }
+}
+
+/// √((n − 1)/n) for n shots a class on average: what a mean of one shot fewer
+/// makes margins lack.
+fn of_means(material: &Material) -> Result<f64, TipError> {
+    let shots = material.shots()?;
+    Ok(((shots - 1.0).max(0.5) / shots.max(1.0)).sqrt())
+}
+
+/// text + added, summed in f64, as f32.
+fn plus(text: Option<Tensor>, added: &Tensor) -> Result<Tensor, TipError> {
+    let sum = match text {
+        Some(text) => text.f_to_kind(Kind::Double)?.f_add(added)?,
+        None => added.shallow_clone(),
+    };
+    Ok(sum.f_to_kind(Kind::Float)?.f_contiguous()?)
+}

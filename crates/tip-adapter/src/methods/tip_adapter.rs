@@ -1,0 +1,199 @@
+//! Tip-Adapter: `α·exp(−β(1 − f·Kᵀ))·V`, beside the text.
+
+use tch::{Kind, Tensor};
+
+use super::{
+    TrainingFree, calibrate, numbers,
+    search::{Outcome, Search, given_or, rough_fit},
+};
+use crate::{
+    error::TipError,
+    grid::{GridValues as _, TIP_ALPHA, TIP_BETA},
+    head::{HeadTensors, Values},
+    hold_out::HoldOut,
+    material::Material,
+    request::HeadRequest,
+    score::{Numbers, Scored, right},
+    spec::{ClassBalance, Method, SelectionSource},
+    temperature::Fit,
+    tip_adapter::{cache_logits, class_factors, search_kind, seen_counts, sweep},
+};
+
+/// See the file's head.
+pub(super) struct TipAdapter;
+
+/// The best so far: how many are right, its numbers, logits, and temperature
+/// where that was asked for.
+type Best = (i64, Numbers, Tensor, Option<Fit>);
+
+impl TrainingFree for TipAdapter {
+    fn method(&self) -> Method {
+        Method::TipAdapter
+    }
+
+    fn name(&self) -> &'static str {
+        "Tip-Adapter"
+    }
+
+    fn all_given(&self, request: &HeadRequest) -> bool {
+        request.alpha.is_some() && request.beta.is_some()
+    }
+
+    /// By the official grid each key is masked in turn, as it is commonly done.
+    /// That leaves the own class one key short, which a large β makes good: at
+    /// few shots it chooses the largest there is, and probabilities suffer
+    /// (`docs/accuracy.md`).
+    fn hold_out(
+        &self,
+        material: &Material,
+        request: &HeadRequest,
+    ) -> Result<Option<HoldOut>, TipError> {
+        if request.grid.is_official() {
+            HoldOut::one_out(material)
+        } else {
+            HoldOut::one_of_each_out(material)
+        }
+    }
+
+    fn search(&self, search: &Search<'_>) -> Result<Outcome, TipError> {
+        let (material, request, held) = (search.material, search.request, search.held);
+        let grid = &request.grid;
+        let free = material.text.is_none() && request.alpha.is_none() && !grid.is_official();
+        let Some((_, numbers, logits, _)) = best_of(search, free)? else {
+            return Ok(Outcome::Skipped("nothing to try".to_owned()));
+        };
+        let mut scored = Scored::new(numbers, &logits, &held.labels)?;
+        if held.source == SelectionSource::LeaveOneOut {
+            let by_rounds = calibrate::by_rounds(self, material, &numbers, request.class_balance)?;
+            scored.temperature = by_rounds.unwrap_or(scored.temperature);
+        } else {
+            scored.temperature = calibrate::by_held(self, material, &logits, held)?;
+        }
+        if free {
+            scored.numbers.alpha = 1.0 / scored.temperature;
+            scored.temperature = 1.0;
+        }
+        Ok(Outcome::Scored(scored))
+    }
+
+    fn defaults(&self, _: &Material, request: &HeadRequest) -> Result<Numbers, TipError> {
+        Ok(Numbers {
+            alpha: request.alpha.unwrap_or(TIP_ALPHA),
+            beta: request.beta.unwrap_or(TIP_BETA),
+            ..numbers(Method::TipAdapter)
+        })
+    }
+
+    fn spread_factor(&self, _has_text: bool) -> f64 {
+        0.6
+    }
+
+    /// Sums over a class's keys are brought to the shots that serve.
+    fn held_term(
+        &self,
+        material: &Material,
+        numbers: &Numbers,
+        balance: ClassBalance,
+        held: &HoldOut,
+    ) -> Result<Option<Tensor>, TipError> {
+        let logits = cache_logits(material, numbers, balance, held)?;
+        if balance == ClassBalance::Mean {
+            return Ok(Some(logits));
+        }
+        let counts = material.counts()?.f_to_kind(Kind::Double)?;
+        let seen = seen_counts(material, held)?.f_clamp_min(1.0)?;
+        Ok(Some(logits.f_mul(&counts.f_div(&seen)?)?))
+    }
+
+    fn key_term(
+        &self,
+        material: &Material,
+        numbers: &Numbers,
+        balance: ClassBalance,
+    ) -> Result<Tensor, TipError> {
+        cache_logits(material, numbers, balance, &HoldOut::each_out(material)?)
+    }
+
+    fn add_to(
+        &self,
+        head: &mut HeadTensors,
+        material: &Material,
+        numbers: &Numbers,
+        balance: ClassBalance,
+    ) -> Result<(), TipError> {
+        let weight = class_factors(material, balance)?;
+        let values = Values::OneHot {
+            labels: material.labels.f_contiguous()?,
+            weight: weight.f_mul_scalar(numbers.alpha)?,
+        };
+        head.cache = Some((material.keys.f_contiguous()?, values));
+        Ok(())
+    }
+}
+
+/// β outer, α inner. Official: the first best accuracy. Wide: ties go to the
+/// lower cross-entropy (at its fitted temperature). `free`: α only scales the
+/// logits, and is set by the temperature afterwards.
+fn best_of(search: &Search<'_>, free: bool) -> Result<Option<Best>, TipError> {
+    let (material, request, held) = (search.material, search.request, search.held);
+    let grid = &request.grid;
+    let betas = given_or(request.beta, grid.betas());
+    let mut alphas = given_or(request.alpha, grid.alphas());
+    if material.text.is_none() {
+        // The first of them is never beaten.
+        let first = alphas.first().copied().unwrap_or(1.0);
+        alphas = vec![if free { 1.0 } else { first }];
+    }
+    let kind = search_kind(material, held, betas.len());
+    let text = search.text_logits(kind)?;
+    let labels = &held.labels;
+    let mut best: Option<Best> = None;
+    let mut near = None;
+    let mut visit = |at: usize, cache: &Tensor| {
+        search.watch.step(Method::TipAdapter, at, betas.len())?;
+        let beta = betas.get(at).copied().unwrap_or_default();
+        for &alpha in &alphas {
+            let mut logits = cache.f_mul_scalar(alpha)?;
+            if let Some(text) = &text {
+                logits = logits.f_add_(text)?;
+            }
+            let now = right(&logits, labels)?;
+            let numbers = Numbers {
+                alpha,
+                beta,
+                ..numbers(Method::TipAdapter)
+            };
+            let mut fit = None;
+            let better = match &mut best {
+                None => true,
+                Some((before, ..)) if now != *before => now > *before,
+                Some(_) if grid.is_official() => false,
+                Some((_, _, kept, known)) => {
+                    let before = match *known {
+                        Some(fit) => fit,
+                        None => rough_fit(kept, labels, near)?,
+                    };
+                    *known = Some(before);
+                    // Neighbours on the grid have temperatures near each other.
+                    let now = rough_fit(&logits, labels, near)?;
+                    near = Some(now.temperature);
+                    fit = Some(now);
+                    now.cross_entropy < before.cross_entropy
+                }
+            };
+            if better {
+                best = Some((now, numbers, logits, fit));
+            }
+        }
+        Ok(())
+    };
+    sweep(
+        material,
+        held,
+        &betas,
+        request.class_balance,
+        kind,
+        &mut visit,
+    )?;
+    Ok(best)
+}

@@ -1,0 +1,333 @@
+//! Versions whose examples carry any number of classes: `p_c = σ(logit_c)`,
+//! independent of each other.
+//!
+//! The outputs are those of one kernel ridge regression on the labels, one
+//! column a class (β and λ as in the stack, on standardised features where those
+//! of the keys vary alike or the bundle brings statistics). Each column becomes a
+//! logit by Platt scaling on outputs for examples that were left out
+//! (exactly, one at a time), or on validation examples. Slope and offset go into
+//! V and b, so that what serves is the one head of all methods.
+//!
+//! A class belongs to an answer from its threshold on: that with the highest F1
+//! on the same examples, or one for a named precision
+//! ([`crate::precision`]).
+
+mod platt;
+mod thresholds;
+
+use tch::{Device, Kind, Tensor};
+
+use super::{
+    error::TipError,
+    grid::{PROKER_BETA, PROKER_LAMBDA},
+    head::{HeadTensors, StandardisedPart, Values},
+    kernel_ridge::KernelRidge,
+    material::check_features,
+    precision::PrecisionCurve,
+    proker::check_keys,
+    request::HeadRequest,
+    spec::{HeadSpec, Method, Selection, SelectionSource, Standardised},
+    standardise::{Standardise, Statistics},
+    watch::{Progress, Watch},
+};
+use platt::Platt;
+
+/// β on standardised features, as the stack has it.
+const STANDARDISED_BETA: f64 = 1.0;
+
+/// Outputs that slopes and thresholds are fitted on, at most.
+const CELLS: i64 = 1 << 22;
+
+/// Cosines over 1 less this are of copies: of an example and its copy neither is
+/// left out alone.
+const COPY: f64 = 1e-5;
+
+/// Examples with any number of classes each, on the CPU.
+#[derive(Debug)]
+pub struct MultiLabelMaterial {
+    /// f32 [M, D], unit rows.
+    pub keys: Tensor,
+    /// 1 where a key is of a class, else 0: f32 [M, N].
+    pub labels: Tensor,
+    /// Examples to fit on, never keys: f32 [Q, D] and [Q, N].
+    pub validation: Option<(Tensor, Tensor)>,
+    /// s, of the bundle; recorded.
+    pub logit_scale: f64,
+    /// The bundle's statistics, where it has some.
+    pub statistics: Option<Statistics>,
+}
+
+/// A head of independent probabilities.
+#[derive(Debug)]
+pub struct MultiLabelMade {
+    /// For the manifest; its temperature is 1.
+    pub spec: HeadSpec,
+    /// f32, on the CPU.
+    pub tensors: HeadTensors,
+    /// From which probability a class belongs to an answer, [N].
+    pub thresholds: Vec<f64>,
+    /// How often each class's answers were right; empty where nothing could be
+    /// left out.
+    pub curves: Vec<PrecisionCurve>,
+}
+
+impl MultiLabelMaterial {
+    /// M.
+    pub fn key_count(&self) -> i64 {
+        self.keys.size().first().copied().unwrap_or(0)
+    }
+
+    /// N.
+    pub fn classes(&self) -> i64 {
+        self.labels.size().get(1).copied().unwrap_or(0)
+    }
+
+    /// Checks shapes, values and unit length.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), TipError> {
+        let (keys, classes) = (self.key_count(), self.classes());
+        if classes == 0 {
+            return Err(TipError::NoClasses);
+        }
+        if keys == 0 {
+            return Err(TipError::NoExamples);
+        }
+        check_keys(keys)?;
+        check_features("key", &self.keys)?;
+        check_labels("labels of keys", &self.labels, [keys, classes])?;
+        if let Some((features, labels)) = &self.validation {
+            let count = features.size().first().copied().unwrap_or(0);
+            if features.size().get(1) != self.keys.size().get(1) {
+                return Err(shape("validation features", features, "[Q, D]"));
+            }
+            check_features("validation example", features)?;
+            check_labels("labels of validation examples", labels, [count, classes])?;
+        }
+        match &self.statistics {
+            Some(statistics) => statistics.check(self.keys.size().get(1).copied().unwrap_or(0)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes a head. `watch` is called between the larger steps; the work ends with
+/// [`TipError::Cancelled`] once it answers `false`.
+///
+/// # Errors
+/// Material that no head can be made of; more keys than can be solved for.
+pub fn make(
+    material: &MultiLabelMaterial,
+    request: &HeadRequest,
+    watch: &dyn Fn(Progress) -> bool,
+) -> Result<MultiLabelMade, TipError> {
+    let _no_grad = tch::no_grad_guard();
+    material.check()?;
+    let watch = Watch(watch);
+    watch.step(Method::Stack, 0, 3)?;
+    let (whose, by) = scale(material)?;
+    let seen = |rows: &Tensor| match &by {
+        Some(by) => by.apply(rows),
+        None => rows.f_contiguous(),
+    };
+    let keys = seen(&material.keys)?;
+    let beta = match whose {
+        Some(_) => STANDARDISED_BETA,
+        None => PROKER_BETA,
+    };
+    let ridge = KernelRidge::new(&keys, &material.labels)?.factorise(beta, PROKER_LAMBDA)?;
+    watch.step(Method::Stack, 1, 3)?;
+    let held = match &material.validation {
+        Some((features, labels)) if features.numel() > 0 => Held {
+            outputs: ridge.predictions(&seen(features)?)?,
+            labels: labels.f_to_kind(Kind::Double)?,
+            source: SelectionSource::Validation,
+        },
+        _ => left_out(material, &ridge.one_out_predictions()?)?,
+    };
+    let held = held.some()?;
+    let platt = if held.labels.numel() == 0 {
+        let labels = material.labels.f_to_kind(Kind::Double)?;
+        platt::by_rate(&ridge.one_out_predictions()?, &labels)?
+    } else {
+        platt::fit(&held.outputs, &held.labels)?
+    };
+    watch.step(Method::Stack, 2, 3)?;
+    let logits = held.outputs.f_mul(&platt.slope)?.f_add(&platt.offset)?;
+    let (thresholds, curves, f1) = thresholds::choose(&logits.f_sigmoid()?, &held.labels)?;
+    let values = (ridge.coefficients()?.f_to_kind(Kind::Double)?)
+        .f_mul(&platt.slope)?
+        .f_to_kind(Kind::Float)?
+        .f_contiguous()?;
+    Ok(MultiLabelMade {
+        spec: HeadSpec {
+            method: Method::Stack,
+            alpha: 0.0,
+            beta,
+            lambda: PROKER_LAMBDA,
+            logit_scale: material.logit_scale,
+            class_balance: request.class_balance,
+            temperature: 1.0,
+            key_dtype: request.key_dtype,
+            standardised: whose,
+            selection: selection(&held, &platt, f1),
+            unseen: None,
+            unlabelled: None,
+        },
+        tensors: HeadTensors {
+            classes: usize::try_from(material.classes()).unwrap_or(0),
+            linear: None,
+            bias: Some(platt.offset.f_to_kind(Kind::Float)?.f_contiguous()?),
+            cache: Some((keys, Values::Dense(values))),
+            standardised: by.map(|by| StandardisedPart { by, linear: None }),
+        },
+        thresholds,
+        curves,
+    })
+}
+
+/// Outputs for examples that the fit has not seen.
+struct Held {
+    /// f64 [Q, N].
+    outputs: Tensor,
+    /// f64 [Q, N].
+    labels: Tensor,
+    source: SelectionSource,
+}
+
+impl Held {
+    /// At most [`CELLS`] of them, evenly spread.
+    fn some(self) -> Result<Self, TipError> {
+        let count = self.labels.size().first().copied().unwrap_or(0);
+        let classes = self.labels.size().get(1).copied().unwrap_or(0).max(1);
+        let most = (CELLS / classes).max(1);
+        if count <= most {
+            return Ok(self);
+        }
+        let rows: Vec<i64> = (0..most).map(|i| i * count / most).collect();
+        let rows = Tensor::f_from_slice(&rows)?;
+        Ok(Self {
+            outputs: self.outputs.f_index_select(0, &rows)?,
+            labels: self.labels.f_index_select(0, &rows)?,
+            source: self.source,
+        })
+    }
+}
+
+/// The keys that are no copies of others, each without itself.
+fn left_out(material: &MultiLabelMaterial, outputs: &Tensor) -> Result<Held, TipError> {
+    let keys = &material.keys;
+    let count = material.key_count();
+    let mut alone: Vec<i64> = Vec::new();
+    // Slice by slice: all cosines may be more than memory has room for.
+    for start in (0..count).step_by(2048) {
+        let length = (count - start).min(2048);
+        let near = keys.f_narrow(0, start, length)?.f_matmul(&keys.f_tr()?)?;
+        let copies = near.f_gt(1.0 - COPY)?.f_sum_dim_intlist(
+            Some([1i64].as_slice()),
+            false,
+            Kind::Int64,
+        )?;
+        let rows = Vec::<i64>::try_from(copies)?.into_iter().enumerate();
+        alone.extend(
+            rows.filter(|(_, copies)| *copies <= 1)
+                .map(|(row, _)| start + row as i64),
+        );
+    }
+    let rows = Tensor::f_from_slice(&alone)?;
+    Ok(Held {
+        outputs: outputs.f_index_select(0, &rows)?,
+        labels: material
+            .labels
+            .f_index_select(0, &rows)?
+            .f_to_kind(Kind::Double)?,
+        source: SelectionSource::LeaveOneOut,
+    })
+}
+
+/// What features are standardised by: the bundle's statistics, or the keys' own
+/// where their dimensions vary alike.
+fn scale(
+    material: &MultiLabelMaterial,
+) -> Result<(Option<Standardised>, Option<Standardise>), TipError> {
+    let (whose, statistics) = match &material.statistics {
+        Some(statistics) => (Standardised::Bundle, statistics.shallow_clone()),
+        None => {
+            let own = Statistics::of(&material.keys)?;
+            if !own.is_even(material.key_count())? {
+                return Ok((None, None));
+            }
+            (Standardised::Own, own)
+        }
+    };
+    let by = Standardise::by(&statistics)?;
+    Ok((by.as_ref().map(|_| whose), by))
+}
+
+fn selection(held: &Held, platt: &Platt, f1: f64) -> Selection {
+    let count = held.labels.size().first().copied().unwrap_or(0);
+    Selection {
+        source: held.source,
+        example_count: usize::try_from(count).unwrap_or(0),
+        score: "cross-entropy of each class, slopes held near a common one with the strength of \
+                five examples; thresholds by F1"
+            .to_owned(),
+        grid: "none".to_owned(),
+        candidates: Vec::new(),
+        reason: format!(
+            "kernel ridge regression, one column a class, each calibrated on {count} examples \
+             that it had not seen (common slope {:.2}): micro F1 {:.3} there.",
+            platt.common, f1
+        ),
+    }
+}
+
+fn check_labels(thing: &'static str, labels: &Tensor, size: [i64; 2]) -> Result<(), TipError> {
+    if labels.size() != size {
+        return Err(shape(thing, labels, &format!("{size:?}")));
+    }
+    let binary = labels.f_eq(0)?.f_logical_or(&labels.f_eq(1)?)?;
+    if binary.f_all()?.f_int64_value(&[])? == 0 {
+        return Err(TipError::Kind {
+            thing,
+            got: "other values".to_owned(),
+            expected: "0 or 1",
+        });
+    }
+    Ok(())
+}
+
+fn shape(thing: &'static str, got: &Tensor, expected: &str) -> TipError {
+    TipError::Shape {
+        thing,
+        got: got.size(),
+        expected: expected.to_owned(),
+    }
+}
+
+/// Rows of zeros and ones, f32 [M, N], of each example's classes.
+///
+/// # Errors
+/// A class that is none of N.
+pub fn label_rows(classes: usize, of: &[impl AsRef<[usize]>]) -> Result<Tensor, TipError> {
+    let n = i64::try_from(classes).unwrap_or(i64::MAX);
+    let mut at: Vec<i64> = Vec::new();
+    for (row, labels) in of.iter().enumerate() {
+        for &label in labels.as_ref() {
+            if label >= classes {
+                return Err(TipError::Label {
+                    thing: "label of example",
+                    row: row as i64,
+                    label: i64::try_from(label).unwrap_or(i64::MAX),
+                    classes,
+                });
+            }
+            at.push(row as i64 * n + label as i64);
+        }
+    }
+    let rows = Tensor::f_zeros([of.len() as i64 * n], (Kind::Float, Device::Cpu))?;
+    let ones = Tensor::f_ones([at.len() as i64], (Kind::Float, Device::Cpu))?;
+    let rows = rows.f_index_put(&[Some(Tensor::f_from_slice(&at)?)], &ones, false)?;
+    Ok(rows.f_reshape([of.len() as i64, n])?)
+}

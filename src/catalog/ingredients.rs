@@ -1,0 +1,247 @@
+//! What a head is made of, and what is stored of it: a recipe's examples, those
+//! of its base first, as tensors.
+
+use std::iter;
+
+use half::f16;
+use tch::Tensor;
+
+use super::{
+    Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, Purpose, Recipe, TextSource,
+    label_sets, notes, tensors,
+};
+use tip_adapter::{
+    material::Material,
+    multi_label::{MultiLabelMaterial, label_rows},
+    standardise::Statistics,
+};
+use tipserve_store::{ClassRecord, NamedTensor, TextColumn, tensors::names};
+
+/// What a head is made of.
+pub(super) enum HeadMaterial {
+    /// Of examples of one class each.
+    OneLabel(Material),
+    /// Of examples of any number of classes.
+    MultiLabel(MultiLabelMaterial),
+}
+
+/// A version's tensors and counts, before a head is made of them.
+pub(super) struct Ingredients {
+    pub material: HeadMaterial,
+    /// Features of the examples of no class, f32 [U, D].
+    pub unknown: Option<Tensor>,
+    pub named: Vec<NamedTensor>,
+    pub classes: Vec<ClassRecord>,
+    pub key_count: usize,
+    pub pictures: u64,
+}
+
+impl Catalog {
+    /// The examples of a recipe, those of its base first: a version made in two
+    /// steps is that made in one.
+    ///
+    /// # Errors
+    /// Torch's.
+    pub(super) fn ingredients(
+        &self,
+        recipe: &Recipe,
+        text: Option<Tensor>,
+        gathered: &CollectedFeatures,
+    ) -> Result<Ingredients, CatalogError> {
+        let model = &recipe.bundle.model;
+        let width = model.width;
+        let all = || recipe.inherited().iter().chain(&gathered.examples);
+        let of = |purpose| all().filter(move |example| example.purpose == purpose);
+        let training: Vec<_> = of(Purpose::Training).collect();
+        let validation: Vec<_> = of(Purpose::Validation).collect();
+        let unknown: Vec<_> = of(Purpose::Unknown).collect();
+
+        let keys = feature_rows(&training, width)?;
+        let mut named = vec![tensors::write(names::KEYS, &keys)?];
+        named.extend(notes::write(notes::TRAINING, training.iter().copied()));
+        named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
+        named.extend(ids(names::EXAMPLE_IDS, &training));
+        let views = if recipe.views > 1 && !training.is_empty() {
+            let views = view_rows(&training, recipe.views, width)?;
+            named.push(tensors::write(names::VIEWS, &views)?);
+            Some(views)
+        } else {
+            None
+        };
+        if let Some(text) = &text {
+            named.push(tensors::write(names::TEXT, text)?);
+        }
+        let held = beside(&validation, width, names::VALIDATION_FEATURES, &mut named)?;
+        named.extend(ids(names::VALIDATION_IDS, &validation));
+        let unknown_features = beside(&unknown, width, names::UNKNOWN_FEATURES, &mut named)?;
+        named.extend(ids(names::UNKNOWN_IDS, &unknown));
+        named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
+        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
+        let unlabelled = beside(&unlabelled, width, names::UNLABELLED, &mut named)?;
+        let statistics = statistics(model)?;
+        let logit_scale = model.logit_scale;
+        let material = if recipe.multi_label {
+            let classes = recipe.class_count();
+            named.extend(label_sets::write(label_sets::TRAINING, sets(&training))?);
+            if held.is_some() {
+                named.extend(label_sets::write(
+                    label_sets::VALIDATION,
+                    sets(&validation),
+                )?);
+            }
+            HeadMaterial::MultiLabel(MultiLabelMaterial {
+                keys,
+                labels: label_matrix(classes, &training)?,
+                validation: match held {
+                    Some(features) => Some((features, label_matrix(classes, &validation)?)),
+                    None => None,
+                },
+                logit_scale,
+                statistics,
+            })
+        } else {
+            let key_labels = labels(&training);
+            named.push(tensors::write(names::LABELS, &key_labels)?);
+            let held = held.map(|features| (features, labels(&validation)));
+            if let Some((_, labels)) = &held {
+                named.push(tensors::write(names::VALIDATION_LABELS, labels)?);
+            }
+            HeadMaterial::OneLabel(Material {
+                keys,
+                labels: key_labels,
+                classes: recipe.class_count(),
+                views,
+                text,
+                validation: held,
+                logit_scale,
+                statistics,
+                unlabelled,
+            })
+        };
+        Ok(Ingredients {
+            material,
+            unknown: unknown_features,
+            named,
+            classes: class_records(recipe, all()),
+            key_count: training.len(),
+            pictures: all().filter(|example| example.has_picture()).count() as u64,
+        })
+    }
+}
+
+/// Features of examples that are no keys, f32 [·, D], named; none of no examples.
+fn beside(
+    examples: &[&ExampleFeature],
+    width: usize,
+    name: &str,
+    named: &mut Vec<NamedTensor>,
+) -> Result<Option<Tensor>, CatalogError> {
+    if examples.is_empty() {
+        return Ok(None);
+    }
+    let features = feature_rows(examples, width)?;
+    named.push(tensors::write(name, &features)?);
+    Ok(Some(features))
+}
+
+fn sets<'a>(examples: &'a [&'a ExampleFeature]) -> impl Iterator<Item = &'a [usize]> {
+    examples.iter().map(|example| example.classes.as_slice())
+}
+
+fn label_matrix(classes: usize, examples: &[&ExampleFeature]) -> Result<Tensor, CatalogError> {
+    let of: Vec<&[usize]> = sets(examples).collect();
+    Ok(label_rows(classes, &of)?)
+}
+
+/// The keys of examples, f32 [M, D].
+fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, CatalogError> {
+    let values: Vec<f32> = examples
+        .iter()
+        .flat_map(|e| e.key.iter().copied())
+        .collect();
+    tensors::matrix(&values, width)
+}
+
+/// The class of each example, i64 [M].
+fn labels(examples: &[&ExampleFeature]) -> Tensor {
+    let labels: Vec<i64> = examples
+        .iter()
+        .filter_map(|example| example.classes.first())
+        .map(|class| *class as i64)
+        .collect();
+    Tensor::from_slice(&labels)
+}
+
+/// The views of each example, f16 [M, R, D].
+fn view_rows(
+    examples: &[&ExampleFeature],
+    count: usize,
+    width: usize,
+) -> Result<Tensor, CatalogError> {
+    let values: Vec<f16> = examples
+        .iter()
+        .flat_map(|example| {
+            // An embedding among pictures is every one of its views.
+            let own = example.views.iter().copied();
+            let same = example.key.iter().map(|value| f16::from_f32(*value));
+            let copies = if example.views.is_empty() { count } else { 0 };
+            own.chain(same.cycle().take(width * copies))
+        })
+        .collect();
+    Tensor::f_from_slice(&values)
+        .and_then(|t| t.f_reshape([examples.len() as i64, -1, width as i64]))
+        .map_err(CatalogError::internal)
+}
+
+/// The examples' ids, as the tensors of a text column.
+fn ids(name: &'static str, examples: &[&ExampleFeature]) -> impl Iterator<Item = NamedTensor> {
+    TextColumn::encode(name, examples.iter().map(|example| example.id.as_str())).into_iter()
+}
+
+/// What the manifest says of each class: its prompts, and its examples counted.
+fn class_records<'a>(
+    recipe: &Recipe,
+    examples: impl Iterator<Item = &'a ExampleFeature>,
+) -> Vec<ClassRecord> {
+    let new_prompts: &[Vec<String>] = match &recipe.text {
+        TextSource::Prompts { prompts, .. } => prompts,
+        TextSource::None | TextSource::Weights(_) => &[],
+    };
+    let all_prompts = recipe
+        .base_classes()
+        .iter()
+        .map(|class| class.prompts.clone())
+        .chain(new_prompts.iter().cloned())
+        .chain(iter::repeat(Vec::new()));
+    let mut classes: Vec<ClassRecord> = recipe
+        .class_names()
+        .zip(all_prompts)
+        .map(|(name, prompts)| ClassRecord {
+            display_name: name.to_owned(),
+            prompts,
+            ..ClassRecord::default()
+        })
+        .collect();
+    for example in examples {
+        for class in &example.classes {
+            match (classes.get_mut(*class), example.purpose) {
+                (Some(class), Purpose::Training) => class.example_count += 1,
+                (Some(class), Purpose::Validation) => class.validation_count += 1,
+                (_, Purpose::Unknown | Purpose::Unlabelled) | (None, _) => {}
+            }
+        }
+    }
+    classes
+}
+
+/// The bundle's statistics as tensors.
+pub(super) fn statistics(model: &Model) -> Result<Option<Statistics>, CatalogError> {
+    let Some(statistics) = &model.statistics else {
+        return Ok(None);
+    };
+    let tensor = |numbers: &[f32]| Tensor::f_from_slice(numbers).map_err(CatalogError::internal);
+    Ok(Some(Statistics {
+        mean: tensor(&statistics.mean)?,
+        variance: tensor(&statistics.variance)?,
+    }))
+}

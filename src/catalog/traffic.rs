@@ -1,0 +1,180 @@
+//! What a resident version has been asked, for telling whether its traffic is
+//! still like its examples.
+//!
+//! Counts live as long as the version is in memory, and are halved at
+//! [`WINDOW`] items, so that what is told is of late. Nearest examples are sought
+//! for one item in [`SAMPLE`].
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
+use parking_lot::Mutex;
+
+use tip_adapter::drift::{EDGES, bin};
+
+/// Items at which all counts are halved.
+const WINDOW: u64 = 1 << 16;
+
+/// One item in so many is compared with its nearest example.
+const SAMPLE: u64 = 16;
+
+/// What is derived of the counts is brought up to date once in so many items.
+const PUBLISH: u64 = 256;
+
+/// What was seen of an item.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Its best class.
+    pub class: Option<usize>,
+    /// The cosine of the nearest example, where that was sought.
+    pub similarity: Option<f64>,
+    /// Whether it counts as of any class that the version knows, where that was
+    /// asked.
+    pub accepted: Option<bool>,
+}
+
+/// Counts of the items of late.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    /// Items classified.
+    pub items: u64,
+    /// Of these by their nearest example's similarity, below the first decile
+    /// first.
+    pub similarity: [u64; EDGES + 1],
+    /// By their best class.
+    pub classes: Vec<u64>,
+    /// Asked whether they are of any class that the version knows.
+    pub recognised: u64,
+    /// Of these said not to be.
+    pub rejected: u64,
+}
+
+/// What a version has been asked.
+pub struct Traffic {
+    since: SystemTime,
+    asked: AtomicU64,
+    edges: Vec<f64>,
+    counts: Mutex<Counts>,
+}
+
+impl Traffic {
+    /// Nothing yet, of a version with so many classes whose examples have these
+    /// deciles of similarity (none: it is not looked at).
+    pub fn new(classes: usize, edges: &[f64]) -> Traffic {
+        Traffic {
+            since: SystemTime::now(),
+            asked: AtomicU64::new(0),
+            edges: edges.to_vec(),
+            counts: Mutex::new(Counts {
+                items: 0,
+                similarity: [0; EDGES + 1],
+                classes: vec![0; classes],
+                recognised: 0,
+                rejected: 0,
+            }),
+        }
+    }
+
+    /// When counting began.
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Deciles of the examples' own similarity; empty where there are none.
+    pub fn edges(&self) -> &[f64] {
+        &self.edges
+    }
+
+    /// Whether the next item is to be compared with its nearest example.
+    pub fn samples(&self) -> bool {
+        let asked = || self.asked.fetch_add(1, Ordering::Relaxed);
+        !self.edges.is_empty() && asked().is_multiple_of(SAMPLE)
+    }
+
+    /// Counts an item. True once in a while: then what is derived of the counts
+    /// may be brought up to date.
+    pub fn count(&self, seen: Seen) -> bool {
+        let mut counts = self.counts.lock();
+        counts.items += 1;
+        if let Some(count) = seen.class.and_then(|class| counts.classes.get_mut(class)) {
+            *count += 1;
+        }
+        let bin = seen
+            .similarity
+            .map(|similarity| bin(&self.edges, similarity));
+        if let Some(count) = bin.and_then(|bin| counts.similarity.get_mut(bin)) {
+            *count += 1;
+        }
+        if let Some(accepted) = seen.accepted {
+            counts.recognised += 1;
+            counts.rejected += u64::from(!accepted);
+        }
+        if counts.items >= WINDOW {
+            counts.halve();
+        }
+        counts.items.is_multiple_of(PUBLISH)
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().clone()
+    }
+}
+
+impl Counts {
+    fn halve(&mut self) {
+        let single = [&mut self.items, &mut self.recognised, &mut self.rejected];
+        let all = self.similarity.iter_mut().chain(&mut self.classes);
+        for count in single.into_iter().chain(all) {
+            *count /= 2;
+        }
+    }
+
+    /// Items that were compared with their nearest example.
+    pub fn compared(&self) -> u64 {
+        self.similarity.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_of_late_and_bounded() {
+        let traffic = Traffic::new(2, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
+        for _ in 0..WINDOW {
+            traffic.count(Seen {
+                class: Some(0),
+                similarity: Some(0.05),
+                accepted: Some(false),
+            });
+        }
+        for _ in 0..3 * WINDOW {
+            traffic.count(Seen {
+                class: Some(1),
+                similarity: Some(0.95),
+                accepted: None,
+            });
+        }
+        let counts = traffic.counts();
+        assert!(counts.items <= WINDOW && counts.compared() <= WINDOW);
+        assert!(counts.classes[1] > 5 * counts.classes[0], "{counts:?}");
+        assert!(counts.similarity[9] > 5 * counts.similarity[0]);
+        assert_eq!(counts.recognised, counts.rejected);
+        // A class that the version does not have is none.
+        traffic.count(Seen {
+            class: Some(7),
+            ..Seen::default()
+        });
+    }
+
+    #[test]
+    fn one_item_in_sixteen_is_compared_where_there_are_deciles() {
+        let traffic = Traffic::new(1, &[0.5; 9]);
+        assert_eq!((0..160).filter(|_| traffic.samples()).count(), 10);
+        assert!((0..160).all(|_| !Traffic::new(1, &[]).samples()));
+    }
+}

@@ -1,0 +1,133 @@
+//! `GetDrift`: how what a version is asked differs from its examples.
+
+use std::sync::Arc;
+
+use tonic::Response;
+
+use super::{Context, convert::timestamp, error::ApiError, reference};
+use crate::{
+    auth::Caller,
+    catalog::{Classifier, Counts},
+    telemetry,
+};
+use tip_adapter::drift::{EDGES, stability_index};
+use tipserve_api::v1 as pb;
+
+/// Most classes that are named.
+const MAX_CLASSES: usize = 50;
+/// From here on traffic differs clearly: the usual reading of the index.
+const CLEAR: f64 = 0.25;
+/// From here on it differs a little.
+const SLIGHT: f64 = 0.1;
+/// Fewest items that are judged.
+const LEAST: u64 = 100;
+
+/// Serves one call.
+pub async fn serve(
+    context: &Arc<Context>,
+    caller: Caller,
+    request: pb::GetDriftRequest,
+) -> Result<Response<pb::Drift>, ApiError> {
+    let reference = reference(&caller, &request.cache)?;
+    let classifier = context.catalog.classifier(&reference).await?;
+    Ok(Response::new(drift(&classifier)))
+}
+
+/// Brings the metrics of a version up to date.
+pub fn publish(classifier: &Classifier) {
+    let counts = classifier.traffic.counts();
+    let (similarity, classes) = indices(classifier, &counts);
+    telemetry::drift(&classifier.name, similarity, classes);
+}
+
+/// The stability index of the nearest examples' similarity, where there is one,
+/// and that of the classes.
+fn indices(classifier: &Classifier, counts: &Counts) -> (Option<f64>, f64) {
+    let edges = classifier.traffic.edges();
+    let shares = [1.0 / (EDGES + 1) as f64; EDGES + 1];
+    let similarity = !edges.is_empty() && counts.compared() > 0;
+    (
+        similarity.then(|| stability_index(&counts.similarity, &shares)),
+        stability_index(&counts.classes, &balance(classifier)),
+    )
+}
+
+/// The classes' shares of the examples.
+fn balance(classifier: &Classifier) -> Vec<f64> {
+    let classes = &classifier.manifest.details.classes;
+    let total: u64 = classes.iter().map(|class| class.example_count).sum();
+    let share = |count: u64| count as f64 / total.max(1) as f64;
+    classes
+        .iter()
+        .map(|class| share(class.example_count))
+        .collect()
+}
+
+fn drift(classifier: &Classifier) -> pb::Drift {
+    let counts = classifier.traffic.counts();
+    let (similarity_index, class_index) = indices(classifier, &counts);
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let compared = counts.compared();
+    let share = |part: u64, of: u64| part as f64 / of.max(1) as f64;
+    let balance = balance(classifier);
+    let mut classes: Vec<pb::ClassTraffic> = (counts.classes.iter().zip(&balance).enumerate())
+        .map(|(index, (count, expected))| pb::ClassTraffic {
+            index: i32::try_from(index).unwrap_or(i32::MAX),
+            display_name: classifier.class_name(index).to_owned(),
+            expected_share: *expected,
+            share: share(*count, counts.items),
+        })
+        .collect();
+    let change = |class: &pb::ClassTraffic| (class.share - class.expected_share).abs();
+    classes.sort_by(|a, b| change(b).total_cmp(&change(a)));
+    classes.truncate(MAX_CLASSES);
+    let edges = classifier.traffic.edges();
+    pb::Drift {
+        version: classifier.name.clone(),
+        since: Some(timestamp(classifier.traffic.since().into())),
+        item_count: signed(counts.items),
+        compared_count: signed(compared),
+        similarity_deciles: edges.to_vec(),
+        similarity_shares: match edges.is_empty() {
+            true => Vec::new(),
+            false => (counts.similarity.iter())
+                .map(|count| share(*count, compared))
+                .collect(),
+        },
+        similarity_index,
+        class_index,
+        classes,
+        recognised_count: signed(counts.recognised),
+        rejected_share: share(counts.rejected, counts.recognised),
+        summary: summary(&counts, similarity_index, class_index),
+    }
+}
+
+/// One sentence for people.
+fn summary(counts: &Counts, similarity: Option<f64>, classes: f64) -> String {
+    if counts.items < LEAST {
+        return format!(
+            "Only {} items of late: too few to say anything.",
+            counts.items
+        );
+    }
+    let low = counts.similarity.first().copied().unwrap_or(0);
+    let far = 100.0 * low as f64 / counts.compared().max(1) as f64;
+    let pictures = match similarity {
+        Some(index) if index >= CLEAR => format!(
+            "The pictures are not like the examples (stability index {index:.2}; {far:.0} % lie \
+             farther from any example than nine in ten of the examples do)"
+        ),
+        Some(index) if index >= SLIGHT => {
+            format!("The pictures differ a little from the examples (stability index {index:.2})")
+        }
+        Some(_) => "The pictures are like the examples".to_owned(),
+        None => "How like the examples the pictures are is not known".to_owned(),
+    };
+    let mix = match classes {
+        index if index >= CLEAR => format!("the classes come in another mix ({index:.2})"),
+        index if index >= SLIGHT => format!("the mix of classes differs a little ({index:.2})"),
+        _ => "the classes come as the examples do".to_owned(),
+    };
+    format!("{pictures}; {mix}.")
+}
