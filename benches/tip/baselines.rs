@@ -1,6 +1,6 @@
-//! What Tip-Adapter is always shown beside, on the same stored features: a
-//! linear probe and CLIP-Adapter. (CoOp trains through the text encoder, which
-//! stored features do not have.)
+//! The usual baselines of Tip-Adapter on the same stored features: a linear
+//! probe and CLIP-Adapter. (CoOp trains through the text encoder, which stored
+//! features do not have.)
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use super::features::Task;
 /// Strengths that the linear probe's C is chosen from.
 const STRENGTHS: [f64; 5] = [1.0, 10.0, 100.0, 1e3, 1e4];
 
-/// C at one shot, where nothing can be held out to choose it.
+/// C at one shot, if nothing can be held out to choose it.
 const DEFAULT_STRENGTH: f64 = 100.0;
 
 /// Logits of the test examples by multinomial logistic regression on the unit
@@ -45,7 +45,7 @@ pub fn linear_probe(task: &Task) -> Result<Tensor> {
     Ok(logistic(keys, labels, task.classes, strength)?.logits(&task.test.0))
 }
 
-/// The last shot of each class, where every class has two or more.
+/// The last shot of each class, if every class has two or more.
 fn one_of_each(labels: &Tensor) -> Result<Option<Tensor>> {
     let labels = Vec::<i64>::try_from(labels)?;
     let mut last = std::collections::BTreeMap::new();
@@ -158,10 +158,10 @@ fn epochs(shots: usize) -> usize {
 
 /// CLIP-Adapter (Gao et al., 2021): the unit feature is mixed with a two-layer
 /// bottleneck of it (D/4, ReLU after both layers, no bias), one fifth to four,
-/// and told by the text weights. Trained as its repository does it, by CoOp's
-/// settings: SGD, learning rate 0.002, momentum 0.9, weight decay 5e-4, cosine
-/// schedule by epochs after one epoch at 1e-5, batches of 32. None without
-/// text.
+/// and classified by the text weights. Trained as in its repository, with
+/// CoOp's settings: SGD, learning rate 0.002, momentum 0.9, weight decay 5e-4,
+/// cosine schedule by epochs after one epoch at 1e-5, batches of 32. `None`
+/// without text.
 pub fn clip_adapter(task: &Task, seed: i64) -> Result<Option<Tensor>> {
     const RATIO: f64 = 0.2;
     let Some(text) = &task.text else {

@@ -1,6 +1,6 @@
-//! How far probabilities are to be trusted, of every method at every number of
-//! shots: expected calibration error and cross-entropy, above what they are at
-//! the temperature that is best on the test examples.
+//! How far probabilities can be trusted, for every method and number of shots:
+//! expected calibration error and cross-entropy in excess of those at the best
+//! temperature on the test examples.
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
@@ -33,7 +33,7 @@ const METHODS: [(&str, Option<Method>); 5] = [
     ("AUTO", None),
 ];
 
-/// Above the best temperature's.
+/// Excess over the best temperature's.
 #[derive(Clone, Copy)]
 struct Excess {
     calibration: f64,
@@ -104,7 +104,7 @@ fn names() -> impl Iterator<Item = &'static str> {
         .chain(["AUTO fine-tuned"])
 }
 
-/// Sets of some classes beside the whole ones.
+/// Sets of some classes in addition to the whole ones.
 fn with_subsets(sets: Vec<Set>) -> Vec<Set> {
     let some: Vec<Set> = sets
         .iter()
@@ -122,7 +122,7 @@ fn head(task: &Task, method: Option<Method>) -> Result<Made> {
     Ok(make(&task.material(false), &request, &|_| true)?)
 }
 
-/// AUTO fine-tuned; none where that changed nothing.
+/// AUTO fine-tuned; none if that changed nothing.
 fn tuned(task: &Task) -> Result<Option<Made>> {
     let made = head(task, None)?;
     Ok(tune(&task.material(false), made, &|_| true, &|| true)?.made)

@@ -1,5 +1,5 @@
-//! Every method beside what it is always compared with, on the same features
-//! and shots, with the seconds that each takes to learn.
+//! Every method and the usual baselines on the same features and shots, with
+//! the seconds that each takes to learn.
 
 use std::time::Instant;
 
@@ -100,7 +100,7 @@ pub fn rows() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Of the test examples; none where a method needs what the set lacks.
+/// Of the test examples; none if a method needs what the set lacks.
 fn logits(task: &Task, name: &str, seed: u64) -> Result<Option<Tensor>> {
     let method = match name {
         "zero-shot" if task.text.is_none() => return Ok(None),
@@ -155,7 +155,7 @@ pub fn trained_keys(task: &Task) -> Result<Tensor> {
     Ok(logits)
 }
 
-/// Share of the rows that are largest at their label.
+/// Share of the rows that are largest at their true class.
 pub fn share(logits: &Tensor, labels: &Tensor) -> f64 {
     let right = logits.argmax(1, false).eq_tensor(labels);
     right

@@ -1,6 +1,6 @@
-//! What AUTO learns from pictures without labels, over draws: a pool of the
-//! classes' own pictures, none of them a test picture, and one of which as many
-//! again are of other classes.
+//! What AUTO learns from unlabelled pictures, over draws: a pool of the
+//! classes' own pictures, none of them a test picture, and one with as many
+//! again of other classes.
 
 use anyhow::Result;
 use tch::Tensor;
@@ -21,7 +21,7 @@ use super::{
 
 const DRAWS: u64 = 2;
 
-/// What a pool may cost on average, in points.
+/// The most that a pool may cost on average, in points.
 const NOISE: f64 = 0.2;
 
 /// Of one draw.
@@ -70,7 +70,7 @@ pub fn rows() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// None where the set leaves no pool.
+/// None if the set leaves no pool.
 fn gain(set: &Set, shots: usize, seed: u64, dirty: bool) -> Result<Option<Gain>> {
     let some = set.of_classes(set.whole().classes / 2, seed);
     let drawn = if dirty { &some } else { set };

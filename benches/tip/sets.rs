@@ -1,4 +1,4 @@
-//! All stored features that are at hand: real CLIP features of
+//! All available stored features: real CLIP features of
 //! `../shared/data/clip-vitb32`, and pictures through the demo bundle, which
 //! `benches/tip/pictures.py` embeds.
 
@@ -31,7 +31,7 @@ pub struct Set {
     pub name: String,
     /// With 16 shots, and no validation examples of its own.
     whole: Task,
-    /// Of another set's, where it holds some of these.
+    /// Indices into another set's classes, if it has some of these.
     classes: Option<Tensor>,
 }
 
@@ -56,7 +56,7 @@ impl Set {
         Ok(all.keys.0.index_select(0, &rows))
     }
 
-    /// Some of its classes alone; test pictures of the others are gone.
+    /// Only some of its classes; test pictures of the others are dropped.
     pub fn of_classes(&self, count: usize, seed: u64) -> Self {
         let all = &self.whole;
         let mut order: Vec<i64> = (0..all.classes as i64).collect();
@@ -107,7 +107,7 @@ pub fn sets() -> Result<Vec<Set>> {
     Ok(sets)
 }
 
-/// Pictures through the demo bundle, where they were embedded.
+/// Pictures through the demo bundle, if they were embedded.
 fn pictures() -> Result<Vec<Set>> {
     let path =
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("target/bench/pictures.npz");

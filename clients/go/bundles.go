@@ -18,7 +18,7 @@ func (c *Client) Bundles(ctx context.Context) ([]*pb.Bundle, error) {
 // serves requests that name no bundle from then on.
 //
 // It takes as long as the context lets it, the client's timeout aside, and the
-// server goes on where it is given up.
+// server goes on if it is given up.
 func (c *Client) LoadBundle(
 	ctx context.Context, folder string, makeDefault bool,
 ) (*pb.Bundle, error) {

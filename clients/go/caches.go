@@ -124,7 +124,7 @@ func (c *Client) ExamplesOf(
 }
 
 // DeleteVersion deletes one version, named by its number. It fails with
-// [ErrFailedPrecondition] where an alias points at it, or where it is the
+// [ErrFailedPrecondition] where an alias points at it, or if it is the
 // cache's only version. Never repeated by itself.
 func (c *Client) DeleteVersion(ctx context.Context, name string, options ...ChangeOption) error {
 	_, err := change(ctx, c, c.caches.DeleteVersion,
@@ -150,7 +150,7 @@ func (c *Client) PrunableVersions(ctx context.Context, cache string, keep int32)
 	return would.GetDeletedVersions(), err
 }
 
-// SetAlias points an alias at a version; it makes the alias where it is new.
+// SetAlias points an alias at a version; it makes the alias if it is new.
 // Never repeated by itself.
 func (c *Client) SetAlias(
 	ctx context.Context, cache, alias string, version int64, options ...ChangeOption,

@@ -34,7 +34,7 @@ type Result struct {
 	Err error
 }
 
-// Best is the best class; nil where there is none.
+// Best is the best class; nil if there is none.
 func (r Result) Best() *pb.ClassScore {
 	if top := r.Classification.GetTop(); len(top) > 0 {
 		return top[0]

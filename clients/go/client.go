@@ -120,7 +120,7 @@ func (c *Client) knownInfo(ctx context.Context) (*pb.ServerInfo, error) {
 }
 
 // encoder makes messages of pictures as the server and the client's options
-// will have them. Augmented views, where there are several, are cut out of whole
+// will have them. Augmented views, if there are several, are cut out of whole
 // pictures: those are not resized here.
 func (c *Client) encoder(ctx context.Context, views int32) (*encoder, error) {
 	info, err := c.knownInfo(ctx)
@@ -167,7 +167,7 @@ func (c *Client) bounded(
 // unary is a generated method that takes one message and returns one.
 type unary[Request, Response any] func(context.Context, Request, ...grpc.CallOption) (Response, error)
 
-// read makes a call that changes nothing, again where that is of use.
+// read makes a call that changes nothing, again if that is of use.
 func read[Request, Response any](
 	ctx context.Context, c *Client, method unary[Request, Response], request Request,
 ) (response Response, err error) {

@@ -73,7 +73,7 @@ func OnProgress(progress func(*pb.CreateProgress)) CreateOption {
 //
 // Pictures are read as they are sent; memory does not grow with their number.
 // Where the source can be read again, the call is repeated if it was refused for
-// now or the connection broke; its spec.RequestId, made up where it is empty,
+// now or the connection broke; its spec.RequestId, made up if it is empty,
 // keeps the server from making a second version. Cancelling the context leaves
 // nothing behind.
 func (c *Client) CreateCache(
@@ -123,7 +123,7 @@ func (c *Client) CreateCache(
 // says). What the base version holds is not encoded again.
 //
 // A source's classes are matched by name with the base's and spec.NewClasses.
-// Where that is nil, the classes that the source names and that the base does
+// If that is nil, the classes that the source names and that the base does
 // not have are new ones; an empty slice refuses them. Examples without an id or
 // a file are called by the base's number and their position, "3+17".
 //

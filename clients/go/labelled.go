@@ -15,7 +15,7 @@ import (
 
 // Example is a picture or embedding with its class.
 type Example struct {
-	// Class is the class's display name. Where it is empty, ClassIndex counts.
+	// Class is the class's display name. If it is empty, ClassIndex counts.
 	Class string
 	// ClassIndex is the class's index, for classes that share a name.
 	ClassIndex int
@@ -228,7 +228,7 @@ func indexed(examples iter.Seq2[Example, error], find *lookup) iter.Seq2[Example
 	}
 }
 
-// defaultID is the path where there is one, else the position.
+// defaultID is the path if there is one, else the position.
 func defaultID(picture Picture, position int) string {
 	if picture != nil {
 		if name := picture.name(); name != "" {

@@ -30,7 +30,7 @@ def predict(
 
     Fields of each sample: `field` (a Classification, with the logits), `field`_neighbours
     (Classifications: labels, similarities and ids of the nearest examples), `field`_embedding, and
-    `field`_error where there is no answer.
+    `field`_error if there is no answer.
 
     Args:
         client: Of the server that has the classifier.

@@ -288,7 +288,7 @@ impl Catalog {
     }
 }
 
-/// Pictures without labels, of which nothing but the features is known.
+/// Unlabelled pictures, of which only the features are stored.
 fn unlabelled(features: &[f32], width: usize) -> impl Iterator<Item = ExampleFeature> {
     features
         .chunks_exact(width.max(1))

@@ -88,7 +88,7 @@ impl ExampleNames {
         }
     }
 
-    /// The class of a key, its first where it has several; none where it has none.
+    /// The class of a key, its first where it has several; none if it has none.
     pub fn class_of(&self, key: usize) -> Option<usize> {
         self.classes
             .get(key)
@@ -96,7 +96,7 @@ impl ExampleNames {
     }
 
     /// How often a class's answers for unseen examples were right, by their
-    /// probability; none where nothing could be left out.
+    /// probability; none if nothing could be left out.
     pub fn precision_curve(&self, class: usize) -> Option<&PrecisionCurve> {
         self.curves.as_ref().and_then(|curves| curves.get(class))
     }

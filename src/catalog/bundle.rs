@@ -29,7 +29,7 @@ pub struct Model {
     pub image: Option<ImageSpec>,
     /// Whether texts can be embedded.
     pub has_text: bool,
-    /// Logit scale s.
+    /// Logit scale s, with which the cosines of text are multiplied.
     pub logit_scale: f64,
     /// The bias of a sigmoid loss; `None` for a softmax's.
     pub logit_bias: Option<f64>,
@@ -73,7 +73,7 @@ pub struct LoadedBundle {
     pub folder: String,
     /// When it became ready to serve.
     pub loaded: DateTime<Utc>,
-    /// How long loading took.
+    /// How long it took to load and warm up.
     pub took: Duration,
     text: Option<TextRoom>,
     unloading: AtomicBool,

@@ -40,7 +40,7 @@ pub enum BundleState {
     Available,
     /// Being loaded and warmed; it does not serve yet.
     Loading,
-    /// It serves.
+    /// It is loaded and serves.
     Ready,
     /// It finishes the work that it has, and takes no more.
     Unloading,
@@ -51,7 +51,7 @@ pub enum BundleState {
 pub struct BundleStatus {
     /// Its folder's name, its own, and its fingerprint.
     pub folder: BundleFolder,
-    /// Its state.
+    /// Whether it is available, being loaded, serving or leaving.
     pub state: BundleState,
     /// Whether it serves requests that name no bundle.
     pub is_default: bool,

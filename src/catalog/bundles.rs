@@ -393,7 +393,7 @@ fn unloading(name: &str) -> CatalogError {
     }
 }
 
-/// Describes bundles for errors.
+/// The loaded bundles as errors list them, by name and fingerprint.
 fn known(open: &OpenBundles) -> Vec<String> {
     let named = |bundle: &Arc<LoadedBundle>| {
         let Model {

@@ -133,7 +133,7 @@ pub(super) fn check_version(
     Ok(())
 }
 
-/// Whether the examples of a version with one class each can make a head.
+/// Whether a head can be made from examples of one class each.
 fn check_one_label(details: &Details, file: &TensorFile) -> Result<(), CatalogError> {
     let read = |name: &str| tensors::read(file, name);
     let none = || Tensor::zeros([0, details.width as i64], (Kind::Float, Device::Cpu));
@@ -153,7 +153,7 @@ fn check_one_label(details: &Details, file: &TensorFile) -> Result<(), CatalogEr
     Ok(())
 }
 
-/// The same where examples carry any number of classes.
+/// The same for examples with any number of classes.
 fn check_multi_label(
     details: &Details,
     file: &TensorFile,
@@ -186,7 +186,8 @@ fn check_multi_label(
     material.check().map_err(invalid)
 }
 
-/// Whether the examples of no class can serve, and are as many as is said.
+/// Whether the examples of no class are valid, and as many as the manifest
+/// says.
 fn check_contrast(details: &Details, unknown: Option<&Tensor>) -> Result<(), CatalogError> {
     let count = unknown.map_or(0, |rows| rows.size().first().copied().unwrap_or(0));
     if let Some(rows) = unknown {

@@ -7,9 +7,9 @@ use tipserve_api::text::{canonical, into_canonical};
 /// A client's reference to a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClassRef {
-    /// By its index.
+    /// By its index among the version's classes.
     Index(i32),
-    /// By its display name.
+    /// By its display name, in canonical form.
     Name(String),
 }
 

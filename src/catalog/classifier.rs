@@ -31,14 +31,14 @@ pub struct Classifier {
     /// The text classifier alone; none without text. The same head if the
     /// method is zero-shot.
     pub zero_shot: Option<Arc<Head>>,
-    /// Of each key: one, or any number.
+    /// The classes of each key: one, or any number.
     classes: Vec<Vec<usize>>,
     /// How often each class's answers for unseen examples were right.
     curves: Option<Vec<PrecisionCurve>>,
     examples: Option<TextColumn>,
     /// What it has been asked.
     pub traffic: Traffic,
-    /// What its examples of no class say of a picture; none without any.
+    /// The densities of its examples of no class; `None` without any.
     contrast: Option<Contrast>,
 }
 
@@ -204,14 +204,15 @@ impl Classifier {
         self.classes.get(key).map(Vec::as_slice)
     }
 
-    /// From which probability each class belongs to an answer; none where answers
+    /// From which probability each class belongs to an answer; none if answers
     /// are of one class.
     pub fn label_thresholds(&self) -> Option<&[f64]> {
         let multi_label = self.manifest.details.multi_label.as_ref();
         multi_label.map(|spec| spec.thresholds.as_slice())
     }
 
-    /// Refuses what a version with several labels an example has not.
+    /// Refuses features that versions with several labels per example do not
+    /// have.
     ///
     /// # Errors
     /// [`CatalogError::Unsupported`], for the reason given.
@@ -219,7 +220,7 @@ impl Classifier {
         refuse_multi_label(&self.manifest, reason)
     }
 
-    /// A class's probability: independent of the others' where answers may be of
+    /// A class's probability, independent of the others' if answers may be of
     /// several classes.
     pub fn probability(&self, scored: &Scored) -> f64 {
         match self.label_thresholds() {
@@ -228,7 +229,7 @@ impl Classifier {
         }
     }
 
-    /// From which probability answers of a class are right with this precision.
+    /// The probability from which answers of a class have this precision.
     ///
     /// # Errors
     /// A version without answers for unseen examples.
@@ -256,16 +257,16 @@ impl Classifier {
             .unwrap_or("")
     }
 
-    /// Whether the score of a picture needs its feature beside its logits.
+    /// Whether the score of a picture needs its feature as well as its logits.
     pub fn scores_by_feature(&self) -> bool {
         self.contrast.is_some()
     }
 
-    /// How much of what it knows the version finds in a picture: `energy` is
-    /// `log Σ exp(logits/T)`, `feature` its unit feature.
+    /// The picture's score of belonging to any known class: `energy` is `log Σ
+    /// exp(logits/T)`, `feature` its unit feature.
     ///
     /// # Errors
-    /// A feature that is needed and is not there.
+    /// A feature is needed but missing.
     pub fn score(&self, energy: f64, feature: Option<&[f32]>) -> Result<f64, CatalogError> {
         let (Some(contrast), Some(spec)) = (&self.contrast, &self.manifest.details.contrast) else {
             return Ok(energy);
@@ -276,7 +277,7 @@ impl Classifier {
         Ok(energy - spec.weight * (contrast.of(feature) - spec.centre))
     }
 
-    /// Bytes held in memory.
+    /// Bytes of memory it holds.
     pub fn size_bytes(&self) -> usize {
         let zero_shot = match &self.zero_shot {
             Some(head) if !Arc::ptr_eq(head, &self.head) => head.size_bytes(),
@@ -291,7 +292,7 @@ impl Classifier {
     }
 }
 
-/// Refuses what is for versions with one class an example.
+/// Refuses features that only versions with one class per example have.
 ///
 /// # Errors
 /// [`CatalogError::Unsupported`], for the reason given.
@@ -305,7 +306,7 @@ pub(super) fn refuse_multi_label(manifest: &Manifest, reason: &str) -> Result<()
     }
 }
 
-/// The densities that a version's examples of no class are a part of.
+/// The densities of a version with examples of no class.
 fn contrast(
     manifest: &Manifest,
     file: &TensorFile,
@@ -325,7 +326,7 @@ fn contrast(
     Ok(Some(Contrast::new(keys, &negatives, by, spec)?))
 }
 
-/// What sees standardised features.
+/// The head's part on standardised features.
 fn standardised(
     file: &TensorFile,
     missing: &dyn Fn(&str) -> CatalogError,

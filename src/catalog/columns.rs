@@ -93,11 +93,11 @@ pub(super) fn check_shapes(details: &Details, file: &TensorFile) -> Result<(), S
     Ok(())
 }
 
-/// The classes of training or of validation examples: one each, any number where
-/// the version has several labels an example.
+/// The classes of training or validation examples: one each, or any number if
+/// the version has several labels per example.
 ///
 /// # Errors
-/// The reason, in words, where they are no such sets.
+/// The reason, in words, if the tensors are not valid.
 pub(super) fn classes_of(
     details: &Details,
     file: &TensorFile,

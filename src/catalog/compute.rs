@@ -26,7 +26,7 @@ const fn selection_mebibytes(examples: usize) -> u32 {
     (((3 * 8 * examples * examples) >> 20) + 1) as u32
 }
 
-/// Versions that are made resident, and lists of examples that are read, at
+/// Most versions being made resident, and lists of examples being read, at
 /// once. Apart from the others, since pictures wait for them.
 static LOADING: Semaphore = Semaphore::const_new(32);
 
@@ -44,7 +44,7 @@ pub async fn compute<T: Send + 'static>(
 /// place for it and memory for its matrices.
 ///
 /// # Errors
-/// A panic in it.
+/// If it panics.
 pub async fn select<T: Send + 'static>(
     examples: usize,
     work: impl FnOnce() -> T + Send + 'static,

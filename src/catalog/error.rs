@@ -44,11 +44,11 @@ pub enum CatalogError {
     /// A name that no bundle has, or several.
     #[error("{given:?} {problem}; known: {}", known.join(", "))]
     UnknownBundle {
-        /// The requested name.
+        /// The name or fingerprint that was requested.
         given: String,
-        /// The problem with it.
+        /// What is wrong with it, in words.
         problem: &'static str,
-        /// The valid names.
+        /// The names that would have been valid.
         known: Vec<String>,
     },
     /// A bundle that cannot be loaded.

@@ -32,14 +32,14 @@ pub struct ExampleList {
 pub struct ExampleEntry<'a> {
     /// The id that it was sent with.
     pub id: &'a str,
-    /// Indices of its classes: one; none of an example of no class; any number in
-    /// a version with several labels an example.
+    /// Indices of its classes: one; none for an example of no class; any number
+    /// in a version with several labels per example.
     pub classes: &'a [usize],
-    /// Its first class's display name; empty where there is none.
+    /// Its first class's display name; empty if there is none.
     pub class_name: &'a str,
-    /// What it is for.
+    /// Whether it is for training, for validation or of no class.
     pub purpose: Purpose,
-    /// Where it came from; empty where that is not known.
+    /// Where it came from; empty if that is not known.
     pub uri: &'a str,
     /// Whether a picture of it is kept.
     pub has_picture: bool,
@@ -62,7 +62,7 @@ impl Column {
         Ok(Column {
             notes: NoteColumns::read(file, noted, classes.len())?,
             classes,
-            // The column's own memory: the list outlives the file.
+            // In memory of its own: the list outlives the file.
             ids: TextColumn::read(file, id_name)?.map(|ids| ids.detached()),
         })
     }

@@ -35,15 +35,14 @@ impl ExampleNotes {
 /// What an example is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// It becomes a key.
+    /// Training: it becomes a key.
     Training,
-    /// It chooses numbers, and never becomes a key.
-    Validation,
-    /// It has no label: AUTO may learn from it, and nothing is kept of it but its
-    /// feature.
-    Unlabelled,
-    /// It is of none of the classes: it sharpens rejection, and never becomes a
+    /// Validation: hyperparameters are chosen on it, and it never becomes a
     /// key.
+    Validation,
+    /// Unlabelled: AUTO may learn from it, and only its feature is stored.
+    Unlabelled,
+    /// Of none of the classes: it sharpens rejection, and never becomes a key.
     Unknown,
 }
 
@@ -55,7 +54,7 @@ pub struct ExampleFeature {
     /// Its classes, ascending: one; none of an unknown or unlabelled one; any number in a
     /// version with several labels an example.
     pub classes: Vec<usize>,
-    /// What it is for.
+    /// Whether it becomes a key, and if not, its purpose.
     pub purpose: Purpose,
     /// Unit vector [D]: of the mean of the raw features of its views.
     pub key: Vec<f32>,

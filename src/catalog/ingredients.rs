@@ -1,5 +1,5 @@
-//! What a head is made of, and what is stored of it: a recipe's examples, those
-//! of its base first, as tensors.
+//! The inputs of a head, as they are also stored: a recipe's examples as
+//! tensors, those of its base first.
 
 use std::iter;
 
@@ -17,11 +17,11 @@ use tip_adapter::{
 };
 use tipserve_store::{ClassRecord, NamedTensor, TextColumn, tensors::names};
 
-/// What a head is made of.
+/// The input of a head.
 pub(super) enum HeadMaterial {
-    /// Of examples of one class each.
+    /// Examples of one class each.
     OneLabel(Material),
-    /// Of examples of any number of classes.
+    /// Examples with any number of classes.
     MultiLabel(MultiLabelMaterial),
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Ingredients {
 }
 
 impl Catalog {
-    /// The examples of a recipe, those of its base first: a version made in two
-    /// steps is that made in one.
+    /// The examples of a recipe, those of its base first, so that a version
+    /// made in two steps equals one made in a single step.
     ///
     /// # Errors
     /// Torch's.
@@ -181,7 +181,7 @@ fn view_rows(
     let values: Vec<f16> = examples
         .iter()
         .flat_map(|example| {
-            // An embedding among pictures is every one of its views.
+            // An embedding among pictures stands for all of its views.
             let own = example.views.iter().copied();
             let same = example.key.iter().map(|value| f16::from_f32(*value));
             let copies = if example.views.is_empty() { count } else { 0 };
@@ -198,7 +198,7 @@ fn ids(name: &'static str, examples: &[&ExampleFeature]) -> impl Iterator<Item =
     TextColumn::encode(name, examples.iter().map(|example| example.id.as_str())).into_iter()
 }
 
-/// What the manifest says of each class: its prompts, and its examples counted.
+/// Each class for the manifest: its prompts, and the number of its examples.
 fn class_records<'a>(
     recipe: &Recipe,
     examples: impl Iterator<Item = &'a ExampleFeature>,

@@ -1,25 +1,25 @@
-//! The classes of examples that carry any number of them, as two tensors: where
-//! each example's begin, and the classes themselves.
+//! The classes of examples with any number of them, as two tensors: each
+//! example's offset, and the class indices.
 
 use tch::Tensor;
 
 use super::{CatalogError, tensors};
 use tipserve_store::{Dtype, NamedTensor, TensorFile, tensors::names};
 
-/// Names of the two tensors, of training or of validation examples.
+/// Names of the two tensors for training or validation examples.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LabelSetNames {
     offsets: &'static str,
     indices: &'static str,
 }
 
-/// Those of the examples that are keys.
+/// Names for the training examples.
 pub(super) const TRAINING: LabelSetNames = LabelSetNames {
     offsets: names::LABEL_OFFSETS,
     indices: names::LABEL_INDICES,
 };
 
-/// Those of the validation examples.
+/// Names for the validation examples.
 pub(super) const VALIDATION: LabelSetNames = LabelSetNames {
     offsets: names::VALIDATION_LABEL_OFFSETS,
     indices: names::VALIDATION_LABEL_INDICES,
@@ -46,10 +46,10 @@ pub(super) fn write<'a>(
 }
 
 /// The classes of `rows` examples, each under `classes` and in ascending order;
-/// none at all where there are no rows.
+/// none at all if there are no rows.
 ///
 /// # Errors
-/// The reason, in words, where the tensors are no such sets.
+/// The reason, in words, if the tensors are not valid.
 pub(super) fn read(
     file: &TensorFile,
     of: LabelSetNames,

@@ -10,11 +10,11 @@ use tip_adapter::{contrast::sharpen, make::Made, material::Material};
 use tip_spec::ContrastSpec;
 use tipserve_store::{Manifest, StoreError, TensorFile, tensors::names};
 
-/// What a version's examples of no class add to the score of another head made
-/// from its examples.
+/// The contrast of a version's examples of no class for another head made from
+/// its examples.
 ///
 /// # Errors
-/// A file that is not what its manifest says; torch's.
+/// A file that does not match its manifest; torch's.
 pub(super) fn contrast(
     material: &Material,
     made: &mut Made,

@@ -86,7 +86,7 @@ pub const MAX_CREATED_BY_BYTES: usize = 256;
 pub const MAX_ID_BYTES: usize = 1024;
 /// Most augmented views of an example, R.
 pub const MAX_VIEWS: usize = 64;
-/// Most classes of a version whose examples carry any number of them.
+/// Most classes of a version whose examples have any number of them.
 pub const MAX_MULTI_LABEL_CLASSES: usize = 4096;
 /// Largest α, β, λ and other numbers of a head.
 pub const MAX_MAGNITUDE: f64 = 1e6;

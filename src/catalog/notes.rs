@@ -39,7 +39,7 @@ pub(super) const VALIDATION: NoteNames = NoteNames {
     pictures: names::VALIDATION_PICTURES,
 };
 
-/// Those of the examples of no class.
+/// Notes of the examples of no class.
 pub(super) const UNKNOWN: NoteNames = NoteNames {
     uris: names::UNKNOWN_URIS,
     metadata: names::UNKNOWN_METADATA,

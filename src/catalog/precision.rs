@@ -7,7 +7,7 @@ use super::{CatalogError, columns, tensors};
 use tip_adapter::precision::{CurvePoint, PrecisionCurve};
 use tipserve_store::{Dtype, NamedTensor, TensorFile, tensors::names};
 
-/// Numbers of a point.
+/// Numbers for each point of a curve.
 const COLUMNS: usize = 4;
 
 /// The tensors of N curves.
@@ -45,10 +45,10 @@ pub(super) fn write(curves: &[PrecisionCurve]) -> Result<Vec<NamedTensor>, Catal
     ])
 }
 
-/// The curves of `classes` classes; none where the version has none.
+/// The curves of `classes` classes; none if the version has none.
 ///
 /// # Errors
-/// The reason, in words, where the tensors are no such curves.
+/// The reason, in words, if the tensors are not valid curves.
 pub(super) fn read(
     file: &TensorFile,
     classes: usize,

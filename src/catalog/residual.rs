@@ -10,11 +10,11 @@ use tip_adapter::{
 use tip_spec::{ContrastSpec, Standardised};
 use tipserve_store::{FineTuneRecipe, FineTuneRecord, Manifest, TensorFile};
 
-/// What came of it.
+/// The result of training a residual.
 pub(super) struct ResidualTuned {
     pub tuning: Tuning,
     pub record: FineTuneRecord,
-    /// Of the new head.
+    /// The new head's answers for unseen examples.
     pub contrast: Option<ContrastSpec>,
 }
 

@@ -170,7 +170,7 @@ impl Drop for Follower {
 /// A call's view of a run.
 #[derive(Debug)]
 pub struct Followed {
-    /// The run's latest state.
+    /// The run's latest state, updated to its end.
     pub run: watch::Receiver<Run>,
     /// Kept for as long as the call follows the run; `None` if it is detached.
     pub follower: Option<Arc<Follower>>,

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::CatalogError;
 use tipserve_engine::FlowId;
 
-/// An encoded text.
+/// The embedding of a text, with its tokens counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedText {
     /// Its raw or unit feature.

@@ -17,41 +17,40 @@ use tip_adapter::drift::{EDGES, bin};
 /// Items at which all counts are halved.
 const WINDOW: u64 = 1 << 16;
 
-/// One item in so many is compared with its nearest example.
+/// One item in this many is compared with its nearest example.
 const SAMPLE: u64 = 16;
 
-/// What is derived of the counts is brought up to date once in so many items.
+/// Figures derived from the counts are updated once in this many items.
 const PUBLISH: u64 = 256;
 
-/// What was seen of an item.
+/// The observation of one item.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    /// Its best class.
+    /// Its best class; `None` if it has none.
     pub class: Option<usize>,
-    /// The cosine of the nearest example, where that was sought.
+    /// The cosine of the nearest example, if it was computed.
     pub similarity: Option<f64>,
-    /// Whether it counts as of any class that the version knows, where that was
-    /// asked.
+    /// Whether it was accepted as of a known class, if that was asked.
     pub accepted: Option<bool>,
 }
 
-/// Counts of the items of late.
+/// Counts of recent items: all are halved from time to time.
 #[derive(Clone, Debug)]
 pub struct Counts {
-    /// Items classified.
+    /// How many items were classified.
     pub items: u64,
-    /// Of these by their nearest example's similarity, below the first decile
-    /// first.
+    /// Items by the similarity of their nearest example; the first bin is below
+    /// the first decile.
     pub similarity: [u64; EDGES + 1],
-    /// By their best class.
+    /// How many items had each class as their best.
     pub classes: Vec<u64>,
-    /// Asked whether they are of any class that the version knows.
+    /// Items classified with `reject`.
     pub recognised: u64,
-    /// Of these said not to be.
+    /// How many of these were rejected.
     pub rejected: u64,
 }
 
-/// What a version has been asked.
+/// The recent traffic of a version.
 pub struct Traffic {
     since: SystemTime,
     asked: AtomicU64,
@@ -77,12 +76,12 @@ impl Traffic {
         }
     }
 
-    /// When counting began.
+    /// When counting began: at the version's last load.
     pub fn since(&self) -> SystemTime {
         self.since
     }
 
-    /// Deciles of the examples' own similarity; empty where there are none.
+    /// Deciles of the examples' own similarity; empty if there are none.
     pub fn edges(&self) -> &[f64] {
         &self.edges
     }
@@ -117,7 +116,7 @@ impl Traffic {
         counts.items.is_multiple_of(PUBLISH)
     }
 
-    /// What was counted.
+    /// A copy of the counts so far.
     pub fn counts(&self) -> Counts {
         self.counts.lock().clone()
     }

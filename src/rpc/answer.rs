@@ -215,10 +215,10 @@ fn neighbours(
 }
 
 /// Every class whose probability reaches its threshold, the most probable first;
-/// none where the version's answers are of one class.
+/// none if the version's answers are of one class.
 ///
 /// # Errors
-/// Options that are for such versions alone.
+/// Options that only such versions have.
 fn labels(
     classifier: &Classifier,
     options: &Options,

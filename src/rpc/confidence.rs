@@ -18,7 +18,7 @@ pub enum Reject {
     Accept(f64),
     /// Below this score, as the caller gives it.
     Threshold(f64),
-    /// Below what its class's answers need to be right with this precision.
+    /// Below the threshold at which its class's answers have this precision.
     Precision(f64),
 }
 
@@ -29,7 +29,7 @@ impl Default for Reject {
 }
 
 impl Reject {
-    /// Checks a client's options, found in the field named.
+    /// Checks a client's options; `field` names them in errors.
     ///
     /// # Errors
     /// Numbers out of range, or both of them.
@@ -56,16 +56,16 @@ impl Reject {
         }
     }
 
-    /// Whether it goes by what a version knows at all, and so by the score.
+    /// Whether it decides by the score of belonging to any known class.
     pub fn is_by_score(self) -> bool {
         !matches!(self, Reject::Precision(_))
     }
 
-    /// What an item scores whose best class this is, and the least score that is
+    /// An item's score, given its best class, and the least score that is
     /// accepted.
     ///
     /// # Errors
-    /// A version that has nothing to decide by.
+    /// A version without the figures to decide by.
     pub fn recognise(
         self,
         classifier: &Classifier,
@@ -89,10 +89,10 @@ impl Reject {
     }
 }
 
-/// Whether a version knows an item, or is sure of it.
+/// Whether an item is accepted as of a known class, or as certain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recognition {
-    /// How much speaks for it.
+    /// The item's score: energy, or the class's probability.
     pub score: f64,
     /// The least score that is accepted.
     pub threshold: f64,
@@ -119,12 +119,12 @@ pub fn share(field: &str, value: f64) -> Result<f64, RequestError> {
     ))
 }
 
-/// How much of what it knows a version finds in an item: from its best class
-/// alone, `log Σ exp(logits/T) = z/T − log p`, and from its unit feature where
-/// the version has examples of no class.
+/// An item's score of belonging to any known class: from its best class alone,
+/// `log Σ exp(logits/T) = z/T − log p`, and from its unit feature if the
+/// version has examples of no class.
 ///
 /// # Errors
-/// A feature that is needed and is not there.
+/// A feature is needed but missing.
 pub fn score(
     classifier: &Classifier,
     best: &Scored,

@@ -22,7 +22,7 @@ const SLIGHT: f64 = 0.1;
 /// Fewest items that are judged.
 const LEAST: u64 = 100;
 
-/// Serves one call.
+/// Serves one `GetDrift` call.
 pub async fn serve(
     context: &Arc<Context>,
     caller: Caller,
@@ -40,7 +40,7 @@ pub fn publish(classifier: &Classifier) {
     telemetry::drift(&classifier.name, similarity, classes);
 }
 
-/// The stability index of the nearest examples' similarity, where there is one,
+/// The stability index of the nearest examples' similarity, if there is one,
 /// and that of the classes.
 fn indices(classifier: &Classifier, counts: &Counts) -> (Option<f64>, f64) {
     let edges = classifier.traffic.edges();
@@ -103,7 +103,7 @@ fn drift(classifier: &Classifier) -> pb::Drift {
     }
 }
 
-/// One sentence for people.
+/// The report in one sentence, for people.
 fn summary(counts: &Counts, similarity: Option<f64>, classes: f64) -> String {
     if counts.items < LEAST {
         return format!(

@@ -43,8 +43,7 @@ use tipserve_engine::{Content, Crop, FlowId};
 pub const MAX_VERSIONS: usize = 8;
 /// Most rejected items named in the answer.
 const MAX_REJECTED: usize = 1000;
-/// Most decisions, one for each item and class, that are kept of a version with
-/// multi_label.
+/// Most decisions (one for each item and class) kept for a multi-label version.
 pub const MAX_EVALUATED_LABELS: usize = 1 << 25;
 
 /// Serves one Evaluate, until its deadline or a shutdown.
@@ -93,11 +92,11 @@ struct Version {
     scores: UnknownScores,
 }
 
-/// What is counted of a version's answers.
+/// A version's running counts, by the kind of its labels.
 enum Card {
-    /// Of answers of one class.
+    /// For answers of one class.
     OneLabel(Scorecard),
-    /// Of answers of any number of classes.
+    /// For answers of any number of classes.
     MultiLabel(LabelEvaluator),
 }
 
@@ -114,11 +113,11 @@ impl Card {
     }
 }
 
-/// What an item is.
+/// An item's true class or classes.
 enum Truth {
     /// Of one class: its index in every version.
     Classes(Vec<usize>),
-    /// Of a class that the versions do not know.
+    /// Of a class unknown to the versions.
     Unknown,
     /// Of any number of classes.
     Labels(Vec<usize>),

@@ -135,10 +135,10 @@ pub async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Indices of classes, ascending and each once.
+/// Class indices, ascending and without duplicates.
 ///
 /// # Errors
-/// One that is not under `count`.
+/// One that is not below `count`.
 pub fn class_indices(
     field: &str,
     indices: &[i32],

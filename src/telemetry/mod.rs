@@ -2,9 +2,9 @@
 //!
 //! Metric names follow Prometheus's conventions: base units, `_total` on
 //! counters, histograms and never summaries (summaries cannot be added up
-//! across replicas), labels from small fixed sets. A server with 10,000
-//! caches must not make 10,000 series: what is told by version is told of at most
-//! 64 ([`versions`]). Traces and logs name them all.
+//! across replicas), labels from small fixed sets. A server with 10,000 caches
+//! must not make 10,000 series: metrics by version distinguish at most 64 of
+//! them ([`versions`]). Traces and logs name them all.
 
 mod auth;
 mod bundles;

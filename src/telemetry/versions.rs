@@ -1,5 +1,5 @@
-//! Versions as the values of a label: a bounded number of them, since a series
-//! lives as long as the process.
+//! Versions as values of a label: a bounded number, since a series lives as
+//! long as the process.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 /// Versions with a series of their own.
 const MOST: usize = 64;
 
-/// What all other versions are counted under.
+/// The label of all other versions.
 pub(super) const OTHERS: &str = "other";
 
 static NAMED: LazyLock<RwLock<HashSet<String>>> = LazyLock::new(RwLock::default);

@@ -1,4 +1,4 @@
-//! Examples of no class: what they add to the score of what is not known.
+//! Examples of no class: their part in the score of unknown pictures.
 
 use tch::{Device, Kind, Tensor};
 use tip_adapter::{

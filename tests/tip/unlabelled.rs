@@ -1,4 +1,4 @@
-//! What AUTO learns from pictures without labels.
+//! What AUTO learns from unlabelled pictures.
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -138,8 +138,8 @@ fn one_shot_uses_the_pool_unchecked_and_says_so() {
     assert!(record(&with).reason.contains("could not be checked"));
 }
 
-/// A pool that says what the labels do not: each class's pictures are
-/// another's, so that the left-out shots speak against it.
+/// A pool that contradicts the labels: each class's pictures are another's, so
+/// that the left-out shots reject it.
 #[test]
 fn a_pool_that_misleads_is_not_used() {
     fresh_seed();

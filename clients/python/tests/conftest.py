@@ -1,4 +1,4 @@
-"""Fixtures: a fake server, clients in both flavours, and the real server where it is built."""
+"""Fixtures: a fake server, clients in both flavours, and the real server if it is built."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STRICT = bool(os.environ.get("TIPSERVE_TOOLS_STRICT"))
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A skipped test is a failed one where nothing may be missing."""
+    """A skipped test is a failed one if nothing may be missing."""
     report = yield
     if STRICT and report.skipped:
         report.outcome = "failed"

@@ -1,5 +1,5 @@
-//! Examples that belong to no class ("none of these") sharpen what a version
-//! says of pictures that it does not know.
+//! Examples of no class ("none of these") sharpen a version's score for
+//! pictures of unknown classes.
 //!
 //! `score = log Σ exp(logits/T) − w·(c − c̄)`, where
 //! `c(f) = log Σ_u exp(−β(1 − f′·u)) − log Σ_s exp(−β(1 − f′·s))` is the
@@ -30,36 +30,36 @@ const SHARPNESS: f64 = 2.0;
 /// Spread of `w·c` over that of the energy, on examples of the classes.
 const SHARE: f64 = 0.5;
 
-/// At most so many examples of the classes, evenly spread, stand for all:
-/// 256 of 1,600 told as well as all of them.
+/// Most examples of the classes that the density uses, evenly spread: 256 of
+/// 1,600 did as well as all of them.
 pub const KNOWN_LIMIT: usize = 256;
 
-/// At most so many examples of no class, evenly spread, are looked at.
+/// Most examples of no class that the density uses, evenly spread.
 pub const NEGATIVE_LIMIT: usize = 2048;
 
 /// Least standard deviation of cosines.
 const LEAST_SPREAD: f64 = 1e-3;
 
-/// Keys that the statistics of the features are taken of, at most.
+/// Most keys that the feature statistics are computed from.
 const STATISTICS_LIMIT: usize = 4096;
 
-/// Cosines over 1 less this are of copies.
+/// Features whose cosine exceeds 1 minus this are copies.
 const COPY: f64 = 1e-5;
 
-/// The two densities, ready to be asked.
+/// The two densities, ready to be evaluated.
 #[derive(Debug)]
 pub struct Contrast {
     width: usize,
     scale: Option<(Vec<f32>, Vec<f32>)>,
-    /// Unit rows as they are seen, one after the other.
+    /// Unit rows after standardisation, concatenated.
     known: Vec<f32>,
     negatives: Vec<f32>,
     beta: f64,
 }
 
 impl Contrast {
-    /// Of the examples' keys and of examples of no class, f32 [M, D] and [U, D],
-    /// neither empty; `by` is what the head standardises features by.
+    /// Densities of the keys and of the examples of no class, f32 [M, D] and
+    /// [U, D], neither empty. `by` is the head's standardisation.
     ///
     /// # Errors
     /// Torch's.
@@ -103,13 +103,13 @@ impl Contrast {
         })
     }
 
-    /// c of a unit feature of the width: how much more it resembles examples of
-    /// no class.
+    /// c of a unit feature of the right width: how much more it resembles the
+    /// examples of no class.
     pub fn of(&self, feature: &[f32]) -> f64 {
         self.ratio(feature, f64::INFINITY)
     }
 
-    /// c without the examples that the feature is a copy of.
+    /// c, ignoring the examples that the feature is a copy of.
     fn left_out(&self, feature: &[f32]) -> f64 {
         self.ratio(feature, 1.0 - COPY)
     }
@@ -124,7 +124,7 @@ impl Contrast {
                 .collect();
             log_sum_exp(cosines.iter().map(|cosine| -self.beta * (1.0 - cosine)))
         };
-        // Nothing is farther than the opposite.
+        // No unit vector is farther than the opposite one.
         let none = -2.0 * self.beta;
         density(&self.negatives, f64::INFINITY).max(none) - density(&self.known, copy).max(none)
     }
@@ -143,13 +143,13 @@ impl Contrast {
         stretched.into_iter().map(|value| value / norm).collect()
     }
 
-    /// Bytes that it holds.
+    /// Bytes of memory it holds.
     pub fn size_bytes(&self) -> usize {
         (self.known.len() + self.negatives.len() + 2 * self.width) * size_of::<f32>()
     }
 }
 
-/// Sums in eight parts, which compilers turn into vector instructions.
+/// Sums in eight lanes, which the compiler turns into vector instructions.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_parts, a_rest) = a.as_chunks::<8>();
     let (b_parts, b_rest) = b.as_chunks::<8>();
@@ -181,8 +181,8 @@ fn spread_evenly(rows: &Tensor, limit: usize) -> Result<Tensor, TchError> {
     rows.f_index_select(0, &Tensor::f_from_slice(&picked)?)
 }
 
-/// Standardisation by the keys' own statistics, where their dimensions vary
-/// alike, as the stack decides it.
+/// Standardisation by the keys' own statistics, if their dimensions vary alike,
+/// as the stack decides it.
 fn own_scale(keys: &Tensor) -> Result<Option<Standardise>, TipError> {
     let some = spread_evenly(keys, STATISTICS_LIMIT)?;
     if some.size().first().copied().unwrap_or(0) < 2 {
@@ -192,7 +192,7 @@ fn own_scale(keys: &Tensor) -> Result<Option<Standardise>, TipError> {
 }
 
 /// Sharpens a head's score by examples of no class, f32 [U, D], unit rows:
-/// changes the head's percentiles, and returns what serving needs. None where
+/// changes the head's percentiles, and returns what serving needs. None if
 /// there are no keys to hold the examples against.
 ///
 /// # Errors
@@ -236,7 +236,7 @@ pub fn sharpen(
     let (centre, ratio_spread) = moments(&ratios);
     let weight = match (moments(&energies).1, ratio_spread) {
         (_, 0.0) => 0.0,
-        // A single example says nothing of the spread: a nat, the energy's unit.
+        // A single example has no spread: use one nat, the energy's unit.
         (0.0, ratio_spread) => SHARE / ratio_spread,
         (energy_spread, ratio_spread) => SHARE * energy_spread / ratio_spread,
     };
@@ -276,7 +276,8 @@ fn even(material: &Material) -> Result<bool, TipError> {
     Statistics::of(&keys)?.is_even(count)
 }
 
-/// Standard deviation of the cosines between different keys, as they are seen.
+/// Standard deviation of the cosines between different keys, after
+/// standardisation.
 fn spread(keys: &Tensor, by: Option<&Standardise>) -> Result<f64, TipError> {
     let some = spread_evenly(keys, KNOWN_LIMIT)?.f_to_kind(Kind::Double)?;
     let seen = match by {
@@ -294,7 +295,7 @@ fn spread(keys: &Tensor, by: Option<&Standardise>) -> Result<f64, TipError> {
     Ok(values.f_std(false)?.f_double_value(&[])?.max(LEAST_SPREAD))
 }
 
-/// c of each row, copies of known examples left out.
+/// c of each row, ignoring known examples that it is a copy of.
 fn ratios(contrast: &Contrast, features: &Tensor) -> Result<Vec<f64>, TipError> {
     let flat = Vec::<f32>::try_from(
         features
@@ -308,7 +309,7 @@ fn ratios(contrast: &Contrast, features: &Tensor) -> Result<Vec<f64>, TipError> 
         .collect())
 }
 
-/// Mean and standard deviation; zeros of nothing.
+/// Mean and standard deviation; zeros if there are no values.
 fn moments(values: &[f64]) -> (f64, f64) {
     let count = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / count;

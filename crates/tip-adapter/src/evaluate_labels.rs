@@ -1,56 +1,57 @@
 //! mAP, F1 and cross-entropy of independent probabilities on labelled items,
-//! added up as they arrive.
+//! accumulated as the items arrive.
 
-/// Probabilities below this count as this much in the cross-entropy.
+/// Smaller probabilities count as this one in the cross-entropy.
 const LEAST_PROBABILITY: f64 = 1e-30;
 
-/// Adds up results: each item's probabilities are kept, since an average
-/// precision is one of ranks.
+/// Accumulates results. Each item's probabilities are kept, since average
+/// precision depends on their ranks.
 #[derive(Clone, Debug)]
 pub struct LabelEvaluator {
-    /// Of each class: probability and whether the item is of it.
+    /// For each class, every item's probability and whether the item has that
+    /// class.
     answers: Vec<Vec<(f32, bool)>>,
     thresholds: Vec<f64>,
     negative_log_likelihood: f64,
     count: u64,
 }
 
-/// What a [`LabelEvaluator`] found.
+/// The result of a [`LabelEvaluator`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelEvaluation {
-    /// Items counted.
+    /// How many items were counted.
     pub count: u64,
     /// Mean of the average precisions of the classes that have positives.
     pub mean_average_precision: f64,
-    /// Of all decisions together.
+    /// Micro-averaged: of all decisions together.
     pub micro: LabelFigures,
     /// Mean F1 of the classes that have positives or were answered.
     pub macro_f1: f64,
     /// Mean binary cross-entropy over items and classes, nats.
     pub cross_entropy: f64,
-    /// For each class.
+    /// The results for each class, in order.
     pub classes: Vec<ClassLabelFigures>,
 }
 
-/// How often a class was answered rightly at its threshold.
+/// Precision, recall and F1 of a class at its threshold.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LabelFigures {
-    /// Share of the answers that are right; 0 without any.
+    /// Precision; 0 without any answer.
     pub precision: f64,
-    /// Share of the positives that were answered; 0 without any.
+    /// Recall; 0 without any positive.
     pub recall: f64,
-    /// Their harmonic mean.
+    /// Harmonic mean of precision and recall.
     pub f1: f64,
 }
 
-/// How well one class did.
+/// The results for one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ClassLabelFigures {
-    /// Items of the class.
+    /// How many items have the class.
     pub positives: u64,
     /// Area under the steps of precision over recall; 0 without positives.
     pub average_precision: f64,
-    /// At its threshold.
+    /// Precision, recall and F1 at its threshold.
     pub at_threshold: LabelFigures,
 }
 
@@ -65,12 +66,12 @@ impl LabelEvaluator {
         }
     }
 
-    /// Numbers that are kept.
+    /// How many numbers are kept.
     pub fn cells(&self) -> usize {
         self.answers.iter().map(Vec::len).sum()
     }
 
-    /// Adds an item: its logits, one a class, and its classes.
+    /// Adds an item: its logits, one for each class, and its true classes.
     pub fn add(&mut self, logits: &[f32], labels: &[usize]) {
         self.count += 1;
         for (class, (answers, &logit)) in self.answers.iter_mut().zip(logits).enumerate() {
@@ -82,7 +83,7 @@ impl LabelEvaluator {
         }
     }
 
-    /// What was found so far.
+    /// The results of all items added so far.
     pub fn finish(&self) -> LabelEvaluation {
         let mut all = Tally::default();
         let mut classes = Vec::with_capacity(self.answers.len());
@@ -128,7 +129,7 @@ pub fn sigmoid(logit: f32) -> f64 {
 }
 
 /// Σ (R_k − R_{k−1})·P_k over the distinct scores, the highest first (no
-/// interpolation, as scikit-learn has it).
+/// interpolation, as in scikit-learn).
 fn average_precision(answers: &[(f32, bool)]) -> f64 {
     let positives = answers.iter().filter(|answer| answer.1).count();
     if positives == 0 {

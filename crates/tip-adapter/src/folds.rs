@@ -1,5 +1,4 @@
-//! Folds of the shots: those of one are judged by what is made from the
-//! others.
+//! Folds of the shots: a head made from the others is judged on each fold.
 
 use tch::Tensor;
 
@@ -9,23 +8,23 @@ use super::{
     material::Material,
 };
 
-/// Parts that the shots are divided into.
+/// The number of folds.
 pub const FOLDS: i64 = 4;
 
-/// A fold.
+/// One fold of the shots.
 #[derive(Debug)]
 pub(super) struct Fold {
-    /// The keys of the others, i64: single shots of a class are always among
+    /// The keys of the other folds, i64; a class's only shot is always among
     /// them.
     pub rest: Tensor,
-    /// Features of its own, f32 [Q, D].
+    /// The features of this fold, f32 [Q, D].
     pub features: Tensor,
-    /// i64 [Q].
+    /// The true classes of these features, i64 [Q].
     pub labels: Tensor,
 }
 
-/// How many heads are made to judge a material's shots: [`FOLDS`], or one
-/// where there are so many keys that one shot of each class says enough.
+/// How many heads are made to judge a material's shots: [`FOLDS`], or one if
+/// there are so many keys that one shot of each class suffices.
 pub(super) fn fold_count(material: &Material) -> i64 {
     if material.key_count() > ALL_OUT_KEYS {
         1
@@ -34,14 +33,14 @@ pub(super) fn fold_count(material: &Material) -> i64 {
     }
 }
 
-/// The folds that have examples; none where too few classes have a second
+/// The folds that have examples; none if too few classes have a second
 /// shot. Copies of a picture are in one fold.
 pub(super) fn folds(material: &Material) -> Result<Vec<Fold>, TipError> {
     let Some(held) = HoldOut::one_of_each_out(material)? else {
         return Ok(Vec::new());
     };
     let count = fold_count(material);
-    // Single shots are in no round, and in no fold.
+    // Single shots are in no round, so in no fold.
     let alone = held.key_rounds.f_lt(0)?;
     let fold = |rounds: &Tensor| match count {
         1 => rounds.f_clamp_max(1),

@@ -55,8 +55,8 @@ pub(super) fn fit(material: &Material, by: Option<&Standardise>) -> Result<Gauss
 }
 
 impl Moments {
-    /// With points f64 [U, D] that belong to classes in part: `shares` f64
-    /// [U, N], 0 or over.
+    /// Also fits points f64 [U, D] that belong to classes in part: `shares` f64
+    /// [U, N], at least 0.
     pub(super) fn plus(&self, points: &Tensor, shares: &Tensor) -> Result<Self, TipError> {
         let down = Some([0i64].as_slice());
         let weights = shares.f_sum_dim_intlist(Some([1i64].as_slice()), true, Kind::Double)?;

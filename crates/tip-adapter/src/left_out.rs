@@ -79,7 +79,8 @@ pub(super) fn left_out(
     }))
 }
 
-/// What a head says of its validation examples, or of its own left out.
+/// A head's answers for its validation examples, or for its own examples left
+/// out.
 pub(super) fn unseen_answers(
     material: &Material,
     made: &Made,

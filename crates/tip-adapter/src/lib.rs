@@ -30,6 +30,7 @@
 //!     validation: None,
 //!     logit_scale: 100.0,
 //!     statistics: None,
+//!     unlabelled: None,
 //! };
 //! let request = HeadRequest { method: Some(Method::ClassMean), ..HeadRequest::default() };
 //! let made = make(&material, &request, &|_| true)?;

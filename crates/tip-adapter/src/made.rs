@@ -10,6 +10,6 @@ pub struct Made {
     /// f32, on the CPU; keys and labels share the material's memory.
     pub tensors: HeadTensors,
     /// What it says of the validation examples, else of its own examples left
-    /// out; none where it can leave none out.
+    /// out; none if it can leave none out.
     pub unseen: Option<UnseenAnswers>,
 }

@@ -33,8 +33,8 @@ pub struct Material {
     pub logit_scale: f64,
     /// The bundle's statistics, if it has some.
     pub statistics: Option<Statistics>,
-    /// Pictures without labels, some perhaps of none of the classes: f32
-    /// [U, D], unit rows.
+    /// Unlabelled pictures, some perhaps of none of the classes: f32 [U, D],
+    /// unit rows.
     pub unlabelled: Option<Tensor>,
 }
 
@@ -54,7 +54,7 @@ impl Material {
         Ok(self.labels.f_bincount(None::<Tensor>, self.n())?)
     }
 
-    /// Keys of a class, on average over those that have any.
+    /// Mean number of keys per class, over the classes that have any.
     pub(super) fn shots(&self) -> Result<f64, TipError> {
         let counts = self.counts()?;
         let some = counts.f_gt(0)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
@@ -83,7 +83,7 @@ impl Material {
         })
     }
 
-    /// The pictures without labels, where there are any.
+    /// The pictures without labels, if there are any.
     pub(super) fn unlabelled(&self) -> Option<&Tensor> {
         self.unlabelled.as_ref().filter(|rows| rows.numel() > 0)
     }

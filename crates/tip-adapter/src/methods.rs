@@ -1,5 +1,5 @@
-//! The training-free methods, each in a file of its own: a new one is a file
-//! here and a line in [`METHODS`].
+//! The training-free methods, each in its own file: a new one needs a file here
+//! and a line in [`METHODS`].
 
 use tch::{Kind, Tensor};
 
@@ -24,7 +24,7 @@ mod zero_shot;
 
 use search::{Outcome, Search};
 
-/// All of them.
+/// All training-free methods that can be requested by name.
 static METHODS: [&dyn TrainingFree; 5] = [
     &zero_shot::ZeroShot,
     &tip_adapter::TipAdapter,
@@ -33,16 +33,16 @@ static METHODS: [&dyn TrainingFree; 5] = [
     &class_mean::ClassMean,
 ];
 
-/// A way to make a head from examples and text weights without training:
-/// `text + term`, where the term is the method's own.
+/// A method of making a head from examples and text weights without training:
+/// the text's logits plus a term of the method.
 pub(super) trait TrainingFree: Sync {
-    /// Which it is.
+    /// Its name in the specification.
     fn method(&self) -> Method;
 
-    /// What people call it.
+    /// Its name as shown to people.
     fn name(&self) -> &'static str;
 
-    /// What it needs that the material does not have.
+    /// Refuses material that lacks something the method needs.
     fn check(&self, material: &Material) -> Result<(), TipError> {
         if material.key_count() == 0 {
             return Err(TipError::NeedsExamples(self.method()));
@@ -50,10 +50,10 @@ pub(super) trait TrainingFree: Sync {
         Ok(())
     }
 
-    /// Whether the caller gave every number that it has.
+    /// Whether the caller gave all of its hyperparameters.
     fn all_given(&self, request: &HeadRequest) -> bool;
 
-    /// The examples that its numbers are chosen on where there are no
+    /// The examples that its numbers are chosen on if there are no
     /// validation examples; there is at least one key.
     fn hold_out(
         &self,
@@ -63,21 +63,21 @@ pub(super) trait TrainingFree: Sync {
         HoldOut::one_of_each_out(material)
     }
 
-    /// Its best numbers on the held examples, and how they score.
+    /// Its best numbers on the held-out examples, and how they score.
     fn search(&self, search: &Search<'_>) -> Result<Outcome, TipError>;
 
-    /// What decides among numbers, in words; by the official grid it is always
-    /// the first best accuracy.
+    /// The criterion of the search, in words; for the official grid it is
+    /// always the first best accuracy.
     fn score(&self) -> &'static str {
         "accuracy, ties by cross-entropy"
     }
 
-    /// The numbers tried, in words.
+    /// The searched grid in words, for the version's record.
     fn grid(&self, _material: &Material, request: &HeadRequest) -> String {
         request.grid.describe()
     }
 
-    /// Its numbers where nothing can be chosen: those given, else documented
+    /// Its numbers if nothing can be chosen: those given, else documented
     /// ones.
     fn defaults(&self, material: &Material, request: &HeadRequest) -> Result<Numbers, TipError>;
 
@@ -86,19 +86,19 @@ pub(super) trait TrainingFree: Sync {
         true
     }
 
-    /// Temperature over the spread of left-out logits over wrong classes, the
-    /// middle of what was best over draws of CLIP features and of pictures
-    /// (`docs/accuracy.md`).
+    /// Temperature relative to the spread of left-out logits over wrong
+    /// classes: the middle of the best values over draws of CLIP features and
+    /// of pictures (`docs/accuracy.md`).
     fn spread_factor(&self, has_text: bool) -> f64;
 
-    /// By what a temperature of left-out logits is multiplied, as they come
-    /// from heads of one shot fewer than will serve.
+    /// Factor on a temperature fitted to left-out logits, which come from heads
+    /// with one shot fewer than the served one.
     fn fewer_shots(&self, _material: &Material) -> Result<f64, TipError> {
         Ok(1.0)
     }
 
-    /// The term at held examples, each by the keys that it may see, f64 [Q, N],
-    /// on the scale that it has with all shots; none where it cannot be had.
+    /// The term at held-out examples, each by the keys that it may see, f64 [Q, N],
+    /// on the scale that it has with all shots; none if it cannot be had.
     fn held_term(
         &self,
         material: &Material,
@@ -107,8 +107,8 @@ pub(super) trait TrainingFree: Sync {
         held: &HoldOut,
     ) -> Result<Option<Tensor>, TipError>;
 
-    /// The term at the keys, f64 [M, N], of which only the wrong classes count:
-    /// what a single shot leaves to calibrate by.
+    /// The term for the keys, f64 [M, N], of which only the wrong classes
+    /// count: all that a single shot leaves for calibration.
     fn key_term(
         &self,
         material: &Material,
@@ -126,10 +126,10 @@ pub(super) trait TrainingFree: Sync {
     ) -> Result<(), TipError>;
 }
 
-/// The method asked for by name.
+/// The method of this name.
 ///
 /// # Errors
-/// One that is made otherwise.
+/// AUTO's stack, and methods that need training.
 pub(super) fn by_name(method: Method) -> Result<&'static dyn TrainingFree, TipError> {
     let found = METHODS.iter().find(|it| it.method() == method);
     found.copied().ok_or(match method {
@@ -138,7 +138,7 @@ pub(super) fn by_name(method: Method) -> Result<&'static dyn TrainingFree, TipEr
     })
 }
 
-/// Numbers of a method that has none of α, β and λ but those set.
+/// The hyperparameters of a method that has only those set.
 const fn numbers(method: Method) -> Numbers {
     Numbers {
         method,

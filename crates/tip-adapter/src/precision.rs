@@ -1,49 +1,50 @@
-//! Thresholds for a precision that a caller names, class by class.
+//! Thresholds for a requested precision, for each class.
 //!
-//! A [`PrecisionCurve`] holds what a head said of examples that it had not seen:
-//! of those taken for the class with at least some probability, how many there
-//! were and how many were right. The threshold for a precision p is the lowest
-//! at which `(right + m·claimed)/(taken + m) ≥ p`: the share that was right,
-//! drawn towards the mean probability that the head claims with the strength of
-//! m = 20 examples (of 0 to 40 and the claim alone, what came nearest to the
-//! precision asked for, `docs/accuracy.md`). Where the examples are too few to bear p out (the lower bound
-//! of Wilson's interval, one-sided at 95 %, is under it), that is said.
+//! A [`PrecisionCurve`] records a head's answers for unseen examples: for each
+//! probability, how many answers of the class reached it and how many of them
+//! were right. The threshold for a precision p is the lowest at which `(right +
+//! m·claimed)/(taken + m) ≥ p`: the share that was right, drawn towards the
+//! mean probability that the head claims with the strength of m = 20 examples
+//! (of 0 to 40 and the claim alone, what came nearest to the precision asked
+//! for, `docs/accuracy.md`). If the examples are too few to confirm p (the
+//! lower bound of Wilson's interval, one-sided at 95 %, is below it), the
+//! threshold says so.
 
-/// The examples that the claimed probabilities count as.
+/// How many examples the claimed probabilities count as.
 const STRENGTH: f64 = 20.0;
 
 /// Normal quantile of a one-sided bound at 95 %.
 const QUANTILE: f64 = 1.644_853_626_951_472_7;
 
-/// From this rank on, points are a quarter apart.
+/// Beyond this rank, each point has a quarter more answers than the one before.
 const DENSE: usize = 32;
 
-/// The answers of at least a probability.
+/// The answers of at least some probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CurvePoint {
     /// The probability, 0 to 1.
     pub threshold: f64,
     /// How many answers reach it.
     pub taken: u32,
-    /// How many of these are right.
+    /// How many of them are right.
     pub right: u32,
-    /// Their mean probability.
+    /// Mean of the probabilities that they claimed.
     pub claimed: f64,
 }
 
-/// How often a class's answers were right, by their probability.
+/// How often a class's answers were right, as a function of their probability.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PrecisionCurve {
-    /// The most probable first.
+    /// Its points, the most probable first.
     pub points: Vec<CurvePoint>,
-    /// Examples of the class that could have been found.
+    /// Unseen examples of the class.
     pub positives: u32,
 }
 
 /// A threshold, and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PrecisionThreshold {
-    /// The least probability that is accepted; over 1 where no answer of the
+    /// The least probability that is accepted; over 1 if no answer of the
     /// class can be.
     pub threshold: f64,
     /// The precision that is expected at it.
@@ -57,15 +58,15 @@ pub struct PrecisionThreshold {
 }
 
 impl PrecisionThreshold {
-    /// Whether the examples bear the precision out.
+    /// Whether the examples confirm the precision.
     pub fn is_borne_out(&self, precision: f64) -> bool {
         self.low >= precision
     }
 }
 
 impl PrecisionCurve {
-    /// Of answers for the class, each with its probability and whether it was
-    /// right, and of how many examples of the class there were.
+    /// The curve of the class's answers, each with its probability and whether
+    /// it was right; `positives` is the number of examples of the class.
     pub fn of(mut answers: Vec<(f64, bool)>, positives: u32) -> Self {
         answers.sort_by(|a, b| b.0.total_cmp(&a.0));
         let (mut points, mut right, mut claimed) = (Vec::new(), 0_u32, 0.0);
@@ -115,8 +116,7 @@ impl PrecisionCurve {
                 taken: point.taken,
             };
         }
-        // Nothing speaks for it but, where no answer was as sure, what the head
-        // claims.
+        // No answer was that probable: only the head's own claim supports it.
         let surest = self.points.first().map_or(0.0, |point| point.threshold);
         PrecisionThreshold {
             threshold: if surest < precision {
@@ -132,8 +132,8 @@ impl PrecisionCurve {
     }
 }
 
-/// Lower bound of the share that `right` of `count` stand for (Wilson, 1927),
-/// one-sided at 95 %; 0 of nothing.
+/// Lower bound (Wilson, 1927) of the share of which `right` of `count` is a
+/// sample, one-sided at 95 %; 0 if `count` is 0.
 fn wilson(right: u32, count: u32) -> f64 {
     if count == 0 {
         return 0.0;
@@ -145,8 +145,8 @@ fn wilson(right: u32, count: u32) -> f64 {
     ((centre - half) / (1.0 + square / n)).max(0.0)
 }
 
-/// A curve for each of N classes, of answers that each name one: predicted
-/// classes, their probabilities and the right classes, Q each.
+/// A curve for each of N classes, from Q answers of one class each: predicted
+/// classes, their probabilities and the true classes.
 pub fn curves(
     classes: usize,
     predicted: &[i64],

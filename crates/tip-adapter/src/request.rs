@@ -24,19 +24,19 @@ pub struct HeadRequest {
     pub grid: SearchGrid,
     /// Number format of the resident keys; recorded, the tensors stay f32.
     pub key_dtype: KeyDtype,
-    /// What to do with the material's unlabelled pictures.
+    /// How to use the material's unlabelled pictures.
     pub pool: Pool,
 }
 
-/// What AUTO does with pictures without labels.
+/// How AUTO uses unlabelled pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pool {
-    /// Learn from them if that helps on examples which were not seen.
+    /// Learn from them if that helps on unseen examples.
     #[default]
     Decide,
-    /// Learn from them: that was decided before.
+    /// Learn from them, as decided before.
     Use,
-    /// Leave them alone.
+    /// Ignore them; the head is made without.
     Ignore,
 }
 
@@ -56,9 +56,9 @@ impl Default for HeadRequest {
 }
 
 impl HeadRequest {
-    /// The method of a head with its numbers, and what was decided of its
-    /// unlabelled pictures; AUTO's numbers, and those that fine-tuning begins
-    /// with, are chosen anew.
+    /// The method of an existing head with its hyperparameters and its decision
+    /// on unlabelled pictures; those of AUTO, and those that fine-tuning starts
+    /// from, are chosen again.
     pub fn like(spec: &HeadSpec) -> Self {
         let over_zero = |number: f64| (number > 0.0).then_some(number);
         let base = Self {

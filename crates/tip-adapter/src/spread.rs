@@ -73,16 +73,16 @@ pub(super) fn wrong_class_spread(
     Ok((spread.is_finite() && spread > 0.0).then_some(spread))
 }
 
-/// Temperature over spread of GDA, whose logits grow with what its covariance
-/// knows: the middle of what was best over draws from three sets of CLIP
-/// features and six of pictures (`docs/accuracy.md`).
+/// Temperature relative to the spread for GDA, whose logits grow with the rank
+/// of its covariance: the middle of the best values over draws from three sets
+/// of CLIP features and six of pictures (`docs/accuracy.md`).
 pub(super) const GDA_FACTOR: f64 = 0.35;
 
-/// The same of kernel ridge regression without text, whose logits are shrunk
+/// The same for kernel ridge regression without text, whose logits are shrunk
 /// alike in all directions.
 pub(super) const RIDGE_FACTOR: f64 = 1.0;
 
-/// The same of AUTO's kernel ridge regression where nothing can be left out:
+/// The same of AUTO's kernel ridge regression if nothing can be left out:
 /// what comes of one shot, over draws from three sets of CLIP features
 /// (standardised) and four of pictures (plain), `docs/accuracy.md`.
 pub(super) fn one_shot_factor(standardised: bool) -> f64 {

@@ -16,8 +16,8 @@ const FLOOR: f64 = 0.1;
 /// logarithm has to exist.
 const STILL: f64 = 1e-6;
 
-/// At this evenness and over, the dimensions of features vary enough alike for
-/// their own statistics to do good ([`Statistics::evenness`]): subsets of CLIP
+/// From this evenness on, the dimensions of features vary enough alike for
+/// their own statistics to help ([`Statistics::evenness`]): subsets of CLIP
 /// features have 0.63 to 0.98, those of an EfficientNet 0.00 to 0.51.
 const EVEN: f64 = 0.6;
 
@@ -86,8 +86,8 @@ impl Statistics {
         Ok(())
     }
 
-    /// Whether the dimensions of `count` pictures vary enough alike for their own
-    /// statistics to do good.
+    /// Whether the dimensions of `count` pictures vary enough alike for their
+    /// own statistics to help.
     pub(super) fn is_even(&self, count: i64) -> Result<bool, TipError> {
         Ok(self.evenness(count)? >= EVEN)
     }

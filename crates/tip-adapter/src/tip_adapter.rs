@@ -68,7 +68,7 @@ pub(super) fn sweep(
     Ok(())
 }
 
-/// α·exp(−β(1 − f·Kᵀ))·V without the keys that each example may not see.
+/// α·exp(−β(1 − f·Kᵀ))·V without the keys that each example must not see.
 pub(super) fn cache_logits(
     material: &Material,
     numbers: &Numbers,

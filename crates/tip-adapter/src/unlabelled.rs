@@ -1,14 +1,15 @@
-//! Pictures without labels teach too: expectation–maximisation of the Gaussian
-//! classifier ([`mixture`]) over a pool, begun with what the supervised head
-//! says of it.
+//! Learning from unlabelled pictures: expectation–maximisation of the Gaussian
+//! classifier ([`mixture`]) over a pool, initialised with the supervised head's
+//! answers.
 //!
 //! The head becomes the mean of both: `logits = (head/T + EM/T′)/2`, over a
-//! temperature that is fitted on examples which neither has seen (validation
-//! examples, or folds of the shots). On these it is decided whether the pool
-//! helps: the head stays as it was unless their mean cross-entropy falls, with
-//! many shots by nearly its standard error. At one shot a class nothing can be left out, and the pool is used unchecked.
+//! temperature fitted on unseen examples (validation examples, or folds of the
+//! shots). They also decide whether the pool helps: the head stays as it was
+//! unless their mean cross-entropy falls, with many shots by nearly its
+//! standard error. At one shot a class nothing can be left out, and the pool is
+//! used unchecked.
 //!
-//! Only AUTO's head learns from a pool: a method that is asked for by name is
+//! Only AUTO's head learns from a pool: a method that is requested by name is
 //! exactly that method.
 
 use tch::{Kind, Tensor};
@@ -34,19 +35,19 @@ mod mixture;
 
 use mixture::Mixture;
 
-/// The weight of EM; the head has the rest.
+/// The weight of EM in the mean; the head has the rest.
 const SHARE: f64 = 0.5;
 
-/// At so many shots any gain counts; with more, the gain must come nearer to its
-/// standard error: the more shots, the less a pool is likely to add.
+/// Up to this many shots any gain counts; with more, the gain must come nearer
+/// to its standard error, since a pool then adds less.
 const FEW_SHOTS: f64 = 2.0;
 
 const ALL_ALIKE: &str = "unlabelled pictures were not used: they are all alike";
 
-/// The examples that a temperature of 1 counts as.
+/// How many examples the prior for a temperature of 1 counts as.
 const STRENGTH: f64 = 5.0;
 
-/// The head with what the material's pool teaches it, and what came of it.
+/// The head after learning from the material's pool, and the effect.
 pub(super) fn learn(
     material: &Material,
     made: Made,
@@ -78,7 +79,7 @@ pub(super) fn learn(
     })
 }
 
-/// What is recorded where no examples decided.
+/// What is recorded if no examples decided.
 fn unchecked(count: usize, used: bool, reason: String) -> UnlabelledUse {
     UnlabelledUse {
         count,
@@ -147,7 +148,7 @@ fn with_record(made: Made, record: UnlabelledUse) -> Made {
     }
 }
 
-/// The mean of a head and EM over the pool, over a temperature; none where
+/// The mean of a head and EM over the pool, over a temperature; none if
 /// nothing differs in the pool.
 fn mixed(
     material: &Material,
@@ -233,12 +234,11 @@ fn sum(
     })
 }
 
-/// What heads without and with the pool say of examples that they have not
-/// seen.
+/// The answers of heads without and with the pool for unseen examples.
 struct Judged {
-    /// Mean cross-entropy without.
+    /// Mean cross-entropy without the pool.
     before: f64,
-    /// With, over the fitted temperature.
+    /// Mean cross-entropy with the pool, at the fitted temperature.
     after: f64,
     right_before: f64,
     right_after: f64,
@@ -246,11 +246,11 @@ struct Judged {
     /// Standard error of the difference of the cross-entropies.
     error: f64,
     count: usize,
-    /// What the head with the pool said.
+    /// The answers of the head with the pool.
     answers: UnseenAnswers,
 }
 
-/// None where there is nothing to judge on.
+/// None if there is nothing to judge on.
 fn judge(
     material: &Material,
     made: &Made,

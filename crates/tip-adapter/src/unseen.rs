@@ -9,25 +9,25 @@ use super::{
     spec::UnseenScores,
 };
 
-/// What a head says of Q examples that it has not seen.
+/// A head's answers for Q unseen examples.
 #[derive(Debug)]
 pub struct UnseenAnswers {
     /// Their features, f32 [Q, D].
     pub features: Tensor,
-    /// The class of each, i64 [Q].
+    /// The true class of each, i64 [Q].
     pub labels: Tensor,
-    /// The class that each is taken for, i64 [Q].
+    /// The predicted class of each, i64 [Q].
     pub predicted: Tensor,
     /// That class's probability, f64 [Q].
     pub probability: Tensor,
-    /// The own class's probability, f64 [Q].
+    /// The true class's probability, f64 [Q].
     pub own: Tensor,
     /// `log Σ exp(logits/T)`, f64 [Q].
     pub known: Tensor,
 }
 
 impl UnseenAnswers {
-    /// Of logits over the temperature, [Q, N].
+    /// The answers of logits divided by the temperature, [Q, N].
     pub(super) fn of(
         features: &Tensor,
         labels: &Tensor,
@@ -49,7 +49,8 @@ impl UnseenAnswers {
         })
     }
 
-    /// How often each of N classes was answered rightly, by the probability.
+    /// How often the answers of each of N classes were right, by their
+    /// probability.
     ///
     /// # Errors
     /// Torch's.
@@ -62,7 +63,7 @@ impl UnseenAnswers {
         ))
     }
 
-    /// Their percentiles; none of no examples.
+    /// Their percentiles; `None` without examples.
     ///
     /// # Errors
     /// Torch's.

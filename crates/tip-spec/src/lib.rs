@@ -223,30 +223,30 @@ pub struct HeadSpec {
     /// none out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<UnseenScores>,
-    /// What came of unlabelled pictures; none where there were none.
+    /// What came of unlabelled pictures; none if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlabelled: Option<UnlabelledUse>,
 }
 
-/// What a head learnt from unlabelled pictures.
+/// The effect of unlabelled pictures on a head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnlabelledUse {
-    /// Unlabelled pictures.
+    /// The number of unlabelled pictures.
     pub count: usize,
     /// Whether the head learnt from them.
     pub used: bool,
     /// Labelled examples, which neither head had seen, that this was decided
-    /// on; 0 where there were none.
+    /// on; 0 if there were none.
     pub example_count: usize,
     /// Mean cross-entropy on these without the pictures, nats.
     pub cross_entropy_before: f64,
     /// The same with them.
     pub cross_entropy_after: f64,
-    /// Share classified rightly without the pictures, 0 to 1.
+    /// Accuracy on these without the pictures, 0 to 1.
     pub accuracy_before: f64,
     /// The same with them.
     pub accuracy_after: f64,
-    /// One sentence for people.
+    /// The decision in one sentence, for people.
     pub reason: String,
 }
 
@@ -303,29 +303,31 @@ impl UnseenScores {
     }
 }
 
-/// What examples of no class ("none of these") add to the score of a picture:
-/// `score = log Σ exp(logits/T) − weight·(c − centre)`, c the logarithm of the
-/// ratio of their kernel density to that of the examples of the classes.
+/// The part of a picture's score that comes from examples of no class ("none of
+/// these"): `score = log Σ exp(logits/T) − weight·(c − centre)`, c the
+/// logarithm of the ratio of their kernel density to that of the examples of
+/// the classes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContrastSpec {
-    /// Examples of no class.
+    /// The number of examples of no class.
     pub count: usize,
     /// Sharpness of the densities' kernel `exp(−β(1 − cos))`.
     pub beta: f64,
-    /// How much the ratio weighs.
+    /// The weight of the ratio.
     pub weight: f64,
-    /// Its mean over the examples of the classes.
+    /// The ratio's mean over the examples of the classes.
     pub centre: f64,
-    /// Whether it sees features standardised by the keys' own statistics where
-    /// the head sees plain ones.
+    /// Whether its features are standardised by the keys' own statistics
+    /// although the head's are not.
     #[serde(default)]
     pub own_scale: bool,
 }
 
-/// Of a head whose probabilities are independent, `p_c = σ(logit_c)`.
+/// What a head of independent probabilities, `p_c = σ(logit_c)`, has in
+/// addition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MultiLabelSpec {
-    /// From which probability each class belongs to an answer, [N].
+    /// The probability from which each class is in an answer, [N].
     pub thresholds: Vec<f64>,
 }
 

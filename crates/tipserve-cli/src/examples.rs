@@ -40,7 +40,7 @@ pub struct DrawArgs {
     #[arg(long, value_name = "DIR|FILE.npz")]
     pub unknown: Option<PathBuf>,
     /// Pictures without labels (walked), or an .npz file's features: what AUTO
-    /// learns from, where that helps. Some may be of other classes. Nothing is kept
+    /// learns from, if that helps. Some may be of other classes. Nothing is kept
     /// of them but their features.
     #[arg(long, value_name = "DIR|FILE.npz")]
     pub unlabelled: Option<PathBuf>,

@@ -18,7 +18,7 @@ use crate::{
     lists::read_text,
 };
 
-/// What stands between two labels of a CSV field.
+/// Separates the labels in a CSV field.
 const SEPARATOR: char = ';';
 
 /// One picture and its labels.
@@ -36,15 +36,15 @@ struct CsvRow {
     labels: String,
 }
 
-/// Whether a path is of such a file.
+/// Whether a path names such a file.
 pub(crate) fn is_list(path: &Path) -> bool {
     [OsStr::new("csv"), OsStr::new("jsonl")]
         .iter()
         .any(|extension| path.extension() == Some(extension))
 }
 
-/// Lists the pictures of a file, which lie relative to its folder. The classes
-/// are the labels that occur, sorted.
+/// Lists the pictures of a file; their paths are relative to its folder. The
+/// classes are the labels that occur, sorted.
 pub(crate) fn open(path: &Path, flag: &str) -> Result<Labelled, Failure> {
     let text = read_text(path, flag)?;
     let wrong = |line: u64, why: &str| {

@@ -21,13 +21,13 @@ pub(crate) struct Labelled {
 /// What examples are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// They become keys; of `evaluate`: they are of known classes.
+    /// Training: they become keys. In `evaluate`, examples of known classes.
     Training,
-    /// They choose numbers.
+    /// Validation: hyperparameters are chosen on them.
     Validation,
-    /// They are of none of the classes.
+    /// Examples of none of the classes.
     Unknown,
-    /// They have no label.
+    /// Unlabelled pictures.
     Unlabelled,
 }
 
@@ -54,9 +54,9 @@ pub(crate) struct SourceClass {
 pub(crate) struct Example {
     /// Path from the source's folder, or row of the source's array.
     pub id: String,
-    /// Index into the source's classes; 0 of an example with `labels`.
+    /// Index into the source's classes; 0 for an example with `labels`.
     pub class: usize,
-    /// Its classes, where the source gives any number of each.
+    /// Its classes, if the source gives any number of classes for each picture.
     pub labels: Option<Vec<usize>>,
     /// Where it lies.
     pub place: Place,

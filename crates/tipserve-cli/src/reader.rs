@@ -23,7 +23,7 @@ pub(crate) struct LoadedExample {
     pub id: String,
     /// Index of its class among the source's.
     pub class: usize,
-    /// Its classes, where its source gives any number of each.
+    /// Its classes, if its source gives any number of classes for each picture.
     pub labels: Option<Vec<usize>>,
     /// What it is for.
     pub purpose: Purpose,
@@ -41,10 +41,10 @@ impl LoadedExample {
     }
 }
 
-/// Indices of classes as the wire has them: none of an example with one class.
+/// Class indices for the wire; empty for an example with one class.
 ///
 /// # Errors
-/// An index that the wire has no number for.
+/// An index that does not fit the wire's type.
 pub(crate) fn class_indices(labels: Option<&[usize]>) -> Result<Vec<i32>, Unusable> {
     let labels = labels.unwrap_or_default().iter();
     labels

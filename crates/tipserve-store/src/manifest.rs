@@ -87,7 +87,7 @@ pub struct Details {
     /// Examples that a picture is kept of.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pictures: u64,
-    /// What its examples of no class add to the score of a picture; none where
+    /// What its examples of no class add to the score of a picture; none if
     /// it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contrast: Option<ContrastSpec>,
@@ -95,7 +95,7 @@ pub struct Details {
     /// among the others; empty of too few, and from older writers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nearest_deciles: Vec<f64>,
-    /// Where its examples carry any number of classes.
+    /// Set if its examples have any number of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_label: Option<MultiLabelSpec>,
 }

@@ -24,7 +24,7 @@ const MAX_LIST: usize = 1000;
 const DEFAULT_DRAWS: usize = 5;
 /// Most draws of a point of the curve.
 const MAX_DRAWS: usize = 50;
-/// The precision that thresholds are for where the client does not say.
+/// The precision that thresholds are for if the client does not say.
 const DEFAULT_PRECISION: f64 = 0.95;
 /// Most classes for which the confusion matrix is returned.
 const MAX_CONFUSION: usize = 1000;

@@ -277,7 +277,7 @@ impl Collection {
             None => Vec::new(),
             Some((_, labelled)) => (found.labelled.iter().take(MAX_LISTED))
                 .map(|known| {
-                    // Of several classes the first; 0 and no name of none.
+                    // The first of several classes; without any, 0 and no name.
                     let class = labelled.names.class_of(known.key);
                     let name = class.map_or("", |class| labelled.names.class_name(class));
                     pb::LabelledDuplicate {

@@ -198,7 +198,8 @@ fn recipe(
     })
 }
 
-/// Refuses what a version whose examples carry any number of classes has not.
+/// Refuses options that versions with any number of classes per example do not
+/// have.
 fn check_multi_label(
     spec: &pb::AddExamplesSpec,
     asked: MethodChoice,

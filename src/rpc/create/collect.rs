@@ -163,7 +163,7 @@ impl<'a> FeatureCollection<'a> {
         };
         self.ids.insert(id.clone());
         let purpose = purpose?;
-        // Of a picture without a label nothing is kept but its feature.
+        // Of an unlabelled picture only the feature is kept.
         let keeps = purpose != Purpose::Unlabelled;
         let notes = if keeps {
             notes

@@ -166,7 +166,8 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
     })
 }
 
-/// Refuses what a version whose examples carry any number of classes has not.
+/// Refuses options that versions with any number of classes per example do not
+/// have.
 fn check_multi_label(spec: &pb::CacheSpec) -> Result<(), RequestError> {
     RequestError::check(
         "spec.classes (with multi_label)",

@@ -1,4 +1,4 @@
-//! What an example says of itself: what it is for, and its classes.
+//! An example's purpose and classes, from its message.
 
 use super::super::request::{RequestError, class_indices};
 use crate::catalog::{ClassNames, ClassRef, Purpose, Recipe};
@@ -7,7 +7,7 @@ use tipserve_api::v1 as pb;
 /// What an example is for.
 ///
 /// # Errors
-/// One that is for two things.
+/// An example with two purposes.
 pub fn purpose(example: &pb::Example) -> Result<Purpose, RequestError> {
     match (example.validation, example.unknown, example.unlabelled) {
         (false, false, false) => Ok(Purpose::Training),

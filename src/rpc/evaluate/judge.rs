@@ -13,7 +13,7 @@ use tipserve_engine::{Content, FlowId, JobOutput, Priority, ScoresRequest, Work}
 pub(super) struct Logits {
     /// By its own head.
     pub own: Vec<f32>,
-    /// By its text alone.
+    /// Logits of its text alone; `None` without text.
     pub zero_shot: Option<Vec<f32>>,
     /// The item's feature, where the version scores by it.
     pub feature: Option<Vec<f32>>,
@@ -25,7 +25,7 @@ pub(super) struct JudgedHead {
     pub bundle: Arc<LoadedBundle>,
     /// How its pictures are decoded.
     pub exif_orientation: ExifOrientation,
-    /// Its own head.
+    /// The head that serves the version.
     pub own: Arc<Head>,
     /// Its text alone, if it has text.
     pub zero_shot: Option<Arc<Head>>,

@@ -1,11 +1,11 @@
-//! What `Evaluate` answers of a version.
+//! `Evaluate`'s report on a version.
 
 use super::{super::confidence::DEFAULT_ACCEPT, Card, Version};
 use crate::catalog::Scorecard;
 use tip_adapter::evaluate_labels::LabelEvaluation;
 use tipserve_api::v1 as pb;
 
-/// What was found of a version.
+/// A version's results.
 pub(super) fn evaluation(version: &Version) -> pb::Evaluation {
     match &version.card {
         Card::OneLabel(card) => of_one_label(version, card),
@@ -68,7 +68,7 @@ fn of_labels(version: &Version, found: &LabelEvaluation) -> pb::Evaluation {
     }
 }
 
-/// How well items of unknown classes are told; none where there are none.
+/// How well items of unknown classes are told; none if there are none.
 fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
     let figures = version.scores.figures()?;
     let unseen = version.classifier.manifest.details.head.unseen.as_ref();

@@ -110,9 +110,9 @@ fn signed(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The outputs of a version: whether it knows an element's class only where it
-/// can tell without being given a threshold, since there are clients that ask
-/// for every output that there is.
+/// The outputs of a version. Those of recognition are listed only if the
+/// version can decide without a given threshold, since some clients request
+/// every listed output.
 fn outputs(details: &Details) -> impl Iterator<Item = Output> {
     let recognises = details.head.unseen.is_some();
     let all = Output::ALL.into_iter();

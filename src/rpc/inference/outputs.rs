@@ -30,9 +30,9 @@ pub enum Output {
     Logits,
     /// The most probable classes as "probability:index:name", BYTES [N, K].
     Classification,
-    /// Whether it is of any class that the version knows, BOOL [N].
+    /// Whether each element is of a known class, BOOL [N].
     Accepted,
-    /// How much of what it knows the version finds in it, FP32 [N].
+    /// Each element's score of belonging to a known class, FP32 [N].
     KnownScore,
 }
 
@@ -48,12 +48,12 @@ impl Output {
     ];
 
     /// Whether it says if the version knows an element's class: answered only
-    /// where it is asked for, by its name or by parameters.
+    /// if it is asked for, by its name or by parameters.
     pub fn recognises(self) -> bool {
         matches!(self, Output::Accepted | Output::KnownScore)
     }
 
-    /// Its name.
+    /// Its name in the protocol.
     pub fn name(self) -> &'static str {
         match self {
             Output::Label => "label",
@@ -102,7 +102,7 @@ impl OutputRequest {
         }
     }
 
-    /// Whether it says if the version knows an element's class.
+    /// Whether it is an output of recognition.
     pub fn recognises(self) -> bool {
         self.output.recognises()
     }

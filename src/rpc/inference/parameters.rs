@@ -92,10 +92,10 @@ pub fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, Request
         .map_err(|problem| RequestError::invalid(field(name), problem))
 }
 
-/// A number, where the parameter is there.
+/// A number, if the parameter is present.
 ///
 /// # Errors
-/// Where it is something else.
+/// If it is something else.
 pub fn number(parameters: &Parameters, name: &str) -> Result<Option<f64>, RequestError> {
     let Some(parameter) = parameters.get(name) else {
         return Ok(None);
@@ -104,7 +104,7 @@ pub fn number(parameters: &Parameters, name: &str) -> Result<Option<f64>, Reques
         Some(ParameterChoice::DoubleParam(number)) => Ok(Some(*number)),
         Some(ParameterChoice::Int64Param(number)) => Ok(Some(*number as f64)),
         Some(ParameterChoice::Uint64Param(number)) => Ok(Some(*number as f64)),
-        // What clients without double parameters send, such as tritonclient.
+        // Clients without double parameters, such as tritonclient, send this.
         Some(ParameterChoice::StringParam(text)) => text
             .parse()
             .map(Some)

@@ -1,5 +1,6 @@
-//! Whether a version knows an element's class at all: the parameters `accept`,
-//! `threshold` and `precision`, and what the outputs `accepted` and `known_score` say.
+//! Recognition: whether an element is of a known class at all. The parameters
+//! `accept`, `threshold` and `precision`, and the outputs `accepted` and
+//! `known_score`.
 
 use super::{
     outputs::OutputRequest,
@@ -19,10 +20,11 @@ use tip_adapter::best::TopK;
 use tipserve_api::v1 as pb;
 use tipserve_engine::JobOutput;
 
-/// What a request's parameters ask for; none where they say nothing.
+/// What a request's parameters ask for; none if they say nothing.
 ///
 /// # Errors
-/// Numbers that are none or out of range, and both of them.
+/// Values that are not numbers or out of range; more than one of the
+/// parameters.
 pub fn parameters(parameters: &Parameters) -> Result<Option<Reject>, RequestError> {
     let asked = pb::RejectOptions {
         accept: number(parameters, "accept")?,
@@ -39,7 +41,7 @@ pub fn parameters(parameters: &Parameters) -> Result<Option<Reject>, RequestErro
     }
 }
 
-/// When elements count as of an unknown class; none where nothing asks for it.
+/// When elements count as of an unknown class; none if nothing asks for it.
 pub fn of_outputs(parameters: Option<Reject>, wanted: &[OutputRequest]) -> Option<Reject> {
     let asked = wanted.iter().any(|wanted| wanted.recognises());
     asked.then(|| parameters.unwrap_or_default())
@@ -63,7 +65,7 @@ pub fn count(classifier: &Classifier, outcomes: &[JobOutput], recognised: &[Reco
     }
 }
 
-/// What the version says of each element.
+/// The version's decision on each element.
 ///
 /// # Errors
 /// A version without scores of unseen examples.

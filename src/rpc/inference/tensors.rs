@@ -285,7 +285,7 @@ pub enum Values {
     Floats(Vec<f32>),
     /// Values of BYTES, UTF-8 texts.
     Texts(Vec<String>),
-    /// BOOL.
+    /// BOOL, one byte for each element.
     Flags(Vec<bool>),
 }
 

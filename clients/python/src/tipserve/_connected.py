@@ -103,7 +103,7 @@ class Connected:
 
     @property
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        """The headers of a call; raises where the client is closed."""
+        """The headers of a call; raises if the client is closed."""
         if self._contact.closed:
             raise FailedPrecondition("this client is closed", reason="CLIENT_CLOSED")
         return self._connection.metadata

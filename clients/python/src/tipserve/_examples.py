@@ -76,7 +76,7 @@ class Lookup:
         self._plain = _positions([plain(name) for name in self._names])
 
     def __call__(self, class_: str | int) -> int:
-        """The class's index; ValueError where there is none, or more than one."""
+        """The class's index; ValueError if there is none, or more than one."""
         if isinstance(class_, str):
             found = self._exact.get(class_) or self._plain.get(plain(class_))
             if found is None:
@@ -197,7 +197,7 @@ def class_fields(example: Example) -> Any:
 
 
 def default_id(picture: Picture, position: int) -> str:
-    """The path where there is one, else the position.
+    """The path if there is one, else the position.
 
     Bytes of a path that are not UTF-8 are written as \\xNN.
     """

@@ -141,7 +141,7 @@ def _meant(path: str) -> bool:
 
 
 def url_files(url: str) -> list[tuple[str, str]]:
-    """The files at an address, each with its path from there: itself, where it is a file."""
+    """The files at an address, each with its path from there: itself, if it is a file."""
     system, path = _filesystem(url)
     if not system.isdir(path):
         return [(url.rsplit("/", 1)[-1], url)]

@@ -397,7 +397,7 @@ class EmbedPlan:
     def outcome(self, *, strict: bool, width: int) -> Embeddings:
         """All rows in the order of what was given.
 
-        `width` is that of rows where none succeeded. Raises the first error
+        `width` is that of rows if none succeeded. Raises the first error
         where `strict`.
         """
         picture_errors = _errors(self.picture_rows)

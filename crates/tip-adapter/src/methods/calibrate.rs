@@ -2,7 +2,7 @@
 //!
 //! Where examples are held out, T minimises their cross-entropy, held near the
 //! temperature of the logits' own spread with the strength of five examples;
-//! where none can be, it is the latter. Left-out logits come from one shot
+//! if none can be, it is the latter. Left-out logits come from one shot
 //! fewer than will serve, which some methods' scale depends on: that is made
 //! good.
 
@@ -85,7 +85,7 @@ pub(crate) fn plus_text(
     })
 }
 
-/// T where nothing can be held out, from the term's spread over the wrong
+/// T if nothing can be held out, from the term's spread over the wrong
 /// classes, each key without itself where the method can do without it.
 ///
 /// Beside text, whose own temperature the shots tell (it has not seen them): a

@@ -1,4 +1,4 @@
-//! Nearest class mean: `s·α·f·meanᵀ`, beside the text.
+//! Nearest class mean: `s·α·f·meanᵀ`, added to the text.
 
 use tch::{Kind, Tensor};
 
@@ -18,7 +18,7 @@ use crate::{
     spec::{ClassBalance, Method},
 };
 
-/// See the file's head.
+/// Nearest class mean, see the module.
 pub(super) struct ClassMean;
 
 impl TrainingFree for ClassMean {

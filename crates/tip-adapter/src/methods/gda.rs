@@ -1,4 +1,4 @@
-//! GDA: `α·(f·w + b)`, beside the text.
+//! GDA: `α·(f·w + b)`, added to the text.
 
 use tch::{Kind, Tensor};
 
@@ -19,7 +19,7 @@ use crate::{
     spread::GDA_FACTOR,
 };
 
-/// See the file's head.
+/// Gaussian discriminant analysis, see the module.
 pub(super) struct Gda;
 
 impl TrainingFree for Gda {
@@ -68,10 +68,10 @@ impl TrainingFree for Gda {
         GDA_FACTOR
     }
 
-    /// √((n − 1)/n) for n shots a class on average: what margins lack by a mean
-    /// of one shot fewer. Over draws of CLIP features and pictures the best
-    /// temperature was 0.55 to 0.73 of the left-out one at 2 shots, 0.84 to 0.87
-    /// at 4, 0.92 to 1.05 at 8.
+    /// √((n − 1)/n) for n shots per class on average: how much a mean of one
+    /// shot fewer shrinks margins. Over draws of CLIP features and pictures the
+    /// best temperature was 0.55 to 0.73 of the left-out one at 2 shots, 0.84
+    /// to 0.87 at 4, 0.92 to 1.05 at 8.
     fn fewer_shots(&self, material: &Material) -> Result<f64, TipError> {
         of_means(material)
     }

@@ -1,4 +1,4 @@
-//! ProKeR: `s·α·λ·k(f, S)(K_SS + λI)⁻¹(Y − S·Wᵀ)`, beside the text.
+//! ProKeR: `s·α·λ·k(f, S)(K_SS + λI)⁻¹(Y − S·Wᵀ)`, added to the text.
 
 use tch::Tensor;
 
@@ -20,14 +20,14 @@ use crate::{
     spread::RIDGE_FACTOR,
 };
 
-/// See the file's head.
+/// ProKeR, see the module.
 pub(super) struct Proker;
 
 fn fit(material: &Material, numbers: &Numbers) -> Result<Fitted, TipError> {
     system(material)?.factorise(numbers.beta, numbers.lambda)
 }
 
-/// What ordinary kernel ridge regression is multiplied by.
+/// The factor on ordinary kernel ridge regression.
 fn factor(material: &Material, numbers: &Numbers) -> f64 {
     material.logit_scale * numbers.alpha * numbers.lambda
 }
@@ -53,8 +53,8 @@ impl TrainingFree for Proker {
     }
 
     /// β outer, λ inner. Official: α = 1/λ (ordinary kernel ridge), the first
-    /// best accuracy. Wide: α = 1 (the paper's form), and the defaults: on few
-    /// examples the best of a grid is mostly the luckiest.
+    /// best accuracy. Wide: α = 1 (the paper's form), and the defaults: with
+    /// few examples the best of a grid is mostly luck.
     fn search(&self, search: &Search<'_>) -> Result<Outcome, TipError> {
         let (material, request) = (search.material, search.request);
         if let Err(error) = check_keys(material.key_count()) {

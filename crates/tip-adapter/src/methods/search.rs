@@ -42,7 +42,7 @@ impl Search<'_> {
         }
     }
 
-    /// s·f·Wᵀ, f64 [Q, N], where there is text.
+    /// s·f·Wᵀ, f64 [Q, N], if there is text.
     pub fn text_logits(&self, kind: Kind) -> Result<Option<Tensor>, TipError> {
         self.material
             .text

@@ -1,4 +1,4 @@
-//! Tip-Adapter: `α·exp(−β(1 − f·Kᵀ))·V`, beside the text.
+//! Tip-Adapter: `α·exp(−β(1 − f·Kᵀ))·V`, added to the text.
 
 use tch::{Kind, Tensor};
 
@@ -19,11 +19,11 @@ use crate::{
     tip_adapter::{cache_logits, class_factors, search_kind, seen_counts, sweep},
 };
 
-/// See the file's head.
+/// Tip-Adapter, see the module.
 pub(super) struct TipAdapter;
 
-/// The best so far: how many are right, its numbers, logits, and temperature
-/// where that was asked for.
+/// The best candidate so far: its right answers, hyperparameters, logits, and
+/// its temperature if requested.
 type Best = (i64, Numbers, Tensor, Option<Fit>);
 
 impl TrainingFree for TipAdapter {
@@ -88,7 +88,7 @@ impl TrainingFree for TipAdapter {
         0.6
     }
 
-    /// Sums over a class's keys are brought to the shots that serve.
+    /// Sums over a class's keys are scaled up to all of its shots.
     fn held_term(
         &self,
         material: &Material,
@@ -140,7 +140,7 @@ fn best_of(search: &Search<'_>, free: bool) -> Result<Option<Best>, TipError> {
     let betas = given_or(request.beta, grid.betas());
     let mut alphas = given_or(request.alpha, grid.alphas());
     if material.text.is_none() {
-        // The first of them is never beaten.
+        // Without text α only scales the logits: no later one beats the first.
         let first = alphas.first().copied().unwrap_or(1.0);
         alphas = vec![if free { 1.0 } else { first }];
     }
@@ -174,7 +174,7 @@ fn best_of(search: &Search<'_>, free: bool) -> Result<Option<Best>, TipError> {
                         None => rough_fit(kept, labels, near)?,
                     };
                     *known = Some(before);
-                    // Neighbours on the grid have temperatures near each other.
+                    // Neighbours on the grid have similar temperatures.
                     let now = rough_fit(&logits, labels, near)?;
                     near = Some(now.temperature);
                     fit = Some(now);

@@ -16,7 +16,7 @@ use crate::{
     spec::{ClassBalance, Method},
 };
 
-/// See the file's head.
+/// Zero-shot, see the module.
 pub(super) struct ZeroShot;
 
 impl TrainingFree for ZeroShot {

@@ -1,12 +1,12 @@
-//! Versions whose examples carry any number of classes: `p_c = σ(logit_c)`,
-//! independent of each other.
+//! Versions whose examples have any number of classes: independent
+//! probabilities `p_c = σ(logit_c)`.
 //!
 //! The outputs are those of one kernel ridge regression on the labels, one
-//! column a class (β and λ as in the stack, on standardised features where those
-//! of the keys vary alike or the bundle brings statistics). Each column becomes a
-//! logit by Platt scaling on outputs for examples that were left out
-//! (exactly, one at a time), or on validation examples. Slope and offset go into
-//! V and b, so that what serves is the one head of all methods.
+//! column for each class (β and λ as in the stack, on standardised features if
+//! those of the keys vary alike or the bundle has statistics). Each column
+//! becomes a logit by Platt scaling on outputs for examples that were left out
+//! (exactly, one at a time), or on validation examples. Slope and offset are
+//! folded into V and b, so that the same head serves as for all methods.
 //!
 //! A class belongs to an answer from its threshold on: that with the highest F1
 //! on the same examples, or one for a named precision
@@ -32,14 +32,14 @@ use super::{
 };
 use platt::Platt;
 
-/// β on standardised features, as the stack has it.
+/// β on standardised features, as in the stack.
 const STANDARDISED_BETA: f64 = 1.0;
 
-/// Outputs that slopes and thresholds are fitted on, at most.
+/// Most outputs that slopes and thresholds are fitted on.
 const CELLS: i64 = 1 << 22;
 
-/// Cosines over 1 less this are of copies: of an example and its copy neither is
-/// left out alone.
+/// Features whose cosine exceeds 1 minus this are copies: an example and its
+/// copy are never left out separately.
 const COPY: f64 = 1e-5;
 
 /// Examples with any number of classes each, on the CPU.
@@ -47,37 +47,37 @@ const COPY: f64 = 1e-5;
 pub struct MultiLabelMaterial {
     /// f32 [M, D], unit rows.
     pub keys: Tensor,
-    /// 1 where a key is of a class, else 0: f32 [M, N].
+    /// 1 if a key is of a class, else 0: f32 [M, N].
     pub labels: Tensor,
-    /// Examples to fit on, never keys: f32 [Q, D] and [Q, N].
+    /// Validation examples, never keys: features f32 [Q, D] and labels [Q, N].
     pub validation: Option<(Tensor, Tensor)>,
-    /// s, of the bundle; recorded.
+    /// s, the bundle's logit scale; only recorded.
     pub logit_scale: f64,
-    /// The bundle's statistics, where it has some.
+    /// The bundle's statistics, if it has some.
     pub statistics: Option<Statistics>,
 }
 
 /// A head of independent probabilities.
 #[derive(Debug)]
 pub struct MultiLabelMade {
-    /// For the manifest; its temperature is 1.
+    /// What the manifest records; its temperature is 1.
     pub spec: HeadSpec,
-    /// f32, on the CPU.
+    /// The head's tensors, f32, on the CPU.
     pub tensors: HeadTensors,
-    /// From which probability a class belongs to an answer, [N].
+    /// The least probability at which each class is in an answer, [N].
     pub thresholds: Vec<f64>,
-    /// How often each class's answers were right; empty where nothing could be
+    /// How often each class's answers were right; empty if nothing could be
     /// left out.
     pub curves: Vec<PrecisionCurve>,
 }
 
 impl MultiLabelMaterial {
-    /// M.
+    /// The number of keys, M.
     pub fn key_count(&self) -> i64 {
         self.keys.size().first().copied().unwrap_or(0)
     }
 
-    /// N.
+    /// The number of classes, N.
     pub fn classes(&self) -> i64 {
         self.labels.size().get(1).copied().unwrap_or(0)
     }
@@ -85,7 +85,7 @@ impl MultiLabelMaterial {
     /// Checks shapes, values and unit length.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first violation.
     pub fn check(&self) -> Result<(), TipError> {
         let (keys, classes) = (self.key_count(), self.classes());
         if classes == 0 {
@@ -112,11 +112,11 @@ impl MultiLabelMaterial {
     }
 }
 
-/// Makes a head. `watch` is called between the larger steps; the work ends with
-/// [`TipError::Cancelled`] once it answers `false`.
+/// Makes a head. `watch` is called between the larger steps; once it returns
+/// `false`, the work ends with [`TipError::Cancelled`].
 ///
 /// # Errors
-/// Material that no head can be made of; more keys than can be solved for.
+/// Invalid material; too many keys to solve for.
 pub fn make(
     material: &MultiLabelMaterial,
     request: &HeadRequest,
@@ -187,7 +187,7 @@ pub fn make(
     })
 }
 
-/// Outputs for examples that the fit has not seen.
+/// Outputs for unseen examples, with their labels.
 struct Held {
     /// f64 [Q, N].
     outputs: Tensor,
@@ -215,12 +215,12 @@ impl Held {
     }
 }
 
-/// The keys that are no copies of others, each without itself.
+/// Leave-one-out outputs of the keys that are not copies of others.
 fn left_out(material: &MultiLabelMaterial, outputs: &Tensor) -> Result<Held, TipError> {
     let keys = &material.keys;
     let count = material.key_count();
     let mut alone: Vec<i64> = Vec::new();
-    // Slice by slice: all cosines may be more than memory has room for.
+    // In slices: all cosines at once may not fit into memory.
     for start in (0..count).step_by(2048) {
         let length = (count - start).min(2048);
         let near = keys.f_narrow(0, start, length)?.f_matmul(&keys.f_tr()?)?;
@@ -246,8 +246,8 @@ fn left_out(material: &MultiLabelMaterial, outputs: &Tensor) -> Result<Held, Tip
     })
 }
 
-/// What features are standardised by: the bundle's statistics, or the keys' own
-/// where their dimensions vary alike.
+/// The standardisation of features: by the bundle's statistics, or by the keys'
+/// own if their dimensions vary alike.
 fn scale(
     material: &MultiLabelMaterial,
 ) -> Result<(Option<Standardised>, Option<Standardise>), TipError> {
@@ -309,7 +309,7 @@ fn shape(thing: &'static str, got: &Tensor, expected: &str) -> TipError {
 /// Rows of zeros and ones, f32 [M, N], of each example's classes.
 ///
 /// # Errors
-/// A class that is none of N.
+/// A class index of N or more.
 pub fn label_rows(classes: usize, of: &[impl AsRef<[usize]>]) -> Result<Tensor, TipError> {
     let n = i64::try_from(classes).unwrap_or(i64::MAX);
     let mut at: Vec<i64> = Vec::new();

@@ -1,27 +1,29 @@
 //! Logits of independent probabilities: per class `a·z + b` (Platt, 1999) of a
 //! one-vs-rest output z, fitted on outputs for examples that were left out.
 //!
-//! Few examples of a class say little of its slope: `log a` is held near that
-//! of all classes together with the strength of five examples, and a has a
-//! floor. Targets are Platt's, (P + 1)/(P + 2) and 1/(Q − P + 2), so that
-//! outputs that part the examples perfectly do not end in certainty.
+//! A few examples determine a class's slope badly, so `log a` is regularised
+//! towards the common slope of all classes with the weight of five examples,
+//! and a has a floor. Targets are Platt's, (P + 1)/(P + 2) and 1/(Q − P + 2),
+//! so that outputs that separate the examples perfectly do not become
+//! certainties.
 
 use tch::{Kind, Tensor};
 
 use crate::error::TipError;
 
-/// The examples that the common slope counts as.
+/// How many examples the common slope counts as.
 const STRENGTH: f64 = 5.0;
 
-/// Least slope: outputs that say nothing, or the wrong, end in the base rate.
+/// Least slope: outputs that are uninformative, or misleading, end in the base
+/// rate.
 const LEAST_SLOPE: f64 = 0.1;
 
 const MOST_SLOPE: f64 = 1e3;
 
-/// Steps of Fisher scoring, at most.
+/// Most steps of Fisher scoring.
 const STEPS: usize = 60;
 
-/// Halvings of a step that makes things worse.
+/// Most halvings of a step that increases the loss.
 const HALVINGS: usize = 8;
 
 /// Slope and offset of each class, f64 [N].
@@ -29,11 +31,11 @@ const HALVINGS: usize = 8;
 pub(super) struct Platt {
     pub slope: Tensor,
     pub offset: Tensor,
-    /// That of all classes together.
+    /// The fit of all classes together.
     pub common: f64,
 }
 
-/// Slope where there is no example to fit on.
+/// Slope if there is no example to fit on.
 const DEFAULT_SLOPE: f64 = 5.0;
 
 /// Where no example can be left out: the default slope, and offsets at which the
@@ -65,7 +67,7 @@ pub(super) fn fit(outputs: &Tensor, labels: &Tensor) -> Result<Platt, TipError> 
     })
 }
 
-/// log of the least and the largest slope.
+/// Range of the slope's logarithm.
 fn bounds() -> (f64, f64) {
     (LEAST_SLOPE.ln(), MOST_SLOPE.ln())
 }
@@ -92,8 +94,8 @@ impl<'a> Problem<'a> {
         Ok(Self { outputs, targets })
     }
 
-    /// Cross-entropy of each class, and its derivatives by `log a` and b and
-    /// their products' expectations: each [N].
+    /// Cross-entropy of each class, its gradient in `log a` and b, and the
+    /// Fisher information: each [N].
     fn at(&self, log_slope: &Tensor, offset: &Tensor) -> Result<Derivatives, TipError> {
         let steep = self.outputs.f_mul(&log_slope.f_exp()?)?;
         let logits = steep.f_add(offset)?;
@@ -136,7 +138,7 @@ impl<'a> Problem<'a> {
         };
         for _ in 0..STEPS {
             let now = self.at(&scalar(at.log_slope)?, &at.offset)?;
-            // The offsets are eliminated: each stands beside the slope alone.
+            // The offsets are eliminated: each couples only with the slope.
             let pull = now.both.f_div(&now.offsets)?;
             let curvature = total(&now.slopes.f_sub(&pull.f_mul(&now.both)?)?)?.max(1e-9);
             let gradient = total(&now.by_slope.f_sub(&pull.f_mul(&now.by_offset)?)?)?;
@@ -167,7 +169,7 @@ impl<'a> Problem<'a> {
         Ok(at)
     }
 
-    /// A slope for each class, held near the common one.
+    /// A slope for each class, regularised towards the common one.
     fn by_class(&self, common: &Common) -> Result<(Tensor, Tensor), TipError> {
         let (least, most) = bounds();
         let mut slope = common.offset.f_full_like(common.log_slope)?;
@@ -190,7 +192,7 @@ impl<'a> Problem<'a> {
                 .f_sub(&now.both.f_mul(&slope_step)?)?
                 .f_div(&now.offsets)?;
             let before = now.loss.f_add(&penalty(&slope)?)?;
-            // Each class takes as much of its step as does it good.
+            // Each class has its own step length, halved until its loss falls.
             let mut best = before.shallow_clone();
             let (mut next_slope, mut next_offset) = (slope.shallow_clone(), offset.shallow_clone());
             let mut share = 1.0;
@@ -229,7 +231,7 @@ struct Derivatives {
     offsets: Tensor,
 }
 
-/// Sums of the columns.
+/// The sum of each column, f64 [N].
 fn columns(rows: &Tensor) -> Result<Tensor, TipError> {
     Ok(rows.f_sum_dim_intlist(Some([0i64].as_slice()), false, Kind::Double)?)
 }

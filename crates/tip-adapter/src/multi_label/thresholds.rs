@@ -1,18 +1,18 @@
-//! From which probability on a class belongs to an answer.
+//! The probability from which a class is in an answer.
 //!
-//! The threshold of a class has the highest F1 on examples that the head has not
-//! seen. Few positives choose it badly: on the scale of logits it is drawn
-//! towards the threshold that is best for all classes together (micro F1), which
-//! counts as five positives.
+//! The threshold of a class has the highest F1 on unseen examples. Few
+//! positives determine it badly, so in logits it is drawn towards the threshold
+//! that is best for all classes together (micro F1), which counts as five
+//! positives.
 
 use tch::Tensor;
 
 use crate::{error::TipError, precision::PrecisionCurve};
 
-/// The positives that the common threshold counts as.
+/// How many positives the common threshold counts as.
 const STRENGTH: f64 = 5.0;
 
-/// Probabilities are held off 0 and 1 by this much.
+/// Probabilities are kept this far from 0 and 1.
 const LEAST: f64 = 1e-6;
 
 /// Thresholds and curves of each class from probabilities and labels, f64
@@ -52,7 +52,7 @@ pub(super) fn choose(
             u32::try_from(positives).unwrap_or(u32::MAX),
         ));
     }
-    // Without an example there is nothing to choose on.
+    // Without examples there is nothing to choose from.
     thresholds.resize(classes, common);
     if count == 0 {
         curves.clear();
@@ -60,7 +60,8 @@ pub(super) fn choose(
     Ok((thresholds, curves, counts.f1()))
 }
 
-/// A class's own threshold of so many positives, drawn towards the common one.
+/// A class's own threshold, found on this many positives, drawn towards the
+/// common one.
 fn between(own: f64, positives: f64, common: f64) -> f64 {
     let logit = |p: f64| {
         let p = p.clamp(LEAST, 1.0 - LEAST);
@@ -70,8 +71,8 @@ fn between(own: f64, positives: f64, common: f64) -> f64 {
     1.0 / (1.0 + (-mean).exp())
 }
 
-/// The threshold with the highest F1: the middle between the last probability
-/// that is taken and the next; none without positives.
+/// The threshold with the highest F1, halfway between the last accepted
+/// probability and the next; `None` without positives.
 fn best_f1(answers: &[(f64, bool)]) -> Option<f64> {
     let positives = answers.iter().filter(|answer| answer.1).count();
     if positives == 0 {

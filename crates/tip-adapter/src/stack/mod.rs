@@ -105,7 +105,7 @@ pub(super) fn make(material: &Material, watch: &Watch<'_>) -> Result<Option<Stac
     }))
 }
 
-/// What the sum says of the held-out examples.
+/// The sum's answers for the held-out examples.
 fn unseen_answers(
     material: &Material,
     held: &Option<HoldOut>,

@@ -1,27 +1,25 @@
 //! The weights of a stack's parts.
 //!
-//! With w_k = e^a·p_k, Σp = 1: least
-//! `cross-entropy(Σ w_k·z_k) + (s/Q)·Σ(log p_k − log 1/n)² + (5/Q)·a²` over the
-//! Q held-out examples: equal weights that sum to 1, unless more than s examples
-//! speak against them.
+//! With w_k = e^a·p_k, Σp = 1: least `cross-entropy(Σ w_k·z_k) + (s/Q)·Σ(log
+//! p_k − log 1/n)² + (5/Q)·a²` over the Q held-out examples: equal weights that
+//! sum to 1, unless more than s examples speak against them.
 //!
-//! s is 2 on validation examples. Left-out ones were classified by heads of
-//! one shot fewer: with few shots, which part is better then says little of
-//! which is better with all of them. So `s = 2 + 0.6·Q/(K − 1)³` for K shots a
-//! class.
+//! s is 2 on validation examples. Left-out ones were classified by heads with
+//! one shot fewer: with few shots, the better part there need not be the better
+//! one with all shots. So `s = 2 + 0.6·Q/(K − 1)³` for K shots a class.
 
 use tch::{Kind, Tensor};
 
 use crate::error::TipError;
 
-/// The examples that a sum of 1 counts as.
+/// How many examples the prior for a sum of 1 counts as.
 const SUM_STRENGTH: f64 = 5.0;
 
-/// The examples that equal shares count as, at the least.
+/// How many examples the prior for equal shares counts as, at least.
 const SHARE_STRENGTH: f64 = 2.0;
 
-/// The part of the left-out examples that equal shares count as at two shots;
-/// it falls with the cube of the shots that the others were made of.
+/// At two shots, the share of the left-out examples that the prior for equal
+/// shares counts as; it falls with the cube of the remaining shots.
 const FEWER_SHOTS: f64 = 0.6;
 
 const STEPS: usize = 100;
@@ -48,8 +46,8 @@ pub(super) struct Weights {
 }
 
 /// Fits the weights of parts' logits, f64 [Q, N] each, already over their
-/// temperatures. Q and the number of parts are at least 1. `shots` are those of
-/// a class, on average, where the examples were left out of them; none for
+/// temperatures. Q and the number of parts are at least 1. `shots` is the mean
+/// number of shots per class if the examples were left out of them; `None` for
 /// validation examples.
 pub(super) fn fit(
     parts: &[Tensor],

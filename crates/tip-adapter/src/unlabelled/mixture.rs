@@ -1,5 +1,5 @@
 //! A Gaussian per class with one covariance, as [`crate::gda`] fits it, over
-//! labelled examples and a pool that belongs to classes in part.
+//! labelled examples and a pool whose pictures belong to classes in part.
 //!
 //! E-step: `p = softmax(z/T)`, z the classifier's logits and T their spread
 //! over all but the likeliest class, times 0.35, as for GDA on left-out
@@ -26,14 +26,14 @@ use crate::{
     watch::Watch,
 };
 
-/// Steps of EM.
+/// The number of EM steps.
 const STEPS: usize = 3;
 
-/// At most so many pictures of a pool are looked at, evenly spread.
+/// Most pictures of a pool that are used, evenly spread.
 const POOL_LIMIT: i64 = 16_384;
 
-/// What EM found: logits over their temperature, as the head's features are
-/// seen.
+/// The result of EM: a linear classifier of the head's (standardised) features;
+/// its logits are divided by their temperature.
 #[derive(Debug)]
 pub(super) struct Mixture {
     /// f64 [N, D].
@@ -43,7 +43,7 @@ pub(super) struct Mixture {
 }
 
 impl Mixture {
-    /// None without a pool, or where nothing differs in it.
+    /// `None` without a pool, or if all of its pictures are alike.
     pub fn fit(
         material: &Material,
         made: &Made,
@@ -61,7 +61,8 @@ impl Mixture {
             None => points,
         };
         let labelled = gda::moments(material, by, None)?;
-        // A picture weighs as much as a labelled one, whose views are points.
+        // A picture weighs as much as a labelled one, whose views are separate
+        // points.
         let views = labelled.points()? / material.key_count().max(1) as f64;
         let classes = told(material)?;
 
@@ -91,14 +92,14 @@ impl Mixture {
     }
 }
 
-/// The classes that pictures of the pool may belong to, i64: those with
+/// The classes that the pool's pictures may belong to, i64: those with
 /// examples.
 fn told(material: &Material) -> Result<Tensor, TipError> {
     let present = material.counts()?.f_gt(0)?;
     Ok(present.f_nonzero()?.f_squeeze_dim(1)?)
 }
 
-/// Of each class, how many points each picture counts as, f64 [U, C].
+/// How many points of each class each picture counts as, f64 [U, C].
 fn shares(p: &Tensor, views: f64) -> Result<Tensor, TipError> {
     let classes = p.size().get(1).copied().unwrap_or(1).max(2) as f64;
     let sure = p
@@ -110,7 +111,7 @@ fn shares(p: &Tensor, views: f64) -> Result<Tensor, TipError> {
 }
 
 /// The classifier of labelled points and shares in the pool's, and its logits
-/// of the pool over their temperature; none where these are all alike.
+/// of the pool over their temperature; none if these are all alike.
 fn maximised(
     labelled: &Moments,
     material: &Material,

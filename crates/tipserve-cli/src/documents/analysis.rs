@@ -62,12 +62,11 @@ pub(crate) struct ClassAnalysisDocument {
     pub accuracy: f64,
     pub precision: f64,
     pub expected_gain: f64,
-    /// From which probability on its answers have the precision that was asked
-    /// for.
+    /// The probability from which its answers have the requested precision.
     pub precision_threshold: Option<PrecisionThresholdDocument>,
 }
 
-/// A threshold for a precision, and what is known of it.
+/// A threshold for a precision, and its evidence.
 #[derive(Debug, Serialize)]
 pub(crate) struct PrecisionThresholdDocument {
     pub threshold: f64,

@@ -22,7 +22,7 @@ pub(crate) struct HeadDocument {
     pub unlabelled: Option<UnlabelledDocument>,
 }
 
-/// What came of pictures without labels.
+/// The effect of unlabelled pictures.
 #[derive(Debug, Serialize)]
 pub(crate) struct UnlabelledDocument {
     pub count: i64,

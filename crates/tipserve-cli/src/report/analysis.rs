@@ -97,7 +97,7 @@ fn classes(screen: &Screen, it: &AnalysisDocument) -> Result<(), Failure> {
     more(screen, it.classes.len(), CLASSES, "classes")
 }
 
-/// "0.713, recall 82.00 %", with a mark where the examples do not bear it out.
+/// "0.713, recall 82.00 %", with a mark if the examples do not confirm it.
 fn threshold(class: &ClassAnalysisDocument) -> String {
     match &class.precision_threshold {
         None => "-".to_owned(),

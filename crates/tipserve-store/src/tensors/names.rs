@@ -37,9 +37,9 @@ pub const UNLABELLED: &str = "unlabelled.features";
 pub const HEAD_LINEAR: &str = "head.linear";
 /// b, added to the logits, f32 [N].
 pub const HEAD_BIAS: &str = "head.bias";
-/// K where it is not `keys` (fine-tuned), f32 [M, D].
+/// K if it is not `keys` (fine-tuned), f32 [M, D].
 pub const HEAD_KEYS: &str = "head.keys";
-/// V where it is dense, f32 [M, N].
+/// V if it is dense, f32 [M, N].
 pub const HEAD_VALUES: &str = "head.values";
 /// Factor of each class of a one-hot V, f32 [N].
 pub const HEAD_WEIGHT: &str = "head.weight";

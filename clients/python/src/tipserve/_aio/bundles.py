@@ -20,7 +20,7 @@ class AsyncBundleCalls(AsyncAnalysisCalls):
     ) -> Bundle:
         """Loads a bundle, and returns when it serves; one that serves already stays as it is.
 
-        Needs the role admin. The server goes on loading where the call is given
+        Needs the role admin. The server goes on loading if the call is given
         up.
 
         Args:
@@ -36,7 +36,7 @@ class AsyncBundleCalls(AsyncAnalysisCalls):
     async def unload_bundle(self, bundle: str, *, timeout: float = 3600.0) -> None:
         """Unloads a bundle, and returns when all that it was given is answered.
 
-        Needs the role admin. The server goes on where the call is given up.
+        Needs the role admin. The server goes on if the call is given up.
 
         Args:
             bundle: Its name or fingerprint. The default one cannot be unloaded.

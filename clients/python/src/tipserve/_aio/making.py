@@ -118,7 +118,7 @@ class AsyncMakingCalls(AsyncCalls):
                 server's. Versions made from this one keep it.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             on_progress: Called with every progress message; True draws a bar, with
-                tqdm where that is installed.
+                tqdm if that is installed.
             timeout: Seconds for the whole; default: no bound.
         """
         parts = await off_loop(
@@ -239,7 +239,7 @@ class AsyncMakingCalls(AsyncCalls):
             etag: Where given: raise `Conflict` where the cache has another by now.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             on_progress: Called with every progress message; True draws a bar, with
-                tqdm where that is installed.
+                tqdm if that is installed.
             timeout: Seconds for the whole; default: no bound.
         """
         version = await self.version(base)

@@ -21,7 +21,7 @@ class BundleCalls(AnalysisCalls):
     ) -> Bundle:
         """Loads a bundle, and returns when it serves; one that serves already stays as it is.
 
-        Needs the role admin. The server goes on loading where the call is given
+        Needs the role admin. The server goes on loading if the call is given
         up.
 
         Args:
@@ -37,7 +37,7 @@ class BundleCalls(AnalysisCalls):
     def unload_bundle(self, bundle: str, *, timeout: float = 3600.0) -> None:
         """Unloads a bundle, and returns when all that it was given is answered.
 
-        Needs the role admin. The server goes on where the call is given up.
+        Needs the role admin. The server goes on if the call is given up.
 
         Args:
             bundle: Its name or fingerprint. The default one cannot be unloaded.

@@ -119,7 +119,7 @@ class MakingCalls(Calls):
                 server's. Versions made from this one keep it.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             on_progress: Called with every progress message; True draws a bar, with
-                tqdm where that is installed.
+                tqdm if that is installed.
             timeout: Seconds for the whole; default: no bound.
         """
         parts = off_loop(
@@ -240,7 +240,7 @@ class MakingCalls(Calls):
             etag: Where given: raise `Conflict` where the cache has another by now.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             on_progress: Called with every progress message; True draws a bar, with
-                tqdm where that is installed.
+                tqdm if that is installed.
             timeout: Seconds for the whole; default: no bound.
         """
         version = self.version(base)

@@ -77,7 +77,7 @@ class ClassAnalysis(Record):
     expected_gain: float
     """Additional share of its pictures recognised with twice its examples."""
     precision_threshold: PrecisionThreshold | None = None
-    """For `analyze(precision=...)`; None where nothing could be left out."""
+    """For `analyze(precision=...)`; None if nothing could be left out."""
 
 
 def _threshold(m: analysis_pb2.PrecisionThreshold) -> PrecisionThreshold:
@@ -216,7 +216,7 @@ class Analysis(Record):
     classes: tuple[ClassAnalysis, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Row i, column j: left-out examples of class i that were taken for class j.
-    Empty where there are over 1,000 classes."""
+    Empty if there are over 1,000 classes."""
     confused: tuple[ConfusedClasses, ...]
     suspects: tuple[SuspectExample, ...]
     """Probably mislabelled, the least probable in their own class first."""

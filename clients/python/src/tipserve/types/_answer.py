@@ -104,7 +104,7 @@ class Result(Record):
 
     @property
     def best(self) -> ClassScore:
-        """The best class; raises `error` where there is no answer."""
+        """The best class; raises `error` if there is no answer."""
         if self.error is not None:
             raise self.error
         return self.top[0]

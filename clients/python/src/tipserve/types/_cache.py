@@ -154,7 +154,7 @@ class Version(Record):
     version: int
     create_time: datetime | None
     parent: str
-    """The version that this one was made from; empty where there is none."""
+    """The version that this one was made from; empty if there is none."""
     description: str
     labels: Mapping[str, str]
     classes: tuple[ClassInfo, ...]

@@ -40,7 +40,7 @@ class UnknownEvaluation(Record):
     false_positive_rate: float
     """Share of them accepted at the score that 95 % of the known ones reach."""
     threshold: float | None
-    """The version's own threshold; None where it has none."""
+    """The version's own threshold; None if it has none."""
     accepted: float
     """Share of the known ones accepted at it."""
     rejected: float
@@ -123,7 +123,7 @@ class Evaluation(Record):
         *,
         answers: Iterable[tuple[int | str, Result]] = (),
     ) -> str:
-        """One self-contained page; it is written to `path` where that is given.
+        """One self-contained page; it is written to `path` if that is given.
 
         Args:
             path: Where to write it.

@@ -28,11 +28,11 @@ class Candidate(Record):
     cross_entropy: float
     """Mean, in nats."""
     skipped: str
-    """Why it was left out; empty where it was scored."""
+    """Why it was left out; empty if it was scored."""
     weight: float | None = None
-    """Its weight in a stack's sum; None where it is no part of it."""
+    """Its weight in a stack's sum; None if it is no part of it."""
     temperature: float | None = None
-    """At which its own logits are probabilities; None where none was recorded."""
+    """At which its own logits are probabilities; None if none was recorded."""
     standardised: str = ""
     """Whose statistics standardised the features: "own", "bundle"; "" for plain."""
 
@@ -135,7 +135,7 @@ class Head(Record):
     """Whose statistics put the features on one scale: "own", "bundle"; "" where
     they are plain."""
     unlabelled: UnlabelledUse | None = None
-    """What came of pictures without labels; None where there are none."""
+    """What came of pictures without labels; None if there are none."""
 
     @classmethod
     def _from(cls, m: cache_pb2.Head) -> Head:
