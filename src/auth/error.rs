@@ -59,7 +59,7 @@ pub enum AuthError {
     AllCaches {
         /// The token's name.
         name: String,
-        /// Its prefix.
+        /// The prefix of the caches it is for.
         prefix: String,
     },
     /// The token's prefix was changed so that it allows less than it did when

@@ -341,7 +341,7 @@ fn standardised(
     })
 }
 
-/// s·W alone.
+/// The head of the text alone: s·W.
 fn text_head(manifest: &Manifest, text: &Tensor, device: Device) -> Result<Head, CatalogError> {
     let spec = tip_spec::HeadSpec {
         method: Method::ZeroShot,

@@ -36,7 +36,7 @@ pub enum CatalogError {
         version: String,
         /// Fingerprint of the bundle that made it.
         made_with: String,
-        /// That bundle's name.
+        /// The name of the bundle that made it.
         made_with_name: String,
         /// This server's bundles, with their fingerprints.
         served: Vec<String>,
@@ -54,7 +54,7 @@ pub enum CatalogError {
     /// A bundle that cannot be loaded.
     #[error("the bundle in {folder:?} cannot be loaded: {reason}")]
     UnusableBundle {
-        /// Its folder's name.
+        /// The name of the folder that holds it.
         folder: String,
         /// The reason, in words.
         reason: String,
@@ -64,7 +64,7 @@ pub enum CatalogError {
     /// A bundle that stands if it cannot be loaded or unloaded.
     #[error("the bundle {name:?} {problem}")]
     BundleBusy {
-        /// Its name.
+        /// The name of the bundle.
         name: String,
         /// The reason, in words.
         problem: &'static str,

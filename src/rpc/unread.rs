@@ -48,7 +48,7 @@ impl UnreadLayer {
     }
 }
 
-/// All unread answers.
+/// All unread answers, by address and connection.
 struct Unread {
     budget: usize,
     waiting: Mutex<Waiting>,

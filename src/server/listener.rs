@@ -18,7 +18,7 @@ const BACKLOG: u32 = 1024;
 
 /// A source of connections.
 pub(super) trait Listener: Send + Sync + 'static {
-    /// A connection.
+    /// The type of an accepted connection.
     type Io: Send + 'static;
 
     /// The next connection, and its peer's address if it has one.

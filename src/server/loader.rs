@@ -37,11 +37,11 @@ pub(super) struct LoaderOptions {
     pub dtype: DtypeChoice,
     /// Whether CUDA graphs are recorded.
     pub graphs: GraphsChoice,
-    /// Limits on pictures.
+    /// Limits on the pictures that engines decode.
     pub picture: PictureLimits,
 }
 
-/// Loads bundles.
+/// Loads bundles from the folders, on the devices.
 pub(super) struct BundleLoader {
     options: LoaderOptions,
     /// Whether others are served while one is loaded.

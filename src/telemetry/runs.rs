@@ -39,7 +39,7 @@ pub enum RunEnd {
     Succeeded,
     /// With an error, which its record has.
     Failed,
-    /// By being cancelled.
+    /// By being cancelled before its end.
     Cancelled,
 }
 

@@ -8,7 +8,7 @@ use super::{
     material::Material,
 };
 
-/// The number of folds.
+/// How many folds the shots are divided into.
 pub const FOLDS: i64 = 4;
 
 /// One fold of the shots.

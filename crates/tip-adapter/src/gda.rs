@@ -29,9 +29,9 @@ const EXAMPLES_AT_ONCE: i64 = 4096;
 /// The linear classifier f·wᵀ + b.
 #[derive(Debug)]
 pub(super) struct Gaussian {
-    /// w, f64 [N, D].
+    /// The weights w of the classes, f64 [N, D].
     pub weight: Tensor,
-    /// b, f64 [N].
+    /// The offsets b of the classes, f64 [N].
     pub bias: Tensor,
     /// Whether Σ was zero and I took the place of its inverse.
     pub identity: bool,

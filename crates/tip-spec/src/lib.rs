@@ -240,11 +240,11 @@ pub struct UnlabelledUse {
     pub example_count: usize,
     /// Mean cross-entropy on these without the pictures, nats.
     pub cross_entropy_before: f64,
-    /// The same with them.
+    /// The same after learning from the pictures.
     pub cross_entropy_after: f64,
     /// Accuracy on these without the pictures, 0 to 1.
     pub accuracy_before: f64,
-    /// The same with them.
+    /// The same after learning from the pictures.
     pub accuracy_after: f64,
     /// The decision in one sentence, for people.
     pub reason: String,

@@ -33,7 +33,7 @@ struct Parts {
     engines: AtomicU32,
 }
 
-/// An engine's shares.
+/// An engine's shares of each kind of slot.
 #[derive(Debug)]
 pub(crate) struct Shares {
     pub admission: Admission,

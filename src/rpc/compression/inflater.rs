@@ -158,7 +158,7 @@ impl Inflater {
         }
     }
 
-    /// Bytes inflated so far.
+    /// How many bytes have been inflated so far.
     pub fn total(&mut self) -> usize {
         self.inflated().total
     }

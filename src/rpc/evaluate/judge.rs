@@ -42,7 +42,7 @@ impl JudgedHead {
 
 /// Judges one item by every head.
 pub(super) struct Judge {
-    /// The server's catalog.
+    /// The server's catalog, limits and running calls.
     pub context: Arc<Context>,
     /// The flow of the queue that it belongs to.
     pub flow: FlowId,

@@ -5,7 +5,7 @@ use crate::catalog::Scorecard;
 use tip_adapter::evaluate_labels::LabelEvaluation;
 use tipserve_api::v1 as pb;
 
-/// A version's results.
+/// A version's results as the API's message.
 pub(super) fn evaluation(version: &Version) -> pb::Evaluation {
     match &version.card {
         Card::OneLabel(card) => of_one_label(version, card),

@@ -58,7 +58,7 @@ enum State {
     Compressed(Box<Compressed>),
 }
 
-/// A compressed message.
+/// The state of inflating one compressed message.
 struct Compressed {
     /// Bytes that have yet to arrive.
     left: usize,

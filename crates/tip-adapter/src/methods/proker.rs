@@ -20,7 +20,7 @@ use crate::{
     spread::RIDGE_FACTOR,
 };
 
-/// ProKeR, see the module.
+/// ProKeR, as the module's head describes it.
 pub(super) struct Proker;
 
 fn fit(material: &Material, numbers: &Numbers) -> Result<Fitted, TipError> {

@@ -19,7 +19,7 @@ use crate::{
     tip_adapter::{cache_logits, class_factors, search_kind, seen_counts, sweep},
 };
 
-/// Tip-Adapter, see the module.
+/// Tip-Adapter, as the module's head describes it.
 pub(super) struct TipAdapter;
 
 /// The best candidate so far: its right answers, hyperparameters, logits, and

@@ -16,7 +16,7 @@ use crate::{
     spec::{ClassBalance, Method},
 };
 
-/// Zero-shot, see the module.
+/// Zero-shot: the text alone, without a term.
 pub(super) struct ZeroShot;
 
 impl TrainingFree for ZeroShot {

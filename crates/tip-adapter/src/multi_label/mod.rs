@@ -189,7 +189,7 @@ pub fn make(
 
 /// Outputs for unseen examples, with their labels.
 struct Held {
-    /// f64 [Q, N].
+    /// The outputs of each class, f64 [Q, N].
     outputs: Tensor,
     /// f64 [Q, N].
     labels: Tensor,

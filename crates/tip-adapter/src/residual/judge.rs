@@ -29,9 +29,9 @@ pub(super) struct Unseen {
 
 /// The losses of unseen examples.
 pub(super) struct Judged {
-    /// f32 [Q, D].
+    /// Features of the judging examples, f32 [Q, D].
     pub features: Tensor,
-    /// i64 [Q].
+    /// The true classes of the features, i64 [Q].
     pub labels: Tensor,
     /// Over the head's temperature, f64 [Q, N].
     pub logits: Tensor,

@@ -32,9 +32,9 @@ const ARMIJO: f64 = 1e-4;
 /// Held-out logits, each part's less the true class's, f64 [Q, N].
 struct Problem {
     margins: Vec<Tensor>,
-    /// SUM_STRENGTH/Q.
+    /// Strength of the prior for a sum of 1: SUM_STRENGTH/Q.
     sum_pull: f64,
-    /// s/Q.
+    /// Strength of the prior for equal shares: s/Q.
     share_pull: f64,
 }
 

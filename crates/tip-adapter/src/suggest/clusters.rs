@@ -18,7 +18,7 @@ pub(super) struct Clusters {
     /// The pictures' come first, then the labelled examples'.
     of: Vec<usize>,
     pictures: usize,
-    /// Pictures in each cluster.
+    /// How many pictures each cluster has.
     sizes: Vec<usize>,
     /// Labelled examples of each cluster.
     labelled: Vec<usize>,
@@ -30,7 +30,7 @@ pub(super) struct Picked {
     /// Its place among the distinct ones.
     pub at: usize,
     pub score: f64,
-    /// Pictures in its cluster.
+    /// How many pictures its cluster has.
     pub cluster_size: usize,
 }
 

@@ -36,9 +36,9 @@ const POOL_LIMIT: i64 = 16_384;
 /// its logits are divided by their temperature.
 #[derive(Debug)]
 pub(super) struct Mixture {
-    /// f64 [N, D].
+    /// The weights of the classifier, f64 [N, D].
     pub weight: Tensor,
-    /// f64 [N].
+    /// The offsets of the classifier, f64 [N].
     pub bias: Tensor,
 }
 
