@@ -333,7 +333,9 @@ const (
 	SelectionSource_SELECTION_SOURCE_GIVEN SelectionSource = 1
 	// Examples marked as validation.
 	SelectionSource_SELECTION_SOURCE_VALIDATION SelectionSource = 2
-	// Leave-one-out over the cache, each example's own key masked.
+	// Leave-one-out over the cache: the j-th example of every class at once, in
+	// rounds (METHOD_TIP_ADAPTER by the official grid: each example without its own
+	// key).
 	SelectionSource_SELECTION_SOURCE_LEAVE_ONE_OUT SelectionSource = 3
 	// Too little to choose on (one shot a class): documented defaults.
 	SelectionSource_SELECTION_SOURCE_DEFAULT SelectionSource = 4
@@ -439,7 +441,7 @@ func (x SearchGrid_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SearchGrid_Kind.Descriptor instead.
 func (SearchGrid_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // What to do with a bad example.
@@ -492,7 +494,7 @@ func (x CacheSpec_OnRejected) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CacheSpec_OnRejected.Descriptor instead.
 func (CacheSpec_OnRejected) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // Stages, in their order.
@@ -553,7 +555,7 @@ func (x CreateProgress_Stage) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CreateProgress_Stage.Descriptor instead.
 func (CreateProgress_Stage) EnumDescriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19, 0}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // A named classifier.
@@ -1093,7 +1095,9 @@ type Head struct {
 	KeyDtype KeyDtype `protobuf:"varint,9,opt,name=key_dtype,json=keyDtype,proto3,enum=tipserve.v1.KeyDtype" json:"key_dtype,omitempty"`
 	// Whether all but the text sees standardised features, and by whose
 	// statistics: f′ = unit((f − μ) ⊙ (v + 0.1·mean v)^−½).
-	Standardised  Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
+	Standardised Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
+	// What came of the version's unlabelled pictures; absent where it has none.
+	Unlabelled    *UnlabelledUse `protobuf:"bytes,23,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1198,6 +1202,127 @@ func (x *Head) GetStandardised() Standardised {
 	return Standardised_STANDARDISED_UNSPECIFIED
 }
 
+func (x *Head) GetUnlabelled() *UnlabelledUse {
+	if x != nil {
+		return x.Unlabelled
+	}
+	return nil
+}
+
+// What a version learnt from pictures without labels: a Gaussian classifier by
+// expectation-maximisation over them and the examples, begun with what AUTO's
+// head says of them, and averaged with it.
+type UnlabelledUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unlabelled pictures.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Whether the head learns from them: whether cross_entropy_after is lower by
+	// 1 − 2/K of the difference's standard error at K examples a class.
+	Used bool `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	// Labelled examples that neither head had seen, on which that was decided:
+	// validation examples, or shots left out in folds. 0 where too few classes have
+	// a second example: the pictures are then used unchecked.
+	ExampleCount int64 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
+	// Mean cross-entropy on these without the pictures, nats.
+	CrossEntropyBefore float64 `protobuf:"fixed64,4,opt,name=cross_entropy_before,json=crossEntropyBefore,proto3" json:"cross_entropy_before,omitempty"`
+	// The same with them.
+	CrossEntropyAfter float64 `protobuf:"fixed64,5,opt,name=cross_entropy_after,json=crossEntropyAfter,proto3" json:"cross_entropy_after,omitempty"`
+	// Share classified rightly without the pictures, 0 to 1.
+	AccuracyBefore float64 `protobuf:"fixed64,6,opt,name=accuracy_before,json=accuracyBefore,proto3" json:"accuracy_before,omitempty"`
+	// The same with them.
+	AccuracyAfter float64 `protobuf:"fixed64,7,opt,name=accuracy_after,json=accuracyAfter,proto3" json:"accuracy_after,omitempty"`
+	// One sentence for people.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlabelledUse) Reset() {
+	*x = UnlabelledUse{}
+	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlabelledUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlabelledUse) ProtoMessage() {}
+
+func (x *UnlabelledUse) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlabelledUse.ProtoReflect.Descriptor instead.
+func (*UnlabelledUse) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UnlabelledUse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetUsed() bool {
+	if x != nil {
+		return x.Used
+	}
+	return false
+}
+
+func (x *UnlabelledUse) GetExampleCount() int64 {
+	if x != nil {
+		return x.ExampleCount
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetCrossEntropyBefore() float64 {
+	if x != nil {
+		return x.CrossEntropyBefore
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetCrossEntropyAfter() float64 {
+	if x != nil {
+		return x.CrossEntropyAfter
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetAccuracyBefore() float64 {
+	if x != nil {
+		return x.AccuracyBefore
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetAccuracyAfter() float64 {
+	if x != nil {
+		return x.AccuracyAfter
+	}
+	return 0
+}
+
+func (x *UnlabelledUse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // On what, and how, method, α, β and temperature were chosen.
 type Selection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1219,7 +1344,7 @@ type Selection struct {
 
 func (x *Selection) Reset() {
 	*x = Selection{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1356,7 @@ func (x *Selection) String() string {
 func (*Selection) ProtoMessage() {}
 
 func (x *Selection) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[5]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1369,7 @@ func (x *Selection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Selection.ProtoReflect.Descriptor instead.
 func (*Selection) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{5}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Selection) GetSource() SelectionSource {
@@ -1320,7 +1445,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1457,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[6]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1470,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{6}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Candidate) GetMethod() Method {
@@ -1456,7 +1581,7 @@ type FineTuneRecord struct {
 
 func (x *FineTuneRecord) Reset() {
 	*x = FineTuneRecord{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1593,7 @@ func (x *FineTuneRecord) String() string {
 func (*FineTuneRecord) ProtoMessage() {}
 
 func (x *FineTuneRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[7]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1606,7 @@ func (x *FineTuneRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FineTuneRecord.ProtoReflect.Descriptor instead.
 func (*FineTuneRecord) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{7}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FineTuneRecord) GetEpochs() int32 {
@@ -1590,7 +1715,7 @@ type SearchGrid struct {
 
 func (x *SearchGrid) Reset() {
 	*x = SearchGrid{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1727,7 @@ func (x *SearchGrid) String() string {
 func (*SearchGrid) ProtoMessage() {}
 
 func (x *SearchGrid) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[8]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1740,7 @@ func (x *SearchGrid) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchGrid.ProtoReflect.Descriptor instead.
 func (*SearchGrid) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{8}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SearchGrid) GetKind() SearchGrid_Kind {
@@ -1726,7 +1851,7 @@ type CacheSpec struct {
 
 func (x *CacheSpec) Reset() {
 	*x = CacheSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1863,7 @@ func (x *CacheSpec) String() string {
 func (*CacheSpec) ProtoMessage() {}
 
 func (x *CacheSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[9]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1876,7 @@ func (x *CacheSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CacheSpec.ProtoReflect.Descriptor instead.
 func (*CacheSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CacheSpec) GetCacheId() string {
@@ -1945,7 +2070,7 @@ type ClassSpec struct {
 
 func (x *ClassSpec) Reset() {
 	*x = ClassSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2082,7 @@ func (x *ClassSpec) String() string {
 func (*ClassSpec) ProtoMessage() {}
 
 func (x *ClassSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[10]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2095,7 @@ func (x *ClassSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassSpec.ProtoReflect.Descriptor instead.
 func (*ClassSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClassSpec) GetDisplayName() string {
@@ -2026,6 +2151,12 @@ type Example struct {
 	// for an example of none of them; class_index is not looked at then. Must be
 	// empty elsewhere.
 	ClassIndices []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
+	// It has no label; class_index is not looked at. AUTO learns from such pictures
+	// what the classes look like, where that helps (Head.unlabelled); they may be of
+	// other classes, too. Nothing is kept of them but their features: no id, uri,
+	// metadata or thumbnail, and ListExamples does not list them. Neither for
+	// validation nor unknown at the same time.
+	Unlabelled bool `protobuf:"varint,20,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
 	// The display name of its class, instead of class_index; not in a version with
 	// multi_label. A name that no class
 	// has, or more than one, is an example that cannot be used.
@@ -2036,7 +2167,7 @@ type Example struct {
 
 func (x *Example) Reset() {
 	*x = Example{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2179,7 @@ func (x *Example) String() string {
 func (*Example) ProtoMessage() {}
 
 func (x *Example) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[11]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2192,7 @@ func (x *Example) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Example.ProtoReflect.Descriptor instead.
 func (*Example) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{11}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Example) GetExampleId() string {
@@ -2127,6 +2258,13 @@ func (x *Example) GetClassIndices() []int32 {
 	return nil
 }
 
+func (x *Example) GetUnlabelled() bool {
+	if x != nil {
+		return x.Unlabelled
+	}
+	return false
+}
+
 func (x *Example) GetClassName() string {
 	if x != nil {
 		return x.ClassName
@@ -2150,7 +2288,7 @@ type CreateCacheRequest struct {
 
 func (x *CreateCacheRequest) Reset() {
 	*x = CreateCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2162,7 +2300,7 @@ func (x *CreateCacheRequest) String() string {
 func (*CreateCacheRequest) ProtoMessage() {}
 
 func (x *CreateCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[12]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2175,7 +2313,7 @@ func (x *CreateCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheRequest.ProtoReflect.Descriptor instead.
 func (*CreateCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{12}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateCacheRequest) GetPayload() isCreateCacheRequest_Payload {
@@ -2232,7 +2370,7 @@ type ExampleBatch struct {
 
 func (x *ExampleBatch) Reset() {
 	*x = ExampleBatch{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2382,7 @@ func (x *ExampleBatch) String() string {
 func (*ExampleBatch) ProtoMessage() {}
 
 func (x *ExampleBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[13]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2395,7 @@ func (x *ExampleBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExampleBatch.ProtoReflect.Descriptor instead.
 func (*ExampleBatch) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{13}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExampleBatch) GetExamples() []*Example {
@@ -2284,7 +2422,7 @@ type CreateCacheResponse struct {
 
 func (x *CreateCacheResponse) Reset() {
 	*x = CreateCacheResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2434,7 @@ func (x *CreateCacheResponse) String() string {
 func (*CreateCacheResponse) ProtoMessage() {}
 
 func (x *CreateCacheResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[14]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2447,7 @@ func (x *CreateCacheResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCacheResponse.ProtoReflect.Descriptor instead.
 func (*CreateCacheResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{14}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateCacheResponse) GetEvent() isCreateCacheResponse_Event {
@@ -2418,6 +2556,9 @@ type AddExamplesSpec struct {
 	// See CacheSpec.keep_pictures; of the new examples. Pictures that the base
 	// keeps are taken over in any case.
 	KeepPictures bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
+	// Leave out the base's unlabelled pictures (Example.unlabelled), which are
+	// taken over otherwise.
+	DropUnlabelled bool `protobuf:"varint,32,opt,name=drop_unlabelled,json=dropUnlabelled,proto3" json:"drop_unlabelled,omitempty"`
 	// Examples of the base that get another class. They keep all else: id,
 	// features, picture. Nothing is encoded again.
 	Relabel       []*Relabelled `protobuf:"bytes,45,rep,name=relabel,proto3" json:"relabel,omitempty"`
@@ -2427,7 +2568,7 @@ type AddExamplesSpec struct {
 
 func (x *AddExamplesSpec) Reset() {
 	*x = AddExamplesSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +2580,7 @@ func (x *AddExamplesSpec) String() string {
 func (*AddExamplesSpec) ProtoMessage() {}
 
 func (x *AddExamplesSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[15]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +2593,7 @@ func (x *AddExamplesSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesSpec.ProtoReflect.Descriptor instead.
 func (*AddExamplesSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{15}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddExamplesSpec) GetBase() string {
@@ -2588,6 +2729,13 @@ func (x *AddExamplesSpec) GetKeepPictures() bool {
 	return false
 }
 
+func (x *AddExamplesSpec) GetDropUnlabelled() bool {
+	if x != nil {
+		return x.DropUnlabelled
+	}
+	return false
+}
+
 func (x *AddExamplesSpec) GetRelabel() []*Relabelled {
 	if x != nil {
 		return x.Relabel
@@ -2611,7 +2759,7 @@ type Relabelled struct {
 
 func (x *Relabelled) Reset() {
 	*x = Relabelled{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +2771,7 @@ func (x *Relabelled) String() string {
 func (*Relabelled) ProtoMessage() {}
 
 func (x *Relabelled) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[16]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +2784,7 @@ func (x *Relabelled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relabelled.ProtoReflect.Descriptor instead.
 func (*Relabelled) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{16}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Relabelled) GetExampleId() string {
@@ -2676,7 +2824,7 @@ type AddExamplesRequest struct {
 
 func (x *AddExamplesRequest) Reset() {
 	*x = AddExamplesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +2836,7 @@ func (x *AddExamplesRequest) String() string {
 func (*AddExamplesRequest) ProtoMessage() {}
 
 func (x *AddExamplesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[17]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +2849,7 @@ func (x *AddExamplesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesRequest.ProtoReflect.Descriptor instead.
 func (*AddExamplesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{17}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AddExamplesRequest) GetPayload() isAddExamplesRequest_Payload {
@@ -2767,7 +2915,7 @@ type AddExamplesResponse struct {
 
 func (x *AddExamplesResponse) Reset() {
 	*x = AddExamplesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2927,7 @@ func (x *AddExamplesResponse) String() string {
 func (*AddExamplesResponse) ProtoMessage() {}
 
 func (x *AddExamplesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[18]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2940,7 @@ func (x *AddExamplesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddExamplesResponse.ProtoReflect.Descriptor instead.
 func (*AddExamplesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{18}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AddExamplesResponse) GetEvent() isAddExamplesResponse_Event {
@@ -2871,7 +3019,7 @@ type CreateProgress struct {
 
 func (x *CreateProgress) Reset() {
 	*x = CreateProgress{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3031,7 @@ func (x *CreateProgress) String() string {
 func (*CreateProgress) ProtoMessage() {}
 
 func (x *CreateProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[19]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3044,7 @@ func (x *CreateProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateProgress.ProtoReflect.Descriptor instead.
 func (*CreateProgress) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{19}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateProgress) GetStage() CreateProgress_Stage {
@@ -2944,7 +3092,7 @@ type RejectedExample struct {
 
 func (x *RejectedExample) Reset() {
 	*x = RejectedExample{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2956,7 +3104,7 @@ func (x *RejectedExample) String() string {
 func (*RejectedExample) ProtoMessage() {}
 
 func (x *RejectedExample) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[20]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2969,7 +3117,7 @@ func (x *RejectedExample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectedExample.ProtoReflect.Descriptor instead.
 func (*RejectedExample) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{20}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RejectedExample) GetExampleId() string {
@@ -3013,7 +3161,7 @@ type GetCacheRequest struct {
 
 func (x *GetCacheRequest) Reset() {
 	*x = GetCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3173,7 @@ func (x *GetCacheRequest) String() string {
 func (*GetCacheRequest) ProtoMessage() {}
 
 func (x *GetCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[21]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3186,7 @@ func (x *GetCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCacheRequest.ProtoReflect.Descriptor instead.
 func (*GetCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{21}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetCacheRequest) GetName() string {
@@ -3078,7 +3226,7 @@ type ListCachesRequest struct {
 
 func (x *ListCachesRequest) Reset() {
 	*x = ListCachesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3238,7 @@ func (x *ListCachesRequest) String() string {
 func (*ListCachesRequest) ProtoMessage() {}
 
 func (x *ListCachesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[22]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3251,7 @@ func (x *ListCachesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachesRequest.ProtoReflect.Descriptor instead.
 func (*ListCachesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{22}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListCachesRequest) GetPageSize() int32 {
@@ -3147,7 +3295,7 @@ type ListCachesResponse struct {
 
 func (x *ListCachesResponse) Reset() {
 	*x = ListCachesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3159,7 +3307,7 @@ func (x *ListCachesResponse) String() string {
 func (*ListCachesResponse) ProtoMessage() {}
 
 func (x *ListCachesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[23]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3172,7 +3320,7 @@ func (x *ListCachesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCachesResponse.ProtoReflect.Descriptor instead.
 func (*ListCachesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{23}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListCachesResponse) GetCaches() []*Cache {
@@ -3202,7 +3350,7 @@ type DeleteCacheRequest struct {
 
 func (x *DeleteCacheRequest) Reset() {
 	*x = DeleteCacheRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3214,7 +3362,7 @@ func (x *DeleteCacheRequest) String() string {
 func (*DeleteCacheRequest) ProtoMessage() {}
 
 func (x *DeleteCacheRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[24]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3375,7 @@ func (x *DeleteCacheRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCacheRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCacheRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{24}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteCacheRequest) GetName() string {
@@ -3258,7 +3406,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3418,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[25]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3431,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{25}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetVersionRequest) GetName() string {
@@ -3317,7 +3465,7 @@ type ListVersionsRequest struct {
 
 func (x *ListVersionsRequest) Reset() {
 	*x = ListVersionsRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3477,7 @@ func (x *ListVersionsRequest) String() string {
 func (*ListVersionsRequest) ProtoMessage() {}
 
 func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[26]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3490,7 @@ func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{26}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListVersionsRequest) GetParent() string {
@@ -3386,7 +3534,7 @@ type ListVersionsResponse struct {
 
 func (x *ListVersionsResponse) Reset() {
 	*x = ListVersionsResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3546,7 @@ func (x *ListVersionsResponse) String() string {
 func (*ListVersionsResponse) ProtoMessage() {}
 
 func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[27]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3559,7 @@ func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{27}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListVersionsResponse) GetVersions() []*Version {
@@ -3446,7 +3594,7 @@ type ListExamplesRequest struct {
 
 func (x *ListExamplesRequest) Reset() {
 	*x = ListExamplesRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3606,7 @@ func (x *ListExamplesRequest) String() string {
 func (*ListExamplesRequest) ProtoMessage() {}
 
 func (x *ListExamplesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[28]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3619,7 @@ func (x *ListExamplesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExamplesRequest.ProtoReflect.Descriptor instead.
 func (*ListExamplesRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{28}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListExamplesRequest) GetParent() string {
@@ -3516,7 +3664,7 @@ type ListExamplesResponse struct {
 
 func (x *ListExamplesResponse) Reset() {
 	*x = ListExamplesResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3528,7 +3676,7 @@ func (x *ListExamplesResponse) String() string {
 func (*ListExamplesResponse) ProtoMessage() {}
 
 func (x *ListExamplesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[29]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3541,7 +3689,7 @@ func (x *ListExamplesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExamplesResponse.ProtoReflect.Descriptor instead.
 func (*ListExamplesResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{29}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListExamplesResponse) GetExamples() []*ExampleInfo {
@@ -3587,7 +3735,7 @@ type ExampleInfo struct {
 
 func (x *ExampleInfo) Reset() {
 	*x = ExampleInfo{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3599,7 +3747,7 @@ func (x *ExampleInfo) String() string {
 func (*ExampleInfo) ProtoMessage() {}
 
 func (x *ExampleInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[30]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3612,7 +3760,7 @@ func (x *ExampleInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExampleInfo.ProtoReflect.Descriptor instead.
 func (*ExampleInfo) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{30}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExampleInfo) GetExampleId() string {
@@ -3691,7 +3839,7 @@ type GetExamplePictureRequest struct {
 
 func (x *GetExamplePictureRequest) Reset() {
 	*x = GetExamplePictureRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3703,7 +3851,7 @@ func (x *GetExamplePictureRequest) String() string {
 func (*GetExamplePictureRequest) ProtoMessage() {}
 
 func (x *GetExamplePictureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[31]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3716,7 +3864,7 @@ func (x *GetExamplePictureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExamplePictureRequest.ProtoReflect.Descriptor instead.
 func (*GetExamplePictureRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{31}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetExamplePictureRequest) GetParent() string {
@@ -3746,7 +3894,7 @@ type ExamplePicture struct {
 
 func (x *ExamplePicture) Reset() {
 	*x = ExamplePicture{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3758,7 +3906,7 @@ func (x *ExamplePicture) String() string {
 func (*ExamplePicture) ProtoMessage() {}
 
 func (x *ExamplePicture) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[32]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3771,7 +3919,7 @@ func (x *ExamplePicture) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExamplePicture.ProtoReflect.Descriptor instead.
 func (*ExamplePicture) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{32}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExamplePicture) GetData() []byte {
@@ -3802,7 +3950,7 @@ type DeleteVersionRequest struct {
 
 func (x *DeleteVersionRequest) Reset() {
 	*x = DeleteVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3814,7 +3962,7 @@ func (x *DeleteVersionRequest) String() string {
 func (*DeleteVersionRequest) ProtoMessage() {}
 
 func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[33]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3827,7 +3975,7 @@ func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{33}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteVersionRequest) GetName() string {
@@ -3861,7 +4009,7 @@ type PruneVersionsRequest struct {
 
 func (x *PruneVersionsRequest) Reset() {
 	*x = PruneVersionsRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3873,7 +4021,7 @@ func (x *PruneVersionsRequest) String() string {
 func (*PruneVersionsRequest) ProtoMessage() {}
 
 func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[34]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3886,7 +4034,7 @@ func (x *PruneVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsRequest.ProtoReflect.Descriptor instead.
 func (*PruneVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{34}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PruneVersionsRequest) GetName() string {
@@ -3928,7 +4076,7 @@ type PruneVersionsResponse struct {
 
 func (x *PruneVersionsResponse) Reset() {
 	*x = PruneVersionsResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4088,7 @@ func (x *PruneVersionsResponse) String() string {
 func (*PruneVersionsResponse) ProtoMessage() {}
 
 func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[35]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4101,7 @@ func (x *PruneVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneVersionsResponse.ProtoReflect.Descriptor instead.
 func (*PruneVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{35}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PruneVersionsResponse) GetDeletedVersions() []int64 {
@@ -3974,7 +4122,7 @@ type ExportVersionRequest struct {
 
 func (x *ExportVersionRequest) Reset() {
 	*x = ExportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +4134,7 @@ func (x *ExportVersionRequest) String() string {
 func (*ExportVersionRequest) ProtoMessage() {}
 
 func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[36]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +4147,7 @@ func (x *ExportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ExportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{36}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExportVersionRequest) GetName() string {
@@ -4025,7 +4173,7 @@ type ExportVersionResponse struct {
 
 func (x *ExportVersionResponse) Reset() {
 	*x = ExportVersionResponse{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4037,7 +4185,7 @@ func (x *ExportVersionResponse) String() string {
 func (*ExportVersionResponse) ProtoMessage() {}
 
 func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[37]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4050,7 +4198,7 @@ func (x *ExportVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVersionResponse.ProtoReflect.Descriptor instead.
 func (*ExportVersionResponse) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{37}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExportVersionResponse) GetPayload() isExportVersionResponse_Payload {
@@ -4109,7 +4257,7 @@ type ExportHeader struct {
 
 func (x *ExportHeader) Reset() {
 	*x = ExportHeader{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4121,7 +4269,7 @@ func (x *ExportHeader) String() string {
 func (*ExportHeader) ProtoMessage() {}
 
 func (x *ExportHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[38]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4134,7 +4282,7 @@ func (x *ExportHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportHeader.ProtoReflect.Descriptor instead.
 func (*ExportHeader) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{38}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExportHeader) GetVersion() *Version {
@@ -4167,7 +4315,7 @@ type ImportVersionRequest struct {
 
 func (x *ImportVersionRequest) Reset() {
 	*x = ImportVersionRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4179,7 +4327,7 @@ func (x *ImportVersionRequest) String() string {
 func (*ImportVersionRequest) ProtoMessage() {}
 
 func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[39]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4192,7 +4340,7 @@ func (x *ImportVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportVersionRequest.ProtoReflect.Descriptor instead.
 func (*ImportVersionRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{39}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ImportVersionRequest) GetPayload() isImportVersionRequest_Payload {
@@ -4260,7 +4408,7 @@ type ImportSpec struct {
 
 func (x *ImportSpec) Reset() {
 	*x = ImportSpec{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4272,7 +4420,7 @@ func (x *ImportSpec) String() string {
 func (*ImportSpec) ProtoMessage() {}
 
 func (x *ImportSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[40]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4285,7 +4433,7 @@ func (x *ImportSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSpec.ProtoReflect.Descriptor instead.
 func (*ImportSpec) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{40}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ImportSpec) GetCacheId() string {
@@ -4340,7 +4488,7 @@ type SetAliasRequest struct {
 
 func (x *SetAliasRequest) Reset() {
 	*x = SetAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4352,7 +4500,7 @@ func (x *SetAliasRequest) String() string {
 func (*SetAliasRequest) ProtoMessage() {}
 
 func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[41]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4365,7 +4513,7 @@ func (x *SetAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAliasRequest.ProtoReflect.Descriptor instead.
 func (*SetAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{41}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetAliasRequest) GetCache() string {
@@ -4411,7 +4559,7 @@ type DeleteAliasRequest struct {
 
 func (x *DeleteAliasRequest) Reset() {
 	*x = DeleteAliasRequest{}
-	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4423,7 +4571,7 @@ func (x *DeleteAliasRequest) String() string {
 func (*DeleteAliasRequest) ProtoMessage() {}
 
 func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_cache_proto_msgTypes[42]
+	mi := &file_tipserve_v1_cache_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4436,7 +4584,7 @@ func (x *DeleteAliasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAliasRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAliasRequest) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{42}
+	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteAliasRequest) GetCache() string {
@@ -4523,7 +4671,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x10validation_count\x18\x04 \x01(\x05R\x0fvalidationCount\x12!\n" +
 	"\tthreshold\x18\a \x01(\x01H\x00R\tthreshold\x88\x01\x01B\f\n" +
 	"\n" +
-	"_threshold\"\xa1\x03\n" +
+	"_threshold\"\xdd\x03\n" +
 	"\x04Head\x12+\n" +
 	"\x06method\x18\x01 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x14\n" +
 	"\x05alpha\x18\x02 \x01(\x01R\x05alpha\x12\x12\n" +
@@ -4536,7 +4684,19 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\tselection\x18\b \x01(\v2\x16.tipserve.v1.SelectionR\tselection\x122\n" +
 	"\tkey_dtype\x18\t \x01(\x0e2\x15.tipserve.v1.KeyDtypeR\bkeyDtype\x12=\n" +
 	"\fstandardised\x18\n" +
-	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardised\"\xe0\x01\n" +
+	" \x01(\x0e2\x19.tipserve.v1.StandardisedR\fstandardised\x12:\n" +
+	"\n" +
+	"unlabelled\x18\x17 \x01(\v2\x1a.tipserve.v1.UnlabelledUseR\n" +
+	"unlabelled\"\xa8\x02\n" +
+	"\rUnlabelledUse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\bR\x04used\x12#\n" +
+	"\rexample_count\x18\x03 \x01(\x03R\fexampleCount\x120\n" +
+	"\x14cross_entropy_before\x18\x04 \x01(\x01R\x12crossEntropyBefore\x12.\n" +
+	"\x13cross_entropy_after\x18\x05 \x01(\x01R\x11crossEntropyAfter\x12'\n" +
+	"\x0faccuracy_before\x18\x06 \x01(\x01R\x0eaccuracyBefore\x12%\n" +
+	"\x0eaccuracy_after\x18\a \x01(\x01R\raccuracyAfter\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"\xe0\x01\n" +
 	"\tSelection\x124\n" +
 	"\x06source\x18\x01 \x01(\x0e2\x1c.tipserve.v1.SelectionSourceR\x06source\x12#\n" +
 	"\rexample_count\x18\x02 \x01(\x03R\fexampleCount\x12\x14\n" +
@@ -4635,7 +4795,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12\x18\n" +
 	"\aprompts\x18\x02 \x03(\tR\aprompts\x127\n" +
 	"\vtext_weight\x18\x03 \x01(\v2\x16.tipserve.v1.EmbeddingR\n" +
-	"textWeight\"\x9e\x03\n" +
+	"textWeight\"\xbe\x03\n" +
 	"\aExample\x12\x1d\n" +
 	"\n" +
 	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
@@ -4650,7 +4810,10 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\tthumbnail\x18\a \x01(\fR\tthumbnail\x12\x18\n" +
 	"\aunknown\x18\n" +
 	" \x01(\bR\aunknown\x12#\n" +
-	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x12\x1d\n" +
+	"\rclass_indices\x18\v \x03(\x05R\fclassIndices\x12\x1e\n" +
+	"\n" +
+	"unlabelled\x18\x14 \x01(\bR\n" +
+	"unlabelled\x12\x1d\n" +
 	"\n" +
 	"class_name\x18! \x01(\tR\tclassName\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
@@ -4666,7 +4829,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2\x1b.tipserve.v1.CreateProgressH\x00R\bprogress\x12:\n" +
 	"\brejected\x18\x02 \x01(\v2\x1c.tipserve.v1.RejectedExampleH\x00R\brejected\x120\n" +
 	"\aversion\x18\x03 \x01(\v2\x14.tipserve.v1.VersionH\x00R\aversionB\a\n" +
-	"\x05event\"\xfc\x06\n" +
+	"\x05event\"\xa5\a\n" +
 	"\x0fAddExamplesSpec\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\tR\x04base\x127\n" +
 	"\vnew_classes\x18\x02 \x03(\v2\x16.tipserve.v1.ClassSpecR\n" +
@@ -4691,7 +4854,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x11 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x12 \x01(\tR\trequestId\x12#\n" +
-	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x121\n" +
+	"\rkeep_pictures\x18\x13 \x01(\bR\fkeepPictures\x12'\n" +
+	"\x0fdrop_unlabelled\x18  \x01(\bR\x0edropUnlabelled\x121\n" +
 	"\arelabel\x18- \x03(\v2\x17.tipserve.v1.RelabelledR\arelabel\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -4905,7 +5069,7 @@ func file_tipserve_v1_cache_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_tipserve_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_tipserve_v1_cache_proto_goTypes = []any{
 	(FineTuneRecipe)(0),              // 0: tipserve.v1.FineTuneRecipe
 	(Method)(0),                      // 1: tipserve.v1.Method
@@ -4921,155 +5085,157 @@ var file_tipserve_v1_cache_proto_goTypes = []any{
 	(*SourceCounts)(nil),             // 11: tipserve.v1.SourceCounts
 	(*ClassInfo)(nil),                // 12: tipserve.v1.ClassInfo
 	(*Head)(nil),                     // 13: tipserve.v1.Head
-	(*Selection)(nil),                // 14: tipserve.v1.Selection
-	(*Candidate)(nil),                // 15: tipserve.v1.Candidate
-	(*FineTuneRecord)(nil),           // 16: tipserve.v1.FineTuneRecord
-	(*SearchGrid)(nil),               // 17: tipserve.v1.SearchGrid
-	(*CacheSpec)(nil),                // 18: tipserve.v1.CacheSpec
-	(*ClassSpec)(nil),                // 19: tipserve.v1.ClassSpec
-	(*Example)(nil),                  // 20: tipserve.v1.Example
-	(*CreateCacheRequest)(nil),       // 21: tipserve.v1.CreateCacheRequest
-	(*ExampleBatch)(nil),             // 22: tipserve.v1.ExampleBatch
-	(*CreateCacheResponse)(nil),      // 23: tipserve.v1.CreateCacheResponse
-	(*AddExamplesSpec)(nil),          // 24: tipserve.v1.AddExamplesSpec
-	(*Relabelled)(nil),               // 25: tipserve.v1.Relabelled
-	(*AddExamplesRequest)(nil),       // 26: tipserve.v1.AddExamplesRequest
-	(*AddExamplesResponse)(nil),      // 27: tipserve.v1.AddExamplesResponse
-	(*CreateProgress)(nil),           // 28: tipserve.v1.CreateProgress
-	(*RejectedExample)(nil),          // 29: tipserve.v1.RejectedExample
-	(*GetCacheRequest)(nil),          // 30: tipserve.v1.GetCacheRequest
-	(*ListCachesRequest)(nil),        // 31: tipserve.v1.ListCachesRequest
-	(*ListCachesResponse)(nil),       // 32: tipserve.v1.ListCachesResponse
-	(*DeleteCacheRequest)(nil),       // 33: tipserve.v1.DeleteCacheRequest
-	(*GetVersionRequest)(nil),        // 34: tipserve.v1.GetVersionRequest
-	(*ListVersionsRequest)(nil),      // 35: tipserve.v1.ListVersionsRequest
-	(*ListVersionsResponse)(nil),     // 36: tipserve.v1.ListVersionsResponse
-	(*ListExamplesRequest)(nil),      // 37: tipserve.v1.ListExamplesRequest
-	(*ListExamplesResponse)(nil),     // 38: tipserve.v1.ListExamplesResponse
-	(*ExampleInfo)(nil),              // 39: tipserve.v1.ExampleInfo
-	(*GetExamplePictureRequest)(nil), // 40: tipserve.v1.GetExamplePictureRequest
-	(*ExamplePicture)(nil),           // 41: tipserve.v1.ExamplePicture
-	(*DeleteVersionRequest)(nil),     // 42: tipserve.v1.DeleteVersionRequest
-	(*PruneVersionsRequest)(nil),     // 43: tipserve.v1.PruneVersionsRequest
-	(*PruneVersionsResponse)(nil),    // 44: tipserve.v1.PruneVersionsResponse
-	(*ExportVersionRequest)(nil),     // 45: tipserve.v1.ExportVersionRequest
-	(*ExportVersionResponse)(nil),    // 46: tipserve.v1.ExportVersionResponse
-	(*ExportHeader)(nil),             // 47: tipserve.v1.ExportHeader
-	(*ImportVersionRequest)(nil),     // 48: tipserve.v1.ImportVersionRequest
-	(*ImportSpec)(nil),               // 49: tipserve.v1.ImportSpec
-	(*SetAliasRequest)(nil),          // 50: tipserve.v1.SetAliasRequest
-	(*DeleteAliasRequest)(nil),       // 51: tipserve.v1.DeleteAliasRequest
-	nil,                              // 52: tipserve.v1.Cache.AliasesEntry
-	nil,                              // 53: tipserve.v1.Version.LabelsEntry
-	nil,                              // 54: tipserve.v1.CacheSpec.LabelsEntry
-	nil,                              // 55: tipserve.v1.Example.MetadataEntry
-	nil,                              // 56: tipserve.v1.AddExamplesSpec.LabelsEntry
-	nil,                              // 57: tipserve.v1.ExampleInfo.MetadataEntry
-	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
-	(ExifOrientation)(0),             // 59: tipserve.v1.ExifOrientation
-	(*Embedding)(nil),                // 60: tipserve.v1.Embedding
-	(*Input)(nil),                    // 61: tipserve.v1.Input
-	(*fieldmaskpb.FieldMask)(nil),    // 62: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),            // 63: google.protobuf.Empty
+	(*UnlabelledUse)(nil),            // 14: tipserve.v1.UnlabelledUse
+	(*Selection)(nil),                // 15: tipserve.v1.Selection
+	(*Candidate)(nil),                // 16: tipserve.v1.Candidate
+	(*FineTuneRecord)(nil),           // 17: tipserve.v1.FineTuneRecord
+	(*SearchGrid)(nil),               // 18: tipserve.v1.SearchGrid
+	(*CacheSpec)(nil),                // 19: tipserve.v1.CacheSpec
+	(*ClassSpec)(nil),                // 20: tipserve.v1.ClassSpec
+	(*Example)(nil),                  // 21: tipserve.v1.Example
+	(*CreateCacheRequest)(nil),       // 22: tipserve.v1.CreateCacheRequest
+	(*ExampleBatch)(nil),             // 23: tipserve.v1.ExampleBatch
+	(*CreateCacheResponse)(nil),      // 24: tipserve.v1.CreateCacheResponse
+	(*AddExamplesSpec)(nil),          // 25: tipserve.v1.AddExamplesSpec
+	(*Relabelled)(nil),               // 26: tipserve.v1.Relabelled
+	(*AddExamplesRequest)(nil),       // 27: tipserve.v1.AddExamplesRequest
+	(*AddExamplesResponse)(nil),      // 28: tipserve.v1.AddExamplesResponse
+	(*CreateProgress)(nil),           // 29: tipserve.v1.CreateProgress
+	(*RejectedExample)(nil),          // 30: tipserve.v1.RejectedExample
+	(*GetCacheRequest)(nil),          // 31: tipserve.v1.GetCacheRequest
+	(*ListCachesRequest)(nil),        // 32: tipserve.v1.ListCachesRequest
+	(*ListCachesResponse)(nil),       // 33: tipserve.v1.ListCachesResponse
+	(*DeleteCacheRequest)(nil),       // 34: tipserve.v1.DeleteCacheRequest
+	(*GetVersionRequest)(nil),        // 35: tipserve.v1.GetVersionRequest
+	(*ListVersionsRequest)(nil),      // 36: tipserve.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),     // 37: tipserve.v1.ListVersionsResponse
+	(*ListExamplesRequest)(nil),      // 38: tipserve.v1.ListExamplesRequest
+	(*ListExamplesResponse)(nil),     // 39: tipserve.v1.ListExamplesResponse
+	(*ExampleInfo)(nil),              // 40: tipserve.v1.ExampleInfo
+	(*GetExamplePictureRequest)(nil), // 41: tipserve.v1.GetExamplePictureRequest
+	(*ExamplePicture)(nil),           // 42: tipserve.v1.ExamplePicture
+	(*DeleteVersionRequest)(nil),     // 43: tipserve.v1.DeleteVersionRequest
+	(*PruneVersionsRequest)(nil),     // 44: tipserve.v1.PruneVersionsRequest
+	(*PruneVersionsResponse)(nil),    // 45: tipserve.v1.PruneVersionsResponse
+	(*ExportVersionRequest)(nil),     // 46: tipserve.v1.ExportVersionRequest
+	(*ExportVersionResponse)(nil),    // 47: tipserve.v1.ExportVersionResponse
+	(*ExportHeader)(nil),             // 48: tipserve.v1.ExportHeader
+	(*ImportVersionRequest)(nil),     // 49: tipserve.v1.ImportVersionRequest
+	(*ImportSpec)(nil),               // 50: tipserve.v1.ImportSpec
+	(*SetAliasRequest)(nil),          // 51: tipserve.v1.SetAliasRequest
+	(*DeleteAliasRequest)(nil),       // 52: tipserve.v1.DeleteAliasRequest
+	nil,                              // 53: tipserve.v1.Cache.AliasesEntry
+	nil,                              // 54: tipserve.v1.Version.LabelsEntry
+	nil,                              // 55: tipserve.v1.CacheSpec.LabelsEntry
+	nil,                              // 56: tipserve.v1.Example.MetadataEntry
+	nil,                              // 57: tipserve.v1.AddExamplesSpec.LabelsEntry
+	nil,                              // 58: tipserve.v1.ExampleInfo.MetadataEntry
+	(*timestamppb.Timestamp)(nil),    // 59: google.protobuf.Timestamp
+	(ExifOrientation)(0),             // 60: tipserve.v1.ExifOrientation
+	(*Embedding)(nil),                // 61: tipserve.v1.Embedding
+	(*Input)(nil),                    // 62: tipserve.v1.Input
+	(*fieldmaskpb.FieldMask)(nil),    // 63: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),            // 64: google.protobuf.Empty
 }
 var file_tipserve_v1_cache_proto_depIdxs = []int32{
-	58, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
+	59, // 0: tipserve.v1.Cache.create_time:type_name -> google.protobuf.Timestamp
 	10, // 1: tipserve.v1.Cache.latest:type_name -> tipserve.v1.Version
-	52, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
-	58, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	53, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
+	53, // 2: tipserve.v1.Cache.aliases:type_name -> tipserve.v1.Cache.AliasesEntry
+	59, // 3: tipserve.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	54, // 4: tipserve.v1.Version.labels:type_name -> tipserve.v1.Version.LabelsEntry
 	12, // 5: tipserve.v1.Version.classes:type_name -> tipserve.v1.ClassInfo
 	13, // 6: tipserve.v1.Version.head:type_name -> tipserve.v1.Head
-	16, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
+	17, // 7: tipserve.v1.Version.fine_tune:type_name -> tipserve.v1.FineTuneRecord
 	11, // 8: tipserve.v1.Version.source:type_name -> tipserve.v1.SourceCounts
-	59, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	60, // 9: tipserve.v1.Version.exif_orientation:type_name -> tipserve.v1.ExifOrientation
 	1,  // 10: tipserve.v1.Head.method:type_name -> tipserve.v1.Method
 	3,  // 11: tipserve.v1.Head.class_balance:type_name -> tipserve.v1.ClassBalance
-	14, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
+	15, // 12: tipserve.v1.Head.selection:type_name -> tipserve.v1.Selection
 	4,  // 13: tipserve.v1.Head.key_dtype:type_name -> tipserve.v1.KeyDtype
 	2,  // 14: tipserve.v1.Head.standardised:type_name -> tipserve.v1.Standardised
-	5,  // 15: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
-	15, // 16: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
-	1,  // 17: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
-	2,  // 18: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
-	5,  // 19: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
-	0,  // 20: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
-	6,  // 21: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
-	19, // 22: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
-	1,  // 23: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
-	7,  // 24: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	54, // 25: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
-	3,  // 26: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
-	17, // 27: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
-	4,  // 28: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
-	59, // 29: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
-	60, // 30: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
-	61, // 31: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
-	55, // 32: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
-	18, // 33: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
-	22, // 34: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	20, // 35: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
-	28, // 36: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
-	29, // 37: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	10, // 38: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
-	19, // 39: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
-	1,  // 40: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
-	7,  // 41: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
-	56, // 42: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
-	17, // 43: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
-	25, // 44: tipserve.v1.AddExamplesSpec.relabel:type_name -> tipserve.v1.Relabelled
-	24, // 45: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
-	22, // 46: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
-	28, // 47: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
-	29, // 48: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	10, // 49: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
-	8,  // 50: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
-	62, // 51: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
-	62, // 52: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
-	9,  // 53: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
-	62, // 54: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
-	62, // 55: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	10, // 56: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
-	39, // 57: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
-	57, // 58: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
-	47, // 59: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
-	10, // 60: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
-	49, // 61: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
-	21, // 62: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
-	26, // 63: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
-	30, // 64: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
-	31, // 65: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
-	33, // 66: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
-	34, // 67: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
-	35, // 68: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
-	37, // 69: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
-	40, // 70: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
-	42, // 71: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
-	43, // 72: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
-	45, // 73: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
-	48, // 74: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
-	50, // 75: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
-	51, // 76: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
-	23, // 77: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
-	27, // 78: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
-	9,  // 79: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
-	32, // 80: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
-	63, // 81: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
-	10, // 82: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
-	36, // 83: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
-	38, // 84: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
-	41, // 85: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
-	63, // 86: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
-	44, // 87: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
-	46, // 88: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
-	10, // 89: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
-	9,  // 90: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
-	9,  // 91: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
-	77, // [77:92] is the sub-list for method output_type
-	62, // [62:77] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	14, // 15: tipserve.v1.Head.unlabelled:type_name -> tipserve.v1.UnlabelledUse
+	5,  // 16: tipserve.v1.Selection.source:type_name -> tipserve.v1.SelectionSource
+	16, // 17: tipserve.v1.Selection.candidates:type_name -> tipserve.v1.Candidate
+	1,  // 18: tipserve.v1.Candidate.method:type_name -> tipserve.v1.Method
+	2,  // 19: tipserve.v1.Candidate.standardised:type_name -> tipserve.v1.Standardised
+	5,  // 20: tipserve.v1.FineTuneRecord.source:type_name -> tipserve.v1.SelectionSource
+	0,  // 21: tipserve.v1.FineTuneRecord.recipe:type_name -> tipserve.v1.FineTuneRecipe
+	6,  // 22: tipserve.v1.SearchGrid.kind:type_name -> tipserve.v1.SearchGrid.Kind
+	20, // 23: tipserve.v1.CacheSpec.classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 24: tipserve.v1.CacheSpec.method:type_name -> tipserve.v1.Method
+	7,  // 25: tipserve.v1.CacheSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	55, // 26: tipserve.v1.CacheSpec.labels:type_name -> tipserve.v1.CacheSpec.LabelsEntry
+	3,  // 27: tipserve.v1.CacheSpec.class_balance:type_name -> tipserve.v1.ClassBalance
+	18, // 28: tipserve.v1.CacheSpec.grid:type_name -> tipserve.v1.SearchGrid
+	4,  // 29: tipserve.v1.CacheSpec.key_dtype:type_name -> tipserve.v1.KeyDtype
+	60, // 30: tipserve.v1.CacheSpec.exif_orientation:type_name -> tipserve.v1.ExifOrientation
+	61, // 31: tipserve.v1.ClassSpec.text_weight:type_name -> tipserve.v1.Embedding
+	62, // 32: tipserve.v1.Example.input:type_name -> tipserve.v1.Input
+	56, // 33: tipserve.v1.Example.metadata:type_name -> tipserve.v1.Example.MetadataEntry
+	19, // 34: tipserve.v1.CreateCacheRequest.spec:type_name -> tipserve.v1.CacheSpec
+	23, // 35: tipserve.v1.CreateCacheRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	21, // 36: tipserve.v1.ExampleBatch.examples:type_name -> tipserve.v1.Example
+	29, // 37: tipserve.v1.CreateCacheResponse.progress:type_name -> tipserve.v1.CreateProgress
+	30, // 38: tipserve.v1.CreateCacheResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 39: tipserve.v1.CreateCacheResponse.version:type_name -> tipserve.v1.Version
+	20, // 40: tipserve.v1.AddExamplesSpec.new_classes:type_name -> tipserve.v1.ClassSpec
+	1,  // 41: tipserve.v1.AddExamplesSpec.method:type_name -> tipserve.v1.Method
+	7,  // 42: tipserve.v1.AddExamplesSpec.on_rejected:type_name -> tipserve.v1.CacheSpec.OnRejected
+	57, // 43: tipserve.v1.AddExamplesSpec.labels:type_name -> tipserve.v1.AddExamplesSpec.LabelsEntry
+	18, // 44: tipserve.v1.AddExamplesSpec.grid:type_name -> tipserve.v1.SearchGrid
+	26, // 45: tipserve.v1.AddExamplesSpec.relabel:type_name -> tipserve.v1.Relabelled
+	25, // 46: tipserve.v1.AddExamplesRequest.spec:type_name -> tipserve.v1.AddExamplesSpec
+	23, // 47: tipserve.v1.AddExamplesRequest.examples:type_name -> tipserve.v1.ExampleBatch
+	29, // 48: tipserve.v1.AddExamplesResponse.progress:type_name -> tipserve.v1.CreateProgress
+	30, // 49: tipserve.v1.AddExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	10, // 50: tipserve.v1.AddExamplesResponse.version:type_name -> tipserve.v1.Version
+	8,  // 51: tipserve.v1.CreateProgress.stage:type_name -> tipserve.v1.CreateProgress.Stage
+	63, // 52: tipserve.v1.GetCacheRequest.read_mask:type_name -> google.protobuf.FieldMask
+	63, // 53: tipserve.v1.ListCachesRequest.read_mask:type_name -> google.protobuf.FieldMask
+	9,  // 54: tipserve.v1.ListCachesResponse.caches:type_name -> tipserve.v1.Cache
+	63, // 55: tipserve.v1.GetVersionRequest.read_mask:type_name -> google.protobuf.FieldMask
+	63, // 56: tipserve.v1.ListVersionsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	10, // 57: tipserve.v1.ListVersionsResponse.versions:type_name -> tipserve.v1.Version
+	40, // 58: tipserve.v1.ListExamplesResponse.examples:type_name -> tipserve.v1.ExampleInfo
+	58, // 59: tipserve.v1.ExampleInfo.metadata:type_name -> tipserve.v1.ExampleInfo.MetadataEntry
+	48, // 60: tipserve.v1.ExportVersionResponse.header:type_name -> tipserve.v1.ExportHeader
+	10, // 61: tipserve.v1.ExportHeader.version:type_name -> tipserve.v1.Version
+	50, // 62: tipserve.v1.ImportVersionRequest.spec:type_name -> tipserve.v1.ImportSpec
+	22, // 63: tipserve.v1.CacheService.CreateCache:input_type -> tipserve.v1.CreateCacheRequest
+	27, // 64: tipserve.v1.CacheService.AddExamples:input_type -> tipserve.v1.AddExamplesRequest
+	31, // 65: tipserve.v1.CacheService.GetCache:input_type -> tipserve.v1.GetCacheRequest
+	32, // 66: tipserve.v1.CacheService.ListCaches:input_type -> tipserve.v1.ListCachesRequest
+	34, // 67: tipserve.v1.CacheService.DeleteCache:input_type -> tipserve.v1.DeleteCacheRequest
+	35, // 68: tipserve.v1.CacheService.GetVersion:input_type -> tipserve.v1.GetVersionRequest
+	36, // 69: tipserve.v1.CacheService.ListVersions:input_type -> tipserve.v1.ListVersionsRequest
+	38, // 70: tipserve.v1.CacheService.ListExamples:input_type -> tipserve.v1.ListExamplesRequest
+	41, // 71: tipserve.v1.CacheService.GetExamplePicture:input_type -> tipserve.v1.GetExamplePictureRequest
+	43, // 72: tipserve.v1.CacheService.DeleteVersion:input_type -> tipserve.v1.DeleteVersionRequest
+	44, // 73: tipserve.v1.CacheService.PruneVersions:input_type -> tipserve.v1.PruneVersionsRequest
+	46, // 74: tipserve.v1.CacheService.ExportVersion:input_type -> tipserve.v1.ExportVersionRequest
+	49, // 75: tipserve.v1.CacheService.ImportVersion:input_type -> tipserve.v1.ImportVersionRequest
+	51, // 76: tipserve.v1.CacheService.SetAlias:input_type -> tipserve.v1.SetAliasRequest
+	52, // 77: tipserve.v1.CacheService.DeleteAlias:input_type -> tipserve.v1.DeleteAliasRequest
+	24, // 78: tipserve.v1.CacheService.CreateCache:output_type -> tipserve.v1.CreateCacheResponse
+	28, // 79: tipserve.v1.CacheService.AddExamples:output_type -> tipserve.v1.AddExamplesResponse
+	9,  // 80: tipserve.v1.CacheService.GetCache:output_type -> tipserve.v1.Cache
+	33, // 81: tipserve.v1.CacheService.ListCaches:output_type -> tipserve.v1.ListCachesResponse
+	64, // 82: tipserve.v1.CacheService.DeleteCache:output_type -> google.protobuf.Empty
+	10, // 83: tipserve.v1.CacheService.GetVersion:output_type -> tipserve.v1.Version
+	37, // 84: tipserve.v1.CacheService.ListVersions:output_type -> tipserve.v1.ListVersionsResponse
+	39, // 85: tipserve.v1.CacheService.ListExamples:output_type -> tipserve.v1.ListExamplesResponse
+	42, // 86: tipserve.v1.CacheService.GetExamplePicture:output_type -> tipserve.v1.ExamplePicture
+	64, // 87: tipserve.v1.CacheService.DeleteVersion:output_type -> google.protobuf.Empty
+	45, // 88: tipserve.v1.CacheService.PruneVersions:output_type -> tipserve.v1.PruneVersionsResponse
+	47, // 89: tipserve.v1.CacheService.ExportVersion:output_type -> tipserve.v1.ExportVersionResponse
+	10, // 90: tipserve.v1.CacheService.ImportVersion:output_type -> tipserve.v1.Version
+	9,  // 91: tipserve.v1.CacheService.SetAlias:output_type -> tipserve.v1.Cache
+	9,  // 92: tipserve.v1.CacheService.DeleteAlias:output_type -> tipserve.v1.Cache
+	78, // [78:93] is the sub-list for method output_type
+	63, // [63:78] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_cache_proto_init() }
@@ -5079,33 +5245,33 @@ func file_tipserve_v1_cache_proto_init() {
 	}
 	file_tipserve_v1_input_proto_init()
 	file_tipserve_v1_cache_proto_msgTypes[3].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[6].OneofWrappers = []any{}
 	file_tipserve_v1_cache_proto_msgTypes[7].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[9].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[12].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[13].OneofWrappers = []any{
 		(*CreateCacheRequest_Spec)(nil),
 		(*CreateCacheRequest_Examples)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[14].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[15].OneofWrappers = []any{
 		(*CreateCacheResponse_Progress)(nil),
 		(*CreateCacheResponse_Rejected)(nil),
 		(*CreateCacheResponse_Version)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[15].OneofWrappers = []any{}
-	file_tipserve_v1_cache_proto_msgTypes[17].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[16].OneofWrappers = []any{}
+	file_tipserve_v1_cache_proto_msgTypes[18].OneofWrappers = []any{
 		(*AddExamplesRequest_Spec)(nil),
 		(*AddExamplesRequest_Examples)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[18].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[19].OneofWrappers = []any{
 		(*AddExamplesResponse_Progress)(nil),
 		(*AddExamplesResponse_Rejected)(nil),
 		(*AddExamplesResponse_Version)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[37].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[38].OneofWrappers = []any{
 		(*ExportVersionResponse_Header)(nil),
 		(*ExportVersionResponse_Chunk)(nil),
 	}
-	file_tipserve_v1_cache_proto_msgTypes[39].OneofWrappers = []any{
+	file_tipserve_v1_cache_proto_msgTypes[40].OneofWrappers = []any{
 		(*ImportVersionRequest_Spec)(nil),
 		(*ImportVersionRequest_Chunk)(nil),
 	}
@@ -5115,7 +5281,7 @@ func file_tipserve_v1_cache_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_cache_proto_rawDesc), len(file_tipserve_v1_cache_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -8,6 +8,16 @@ use super::{Service, seen};
 
 #[tonic::async_trait]
 impl AnalysisService for Service {
+    async fn get_drift(
+        &self,
+        request: Request<pb::GetDriftRequest>,
+    ) -> Result<Response<pb::Drift>, Status> {
+        Ok(Response::new(pb::Drift {
+            version: format!("{}/versions/1", request.into_inner().cache),
+            ..Default::default()
+        }))
+    }
+
     async fn suggest_examples(
         &self,
         request: Request<Streaming<pb::SuggestExamplesRequest>>,

@@ -194,7 +194,7 @@ class ClassInfo(_message.Message):
     def __init__(self, index: _Optional[int] = ..., display_name: _Optional[str] = ..., example_count: _Optional[int] = ..., validation_count: _Optional[int] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class Head(_message.Message):
-    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised")
+    __slots__ = ("method", "alpha", "beta", "logit_scale", "class_balance", "temperature", "selection", "key_dtype", "standardised", "unlabelled")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +205,7 @@ class Head(_message.Message):
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     KEY_DTYPE_FIELD_NUMBER: _ClassVar[int]
     STANDARDISED_FIELD_NUMBER: _ClassVar[int]
+    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     method: Method
     alpha: float
     beta: float
@@ -214,7 +215,28 @@ class Head(_message.Message):
     selection: Selection
     key_dtype: KeyDtype
     standardised: Standardised
-    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., **kwargs) -> None: ...
+    unlabelled: UnlabelledUse
+    def __init__(self, method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., logit_scale: _Optional[float] = ..., class_balance: _Optional[_Union[ClassBalance, str]] = ..., temperature: _Optional[float] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., key_dtype: _Optional[_Union[KeyDtype, str]] = ..., standardised: _Optional[_Union[Standardised, str]] = ..., unlabelled: _Optional[_Union[UnlabelledUse, _Mapping]] = ..., **kwargs) -> None: ...
+
+class UnlabelledUse(_message.Message):
+    __slots__ = ("count", "used", "example_count", "cross_entropy_before", "cross_entropy_after", "accuracy_before", "accuracy_after", "reason")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CROSS_ENTROPY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    used: bool
+    example_count: int
+    cross_entropy_before: float
+    cross_entropy_after: float
+    accuracy_before: float
+    accuracy_after: float
+    reason: str
+    def __init__(self, count: _Optional[int] = ..., used: bool = ..., example_count: _Optional[int] = ..., cross_entropy_before: _Optional[float] = ..., cross_entropy_after: _Optional[float] = ..., accuracy_before: _Optional[float] = ..., accuracy_after: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Selection(_message.Message):
     __slots__ = ("source", "example_count", "score", "grid", "candidates", "reason")
@@ -382,7 +404,7 @@ class ClassSpec(_message.Message):
     def __init__(self, display_name: _Optional[str] = ..., prompts: _Optional[_Iterable[str]] = ..., text_weight: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ...) -> None: ...
 
 class Example(_message.Message):
-    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "unknown", "class_indices", "class_name")
+    __slots__ = ("example_id", "class_index", "input", "validation", "uri", "metadata", "thumbnail", "unknown", "class_indices", "unlabelled", "class_name")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -399,6 +421,7 @@ class Example(_message.Message):
     THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     CLASS_INDICES_FIELD_NUMBER: _ClassVar[int]
+    UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     example_id: str
     class_index: int
@@ -409,8 +432,9 @@ class Example(_message.Message):
     thumbnail: bytes
     unknown: bool
     class_indices: _containers.RepeatedScalarFieldContainer[int]
+    unlabelled: bool
     class_name: str
-    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., unknown: bool = ..., class_indices: _Optional[_Iterable[int]] = ..., class_name: _Optional[str] = ...) -> None: ...
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., input: _Optional[_Union[_input_pb2.Input, _Mapping]] = ..., validation: bool = ..., uri: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., thumbnail: _Optional[bytes] = ..., unknown: bool = ..., class_indices: _Optional[_Iterable[int]] = ..., unlabelled: bool = ..., class_name: _Optional[str] = ...) -> None: ...
 
 class CreateCacheRequest(_message.Message):
     __slots__ = ("spec", "examples")
@@ -437,7 +461,7 @@ class CreateCacheResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[CreateProgress, _Mapping]] = ..., rejected: _Optional[_Union[RejectedExample, _Mapping]] = ..., version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class AddExamplesSpec(_message.Message):
-    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures", "relabel")
+    __slots__ = ("base", "new_classes", "remove_example_ids", "prompt_templates", "method", "alpha", "beta", "seed", "on_rejected", "description", "labels", "grid", "truncate_prompts", "allow_empty_classes", "created_by", "etag", "request_id", "keep_pictures", "drop_unlabelled", "relabel")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -464,6 +488,7 @@ class AddExamplesSpec(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     KEEP_PICTURES_FIELD_NUMBER: _ClassVar[int]
+    DROP_UNLABELLED_FIELD_NUMBER: _ClassVar[int]
     RELABEL_FIELD_NUMBER: _ClassVar[int]
     base: str
     new_classes: _containers.RepeatedCompositeFieldContainer[ClassSpec]
@@ -483,8 +508,9 @@ class AddExamplesSpec(_message.Message):
     etag: str
     request_id: str
     keep_pictures: bool
+    drop_unlabelled: bool
     relabel: _containers.RepeatedCompositeFieldContainer[Relabelled]
-    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., relabel: _Optional[_Iterable[_Union[Relabelled, _Mapping]]] = ..., **kwargs) -> None: ...
+    def __init__(self, base: _Optional[str] = ..., new_classes: _Optional[_Iterable[_Union[ClassSpec, _Mapping]]] = ..., remove_example_ids: _Optional[_Iterable[str]] = ..., prompt_templates: _Optional[_Iterable[str]] = ..., method: _Optional[_Union[Method, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., seed: _Optional[int] = ..., on_rejected: _Optional[_Union[CacheSpec.OnRejected, str]] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., grid: _Optional[_Union[SearchGrid, _Mapping]] = ..., truncate_prompts: bool = ..., allow_empty_classes: bool = ..., created_by: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ..., keep_pictures: bool = ..., drop_unlabelled: bool = ..., relabel: _Optional[_Iterable[_Union[Relabelled, _Mapping]]] = ..., **kwargs) -> None: ...
 
 class Relabelled(_message.Message):
     __slots__ = ("example_id", "class_index", "class_name")
