@@ -147,7 +147,7 @@ mod tests {
         let (listener, file) = SocketFile::listen(&path, 0o600).expect("listening");
         let mode = fs::metadata(&path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let error = SocketFile::listen(&path, 0o600).err().expect("a live one");
+        let error = SocketFile::listen(&path, 0o600).expect_err("a live one");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         // The state that a killed server leaves.
         drop(listener);
@@ -165,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("notes.txt");
         fs::write(&path, "mine").expect("written");
-        let error = SocketFile::listen(&path, 0o600).err().expect("refused");
+        let error = SocketFile::listen(&path, 0o600).expect_err("refused");
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).expect("there"), "mine");
     }

@@ -31,6 +31,7 @@ RUN: dict[str, list[tuple[str, str]]] = {
         ("tipserve add pets --from pets/more  ", "versions"),
         ("tipserve caches list --filter", "versions"),
         ("etag=$(tipserve", "versions"),
+        ("elsewhere:50051 caches import", "versions"),
         ("tipserve bench --cache pets photos/", "versions"),
     ],
     "docs/cookbook.md": [
@@ -55,6 +56,7 @@ NOT_RUN = {
     r"tipserve_export|^tipserve-export": "downloads weights; tests/export run it on small ones",
     r"^(target/release/|RUST_LOG=\S+ )?tipserve serve": "serves until it is stopped; tests start it",
     r"^tipserve demo": "tests/packages run it from the wheel",
+    r"^tipserve bundles|^TIPSERVE_BUNDLE=": "needs bundles of several models; tests/server/test_bundles.py",
     r"^tipserve pull": "needs what is published; tests/server/test_pull*.py",
     r"^tipserve token new": "tests/server/test_auth_tokens.py",
     r"^export |AWS_": "settings alone",
