@@ -96,7 +96,7 @@ struct Version {
 /// What is counted of a version's answers.
 enum Card {
     /// Of answers of one class.
-    OneLabel(Scorecard),
+    OneLabel(Box<Scorecard>),
     /// Of answers of any number of classes.
     MultiLabel(LabelEvaluator),
 }
@@ -105,7 +105,7 @@ impl Card {
     fn of(classifier: &Served) -> Result<Card, CatalogError> {
         Ok(match classifier.label_thresholds() {
             Some(thresholds) => Card::MultiLabel(LabelEvaluator::new(thresholds.to_vec())),
-            None => Card::OneLabel(Scorecard::new(classifier)?),
+            None => Card::OneLabel(Box::new(Scorecard::new(classifier)?)),
         })
     }
 
