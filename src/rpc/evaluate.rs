@@ -95,7 +95,7 @@ struct Version {
 /// A version's running counts, by the kind of its labels.
 enum Card {
     /// For answers of one class.
-    OneLabel(Scorecard),
+    OneLabel(Box<Scorecard>),
     /// For answers of any number of classes.
     MultiLabel(LabelEvaluator),
 }
@@ -104,7 +104,7 @@ impl Card {
     fn of(classifier: &Served) -> Result<Card, CatalogError> {
         Ok(match classifier.label_thresholds() {
             Some(thresholds) => Card::MultiLabel(LabelEvaluator::new(thresholds.to_vec())),
-            None => Card::OneLabel(Scorecard::new(classifier)?),
+            None => Card::OneLabel(Box::new(Scorecard::new(classifier)?)),
         })
     }
 
