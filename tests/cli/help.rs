@@ -11,6 +11,7 @@ const PAGES: &[&[&str]] = &[
     &["classify"],
     &["evaluate"],
     &["analyze"],
+    &["drift"],
     &["suggest"],
     &["finetune"],
     &["finetunes"],

@@ -41,9 +41,9 @@ fn filters_reach_the_server() {
     assert_eq!(
         out["examples"],
         serde_json::json!([
-            {"example_id": "x/0.jpg", "class_index": 0, "display_name": "cat", "validation": false},
-            {"example_id": "x/1.jpg", "class_index": 1, "display_name": "dog", "validation": false},
-            {"example_id": "x/2.jpg", "class_index": 0, "display_name": "cat", "validation": true},
+            {"example_id": "x/0.jpg", "class_index": 0, "display_name": "cat", "validation": false, "unknown": false},
+            {"example_id": "x/1.jpg", "class_index": 1, "display_name": "dog", "validation": false, "unknown": false},
+            {"example_id": "x/2.jpg", "class_index": 0, "display_name": "cat", "validation": true, "unknown": false},
         ])
     );
     assert_eq!(
