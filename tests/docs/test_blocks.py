@@ -16,7 +16,7 @@ from conftest import BINARY, PAGES, ROOT, blocks
 
 SHELLS = ("bash", "sh", "console", "indented")
 # The groups of commands, whose own word comes second.
-GROUPS = ("caches", "finetunes", "token")
+GROUPS = ("bundles", "caches", "finetunes", "token")
 
 
 def commands(text: str) -> list[list[str]]:
