@@ -9,7 +9,7 @@ import grpc
 import pytest
 import wire
 from conftest import WIDTH, eventually
-from test_guard_tokens import SLOW, make, outcome
+from test_auth_tokens import SLOW, make, outcome
 from tokens import TokensFile, api
 from wire import Problem, cache, classify, finetune
 
