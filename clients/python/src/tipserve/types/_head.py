@@ -49,7 +49,6 @@ class Candidate(Record):
             weight=m.weight if m.HasField("weight") else None,
             temperature=m.temperature if m.HasField("temperature") else None,
             standardised=_whose(m.standardised),
-            unlabelled=(UnlabelledUse._from(m.unlabelled) if m.HasField("unlabelled") else None),
         )
 
 
@@ -150,4 +149,5 @@ class Head(Record):
             selection=Selection._from(m.selection),
             key_dtype=enum_name(cache_pb2.KeyDtype, m.key_dtype, "KEY_DTYPE_"),
             standardised=_whose(m.standardised),
+            unlabelled=(UnlabelledUse._from(m.unlabelled) if m.HasField("unlabelled") else None),
         )
