@@ -138,7 +138,15 @@ impl Waiting {
 
 impl Held {
     /// The next piece, and whether there is more; `None` if it was dropped.
+    ///
+    /// A copy: a slice that the transport buffers would keep the whole answer's
+    /// memory, dropped or not.
     fn piece(&self) -> Option<(Bytes, bool)> {
+        let (piece, more) = self.split()?;
+        Some((Bytes::copy_from_slice(&piece), more))
+    }
+
+    fn split(&self) -> Option<(Bytes, bool)> {
         let mut waiting = self.of.waiting.lock();
         let waiting = &mut *waiting;
         let address = waiting.addresses.get_mut(&address_of(self.peer))?;
