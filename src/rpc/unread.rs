@@ -8,7 +8,7 @@
 //! dropped and their calls end; peers that read their answers hold little.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -228,17 +228,22 @@ where
                 unread,
                 peer,
                 next: None,
-                held: None,
+                held: VecDeque::new(),
                 size,
             };
             // An answer is encoded when it is first polled: do that now, not
-            // when its reader has room.
-            if !answer.body.is_end_stream() {
-                let first = std::future::poll_fn(|task| {
+            // when its reader has room. What encodes it keeps the buffer that
+            // it encoded into until it has come to its end, one frame later.
+            for _ in 0..2 {
+                if answer.next.is_some() || answer.body.is_end_stream() {
+                    break;
+                }
+                let frame = std::future::poll_fn(|task| {
                     Poll::Ready(Pin::new(&mut answer.body).poll_frame(task))
                 });
-                if let Poll::Ready(frame) = first.await {
-                    answer.take(frame);
+                match frame.await {
+                    Poll::Ready(frame) => answer.take(frame),
+                    Poll::Pending => break,
                 }
             }
             Ok(Response::from_parts(parts, Body::new(answer)))
@@ -253,8 +258,8 @@ struct Answer {
     peer: Option<SocketAddr>,
     /// The next frame, if the body has already been polled for it.
     next: Option<Option<Result<Frame<Bytes>, Status>>>,
-    /// Counted data that is not read yet.
-    held: Option<Held>,
+    /// Counted data that is not read yet, before `next`.
+    held: VecDeque<Held>,
     size: SizeHint,
 }
 
@@ -265,11 +270,17 @@ impl Answer {
         let frame = match frame {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if data.len() > PIECE => {
-                    self.held = Some(self.unread.hold(self.peer, data));
+                    // A buffer that grew while it was written is up to twice
+                    // as large as what is in it.
+                    let data = Bytes::copy_from_slice(&data);
+                    self.held.push_back(self.unread.hold(self.peer, data));
                     return;
                 }
                 Ok(data) => Some(Ok(Frame::data(data))),
-                Err(trailers) => Some(Ok(trailers)),
+                Err(trailers) => {
+                    self.body = Body::empty();
+                    Some(Ok(trailers))
+                }
             },
             other => other,
         };
@@ -297,14 +308,15 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         loop {
-            if let Some(held) = &this.held {
+            if let Some(held) = this.held.front() {
                 let Some((piece, more)) = held.piece() else {
-                    this.held = None;
+                    this.held.clear();
+                    this.next = None;
                     this.body = Body::empty();
                     return Poll::Ready(Some(Err(not_read())));
                 };
                 if !more {
-                    this.held = None;
+                    this.held.pop_front();
                 }
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
@@ -317,7 +329,7 @@ impl HttpBody for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_none()
+        self.held.is_empty()
             && match &self.next {
                 Some(next) => next.is_none(),
                 None => self.body.is_end_stream(),

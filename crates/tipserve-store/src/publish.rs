@@ -242,10 +242,6 @@ impl Publication<'_> {
     async fn attempt(&mut self) -> Result<Attempt, StoreError> {
         let store = self.store;
         let environment = &store.options.environment;
-        let taken = environment.now().saturating_sub(self.begun);
-        if taken > store.options.leftover_age / 4 {
-            return Err(self.swept());
-        }
         let request_id = self.manifest.request_id.as_deref();
         if request_id.is_some() || !self.condition.is_none() {
             let view = store.views.fresh(self.id()).await?;
@@ -262,6 +258,12 @@ impl Publication<'_> {
             }
             self.condition.check(&view)?;
             self.condition.check_not_cleared(&view, self.since)?;
+        }
+        // Last of all: what comes before waits for the storage, for hours if
+        // this process is suspended.
+        let taken = environment.now().saturating_sub(self.begun);
+        if taken > store.options.leftover_age / 4 {
+            return Err(self.swept());
         }
         self.manifest.create_time = environment.time_of_day();
         let body = seal(&self.id().resource_name(), &self.manifest)?;
@@ -298,11 +300,19 @@ impl Publication<'_> {
     async fn acknowledge(&self) -> Result<Attempt, StoreError> {
         let (store, version) = (self.store, self.manifest.version);
         let view = store.views.fresh(self.id()).await?;
-        // The number may have been that of a version published and deleted
-        // since we looked: then ours was never visible.
+        // Either the number was that of a version published and deleted since
+        // we looked, and ours was never visible; or ours was, and somebody has
+        // deleted it. A condition that no longer holds would be refused as if
+        // nothing had been published, which the second case denies.
         if view.state()?.is_deleted(version) {
-            self.condition.check(&view)?;
-            return Ok(Attempt::Lost);
+            if self.condition.is_none() {
+                return Ok(Attempt::Lost);
+            }
+            let detail = "it was deleted while it was published; look at the cache, and try again";
+            return Err(StoreError::conflict(
+                self.id().version_name(version),
+                detail,
+            ));
         }
         // A sweep that gives notice before our manifest is listed may remove
         // the file after we see it; one that gives notice later sees the
