@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from tipserve._arrays import check_many
 from tipserve._examples import class_fields
-from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2, finetune_pb2, input_pb2
+from tipserve._proto import cache_pb2, classify_pb2, finetune_pb2, input_pb2
 from tipserve._retry import RetryPolicy
 from tipserve.errors import InvalidArgument, TipserveError, from_status
 from tipserve.labelled import ClassSpec, Example, Labelled, default_id
@@ -167,56 +167,6 @@ class ExampleMessages:
                 self.rejected.append(Rejected(id, made))
             else:
                 yield classify_pb2.LabelledItem(id=id, input=made, unknown=True)
-
-
-@dataclass
-class PoolMessages:
-    """Unlabelled pictures as the requests of SuggestExamples, read while they are sent.
-
-    What the client itself cannot read or send is `rejected` and left out.
-    """
-
-    pictures: Iterable[Any]
-    encoder: Encoder
-    config: analysis_pb2.SuggestExamplesConfig
-    rejected: list[Rejected] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[analysis_pb2.SuggestExamplesRequest]:
-        yield analysis_pb2.SuggestExamplesRequest(config=self.config)
-        for group in grouped(self._items(), self.encoder.max_message_bytes, _byte_size):
-            batch = analysis_pb2.UnlabelledBatch(items=group)
-            yield analysis_pb2.SuggestExamplesRequest(items=batch)
-
-    def _items(self) -> Iterator[analysis_pb2.UnlabelledItem]:
-        for position, picture in enumerate(self.pictures):
-            id, made, _ = prepare(picture, position, None, self.encoder.encode)
-            if isinstance(made, TipserveError):
-                self.rejected.append(Rejected(id, made))
-            else:
-                yield analysis_pb2.UnlabelledItem(id=id, input=made)
-
-
-def suggest_config(
-    cache: str,
-    *,
-    count: int,
-    strategy: str | None,
-    duplicate_similarity: float | None,
-    seed: int,
-    bundle: str,
-) -> analysis_pb2.SuggestExamplesConfig:
-    """The first message of SuggestExamples."""
-    config = analysis_pb2.SuggestExamplesConfig(
-        cache=cache,
-        count=count,
-        duplicate_similarity=duplicate_similarity,
-        seed=seed,
-        bundle=bundle,
-    )
-    config.strategy = enum_value(  # type: ignore[assignment]
-        analysis_pb2.SuggestExamplesConfig.Strategy, "STRATEGY_", strategy
-    )
-    return config
 
 
 def reject_options(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tipserve import _requests as requests
+from tipserve import _suggest as suggest
 from tipserve._aio.caches import AsyncCacheCalls
 from tipserve._arrays import Color
 from tipserve._proto import analysis_pb2
@@ -92,7 +92,7 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             timeout: Seconds for the whole; default: no bound.
         """
-        config = requests.suggest_config(
+        config = suggest.suggest_config(
             cache,
             count=count,
             strategy=strategy,
@@ -105,7 +105,7 @@ class AsyncAnalysisCalls(AsyncCacheCalls):
         encoder = await self._encoder(color)
 
         async def attempt(left: float | None) -> Suggestions:
-            messages = requests.PoolMessages(pool, encoder, config)
+            messages = suggest.PoolMessages(pool, encoder, config)
             async with uploading(
                 lambda sent: self._analysis.SuggestExamples.future(
                     sent, timeout=left, metadata=self._metadata

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tipserve import _requests as requests
+from tipserve import _suggest as suggest
 from tipserve._sync.caches import CacheCalls
 from tipserve._arrays import Color
 from tipserve._proto import analysis_pb2
@@ -93,7 +93,7 @@ class AnalysisCalls(CacheCalls):
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             timeout: Seconds for the whole; default: no bound.
         """
-        config = requests.suggest_config(
+        config = suggest.suggest_config(
             cache,
             count=count,
             strategy=strategy,
@@ -106,7 +106,7 @@ class AnalysisCalls(CacheCalls):
         encoder = self._encoder(color)
 
         def attempt(left: float | None) -> Suggestions:
-            messages = requests.PoolMessages(pool, encoder, config)
+            messages = suggest.PoolMessages(pool, encoder, config)
             with uploading(
                 lambda sent: self._analysis.SuggestExamples.future(
                     sent, timeout=left, metadata=self._metadata
