@@ -130,7 +130,7 @@ def test_a_pasted_picture_and_one_of_the_camera_are_tried(visit, server, tmp_pat
     page.tab.evaluate(PASTE, ["pasted.png", base64.b64encode(picture).decode()])
     page.tab.locator("figcaption", has_text="pasted.png").wait_for()
     page.press("Use the camera")
-    page.tab.wait_for_function("document.querySelector('video')?.videoWidth > 0")
+    page.tab.wait_for_function("() => document.querySelector('video')?.videoWidth > 0")
     page.press("Take a picture")
     page.tab.locator("figcaption", has_text="camera").first.wait_for()
     page.examine("camera")
