@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use http::Extensions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
@@ -18,6 +19,7 @@ use crate::{
     catalog::Served,
     rpc::{
         Context,
+        answer_space::{AnswerSpace, Making},
         confidence::Reject,
         error::ApiError,
         request,
@@ -38,6 +40,9 @@ pub struct Client {
     pub deadline: Option<Instant>,
     /// The window of the stream's unanswered elements; none for a unary call.
     pub window: Option<Arc<Semaphore>>,
+    /// The budget of a unary call's answer; results of a stream are counted by
+    /// its writer.
+    pub space: Option<AnswerSpace>,
 }
 
 /// A request whose elements are in the engine. Dropped, it cancels them.
@@ -53,7 +58,18 @@ pub struct Started {
     began: Instant,
     limit: usize,
     _cancel: CancelOnDrop,
+    making: Option<Making>,
     window: Option<OwnedSemaphorePermit>,
+}
+
+/// What an outcome takes besides its scores.
+const OUTCOME_BYTES: usize = 512;
+/// How often an answer is in memory until it waits to be read: as a message, as
+/// bytes in a buffer that grows, and as a copy.
+const ANSWER_FACTOR: usize = 4;
+
+fn outcome_bytes(classes: usize) -> usize {
+    OUTCOME_BYTES + classes * size_of::<f32>()
 }
 
 /// Checks a request and gives its elements to the engine as they are admitted.
@@ -103,6 +119,14 @@ async fn submit(
     if least > limit {
         return Err(outputs::too_large(limit, least).into());
     }
+    let making = match &client.space {
+        None => None,
+        Some(space) => {
+            let outcomes = count * outcome_bytes(classifier.classes());
+            let space = space.clone();
+            Some(space.take(outcomes + ANSWER_FACTOR * least).await)
+        }
+    };
     let window = match &client.window {
         None => None,
         Some(window) => {
@@ -157,6 +181,7 @@ async fn submit(
         began,
         limit,
         _cancel: cancel,
+        making,
         window,
     })
 }
@@ -171,6 +196,20 @@ impl Started {
     /// written.
     pub fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         self.window.take()
+    }
+
+    /// What the elements' outcomes take once they are there.
+    pub fn outcome_bytes(&self) -> usize {
+        self.answers.len() * outcome_bytes(self.classifier.classes())
+    }
+
+    /// The space of its answer, to be given back once that is encoded.
+    pub fn making(&mut self) -> Extensions {
+        let mut extensions = Extensions::new();
+        if let Some(making) = self.making.take() {
+            extensions.insert(making);
+        }
+        extensions
     }
 
     /// Waits for the elements and puts their answers together. The first
