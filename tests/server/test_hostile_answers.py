@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import grpc
@@ -14,8 +15,8 @@ from test_hostile_messages import MIB, peak, reset_peak
 from wire import cache, classify
 
 BUDGET = 64 * MIB
-# Pages that nobody reads, and as many that are made meanwhile; what the allocator keeps besides.
-MOST = 2 * BUDGET + 48 * MIB
+# Answers that nobody reads, and as much for those that are being made.
+MOST = 2 * BUDGET
 INFO = classify.GetServerInfoRequest()
 PAGE = cache.ListExamplesRequest(parent="paged@1", page_size=3000)
 CLASSES = 400
@@ -70,7 +71,9 @@ def test_answers_that_nobody_reads_take_no_more_than_the_budget(paged, kind, pee
     before = reset_peak(paged)
     deaf = [peers(paged.address, window=0) for _ in range(3)]
     for peer in deaf:
-        ask(peer, kind, 200)
+        # The server may close the connection of one that holds too much.
+        with contextlib.suppress(OSError):
+            ask(peer, kind, 200)
     # Whoever reads is answered meanwhile.
     others_are_served(paged, page)
     eventually(lambda: paged.metrics()["tipserve_in_flight_requests"] == 0)
@@ -104,9 +107,10 @@ def test_streams_that_nobody_reads_keep_nobody_out(paged, peers):
     before = reset_peak(paged)
     deaf = [peers(paged.address, window=0) for _ in range(3)]
     for peer in deaf:
-        for stream in range(1, 61, 2):
-            peer.open(stream, "/tipserve.v1.ClassifyService/ClassifyStream")
-            peer.data(stream, begin + items(stream, 120), patience=0.2)
+        with contextlib.suppress(OSError):
+            for stream in range(1, 61, 2):
+                peer.open(stream, "/tipserve.v1.ClassifyService/ClassifyStream")
+                peer.data(stream, begin + items(stream, 120), patience=0.2)
     page = paged.api.caches.ListExamples(PAGE)
     others_are_served(paged, page)
     with pytest.raises(grpc.RpcError) as caught:
