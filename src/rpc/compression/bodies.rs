@@ -43,8 +43,7 @@ pin_project_lite::pin_project! {
 
 /// Takes the memory of a decoder's window ([`HTTP_WINDOW`] bytes), if there is
 /// as much.
-pub(in crate::rpc) type TakeWindow =
-    Box<dyn Fn() -> Result<MessageBytes, Status> + Send + Sync>;
+pub(in crate::rpc) type TakeWindow = Box<dyn Fn() -> Result<MessageBytes, Status> + Send + Sync>;
 
 impl<B> InflatedBody<B> {
     pub fn new(body: B, encoding: Encoding, take_window: TakeWindow) -> InflatedBody<B> {

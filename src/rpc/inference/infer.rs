@@ -45,6 +45,26 @@ pub struct Client {
     pub space: Option<AnswerSpace>,
 }
 
+impl Client {
+    /// Takes the space of a unary call's answer, once there is as much.
+    async fn space(&self, count: usize, least: usize, classes: usize) -> Option<Making> {
+        let space = self.space.clone()?;
+        let bytes = count * outcome_bytes(classes) + ANSWER_FACTOR * least;
+        Some(space.take(bytes).await)
+    }
+
+    /// Places for so many elements in the stream's window, once they are free;
+    /// a unary call needs none.
+    async fn places(&self, count: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        let Some(window) = &self.window else {
+            return Ok(None);
+        };
+        let places = u32::try_from(count).unwrap_or(u32::MAX);
+        let permits = Arc::clone(window).acquire_many_owned(places).await;
+        Ok(Some(permits.map_err(|_| ApiError::shutting_down())?))
+    }
+}
+
 /// A request whose elements are in the engine. Dropped, it cancels them.
 pub struct Started {
     response: ModelInferResponse,
@@ -119,22 +139,8 @@ async fn submit(
     if least > limit {
         return Err(outputs::too_large(limit, least).into());
     }
-    let making = match &client.space {
-        None => None,
-        Some(space) => {
-            let outcomes = count * outcome_bytes(classifier.classes());
-            let space = space.clone();
-            Some(space.take(outcomes + ANSWER_FACTOR * least).await)
-        }
-    };
-    let window = match &client.window {
-        None => None,
-        Some(window) => {
-            let places = u32::try_from(count).unwrap_or(u32::MAX);
-            let permits = Arc::clone(window).acquire_many_owned(places).await;
-            Some(permits.map_err(|_| ApiError::shutting_down())?)
-        }
-    };
+    let making = client.space(count, least, classifier.classes()).await;
+    let window = client.places(count).await?;
     let may_wait = client.window.is_some() && !scheduling.has_timeout;
     context
         .pace(&client.caller, count, scheduling.deadline, may_wait)
