@@ -167,6 +167,21 @@ impl HoldOut {
         )
     }
 
+    /// The same keys, each of which sees all keys but itself.
+    pub fn each_alone(&self, material: &Material) -> Result<Self, TipError> {
+        let own: Vec<i64> = (0..material.key_count()).collect();
+        let picked: Vec<usize> = Vec::<i64>::try_from(&self.key_index)?
+            .into_iter()
+            .filter_map(|key| usize::try_from(key).ok())
+            .collect();
+        Self::over_keys(
+            material,
+            &picked,
+            &own,
+            "each key without itself".to_owned(),
+        )
+    }
+
     /// Leave-one-out of every class at once: in round j the j-th shot of every
     /// class is left out and scored. With few shots, leaving out a single key
     /// makes its own class the only one that lacks a shot, and so favours
