@@ -45,6 +45,17 @@ impl Told {
         Ok(all.f_index_copy(1, columns, logits)?)
     }
 
+    /// Which of some classes can be told, bool.
+    pub fn is_among(&self, labels: &Tensor) -> Result<Tensor, TipError> {
+        Ok(match &self.columns {
+            None => labels.f_ones_like()?.f_to_kind(Kind::Bool)?,
+            Some(columns) => labels
+                .f_unsqueeze(1)?
+                .f_eq_tensor(&columns.f_unsqueeze(0)?)?
+                .f_any_dim(1, false)?,
+        })
+    }
+
     /// Classes' places among those that can be told.
     pub fn labels(&self, labels: &Tensor) -> Result<Tensor, TipError> {
         Ok(match &self.columns {
