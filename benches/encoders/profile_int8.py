@@ -32,7 +32,7 @@ from runtimes import torch_archive
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
-from measure import machine, say
+from measure import machine
 from run import exported
 
 LINEAR = "quantized::linear_dynamic"
@@ -148,9 +148,7 @@ def layers(bundle: Path, run: Callable[[], object]) -> tuple[Layers, Layers]:
         (math.prod(shape[:-1]), weight.shape[1], weight.shape[0])
         for shape, weight in zip(inputs, weights, strict=True)
     ]
-    followed = [
-        "aten::gelu" in {use.user.kind() for use in node.output().uses()} for node in nodes
-    ]
+    followed = ["aten::gelu" in {use.user.kind() for use in node.output().uses()} for node in nodes]
     return collections.Counter(found), collections.Counter(
         layer for layer, is_followed in zip(found, followed, strict=True) if is_followed
     )
@@ -199,9 +197,10 @@ def main() -> int:
         calls = f"x {count}" if count else ""
         print(f"{what:<52} {calls:<6} {1e3 * seconds / batch:6.2f}  {seconds / whole:5.1%}")
     print(f"{'the encoder':<59} {1e3 * whole / batch:6.2f}")
+    floor = 1e3 * multiplications / 64 / hertz / batch
     print(
-        f"\nfloor: {2 * multiplications / batch / 1e9:.2f} GOP a picture at {128 * hertz / 1e9:.0f} "
-        f"GOP/s ({hertz / 1e9:.2f} GHz): {1e3 * multiplications / 64 / hertz / batch:.2f} ms; "
+        f"\nfloor: {2 * multiplications / batch / 1e9:.2f} GOP a picture at "
+        f"{128 * hertz / 1e9:.0f} GOP/s ({hertz / 1e9:.2f} GHz): {floor:.2f} ms; "
         f"the products reach {2 * multiplications / products / 1e9:.0f} GOP/s"
     )
     return 0

@@ -17,7 +17,9 @@ use tip_adapter::{
     material::Material,
     multi_label::{MultiLabelMaterial, label_rows},
 };
-use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tensors::names};
+use tipserve_store::{
+    Details, Imported, PartWeight, StoreError, TensorFile, TextColumn, tensors::names,
+};
 
 /// What errors call the file.
 const WHAT: &str = "the imported version";
@@ -101,6 +103,7 @@ pub(super) fn check_version(
             "its nearest_deciles are not nine ascending numbers",
         ));
     }
+    check_part_weights(details)?;
     check_contrast(details, read(names::UNKNOWN_FEATURES)?.as_ref())?;
     for name in [
         names::HEAD_LINEAR,
@@ -130,6 +133,30 @@ pub(super) fn check_version(
     check_reach(&details.head, &head).map_err(invalid)?;
     Classifier::load(imported.manifest.clone(), file, Device::Cpu)
         .map_err(|error| invalid(format!("it does not load: {error}")))?;
+    Ok(())
+}
+
+/// Whether the weights of a joined bundle's encoders are those of its features.
+fn check_part_weights(details: &Details) -> Result<(), CatalogError> {
+    let parts = &details.part_weights;
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let width = parts
+        .iter()
+        .try_fold(0_usize, |sum, part| sum.checked_add(part.width));
+    let are_shares = |share: fn(&PartWeight) -> f64| {
+        let sum: f64 = parts.iter().map(share).sum();
+        parts.iter().all(|part| share(part) > 0.0) && (sum - 1.0).abs() < 1e-6
+    };
+    if width != Some(details.width)
+        || !are_shares(|part| part.bundle)
+        || !are_shares(|part| part.used)
+    {
+        return Err(invalid(
+            "its part_weights are not over 0, do not sum to 1, or are not of its width",
+        ));
+    }
     Ok(())
 }
 

@@ -8,14 +8,14 @@ use tch::Tensor;
 
 use super::{
     Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, Purpose, Recipe, TextSource,
-    label_sets, notes, tensors,
+    label_sets, notes, part_weights::Weighing, tensors,
 };
 use tip_adapter::{
     material::Material,
     multi_label::{MultiLabelMaterial, label_rows},
     standardise::Statistics,
 };
-use tipserve_store::{ClassRecord, NamedTensor, TextColumn, tensors::names};
+use tipserve_store::{ClassRecord, NamedTensor, PartWeight, TextColumn, tensors::names};
 
 /// The input of a head.
 pub(super) enum HeadMaterial {
@@ -38,7 +38,8 @@ pub(super) struct Ingredients {
 
 impl Catalog {
     /// The examples of a recipe, those of its base first, so that a version
-    /// made in two steps equals one made in a single step.
+    /// made in two steps equals one made in a single step. `weights` are those
+    /// of a joined bundle's encoders.
     ///
     /// # Errors
     /// Torch's.
@@ -47,22 +48,25 @@ impl Catalog {
         recipe: &Recipe,
         text: Option<Tensor>,
         gathered: &CollectedFeatures,
+        weights: &[PartWeight],
     ) -> Result<Ingredients, CatalogError> {
         let model = &recipe.bundle.model;
         let width = model.width;
+        let weighing = Weighing::of(weights);
+        let weighing = weighing.as_ref();
         let all = || recipe.inherited().iter().chain(&gathered.examples);
         let of = |purpose| all().filter(move |example| example.purpose == purpose);
         let training: Vec<_> = of(Purpose::Training).collect();
         let validation: Vec<_> = of(Purpose::Validation).collect();
         let unknown: Vec<_> = of(Purpose::Unknown).collect();
 
-        let keys = feature_rows(&training, width)?;
+        let keys = feature_rows(&training, width, weighing)?;
         let mut named = vec![tensors::write(names::KEYS, &keys)?];
         named.extend(notes::write(notes::TRAINING, training.iter().copied()));
         named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
         named.extend(ids(names::EXAMPLE_IDS, &training));
         let views = if recipe.views > 1 && !training.is_empty() {
-            let views = view_rows(&training, recipe.views, width)?;
+            let views = view_rows(&training, recipe.views, width, weighing)?;
             named.push(tensors::write(names::VIEWS, &views)?);
             Some(views)
         } else {
@@ -71,15 +75,28 @@ impl Catalog {
         if let Some(text) = &text {
             named.push(tensors::write(names::TEXT, text)?);
         }
-        let held = beside(&validation, width, names::VALIDATION_FEATURES, &mut named)?;
+        let mut beside = |examples: &[&ExampleFeature], name| {
+            let features = match examples.is_empty() {
+                true => return Ok(None),
+                false => feature_rows(examples, width, weighing)?,
+            };
+            named.push(tensors::write(name, &features)?);
+            Ok::<_, CatalogError>(Some(features))
+        };
+        let held = beside(&validation, names::VALIDATION_FEATURES)?;
+        let unknown_features = beside(&unknown, names::UNKNOWN_FEATURES)?;
+        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
+        let unlabelled = beside(&unlabelled, names::UNLABELLED)?;
         named.extend(ids(names::VALIDATION_IDS, &validation));
-        let unknown_features = beside(&unknown, width, names::UNKNOWN_FEATURES, &mut named)?;
         named.extend(ids(names::UNKNOWN_IDS, &unknown));
         named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
-        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
-        let unlabelled = beside(&unlabelled, width, names::UNLABELLED, &mut named)?;
-        let statistics = statistics(model)?;
-        let logit_scale = model.logit_scale;
+        let mut statistics = statistics(model)?;
+        let mut logit_scale = model.logit_scale;
+        if let Some(weighing) = weighing {
+            let weighed = statistics.as_ref().map(|it| weighing.statistics(it));
+            statistics = weighed.transpose()?;
+            logit_scale /= weighing.of_text(weights, text.as_ref())?;
+        }
         let material = if recipe.multi_label {
             let classes = recipe.class_count();
             named.extend(label_sets::write(label_sets::TRAINING, sets(&training))?);
@@ -129,21 +146,6 @@ impl Catalog {
     }
 }
 
-/// Features of examples that are no keys, f32 [·, D], named; none of no examples.
-fn beside(
-    examples: &[&ExampleFeature],
-    width: usize,
-    name: &str,
-    named: &mut Vec<NamedTensor>,
-) -> Result<Option<Tensor>, CatalogError> {
-    if examples.is_empty() {
-        return Ok(None);
-    }
-    let features = feature_rows(examples, width)?;
-    named.push(tensors::write(name, &features)?);
-    Ok(Some(features))
-}
-
 fn sets<'a>(examples: &'a [&'a ExampleFeature]) -> impl Iterator<Item = &'a [usize]> {
     examples.iter().map(|example| example.classes.as_slice())
 }
@@ -154,11 +156,18 @@ fn label_matrix(classes: usize, examples: &[&ExampleFeature]) -> Result<Tensor, 
 }
 
 /// The keys of examples, f32 [M, D].
-fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, CatalogError> {
-    let values: Vec<f32> = examples
+fn feature_rows(
+    examples: &[&ExampleFeature],
+    width: usize,
+    weighing: Option<&Weighing>,
+) -> Result<Tensor, CatalogError> {
+    let mut values: Vec<f32> = examples
         .iter()
         .flat_map(|e| e.key.iter().copied())
         .collect();
+    if let Some(weighing) = weighing {
+        weighing.apply(&mut values);
+    }
     tensors::matrix(&values, width)
 }
 
@@ -177,8 +186,9 @@ fn view_rows(
     examples: &[&ExampleFeature],
     count: usize,
     width: usize,
+    weighing: Option<&Weighing>,
 ) -> Result<Tensor, CatalogError> {
-    let values: Vec<f16> = examples
+    let mut values: Vec<f16> = examples
         .iter()
         .flat_map(|example| {
             // An embedding among pictures stands for all of its views.
@@ -188,6 +198,9 @@ fn view_rows(
             own.chain(same.cycle().take(width * copies))
         })
         .collect();
+    if let Some(weighing) = weighing {
+        weighing.apply_to_views(&mut values);
+    }
     Tensor::f_from_slice(&values)
         .and_then(|t| t.f_reshape([examples.len() as i64, -1, width as i64]))
         .map_err(CatalogError::internal)
