@@ -51,22 +51,24 @@ impl Catalog {
         weights: &[PartWeight],
     ) -> Result<Ingredients, CatalogError> {
         let model = &recipe.bundle.model;
-        let width = model.width;
         let weighing = Weighing::of(weights);
-        let weighing = weighing.as_ref();
+        let form = &RowForm {
+            width: model.width,
+            weighing: weighing.as_ref(),
+        };
         let all = || recipe.inherited().iter().chain(&gathered.examples);
         let of = |purpose| all().filter(move |example| example.purpose == purpose);
         let training: Vec<_> = of(Purpose::Training).collect();
         let validation: Vec<_> = of(Purpose::Validation).collect();
         let unknown: Vec<_> = of(Purpose::Unknown).collect();
 
-        let keys = feature_rows(&training, width, weighing)?;
+        let keys = feature_rows(&training, form)?;
         let mut named = vec![tensors::write(names::KEYS, &keys)?];
         named.extend(notes::write(notes::TRAINING, training.iter().copied()));
         named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
         named.extend(ids(names::EXAMPLE_IDS, &training));
         let views = if recipe.views > 1 && !training.is_empty() {
-            let views = view_rows(&training, recipe.views, width, weighing)?;
+            let views = view_rows(&training, recipe.views, form)?;
             named.push(tensors::write(names::VIEWS, &views)?);
             Some(views)
         } else {
@@ -75,65 +77,30 @@ impl Catalog {
         if let Some(text) = &text {
             named.push(tensors::write(names::TEXT, text)?);
         }
-        let mut beside = |examples: &[&ExampleFeature], name| {
-            let features = match examples.is_empty() {
-                true => return Ok(None),
-                false => feature_rows(examples, width, weighing)?,
-            };
-            named.push(tensors::write(name, &features)?);
-            Ok::<_, CatalogError>(Some(features))
-        };
-        let held = beside(&validation, names::VALIDATION_FEATURES)?;
-        let unknown_features = beside(&unknown, names::UNKNOWN_FEATURES)?;
-        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
-        let unlabelled = beside(&unlabelled, names::UNLABELLED)?;
+        let held = beside(&validation, form, names::VALIDATION_FEATURES, &mut named)?;
         named.extend(ids(names::VALIDATION_IDS, &validation));
+        let unknown_features = beside(&unknown, form, names::UNKNOWN_FEATURES, &mut named)?;
         named.extend(ids(names::UNKNOWN_IDS, &unknown));
         named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
-        let mut statistics = statistics(model)?;
-        let mut logit_scale = model.logit_scale;
-        if let Some(weighing) = weighing {
-            let weighed = statistics.as_ref().map(|it| weighing.statistics(it));
-            statistics = weighed.transpose()?;
-            logit_scale /= weighing.of_text(weights, text.as_ref())?;
-        }
+        let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
+        let unlabelled = beside(&unlabelled, form, names::UNLABELLED, &mut named)?;
+        let (statistics, logit_scale) = weighed(model, weights, text.as_ref())?;
+        let inputs = Inputs {
+            keys,
+            views,
+            text,
+            validation: held,
+            unlabelled,
+            statistics,
+            logit_scale,
+        };
+        let classes = recipe.class_count();
         let material = if recipe.multi_label {
-            let classes = recipe.class_count();
-            named.extend(label_sets::write(label_sets::TRAINING, sets(&training))?);
-            if held.is_some() {
-                named.extend(label_sets::write(
-                    label_sets::VALIDATION,
-                    sets(&validation),
-                )?);
-            }
-            HeadMaterial::MultiLabel(MultiLabelMaterial {
-                keys,
-                labels: label_matrix(classes, &training)?,
-                validation: match held {
-                    Some(features) => Some((features, label_matrix(classes, &validation)?)),
-                    None => None,
-                },
-                logit_scale,
-                statistics,
-            })
+            let material = inputs.multi_label(classes, &training, &validation, &mut named)?;
+            HeadMaterial::MultiLabel(material)
         } else {
-            let key_labels = labels(&training);
-            named.push(tensors::write(names::LABELS, &key_labels)?);
-            let held = held.map(|features| (features, labels(&validation)));
-            if let Some((_, labels)) = &held {
-                named.push(tensors::write(names::VALIDATION_LABELS, labels)?);
-            }
-            HeadMaterial::OneLabel(Material {
-                keys,
-                labels: key_labels,
-                classes: recipe.class_count(),
-                views,
-                text,
-                validation: held,
-                logit_scale,
-                statistics,
-                unlabelled,
-            })
+            let material = inputs.one_label(classes, &training, &validation, &mut named)?;
+            HeadMaterial::OneLabel(material)
         };
         Ok(Ingredients {
             material,
@@ -146,6 +113,117 @@ impl Catalog {
     }
 }
 
+/// The width of features, and what they are weighed by, if not as the bundle
+/// does.
+struct RowForm<'a> {
+    width: usize,
+    weighing: Option<&'a Weighing>,
+}
+
+/// The bundle's statistics and logit scale for features with these weights of
+/// its encoders.
+fn weighed(
+    model: &Model,
+    weights: &[PartWeight],
+    text: Option<&Tensor>,
+) -> Result<(Option<Statistics>, f64), CatalogError> {
+    let statistics = statistics(model)?;
+    let Some(weighing) = Weighing::of(weights) else {
+        return Ok((statistics, model.logit_scale));
+    };
+    let statistics = statistics.map(|it| weighing.statistics(&it));
+    let of_text = weighing.of_text(weights, text)?;
+    Ok((statistics.transpose()?, model.logit_scale / of_text))
+}
+
+/// What a head is made of, before its labels.
+struct Inputs {
+    /// Features of the training examples, f32 [M, D].
+    keys: Tensor,
+    /// Features of their views, f32 [V, M, D].
+    views: Option<Tensor>,
+    /// The text classifier, f32 [N, D].
+    text: Option<Tensor>,
+    /// Features of the validation examples, f32 [H, D].
+    validation: Option<Tensor>,
+    /// Features of unlabelled pictures, f32 [U, D].
+    unlabelled: Option<Tensor>,
+    statistics: Option<Statistics>,
+    logit_scale: f64,
+}
+
+impl Inputs {
+    /// With one class an example; the labels are added to what is stored.
+    fn one_label(
+        self,
+        classes: usize,
+        training: &[&ExampleFeature],
+        validation: &[&ExampleFeature],
+        named: &mut Vec<NamedTensor>,
+    ) -> Result<Material, CatalogError> {
+        let key_labels = labels(training);
+        named.push(tensors::write(names::LABELS, &key_labels)?);
+        let held = self
+            .validation
+            .map(|features| (features, labels(validation)));
+        if let Some((_, labels)) = &held {
+            named.push(tensors::write(names::VALIDATION_LABELS, labels)?);
+        }
+        Ok(Material {
+            keys: self.keys,
+            labels: key_labels,
+            classes,
+            views: self.views,
+            text: self.text,
+            validation: held,
+            logit_scale: self.logit_scale,
+            statistics: self.statistics,
+            unlabelled: self.unlabelled,
+        })
+    }
+
+    /// With any number of classes an example; the sets of labels are added to
+    /// what is stored.
+    fn multi_label(
+        self,
+        classes: usize,
+        training: &[&ExampleFeature],
+        validation: &[&ExampleFeature],
+        named: &mut Vec<NamedTensor>,
+    ) -> Result<MultiLabelMaterial, CatalogError> {
+        named.extend(label_sets::write(label_sets::TRAINING, sets(training))?);
+        let held = match self.validation {
+            Some(features) => {
+                named.extend(label_sets::write(label_sets::VALIDATION, sets(validation))?);
+                Some((features, label_matrix(classes, validation)?))
+            }
+            None => None,
+        };
+        Ok(MultiLabelMaterial {
+            keys: self.keys,
+            labels: label_matrix(classes, training)?,
+            validation: held,
+            logit_scale: self.logit_scale,
+            statistics: self.statistics,
+        })
+    }
+}
+
+/// Features of examples that are no keys, f32 [·, D], named; none of no examples.
+fn beside(
+    examples: &[&ExampleFeature],
+    form: &RowForm<'_>,
+    name: &str,
+    named: &mut Vec<NamedTensor>,
+) -> Result<Option<Tensor>, CatalogError> {
+    if examples.is_empty() {
+        return Ok(None);
+    }
+    let features = feature_rows(examples, form)?;
+    named.push(tensors::write(name, &features)?);
+    Ok(Some(features))
+}
+
 fn sets<'a>(examples: &'a [&'a ExampleFeature]) -> impl Iterator<Item = &'a [usize]> {
     examples.iter().map(|example| example.classes.as_slice())
 }
@@ -156,19 +234,15 @@ fn label_matrix(classes: usize, examples: &[&ExampleFeature]) -> Result<Tensor, 
 }
 
 /// The keys of examples, f32 [M, D].
-fn feature_rows(
-    examples: &[&ExampleFeature],
-    width: usize,
-    weighing: Option<&Weighing>,
-) -> Result<Tensor, CatalogError> {
+fn feature_rows(examples: &[&ExampleFeature], form: &RowForm<'_>) -> Result<Tensor, CatalogError> {
     let mut values: Vec<f32> = examples
         .iter()
         .flat_map(|e| e.key.iter().copied())
         .collect();
-    if let Some(weighing) = weighing {
+    if let Some(weighing) = form.weighing {
         weighing.apply(&mut values);
     }
-    tensors::matrix(&values, width)
+    tensors::matrix(&values, form.width)
 }
 
 /// The class of each example, i64 [M].
@@ -185,9 +259,9 @@ fn labels(examples: &[&ExampleFeature]) -> Tensor {
 fn view_rows(
     examples: &[&ExampleFeature],
     count: usize,
-    width: usize,
-    weighing: Option<&Weighing>,
+    form: &RowForm<'_>,
 ) -> Result<Tensor, CatalogError> {
+    let width = form.width;
     let mut values: Vec<f16> = examples
         .iter()
         .flat_map(|example| {
@@ -198,7 +272,7 @@ fn view_rows(
             own.chain(same.cycle().take(width * copies))
         })
         .collect();
-    if let Some(weighing) = weighing {
+    if let Some(weighing) = form.weighing {
         weighing.apply_to_views(&mut values);
     }
     Tensor::f_from_slice(&values)
