@@ -182,7 +182,12 @@ pub const METHODS: &[Method] = &[
     reads(INFERENCE, "ModelStatistics"),
     reads(INFERENCE, "RepositoryIndex"),
     reads(INFERENCE, "RepositoryModelLoad"),
-    not_offered(INFERENCE, "RepositoryModelUnload"),
+    audited(
+        INFERENCE,
+        "RepositoryModelUnload",
+        Role::Admin,
+        "unload_model",
+    ),
     not_offered(INFERENCE, "SystemSharedMemoryStatus"),
     not_offered(INFERENCE, "SystemSharedMemoryRegister"),
     not_offered(INFERENCE, "SystemSharedMemoryUnregister"),
