@@ -14,6 +14,7 @@ from tokens import api
 from wire import cache
 
 FIRST_VIEW_BYTES = 200_000
+ENCODED = "tipserve_batch_size_pictures_sum"
 
 
 def test_the_whole_journey(visit, guarded, tmp_path, chance):
@@ -80,20 +81,27 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     page.tab.locator(".nearest img").first.wait_for()
     page.examine("try")
     before = latest(guarded, "signs", token)
+    encoded = guarded.metrics()[ENCODED]
     page.tab.get_by_text("It is something else").click()
     page.tab.locator(".correct").get_by_role("button", name=test.parent.name).click()
     page.see("knows it as")
     after = latest(guarded, "signs", token)
     assert (after.version, after.key_count) == (before.version + 1, before.key_count + 1)
+    # It was encoded when it was tried; what is shown now is the new version's answer to it.
+    page.tab.locator(".busy").wait_for(state="detached")
+    assert guarded.metrics()[ENCODED] <= encoded + 1
 
     # Fine-tuning, then comparing before an alias moves.
     page.open("caches/signs/tune")
+    page.tab.get_by_label("What to train").select_option(label="The keys (Tip-Adapter-F)")
     page.tab.get_by_label("Epochs").fill("3")
     page.press("Fine-tune version")
     page.tab.locator(".runs a.button").first.click()
+    encoded = guarded.metrics()[ENCODED]
     page.drop(held, folder=True)
     page.see("The versions differ on")
     page.see("On 16 labelled pictures")
+    assert guarded.metrics()[ENCODED] == encoded + 16, "a picture was encoded more than once"
     page.examine("compare")
     page.open("caches/signs")
     page.press("Point it at version")
