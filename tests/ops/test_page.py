@@ -43,7 +43,8 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     # Labelling: what nobody has sorted, with keys, the most useful first.
     classes = [one.display_name for one in version.classes]
     page.drop(*pool, Path(__file__))
-    page.see("1 file cannot be used")
+    page.tab.get_by_text("1 file cannot be used").click()
+    page.see("not a picture, by its name")
     page.tab.locator(".cell.ready").nth(len(pool) - 1).wait_for()
     page.tab.locator("h1").click()
     for _ in range(4):
@@ -72,6 +73,7 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     page.examine("pictures-of-a-cell")
     page.answer("Close")
     page.tab.get_by_label(re.compile("Accuracy grows")).wait_for()
+    page.tab.get_by_label(re.compile("Reliability")).wait_for()
     page.examine("quality")
 
     # Trying, and correcting with one click.
@@ -96,6 +98,8 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     page.tab.get_by_label("What to train").select_option(label="The keys (Tip-Adapter-F)")
     page.tab.get_by_label("Epochs").fill("3")
     page.press("Fine-tune version")
+    page.tab.locator(".runs a.button").first.wait_for()
+    page.tab.locator(".watch").get_by_label(re.compile("Training accuracy")).wait_for()
     page.tab.locator(".runs a.button").first.click()
     encoded = guarded.metrics()[ENCODED]
     page.drop(held, folder=True)
@@ -107,8 +111,17 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     page.press("Point it at version")
     page.answer("Set alias")
     page.see("stable points at version")
+    for shown in ("Tip-Adapter-F (fine-tuned)", "leave-one-out", "by weaver", "From", "version 1"):
+        page.see(shown)
+    newest = latest(guarded, "signs", token).version
     page.press("Roll back to")
     page.answer("Cancel")
+    page.press("Roll back to")
+    page.answer("Roll back")
+    page.see(f"stable points at version {newest - 1}")
+    page.press("Move stable here")
+    page.answer("Move")
+    page.tab.get_by_role("button", name=f"Roll back to {newest - 1}").wait_for()
     page.examine("versions")
     page.open("caches")
     page.tab.locator(".faces img").nth(3).wait_for()

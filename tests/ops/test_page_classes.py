@@ -7,7 +7,7 @@ import numpy as np
 import wire
 from browser import pictures
 from test_page_tools import ENCODED, labelled, made, server  # noqa: F401
-from wire import cache
+from wire import cache, classify
 
 
 def version_of(server, name: str) -> cache.Version:  # noqa: F811
@@ -43,7 +43,7 @@ def test_none_of_these_and_pictures_without_a_class(visit, server, tmp_path, cha
     assert len(listed) == 3 and all(one.has_picture for one in listed)
     # The others help without a class; nothing is encoded again for any of it.
     page.press("Learn from 5 pictures without a class")
-    page.see("5 pictures without a class:")
+    page.see("with 5 unlabelled pictures")
     made_ = version_of(server, "partly")
     assert made_.head.unlabelled.count == 5 and made_.unknown_count == 3
     assert server.metrics()[ENCODED] == encoded
@@ -55,6 +55,7 @@ def test_none_of_these_and_pictures_without_a_class(visit, server, tmp_path, cha
     page.see("none of these (2)")
     while version_of(server, "partly").unknown_count != 2:
         page.tab.wait_for_timeout(100)
+    page.see("The classifier hesitates over this one")
     page.open("caches/partly")
     page.see("2 of none of its classes, 5 without a class")
     page.examine("versions-of-none")
@@ -67,6 +68,10 @@ def test_none_of_these_and_pictures_without_a_class(visit, server, tmp_path, cha
     page.see("16 pictures since")
     page.see("Right 95% from")
     page.examine("drift")
+    phone = visit(server, width=360)
+    phone.open("caches/partly/quality")
+    phone.see("16 pictures since")
+    phone.examine("drift")
 
 
 def test_pictures_that_carry_several_classes(visit, server, tmp_path, chance):  # noqa: F811
@@ -83,7 +88,7 @@ def test_pictures_that_carry_several_classes(visit, server, tmp_path, chance):  
         example.class_indices.extend([at] if at else [0, 1])
         examples.append(example)
     server.api.create(spec, examples)
-    page = visit(server)
+    page = visit(server, width=360)
     page.open("caches")
     page.tab.locator(".faces img").nth(2).wait_for()
     page.open("try/several")
@@ -113,3 +118,28 @@ def test_pictures_that_carry_several_classes(visit, server, tmp_path, chance):  
     page.open("label/several")
     page.see("Its pictures carry several classes each")
     assert np.isfinite(wanted.top[0].probability)
+
+
+def test_a_run_is_watched_and_cancelled(visit, server, chance):  # noqa: F811
+    # So many examples that a thousand epochs do not end before somebody cancels them.
+    width = server.api.classifying.GetServerInfo(classify.GetServerInfoRequest()).bundle.width
+    points = chance.standard_normal((1200, width)).astype(np.float32)
+    spec = cache.CacheSpec(
+        cache_id="long",
+        classes=wire.classes("ab"),
+        method=cache.METHOD_TIP_ADAPTER,
+        alpha=1,
+        beta=1,
+        without_text=True,
+    )
+    server.api.create(spec, wire.examples_of(points, [0, 1] * 600))
+    page = visit(server)
+    page.open("caches/long/tune")
+    page.tab.get_by_label("What to train").select_option(label="The keys (Tip-Adapter-F)")
+    page.tab.get_by_label("Epochs").fill("1000")
+    page.press("Fine-tune version 1")
+    page.tab.locator(".watch").get_by_label("Training accuracy").wait_for()
+    page.examine("training")
+    page.tab.locator(".watch").get_by_role("button", name="Cancel").click()
+    page.tab.locator(".runs li", has_text="cancelled").wait_for()
+    assert version_of(server, "long").version == 1

@@ -164,14 +164,11 @@ function Learned() {
 function Unlabelled(props: { version: Version }) {
   const used = props.version.head?.unlabelled;
   const ready = bench.unlabelled.value.filter((item) => item.status.value === "ready").length;
+  const isDone = Number(used?.count ?? 0) === ready;
   return (
     <>
-      {used && Number(used.count) > 0 && (
-        <p class="hint">
-          {plural(Number(used.count), "picture")} without a class: {used.reason}
-        </p>
-      )}
-      {ready > 0 && !props.version.multiLabel && (
+      {used && <p class="hint">{used.reason.replace(/^./, (first) => first.toUpperCase())}.</p>}
+      {ready > 0 && !isDone && !props.version.multiLabel && (
         <button type="button" onClick={() => void learn.learnUnlabelled()}>
           Learn from {plural(ready, "picture")} without a class, too
         </button>
