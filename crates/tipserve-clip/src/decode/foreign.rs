@@ -26,7 +26,11 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (0, b"\0\0\0\x0CJXL \x0D\x0A\x87\x0A", JPEG_XL),
     (0, b"\0\0\0\x0CjP  \x0D\x0A\x87\x0A", JPEG_2000),
     (0, b"\xFF\x4F\xFF\x51", JPEG_2000),
-    (0, b"II\xBC\x01", "JPEG XR (convert it to JPEG or PNG with `JxrDecApp`)"),
+    (
+        0,
+        b"II\xBC\x01",
+        "JPEG XR (convert it to JPEG or PNG with `JxrDecApp`)",
+    ),
     // A TIFF otherwise, whose first picture is not the photograph.
     (8, b"CR\x02\0", RAW),
     (0, b"FUJIFILMCCD-RAW", RAW),
@@ -37,13 +41,33 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (0, b"FOVb", RAW),
     (0, b"8BPS", "Photoshop's PSD (save it as JPEG or PNG)"),
     (0, b"gimp xcf", "GIMP's XCF (export it as JPEG or PNG)"),
-    (0, b"%PDF", "PDF (convert its pages to PNG, e.g. with `pdftoppm -png`)"),
-    (0, b"%!PS", "PostScript (convert it to PNG, e.g. with `gs -sDEVICE=png16m`)"),
-    (0, b"\xC5\xD0\xD3\xC6", "PostScript (convert it to PNG, e.g. with `gs -sDEVICE=png16m`)"),
+    (
+        0,
+        b"%PDF",
+        "PDF (convert its pages to PNG, e.g. with `pdftoppm -png`)",
+    ),
+    (
+        0,
+        b"%!PS",
+        "PostScript (convert it to PNG, e.g. with `gs -sDEVICE=png16m`)",
+    ),
+    (
+        0,
+        b"\xC5\xD0\xD3\xC6",
+        "PostScript (convert it to PNG, e.g. with `gs -sDEVICE=png16m`)",
+    ),
     (0, b"\xD7\xCD\xC6\x9A", "WMF (convert it to PNG)"),
     (40, b" EMF", "EMF (convert it to PNG)"),
-    (128, b"DICM", "DICOM (convert it to PNG: which levels are black and white is yours to say)"),
-    (0, b"SIMPLE  =", "FITS (convert it to PNG: which levels are black and white is yours to say)"),
+    (
+        128,
+        b"DICM",
+        "DICOM (convert it to PNG: which levels are black and white is yours to say)",
+    ),
+    (
+        0,
+        b"SIMPLE  =",
+        "FITS (convert it to PNG: which levels are black and white is yours to say)",
+    ),
     (0, b"\0\0\x01\0", "an icon, ICO (convert it to PNG)"),
     (0, b"icns", "an icon, ICNS (convert it to PNG)"),
     (0, b"DDS ", "DDS (convert it to PNG)"),
@@ -51,14 +75,34 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (0, b"qoif", "QOI (convert it to PNG)"),
     (0, b"BPG\xFB", "BPG (convert it to PNG with `bpgdec`)"),
     (0, b"FLIF", "FLIF (convert it to PNG with `flif -d`)"),
-    (0, b"AT&TFORM", "DjVu (convert it to PNG, e.g. with `ddjvu`)"),
+    (
+        0,
+        b"AT&TFORM",
+        "DjVu (convert it to PNG, e.g. with `ddjvu`)",
+    ),
     (0, b"\x01\xDA", "SGI (convert it to PNG)"),
     (0, b"\x0A\x05\x01", "PCX (convert it to PNG)"),
     (0, b"\x8AMNG", "MNG (convert it to PNG)"),
-    (0, b"PF\x0A", "PFM (convert it to 8 bits: where white is, is yours to say)"),
-    (0, b"Pf\x0A", "PFM (convert it to 8 bits: where white is, is yours to say)"),
-    (0, b"\x76\x2F\x31\x01", "OpenEXR (convert it to 8 bits: where white is, is yours to say)"),
-    (0, b"#?R", "Radiance HDR (convert it to 8 bits: where white is, is yours to say)"),
+    (
+        0,
+        b"PF\x0A",
+        "PFM (convert it to 8 bits: where white is, is yours to say)",
+    ),
+    (
+        0,
+        b"Pf\x0A",
+        "PFM (convert it to 8 bits: where white is, is yours to say)",
+    ),
+    (
+        0,
+        b"\x76\x2F\x31\x01",
+        "OpenEXR (convert it to 8 bits: where white is, is yours to say)",
+    ),
+    (
+        0,
+        b"#?R",
+        "Radiance HDR (convert it to 8 bits: where white is, is yours to say)",
+    ),
     (0, b"\x1A\x45\xDF\xA3", VIDEO),
     (0, b"\0\0\x01\xBA", VIDEO),
     (0, b"PK\x03\x04", ARCHIVE),
@@ -87,7 +131,11 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
 fn signed(bytes: &[u8]) -> Option<&'static str> {
     SIGNATURES
         .iter()
-        .find(|(at, begins, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(begins)))
+        .find(|(at, begins, _)| {
+            bytes
+                .get(*at..)
+                .is_some_and(|rest| rest.starts_with(begins))
+        })
         .map(|(.., name)| *name)
 }
 
@@ -119,7 +167,12 @@ fn brands(bytes: &[u8]) -> Option<impl Iterator<Item = &[u8; 4]>> {
         let numbered = brands.iter().enumerate();
         numbered.filter_map(|(index, brand)| (index != 1).then_some(brand))
     };
-    let container = |brand: &&[u8; 4]| matches!(**brand, [b'm', b'i' | b's', b'f', b'1'] | [b'i', b's', b'o', _]);
+    let container = |brand: &&[u8; 4]| {
+        matches!(
+            **brand,
+            [b'm', b'i' | b's', b'f', b'1'] | [b'i', b's', b'o', _]
+        )
+    };
     Some(
         named()
             .filter(move |brand| !container(brand))
@@ -137,8 +190,14 @@ fn text(bytes: &[u8]) -> Option<&'static str> {
     const SVG: &str = "SVG (convert it to PNG, e.g. with `rsvg-convert`)";
     const LOOKED_AT: usize = 1024;
     let head = bytes.get(..LOOKED_AT.min(bytes.len()))?;
-    let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
-    let begins = |with: &[u8]| head.get(..with.len()).is_some_and(|text| text.eq_ignore_ascii_case(with));
+    let head = head
+        .strip_prefix(b"\xEF\xBB\xBF")
+        .unwrap_or(head)
+        .trim_ascii_start();
+    let begins = |with: &[u8]| {
+        head.get(..with.len())
+            .is_some_and(|text| text.eq_ignore_ascii_case(with))
+    };
     if begins(b"<svg") || (begins(b"<?xml") && memchr::memmem::find(head, b"<svg").is_some()) {
         return Some(SVG);
     }

@@ -141,7 +141,9 @@ fn refuse(error: ImageError, format: &'static str) -> PictureError {
     match error {
         ImageError::Unsupported(error) => PictureError::Unsupported {
             what: match error.kind() {
-                UnsupportedErrorKind::Color(colour) => format!("a {format} in {colour:?} (convert it to PNG)"),
+                UnsupportedErrorKind::Color(colour) => {
+                    format!("a {format} in {colour:?} (convert it to PNG)")
+                }
                 _ => format!("this {format} (convert it to PNG; {error})"),
             },
         },

@@ -237,9 +237,7 @@ fn bits(tags: &Tags, samples: usize) -> Result<usize, PictureError> {
         // Pillow reads them as they stand, too.
         Some(2) if first == 8 => {}
         Some(3) => {
-            return Err(unsupported(format!(
-                "in floating point of {first} bits"
-            )));
+            return Err(unsupported(format!("in floating point of {first} bits")));
         }
         Some(2) => return Err(unsupported(format!("with signed samples of {first} bits"))),
         Some(_) => return Err(unsupported("with complex or untyped samples".into())),
