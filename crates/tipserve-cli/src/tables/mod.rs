@@ -149,6 +149,3 @@ fn address(text: &str) -> String {
 fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_owned()
 }
-
-#[cfg(test)]
-mod tests;

@@ -37,9 +37,10 @@ from tipserve._sources.tables import (
 
 _BY_SUFFIX: dict[str, Callable[[Path], Opened]] = {
     ".npz": lambda path: _open_npz(path),
-    ".csv": lambda path: open_csv(path, ","),
+    ".csv": lambda path: open_csv(path, None),
     ".tsv": lambda path: open_csv(path, "\t"),
     ".jsonl": open_jsonl,
+    ".ndjson": open_jsonl,
     ".parquet": open_parquet,
     ".json": open_coco,
 }
