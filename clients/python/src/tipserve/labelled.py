@@ -120,8 +120,8 @@ def _match(opened: Opened, given: list[ClassSpec] | None) -> Labelled:
             opened, given, several = _gathered(opened)
         else:
             several = False
-        examples = Indexed(opened.examples, Lookup(given))
-        return Labelled(tuple(given), examples, opened.repeatable, several)
+        indexed = Indexed(opened.examples, Lookup(given))
+        return Labelled(tuple(given), indexed, opened.repeatable, several)
     own = opened.classes
     same = given is None or [_folded(one) for one in own] == [_folded(one) for one in given]
     given = list(own) if given is None else given
