@@ -136,6 +136,7 @@ image-files: wheel ## Gather what the images hold into dist/image: docker build 
 	@$(foreach kind,$(IMAGES),deploy/docker/image-files $(kind) dist/tipserve_server-*.whl $(or $(TORCH_LIB_$(kind)),$(TORCH_LIB)) dist/image/$(kind) &&) true
 
 .PHONY: release-files
+release-files release-check: export CARGO_INCREMENTAL := 0
 release-files: wheel image-files ## All that a release publishes, into dist/: archive, chart, bill of materials, checksums
 	@PYTHON=$(WHEEL_VENV)/bin/python scripts/release-files
 

@@ -86,22 +86,42 @@ pub(super) fn check_version(
     check_notes(details, file, [train.len(), held.len(), unknown])?;
     check_numbers(details)?;
 
-    let read = |name: &str| tensors::read(file, name);
     precision::read(file, details.classes.len()).map_err(invalid)?;
     match &details.multi_label {
         Some(_) => check_multi_label(details, file, &train, &held)?,
         None => check_one_label(details, file)?,
     }
     check_counts(details, &train, &held)?;
-    let edges = &details.nearest_deciles;
+    check_deciles(&details.nearest_deciles)?;
+    check_contrast(
+        details,
+        tensors::read(file, names::UNKNOWN_FEATURES)?.as_ref(),
+    )?;
+    check_finite(file)?;
+    // The loader's own checks, on the CPU: the device's memory is for what is
+    // served.
+    let head = Classifier::head_tensors(&imported.manifest, file)
+        .map_err(|error| invalid(format!("it does not load: {error}")))?;
+    check_reach(&details.head, &head).map_err(invalid)?;
+    Classifier::load(imported.manifest.clone(), file, Device::Cpu)
+        .map_err(|error| invalid(format!("it does not load: {error}")))?;
+    Ok(())
+}
+
+/// The limits of drift's histogram: none, or nine that ascend.
+fn check_deciles(edges: &[f64]) -> Result<(), CatalogError> {
     let are_deciles =
-        edges.len() == EDGES && edges.is_sorted() && edges.iter().all(|e| e.is_finite());
-    if !edges.is_empty() && !are_deciles {
-        return Err(invalid(
-            "its nearest_deciles are not nine ascending numbers",
-        ));
+        edges.len() == EDGES && edges.is_sorted() && edges.iter().all(|edge| edge.is_finite());
+    if edges.is_empty() || are_deciles {
+        return Ok(());
     }
-    check_contrast(details, read(names::UNKNOWN_FEATURES)?.as_ref())?;
+    Err(invalid(
+        "its nearest_deciles are not nine ascending numbers",
+    ))
+}
+
+/// Refuses a head with a NaN or an infinity.
+fn check_finite(file: &TensorFile) -> Result<(), CatalogError> {
     for name in [
         names::HEAD_LINEAR,
         names::HEAD_BIAS,
@@ -112,7 +132,7 @@ pub(super) fn check_version(
         names::HEAD_SCALE,
         names::HEAD_STANDARDISED_LINEAR,
     ] {
-        if let Some(tensor) = read(name)? {
+        if let Some(tensor) = tensors::read(file, name)? {
             let finite = tensor
                 .f_sum(Kind::Double)
                 .and_then(|sum| sum.f_double_value(&[]))
@@ -123,13 +143,6 @@ pub(super) fn check_version(
             }
         }
     }
-    // The loader's own checks, on the CPU: the device's memory is for what is
-    // served.
-    let head = Classifier::head_tensors(&imported.manifest, file)
-        .map_err(|error| invalid(format!("it does not load: {error}")))?;
-    check_reach(&details.head, &head).map_err(invalid)?;
-    Classifier::load(imported.manifest.clone(), file, Device::Cpu)
-        .map_err(|error| invalid(format!("it does not load: {error}")))?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use tip_adapter::{
     precision::{CurvePoint, PrecisionCurve, PrecisionThreshold},
     standardise::Standardise,
 };
-use tip_spec::Method;
+use tip_spec::{HeadForm, Method};
 use tipserve_clip::ExifOrientation;
 use tipserve_store::{Manifest, StoreError, TensorFile, TextColumn, tensors::names};
 
@@ -127,8 +127,8 @@ impl Classifier {
             None => None,
             Some(_) => Some(standardised(file, &missing)?),
         };
-        let cache = match spec.method {
-            Method::TipAdapter | Method::TipAdapterF => {
+        let cache = match spec.method.form() {
+            HeadForm::OneHot | HeadForm::TrainedOneHot => {
                 let keys = match tensors::read(file, names::HEAD_KEYS)? {
                     Some(trained) => trained,
                     None => keys
@@ -142,13 +142,13 @@ impl Classifier {
                 let labels = labels.shallow_clone();
                 Some((keys, Values::OneHot { labels, weight }))
             }
-            Method::Proker => {
+            HeadForm::Dense => {
                 let keys = keys.as_ref().ok_or_else(|| missing(names::KEYS))?;
                 let values = tensors::read(file, names::HEAD_VALUES)?
                     .ok_or_else(|| missing(names::HEAD_VALUES))?;
                 Some((keys.shallow_clone(), Values::Dense(values)))
             }
-            Method::Stack => match (&keys, tensors::read(file, names::HEAD_VALUES)?) {
+            HeadForm::Combined => match (&keys, tensors::read(file, names::HEAD_VALUES)?) {
                 (Some(keys), Some(values)) => {
                     let keys = match &standardised {
                         Some(part) => part.by.apply(keys).map_err(CatalogError::internal)?,
@@ -158,7 +158,7 @@ impl Classifier {
                 }
                 _ => None,
             },
-            Method::ZeroShot | Method::Gda | Method::ClassMean => None,
+            HeadForm::Linear => None,
         };
         Ok(HeadTensors {
             classes: manifest.details.classes.len(),

@@ -78,45 +78,22 @@ impl Catalog {
         named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
         let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
         let unlabelled = beside(&unlabelled, width, names::UNLABELLED, &mut named)?;
-        let statistics = statistics(model)?;
-        let logit_scale = model.logit_scale;
+        let inputs = Inputs {
+            keys,
+            views,
+            text,
+            validation: held,
+            unlabelled,
+            statistics: statistics(model)?,
+            logit_scale: model.logit_scale,
+        };
+        let classes = recipe.class_count();
         let material = if recipe.multi_label {
-            let classes = recipe.class_count();
-            named.extend(label_sets::write(label_sets::TRAINING, sets(&training))?);
-            if held.is_some() {
-                named.extend(label_sets::write(
-                    label_sets::VALIDATION,
-                    sets(&validation),
-                )?);
-            }
-            HeadMaterial::MultiLabel(MultiLabelMaterial {
-                keys,
-                labels: label_matrix(classes, &training)?,
-                validation: match held {
-                    Some(features) => Some((features, label_matrix(classes, &validation)?)),
-                    None => None,
-                },
-                logit_scale,
-                statistics,
-            })
+            let material = inputs.multi_label(classes, &training, &validation, &mut named)?;
+            HeadMaterial::MultiLabel(material)
         } else {
-            let key_labels = labels(&training);
-            named.push(tensors::write(names::LABELS, &key_labels)?);
-            let held = held.map(|features| (features, labels(&validation)));
-            if let Some((_, labels)) = &held {
-                named.push(tensors::write(names::VALIDATION_LABELS, labels)?);
-            }
-            HeadMaterial::OneLabel(Material {
-                keys,
-                labels: key_labels,
-                classes: recipe.class_count(),
-                views,
-                text,
-                validation: held,
-                logit_scale,
-                statistics,
-                unlabelled,
-            })
+            let material = inputs.one_label(classes, &training, &validation, &mut named)?;
+            HeadMaterial::OneLabel(material)
         };
         Ok(Ingredients {
             material,
@@ -125,6 +102,79 @@ impl Catalog {
             classes: class_records(recipe, all()),
             key_count: training.len(),
             pictures: all().filter(|example| example.has_picture()).count() as u64,
+        })
+    }
+}
+
+/// What a head is made of, before its labels.
+struct Inputs {
+    /// Features of the training examples, f32 [M, D].
+    keys: Tensor,
+    /// Features of their views, f32 [V, M, D].
+    views: Option<Tensor>,
+    /// The text classifier, f32 [N, D].
+    text: Option<Tensor>,
+    /// Features of the validation examples, f32 [H, D].
+    validation: Option<Tensor>,
+    /// Features of unlabelled pictures, f32 [U, D].
+    unlabelled: Option<Tensor>,
+    statistics: Option<Statistics>,
+    logit_scale: f64,
+}
+
+impl Inputs {
+    /// With one class an example; the labels are added to what is stored.
+    fn one_label(
+        self,
+        classes: usize,
+        training: &[&ExampleFeature],
+        validation: &[&ExampleFeature],
+        named: &mut Vec<NamedTensor>,
+    ) -> Result<Material, CatalogError> {
+        let key_labels = labels(training);
+        named.push(tensors::write(names::LABELS, &key_labels)?);
+        let held = self
+            .validation
+            .map(|features| (features, labels(validation)));
+        if let Some((_, labels)) = &held {
+            named.push(tensors::write(names::VALIDATION_LABELS, labels)?);
+        }
+        Ok(Material {
+            keys: self.keys,
+            labels: key_labels,
+            classes,
+            views: self.views,
+            text: self.text,
+            validation: held,
+            logit_scale: self.logit_scale,
+            statistics: self.statistics,
+            unlabelled: self.unlabelled,
+        })
+    }
+
+    /// With any number of classes an example; the sets of labels are added to
+    /// what is stored.
+    fn multi_label(
+        self,
+        classes: usize,
+        training: &[&ExampleFeature],
+        validation: &[&ExampleFeature],
+        named: &mut Vec<NamedTensor>,
+    ) -> Result<MultiLabelMaterial, CatalogError> {
+        named.extend(label_sets::write(label_sets::TRAINING, sets(training))?);
+        let held = match self.validation {
+            Some(features) => {
+                named.extend(label_sets::write(label_sets::VALIDATION, sets(validation))?);
+                Some((features, label_matrix(classes, validation)?))
+            }
+            None => None,
+        };
+        Ok(MultiLabelMaterial {
+            keys: self.keys,
+            labels: label_matrix(classes, training)?,
+            validation: held,
+            logit_scale: self.logit_scale,
+            statistics: self.statistics,
         })
     }
 }

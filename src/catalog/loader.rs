@@ -6,7 +6,7 @@ use tch::Device;
 
 use super::{BoundClassifier, Bundles, CatalogError, Classifier, compute};
 use crate::telemetry;
-use tip_spec::{KeyDtype, Method};
+use tip_spec::{HeadForm, KeyDtype};
 use tipserve_store::{
     Manifest, Store, VersionKey,
     resident::{Event, Footprint, Load},
@@ -64,14 +64,13 @@ fn head_bytes(manifest: &Manifest, device: Device) -> u64 {
     // Labels, places and factors: torch operators need wider ones.
     let beside = if device.is_cuda() { 28 } else { 16 };
     let examples = keys * (width * element + beside);
-    let own = match details.head.method {
-        // The keys of the formula are the examples' own.
-        Method::TipAdapter | Method::ZeroShot | Method::Gda | Method::ClassMean => 0,
-        Method::TipAdapterF => keys * width * element,
-        Method::Proker => keys * classes * 4,
+    let own = match details.head.method.form() {
+        HeadForm::Linear | HeadForm::OneHot => 0,
+        HeadForm::TrainedOneHot => keys * width * element,
+        HeadForm::Dense => keys * classes * 4,
         // Standardised keys are not the examples', which neighbours are sought
         // among.
-        Method::Stack => {
+        HeadForm::Combined => {
             let standardised = details.head.standardised.map_or(0, |_| {
                 keys * width * element + classes * width * 4 + 8 * width
             });

@@ -16,7 +16,9 @@ use tokio::sync::watch;
 use super::CatalogError;
 use tip_adapter::finetune::Options;
 use tip_spec::SearchGrid;
-use tipserve_store::{AliasName, CacheId, Manifest, RequestKey, StoreError, VersionNumber};
+use tipserve_store::{
+    AliasName, CacheId, Manifest, RequestKey, RunState, StoreError, VersionNumber,
+};
 
 /// The runs of this server, by id.
 pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
@@ -59,28 +61,6 @@ pub struct TuneRequest {
     pub request: Option<RequestKey>,
     /// Whether it continues after its last follower has left.
     pub detached: bool,
-}
-
-/// Where a run of fine-tuning stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunState {
-    /// Waiting until a place is free.
-    Queued,
-    /// Training, at a place of its own.
-    Running,
-    /// It ended with a version, new or unchanged.
-    Succeeded,
-    /// It ended with an error: see [`Run::error`].
-    Failed,
-    /// It was cancelled before it ended.
-    Cancelled,
-}
-
-impl RunState {
-    /// Whether nothing more will happen.
-    pub fn has_ended(self) -> bool {
-        !matches!(self, RunState::Queued | RunState::Running)
-    }
 }
 
 /// How far the training of a run has come.

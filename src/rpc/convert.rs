@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 
 use tip_spec::{
-    Candidate, ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource, Standardised,
+    Candidate, ClassBalance, HeadSpec, KeyDtype, Selection, SelectionSource, Standardised,
     UnlabelledUse,
 };
 use tipserve_api::v1 as pb;
@@ -108,7 +108,7 @@ fn counts(source: &SourceCounts) -> pb::SourceCounts {
 
 fn head(spec: &HeadSpec) -> pb::Head {
     pb::Head {
-        method: method(spec.method) as i32,
+        method: spec.method.number(),
         alpha: spec.alpha,
         beta: spec.beta,
         lambda: spec.lambda,
@@ -151,19 +151,6 @@ fn standardised(whose: Option<Standardised>) -> pb::Standardised {
     }
 }
 
-/// A method as the API has it.
-pub fn method(method: Method) -> pb::Method {
-    match method {
-        Method::ZeroShot => pb::Method::ZeroShot,
-        Method::TipAdapter => pb::Method::TipAdapter,
-        Method::Gda => pb::Method::Gda,
-        Method::Proker => pb::Method::Proker,
-        Method::ClassMean => pb::Method::ClassMean,
-        Method::TipAdapterF => pb::Method::TipAdapterF,
-        Method::Stack => pb::Method::Stack,
-    }
-}
-
 fn source(source: SelectionSource) -> pb::SelectionSource {
     match source {
         SelectionSource::Given => pb::SelectionSource::Given,
@@ -187,7 +174,7 @@ fn selection(selection: &Selection) -> pb::Selection {
 
 fn candidate(candidate: &Candidate) -> pb::Candidate {
     pb::Candidate {
-        method: method(candidate.method) as i32,
+        method: candidate.method.number(),
         alpha: candidate.alpha,
         beta: candidate.beta,
         lambda: candidate.lambda,

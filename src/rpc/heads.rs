@@ -3,7 +3,7 @@
 use super::request::RequestError;
 use crate::catalog::MAX_MAGNITUDE;
 use tip_adapter::make::HeadRequest;
-use tip_spec::{ClassBalance, KeyDtype, Method, SearchGrid};
+use tip_spec::{ClassBalance, KeyDtype, MadeBy, Method, SearchGrid};
 use tipserve_api::v1 as pb;
 
 /// The method that a client asked for.
@@ -48,28 +48,19 @@ fn unknown(field: &str, value: i32) -> RequestError {
 /// # Errors
 /// An unknown value, or a method that is not made from examples.
 pub fn method(value: i32) -> Result<MethodChoice, RequestError> {
-    Ok(match pb::Method::try_from(value) {
-        Ok(pb::Method::Unspecified) => MethodChoice::Default,
-        Ok(pb::Method::Auto) => MethodChoice::Auto,
-        Ok(pb::Method::ZeroShot) => MethodChoice::This(Method::ZeroShot),
-        Ok(pb::Method::TipAdapter) => MethodChoice::This(Method::TipAdapter),
-        Ok(pb::Method::Gda) => MethodChoice::This(Method::Gda),
-        Ok(pb::Method::Proker) => MethodChoice::This(Method::Proker),
-        Ok(pb::Method::ClassMean) => MethodChoice::This(Method::ClassMean),
-        Ok(pb::Method::TipAdapterF) => {
-            return Err(RequestError::invalid(
-                "spec.method",
-                "METHOD_TIP_ADAPTER_F is made by FineTune, from a version",
-            ));
-        }
-        Ok(pb::Method::Stack) => {
-            return Err(RequestError::invalid(
-                "spec.method",
-                "METHOD_STACK is what METHOD_AUTO makes",
-            ));
-        }
-        Err(_) => return Err(unknown("spec.method", value)),
-    })
+    match pb::Method::try_from(value) {
+        Ok(pb::Method::Unspecified) => return Ok(MethodChoice::Default),
+        Ok(pb::Method::Auto) => return Ok(MethodChoice::Auto),
+        _ => {}
+    }
+    let method = Method::by_number(value).ok_or_else(|| unknown("spec.method", value))?;
+    let otherwise = match method.made_by() {
+        MadeBy::Name => return Ok(MethodChoice::This(method)),
+        MadeBy::FineTuning => "is made by FineTune, from a version",
+        MadeBy::Auto => "is what METHOD_AUTO makes",
+    };
+    let problem = format!("{} {otherwise}", method.api_name());
+    Err(RequestError::invalid("spec.method", problem))
 }
 
 /// A grid as asked for; none if the server decides.
@@ -150,4 +141,20 @@ pub fn request(
         key_dtype,
         ..HeadRequest::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_has_the_name_and_number_of_one_in_the_api() {
+        for &method in Method::ALL {
+            let found = pb::Method::try_from(method.number());
+            assert_eq!(found.map(|it| it.as_str_name()), Ok(method.api_name()));
+        }
+        let in_api = (0..).map_while(|number| pb::Method::try_from(number).ok());
+        // METHOD_UNSPECIFIED and METHOD_AUTO are requests, not methods.
+        assert_eq!(in_api.count(), Method::ALL.len() + 2);
+    }
 }

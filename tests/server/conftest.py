@@ -328,3 +328,21 @@ def eventually(condition, seconds: float = 60):
             assert value, "did not come true"
             return value
         time.sleep(0.05)
+
+
+@pytest.fixture
+def triton_client(features):
+    """NVIDIA's own client of the Open Inference Protocol."""
+    import tritonclient.grpc as triton
+
+    with triton.InferenceServerClient(features.address) as made:
+        yield made
+
+
+@pytest.fixture
+def points(features, clusters, name):
+    """A cache of that name, and fresh points to classify."""
+    from models import points_cache
+
+    points_cache(features, name, clusters)
+    return clusters.draw(20)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 from conftest import Clusters
-from test_finetune import Run, make, runs_of, started, state_of, tune, versions_of
+from tuning import Run, make, runs_of, started, state_of, tune, versions_of
 from wire import Problem, finetune
 
 

@@ -20,21 +20,8 @@ from wire import Problem, cache
 
 
 @pytest.fixture
-def client(features):
-    with triton.InferenceServerClient(features.address) as made:
-        yield made
-
-
-@pytest.fixture
 def stub(features):
     return v2_grpc.GRPCInferenceServiceStub(features.api.channel)
-
-
-@pytest.fixture
-def points(features, clusters, name):
-    """A cache of that name, and fresh points to classify."""
-    points_cache(features, name, clusters)
-    return clusters.draw(20)[0]
 
 
 def answers(server, reference, contents):
@@ -44,10 +31,10 @@ def answers(server, reference, contents):
 # ---- answers -------------------------------------------------------------------
 
 
-def test_embeddings_are_classified_as_classify_does(features, client, points, name):
+def test_embeddings_are_classified_as_classify_does(features, triton_client, points, name):
     expected = answers(features, name, map(wire.embedding, points))
-    same(client.infer(name, [embedded(points)]), expected)
-    one = client.infer(name, [embedded(points[:1])], request_id="a request")
+    same(triton_client.infer(name, [embedded(points)]), expected)
+    one = triton_client.infer(name, [embedded(points[:1])], request_id="a request")
     same(one, expected[:1])
     response = one.get_response()
     assert (response.id, response.model_name, response.model_version) == ("a request", name, "1")
@@ -72,7 +59,9 @@ def test_pictures_are_classified_as_classify_does(tiny, chance, name, column):
 
 
 @pytest.mark.parametrize(("datatype", "digits"), [("FP16", 11), ("BF16", 8)])
-def test_half_precision_embeddings_are_read(features, client, points, name, datatype, digits):
+def test_half_precision_embeddings_are_read(
+    features, triton_client, points, name, datatype, digits
+):
     if datatype == "FP16":
         halves = points.astype(np.float16)
         raw, exact = halves.tobytes(), halves.astype(np.float32)
@@ -82,16 +71,16 @@ def test_half_precision_embeddings_are_read(features, client, points, name, data
     assert np.abs(exact / points - 1).max() < 2.0 ** -(digits - 1)
     tensor = triton.InferInput("embedding", list(points.shape), datatype)
     tensor._raw_content = raw
-    same(client.infer(name, [tensor]), answers(features, name, map(wire.embedding, exact)))
+    same(triton_client.infer(name, [tensor]), answers(features, name, map(wire.embedding, exact)))
 
 
-def test_typed_contents_are_answered_in_kind(stub, client, points, name):
+def test_typed_contents_are_answered_in_kind(stub, triton_client, points, name):
     request = v2.ModelInferRequest(model_name=name, id="typed")
     tensor = request.inputs.add(name="embedding", datatype="FP32", shape=points.shape)
     tensor.contents.fp32_contents.extend(points.ravel().tolist())
     response = stub.ModelInfer(request, timeout=60)
     assert not response.raw_output_contents
-    raw = client.infer(name, [embedded(points)])
+    raw = triton_client.infer(name, [embedded(points)])
     outputs = {output.name: output for output in response.outputs}
     for output in ("label", "score", "logits", "classification"):
         expected = raw.as_numpy(output)
@@ -101,14 +90,14 @@ def test_typed_contents_are_answered_in_kind(stub, client, points, name):
         np.testing.assert_array_equal(np.array(values, expected.dtype), expected.ravel())
 
 
-def test_only_the_outputs_asked_for_come_back(client, points, name):
+def test_only_the_outputs_asked_for_come_back(triton_client, points, name):
     wanted = [triton.InferRequestedOutput(output) for output in ("logits", "label")]
-    response = client.infer(name, [embedded(points)], outputs=wanted).get_response()
+    response = triton_client.infer(name, [embedded(points)], outputs=wanted).get_response()
     assert [output.name for output in response.outputs] == ["logits", "label"]
     assert len(response.raw_output_contents) == 2
 
 
-def test_elements_of_unknown_classes_are_told(features, client, clusters, name):
+def test_elements_of_unknown_classes_are_told(features, triton_client, clusters, name):
     known, labels = clusters.draw(labels=np.arange(60) % 3)
     spec = cache.CacheSpec(cache_id=f"{name}-told", classes=wire.classes("abc"))
     features.api.create(spec, wire.examples_of(known, labels))
@@ -117,7 +106,7 @@ def test_elements_of_unknown_classes_are_told(features, client, clusters, name):
         features.api.one(f"{name}-told", wire.embedding(row), reject={"accept": 0.9})
         for row in rows
     ]
-    told = client.infer(f"{name}-told", [embedded(rows)], parameters={"accept": "0.9"})
+    told = triton_client.infer(f"{name}-told", [embedded(rows)], parameters={"accept": "0.9"})
     assert [output.name for output in told.get_response().outputs][-2:] == [
         "accepted",
         "known_score",
@@ -128,7 +117,7 @@ def test_elements_of_unknown_classes_are_told(features, client, clusters, name):
         told.as_numpy("known_score"), [one.score for one in expected], rtol=1e-5
     )
     wanted = [triton.InferRequestedOutput("accepted")]
-    none = client.infer(
+    none = triton_client.infer(
         f"{name}-told", [embedded(rows)], outputs=wanted, parameters={"threshold": "1e9"}
     )
     assert not none.as_numpy("accepted").any()
@@ -138,14 +127,14 @@ def test_elements_of_unknown_classes_are_told(features, client, clusters, name):
         ({"threshold": "high"}, "not a number"),
     ):
         with pytest.raises(InferenceServerException) as caught:
-            client.infer(f"{name}-told", [embedded(rows)], parameters=parameters)
+            triton_client.infer(f"{name}-told", [embedded(rows)], parameters=parameters)
         assert words in caught.value.message()
 
 
 @pytest.mark.parametrize("count", [1, 3, 99])
-def test_classification_ranks_classes(features, client, points, name, count):
+def test_classification_ranks_classes(features, triton_client, points, name, count):
     wanted = [triton.InferRequestedOutput(o, class_count=count) for o in ("logits", "score")]
-    result = client.infer(name, [embedded(points)], outputs=wanted)
+    result = triton_client.infer(name, [embedded(points)], outputs=wanted)
     expected = answers(features, name, map(wire.embedding, points))
     for output, value_of in (("logits", "logit"), ("score", "probability")):
         ranked = result.as_numpy(output)
@@ -157,7 +146,7 @@ def test_classification_ranks_classes(features, client, points, name, count):
                 assert np.float32(value) == np.float32(getattr(best, value_of))
 
 
-def test_every_form_of_a_version_is_taken(features, client, clusters, name):
+def test_every_form_of_a_version_is_taken(features, triton_client, clusters, name):
     other = Clusters(clusters.chance, 5)
     points_cache(features, name, clusters)
     points_cache(features, name, other)
@@ -169,13 +158,13 @@ def test_every_form_of_a_version_is_taken(features, client, clusters, name):
         *((name, "stable", "1"), (f"{name}@stable", "", "1"), (f"{name}@2", "", "2")),
         (f"caches/{name}/versions/1", "", "1"),
     ]:
-        result = client.infer(model, [embedded(points)], model_version=version)
+        result = triton_client.infer(model, [embedded(points)], model_version=version)
         assert result.get_response().model_version == number, (model, version)
         assert result.get_response().model_name == model
         reference = f"caches/{name}/versions/{number}"
         same(result, answers(features, reference, map(wire.embedding, points)))
-        assert client.is_model_ready(model, version)
-        assert client.get_model_metadata(model, version).versions[-1] == number
+        assert triton_client.is_model_ready(model, version)
+        assert triton_client.get_model_metadata(model, version).versions[-1] == number
 
 
 # ---- one request among others ---------------------------------------------------
@@ -213,14 +202,14 @@ def test_one_bad_element_fails_its_request_by_its_index(tiny, chance, name):
     eventually(lambda: tiny.metrics()["tipserve_in_flight_items"] == 0)
 
 
-def test_priority_and_timeout_are_taken(client, points, name):
+def test_priority_and_timeout_are_taken(triton_client, points, name):
     for priority in (0, 1, 2, 7):
-        client.infer(name, [embedded(points)], priority=priority, timeout=60_000_000)
+        triton_client.infer(name, [embedded(points)], priority=priority, timeout=60_000_000)
     with pytest.raises(InferenceServerException, match=r"parameters\.timeout: -5 is negative"):
-        client.infer(name, [embedded(points)], timeout=-5)
-    client.infer(name, [embedded(points)], parameters={"colour": "red", "shade": 3})
+        triton_client.infer(name, [embedded(points)], timeout=-5)
+    triton_client.infer(name, [embedded(points)], parameters={"colour": "red", "shade": 3})
     with pytest.raises(InferenceServerException, match="reserved"):
-        client.infer(name, [embedded(points)], parameters={"triton_x": True})
+        triton_client.infer(name, [embedded(points)], parameters={"triton_x": True})
 
 
 def test_a_timeout_that_cannot_be_kept_is_an_error(tiny, chance, name):
@@ -317,19 +306,19 @@ def test_a_value_that_is_no_number_is_named_by_its_element(stub, points, name):
         ("{name}", "-1", "INVALID_ARGUMENT"),
     ],
 )
-def test_models_that_are_not_there(client, points, name, model, version, code):
+def test_models_that_are_not_there(triton_client, points, name, model, version, code):
     model = model.format(name=name)
     for call in (
-        lambda: client.infer(model, [embedded(points)], model_version=version),
-        lambda: client.get_model_metadata(model, version),
-        lambda: client.get_model_config(model, version),
-        lambda: client.get_inference_statistics(model, version),
+        lambda: triton_client.infer(model, [embedded(points)], model_version=version),
+        lambda: triton_client.get_model_metadata(model, version),
+        lambda: triton_client.get_model_config(model, version),
+        lambda: triton_client.get_inference_statistics(model, version),
     ):
         with pytest.raises(InferenceServerException) as caught:
             call()
         assert caught.value.status() == f"StatusCode.{code}"
     if code == "NOT_FOUND":
-        assert not client.is_model_ready(model, version)
+        assert not triton_client.is_model_ready(model, version)
 
 
 def test_answers_larger_than_a_message_are_refused(serve, features_bundle, clusters, name):
@@ -345,153 +334,3 @@ def test_answers_larger_than_a_message_are_refused(serve, features_bundle, clust
 
 
 # ---- what is said of models -------------------------------------------------------
-
-
-def test_metadata_and_configuration_agree(tiny, chance, name):
-    pictures_cache(tiny, name, chance)
-    with triton.InferenceServerClient(tiny.address) as client:
-        metadata = client.get_model_metadata(name)
-        config = client.get_model_config(name).config
-    assert (metadata.name, list(metadata.versions)) == (name, ["1"])
-    assert metadata.platform == config.platform == "pytorch_torchscript"
-    shapes = {t.name: (t.datatype, list(t.shape)) for t in [*metadata.inputs, *metadata.outputs]}
-    assert shapes == {
-        "image": ("BYTES", [-1, 1]),
-        "embedding": ("FP32", [-1, 48]),
-        "label": ("BYTES", [-1]),
-        "score": ("FP32", [-1]),
-        "logits": ("FP32", [-1, 3]),
-        "classification": ("BYTES", [-1, -1]),
-        "accepted": ("BOOL", [-1]),
-        "known_score": ("FP32", [-1]),
-    }
-    assert config.max_batch_size == 512
-    assert {t.name: [-1, *t.dims] for t in [*config.input, *config.output]} == {
-        tensor: shape for tensor, (_, shape) in shapes.items()
-    }
-    assert all(tensor.optional for tensor in config.input)
-    assert config.dynamic_batching.priority_levels == 2
-    assert config.parameters["method"].string_value == "METHOD_CLASS_MEAN"
-
-
-def test_without_an_encoder_there_are_only_embeddings(client, points, name):
-    assert [tensor.name for tensor in client.get_model_metadata(name).inputs] == ["embedding"]
-    config = client.get_model_config(name).config
-    assert [(tensor.name, tensor.optional) for tensor in config.input] == [("embedding", False)]
-    with pytest.raises(InferenceServerException, match=r"inputs.image\[0\]"):
-        client.infer(name, [pictured([b"x"])])
-
-
-def test_the_server_says_what_it_is(features, client):
-    metadata = client.get_server_metadata()
-    assert metadata.name == "tipserve"
-    assert set(metadata.extensions) == {
-        *("classification", "model_configuration", "schedule_policy", "statistics"),
-    }
-    assert client.is_server_live()
-    assert client.is_server_ready()
-
-
-def test_statistics_count_what_was_asked(client, points, name):
-    before = client.get_inference_statistics(name).model_stats
-    assert [(s.name, s.version, s.inference_count) for s in before] == [(name, "1", 0)]
-    for _ in range(3):
-        client.infer(name, [embedded(points)])
-    with pytest.raises(InferenceServerException):
-        client.infer(name, [embedded(points * 0)])
-    (after,) = client.get_inference_statistics(name, "1").model_stats
-    assert after.inference_count == 3 * len(points)
-    assert 0 < after.execution_count <= after.inference_count
-    stats = after.inference_stats
-    assert (stats.success.count, stats.fail.count) == (3, 1)
-    for part in (stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output):
-        assert part.count == 3
-        assert part.ns <= stats.success.ns
-    assert after.last_inference > 0
-    everything = client.get_inference_statistics().model_stats
-    assert (name, "1") in {(s.name, s.version) for s in everything}
-
-
-def test_the_repository_lists_every_version(features, client, clusters, name):
-    points_cache(features, name, clusters)
-    points_cache(features, name, clusters)
-    index = client.get_model_repository_index().models
-    assert [(m.version, m.state) for m in index if m.name == name] == [
-        ("1", "READY"),
-        ("2", "READY"),
-    ]
-    client.load_model(name)
-    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-        client.unload_model(name)
-    with pytest.raises(InferenceServerException, match="no parameters are taken"):
-        client.load_model(name, config="{}")
-
-
-def test_a_damaged_model_is_not_ready_and_listed_as_such(serve, features_bundle, clusters, name):
-    server = serve(features_bundle)
-    points_cache(server, name, clusters)
-    points_cache(server, name, clusters)
-    # What is in memory goes on serving: damage is found when it is read.
-    assert server.terminate() == 0
-    tensors = sorted(server.store.glob(f"**/{name}/**/*.safetensors"))[-1]
-    assert "2" in tensors.parent.name
-    data = bytearray(tensors.read_bytes())
-    data[-3] ^= 1
-    tensors.unlink()
-    tensors.write_bytes(data)
-    server.start()
-    with triton.InferenceServerClient(server.address) as client:
-        assert not client.is_model_ready(name)
-        assert not client.is_model_ready(name, "2")
-        assert client.is_model_ready(name, "1")
-        states = {m.version: m for m in client.get_model_repository_index().models}
-        assert states["1"].state == "READY"
-        assert states["2"].state == "UNAVAILABLE"
-        assert "2" in states["2"].reason
-        with pytest.raises(InferenceServerException, match="DATA_LOSS"):
-            client.infer(name, [embedded(clusters.draw(1)[0])])
-        client.infer(name, [embedded(clusters.draw(1)[0])], model_version="1")
-
-
-def test_a_model_of_another_bundle_is_not_ready(serve, bundles, features_bundle, clusters, name):
-    server = serve(features_bundle)
-    points_cache(server, name, clusters)
-    assert server.terminate() == 0
-    other = serve(bundles("features-32", "features", "--width", "32"), store=server.store)
-    with triton.InferenceServerClient(other.address) as client:
-        assert client.is_server_ready()
-        assert not client.is_model_ready(name)
-        with pytest.raises(InferenceServerException) as caught:
-            client.infer(name, [embedded(clusters.draw(1)[0])])
-        assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
-
-
-def test_what_is_not_offered_says_so(client):
-    for call in (
-        client.get_system_shared_memory_status,
-        client.unregister_system_shared_memory,
-        client.get_cuda_shared_memory_status,
-        client.unregister_cuda_shared_memory,
-        lambda: client.register_system_shared_memory("a", "/a", 1),
-        client.get_trace_settings,
-        client.get_log_settings,
-    ):
-        with pytest.raises(InferenceServerException) as caught:
-            call()
-        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
-        assert "is not offered" in caught.value.message()
-
-
-def test_requests_and_elements_are_counted(serve, features_bundle, clusters, name):
-    server = serve(features_bundle)
-    points_cache(server, name, clusters)
-    before = server.metrics()
-    with triton.InferenceServerClient(server.address) as client:
-        for _ in range(4):
-            client.infer(name, [embedded(clusters.draw(6)[0])])
-    after = server.metrics()
-    for series, rise in (
-        ('tipserve_requests_total{method="ModelInfer",code="OK"}', 4),
-        ('tipserve_items_total{outcome="ok"}', 24),
-    ):
-        assert after[series] - before[series] == rise

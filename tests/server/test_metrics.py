@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import wire
 from conftest import ROOT, WIDTH, eventually
+from exposition import families, labelled, moved, requests
 from pictures import photo, png
 from wire import cache, classify, finetune
 
@@ -76,32 +77,11 @@ HISTOGRAMS = [
     "tipserve_store_request_seconds",
     "tipserve_finetune_epoch_seconds",
 ]
-SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="[^"]*",?)*)\})? (\S+)')
 
 
 @pytest.fixture
 def fresh(serve, features_bundle):
     return serve(features_bundle)
-
-
-def families(text):
-    """Type and sample count of each family; every line must be of the text format."""
-    types, counts = {}, {}
-    for line in text.splitlines():
-        if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            assert name not in types, f"{name} twice"
-            types[name] = kind
-        elif line and not line.startswith("#"):
-            match = SAMPLE.fullmatch(line)
-            assert match, line
-            float(match[3])
-            name = match[1]
-            if name not in types:
-                name = re.sub("_(bucket|sum|count)$", "", name)
-            assert name in types, line
-            counts[name] = counts.get(name, 0) + 1
-    return types, counts
 
 
 def test_every_series_is_there_at_the_start(fresh):
@@ -299,27 +279,6 @@ def test_prometheus_own_parser_takes_it(fresh):
     assert {name.removesuffix("_total") for name in COUNTERS} | set(GAUGES) | set(
         HISTOGRAMS
     ) <= names
-
-
-def moved(server, before):
-    after = server.metrics()
-    return {
-        k: v - before.get(k, 0)
-        for k, v in after.items()
-        if v != before.get(k, 0) and "_seconds" not in k and "_bytes" not in k
-    }
-
-
-def requests(method, code="OK"):
-    return f'tipserve_requests_total{{method="{method}",code="{code}"}}'
-
-
-def labelled(counts):
-    """The same, whatever the order of the labels."""
-    return {
-        re.sub(r"\{(.*)\}", lambda m: "{" + ",".join(sorted(m[1].split(","))) + "}", k): v
-        for k, v in counts.items()
-    }
 
 
 def test_counters_move_by_what_was_done(fresh, chance):

@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a suggestion goes by.
+// What suggestions are based on.
 type SuggestExamplesConfig_Strategy int32
 
 const (
@@ -33,8 +33,8 @@ const (
 	// are clustered; the largest clusters without a labelled example come
 	// first, each represented by the picture in its densest place.
 	SuggestExamplesConfig_STRATEGY_TYPICAL SuggestExamplesConfig_Strategy = 1
-	// Pictures between whose two best classes the version is least decided, at
-	// most one of each cluster at a time. Needs a version.
+	// Margin sampling: pictures between whose two best classes the version is
+	// least decided, at most one from each cluster at a time. Needs a version.
 	SuggestExamplesConfig_STRATEGY_MARGIN SuggestExamplesConfig_Strategy = 2
 )
 
@@ -83,11 +83,11 @@ func (SuggestExamplesConfig_Strategy) EnumDescriptor() ([]byte, []int) {
 type Suggestion_Reason int32
 
 const (
-	// Not said.
+	// Unspecified.
 	Suggestion_REASON_UNSPECIFIED Suggestion_Reason = 0
-	// It is typical of a group of pictures of which none is labelled.
+	// It is typical of a group of pictures none of which is labelled.
 	Suggestion_REASON_TYPICAL Suggestion_Reason = 1
-	// The version hesitates between two classes.
+	// The version is undecided between two classes.
 	Suggestion_REASON_UNCERTAIN Suggestion_Reason = 2
 )
 
@@ -178,8 +178,9 @@ func (x *GetDriftRequest) GetCache() string {
 	return ""
 }
 
-// How what a version is asked differs from its examples, of late: counted since
-// the version was loaded into this server's memory, halved at every 65,536 items.
+// How a version's recent traffic differs from its examples: counted since the
+// version was loaded into this server's memory, with all counts halved at every
+// 65,536 items.
 type Drift struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version: "caches/{cache}/versions/{version}".
@@ -188,28 +189,31 @@ type Drift struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
 	// Items classified by Classify, ClassifyStream and the Open Inference Protocol.
 	ItemCount int64 `protobuf:"varint,3,opt,name=item_count,json=itemCount,proto3" json:"item_count,omitempty"`
-	// Of these compared with their nearest example: one in sixteen of the first
-	// two, and those whose neighbours were asked for.
+	// Items among them that were compared with their nearest example: one in
+	// sixteen of Classify's and ClassifyStream's, and all whose neighbours were
+	// requested.
 	ComparedCount int64 `protobuf:"varint,4,opt,name=compared_count,json=comparedCount,proto3" json:"compared_count,omitempty"`
 	// Deciles of the cosine similarity of the version's examples to their nearest
-	// neighbours among the others, ascending: nine. Empty of fewer than ten
-	// examples, and where an earlier release made the version.
+	// neighbours among the others, ascending: nine. Empty with fewer than ten
+	// examples, or if an earlier release made the version.
 	SimilarityDeciles []float64 `protobuf:"fixed64,5,rep,packed,name=similarity_deciles,json=similarityDeciles,proto3" json:"similarity_deciles,omitempty"`
 	// Share of the compared items in the ten bins between and beyond the deciles;
-	// a tenth each where they are like the examples.
+	// a tenth each if they resemble the examples.
 	SimilarityShares []float64 `protobuf:"fixed64,6,rep,packed,name=similarity_shares,json=similarityShares,proto3" json:"similarity_shares,omitempty"`
-	// Population stability index of these shares: usually read as the same under
-	// 0.1, as different over 0.25. Unset where nothing was compared.
+	// Population stability index of these shares: commonly read as no change
+	// below 0.1 and as a significant change above 0.25. Unset if nothing was
+	// compared.
 	SimilarityIndex *float64 `protobuf:"fixed64,7,opt,name=similarity_index,json=similarityIndex,proto3,oneof" json:"similarity_index,omitempty"`
-	// The same of the best classes against the examples' classes.
+	// Population stability index of the predicted classes against the examples'
+	// classes.
 	ClassIndex float64 `protobuf:"fixed64,8,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
 	// Classes whose share changed most, at most 50.
 	Classes []*ClassTraffic `protobuf:"bytes,9,rep,name=classes,proto3" json:"classes,omitempty"`
-	// Items that were asked to be recognised (ClassifyOptions.reject).
+	// Items that were requested with ClassifyOptions.reject.
 	RecognisedCount int64 `protobuf:"varint,10,opt,name=recognised_count,json=recognisedCount,proto3" json:"recognised_count,omitempty"`
-	// Share of these that were not accepted.
+	// Share of them that were not accepted.
 	RejectedShare float64 `protobuf:"fixed64,11,opt,name=rejected_share,json=rejectedShare,proto3" json:"rejected_share,omitempty"`
-	// In one sentence for people.
+	// A summary in one sentence for human readers.
 	Summary       string `protobuf:"bytes,12,opt,name=summary,proto3" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -405,21 +409,21 @@ func (x *ClassTraffic) GetShare() float64 {
 // The first message of SuggestExamples.
 type SuggestExamplesConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The version whose examples are labelled already, in any form that
+	// The version whose examples are already labelled, in any form that
 	// ClassifyRequest.cache takes. Empty: nothing is labelled yet.
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	// How many pictures to suggest, at most 10,000. Default 20; the answer has
 	// fewer if the pool has fewer distinct ones.
 	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// What to go by. Default: chosen by how many examples the classes have.
+	// The strategy. Default: chosen by how many examples the classes have.
 	Strategy SuggestExamplesConfig_Strategy `protobuf:"varint,3,opt,name=strategy,proto3,enum=tipserve.v1.SuggestExamplesConfig_Strategy" json:"strategy,omitempty"`
 	// Cosine similarity from which two pictures are near-duplicates, over 0, at
-	// most 1. Default: chosen by the pool's own similarities, see
+	// most 1. Default: derived from the pool's own similarities, see
 	// SuggestExamplesResponse.duplicate_similarity.
 	DuplicateSimilarity *float64 `protobuf:"fixed64,4,opt,name=duplicate_similarity,json=duplicateSimilarity,proto3,oneof" json:"duplicate_similarity,omitempty"`
 	// Seed of the clustering. The same seed and pool give the same order.
 	Seed uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
-	// The bundle that encodes the pictures where no cache is named, by name or
+	// The bundle that encodes the pictures if no cache is named, by name or
 	// fingerprint. Empty: the server's default.
 	Bundle        string `protobuf:"bytes,26,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -498,7 +502,7 @@ func (x *SuggestExamplesConfig) GetBundle() string {
 	return ""
 }
 
-// SuggestExamples' requests: one configuration, then pictures.
+// A message to SuggestExamples: first one configuration, then pictures.
 type SuggestExamplesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -585,7 +589,7 @@ func (*SuggestExamplesRequest_Config) isSuggestExamplesRequest_Payload() {}
 
 func (*SuggestExamplesRequest_Items) isSuggestExamplesRequest_Payload() {}
 
-// Some unlabelled pictures. The message's size bounds how many.
+// A batch of unlabelled pictures, limited by the size of a message.
 type UnlabelledBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pictures.
@@ -634,8 +638,8 @@ func (x *UnlabelledBatch) GetItems() []*UnlabelledItem {
 // An unlabelled picture.
 type UnlabelledItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the caller's choosing, at most 1024 bytes; comes back with the
-	// suggestion. Default: its position in the stream, "17".
+	// Chosen by the caller, at most 1024 bytes; returned with the suggestion.
+	// Default: its position in the stream, such as "17".
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The picture or embedding.
 	Input         *Input `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
@@ -694,25 +698,26 @@ type SuggestExamplesResponse struct {
 	Suggestions []*Suggestion `protobuf:"bytes,1,rep,name=suggestions,proto3" json:"suggestions,omitempty"`
 	// The strategy that was followed, never unspecified.
 	Strategy SuggestExamplesConfig_Strategy `protobuf:"varint,2,opt,name=strategy,proto3,enum=tipserve.v1.SuggestExamplesConfig_Strategy" json:"strategy,omitempty"`
-	// Why this strategy and what it found, in one sentence for people.
+	// Why this strategy and what it found, in one sentence for human readers.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The version whose examples counted as labelled,
 	// "caches/{cache}/versions/{version}". Empty if none was named.
 	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	// Pictures received, those rejected included.
+	// Pictures received, including rejected ones.
 	Received int64 `protobuf:"varint,5,opt,name=received,proto3" json:"received,omitempty"`
-	// Pictures that nearly repeat a labelled example and so were not considered,
-	// at most 1000 of them.
+	// Pictures that are near-duplicates of a labelled example and were therefore
+	// not considered; at most 1000 of them.
 	AlreadyLabelled []*LabelledDuplicate `protobuf:"bytes,6,rep,name=already_labelled,json=alreadyLabelled,proto3" json:"already_labelled,omitempty"`
-	// How many pictures nearly repeat a labelled example.
+	// How many pictures are near-duplicates of a labelled example.
 	AlreadyLabelledCount int64 `protobuf:"varint,7,opt,name=already_labelled_count,json=alreadyLabelledCount,proto3" json:"already_labelled_count,omitempty"`
-	// Pictures that could not be used, and why, at most 1000 of them.
+	// Pictures that could not be used, and why; at most 1000 of them.
 	Rejected []*RejectedExample `protobuf:"bytes,8,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// How many pictures could not be used.
 	RejectedCount int64 `protobuf:"varint,9,opt,name=rejected_count,json=rejectedCount,proto3" json:"rejected_count,omitempty"`
 	// Cosine similarity from which two pictures counted as near-duplicates.
 	DuplicateSimilarity float64 `protobuf:"fixed64,10,opt,name=duplicate_similarity,json=duplicateSimilarity,proto3" json:"duplicate_similarity,omitempty"`
-	// Distinct pictures: those received less rejected ones and near-duplicates.
+	// Number of distinct pictures: those received, less rejected ones and
+	// near-duplicates.
 	DistinctCount int64 `protobuf:"varint,11,opt,name=distinct_count,json=distinctCount,proto3" json:"distinct_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -825,28 +830,28 @@ func (x *SuggestExamplesResponse) GetDistinctCount() int64 {
 	return 0
 }
 
-// A picture that is worth a label.
+// A picture worth labelling.
 type Suggestion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Its position in the stream, from 0.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// How much it is worth, 0 to 1, by its reason. TYPICAL: its typicality
-	// (inverse mean distance to its nearest neighbours) over that of the pool's
-	// most typical picture. UNCERTAIN: 1 less the difference of the probabilities
-	// of its two best classes.
+	// How useful its label would be, 0 to 1, depending on the reason. TYPICAL:
+	// its typicality (inverse mean distance to its nearest neighbours) relative
+	// to that of the pool's most typical picture. UNCERTAIN: 1 minus the
+	// difference between the probabilities of its two best classes.
 	Score float64 `protobuf:"fixed64,3,opt,name=score,proto3" json:"score,omitempty"`
 	// Why it is suggested.
 	Reason Suggestion_Reason `protobuf:"varint,4,opt,name=reason,proto3,enum=tipserve.v1.Suggestion_Reason" json:"reason,omitempty"`
-	// Pictures of the pool in its cluster, itself included: how many more it
-	// stands for.
+	// Number of pictures of the pool in its cluster, including itself: how many
+	// it represents.
 	ClusterSize int64 `protobuf:"varint,5,opt,name=cluster_size,json=clusterSize,proto3" json:"cluster_size,omitempty"`
 	// The version's best classes for it, at most two, best first. Empty without a
 	// version.
 	Top []*ClassScore `protobuf:"bytes,6,rep,name=top,proto3" json:"top,omitempty"`
-	// Ids of pictures of the pool that are its near-duplicates, at most 100: they
-	// are not suggested beside it, and its label may stand for them.
+	// Ids of its near-duplicates in the pool, at most 100: they are not suggested
+	// separately, and its label can be used for them.
 	DuplicateIds []string `protobuf:"bytes,7,rep,name=duplicate_ids,json=duplicateIds,proto3" json:"duplicate_ids,omitempty"`
 	// How many near-duplicates it has.
 	DuplicateCount int64 `protobuf:"varint,8,opt,name=duplicate_count,json=duplicateCount,proto3" json:"duplicate_count,omitempty"`
@@ -940,7 +945,7 @@ func (x *Suggestion) GetDuplicateCount() int64 {
 	return 0
 }
 
-// A picture of the pool that nearly repeats a labelled example.
+// A picture of the pool that is a near-duplicate of a labelled example.
 type LabelledDuplicate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The picture's id.
@@ -1027,19 +1032,19 @@ type AnalyzeVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version, in any form that ClassifyRequest.cache takes.
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
-	// How many entries each list of examples and of pairs has at most. Default
-	// 50, at most 1000.
+	// Maximum number of entries in each list of examples or pairs. Default 50, at
+	// most 1000.
 	ListLimit int32 `protobuf:"varint,2,opt,name=list_limit,json=listLimit,proto3" json:"list_limit,omitempty"`
 	// Cosine similarity from which two examples are near-duplicates, over 0, at
-	// most 1. Default: chosen by the examples' own similarities, see
+	// most 1. Default: derived from the examples' own similarities, see
 	// AnalyzeVersionResponse.duplicate_similarity.
 	DuplicateSimilarity *float64 `protobuf:"fixed64,3,opt,name=duplicate_similarity,json=duplicateSimilarity,proto3,oneof" json:"duplicate_similarity,omitempty"`
-	// Random subsets of the examples at each point of the learning curve. Default
-	// 5, at most 50.
+	// Number of random subsets of the examples at each point of the learning
+	// curve. Default 5, at most 50.
 	Draws int32 `protobuf:"varint,4,opt,name=draws,proto3" json:"draws,omitempty"`
 	// Seed of these subsets. The same seed gives the same curve.
 	Seed uint64 `protobuf:"varint,5,opt,name=seed,proto3" json:"seed,omitempty"`
-	// The precision that ClassAnalysis.precision_threshold is for, over 0, under 1.
+	// The precision for ClassAnalysis.precision_threshold, over 0 and under 1.
 	// Default 0.95.
 	Precision     *float64 `protobuf:"fixed64,8,opt,name=precision,proto3,oneof" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1126,15 +1131,15 @@ type AnalyzeVersionResponse struct {
 	// The method that was examined: the version's own, or the nearest one that
 	// can leave examples out exactly (METHOD_STACK for a fine-tuned head).
 	Method Method `protobuf:"varint,2,opt,name=method,proto3,enum=tipserve.v1.Method" json:"method,omitempty"`
-	// What to do next, in one sentence for people.
+	// What to do next, in one sentence for human readers.
 	Advice string `protobuf:"bytes,3,opt,name=advice,proto3" json:"advice,omitempty"`
 	// Training examples.
 	ExampleCount int64 `protobuf:"varint,4,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
-	// Examples that could be left out and classified: not those that are alone in
-	// their class, and copies only once. 0 at one example a class; then accuracy,
-	// curve, confusion, suspects and reliability are empty.
+	// Number of examples that could be left out and classified: not those that
+	// are alone in their class, and copies only once. 0 with one example per
+	// class; accuracy, curve, confusion, suspects and reliability are then empty.
 	ScoredCount int64 `protobuf:"varint,5,opt,name=scored_count,json=scoredCount,proto3" json:"scored_count,omitempty"`
-	// Share of the left-out examples classified rightly, 0 to 1.
+	// Share of the left-out examples classified correctly, 0 to 1.
 	Accuracy float64 `protobuf:"fixed64,6,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
 	// Standard error of accuracy.
 	AccuracyError float64 `protobuf:"fixed64,7,opt,name=accuracy_error,json=accuracyError,proto3" json:"accuracy_error,omitempty"`
@@ -1143,41 +1148,40 @@ type AnalyzeVersionResponse struct {
 	// Expected calibration error of the left-out probabilities, 15 bins of equal
 	// width, 0 to 1.
 	ExpectedCalibrationError float64 `protobuf:"fixed64,9,opt,name=expected_calibration_error,json=expectedCalibrationError,proto3" json:"expected_calibration_error,omitempty"`
-	// Accuracy by examples a class, fewest first.
+	// Accuracy by number of examples per class, fewest first.
 	Curve []*LearningCurvePoint `protobuf:"bytes,10,rep,name=curve,proto3" json:"curve,omitempty"`
-	// What twice as many examples would give, by a power law through the curve.
-	// Unset where the curve has fewer than three points.
+	// What twice as many examples would yield, by a power law fitted to the
+	// curve. Unset if the curve has fewer than three points.
 	Forecast *LearningForecast `protobuf:"bytes,11,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	// For each class, in the order of the indices.
 	Classes []*ClassAnalysis `protobuf:"bytes,12,rep,name=classes,proto3" json:"classes,omitempty"`
 	// Confusion counts of the left-out examples, row by row: entry [i * N + j]
-	// counts examples of class i that were taken for class j. Empty where there
+	// counts examples of class i that were classified as class j. Empty if there
 	// are over 1000 classes.
 	Confusion []int64 `protobuf:"varint,13,rep,packed,name=confusion,proto3" json:"confusion,omitempty"`
-	// The pairs of classes that are confused most, in either direction, the worst
+	// The pairs of classes that are confused most, in either direction, worst
 	// first.
 	Confused []*ConfusedClasses `protobuf:"bytes,14,rep,name=confused,proto3" json:"confused,omitempty"`
-	// Examples that are probably mislabelled: those that a head which has not
-	// seen them finds least probable in their own class, the least probable
-	// first.
+	// Examples that are probably mislabelled: those whose own class is least
+	// probable by a head that has not seen them, least probable first.
 	Suspects []*SuspectExample `protobuf:"bytes,15,rep,name=suspects,proto3" json:"suspects,omitempty"`
-	// How many examples are suspect.
+	// Number of suspect examples.
 	SuspectCount int64 `protobuf:"varint,16,opt,name=suspect_count,json=suspectCount,proto3" json:"suspect_count,omitempty"`
-	// Pairs of training examples that are the same or nearly, the most similar
+	// Pairs of training examples that are identical or nearly so, most similar
 	// first.
 	Duplicates []*DuplicatePair `protobuf:"bytes,17,rep,name=duplicates,proto3" json:"duplicates,omitempty"`
-	// How many such pairs there are.
+	// Number of such pairs.
 	DuplicateCount int64 `protobuf:"varint,18,opt,name=duplicate_count,json=duplicateCount,proto3" json:"duplicate_count,omitempty"`
 	// Cosine similarity from which two examples counted as near-duplicates.
 	DuplicateSimilarity float64 `protobuf:"fixed64,19,opt,name=duplicate_similarity,json=duplicateSimilarity,proto3" json:"duplicate_similarity,omitempty"`
-	// How often the left-out answers were right, by the probability that they
-	// claimed: 15 bins of equal width, those without an answer left out.
+	// How often the left-out answers were correct, by the probability that they
+	// claimed: 15 bins of equal width, empty bins omitted.
 	Reliability []*ReliabilityBin `protobuf:"bytes,20,rep,name=reliability,proto3" json:"reliability,omitempty"`
 	// What was not examined, and why ("20,000 examples are over the bound of
-	// 16,384: no learning curve"). Empty if all was.
+	// 16,384: no learning curve"). Empty if everything was examined.
 	Skipped []string `protobuf:"bytes,21,rep,name=skipped,proto3" json:"skipped,omitempty"`
-	// The examples that confusion counts off its diagonal, in the order of
-	// suspects.
+	// The examples that `confusion` counts off its diagonal, in the order of
+	// `suspects`.
 	Misclassified []*SuspectExample `protobuf:"bytes,22,rep,name=misclassified,proto3" json:"misclassified,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1367,20 +1371,21 @@ func (x *AnalyzeVersionResponse) GetMisclassified() []*SuspectExample {
 	return nil
 }
 
-// How well a head learned from so many examples does on those it has not seen.
+// How well a head made from a given number of examples does on those it has not
+// seen.
 type LearningCurvePoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Examples of each class that it learned from; classes that have fewer gave
-	// all but one.
+	// Number of examples of each class that it learned from; classes that have
+	// fewer contribute all but one.
 	Shots int32 `protobuf:"varint,1,opt,name=shots,proto3" json:"shots,omitempty"`
 	// Mean accuracy over the draws, 0 to 1.
 	Accuracy float64 `protobuf:"fixed64,2,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
-	// Lower end of the band that holds nine draws in ten, a normal distribution
-	// assumed.
+	// Lower end of the band that contains nine draws in ten, assuming a normal
+	// distribution.
 	Low float64 `protobuf:"fixed64,3,opt,name=low,proto3" json:"low,omitempty"`
 	// Upper end of that band.
 	High float64 `protobuf:"fixed64,4,opt,name=high,proto3" json:"high,omitempty"`
-	// Random subsets drawn.
+	// Number of random subsets drawn.
 	Draws         int32 `protobuf:"varint,5,opt,name=draws,proto3" json:"draws,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1451,14 +1456,14 @@ func (x *LearningCurvePoint) GetDraws() int32 {
 	return 0
 }
 
-// What more examples would give.
+// What more examples would yield.
 type LearningForecast struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Examples a class that it is for: twice as many as now.
+	// Number of examples per class that it is for: twice as many as now.
 	Shots int32 `protobuf:"varint,1,opt,name=shots,proto3" json:"shots,omitempty"`
 	// Accuracy expected there.
 	Accuracy float64 `protobuf:"fixed64,2,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
-	// Lower end of the band of nine in ten.
+	// Lower end of the band that contains nine in ten.
 	Low float64 `protobuf:"fixed64,3,opt,name=low,proto3" json:"low,omitempty"`
 	// Upper end of that band.
 	High          float64 `protobuf:"fixed64,4,opt,name=high,proto3" json:"high,omitempty"`
@@ -1524,29 +1529,29 @@ func (x *LearningForecast) GetHigh() float64 {
 	return 0
 }
 
-// How well a class's own examples are recognised.
+// How well the examples of one class are recognised.
 type ClassAnalysis struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The class's index.
 	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// Its display name.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Its training examples.
+	// Number of its training examples.
 	ExampleCount int32 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
-	// Those that were left out and classified.
+	// Number of them that were left out and classified.
 	ScoredCount int32 `protobuf:"varint,4,opt,name=scored_count,json=scoredCount,proto3" json:"scored_count,omitempty"`
-	// Share of them classified rightly; 0 where there are none.
+	// Share of them classified correctly; 0 if there are none.
 	Accuracy float64 `protobuf:"fixed64,5,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
-	// Share of the examples taken for this class that belong to it; 0 where none
+	// Share of the examples classified as this class that belong to it; 0 if none
 	// was.
 	Precision float64 `protobuf:"fixed64,6,opt,name=precision,proto3" json:"precision,omitempty"`
-	// Additional share of its pictures that would be classified rightly if it had
-	// twice as many examples, as far as can be told; the greatest marks the class
-	// to add to. 0 where nothing is known.
+	// Estimated additional share of its pictures that would be classified
+	// correctly with twice as many examples; the class with the greatest gain is
+	// the one to add to. 0 if nothing is known.
 	ExpectedGain float64 `protobuf:"fixed64,7,opt,name=expected_gain,json=expectedGain,proto3" json:"expected_gain,omitempty"`
-	// From which probability on its answers are right with
-	// AnalyzeVersionRequest.precision, as RejectOptions.precision has it; unset
-	// where nothing could be left out when the version was made.
+	// The probability from which its answers reach
+	// AnalyzeVersionRequest.precision, as RejectOptions.precision applies it;
+	// unset if nothing could be left out when the version was made.
 	PrecisionThreshold *PrecisionThreshold `protobuf:"bytes,10,opt,name=precision_threshold,json=precisionThreshold,proto3" json:"precision_threshold,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1641,21 +1646,22 @@ func (x *ClassAnalysis) GetPrecisionThreshold() *PrecisionThreshold {
 // A threshold for a precision, and what is known of it.
 type PrecisionThreshold struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The least probability that is accepted; over 1 where no answer of the class
+	// The least probability that is accepted; over 1 if no answer for the class
 	// can be.
 	Threshold float64 `protobuf:"fixed64,1,opt,name=threshold,proto3" json:"threshold,omitempty"`
-	// The precision expected at it: the share of left-out answers that was right,
-	// drawn towards what they claimed with the strength of twenty examples.
+	// The precision expected at it: the share of left-out answers that were
+	// correct, shrunk towards what they claimed with the strength of twenty
+	// examples.
 	Precision float64 `protobuf:"fixed64,2,opt,name=precision,proto3" json:"precision,omitempty"`
-	// Lower bound of the precision on left-out examples alone (Wilson, one-sided at
-	// 95 %); 0 where there was no answer.
+	// Lower bound of the precision on left-out examples alone (Wilson, one-sided
+	// at 95 %); 0 if there was no answer.
 	PrecisionLow float64 `protobuf:"fixed64,3,opt,name=precision_low,json=precisionLow,proto3" json:"precision_low,omitempty"`
-	// Whether precision_low reaches what was asked for: else the examples are too
-	// few, or not clear enough, to bear it out.
+	// Whether precision_low reaches the requested precision: otherwise the
+	// examples are too few, or not clear enough, to confirm it.
 	BorneOut bool `protobuf:"varint,4,opt,name=borne_out,json=borneOut,proto3" json:"borne_out,omitempty"`
-	// Share of the class's left-out examples that it still finds.
+	// Share of the class's left-out examples that are still found.
 	Recall float64 `protobuf:"fixed64,5,opt,name=recall,proto3" json:"recall,omitempty"`
-	// Left-out answers that reach it.
+	// Number of left-out answers that reach it.
 	Count         int64 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1733,7 +1739,7 @@ func (x *PrecisionThreshold) GetCount() int64 {
 	return 0
 }
 
-// Two classes that are taken for one another.
+// Two classes that are confused with each other.
 type ConfusedClasses struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The class of the examples.
@@ -1744,9 +1750,9 @@ type ConfusedClasses struct {
 	OtherIndex int32 `protobuf:"varint,3,opt,name=other_index,json=otherIndex,proto3" json:"other_index,omitempty"`
 	// Its display name.
 	OtherDisplayName string `protobuf:"bytes,4,opt,name=other_display_name,json=otherDisplayName,proto3" json:"other_display_name,omitempty"`
-	// Left-out examples of the first class taken for the other.
+	// Left-out examples of the first class that were classified as the other.
 	Count int64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
-	// Left-out examples of the other class taken for the first.
+	// Left-out examples of the other class that were classified as the first.
 	ReverseCount  int64 `protobuf:"varint,6,opt,name=reverse_count,json=reverseCount,proto3" json:"reverse_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1906,7 +1912,7 @@ func (x *SuspectExample) GetSuggested() *ClassScore {
 	return nil
 }
 
-// Two training examples that are the same, or nearly.
+// Two training examples that are identical or nearly so.
 type DuplicatePair struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first example's id.
@@ -1923,7 +1929,7 @@ type DuplicatePair struct {
 	OtherDisplayName string `protobuf:"bytes,6,opt,name=other_display_name,json=otherDisplayName,proto3" json:"other_display_name,omitempty"`
 	// Their cosine similarity.
 	Similarity float64 `protobuf:"fixed64,7,opt,name=similarity,proto3" json:"similarity,omitempty"`
-	// Whether they are copies: the same up to rounding.
+	// Whether they are copies: identical up to rounding.
 	Exact         bool `protobuf:"varint,8,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2015,7 +2021,7 @@ func (x *DuplicatePair) GetExact() bool {
 	return false
 }
 
-// Answers of about the same claimed probability.
+// Answers with about the same claimed probability.
 type ReliabilityBin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Lower bound of the probability.
@@ -2026,7 +2032,7 @@ type ReliabilityBin struct {
 	Count int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	// Their mean probability.
 	Probability float64 `protobuf:"fixed64,4,opt,name=probability,proto3" json:"probability,omitempty"`
-	// Share of them that were right.
+	// Share of them that were correct.
 	Accuracy      float64 `protobuf:"fixed64,5,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,21 +28,21 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// What to do next: which pictures to label, and what a version's own examples
-// say about it. Nothing here changes a cache.
+// Guidance on what to do next: which pictures to label, and what a version's
+// own examples say about it. Nothing here changes a cache.
 type AnalysisServiceClient interface {
-	// Takes a pool of unlabelled pictures and says which of them to label first.
-	// The first message carries the configuration, the following ones the
-	// pictures; the answer comes when the stream has ended. Near-duplicates count
-	// once.
+	// Takes a pool of unlabelled pictures and suggests which to label first. The
+	// first message carries the configuration, the following ones the pictures;
+	// the answer comes once the stream has ended. Near-duplicates count once.
 	SuggestExamples(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SuggestExamplesRequest, SuggestExamplesResponse], error)
 	// Examines a version by its own examples: each is classified by a head that
 	// has not seen it (it is left out together with its copies), with the
-	// version's method and numbers. Returns how accuracy grows with examples,
-	// which classes are confused, which would gain most by more examples, which
-	// examples are probably mislabelled and which are nearly the same.
+	// version's method and hyperparameters. Returns how accuracy grows with
+	// examples, which classes are confused, which would gain most from more
+	// examples, which examples are probably mislabelled and which are nearly the
+	// same.
 	AnalyzeVersion(ctx context.Context, in *AnalyzeVersionRequest, opts ...grpc.CallOption) (*AnalyzeVersionResponse, error)
-	// Says how what a version is asked differs from its examples.
+	// Reports how a version's traffic differs from its examples.
 	GetDrift(ctx context.Context, in *GetDriftRequest, opts ...grpc.CallOption) (*Drift, error)
 }
 
@@ -91,21 +91,21 @@ func (c *analysisServiceClient) GetDrift(ctx context.Context, in *GetDriftReques
 // All implementations must embed UnimplementedAnalysisServiceServer
 // for forward compatibility.
 //
-// What to do next: which pictures to label, and what a version's own examples
-// say about it. Nothing here changes a cache.
+// Guidance on what to do next: which pictures to label, and what a version's
+// own examples say about it. Nothing here changes a cache.
 type AnalysisServiceServer interface {
-	// Takes a pool of unlabelled pictures and says which of them to label first.
-	// The first message carries the configuration, the following ones the
-	// pictures; the answer comes when the stream has ended. Near-duplicates count
-	// once.
+	// Takes a pool of unlabelled pictures and suggests which to label first. The
+	// first message carries the configuration, the following ones the pictures;
+	// the answer comes once the stream has ended. Near-duplicates count once.
 	SuggestExamples(grpc.ClientStreamingServer[SuggestExamplesRequest, SuggestExamplesResponse]) error
 	// Examines a version by its own examples: each is classified by a head that
 	// has not seen it (it is left out together with its copies), with the
-	// version's method and numbers. Returns how accuracy grows with examples,
-	// which classes are confused, which would gain most by more examples, which
-	// examples are probably mislabelled and which are nearly the same.
+	// version's method and hyperparameters. Returns how accuracy grows with
+	// examples, which classes are confused, which would gain most from more
+	// examples, which examples are probably mislabelled and which are nearly the
+	// same.
 	AnalyzeVersion(context.Context, *AnalyzeVersionRequest) (*AnalyzeVersionResponse, error)
-	// Says how what a version is asked differs from its examples.
+	// Reports how a version's traffic differs from its examples.
 	GetDrift(context.Context, *GetDriftRequest) (*Drift, error)
 	mustEmbedUnimplementedAnalysisServiceServer()
 }

@@ -23,19 +23,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where a bundle stands.
+// States of a bundle.
 type Bundle_State int32
 
 const (
-	// Not said.
+	// Unspecified.
 	Bundle_STATE_UNSPECIFIED Bundle_State = 0
-	// In its folder, and not loaded.
+	// In its folder but not loaded.
 	Bundle_STATE_AVAILABLE Bundle_State = 1
 	// Being loaded and warmed. Nothing is served by it yet.
 	Bundle_STATE_LOADING Bundle_State = 2
 	// It serves.
 	Bundle_STATE_READY Bundle_State = 3
-	// It takes no more work; what it was given is being done.
+	// It takes no more work; accepted work is being completed.
 	Bundle_STATE_UNLOADING Bundle_State = 4
 )
 
@@ -84,29 +84,29 @@ func (Bundle_State) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_bundle_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// A bundle, and where it stands.
+// A bundle and its state.
 type Bundle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it is; name and fingerprint alone of one that is not loaded.
+	// Its description; only name and fingerprint if it is not loaded.
 	Info *BundleInfo `protobuf:"bytes,1,opt,name=info,proto3" json:"info,omitempty"`
 	// Name of its folder on the server: what LoadBundle takes.
 	Folder string `protobuf:"bytes,2,opt,name=folder,proto3" json:"folder,omitempty"`
-	// Where it stands.
+	// Its state.
 	State Bundle_State `protobuf:"varint,3,opt,name=state,proto3,enum=tipserve.v1.Bundle_State" json:"state,omitempty"`
 	// Whether it serves requests that name no bundle.
 	IsDefault bool `protobuf:"varint,4,opt,name=is_default,json=isDefault,proto3" json:"is_default,omitempty"`
-	// "cpu" or "cuda:0". Empty where it is not loaded.
+	// "cpu" or "cuda:0". Empty if it is not loaded.
 	Device string `protobuf:"bytes,5,opt,name=device,proto3" json:"device,omitempty"`
 	// Number format of its image encoder: "float32", "bfloat16", "float16",
-	// "int8". Empty where it is not loaded.
+	// "int8". Empty if it is not loaded.
 	Dtype string `protobuf:"bytes,6,opt,name=dtype,proto3" json:"dtype,omitempty"`
 	// Number format of its text encoder; empty without one.
 	TextDtype string `protobuf:"bytes,7,opt,name=text_dtype,json=textDtype,proto3" json:"text_dtype,omitempty"`
-	// When it began to serve. Unset where it does not.
+	// When it began to serve. Unset if it does not serve.
 	LoadTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=load_time,json=loadTime,proto3" json:"load_time,omitempty"`
-	// How long loading and warming took. Unset where it does not serve.
+	// How long loading and warm-up took. Unset if it does not serve.
 	LoadDuration *durationpb.Duration `protobuf:"bytes,9,opt,name=load_duration,json=loadDuration,proto3" json:"load_duration,omitempty"`
-	// Items that it has taken and not yet answered.
+	// Items that it has accepted and not yet answered.
 	InFlightItems int64 `protobuf:"varint,10,opt,name=in_flight_items,json=inFlightItems,proto3" json:"in_flight_items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -212,7 +212,7 @@ func (x *Bundle) GetInFlightItems() int64 {
 	return 0
 }
 
-// Asks for all bundles.
+// The request for all bundles.
 type ListBundlesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -303,7 +303,7 @@ type LoadBundleRequest struct {
 	// started with, or one in a folder of bundles that it was started with. Never
 	// a path.
 	Folder string `protobuf:"bytes,1,opt,name=folder,proto3" json:"folder,omitempty"`
-	// Let it serve requests that name no bundle from now on.
+	// Make it the bundle that serves requests that name none.
 	MakeDefault   bool `protobuf:"varint,2,opt,name=make_default,json=makeDefault,proto3" json:"make_default,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

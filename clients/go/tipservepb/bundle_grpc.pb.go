@@ -28,19 +28,21 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Bundles: the models that a server serves. A version is served by the bundle
-// that made its features and by no other, which its fingerprint says; requests
-// that need a bundle and name none are served by the default one.
+// Bundles: the models that a server serves. A version is served only by the
+// bundle that made its features, identified by its fingerprint; requests that
+// need a bundle and name none are served by the default one.
 type BundleServiceClient interface {
 	// Lists the bundles that are loaded, the default one first, and those that
 	// could be.
 	ListBundles(ctx context.Context, in *ListBundlesRequest, opts ...grpc.CallOption) (*ListBundlesResponse, error)
-	// Loads a bundle, warms it, and answers when it serves; one that serves
-	// already is left as it is. Goes on where the call is cancelled.
+	// Loads a bundle, warms it up, and answers once it serves; a bundle that is
+	// already serving is left as it is. Loading continues if the call is
+	// cancelled.
 	LoadBundle(ctx context.Context, in *LoadBundleRequest, opts ...grpc.CallOption) (*Bundle, error)
-	// Unloads a bundle, and answers when it is gone. From the start it takes no
-	// more work; what it was given before ends as it would have, calls that make
-	// a version and fine-tuning included. Goes on where the call is cancelled.
+	// Unloads a bundle, and answers once it is gone. It takes no more work from
+	// the start; work that it had accepted is completed (drained), including
+	// calls that make a version and fine-tuning. Unloading continues if the call
+	// is cancelled.
 	UnloadBundle(ctx context.Context, in *UnloadBundleRequest, opts ...grpc.CallOption) (*UnloadBundleResponse, error)
 }
 
@@ -86,19 +88,21 @@ func (c *bundleServiceClient) UnloadBundle(ctx context.Context, in *UnloadBundle
 // All implementations must embed UnimplementedBundleServiceServer
 // for forward compatibility.
 //
-// Bundles: the models that a server serves. A version is served by the bundle
-// that made its features and by no other, which its fingerprint says; requests
-// that need a bundle and name none are served by the default one.
+// Bundles: the models that a server serves. A version is served only by the
+// bundle that made its features, identified by its fingerprint; requests that
+// need a bundle and name none are served by the default one.
 type BundleServiceServer interface {
 	// Lists the bundles that are loaded, the default one first, and those that
 	// could be.
 	ListBundles(context.Context, *ListBundlesRequest) (*ListBundlesResponse, error)
-	// Loads a bundle, warms it, and answers when it serves; one that serves
-	// already is left as it is. Goes on where the call is cancelled.
+	// Loads a bundle, warms it up, and answers once it serves; a bundle that is
+	// already serving is left as it is. Loading continues if the call is
+	// cancelled.
 	LoadBundle(context.Context, *LoadBundleRequest) (*Bundle, error)
-	// Unloads a bundle, and answers when it is gone. From the start it takes no
-	// more work; what it was given before ends as it would have, calls that make
-	// a version and fine-tuning included. Goes on where the call is cancelled.
+	// Unloads a bundle, and answers once it is gone. It takes no more work from
+	// the start; work that it had accepted is completed (drained), including
+	// calls that make a version and fine-tuning. Unloading continues if the call
+	// is cancelled.
 	UnloadBundle(context.Context, *UnloadBundleRequest) (*UnloadBundleResponse, error)
 	mustEmbedUnimplementedBundleServiceServer()
 }

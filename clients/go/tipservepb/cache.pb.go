@@ -30,7 +30,7 @@ type FineTuneRecipe int32
 const (
 	// See FineTuneRequest.recipe.
 	FineTuneRecipe_FINE_TUNE_RECIPE_UNSPECIFIED FineTuneRecipe = 0
-	// A linear residual on the version's own head, regularised towards none. Its
+	// A linear residual on the version's own head, regularised towards zero. Its
 	// strength is chosen, and whether it is kept is decided, on validation
 	// examples or by cross-validation over the shots: kept only if the
 	// cross-entropy is lower by more than the standard error of the difference.
@@ -80,14 +80,14 @@ func (FineTuneRecipe) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{0}
 }
 
-// A method makes the head. See docs/api.md for the formulas.
+// How a head is made. See docs/api.md for the formulas.
 type Method int32
 
 const (
 	// Same as METHOD_AUTO.
 	Method_METHOD_UNSPECIFIED Method = 0
 	// The weighted sum of text, GDA and kernel ridge regression (METHOD_STACK),
-	// its weights by validation or leave-one-out.
+	// with weights chosen by validation or leave-one-out.
 	Method_METHOD_AUTO Method = 1
 	// CLIP's text classifier alone. Needs text.
 	Method_METHOD_ZERO_SHOT Method = 2
@@ -97,12 +97,12 @@ const (
 	Method_METHOD_GDA Method = 4
 	// ProKeR (CVPR 2025), closed form: kernel ridge regression.
 	Method_METHOD_PROKER Method = 5
-	// Nearest class mean, the baseline without any parameter.
+	// Nearest class mean: the baseline without hyperparameters.
 	Method_METHOD_CLASS_MEAN Method = 6
 	// Tip-Adapter-F: Tip-Adapter with fine-tuned keys. Only FineTune makes it.
 	Method_METHOD_TIP_ADAPTER_F Method = 7
 	// What METHOD_AUTO makes: Σ w·z/T over text, GDA and kernel ridge regression
-	// without text. Not to be asked for by name.
+	// without text. Cannot be requested by name.
 	Method_METHOD_STACK Method = 8
 )
 
@@ -212,16 +212,16 @@ func (Standardised) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{2}
 }
 
-// What a class's affinities do.
+// How a class's affinities are combined.
 type ClassBalance int32
 
 const (
 	// Same as CLASS_BALANCE_SUM.
 	ClassBalance_CLASS_BALANCE_UNSPECIFIED ClassBalance = 0
-	// Add up, as the paper has it: classes with more shots weigh more.
+	// They add up, as in the paper: classes with more shots weigh more.
 	ClassBalance_CLASS_BALANCE_SUM ClassBalance = 1
-	// Are averaged within the class and multiplied by the mean number of shots,
-	// which is the sum where all classes have equally many.
+	// They are averaged within the class and multiplied by the mean number of
+	// shots: equal to the sum if all classes have the same number of shots.
 	ClassBalance_CLASS_BALANCE_MEAN ClassBalance = 2
 )
 
@@ -274,9 +274,9 @@ const (
 	KeyDtype_KEY_DTYPE_UNSPECIFIED KeyDtype = 0
 	// 32-bit float.
 	KeyDtype_KEY_DTYPE_F32 KeyDtype = 1
-	// bfloat16: half the memory, faster where the machine multiplies it.
+	// bfloat16: half the memory, and faster on machines with bfloat16 arithmetic.
 	KeyDtype_KEY_DTYPE_BF16 KeyDtype = 2
-	// IEEE half.
+	// IEEE half precision.
 	KeyDtype_KEY_DTYPE_F16 KeyDtype = 3
 )
 
@@ -323,7 +323,8 @@ func (KeyDtype) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{4}
 }
 
-// Where scores came from. Never from what is later reported as test.
+// Where scores came from. Never from examples that are later reported as a
+// test.
 type SelectionSource int32
 
 const (
@@ -337,9 +338,9 @@ const (
 	// rounds (METHOD_TIP_ADAPTER by the official grid: each example without its own
 	// key).
 	SelectionSource_SELECTION_SOURCE_LEAVE_ONE_OUT SelectionSource = 3
-	// Too little to choose on (one shot a class): documented defaults.
+	// Too little data to choose on (one shot per class): documented defaults.
 	SelectionSource_SELECTION_SOURCE_DEFAULT SelectionSource = 4
-	// Views of the examples that training did not see.
+	// Views of the examples that were held back from training.
 	SelectionSource_SELECTION_SOURCE_HELD_BACK_VIEWS SelectionSource = 5
 )
 
@@ -396,8 +397,8 @@ type SearchGrid_Kind int32
 const (
 	// Same as KIND_WIDE.
 	SearchGrid_KIND_UNSPECIFIED SearchGrid_Kind = 0
-	// 200 β from 0.1 to about s_β (outer), 20 α from 0.1 to about s_α
-	// (inner), the first best accuracy wins: the authors' code, exactly.
+	// 200 β from 0.1 to about s_β (outer), 20 α from 0.1 to about s_α (inner),
+	// the first of the best accuracies wins: exactly as in the authors' code.
 	SearchGrid_KIND_OFFICIAL SearchGrid_Kind = 1
 	// Logarithmic and wider, ties in accuracy broken by cross-entropy.
 	SearchGrid_KIND_WIDE SearchGrid_Kind = 2
@@ -444,13 +445,13 @@ func (SearchGrid_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{9, 0}
 }
 
-// What to do with a bad example.
+// What to do with an example that cannot be used.
 type CacheSpec_OnRejected int32
 
 const (
 	// Same as ON_REJECTED_SKIP.
 	CacheSpec_ON_REJECTED_UNSPECIFIED CacheSpec_OnRejected = 0
-	// Report it and go on without it.
+	// Report it and continue without it.
 	CacheSpec_ON_REJECTED_SKIP CacheSpec_OnRejected = 1
 	// Fail the whole call with INVALID_ARGUMENT.
 	CacheSpec_ON_REJECTED_FAIL CacheSpec_OnRejected = 2
@@ -497,11 +498,11 @@ func (CacheSpec_OnRejected) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_cache_proto_rawDescGZIP(), []int{10, 0}
 }
 
-// Stages, in their order.
+// Stages, in order.
 type CreateProgress_Stage int32
 
 const (
-	// Not said.
+	// Unspecified.
 	CreateProgress_STAGE_UNSPECIFIED CreateProgress_Stage = 0
 	// Encoding the classes' prompts.
 	CreateProgress_STAGE_TEXT CreateProgress_Stage = 1
@@ -565,15 +566,15 @@ type Cache struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When its first version was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The newest version, what the cache's bare name stands for.
+	// The newest version, the one that the cache's bare name refers to.
 	Latest *Version `protobuf:"bytes,3,opt,name=latest,proto3" json:"latest,omitempty"`
-	// Aliases and the versions that they point at.
+	// Aliases, and the version that each points at.
 	Aliases map[string]int64 `protobuf:"bytes,4,rep,name=aliases,proto3" json:"aliases,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// How many versions there are.
+	// Number of versions.
 	VersionCount int32 `protobuf:"varint,5,opt,name=version_count,json=versionCount,proto3" json:"version_count,omitempty"`
 	// Changes with every change of the cache: a version made or deleted, an alias
-	// moved. Give it back with a change that is to happen only if nobody else
-	// came first (AIP-154).
+	// moved. Send it back with a change that must happen only if nobody else has
+	// changed the cache meanwhile (AIP-154).
 	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -661,11 +662,11 @@ type Version struct {
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The version that this one was made from ("caches/x/versions/3"), for
-	// instance by fine-tuning. Empty where it was made from examples alone.
+	// instance by fine-tuning. Empty if it was made from examples alone.
 	Parent string `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"`
-	// What the maker wrote about it.
+	// Free text from whoever made it.
 	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`
-	// Free labels.
+	// Labels.
 	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The classes, in the order of their indices.
 	Classes []*ClassInfo `protobuf:"bytes,7,rep,name=classes,proto3" json:"classes,omitempty"`
@@ -681,34 +682,34 @@ type Version struct {
 	Head *Head `protobuf:"bytes,12,opt,name=head,proto3" json:"head,omitempty"`
 	// Bytes that the version takes in the store.
 	SizeBytes int64 `protobuf:"varint,13,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	// How it was fine-tuned, where it was.
+	// How it was fine-tuned; absent if it was not.
 	FineTune *FineTuneRecord `protobuf:"bytes,14,opt,name=fine_tune,json=fineTune,proto3" json:"fine_tune,omitempty"`
-	// Who made it, as they said.
+	// Who made it, by their own account.
 	CreatedBy string `protobuf:"bytes,15,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	// Name of the bundle that made the features.
 	BundleName string `protobuf:"bytes,16,opt,name=bundle_name,json=bundleName,proto3" json:"bundle_name,omitempty"`
-	// What its making took in.
+	// Counts of the examples that it was made from.
 	Source *SourceCounts `protobuf:"bytes,17,opt,name=source,proto3" json:"source,omitempty"`
-	// How many classes it has; classes holds them all but in lists, which leave
-	// out those of a version with many (over 32 KiB of them).
+	// Number of classes. `classes` holds all of them, except in lists, which
+	// leave them out if they take over 32 KiB.
 	ClassCount int32 `protobuf:"varint,18,opt,name=class_count,json=classCount,proto3" json:"class_count,omitempty"`
 	// What is done with the EXIF orientation of its examples, and of whatever it
 	// classifies. EXIF_ORIENTATION_IGNORE for versions from before tipserve 0.2.
 	ExifOrientation ExifOrientation `protobuf:"varint,19,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
-	// Examples that a picture is kept of, see CacheSpec.keep_pictures.
+	// Examples whose picture is kept, see CacheSpec.keep_pictures.
 	PictureCount int64 `protobuf:"varint,20,opt,name=picture_count,json=pictureCount,proto3" json:"picture_count,omitempty"`
 	// Number format of the encoder that embedded its pictures: "float32",
-	// "bfloat16", "float16", "int8"; several, with commas between, where those of
-	// its base differ from its own. Empty where no picture was embedded, or where
-	// an older server made it.
+	// "bfloat16", "float16", "int8"; several, separated by commas, if its base's
+	// differ from its own. Empty if no picture was embedded or an older server
+	// made it.
 	EncoderDtype string `protobuf:"bytes,21,opt,name=encoder_dtype,json=encoderDtype,proto3" json:"encoder_dtype,omitempty"`
-	// Examples of none of its classes, see Example.unknown.
+	// Examples that belong to none of its classes, see Example.unknown.
 	UnknownCount int64 `protobuf:"varint,24,opt,name=unknown_count,json=unknownCount,proto3" json:"unknown_count,omitempty"`
-	// Whether its examples carry any number of classes. Probabilities are then
-	// independent, σ(logit) of each class, and an answer is of every class whose
-	// probability reaches ClassInfo.threshold (Classification.labels). Made by
-	// METHOD_STACK: kernel ridge regression with a column a class, each calibrated
-	// on examples that were left out.
+	// Whether each example may carry any number of classes. Probabilities are
+	// then independent, σ(logit) for each class, and an answer names every class
+	// whose probability reaches ClassInfo.threshold (Classification.labels). Made
+	// by METHOD_STACK: kernel ridge regression with one column per class, each
+	// calibrated on left-out examples.
 	MultiLabel    bool `protobuf:"varint,25,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -905,20 +906,20 @@ func (x *Version) GetMultiLabel() bool {
 	return false
 }
 
-// What the making of a version took in.
+// What a version was made from.
 type SourceCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Examples received, those rejected included; 0 for a version that was
+	// Examples received, including rejected ones; 0 for a version that was
 	// fine-tuned or imported.
 	Received int64 `protobuf:"varint,1,opt,name=received,proto3" json:"received,omitempty"`
 	// Examples that could not be used.
 	Rejected int64 `protobuf:"varint,2,opt,name=rejected,proto3" json:"rejected,omitempty"`
-	// Examples taken over from the parent version.
+	// Examples inherited from the parent version.
 	Inherited int64 `protobuf:"varint,3,opt,name=inherited,proto3" json:"inherited,omitempty"`
 	// Examples of the parent version that were removed.
 	Removed int64 `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
-	// Examples received, and not rejected, whose file lacks its end mark (see
-	// PictureNote): something may cut files off on their way.
+	// Accepted examples whose file lacks its end mark (see PictureNote):
+	// something may be truncating files in transit.
 	WithoutEndMark int64 `protobuf:"varint,5,opt,name=without_end_mark,json=withoutEndMark,proto3" json:"without_end_mark,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -994,14 +995,14 @@ type ClassInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its index, from 0. Two classes may share a display name, never an index.
 	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// What people call it.
+	// Its human-readable name.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Training examples (shots).
 	ExampleCount int32 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	// Validation examples.
 	ValidationCount int32 `protobuf:"varint,4,opt,name=validation_count,json=validationCount,proto3" json:"validation_count,omitempty"`
-	// From which probability the class belongs to an answer, where the version has
-	// multi_label: that with the highest F1 on examples that were left out.
+	// Probability from which an answer names the class, if the version has
+	// multi_label: the one with the highest F1 on left-out examples.
 	Threshold     *float64 `protobuf:"fixed64,7,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1075,11 +1076,11 @@ func (x *ClassInfo) GetThreshold() float64 {
 // How logits are computed: f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V.
 type Head struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The method that made it, never METHOD_AUTO.
+	// The method that made it; never METHOD_AUTO.
 	Method Method `protobuf:"varint,1,opt,name=method,proto3,enum=tipserve.v1.Method" json:"method,omitempty"`
-	// Weight of the cache (TIP_ADAPTER, GDA). 0 where the method has none.
+	// Weight of the cache (TIP_ADAPTER, GDA). 0 if the method has none.
 	Alpha float64 `protobuf:"fixed64,2,opt,name=alpha,proto3" json:"alpha,omitempty"`
-	// Sharpness of the affinity (TIP_ADAPTER, PROKER). 0 where it has none.
+	// Sharpness of the affinity (TIP_ADAPTER, PROKER). 0 if it has none.
 	Beta float64 `protobuf:"fixed64,3,opt,name=beta,proto3" json:"beta,omitempty"`
 	// Regularisation λ (PROKER). 0 elsewhere.
 	Lambda float64 `protobuf:"fixed64,4,opt,name=lambda,proto3" json:"lambda,omitempty"`
@@ -1093,10 +1094,10 @@ type Head struct {
 	Selection *Selection `protobuf:"bytes,8,opt,name=selection,proto3" json:"selection,omitempty"`
 	// Number format of the resident keys.
 	KeyDtype KeyDtype `protobuf:"varint,9,opt,name=key_dtype,json=keyDtype,proto3,enum=tipserve.v1.KeyDtype" json:"key_dtype,omitempty"`
-	// Whether all but the text sees standardised features, and by whose
+	// Whether everything but the text sees standardised features, and by whose
 	// statistics: f′ = unit((f − μ) ⊙ (v + 0.1·mean v)^−½).
 	Standardised Standardised `protobuf:"varint,10,opt,name=standardised,proto3,enum=tipserve.v1.Standardised" json:"standardised,omitempty"`
-	// What came of the version's unlabelled pictures; absent where it has none.
+	// How the version's unlabelled pictures were used; absent if it has none.
 	Unlabelled    *UnlabelledUse `protobuf:"bytes,23,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1209,29 +1210,30 @@ func (x *Head) GetUnlabelled() *UnlabelledUse {
 	return nil
 }
 
-// What a version learnt from pictures without labels: a Gaussian classifier by
-// expectation-maximisation over them and the examples, begun with what AUTO's
-// head says of them, and averaged with it.
+// What a version learned from unlabelled pictures: a Gaussian classifier fitted
+// by expectation-maximisation over them and the examples, initialised with the
+// answers of AUTO's head and averaged with that head.
 type UnlabelledUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unlabelled pictures.
 	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// Whether the head learns from them: whether cross_entropy_after is lower by
-	// 1 − 2/K of the difference's standard error at K examples a class.
+	// at least 1 − 2/K standard errors of the difference, at K examples per
+	// class.
 	Used bool `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
 	// Labelled examples that neither head had seen, on which that was decided:
-	// validation examples, or shots left out in folds. 0 where too few classes have
-	// a second example: the pictures are then used unchecked.
+	// validation examples, or shots left out in folds. 0 if too few classes have
+	// a second example; the pictures are then used unchecked.
 	ExampleCount int64 `protobuf:"varint,3,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	// Mean cross-entropy on these without the pictures, nats.
 	CrossEntropyBefore float64 `protobuf:"fixed64,4,opt,name=cross_entropy_before,json=crossEntropyBefore,proto3" json:"cross_entropy_before,omitempty"`
 	// The same with them.
 	CrossEntropyAfter float64 `protobuf:"fixed64,5,opt,name=cross_entropy_after,json=crossEntropyAfter,proto3" json:"cross_entropy_after,omitempty"`
-	// Share classified rightly without the pictures, 0 to 1.
+	// Share classified correctly without the pictures, 0 to 1.
 	AccuracyBefore float64 `protobuf:"fixed64,6,opt,name=accuracy_before,json=accuracyBefore,proto3" json:"accuracy_before,omitempty"`
 	// The same with them.
 	AccuracyAfter float64 `protobuf:"fixed64,7,opt,name=accuracy_after,json=accuracyAfter,proto3" json:"accuracy_after,omitempty"`
-	// One sentence for people.
+	// One sentence for human readers.
 	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1323,20 +1325,20 @@ func (x *UnlabelledUse) GetReason() string {
 	return ""
 }
 
-// On what, and how, method, α, β and temperature were chosen.
+// How method, α, β and temperature were chosen, and on what.
 type Selection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which examples the candidates were scored on.
 	Source SelectionSource `protobuf:"varint,1,opt,name=source,proto3,enum=tipserve.v1.SelectionSource" json:"source,omitempty"`
-	// How many examples that were.
+	// How many examples those were.
 	ExampleCount int64 `protobuf:"varint,2,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
-	// The score that decided, in words: "accuracy, ties by cross-entropy".
+	// The criterion, in words: "accuracy, ties by cross-entropy".
 	Score string `protobuf:"bytes,3,opt,name=score,proto3" json:"score,omitempty"`
 	// The grid searched, in words: "official, s_beta 7, s_alpha 3".
 	Grid string `protobuf:"bytes,4,opt,name=grid,proto3" json:"grid,omitempty"`
 	// Every candidate's result, the chosen one first.
 	Candidates []*Candidate `protobuf:"bytes,5,rep,name=candidates,proto3" json:"candidates,omitempty"`
-	// Why, in one sentence for people.
+	// Why, in one sentence for human readers.
 	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1419,22 +1421,22 @@ type Candidate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The method.
 	Method Method `protobuf:"varint,1,opt,name=method,proto3,enum=tipserve.v1.Method" json:"method,omitempty"`
-	// Its best α, β, λ; 0 where it has none.
+	// Its best α, β, λ; 0 if it has none.
 	Alpha float64 `protobuf:"fixed64,2,opt,name=alpha,proto3" json:"alpha,omitempty"`
-	// See alpha.
+	// See `alpha`.
 	Beta float64 `protobuf:"fixed64,3,opt,name=beta,proto3" json:"beta,omitempty"`
-	// See alpha.
+	// See `alpha`.
 	Lambda float64 `protobuf:"fixed64,4,opt,name=lambda,proto3" json:"lambda,omitempty"`
-	// Share of the examples classified rightly, 0 to 1.
+	// Share of the examples classified correctly, 0 to 1.
 	Accuracy float64 `protobuf:"fixed64,5,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
 	// Mean cross-entropy in nats.
 	CrossEntropy float64 `protobuf:"fixed64,6,opt,name=cross_entropy,json=crossEntropy,proto3" json:"cross_entropy,omitempty"`
-	// Why the candidate was left out, where it was ("M = 20,000 is over the
-	// bound of 16,384 keys"). Empty where it was scored.
+	// Why the candidate was left out, if it was ("M = 20,000 is over the bound of
+	// 16,384 keys"). Empty where it was scored.
 	Skipped string `protobuf:"bytes,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
-	// Its weight in METHOD_STACK's sum. Unset where it is no part of it.
+	// Its weight in METHOD_STACK's sum. Unset if it is not part of the sum.
 	Weight *float64 `protobuf:"fixed64,8,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
-	// The temperature at which its own logits are probabilities. Unset where none
+	// The temperature at which its own logits are probabilities. Unset if none
 	// was recorded.
 	Temperature *float64 `protobuf:"fixed64,9,opt,name=temperature,proto3,oneof" json:"temperature,omitempty"`
 	// The features that it was scored on.
@@ -1546,7 +1548,7 @@ func (x *Candidate) GetStandardised() Standardised {
 // What fine-tuning did.
 type FineTuneRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Epochs run; of a residual, fits.
+	// Epochs run; for a residual, the number of fits.
 	Epochs int32 `protobuf:"varint,1,opt,name=epochs,proto3" json:"epochs,omitempty"`
 	// The epoch whose keys were kept, from 1; 0 for the keys before training.
 	BestEpoch int32 `protobuf:"varint,2,opt,name=best_epoch,json=bestEpoch,proto3" json:"best_epoch,omitempty"`
@@ -1554,9 +1556,8 @@ type FineTuneRecord struct {
 	Seed uint64 `protobuf:"varint,3,opt,name=seed,proto3" json:"seed,omitempty"`
 	// Training loss of the epoch that was kept, nats.
 	Loss float64 `protobuf:"fixed64,4,opt,name=loss,proto3" json:"loss,omitempty"`
-	// Accuracy on the examples that chose the epoch, 0 to 1, with the keys
-	// before training, α and β searched on the same examples. 0 where there
-	// were none.
+	// Accuracy on the examples that chose the epoch, 0 to 1, with the keys before
+	// training and α and β searched on the same examples. 0 if there were none.
 	AccuracyBefore float64 `protobuf:"fixed64,5,opt,name=accuracy_before,json=accuracyBefore,proto3" json:"accuracy_before,omitempty"`
 	// The same with the trained keys.
 	AccuracyAfter float64 `protobuf:"fixed64,6,opt,name=accuracy_after,json=accuracyAfter,proto3" json:"accuracy_after,omitempty"`
@@ -1569,11 +1570,11 @@ type FineTuneRecord struct {
 	// Regularisation of a residual; 0 for keys.
 	Strength float64 `protobuf:"fixed64,10,opt,name=strength,proto3" json:"strength,omitempty"`
 	// Mean cross-entropy before, nats, on examples that neither head nor residual
-	// had seen; unset for keys.
+	// had seen; unset if keys were trained.
 	CrossEntropyBefore *float64 `protobuf:"fixed64,11,opt,name=cross_entropy_before,json=crossEntropyBefore,proto3,oneof" json:"cross_entropy_before,omitempty"`
 	// The same after.
 	CrossEntropyAfter *float64 `protobuf:"fixed64,12,opt,name=cross_entropy_after,json=crossEntropyAfter,proto3,oneof" json:"cross_entropy_after,omitempty"`
-	// How many such examples decided; 0 for keys.
+	// How many such examples decided; 0 if keys were trained.
 	ExampleCount  int64 `protobuf:"varint,13,opt,name=example_count,json=exampleCount,proto3" json:"example_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1703,7 +1704,7 @@ func (x *FineTuneRecord) GetExampleCount() int64 {
 // Which grid of α and β is searched.
 type SearchGrid struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which one.
+	// The kind of grid.
 	Kind SearchGrid_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=tipserve.v1.SearchGrid_Kind" json:"kind,omitempty"`
 	// OFFICIAL: largest β, s_β. Default 7. At most 1000.
 	BetaScale float64 `protobuf:"fixed64,2,opt,name=beta_scale,json=betaScale,proto3" json:"beta_scale,omitempty"`
@@ -1767,28 +1768,28 @@ func (x *SearchGrid) GetAlphaScale() float64 {
 // The first message of CreateCache.
 type CacheSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The cache's id: 1 to 63 of a-z, 0-9, '-', '_' and '.', first a letter or
-	// digit, without ".." and not ending in '.'; "caches/{id}" is taken too.
-	// Required.
+	// The cache's id: 1 to 63 of a-z, 0-9, '-', '_' and '.', starting with a
+	// letter or digit, without ".." and not ending in '.'; "caches/{id}" is
+	// accepted too. Required.
 	CacheId string `protobuf:"bytes,1,opt,name=cache_id,json=cacheId,proto3" json:"cache_id,omitempty"`
-	// The classes, at least one, at most the server's limit. An example names
-	// its class by the index in this list. Required.
+	// The classes, at least one, at most the server's limit. An example names its
+	// class by its index in this list. Required.
 	Classes []*ClassSpec `protobuf:"bytes,2,rep,name=classes,proto3" json:"classes,omitempty"`
-	// Templates in which "{}" stands for a class's display name, for instance
-	// "a photo of a {}.". Used by classes that bring neither prompts nor text
-	// weights. Default: the bundle's own templates. Ignored by a bundle without
-	// a text encoder.
+	// Templates in which "{}" stands for a class's display name, for instance "a
+	// photo of a {}.". Used for classes that bring neither prompts nor text
+	// weights. Default: the bundle's own templates. Ignored by a bundle without a
+	// text encoder.
 	PromptTemplates []string `protobuf:"bytes,3,rep,name=prompt_templates,json=promptTemplates,proto3" json:"prompt_templates,omitempty"`
-	// How to make the head. Default METHOD_AUTO.
+	// How to make the head. Default: METHOD_AUTO.
 	Method Method `protobuf:"varint,4,opt,name=method,proto3,enum=tipserve.v1.Method" json:"method,omitempty"`
 	// Weight of what the cache adds (TIP_ADAPTER, GDA, PROKER, CLASS_MEAN), over
-	// 0. Where both alpha and beta are unset they are chosen; where one alone is
-	// set, the other is chosen. With METHOD_AUTO a given alpha or beta means
+	// 0. If both alpha and beta are unset, both are chosen; if only one is set,
+	// the other is chosen. With METHOD_AUTO a given alpha or beta means
 	// TIP_ADAPTER.
 	Alpha *float64 `protobuf:"fixed64,5,opt,name=alpha,proto3,oneof" json:"alpha,omitempty"`
-	// Sharpness (TIP_ADAPTER, PROKER), over 0. See alpha.
+	// Sharpness (TIP_ADAPTER, PROKER), over 0. See `alpha`.
 	Beta *float64 `protobuf:"fixed64,6,opt,name=beta,proto3,oneof" json:"beta,omitempty"`
-	// Regularisation λ of PROKER, over 0. Chosen where unset. With METHOD_AUTO a
+	// Regularisation λ of PROKER, over 0. Chosen if unset. With METHOD_AUTO a
 	// given lambda means PROKER.
 	Lambda *float64 `protobuf:"fixed64,7,opt,name=lambda,proto3,oneof" json:"lambda,omitempty"`
 	// Augmented views of each picture, R (RandomResizedCrop (0.5, 1), flip).
@@ -1797,50 +1798,51 @@ type CacheSpec struct {
 	Views int32 `protobuf:"varint,8,opt,name=views,proto3" json:"views,omitempty"`
 	// Seed of the augmentation. The same seed and pictures give the same views.
 	Seed uint64 `protobuf:"varint,9,opt,name=seed,proto3" json:"seed,omitempty"`
-	// What an example that cannot be used does to the whole.
+	// What happens to the call if an example cannot be used.
 	OnRejected CacheSpec_OnRejected `protobuf:"varint,10,opt,name=on_rejected,json=onRejected,proto3,enum=tipserve.v1.CacheSpec_OnRejected" json:"on_rejected,omitempty"`
 	// Free text, at most 4096 bytes.
 	Description string `protobuf:"bytes,11,opt,name=description,proto3" json:"description,omitempty"`
-	// Free labels, at most 64.
+	// Labels, at most 64.
 	Labels map[string]string `protobuf:"bytes,12,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Sum or mean over a class's shots. Default: sum.
 	ClassBalance ClassBalance `protobuf:"varint,13,opt,name=class_balance,json=classBalance,proto3,enum=tipserve.v1.ClassBalance" json:"class_balance,omitempty"`
 	// Which α and β to search.
 	Grid *SearchGrid `protobuf:"bytes,14,opt,name=grid,proto3" json:"grid,omitempty"`
-	// Number format of the keys when resident. Default f32.
+	// Number format of the keys in memory. Default: f32.
 	KeyDtype KeyDtype `protobuf:"varint,15,opt,name=key_dtype,json=keyDtype,proto3,enum=tipserve.v1.KeyDtype" json:"key_dtype,omitempty"`
 	// Ignore text altogether: the cache alone decides.
 	WithoutText bool `protobuf:"varint,16,opt,name=without_text,json=withoutText,proto3" json:"without_text,omitempty"`
 	// Cut prompts that are longer than the text encoder's context instead of
 	// refusing them.
 	TruncatePrompts bool `protobuf:"varint,17,opt,name=truncate_prompts,json=truncatePrompts,proto3" json:"truncate_prompts,omitempty"`
-	// Keep classes that no usable training example names, decided by their text
-	// alone (without text their logit is 0). Default: such a class is an error.
+	// Keep classes without a usable training example: their text alone decides
+	// (without text, their logit is 0). Default: such a class is an error.
 	AllowEmptyClasses bool `protobuf:"varint,18,opt,name=allow_empty_classes,json=allowEmptyClasses,proto3" json:"allow_empty_classes,omitempty"`
-	// Who makes it, at most 256 bytes. Kept with the version.
+	// Who is making it, at most 256 bytes. Kept with the version.
 	CreatedBy string `protobuf:"bytes,19,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now. For a
+	// If set, the call fails with ABORTED if the cache's etag has changed. For a
 	// cache that must not exist yet: "new".
 	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
-	// Makes asking again safe (AIP-155): an id of this request, unlike that of
-	// any other for this cache, such as a UUID; at most 128 visible ASCII
-	// characters. Asked again with the same specification, the call answers with
-	// the version that it made before, at once and without reading examples; with
-	// another specification it fails with ALREADY_EXISTS (REQUEST_ID_REUSED).
-	// The examples are not compared. A version that was deleted is made again.
+	// Makes retries safe (AIP-155): an id that no other request for this cache
+	// has, such as a UUID; at most 128 visible ASCII characters. Repeated with
+	// the same specification, the call answers with the version that it made
+	// before, at once and without reading examples; with another specification it
+	// fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Examples are not compared. A
+	// version that was deleted meanwhile is made again.
 	RequestId string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// What to do with the EXIF orientation of pictures, now and whenever the
 	// version classifies. Default: apply it. Versions made from this one by
 	// AddExamples and FineTune keep it.
 	ExifOrientation ExifOrientation `protobuf:"varint,22,opt,name=exif_orientation,json=exifOrientation,proto3,enum=tipserve.v1.ExifOrientation" json:"exif_orientation,omitempty"`
 	// Keep a thumbnail of each picture with the version, so that people can look
-	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, made of
-	// pixels alone. Default: of a picture nothing is kept but its features.
+	// at its examples: a JPEG of at most 256 pixels a side and 48 KiB, without
+	// any metadata of the original. Default: nothing of a picture is kept but its
+	// features.
 	KeepPictures bool `protobuf:"varint,23,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
-	// Examples carry any number of classes (Example.class_indices), none included,
-	// and answers have independent probabilities: see Version.multi_label. Text and
-	// methods but METHOD_AUTO are refused, and so are numbers for them. At most 4096
-	// classes, 16,384 keys.
+	// Each example carries any number of classes (Example.class_indices),
+	// possibly none, and answers have independent probabilities: see
+	// Version.multi_label. Text, methods other than METHOD_AUTO, and
+	// hyperparameters are refused. At most 4096 classes, 16,384 keys.
 	MultiLabel bool `protobuf:"varint,26,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	// The bundle that encodes its pictures and texts, by name or fingerprint.
 	// Empty: the server's default. Versions made from this one keep it.
@@ -2057,12 +2059,13 @@ func (x *CacheSpec) GetBundle() string {
 // One class of a specification.
 type ClassSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What people call it; goes into the templates. At most 1024 bytes.
+	// Its human-readable name, which is put into the templates. At most 1024
+	// bytes.
 	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Complete prompts for this class, instead of the templates.
+	// Complete prompts for this class, used instead of the templates.
 	Prompts []string `protobuf:"bytes,2,rep,name=prompts,proto3" json:"prompts,omitempty"`
-	// The class's text classifier row, instead of any prompt. Either all
-	// classes bring one or none does. Normalised by the server.
+	// The class's row of the text classifier, used instead of prompts. Either all
+	// classes bring one or none does. The server normalises it.
 	TextWeight    *Embedding `protobuf:"bytes,3,opt,name=text_weight,json=textWeight,proto3" json:"text_weight,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2122,44 +2125,46 @@ func (x *ClassSpec) GetTextWeight() *Embedding {
 // A labelled example.
 type Example struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An id of the caller's choosing, unique in the cache; returned with
-	// neighbours and rejections. Default: its position in the stream, "17".
-	// At most 1024 bytes.
+	// An id chosen by the caller, unique in the cache; returned with neighbours
+	// and rejections. Default: its position in the stream, such as "17". At most
+	// 1024 bytes.
 	ExampleId string `protobuf:"bytes,1,opt,name=example_id,json=exampleId,proto3" json:"example_id,omitempty"`
 	// Index into CacheSpec.classes.
 	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
 	// The picture or embedding.
 	Input *Input `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
-	// Validation examples choose numbers; they never become keys.
+	// Whether it is a validation example: used to choose hyperparameters, never a
+	// key.
 	Validation bool `protobuf:"varint,4,opt,name=validation,proto3" json:"validation,omitempty"`
-	// Where it came from: a file's name, an address. Kept with the version. At
+	// Where it came from, such as a file name or a URL. Kept with the version. At
 	// most 2048 bytes.
 	Uri string `protobuf:"bytes,5,opt,name=uri,proto3" json:"uri,omitempty"`
-	// Free texts, kept with the version: at most 16, bounded as labels are.
+	// Free-form metadata, kept with the version: at most 16 entries, with the
+	// same limits as labels.
 	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// A picture file to keep a thumbnail of, for an example that is sent as an
-	// embedding. Ignored unless the specification keeps pictures. Default: the
-	// input, where that is a picture.
+	// A picture file to make the thumbnail from, for an example that is sent as
+	// an embedding. Ignored unless the specification keeps pictures. Default: the
+	// input, if that is a picture.
 	Thumbnail []byte `protobuf:"bytes,7,opt,name=thumbnail,proto3" json:"thumbnail,omitempty"`
-	// It belongs to none of the classes ("none of these"); class_index is not
-	// looked at. It becomes no key and moves no logit: it sharpens what the version
-	// says of pictures that it does not know (Classification.score). Not for
-	// validation at the same time. In a version with multi_label an example
-	// without classes says the same.
+	// It belongs to none of the classes ("none of these"); class_index is
+	// ignored. It becomes no key and changes no logit: it improves how the
+	// version recognises pictures that it does not know (Classification.score).
+	// Cannot be combined with `validation`. In a version with multi_label, an
+	// example without classes says the same.
 	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
-	// Indices of its classes where the version has multi_label: any number, none
-	// for an example of none of them; class_index is not looked at then. Must be
-	// empty elsewhere.
+	// Indices of its classes, if the version has multi_label: any number, and
+	// none for an example of none of them; class_index is then ignored. Must be
+	// empty otherwise.
 	ClassIndices []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
-	// It has no label; class_index is not looked at. AUTO learns from such pictures
-	// what the classes look like, where that helps (Head.unlabelled); they may be of
-	// other classes, too. Nothing is kept of them but their features: no id, uri,
-	// metadata or thumbnail, and ListExamples does not list them. Neither for
-	// validation nor unknown at the same time.
+	// It has no label; class_index is ignored. AUTO learns from such pictures
+	// what the classes look like, if that helps (Head.unlabelled); they may also
+	// be of other classes. Only their features are kept: no id, uri, metadata or
+	// thumbnail, and ListExamples does not list them. Cannot be combined with
+	// `validation` or `unknown`.
 	Unlabelled bool `protobuf:"varint,20,opt,name=unlabelled,proto3" json:"unlabelled,omitempty"`
-	// The display name of its class, instead of class_index; not in a version with
-	// multi_label. A name that no class
-	// has, or more than one, is an example that cannot be used.
+	// The display name of its class, used instead of class_index; not in a
+	// version with multi_label. An example whose name matches no class, or more
+	// than one, cannot be used.
 	ClassName     string `protobuf:"bytes,33,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2272,7 +2277,7 @@ func (x *Example) GetClassName() string {
 	return ""
 }
 
-// CreateCache's requests: one spec, then examples.
+// A message to CreateCache: first one spec, then examples.
 type CreateCacheRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -2359,7 +2364,7 @@ func (*CreateCacheRequest_Spec) isCreateCacheRequest_Payload() {}
 
 func (*CreateCacheRequest_Examples) isCreateCacheRequest_Payload() {}
 
-// Some examples. The message's size bounds how many.
+// A batch of examples, limited by the size of a message.
 type ExampleBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The examples.
@@ -2405,7 +2410,7 @@ func (x *ExampleBatch) GetExamples() []*Example {
 	return nil
 }
 
-// CreateCache's answers.
+// A message from CreateCache.
 type CreateCacheResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -2489,7 +2494,7 @@ type isCreateCacheResponse_Event interface {
 }
 
 type CreateCacheResponse_Progress struct {
-	// How far it is.
+	// Progress so far.
 	Progress *CreateProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
 }
 
@@ -2513,19 +2518,20 @@ func (*CreateCacheResponse_Version) isCreateCacheResponse_Event() {}
 type AddExamplesSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version to start from, in any form that cache references take (see
-	// ClassifyRequest.cache). The new version is one of the same cache. Required.
+	// ClassifyRequest.cache). The new version belongs to the same cache.
+	// Required.
 	Base string `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`
-	// Classes to add. Their indices follow those of the base's classes. Where the
-	// base was made with text weights, each brings a text_weight.
+	// Classes to add. Their indices follow those of the base's classes. If the
+	// base was made with text weights, each must bring a text_weight.
 	NewClasses []*ClassSpec `protobuf:"bytes,2,rep,name=new_classes,json=newClasses,proto3" json:"new_classes,omitempty"`
-	// Ids of examples to leave out, training or validation. An id that the base
-	// does not hold is an error that names it.
+	// Ids of examples to remove, training or validation. An id that the base does
+	// not have is an error that names it.
 	RemoveExampleIds []string `protobuf:"bytes,3,rep,name=remove_example_ids,json=removeExampleIds,proto3" json:"remove_example_ids,omitempty"`
 	// Templates for new classes' prompts, see CacheSpec.prompt_templates.
 	PromptTemplates []string `protobuf:"bytes,4,rep,name=prompt_templates,json=promptTemplates,proto3" json:"prompt_templates,omitempty"`
-	// How to make the head. Default: the base's method, METHOD_TIP_ADAPTER where
-	// that was METHOD_TIP_ADAPTER_F (fine-tuned keys are not carried over: run
-	// FineTune again), with its numbers chosen anew.
+	// How to make the head. Default: the base's method with its hyperparameters
+	// chosen anew; METHOD_TIP_ADAPTER if that was METHOD_TIP_ADAPTER_F
+	// (fine-tuned keys are not carried over: run FineTune again).
 	Method Method `protobuf:"varint,5,opt,name=method,proto3,enum=tipserve.v1.Method" json:"method,omitempty"`
 	// See CacheSpec.alpha.
 	Alpha *float64 `protobuf:"fixed64,6,opt,name=alpha,proto3,oneof" json:"alpha,omitempty"`
@@ -2535,32 +2541,32 @@ type AddExamplesSpec struct {
 	Lambda *float64 `protobuf:"fixed64,8,opt,name=lambda,proto3,oneof" json:"lambda,omitempty"`
 	// Seed of the new examples' augmentation.
 	Seed uint64 `protobuf:"varint,9,opt,name=seed,proto3" json:"seed,omitempty"`
-	// What an example that cannot be used does to the whole.
+	// What happens to the call if an example cannot be used.
 	OnRejected CacheSpec_OnRejected `protobuf:"varint,10,opt,name=on_rejected,json=onRejected,proto3,enum=tipserve.v1.CacheSpec_OnRejected" json:"on_rejected,omitempty"`
 	// Free text, at most 4096 bytes. Default: the base's.
 	Description string `protobuf:"bytes,11,opt,name=description,proto3" json:"description,omitempty"`
-	// Free labels, at most 64; they replace the base's. Default: the base's.
+	// Labels, at most 64, which replace the base's. Default: the base's.
 	Labels map[string]string `protobuf:"bytes,12,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Which α and β to search.
 	Grid *SearchGrid `protobuf:"bytes,13,opt,name=grid,proto3" json:"grid,omitempty"`
 	// Cut prompts that are too long instead of refusing them.
 	TruncatePrompts bool `protobuf:"varint,14,opt,name=truncate_prompts,json=truncatePrompts,proto3" json:"truncate_prompts,omitempty"`
-	// Keep classes that are left without a training example.
+	// Keep classes that no longer have a training example.
 	AllowEmptyClasses bool `protobuf:"varint,15,opt,name=allow_empty_classes,json=allowEmptyClasses,proto3" json:"allow_empty_classes,omitempty"`
-	// Who makes it, at most 256 bytes. Kept with the version.
+	// Who is making it, at most 256 bytes. Kept with the version.
 	CreatedBy string `protobuf:"bytes,16,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now.
+	// If set, the call fails with ABORTED if the cache's etag has changed.
 	Etag string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
-	// As CacheSpec.request_id.
+	// See CacheSpec.request_id.
 	RequestId string `protobuf:"bytes,18,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// See CacheSpec.keep_pictures; of the new examples. Pictures that the base
-	// keeps are taken over in any case.
+	// See CacheSpec.keep_pictures; applies to the new examples. Pictures that the
+	// base keeps are carried over in any case.
 	KeepPictures bool `protobuf:"varint,19,opt,name=keep_pictures,json=keepPictures,proto3" json:"keep_pictures,omitempty"`
-	// Leave out the base's unlabelled pictures (Example.unlabelled), which are
-	// taken over otherwise.
+	// Drop the base's unlabelled pictures (Example.unlabelled). Default: they are
+	// carried over.
 	DropUnlabelled bool `protobuf:"varint,32,opt,name=drop_unlabelled,json=dropUnlabelled,proto3" json:"drop_unlabelled,omitempty"`
-	// Examples of the base that get another class. They keep all else: id,
-	// features, picture. Nothing is encoded again.
+	// Examples of the base to move to another class. They keep everything else:
+	// id, features, picture. Nothing is encoded again.
 	Relabel       []*Relabelled `protobuf:"bytes,45,rep,name=relabel,proto3" json:"relabel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2743,15 +2749,15 @@ func (x *AddExamplesSpec) GetRelabel() []*Relabelled {
 	return nil
 }
 
-// An example of the base version that gets another class.
+// An example of the base version to move to another class.
 type Relabelled struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id. One that the base does not hold is an error that names it, and so is
-	// one that is also to be left out, or that is here twice.
+	// Its id. An id that the base does not have is an error that names it, and so
+	// is one that is also to be removed or that appears twice.
 	ExampleId string `protobuf:"bytes,1,opt,name=example_id,json=exampleId,proto3" json:"example_id,omitempty"`
 	// Index of its class, the base's classes first, then the new ones.
 	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
-	// The display name of its class, instead of class_index.
+	// The display name of its class, used instead of class_index.
 	ClassName     string `protobuf:"bytes,3,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2808,7 +2814,7 @@ func (x *Relabelled) GetClassName() string {
 	return ""
 }
 
-// AddExamples' requests: one spec, then examples.
+// A message to AddExamples: first one spec, then examples.
 type AddExamplesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -2888,9 +2894,9 @@ type AddExamplesRequest_Spec struct {
 
 type AddExamplesRequest_Examples struct {
 	// Every later message. class_index counts the base's classes, then the new
-	// ones. An example whose id the base holds, and that is not being removed,
-	// is rejected. Examples without an id go on counting after the highest id
-	// of the base that is a plain number.
+	// ones. An example whose id the base already has is rejected, unless that
+	// one is being removed. Examples without an id are numbered from the
+	// highest numeric id of the base on.
 	Examples *ExampleBatch `protobuf:"bytes,2,opt,name=examples,proto3,oneof"`
 }
 
@@ -2898,7 +2904,7 @@ func (*AddExamplesRequest_Spec) isAddExamplesRequest_Payload() {}
 
 func (*AddExamplesRequest_Examples) isAddExamplesRequest_Payload() {}
 
-// AddExamples' answers.
+// A message from AddExamples.
 type AddExamplesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -2982,7 +2988,7 @@ type isAddExamplesResponse_Event interface {
 }
 
 type AddExamplesResponse_Progress struct {
-	// How far it is.
+	// Progress so far.
 	Progress *CreateProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
 }
 
@@ -3002,10 +3008,10 @@ func (*AddExamplesResponse_Rejected) isAddExamplesResponse_Event() {}
 
 func (*AddExamplesResponse_Version) isAddExamplesResponse_Event() {}
 
-// How far CreateCache is.
+// The progress of CreateCache or AddExamples.
 type CreateProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is being done.
+	// The current stage.
 	Stage CreateProgress_Stage `protobuf:"varint,1,opt,name=stage,proto3,enum=tipserve.v1.CreateProgress_Stage" json:"stage,omitempty"`
 	// Examples received so far.
 	Received int64 `protobuf:"varint,2,opt,name=received,proto3" json:"received,omitempty"`
@@ -3082,9 +3088,9 @@ type RejectedExample struct {
 	ExampleId string `protobuf:"bytes,1,opt,name=example_id,json=exampleId,proto3" json:"example_id,omitempty"`
 	// google.rpc.Code of the reason.
 	Code int32 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"`
-	// The reason, for people.
+	// The reason, for human readers.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// The reason, for programs: "PICTURE_UNDECODABLE".
+	// The reason, for programs, such as "PICTURE_UNDECODABLE".
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3148,7 +3154,7 @@ func (x *RejectedExample) GetReason() string {
 	return ""
 }
 
-// Names a cache.
+// The cache to return.
 type GetCacheRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "caches/{cache}", or the bare id.
@@ -3206,18 +3212,19 @@ func (x *GetCacheRequest) GetReadMask() *fieldmaskpb.FieldMask {
 // A page of caches.
 type ListCachesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most so many. Default 50, at most 1000.
+	// Maximum number to return. Default 50, at most 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the previous page's next_page_token.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Fields of Cache to return. Default: all.
 	ReadMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=read_mask,json=readMask,proto3" json:"read_mask,omitempty"`
-	// Which caches to return (AIP-160): restrictions joined by AND, each a field,
-	// an operator and a value. Fields: cache_id, create_time (of the first
-	// version), and of the newest version description, created_by, method,
-	// bundle_fingerprint, class_count, key_count and labels.KEY. Operators: =, !=,
-	// <, <=, >, >= and ":" (text: contains; "labels:KEY": has the label). With =,
-	// a value may begin or end in "*". For instance:
+	// Which caches to return (AIP-160): restrictions joined by AND, each
+	// consisting of a field, an operator and a value. Fields: cache_id,
+	// create_time (of the first version), and of the newest version description,
+	// created_by, method, bundle_fingerprint, class_count, key_count and
+	// labels.KEY. Operators: =, !=, <, <=, >, >= and ":" (text: contains;
+	// "labels:KEY": has the label). With =, a value may begin or end with "*".
+	// For example:
 	// labels.team = "weaving" AND cache_id = "tex*" AND class_count > 2
 	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3337,12 +3344,12 @@ func (x *ListCachesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Names a cache to delete.
+// The cache to delete.
 type DeleteCacheRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "caches/{cache}", or the bare id.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now.
+	// If set, the call fails with ABORTED if the cache's etag has changed.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3392,7 +3399,7 @@ func (x *DeleteCacheRequest) GetEtag() string {
 	return ""
 }
 
-// Names a version.
+// The version to return.
 type GetVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "caches/{cache}/versions/{version}", "caches/{cache}/aliases/{alias}",
@@ -3453,7 +3460,7 @@ type ListVersionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "caches/{cache}", or the bare id.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// At most so many. Default 50, at most 1000.
+	// Maximum number to return. Default 50, at most 1000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the previous page's next_page_token.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -3581,12 +3588,12 @@ type ListExamplesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A version, in any form that cache references take.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// At most so many. Default 1000, at most 10,000.
+	// Maximum number to return. Default 1000, at most 10,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the previous page's next_page_token.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Which examples to return, as ListCachesRequest.filter has it. Fields:
-	// example_id, class_index, display_name, validation, unknown.
+	// Which examples to return, in the syntax of ListCachesRequest.filter.
+	// Fields: example_id, class_index, display_name, validation, unknown.
 	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3653,8 +3660,8 @@ func (x *ListExamplesRequest) GetFilter() string {
 // A page of examples.
 type ListExamplesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Training examples in the order of their keys, then validation examples, then
-	// those of no class.
+	// Training examples in the order of their keys, then validation examples,
+	// then those that belong to no class.
 	Examples []*ExampleInfo `protobuf:"bytes,1,rep,name=examples,proto3" json:"examples,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -3721,13 +3728,13 @@ type ExampleInfo struct {
 	Uri string `protobuf:"bytes,5,opt,name=uri,proto3" json:"uri,omitempty"`
 	// See Example.metadata.
 	Metadata map[string]string `protobuf:"bytes,6,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Whether GetExamplePicture has a picture of it.
+	// Whether GetExamplePicture returns a picture of it.
 	HasPicture bool `protobuf:"varint,7,opt,name=has_picture,json=hasPicture,proto3" json:"has_picture,omitempty"`
 	// Whether it belongs to none of the classes, see Example.unknown; class_index
-	// is 0 then, and display_name empty.
+	// is then 0 and display_name empty.
 	Unknown bool `protobuf:"varint,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
-	// Indices of its classes where the version has multi_label; class_index is 0
-	// then, and display_name empty.
+	// Indices of its classes, if the version has multi_label; class_index is then
+	// 0 and display_name empty.
 	ClassIndices  []int32 `protobuf:"varint,11,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3826,7 +3833,7 @@ func (x *ExampleInfo) GetClassIndices() []int32 {
 	return nil
 }
 
-// Names an example.
+// The example to look at.
 type GetExamplePictureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A version, in any form that cache references take.
@@ -3881,12 +3888,12 @@ func (x *GetExamplePictureRequest) GetExampleId() string {
 	return ""
 }
 
-// What is kept of an example's picture.
+// The picture that is kept of an example.
 type ExamplePicture struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The file.
 	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	// Its media type, "image/jpeg".
+	// Its media type, such as "image/jpeg".
 	ContentType   string `protobuf:"bytes,2,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3936,13 +3943,13 @@ func (x *ExamplePicture) GetContentType() string {
 	return ""
 }
 
-// Names a version to delete.
+// The version to delete.
 type DeleteVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "caches/{cache}/versions/{version}" or "{cache}@{version}": its number, not
-	// an alias.
+	// "caches/{cache}/versions/{version}" or "{cache}@{version}": by its number,
+	// not an alias.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now.
+	// If set, the call fails with ABORTED if the cache's etag has changed.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3997,11 +4004,11 @@ type PruneVersionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "caches/{cache}", or the bare id.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// How many of the newest versions stay, at least 1. Required.
+	// How many of the newest versions to keep, at least 1. Required.
 	Keep int32 `protobuf:"varint,2,opt,name=keep,proto3" json:"keep,omitempty"`
-	// Only say which versions would go (AIP-163).
+	// Only report which versions would be deleted (AIP-163).
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now.
+	// If set, the call fails with ABORTED if the cache's etag has changed.
 	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4111,7 +4118,7 @@ func (x *PruneVersionsResponse) GetDeletedVersions() []int64 {
 	return nil
 }
 
-// Names a version to export.
+// The version to export.
 type ExportVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A version, in any form that cache references take.
@@ -4157,7 +4164,7 @@ func (x *ExportVersionRequest) GetName() string {
 	return ""
 }
 
-// ExportVersion's answers: one header, then the file in pieces.
+// A message from ExportVersion: first one header, then the file in chunks.
 type ExportVersionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -4244,7 +4251,7 @@ func (*ExportVersionResponse_Header) isExportVersionResponse_Payload() {}
 
 func (*ExportVersionResponse_Chunk) isExportVersionResponse_Payload() {}
 
-// What an export will send.
+// What an export is about to send.
 type ExportHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The version.
@@ -4299,7 +4306,7 @@ func (x *ExportHeader) GetSizeBytes() int64 {
 	return 0
 }
 
-// ImportVersion's requests: one specification, then the file in pieces.
+// A message to ImportVersion: first one specification, then the file in chunks.
 type ImportVersionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -4386,21 +4393,21 @@ func (*ImportVersionRequest_Spec) isImportVersionRequest_Payload() {}
 
 func (*ImportVersionRequest_Chunk) isImportVersionRequest_Payload() {}
 
-// Where an import goes.
+// The destination of an import.
 type ImportSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The cache's id, see CacheSpec.cache_id; need not be the one exported.
-	// Required.
+	// The cache's id, see CacheSpec.cache_id; it may differ from the exported
+	// one. Required.
 	CacheId string `protobuf:"bytes,1,opt,name=cache_id,json=cacheId,proto3" json:"cache_id,omitempty"`
 	// Size of the file, bytes, at most the server's limit. Required.
 	SizeBytes int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	// Take a version whose features another bundle made. This server will keep
-	// it, not serve it. Default: refuse it with FAILED_PRECONDITION.
+	// Accept a version whose features were made by another bundle. This server
+	// keeps it but cannot serve it. Default: refuse it with FAILED_PRECONDITION.
 	AllowOtherBundle bool `protobuf:"varint,3,opt,name=allow_other_bundle,json=allowOtherBundle,proto3" json:"allow_other_bundle,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now; "new"
-	// where it must not exist yet.
+	// If set, the call fails with ABORTED if the cache's etag has changed; "new"
+	// if the cache must not exist yet.
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
-	// As CacheSpec.request_id; of the file, only its size is compared.
+	// See CacheSpec.request_id; of the file, only the size is compared.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4476,11 +4483,11 @@ type SetAliasRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "caches/{cache}", or the bare id.
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
-	// 1 to 63 of a-z, 0-9, '-', '_', first a letter; not "latest".
+	// 1 to 63 of a-z, 0-9, '-', '_', starting with a letter; not "latest".
 	Alias string `protobuf:"bytes,2,opt,name=alias,proto3" json:"alias,omitempty"`
 	// The version's number.
 	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now.
+	// If set, the call fails with ABORTED if the cache's etag has changed.
 	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4551,7 +4558,7 @@ type DeleteAliasRequest struct {
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	// The alias.
 	Alias string `protobuf:"bytes,2,opt,name=alias,proto3" json:"alias,omitempty"`
-	// Where set: fail with ABORTED where the cache has another etag by now.
+	// If set, the call fails with ABORTED if the cache's etag has changed.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -46,11 +46,11 @@ const (
 // A cache has versions 1, 2, 3, ... Each is immutable once made. Resource
 // names are "caches/{cache}" and "caches/{cache}/versions/{version}".
 type CacheServiceClient interface {
-	// Makes a new version of a cache (version 1 where the cache is new) from
+	// Makes a new version of a cache (version 1 if the cache is new) from
 	// labelled examples. The first message carries the specification, the
 	// following ones the examples. The server answers with progress and, last,
-	// the finished version. Nothing is visible before that last message, and
-	// nothing at all remains of a call that fails or is cancelled.
+	// the finished version. Nothing is visible before that last message, and a
+	// call that fails or is cancelled leaves nothing behind.
 	CreateCache(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CreateCacheRequest, CreateCacheResponse], error)
 	// Makes a new version from an existing one: examples and classes added,
 	// examples removed. What the base version holds is not encoded again, so its
@@ -71,21 +71,21 @@ type CacheServiceClient interface {
 	// keys.
 	ListExamples(ctx context.Context, in *ListExamplesRequest, opts ...grpc.CallOption) (*ListExamplesResponse, error)
 	// Returns the picture that a version keeps of an example (see
-	// CacheSpec.keep_pictures). NOT_FOUND where it keeps none.
+	// CacheSpec.keep_pictures). NOT_FOUND if it keeps none.
 	GetExamplePicture(ctx context.Context, in *GetExamplePictureRequest, opts ...grpc.CallOption) (*ExamplePicture, error)
-	// Deletes one version. Its number is never used again. FAILED_PRECONDITION
-	// where an alias points at it, or where it is the cache's only version.
+	// Deletes one version. Its number is never used again. FAILED_PRECONDITION if
+	// an alias points at it or it is the cache's only version.
 	DeleteVersion(ctx context.Context, in *DeleteVersionRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
 	// Deletes a cache's older versions: all but the newest ones and those that an
 	// alias points at, in one atomic step.
 	PruneVersions(ctx context.Context, in *PruneVersionsRequest, opts ...grpc.CallOption) (*PruneVersionsResponse, error)
 	// Returns a version as one safetensors file that carries its manifest.
 	ExportVersion(ctx context.Context, in *ExportVersionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportVersionResponse], error)
-	// Makes a new version of a cache (version 1 where the cache is new) of an
+	// Makes a new version of a cache (version 1 if the cache is new) from an
 	// exported file. The first message carries the specification, the following
 	// ones the file.
 	ImportVersion(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportVersionRequest, Version], error)
-	// Points an alias at a version, atomically; makes the alias where it is new.
+	// Points an alias at a version, atomically; creates the alias if it is new.
 	SetAlias(ctx context.Context, in *SetAliasRequest, opts ...grpc.CallOption) (*Cache, error)
 	// Removes an alias. The version it pointed at stays.
 	DeleteAlias(ctx context.Context, in *DeleteAliasRequest, opts ...grpc.CallOption) (*Cache, error)
@@ -276,11 +276,11 @@ func (c *cacheServiceClient) DeleteAlias(ctx context.Context, in *DeleteAliasReq
 // A cache has versions 1, 2, 3, ... Each is immutable once made. Resource
 // names are "caches/{cache}" and "caches/{cache}/versions/{version}".
 type CacheServiceServer interface {
-	// Makes a new version of a cache (version 1 where the cache is new) from
+	// Makes a new version of a cache (version 1 if the cache is new) from
 	// labelled examples. The first message carries the specification, the
 	// following ones the examples. The server answers with progress and, last,
-	// the finished version. Nothing is visible before that last message, and
-	// nothing at all remains of a call that fails or is cancelled.
+	// the finished version. Nothing is visible before that last message, and a
+	// call that fails or is cancelled leaves nothing behind.
 	CreateCache(grpc.BidiStreamingServer[CreateCacheRequest, CreateCacheResponse]) error
 	// Makes a new version from an existing one: examples and classes added,
 	// examples removed. What the base version holds is not encoded again, so its
@@ -301,21 +301,21 @@ type CacheServiceServer interface {
 	// keys.
 	ListExamples(context.Context, *ListExamplesRequest) (*ListExamplesResponse, error)
 	// Returns the picture that a version keeps of an example (see
-	// CacheSpec.keep_pictures). NOT_FOUND where it keeps none.
+	// CacheSpec.keep_pictures). NOT_FOUND if it keeps none.
 	GetExamplePicture(context.Context, *GetExamplePictureRequest) (*ExamplePicture, error)
-	// Deletes one version. Its number is never used again. FAILED_PRECONDITION
-	// where an alias points at it, or where it is the cache's only version.
+	// Deletes one version. Its number is never used again. FAILED_PRECONDITION if
+	// an alias points at it or it is the cache's only version.
 	DeleteVersion(context.Context, *DeleteVersionRequest) (*emptypb.Empty, error)
 	// Deletes a cache's older versions: all but the newest ones and those that an
 	// alias points at, in one atomic step.
 	PruneVersions(context.Context, *PruneVersionsRequest) (*PruneVersionsResponse, error)
 	// Returns a version as one safetensors file that carries its manifest.
 	ExportVersion(*ExportVersionRequest, grpc.ServerStreamingServer[ExportVersionResponse]) error
-	// Makes a new version of a cache (version 1 where the cache is new) of an
+	// Makes a new version of a cache (version 1 if the cache is new) from an
 	// exported file. The first message carries the specification, the following
 	// ones the file.
 	ImportVersion(grpc.ClientStreamingServer[ImportVersionRequest, Version]) error
-	// Points an alias at a version, atomically; makes the alias where it is new.
+	// Points an alias at a version, atomically; creates the alias if it is new.
 	SetAlias(context.Context, *SetAliasRequest) (*Cache, error)
 	// Removes an alias. The version it pointed at stays.
 	DeleteAlias(context.Context, *DeleteAliasRequest) (*Cache, error)

@@ -29,9 +29,9 @@ type Priority int32
 const (
 	// Same as PRIORITY_INTERACTIVE.
 	Priority_PRIORITY_UNSPECIFIED Priority = 0
-	// Somebody waits for it.
+	// Someone is waiting for the answer.
 	Priority_PRIORITY_INTERACTIVE Priority = 1
-	// Offline work: takes what interactive work leaves.
+	// Offline work: uses the capacity that interactive work leaves free.
 	Priority_PRIORITY_BULK Priority = 2
 )
 
@@ -76,14 +76,14 @@ func (Priority) EnumDescriptor() ([]byte, []int) {
 	return file_tipserve_v1_classify_proto_rawDescGZIP(), []int{0}
 }
 
-// Something odd about a picture's file that did not keep it from being read.
+// An irregularity of a picture's file that did not keep it from being read.
 type PictureNote int32
 
 const (
-	// Not said.
+	// Unspecified.
 	PictureNote_PICTURE_NOTE_UNSPECIFIED PictureNote = 0
-	// A JPEG or PNG that has every pixel and lacks its end mark: some cameras
-	// write such files, and so does what cuts off the last bytes of one.
+	// A JPEG or PNG that has every pixel but lacks its end mark: some cameras
+	// write such files, and a truncated transfer can leave one.
 	PictureNote_PICTURE_NOTE_NO_END_MARK PictureNote = 1
 )
 
@@ -129,26 +129,27 @@ func (PictureNote) EnumDescriptor() ([]byte, []int) {
 // What to return for each item, besides the best classes.
 type ClassifyOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many of the best classes. Default 5; more than there are means all.
+	// How many of the best classes to return. Default 5; a larger number than
+	// there are classes means all.
 	TopK int32 `protobuf:"varint,1,opt,name=top_k,json=topK,proto3" json:"top_k,omitempty"`
 	// All classes' logits, in the order of their indices.
 	Logits bool `protobuf:"varint,2,opt,name=logits,proto3" json:"logits,omitempty"`
 	// All classes' probabilities, in the order of their indices.
 	Probabilities bool `protobuf:"varint,3,opt,name=probabilities,proto3" json:"probabilities,omitempty"`
-	// How many of the nearest cached examples. Default 0, at most 100.
+	// How many of the nearest cached examples to return. Default 0, at most 100.
 	Neighbours int32 `protobuf:"varint,4,opt,name=neighbours,proto3" json:"neighbours,omitempty"`
 	// The L2-normalised embedding.
 	Embedding bool `protobuf:"varint,5,opt,name=embedding,proto3" json:"embedding,omitempty"`
 	// How long each stage took.
 	Timings bool `protobuf:"varint,6,opt,name=timings,proto3" json:"timings,omitempty"`
-	// Say of each item whether it is of any class that the version knows.
-	// FAILED_PRECONDITION for a version that has no scores of examples that it
-	// had not seen (one example a class and no validation examples, or made by an
-	// earlier release) where no threshold is given either.
+	// Decide for each item whether it belongs to any class that the version
+	// knows. FAILED_PRECONDITION if no threshold is given and the version has no
+	// scores of held-out examples (one example per class and no validation
+	// examples, or made by an earlier release).
 	Reject *RejectOptions `protobuf:"bytes,7,opt,name=reject,proto3" json:"reject,omitempty"`
-	// The smallest set of classes that holds the item's with this probability,
-	// over 0, under 1: 0.9 for nine times in ten. See RejectOptions for when there
-	// is none.
+	// Return the smallest set of classes that contains the item's own class with
+	// this probability, over 0 and under 1: 0.9 for nine times in ten (conformal
+	// prediction). Unavailable under the same conditions as `reject`.
 	Coverage      *float64 `protobuf:"fixed64,8,opt,name=coverage,proto3,oneof" json:"coverage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -240,21 +241,23 @@ func (x *ClassifyOptions) GetCoverage() float64 {
 	return 0
 }
 
-// When an item counts as of an unknown class.
+// When an item counts as belonging to an unknown class.
 type RejectOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Share of pictures of known classes that are to be accepted, over 0, under
-	// 1; the threshold is then that of the version's own examples, each scored by
-	// a head that had not seen it. Default 0.95. Few pictures of unknown classes
-	// may be rejected at it: see Evaluation.unknown for how many.
+	// Share of pictures of known classes to accept, over 0 and under 1. The
+	// threshold is the matching quantile of the scores of the version's own
+	// examples, each scored by a head that had not seen it. Default 0.95. It may
+	// reject only few pictures of unknown classes: Evaluation.unknown says how
+	// many.
 	Accept *float64 `protobuf:"fixed64,1,opt,name=accept,proto3,oneof" json:"accept,omitempty"`
-	// The least score that is accepted, instead.
+	// Alternatively: the least score to accept.
 	Threshold *float64 `protobuf:"fixed64,2,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
-	// Instead: the precision that answers are to have, over 0, under 1. An answer
-	// is accepted from its class's own threshold on, chosen on examples that the
-	// head had not seen (AnalyzeVersionResponse has them all with the recall that is
-	// left, and which are not borne out). Classification.score is then the best
-	// class's probability. In a version with multi_label, the only choice: it
+	// Alternatively: the precision that answers must have, over 0 and under 1. An
+	// answer is accepted if it reaches its class's own threshold, chosen on
+	// examples that the head had not seen (AnalyzeVersionResponse lists these
+	// thresholds with the recall that remains, and says which of them the
+	// examples do not bear out). Classification.score is then the best class's
+	// probability. For a version with multi_label this is the only choice; it
 	// replaces the thresholds of Classification.labels.
 	Precision     *float64 `protobuf:"fixed64,5,opt,name=precision,proto3,oneof" json:"precision,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -315,13 +318,13 @@ func (x *RejectOptions) GetPrecision() float64 {
 // The first message of ClassifyStream.
 type ClassifyStreamConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// See ClassifyRequest.cache. A name that moves (an alias, the latest) is
-	// looked up anew for every batch of items; each answer says which version
-	// it came from.
+	// See ClassifyRequest.cache. A name that can move (an alias, the latest
+	// version) is looked up anew for every batch of items; each answer says which
+	// version it came from.
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	// What to return.
 	Options *ClassifyOptions `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
-	// Results come in the order of the items. Default: as they are ready.
+	// Return results in the order of the items. Default: as they become ready.
 	Ordered bool `protobuf:"varint,3,opt,name=ordered,proto3" json:"ordered,omitempty"`
 	// How urgent the stream's items are.
 	Priority      Priority `protobuf:"varint,4,opt,name=priority,proto3,enum=tipserve.v1.Priority" json:"priority,omitempty"`
@@ -387,7 +390,7 @@ func (x *ClassifyStreamConfig) GetPriority() Priority {
 	return Priority_PRIORITY_UNSPECIFIED
 }
 
-// ClassifyStream's requests.
+// A message to ClassifyStream.
 type ClassifyStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -474,7 +477,7 @@ func (*ClassifyStreamRequest_Config) isClassifyStreamRequest_Payload() {}
 
 func (*ClassifyStreamRequest_Items) isClassifyStreamRequest_Payload() {}
 
-// Some items.
+// A batch of items.
 type ItemBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The items.
@@ -520,16 +523,16 @@ func (x *ItemBatch) GetItems() []*Item {
 	return nil
 }
 
-// One thing to classify.
+// One picture or embedding to classify.
 type Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the caller's choosing, at most 1024 bytes; comes back with the result.
+	// Chosen by the caller, at most 1024 bytes; returned with the result.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The picture or embedding.
 	Input *Input `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
-	// How long the answer is of use, from when the server received the item;
-	// after that the item is dropped with DEADLINE_EXCEEDED. Default: as long
-	// as the call's own deadline.
+	// How long the answer is useful, counted from when the server received the
+	// item; after that the item is dropped with DEADLINE_EXCEEDED. Default: until
+	// the call's own deadline.
 	TimeLimit     *durationpb.Duration `protobuf:"bytes,3,opt,name=time_limit,json=timeLimit,proto3" json:"time_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -586,7 +589,7 @@ func (x *Item) GetTimeLimit() *durationpb.Duration {
 	return nil
 }
 
-// ClassifyStream's answers.
+// A message from ClassifyStream.
 type ClassifyStreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One or more results.
@@ -632,7 +635,7 @@ func (x *ClassifyStreamResponse) GetResults() []*ItemResult {
 	return nil
 }
 
-// What became of one item.
+// The outcome for one item.
 type ItemResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The item's id.
@@ -737,7 +740,7 @@ func (*ItemResult_Classification) isItemResult_Outcome() {}
 
 func (*ItemResult_Error) isItemResult_Outcome() {}
 
-// A unary classification.
+// A request to classify one picture.
 type ClassifyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which classifier: "caches/{cache}", "caches/{cache}/versions/{version}",
@@ -813,7 +816,7 @@ func (x *ClassifyRequest) GetPriority() Priority {
 	return Priority_PRIORITY_UNSPECIFIED
 }
 
-// A unary answer.
+// The answer for one picture.
 type ClassifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The answer.
@@ -866,34 +869,33 @@ type Classification struct {
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// The best classes, best first.
 	Top []*ClassScore `protobuf:"bytes,2,rep,name=top,proto3" json:"top,omitempty"`
-	// All logits, where asked for.
+	// All logits, if requested.
 	Logits []float32 `protobuf:"fixed32,3,rep,packed,name=logits,proto3" json:"logits,omitempty"`
-	// All probabilities, where asked for.
+	// All probabilities, if requested.
 	Probabilities []float32 `protobuf:"fixed32,4,rep,packed,name=probabilities,proto3" json:"probabilities,omitempty"`
-	// The nearest cached examples, nearest first, where asked for.
+	// The nearest cached examples, nearest first, if requested.
 	Neighbours []*Neighbour `protobuf:"bytes,5,rep,name=neighbours,proto3" json:"neighbours,omitempty"`
-	// The embedding, where asked for.
+	// The embedding, if requested.
 	Embedding *Embedding `protobuf:"bytes,6,opt,name=embedding,proto3" json:"embedding,omitempty"`
-	// How long it took, where asked for.
+	// How long it took, if requested.
 	Timings *Timings `protobuf:"bytes,7,opt,name=timings,proto3" json:"timings,omitempty"`
-	// How much of what it knows the version finds in the item, where
-	// ClassifyOptions.reject is set: log Σ exp(logits / temperature), less how much
-	// more it resembles the version's examples of no class than those of its
-	// classes, where it has any (Example.unknown). Comparable within a version
-	// only.
+	// How well the item matches what the version knows, if ClassifyOptions.reject
+	// is set: log Σ exp(logits / temperature), less how much more the item
+	// resembles the version's examples of no class (Example.unknown), if it has
+	// any, than those of its classes. Comparable only within a version.
 	Score *float64 `protobuf:"fixed64,8,opt,name=score,proto3,oneof" json:"score,omitempty"`
-	// Whether the score reaches the threshold, where ClassifyOptions.reject is
-	// set. The best classes are returned all the same.
+	// Whether the score reaches the threshold, if ClassifyOptions.reject is set.
+	// The best classes are returned either way.
 	Accepted *bool `protobuf:"varint,9,opt,name=accepted,proto3,oneof" json:"accepted,omitempty"`
 	// The threshold.
 	Threshold *float64 `protobuf:"fixed64,10,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
-	// Where ClassifyOptions.coverage is set: the classes that hold the item's with
-	// that probability, most probable first; the best one at least.
+	// If ClassifyOptions.coverage is set: the prediction set, most probable class
+	// first; never empty.
 	PredictionSet []*ClassScore `protobuf:"bytes,11,rep,name=prediction_set,json=predictionSet,proto3" json:"prediction_set,omitempty"`
-	// Where the version has multi_label: every class whose probability reaches its
+	// If the version has multi_label: every class whose probability reaches its
 	// threshold, most probable first. May be empty.
 	Labels []*ClassScore `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty"`
-	// What is odd about the picture's file, which was read all the same.
+	// Irregularities of the picture's file that did not keep it from being read.
 	Notes         []PictureNote `protobuf:"varint,13,rep,packed,name=notes,proto3,enum=tipserve.v1.PictureNote" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1029,8 +1031,8 @@ type ClassScore struct {
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Its logit.
 	Logit float32 `protobuf:"fixed32,3,opt,name=logit,proto3" json:"logit,omitempty"`
-	// Its probability, softmax(logits / temperature); where the version has
-	// multi_label σ(logit), independent of the other classes'.
+	// Its probability, softmax(logits / temperature); if the version has
+	// multi_label, σ(logit), independent of the other classes.
 	Probability   float32 `protobuf:"fixed32,4,opt,name=probability,proto3" json:"probability,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1103,8 +1105,8 @@ type Neighbour struct {
 	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
 	// Its class's display name.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Indices of its classes where the version has multi_label; class_index is 0
-	// then, and display_name empty.
+	// Indices of its classes, if the version has multi_label; class_index is then
+	// 0 and display_name empty.
 	ClassIndices []int32 `protobuf:"varint,7,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
 	// Cosine similarity with the picture, -1 to 1.
 	Similarity    float32 `protobuf:"fixed32,4,opt,name=similarity,proto3" json:"similarity,omitempty"`
@@ -1177,7 +1179,7 @@ func (x *Neighbour) GetSimilarity() float32 {
 	return 0
 }
 
-// Seconds that an item spent in each stage.
+// The time that an item spent in each stage.
 type Timings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Waiting for a decoder.
@@ -1186,13 +1188,13 @@ type Timings struct {
 	DecodeSeconds float64 `protobuf:"fixed64,2,opt,name=decode_seconds,json=decodeSeconds,proto3" json:"decode_seconds,omitempty"`
 	// Waiting for a batch.
 	QueueSeconds float64 `protobuf:"fixed64,3,opt,name=queue_seconds,json=queueSeconds,proto3" json:"queue_seconds,omitempty"`
-	// The batch in the encoder.
+	// Encoding the batch.
 	EncodeSeconds float64 `protobuf:"fixed64,4,opt,name=encode_seconds,json=encodeSeconds,proto3" json:"encode_seconds,omitempty"`
-	// The head of its version.
+	// Computing the version's head.
 	HeadSeconds float64 `protobuf:"fixed64,5,opt,name=head_seconds,json=headSeconds,proto3" json:"head_seconds,omitempty"`
 	// From the item's arrival to its answer.
 	TotalSeconds float64 `protobuf:"fixed64,6,opt,name=total_seconds,json=totalSeconds,proto3" json:"total_seconds,omitempty"`
-	// How many pictures the batch held.
+	// Number of pictures in the batch.
 	BatchSize     int32 `protobuf:"varint,7,opt,name=batch_size,json=batchSize,proto3" json:"batch_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1277,7 +1279,7 @@ func (x *Timings) GetBatchSize() int32 {
 	return 0
 }
 
-// Things to embed.
+// Pictures and texts to embed.
 type EmbedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Pictures.
@@ -1287,7 +1289,7 @@ type EmbedRequest struct {
 	// Cut texts that are longer than the encoder's context instead of refusing
 	// them.
 	TruncateTexts bool `protobuf:"varint,3,opt,name=truncate_texts,json=truncateTexts,proto3" json:"truncate_texts,omitempty"`
-	// Return the encoder's raw output instead of unit vectors.
+	// Return the encoder's raw output instead of L2-normalised vectors.
 	Raw bool `protobuf:"varint,4,opt,name=raw,proto3" json:"raw,omitempty"`
 	// What to do with the EXIF orientation of pictures. Default: apply it, as new
 	// caches do. For a version that ignores it, ignore it here too.
@@ -1435,8 +1437,8 @@ type EmbedResult struct {
 	//	*EmbedResult_Embedding
 	//	*EmbedResult_Error
 	Outcome isEmbedResult_Outcome `protobuf_oneof:"outcome"`
-	// Tokens of a text that were encoded, start and end marks among them; 0 for
-	// pictures.
+	// Number of tokens of a text that were encoded, including start and end
+	// tokens; 0 for pictures.
 	TokenCount    int32 `protobuf:"varint,28,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1569,7 +1571,7 @@ func (x *EvaluateConfig) GetCaches() []string {
 	return nil
 }
 
-// Evaluate's requests.
+// A message to Evaluate.
 type EvaluateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -1656,7 +1658,7 @@ func (*EvaluateRequest_Config) isEvaluateRequest_Payload() {}
 
 func (*EvaluateRequest_Items) isEvaluateRequest_Payload() {}
 
-// Some labelled items.
+// A batch of labelled items.
 type LabelledBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The items.
@@ -1705,22 +1707,22 @@ func (x *LabelledBatch) GetItems() []*LabelledItem {
 // An item whose class is known.
 type LabelledItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the caller's choosing; comes back if the item cannot be used.
+	// Chosen by the caller; returned if the item cannot be used.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The index of its class.
 	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
 	// The picture or embedding.
 	Input *Input `protobuf:"bytes,3,opt,name=input,proto3" json:"input,omitempty"`
-	// Its class is none of the version's; class_index is not looked at. It counts
-	// in Evaluation.unknown alone. In a version with multi_label: it has none of
-	// the classes.
+	// It belongs to none of the version's classes; class_index is ignored. It
+	// counts only in Evaluation.unknown. In a version with multi_label, it has
+	// none of the classes.
 	Unknown bool `protobuf:"varint,4,opt,name=unknown,proto3" json:"unknown,omitempty"`
-	// Indices of its classes where the versions have multi_label; class_index is
-	// not looked at then. Must be empty elsewhere.
+	// Indices of its classes, if the versions have multi_label; class_index is
+	// then ignored. Must be empty otherwise.
 	ClassIndices []int32 `protobuf:"varint,7,rep,packed,name=class_indices,json=classIndices,proto3" json:"class_indices,omitempty"`
-	// The display name of its class, instead of class_index: each version finds
-	// its own index of it. A name that one of the versions has not, or has twice,
-	// is an item that cannot be used.
+	// The display name of its class, used instead of class_index: each version
+	// looks up its own index. An item whose name one of the versions lacks, or
+	// has twice, cannot be used.
 	ClassName     string `protobuf:"bytes,30,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1803,7 +1805,7 @@ type EvaluateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One for each of EvaluateConfig.caches.
 	Evaluations []*Evaluation `protobuf:"bytes,1,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
-	// Items that could not be used, and why (at most 1000 of them).
+	// Items that could not be used, and why; at most 1000 of them.
 	Rejected []*RejectedExample `protobuf:"bytes,2,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	// How many items could not be used.
 	RejectedCount int64 `protobuf:"varint,3,opt,name=rejected_count,json=rejectedCount,proto3" json:"rejected_count,omitempty"`
@@ -1869,12 +1871,12 @@ type Evaluation struct {
 	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	// Items counted.
 	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// Share whose class came first, 0 to 1.
+	// Share of items whose class came first, 0 to 1.
 	Top1 float64 `protobuf:"fixed64,3,opt,name=top1,proto3" json:"top1,omitempty"`
-	// Share whose class was among the first five.
+	// Share of items whose class was among the first five.
 	Top5 float64 `protobuf:"fixed64,4,opt,name=top5,proto3" json:"top5,omitempty"`
-	// The same by the text classifier alone on the same items; unset where the
-	// version has no text.
+	// top1 of the text classifier alone on the same items; unset if the version
+	// has no text.
 	ZeroShotTop1 *float64 `protobuf:"fixed64,5,opt,name=zero_shot_top1,json=zeroShotTop1,proto3,oneof" json:"zero_shot_top1,omitempty"`
 	// Mean cross-entropy of the probabilities, nats.
 	CrossEntropy float64 `protobuf:"fixed64,6,opt,name=cross_entropy,json=crossEntropy,proto3" json:"cross_entropy,omitempty"`
@@ -1883,14 +1885,14 @@ type Evaluation struct {
 	// For each class, in the order of the indices.
 	Classes []*ClassEvaluation `protobuf:"bytes,8,rep,name=classes,proto3" json:"classes,omitempty"`
 	// Confusion counts, row by row: entry [i * N + j] counts items of class i
-	// that were taken for class j. Empty where there are over 1000 classes.
+	// that were classified as class j. Empty if there are over 1000 classes.
 	Confusion []int64 `protobuf:"varint,9,rep,packed,name=confusion,proto3" json:"confusion,omitempty"`
-	// How well items of unknown classes are told from the others; unset where no
-	// item is marked as unknown.
+	// How well items of unknown classes are told apart from the others; unset if
+	// no item is marked as unknown.
 	Unknown *UnknownEvaluation `protobuf:"bytes,10,opt,name=unknown,proto3" json:"unknown,omitempty"`
-	// Set where the version has multi_label. Of the fields above only version,
-	// count and cross_entropy (mean over items and classes) hold then: versions
-	// with and without multi_label are not evaluated in one call.
+	// Set if the version has multi_label. Of the fields above, only version,
+	// count and cross_entropy (mean over items and classes) then apply. Versions
+	// with and without multi_label cannot be evaluated in one call.
 	MultiLabel    *MultiLabelEvaluation `protobuf:"bytes,13,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2003,7 +2005,7 @@ func (x *Evaluation) GetMultiLabel() *MultiLabelEvaluation {
 	return nil
 }
 
-// How well independent classes were answered.
+// The evaluation of a version with multi_label.
 type MultiLabelEvaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Mean of the average precisions of the classes that have items (mAP).
@@ -2012,9 +2014,9 @@ type MultiLabelEvaluation struct {
 	MicroF1 float64 `protobuf:"fixed64,2,opt,name=micro_f1,json=microF1,proto3" json:"micro_f1,omitempty"`
 	// Mean F1 of the classes that have items or were answered.
 	MacroF1 float64 `protobuf:"fixed64,3,opt,name=macro_f1,json=macroF1,proto3" json:"macro_f1,omitempty"`
-	// Share of all answers that are right.
+	// Share of all answers that are correct.
 	Precision float64 `protobuf:"fixed64,4,opt,name=precision,proto3" json:"precision,omitempty"`
-	// Share of all items' classes that were answered.
+	// Share of all items' classes that were found.
 	Recall float64 `protobuf:"fixed64,5,opt,name=recall,proto3" json:"recall,omitempty"`
 	// For each class, in the order of the indices.
 	Classes       []*LabelEvaluation `protobuf:"bytes,6,rep,name=classes,proto3" json:"classes,omitempty"`
@@ -2094,7 +2096,7 @@ func (x *MultiLabelEvaluation) GetClasses() []*LabelEvaluation {
 	return nil
 }
 
-// How well one of several independent classes did.
+// The evaluation of one class of a version with multi_label.
 type LabelEvaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The class's index.
@@ -2103,11 +2105,11 @@ type LabelEvaluation struct {
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Items of this class.
 	Count int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
-	// Area under the steps of precision over recall, 0 to 1; 0 without items.
+	// Area under the stepwise precision-recall curve, 0 to 1; 0 without items.
 	AveragePrecision float64 `protobuf:"fixed64,4,opt,name=average_precision,json=averagePrecision,proto3" json:"average_precision,omitempty"`
-	// Share of its answers that are right, at its threshold; 0 without any.
+	// Share of its answers that are correct, at its threshold; 0 without any.
 	Precision float64 `protobuf:"fixed64,5,opt,name=precision,proto3" json:"precision,omitempty"`
-	// Share of its items that were answered, at its threshold; 0 without any.
+	// Share of its items that were found, at its threshold; 0 without any.
 	Recall float64 `protobuf:"fixed64,6,opt,name=recall,proto3" json:"recall,omitempty"`
 	// Harmonic mean of the two.
 	F1            float64 `protobuf:"fixed64,7,opt,name=f1,proto3" json:"f1,omitempty"`
@@ -2194,8 +2196,8 @@ func (x *LabelEvaluation) GetF1() float64 {
 	return 0
 }
 
-// How well items of unknown classes are told from those of known ones, by
-// Classification.score.
+// How well Classification.score tells items of unknown classes from those of
+// known ones.
 type UnknownEvaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Items of unknown classes.
@@ -2206,14 +2208,14 @@ type UnknownEvaluation struct {
 	// Share of the items of unknown classes that are accepted at the score that 95
 	// % of these items of known classes reach (FPR at 95 % TPR).
 	FalsePositiveRate float64 `protobuf:"fixed64,3,opt,name=false_positive_rate,json=falsePositiveRate,proto3" json:"false_positive_rate,omitempty"`
-	// The version's own threshold for accepting 95 % of what it knows; unset where
-	// it has none, and the figures below with it.
+	// The version's own threshold for accepting 95 % of what it knows. Unset if
+	// it has none; the figures below are then meaningless.
 	Threshold *float64 `protobuf:"fixed64,4,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
 	// Share of the items of known classes accepted at it.
 	Accepted float64 `protobuf:"fixed64,5,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	// Share of the items of unknown classes rejected at it.
 	Rejected float64 `protobuf:"fixed64,6,opt,name=rejected,proto3" json:"rejected,omitempty"`
-	// Share of the accepted items of known classes classified rightly.
+	// Share of the accepted items of known classes that are classified correctly.
 	AcceptedTop1  float64 `protobuf:"fixed64,7,opt,name=accepted_top1,json=acceptedTop1,proto3" json:"accepted_top1,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2307,7 +2309,7 @@ type ClassEvaluation struct {
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// Items of this class.
 	Count int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
-	// Share of them classified rightly; 0 where there are none.
+	// Share of them classified correctly; 0 if there are none.
 	Accuracy      float64 `protobuf:"fixed64,4,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2371,7 +2373,7 @@ func (x *ClassEvaluation) GetAccuracy() float64 {
 	return 0
 }
 
-// Asks what is served.
+// The request for ServerInfo.
 type GetServerInfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2419,11 +2421,11 @@ type ServerInfo struct {
 	Device string `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
 	// Number format of the image encoder: "float32", "bfloat16", "float16", "int8".
 	Dtype string `protobuf:"bytes,4,opt,name=dtype,proto3" json:"dtype,omitempty"`
-	// Limits in force, by the names that errors use.
+	// Limits in force, under the names that errors use.
 	Limits map[string]int64 `protobuf:"bytes,5,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Number format of the text encoder; empty without one.
 	TextDtype string `protobuf:"bytes,6,opt,name=text_dtype,json=textDtype,proto3" json:"text_dtype,omitempty"`
-	// Who asks, and what they may do.
+	// Who is calling, and what they may do.
 	Caller *CallerInfo `protobuf:"bytes,8,opt,name=caller,proto3" json:"caller,omitempty"`
 	// All bundles that are loaded, the default one first.
 	Bundles       []*BundleInfo `protobuf:"bytes,29,rep,name=bundles,proto3" json:"bundles,omitempty"`
@@ -2517,17 +2519,16 @@ func (x *ServerInfo) GetBundles() []*BundleInfo {
 	return nil
 }
 
-// Who calls.
+// The caller of an RPC.
 type CallerInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its token's name, or its certificate's subject; empty where neither was
-	// shown.
+	// Its token's name, or its certificate's subject; empty if neither was
+	// presented.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What it may do: "classify", "write" or "admin" (docs/security.md). A caller
 	// of a server without tokens is "admin".
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	// What the ids of all caches that it may touch begin with. Empty: it may
-	// touch all.
+	// Prefix of the ids of all caches that it may touch. Empty: it may touch all.
 	CachePrefix   string `protobuf:"bytes,3,opt,name=cache_prefix,json=cachePrefix,proto3" json:"cache_prefix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2584,7 +2585,7 @@ func (x *CallerInfo) GetCachePrefix() string {
 	return ""
 }
 
-// The model that is served.
+// A model that is served.
 type BundleInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -2593,7 +2594,8 @@ type BundleInfo struct {
 	Fingerprint string `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// Width of the embedding space, D.
 	Width int32 `protobuf:"varint,3,opt,name=width,proto3" json:"width,omitempty"`
-	// Side of the square that pictures become in the end; 0 without encoder.
+	// Side of the square that pictures are finally cropped to; 0 without an
+	// encoder.
 	ImageSize int32 `protobuf:"varint,4,opt,name=image_size,json=imageSize,proto3" json:"image_size,omitempty"`
 	// Whether it can embed pictures.
 	HasImageEncoder bool `protobuf:"varint,5,opt,name=has_image_encoder,json=hasImageEncoder,proto3" json:"has_image_encoder,omitempty"`
@@ -2603,27 +2605,27 @@ type BundleInfo struct {
 	LogitScale float64 `protobuf:"fixed64,7,opt,name=logit_scale,json=logitScale,proto3" json:"logit_scale,omitempty"`
 	// Its own prompt templates.
 	Templates []string `protobuf:"bytes,8,rep,name=templates,proto3" json:"templates,omitempty"`
-	// Length to which a picture's shorter side (or both: see `resize`) is
-	// resized before the centre crop; 0 without encoder.
+	// Length to which a picture's shorter side (or both: see `resize`) is resized
+	// before the centre crop; 0 without an encoder.
 	ResizeTo int32 `protobuf:"varint,9,opt,name=resize_to,json=resizeTo,proto3" json:"resize_to,omitempty"`
-	// How pictures are resized: "bicubic" or "bilinear", as Pillow computes
-	// them; empty without encoder. Of a server with an encoder that says
-	// nothing here (one from before this field) it is "bicubic". A client that
-	// resizes sends pictures as they are where it does not know the value.
+	// How pictures are resized: "bicubic" or "bilinear", as Pillow computes them;
+	// empty without an encoder. For a server that has an encoder but leaves this
+	// empty (from before this field existed), it is "bicubic". A client that
+	// resizes must send pictures as they are if it does not know the value.
 	Interpolation string `protobuf:"bytes,10,opt,name=interpolation,proto3" json:"interpolation,omitempty"`
-	// What is resized to `resize_to`: "shortest-side" (the other keeps the
-	// aspect ratio), or "squash" (both sides, whatever the aspect ratio; the
-	// centre is cropped then too where `resize_to` is over `image_size`).
-	// "server" where only the server can do it: the bundle has several encoders
-	// or takes pictures that are no squares, and the sizes here are the longest
-	// sides. Of a server that says nothing here it is "shortest-side". A client
-	// that resizes sends pictures as they are where it does not know the value.
+	// What is resized to `resize_to`: "shortest-side" (the other keeps the aspect
+	// ratio), or "squash" (both sides, whatever the aspect ratio; if `resize_to`
+	// exceeds `image_size`, the centre is then cropped). "server" if only the
+	// server can do it: the bundle has several encoders or takes pictures that
+	// are not square, and the sizes here are the longest sides. For a server that
+	// leaves this empty, it is "shortest-side". A client that resizes must send
+	// pictures as they are if it does not know the value.
 	Resize string `protobuf:"bytes,11,opt,name=resize,proto3" json:"resize,omitempty"`
-	// What a model trained with a sigmoid loss (SigLIP) adds to its logits
-	// before the sigmoid; absent for softmax models. A constant over classes, so
-	// that neither ranking nor softmax depends on it.
+	// What a model trained with a sigmoid loss (SigLIP) adds to its logits before
+	// the sigmoid; absent for softmax models. A constant over classes, so neither
+	// ranking nor softmax depends on it.
 	LogitBias *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
-	// How well its 8-bit encoder agrees with the float one; absent where it has
+	// How well its 8-bit encoder agrees with the float one; absent if it has
 	// none.
 	Int8          *EncoderAgreement `protobuf:"bytes,14,opt,name=int8,proto3" json:"int8,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2751,25 +2753,26 @@ func (x *BundleInfo) GetInt8() *EncoderAgreement {
 	return nil
 }
 
-// How near 8-bit features of pictures are to float ones, as the bundle's export
-// measured it.
+// How close 8-bit features of pictures are to float ones, as measured when the
+// bundle was exported.
 type EncoderAgreement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which pictures.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	// How many.
 	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// Least cosine of a picture's two features.
+	// Least cosine similarity of a picture's two features.
 	CosineLeast float64 `protobuf:"fixed64,3,opt,name=cosine_least,json=cosineLeast,proto3" json:"cosine_least,omitempty"`
-	// Mean of these cosines.
+	// Mean of these similarities.
 	CosineMean float64 `protobuf:"fixed64,4,opt,name=cosine_mean,json=cosineMean,proto3" json:"cosine_mean,omitempty"`
 	// Mean squared difference of unit features, over the variance of the float
-	// ones. Up to 0.01 the two may meet in one cache.
+	// ones. Up to 0.01, both may be mixed in one cache.
 	Noise float64 `protobuf:"fixed64,5,opt,name=noise,proto3" json:"noise,omitempty"`
 	// Share of pictures whose nearest float feature of another picture stays the
 	// same.
 	Neighbour float64 `protobuf:"fixed64,6,opt,name=neighbour,proto3" json:"neighbour,omitempty"`
-	// Share of pictures whose class by a cache of float features stays the same.
+	// Share of pictures whose class, by a cache of float features, stays the
+	// same.
 	Head          float64 `protobuf:"fixed64,7,opt,name=head,proto3" json:"head,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

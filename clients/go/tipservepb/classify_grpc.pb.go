@@ -33,9 +33,10 @@ const (
 // Classification and embedding.
 type ClassifyServiceClient interface {
 	// Classifies a stream of pictures. The first message configures the stream,
-	// the following ones carry items. Every item gets exactly one result, or
-	// one status that says why not; a bad item never ends the stream. A client
-	// that sends faster than it is served is slowed by flow control.
+	// the following ones carry items. Every item gets exactly one result: an
+	// answer, or a status that says why there is none. A bad item never ends the
+	// stream. A client that sends faster than it is served is slowed down by flow
+	// control (backpressure).
 	ClassifyStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ClassifyStreamRequest, ClassifyStreamResponse], error)
 	// Classifies one picture.
 	Classify(ctx context.Context, in *ClassifyRequest, opts ...grpc.CallOption) (*ClassifyResponse, error)
@@ -44,7 +45,7 @@ type ClassifyServiceClient interface {
 	// Classifies a stream of labelled items with one or more versions and
 	// returns how well each did, side by side.
 	Evaluate(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[EvaluateRequest, EvaluateResponse], error)
-	// Says what is served here: version, bundle, device, limits.
+	// Returns what this server serves: version, bundles, device, limits.
 	GetServerInfo(ctx context.Context, in *GetServerInfoRequest, opts ...grpc.CallOption) (*ServerInfo, error)
 }
 
@@ -119,9 +120,10 @@ func (c *classifyServiceClient) GetServerInfo(ctx context.Context, in *GetServer
 // Classification and embedding.
 type ClassifyServiceServer interface {
 	// Classifies a stream of pictures. The first message configures the stream,
-	// the following ones carry items. Every item gets exactly one result, or
-	// one status that says why not; a bad item never ends the stream. A client
-	// that sends faster than it is served is slowed by flow control.
+	// the following ones carry items. Every item gets exactly one result: an
+	// answer, or a status that says why there is none. A bad item never ends the
+	// stream. A client that sends faster than it is served is slowed down by flow
+	// control (backpressure).
 	ClassifyStream(grpc.BidiStreamingServer[ClassifyStreamRequest, ClassifyStreamResponse]) error
 	// Classifies one picture.
 	Classify(context.Context, *ClassifyRequest) (*ClassifyResponse, error)
@@ -130,7 +132,7 @@ type ClassifyServiceServer interface {
 	// Classifies a stream of labelled items with one or more versions and
 	// returns how well each did, side by side.
 	Evaluate(grpc.ClientStreamingServer[EvaluateRequest, EvaluateResponse]) error
-	// Says what is served here: version, bundle, device, limits.
+	// Returns what this server serves: version, bundles, device, limits.
 	GetServerInfo(context.Context, *GetServerInfoRequest) (*ServerInfo, error)
 	mustEmbedUnimplementedClassifyServiceServer()
 }

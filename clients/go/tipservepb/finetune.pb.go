@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// How the learning rate goes.
+// Schedules of the learning rate.
 type FineTuneRequest_Schedule int32
 
 const (
@@ -81,7 +81,7 @@ func (FineTuneRequest_Schedule) EnumDescriptor() ([]byte, []int) {
 type FineTuneRun_State int32
 
 const (
-	// Not said.
+	// Unspecified.
 	FineTuneRun_STATE_UNSPECIFIED FineTuneRun_State = 0
 	// Waiting for its turn.
 	FineTuneRun_STATE_QUEUED FineTuneRun_State = 1
@@ -148,43 +148,44 @@ type FineTuneRequest struct {
 	// The version to start from, in any form that ClassifyRequest.cache takes.
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	// Passes over the examples. Default 20, at most 1000. This and the numbers
-	// below, but for seed, are RECIPE_TIP_ADAPTER_F's; defaults are the authors'.
+	// below, except seed, belong to FINE_TUNE_RECIPE_TIP_ADAPTER_F; the defaults
+	// are the authors'.
 	Epochs int32 `protobuf:"varint,2,opt,name=epochs,proto3" json:"epochs,omitempty"`
-	// Of AdamW. Default 1e-3.
+	// AdamW's learning rate. Default 1e-3.
 	LearningRate *float64 `protobuf:"fixed64,3,opt,name=learning_rate,json=learningRate,proto3,oneof" json:"learning_rate,omitempty"`
-	// Examples in a step. Default 256.
+	// Number of examples per step. Default 256.
 	BatchSize int32 `protobuf:"varint,4,opt,name=batch_size,json=batchSize,proto3" json:"batch_size,omitempty"`
-	// How the learning rate goes. Default cosine.
+	// Schedule of the learning rate. Default: cosine.
 	Schedule FineTuneRequest_Schedule `protobuf:"varint,5,opt,name=schedule,proto3,enum=tipserve.v1.FineTuneRequest_Schedule" json:"schedule,omitempty"`
-	// Of AdamW. Default 0.01.
+	// AdamW's weight decay. Default 0.01.
 	WeightDecay *float64 `protobuf:"fixed64,6,opt,name=weight_decay,json=weightDecay,proto3,oneof" json:"weight_decay,omitempty"`
-	// Of every random choice. Default 1.
+	// Seed of every random choice. Default 1.
 	Seed *uint64 `protobuf:"varint,7,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
-	// Stop after so many epochs without improvement. Default 0: never.
+	// Stop after this many epochs without improvement. Default 0: never.
 	Patience int32 `protobuf:"varint,8,opt,name=patience,proto3" json:"patience,omitempty"`
 	// Alias to point at the new version on success. Default: none.
 	MoveAlias string `protobuf:"bytes,9,opt,name=move_alias,json=moveAlias,proto3" json:"move_alias,omitempty"`
-	// Move the alias only if training improved the accuracy on the examples
-	// that chose the epoch (validation, or held-back views). Without any of
-	// these it is not moved.
+	// Move the alias only if training improved the accuracy on the examples that
+	// chose the epoch (validation, or held-back views). Without such examples it
+	// is not moved.
 	OnlyIfImproved bool `protobuf:"varint,10,opt,name=only_if_improved,json=onlyIfImproved,proto3" json:"only_if_improved,omitempty"`
-	// Go on when the client goes away.
+	// Keep running if the client goes away.
 	Detached bool `protobuf:"varint,11,opt,name=detached,proto3" json:"detached,omitempty"`
-	// α while training. Default 1.17, the recipe's for most data sets.
+	// α during training. Default 1.17, the recipe's value for most data sets.
 	Alpha *float64 `protobuf:"fixed64,12,opt,name=alpha,proto3,oneof" json:"alpha,omitempty"`
-	// β while training. Default: 1, as in the recipe.
+	// β during training. Default 1, as in the recipe.
 	Beta *float64 `protobuf:"fixed64,13,opt,name=beta,proto3,oneof" json:"beta,omitempty"`
-	// The grid of the search of α and β afterwards. Default: wide.
+	// The grid on which α and β are searched afterwards. Default: wide.
 	Grid *SearchGrid `protobuf:"bytes,14,opt,name=grid,proto3" json:"grid,omitempty"`
 	// Description of the new version.
 	Description string `protobuf:"bytes,15,opt,name=description,proto3" json:"description,omitempty"`
-	// What to train. Default: FINE_TUNE_RECIPE_TIP_ADAPTER_F where one of its
-	// numbers is given (epochs, learning_rate, batch_size, schedule, weight_decay,
-	// patience, alpha, beta, grid), and for a version whose keys are trained
-	// already; else FINE_TUNE_RECIPE_RESIDUAL.
+	// What to train. Default: FINE_TUNE_RECIPE_TIP_ADAPTER_F if one of its
+	// numbers is given (epochs, learning_rate, batch_size, schedule,
+	// weight_decay, patience, alpha, beta, grid) or if the version's keys were
+	// trained before; otherwise FINE_TUNE_RECIPE_RESIDUAL.
 	Recipe FineTuneRecipe `protobuf:"varint,16,opt,name=recipe,proto3,enum=tipserve.v1.FineTuneRecipe" json:"recipe,omitempty"`
-	// Makes asking again safe, as CacheSpec.request_id does: the call follows the
-	// run that an equal request has begun, or says how it ended.
+	// Makes retries safe, as CacheSpec.request_id does: the call follows the run
+	// that an equal request has started, or reports how it ended.
 	RequestId     string `protobuf:"bytes,30,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -339,7 +340,7 @@ func (x *FineTuneRequest) GetRequestId() string {
 	return ""
 }
 
-// FineTune's answers.
+// A message from FineTune.
 type FineTuneResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Exactly one of these is set.
@@ -413,12 +414,12 @@ type isFineTuneResponse_Event interface {
 }
 
 type FineTuneResponse_Run struct {
-	// The run as it is now: the first message, and at changes of state.
+	// The current run: in the first message, and whenever its state changes.
 	Run *FineTuneRun `protobuf:"bytes,1,opt,name=run,proto3,oneof"`
 }
 
 type FineTuneResponse_Progress struct {
-	// How far it is.
+	// Progress so far.
 	Progress *FineTuneProgress `protobuf:"bytes,2,opt,name=progress,proto3,oneof"`
 }
 
@@ -426,26 +427,27 @@ func (*FineTuneResponse_Run) isFineTuneResponse_Event() {}
 
 func (*FineTuneResponse_Progress) isFineTuneResponse_Event() {}
 
-// How far training is.
+// The progress of training.
 type FineTuneProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The epoch under way, from 1.
+	// The current epoch, from 1.
 	Epoch int32 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Of so many.
+	// Their total number.
 	Epochs int32 `protobuf:"varint,2,opt,name=epochs,proto3" json:"epochs,omitempty"`
 	// Steps done, over all epochs.
 	Step int64 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
-	// Of so many.
+	// Their total number.
 	Steps int64 `protobuf:"varint,4,opt,name=steps,proto3" json:"steps,omitempty"`
 	// Mean training loss of the epoch so far, nats.
 	Loss float64 `protobuf:"fixed64,5,opt,name=loss,proto3" json:"loss,omitempty"`
 	// Training accuracy of the epoch so far, 0 to 1.
 	TrainAccuracy float64 `protobuf:"fixed64,6,opt,name=train_accuracy,json=trainAccuracy,proto3" json:"train_accuracy,omitempty"`
-	// Accuracy on what the epoch is chosen by, after the last whole epoch.
+	// Accuracy on the examples that choose the epoch, after the last complete
+	// epoch.
 	ValidationAccuracy *float64 `protobuf:"fixed64,7,opt,name=validation_accuracy,json=validationAccuracy,proto3,oneof" json:"validation_accuracy,omitempty"`
 	// Learning rate of the last step.
 	LearningRate float64 `protobuf:"fixed64,8,opt,name=learning_rate,json=learningRate,proto3" json:"learning_rate,omitempty"`
-	// Time left, as far as can be told.
+	// Estimated time left.
 	TimeLeft      *durationpb.Duration `protobuf:"bytes,9,opt,name=time_left,json=timeLeft,proto3" json:"time_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -549,7 +551,7 @@ type FineTuneRun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "fineTunes/{id}".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Where it stands.
+	// Its state.
 	State FineTuneRun_State `protobuf:"varint,2,opt,name=state,proto3,enum=tipserve.v1.FineTuneRun_State" json:"state,omitempty"`
 	// The version it started from: "caches/{cache}/versions/{version}".
 	Parent string `protobuf:"bytes,3,opt,name=parent,proto3" json:"parent,omitempty"`
@@ -557,18 +559,20 @@ type FineTuneRun struct {
 	Version *Version `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	// Its latest progress.
 	Progress *FineTuneProgress `protobuf:"bytes,5,opt,name=progress,proto3" json:"progress,omitempty"`
-	// Why it failed, where it did.
+	// Why it failed, if it did.
 	Error *status.Status `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
-	// When it was asked for.
+	// When it was requested.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it ended.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Whether the alias was moved.
 	AliasMoved bool `protobuf:"varint,9,opt,name=alias_moved,json=aliasMoved,proto3" json:"alias_moved,omitempty"`
-	// Whether it made no version, as none would have been better than the one it
-	// started from; version is then that one, and the alias is not moved.
+	// Whether it made no version because none would have been better than the one
+	// that it started from; `version` is then that one, and the alias is not
+	// moved.
 	Unchanged bool `protobuf:"varint,10,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
-	// What came of it, in one sentence for people. Empty until it has succeeded.
+	// The outcome, in one sentence for human readers. Empty until it has
+	// succeeded.
 	Outcome       string `protobuf:"bytes,11,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -684,9 +688,9 @@ func (x *FineTuneRun) GetOutcome() string {
 // A page of runs.
 type ListFineTunesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only runs of this cache, where set.
+	// If set, only runs of this cache.
 	Cache string `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
-	// At most so many. Default 50, at most 1000.
+	// Maximum number to return. Default 50, at most 1000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the previous page's next_page_token.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -800,7 +804,7 @@ func (x *ListFineTunesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Names a run.
+// The run in question.
 type GetFineTuneRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "fineTunes/{id}".
@@ -846,7 +850,7 @@ func (x *GetFineTuneRequest) GetName() string {
 	return ""
 }
 
-// Names a run.
+// The run in question.
 type CancelFineTuneRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "fineTunes/{id}".

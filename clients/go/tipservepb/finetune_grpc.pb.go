@@ -32,12 +32,13 @@ const (
 // Training a version further: a residual on its own head, or its keys
 // (Tip-Adapter-F).
 type FineTuneServiceClient interface {
-	// Fine-tunes a version and stores the outcome as a new version; by the
-	// default recipe only if that is better (see FineTuneRun.unchanged).
-	// Streams progress; the last message carries the finished run. Cancelling
-	// the call, or losing the client, cancels the run unless it is detached.
+	// Fine-tunes a version and stores the outcome as a new version; with the
+	// default recipe, only if it is better (see FineTuneRun.unchanged). Streams
+	// progress; the last message carries the finished run. Cancelling the call,
+	// or losing the client, cancels the run unless it is detached.
 	FineTune(ctx context.Context, in *FineTuneRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FineTuneResponse], error)
-	// Lists runs, newest first: those waiting, running, and lately ended.
+	// Lists runs, newest first: those that are waiting, running or recently
+	// ended.
 	ListFineTunes(ctx context.Context, in *ListFineTunesRequest, opts ...grpc.CallOption) (*ListFineTunesResponse, error)
 	// Returns one run.
 	GetFineTune(ctx context.Context, in *GetFineTuneRequest, opts ...grpc.CallOption) (*FineTuneRun, error)
@@ -109,12 +110,13 @@ func (c *fineTuneServiceClient) CancelFineTune(ctx context.Context, in *CancelFi
 // Training a version further: a residual on its own head, or its keys
 // (Tip-Adapter-F).
 type FineTuneServiceServer interface {
-	// Fine-tunes a version and stores the outcome as a new version; by the
-	// default recipe only if that is better (see FineTuneRun.unchanged).
-	// Streams progress; the last message carries the finished run. Cancelling
-	// the call, or losing the client, cancels the run unless it is detached.
+	// Fine-tunes a version and stores the outcome as a new version; with the
+	// default recipe, only if it is better (see FineTuneRun.unchanged). Streams
+	// progress; the last message carries the finished run. Cancelling the call,
+	// or losing the client, cancels the run unless it is detached.
 	FineTune(*FineTuneRequest, grpc.ServerStreamingServer[FineTuneResponse]) error
-	// Lists runs, newest first: those waiting, running, and lately ended.
+	// Lists runs, newest first: those that are waiting, running or recently
+	// ended.
 	ListFineTunes(context.Context, *ListFineTunesRequest) (*ListFineTunesResponse, error)
 	// Returns one run.
 	GetFineTune(context.Context, *GetFineTuneRequest) (*FineTuneRun, error)

@@ -21,18 +21,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What is done with the orientation that cameras write beside the pixels of a
-// JPEG, PNG or WebP file, in EXIF or else in XMP. A TIFF's own orientation is
-// always applied, and decoded pixels are taken as they are.
+// What to do with the orientation that cameras record in a JPEG, PNG or WebP
+// file, in EXIF or else in XMP. A TIFF's own orientation is always applied, and
+// decoded pixels are taken as they are.
 type ExifOrientation int32
 
 const (
 	// Same as EXIF_ORIENTATION_APPLY.
 	ExifOrientation_EXIF_ORIENTATION_UNSPECIFIED ExifOrientation = 0
-	// The picture is turned upright, as viewers show it (Pillow's
+	// Turn the picture upright, as viewers show it (Pillow's
 	// ImageOps.exif_transpose).
 	ExifOrientation_EXIF_ORIENTATION_APPLY ExifOrientation = 1
-	// The pixels stay as they are stored, as in CLIP's own preprocessing.
+	// Leave the pixels as they are stored, as in CLIP's own preprocessing.
 	ExifOrientation_EXIF_ORIENTATION_IGNORE ExifOrientation = 2
 )
 
@@ -161,9 +161,9 @@ type isInput_Content interface {
 }
 
 type Input_EncodedImage struct {
-	// A picture file: JPEG, PNG, GIF, WebP, BMP, TIFF or PNM, as its bytes.
-	// Of an animation the first frame is used. Whether it is turned as its EXIF
-	// orientation says, its version says (Version.exif_orientation).
+	// A picture file: JPEG, PNG, GIF, WebP, BMP, TIFF or PNM, as its bytes. Of
+	// an animation, the first frame is used. The version decides whether its
+	// EXIF orientation is applied (Version.exif_orientation).
 	EncodedImage []byte `protobuf:"bytes,1,opt,name=encoded_image,json=encodedImage,proto3,oneof"`
 }
 
@@ -173,9 +173,8 @@ type Input_RawRgb struct {
 }
 
 type Input_Embedding struct {
-	// An embedding computed elsewhere with the bundle's model, of the
-	// bundle's width. It need not be normalised; it must be finite and not
-	// all zeros.
+	// An embedding of the bundle's width, computed elsewhere with the bundle's
+	// model. It need not be normalised, but must be finite and not all zeros.
 	Embedding *Embedding `protobuf:"bytes,3,opt,name=embedding,proto3,oneof"`
 }
 
@@ -252,7 +251,7 @@ func (x *RawRgb) GetData() []byte {
 // A vector in the bundle's embedding space.
 type Embedding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As many values as the bundle is wide.
+	// One value for each dimension: as many as the bundle is wide.
 	Values        []float32 `protobuf:"fixed32,1,rep,packed,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

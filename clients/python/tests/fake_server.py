@@ -259,3 +259,18 @@ class FakeServer(
             name=request.name, state=finetune_pb2.FineTuneRun.STATE_CANCELLED
         )
         return self._call("CancelFineTune", request, context, run)
+
+
+def pictures(count):
+    """Distinct bytes that the fake server takes for pictures."""
+    return [f"picture {i}".encode() for i in range(count)]
+
+
+def class_names(results):
+    """The best class of each result."""
+    return [result.best.display_name for result in results]
+
+
+def response(*results):
+    """A message of ClassifyStream's answers."""
+    return classify_pb2.ClassifyStreamResponse(results=results)

@@ -9,29 +9,17 @@ import threading
 import time
 
 import fake_server as fs
-import grpc
 import pytest
 from conftest import FAST
 
 import tipserve
 from tipserve._proto import classify_pb2
-from tipserve.errors import Code
-
-
-def pictures(count):
-    return [f"picture {i}".encode() for i in range(count)]
-
-
-def names(results):
-    return [result.best.display_name for result in results]
-
-
-def response(*results):
-    return classify_pb2.ClassifyStreamResponse(results=results)
 
 
 def test_every_item_gets_its_own_answer_in_order(fake, call):
-    assert names(call("classify", "pets", pictures(1000))) == [f"picture {i}" for i in range(1000)]
+    assert fs.class_names(call("classify", "pets", fs.pictures(1000))) == [
+        f"picture {i}" for i in range(1000)
+    ]
     assert fake.configs[0].cache == "pets"
 
 
@@ -46,83 +34,16 @@ def test_answers_out_of_order_are_put_in_order(fake, call):
             waiting.append(fs.answer(item, sequence))
             if len(waiting) == 20:
                 chance.shuffle(waiting)
-                yield response(*waiting)
+                yield fs.response(*waiting)
                 waiting = []
-        yield response(*waiting)
+        yield fs.response(*waiting)
 
     fake.streams = [shuffled] * 2
     expected = [f"picture {i}" for i in range(100)]
-    assert names(call("classify", "pets", pictures(100), ordered=True)) == expected
-    unordered = names(call("classify", "pets", pictures(100), ordered=False))
+    assert fs.class_names(call("classify", "pets", fs.pictures(100), ordered=True)) == expected
+    unordered = fs.class_names(call("classify", "pets", fs.pictures(100), ordered=False))
     assert unordered != expected
     assert sorted(unordered) == sorted(expected)
-
-
-@pytest.mark.parametrize("ordered", [True, False])
-def test_a_broken_stream_is_reconnected_and_only_the_unanswered_are_sent_again(fake, call, ordered):
-    def dies_after_seven(requests, context):
-        items = list(itertools.islice(fs.numbered(requests), 10))
-        # Every other one first, so that what is unanswered is no plain tail.
-        for sequence, item in (items[::2] + items[1::2])[:7]:
-            yield response(fs.answer(item, sequence))
-        context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
-
-    fake.streams = [dies_after_seven]
-    results = call("classify", "pets", pictures(50), ordered=ordered)
-    assert sorted(r.position for r in results) == list(range(50))
-    assert all(r.best.display_name == f"picture {r.position}" for r in results)
-    if ordered:
-        assert [r.position for r in results] == list(range(50))
-    assert len(fake.received) == 2
-    answered_before = {"0", "2", "4", "6", "8", "1", "3"}
-    assert not answered_before & set(fake.received[1])
-    assert set(fake.received[1]) == {str(i) for i in range(50)} - answered_before
-
-
-def test_a_stream_that_ends_early_without_an_error_is_reconnected(fake, call):
-    def leaves(requests, context):
-        sequence, item = next(fs.numbered(requests))
-        yield response(fs.answer(item, sequence))
-
-    fake.streams = [leaves, leaves]
-    assert names(call("classify", "pets", pictures(30))) == [f"picture {i}" for i in range(30)]
-    assert len(fake.received) == 3
-
-
-def test_a_server_that_restarts_loses_nothing(fake, call):
-    started = threading.Event()
-
-    def hangs(requests, context):
-        next(fs.numbered(requests))
-        started.set()
-        while context.is_active():
-            time.sleep(0.01)
-        yield from ()
-
-    fake.streams = [hangs]
-
-    def restart():
-        started.wait(30)
-        fake.stop()
-        fake.start()
-
-    thread = threading.Thread(target=restart)
-    thread.start()
-    patient = tipserve.RetryPolicy(attempts=40, first_delay=0.05, max_delay=0.2)
-    results = call("classify", "pets", pictures(20), retry=patient)
-    thread.join()
-    assert names(results) == [f"picture {i}" for i in range(20)]
-
-
-def test_a_server_that_stays_away_is_reported_after_the_last_attempt(fake, call):
-    def away(requests, context):
-        context.abort(grpc.StatusCode.UNAVAILABLE, "always away")
-        yield
-
-    fake.streams = [away] * 100
-    with pytest.raises(tipserve.Unavailable, match="always away"):
-        call("classify", "pets", pictures(5))
-    assert len(fake.received) == FAST.attempts + 1
 
 
 def test_what_is_wrong_with_the_whole_stream_raises_at_once(fake, call):
@@ -131,7 +52,7 @@ def test_what_is_wrong_with_the_whole_stream_raises_at_once(fake, call):
         yield
 
     fake.streams = [unknown] * 2
-    for items in (pictures(5), []):
+    for items in (fs.pictures(5), []):
         with pytest.raises(tipserve.NotFound) as caught:
             call("classify", "dogs", items)
         assert caught.value.reason == "CACHE_NOT_FOUND"
@@ -144,12 +65,12 @@ def test_an_item_that_fails_is_a_result(fake, call):
         for sequence, item in fs.numbered(requests):
             if sequence == 3:
                 why = fs.status(3, "not a picture", reason="PICTURE_UNDECODABLE")
-                yield response(fs.refusal(item, sequence, why))
+                yield fs.response(fs.refusal(item, sequence, why))
             else:
-                yield response(fs.answer(item, sequence))
+                yield fs.response(fs.answer(item, sequence))
 
     fake.streams = [picky]
-    results = call("classify", "pets", pictures(6))
+    results = call("classify", "pets", fs.pictures(6))
     assert [r.ok for r in results] == [True, True, True, False, True, True]
     assert isinstance(results[3].error, tipserve.InvalidArgument)
     assert results[3].error.reason == "PICTURE_UNDECODABLE"
@@ -157,57 +78,15 @@ def test_an_item_that_fails_is_a_result(fake, call):
         _ = results[3].best
 
 
-def full(retry):
-    return fs.status(8, "the queue is full", reason="QUEUE_FULL", retry=retry)
-
-
-def test_an_item_refused_for_now_is_sent_again(fake, call):
-    refused = {}
-
-    def busy(requests, context):
-        for sequence, item in fs.numbered(requests):
-            refused[item.id] = refused.get(item.id, 0) + 1
-            if refused[item.id] <= int(item.id) % 3:
-                yield response(fs.refusal(item, sequence, full(0.02)))
-            else:
-                yield response(fs.answer(item, sequence))
-
-    fake.streams = [busy]
-    assert names(call("classify", "pets", pictures(30))) == [f"picture {i}" for i in range(30)]
-    assert refused == {str(i): i % 3 + 1 for i in range(30)}
-
-
-def test_an_item_refused_too_often_keeps_its_error(fake, call):
-    def always_full(requests, context):
-        for sequence, item in fs.numbered(requests):
-            yield response(fs.refusal(item, sequence, full(0.001)))
-
-    fake.streams = [always_full] * 2
-    results = call("classify", "pets", pictures(2), resend=2)
-    assert [type(r.error) for r in results] == [tipserve.ResourceExhausted] * 2
-    assert sorted(fake.received[0]) == ["0"] * 3 + ["1"] * 3
-    call("classify", "pets", pictures(1), resend=0)
-    assert fake.received[1] == ["0"]
-
-
-def test_an_item_refused_for_good_is_not_sent_again(fake, call):
-    def too_much(requests, context):
-        for sequence, item in fs.numbered(requests):
-            yield response(fs.refusal(item, sequence, fs.status(8, "over the quota")))
-
-    fake.streams = [too_much]
-    [result] = call("classify", "pets", pictures(1))
-    assert result.error.code is Code.RESOURCE_EXHAUSTED
-    assert fake.received == [["0"]]
-
-
 def test_a_second_answer_to_one_item_is_ignored(fake, call):
     def twice(requests, context):
         for sequence, item in fs.numbered(requests):
-            yield response(fs.answer(item, sequence), fs.answer(item, sequence))
+            yield fs.response(fs.answer(item, sequence), fs.answer(item, sequence))
 
     fake.streams = [twice]
-    assert names(call("classify", "pets", pictures(10))) == [f"picture {i}" for i in range(10)]
+    assert fs.class_names(call("classify", "pets", fs.pictures(10))) == [
+        f"picture {i}" for i in range(10)
+    ]
 
 
 def test_reading_ahead_stays_within_the_window(fake):
@@ -260,7 +139,7 @@ def test_bytes_held_stay_within_the_window(fake, call):
         time.sleep(0.3)  # long enough for more to come than may
         held.append(len(fake.received[0]))
         for sequence, item in itertools.chain([first], sequences):
-            yield response(fs.answer(item, sequence))
+            yield fs.response(fs.answer(item, sequence))
 
     fake.streams = [slow]
     big = [bytes([65 + i % 26]) * 10_000 for i in range(30)]
@@ -400,35 +279,6 @@ def test_ids_come_back_whatever_they_are(fake, call):
     assert all(r.ok for r in results)
 
 
-def test_time_limits_go_along_and_shrink_on_resending(fake, call):
-    seen = []
-
-    def slow(requests, context):
-        for sequence, item in fs.numbered(requests):
-            seen.append(item.time_limit.ToNanoseconds() / 1e9)
-            if len(seen) == 1:
-                yield response(fs.refusal(item, sequence, full(0.2)))
-            else:
-                yield response(fs.answer(item, sequence))
-
-    fake.streams = [slow]
-    [result] = call("classify", "pets", [tipserve.Item(b"p", time_limit=30.0)])
-    assert result.ok
-    assert seen[0] == pytest.approx(30.0)
-    assert 0 < seen[1] <= 29.8
-
-
-def test_an_item_whose_time_is_over_is_not_sent_again(fake, call):
-    def busy(requests, context):
-        for sequence, item in fs.numbered(requests):
-            yield response(fs.refusal(item, sequence, full(0.2)))
-
-    fake.streams = [busy]
-    [result] = call("classify", "pets", pictures(1), time_limit=0.1)
-    assert isinstance(result.error, tipserve.DeadlineExceeded)
-    assert fake.received == [["0"]]
-
-
 def test_a_timeout_ends_the_stream(fake, call):
     def silent(requests, context):
         for _ in fs.numbered(requests):
@@ -439,7 +289,7 @@ def test_a_timeout_ends_the_stream(fake, call):
 
     fake.streams = [silent] * 5
     with pytest.raises(tipserve.DeadlineExceeded):
-        call("classify", "pets", pictures(3), timeout=0.3)
+        call("classify", "pets", fs.pictures(3), timeout=0.3)
 
 
 def test_a_folder_is_its_pictures(fake, call, tmp_path):
@@ -448,8 +298,8 @@ def test_a_folder_is_its_pictures(fake, call, tmp_path):
     (tmp_path / "sub" / "circle").symlink_to(tmp_path)
     for name in ("b.png", "sub/c.JPG", "a.jpeg", ".hidden.jpg", ".hidden/d.jpg"):
         (tmp_path / name).write_bytes(name.encode())
-    assert names(call("classify", "pets", tmp_path)) == ["a.jpeg", "b.png", "sub/c.JPG"]
-    assert names(call("classify", "pets", str(tmp_path / "b.png"))) == ["b.png"]
+    assert fs.class_names(call("classify", "pets", tmp_path)) == ["a.jpeg", "b.png", "sub/c.JPG"]
+    assert fs.class_names(call("classify", "pets", str(tmp_path / "b.png"))) == ["b.png"]
     with pytest.raises(FileNotFoundError):
         call("classify", "pets", tmp_path / "nowhere")
     with pytest.raises(TypeError, match="classify_one"):
@@ -460,7 +310,7 @@ def test_options_reach_the_server(fake, call):
     call(
         "classify",
         "pets@stable",
-        pictures(1),
+        fs.pictures(1),
         top_k=3,
         logits=True,
         probabilities=True,
@@ -478,4 +328,4 @@ def test_options_reach_the_server(fake, call):
     assert config.priority == classify_pb2.PRIORITY_BULK
     assert all(m["authorization"] == "Bearer secret" for m in fake.metadata)
     with pytest.raises(ValueError, match="urgent"):
-        call("classify", "pets", pictures(1), priority="urgent")
+        call("classify", "pets", fs.pictures(1), priority="urgent")

@@ -18,28 +18,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A way to make the head `f·Lᵀ + b + exp(−β(1 − f·Kᵀ))·V`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// CLIP's text classifier alone: L = s·W.
-    ZeroShot,
-    /// Tip-Adapter (Zhang et al., ECCV 2022): L = s·W, V = α·one-hot.
-    TipAdapter,
-    /// Gaussian discriminant analysis (Wang et al., ICLR 2024):
-    /// L = s·W + α·w, b = α·b_c, no keys.
-    Gda,
-    /// ProKeR (CVPR 2025): L = s·W, V = s·α·(K_SS/λ + I)⁻¹(Y − S·Wᵀ), dense;
-    /// α = 1 in the paper, 1/λ makes it ordinary kernel ridge regression.
-    Proker,
-    /// Nearest class mean: L = s·W + α·s·mean of the class's keys (unit norm).
-    ClassMean,
-    /// Tip-Adapter-F: Tip-Adapter with trained keys.
-    TipAdapterF,
-    /// What AUTO makes: the weighted sum of text, GDA and kernel ridge
-    /// regression without text, each at its own temperature.
-    Stack,
-}
+mod methods;
+
+pub use methods::{HeadForm, MadeBy, Method};
 
 /// What a class's affinities do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

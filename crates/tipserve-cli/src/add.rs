@@ -161,15 +161,13 @@ pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Comp
 }
 
 fn spec(args: &AddArgs, base: String, new_classes: &[SourceClass]) -> AddExamplesSpec {
+    let unspecified = v1::Method::Unspecified.into();
     AddExamplesSpec {
         // By its number: an alias that moves meanwhile must not mix up classes.
         base,
         new_classes: version_call::class_specs(new_classes, args.without_text),
         prompt_templates: args.template.clone(),
-        method: args
-            .method
-            .map_or(v1::Method::Unspecified, Into::into)
-            .into(),
+        method: args.method.map_or(unspecified, MethodArg::number),
         alpha: args.numbers.alpha,
         beta: args.numbers.beta,
         lambda: args.numbers.lambda,

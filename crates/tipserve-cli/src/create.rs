@@ -137,7 +137,7 @@ fn spec(args: &CreateArgs, train: &Labelled) -> CacheSpec {
         cache_id: args.cache.clone(),
         classes: version_call::class_specs(&train.classes, args.without_text),
         prompt_templates: args.template.clone(),
-        method: v1::Method::from(args.method).into(),
+        method: args.method.number(),
         alpha: args.numbers.alpha,
         beta: args.numbers.beta,
         lambda: args.numbers.lambda,

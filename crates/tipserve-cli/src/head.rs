@@ -1,8 +1,11 @@
 //! The flags that say how a classifier's head is made, shared by the commands
 //! that make one.
 
-use clap::{Args, ValueEnum};
+use std::{iter, sync::LazyLock};
 
+use clap::{Args, ValueEnum, builder::PossibleValue};
+
+use tip_spec::{MadeBy, Method};
 use tipserve_api::v1::{self, SearchGrid, search_grid};
 
 /// The numbers of a head, and the grid on which they are searched.
@@ -35,28 +38,46 @@ impl NumbersArgs {
     }
 }
 
-/// Values of `--method`, as the API names them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
-#[allow(missing_docs)]
+/// Values of `--method`: `auto`, and every method that is made by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum MethodArg {
+    /// The server combines methods.
     #[default]
     Auto,
-    ZeroShot,
-    TipAdapter,
-    Gda,
-    Proker,
-    ClassMean,
+    /// This one.
+    Named(Method),
 }
 
-impl From<MethodArg> for v1::Method {
-    fn from(method: MethodArg) -> Self {
-        match method {
-            MethodArg::Auto => Self::Auto,
-            MethodArg::ZeroShot => Self::ZeroShot,
-            MethodArg::TipAdapter => Self::TipAdapter,
-            MethodArg::Gda => Self::Gda,
-            MethodArg::Proker => Self::Proker,
-            MethodArg::ClassMean => Self::ClassMean,
+static METHODS: LazyLock<Vec<MethodArg>> = LazyLock::new(|| {
+    let by_name = Method::ALL.iter().copied();
+    let by_name = by_name.filter(|method| method.made_by() == MadeBy::Name);
+    let named = by_name.map(MethodArg::Named);
+    iter::once(MethodArg::Auto).chain(named).collect()
+});
+
+impl ValueEnum for MethodArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &METHODS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let name = match self {
+            MethodArg::Auto => "auto".to_owned(),
+            MethodArg::Named(method) => {
+                let name = method.api_name().trim_start_matches("METHOD_");
+                name.to_lowercase().replace('_', "-")
+            }
+        };
+        Some(PossibleValue::new(name))
+    }
+}
+
+impl MethodArg {
+    /// Its number in the API.
+    pub fn number(self) -> i32 {
+        match self {
+            MethodArg::Auto => v1::Method::Auto.into(),
+            MethodArg::Named(method) => method.number(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tonic::Response;
 
 use super::super::{
-    Context, confidence::share, config_stream::within, convert, error::ApiError, reference,
+    Context, confidence::share, config_stream::within, error::ApiError, reference,
     request::RequestError, submit::CancelOnDrop,
 };
 use super::advice::advice;
@@ -103,7 +103,7 @@ fn message(
     };
     pb::AnalyzeVersionResponse {
         version: names.manifest().resource_name(),
-        method: convert::method(analysis.method) as i32,
+        method: analysis.method.number(),
         advice: advice(analysis, &name, &id),
         example_count: count(analysis.example_count),
         scored_count: count(analysis.scored_count),

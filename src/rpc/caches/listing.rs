@@ -87,7 +87,7 @@ fn value_of<'a>(
     Some(match field {
         "description" => Value::Text(&details.description),
         "created_by" => Value::Text(&details.created_by),
-        "method" => Value::Text(convert::method(details.head.method).as_str_name()),
+        "method" => Value::Text(details.head.method.api_name()),
         "bundle_fingerprint" => Value::Text(&details.bundle_fingerprint),
         "class_count" => count(details.classes.len() as u64),
         "key_count" => count(details.key_count),

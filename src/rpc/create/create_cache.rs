@@ -85,27 +85,9 @@ impl CreateRpc for CreateCache {
 fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Recipe, ApiError> {
     let id = CreateCache::cache(&spec, caller)?;
     let bundle = bundle(context, &spec.bundle)?;
-    if spec.classes.is_empty() {
-        return Err(RequestError::invalid(
-            "spec.classes",
-            "a cache needs at least one class, this one has 0",
-        )
-        .into());
-    }
-    RequestError::check(
-        "spec.classes",
-        "max_classes",
-        context.limits.max_classes,
-        spec.classes.len(),
-    )?;
+    check_class_count(spec.classes.len(), context.limits.max_classes)?;
     check_texts(&spec.description, &spec.labels, &spec.created_by)?;
-    let views = usize::try_from(spec.views)
-        .ok()
-        .filter(|views| *views <= MAX_VIEWS)
-        .ok_or_else(|| {
-            let problem = format!("{} is not in 0 to {MAX_VIEWS}", spec.views);
-            RequestError::invalid("spec.views", problem)
-        })?;
+    let views = views(spec.views)?;
     let numbers = heads::Numbers {
         alpha: spec.alpha,
         beta: spec.beta,
@@ -164,6 +146,28 @@ fn recipe(spec: pb::CacheSpec, context: &Context, caller: &Caller) -> Result<Rec
         request: None,
         bundle,
     })
+}
+
+/// Refuses a cache of no classes, or of more than the limit.
+fn check_class_count(count: usize, limit: usize) -> Result<(), RequestError> {
+    if count == 0 {
+        return Err(RequestError::invalid(
+            "spec.classes",
+            "a cache needs at least one class, this one has 0",
+        ));
+    }
+    RequestError::check("spec.classes", "max_classes", limit, count)
+}
+
+/// The views of each example, 0 standing for the bundle's default.
+fn views(asked: i32) -> Result<usize, RequestError> {
+    usize::try_from(asked)
+        .ok()
+        .filter(|views| *views <= MAX_VIEWS)
+        .ok_or_else(|| {
+            let problem = format!("{asked} is not in 0 to {MAX_VIEWS}");
+            RequestError::invalid("spec.views", problem)
+        })
 }
 
 /// Refuses options that versions with any number of classes per example do not

@@ -4,6 +4,7 @@ use chrono::DateTime;
 
 use super::{Kind, OPERATORS, Operand, Operator, Pattern, Restriction, Schema};
 use crate::rpc::request::RequestError;
+use tip_spec::Method;
 
 /// Characters of a token that an error quotes.
 const SHOWN: usize = 40;
@@ -239,7 +240,8 @@ fn wanted(
 fn method(exact: &str, text: &str) -> Result<Pattern, Misfit> {
     let upper = text.to_ascii_uppercase();
     let name = format!("METHOD_{}", upper.strip_prefix("METHOD_").unwrap_or(&upper));
-    if tipserve_api::v1::Method::from_str_name(&name).is_none() || exact != text {
+    let known = Method::ALL.iter().any(|method| method.api_name() == name);
+    if !known || exact != text {
         return Err(Misfit::Value(
             "expected a method: ZERO_SHOT, TIP_ADAPTER, GDA, PROKER, CLASS_MEAN, TIP_ADAPTER_F or \
              STACK",

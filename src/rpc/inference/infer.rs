@@ -40,6 +40,19 @@ pub struct Client {
     pub window: Option<Arc<Semaphore>>,
 }
 
+impl Client {
+    /// Places for so many elements in the stream's window, once they are free;
+    /// a unary call needs none.
+    async fn places(&self, count: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        let Some(window) = &self.window else {
+            return Ok(None);
+        };
+        let places = u32::try_from(count).unwrap_or(u32::MAX);
+        let permits = Arc::clone(window).acquire_many_owned(places).await;
+        Ok(Some(permits.map_err(|_| ApiError::shutting_down())?))
+    }
+}
+
 /// A request whose elements are in the engine. Dropped, it cancels them.
 pub struct Started {
     response: ModelInferResponse,
@@ -103,14 +116,7 @@ async fn submit(
     if least > limit {
         return Err(outputs::too_large(limit, least).into());
     }
-    let window = match &client.window {
-        None => None,
-        Some(window) => {
-            let places = u32::try_from(count).unwrap_or(u32::MAX);
-            let permits = Arc::clone(window).acquire_many_owned(places).await;
-            Some(permits.map_err(|_| ApiError::shutting_down())?)
-        }
-    };
+    let window = client.places(count).await?;
     let may_wait = client.window.is_some() && !scheduling.has_timeout;
     context
         .pace(&client.caller, count, scheduling.deadline, may_wait)

@@ -203,12 +203,7 @@ pub async fn config(
         ("bundle", details.bundle_name.clone()),
         ("bundle_fingerprint", details.bundle_fingerprint.clone()),
         ("version", manifest.version.to_string()),
-        (
-            "method",
-            crate::rpc::convert::method(details.head.method)
-                .as_str_name()
-                .to_owned(),
-        ),
+        ("method", details.head.method.api_name().to_owned()),
         ("classes", details.classes.len().to_string()),
         ("description", details.description.clone()),
     ];

@@ -78,13 +78,13 @@ pub fn recognise(
         "an element of none of its classes is one whose probabilities all stay under their \
          thresholds: the outputs accepted and known_score are not of it",
     )?;
-    let wish = TopK {
+    let best_alone = TopK {
         classes: 1,
         temperature: classifier.temperature(),
     };
     let mut all = Vec::with_capacity(outcomes.len());
     for outcome in outcomes {
-        let Some(best) = outcome.scores.best(wish).into_iter().next() else {
+        let Some(best) = outcome.scores.best(best_alone).into_iter().next() else {
             continue;
         };
         let feature = outcome.feature.as_ref().map(|feature| &feature.unit[..]);

@@ -8,18 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{Events, Inner, Service, seen, state::no_cache};
-
-/// Tells of a creation that ended without a version.
-struct Unfinished(Arc<Inner>, bool);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if self.1 {
-            self.0.given_up.notify_one();
-        }
-    }
-}
+use super::{Events, Service, Unfinished, seen, state::no_cache};
 
 impl Service {
     async fn silence(&self) {

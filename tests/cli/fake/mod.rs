@@ -236,3 +236,14 @@ fn undecodable(message: String) -> tonic_types::Status {
 }
 
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Tells of a creation that ended without a version.
+struct Unfinished(Arc<Inner>, bool);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.given_up.notify_one();
+        }
+    }
+}

@@ -7,11 +7,12 @@ use super::{DemoArgs, make, name, speed};
 use crate::{
     classify_stream::Reply,
     connect::Connection,
+    documents::VersionMadeDocument,
     evaluate,
     examples::Examples,
     failure::Failure,
     head::MethodArg,
-    labelled::Labelled,
+    labelled::{Labelled, SourceClass},
     screen::Screen,
     version_call::{self, UploadOptions},
 };
@@ -123,21 +124,8 @@ pub(super) async fn added_class(
     let none_of_these =
         reject.map(|_| before.iter().filter(refused).count() as f64 / before.len().max(1) as f64);
 
-    let spec = AddExamplesSpec {
-        base: base.name.clone(),
-        new_classes: version_call::class_specs(std::slice::from_ref(class), false),
-        prompt_templates: args.template.clone(),
-        seed: args.seed,
-        ..AddExamplesSpec::default()
-    };
-    let options = UploadOptions {
-        doing: format!("adding the class {:?}", class.display_name),
-        id_prefix: String::new(),
-        strict: false,
-        screen,
-    };
-    let examples = Examples::drawn(of_class(train));
-    let made = version_call::run(connection, spec, examples, &options).await?;
+    let examples = of_class(train);
+    let made = add(connection, args, &base.name, class, examples, screen).await?;
     let (after, _) = speed::classify(
         connection,
         &name(&made.version),
@@ -161,6 +149,32 @@ pub(super) async fn added_class(
         right: right as f64 / after.len().max(1) as f64,
         seconds: made.seconds,
     }))
+}
+
+/// Adds a class with its examples to the version named.
+async fn add(
+    connection: &Connection,
+    args: &DemoArgs,
+    base: &str,
+    class: &SourceClass,
+    examples: Labelled,
+    screen: &Screen,
+) -> Result<VersionMadeDocument, Failure> {
+    let spec = AddExamplesSpec {
+        base: base.to_owned(),
+        new_classes: version_call::class_specs(std::slice::from_ref(class), false),
+        prompt_templates: args.template.clone(),
+        seed: args.seed,
+        ..AddExamplesSpec::default()
+    };
+    let options = UploadOptions {
+        doing: format!("adding the class {:?}", class.display_name),
+        id_prefix: String::new(),
+        strict: false,
+        screen,
+    };
+    let examples = Examples::drawn(examples);
+    version_call::run(connection, spec, examples, &options).await
 }
 
 /// The class that most replies name, and the mean probability of each reply's

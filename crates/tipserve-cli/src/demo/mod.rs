@@ -32,6 +32,7 @@ use lessons::Draw;
 use local_server::LocalServer;
 use report::DemoDocument;
 use speed::Speed;
+use tip_spec::Method;
 
 /// Flags of `tipserve demo`.
 #[derive(Clone, Debug, Args)]
@@ -90,7 +91,14 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
     introduce(screen, &server, &classes, (&train, &test))?;
 
     let train_count = train.examples.len();
-    let (tip, seconds) = make(&connection, &args, MethodArg::TipAdapter, &train, screen).await?;
+    let (tip, seconds) = make(
+        &connection,
+        &args,
+        MethodArg::Named(Method::TipAdapter),
+        &train,
+        screen,
+    )
+    .await?;
     let (auto, _) = make(&connection, &args, MethodArg::Auto, &train, screen).await?;
 
     let version = name(&tip);

@@ -6,8 +6,8 @@ from tipserve._proto import analysis_pb2 as tipserve_dot_v1_dot_analysis__pb2
 
 
 class AnalysisServiceStub(object):
-    """What to do next: which pictures to label, and what a version's own examples
-    say about it. Nothing here changes a cache.
+    """Guidance on what to do next: which pictures to label, and what a version's
+    own examples say about it. Nothing here changes a cache.
     """
 
     def __init__(self, channel):
@@ -34,15 +34,14 @@ class AnalysisServiceStub(object):
 
 
 class AnalysisServiceServicer(object):
-    """What to do next: which pictures to label, and what a version's own examples
-    say about it. Nothing here changes a cache.
+    """Guidance on what to do next: which pictures to label, and what a version's
+    own examples say about it. Nothing here changes a cache.
     """
 
     def SuggestExamples(self, request_iterator, context):
-        """Takes a pool of unlabelled pictures and says which of them to label first.
-        The first message carries the configuration, the following ones the
-        pictures; the answer comes when the stream has ended. Near-duplicates count
-        once.
+        """Takes a pool of unlabelled pictures and suggests which to label first. The
+        first message carries the configuration, the following ones the pictures;
+        the answer comes once the stream has ended. Near-duplicates count once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -51,16 +50,17 @@ class AnalysisServiceServicer(object):
     def AnalyzeVersion(self, request, context):
         """Examines a version by its own examples: each is classified by a head that
         has not seen it (it is left out together with its copies), with the
-        version's method and numbers. Returns how accuracy grows with examples,
-        which classes are confused, which would gain most by more examples, which
-        examples are probably mislabelled and which are nearly the same.
+        version's method and hyperparameters. Returns how accuracy grows with
+        examples, which classes are confused, which would gain most from more
+        examples, which examples are probably mislabelled and which are nearly the
+        same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDrift(self, request, context):
-        """Says how what a version is asked differs from its examples.
+        """Reports how a version's traffic differs from its examples.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,8 +92,8 @@ def add_AnalysisServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AnalysisService(object):
-    """What to do next: which pictures to label, and what a version's own examples
-    say about it. Nothing here changes a cache.
+    """Guidance on what to do next: which pictures to label, and what a version's
+    own examples say about it. Nothing here changes a cache.
     """
 
     @staticmethod

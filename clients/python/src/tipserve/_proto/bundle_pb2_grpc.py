@@ -6,9 +6,9 @@ from tipserve._proto import bundle_pb2 as tipserve_dot_v1_dot_bundle__pb2
 
 
 class BundleServiceStub(object):
-    """Bundles: the models that a server serves. A version is served by the bundle
-    that made its features and by no other, which its fingerprint says; requests
-    that need a bundle and name none are served by the default one.
+    """Bundles: the models that a server serves. A version is served only by the
+    bundle that made its features, identified by its fingerprint; requests that
+    need a bundle and name none are served by the default one.
     """
 
     def __init__(self, channel):
@@ -35,9 +35,9 @@ class BundleServiceStub(object):
 
 
 class BundleServiceServicer(object):
-    """Bundles: the models that a server serves. A version is served by the bundle
-    that made its features and by no other, which its fingerprint says; requests
-    that need a bundle and name none are served by the default one.
+    """Bundles: the models that a server serves. A version is served only by the
+    bundle that made its features, identified by its fingerprint; requests that
+    need a bundle and name none are served by the default one.
     """
 
     def ListBundles(self, request, context):
@@ -49,17 +49,19 @@ class BundleServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LoadBundle(self, request, context):
-        """Loads a bundle, warms it, and answers when it serves; one that serves
-        already is left as it is. Goes on where the call is cancelled.
+        """Loads a bundle, warms it up, and answers once it serves; a bundle that is
+        already serving is left as it is. Loading continues if the call is
+        cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadBundle(self, request, context):
-        """Unloads a bundle, and answers when it is gone. From the start it takes no
-        more work; what it was given before ends as it would have, calls that make
-        a version and fine-tuning included. Goes on where the call is cancelled.
+        """Unloads a bundle, and answers once it is gone. It takes no more work from
+        the start; work that it had accepted is completed (drained), including
+        calls that make a version and fine-tuning. Unloading continues if the call
+        is cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,9 +93,9 @@ def add_BundleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BundleService(object):
-    """Bundles: the models that a server serves. A version is served by the bundle
-    that made its features and by no other, which its fingerprint says; requests
-    that need a bundle and name none are served by the default one.
+    """Bundles: the models that a server serves. A version is served only by the
+    bundle that made its features, identified by its fingerprint; requests that
+    need a bundle and name none are served by the default one.
     """
 
     @staticmethod

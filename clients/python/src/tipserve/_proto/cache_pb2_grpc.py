@@ -104,11 +104,11 @@ class CacheServiceServicer(object):
     """
 
     def CreateCache(self, request_iterator, context):
-        """Makes a new version of a cache (version 1 where the cache is new) from
+        """Makes a new version of a cache (version 1 if the cache is new) from
         labelled examples. The first message carries the specification, the
         following ones the examples. The server answers with progress and, last,
-        the finished version. Nothing is visible before that last message, and
-        nothing at all remains of a call that fails or is cancelled.
+        the finished version. Nothing is visible before that last message, and a
+        call that fails or is cancelled leaves nothing behind.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,15 +169,15 @@ class CacheServiceServicer(object):
 
     def GetExamplePicture(self, request, context):
         """Returns the picture that a version keeps of an example (see
-        CacheSpec.keep_pictures). NOT_FOUND where it keeps none.
+        CacheSpec.keep_pictures). NOT_FOUND if it keeps none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVersion(self, request, context):
-        """Deletes one version. Its number is never used again. FAILED_PRECONDITION
-        where an alias points at it, or where it is the cache's only version.
+        """Deletes one version. Its number is never used again. FAILED_PRECONDITION if
+        an alias points at it or it is the cache's only version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,7 +199,7 @@ class CacheServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ImportVersion(self, request_iterator, context):
-        """Makes a new version of a cache (version 1 where the cache is new) of an
+        """Makes a new version of a cache (version 1 if the cache is new) from an
         exported file. The first message carries the specification, the following
         ones the file.
         """
@@ -208,7 +208,7 @@ class CacheServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetAlias(self, request, context):
-        """Points an alias at a version, atomically; makes the alias where it is new.
+        """Points an alias at a version, atomically; creates the alias if it is new.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

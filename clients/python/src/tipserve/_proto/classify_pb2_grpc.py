@@ -48,9 +48,10 @@ class ClassifyServiceServicer(object):
 
     def ClassifyStream(self, request_iterator, context):
         """Classifies a stream of pictures. The first message configures the stream,
-        the following ones carry items. Every item gets exactly one result, or
-        one status that says why not; a bad item never ends the stream. A client
-        that sends faster than it is served is slowed by flow control.
+        the following ones carry items. Every item gets exactly one result: an
+        answer, or a status that says why there is none. A bad item never ends the
+        stream. A client that sends faster than it is served is slowed down by flow
+        control (backpressure).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,7 +80,7 @@ class ClassifyServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Says what is served here: version, bundle, device, limits.
+        """Returns what this server serves: version, bundles, device, limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,17 +44,18 @@ class FineTuneServiceServicer(object):
     """
 
     def FineTune(self, request, context):
-        """Fine-tunes a version and stores the outcome as a new version; by the
-        default recipe only if that is better (see FineTuneRun.unchanged).
-        Streams progress; the last message carries the finished run. Cancelling
-        the call, or losing the client, cancels the run unless it is detached.
+        """Fine-tunes a version and stores the outcome as a new version; with the
+        default recipe, only if it is better (see FineTuneRun.unchanged). Streams
+        progress; the last message carries the finished run. Cancelling the call,
+        or losing the client, cancels the run unless it is detached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFineTunes(self, request, context):
-        """Lists runs, newest first: those waiting, running, and lately ended.
+        """Lists runs, newest first: those that are waiting, running or recently
+        ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
