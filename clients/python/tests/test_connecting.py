@@ -84,7 +84,7 @@ def test_what_is_not_given_comes_from_the_environment(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("from-a-file\n")
     monkeypatch.setenv("TIPSERVE_TOKEN_FILE", str(tmp_path / "token"))
     assert given().metadata == (("authorization", "Bearer from-a-file"),)
-    (tmp_path / "ca.pem").write_text("no certificate, but nobody looks yet")
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nnobody looks yet\n")
     monkeypatch.setenv("TIPSERVE_CA", str(tmp_path / "ca.pem"))
     assert given().credentials is not None
     assert given("http://a").credentials is None
