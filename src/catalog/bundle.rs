@@ -12,7 +12,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
-use super::{CatalogError, ServedEncoder, TextRoom};
+use super::{CatalogError, ServedEncoder, TextEmbedder};
 use tipserve_clip::{Agreement, ImageSpec, Precision, Statistics};
 use tipserve_engine::Engine;
 use tipserve_store::PartWeight;
@@ -91,7 +91,7 @@ pub struct LoadedBundle {
     pub loaded: DateTime<Utc>,
     /// How long it took to load and warm up.
     pub took: Duration,
-    text: Option<TextRoom>,
+    text: Option<TextEmbedder>,
     unloading: AtomicBool,
     released: CancellationToken,
 }
@@ -101,7 +101,7 @@ impl LoadedBundle {
     pub fn new(
         model: Model,
         engine: Engine,
-        text: Option<TextRoom>,
+        text: Option<TextEmbedder>,
         folder: String,
         took: Duration,
     ) -> Arc<LoadedBundle> {
@@ -121,7 +121,7 @@ impl LoadedBundle {
     ///
     /// # Errors
     /// If the bundle has none.
-    pub fn text(&self) -> Result<&TextRoom, CatalogError> {
+    pub fn text(&self) -> Result<&TextEmbedder, CatalogError> {
         self.text.as_ref().ok_or(CatalogError::NoTextEncoder)
     }
 

@@ -16,12 +16,12 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Catalog, CatalogError,
     journal::{self, Describe, Records},
-    run::{Entry, Followed, Follower, OwnRuns, Run, RunState, TuneRequest, check_same},
+    run::{Entry, Followed, Follower, OwnRuns, Run, TuneRequest, check_same},
     training::Tracked,
     turns::Turns,
 };
 use crate::telemetry::RunCount;
-use tipserve_store::{CacheId, RequestKey, StoreError};
+use tipserve_store::{CacheId, RequestKey, RunState, StoreError};
 
 /// Most runs that wait or run at once.
 const MAX_ACTIVE: usize = 64;

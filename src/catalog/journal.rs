@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 
 use super::{
     CatalogError,
-    run::{Run, RunProgress, RunState, TuneRequest, check_same},
+    run::{Run, RunProgress, TuneRequest, check_same},
 };
 use tipserve_store::{
-    CacheId, Reference, RequestKey, RunError, RunProgress as StoredProgress, RunRecord,
-    RunState as StoredState, Store, StoreError, StoredRun, VersionSelector,
+    CacheId, Reference, RequestKey, RunError, RunProgress as StoredProgress, RunRecord, RunState,
+    Store, StoreError, StoredRun, VersionSelector,
 };
 
 /// How often the record of a run under way is written, at least.
@@ -83,7 +83,7 @@ impl Journal {
     /// Writes the run's state. Returns whether the run is still this server's:
     /// another server that took this one for dead may have ended it.
     pub(super) async fn write(&mut self, run: &Run, describe: Describe) -> bool {
-        self.record.state = stored_state(run.state);
+        self.record.state = run.state;
         self.record.progress = run.progress.as_ref().map(stored_progress);
         self.record.end_time = run.end_time;
         self.record.version = run.version.as_ref().map(|manifest| manifest.version);
@@ -222,7 +222,7 @@ impl Records {
         };
         Ok(Run {
             id: record.run.clone(),
-            state: state(record.state),
+            state: record.state,
             parent: record.cache.version_name(record.parent),
             cache: record.cache,
             version,
@@ -245,7 +245,7 @@ impl Records {
     /// the two has the last word.
     async fn declare_interrupted(&self, record: RunRecord) -> Result<RunRecord, CatalogError> {
         let ended = RunRecord {
-            state: StoredState::Failed,
+            state: RunState::Failed,
             end_time: Some(Utc::now()),
             error: Some((self.describe)(&CatalogError::RunInterrupted)),
             ..record
@@ -255,26 +255,6 @@ impl Records {
             Err(StoreError::Conflict { .. }) => Ok(self.store.run(&ended.run).await?.record),
             Err(e) => Err(e.into()),
         }
-    }
-}
-
-fn stored_state(state: RunState) -> StoredState {
-    match state {
-        RunState::Queued => StoredState::Queued,
-        RunState::Running => StoredState::Running,
-        RunState::Succeeded => StoredState::Succeeded,
-        RunState::Failed => StoredState::Failed,
-        RunState::Cancelled => StoredState::Cancelled,
-    }
-}
-
-fn state(state: StoredState) -> RunState {
-    match state {
-        StoredState::Queued => RunState::Queued,
-        StoredState::Running => RunState::Running,
-        StoredState::Succeeded => RunState::Succeeded,
-        StoredState::Failed => RunState::Failed,
-        StoredState::Cancelled => RunState::Cancelled,
     }
 }
 

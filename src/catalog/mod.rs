@@ -63,9 +63,9 @@ pub use features::{CollectedFeatures, ExampleFeature, ExampleNotes, Purpose};
 pub use finetune::{FineTunes, Started};
 pub use journal::Describe;
 pub use notes::{check_metadata, check_uri};
-pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, RunState, TuneRequest};
+pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, TuneRequest};
 pub use scorecard::Scorecard;
-pub use text::{TextRequest, TextRoom, class_prompts};
+pub use text::{TextEmbedder, TextRequest, class_prompts};
 pub use traffic::{Counts, Seen, Traffic};
 
 use parking_lot::Mutex;

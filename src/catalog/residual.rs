@@ -2,13 +2,13 @@
 
 use std::{cell::Cell, time::Instant};
 
-use super::{Catalog, CatalogError, Classifier, RunProgress, material::contrast};
+use super::{CatalogError, Classifier, RunProgress, material::contrast, run::TuneJob};
 use tip_adapter::{
     make::Made,
     residual::{TuneProgress, Tuning, tune},
 };
 use tip_spec::{ContrastSpec, Standardised};
-use tipserve_store::{FineTuneRecipe, FineTuneRecord, Manifest, TensorFile};
+use tipserve_store::{FineTuneRecipe, FineTuneRecord};
 
 /// The result of training a residual.
 pub(super) struct ResidualTuned {
@@ -18,20 +18,20 @@ pub(super) struct ResidualTuned {
     pub contrast: Option<ContrastSpec>,
 }
 
-/// Tunes a version's head. Blocks, on torch's threads; `stop` is asked between
-/// the larger products.
+/// Tunes a version's head. Blocks, on torch's threads; whether to stop is
+/// asked between the larger products.
 ///
 /// # Errors
 /// A version that is not what its manifest says;
 /// [`CatalogError::WrongBundle`] where its features are standardised by another
 /// bundle's statistics; [`CatalogError::Cancelled`].
-pub(super) fn tune_residual(
-    catalog: &Catalog,
-    parent: &Manifest,
-    file: &TensorFile,
-    stop: &dyn Fn() -> bool,
-    say: &dyn Fn(RunProgress),
-) -> Result<ResidualTuned, CatalogError> {
+pub(super) fn tune_residual(job: &TuneJob<'_>) -> Result<ResidualTuned, CatalogError> {
+    let TuneJob {
+        catalog,
+        parent,
+        file,
+        ..
+    } = *job;
     let started = Instant::now();
     if parent.details.head.standardised == Some(Standardised::Bundle) {
         catalog.bundles.of_manifest(parent)?;
@@ -45,7 +45,7 @@ pub(super) fn tune_residual(
     let fits = Cell::new(0);
     let watch = |progress: TuneProgress| {
         fits.set(progress.done);
-        say(RunProgress {
+        (job.report)(RunProgress {
             epoch: progress.done,
             epochs: progress.fits,
             step: progress.done,
@@ -54,9 +54,9 @@ pub(super) fn tune_residual(
             train_accuracy: progress.accuracy,
             ..RunProgress::default()
         });
-        !stop()
+        !(job.stop)()
     };
-    let mut tuning = tune(&material, made, &watch, &|| !stop())?;
+    let mut tuning = tune(&material, made, &watch, &|| !(job.stop)())?;
     let contrast = match &mut tuning.made {
         Some(made) => contrast(&material, made, file)?,
         None => None,

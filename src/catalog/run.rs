@@ -13,10 +13,12 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::CatalogError;
+use super::{Catalog, CatalogError};
 use tip_adapter::finetune::Options;
 use tip_spec::SearchGrid;
-use tipserve_store::{AliasName, CacheId, Manifest, RequestKey, StoreError, VersionNumber};
+use tipserve_store::{
+    AliasName, CacheId, Manifest, RequestKey, RunState, StoreError, VersionNumber,
+};
 
 /// The runs of this server, by id.
 pub(super) type OwnRuns = Arc<Mutex<BTreeMap<String, Entry>>>;
@@ -61,26 +63,17 @@ pub struct TuneRequest {
     pub detached: bool,
 }
 
-/// Where a run of fine-tuning stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunState {
-    /// Waiting until a place is free.
-    Queued,
-    /// Training, at a place of its own.
-    Running,
-    /// It ended with a version, new or unchanged.
-    Succeeded,
-    /// It ended with an error: see [`Run::error`].
-    Failed,
-    /// It was cancelled before it ended.
-    Cancelled,
-}
-
-impl RunState {
-    /// Whether nothing more will happen.
-    pub fn has_ended(self) -> bool {
-        !matches!(self, RunState::Queued | RunState::Running)
-    }
+/// One fine-tuning: what to start from, how, and who watches.
+pub(super) struct TuneJob<'a> {
+    pub catalog: &'a Catalog,
+    pub parent: &'a Manifest,
+    /// The parent's tensors.
+    pub file: &'a TensorFile,
+    pub request: &'a TuneRequest,
+    /// Whether the run is to end without a version; asked often.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Takes the run's progress.
+    pub report: &'a dyn Fn(RunProgress),
 }
 
 /// How far the training of a run has come.

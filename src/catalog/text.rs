@@ -38,21 +38,25 @@ pub struct TextRequest {
 
 /// The bundle's text encoder with its tokenizer.
 #[derive(Clone)]
-pub struct TextRoom {
+pub struct TextEmbedder {
     queue: Arc<TextQueue>,
 }
 
-impl TextRoom {
+impl TextEmbedder {
     /// A text encoder that runs on this engine's device.
     ///
     /// # Errors
     /// A thread that cannot be started.
-    pub fn new(tokenizer: Tokenizer, encoder: TextEncoder, engine: Engine) -> io::Result<TextRoom> {
+    pub fn new(
+        tokenizer: Tokenizer,
+        encoder: TextEncoder,
+        engine: Engine,
+    ) -> io::Result<TextEmbedder> {
         let encoder = Arc::new(encoder);
         let queue = TextQueue::start(THREADS, move |batch| {
             encode(&tokenizer, &encoder, &engine, batch)
         })?;
-        Ok(TextRoom {
+        Ok(TextEmbedder {
             queue: Arc::new(queue),
         })
     }
@@ -165,7 +169,7 @@ pub fn class_prompts(
     templates: &[String],
 ) -> Result<Vec<String>, CatalogError> {
     if own.is_empty() {
-        TextRoom::prompts(templates, name)
+        TextEmbedder::prompts(templates, name)
     } else {
         Ok(own)
     }

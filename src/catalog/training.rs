@@ -14,12 +14,12 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Catalog, CatalogError, LoadedBundle,
     journal::{self, Journal, Records},
-    run::{OwnRuns, Run, RunProgress, RunState, TuneRequest},
+    run::{OwnRuns, Run, RunProgress, TuneJob, TuneRequest},
     tune::{self, TuneOutcome},
     turns::{Turn, Turns},
 };
 use crate::telemetry::{RunCount, RunEnd};
-use tipserve_store::{Condition, Manifest, Needs};
+use tipserve_store::{Condition, Manifest, Needs, RunState};
 
 /// A run with all that it needs.
 pub(super) struct Tracked {
@@ -157,11 +157,18 @@ impl Tracked {
             let started = Instant::now();
             tokio::task::spawn_blocking(move || {
                 let stop = || cancelled.load(Ordering::Relaxed);
-                let say = |mut progress: RunProgress| {
+                let report = |mut progress: RunProgress| {
                     progress.time_left = time_left(&progress, started.elapsed());
                     run.send_modify(|run| run.progress = Some(progress));
                 };
-                tune::tune(&catalog, &parent, &file, &request, &stop, &say)
+                tune::tune(&TuneJob {
+                    catalog: &catalog,
+                    parent: &parent,
+                    file: &file,
+                    request: &request,
+                    stop: &stop,
+                    report: &report,
+                })
             })
             .await
             .map_err(CatalogError::internal)??

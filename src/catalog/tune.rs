@@ -5,13 +5,14 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::{
-    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest,
+    CatalogError, RunProgress, TuneRecipe, TuneRequest,
     classifier::refuse_multi_label,
     create::head_tensors,
     finite::check_reach,
     material::contrast,
     precision,
     residual::{ResidualTuned, tune_residual},
+    run::TuneJob,
     tensors,
 };
 use crate::telemetry;
@@ -98,28 +99,20 @@ pub(super) enum TuneOutcome {
     },
 }
 
-/// Fine-tunes a version by the recipe that is asked for. Blocks; `stop` is asked
-/// often.
+/// Fine-tunes a version by the recipe that is asked for. Blocks.
 ///
 /// # Errors
 /// A version without keys, options out of range, a loss that diverges,
 /// [`CatalogError::Cancelled`].
-pub(super) fn tune(
-    catalog: &Catalog,
-    parent: &Manifest,
-    file: &TensorFile,
-    request: &TuneRequest,
-    stop: &dyn Fn() -> bool,
-    say: &dyn Fn(RunProgress),
-) -> Result<TuneOutcome, CatalogError> {
+pub(super) fn tune(job: &TuneJob<'_>) -> Result<TuneOutcome, CatalogError> {
     refuse_multi_label(
-        parent,
+        job.parent,
         "fine-tuning minimises the cross-entropy of one class an example; add examples instead",
     )?;
-    let details = &parent.details;
+    let details = &job.parent.details;
     // Nothing can be left out of trained keys: every example has shaped them.
-    if request.recipe == TuneRecipe::Keys || details.head.method == Method::TipAdapterF {
-        return tune_keys(catalog, parent, file, request, stop, say);
+    if job.request.recipe == TuneRecipe::Keys || details.head.method == Method::TipAdapterF {
+        return tune_keys(job);
     }
     if details.fine_tune.is_some() {
         return Ok(TuneOutcome::Unchanged {
@@ -132,7 +125,7 @@ pub(super) fn tune(
         tuning,
         record,
         contrast,
-    } = tune_residual(catalog, parent, file, stop, say)?;
+    } = tune_residual(job)?;
     let Some(made) = tuning.made else {
         return Ok(TuneOutcome::Unchanged {
             outcome: tuning.reason,
@@ -140,24 +133,18 @@ pub(super) fn tune(
     };
     check_reach(&made.spec, &made.tensors)?;
     Ok(TuneOutcome::Made {
-        draft: Box::new(draft(parent, file, request, (&made, contrast), record)?),
+        draft: Box::new(draft(job, (&made, contrast), record)?),
         improved: Some(true),
         outcome: tuning.reason,
     })
 }
 
 /// Trains a version's keys. The device is taken in short steps.
-fn tune_keys(
-    catalog: &Catalog,
-    parent: &Manifest,
-    file: &TensorFile,
-    request: &TuneRequest,
-    stop: &dyn Fn() -> bool,
-    say: &dyn Fn(RunProgress),
-) -> Result<TuneOutcome, CatalogError> {
+fn tune_keys(job: &TuneJob<'_>) -> Result<TuneOutcome, CatalogError> {
     let started = Instant::now();
-    let tensors = Parent::read(parent, file)?;
-    let details = &parent.details;
+    let (request, file) = (job.request, job.file);
+    let tensors = Parent::read(job.parent, file)?;
+    let details = &job.parent.details;
     let head = HeadRequest {
         method: Some(Method::TipAdapter),
         class_balance: details.head.class_balance,
@@ -177,7 +164,7 @@ fn tune_keys(
         unlabelled: None,
     };
     let factors = training_factors(&material(), head.class_balance)?;
-    let tuned = train(catalog, &tensors, &factors, details, request, stop, say)?;
+    let tuned = train(job, &tensors, &factors)?;
     let search_on = tuned.search_set.as_ref().map(|set| SearchOn {
         set,
         source: tuned.source,
@@ -189,7 +176,7 @@ fn tune_keys(
             (tuned.alpha, tuned.beta),
             search_on,
             &head,
-            &|_| !stop(),
+            &|_| !(job.stop)(),
         )
     };
     // Both are searched alike, on the same examples, so that the difference is
@@ -219,7 +206,7 @@ fn tune_keys(
     check_reach(&made.spec, &made.tensors)?;
     Ok(TuneOutcome::Made {
         outcome: keys_outcome(&record, improved),
-        draft: Box::new(draft(parent, file, request, (&made, contrast), record)?),
+        draft: Box::new(draft(job, (&made, contrast), record)?),
         improved,
     })
 }
@@ -239,15 +226,8 @@ fn keys_outcome(record: &FineTuneRecord, improved: Option<bool>) -> String {
     }
 }
 
-fn train(
-    catalog: &Catalog,
-    tensors: &Parent,
-    factors: &Tensor,
-    details: &Details,
-    request: &TuneRequest,
-    stop: &dyn Fn() -> bool,
-    say: &dyn Fn(RunProgress),
-) -> Result<Tuned, CatalogError> {
+fn train(job: &TuneJob<'_>, tensors: &Parent, factors: &Tensor) -> Result<Tuned, CatalogError> {
+    let details = &job.parent.details;
     let linear = tensors
         .text
         .as_ref()
@@ -278,14 +258,16 @@ fn train(
             .as_ref()
             .map(|(features, labels)| (features, labels)),
     };
+    let options = &job.request.options;
     let trainer =
-        Trainer::new(&set, &request.options, catalog.device, Backend::Automatic).map_err(failed)?;
+        Trainer::new(&set, options, job.catalog.device, Backend::Automatic).map_err(failed)?;
     // Any engine can train: the version's own if its bundle is loaded.
-    let bundle = match catalog.bundles.of_fingerprint(&details.bundle_fingerprint) {
+    let bundles = &job.catalog.bundles;
+    let bundle = match bundles.of_fingerprint(&details.bundle_fingerprint) {
         Some(bundle) => bundle,
-        None => catalog.bundles.default_bundle(),
+        None => bundles.default_bundle(),
     };
-    run_steps(&bundle.engine, trainer, request.options.epochs, stop, say)
+    run_steps(job, &bundle.engine, trainer)
 }
 
 fn failed(error: TrainError) -> CatalogError {
@@ -298,20 +280,18 @@ fn failed(error: TrainError) -> CatalogError {
 /// Runs a trainer to its end, step by step: classification takes the device
 /// between them.
 fn run_steps(
+    job: &TuneJob<'_>,
     engine: &Engine,
     mut trainer: Trainer,
-    epochs: usize,
-    stop: &dyn Fn() -> bool,
-    say: &dyn Fn(RunProgress),
 ) -> Result<Tuned, CatalogError> {
     let mut progress = RunProgress {
-        epochs,
+        epochs: job.request.options.epochs,
         steps: trainer.steps(),
         ..RunProgress::default()
     };
     let mut began = Instant::now();
     loop {
-        if stop() {
+        if (job.stop)() {
             return Err(CatalogError::Cancelled);
         }
         let (back, worked) = engine
@@ -329,7 +309,7 @@ fn run_steps(
                 progress.loss = step.loss;
                 progress.train_accuracy = step.train_accuracy;
                 progress.learning_rate = step.learning_rate;
-                say(progress);
+                (job.report)(progress);
             }
             Progress::Epoch(epoch) => {
                 let took = std::mem::replace(&mut began, Instant::now()).elapsed();
@@ -338,7 +318,7 @@ fn run_steps(
                     telemetry::epoch(took);
                 }
                 progress.validation_accuracy = epoch.score.map(|score| score.accuracy);
-                say(progress);
+                (job.report)(progress);
             }
             Progress::Finished => return trainer.finish().map_err(failed),
         }
@@ -374,12 +354,16 @@ fn record(
 }
 
 fn draft(
-    parent: &Manifest,
-    file: &TensorFile,
-    request: &TuneRequest,
+    job: &TuneJob<'_>,
     (made, contrast): (&Made, Option<ContrastSpec>),
     record: FineTuneRecord,
 ) -> Result<Draft, CatalogError> {
+    let TuneJob {
+        parent,
+        file,
+        request,
+        ..
+    } = job;
     let mut named: Vec<NamedTensor> = file
         .names()
         .into_iter()

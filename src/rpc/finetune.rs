@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
-        CatalogError, FineTunes as Runs, Followed, MAX_DESCRIPTION_BYTES, Run, RunState, Started,
+        CatalogError, FineTunes as Runs, Followed, MAX_DESCRIPTION_BYTES, Run, Started,
         TuneRequest, printable,
     },
 };
@@ -32,7 +32,7 @@ use following::{follow, message};
 use request::{options, recipe};
 use tip_spec::SearchGrid;
 use tipserve_api::v1::{self as pb, fine_tune_service_server::FineTuneService};
-use tipserve_store::{AliasName, CacheId, RunError};
+use tipserve_store::{AliasName, CacheId, RunError, RunState};
 
 type Events = ReceiverStream<Result<pb::FineTuneResponse, Status>>;
 

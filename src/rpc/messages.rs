@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 
 use super::{
     budget::MessageBudget,
-    compression::{Encoding, GRPC_ENCODING, InflatedBody},
+    compression::{Encoding, GRPC_ENCODING, HTTP_WINDOW, InflatedBody},
     error::ApiError,
 };
 use crate::auth::Caller;
@@ -58,6 +58,8 @@ struct Bounds {
 #[derive(Clone)]
 pub struct MessageLayer {
     budget: Arc<MessageBudget>,
+    /// Of the windows that zstd keeps of bodies over HTTP.
+    windows: Arc<MessageBudget>,
     largest: usize,
     patience: Duration,
 }
@@ -68,6 +70,7 @@ impl MessageLayer {
     pub fn new(largest: usize, unfinished: usize, patience: Duration) -> MessageLayer {
         MessageLayer {
             budget: Arc::new(MessageBudget::new(unfinished, largest)),
+            windows: Arc::new(MessageBudget::new(unfinished, HTTP_WINDOW)),
             largest,
             patience,
         }
@@ -138,7 +141,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         let bounds = self.layer.bounds(request.uri().path());
-        let sender = Sender {
+        let mut sender = Sender {
+            copies: 1,
             budget: Arc::clone(&self.layer.budget),
             caller: Caller::of(request.extensions()),
             peer: peer_of(&request),
@@ -149,16 +153,25 @@ where
             .remove::<Arc<tipserve_http::Call>>()
         {
             let encoding = encoding(&mut request, CONTENT_ENCODING.as_str());
+            let window = Sender {
+                budget: Arc::clone(&self.layer.windows),
+                ..sender.clone()
+            };
             let bounds = Arc::new(HttpBounds { bounds, sender });
             let request = request.map(|body| match encoding {
                 Some(encoding) => {
-                    tipserve_http::messages(call, InflatedBody::new(body, encoding), bounds)
+                    let window = Box::new(move || window.take_now(HTTP_WINDOW));
+                    let body = InflatedBody::new(body, encoding, window);
+                    tipserve_http::messages(call, body, bounds)
                 }
                 None => tipserve_http::messages(call, body, bounds),
             });
             return self.inner.call(request);
         }
         let encoding = encoding(&mut request, GRPC_ENCODING);
+        if encoding == Some(Encoding::Zstd) {
+            sender.copies = 2;
+        }
         self.inner.call(request.map(|body| {
             let body = BoundedBody::new(body, bounds, sender.clone());
             match encoding {
@@ -183,6 +196,15 @@ pub(super) fn peer_of<B>(request: &Request<B>) -> Option<SocketAddr> {
         Some(tls.get_ref())
     });
     tcp.and_then(TcpConnectInfo::remote_addr)
+}
+
+/// What a caller's share of a budget goes by: an unauthenticated caller is
+/// known by its address.
+pub(super) fn counted_as(caller: &Caller, peer: Option<SocketAddr>) -> String {
+    match (caller.known_by(), peer) {
+        ("nothing", Some(peer)) => peer.ip().to_string(),
+        _ => caller.who(),
+    }
 }
 
 impl Bounds {

@@ -16,7 +16,7 @@ use super::{
     folders::{BundleFolders, folder_name},
     image_encoder,
 };
-use crate::catalog::{BundleFolder, BundleSource, CatalogError, LoadedBundle, Model, TextRoom};
+use crate::catalog::{BundleFolder, BundleSource, CatalogError, LoadedBundle, Model, TextEmbedder};
 use tipserve_clip::{
     Bundle, BundleError, DtypeChoice, EncodeError, GraphsChoice, ImageSpec, PictureLimits,
     Precision, TextEncoder, Tokenizer,
@@ -100,7 +100,8 @@ impl BundleLoader {
         let engine = Engine::start_on(machine, settings.clone(), image, self.options.picture)?;
         engine.wait_until_warm();
         let room = text.map(|(tokenizer, encoder)| {
-            TextRoom::new(tokenizer, encoder, engine.clone()).inspect_err(|_| engine.shut_down())
+            TextEmbedder::new(tokenizer, encoder, engine.clone())
+                .inspect_err(|_| engine.shut_down())
         });
         Ok(LoadedBundle::new(
             Model {

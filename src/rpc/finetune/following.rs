@@ -4,8 +4,9 @@ use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status};
 
 use super::super::{convert, error::ApiError};
-use crate::catalog::{Run, RunProgress, RunState};
+use crate::catalog::{Run, RunProgress};
 use tipserve_api::v1::{self as pb, fine_tune_response::Event, fine_tune_run::State};
+use tipserve_store::RunState;
 
 /// Sends a run's changes until it has ended; returns the call's code.
 pub(super) async fn follow(

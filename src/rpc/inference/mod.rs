@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Context,
+    answer_space::AnswerSpace,
     change::Change,
     error::ApiError,
     flow_of,
@@ -64,15 +65,19 @@ impl Inference {
             caller,
             deadline: request::deadline(request.metadata(), Instant::now()),
             window: None,
+            space: Some(AnswerSpace::of(request.extensions())?),
         };
-        let started = infer::start(
+        let mut started = infer::start(
             &self.context,
             &self.statistics,
             request.into_inner(),
             &client,
         )
         .await?;
-        Ok(Response::new(started.finish().await?))
+        let making = started.making();
+        let mut response = Response::new(started.finish().await?);
+        response.extensions_mut().extend(making);
+        Ok(response)
     }
 
     /// Refuses a method, and counts it.
@@ -180,12 +185,10 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<v2::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let call = Call::current(&self.context.calls);
-        Ok(stream::serve(
-            Arc::clone(&self.context),
-            Arc::clone(&self.statistics),
-            request,
-            call,
-        ))
+        let context = Arc::clone(&self.context);
+        let statistics = Arc::clone(&self.statistics);
+        let serving = async { stream::serve(context, statistics, request, call.clone()) };
+        call.answer(serving).await
     }
 
     async fn model_statistics(

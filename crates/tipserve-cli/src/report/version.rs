@@ -124,7 +124,8 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
     };
     let rows = candidates
         .iter()
-        .map(|candidate| {
+        .enumerate()
+        .map(|(at, candidate)| {
             let mut row = vec![
                 match &candidate.standardised {
                     Some(_) => format!("{} (standardised)", candidate.method),
@@ -136,6 +137,10 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
                 or_none(candidate.lambda),
             ];
             match &candidate.skipped {
+                // What is part of the head is not left out, though nothing scored it.
+                Some(why) if at == 0 || candidate.weight.is_some() => {
+                    row.extend(["-".into(), "-".into(), why.clone()]);
+                }
                 Some(why) => row.extend(["-".into(), "-".into(), format!("left out: {why}")]),
                 None => row.extend([
                     percent(candidate.accuracy),
