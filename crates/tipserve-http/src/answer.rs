@@ -50,10 +50,7 @@ impl Form {
             let media = Media::of(&rpc.output).filter(|_| Media::is_wanted(headers));
             return media.map_or(Form::Json, Form::Media);
         }
-        let accepts = |kind: &str| {
-            let mut values = headers.get_all(header::ACCEPT).iter();
-            values.any(|value| value.to_str().is_ok_and(|value| value.contains(kind)))
-        };
+        let accepts = |kind: &str| accepts(headers, kind);
         let chunk = rpc.output.get_field_by_name("chunk");
         match chunk.filter(|field| field.kind() == Kind::Bytes) {
             Some(field) if accepts("application/octet-stream") => Form::File(field),
@@ -69,6 +66,19 @@ impl Form {
             Form::Events => "text/event-stream",
             Form::File(_) | Form::Media(_) => "application/octet-stream",
         }
+    }
+}
+
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter();
+    values.any(|value| value.to_str().is_ok_and(|value| value.contains(kind)))
+}
+
+/// How answers are written as JSON, by the client's `Accept`.
+pub fn style_of(headers: &HeaderMap) -> Style {
+    match accepts(headers, "floats=base64") {
+        true => Style::Packed,
+        false => Style::Proto,
     }
 }
 
@@ -105,6 +115,9 @@ impl Messages {
                 None => return Next::End(Status::internal("the answer has no end")),
                 Some(Err(error)) => return Next::End(Status::from_error(error)),
                 Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if self.buffer.is_empty() && is_one_message(&data) => {
+                        return Next::Message(data.slice(5..));
+                    }
                     Ok(data) => self.buffer.extend_from_slice(&data),
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
@@ -130,6 +143,12 @@ impl Messages {
     }
 }
 
+/// Whether these bytes are one message, which then need not be copied.
+fn is_one_message(data: &Bytes) -> bool {
+    let header = data.get(1..5);
+    header.is_some_and(|mut header| header.get_u32() as usize + 5 == data.len())
+}
+
 /// Turns answers of one RPC into HTTP's.
 #[derive(Clone, Debug)]
 pub struct Answering {
@@ -137,6 +156,8 @@ pub struct Answering {
     pub output: MessageDescriptor,
     /// How its answers are written.
     pub form: Form,
+    /// How their JSON is.
+    pub style: Style,
     /// How errors are written as JSON.
     pub errors: Arc<Errors>,
     /// How the answer is written.
@@ -158,6 +179,8 @@ impl Answering {
             Some(status) => self.error(&status),
             None => self.begin(Messages::new(body)).await,
         };
+        // What the layers of the call know of it, the layers around this one do.
+        answer.extensions_mut().extend(parts.extensions);
         if let Some(id) = parts.headers.get(crate::REQUEST_ID) {
             answer.headers_mut().insert(crate::REQUEST_ID, id.clone());
         }
@@ -226,7 +249,7 @@ impl Answering {
 
     fn proto(&self, message: &[u8]) -> Result<Response<Body>, Status> {
         let mut out = Vec::with_capacity(message.len() * 2);
-        json::render(&self.output, message, Style::Proto, &mut out)
+        json::render(&self.output, message, self.style, &mut out)
             .map_err(|error| broken(&error))?;
         Ok(json(out))
     }
@@ -287,7 +310,7 @@ impl Streaming {
         let output = &self.answering.output;
         let mut out = Vec::with_capacity(2 * message.len() + 16);
         let shown = |out: &mut Vec<u8>| {
-            json::render(output, message, Style::Proto, out).map_err(|error| broken(&error))
+            json::render(output, message, self.answering.style, out).map_err(|error| broken(&error))
         };
         match &self.answering.form {
             Form::File(field) => {

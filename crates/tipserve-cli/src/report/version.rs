@@ -212,6 +212,11 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     if !version.encoder_dtype.is_empty() {
         rows.push(vec!["features".into(), version.encoder_dtype.clone()]);
     }
+    if !version.part_weights.is_empty() {
+        let weights = version.part_weights.iter();
+        let weights: Vec<String> = weights.map(|weight| format!("{weight:.3}")).collect();
+        rows.push(vec!["encoders' weights".into(), weights.join(", ")]);
+    }
     if !version.created_by.is_empty() {
         rows.insert(2, vec!["by".into(), version.created_by.clone()]);
     }
