@@ -95,7 +95,8 @@ class Page:
             }"""
         )
         self.tab.wait_for_function(
-            "() => ![...document.querySelectorAll('.picture .no-picture')].some((one) => !one.textContent)"
+            "() => ![...document.querySelectorAll('.picture .no-picture')]"
+            ".some((one) => one.checkVisibility() && !one.textContent)"
             " && [...document.images].every((one) => one.complete || one.loading === 'lazy')"
         )
         for scheme in ("light", "dark"):

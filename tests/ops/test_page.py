@@ -14,6 +14,7 @@ from tokens import api
 from wire import cache
 
 FIRST_VIEW_BYTES = 200_000
+ENCODED = "tipserve_batch_size_pictures_sum"
 
 
 def test_the_whole_journey(visit, guarded, tmp_path, chance):
@@ -42,7 +43,8 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     # Labelling: what nobody has sorted, with keys, the most useful first.
     classes = [one.display_name for one in version.classes]
     page.drop(*pool, Path(__file__))
-    page.see("1 file cannot be used")
+    page.tab.get_by_text("1 file cannot be used").click()
+    page.see("not a picture, by its name")
     page.tab.locator(".cell.ready").nth(len(pool) - 1).wait_for()
     page.tab.locator("h1").click()
     for _ in range(4):
@@ -71,6 +73,7 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     page.examine("pictures-of-a-cell")
     page.answer("Close")
     page.tab.get_by_label(re.compile("Accuracy grows")).wait_for()
+    page.tab.get_by_label(re.compile("Reliability")).wait_for()
     page.examine("quality")
 
     # Trying, and correcting with one click.
@@ -80,27 +83,45 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     page.tab.locator(".nearest img").first.wait_for()
     page.examine("try")
     before = latest(guarded, "signs", token)
+    encoded = guarded.metrics()[ENCODED]
     page.tab.get_by_text("It is something else").click()
     page.tab.locator(".correct").get_by_role("button", name=test.parent.name).click()
     page.see("knows it as")
     after = latest(guarded, "signs", token)
     assert (after.version, after.key_count) == (before.version + 1, before.key_count + 1)
+    # It was encoded when it was tried; what is shown now is the new version's answer to it.
+    page.tab.locator(".busy").wait_for(state="detached")
+    assert guarded.metrics()[ENCODED] <= encoded + 1
 
     # Fine-tuning, then comparing before an alias moves.
     page.open("caches/signs/tune")
+    page.tab.get_by_label("What to train").select_option(label="The keys (Tip-Adapter-F)")
     page.tab.get_by_label("Epochs").fill("3")
     page.press("Fine-tune version")
+    page.tab.locator(".runs a.button").first.wait_for()
+    page.tab.locator(".watch").get_by_label(re.compile("Training accuracy")).wait_for()
     page.tab.locator(".runs a.button").first.click()
+    encoded = guarded.metrics()[ENCODED]
     page.drop(held, folder=True)
     page.see("The versions differ on")
     page.see("On 16 labelled pictures")
+    assert guarded.metrics()[ENCODED] == encoded + 16, "a picture was encoded more than once"
     page.examine("compare")
     page.open("caches/signs")
     page.press("Point it at version")
     page.answer("Set alias")
     page.see("stable points at version")
+    for shown in ("Tip-Adapter-F (fine-tuned)", "leave-one-out", "by weaver", "From", "version 1"):
+        page.see(shown)
+    newest = latest(guarded, "signs", token).version
     page.press("Roll back to")
     page.answer("Cancel")
+    page.press("Roll back to")
+    page.answer("Roll back")
+    page.see(f"stable points at version {newest - 1}")
+    page.press("Move stable here")
+    page.answer("Move")
+    page.tab.get_by_role("button", name=f"Roll back to {newest - 1}").wait_for()
     page.examine("versions")
     page.open("caches")
     page.tab.locator(".faces img").nth(3).wait_for()

@@ -266,7 +266,7 @@ def test_errors_are_statuses(features, path):
     assert answer.problem.reason == reason
     assert answer.problem.message.isprintable()
     if status == 405:
-        assert answer.headers["allow"] == "GET"
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { Item } from "../src/workspace/item";
+import { Item, NONE } from "../src/workspace/item";
 import { difference } from "../src/workspace/learn";
 
 function one(id: string, label: string | null, saved: string | null = null, ready = true) {
@@ -33,6 +33,18 @@ describe("what the next version differs in", () => {
         ["2", 0],
       ],
     });
+  });
+
+  it("says of pictures of none of the classes just that", () => {
+    expect(told(["x"], ["x"], [one("1", NONE), one("2", "x"), one("3", NONE, NONE)])).toEqual({
+      newClasses: [],
+      removed: [],
+      added: [
+        ["1", null],
+        ["2", 0],
+      ],
+    });
+    expect(told(["x"], ["x"], [one("1", "x", NONE)]).removed).toEqual(["1"]);
   });
 
   it("sends nothing again that the version holds", () => {

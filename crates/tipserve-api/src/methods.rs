@@ -197,7 +197,12 @@ pub const METHODS: &[Method] = &[
     reads(INFERENCE, "ModelStatistics").large_answer(),
     reads(INFERENCE, "RepositoryIndex").large_answer(),
     reads(INFERENCE, "RepositoryModelLoad"),
-    not_offered(INFERENCE, "RepositoryModelUnload"),
+    audited(
+        INFERENCE,
+        "RepositoryModelUnload",
+        Role::Admin,
+        "unload_model",
+    ),
     not_offered(INFERENCE, "SystemSharedMemoryStatus"),
     not_offered(INFERENCE, "SystemSharedMemoryRegister"),
     not_offered(INFERENCE, "SystemSharedMemoryUnregister"),
@@ -288,11 +293,12 @@ mod tests {
 
     /// Methods whose answers are small, whatever is stored; those that change
     /// something answer with what they changed.
-    const SMALL_ANSWERS: [&str; 12] = [
+    const SMALL_ANSWERS: [&str; 13] = [
         "GetServerInfo",
         "AnalyzeVersion",
         "ModelReady",
         "RepositoryModelLoad",
+        "RepositoryModelUnload",
         "SetAlias",
         "DeleteAlias",
         "DeleteCache",

@@ -50,10 +50,7 @@ impl Form {
             let media = Media::of(&rpc.output).filter(|_| Media::is_wanted(headers));
             return media.map_or(Form::Json, Form::Media);
         }
-        let accepts = |kind: &str| {
-            let mut values = headers.get_all(header::ACCEPT).iter();
-            values.any(|value| value.to_str().is_ok_and(|value| value.contains(kind)))
-        };
+        let accepts = |kind: &str| accepts(headers, kind);
         let chunk = rpc.output.get_field_by_name("chunk");
         match chunk.filter(|field| field.kind() == Kind::Bytes) {
             Some(field) if accepts("application/octet-stream") => Form::File(field),
@@ -69,6 +66,19 @@ impl Form {
             Form::Events => "text/event-stream",
             Form::File(_) | Form::Media(_) => "application/octet-stream",
         }
+    }
+}
+
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter();
+    values.any(|value| value.to_str().is_ok_and(|value| value.contains(kind)))
+}
+
+/// How answers are written as JSON, by the client's `Accept`.
+pub fn style_of(headers: &HeaderMap) -> Style {
+    match accepts(headers, "floats=base64") {
+        true => Style::Packed,
+        false => Style::Proto,
     }
 }
 
@@ -146,6 +156,8 @@ pub struct Answering {
     pub output: MessageDescriptor,
     /// How its answers are written.
     pub form: Form,
+    /// How their JSON is.
+    pub style: Style,
     /// How errors are written as JSON.
     pub errors: Arc<Errors>,
     /// How the answer is written.
@@ -237,7 +249,7 @@ impl Answering {
 
     fn proto(&self, message: &[u8]) -> Result<Response<Body>, Status> {
         let mut out = Vec::with_capacity(message.len() * 2);
-        json::render(&self.output, message, Style::Proto, &mut out)
+        json::render(&self.output, message, self.style, &mut out)
             .map_err(|error| broken(&error))?;
         Ok(json(out))
     }
@@ -298,7 +310,7 @@ impl Streaming {
         let output = &self.answering.output;
         let mut out = Vec::with_capacity(2 * message.len() + 16);
         let shown = |out: &mut Vec<u8>| {
-            json::render(output, message, Style::Proto, out).map_err(|error| broken(&error))
+            json::render(output, message, self.answering.style, out).map_err(|error| broken(&error))
         };
         match &self.answering.form {
             Form::File(field) => {

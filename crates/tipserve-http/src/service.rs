@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header,
-    uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header, uri::PathAndQuery,
 };
 use http_body::Body as HttpBody;
 use prost_reflect::DescriptorPool;
@@ -20,7 +20,7 @@ use tonic::{Code, body::Body};
 use tower::{Layer, Service, ServiceExt as _};
 
 use crate::{
-    answer::{Answering, Form},
+    answer::{Answering, Form, style_of},
     assets::{Assets, Files},
     call::Call,
     described::Described,
@@ -138,16 +138,17 @@ where
             if let Some(file) = file.or_else(|| api.described.answer(&request)) {
                 return Ok(file);
             }
+            let is_head = request.method() == Method::HEAD;
             let (call, answering) = match api.call(&request) {
                 Ok(found) => found,
-                Err(refusal) => return Ok(*refusal),
+                Err(refusal) => return Ok(without_body(*refusal, is_head)),
             };
             let dialect = answering.dialect;
             let deadline = call.timeout.map(|timeout| timeout + GRACE);
             let request = to_grpc(request, call);
             let answered = async move {
                 let response = inner.oneshot(request).await?;
-                Ok(answering.answer(response).await)
+                Ok(without_body(answering.answer(response).await, is_head))
             };
             match deadline {
                 None => answered.await,
@@ -157,7 +158,7 @@ where
                         let message = "the call's deadline has passed";
                         let reason = "DEADLINE_EXCEEDED";
                         let late = status::error(Code::DeadlineExceeded, reason, message);
-                        Ok(api.errors.of(dialect, &late))
+                        Ok(without_body(api.errors.of(dialect, &late), is_head))
                     }
                 },
             }
@@ -179,9 +180,13 @@ impl Api {
         if fitting.peek().is_none() {
             return Err(self.no_path(uri));
         }
+        let verb = match *request.method() {
+            Method::HEAD => &Method::GET,
+            ref verb => verb,
+        };
         let mut verbs: Vec<&Method> = Vec::new();
         for (route, fields) in fitting {
-            if route.method != *request.method() {
+            if route.method != verb {
                 verbs.push(&route.method);
                 continue;
             }
@@ -192,6 +197,7 @@ impl Api {
             let answering = Answering {
                 output: route.rpc.output.clone(),
                 form: Form::of(&route.rpc, headers),
+                style: style_of(headers),
                 errors: Arc::clone(&self.errors),
                 dialect: route.dialect,
                 asked: Arc::clone(&call.asked),
@@ -212,17 +218,43 @@ impl Api {
         Box::new(self.errors.of(dialect, &status))
     }
 
+    /// What is said of a path that does not have the request's verb: which ones
+    /// it has, which is all that OPTIONS asks for.
     fn no_verb(&self, method: &Method, verbs: &[&Method]) -> Refusal {
-        let verbs: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
-        let allowed = verbs.join(", ");
-        let message = format!("the path takes {allowed}, not {method}");
-        let status = status::error(Code::Unimplemented, "VERB_UNKNOWN", message);
-        let mut refusal = Box::new(self.errors.response(&status));
-        if let Ok(value) = HeaderValue::from_str(&allowed) {
-            refusal.headers_mut().insert(header::ALLOW, value);
+        let mut names: Vec<&str> = Vec::new();
+        for verb in verbs {
+            names.push(verb.as_str());
+            if *verb == Method::GET {
+                names.push(Method::HEAD.as_str());
+            }
         }
-        refusal
+        let mut response = if method == Method::OPTIONS {
+            let mut empty = Response::new(Body::empty());
+            *empty.status_mut() = StatusCode::NO_CONTENT;
+            empty
+        } else {
+            let message = format!("the path takes {}, not {method}", names.join(", "));
+            let status = status::error(Code::Unimplemented, "VERB_UNKNOWN", message);
+            self.errors.response(&status)
+        };
+        names.push(Method::OPTIONS.as_str());
+        if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
+            response.headers_mut().insert(header::ALLOW, value);
+        }
+        Box::new(response)
     }
+}
+
+/// The answer to HEAD, if it is asked: what GET would say, without its body.
+fn without_body(response: Response<Body>, is_head: bool) -> Response<Body> {
+    if !is_head {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    Response::from_parts(parts, Body::empty())
 }
 
 /// Headers of HTTP that mean something else, or nothing, in gRPC.

@@ -184,10 +184,11 @@ pub struct RequestPath {
 }
 
 impl RequestPath {
-    /// Takes a path apart. None if it is not text, or if a segment holds
-    /// an encoded slash, which could pass for two.
+    /// Takes a path apart; a slash at its end means nothing. None if it is not
+    /// text, or if a segment holds an encoded slash, which could pass for two.
     pub fn parse(path: &str) -> Option<RequestPath> {
         let rest = path.strip_prefix('/')?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (names, last) = rest
             .rsplit_once('/')
             .map_or(("", rest), |(names, last)| (names, last));
@@ -233,8 +234,13 @@ mod tests {
             matched(classify, "/v1/caches/p%65ts:classify"),
             one("cache", "caches/pets")
         );
+        assert_eq!(
+            matched("/v1/{name=caches/*}", "/v1/caches/pets/"),
+            one("name", "caches/pets")
+        );
         for other in [
             "/v1/caches/pets",
+            "/v1/caches/pets//:classify",
             "/v1/caches/pets:other",
             "/v1/caches/pets/versions/1:classify",
             "/v1/caches/:classify",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def export_join(
             mean=(0.0,) * 3,
             std=(1.0,) * 3,
             resize="squash",
-            parts=tuple(m.preprocessing for m in members),
+            parts=tuple(replace(m.preprocessing, share=(m.width, m.weight)) for m in members),
         ),
         text=rules,
     )

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Context,
     answer_space::AnswerSpace,
+    change::Change,
     error::ApiError,
     flow_of,
     observe::{Call, observed},
@@ -31,9 +32,10 @@ use statistics::Statistics;
 use tipserve_api::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService};
 
 /// Triton's extensions that are served in full, by Triton's names.
-const EXTENSIONS: [&str; 4] = [
+const EXTENSIONS: [&str; 5] = [
     "classification",
     "model_configuration",
+    "model_repository",
     "schedule_policy",
     "statistics",
 ];
@@ -228,11 +230,12 @@ impl GrpcInferenceService for Inference {
 
     async fn repository_model_unload(
         &self,
-        _: Request<v2::RepositoryModelUnloadRequest>,
-    ) -> Refused<v2::RepositoryModelUnloadResponse> {
-        self.not_offered(
-            "RepositoryModelUnload",
-            "caches leave memory when room is needed; CacheService.DeleteCache deletes one",
+        request: Request<v2::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<v2::RepositoryModelUnloadResponse>, Status> {
+        let change = Change::of(&request);
+        observed(
+            &self.context.calls,
+            repository::unload(&self.context, change, request.into_inner()),
         )
         .await
     }

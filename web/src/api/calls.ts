@@ -7,6 +7,7 @@ import type {
   Cache,
   Classification,
   CreateEvent,
+  Drift,
   EmbedResult,
   Evaluation,
   ExampleInfo,
@@ -115,17 +116,28 @@ export function deleteVersion(name: string): Promise<unknown> {
   return ask(path(name), { method: "DELETE" });
 }
 
-export async function embed(inputs: Input[], signal?: AbortSignal): Promise<EmbedResult[]> {
-  const call: Call = { method: "POST", body: { inputs }, repeat: true };
-  if (signal) call.signal = signal;
+/** JSON in which lists of floats are base64: embeddings are not printed and read digit by digit. */
+const PACKED = "application/json;floats=base64";
+
+/** Pictures' embeddings as a version's encoder makes them; without one, the server's default. */
+export async function embed(inputs: Input[], version: Version | null): Promise<EmbedResult[]> {
+  const alike = version
+    ? { bundle: version.bundleFingerprint, exifOrientation: version.exifOrientation }
+    : {};
+  const body = { inputs, ...alike };
+  const call: Call = { method: "POST", body, repeat: true, accept: PACKED };
   return (await ask<{ inputs: EmbedResult[] }>("/v1/inputs:embed", call)).inputs;
 }
 
 export interface ClassifyOptions {
   topK?: number;
   neighbours?: number;
+  /** Also give the picture's embedding. */
+  embedding?: boolean;
   /** Also say whether the picture is of any class that the version knows. */
   reject?: object;
+  /** Also give the fewest classes that hold the picture's as often as this. */
+  coverage?: number;
 }
 
 export async function classify(
@@ -137,19 +149,24 @@ export async function classify(
     method: "POST",
     body: { input, options },
     repeat: true,
+    accept: PACKED,
   });
   return answer.classification;
 }
 
-/** Classifies, and says whether the picture is of a class that the version knows, if the
- * version can tell: one of a single example a class cannot. */
+/** How often the set of classes that is given holds the picture's. */
+export const COVERAGE = 0.9;
+
+/** Classifies, and says whether the picture is of a class that the version knows and which
+ * classes come into question, if the version can tell: one of a single example a class cannot,
+ * and one whose pictures carry several classes answers with all of them. */
 export async function classifyOrReject(
   reference: string,
   input: Input,
   options: ClassifyOptions,
 ): Promise<Classification> {
   try {
-    return await classify(reference, input, { ...options, reject: {} });
+    return await classify(reference, input, { ...options, reject: {}, coverage: COVERAGE });
   } catch (error) {
     if (!(error instanceof Problem) || error.code !== Code.failedPrecondition) throw error;
     return classify(reference, input, options);
@@ -232,6 +249,11 @@ export function suggest(
 
 export function analyze(version: string): Promise<Analysis> {
   return ask(`${path(version)}:analyze`, { query: { listLimit: 1000 } });
+}
+
+/** How what a version is asked differs from its examples. */
+export function drift(version: string): Promise<Drift> {
+  return ask(`${path(version)}:drift`);
 }
 
 export interface LabelledInput {

@@ -28,6 +28,8 @@ export interface Head {
   beta: number;
   temperature: number;
   selection?: Selection;
+  /** What came of the pictures without a class, if it was given any. */
+  unlabelled?: { count: string; used: boolean; reason: string };
 }
 
 export interface FineTuneRecord {
@@ -51,6 +53,12 @@ export interface Version {
   sizeBytes: string;
   pictureCount: string;
   createdBy: string;
+  bundleFingerprint: string;
+  exifOrientation: string;
+  /** Examples of none of its classes. */
+  unknownCount: string;
+  /** Whether its examples and answers carry any number of classes. */
+  multiLabel: boolean;
   head?: Head;
   fineTune?: FineTuneRecord;
 }
@@ -71,6 +79,10 @@ export interface ExampleInfo {
   validation: boolean;
   uri: string;
   hasPicture: boolean;
+  /** Whether it is of none of the classes. */
+  unknown: boolean;
+  /** In place of classIndex where examples carry several classes. */
+  classIndices: number[];
 }
 
 export type Role = "classify" | "write" | "admin";
@@ -84,9 +96,12 @@ export interface ServerInfo {
   caller?: { name: string; role: Role; cachePrefix: string };
 }
 
-export type Input =
-  | { encodedImage: string }
-  | { embedding: { values: number[] } };
+/** A picture's file in base64, or an embedding: base64 of its 32-bit floats. */
+export type Input = { encodedImage: string } | { embedding: Embedding };
+
+export interface Embedding {
+  values: string;
+}
 
 export interface ClassScore {
   index: number;
@@ -99,6 +114,7 @@ export interface Neighbour {
   exampleId: string;
   classIndex: number;
   displayName: string;
+  classIndices: number[];
   similarity: number;
 }
 
@@ -108,6 +124,12 @@ export interface Classification {
   neighbours: Neighbour[];
   /** Whether the picture is of a class that the version knows, where that was asked. */
   accepted?: boolean;
+  /** The classes that hold the picture's as often as was asked. */
+  predictionSet: ClassScore[];
+  /** All its classes, where the version's pictures carry several. */
+  labels: ClassScore[];
+  /** Where it was asked for. */
+  embedding?: Embedding;
 }
 
 export interface Status {
@@ -117,7 +139,7 @@ export interface Status {
 }
 
 export interface EmbedResult {
-  embedding?: { values: number[] };
+  embedding?: Embedding;
   error?: Status;
 }
 
@@ -170,6 +192,10 @@ export interface FineTuneRun {
   error?: Status;
   createTime?: string;
   aliasMoved: boolean;
+  /** Whether no version was made, as none would have been better. */
+  unchanged: boolean;
+  /** What came of it, in a sentence. */
+  outcome: string;
 }
 
 export interface FineTuneEvent {
@@ -207,6 +233,8 @@ export interface ClassAnalysis {
   accuracy: number;
   precision: number;
   expectedGain: number;
+  /** From which probability on its answers are right 95 times in 100; over 1: never. */
+  precisionThreshold?: { threshold: number };
 }
 
 export interface SuspectExample {
@@ -254,4 +282,25 @@ export interface Analysis {
   duplicateCount: string;
   reliability: ReliabilityBin[];
   skipped: string[];
+}
+
+export interface ClassTraffic {
+  index: number;
+  displayName: string;
+  expectedShare: number;
+  share: number;
+}
+
+export interface Drift {
+  version: string;
+  since?: string;
+  itemCount: string;
+  comparedCount: string;
+  similarityShares: number[];
+  similarityIndex?: number;
+  classIndex: number;
+  classes: ClassTraffic[];
+  recognisedCount: string;
+  rejectedShare: number;
+  summary: string;
 }

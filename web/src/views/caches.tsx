@@ -105,8 +105,10 @@ function Faces(props: { version: Version }) {
     if (!pictured) return new Map<number, string>();
     const found = new Map<number, string>();
     for (const example of await listExamples(version.name, "", 1000)) {
-      if (example.hasPicture && !found.has(example.classIndex)) {
-        found.set(example.classIndex, example.exampleId);
+      if (!example.hasPicture || example.unknown) continue;
+      const carried = version.multiLabel ? example.classIndices : [example.classIndex];
+      for (const index of carried) {
+        if (!found.has(index)) found.set(index, example.exampleId);
       }
     }
     return found;

@@ -1,28 +1,21 @@
 /** Two versions on the same pictures, side by side. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
-import { cacheId, classify, evaluate, getVersion, listVersions } from "../api/calls";
-import type { Cache, Classification, Evaluation, Version } from "../api/types";
+import { cacheId, getVersion, listVersions } from "../api/calls";
+import type { Cache, Evaluation, Version } from "../api/types";
 import { percent, plural } from "../format";
 import { go, route } from "../router";
 import { mayWrite } from "../session";
 import { DropZone } from "../ui/drop";
 import { Show, useLoaded } from "../ui/load";
 import { attempt } from "../ui/notices";
+import { type Compared, type Pair, type Refused, compare, verdict } from "../workspace/compare";
 import type { Found } from "../workspace/files";
-import { base64, prepare } from "../workspace/shrink";
 import { moveAlias } from "./versions";
 
 /** Pictures compared at once, at most. */
 const MOST = 300;
-
-interface Compared {
-  path: string;
-  address: string | null;
-  label: string | null;
-  answers: [Classification, Classification];
-}
 
 export function CompareView(props: { cache: Cache; onChanged: () => void }) {
   const { cache } = props;
@@ -43,7 +36,7 @@ export function CompareView(props: { cache: Cache; onChanged: () => void }) {
               <Choice label="Version" all={all} value={left} onChange={(v) => choose(v, right)} />
               <Choice label="with version" all={all} value={right} onChange={(v) => choose(left, v)} />
             </div>
-            <SideBySide key={`${left}-${right}`} id={id} pair={[left, right]} />
+            <Loaded key={`${left}-${right}`} id={id} versions={[left, right]} />
             {mayWrite.value &&
               Object.entries(cache.aliases)
                 .filter(([, at]) => at !== right)
@@ -87,32 +80,47 @@ function Choice(props: {
   );
 }
 
-function SideBySide(props: { id: string; pair: [string, string] }) {
-  const { id, pair } = props;
-  const names = pair.map((version) => `${id}@${version}`) as [string, string];
+/** Both versions with all their classes, which a list of versions may leave out. */
+function Loaded(props: { id: string; versions: [string, string] }) {
+  const [a, b] = props.versions.map((version) => `${props.id}@${version}`) as [string, string];
+  const pair = useLoaded(() => Promise.all([getVersion(a), getVersion(b)]), [a, b]);
+  return <Show of={pair}>{(both) => <SideBySide pair={both} />}</Show>;
+}
+
+function SideBySide(props: { pair: Pair }) {
+  const { pair } = props;
   const [compared, setCompared] = useState<Compared[]>([]);
+  const [refused, setRefused] = useState<Refused[]>([]);
   const [evaluations, setEvaluations] = useState<Evaluation[]>([]);
   const [left, setLeft] = useState(0);
+  const shown = useRef<Compared[]>([]);
   useEffect(
     () => () => {
-      for (const one of compared) if (one.address) URL.revokeObjectURL(one.address);
+      for (const one of shown.current) if (one.address) URL.revokeObjectURL(one.address);
     },
     [],
   );
   const take = (found: Found[]) => {
     const files = found.slice(0, MOST);
     setLeft(files.length);
+    setEvaluations([]);
+    const next = () => setLeft((before) => before - 1);
+    const listener = {
+      compared: (one: Compared) => {
+        shown.current.push(one);
+        setCompared((before) => [...before, one]);
+        next();
+      },
+      refused: (one: Refused) => {
+        setRefused((before) => [...before, one]);
+        next();
+      },
+    };
     void attempt("They cannot be compared", async () => {
-      const version = await getVersion(names[0]);
-      setEvaluations(await judged(names, version, files));
-      for (const one of files) {
-        const both = await answersOf(names, one);
-        setCompared((before) => [...before, both]);
-        setLeft((before) => before - 1);
-      }
+      setEvaluations(await compare(pair, files, listener));
     }).then(() => setLeft(0));
   };
-  const differ = compared.filter((one) => best(one, 0) !== best(one, 1));
+  const differ = compared.filter((one) => best(pair, one, 0) !== best(pair, one, 1));
   return (
     <>
       <DropZone onFound={take} folders>
@@ -124,6 +132,18 @@ function SideBySide(props: { id: string; pair: [string, string] }) {
           {plural(left, "picture")} to go…
         </p>
       )}
+      {refused.length > 0 && (
+        <details class="rejected">
+          <summary>{plural(refused.length, "file")} cannot be used</summary>
+          <ul>
+            {refused.map((one) => (
+              <li key={one.path}>
+                <strong>{one.path}</strong>: {one.reason}
+              </li>
+            ))}
+          </ul>
+        </details>
+      )}
       {evaluations.length === 2 && <Scores evaluations={evaluations} pair={pair} />}
       {compared.length > 0 && (
         <p class="facts">
@@ -133,12 +153,16 @@ function SideBySide(props: { id: string; pair: [string, string] }) {
       <ul class="compared">
         {[...differ, ...compared.filter((one) => !differ.includes(one))].map((one) => (
           <li key={one.path} class={differ.includes(one) ? "differs" : ""}>
-            {one.address ? <img src={one.address} alt={one.path} /> : <span class="no-picture">{one.path}</span>}
+            {one.address ? (
+              <img src={one.address} alt={one.path} />
+            ) : (
+              <span class="no-picture">{one.path}</span>
+            )}
             {pair.map((version, side) => (
-              <p key={version}>
-                {version}: <strong>{best(one, side)}</strong>{" "}
-                {percent(one.answers[side]?.top[0]?.probability ?? 0)}
-                {one.label !== null && (best(one, side) === one.label ? " ✓" : " ✗")}
+              <p key={side}>
+                {version.version}: <strong>{best(pair, one, side as 0 | 1)}</strong>{" "}
+                {!version.multiLabel && percent(one.answers[side]?.top[0]?.probability ?? 0)}
+                {one.label !== null && (best(pair, one, side as 0 | 1) === one.label ? " ✓" : " ✗")}
               </p>
             ))}
           </li>
@@ -148,40 +172,11 @@ function SideBySide(props: { id: string; pair: [string, string] }) {
   );
 }
 
-function best(one: Compared, side: number): string {
-  return one.answers[side]?.top[0]?.displayName ?? "";
+function best(pair: Pair, one: Compared, side: 0 | 1): string {
+  return verdict(pair[side], one.answers[side]);
 }
 
-/** How well both do on those pictures whose folder names a class. */
-async function judged(
-  names: [string, string],
-  version: Version,
-  files: Found[],
-): Promise<Evaluation[]> {
-  const index = new Map(version.classes.map((one) => [one.displayName, one.index]));
-  const items = [];
-  for (const { path, file, label } of files) {
-    const classIndex = index.get(label ?? "");
-    if (classIndex === undefined) continue;
-    const { sent } = await prepare(file);
-    items.push({ id: path, classIndex, input: { encodedImage: await base64(sent) } });
-  }
-  return items.length > 0 ? evaluate(names, items) : [];
-}
-
-async function answersOf(names: [string, string], found: Found): Promise<Compared> {
-  const { sent, thumbnail } = await prepare(found.file);
-  const input = { encodedImage: await base64(sent) };
-  const [a, b] = names;
-  const answers: [Classification, Classification] = await Promise.all([
-    classify(a, input, { topK: 1 }),
-    classify(b, input, { topK: 1 }),
-  ]);
-  const address = thumbnail && URL.createObjectURL(thumbnail);
-  return { path: found.path, address, label: found.label, answers };
-}
-
-function Scores(props: { evaluations: Evaluation[]; pair: [string, string] }) {
+function Scores(props: { evaluations: Evaluation[]; pair: Pair }) {
   const [a, b] = props.evaluations;
   if (!a || !b) return null;
   return (
@@ -192,7 +187,7 @@ function Scores(props: { evaluations: Evaluation[]; pair: [string, string] }) {
             <th scope="col">On {plural(Number(a.count), "labelled picture")}</th>
             {props.pair.map((version, side) => (
               <th key={side} scope="col" class="number">
-                Version {version}
+                Version {version.version}
               </th>
             ))}
           </tr>

@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 
 import * as bench from "../workspace/bench";
+import { NONE } from "../workspace/item";
 import { label } from "./label-keys";
 
 /** What a drag of pictures carries: their ids, each on a line. */
@@ -20,8 +21,11 @@ export function Classes() {
       <h2 id="classes">Classes</h2>
       <ul class="classes">
         {bench.classes.value.map((name, at) => (
-          <Class key={name} name={name} at={at} />
+          <Class key={name} label={name} shown={name} hotkey={at < 9 ? `${at + 1}` : null} />
         ))}
+        {bench.classes.value.length > 0 && (
+          <Class key={NONE} label={NONE} shown="none of these" hotkey="n" />
+        )}
       </ul>
       <form class="inline" onSubmit={add}>
         <label>
@@ -40,8 +44,8 @@ export function Classes() {
   );
 }
 
-function Class(props: { name: string; at: number }) {
-  const { name, at } = props;
+function Class(props: { label: string; shown: string; hotkey: string | null }) {
+  const { label: name, shown, hotkey } = props;
   const [over, setOver] = useState(false);
   const count = bench.counts.value.get(name) ?? 0;
   const drop = (event: DragEvent) => {
@@ -65,11 +69,11 @@ function Class(props: { name: string; at: number }) {
       onDrop={drop}
     >
       <button type="button" class="class-name" onClick={() => label(name)}>
-        {at < 9 && <kbd>{at + 1}</kbd>}
-        <span>{name}</span>
+        {hotkey !== null && <kbd>{hotkey}</kbd>}
+        <span class={name === NONE ? "none" : ""}>{shown}</span>
         <small>{count}</small>
       </button>
-      {count === 0 && (
+      {count === 0 && name !== NONE && (
         <button
           type="button"
           class="plain"

@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { plural } from "../format";
 import * as bench from "../workspace/bench";
-import type { Item } from "../workspace/item";
+import { type Item, NONE, nameOf } from "../workspace/item";
 import { DRAGGED } from "./label-classes";
 
 /** Pictures that are shown before more are asked for. */
@@ -17,7 +17,8 @@ export function Grid() {
   const [shown, setShown] = useState(PAGE);
   useEffect(() => setShown(PAGE), [tab]);
   const all = tab === OPEN ? bench.unlabelled.value : bench.of(tab);
-  const tabs = [OPEN, ...bench.classes.value.filter((name) => bench.of(name).length > 0)];
+  const labels = [...bench.classes.value, NONE].filter((name) => bench.of(name).length > 0);
+  const tabs = [OPEN, ...labels];
   const visible = all.slice(0, shown);
   return (
     <section aria-labelledby="grid">
@@ -30,7 +31,7 @@ export function Grid() {
             aria-pressed={tab === name}
             onClick={() => setTab(name)}
           >
-            {name || "Without a class"} ({name ? bench.of(name).length : bench.unlabelled.value.length})
+            {nameOf(name) || "Without a class"} ({name ? bench.of(name).length : bench.unlabelled.value.length})
           </button>
         ))}
       </div>
@@ -57,7 +58,7 @@ function Bulk(props: { visible: Item[] }) {
       <span role="status">
         {chosen.size > 0
           ? `${plural(chosen.size, "picture")} selected: press a class’s key or its name above`
-          : "Click to select, with Shift for a range; keys 1 to 9 label what is selected"}
+          : "Click to select, with Shift for a range; keys 1 to 9 and n label what is selected"}
       </span>
       <button type="button" onClick={() => (bench.selection.value = new Set(props.visible))}>
         Select all shown

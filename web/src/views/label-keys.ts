@@ -1,9 +1,10 @@
-/** Labelling with keys: 1 to 9 choose a class, 0 puts a picture off, u takes
- * the last step back. */
+/** Labelling with keys: 1 to 9 choose a class, n says that it is none of them, 0
+ * puts a picture off, u takes the last step back. */
 
 import { useEffect } from "preact/hooks";
 
 import * as bench from "../workspace/bench";
+import { NONE } from "../workspace/item";
 import { queue, skip } from "../workspace/suggest";
 
 /** Gives a class to what is selected, or to the picture that is next. */
@@ -24,6 +25,8 @@ function press(event: KeyboardEvent): void {
     const name = bench.classes.value[Number(event.key) - 1];
     if (name === undefined) return;
     label(name);
+  } else if (event.key === "n") {
+    if (bench.classes.value.length > 0) label(NONE);
   } else if (event.key === "0") {
     const [next] = queue();
     if (next) skip(next);

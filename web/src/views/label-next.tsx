@@ -2,7 +2,7 @@
 
 import { percent, plural } from "../format";
 import * as bench from "../workspace/bench";
-import type { Item } from "../workspace/item";
+import { type Item, NONE } from "../workspace/item";
 import { queue, skip, suggestions, trouble } from "../workspace/suggest";
 
 export function Next() {
@@ -61,6 +61,9 @@ function Choices(props: { item: Item }) {
           {probability.has(name) && <small>{percent(probability.get(name) ?? 0)}</small>}
         </button>
       ))}
+      <button type="button" class="plain" onClick={() => bench.assign([item], NONE)}>
+        <kbd>n</kbd> None of these
+      </button>
       <button type="button" class="plain" onClick={() => skip(item)}>
         <kbd>0</kbd> Later
       </button>

@@ -4,6 +4,7 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 
+import type { Version } from "../api/types";
 import { plural } from "../format";
 import { to } from "../router";
 import { server } from "../session";
@@ -84,6 +85,12 @@ export function LabelView(props: { cache: string | null }) {
         <h1>{bench.version.value ? `Add to ${bench.name.value}` : "Make a classifier"}</h1>
       </div>
       <Learned />
+      {bench.version.value?.multiLabel && (
+        <p class="trouble" role="alert">
+          Its pictures carry several classes each, and here a picture gets one: teach it under{" "}
+          <a href={to("try", bench.name.value)}>Try</a> instead.
+        </p>
+      )}
       {!bench.version.value && <Name />}
       <DropZone onFound={take} folders>
         {empty
@@ -145,10 +152,28 @@ function Learned() {
           <a href={to("caches", name, "quality")}>How good is it?</a>
         </p>
       )}
+      {version && learn.learning.value === "idle" && <Unlabelled version={version} />}
       {!version && missing !== null && learn.learning.value === "idle" && failed === null && (
         <p class="hint">{missing}</p>
       )}
     </section>
+  );
+}
+
+/** What the pictures without a class could add, or have added. */
+function Unlabelled(props: { version: Version }) {
+  const used = props.version.head?.unlabelled;
+  const ready = bench.unlabelled.value.filter((item) => item.status.value === "ready").length;
+  const isDone = Number(used?.count ?? 0) === ready;
+  return (
+    <>
+      {used && <p class="hint">{used.reason.replace(/^./, (first) => first.toUpperCase())}.</p>}
+      {ready > 0 && !isDone && !props.version.multiLabel && (
+        <button type="button" onClick={() => void learn.learnUnlabelled()}>
+          Learn from {plural(ready, "picture")} without a class, too
+        </button>
+      )}
+    </>
   );
 }
 

@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 
 import { analyze, cacheId, getVersion } from "../api/calls";
-import type { Analysis, Cache, Version } from "../api/types";
+import type { Analysis, Cache, ClassAnalysis, Version } from "../api/types";
 import { type Chosen, Confusion, MOST_CLASSES } from "../charts/confusion";
 import { Curve } from "../charts/curve";
 import { Reliability } from "../charts/reliability";
@@ -11,6 +11,7 @@ import { count, percent, plural } from "../format";
 import { go } from "../router";
 import { Show, useLoaded } from "../ui/load";
 import { CellDialog } from "./quality-cell";
+import { DriftSection } from "./quality-drift";
 import { Suspects } from "./quality-suspects";
 
 export function QualityView(props: { cache: Cache; version: string | null }) {
@@ -22,7 +23,12 @@ export function QualityView(props: { cache: Cache; version: string | null }) {
   }, [reference, props.cache.etag]);
   return (
     <Show of={loaded}>
-      {({ version, analysis }) => <Judged version={version} analysis={analysis} />}
+      {({ version, analysis }) => (
+        <>
+          <Judged version={version} analysis={analysis} />
+          <DriftSection version={version} />
+        </>
+      )}
     </Show>
   );
 }
@@ -102,6 +108,13 @@ function Gain(props: { value: number; isMost: boolean }) {
   return props.isMost ? <strong title="More of these would help most">{text}</strong> : <>{text}</>;
 }
 
+/** The probability from which on answers are right 95 times in 100. */
+function sureFrom(one: ClassAnalysis): string {
+  const threshold = one.precisionThreshold?.threshold;
+  if (threshold === undefined) return "–";
+  return threshold > 1 ? "never" : percent(threshold);
+}
+
 function ClassTable(props: { analysis: Analysis }) {
   const { classes } = props.analysis;
   const most = Math.max(...classes.map((one) => one.expectedGain), 0);
@@ -121,6 +134,9 @@ function ClassTable(props: { analysis: Analysis }) {
               Right when named
             </th>
             <th scope="col" class="number">
+              Right 95% from
+            </th>
+            <th scope="col" class="number">
               Gain by more examples
             </th>
           </tr>
@@ -132,6 +148,7 @@ function ClassTable(props: { analysis: Analysis }) {
               <td class="number">{one.exampleCount}</td>
               <td class="number">{one.scoredCount > 0 ? percent(one.accuracy) : "–"}</td>
               <td class="number">{one.scoredCount > 0 ? percent(one.precision) : "–"}</td>
+              <td class="number">{sureFrom(one)}</td>
               <td class="number">
                 <Gain value={one.expectedGain} isMost={one.expectedGain === most} />
               </td>

@@ -3,29 +3,30 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { cacheId, classifyOrReject, getVersion, listCaches } from "../api/calls";
-import type { Classification, Version } from "../api/types";
-import { percent, plural } from "../format";
+import { COVERAGE, cacheId, classifyOrReject, getVersion, listCaches } from "../api/calls";
+import type { Classification, Neighbour, Version } from "../api/types";
+import { percent } from "../format";
 import { go, to } from "../router";
 import { mayWrite } from "../session";
 import { DropZone } from "../ui/drop";
 import { Show, useLoaded } from "../ui/load";
-import { attempt, tell } from "../ui/notices";
+import { attempt } from "../ui/notices";
 import { KeptPicture } from "../ui/picture";
-import { teach } from "../workspace/correct";
 import type { Found } from "../workspace/files";
 import { base64, prepare } from "../workspace/shrink";
 import { Camera } from "./camera";
+import { Correct } from "./try-correct";
 
 /** Nearest examples that are shown. */
 const NEIGHBOURS = 6;
 /** Pictures that are tried at once, at most. */
 const MOST = 24;
 
-interface Tried {
+export interface Tried {
   file: File;
+  thumbnail: Blob | null;
   address: string | null;
-  answer: Classification | null;
+  answer: Classification;
 }
 
 export function TryView(props: { reference: string | null }) {
@@ -124,16 +125,16 @@ function Bench(props: { reference: string }) {
 async function tryOne(reference: string, file: File): Promise<Tried> {
   const { sent, thumbnail } = await prepare(file);
   const input = { encodedImage: await base64(sent) };
-  const answer = await classifyOrReject(reference, input, { topK: 5, neighbours: NEIGHBOURS });
-  return { file, address: thumbnail && URL.createObjectURL(thumbnail), answer };
+  const options = { topK: 5, neighbours: NEIGHBOURS, embedding: true };
+  const answer = await classifyOrReject(reference, input, options);
+  return { file, thumbnail, address: thumbnail && URL.createObjectURL(thumbnail), answer };
 }
 
 function Answer(props: { tried: Tried; onCorrected: () => Promise<void> }) {
   const { tried } = props;
   const { answer } = tried;
-  if (!answer) return null;
-  const [best] = answer.top;
-  const isUnknown = answer.accepted === false;
+  const loaded = useLoaded(() => getVersion(answer.version), [answer.version]);
+  const version = loaded.value;
   return (
     <article class="answer">
       <figure>
@@ -144,31 +145,64 @@ function Answer(props: { tried: Tried; onCorrected: () => Promise<void> }) {
         )}
         <figcaption>{tried.file.name}</figcaption>
       </figure>
-      <div>
-        <h2>{isUnknown ? "None of these" : best?.displayName}</h2>
-        {isUnknown && (
-          <p class="hint">
-            It is unlike the examples of every class. If it has to be one of them, these come nearest.
-          </p>
-        )}
-        <ol class="scores">
-          {answer.top.map((score) => (
-            <li key={score.index}>
-              <span>{score.displayName}</span>
-              <meter min={0} max={1} value={score.probability} aria-label={score.displayName} />
-              <span class="number">{percent(score.probability)}</span>
-            </li>
-          ))}
-        </ol>
-        {answer.neighbours.length > 0 && <Nearest answer={answer} />}
-        <Correct tried={tried} answer={answer} onCorrected={props.onCorrected} />
-      </div>
+      {version ? (
+        <div>
+          <Verdict answer={answer} version={version} />
+          {answer.neighbours.length > 0 && <Nearest answer={answer} version={version} />}
+          {mayWrite.value && <Correct tried={tried} version={version} onCorrected={props.onCorrected} />}
+        </div>
+      ) : (
+        <Show of={loaded}>{() => null}</Show>
+      )}
     </article>
   );
 }
 
-function Nearest(props: { answer: Classification }) {
-  const { answer } = props;
+/** What it is taken for: its class, all its classes, or none. */
+function Verdict(props: { answer: Classification; version: Version }) {
+  const { answer, version } = props;
+  const several = version.multiLabel;
+  const isUnknown = several ? answer.labels.length === 0 : answer.accepted === false;
+  const named = several ? answer.labels : answer.top.slice(0, 1);
+  const carried = new Set(answer.labels.map((one) => one.index));
+  // Labels beyond the best few are shown, too.
+  const rest = answer.labels.filter((one) => !answer.top.some((best) => best.index === one.index));
+  return (
+    <>
+      <h2>{isUnknown ? "None of these" : named.map((one) => one.displayName).join(", ")}</h2>
+      {isUnknown && !several && (
+        <p class="hint">
+          It is unlike the examples of every class. If it has to be one of them, these come nearest.
+        </p>
+      )}
+      {answer.predictionSet.length > 1 && !isUnknown && (
+        <p class="hint">
+          It is one of {answer.predictionSet.map((one) => one.displayName).join(", ")}: that holds for{" "}
+          {percent(COVERAGE)} of pictures.
+        </p>
+      )}
+      <ol class="scores">
+        {[...answer.top, ...rest].map((score) => (
+          <li key={score.index}>
+            <span>
+              {score.displayName}
+              {carried.has(score.index) && " ✓"}
+            </span>
+            <meter min={0} max={1} value={score.probability} aria-label={score.displayName} />
+            <span class="number">{percent(score.probability)}</span>
+          </li>
+        ))}
+      </ol>
+    </>
+  );
+}
+
+function Nearest(props: { answer: Classification; version: Version }) {
+  const { answer, version } = props;
+  const names = (one: Neighbour) =>
+    version.multiLabel
+      ? one.classIndices.map((index) => version.classes[index]?.displayName).join(", ") || "none"
+      : one.displayName;
   return (
     <>
       <h3>Nearest examples</h3>
@@ -176,68 +210,10 @@ function Nearest(props: { answer: Classification }) {
         {answer.neighbours.map((one) => (
           <li key={one.exampleId}>
             <KeptPicture version={answer.version} exampleId={one.exampleId} alt="" />
-            <span>{one.displayName}</span>
+            <span>{names(one)}</span>
           </li>
         ))}
       </ul>
     </>
-  );
-}
-
-function Correct(props: {
-  tried: Tried;
-  answer: Classification;
-  onCorrected: () => Promise<void>;
-}) {
-  const { tried, answer, onCorrected } = props;
-  const version = useLoaded(() => getVersion(answer.version), [answer.version]);
-  const [busy, setBusy] = useState(false);
-  const [typed, setTyped] = useState("");
-  if (!mayWrite.value || !version.value) return null;
-  const known: Version = version.value;
-  const question =
-    answer.accepted === false ? "Say what it is" : "It is something else, or should be learned";
-  const summary = busy ? "Learning…" : question;
-  const correct = (label: string) => {
-    setBusy(true);
-    void attempt("It was not learned", async () => {
-      const made = await teach(known, tried.file, label);
-      tell(
-        `Version ${made.version} knows it as ${label}: ${plural(Number(made.keyCount), "example")}.`,
-      );
-      await onCorrected();
-    }).then(() => setBusy(false));
-  };
-  return (
-    <details class="correct" open={answer.accepted === false}>
-      <summary>{summary}</summary>
-      <div class="choices">
-        {known.classes.slice(0, 60).map((one) => (
-          <button
-            key={one.index}
-            type="button"
-            disabled={busy}
-            onClick={() => correct(one.displayName)}
-          >
-            {one.displayName}
-          </button>
-        ))}
-      </div>
-      <form
-        class="inline"
-        onSubmit={(event) => {
-          event.preventDefault();
-          correct(typed.trim());
-        }}
-      >
-        <label>
-          A new class
-          <input value={typed} onInput={(event) => setTyped(event.currentTarget.value)} />
-        </label>
-        <button type="submit" disabled={busy || !typed.trim()}>
-          Learn
-        </button>
-      </form>
-    </details>
   );
 }

@@ -24,6 +24,10 @@ const STATES: Record<string, string> = {
   STATE_CANCELLED: "cancelled",
 };
 
+const RESIDUAL = "FINE_TUNE_RECIPE_RESIDUAL";
+const KEYS = "FINE_TUNE_RECIPE_TIP_ADAPTER_F";
+type Recipe = typeof RESIDUAL | typeof KEYS;
+
 function ended(run: FineTuneRun): boolean {
   return !["STATE_QUEUED", "STATE_RUNNING"].includes(run.state);
 }
@@ -40,8 +44,9 @@ export function TuneView(props: { cache: Cache; onChanged: () => void }) {
   return (
     <>
       <p class="hint">
-        Fine-tuning trains the examples’ keys (Tip-Adapter-F) and makes a new version. It is worth it
-        with many examples of each class; the versions before it stay.
+        Fine-tuning makes a new version, which is worth it with many examples of each class; the
+        versions before it stay. A correction of the classifier is kept only if examples that it has not
+        seen are better told apart; training the examples’ keys (Tip-Adapter-F) takes longer.
       </p>
       {mayWrite.value && (
         <Start
@@ -78,6 +83,7 @@ interface Watched {
 
 function Start(props: { cache: Cache; onChanged: () => void }) {
   const { cache, onChanged } = props;
+  const [recipe, setRecipe] = useState<Recipe>(RESIDUAL);
   const [epochs, setEpochs] = useState(20);
   const [watched, setWatched] = useState<Watched | null>(null);
   const stop = useRef<AbortController | null>(null);
@@ -92,7 +98,8 @@ function Start(props: { cache: Cache; onChanged: () => void }) {
     setWatched({ run: null, curve: [] });
     try {
       // Detached: it goes on where this page is closed or the connection is lost.
-      const options = { epochs, detached: true };
+      const numbers = recipe === KEYS ? { epochs } : {};
+      const options = { recipe, ...numbers, detached: true };
       for await (const said of fineTune(latest.name, options, mine.signal)) {
         setWatched((before) => follow(before, said.run, said.progress));
         if (said.run && ended(said.run)) finished(said.run);
@@ -109,15 +116,27 @@ function Start(props: { cache: Cache; onChanged: () => void }) {
     <>
       <form class="inline" onSubmit={start}>
         <label>
-          Epochs
-          <input
-            type="number"
-            min={1}
-            max={1000}
-            value={epochs}
-            onInput={(event) => setEpochs(Number(event.currentTarget.value))}
-          />
+          What to train
+          <select
+            value={recipe}
+            onChange={(event) => setRecipe(event.currentTarget.value as Recipe)}
+          >
+            <option value={RESIDUAL}>A correction, if it helps</option>
+            <option value={KEYS}>The keys (Tip-Adapter-F)</option>
+          </select>
         </label>
+        {recipe === KEYS && (
+          <label>
+            Epochs
+            <input
+              type="number"
+              min={1}
+              max={1000}
+              value={epochs}
+              onInput={(event) => setEpochs(Number(event.currentTarget.value))}
+            />
+          </label>
+        )}
         <button type="submit" class="primary" disabled={busy}>
           Fine-tune version {latest.version}
         </button>
@@ -138,7 +157,8 @@ function follow(
 }
 
 function finished(run: FineTuneRun): void {
-  if (run.version) tell(`Version ${run.version.version} is made. Compare it before an alias moves.`);
+  if (run.unchanged) tell(run.outcome);
+  else if (run.version) tell(`Version ${run.version.version} is made. Compare it before an alias moves.`);
   else if (run.error) complain(new Error(run.error.message), "Fine-tuning failed");
 }
 
@@ -177,20 +197,23 @@ function Watch(props: { watched: Watched }) {
 
 function Run(props: { run: FineTuneRun; cache: string; onChanged: () => void }) {
   const { run, cache, onChanged } = props;
-  const record = run.version?.fineTune;
+  // If nothing better came of it, the version is the one that it started from.
+  const made = run.unchanged ? undefined : run.version;
+  const record = made?.fineTune;
   const from = run.parent.split("/").pop() ?? "";
   return (
     <li>
       <p>
-        Version {from} → {run.version ? `version ${run.version.version}` : (STATES[run.state] ?? "")}
+        Version {from} → {made ? `version ${made.version}` : (STATES[run.state] ?? "")}
         {record && record.accuracyAfter > 0 &&
           `: ${percent(record.accuracyBefore)} before, ${percent(record.accuracyAfter)} after`}
         {run.error && `: ${run.error.message}`} <small>{time(run.createTime)}</small>
       </p>
+      {run.outcome && <p class="hint">{run.outcome}</p>}
       <div class="actions">
-        {run.version && (
-          <a class="button" href={to("caches", cache, "compare", `${from}-${run.version.version}`)}>
-            Compare {from} and {run.version.version}
+        {made && (
+          <a class="button" href={to("caches", cache, "compare", `${from}-${made.version}`)}>
+            Compare {from} and {made.version}
           </a>
         )}
         {!ended(run) && mayWrite.value && (

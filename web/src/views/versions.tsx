@@ -166,6 +166,17 @@ export function score(version: Version): string {
   return `${percent(best.accuracy)} ${how}`;
 }
 
+function holds(version: Version): string {
+  const none = Number(version.unknownCount);
+  const unlabelled = Number(version.head?.unlabelled?.count ?? 0);
+  return [
+    `${count(version.keyCount)} examples`,
+    ...(none > 0 ? [`${count(none)} of none of its classes`] : []),
+    ...(unlabelled > 0 ? [`${count(unlabelled)} without a class`] : []),
+    bytes(version.sizeBytes),
+  ].join(", ");
+}
+
 function Row(props: { cache: Cache; version: Version; onChanged: () => void }) {
   const { cache, version, onChanged } = props;
   const number = version.version;
@@ -176,7 +187,8 @@ function Row(props: { cache: Cache; version: Version; onChanged: () => void }) {
     ["From", version.parent ? `version ${version.parent.split("/").pop()}` : "examples alone"],
     ["Method", method(version.head?.method)],
     ["Score", score(version)],
-    ["Holds", `${count(version.keyCount)} examples, ${bytes(version.sizeBytes)}`],
+    ["Holds", holds(version)],
+    ["Answers", version.multiLabel ? "any number of classes for a picture" : ""],
   ];
   const remove = async () => {
     const text = `Version ${number} is deleted for good.`;

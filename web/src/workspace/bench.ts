@@ -6,7 +6,7 @@ import { batch, computed, signal } from "@preact/signals";
 import { getVersion, listExamples } from "../api/calls";
 import type { ClassInfo, Version } from "../api/types";
 import type { Found } from "./files";
-import { Item } from "./item";
+import { Item, NONE } from "./item";
 
 /** The classifier's id. */
 export const name = signal("");
@@ -38,6 +38,7 @@ export const counts = computed(() => {
   for (const known of version.value?.classes ?? []) {
     found.set(known.displayName, held(known));
   }
+  if (version.value) found.set(NONE, Number(version.value.unknownCount) - ours(NONE));
   for (const item of items.value) {
     const label = item.label.value;
     if (label === null || item.status.value === "rejected") continue;
@@ -48,8 +49,12 @@ export const counts = computed(() => {
 
 /** Examples of a class that are not on the bench. */
 function held(known: ClassInfo): number {
-  const ours = items.peek().filter((item) => item.saved === known.displayName).length;
-  return Math.max(0, known.exampleCount + known.validationCount - ours);
+  return Math.max(0, known.exampleCount + known.validationCount - ours(known.displayName));
+}
+
+/** Pictures on the bench that the version holds under a label. */
+function ours(label: string): number {
+  return items.peek().filter((item) => item.saved === label).length;
 }
 
 /** Pictures of a class on the bench. */

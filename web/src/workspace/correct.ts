@@ -2,8 +2,8 @@
  * next version. */
 
 import { addExamples } from "../api/calls";
-import type { Version } from "../api/types";
-import { base64, prepare } from "./shrink";
+import type { Embedding, Version } from "../api/types";
+import { base64 } from "./shrink";
 
 /** The index of a class, and the class where it is new. */
 function place(version: Version, label: string) {
@@ -25,18 +25,43 @@ async function next(
   return made.version;
 }
 
-/** Teaches a picture: it becomes an example of the class. */
-export async function teach(version: Version, file: File, label: string): Promise<Version> {
-  const { classIndex, newClasses } = place(version, label);
-  const { sent, thumbnail } = await prepare(file);
-  const example = {
+/** A picture that was tried: its file, and its embedding by the version's encoder. */
+export interface Seen {
+  file: File;
+  thumbnail: Blob | null;
+  embedding: Embedding;
+}
+
+async function exampleOf(seen: Seen, label: object): Promise<string> {
+  const { file, thumbnail, embedding } = seen;
+  return JSON.stringify({
     exampleId: `${file.name} ${new Date().toISOString()} ${crypto.getRandomValues(new Uint16Array(1))[0]}`,
-    classIndex,
-    uri: file.name,
-    input: { encodedImage: await base64(sent) },
-    ...(thumbnail ? { thumbnail: await base64(thumbnail) } : {}),
-  };
-  return next(version, { newClasses }, [JSON.stringify(example)]);
+    ...label,
+    uri: file.name.slice(0, 512),
+    input: { embedding },
+    thumbnail: await base64(thumbnail ?? file),
+  });
+}
+
+/** Teaches a picture: it becomes an example of the class. It was encoded when it was tried. */
+export async function teach(version: Version, seen: Seen, label: string): Promise<Version> {
+  const { classIndex, newClasses } = place(version, label);
+  return next(version, { newClasses }, [await exampleOf(seen, { classIndex })]);
+}
+
+/** Teaches a picture that is of none of the classes. */
+export async function teachNone(version: Version, seen: Seen): Promise<Version> {
+  const label = version.multiLabel ? { classIndices: [] } : { unknown: true };
+  return next(version, {}, [await exampleOf(seen, label)]);
+}
+
+/** Teaches a picture that carries several classes. */
+export async function teachSeveral(
+  version: Version,
+  seen: Seen,
+  classIndices: number[],
+): Promise<Version> {
+  return next(version, {}, [await exampleOf(seen, { classIndices })]);
 }
 
 /** Leaves an example out. */

@@ -6,7 +6,7 @@ import { batch, computed, signal } from "@preact/signals";
 import { embed } from "../api/calls";
 import { Problem, explain, pause } from "../api/http";
 import type { EmbedResult, Input } from "../api/types";
-import { items } from "./bench";
+import { items, version } from "./bench";
 import type { Item } from "./item";
 import { base64, prepare } from "./shrink";
 
@@ -77,7 +77,7 @@ async function gather(): Promise<{ taken: Item[]; inputs: Input[] }> {
 async function settle(taken: Item[], inputs: Input[]): Promise<void> {
   let results: EmbedResult[];
   try {
-    results = await embed(inputs);
+    results = await embed(inputs, version.value);
   } catch (error) {
     // Too much for one message, say: each alone tells which it is.
     if (error instanceof Problem && taken.length > 1) {

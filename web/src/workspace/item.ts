@@ -5,6 +5,14 @@ import { signal } from "@preact/signals";
 
 import { base64 } from "./shrink";
 
+/** What a picture of none of the classes is labelled: no class can have this name. */
+export const NONE = "\u0000none";
+
+/** A label for people. */
+export function nameOf(label: string): string {
+  return label === NONE ? "none of these" : label;
+}
+
 export type ItemStatus = "waiting" | "ready" | "rejected";
 
 export class Item {
@@ -22,7 +30,7 @@ export class Item {
   /** The class under which the newest version holds it; none where it does
    * not. */
   saved: string | null = null;
-  /** The embedding's values as JSON, "[0.01,…]": sent again with every label. */
+  /** The embedding in base64: sent again with every label. */
   vector = "";
   private thumbnail: Blob | null = null;
 
@@ -46,30 +54,34 @@ export class Item {
     this.status.value = "rejected";
   }
 
-  take(values: number[]): void {
-    // Seven digits are a float32's: more would only be sent and read in vain.
-    this.vector = `[${values.map((value) => Number(value.toPrecision(7))).join(",")}]`;
+  take(vector: string): void {
+    this.vector = vector;
     this.status.value = "ready";
   }
 
-  /** As an example of the class with this index, in JSON. */
-  async example(classIndex: number): Promise<string> {
+  /** As an example of the class with this index, or of none of them, in JSON. */
+  async example(classIndex: number | null): Promise<string> {
     const about = JSON.stringify({
       exampleId: this.id,
-      classIndex,
+      ...(classIndex === null ? { unknown: true } : { classIndex }),
       uri: this.path.slice(0, 512),
       thumbnail: await base64(this.thumbnail ?? this.file),
     });
     return `${about.slice(0, -1)},"input":${this.input()}}`;
   }
 
-  /** As an unlabelled picture, in JSON. */
-  unlabelled(): string {
+  /** As a picture of a pool to choose from, in JSON. */
+  candidate(): string {
     return `{"id":${JSON.stringify(this.id)},"input":${this.input()}}`;
   }
 
+  /** As an example without a label, in JSON. */
+  unlabelled(): string {
+    return `{"unlabelled":true,"input":${this.input()}}`;
+  }
+
   private input(): string {
-    return `{"embedding":{"values":${this.vector}}}`;
+    return `{"embedding":{"values":"${this.vector}"}}`;
   }
 
   /** Frees what is shown of it. */

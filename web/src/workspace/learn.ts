@@ -6,8 +6,8 @@ import { batch, effect, signal } from "@preact/signals";
 import { addExamples, createCache } from "../api/calls";
 import { Problem, explain } from "../api/http";
 import type { RejectedExample, Version } from "../api/types";
-import { classes, items, name, version } from "./bench";
-import type { Item } from "./item";
+import { classes, items, name, unlabelled, version } from "./bench";
+import { type Item, NONE } from "./item";
 
 /** Labels of each class before the first version is made. */
 export const FIRST_SHOTS = 3;
@@ -27,8 +27,8 @@ export interface Difference {
   newClasses: string[];
   /** Ids of examples that lose their class, or change it. */
   removed: string[];
-  /** Pictures to add, each with the index of its class. */
-  added: { item: Item; classIndex: number }[];
+  /** Pictures to add, each with the index of its class; null: of none of them. */
+  added: { item: Item; classIndex: number | null }[];
 }
 
 /** What is to be learned, from what the bench holds. */
@@ -46,7 +46,8 @@ export function difference(
     if (!ready || label === saved) continue;
     if (saved !== null) removed.push(item.id);
     const classIndex = label === null ? -1 : all.indexOf(label);
-    if (classIndex >= 0) added.push({ item, classIndex });
+    if (label === NONE) added.push({ item, classIndex: null });
+    else if (classIndex >= 0) added.push({ item, classIndex });
   }
   return { newClasses, removed, added };
 }
@@ -69,6 +70,7 @@ export function obstacle(): string | null {
   const shots = new Map<string, number>();
   for (const { item } of added) {
     const label = item.label.value ?? "";
+    if (label === NONE) continue;
     shots.set(label, (shots.get(label) ?? 0) + 1);
   }
   if (shots.size < 2) return `Label ${FIRST_SHOTS} pictures of at least two classes.`;
@@ -132,6 +134,29 @@ async function learn(): Promise<void> {
   }
 }
 
+/** Pictures without a class that a version learns from, at most. */
+const MOST_UNLABELLED = 2000;
+
+/** Makes a version that learns from the pictures without a class, too, where that helps. */
+export async function learnUnlabelled(): Promise<void> {
+  const base = version.value;
+  if (!base) return;
+  learning.value = "busy";
+  try {
+    const ready = unlabelled.value.filter((item) => item.status.value === "ready");
+    const step = Math.ceil(ready.length / MOST_UNLABELLED);
+    const pool = ready.filter((_, at) => at % step === 0).map((item) => item.unlabelled());
+    // In place of those that an earlier version was given: some have a class by now.
+    const spec = { keepPictures: true, allowEmptyClasses: true, dropUnlabelled: true };
+    const made = await addExamples(base.name, spec, pool);
+    version.value = made.version;
+  } catch (error) {
+    failure.value = explain(error);
+  } finally {
+    learning.value = "idle";
+  }
+}
+
 /** What is in the new version is noted with each picture. Labels that changed
  * meanwhile make the next one. */
 function settle(
@@ -146,8 +171,9 @@ function settle(
     for (const item of items.value) if (gone.has(item.id)) item.saved = null;
     for (const { item, classIndex } of added) {
       const reason = reasons.get(item.id);
-      if (reason === undefined) item.saved = made.classes[classIndex]?.displayName ?? null;
-      else item.reject(reason);
+      if (reason !== undefined) item.reject(reason);
+      else if (classIndex === null) item.saved = NONE;
+      else item.saved = made.classes[classIndex]?.displayName ?? null;
     }
     version.value = made;
   });

@@ -58,7 +58,7 @@ async function order(ready: Item[]): Promise<void> {
   try {
     // Of a large pool every n-th: what is typical or doubtful of it shows there, too.
     const step = Math.ceil(ready.length / MOST);
-    const pool = ready.filter((_, at) => at % step === 0).map((item) => item.unlabelled());
+    const pool = ready.filter((_, at) => at % step === 0).map((item) => item.candidate());
     const answer = await suggest(config, pool, mine.signal);
     suggestions.value = new Map(answer.suggestions.map((one) => [one.id, one]));
     trouble.value = null;

@@ -1,7 +1,9 @@
 //! ProtoJSON, both ways: [`write`] turns JSON into the wire format as it is
 //! read, [`render`] a message into JSON.
 
+mod decimal;
 mod numbers;
+mod reader;
 mod render;
 pub mod scalar;
 pub mod well_known;
@@ -46,6 +48,9 @@ impl JsonError {
 pub enum Style {
     /// As ProtoJSON has it, with all fields that have no presence.
     Proto,
+    /// The same, but lists of floating-point numbers are strings: base64 of their
+    /// little-endian bytes.
+    Packed,
     /// Names as in the protos, and 64-bit integers as numbers: the Open
     /// Inference Protocol's.
     Plain,

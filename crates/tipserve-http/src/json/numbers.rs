@@ -1,61 +1,155 @@
 //! Lists of floating-point numbers, such as embeddings: thousands of digits in
-//! a message. They are parsed from the text itself, since serde's handling of
-//! each number costs more than the classification.
+//! a message. They go from the text to the wire format, and back, without
+//! anything in between.
 
-use std::str::FromStr;
-
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key};
 use prost_reflect::{FieldDescriptor, Kind};
+
+use super::{
+    JsonError,
+    decimal::Decimal,
+    reader::{Reader, Value, is_space},
+    scalar, wire,
+};
 
 /// Whether a field is a packed list of floating-point numbers.
 pub fn are_packed(field: &FieldDescriptor) -> bool {
     field.is_list() && field.is_packed() && matches!(field.kind(), Kind::Float | Kind::Double)
 }
 
-/// Appends a list of numbers that is JSON already. False if it holds anything
-/// but finite numbers, or makes `out` larger than `limit`: then the appended
-/// bytes are invalid.
-pub fn put(field: &FieldDescriptor, list: &str, limit: usize, out: &mut Vec<u8>) -> bool {
-    let Some(inside) = list.strip_prefix('[').and_then(|l| l.strip_suffix(']')) else {
-        return false;
-    };
-    let inside = inside.trim_ascii();
-    match field.kind() {
-        Kind::Float => packed(field.number(), inside, limit, out, |value: f32, out| {
-            out.extend_from_slice(&value.to_le_bytes());
-            value.is_finite()
-        }),
-        Kind::Double => packed(field.number(), inside, limit, out, |value: f64, out| {
-            out.extend_from_slice(&value.to_le_bytes());
-            value.is_finite()
-        }),
-        _ => false,
-    }
-}
-
-fn packed<T: FromStr>(
-    number: u32,
-    inside: &str,
+/// Appends the list that is next in the text: numbers, or a string, base64 of
+/// their little-endian bytes. False, and nothing is read or appended, if it is
+/// neither: then reading it value by value finds what is wrong, and where.
+///
+/// # Errors
+/// [`JsonError::TooLarge`] if `out` would grow over `limit`.
+pub fn put(
+    field: &FieldDescriptor,
+    reader: &mut Reader<'_>,
     limit: usize,
     out: &mut Vec<u8>,
-    append: impl Fn(T, &mut Vec<u8>) -> bool,
-) -> bool {
-    let count = match inside {
-        "" => 0,
-        _ => 1 + inside.bytes().filter(|byte| *byte == b',').count(),
+) -> Result<bool, JsonError> {
+    let before = out.len();
+    let begun = reader.clone();
+    let is_read = match (reader.peek(), field.kind()) {
+        (Some(b'['), Kind::Float) => listed(field.number(), reader, limit, out, |number, out| {
+            let value = number.to_f32();
+            out.extend_from_slice(&value.to_le_bytes());
+            value.is_finite()
+        })?,
+        (Some(b'['), Kind::Double) => listed(field.number(), reader, limit, out, |number, out| {
+            let value = number.to_f64();
+            out.extend_from_slice(&value.to_le_bytes());
+            value.is_finite()
+        })?,
+        (Some(b'"'), kind) => encoded(field.number(), &kind, reader, out)?,
+        _ => false,
     };
-    let bytes = count.saturating_mul(size_of::<T>());
-    if out.len().saturating_add(bytes) > limit {
+    if !is_read {
+        out.truncate(before);
+        *reader = begun;
+    }
+    Ok(is_read)
+}
+
+fn listed(
+    number: u32,
+    reader: &mut Reader<'_>,
+    limit: usize,
+    out: &mut Vec<u8>,
+    append: impl Fn(Decimal<'_>, &mut Vec<u8>) -> bool,
+) -> Result<bool, JsonError> {
+    let text = reader.rest();
+    encode_key(number, WireType::LengthDelimited, out);
+    let mut end = None;
+    wire::sized(out, |out| {
+        end = elements(text, |value| {
+            if out.len() > limit {
+                return Err(JsonError::TooLarge(limit));
+            }
+            Ok(append(value, out))
+        })?;
+        Ok(())
+    })?;
+    reader.advance(end.unwrap_or_default());
+    Ok(end.is_some())
+}
+
+/// Gives each number of the list that the text begins with, and how long that
+/// is; none if it holds anything else, or `take` does not take it.
+fn elements<'a>(
+    text: &'a [u8],
+    mut take: impl FnMut(Decimal<'a>) -> Result<bool, JsonError>,
+) -> Result<Option<usize>, JsonError> {
+    let length_before = |rest: &[u8]| text.len() - rest.len();
+    let mut rest = trimmed(text.get(1..).unwrap_or_default());
+    if let Some((b']', after)) = rest.split_first() {
+        return Ok(Some(length_before(after)));
+    }
+    while let Some(value) = Decimal::parse(rest) {
+        if !take(value)? {
+            break;
+        }
+        rest = trimmed(rest.get(value.text.len()..).unwrap_or_default());
+        match rest.split_first() {
+            Some((b',', after)) => rest = trimmed(after),
+            Some((b']', after)) => return Ok(Some(length_before(after))),
+            _ => break,
+        }
+    }
+    Ok(None)
+}
+
+fn trimmed(mut text: &[u8]) -> &[u8] {
+    while let Some((byte, after)) = text.split_first()
+        && is_space(*byte)
+    {
+        text = after;
+    }
+    text
+}
+
+/// Numbers in base64 are in the wire format already: little-endian, one after
+/// the other.
+fn encoded(
+    number: u32,
+    kind: &Kind,
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+) -> Result<bool, JsonError> {
+    let Value::Text(text) = reader.value()? else {
+        return Ok(false);
+    };
+    encode_key(number, WireType::LengthDelimited, out);
+    let width = if *kind == Kind::Double { 8 } else { 4 };
+    let length = scalar::base64(&text, out);
+    Ok(length.is_some_and(|length| length % width == 0))
+}
+
+/// Appends 32-bit floats in the wire format as the elements of a list, each with
+/// the fewest digits that read back to the same, as serde_json has them. False,
+/// and nothing is appended, if one is not finite, which JSON has no number for, or
+/// if the bytes are not whole.
+pub fn render(packed: &[u8], out: &mut Vec<u8>) -> bool {
+    /// Most are no longer, with their comma.
+    const USUAL: usize = 14;
+    let before = out.len();
+    let (values, rest) = packed.as_chunks::<4>();
+    if !rest.is_empty() {
         return false;
     }
-    encode_key(number, WireType::LengthDelimited, out);
-    encode_varint(bytes as u64, out);
-    out.reserve(bytes);
-    let mut values = inside.split(',').take(count);
-    values.all(|value| {
-        let value = value.trim_ascii();
-        // Only JSON's numbers: Rust would also read "inf".
-        let is_number = value.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-        is_number && value.parse().is_ok_and(|value| append(value, out))
-    })
+    out.reserve(values.len() * USUAL);
+    let mut digits = zmij::Buffer::new();
+    for bytes in values {
+        let value = f32::from_le_bytes(*bytes);
+        if !value.is_finite() {
+            out.truncate(before);
+            return false;
+        }
+        out.extend_from_slice(digits.format_finite(value).as_bytes());
+        out.push(b',');
+    }
+    // After the last there is none.
+    out.truncate(out.len().max(before + 1) - 1);
+    true
 }

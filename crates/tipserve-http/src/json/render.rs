@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use prost::encoding::{WireType, decode_key, decode_varint};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
 
-use super::Style;
+use super::{Style, numbers};
 
 /// A message as JSON.
 ///
@@ -39,7 +39,7 @@ pub fn render(
             out.push(b',');
         }
         let name = match style {
-            Style::Proto => field.json_name(),
+            Style::Proto | Style::Packed => field.json_name(),
             Style::Plain => field.name(),
         };
         text(name, out)?;
@@ -143,6 +143,9 @@ fn list<'a>(
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
+    if style == Style::Packed && matches!(kind, Kind::Float | Kind::Double) {
+        return encoded(found, out);
+    }
     out.push(b'[');
     let start = out.len();
     let comma = |out: &mut Vec<u8>| {
@@ -157,6 +160,8 @@ fn list<'a>(
                 comma(out);
                 render(message, bytes, style, out)?;
             }
+            (Wire::Bytes(packed), Kind::Float)
+                if out.len() == start && numbers::render(packed, out) => {}
             (Wire::Bytes(mut packed), _) if is_packable => {
                 while !packed.is_empty() {
                     let value = match default(kind) {
@@ -176,6 +181,21 @@ fn list<'a>(
     }
     out.push(b']');
     Ok(())
+}
+
+/// A list of floating-point numbers as base64: on the wire they are
+/// little-endian already.
+fn encoded<'a>(found: &mut dyn Iterator<Item = Wire<'a>>, out: &mut Vec<u8>) -> Result<(), String> {
+    let mut numbers = Vec::new();
+    for value in found {
+        match value {
+            Wire::Bytes(packed) => numbers.extend_from_slice(packed),
+            Wire::Fixed32(one) => numbers.extend_from_slice(&one),
+            Wire::Fixed64(one) => numbers.extend_from_slice(&one),
+            Wire::Varint(_) => return Err("a number is something else on the wire".to_owned()),
+        }
+    }
+    base64(&numbers, out)
 }
 
 fn map<'a>(
@@ -259,18 +279,20 @@ fn scalar(kind: &Kind, value: Wire<'_>, style: Style, out: &mut Vec<u8>) -> Resu
         (Kind::String, Wire::Bytes(bytes)) => {
             text(str::from_utf8(bytes).map_err(|e| e.to_string())?, out)
         }
-        (Kind::Bytes, Wire::Bytes(bytes)) => {
-            out.push(b'"');
-            let start = out.len();
-            out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-            let room = out.get_mut(start..).ok_or_else(not_whole)?;
-            let written = BASE64_STANDARD.encode_slice(bytes, room);
-            out.truncate(start + written.map_err(|e| e.to_string())?);
-            out.push(b'"');
-            Ok(())
-        }
+        (Kind::Bytes, Wire::Bytes(bytes)) => base64(bytes, out),
         (kind, _) => Err(format!("{kind:?} is something else on the wire")),
     }
+}
+
+fn base64(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    out.push(b'"');
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    let room = out.get_mut(start..).ok_or_else(not_whole)?;
+    let written = BASE64_STANDARD.encode_slice(bytes, room);
+    out.truncate(start + written.map_err(|e| e.to_string())?);
+    out.push(b'"');
+    Ok(())
 }
 
 fn zigzag(value: u64) -> i64 {
@@ -293,7 +315,7 @@ fn number(value: impl serde::Serialize, wide: f64, out: &mut Vec<u8>) -> Result<
 /// A 64-bit integer, as a string: JSON readers turn numbers into floats, which
 /// cannot hold all of them.
 fn long(value: impl std::fmt::Display, style: Style, out: &mut Vec<u8>) -> Result<(), String> {
-    integer(value, style == Style::Proto, out)
+    integer(value, style != Style::Plain, out)
 }
 
 fn integer(value: impl std::fmt::Display, quoted: bool, out: &mut Vec<u8>) -> Result<(), String> {
@@ -323,7 +345,7 @@ fn well_known(
     let message = DynamicMessage::decode(message.clone(), bytes).map_err(|e| e.to_string())?;
     let options = SerializeOptions::new()
         .skip_default_fields(false)
-        .stringify_64_bit_integers(style == Style::Proto)
+        .stringify_64_bit_integers(style != Style::Plain)
         .use_proto_field_name(style == Style::Plain);
     let mut serializer = serde_json::Serializer::new(out);
     message

@@ -92,7 +92,9 @@ pub fn put(
             encode_varint(text.len() as u64, out);
             out.extend_from_slice(text.as_bytes());
         }
-        Wire::Base64(text) => base64(text, out).ok_or_else(wrong)?,
+        Wire::Base64(text) => {
+            base64(text, out).ok_or_else(wrong)?;
+        }
     }
     Ok(())
 }
@@ -159,8 +161,9 @@ pub fn put_text(
     put(kind, number, value, out)
 }
 
-/// Appends the length and the bytes that a text stands for.
-fn base64(text: &str, out: &mut Vec<u8>) -> Option<()> {
+/// Appends the length and the bytes that a text stands for; gives how many they
+/// are.
+pub fn base64(text: &str, out: &mut Vec<u8>) -> Option<usize> {
     let digits = text.trim_end_matches('=').len();
     let length = digits / 4 * 3 + (digits % 4 * 3) / 4;
     let engine = match text.contains(['-', '_']) {
@@ -171,7 +174,7 @@ fn base64(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let start = out.len();
     out.resize(start + length, 0);
     let written = engine.decode_slice(text, out.get_mut(start..)?).ok()?;
-    (written == length).then_some(())
+    (written == length).then_some(length)
 }
 
 fn signed(value: Scalar<'_>) -> Option<i64> {

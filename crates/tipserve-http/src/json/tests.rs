@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use prost_reflect::{
     Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor,
     SerializeOptions, Value,
@@ -175,6 +176,26 @@ fn every_answer_is_shown_as_another_writer_shows_it() {
 }
 
 #[test]
+fn packed_answers_are_read_back_to_the_same_message() {
+    use prost::Message as _;
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    for message in requests() {
+        for _ in 0..20 {
+            let made = made_up(&message, &mut chance);
+            let mut json = Vec::new();
+            render(&message, &made.encode_to_vec(), Style::Packed, &mut json).expect("JSON");
+            let mut wire = Vec::new();
+            write::write(&message, &json, LARGEST, &mut wire)
+                .unwrap_or_else(|error| panic!("{}: {error}", message.full_name()));
+            let read = DynamicMessage::decode(message.clone(), wire.as_slice()).expect("decodes");
+            assert!(same(&made, &read), "{}", message.full_name());
+        }
+    }
+}
+
+#[test]
 fn bytes_that_are_no_message_are_an_error() {
     use prost::Message as _;
     let mut chance = StdRng::seed_from_u64(rand::random());
@@ -294,6 +315,19 @@ fn odd_lists_of_numbers_are_read_or_refused_by_name() {
             panic!("{list} is taken");
         };
         assert_eq!(named, field, "{list}");
+    }
+    let packed = |values: &[f32]| {
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        format!("\"{}\"", BASE64_STANDARD.encode(bytes))
+    };
+    for list in [&[][..], &[1.5], &[0.1, -2.0, 3e30]] {
+        assert_eq!(values(&packed(list)), Ok(list.to_vec()));
+    }
+    for cut in ["\"AAAAAAA=\"", "\"AA\"", "\"@@@@\""] {
+        assert!(matches!(values(cut), Err(JsonError::Field { field, .. }) if field == "values"));
     }
     for broken in [
         "[1,]", "[,1]", "[1 2]", "[1", "[01]", "[+1]", "[1.]", "[NaN]",

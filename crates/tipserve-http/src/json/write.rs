@@ -1,17 +1,13 @@
 //! JSON to the wire format, written while it is read: no tree of values is
 //! made, so that memory is bounded by the message that comes of it.
 
-use std::{cell::RefCell, fmt};
+use std::fmt;
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
-use serde::{
-    Deserialize as _,
-    de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
 
 use super::{
     JsonError, numbers,
+    reader::{Reader, Value},
     scalar::{self, Scalar},
     well_known, wire,
 };
@@ -27,53 +23,15 @@ pub fn write(
     limit: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), JsonError> {
-    let writing = Writing {
+    let mut writing = Writing {
+        reader: Reader::new(json),
         limit,
-        error: RefCell::default(),
     };
-    let mut parser = serde_json::Deserializer::from_slice(json);
-    let seed = MessageSeed {
-        writing: &writing,
-        message,
-        path: &Path::Root,
-        out,
-    };
-    let read = seed.deserialize(&mut parser).and_then(|()| parser.end());
-    let Err(error) = read else {
-        return Ok(());
-    };
-    Err(match (error.is_data(), writing.error.take()) {
-        (true, Some(error)) | (false, Some(error @ JsonError::TooLarge(_))) => error,
-        (true, None) => JsonError::field("body", error.to_string()),
-        (false, _) => JsonError::Syntax(error.to_string()),
-    })
-}
-
-/// What a whole message shares.
-struct Writing {
-    limit: usize,
-    /// The innermost error, with its path; serde's has none.
-    error: RefCell<Option<JsonError>>,
-}
-
-impl Writing {
-    fn fail<E: serde::de::Error>(&self, path: &Path<'_>, problem: impl fmt::Display) -> E {
-        let problem = problem.to_string();
-        let error = E::custom(&problem);
-        let mut first = self.error.borrow_mut();
-        if first.is_none() {
-            *first = Some(JsonError::field(path.to_string(), problem));
-        }
-        error
+    match writing.reader.value()? {
+        Value::Object => writing.members(message, &Path::Root, out)?,
+        _ => return Err(JsonError::field("body", "expected an object")),
     }
-
-    fn check_size<E: serde::de::Error>(&self, out: &[u8]) -> Result<(), E> {
-        if out.len() <= self.limit {
-            return Ok(());
-        }
-        *self.error.borrow_mut() = Some(JsonError::TooLarge(self.limit));
-        Err(E::custom("too large"))
-    }
+    writing.reader.end()
 }
 
 /// Where a value is within the request, for errors.
@@ -81,6 +39,12 @@ enum Path<'a> {
     Root,
     Field(&'a Path<'a>, &'a str),
     Index(&'a Path<'a>, usize),
+}
+
+impl Path<'_> {
+    fn wrong(&self, problem: impl Into<String>) -> JsonError {
+        JsonError::field(self.to_string(), problem)
+    }
 }
 
 impl fmt::Display for Path<'_> {
@@ -94,72 +58,11 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Reads an object into a message, without the message's length.
-struct MessageSeed<'a> {
-    writing: &'a Writing,
-    message: &'a MessageDescriptor,
-    path: &'a Path<'a>,
-    out: &'a mut Vec<u8>,
-}
-
-impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for MessageSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = Seen::default();
-        while let Some(found) = map.next_key_seed(FieldName(self.message))? {
-            let field = match found {
-                Ok(field) => field,
-                Err(name) => {
-                    let problem = "there is no such field";
-                    let path = Path::Field(self.path, &name);
-                    return Err(self.writing.fail(&path, problem));
-                }
-            };
-            let path = Path::Field(self.path, field.json_name());
-            if seen.fields.contains(&field.number()) {
-                return Err(self.writing.fail(&path, "it is there twice"));
-            }
-            seen.fields.push(field.number());
-            let before = self.out.len();
-            let value = ValueSeed {
-                writing: self.writing,
-                field: &field,
-                path: &path,
-                out: self.out,
-            };
-            if let Err(error) = map.next_value_seed(value) {
-                // An error of serde's own has no path yet.
-                let _: A::Error = self.writing.fail(&path, &error);
-                return Err(error);
-            }
-            self.writing.check_size(self.out)?;
-            if self.out.len() > before
-                && let Some(of) = field.containing_oneof().filter(|one| !one.is_synthetic())
-            {
-                if let Some((_, other)) = seen.oneofs.iter().find(|(name, _)| name == of.name()) {
-                    let problem =
-                        format!("only one of {other} and {} can be set", field.json_name());
-                    return Err(self.writing.fail(&path, problem));
-                }
-                let set = (of.name().to_owned(), field.json_name().to_owned());
-                seen.oneofs.push(set);
-            }
-        }
-        Ok(())
-    }
+/// A message's field by either of its names.
+pub fn field_of(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
+    message
+        .get_field_by_json_name(name)
+        .or_else(|| message.get_field_by_name(name))
 }
 
 /// The fields that an object has had: few, so lists will do.
@@ -169,270 +72,213 @@ struct Seen {
     oneofs: Vec<(String, String)>,
 }
 
-/// Reads a name as the message's field, or as itself if there is none.
-struct FieldName<'a>(&'a MessageDescriptor);
-
-impl<'de> DeserializeSeed<'de> for FieldName<'_> {
-    type Value = Result<FieldDescriptor, String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for FieldName<'_> {
-    type Value = Result<FieldDescriptor, String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(field_of(self.0, name).ok_or_else(|| name.chars().take(80).collect()))
-    }
-}
-
-/// A message's field by either of its names.
-pub fn field_of(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
-    message
-        .get_field_by_json_name(name)
-        .or_else(|| message.get_field_by_name(name))
-}
-
-/// Reads the value of a field, of whatever cardinality.
-struct ValueSeed<'a> {
-    writing: &'a Writing,
-    field: &'a FieldDescriptor,
-    path: &'a Path<'a>,
-    out: &'a mut Vec<u8>,
-}
-
-impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if numbers::are_packed(self.field) {
-            let raw = <&RawValue>::deserialize(deserializer)?;
-            let before = self.out.len();
-            let limit = self.writing.limit;
-            if numbers::put(self.field, raw.get(), limit, self.out) {
-                return Ok(());
-            }
-            // Reading it value by value finds the error and its path.
-            self.out.truncate(before);
-            let mut values = serde_json::Deserializer::from_str(raw.get());
-            return values.deserialize_any(self).map_err(D::Error::custom);
+impl Seen {
+    fn add(&mut self, field: &FieldDescriptor, path: &Path<'_>) -> Result<(), JsonError> {
+        if self.fields.contains(&field.number()) {
+            return Err(path.wrong("it is there twice"));
         }
-        if self.field.is_map() || self.field.is_list() {
-            return deserializer.deserialize_any(self);
-        }
-        let element = Element {
-            writing: self.writing,
-            kind: &self.field.kind(),
-            number: Some(self.field.number()),
-            path: self.path,
-            out: self.out,
-        };
-        element.deserialize(deserializer).map(|_| ())
-    }
-}
-
-impl<'de> Visitor<'de> for ValueSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.field.is_map() {
-            "an object"
-        } else {
-            "a list"
-        })
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
+        self.fields.push(field.number());
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
-        if self.field.is_map() {
-            return Err(self.writing.fail(self.path, "expected an object"));
-        }
-        let number = self.field.number();
-        let packed = self.field.is_packed();
-        let elements = Elements {
-            writing: self.writing,
-            kind: &self.field.kind(),
-            number: (!packed).then_some(number),
-            path: self.path,
+    /// Notes that a field has a value, which no other of its oneof may have.
+    fn add_set(&mut self, field: &FieldDescriptor, path: &Path<'_>) -> Result<(), JsonError> {
+        let Some(of) = field.containing_oneof().filter(|one| !one.is_synthetic()) else {
+            return Ok(());
         };
-        if packed {
-            wire::delimited(number, self.out, |out| elements.read(list, out))
-        } else {
-            elements.read(list, self.out)
+        let name = field.json_name();
+        if let Some((_, other)) = self.oneofs.iter().find(|(one, _)| one == of.name()) {
+            return Err(path.wrong(format!("only one of {other} and {name} can be set")));
+        }
+        self.oneofs.push((of.name().to_owned(), name.to_owned()));
+        Ok(())
+    }
+}
+
+/// What a single value is written as.
+struct Target<'a> {
+    kind: &'a Kind,
+    /// The field's number; elements of a packed list have none.
+    number: Option<u32>,
+    path: &'a Path<'a>,
+}
+
+/// A message in the course of being written.
+struct Writing<'a> {
+    reader: Reader<'a>,
+    limit: usize,
+}
+
+impl Writing<'_> {
+    fn check_size(&self, out: &[u8]) -> Result<(), JsonError> {
+        match out.len() <= self.limit {
+            true => Ok(()),
+            false => Err(JsonError::TooLarge(self.limit)),
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Kind::Message(entry) = self.field.kind() else {
-            return Err(self.writing.fail(self.path, "expected a list"));
+    /// The members of an object that has begun, as a message without its length.
+    fn members(
+        &mut self,
+        message: &MessageDescriptor,
+        path: &Path<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), JsonError> {
+        let mut seen = Seen::default();
+        let mut first = true;
+        while let Some(name) = self.reader.member(first)? {
+            first = false;
+            let Some(field) = field_of(message, &name) else {
+                let shown: String = name.chars().take(80).collect();
+                return Err(Path::Field(path, &shown).wrong("there is no such field"));
+            };
+            let path = Path::Field(path, field.json_name());
+            seen.add(&field, &path)?;
+            let before = out.len();
+            self.field(&field, &path, out)?;
+            self.check_size(out)?;
+            if out.len() > before {
+                seen.add_set(&field, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a field, of whatever cardinality.
+    fn field(
+        &mut self,
+        field: &FieldDescriptor,
+        path: &Path<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), JsonError> {
+        if numbers::are_packed(field) && numbers::put(field, &mut self.reader, self.limit, out)? {
+            return Ok(());
+        }
+        let number = Some(field.number());
+        let kind = &field.kind();
+        if !field.is_list() && !field.is_map() {
+            self.one(&Target { kind, number, path }, out)?;
+            return Ok(());
+        }
+        match (self.reader.value()?, field.is_map()) {
+            (Value::Null, _) => Ok(()),
+            (Value::Object, true) => self.entries(field, path, out),
+            (Value::List, false) if field.is_packed() => {
+                let number = None;
+                wire::delimited(field.number(), out, |out| {
+                    self.elements(&Target { kind, number, path }, out)
+                })
+            }
+            (Value::List, false) => self.elements(&Target { kind, number, path }, out),
+            (_, true) => Err(path.wrong("expected an object")),
+            (_, false) if numbers::are_packed(field) => {
+                let expected = "expected a list of numbers, or base64 of their little-endian bytes";
+                Err(path.wrong(expected))
+            }
+            (_, false) => Err(path.wrong("expected a list")),
+        }
+    }
+
+    fn entries(
+        &mut self,
+        field: &FieldDescriptor,
+        path: &Path<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), JsonError> {
+        let Kind::Message(entry) = field.kind() else {
+            return Err(path.wrong("expected a list"));
         };
-        let (true, Some(key), Some(value)) =
-            (self.field.is_map(), entry.get_field(1), entry.get_field(2))
-        else {
-            return Err(self.writing.fail(self.path, "expected a list"));
+        let (Some(key), Some(value)) = (entry.get_field(1), entry.get_field(2)) else {
+            return Err(path.wrong("expected a list"));
         };
-        while let Some(name) = map.next_key::<String>()? {
-            let path = Path::Field(self.path, &name);
-            wire::delimited(self.field.number(), self.out, |out| {
+        let mut first = true;
+        while let Some(name) = self.reader.member(first)? {
+            first = false;
+            let path = Path::Field(path, &name);
+            wire::delimited(field.number(), out, |out| {
                 scalar::put_text(&key.kind(), Some(1), &name, out)
-                    .map_err(|problem| self.writing.fail(&path, problem))?;
-                let element = Element {
-                    writing: self.writing,
+                    .map_err(|problem| path.wrong(problem))?;
+                let of_value = Target {
                     kind: &value.kind(),
                     number: Some(2),
                     path: &path,
-                    out,
                 };
-                match map.next_value_seed(element)? {
+                match self.one(&of_value, out)? {
                     true => Ok(()),
-                    false => Err(self.writing.fail(&path, "null is no value of a map")),
+                    false => Err(path.wrong("null is no value of a map")),
                 }
             })?;
-            self.writing.check_size(self.out)?;
+            self.check_size(out)?;
         }
         Ok(())
     }
-}
 
-/// Reads the elements of a list.
-struct Elements<'a> {
-    writing: &'a Writing,
-    kind: &'a Kind,
-    number: Option<u32>,
-    path: &'a Path<'a>,
-}
-
-impl Elements<'_> {
-    fn read<'de, A: SeqAccess<'de>>(&self, mut list: A, out: &mut Vec<u8>) -> Result<(), A::Error> {
+    fn elements(&mut self, list: &Target<'_>, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let mut index = 0;
-        loop {
-            let path = Path::Index(self.path, index);
-            let element = Element {
-                writing: self.writing,
-                kind: self.kind,
-                number: self.number,
+        while self.reader.element(index == 0)? {
+            let path = Path::Index(list.path, index);
+            let element = Target {
                 path: &path,
-                out,
+                ..*list
             };
-            match list.next_element_seed(element) {
-                Ok(None) => return Ok(()),
-                Ok(Some(true)) => {}
-                Ok(Some(false)) => {
-                    return Err(self.writing.fail(&path, "null is no element of a list"));
-                }
-                Err(error) => {
-                    let _: A::Error = self.writing.fail(&path, &error);
-                    return Err(error);
-                }
+            if !self.one(&element, out)? {
+                return Err(path.wrong("null is no element of a list"));
             }
-            self.writing.check_size(out)?;
+            self.check_size(out)?;
             index += 1;
         }
-    }
-}
-
-/// Reads one value; false if it is null, which is as if it were absent.
-struct Element<'a> {
-    writing: &'a Writing,
-    kind: &'a Kind,
-    number: Option<u32>,
-    path: &'a Path<'a>,
-    out: &'a mut Vec<u8>,
-}
-
-impl Element<'_> {
-    fn put<E: serde::de::Error>(self, value: Scalar<'_>) -> Result<bool, E> {
-        match scalar::put(self.kind, self.number, value, self.out) {
-            Ok(()) => Ok(true),
-            Err(problem) => Err(self.writing.fail(self.path, problem)),
-        }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Element<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Element<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(scalar::expected(self.kind))
+        Ok(())
     }
 
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<bool, E> {
-        self.put(Scalar::Bool(value))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<bool, E> {
-        self.put(Scalar::Signed(value))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<bool, E> {
-        self.put(Scalar::Unsigned(value))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<bool, E> {
-        self.put(Scalar::Float(value))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<bool, E> {
-        let Kind::Message(message) = self.kind else {
-            return self.put(Scalar::Text(text));
-        };
-        match well_known::from_text(message.full_name(), text) {
-            Some(Ok(bytes)) => {
-                if let Some(number) = self.number {
-                    wire::bytes(number, &bytes, self.out);
-                }
-                Ok(true)
+    /// One value; false if it is null, which is as if it were absent.
+    fn one(&mut self, target: &Target<'_>, out: &mut Vec<u8>) -> Result<bool, JsonError> {
+        let Target { kind, number, path } = *target;
+        let value = match self.reader.value()? {
+            Value::Null => return Ok(false),
+            Value::Object => {
+                self.object(target, out)?;
+                return Ok(true);
             }
-            Some(Err(problem)) => Err(self.writing.fail(self.path, problem)),
-            None => Err(self.writing.fail(self.path, "expected an object")),
-        }
-    }
-
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<bool, A::Error> {
-        let (Kind::Message(message), Some(number)) = (self.kind, self.number) else {
-            let problem = format!("expected {}", scalar::expected(self.kind));
-            return Err(self.writing.fail(self.path, problem));
+            Value::List => {
+                let expected = scalar::expected(kind);
+                return Err(path.wrong(format!("expected {expected}, not a list")));
+            }
+            value => value,
         };
-        if well_known::from_text(message.full_name(), "").is_some() {
-            return Err(self.writing.fail(self.path, "expected a text"));
+        if let (Kind::Message(message), Value::Text(text)) = (kind, &value) {
+            let bytes = well_known::from_text(message.full_name(), text)
+                .unwrap_or_else(|| Err("expected an object".to_owned()))
+                .map_err(|problem| path.wrong(problem))?;
+            if let Some(number) = number {
+                wire::bytes(number, &bytes, out);
+            }
+            return Ok(true);
         }
-        wire::delimited(number, self.out, |out| {
-            let seed = MessageSeed {
-                writing: self.writing,
-                message,
-                path: self.path,
-                out,
-            };
-            seed.visit_map(map)
-        })?;
+        let scalar = match &value {
+            Value::Bool(value) => Scalar::Bool(*value),
+            Value::Text(text) => Scalar::Text(text),
+            Value::Number(decimal) => match (decimal.to_u64(), decimal.to_i64()) {
+                (Some(value), _) => Scalar::Unsigned(value),
+                (None, Some(value)) => Scalar::Signed(value),
+                (None, None) => match decimal.to_f64() {
+                    value if value.is_finite() => Scalar::Float(value),
+                    _ => return Err(path.wrong("the number is too large")),
+                },
+            },
+            Value::Null | Value::List | Value::Object => return Ok(false),
+        };
+        scalar::put(kind, number, scalar, out).map_err(|problem| path.wrong(problem))?;
         Ok(true)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<bool, A::Error> {
-        let problem = format!("expected {}, not a list", scalar::expected(self.kind));
-        Err(A::Error::custom(
-            self.writing.fail::<A::Error>(self.path, problem),
-        ))
+    fn object(&mut self, target: &Target<'_>, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        let Target { kind, number, path } = *target;
+        let (Kind::Message(message), Some(number)) = (kind, number) else {
+            return Err(path.wrong(format!("expected {}", scalar::expected(kind))));
+        };
+        if well_known::from_text(message.full_name(), "").is_some() {
+            return Err(path.wrong("expected a text"));
+        }
+        wire::delimited(number, out, |out| self.members(message, path, out))
     }
 }
