@@ -17,7 +17,7 @@ use super::{Catalog, CatalogError};
 use tip_adapter::finetune::Options;
 use tip_spec::SearchGrid;
 use tipserve_store::{
-    AliasName, CacheId, Manifest, RequestKey, RunState, StoreError, VersionNumber,
+    AliasName, CacheId, Manifest, RequestKey, RunState, StoreError, TensorFile, VersionNumber,
 };
 
 /// The runs of this server, by id.

@@ -66,14 +66,13 @@ impl AnswerSpace {
 
     /// Takes this many bytes, once there are as many.
     pub async fn take(self, bytes: usize) -> Making {
-        let bytes = self.budget.take(self.caller, self.peer, bytes).await;
-        Making(Arc::new(bytes))
+        Making(self.budget.take(self.caller, self.peer, bytes).await)
     }
 }
 
 /// Space that an answer takes while it is made; an extension of its response.
 #[derive(Clone)]
-pub struct Making(#[allow(dead_code, reason = "held for its drop")] Arc<MessageBytes>);
+pub struct Making(#[allow(dead_code, reason = "held for its drop")] MessageBytes);
 
 impl<S> Layer<S> for AnswerSpaceLayer {
     type Service = SpacedAnswers<S>;

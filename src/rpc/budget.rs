@@ -42,10 +42,10 @@ pub struct MessageBudget {
     connections: Shares<SocketAddr>,
 }
 
-/// Bytes of one message, given back when dropped.
-#[derive(Debug)]
+/// Bytes of one message, given back when the last clone is dropped.
+#[derive(Clone, Debug)]
 pub struct MessageBytes(
-    #[allow(dead_code, reason = "held for their drop")] Vec<OwnedSemaphorePermit>,
+    #[allow(dead_code, reason = "held for their drop")] Arc<Vec<OwnedSemaphorePermit>>,
 );
 
 /// A budget for each of many.
@@ -121,7 +121,7 @@ impl MessageBudget {
             let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
             permits.extend(share.acquire_many_owned(pieces).await);
         }
-        MessageBytes(permits)
+        MessageBytes(Arc::new(permits))
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     observe::{Call, carried},
     request::{self, RequestError, until},
     submit::Item,
-    unread::{Counted, CountedStream, Reader, UnreadBytes, counted},
+    unread::{Counted, CountedStream, Reader, ResultBytes, Results, counted},
 };
 use crate::{auth::Caller, catalog::Served, telemetry};
 use tip_adapter::answer::Scores;
@@ -53,7 +53,7 @@ struct Event {
     /// Its place in the stream's window, given back once the answer is written.
     place: Option<OwnedSemaphorePermit>,
     /// What is counted of it until then.
-    _bytes: UnreadBytes,
+    _bytes: ResultBytes,
 }
 
 /// What an outcome holds in memory.
@@ -90,7 +90,7 @@ pub async fn serve(
     let reader = Requests {
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
         flow: flow_of_stream(&caller),
-        client: client.clone(),
+        results: client.clone().results(),
         context: Arc::clone(&context),
         caller,
         reference,
@@ -117,7 +117,7 @@ pub async fn serve(
 
 struct Requests {
     context: Arc<Context>,
-    client: Reader,
+    results: Results,
     caller: Caller,
     reference: Reference,
     options: Options,
@@ -169,7 +169,7 @@ impl Requests {
     }
 
     fn refuse(&self, sequence: u64, id: String, problem: ApiError, place: OwnedSemaphorePermit) {
-        let bytes = self.client.count(EVENT_BYTES);
+        let bytes = self.results.count(EVENT_BYTES);
         // A writer that is gone needs no answers.
         let _ = self.events.send(Event {
             sequence,
@@ -218,11 +218,11 @@ impl Requests {
             may_wait,
         };
         let events = self.events.clone();
-        let (answering, client) = (classifier.clone(), self.client.clone());
+        let (answering, results) = (classifier.clone(), self.results.clone());
         // Its place in the engine is given back at once: a client that does not
         // read must not keep others out.
         let deliver = move |result: Result<JobOutput, ApiError>, _: Permit| {
-            let bytes = client.count(EVENT_BYTES + result.as_ref().map_or(0, bytes_of));
+            let bytes = results.count(EVENT_BYTES + result.as_ref().map_or(0, bytes_of));
             let _ = events.send(Event {
                 sequence,
                 id: item_id,

@@ -10,6 +10,7 @@ mod inflated;
 
 use std::{
     net::SocketAddr,
+    pin::Pin,
     sync::Arc,
     task::{Context as Task, Poll},
     time::Duration,
@@ -31,7 +32,7 @@ use super::{
     error::ApiError,
 };
 use crate::auth::Caller;
-use body::{BoundedBody, Sender};
+use body::{BoundedBody, KeptBytes, Sender};
 use clock::SLOWEST_BYTES_PER_SECOND;
 use http_bounds::HttpBounds;
 use inflated::InflatedMessages;
@@ -74,6 +75,14 @@ impl MessageLayer {
             largest,
             patience,
         }
+    }
+
+    /// Whether the one message of a method keeps its bytes until it is
+    /// answered: its items wait for admission one by one. (Items of a stream
+    /// wait before its next message is read, and Classify's is refused.)
+    fn keeps(&self, path: &str) -> bool {
+        let method = methods::find(path);
+        method.is_some_and(|method| method.content && !method.streams && method.name != "Classify")
     }
 
     fn bounds(&self, path: &str) -> Bounds {
@@ -133,20 +142,25 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = WithBytes<S::Future>;
 
     fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(task)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let bounds = self.layer.bounds(request.uri().path());
         let mut sender = Sender {
             copies: 1,
+            kept: self
+                .layer
+                .keeps(request.uri().path())
+                .then(KeptBytes::default),
             budget: Arc::clone(&self.layer.budget),
             caller: Caller::of(request.extensions()),
             peer: peer_of(&request),
         };
+        let kept = sender.kept.clone();
         // A body over HTTP becomes messages here, where its caller is known.
         if let Some(call) = request
             .extensions_mut()
@@ -155,6 +169,7 @@ where
             let encoding = encoding(&mut request, CONTENT_ENCODING.as_str());
             let window = Sender {
                 budget: Arc::clone(&self.layer.windows),
+                kept: None,
                 ..sender.clone()
             };
             let bounds = Arc::new(HttpBounds { bounds, sender });
@@ -166,19 +181,41 @@ where
                 }
                 None => tipserve_http::messages(call, body, bounds),
             });
-            return self.inner.call(request);
+            let answer = self.inner.call(request);
+            return WithBytes { answer, kept };
         }
         let encoding = encoding(&mut request, GRPC_ENCODING);
         if encoding == Some(Encoding::Zstd) {
             sender.copies = 2;
         }
-        self.inner.call(request.map(|body| {
+        let answer = self.inner.call(request.map(|body| {
             let body = BoundedBody::new(body, bounds, sender.clone());
             match encoding {
                 Some(encoding) => Body::new(InflatedMessages::new(body, encoding, bounds, sender)),
                 None => Body::new(body),
             }
-        }))
+        }));
+        WithBytes { answer, kept }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The answer to a call, and the bytes of its message until then.
+    pub struct WithBytes<F> {
+        #[pin]
+        answer: F,
+        kept: Option<KeptBytes>,
+    }
+}
+
+impl<F: Future> Future for WithBytes<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let answer = std::task::ready!(this.answer.poll(task));
+        *this.kept = None;
+        Poll::Ready(answer)
     }
 }
 

@@ -43,7 +43,7 @@ def test_none_of_these_and_pictures_without_a_class(visit, server, tmp_path, cha
     assert len(listed) == 3 and all(one.has_picture for one in listed)
     # The others help without a class; nothing is encoded again for any of it.
     page.press("Learn from 5 pictures without a class")
-    page.see("with 5 unlabelled pictures")
+    page.tab.locator(".learned .hint", has_text="unlabelled pictures").wait_for()
     made_ = version_of(server, "partly")
     assert made_.head.unlabelled.count == 5 and made_.unknown_count == 3
     assert server.metrics()[ENCODED] == encoded
@@ -104,7 +104,7 @@ def test_pictures_that_carry_several_classes(visit, server, tmp_path, chance):  
     encoded = server.metrics()[ENCODED]
     answer.locator("summary").click()
     for name in names[1:]:
-        answer.get_by_label(name, exact=True).check()
+        answer.get_by_role("checkbox", name=name, exact=True).check()
     answer.get_by_role("button", name="Learn", exact=True).click()
     page.see(f"knows it as {names[1]}, {names[2]}")
     [new] = [one for one in server.api.examples("several") if one.uri == file.name]

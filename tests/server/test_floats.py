@@ -71,6 +71,7 @@ def requests(method: str, base: str, made: str) -> list:
     spec = cache.CacheSpec(cache_id=made, classes=classes, method=cache.METHOD_TIP_ADAPTER)
     added = cache.AddExamplesSpec(
         base=base,
+        allow_empty_classes=True,
         new_classes=[
             cache.ClassSpec(display_name="c", text_weight=inputs.Embedding(values=points(3)[2]))
         ],

@@ -80,6 +80,9 @@ def test_answers_that_nobody_reads_take_no_more_than_the_budget(paged, kind, pee
     grown = peak(paged) - before
     print(f"{grown >> 20} MiB more for {unread >> 20} MiB of unread answers")
     assert grown < MOST
+    if peers is Deaf:
+        closed = paged.metrics()['tipserve_refused_connections_total{reason="unread"}']
+        assert closed > 0, "what the transport holds goes only with its connection"
     for peer in deaf:
         peer.close()
 

@@ -80,7 +80,8 @@ impl Call {
         merged: bool,
         limit: usize,
     ) -> Result<Vec<u8>, JsonError> {
-        let mut out = Vec::new();
+        // A message is shorter than its JSON, but for its query and path.
+        let mut out = Vec::with_capacity(json.len().min(limit));
         if merged {
             out.extend_from_slice(&self.query);
         }

@@ -13,6 +13,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, FutureExt as _};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::{
@@ -43,6 +44,9 @@ impl Sender {
     }
 }
 
+/// Bytes of a call's message, kept until the call is answered.
+pub(super) type KeptBytes = Arc<Mutex<Vec<MessageBytes>>>;
+
 /// Who a message's bytes are counted for.
 #[derive(Clone)]
 pub(super) struct Sender {
@@ -50,6 +54,8 @@ pub(super) struct Sender {
     /// How often what a message inflates to is in memory: zstd keeps a window
     /// of it besides.
     pub copies: usize,
+    /// Where what was taken is kept beyond the message's arrival, if it is.
+    pub kept: Option<KeptBytes>,
     pub caller: Caller,
     pub peer: Option<SocketAddr>,
 }
@@ -57,7 +63,15 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
         let caller = counted_as(&self.caller, self.peer);
-        Arc::clone(&self.budget).take(caller, self.peer, bytes)
+        let bytes = Arc::clone(&self.budget).take(caller, self.peer, bytes);
+        let kept = self.kept.clone();
+        async move {
+            let bytes = bytes.await;
+            if let Some(kept) = kept {
+                kept.lock().push(bytes.clone());
+            }
+            bytes
+        }
     }
 
     /// [`take`](Sender::take) without waiting.

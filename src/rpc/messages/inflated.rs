@@ -339,6 +339,7 @@ mod tests {
         let sender = Sender {
             budget: Arc::new(MessageBudget::new(budget, 32 * MIB)),
             copies: 1,
+            kept: None,
             caller: Caller::default(),
             peer: None,
         };

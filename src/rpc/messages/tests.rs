@@ -161,6 +161,7 @@ fn body(
     let sender = Sender {
         budget: Arc::clone(&layer.budget),
         copies: 1,
+        kept: None,
         caller: Caller::default(),
         peer: None,
     };

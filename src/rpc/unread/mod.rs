@@ -28,6 +28,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, body::Body};
@@ -70,10 +71,18 @@ impl Reader {
         reader.ok_or_else(|| ApiError::new(Code::Internal, "INTERNAL", "the call has no reader"))
     }
 
-    /// Counts a stream's result of this size, from when it is there until it is
-    /// written into the answer.
+    /// Counts bytes of a stream's results, from when they are there until they
+    /// are written into the answer.
     pub fn count(&self, bytes: usize) -> UnreadBytes {
         self.ledger.count(self.peer, bytes)
+    }
+
+    /// Begins to count the results of a stream one by one.
+    pub fn results(self) -> Results {
+        Results(Arc::new(Held {
+            reader: self,
+            counts: Mutex::default(),
+        }))
     }
 
     /// The same for a message that waits to be encoded, whose fields take more
@@ -86,6 +95,67 @@ impl Reader {
 /// Bytes of a message in memory for each of its encoded ones: a class with a
 /// short name takes 72 where 20 are sent.
 const MESSAGE_FACTOR: usize = 4;
+
+/// Bytes by which the results of a stream may differ from what is counted of
+/// them: its items are many and small.
+const STEP: usize = 16 << 10;
+
+/// The results of one stream, from when they are there until they are written
+/// into its answer.
+#[derive(Clone)]
+pub struct Results(Arc<Held>);
+
+struct Held {
+    reader: Reader,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    held: usize,
+    counted: usize,
+    _bytes: Option<UnreadBytes>,
+}
+
+/// One result; no longer counted once dropped.
+pub struct ResultBytes {
+    of: Results,
+    bytes: usize,
+}
+
+impl Results {
+    /// Counts a result of this size.
+    pub fn count(&self, bytes: usize) -> ResultBytes {
+        let mut counts = self.0.counts.lock();
+        counts.held += bytes;
+        if counts.held >= counts.counted + STEP {
+            counts.settle(&self.0.reader);
+        }
+        ResultBytes {
+            of: self.clone(),
+            bytes,
+        }
+    }
+}
+
+impl Counts {
+    /// Brings what is counted up to date.
+    fn settle(&mut self, reader: &Reader) {
+        self._bytes = None;
+        self.counted = self.held;
+        self._bytes = (self.held > 0).then(|| reader.count(self.held));
+    }
+}
+
+impl Drop for ResultBytes {
+    fn drop(&mut self) {
+        let mut counts = self.of.0.counts.lock();
+        counts.held -= self.bytes;
+        if counts.held + STEP <= counts.counted || counts.held == 0 && counts.counted > 0 {
+            counts.settle(&self.of.0.reader);
+        }
+    }
+}
 
 /// A message of a stream on its way to be encoded, with its bytes.
 pub struct Counted<T> {

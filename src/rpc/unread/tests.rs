@@ -54,6 +54,24 @@ fn what_the_transport_holds_is_counted_until_it_is_written() {
     assert_eq!(ledger.total(), (0, 0));
 }
 
+#[test]
+fn results_of_a_stream_are_counted_in_steps() {
+    let ledger = ledger(10 << 20);
+    let reader = Reader {
+        ledger: Arc::clone(&ledger),
+        peer: peer(1, 1),
+    };
+    let results = reader.results();
+    let mut held: Vec<_> = (0..100).map(|_| results.count(1000)).collect();
+    let counted = ledger.total().0;
+    assert!((100_000 - STEP..=100_000).contains(&counted), "{counted}");
+    held.truncate(50);
+    let counted = ledger.total().0;
+    assert!((50_000..50_000 + STEP).contains(&counted), "{counted}");
+    held.clear();
+    assert_eq!(ledger.total(), (0, 0));
+}
+
 #[tokio::test]
 async fn an_answer_comes_whole_and_in_pieces() {
     use http_body_util::{BodyExt as _, Full};

@@ -28,10 +28,13 @@ impl<'a> Decimal<'a> {
         let is_negative = text.first() == Some(&b'-');
         let mut rest = text.get(usize::from(is_negative)..)?;
         let mut digits = Digits::default();
-        let whole = digits.read(&mut rest);
-        // A number begins with 0 only if it is its whole part.
-        let begins_with_zero = text.get(usize::from(is_negative)) == Some(&b'0');
-        if whole == 0 || (begins_with_zero && whole > 1) {
+        // Most numbers of an embedding begin so, and no digit follows the 0 of another.
+        if let Some((b'0', after)) = rest.split_first() {
+            rest = after;
+            if rest.first().is_some_and(u8::is_ascii_digit) {
+                return None;
+            }
+        } else if digits.read(&mut rest) == 0 {
             return None;
         }
         let mut exponent: i32 = 0;
