@@ -181,17 +181,17 @@ $(TOOLS_VENV)-%/.done: requirements/tools-%.txt clients/python/pyproject.toml | 
 	$(@D)/bin/python -m pip install --quiet --progress-bar off -r $< --editable './clients/python[resize]'
 	touch $@
 
+# FiftyOne keeps its data in MongoDB.
+$(TOOLS_VENV)-fiftyone/mongodb/mongod: scripts/mongod $(TOOLS_VENV)-fiftyone/.done
+	PYTHON=$(TOOLS_VENV)-fiftyone/bin/python scripts/mongod $(@D)
+
 .PHONY: test-integrations
 test-integrations: export TIPSERVE_TOOLS_STRICT := 1
-test-integrations: $(TOOLS_VENV)/.done $(TOOLS_VENV)-label-studio/.done ## Examples and readers with the real tools: MLflow, Gradio, MCP, data sets, Label Studio; FiftyOne where mongod is
+test-integrations: $(TOOLS_VENV)/.done $(TOOLS_VENV)-label-studio/.done $(TOOLS_VENV)-fiftyone/mongodb/mongod ## Examples and readers with the real tools: MLflow, Gradio, MCP, data sets, Label Studio, FiftyOne
 	cd clients/python && ../../$(TOOLS_VENV)/bin/python -m pytest -q tests/test_mcp.py tests/test_examples.py
 	cd clients/python && TIPSERVE_TOOLS_STRICT= ../../$(TOOLS_VENV)/bin/python -m pytest -q tests/test_sources.py tests/test_pictures.py
 	cd clients/python && LABEL_STUDIO=$(CURDIR)/$(TOOLS_VENV)-label-studio/bin/label-studio ../../$(TOOLS_VENV)/bin/python -m pytest -q tests/test_label_studio.py
-	@# FiftyOne keeps its data in MongoDB, whose server no package index has.
-	@if command -v mongod >/dev/null; then \
-		$(MAKE) --no-print-directory $(TOOLS_VENV)-fiftyone/.done && \
-		cd clients/python && ../../$(TOOLS_VENV)-fiftyone/bin/python -m pytest -q tests/test_fiftyone.py; \
-	else echo "mongod is not installed: the example for FiftyOne was not run"; fi
+	cd clients/python && MONGOD=$(CURDIR)/$(TOOLS_VENV)-fiftyone/mongodb/mongod ../../$(TOOLS_VENV)-fiftyone/bin/python -m pytest -q tests/test_fiftyone.py
 
 $(VENV)/perf-analyzer/.done: requirements/perf_analyzer.txt | $(VENV)/.runtime
 	@echo "== perf_analyzer into $(VENV)/perf-analyzer"
@@ -322,9 +322,17 @@ test-docs: build bundle docs $(VENV)/.test ## What the pages tell people to type
 
 # ---- measurements -----------------------------------------------------------
 
+.venv-learners/.done: requirements/learners.txt | prerequisites
+	@echo "== scikit-learn into .venv-learners"
+	test -x .venv-learners/bin/python || $(PYTHON) -m venv .venv-learners
+	.venv-learners/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
 .PHONY: bench-tip
-bench-tip: build bundle $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
+bench-tip: build bundle $(VENV)/.test .venv-learners/.done ## Accuracy and speed of the mathematics, beside scikit-learn's; JSON in target/bench/tip.json
 	$(VENV)/bin/python benches/tip/pictures.py --bundle $(BUNDLE)
+	cargo bench --locked -p tip-adapter --bench tip -- shots
+	.venv-learners/bin/python benches/tip/learners.py
 	cargo bench --locked -p tip-adapter --bench tip
 
 .PHONY: bench-latency

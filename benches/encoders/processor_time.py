@@ -41,6 +41,16 @@ def cosine(got: np.ndarray, want: np.ndarray) -> float:
     return float(((got * want).sum(axis=1) / lengths).min())
 
 
+def noise(got: np.ndarray, want: np.ndarray) -> float:
+    """Mean squared difference of unit features over the variance of those that are wanted, as the
+    export judges 8-bit archives (tipserve_export/int8/agreement.py).
+    """
+    got, want = (it.astype(np.float64) for it in (got, want))
+    got, want = (it / np.linalg.norm(it, axis=1, keepdims=True) for it in (got, want))
+    spread = ((want - want.mean(axis=0)) ** 2).sum(axis=1).mean()
+    return float(((got - want) ** 2).sum(axis=1).mean() / spread)
+
+
 def measured(
     runtimes: list[Runtime], batches: list[Pixels], rounds: int
 ) -> dict[str, dict[int, float]]:

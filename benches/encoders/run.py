@@ -23,8 +23,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
-from processor_time import cosine, measured, pictures
+from processor_time import cosine, measured, noise, pictures
 from runtimes import Runtime, onnx_int8, openvino_int8, torch_archive
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
@@ -33,7 +34,11 @@ from run import exported, table
 
 
 def rows(
-    ours: str, runtimes: list[Runtime], least: dict[str, dict[int, float]], agreement: dict
+    ours: str,
+    runtimes: list[Runtime],
+    least: dict[str, dict[int, float]],
+    agreement: dict[str, float],
+    noises: dict[str, float],
 ) -> list[Row]:
     """Ours over each peer's, for every batch size."""
     found = []
@@ -51,6 +56,8 @@ def rows(
                     peer_ms=1e3 * seconds,
                     ours_cosine=agreement[ours],
                     peer_cosine=agreement[runtime.name],
+                    ours_noise=noises[ours],
+                    peer_noise=noises[runtime.name],
                 )
             )
     return found
@@ -84,26 +91,32 @@ def main() -> int:
             openvino_int8(archive, calibration),
             onnx_int8(archive, calibration[:1], Path(folder)),
         ]
-        checked = pictures(8, side, 2)
-        want = torch_archive("float32", archive, torch.float32).run(checked)
-        agreement = {it.name: cosine(it.run(checked), want) for it in runtimes}
+        checked = [pictures(8, side, seed) for seed in range(2, 6)]
+        plain = torch_archive("float32", archive, torch.float32)
+        want = np.concatenate([plain.run(it) for it in checked])
+        found = {it.name: np.concatenate([it.run(x) for x in checked]) for it in runtimes}
+        agreement = {name: cosine(rows, want) for name, rows in found.items()}
+        noises = {name: noise(rows, want) for name, rows in found.items()}
         sizes = [1] if arguments.quick else [int(n) for n in arguments.batches.split(",")]
         batches = [pictures(size, side, 3) for size in sizes]
         least = measured(runtimes, batches, 1 if arguments.quick else arguments.rounds)
-    found = rows("tipserve int8", runtimes, least, agreement)
+    table_rows = rows("tipserve int8", runtimes, least, agreement, noises)
 
     print(f"machine: {machine()}; load: {os.getloadavg()[0]:.1f}; {time.strftime('%Y-%m-%d')}")
     print(f"bundle:  {bundle.name}; one thread, milliseconds of a core a picture")
     for runtime in runtimes:
         figures = "  ".join(f"{1e3 * it:6.1f}" for it in least[runtime.name].values())
-        print(f"{runtime.name:<28} {figures}   cosine {agreement[runtime.name]:.5f}")
+        print(
+            f"{runtime.name:<28} {figures}   cosine {agreement[runtime.name]:.5f}  "
+            f"noise {noises[runtime.name]:.4f}"
+        )
     print()
-    print(table(found))
+    print(table(table_rows))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     common = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "bundle": bundle.name}
-    documents = [dataclasses.asdict(row) | common for row in found]
+    documents = [dataclasses.asdict(row) | common for row in table_rows]
     arguments.out.write_text(json.dumps(documents, indent=2) + "\n")
-    return 0 if all(row.ok for row in found) else 1
+    return 0 if all(row.ok for row in table_rows) else 1
 
 
 if __name__ == "__main__":

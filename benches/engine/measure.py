@@ -30,6 +30,9 @@ from tipserve import Client, Example
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("TIPSERVE_BINARY", ROOT / "target/release/tipserve"))
 CLASSES, SHOTS = 10, 16
+# The cache of the rows with one.
+ONE = "load-00000"
+MAX_BATCH = 32
 CORES = len(os.sched_getaffinity(0))
 
 

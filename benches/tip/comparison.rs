@@ -1,7 +1,7 @@
 //! Every method and the usual baselines on the same features and shots, with
 //! the seconds that each takes to learn.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::Result;
 use tch::{Kind, Tensor};
@@ -19,9 +19,11 @@ use super::{
     draws::{draw, mean_and_spread},
     features::Task,
     sets::{sets, shots},
+    shots::path,
 };
 
-const DRAWS: u64 = 3;
+/// Draws of the shots for each set.
+pub const DRAWS: u64 = 3;
 
 /// What is compared; the last is AUTO.
 const COLUMNS: [&str; 9] = [
@@ -77,6 +79,7 @@ pub fn rows() -> Result<Vec<Row>> {
             println!();
         }
     }
+    let learners = learners()?;
     let mut rows = Vec::new();
     for (sums, shots) in sums.iter().zip(shots()) {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -96,8 +99,50 @@ pub fn rows() -> Result<Vec<Row>> {
             goal: format!("≥ {:.2} ({})", best.1, best.0),
             ok: auto >= best.1,
         });
+        if let Some((name, best)) = best_learner(&learners, shots, sets.len()) {
+            rows.push(Row {
+                row: format!("the same beside scikit-learn's {name}"),
+                value: auto,
+                goal: format!("≥ {best:.2}"),
+                ok: auto >= best,
+            });
+        }
     }
     Ok(rows)
+}
+
+/// By set, shots and learner the accuracy of each draw, per cent.
+type Learners = BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<f64>>>>;
+
+/// What `benches/tip/learners.py` found; empty if it did not run.
+fn learners() -> Result<Learners> {
+    match std::fs::read_to_string(path("learners.json")) {
+        Ok(text) => Ok(serde_json::from_str(&text)?),
+        Err(_) => Ok(Learners::new()),
+    }
+}
+
+/// scikit-learn's classifier with the best mean over all sets, of those that ran
+/// on every one, and prints the means of all.
+fn best_learner(learners: &Learners, shots: usize, sets: usize) -> Option<(&str, f64)> {
+    let mut means: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for of_set in learners.values() {
+        for (name, draws) in of_set.get(&shots.to_string()).into_iter().flatten() {
+            let mean = draws.iter().sum::<f64>() / draws.len().max(1) as f64;
+            means.entry(name).or_default().push(mean);
+        }
+    }
+    print!("scikit-learn{shots:>4}");
+    let mut best: Option<(&str, f64)> = None;
+    for (name, means) in means.iter().filter(|(_, means)| means.len() == sets) {
+        let mean = means.iter().sum::<f64>() / sets as f64;
+        print!("  {name} {mean:.2}");
+        if best.is_none_or(|(_, best)| mean > best) {
+            best = Some((name, mean));
+        }
+    }
+    println!();
+    best
 }
 
 /// Of the test examples; none if a method needs what the set lacks.

@@ -61,7 +61,7 @@ pub fn rows() -> Result<Vec<Row>> {
 
 /// A set's shots drawn anew.
 pub fn draw(set: &Set, shots: usize, seed: u64) -> Result<Task> {
-    let (rows, _) = split(set, shots, seed)?;
+    let rows = rows_of_draw(set, shots, seed)?;
     let whole = set.whole();
     Ok(Task {
         keys: (
@@ -70,6 +70,11 @@ pub fn draw(set: &Set, shots: usize, seed: u64) -> Result<Task> {
         ),
         ..whole.shallow_clone()
     })
+}
+
+/// The rows of a set's keys that are drawn, i64.
+pub fn rows_of_draw(set: &Set, shots: usize, seed: u64) -> Result<Tensor> {
+    Ok(split(set, shots, seed)?.0)
 }
 
 /// The pictures that neither the draw nor the test has, f32 [U, D].

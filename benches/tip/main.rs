@@ -21,6 +21,7 @@ mod finetune_accuracy;
 mod knowing;
 mod pools;
 mod sets;
+mod shots;
 mod speed;
 mod stack_speed;
 mod tuning;
@@ -47,6 +48,9 @@ fn main() -> Result<ExitCode> {
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|w| w == part);
 
     let mut rows = Vec::new();
+    if wanted.iter().any(|part| part == "shots") {
+        return shots::write().map(|()| ExitCode::SUCCESS);
+    }
     if wants("accuracy") {
         rows.extend(accuracy::rows()?);
     }

@@ -55,6 +55,9 @@ pub fn rows() -> Result<Vec<Row>> {
                     after += one.after / DRAWS as f64;
                     kept += usize::from(one.kept);
                     changes.push(one.after - one.before);
+                    if one.kept {
+                        print!("  [{}]", one.words);
+                    }
                 }
                 print!("  {label} {before:.2} → {after:.2} ({kept})");
                 if method.is_none() {
@@ -87,6 +90,8 @@ struct Tuned {
     before: f64,
     after: f64,
     kept: bool,
+    /// What the decision was made on, and what the test says.
+    words: String,
 }
 
 fn tuned(task: &Task, method: Option<Method>) -> Result<Tuned> {
@@ -102,7 +107,14 @@ fn tuned(task: &Task, method: Option<Method>) -> Result<Tuned> {
         Some(made) => accuracy(task, made)?,
         None => before,
     };
+    let (old, new) = (tuning.before, tuning.after);
     Ok(Tuned {
+        words: format!(
+            "unseen: cross-entropy better by {:.1} standard errors, accuracy by {:+.2}; test {:+.2}",
+            (old.cross_entropy - new.cross_entropy) / tuning.error,
+            100.0 * (new.accuracy - old.accuracy),
+            after - before
+        ),
         before,
         after,
         kept: tuning.made.is_some(),

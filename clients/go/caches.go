@@ -96,6 +96,15 @@ func (c *Client) Drift(ctx context.Context, cache string) (*pb.Drift, error) {
 	return read(ctx, c, c.analysis.GetDrift, &pb.GetDriftRequest{Cache: cache})
 }
 
+// Analyze says from left-out examples how good a version is, how it would grow
+// with more of them, which classes are confused, and which examples look wrong
+// or double.
+func (c *Client) Analyze(
+	ctx context.Context, request *pb.AnalyzeVersionRequest,
+) (*pb.AnalyzeVersionResponse, error) {
+	return read(ctx, c, c.analysis.AnalyzeVersion, request)
+}
+
 // Versions goes through the versions of a cache, newest first.
 func (c *Client) Versions(
 	ctx context.Context, cache string, options ...ReadOption,

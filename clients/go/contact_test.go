@@ -178,6 +178,9 @@ func TestTheEnvironmentSaysWhatTheOptionsDoNot(t *testing.T) {
 	if err := call(""); err != nil || tokens()[0] != "Bearer from-variable" {
 		t.Fatal(err, tokens())
 	}
+	if err := call("", tipserve.WithToken("a\nb")); err == nil || !strings.Contains(err.Error(), "token") {
+		t.Errorf("a token of two lines: %v", err)
+	}
 	if err := call("", tipserve.WithToken("given")); err != nil || tokens()[0] != "Bearer given" {
 		t.Fatal(err, tokens())
 	}

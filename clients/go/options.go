@@ -100,8 +100,16 @@ func (c *config) secure() *tls.Config {
 // WithToken sends a bearer token with every call. Without TLS anyone on the way
 // can read it.
 func WithToken(token string) Option {
+	if token == "" || strings.ContainsFunc(token, noTokenHas) {
+		return func(*config) error {
+			return errors.New("tipserve: the token is empty, or has characters that no token has")
+		}
+	}
 	return WithTokenSource(func(context.Context) (string, error) { return token, nil })
 }
+
+// noTokenHas says of a character that no header's value has it.
+func noTokenHas(c rune) bool { return c <= ' ' || c > '~' }
 
 // WithTokenSource asks for the bearer token before every call, for tokens that
 // are renewed. Several goroutines may ask at once.

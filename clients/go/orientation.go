@@ -42,7 +42,12 @@ func uprightJPEG(file []byte) bool {
 	return false
 }
 
-// uprightPNG tells whether no chunk turns the picture.
+// rawProfile begins the text chunk in which ImageMagick kept EXIF data before
+// there was a chunk for it.
+const rawProfile = "Raw profile type exif\x00"
+
+// uprightPNG tells whether no chunk turns the picture, nor asks for what this
+// package does not know: a critical chunk, such as Apple's CgBI.
 func uprightPNG(file []byte) bool {
 	for at := 8; at+12 <= len(file); {
 		length := int64(binary.BigEndian.Uint32(file[at:]))
@@ -59,8 +64,18 @@ func uprightPNG(file []byte) bool {
 			if bytes.Contains(data, []byte(xmpOrientation)) {
 				return false
 			}
+		case "tEXt", "zTXt":
+			if bytes.HasPrefix(data, []byte(rawProfile)) {
+				return false
+			}
+		case "IHDR", "PLTE", "IDAT":
 		case "IEND":
 			return true
+		default:
+			const ancillary = 0x20 // of a kind's first letter: it is a small one
+			if kind[0]&ancillary == 0 {
+				return false
+			}
 		}
 		at += 12 + int(length)
 	}

@@ -72,6 +72,23 @@ func TestCompressedMessagesAreAnsweredAlike(t *testing.T) {
 	}
 }
 
+func TestWhatAVersionsExamplesAndItsTrafficSay(t *testing.T) {
+	server := serve(t, features(t, 64))
+	client, ctx, rng := dial(t, server.address), within(t), random(t)
+	names := []string{"ash", "oak"}
+	must(client.CreateCache(ctx, &pb.CacheSpec{CacheId: "trees"},
+		tipserve.Examples(blobs(rng, "", 8, names, 64)...)))(t)
+	analysis := must(client.Analyze(ctx, &pb.AnalyzeVersionRequest{Cache: "trees"}))(t)
+	if analysis.GetVersion() != "caches/trees/versions/1" || analysis.GetExampleCount() != 16 {
+		t.Error(analysis)
+	}
+	must(client.ClassifyOne(ctx, "trees", tipserve.FromEmbedding(blob(rng, 0, 64))))(t)
+	drift := must(client.Drift(ctx, "trees"))(t)
+	if drift.GetVersion() != analysis.GetVersion() || drift.GetItemCount() != 1 {
+		t.Error(drift)
+	}
+}
+
 func TestRealServerOfEmbeddings(t *testing.T) {
 	server := serve(t, features(t, 64))
 	client, ctx, rng := dial(t, server.address), within(t), random(t)

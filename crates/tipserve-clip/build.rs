@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .files([
             "native/cuda_streams.cpp",
             "native/cuda_graphs.cpp",
+            "native/mapped.cpp",
             "native/modules.cpp",
         ])
         .compile("tipserve_native");

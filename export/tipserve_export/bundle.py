@@ -32,7 +32,8 @@ class Preprocessing:
     ``resize_to`` what the picture is resized to before the centre crop: its shorter side
     (``shortest-side``) or both (``squash``), in pixels. ``mean`` and ``std`` are per channel
     (RGB), for values in [0, 1]. ``parts`` has one entry for each encoder of a bundle with
-    several; ``size`` then holds them one below the other.
+    several; ``size`` then holds them one below the other. An entry says with ``share`` how many
+    of the features are its encoder's, and how much they count.
     """
 
     size: int | tuple[int, int]
@@ -42,6 +43,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     resize: str = "shortest-side"
     parts: tuple[Preprocessing, ...] = ()
+    share: tuple[int, float] | None = None
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -50,12 +52,15 @@ class Preprocessing:
 
     def resizing(self) -> dict[str, Any]:
         """The keys of ``bundle.toml`` that say how pixels come about, before their levels."""
-        return {
+        keys: dict[str, Any] = {
             "size": _pixels(self.size),
             "resize": self.resize,
             "resize_to": _pixels(self.resize_to),
             "interpolation": self.interpolation,
         }
+        if self.share is not None:
+            keys["width"], keys["weight"] = self.share
+        return keys
 
 
 @dataclass(frozen=True)

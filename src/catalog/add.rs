@@ -13,6 +13,7 @@ use super::{
     columns::{check_shapes, classes_of, floats, halves, rows},
     compute,
     notes::{self, NoteColumns},
+    part_weights::Weighing,
 };
 use tipserve_api::text::canonical;
 use tipserve_store::{
@@ -126,6 +127,14 @@ impl Base {
         };
         check_shapes(details, file).map_err(unusable)?;
         let mut examples = stored_examples(details, file).map_err(unusable)?;
+        examples.extend(unlabelled(&floats(file, names::UNLABELLED), details.width));
+        if let Some(weighing) = Weighing::of(&details.part_weights) {
+            // The next version's own weights are chosen anew.
+            for example in &mut examples {
+                weighing.undo(&mut example.key);
+                weighing.undo_for_views(&mut example.views);
+            }
+        }
         let next_id = examples
             .iter()
             .filter_map(|example| plain_number(&example.id))
@@ -133,8 +142,8 @@ impl Base {
             .map_or(0, |highest| highest.saturating_add(1));
 
         let removed = changes.apply(&name, details, &mut examples)?;
-        if !changes.drop_unlabelled {
-            examples.extend(unlabelled(&floats(file, names::UNLABELLED), details.width));
+        if changes.drop_unlabelled {
+            examples.retain(|example| example.purpose != Purpose::Unlabelled);
         }
         Ok(Base {
             removed,

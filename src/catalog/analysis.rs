@@ -11,7 +11,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::{
     Catalog, CatalogError, Purpose,
     columns::{check_shapes, classes_of, floats},
-    compute, precision, tensors,
+    compute,
+    part_weights::Weighing,
+    precision, tensors,
 };
 use tip_adapter::{
     analysis::{Analysis, AnalysisOptions, analyse},
@@ -173,8 +175,12 @@ impl Catalog {
         compute(move || {
             check_shapes(&manifest.details, &file)
                 .map_err(|detail| StoreError::damaged(manifest.resource_name(), detail))?;
+            let mut keys = floats(&file, names::KEYS);
+            if let Some(weighing) = Weighing::of(&manifest.details.part_weights) {
+                weighing.undo(&mut keys);
+            }
             Ok(LabelledExamples {
-                keys: floats(&file, names::KEYS),
+                keys,
                 names: ExampleNames::read(manifest, &file)?,
             })
         })

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CatalogError, ServedEncoder, TextEmbedder};
 use tipserve_clip::{Agreement, ImageSpec, Precision, Statistics};
 use tipserve_engine::Engine;
+use tipserve_store::PartWeight;
 
 /// The description of a model that this server serves.
 #[derive(Clone, Debug)]
@@ -49,6 +50,21 @@ pub struct Model {
 }
 
 impl Model {
+    /// The weights of a joined bundle's encoders, which its own features have;
+    /// empty if it has one encoder, or does not say where each one's lie.
+    pub fn parts(&self) -> Vec<PartWeight> {
+        let parts = self.image.iter().flat_map(|image| &image.parts);
+        let weights = parts.map(|part| {
+            let share = part.share.as_ref()?;
+            Some(PartWeight {
+                width: share.width,
+                bundle: share.weight,
+                used: share.weight,
+            })
+        });
+        weights.collect::<Option<Vec<_>>>().unwrap_or_default()
+    }
+
     /// The encoder that embeds pictures on this server.
     pub fn encoder(&self) -> ServedEncoder {
         let int8 = self.int8.as_ref();

@@ -17,7 +17,9 @@ use tip_adapter::{
     material::Material,
     multi_label::{MultiLabelMaterial, label_rows},
 };
-use tipserve_store::{Details, Imported, StoreError, TensorFile, TextColumn, tensors::names};
+use tipserve_store::{
+    Details, Imported, PartWeight, StoreError, TensorFile, TextColumn, tensors::names,
+};
 
 /// What errors call the file.
 const WHAT: &str = "the imported version";
@@ -93,6 +95,7 @@ pub(super) fn check_version(
     }
     check_counts(details, &train, &held)?;
     check_deciles(&details.nearest_deciles)?;
+    check_part_weights(details)?;
     check_contrast(
         details,
         tensors::read(file, names::UNKNOWN_FEATURES)?.as_ref(),
@@ -142,6 +145,30 @@ fn check_finite(file: &TensorFile) -> Result<(), CatalogError> {
                 return Err(invalid(format!("tensor {name} is not finite")));
             }
         }
+    }
+    Ok(())
+}
+
+/// Whether the weights of a joined bundle's encoders are those of its features.
+fn check_part_weights(details: &Details) -> Result<(), CatalogError> {
+    let parts = &details.part_weights;
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let width = parts
+        .iter()
+        .try_fold(0_usize, |sum, part| sum.checked_add(part.width));
+    let are_shares = |share: fn(&PartWeight) -> f64| {
+        let sum: f64 = parts.iter().map(share).sum();
+        parts.iter().all(|part| share(part) > 0.0) && (sum - 1.0).abs() < 1e-6
+    };
+    if width != Some(details.width)
+        || !are_shares(|part| part.bundle)
+        || !are_shares(|part| part.used)
+    {
+        return Err(invalid(
+            "its part_weights are not over 0, do not sum to 1, or are not of its width",
+        ));
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::{ops::Deref, sync::Arc};
 use tch::{Device, Tensor};
 
 use super::{
-    CatalogError, LoadedBundle, Purpose, Traffic, columns::classes_of, orientation, precision,
-    tensors,
+    CatalogError, LoadedBundle, Purpose, Traffic, columns::classes_of, orientation,
+    part_weights::Weighing, precision, tensors,
 };
 use tip_adapter::{
     best::Scored,
@@ -40,6 +40,8 @@ pub struct Classifier {
     pub traffic: Traffic,
     /// The densities of its examples of no class; `None` without any.
     contrast: Option<Contrast>,
+    /// What turns a feature into one as the version stores them.
+    weighing: Option<Weighing>,
 }
 
 /// A version in memory, with the bundle that encodes its pictures.
@@ -81,6 +83,14 @@ impl Classifier {
         let curves = precision::read(file, manifest.details.classes.len()).map_err(damaged)?;
         let head_tensors = Classifier::head_tensors(&manifest, file)?;
         let contrast = contrast(&manifest, file, keys.as_ref(), &head_tensors)?;
+        let weighing = Weighing::of(&manifest.details.part_weights);
+        let (head_tensors, keys) = match &weighing {
+            None => (head_tensors, keys),
+            Some(weighing) => (
+                weighing.fold(head_tensors)?,
+                keys.map(|keys| weighing.times(&keys)).transpose()?,
+            ),
+        };
         let mut head = Head::new(spec, &head_tensors, device).map_err(CatalogError::internal)?;
         if let Some(keys) = &keys {
             head = head.with_examples(keys).map_err(CatalogError::internal)?;
@@ -89,7 +99,13 @@ impl Classifier {
         let zero_shot = match tensors::read(file, names::TEXT)? {
             None => None,
             Some(_) if spec.method == Method::ZeroShot => Some(Arc::clone(&head)),
-            Some(text) => Some(Arc::new(text_head(&manifest, &text, device)?)),
+            Some(text) => {
+                let text = match &weighing {
+                    Some(weighing) => weighing.times(&text)?,
+                    None => text,
+                };
+                Some(Arc::new(text_head(&manifest, &text, device)?))
+            }
         };
         let examples =
             TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
@@ -101,6 +117,7 @@ impl Classifier {
             curves,
             examples,
             contrast,
+            weighing,
             traffic: Traffic::new(
                 manifest.details.classes.len(),
                 &manifest.details.nearest_deciles,
@@ -274,7 +291,11 @@ impl Classifier {
         let feature = feature.ok_or_else(|| {
             CatalogError::internal(format!("{} was given no feature to score by", self.name))
         })?;
-        Ok(energy - spec.weight * (contrast.of(feature) - spec.centre))
+        let ratio = match &self.weighing {
+            Some(weighing) => contrast.of(&weighing.seen(feature)),
+            None => contrast.of(feature),
+        };
+        Ok(energy - spec.weight * (ratio - spec.centre))
     }
 
     /// Bytes of memory it holds.

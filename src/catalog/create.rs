@@ -11,6 +11,7 @@ use super::{
     TextRequest,
     finite::check_reach,
     ingredients::{HeadMaterial, Ingredients},
+    part_weights::{self, Weighing},
     precision, tensors,
 };
 use tip_adapter::{
@@ -165,6 +166,18 @@ impl Catalog {
         let text = self.all_text(recipe, text)?;
         let base = recipe.base.as_ref().and_then(|base| base.encoder());
         let model = &recipe.bundle.model;
+        let clone = |text: &Option<Tensor>| text.as_ref().map(Tensor::shallow_clone);
+        let bundle_weights = model.parts();
+        let mut ingredients = self.ingredients(recipe, clone(&text), gathered, &bundle_weights)?;
+        let part_weights = match &ingredients.material {
+            HeadMaterial::OneLabel(material) => {
+                part_weights::choose(material, &recipe.head, bundle_weights, stop)?
+            }
+            HeadMaterial::MultiLabel(_) => bundle_weights,
+        };
+        if Weighing::of(&part_weights).is_some() {
+            ingredients = self.ingredients(recipe, text, gathered, &part_weights)?;
+        }
         let Ingredients {
             material,
             unknown,
@@ -172,7 +185,7 @@ impl Catalog {
             classes,
             key_count,
             pictures,
-        } = self.ingredients(recipe, text, gathered)?;
+        } = ingredients;
         let nearest_deciles = match &material {
             HeadMaterial::OneLabel(material) => nearest_deciles(&material.keys)?,
             HeadMaterial::MultiLabel(material) => nearest_deciles(&material.keys)?,
@@ -214,6 +227,7 @@ impl Catalog {
                 contrast: head.contrast,
                 multi_label: head.multi_label,
                 nearest_deciles: nearest_deciles.map_or_else(Vec::new, |edges| edges.to_vec()),
+                part_weights,
             },
             tensors: named,
             request: recipe.request.clone(),

@@ -8,14 +8,14 @@ use tch::Tensor;
 
 use super::{
     Catalog, CatalogError, CollectedFeatures, ExampleFeature, Model, Purpose, Recipe, TextSource,
-    label_sets, notes, tensors,
+    label_sets, notes, part_weights::Weighing, tensors,
 };
 use tip_adapter::{
     material::Material,
     multi_label::{MultiLabelMaterial, label_rows},
     standardise::Statistics,
 };
-use tipserve_store::{ClassRecord, NamedTensor, TextColumn, tensors::names};
+use tipserve_store::{ClassRecord, NamedTensor, PartWeight, TextColumn, tensors::names};
 
 /// The input of a head.
 pub(super) enum HeadMaterial {
@@ -38,7 +38,8 @@ pub(super) struct Ingredients {
 
 impl Catalog {
     /// The examples of a recipe, those of its base first, so that a version
-    /// made in two steps equals one made in a single step.
+    /// made in two steps equals one made in a single step. `weights` are those
+    /// of a joined bundle's encoders.
     ///
     /// # Errors
     /// Torch's.
@@ -47,22 +48,27 @@ impl Catalog {
         recipe: &Recipe,
         text: Option<Tensor>,
         gathered: &CollectedFeatures,
+        weights: &[PartWeight],
     ) -> Result<Ingredients, CatalogError> {
         let model = &recipe.bundle.model;
-        let width = model.width;
+        let weighing = Weighing::of(weights);
+        let form = &RowForm {
+            width: model.width,
+            weighing: weighing.as_ref(),
+        };
         let all = || recipe.inherited().iter().chain(&gathered.examples);
         let of = |purpose| all().filter(move |example| example.purpose == purpose);
         let training: Vec<_> = of(Purpose::Training).collect();
         let validation: Vec<_> = of(Purpose::Validation).collect();
         let unknown: Vec<_> = of(Purpose::Unknown).collect();
 
-        let keys = feature_rows(&training, width)?;
+        let keys = feature_rows(&training, form)?;
         let mut named = vec![tensors::write(names::KEYS, &keys)?];
         named.extend(notes::write(notes::TRAINING, training.iter().copied()));
         named.extend(notes::write(notes::VALIDATION, validation.iter().copied()));
         named.extend(ids(names::EXAMPLE_IDS, &training));
         let views = if recipe.views > 1 && !training.is_empty() {
-            let views = view_rows(&training, recipe.views, width)?;
+            let views = view_rows(&training, recipe.views, form)?;
             named.push(tensors::write(names::VIEWS, &views)?);
             Some(views)
         } else {
@@ -71,21 +77,22 @@ impl Catalog {
         if let Some(text) = &text {
             named.push(tensors::write(names::TEXT, text)?);
         }
-        let held = beside(&validation, width, names::VALIDATION_FEATURES, &mut named)?;
+        let held = beside(&validation, form, names::VALIDATION_FEATURES, &mut named)?;
         named.extend(ids(names::VALIDATION_IDS, &validation));
-        let unknown_features = beside(&unknown, width, names::UNKNOWN_FEATURES, &mut named)?;
+        let unknown_features = beside(&unknown, form, names::UNKNOWN_FEATURES, &mut named)?;
         named.extend(ids(names::UNKNOWN_IDS, &unknown));
         named.extend(notes::write(notes::UNKNOWN, unknown.iter().copied()));
         let unlabelled: Vec<_> = of(Purpose::Unlabelled).collect();
-        let unlabelled = beside(&unlabelled, width, names::UNLABELLED, &mut named)?;
+        let unlabelled = beside(&unlabelled, form, names::UNLABELLED, &mut named)?;
+        let (statistics, logit_scale) = weighed(model, weights, text.as_ref())?;
         let inputs = Inputs {
             keys,
             views,
             text,
             validation: held,
             unlabelled,
-            statistics: statistics(model)?,
-            logit_scale: model.logit_scale,
+            statistics,
+            logit_scale,
         };
         let classes = recipe.class_count();
         let material = if recipe.multi_label {
@@ -104,6 +111,29 @@ impl Catalog {
             pictures: all().filter(|example| example.has_picture()).count() as u64,
         })
     }
+}
+
+/// The width of features, and what they are weighed by, if not as the bundle
+/// does.
+struct RowForm<'a> {
+    width: usize,
+    weighing: Option<&'a Weighing>,
+}
+
+/// The bundle's statistics and logit scale for features with these weights of
+/// its encoders.
+fn weighed(
+    model: &Model,
+    weights: &[PartWeight],
+    text: Option<&Tensor>,
+) -> Result<(Option<Statistics>, f64), CatalogError> {
+    let statistics = statistics(model)?;
+    let Some(weighing) = Weighing::of(weights) else {
+        return Ok((statistics, model.logit_scale));
+    };
+    let statistics = statistics.map(|it| weighing.statistics(&it));
+    let of_text = weighing.of_text(weights, text)?;
+    Ok((statistics.transpose()?, model.logit_scale / of_text))
 }
 
 /// What a head is made of, before its labels.
@@ -182,14 +212,14 @@ impl Inputs {
 /// Features of examples that are no keys, f32 [·, D], named; none of no examples.
 fn beside(
     examples: &[&ExampleFeature],
-    width: usize,
+    form: &RowForm<'_>,
     name: &str,
     named: &mut Vec<NamedTensor>,
 ) -> Result<Option<Tensor>, CatalogError> {
     if examples.is_empty() {
         return Ok(None);
     }
-    let features = feature_rows(examples, width)?;
+    let features = feature_rows(examples, form)?;
     named.push(tensors::write(name, &features)?);
     Ok(Some(features))
 }
@@ -204,12 +234,15 @@ fn label_matrix(classes: usize, examples: &[&ExampleFeature]) -> Result<Tensor, 
 }
 
 /// The keys of examples, f32 [M, D].
-fn feature_rows(examples: &[&ExampleFeature], width: usize) -> Result<Tensor, CatalogError> {
-    let values: Vec<f32> = examples
+fn feature_rows(examples: &[&ExampleFeature], form: &RowForm<'_>) -> Result<Tensor, CatalogError> {
+    let mut values: Vec<f32> = examples
         .iter()
         .flat_map(|e| e.key.iter().copied())
         .collect();
-    tensors::matrix(&values, width)
+    if let Some(weighing) = form.weighing {
+        weighing.apply(&mut values);
+    }
+    tensors::matrix(&values, form.width)
 }
 
 /// The class of each example, i64 [M].
@@ -226,9 +259,10 @@ fn labels(examples: &[&ExampleFeature]) -> Tensor {
 fn view_rows(
     examples: &[&ExampleFeature],
     count: usize,
-    width: usize,
+    form: &RowForm<'_>,
 ) -> Result<Tensor, CatalogError> {
-    let values: Vec<f16> = examples
+    let width = form.width;
+    let mut values: Vec<f16> = examples
         .iter()
         .flat_map(|example| {
             // An embedding among pictures stands for all of its views.
@@ -238,6 +272,9 @@ fn view_rows(
             own.chain(same.cycle().take(width * copies))
         })
         .collect();
+    if let Some(weighing) = form.weighing {
+        weighing.apply_to_views(&mut values);
+    }
     Tensor::f_from_slice(&values)
         .and_then(|t| t.f_reshape([examples.len() as i64, -1, width as i64]))
         .map_err(CatalogError::internal)

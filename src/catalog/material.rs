@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     Catalog, CatalogError, classifier::refuse_multi_label, columns::check_shapes,
-    ingredients::statistics, tensors,
+    ingredients::statistics, part_weights::Weighing, tensors,
 };
 use tip_adapter::{contrast::sharpen, make::Made, material::Material};
 use tip_spec::ContrastSpec;
@@ -69,9 +69,15 @@ impl Catalog {
             text: tensors::read(file, names::TEXT)?,
             validation,
             logit_scale: details.head.logit_scale,
-            statistics: match self.bundles.of_manifest(manifest) {
-                Ok(bundle) => statistics(&bundle.model)?,
-                Err(_) => None,
+            statistics: match (
+                self.bundles.of_manifest(manifest),
+                Weighing::of(&details.part_weights),
+            ) {
+                (Err(_), _) => None,
+                (Ok(bundle), None) => statistics(&bundle.model)?,
+                (Ok(bundle), Some(weighing)) => statistics(&bundle.model)?
+                    .map(|of| weighing.statistics(&of))
+                    .transpose()?,
             },
             unlabelled: tensors::read(file, names::UNLABELLED)?,
         })

@@ -28,6 +28,7 @@ mod loader;
 mod material;
 mod notes;
 pub mod orientation;
+mod part_weights;
 mod precision;
 pub mod printable;
 mod residual;

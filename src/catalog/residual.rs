@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, time::Instant};
 
-use super::{CatalogError, Classifier, RunProgress, material::contrast, tune::TuneJob};
+use super::{CatalogError, Classifier, RunProgress, material::contrast, run::TuneJob};
 use tip_adapter::{
     make::Made,
     residual::{TuneProgress, Tuning, tune},

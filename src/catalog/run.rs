@@ -13,11 +13,11 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::CatalogError;
+use super::{Catalog, CatalogError};
 use tip_adapter::finetune::Options;
 use tip_spec::SearchGrid;
 use tipserve_store::{
-    AliasName, CacheId, Manifest, RequestKey, RunState, StoreError, VersionNumber,
+    AliasName, CacheId, Manifest, RequestKey, RunState, StoreError, TensorFile, VersionNumber,
 };
 
 /// The runs of this server, by id.
@@ -61,6 +61,19 @@ pub struct TuneRequest {
     pub request: Option<RequestKey>,
     /// Whether it continues after its last follower has left.
     pub detached: bool,
+}
+
+/// One fine-tuning: what to start from, how, and who watches.
+pub(super) struct TuneJob<'a> {
+    pub catalog: &'a Catalog,
+    pub parent: &'a Manifest,
+    /// The parent's tensors.
+    pub file: &'a TensorFile,
+    pub request: &'a TuneRequest,
+    /// Whether the run is to end without a version; asked often.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Takes the run's progress.
+    pub report: &'a dyn Fn(RunProgress),
 }
 
 /// How far the training of a run has come.

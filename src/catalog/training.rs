@@ -14,8 +14,8 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Catalog, CatalogError, LoadedBundle,
     journal::{self, Journal, Records},
-    run::{OwnRuns, Run, RunProgress, TuneRequest},
-    tune::{self, TuneJob, TuneOutcome},
+    run::{OwnRuns, Run, RunProgress, TuneJob, TuneRequest},
+    tune::{self, TuneOutcome},
     turns::{Turn, Turns},
 };
 use crate::telemetry::{RunCount, RunEnd};

@@ -5,13 +5,14 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::{
-    Catalog, CatalogError, RunProgress, TuneRecipe, TuneRequest,
+    CatalogError, RunProgress, TuneRecipe, TuneRequest,
     classifier::refuse_multi_label,
     create::head_tensors,
     finite::check_reach,
     material::contrast,
     precision,
     residual::{ResidualTuned, tune_residual},
+    run::TuneJob,
     tensors,
 };
 use crate::telemetry;
@@ -28,19 +29,6 @@ use tipserve_store::{
     Details, Draft, FineTuneRecipe, FineTuneRecord, Manifest, NamedTensor, TensorFile,
     tensors::names,
 };
-
-/// One fine-tuning: what to start from, how, and who watches.
-pub(super) struct TuneJob<'a> {
-    pub catalog: &'a Catalog,
-    pub parent: &'a Manifest,
-    /// The parent's tensors.
-    pub file: &'a TensorFile,
-    pub request: &'a TuneRequest,
-    /// Whether the run is to end without a version; asked often.
-    pub stop: &'a dyn Fn() -> bool,
-    /// Takes the run's progress.
-    pub report: &'a dyn Fn(RunProgress),
-}
 
 /// Tensors of a version that its children inherit.
 const KEPT: [&str; 8] = [

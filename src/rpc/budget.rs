@@ -33,18 +33,19 @@ pub fn allowance(compressed: usize, largest: usize) -> usize {
     likely.next_multiple_of(PIECE).min(largest.max(compressed))
 }
 
-/// The bytes that unfinished messages may take.
+/// The bytes that unfinished messages may take, or answers while they are made.
 #[derive(Debug)]
 pub struct MessageBudget {
     server: Arc<Semaphore>,
+    pieces: usize,
     callers: Shares<String>,
     connections: Shares<SocketAddr>,
 }
 
-/// Bytes of one message, given back when dropped.
-#[derive(Debug)]
+/// Bytes of one message, given back when the last clone is dropped.
+#[derive(Clone, Debug)]
 pub struct MessageBytes(
-    #[allow(dead_code, reason = "held for their drop")] Vec<OwnedSemaphorePermit>,
+    #[allow(dead_code, reason = "held for their drop")] Arc<Vec<OwnedSemaphorePermit>>,
 );
 
 /// A budget for each of many.
@@ -87,29 +88,40 @@ impl MessageBudget {
         };
         MessageBudget {
             server: Arc::new(Semaphore::new(pieces(bytes))),
+            pieces: pieces(bytes),
             callers: Shares::new(pieces(bytes / 2)),
             connections: Shares::new(pieces(bytes / 4)),
         }
     }
 
+    /// The bytes of the smallest share.
+    pub fn least_share(&self) -> usize {
+        self.connections.pieces * PIECE
+    }
+
     /// Takes a message's bytes, once its connection, its caller and the server
-    /// have them: always in this order, so that no two wait for each other.
+    /// have them: always in this order, so that no two wait for each other. One
+    /// that exceeds a share takes it whole.
     pub async fn take(
         self: Arc<Self>,
         caller: String,
         connection: Option<SocketAddr>,
         bytes: usize,
     ) -> MessageBytes {
-        let connection = connection.map(|address| self.connections.of(&address));
-        let caller = self.callers.of(&caller);
-        let server = Arc::clone(&self.server);
-        let pieces = u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX);
+        let connection = connection.map(|address| {
+            let share = self.connections.of(&address);
+            (share, self.connections.pieces)
+        });
+        let caller = (self.callers.of(&caller), self.callers.pieces);
+        let server = (Arc::clone(&self.server), self.pieces);
         let mut permits = Vec::with_capacity(3);
-        for share in connection.into_iter().chain([caller, server]) {
+        for (share, most) in connection.into_iter().chain([caller, server]) {
+            let pieces = bytes.div_ceil(PIECE).min(most);
             // The semaphores are never closed.
+            let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
             permits.extend(share.acquire_many_owned(pieces).await);
         }
-        MessageBytes(permits)
+        MessageBytes(Arc::new(permits))
     }
 }
 
@@ -149,6 +161,16 @@ mod tests {
     #[test]
     fn the_largest_message_always_fits() {
         let budget = Arc::new(MessageBudget::new(PIECE, MIB));
+        assert!(now(&budget, "a", 1).is_some());
+    }
+
+    #[test]
+    fn what_exceeds_a_share_takes_it_whole() {
+        let budget = budget();
+        let large = Arc::clone(&budget).take("a".to_owned(), None, 100 * MIB);
+        let large = large.now_or_never().expect("room");
+        assert!(now(&budget, "a", 1).is_none());
+        drop(large);
         assert!(now(&budget, "a", 1).is_some());
     }
 

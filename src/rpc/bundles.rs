@@ -33,54 +33,63 @@ impl BundleAdmin {
             bundles: statuses.iter().map(message).collect(),
         }))
     }
+}
 
-    async fn load(
-        &self,
-        Change { caller, audit }: Change,
-        request: pb::LoadBundleRequest,
-    ) -> Result<Response<pb::Bundle>, ApiError> {
-        audit.resource(format!("bundles/{}", request.folder));
-        caller.check_all_caches()?;
-        if request.folder.is_empty() {
-            return Err(RequestError::missing("folder").into());
-        }
-        let context = Arc::clone(&self.context);
-        to_its_end(audit, async move {
-            let bundles = context.catalog.bundles();
-            let loaded = bundles.load(request.folder, request.make_default).await;
-            let loaded = loaded.map_err(|error| of_field(error, "folder"))?;
-            let fingerprint = &loaded.model.fingerprint;
-            let statuses = statuses(&context).await?;
-            let mut statuses = statuses.iter();
-            let status = statuses.find(|status| status.folder.fingerprint == *fingerprint);
-            // Unloaded again in the meantime.
-            let status = status.ok_or_else(|| CatalogError::BundleBusy {
-                name: loaded.model.name.clone(),
-                problem: "is unloaded again",
-            })?;
-            Ok(Response::new(message(status)))
-        })
-        .await
+/// Loads the bundle in a folder, warms it and lets it serve.
+///
+/// # Errors
+/// [`Bundles::load`](crate::catalog::Bundles::load)'s; a caller whose token is
+/// for some caches only.
+pub(super) async fn load(
+    context: &Arc<Context>,
+    Change { caller, audit }: Change,
+    request: pb::LoadBundleRequest,
+) -> Result<pb::Bundle, ApiError> {
+    audit.resource(format!("bundles/{}", request.folder));
+    caller.check_all_caches()?;
+    if request.folder.is_empty() {
+        return Err(RequestError::missing("folder").into());
     }
+    let context = Arc::clone(context);
+    to_its_end(audit, async move {
+        let bundles = context.catalog.bundles();
+        let loaded = bundles.load(request.folder, request.make_default).await;
+        let loaded = loaded.map_err(|error| of_field(error, "folder"))?;
+        let fingerprint = &loaded.model.fingerprint;
+        let statuses = statuses(&context).await?;
+        let mut statuses = statuses.iter();
+        let status = statuses.find(|status| status.folder.fingerprint == *fingerprint);
+        // Unloaded again in the meantime.
+        let status = status.ok_or_else(|| CatalogError::BundleBusy {
+            name: loaded.model.name.clone(),
+            problem: "is unloaded again",
+        })?;
+        Ok(message(status))
+    })
+    .await
+}
 
-    async fn unload(
-        &self,
-        Change { caller, audit }: Change,
-        request: pb::UnloadBundleRequest,
-    ) -> Result<Response<pb::UnloadBundleResponse>, ApiError> {
-        audit.resource(format!("bundles/{}", request.bundle));
-        caller.check_all_caches()?;
-        if request.bundle.is_empty() {
-            return Err(RequestError::missing("bundle").into());
-        }
-        let context = Arc::clone(&self.context);
-        to_its_end(audit, async move {
-            let unloaded = context.catalog.unload_bundle(&request.bundle).await;
-            unloaded.map_err(|error| of_field(error, "bundle"))?;
-            Ok(Response::new(pb::UnloadBundleResponse {}))
-        })
-        .await
+/// Unloads a bundle, named by its name or fingerprint, once its work is done.
+///
+/// # Errors
+/// [`Catalog::unload_bundle`](crate::catalog::Catalog::unload_bundle)'s; a
+/// caller whose token is for some caches only.
+pub(super) async fn unload(
+    context: &Arc<Context>,
+    Change { caller, audit }: Change,
+    bundle: String,
+) -> Result<(), ApiError> {
+    audit.resource(format!("bundles/{bundle}"));
+    caller.check_all_caches()?;
+    if bundle.is_empty() {
+        return Err(RequestError::missing("bundle").into());
     }
+    let context = Arc::clone(context);
+    to_its_end(audit, async move {
+        let unloaded = context.catalog.unload_bundle(&bundle).await;
+        unloaded.map_err(|error| of_field(error, "bundle"))
+    })
+    .await
 }
 
 /// Reports an unknown name as a violation of the request's field.
@@ -93,7 +102,8 @@ fn of_field(error: CatalogError, field: &str) -> ApiError {
     }
 }
 
-async fn statuses(context: &Context) -> Result<Vec<BundleStatus>, ApiError> {
+/// All bundles and their states; reads the disk.
+pub(super) async fn statuses(context: &Context) -> Result<Vec<BundleStatus>, ApiError> {
     let bundles = Arc::clone(context.catalog.bundles());
     let listed = tokio::task::spawn_blocking(move || bundles.statuses());
     Ok(listed.await.map_err(CatalogError::internal)?)
@@ -147,7 +157,11 @@ impl BundleService for BundleAdmin {
         request: Request<pb::LoadBundleRequest>,
     ) -> Result<Response<pb::Bundle>, Status> {
         let change = Change::of(&request);
-        observed(&self.context.calls, self.load(change, request.into_inner())).await
+        observed(&self.context.calls, async {
+            let loaded = load(&self.context, change, request.into_inner()).await?;
+            Ok(Response::new(loaded))
+        })
+        .await
     }
 
     async fn unload_bundle(
@@ -155,10 +169,10 @@ impl BundleService for BundleAdmin {
         request: Request<pb::UnloadBundleRequest>,
     ) -> Result<Response<pb::UnloadBundleResponse>, Status> {
         let change = Change::of(&request);
-        observed(
-            &self.context.calls,
-            self.unload(change, request.into_inner()),
-        )
+        observed(&self.context.calls, async {
+            unload(&self.context, change, request.into_inner().bundle).await?;
+            Ok(Response::new(pb::UnloadBundleResponse {}))
+        })
         .await
     }
 }

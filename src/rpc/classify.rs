@@ -13,6 +13,7 @@ use super::{
     observe::{Call, observed},
     request,
     submit::{CancelOnDrop, Item},
+    unread::Reader,
 };
 use crate::{auth::Caller, telemetry};
 use tipserve_api::v1::{self as pb, classify_service_server::ClassifyService};
@@ -86,8 +87,11 @@ impl ClassifyService for Classify {
         let call = Call::current(&self.context.calls);
         let context = Arc::clone(&self.context);
         let caller = Caller::of(request.extensions());
-        let serving =
-            classify_stream::serve(context, caller, deadline, request.into_inner(), &call);
+        let serving = async {
+            let client = Reader::of(request.extensions())?;
+            let incoming = request.into_inner();
+            classify_stream::serve(context, caller, deadline, client, incoming, &call).await
+        };
         call.answer(serving).await
     }
 

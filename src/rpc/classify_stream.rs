@@ -14,8 +14,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Code, Response, Status, Streaming};
 
 use super::{
@@ -27,8 +26,10 @@ use super::{
     observe::{Call, carried},
     request::{self, RequestError, until},
     submit::Item,
+    unread::{Counted, CountedStream, Reader, ResultBytes, Results, counted},
 };
 use crate::{auth::Caller, catalog::Served, telemetry};
+use tip_adapter::answer::Scores;
 use tipserve_api::v1::{self as pb, item_result};
 use tipserve_engine::{Crop, FlowId, JobOutput, Permit, Priority};
 use tipserve_store::Reference;
@@ -38,17 +39,33 @@ const PACK: usize = 64;
 /// Bytes after which a message is sent, so that none nears a client's limit.
 const PACK_BYTES: usize = 1 << 20;
 
+/// What an outcome takes besides its scores.
+const EVENT_BYTES: usize = 512;
+
 /// The answers of a stream.
-pub type Answers = ReceiverStream<Result<pb::ClassifyStreamResponse, Status>>;
+pub type Answers = CountedStream<pb::ClassifyStreamResponse>;
 
 /// The outcome of an item, on its way to the writer.
 struct Event {
     sequence: u64,
     id: String,
     result: Result<(Served, JobOutput), ApiError>,
-    /// Its place in the engine and the window, given back once the answer is
-    /// written.
-    _permit: Permit,
+    /// Its place in the stream's window, given back once the answer is written.
+    place: Option<OwnedSemaphorePermit>,
+    /// What is counted of it until then.
+    _bytes: ResultBytes,
+}
+
+/// What an outcome holds in memory.
+fn bytes_of(outcome: &JobOutput) -> usize {
+    let scores = match &outcome.scores {
+        Scores::Logits(logits) => logits.len() * size_of::<f32>(),
+        Scores::Best(best) => size_of_val(best.as_slice()),
+    };
+    let feature = outcome.feature.as_ref();
+    scores
+        + size_of_val(outcome.neighbours.as_slice())
+        + feature.map_or(0, |feature| feature.unit.len() * size_of::<f32>())
 }
 
 /// Serves one stream, until the client ends it or the server drains.
@@ -56,6 +73,7 @@ pub async fn serve(
     context: Arc<Context>,
     caller: Caller,
     deadline: Option<Instant>,
+    client: Reader,
     mut incoming: Streaming<pb::ClassifyStreamRequest>,
     call: &Call,
 ) -> Result<Response<Answers>, ApiError> {
@@ -69,9 +87,10 @@ pub async fn serve(
     let (events, answered) = mpsc::unbounded_channel();
     let (results, response) = mpsc::channel(4);
     let cancelled = Arc::new(AtomicBool::new(false));
-    let reader = Reader {
+    let reader = Requests {
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
         flow: flow_of_stream(&caller),
+        results: client.clone().results(),
         context: Arc::clone(&context),
         caller,
         reference,
@@ -84,6 +103,7 @@ pub async fn serve(
     };
     let reading = tokio::spawn(carried(reader.run(incoming)));
     let writer = Writer {
+        client,
         options,
         ordered: config.ordered,
         deadline,
@@ -92,11 +112,12 @@ pub async fn serve(
         call: call.clone(),
     };
     tokio::spawn(carried(writer.run(answered, reading)));
-    Ok(Response::new(ReceiverStream::new(response)))
+    Ok(Response::new(counted(response)))
 }
 
-struct Reader {
+struct Requests {
     context: Arc<Context>,
+    results: Results,
     caller: Caller,
     reference: Reference,
     options: Options,
@@ -109,7 +130,7 @@ struct Reader {
     sequence: u64,
 }
 
-impl Reader {
+impl Requests {
     /// Reads until the client ends the stream or disconnects, or the server
     /// shuts down. The status, if any, ends the stream after the last answer.
     async fn run(mut self, mut incoming: Streaming<pb::ClassifyStreamRequest>) -> Option<Status> {
@@ -140,25 +161,32 @@ impl Reader {
             if self.cancelled.load(Ordering::Relaxed) {
                 return;
             }
-            let permit = Permit::default().with(place);
             match &classifier {
-                Ok(classifier) => self.submit(sequence, item, classifier, permit).await,
-                Err(error) => self.refuse(sequence, item.id, error.clone().into(), permit),
+                Ok(classifier) => self.submit(sequence, item, classifier, place).await,
+                Err(error) => self.refuse(sequence, item.id, error.clone().into(), place),
             }
         }
     }
 
-    fn refuse(&self, sequence: u64, id: String, problem: ApiError, permit: Permit) {
+    fn refuse(&self, sequence: u64, id: String, problem: ApiError, place: OwnedSemaphorePermit) {
+        let bytes = self.results.count(EVENT_BYTES);
         // A writer that is gone needs no answers.
         let _ = self.events.send(Event {
             sequence,
             id,
             result: Err(problem),
-            _permit: permit,
+            place: Some(place),
+            _bytes: bytes,
         });
     }
 
-    async fn submit(&self, sequence: u64, item: pb::Item, classifier: &Served, window: Permit) {
+    async fn submit(
+        &self,
+        sequence: u64,
+        item: pb::Item,
+        classifier: &Served,
+        place: OwnedSemaphorePermit,
+    ) {
         let now = Instant::now();
         // An item with a time limit is refused rather than kept waiting for
         // admission, where it would hold up those behind it.
@@ -172,11 +200,11 @@ impl Reader {
             });
         let (deadline, content) = match checked {
             Ok(checked) => checked,
-            Err(error) => return self.refuse(sequence, item.id, error.into(), window),
+            Err(error) => return self.refuse(sequence, item.id, error.into(), place),
         };
         let context = &self.context;
         if let Err(problem) = context.pace(&self.caller, 1, deadline, may_wait).await {
-            return self.refuse(sequence, item.id, problem, window);
+            return self.refuse(sequence, item.id, problem, place);
         }
         let item_id = item.id;
         let item = Item {
@@ -190,24 +218,29 @@ impl Reader {
             may_wait,
         };
         let events = self.events.clone();
-        let answering = classifier.clone();
-        let deliver = move |result: Result<JobOutput, ApiError>, permit| {
+        let (answering, results) = (classifier.clone(), self.results.clone());
+        // Its place in the engine is given back at once: a client that does not
+        // read must not keep others out.
+        let deliver = move |result: Result<JobOutput, ApiError>, _: Permit| {
+            let bytes = results.count(EVENT_BYTES + result.as_ref().map_or(0, bytes_of));
             let _ = events.send(Event {
                 sequence,
                 id: item_id,
                 result: result.map(|outcome| (answering, outcome)),
-                _permit: permit,
+                place: Some(place),
+                _bytes: bytes,
             });
         };
-        context.submit(item, window, deliver).await;
+        context.submit(item, Permit::default(), deliver).await;
     }
 }
 
 struct Writer {
+    client: Reader,
     options: Options,
     ordered: bool,
     deadline: Option<Instant>,
-    results: mpsc::Sender<Result<pb::ClassifyStreamResponse, Status>>,
+    results: mpsc::Sender<Counted<pb::ClassifyStreamResponse>>,
     cancelled: Arc<AtomicBool>,
     call: Call,
 }
@@ -243,7 +276,7 @@ impl Writer {
             .ended(last.as_ref().map_or_else(Status::code, |()| Code::Ok));
         if let Err(status) = last {
             // A disconnected client does not receive it.
-            let _ = self.results.send(Err(status)).await;
+            let _ = self.results.send(Counted::last(status)).await;
         }
     }
 
@@ -271,9 +304,9 @@ impl Writer {
 
     async fn send(&self, events: impl Iterator<Item = Event>) -> Result<(), Gone> {
         let mut message = pb::ClassifyStreamResponse::default();
-        let mut permits = Vec::new();
+        let mut places = Vec::new();
         let mut bytes = 0;
-        for event in events {
+        for mut event in events {
             let answer = event.result.and_then(|(classifier, outcome)| {
                 classification(&classifier, &self.options, outcome)
             });
@@ -289,18 +322,30 @@ impl Writer {
             };
             bytes += prost::Message::encoded_len(&result);
             message.results.push(result);
-            permits.push(event._permit);
+            places.push(event.place.take());
             if bytes >= PACK_BYTES {
-                let full = std::mem::take(&mut message);
-                self.results.send(Ok(full)).await.map_err(|_| Gone)?;
-                permits.clear();
+                self.send_message(std::mem::take(&mut message), bytes)
+                    .await?;
+                places.clear();
                 bytes = 0;
             }
         }
         if !message.results.is_empty() {
-            self.results.send(Ok(message)).await.map_err(|_| Gone)?;
+            self.send_message(message, bytes).await?;
         }
         Ok(())
+    }
+
+    async fn send_message(
+        &self,
+        message: pb::ClassifyStreamResponse,
+        encoded: usize,
+    ) -> Result<(), Gone> {
+        let counted = Counted {
+            message: Ok(message),
+            bytes: Some(self.client.count_message(encoded)),
+        };
+        self.results.send(counted).await.map_err(|_| Gone)
     }
 }
 

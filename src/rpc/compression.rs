@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use super::error::ApiError;
 pub use answers::CompressionLayer;
 pub use bodies::HttpCompression;
-pub(in crate::rpc) use bodies::InflatedBody;
+pub(in crate::rpc) use bodies::{HTTP_WINDOW, InflatedBody};
 pub(in crate::rpc) use inflater::{Fault, Inflater};
 
 /// What a request or an answer names its encoding in.

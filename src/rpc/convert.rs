@@ -65,6 +65,7 @@ pub fn version(manifest: &Manifest) -> pb::Version {
         source: details.source.as_ref().map(counts),
         picture_count: i64::try_from(details.pictures).unwrap_or(i64::MAX),
         multi_label: details.multi_label.is_some(),
+        part_weights: details.part_weights.iter().map(|part| part.used).collect(),
         unknown_count: (details.contrast.as_ref())
             .map_or(0, |it| i64::try_from(it.count).unwrap_or(i64::MAX)),
     }

@@ -9,6 +9,7 @@ use tonic::{Request, Response};
 
 use super::{
     Context,
+    answer_space::AnswerSpace,
     error::ApiError,
     flow_of,
     request::{self, RequestError},
@@ -37,12 +38,14 @@ pub async fn serve(
     let deadline = request::deadline(request.metadata(), Instant::now());
     let caller = Caller::of(request.extensions());
     let flow = flow_of(&caller, &request);
+    let space = AnswerSpace::of(request.extensions())?;
     let mut request = request.into_inner();
     let count = request.inputs.len() + request.texts.len();
     RequestError::check("inputs and texts", "max_embed_items", MAX_ITEMS, count)?;
     context.pace(&caller, count, deadline, false).await?;
     let exif_orientation = request::exif_orientation("exif_orientation", request.exif_orientation)?;
     let bundle = context.catalog.bundles().named(&request.bundle)?;
+    let making = space.take(count * result_bytes(bundle.model.width)).await;
     let cancel = CancelOnDrop::new();
     let asked = TextRequest {
         truncate: request.truncate_texts,
@@ -76,7 +79,15 @@ pub async fn serve(
     for result in inputs.iter().chain(&texts) {
         telemetry::item(matches!(result.outcome, Some(Outcome::Embedding(_))));
     }
-    Ok(Response::new(pb::EmbedResponse { inputs, texts }))
+    let mut response = Response::new(pb::EmbedResponse { inputs, texts });
+    response.extensions_mut().insert(making);
+    Ok(response)
+}
+
+/// What one result takes until the whole answer is encoded: as a message, as
+/// bytes in a buffer that grows, and as the copy that waits to be read.
+const fn result_bytes(width: usize) -> usize {
+    4 * (size_of::<pb::EmbedResult>() + width * size_of::<f32>())
 }
 
 struct Picture {

@@ -10,6 +10,7 @@ mod inflated;
 
 use std::{
     net::SocketAddr,
+    pin::Pin,
     sync::Arc,
     task::{Context as Task, Poll},
     time::Duration,
@@ -27,11 +28,11 @@ use tower::{Layer, Service};
 
 use super::{
     budget::MessageBudget,
-    compression::{Encoding, GRPC_ENCODING, InflatedBody},
+    compression::{Encoding, GRPC_ENCODING, HTTP_WINDOW, InflatedBody},
     error::ApiError,
 };
 use crate::auth::Caller;
-use body::{BoundedBody, Sender};
+use body::{BoundedBody, KeptBytes, Sender};
 use clock::SLOWEST_BYTES_PER_SECOND;
 use http_bounds::HttpBounds;
 use inflated::InflatedMessages;
@@ -58,6 +59,8 @@ struct Bounds {
 #[derive(Clone)]
 pub struct MessageLayer {
     budget: Arc<MessageBudget>,
+    /// Of the windows that zstd keeps of bodies over HTTP.
+    windows: Arc<MessageBudget>,
     largest: usize,
     patience: Duration,
 }
@@ -68,9 +71,18 @@ impl MessageLayer {
     pub fn new(largest: usize, unfinished: usize, patience: Duration) -> MessageLayer {
         MessageLayer {
             budget: Arc::new(MessageBudget::new(unfinished, largest)),
+            windows: Arc::new(MessageBudget::new(unfinished, HTTP_WINDOW)),
             largest,
             patience,
         }
+    }
+
+    /// Whether the one message of a method keeps its bytes until it is
+    /// answered: its items wait for admission one by one. (Items of a stream
+    /// wait before its next message is read, and Classify's is refused.)
+    fn keeps(&self, path: &str) -> bool {
+        let method = methods::find(path);
+        method.is_some_and(|method| method.content && !method.streams && method.name != "Classify")
     }
 
     fn bounds(&self, path: &str) -> Bounds {
@@ -130,42 +142,80 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = WithBytes<S::Future>;
 
     fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(task)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let bounds = self.layer.bounds(request.uri().path());
-        let sender = Sender {
+        let mut sender = Sender {
+            copies: 1,
+            kept: self
+                .layer
+                .keeps(request.uri().path())
+                .then(KeptBytes::default),
             budget: Arc::clone(&self.layer.budget),
             caller: Caller::of(request.extensions()),
             peer: peer_of(&request),
         };
+        let kept = sender.kept.clone();
         // A body over HTTP becomes messages here, where its caller is known.
         if let Some(call) = request
             .extensions_mut()
             .remove::<Arc<tipserve_http::Call>>()
         {
             let encoding = encoding(&mut request, CONTENT_ENCODING.as_str());
+            let window = Sender {
+                budget: Arc::clone(&self.layer.windows),
+                kept: None,
+                ..sender.clone()
+            };
             let bounds = Arc::new(HttpBounds { bounds, sender });
             let request = request.map(|body| match encoding {
                 Some(encoding) => {
-                    tipserve_http::messages(call, InflatedBody::new(body, encoding), bounds)
+                    let window = Box::new(move || window.take_now(HTTP_WINDOW));
+                    let body = InflatedBody::new(body, encoding, window);
+                    tipserve_http::messages(call, body, bounds)
                 }
                 None => tipserve_http::messages(call, body, bounds),
             });
-            return self.inner.call(request);
+            let answer = self.inner.call(request);
+            return WithBytes { answer, kept };
         }
         let encoding = encoding(&mut request, GRPC_ENCODING);
-        self.inner.call(request.map(|body| {
+        if encoding == Some(Encoding::Zstd) {
+            sender.copies = 2;
+        }
+        let answer = self.inner.call(request.map(|body| {
             let body = BoundedBody::new(body, bounds, sender.clone());
             match encoding {
                 Some(encoding) => Body::new(InflatedMessages::new(body, encoding, bounds, sender)),
                 None => Body::new(body),
             }
-        }))
+        }));
+        WithBytes { answer, kept }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The answer to a call, and the bytes of its message until then.
+    pub struct WithBytes<F> {
+        #[pin]
+        answer: F,
+        kept: Option<KeptBytes>,
+    }
+}
+
+impl<F: Future> Future for WithBytes<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let answer = std::task::ready!(this.answer.poll(task));
+        *this.kept = None;
+        Poll::Ready(answer)
     }
 }
 
@@ -183,6 +233,15 @@ pub(super) fn peer_of<B>(request: &Request<B>) -> Option<SocketAddr> {
         Some(tls.get_ref())
     });
     tcp.and_then(TcpConnectInfo::remote_addr)
+}
+
+/// What a caller's share of a budget goes by: an unauthenticated caller is
+/// known by its address.
+pub(super) fn counted_as(caller: &Caller, peer: Option<SocketAddr>) -> String {
+    match (caller.known_by(), peer) {
+        ("nothing", Some(peer)) => peer.ip().to_string(),
+        _ => caller.who(),
+    }
 }
 
 impl Bounds {

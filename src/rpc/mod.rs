@@ -3,6 +3,7 @@
 
 mod analysis;
 mod answer;
+mod answer_space;
 pub mod auth_layer;
 mod budget;
 mod bundles;
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, service::Routes};
 
 use crate::{auth::Caller, catalog::Catalog, config::Limits};
+pub use answer_space::AnswerSpaceLayer;
 pub use compression::CompressionLayer;
 use error::ApiError;
 pub use observe::{Calls, Observe, REQUEST_ID};
@@ -59,7 +61,7 @@ use tipserve_api::{
 };
 use tipserve_engine::FlowId;
 use tipserve_store::{CacheId, Reference};
-pub use unread::UnreadLayer;
+pub use unread::{Close, UnreadLayer};
 
 /// What the services share: one for each server.
 pub struct Context {

@@ -91,7 +91,7 @@ masked!(tipserve_api::v1::Cache: name, create_time, latest, aliases, version_cou
 masked!(tipserve_api::v1::Version: name, version, create_time, parent, description, labels,
     classes, width, key_count, views, bundle_fingerprint, head, size_bytes, fine_tune, created_by,
     bundle_name, source, class_count, exif_orientation, picture_count, encoder_dtype,
-    unknown_count, multi_label);
+    unknown_count, multi_label, part_weights);
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, Permissions},
     io,
-    net::IpAddr,
+    net::SocketAddr,
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixStream as Probe,
@@ -22,25 +22,25 @@ pub(super) trait Listener: Send + Sync + 'static {
     type Io: Send + 'static;
 
     /// The next connection, and its peer's address if it has one.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Option<IpAddr>)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 }
 
 impl Listener for TcpListener {
     type Io = TcpStream;
 
-    async fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+    async fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
         let (socket, peer) = TcpListener::accept(self).await?;
         // Answers must not wait for delayed acknowledgements. (An error, for a
         // connection that is gone, shows up when it is read.)
         let _ = socket.set_nodelay(true);
-        Ok((socket, Some(peer.ip())))
+        Ok((socket, Some(peer)))
     }
 }
 
 impl Listener for UnixListener {
     type Io = UnixStream;
 
-    async fn accept(&self) -> io::Result<(UnixStream, Option<IpAddr>)> {
+    async fn accept(&self) -> io::Result<(UnixStream, Option<SocketAddr>)> {
         let (socket, _) = UnixListener::accept(self).await?;
         Ok((socket, None))
     }

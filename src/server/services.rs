@@ -40,6 +40,12 @@ pub(super) fn serve(
         0 => None,
         seconds => Some(Duration::from_secs(seconds)),
     };
+    let bounds = ConnectionLimits {
+        total: limits.max_connections,
+        per_address: limits.max_address_connections,
+        age,
+    };
+    let connections = Connections::new(bounds.within_descriptors());
     let guarded = auth.tokens().is_some() || auth.tls().is_some();
     // The layer that is added first is the outermost.
     let router = transport::Server::builder()
@@ -51,7 +57,10 @@ pub(super) fn serve(
         // what the layers within refuse must reach the browser too.
         .accept_http1(true)
         .max_connection_age(age.unwrap_or(FOREVER))
-        .layer(rpc::UnreadLayer::new(limits.max_unfinished_bytes))
+        .layer(rpc::UnreadLayer::new(
+            limits.max_unfinished_bytes,
+            connections.closer(),
+        ))
         .layer(rpc::web::BrowserLayer::new(web_origins, guarded, http))
         .layer(rpc::Observe::new(&context.calls))
         .layer(AuthLayer::new(
@@ -67,15 +76,10 @@ pub(super) fn serve(
             limits.max_unfinished_bytes,
             Duration::from_secs(limits.message_seconds),
         ))
+        .layer(rpc::AnswerSpaceLayer::new(limits.max_unfinished_bytes))
         .add_routes(routes);
     let shutdown = context.shutdown.clone();
     let stop = async move { shutdown.cancelled().await };
-    let bounds = ConnectionLimits {
-        total: limits.max_connections,
-        per_address: limits.max_address_connections,
-        age,
-    };
-    let connections = Connections::new(bounds.within_descriptors());
     match listener {
         ApiListener::Tcp(listener) if auth.tls().is_some() => {
             let incoming = connections::encrypted(listener, connections, Arc::clone(auth));

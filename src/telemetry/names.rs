@@ -74,5 +74,9 @@ pub(super) const DRIFTS: [&str; 2] = ["similarity", "classes"];
 pub const REFUSALS: [&str; 4] = ["queue_items", "queue_bytes", "deadline", "items_per_second"];
 
 /// Why connections are closed, the only values of their label `reason`.
-pub(super) const CONNECTION_REFUSALS: [&str; 3] =
-    ["max_connections", "max_address_connections", "timeout"];
+pub(super) const CONNECTION_REFUSALS: [&str; 4] = [
+    "max_connections",
+    "max_address_connections",
+    "timeout",
+    "unread",
+];

@@ -214,3 +214,32 @@ fn values_that_would_be_cast_are_refused() {
     }
     assert!(fake.state().caches.is_empty());
 }
+
+/// A zip archive has a checksum of each array: numbers that were damaged are numbers all the same.
+#[test]
+fn damaged_numbers_are_refused() {
+    let fake = Fake::start();
+    let folder = Folder::new(&[], &[]);
+    let path = path(&folder);
+    let arrays = [
+        ("features", features()),
+        ("labels", labels()),
+        ("classes", classes()),
+    ];
+    for (array, data) in &arrays {
+        archive(&path, CompressionMethod::Stored, &arrays);
+        let mut file = std::fs::read(&path).unwrap();
+        let at = file
+            .windows(data.len())
+            .position(|window| window == data.as_slice())
+            .unwrap();
+        // The last number's lowest byte: another number, and nothing else is wrong.
+        let last = at + data.len() - if *array == "features" { 4 } else { 8 };
+        file[last] ^= 1;
+        std::fs::write(&path, file).unwrap();
+        let ran = tipserve(&fake, &["create", "c", "--from", path.to_str().unwrap()]).expect(1);
+        let says = format!("the array {array} cannot be read: Invalid checksum");
+        assert!(ran.stderr.contains(&says), "{says}: {}", ran.stderr);
+        assert!(fake.state().caches.is_empty());
+    }
+}

@@ -14,6 +14,7 @@ fn part(size: Size, resize: ResizeRule, to: Size, interpolation: Interpolation) 
         resize,
         resize_to: to,
         interpolation,
+        share: None,
     }
 }
 

@@ -150,7 +150,9 @@ def test_joins(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) ->
     assert join(one, two, "--weight", 3, "--weight", 1) == 0
     info = manifest(tmp_path / "o")
     assert info["width"] == 2 * manifest(one)["width"]
-    assert len(info["image"]["parts"]) == 2
+    parts = info["image"]["parts"]
+    width = manifest(one)["width"]
+    assert [(it["width"], it["weight"]) for it in parts] == [(width, 0.75), (width, 0.25)]
     assert "text" not in info
     pixels = torch.rand(2, 3, *info["image"]["size"])
     norms = torch.jit.load(tmp_path / "o" / "image.pt")(pixels).norm(dim=1)

@@ -323,6 +323,8 @@ for _ in range(4):
     for quality in (30, 95):
         add(f"tiff jpeg {w}x{h}", encode(rgb, "TIFF", compression="jpeg", quality=quality))
         add(f"tiff jpeg L {w}x{h}", encode(grey, "TIFF", compression="jpeg", quality=quality))
+    for image in (rgb, grey, line_art, Image.fromarray(picture(h, w, 4), "RGBA")):
+        add(f"tiff {image.mode} {w}x{h} zstd", encode(image, "TIFF", compression="zstd"))
     add(
         f"tiff RGBA lzw {w}x{h}",
         encode(Image.fromarray(picture(h, w, 4), "RGBA"), "TIFF", compression="tiff_lzw"),
@@ -351,7 +353,34 @@ for from_top in (False, True):
             pixels = rng.integers(0, 1 << 16, (h, w))
             add(f"bmp 16 bits {masks} {header}", bmp(pixels, masks, from_top, header))
 
+
+def os2(image):
+    """A BMP with the header of OS/2 2: Windows 3's, and 24 bytes more."""
+    data = encode(image, "BMP")
+    start = struct.unpack_from("<I", data, 10)[0]
+    longer = data[:10] + struct.pack("<II", start + 24, 64) + data[18:54]
+    return longer + bytes(24) + data[54:]
+
+
+for mode in ("RGB", "L", "1", "P"):
+    for _ in range(2):
+        image = Image.fromarray(picture(*some_size(), 3))
+        add(f"bmp {mode} of OS/2", os2(image.quantize() if mode == "P" else image.convert(mode)))
+
 # ---- Orientation -------------------------------------------------------------
+
+
+def raw_profile(png, exif, compressed):
+    """EXIF in a PNG as ImageMagick wrote it before there was a chunk for it."""
+    digits = exif.hex()
+    lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
+    text = "\n".join(["", "exif", f"{len(exif):8}", *lines, ""]).encode("latin1")
+    kind, text = (b"zTXt", b"\0" + zlib.compress(text)) if compressed else (b"tEXt", text)
+    data = b"Raw profile type exif\0" + text
+    chunk = struct.pack(">I", len(data)) + kind + data
+    chunk += struct.pack(">I", zlib.crc32(kind + data))
+    return png[:33] + chunk + png[33:]
+
 
 for orientation in range(1, 9):
     h, w = some_size()
@@ -365,6 +394,9 @@ for orientation in range(1, 9):
         encode(rgb, "JPEG", exif=exif, progressive=True),
     )
     add(f"png of orientation {orientation}", encode(rgb, "PNG", exif=exif))
+    for compressed in (False, True):
+        data = raw_profile(encode(rgb, "PNG"), exif.tobytes(), compressed)
+        add(f"png of orientation {orientation} in a raw profile", data)
     add(f"webp of orientation {orientation}", encode(rgb, "WEBP", exif=exif, lossless=True))
     add(f"jpeg of orientation {orientation} in XMP", encode(rgb, "JPEG", xmp=xmp))
     add(f"webp of orientation {orientation} in XMP", encode(rgb, "WEBP", xmp=xmp, lossless=True))

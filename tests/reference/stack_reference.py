@@ -254,7 +254,7 @@ def stack(r):
             values = ridge_fit(keys[rest], labels[rest], classes, beta, 0.1)
             alone.append(torch.exp(-beta * (1 - keys[i : i + 1] @ keys[rest].T)) @ values)
         alone = neutral(torch.cat(alone), counts)[:, told]
-        near = 1.35 if whose is None else 0.9
+        near = 1.1
         parts = {"proker": (near * spread_of(alone, place[labels], (0.07, 10)), 1.0)}
         logits = ridge / parts["proker"][0]
         if text_t is not None:

@@ -14,6 +14,7 @@ import json
 import sys
 
 import analysis_reference
+import calibration_reference
 import multi_label_reference
 import stack_reference
 import torch
@@ -216,6 +217,7 @@ ANSWERS = {
     "held_accuracy": held_accuracy,
     "temperature": temperature,
     "evaluate": evaluate,
+    "calibration": lambda r: calibration_reference.calibration(r, METHODS),
     "stack": stack_reference.stack,
     "left_out": lambda r: analysis_reference.left_out(r, METHODS),
     "analysis": lambda r: analysis_reference.analysis(r, METHODS),

@@ -7,6 +7,7 @@ util-linux and the right to make namespaces: root's, or a system's that lets use
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -84,3 +85,65 @@ class HangingSync:
     def release(self) -> None:
         """All go on."""
         self.flag.unlink(missing_ok=True)
+
+
+class LostWrites:
+    """A disk that keeps nothing but what was fsynced: after a kill, what a power failure leaves.
+
+    A file that was never fsynced is empty; an entry is in its folder if that was fsynced since.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.durable = folder / "durable"
+        self.durable.mkdir()
+        shim = folder / "lost_writes.so"
+        source = Path(__file__).with_name("lost_writes.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
+        self.environment = {"LD_PRELOAD": str(shim), "TIPSERVE_TEST_DURABLE": str(self.durable)}
+
+    def cut_power(self, store: Path) -> int:
+        """Leaves of a dead server's store what was durable; how many files are gone or shorter."""
+        before = {path.relative_to(store): path.stat().st_size for path in files_of(store)}
+        lost = store.with_name(store.name + ".lost")
+        store.rename(lost)
+        self._restore(lost.stat().st_ino, store)
+        after = {path.relative_to(store): path.stat().st_size for path in files_of(store)}
+        # The next server's files have numbers of their own, and nothing of them is durable yet.
+        shutil.rmtree(self.durable)
+        self.durable.mkdir()
+        shutil.rmtree(lost)
+        self._keep(store)
+        return sum(after.get(path) != size for path, size in before.items())
+
+    def _restore(self, inode: int, to: Path) -> None:
+        to.mkdir()
+        entries = self.durable / f"d-{inode}"
+        if not entries.exists():
+            return
+        for entry in entries.read_bytes().split(b"\0")[:-1]:
+            number, kind, name = entry.split(b" ", 2)
+            if name in (b".", b".."):
+                continue
+            if kind == b"d":
+                self._restore(int(number), to / name.decode())
+                continue
+            contents = self.durable / f"f-{int(number)}"
+            data = contents.read_bytes() if contents.exists() else b""
+            (to / name.decode()).write_bytes(data)
+
+    def _keep(self, folder: Path) -> None:
+        """What is there is durable."""
+        lines = b""
+        for path in folder.iterdir():
+            inode, kind = path.stat().st_ino, "d" if path.is_dir() else "f"
+            lines += f"{inode} {kind} {path.name}\0".encode()
+            if path.is_dir():
+                self._keep(path)
+            else:
+                (self.durable / f"f-{inode}").write_bytes(path.read_bytes())
+        (self.durable / f"d-{folder.stat().st_ino}").write_bytes(lines)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """All files under a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]

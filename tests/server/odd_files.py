@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -27,6 +29,8 @@ def odd_files(chance: np.random.Generator, count: int) -> Iterator[tuple[str, by
         kind = str(chance.choice(list(MODES)))
         mode = str(chance.choice(MODES[kind]))
         data = _saved(chance, _picture(chance, mode), kind)
+        if kind == "PNG" and chance.random() < 0.15:
+            data = _with_chunk(chance, data)
         what, data = _damaged(chance, data)
         # Now and then what the name says is not what the file is.
         ending = ENDINGS.get(kind, "ppm")
@@ -72,6 +76,23 @@ def _saved(chance, picture: Image.Image, kind: str) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
+
+
+def _with_chunk(chance, png: bytes) -> bytes:
+    """With a chunk after the header that a reader must know, or may pass over, or that turns the
+    picture as ImageMagick used to write it."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = int(chance.integers(1, 9))
+    digits = exif.tobytes().hex()
+    profile = f"\nexif\n{len(digits) // 2:8}\n{digits}\n".encode()
+    kind, data = [
+        (b"IDUT", b"what is critical and unknown"),
+        (b"idUt", b"what may be passed over"),
+        (b"tEXt", b"Raw profile type exif\0" + profile),
+        (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)),
+    ][int(chance.integers(4))]
+    chunk = struct.pack(">I", len(data)) + kind + data
+    return png[:33] + chunk + struct.pack(">I", zlib.crc32(kind + data)) + png[33:]
 
 
 def _damaged(chance, data: bytes) -> tuple[str, bytes]:

@@ -27,12 +27,19 @@ class Projection(torch.nn.Module):
 
 
 def random_bundle(
-    folder: Path, *, name: str = "", seed: int = 1, size: int = 32, width: int = 24, rounds: int = 0
+    folder: Path,
+    *,
+    name: str = "",
+    seed: int = 1,
+    size: int = 32,
+    width: int = 24,
+    rounds: int = 0,
+    module: torch.nn.Module | None = None,
 ) -> Path:
-    """Writes the bundle into a new folder."""
+    """Writes the bundle into a new folder, of ``module`` if one is given."""
     folder.mkdir(parents=True)
-    module = Projection(seed, size, width, rounds).eval()
-    torch.jit.script(module).save(folder / "image.pt")
+    module = module or Projection(seed, size, width, rounds)
+    torch.jit.script(module.eval()).save(folder / "image.pt")
     digest = hashlib.sha256((folder / "image.pt").read_bytes()).hexdigest()
     (folder / "bundle.toml").write_text(
         f'format = 1\nname = "{name or folder.name}"\nwidth = {width}\nlogit_scale = 100.0\n'

@@ -59,6 +59,9 @@ class Peer:
         self.ended: set[int] = set()
         self.closed = False
         self.send(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, window)))
+        self._begin()
+
+    def _begin(self) -> None:
         threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, data: bytes) -> None:
@@ -161,3 +164,24 @@ class Peer:
             return self.changed.wait_for(
                 lambda: self.closed or set(streams) <= self.ended, timeout=seconds
             )
+
+
+class Deaf(Peer):
+    """One that lets everything be sent to it, and never reads its socket."""
+
+    def _begin(self) -> None:
+        most = 2**31 - 1
+        # What the server lets a peer send, as it would have said.
+        self.initial_window = 1 << 20
+        self.connection_window = 8 << 20
+        self.send(frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, most)))
+        self.send(frame(WINDOW, 0, 0, struct.pack(">I", most - 65_535)))
+
+    def send(self, data: bytes) -> None:
+        """Sends, if the server still listens."""
+        if self.closed:
+            return
+        try:
+            super().send(data)
+        except OSError:
+            self.closed = True

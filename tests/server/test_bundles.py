@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections import Counter
 from pathlib import Path
 
 import grpc
@@ -59,6 +60,12 @@ def refused(run) -> Problem:
     with pytest.raises(grpc.RpcError) as raised:
         run()
     return Problem.of_call(raised.value)
+
+
+def states_of(one: wire.Api) -> dict[str, int]:
+    """State of each bundle by its folder, as the services have it."""
+    found = one.bundles.ListBundles(bundle.ListBundlesRequest()).bundles
+    return {each.folder: each.state for each in found}
 
 
 def states(server) -> dict[str, str]:
@@ -375,20 +382,30 @@ def test_only_admins_of_all_caches_change_what_is_loaded(serve, tmp_path):
     admin = api(server.address, file.tokens["admin"])
     assert admin.bundles.LoadBundle(loading).info.fingerprint == fingerprint(second)
     admin.bundles.UnloadBundle(unloading)
+    for run in (
+        lambda: admin.bundles.LoadBundle(bundle.LoadBundleRequest(folder="../second")),
+        lambda: admin.bundles.UnloadBundle(bundle.UnloadBundleRequest(bundle="")),
+    ):
+        assert refused(run).code is not grpc.StatusCode.OK
+    # Cancelled, it goes on to its end, which its one line says.
+    cancelled = admin.bundles.LoadBundle.future(loading)
+    eventually(lambda: states_of(admin)["second"] != bundle.Bundle.STATE_AVAILABLE)
+    cancelled.cancel()
+    eventually(lambda: states_of(admin)["second"] == bundle.Bundle.STATE_READY)
 
     def audited() -> list:
         lines = [json.loads(line) for line in server.log.read_text().splitlines()]
         fields = [line["fields"] for line in lines if line["target"] == "tipserve::audit"]
         return [(one["who"], one["action"], one["result"]) for one in fields]
 
-    eventually(lambda: ("admin", "unload_bundle", "Ok") in audited())
-    for line in (
-        ("team", "load_bundle", "PermissionDenied"),
-        ("team", "unload_bundle", "PermissionDenied"),
-        ("admin", "load_bundle", "Ok"),
-        ("admin", "unload_bundle", "Ok"),
-    ):
-        assert audited().count(line) == 1, line
+    eventually(lambda: len(audited()) == 11)
+    lines = Counter(audited())
+    for who in ("reader", "writer", "team"):
+        assert lines.pop((who, "load_bundle", "PermissionDenied")) == 1
+        assert lines.pop((who, "unload_bundle", "PermissionDenied")) == 1
+    assert lines.pop(("admin", "load_bundle", "Ok")) == 2
+    assert lines.pop(("admin", "unload_bundle", "Ok")) == 1
+    assert sorted(action for _, action, _ in lines) == ["load_bundle", "unload_bundle"], lines
 
 
 def test_over_http(serve, tmp_path):

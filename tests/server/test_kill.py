@@ -36,8 +36,11 @@ def restart(server) -> None:
     server.start()
 
 
-def kill_in_a_stream_of_changes(server, clients, chance, longest: float) -> None:
-    """Runs the clients until a random moment, kills the server, and holds it against them."""
+def kill_in_a_stream_of_changes(server, clients, chance, longest: float, then=lambda: None):
+    """Runs the clients until a random moment, kills the server, and holds it against them.
+
+    `then` is done to the store before the server starts again; returns what it returns.
+    """
     dying = threading.Event()
     with ThreadPoolExecutor(CLIENTS) as pool:
         runs = [pool.submit(client.run, server.api, dying) for client in clients]
@@ -46,6 +49,7 @@ def kill_in_a_stream_of_changes(server, clients, chance, longest: float) -> None
         server.kill()
         for run in runs:
             run.result()
+    done = then()
     restart(server)
     history.check_shared(server.api, clients)
     for client in clients:
@@ -54,6 +58,7 @@ def kill_in_a_stream_of_changes(server, clients, chance, longest: float) -> None
     ours = {name for client in clients for name, state in client.caches.items() if state.versions}
     shared = {"shared"} if any(client.shared for client in clients) else set()
     assert {name.removeprefix("caches/") for name in server.api.ids()} == ours | shared
+    return done
 
 
 def as_the_reader_sees_it(clients) -> dict:

@@ -15,6 +15,7 @@ import wire
 from conftest import eventually
 from pictures import photo, png
 from PIL import Image
+from test_hostile_messages import peak, reset_peak
 from wire import Problem, cache, classify
 
 
@@ -236,6 +237,26 @@ def test_backpressure_slows_a_stream_that_sends_faster_than_it_is_served(
     # One more waits for admission.
     assert max(items for items, _ in held) <= most + 1
     assert max(size for _, size in held) <= (most + 1) << 20
+
+
+def test_messages_whose_items_wait_for_admission_stay_within_the_budget(serve, bundle, chance):
+    """They have arrived, and still take their bytes: others wait in flow control."""
+    flags = ("--queue-bytes", str(8 << 20), "--max-unfinished-bytes", str(64 << 20))
+    server = serve(bundle(150), "--dtype", "float32", "--workers", "1", *flags)
+    side = 1000
+    data = chance.integers(0, 256, side * side * 3, np.uint8).tobytes()
+    picture = wire.inputs.Input(raw_rgb=wire.inputs.RawRgb(width=side, height=side, data=data))
+    # 29 MiB each: 12 of them are five times the budget.
+    request = classify.EmbedRequest(inputs=[picture] * 10)
+    before = reset_peak(server)
+    calls = [server.api.classifying.Embed.future(request, timeout=300) for _ in range(12)]
+    # The first is answered, so others have arrived.
+    assert len(calls[0].result().inputs) == 10
+    grown_by = peak(server) - before
+    print(f"{grown_by >> 20} MiB more")
+    for call in calls:
+        call.cancel()
+    assert grown_by < 160 << 20
 
 
 def test_order_is_kept_whatever_each_item_takes(serve, bundle, chance):

@@ -43,6 +43,7 @@ METHODS = {
     "ModelStatistics",
     "RepositoryIndex",
     "RepositoryModelLoad",
+    "RepositoryModelUnload",
     "other",
 }
 """What the metrics' label `method` says."""

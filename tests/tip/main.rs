@@ -7,6 +7,7 @@
 mod accuracy;
 mod analysis;
 mod best;
+mod calibration;
 mod contrast;
 mod drift;
 mod evaluation;

@@ -7,7 +7,7 @@ use tip_adapter::{
     make::{HeadRequest, Made, make},
     material::Material,
 };
-use tip_spec::{ClassBalance, Method, SearchGrid, SelectionSource};
+use tip_spec::{ClassBalance, MadeBy, Method, SearchGrid, SelectionSource};
 
 use crate::{
     random::{Shape, fresh_seed, material},
@@ -262,6 +262,47 @@ fn every_method_is_defined_at_one_shot() {
                 assert!(made.spec.temperature > 0.0);
                 let logits = plain_logits(&made.spec, &made.tensors, &q).unwrap();
                 assert_eq!(logits.isfinite().all().int64_value(&[]), 1, "{method:?}");
+            }
+        }
+    }
+}
+
+/// A method of the registry without a file, an implementation or a reference
+/// fails here.
+#[test]
+fn every_method_of_the_registry_has_its_file_and_its_reference() {
+    fresh_seed();
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let there = |path: &str| {
+        let path = format!("{root}/{path}");
+        assert!(std::path::Path::new(&path).is_file(), "{path}");
+    };
+    let (m, q) = material(&shape(true));
+    for &method in Method::ALL {
+        let name = serde_json::to_value(method).unwrap();
+        let name = name.as_str().unwrap();
+        match method.made_by() {
+            MadeBy::Auto => there("tests/reference/stack_reference.py"),
+            MadeBy::FineTuning => there("tests/reference/finetune_steps.py"),
+            MadeBy::Name => {
+                there(&format!("crates/tip-adapter/src/methods/{name}.rs"));
+                let request = HeadRequest {
+                    method: Some(method),
+                    ..HeadRequest::default()
+                };
+                let spec = build(&m, &request).spec;
+                let numbers = [
+                    ("alpha", spec.alpha),
+                    ("beta", spec.beta),
+                    ("lam", spec.lambda),
+                ];
+                let numbers: Value = numbers
+                    .into_iter()
+                    .filter(|(_, number)| *number != 0.0)
+                    .map(|(name, number)| (name.to_owned(), json!(number)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into();
+                holds(&m, &q, &request, name, &numbers);
             }
         }
     }

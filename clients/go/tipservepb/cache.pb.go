@@ -710,7 +710,12 @@ type Version struct {
 	// whose probability reaches ClassInfo.threshold (Classification.labels). Made
 	// by METHOD_STACK: kernel ridge regression with one column per class, each
 	// calibrated on left-out examples.
-	MultiLabel    bool `protobuf:"varint,25,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
+	MultiLabel bool `protobuf:"varint,25,opt,name=multi_label,json=multiLabel,proto3" json:"multi_label,omitempty"`
+	// How much each encoder of a joined bundle counts in it, in the bundle's
+	// order: shares of the cosine of two features, which sum to 1. Chosen when the
+	// version is made, on the examples that its other numbers are chosen on. Empty
+	// where the bundle has one encoder, or was joined by an older tipserve.
+	PartWeights   []float64 `protobuf:"fixed64,40,rep,packed,name=part_weights,json=partWeights,proto3" json:"part_weights,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -904,6 +909,13 @@ func (x *Version) GetMultiLabel() bool {
 		return x.MultiLabel
 	}
 	return false
+}
+
+func (x *Version) GetPartWeights() []float64 {
+	if x != nil {
+		return x.PartWeights
+	}
+	return nil
 }
 
 // What a version was made from.
@@ -4630,7 +4642,7 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\x04etag\x18\x06 \x01(\tR\x04etag\x1a:\n" +
 	"\fAliasesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xba\a\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xdd\a\n" +
 	"\aVersion\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x03R\aversion\x12;\n" +
@@ -4661,7 +4673,8 @@ const file_tipserve_v1_cache_proto_rawDesc = "" +
 	"\rencoder_dtype\x18\x15 \x01(\tR\fencoderDtype\x12#\n" +
 	"\runknown_count\x18\x18 \x01(\x03R\funknownCount\x12\x1f\n" +
 	"\vmulti_label\x18\x19 \x01(\bR\n" +
-	"multiLabel\x1a9\n" +
+	"multiLabel\x12!\n" +
+	"\fpart_weights\x18( \x03(\x01R\vpartWeights\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +

@@ -19,6 +19,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from tipserve._proto import (
+    analysis_pb2,
+    analysis_pb2_grpc,
     cache_pb2,
     cache_pb2_grpc,
     classify_pb2,
@@ -93,6 +95,7 @@ def echo(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any
 
 
 class FakeServer(
+    analysis_pb2_grpc.AnalysisServiceServicer,
     cache_pb2_grpc.CacheServiceServicer,
     classify_pb2_grpc.ClassifyServiceServicer,
     finetune_pb2_grpc.FineTuneServiceServicer,
@@ -128,6 +131,7 @@ class FakeServer(
             futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)]
         )
         for add in (
+            analysis_pb2_grpc.add_AnalysisServiceServicer_to_server,
             cache_pb2_grpc.add_CacheServiceServicer_to_server,
             classify_pb2_grpc.add_ClassifyServiceServicer_to_server,
             finetune_pb2_grpc.add_FineTuneServiceServicer_to_server,
@@ -186,6 +190,11 @@ class FakeServer(
 
     def Evaluate(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         return self._call("Evaluate", list(requests), context, classify_pb2.EvaluateResponse())
+
+    # AnalysisService
+
+    def GetDrift(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("GetDrift", request, context, analysis_pb2.Drift())
 
     # CacheService
 

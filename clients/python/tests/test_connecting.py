@@ -84,7 +84,7 @@ def test_what_is_not_given_comes_from_the_environment(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("from-a-file\n")
     monkeypatch.setenv("TIPSERVE_TOKEN_FILE", str(tmp_path / "token"))
     assert given().metadata == (("authorization", "Bearer from-a-file"),)
-    (tmp_path / "ca.pem").write_text("no certificate, but nobody looks yet")
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nnobody looks yet\n")
     monkeypatch.setenv("TIPSERVE_CA", str(tmp_path / "ca.pem"))
     assert given().credentials is not None
     assert given("http://a").credentials is None
@@ -129,6 +129,41 @@ def test_a_port_that_is_silent_is_left_after_the_connect_timeout(kind):
         with pytest.raises(tipserve.Unavailable, match="timed out") as caught:
             Flavour(kind, address)("server_info", client_connect_timeout=0.3)
         assert caught.value.reason == "SERVER_UNREACHABLE"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno",
+        b"\x15\x03\x03\x00\x02\x02\x16",
+    ],
+    ids=["nothing", "HTTP/1", "a TLS alert"],
+)
+def test_a_port_that_speaks_something_else_is_no_server_either(kind, says):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    asker = other.accept()[0]
+                    asker.recv(24)
+                    asker.sendall(says)
+                    asker.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(tipserve.Unavailable, match="no tipserve server answers") as caught:
+            Flavour(kind, address)("server_info")
+        assert caught.value.reason == "SERVER_UNREACHABLE"
+        other.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_file_without_certificates_is_named(tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_text("not a certificate")
+    with pytest.raises(ValueError, match=r"ca\.pem: no PEM certificate"):
+        tipserve.Client("a", root_certificates=path)
 
 
 def test_a_server_that_does_not_answer_is_left_after_the_timeout(fake, call):

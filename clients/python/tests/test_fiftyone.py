@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,15 +20,31 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "examples/fiftyone/predict.py"
 
 
 @pytest.fixture(scope="module")
-def fiftyone(tmp_path_factory):
-    """FiftyOne with a database of its own, which ends with the tests."""
+def database(tmp_path_factory):
+    """The address of a MongoDB of its own, which ends with the tests."""
+    mongod = shutil.which(os.environ.get("MONGOD", "mongod"))
+    if mongod is None:
+        pytest.skip("FiftyOne needs mongod, which is not installed")
+    folder = tmp_path_factory.mktemp("mongodb")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ["--dbpath", folder, "--bind_ip", "127.0.0.1", "--port", str(port)]
+    flags += ["--unixSocketPrefix", folder, "--logpath", folder / "log"]
+    server = subprocess.Popen([mongod, *flags], stdout=subprocess.DEVNULL)
+    yield f"mongodb://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def fiftyone(database, tmp_path_factory):
+    """FiftyOne with that database."""
     if importlib.util.find_spec("fiftyone") is None:
         pytest.skip("FiftyOne is not installed: pip install fiftyone")
-    if shutil.which("mongod") is None:
-        pytest.skip("FiftyOne needs mongod, which is not installed")
-    folder = tmp_path_factory.mktemp("fiftyone")
-    os.environ["FIFTYONE_DATABASE_DIR"] = str(folder / "database")
-    os.environ["FIFTYONE_CONFIG_PATH"] = str(folder / "config.json")
+    os.environ["FIFTYONE_DATABASE_URI"] = database
+    # It asks for MongoDB 6; what the example uses, 5 has (scripts/mongod).
+    os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
+    os.environ["FIFTYONE_CONFIG_PATH"] = str(tmp_path_factory.mktemp("fiftyone") / "config.json")
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
     import fiftyone
 

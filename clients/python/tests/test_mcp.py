@@ -7,9 +7,10 @@ import os
 import sys
 
 import pytest
+from fake_server import numbered
 from test_create import sent_examples, versioned
 
-from tipserve._proto import cache_pb2
+from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2
 
 mcp = pytest.importorskip("mcp", reason="the mcp package is not installed")
 if not hasattr(mcp, "Client"):
@@ -63,7 +64,7 @@ def test_a_model_finds_uses_makes_and_corrects_a_classifier(fake, root):
     async def use(client):
         tools = {one.name: one for one in (await client.list_tools()).tools}
         assert set(tools) == {
-            *("list_classifiers", "describe_classifier", "classify"),
+            *("list_classifiers", "describe_classifier", "classify", "evaluate", "drift"),
             *("create_classifier", "correct"),
         }
         schema = tools["classify"].input_schema
@@ -101,4 +102,43 @@ def test_read_only_offers_nothing_that_changes(fake, root):
         return {one.name for one in tools}
 
     names = drive(fake, root, use, "--read-only")
-    assert names == {"list_classifiers", "describe_classifier", "classify"}
+    assert names == {"list_classifiers", "describe_classifier", "classify", "evaluate", "drift"}
+
+
+def test_a_model_says_what_is_unknown_and_sees_what_drifts(fake, root):
+    created = []
+    fake.create = versioned(created)
+
+    def classify(requests, context):
+        for sequence, item in numbered(requests):
+            result = classify_pb2.ItemResult(id=item.id, sequence=sequence)
+            found = result.classification
+            found.version, found.accepted = "caches/pets/versions/1", False
+            found.prediction_set.add(display_name="cat", probability=0.6)
+            yield classify_pb2.ClassifyStreamResponse(results=[result])
+
+    fake.streams = [classify]
+    drift = analysis_pb2.Drift(summary="as the examples are", item_count=7)
+    fake.unary["GetDrift"] = lambda request, context: drift
+
+    async def use(client):
+        classes = {"cat": ["cat"], "dog": ["dog", "cat/0.jpg"]}
+        await client.call_tool(
+            "create_classifier",
+            {"name": "pets", "classes": classes, "multi_label": True, "unknown": ["dog"]},
+        )
+        asks = {"classifier": "pets", "pictures": ["cat/0.jpg"], "reject": True, "coverage": 0.9}
+        found = text(await client.call_tool("classify", asks))
+        assert '"accepted": false' in found and '"prediction_set"' in found
+        assert "as the examples are" in text(
+            await client.call_tool("drift", {"classifier": "pets"})
+        )
+
+    drive(fake, root, use)
+    examples = sent_examples(created[0])
+    assert created[0][0].spec.multi_label
+    assert [list(one.class_indices) for one in examples if not one.unknown] == [[0, 1], [0], [1]]
+    assert [one.unknown for one in examples] == [False, False, False, True]
+    [config] = fake.configs
+    assert config.options.HasField("reject")
+    assert config.options.coverage == pytest.approx(0.9)

@@ -4,7 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource,
+    error::TipError, finetune::SearchSet, material::Material, spec::SelectionSource, told::Told,
     unit::unit_rows,
 };
 
@@ -80,16 +80,23 @@ impl HoldOut {
         self.labels.numel() as i64
     }
 
-    /// Validation examples; every key is seen.
+    /// Validation examples of the classes that can be told; every key is seen.
     pub fn validation(material: &Material) -> Result<Option<Self>, TipError> {
         let Some((features, labels)) = material.validation() else {
             return Ok(None);
         };
+        let can_be_told = Told::of(material)?.is_among(labels)?;
+        let rows = can_be_told.f_nonzero()?.f_squeeze_dim(1)?;
+        if rows.numel() == 0 {
+            return Ok(None);
+        }
+        let features = features.f_index_select(0, &rows)?;
+        let labels = labels.f_index_select(0, &rows)?;
         Ok(Some(Self {
-            features: features.shallow_clone(),
-            labels: labels.shallow_clone(),
             key_index: labels.f_full_like(-1)?,
             rounds: labels.f_full_like(VALIDATION_ROUND)?,
+            features,
+            labels,
             key_rounds: material.labels.f_full_like(NO_ROUND)?,
             source: SelectionSource::Validation,
             describe: "validation examples".to_owned(),
@@ -159,6 +166,21 @@ impl HoldOut {
         let keys = material.labels.numel();
         let picked = evenly(keys, scored_limit(keys));
         let own: Vec<i64> = (0..keys as i64).collect();
+        Self::over_keys(
+            material,
+            &picked,
+            &own,
+            "each key without itself".to_owned(),
+        )
+    }
+
+    /// The same keys, each of which sees all keys but itself.
+    pub fn each_alone(&self, material: &Material) -> Result<Self, TipError> {
+        let own: Vec<i64> = (0..material.key_count()).collect();
+        let picked: Vec<usize> = Vec::<i64>::try_from(&self.key_index)?
+            .into_iter()
+            .filter_map(|key| usize::try_from(key).ok())
+            .collect();
         Self::over_keys(
             material,
             &picked,

@@ -85,6 +85,7 @@ pub mod suggest;
 mod supervised;
 pub mod temperature;
 mod tip_adapter;
+mod told;
 mod unit;
 pub mod unknown;
 mod unlabelled;

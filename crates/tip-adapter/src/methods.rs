@@ -22,6 +22,7 @@ pub(super) mod search;
 mod tip_adapter;
 mod zero_shot;
 
+use calibrate::Calibration;
 use search::{Outcome, Search};
 
 /// All training-free methods that can be requested by name.
@@ -86,14 +87,26 @@ pub(super) trait TrainingFree: Sync {
         true
     }
 
-    /// Temperature relative to the spread of left-out logits over wrong
-    /// classes: the middle of the best values over draws of CLIP features and
+    /// The term's temperature over its spread over wrong classes, with two shots
+    /// and more: the middle of the best values over draws of CLIP features and
     /// of pictures (`docs/accuracy.md`).
-    fn spread_factor(&self, has_text: bool) -> f64;
+    fn spread_factor(&self) -> f64;
 
-    /// Factor on a temperature fitted to left-out logits, which come from heads
-    /// with one shot fewer than the served one.
-    fn fewer_shots(&self, _material: &Material) -> Result<f64, TipError> {
+    /// The same with one shot, which nothing can be fitted to.
+    fn one_shot_factor(&self) -> f64 {
+        self.spread_factor()
+    }
+
+    /// The variance of the term over wrong classes with all shots, over that of
+    /// the left-out term ([Q, classes that can be told]): what one more shot
+    /// takes off its noise, see [`calibrate`].
+    fn all_shots_variance(
+        &self,
+        _calibration: &Calibration<'_>,
+        _left_out: &Tensor,
+        _labels: &Tensor,
+        _held: &HoldOut,
+    ) -> Result<f64, TipError> {
         Ok(1.0)
     }
 
@@ -107,13 +120,14 @@ pub(super) trait TrainingFree: Sync {
         held: &HoldOut,
     ) -> Result<Option<Tensor>, TipError>;
 
-    /// The term for the keys, f64 [M, N], of which only the wrong classes
-    /// count: all that a single shot leaves for calibration.
+    /// The term of a head of all shots for keys, f64 [Q, N], of which only the
+    /// wrong classes count; each key without itself if the method can do without.
     fn key_term(
         &self,
         material: &Material,
         numbers: &Numbers,
         balance: ClassBalance,
+        keys: &HoldOut,
     ) -> Result<Tensor, TipError>;
 
     /// Adds the term to a head that has the text's part.
@@ -146,13 +160,6 @@ const fn numbers(method: Method) -> Numbers {
         beta: 0.0,
         lambda: 0.0,
     }
-}
-
-/// √((n − 1)/n) for n shots a class on average: what a mean of one shot fewer
-/// makes margins lack.
-fn of_means(material: &Material) -> Result<f64, TipError> {
-    let shots = material.shots()?;
-    Ok(((shots - 1.0).max(0.5) / shots.max(1.0)).sqrt())
 }
 
 /// text + added, summed in f64, as f32.

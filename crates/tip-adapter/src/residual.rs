@@ -19,8 +19,8 @@
 //! logits and Δ are made anew from the others. (To reuse the left-out logits of all
 //! examples would be cheaper and wrong: each depends on the labels of the fold
 //! that judges.) The tuned head is kept only if its mean cross-entropy there is
-//! lower by more than the standard error of the paired difference; its temperature
-//! is fitted there, too.
+//! lower by more than two standard errors of the paired difference and it has at
+//! least as many right; its temperature is fitted there, too.
 
 use tch::{Kind, Tensor};
 
@@ -47,6 +47,10 @@ use judge::{Judged, Tally, Unseen};
 
 /// Strengths that are tried, strongest first: each starts where the last ended.
 pub const STRENGTHS: [f64; 4] = [3.0, 1.0, 0.3, 0.1];
+
+/// Paired standard errors by which the cross-entropy of unseen examples has to be
+/// lower.
+const CLEAR: f64 = 2.0;
 
 /// How far [`tune`] is, after each of its fits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -341,7 +345,7 @@ fn decide(
     } else {
         f64::INFINITY
     };
-    let improved = mean > error && mean > 0.0;
+    let improved = mean > CLEAR * error && mean > 0.0 && score.accuracy >= start.accuracy;
     let made = if improved {
         let solved = base.problem()?.solve(strength, None)?;
         steps.step(&solved)?;

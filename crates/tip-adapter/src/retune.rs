@@ -11,7 +11,8 @@ use super::{
     made::Made,
     material::Material,
     methods::{
-        by_name, calibrate,
+        by_name,
+        calibrate::Calibration,
         search::{Outcome, Search},
     },
     request::HeadRequest,
@@ -155,17 +156,18 @@ fn numbers(
         None => Searched {
             alpha: trained_with.0,
             beta: trained_with.1,
-            temperature: calibrate::by_spread(
-                by_name(Method::TipAdapter)?,
-                &Numbers {
+            temperature: Calibration {
+                method: by_name(Method::TipAdapter)?,
+                material,
+                numbers: &Numbers {
                     method: Method::TipAdapterF,
                     alpha: trained_with.0,
                     beta: trained_with.1,
                     lambda: 0.0,
                 },
-                material,
-                request.class_balance,
-            )?,
+                balance: request.class_balance,
+            }
+            .by_spread()?,
             accuracy: None,
             selection: Selection {
                 source: SelectionSource::Default,

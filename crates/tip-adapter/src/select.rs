@@ -5,7 +5,8 @@ use super::{
     hold_out::HoldOut,
     material::Material,
     methods::{
-        TrainingFree, by_name, calibrate,
+        TrainingFree, by_name,
+        calibrate::Calibration,
         search::{Outcome, Search},
     },
     request::HeadRequest,
@@ -156,11 +157,20 @@ fn by_default(
         alpha: numbers.alpha,
         beta: numbers.beta,
         lambda: numbers.lambda,
-        ..Candidate::left_out(method.method(), format!("not scored: {why}"))
+        ..Candidate::left_out(
+            method.method(),
+            format!("not scored: {why}; these are its defaults"),
+        )
     }];
+    let calibration = Calibration {
+        method,
+        material,
+        numbers: &numbers,
+        balance: request.class_balance,
+    };
     Ok(Chosen {
+        temperature: calibration.by_spread()?,
         numbers,
-        temperature: calibrate::by_spread(method, &numbers, material, request.class_balance)?,
         selection: Selection {
             source: if given {
                 SelectionSource::Given

@@ -82,9 +82,9 @@ pub(super) const GDA_FACTOR: f64 = 0.35;
 /// alike in all directions.
 pub(super) const RIDGE_FACTOR: f64 = 1.0;
 
-/// The same of AUTO's kernel ridge regression if nothing can be left out:
-/// what comes of one shot, over draws from three sets of CLIP features
-/// (standardised) and four of pictures (plain), `docs/accuracy.md`.
-pub(super) fn one_shot_factor(standardised: bool) -> f64 {
-    if standardised { 0.9 } else { 1.35 }
-}
+/// The same of kernel ridge regression with one shot, plain features and
+/// standardised ones.
+pub(super) const RIDGE_ONE_SHOT: f64 = 1.1;
+
+/// The same of the cosines with class means of one shot.
+pub(super) const MEAN_ONE_SHOT: f64 = 0.65;

@@ -55,6 +55,9 @@ pub struct Method {
     pub content: bool,
     /// Whether a client may send many messages.
     pub streams: bool,
+    /// Whether its one answer is as large as what is stored, however small its
+    /// request: a page, a list, a version.
+    large_answer: bool,
     /// Whether it is served at all. Some of the Open Inference Protocol's are
     /// not: callers who may classify are told so.
     pub offered: bool,
@@ -73,6 +76,17 @@ impl Method {
     const fn streams(mut self) -> Method {
         self.streams = true;
         self
+    }
+
+    const fn large_answer(mut self) -> Method {
+        self.large_answer = true;
+        self
+    }
+
+    /// Whether its one answer is as large as what is stored, however small its
+    /// request: a page, a list, a version.
+    pub fn has_large_answer(&self) -> bool {
+        self.large_answer
     }
 
     /// The method's name as the value of the metrics' label `method`.
@@ -103,6 +117,7 @@ const fn method(service: &'static str, name: &'static str, access: Access) -> Me
         audit: None,
         content: false,
         streams: false,
+        large_answer: false,
         offered: true,
     }
 }
@@ -139,12 +154,12 @@ pub const METHODS: &[Method] = &[
     reads(CLASSIFY, "Embed").content(),
     reads(CLASSIFY, "Evaluate").content().streams(),
     reads(CLASSIFY, "GetServerInfo"),
-    reads(CACHES, "GetCache"),
-    reads(CACHES, "ListCaches"),
-    reads(CACHES, "GetVersion"),
-    reads(CACHES, "ListVersions"),
-    reads(CACHES, "ListExamples"),
-    reads(CACHES, "GetExamplePicture"),
+    reads(CACHES, "GetCache").large_answer(),
+    reads(CACHES, "ListCaches").large_answer(),
+    reads(CACHES, "GetVersion").large_answer(),
+    reads(CACHES, "ListVersions").large_answer(),
+    reads(CACHES, "ListExamples").large_answer(),
+    reads(CACHES, "GetExamplePicture").large_answer(),
     // Takes a whole classifier away, features included.
     audited(CACHES, "ExportVersion", Role::Write, "export_version"),
     audited(CACHES, "CreateCache", Role::Write, "create_cache")
@@ -163,26 +178,31 @@ pub const METHODS: &[Method] = &[
     audited(CACHES, "PruneVersions", Role::Admin, "prune_versions"),
     audited(FINE_TUNES, "FineTune", Role::Write, "start_finetune"),
     audited(FINE_TUNES, "CancelFineTune", Role::Write, "cancel_finetune"),
-    reads(FINE_TUNES, "ListFineTunes"),
-    reads(FINE_TUNES, "GetFineTune"),
+    reads(FINE_TUNES, "ListFineTunes").large_answer(),
+    reads(FINE_TUNES, "GetFineTune").large_answer(),
     reads(ANALYSIS, "SuggestExamples").content().streams(),
     reads(ANALYSIS, "AnalyzeVersion"),
-    reads(ANALYSIS, "GetDrift"),
-    reads(BUNDLES, "ListBundles"),
+    reads(ANALYSIS, "GetDrift").large_answer(),
+    reads(BUNDLES, "ListBundles").large_answer(),
     audited(BUNDLES, "LoadBundle", Role::Admin, "load_bundle"),
     audited(BUNDLES, "UnloadBundle", Role::Admin, "unload_bundle"),
     open(INFERENCE, "ServerLive"),
     open(INFERENCE, "ServerReady"),
     open(INFERENCE, "ServerMetadata"),
     reads(INFERENCE, "ModelReady"),
-    reads(INFERENCE, "ModelMetadata"),
+    reads(INFERENCE, "ModelMetadata").large_answer(),
     reads(INFERENCE, "ModelInfer").content(),
     reads(INFERENCE, "ModelStreamInfer").content().streams(),
-    reads(INFERENCE, "ModelConfig"),
-    reads(INFERENCE, "ModelStatistics"),
-    reads(INFERENCE, "RepositoryIndex"),
+    reads(INFERENCE, "ModelConfig").large_answer(),
+    reads(INFERENCE, "ModelStatistics").large_answer(),
+    reads(INFERENCE, "RepositoryIndex").large_answer(),
     reads(INFERENCE, "RepositoryModelLoad"),
-    not_offered(INFERENCE, "RepositoryModelUnload"),
+    audited(
+        INFERENCE,
+        "RepositoryModelUnload",
+        Role::Admin,
+        "unload_model",
+    ),
     not_offered(INFERENCE, "SystemSharedMemoryStatus"),
     not_offered(INFERENCE, "SystemSharedMemoryRegister"),
     not_offered(INFERENCE, "SystemSharedMemoryUnregister"),
@@ -268,6 +288,43 @@ mod tests {
         );
         for path in &listed {
             assert!(find(path).is_some(), "{path}");
+        }
+    }
+
+    /// Methods whose answers are small, whatever is stored; those that change
+    /// something answer with what they changed.
+    const SMALL_ANSWERS: [&str; 13] = [
+        "GetServerInfo",
+        "AnalyzeVersion",
+        "ModelReady",
+        "RepositoryModelLoad",
+        "RepositoryModelUnload",
+        "SetAlias",
+        "DeleteAlias",
+        "DeleteCache",
+        "DeleteVersion",
+        "PruneVersions",
+        "LoadBundle",
+        "UnloadBundle",
+        "CancelFineTune",
+    ];
+
+    #[test]
+    fn every_method_that_answers_once_with_what_is_stored_takes_space_for_it() {
+        let set = FileDescriptorSet::decode(DESCRIPTORS).expect("descriptors");
+        for file in &set.file {
+            for service in &file.service {
+                for described in &service.method {
+                    let name = described.name();
+                    let path = format!("/{}.{}/{name}", file.package(), service.name());
+                    let method = find(&path).expect("listed");
+                    // Those with content take as much as they need for theirs.
+                    let asks = method.offered && method.access != Access::Open && !method.content;
+                    let large =
+                        asks && !described.server_streaming() && !SMALL_ANSWERS.contains(&name);
+                    assert_eq!(method.has_large_answer(), large, "{path}");
+                }
+            }
         }
     }
 

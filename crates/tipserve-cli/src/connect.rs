@@ -1,6 +1,14 @@
 //! The connection to the server.
 
-use std::{error::Error as _, future::Future, sync::atomic::Ordering, time::Duration};
+use std::{
+    error::Error as _,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tonic::{
     Code, Response, Status,
@@ -40,6 +48,8 @@ pub struct Connection {
     address: Address,
     /// Bound of a unary call; none waits for ever.
     timeout: Option<Duration>,
+    /// Whether a call has been answered: before, the peer may be no tipserve at all.
+    answered: Arc<AtomicBool>,
 }
 
 impl Connection {
@@ -93,6 +103,7 @@ impl Connection {
             channel: AuthChannel::new(channel, bearer),
             address,
             timeout,
+            answered: Arc::default(),
         })
     }
 
@@ -187,9 +198,9 @@ impl Connection {
                     })?
             }
         };
-        Ok(answer
-            .map_err(|status| self.failure(doing, status))?
-            .into_inner())
+        let answer = answer.map_err(|status| self.failure(doing, status))?;
+        self.answered.store(true, Ordering::Relaxed);
+        Ok(answer.into_inner())
     }
 
     /// What the server serves.
@@ -221,6 +232,12 @@ impl Connection {
         // A lost connection has the transport's error as its source; a server
         // that answers UNAVAILABLE itself has none.
         match (status.code(), status.source()) {
+            // What is not HTTP/2 ends the first call with any of these.
+            (Code::Unavailable | Code::Unknown | Code::Cancelled, Some(transport))
+                if !self.answered.load(Ordering::Relaxed) =>
+            {
+                unreachable(&self.address, root_cause(transport))
+            }
             (Code::Unavailable, Some(transport)) => Failure::Disconnected {
                 doing: doing.to_owned(),
                 address: self.address().to_owned(),

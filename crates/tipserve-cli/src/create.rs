@@ -31,12 +31,14 @@ pub struct CreateArgs {
     /// The cache's id: a-z, 0-9, '-', '_', '.'. A cache that exists gets a new
     /// version.
     pub cache: String,
-    /// A folder with one folder a class, or an .npz file with the arrays
-    /// features [M,D], labels [M], classes [N] and, optionally, text_weights
-    /// [N,D]. With any number of labels a picture: a .csv file with the columns
-    /// file and labels ("cat;dog"), or .jsonl lines {"file": …, "labels": […]};
-    /// the version is then of independent labels.
-    #[arg(long, value_name = "DIR|FILE.npz|FILE.csv|FILE.jsonl")]
+    /// A folder with one folder a class; an .npz file with the arrays features
+    /// [M,D], labels [M], classes [N] and, optionally, text_weights [N,D]; a
+    /// .csv, .tsv or .jsonl file with a picture (image, path, file_name, …) and
+    /// its class (label, class, category, …) in each row; or COCO's .json. With
+    /// any number of labels a picture: a .csv file with the columns file and
+    /// labels ("cat;dog"), or .jsonl lines {"file": …, "labels": […]}; the
+    /// version is then of independent labels.
+    #[arg(long, value_name = "DIR|FILE")]
     pub from: PathBuf,
     #[command(flatten)]
     pub draw: DrawArgs,

@@ -92,7 +92,15 @@ impl Credentials {
         let config = match &self.ca {
             None => ClientTlsConfig::new().with_enabled_roots(),
             Some(path) => {
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("--ca", path)?))
+                let pem = read("--ca", path)?;
+                // The TLS library would trust nobody, and say that the server's is wrong.
+                if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+                    let path = path.display();
+                    return Err(Failure::Usage(format!(
+                        "--ca {path}: it holds no PEM certificate"
+                    )));
+                }
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
             }
         };
         match (&self.cert, &self.key) {

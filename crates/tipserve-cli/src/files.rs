@@ -108,6 +108,15 @@ impl Unusable {
         }
     }
 
+    /// An item of which its source says why.
+    pub(crate) fn because(reason: &'static str, message: String) -> Self {
+        Self {
+            code: Code::InvalidArgument,
+            reason,
+            message,
+        }
+    }
+
     /// An item of `size` bytes, which no message can carry.
     pub fn too_large(size: u64, limit: usize) -> Self {
         Self {

@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
     path::{Path, PathBuf},
 };
 
@@ -36,11 +35,18 @@ struct CsvRow {
     labels: String,
 }
 
-/// Whether a path names such a file.
-pub(crate) fn is_list(path: &Path) -> bool {
-    [OsStr::new("csv"), OsStr::new("jsonl")]
-        .iter()
-        .any(|extension| path.extension() == Some(extension))
+/// Whether a CSV's columns are those of such a list.
+pub(crate) fn is_csv(text: &str) -> bool {
+    let first = text.lines().next().unwrap_or_default();
+    let mut names: Vec<&str> = first.split(',').map(str::trim).collect();
+    names.sort_unstable();
+    names == ["file", "labels"]
+}
+
+/// Whether the first of some JSON lines is one of such a list.
+pub(crate) fn is_lines(text: &str) -> bool {
+    let first = text.lines().find(|line| !line.trim().is_empty());
+    first.is_some_and(|line| serde_json::from_str::<Row>(line).is_ok())
 }
 
 /// Lists the pictures of a file; their paths are relative to its folder. The
@@ -53,7 +59,7 @@ pub(crate) fn open(path: &Path, flag: &str) -> Result<Labelled, Failure> {
             files::readable(path)
         ))
     };
-    let rows = match path.extension() == Some(OsStr::new("csv")) {
+    let rows = match is_csv(&text) {
         true => of_csv(&text).map_err(|(line, why)| wrong(line, &why))?,
         false => of_lines(&text).map_err(|(line, why)| wrong(line, &why))?,
     };
@@ -168,7 +174,7 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line() {
         let error = labels_of("x.jsonl", "{\"file\": \"a\", \"labels\": []}\n[]").unwrap_err();
         assert!(error.contains("line 2"), "{error}");
-        let error = labels_of("x.csv", "path,labels\na,b\n").unwrap_err();
-        assert!(error.contains("file"), "{error}");
+        let error = labels_of("x.csv", "file,labels\na,b\n\"c\n").unwrap_err();
+        assert!(error.contains("line 3"), "{error}");
     }
 }

@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
 pub(crate) enum Source {
     /// A folder with one folder a class.
     Folder(PathBuf),
+    /// A file that lists pictures with their classes.
+    Table(PathBuf),
     /// An .npz file with embeddings.
     Npz(PathBuf),
 }
@@ -67,8 +69,17 @@ pub(crate) struct Example {
 pub(crate) enum Place {
     /// A picture file, by its path.
     File(PathBuf),
+    /// An embedding that its source has beside its class.
+    Values(Vec<f32>),
     /// A row of the .npz file's `features`.
     Row(u64),
+    /// Nowhere: its source says why it cannot be used.
+    Unusable {
+        /// The reason, as the server's have one.
+        reason: &'static str,
+        /// The same for people.
+        message: String,
+    },
 }
 
 impl Example {

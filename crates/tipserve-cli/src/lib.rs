@@ -75,6 +75,7 @@ pub mod screen;
 mod source;
 mod splits;
 mod suggest;
+mod tables;
 mod terminal;
 mod token;
 mod transport;

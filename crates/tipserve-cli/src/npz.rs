@@ -136,7 +136,15 @@ impl<R: Read + Seek> Archive<R> {
             ));
         }
         let header = array.header().clone();
-        let reader: Box<dyn Read + '_> = Box::new(array.into_inner());
+        let bytes = header.dtype().num_bytes().unwrap_or(0) as u64;
+        let values = header
+            .shape()
+            .iter()
+            .fold(1, |all: u64, side| all.saturating_mul(*side));
+        let reader: Box<dyn Read + '_> = Box::new(Checked {
+            inner: array.into_inner(),
+            left: values.saturating_mul(bytes),
+        });
         Ok(Some(NpyFile::with_header(
             header,
             BufReader::with_capacity(1 << 16, reader),
@@ -311,6 +319,27 @@ impl<R: Read + Seek> Archive<R> {
 
 fn wrong(path: &Path, array: &str, why: &str) -> Failure {
     Failure::Input(format!("{}: the array {array} {why}", readable(path)))
+}
+
+/// Reads an array's bytes; with the last of them, on to the end of its part of the archive, where
+/// the checksum is compared. Damaged numbers would be numbers all the same.
+struct Checked<R> {
+    inner: R,
+    /// Bytes of the array that are still to come.
+    left: u64,
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if self.left > 0 {
+            self.left = self.left.saturating_sub(count as u64);
+            if self.left == 0 {
+                io::copy(&mut self.inner, &mut io::sink())?;
+            }
+        }
+        Ok(count)
+    }
 }
 
 fn plain(header: &NpyHeader) -> Option<(TypeChar, u64)> {

@@ -104,18 +104,21 @@ impl Reader<'_> {
     /// False once nobody takes the examples any more.
     fn read(&self, labelled: Labelled) -> Result<bool, Failure> {
         match &labelled.source {
-            Source::Folder(_) => Ok(self.files(labelled.examples)),
+            Source::Folder(_) | Source::Table(_) => Ok(self.files(labelled.examples)),
             Source::Npz(path) => self.rows(path, labelled.examples),
         }
     }
 
     fn files(&self, examples: Vec<Example>) -> bool {
-        examples.into_iter().all(|example| match &example.place {
-            Place::File(path) => {
-                let input = files::read(path, self.limit);
-                self.send(example, input)
-            }
-            Place::Row(_) => true,
+        examples.into_iter().all(|mut example| {
+            let nowhere = Place::Row(0);
+            let input = match std::mem::replace(&mut example.place, nowhere) {
+                Place::File(path) => files::read(&path, self.limit),
+                Place::Values(values) => Ok(npz::embedding(values)),
+                Place::Unusable { reason, message } => Err(Unusable::because(reason, message)),
+                Place::Row(_) => return true,
+            };
+            self.send(example, input)
         })
     }
 

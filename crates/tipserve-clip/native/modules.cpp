@@ -4,6 +4,7 @@
 // No function throws: each gives null, or a message that the caller frees.
 
 #include "guarded.h"
+#include "mapped.h"
 
 #include <ATen/Context.h>
 #include <torch/script.h>
@@ -31,6 +32,15 @@ void choose_onednn() {
   at::globalContext().setQEngine(at::QEngine::ONEDNN);
 }
 
+// Mapped if the archive allows it; else as torch does it, whose message then tells what is wrong.
+Module load(const char* path, c10::Device device) {
+  try {
+    return tipserve::load_mapped(path, device);
+  } catch (const std::exception&) {
+    return torch::jit::load(path, device);
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -43,7 +53,7 @@ char* tipserve_module_load(const char* path, int32_t cuda, bool int8, void** loa
       choose_onednn();
     }
     const c10::Device device = cuda < 0 ? c10::Device(c10::kCPU) : tipserve::device_of(cuda);
-    auto module = std::make_unique<Module>(torch::jit::load(path, device));
+    auto module = std::make_unique<Module>(load(path, device));
     module->eval();
     *loaded = module.release();
   });

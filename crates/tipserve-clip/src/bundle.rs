@@ -317,6 +317,7 @@ impl Manifest {
         }
         if let Some(image) = &self.image {
             image.check()?;
+            image.check_shares(self.width)?;
             self.check_listed("image.file", &image.file)?;
         }
         if let Some(text) = &self.text {

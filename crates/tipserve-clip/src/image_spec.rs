@@ -53,6 +53,19 @@ pub struct PartSpec {
     pub resize_to: Size,
     /// The resampling kernel of the resize.
     pub interpolation: Interpolation,
+    /// Where its features lie among the bundle's, and how much they count; none
+    /// from bundles that were joined before it was written down.
+    #[serde(flatten)]
+    pub share: Option<PartShare>,
+}
+
+/// An encoder's share of a joined bundle's features.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct PartShare {
+    /// Width of its features. They come in the order of the parts.
+    pub width: usize,
+    /// Its share of the cosine of two features; those of all parts sum to 1.
+    pub weight: f64,
 }
 
 /// Rows and columns, in pixels. In `bundle.toml` one number for a square, or
@@ -163,7 +176,31 @@ impl ImageSpec {
             resize: self.resize,
             resize_to: self.resize_to,
             interpolation: self.interpolation,
+            share: None,
         }
+    }
+
+    /// Whether the parts' shares, if they are stated, are those of features of
+    /// this width.
+    pub(super) fn check_shares(&self, width: usize) -> Result<(), Violation> {
+        let shares: Vec<PartShare> = self.parts.iter().filter_map(|part| part.share).collect();
+        if shares.is_empty() {
+            return Ok(());
+        }
+        let widths: usize = shares.iter().map(|share| share.width).sum();
+        ensure(
+            shares.len() == self.parts.len() && widths == width,
+            "image.parts.width",
+            widths,
+            "must be stated for all parts or none, and sum to the bundle's width",
+        )?;
+        let sum: f64 = shares.iter().map(|share| share.weight).sum();
+        ensure(
+            shares.iter().all(|share| share.weight > 0.0) && (sum - 1.0).abs() < 1e-6,
+            "image.parts.weight",
+            sum,
+            "must be over 0, and sum to 1",
+        )
     }
 
     /// The longest side that any encoder's picture is resized to.

@@ -54,7 +54,7 @@ pub use device::{DeviceChoice, DeviceError, DtypeChoice};
 pub use encoder::{EncodeError, ImageEncoder, TextEncoder};
 pub use fused::Fusing;
 pub use graphs::GraphsChoice;
-pub use image_spec::{ImageSpec, PartSpec, ResizeRule, Size};
+pub use image_spec::{ImageSpec, PartShare, PartSpec, ResizeRule, Size};
 pub use int8::{Agreement, Int8Archives};
 pub use picture::{Picture, PictureError, PictureLimits};
 pub use precision::Precision;

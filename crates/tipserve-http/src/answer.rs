@@ -115,6 +115,9 @@ impl Messages {
                 None => return Next::End(Status::internal("the answer has no end")),
                 Some(Err(error)) => return Next::End(Status::from_error(error)),
                 Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if self.buffer.is_empty() && is_one_message(&data) => {
+                        return Next::Message(data.slice(5..));
+                    }
                     Ok(data) => self.buffer.extend_from_slice(&data),
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
@@ -138,6 +141,12 @@ impl Messages {
         self.buffer.advance(5);
         Some(self.buffer.split_to(length).freeze())
     }
+}
+
+/// Whether these bytes are one message, which then need not be copied.
+fn is_one_message(data: &Bytes) -> bool {
+    let header = data.get(1..5);
+    header.is_some_and(|mut header| header.get_u32() as usize + 5 == data.len())
 }
 
 /// Turns answers of one RPC into HTTP's.
@@ -170,6 +179,8 @@ impl Answering {
             Some(status) => self.error(&status),
             None => self.begin(Messages::new(body)).await,
         };
+        // What the layers of the call know of it, the layers around this one do.
+        answer.extensions_mut().extend(parts.extensions);
         if let Some(id) = parts.headers.get(crate::REQUEST_ID) {
             answer.headers_mut().insert(crate::REQUEST_ID, id.clone());
         }

@@ -76,7 +76,7 @@ pub use garbage::Swept;
 pub use listing::{AliasInfo, CacheInfo, CachePage, VersionInfo};
 pub use manifest::{
     ClassRecord, Details, Draft, EncoderRecord, ExifOrientation, FineTuneRecipe, FineTuneRecord,
-    Manifest, RequestKey, SourceCounts, TensorsRecord,
+    Manifest, PartWeight, RequestKey, SourceCounts, TensorsRecord,
 };
 pub use pictures::{PictureColumn, PicturePlace};
 pub use requests::MAX_REQUEST_ID_BYTES;

@@ -98,6 +98,23 @@ pub struct Details {
     /// Set if its examples have any number of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_label: Option<MultiLabelSpec>,
+    /// How much each encoder of a joined bundle counts, in the order of their
+    /// features; empty if the bundle has one encoder, or does not say where the
+    /// features of each lie.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub part_weights: Vec<PartWeight>,
+}
+
+/// How much one encoder of a joined bundle counts in a version: its share of
+/// the cosine of two features. The shares of a version's encoders sum to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartWeight {
+    /// Width of its features.
+    pub width: usize,
+    /// Its share as the bundle has it.
+    pub bundle: f64,
+    /// Its share in this version, whose stored features have it too.
+    pub used: f64,
 }
 
 /// The number format that a version's features come from.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def export_join(
             mean=(0.0,) * 3,
             std=(1.0,) * 3,
             resize="squash",
-            parts=tuple(m.preprocessing for m in members),
+            parts=tuple(replace(m.preprocessing, share=(m.width, m.weight)) for m in members),
         ),
         text=rules,
     )
@@ -203,7 +203,7 @@ def _vocabulary(content: str) -> int:
 
 def _source(members: list[Member]) -> str:
     parts = [
-        f"{m.manifest['name']} ({m.weight:.3g}; {m.manifest['source']}; "
+        f"{m.manifest['name']} ({m.weight:.3g}; {m.manifest.get('source', 'source not stated')}; "
         f"{sha256_of(m.folder / MANIFEST)[:12]})"
         for m in members
     ]

@@ -16,7 +16,14 @@ use http_body::{Body as HttpBody, Frame};
 use tonic::{Status, body::Body};
 use tower::Service;
 
-use super::{Encoding, Fault, Inflater, TURN, WORTHWHILE, deflater::Deflater};
+use super::{
+    super::budget::MessageBytes, Encoding, Fault, Inflater, TURN, WORTHWHILE, deflater::Deflater,
+};
+
+/// The largest window of a body over HTTP (RFC 9659).
+pub(in crate::rpc) const HTTP_WINDOW: usize = 8 << 20;
+/// Bytes that a body may inflate to before its window counts.
+const SMALL_BODY: usize = 64 << 10;
 
 pin_project_lite::pin_project! {
     /// A body that is inflated as it is read: no more of it is held than a turn
@@ -29,12 +36,20 @@ pin_project_lite::pin_project! {
         input: Bytes,
         ready: VecDeque<Bytes>,
         ended: bool,
+        take_window: TakeWindow,
+        window: Option<MessageBytes>,
     }
 }
 
+/// Takes the memory of a decoder's window ([`HTTP_WINDOW`] bytes), if there is
+/// as much.
+pub(in crate::rpc) type TakeWindow = Box<dyn Fn() -> Result<MessageBytes, Status> + Send + Sync>;
+
 impl<B> InflatedBody<B> {
-    pub fn new(body: B, encoding: Encoding) -> InflatedBody<B> {
+    pub fn new(body: B, encoding: Encoding, take_window: TakeWindow) -> InflatedBody<B> {
         InflatedBody {
+            take_window,
+            window: None,
             body,
             encoding,
             inflater: None,
@@ -81,6 +96,16 @@ where
                 {
                     if let Err(fault) = inflater.step(this.input) {
                         return Poll::Ready(Some(Err(refuse(encoding, fault))));
+                    }
+                }
+                // The others' windows are small, and this one fills as it inflates.
+                if encoding == Encoding::Zstd
+                    && this.window.is_none()
+                    && inflater.total() > SMALL_BODY
+                {
+                    match (this.take_window)() {
+                        Ok(window) => *this.window = Some(window),
+                        Err(status) => return Poll::Ready(Some(Err(status))),
                     }
                 }
                 this.ready.extend(inflater.rest());

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use http::Extensions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
@@ -18,6 +19,7 @@ use crate::{
     catalog::Served,
     rpc::{
         Context,
+        answer_space::{AnswerSpace, Making},
         confidence::Reject,
         error::ApiError,
         request,
@@ -38,9 +40,19 @@ pub struct Client {
     pub deadline: Option<Instant>,
     /// The window of the stream's unanswered elements; none for a unary call.
     pub window: Option<Arc<Semaphore>>,
+    /// The budget of a unary call's answer; results of a stream are counted by
+    /// its writer.
+    pub space: Option<AnswerSpace>,
 }
 
 impl Client {
+    /// Takes the space of a unary call's answer, once there is as much.
+    async fn space(&self, count: usize, least: usize, classes: usize) -> Option<Making> {
+        let space = self.space.clone()?;
+        let bytes = count * outcome_bytes(classes) + ANSWER_FACTOR * least;
+        Some(space.take(bytes).await)
+    }
+
     /// Places for so many elements in the stream's window, once they are free;
     /// a unary call needs none.
     async fn places(&self, count: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
@@ -66,7 +78,18 @@ pub struct Started {
     began: Instant,
     limit: usize,
     _cancel: CancelOnDrop,
+    making: Option<Making>,
     window: Option<OwnedSemaphorePermit>,
+}
+
+/// What an outcome takes besides its scores.
+const OUTCOME_BYTES: usize = 512;
+/// How often an answer is in memory until it waits to be read: as a message, as
+/// bytes in a buffer that grows, and as a copy.
+const ANSWER_FACTOR: usize = 4;
+
+fn outcome_bytes(classes: usize) -> usize {
+    OUTCOME_BYTES + classes * size_of::<f32>()
 }
 
 /// Checks a request and gives its elements to the engine as they are admitted.
@@ -116,6 +139,7 @@ async fn submit(
     if least > limit {
         return Err(outputs::too_large(limit, least).into());
     }
+    let making = client.space(count, least, classifier.classes()).await;
     let window = client.places(count).await?;
     let may_wait = client.window.is_some() && !scheduling.has_timeout;
     context
@@ -163,6 +187,7 @@ async fn submit(
         began,
         limit,
         _cancel: cancel,
+        making,
         window,
     })
 }
@@ -177,6 +202,20 @@ impl Started {
     /// written.
     pub fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         self.window.take()
+    }
+
+    /// What the elements' outcomes take once they are there.
+    pub fn outcome_bytes(&self) -> usize {
+        self.answers.len() * outcome_bytes(self.classifier.classes())
+    }
+
+    /// The space of its answer, to be given back once that is encoded.
+    pub fn making(&mut self) -> Extensions {
+        let mut extensions = Extensions::new();
+        if let Some(making) = self.making.take() {
+            extensions.insert(making);
+        }
+        extensions
     }
 
     /// Waits for the elements and puts their answers together. The first

@@ -19,6 +19,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Context,
+    answer_space::AnswerSpace,
+    change::Change,
     error::ApiError,
     flow_of,
     observe::{Call, observed},
@@ -30,9 +32,10 @@ use statistics::Statistics;
 use tipserve_api::inference::{self as v2, grpc_inference_service_server::GrpcInferenceService};
 
 /// Triton's extensions that are served in full, by Triton's names.
-const EXTENSIONS: [&str; 4] = [
+const EXTENSIONS: [&str; 5] = [
     "classification",
     "model_configuration",
+    "model_repository",
     "schedule_policy",
     "statistics",
 ];
@@ -62,15 +65,19 @@ impl Inference {
             caller,
             deadline: request::deadline(request.metadata(), Instant::now()),
             window: None,
+            space: Some(AnswerSpace::of(request.extensions())?),
         };
-        let started = infer::start(
+        let mut started = infer::start(
             &self.context,
             &self.statistics,
             request.into_inner(),
             &client,
         )
         .await?;
-        Ok(Response::new(started.finish().await?))
+        let making = started.making();
+        let mut response = Response::new(started.finish().await?);
+        response.extensions_mut().extend(making);
+        Ok(response)
     }
 
     /// Refuses a method, and counts it.
@@ -178,12 +185,10 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<v2::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let call = Call::current(&self.context.calls);
-        Ok(stream::serve(
-            Arc::clone(&self.context),
-            Arc::clone(&self.statistics),
-            request,
-            call,
-        ))
+        let context = Arc::clone(&self.context);
+        let statistics = Arc::clone(&self.statistics);
+        let serving = async { stream::serve(context, statistics, request, call.clone()) };
+        call.answer(serving).await
     }
 
     async fn model_statistics(
@@ -225,11 +230,12 @@ impl GrpcInferenceService for Inference {
 
     async fn repository_model_unload(
         &self,
-        _: Request<v2::RepositoryModelUnloadRequest>,
-    ) -> Refused<v2::RepositoryModelUnloadResponse> {
-        self.not_offered(
-            "RepositoryModelUnload",
-            "caches leave memory when room is needed; CacheService.DeleteCache deletes one",
+        request: Request<v2::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<v2::RepositoryModelUnloadResponse>, Status> {
+        let change = Change::of(&request);
+        observed(
+            &self.context.calls,
+            repository::unload(&self.context, change, request.into_inner()),
         )
         .await
     }

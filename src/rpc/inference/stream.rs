@@ -9,7 +9,6 @@
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
@@ -24,6 +23,7 @@ use crate::{
         flow_of_stream,
         observe::Call,
         request::{self, RequestError, until},
+        unread::{Counted, CountedStream, Reader, UnreadBytes, counted},
     },
 };
 use tipserve_api::inference::{
@@ -32,7 +32,7 @@ use tipserve_api::inference::{
 };
 
 /// The answers of a stream.
-pub type Answers = ReceiverStream<Result<ModelStreamInferResponse, Status>>;
+pub type Answers = CountedStream<ModelStreamInferResponse>;
 
 /// Says in an answer that no other follows it.
 const FINAL_RESPONSE: &str = "triton_final_response";
@@ -41,7 +41,11 @@ const GRPC_ERROR: &str = "triton_grpc_error";
 
 /// A request on its way to the writer.
 enum Pending {
-    Started(Box<Started>),
+    Started {
+        started: Box<Started>,
+        /// What its outcomes are counted with until the answer is made.
+        bytes: UnreadBytes,
+    },
     Refused {
         id: String,
         model: String,
@@ -57,8 +61,9 @@ pub fn serve(
     statistics: Arc<Statistics>,
     request: Request<Streaming<ModelInferRequest>>,
     call: Call,
-) -> Response<Answers> {
+) -> Result<Response<Answers>, ApiError> {
     let metadata = request.metadata();
+    let client = Reader::of(request.extensions())?;
     let deadline = request::deadline(metadata, Instant::now());
     let grpc_errors = metadata
         .get(GRPC_ERROR)
@@ -67,12 +72,14 @@ pub fn serve(
     let (answers, response) = mpsc::channel(4);
     let window = Arc::new(Semaphore::new(context.limits.stream_window));
     let caller = Caller::of(request.extensions());
-    let reader = Reader {
+    let reader = Requests {
+        reader: client.clone(),
         client: Client {
             flow: flow_of_stream(&caller),
             caller,
             deadline,
             window: Some(Arc::clone(&window)),
+            space: None,
         },
         window,
         context,
@@ -84,7 +91,7 @@ pub fn serve(
         let reading = tokio::spawn(reader.run(incoming));
         let stop = reading.abort_handle();
         let last = tokio::select! {
-            written = write(started, &answers, grpc_errors) => match written {
+            written = write(started, &client, &answers, grpc_errors) => match written {
                 // Every answer is out: how did the reader end?
                 Ok(()) => reading.await.ok().flatten().map_or(Ok(()), Err),
                 Err(status) => Err(status),
@@ -96,13 +103,14 @@ pub fn serve(
         call.ended(last.as_ref().map_or_else(Status::code, |()| Code::Ok));
         if let Err(status) = last {
             // A client that is gone does not hear it.
-            let _ = answers.send(Err(status)).await;
+            let _ = answers.send(Counted::last(status)).await;
         }
     });
-    Response::new(ReceiverStream::new(response))
+    Ok(Response::new(counted(response)))
 }
 
-struct Reader {
+struct Requests {
+    reader: Reader,
     context: Arc<Context>,
     statistics: Arc<Statistics>,
     client: Client,
@@ -110,7 +118,7 @@ struct Reader {
     pending: mpsc::UnboundedSender<Pending>,
 }
 
-impl Reader {
+impl Requests {
     /// Reads until the client has said all, goes away, or the server shuts
     /// down. The status, if any, ends the stream after the last answer.
     async fn run(self, mut incoming: Streaming<ModelInferRequest>) -> Option<Status> {
@@ -132,7 +140,10 @@ impl Reader {
             let started =
                 infer::start(&self.context, &self.statistics, request, &self.client).await;
             let pending = match started {
-                Ok(started) => Pending::Started(Box::new(started)),
+                Ok(started) => Pending::Started {
+                    bytes: self.reader.count(started.outcome_bytes()),
+                    started: Box::new(started),
+                },
                 Err(problem) => Pending::Refused {
                     id,
                     model,
@@ -151,15 +162,18 @@ impl Reader {
 /// Writes answers in the requests' order, until there are no more.
 async fn write(
     mut started: mpsc::UnboundedReceiver<Pending>,
-    answers: &mpsc::Sender<Result<ModelStreamInferResponse, Status>>,
+    client: &Reader,
+    answers: &mpsc::Sender<Counted<ModelStreamInferResponse>>,
     grpc_errors: bool,
 ) -> Result<(), Status> {
     while let Some(pending) = started.recv().await {
         let (id, model, place, finished) = match pending {
-            Pending::Started(mut started) => {
+            Pending::Started { mut started, bytes } => {
                 let (id, model) = started.names();
                 let place = started.place();
-                (id, model, place, started.finish().await)
+                let finished = started.finish().await;
+                drop(bytes);
+                (id, model, place, finished)
             }
             Pending::Refused {
                 id,
@@ -189,7 +203,12 @@ async fn write(
                 }),
             },
         };
-        let sent = answers.send(Ok(answer)).await;
+        let bytes = client.count_message(prost::Message::encoded_len(&answer));
+        let counted = Counted {
+            message: Ok(answer),
+            bytes: Some(bytes),
+        };
+        let sent = answers.send(counted).await;
         sent.map_err(|_| Status::cancelled(""))?;
         drop(place);
     }

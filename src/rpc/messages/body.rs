@@ -11,8 +11,9 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::{
@@ -22,26 +23,63 @@ use super::{
     },
     Bounds,
     clock::Clock,
+    counted_as,
     framing::Framing,
 };
 use crate::auth::Caller;
+
+impl Sender {
+    /// What a message that inflates to this many bytes takes.
+    pub(super) fn inflated(&self, bytes: usize) -> usize {
+        bytes.saturating_mul(self.copies)
+    }
+
+    /// What more it takes once it inflates to `largest` in place of `allowed`
+    /// bytes. Together no more than the smallest share, or it would wait for
+    /// ever.
+    pub(super) fn rest(&self, allowed: usize, largest: usize) -> usize {
+        let least = self.budget.least_share();
+        let held = self.inflated(allowed).min(least);
+        self.inflated(largest).min(least).saturating_sub(held)
+    }
+}
+
+/// Bytes of a call's message, kept until the call is answered.
+pub(super) type KeptBytes = Arc<Mutex<Vec<MessageBytes>>>;
 
 /// Who a message's bytes are counted for.
 #[derive(Clone)]
 pub(super) struct Sender {
     pub budget: Arc<MessageBudget>,
+    /// How often what a message inflates to is in memory: zstd keeps a window
+    /// of it besides.
+    pub copies: usize,
+    /// Where what was taken is kept beyond the message's arrival, if it is.
+    pub kept: Option<KeptBytes>,
     pub caller: Caller,
     pub peer: Option<SocketAddr>,
 }
 
 impl Sender {
     pub(super) fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
-        // An unauthenticated caller, known by its address.
-        let caller = match (self.caller.known_by(), self.peer) {
-            ("nothing", Some(peer)) => peer.ip().to_string(),
-            _ => self.caller.who(),
-        };
-        Arc::clone(&self.budget).take(caller, self.peer, bytes)
+        let caller = counted_as(&self.caller, self.peer);
+        let bytes = Arc::clone(&self.budget).take(caller, self.peer, bytes);
+        let kept = self.kept.clone();
+        async move {
+            let bytes = bytes.await;
+            if let Some(kept) = kept {
+                kept.lock().push(bytes.clone());
+            }
+            bytes
+        }
+    }
+
+    /// [`take`](Sender::take) without waiting.
+    ///
+    /// # Errors
+    /// QUEUE_FULL, if there are not as many.
+    pub(super) fn take_now(&self, bytes: usize) -> Result<MessageBytes, Status> {
+        self.take(bytes).now_or_never().ok_or_else(budget_exhausted)
     }
 }
 
@@ -155,7 +193,7 @@ where
         if this.framing.is_within() && this.framing.left > 0 && began {
             let length = this.framing.length;
             let bytes = match this.framing.is_compressed() {
-                true => allowance(length, this.bounds.largest),
+                true => this.sender.inflated(allowance(length, this.bounds.largest)),
                 false => length,
             };
             let bytes = Box::pin(this.sender.take(bytes));

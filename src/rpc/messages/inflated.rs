@@ -160,7 +160,7 @@ impl Compressed {
             }
             inflater.step(&mut self.input).map_err(refuse)?;
             if inflater.total() > self.allowed {
-                let more = bounds.largest.saturating_sub(self.allowed);
+                let more = sender.rest(self.allowed, bounds.largest);
                 let clock = Clock::new(bounds.patience);
                 self.waiting = Some((Box::pin(sender.take(more)), clock));
             }
@@ -338,6 +338,8 @@ mod tests {
         let bounds = layer.bounds(path);
         let sender = Sender {
             budget: Arc::new(MessageBudget::new(budget, 32 * MIB)),
+            copies: 1,
+            kept: None,
             caller: Caller::default(),
             peer: None,
         };

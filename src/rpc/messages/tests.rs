@@ -160,6 +160,8 @@ fn body(
     let frames = frames.map(|bytes| Ok::<_, Status>(Frame::data(Bytes::from(bytes))));
     let sender = Sender {
         budget: Arc::clone(&layer.budget),
+        copies: 1,
+        kept: None,
         caller: Caller::default(),
         peer: None,
     };

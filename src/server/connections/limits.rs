@@ -1,10 +1,16 @@
 //! How many connections there may be, in all and from one address.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
-use crate::telemetry;
+use crate::{rpc::Close, telemetry};
 
 /// Descriptors kept for the store's files, the probes and what else is opened.
 const SPARE_DESCRIPTORS: usize = 48;
@@ -67,25 +73,42 @@ pub(in crate::server) struct Connections {
 struct Open {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// What ends each.
+    ends: HashMap<SocketAddr, CancellationToken>,
 }
 
 /// One open connection; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     of: Arc<Connections>,
-    address: Option<IpAddr>,
+    peer: Option<SocketAddr>,
+    end: CancellationToken,
+}
+
+impl Place {
+    /// What is cancelled to end the connection.
+    pub fn end(&self) -> CancellationToken {
+        self.end.clone()
+    }
+}
+
+/// An IPv4 address counts as itself on a socket of IPv6, too.
+fn address_of(peer: SocketAddr) -> IpAddr {
+    peer.ip().to_canonical()
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
         open.total -= 1;
-        if let Some(address) = self.address
-            && let Some(count) = open.by_address.get_mut(&address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                open.by_address.remove(&address);
+        if let Some(peer) = self.peer {
+            open.ends.remove(&peer);
+            let address = address_of(peer);
+            if let Some(count) = open.by_address.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    open.by_address.remove(&address);
+                }
             }
         }
         telemetry::connections_open(open.total);
@@ -100,29 +123,42 @@ impl Connections {
         })
     }
 
+    /// Ends connections by their peers' addresses.
+    pub fn closer(self: &Arc<Self>) -> Close {
+        let connections = Arc::clone(self);
+        Arc::new(move |peer| {
+            let end = connections.open.lock().ends.get(&peer).cloned();
+            if let Some(end) = end {
+                telemetry::connection_refused("unread");
+                end.cancel();
+            }
+        })
+    }
+
     /// A place for a connection from an address.
     ///
     /// # Errors
     /// The limit that leaves none.
-    pub(super) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, &'static str> {
-        // An IPv4 address counts as itself on a socket of IPv6, too.
-        let address = address.map(|address| address.to_canonical());
+    pub(super) fn enter(self: &Arc<Self>, peer: Option<SocketAddr>) -> Result<Place, &'static str> {
         let mut open = self.open.lock();
         if open.total >= self.limits.total {
             return Err("max_connections");
         }
-        if let Some(address) = address {
-            let from_there = open.by_address.entry(address).or_default();
+        let end = CancellationToken::new();
+        if let Some(peer) = peer {
+            let from_there = open.by_address.entry(address_of(peer)).or_default();
             if *from_there >= self.limits.per_address {
                 return Err("max_address_connections");
             }
             *from_there += 1;
+            open.ends.insert(peer, end.clone());
         }
         open.total += 1;
         telemetry::connections_open(open.total);
         Ok(Place {
             of: Arc::clone(self),
-            address,
+            peer,
+            end,
         })
     }
 }
@@ -139,8 +175,9 @@ pub(super) mod tests {
         }
     }
 
-    pub fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
+    /// A connection from an address.
+    pub fn address(last: u8) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([192, 0, 2, last], rand::random())))
     }
 
     #[test]
@@ -153,7 +190,7 @@ pub(super) mod tests {
             connections.enter(address(1)).err(),
             Some("max_address_connections")
         );
-        let mapped = "::ffff:192.0.2.1".parse().ok();
+        let mapped = "[::ffff:192.0.2.1]:7".parse().ok();
         assert_eq!(
             connections.enter(mapped).err(),
             Some("max_address_connections"),
@@ -163,6 +200,7 @@ pub(super) mod tests {
         assert_eq!(connections.enter(address(3)).err(), Some("max_connections"));
         held.clear();
         assert!(connections.enter(address(1)).is_ok());
-        assert!(connections.open.lock().by_address.is_empty());
+        let open = connections.open.lock();
+        assert!(open.by_address.is_empty() && open.ends.is_empty());
     }
 }

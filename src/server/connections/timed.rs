@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Sleep,
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::limits::Place;
@@ -31,6 +32,8 @@ pub(in crate::server) struct Connection<IO> {
     /// Until it is known what it speaks.
     opening: Option<Opening>,
     end: Option<Pin<Box<Sleep>>>,
+    /// Resolves when the server ends the connection.
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: Place,
 }
 
@@ -67,8 +70,31 @@ impl<IO> Connection<IO> {
                 alarm: Box::pin(tokio::time::sleep(opening)),
             }),
             end: age.map(|age| Box::pin(tokio::time::sleep(age * 2))),
+            closed: Box::pin(place.end().cancelled_owned()),
             _place: place,
         }
+    }
+}
+
+/// The error of a connection that is ended since it does not read.
+fn unread() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "too many answers waited to be read",
+    )
+}
+
+impl<IO> Connection<IO> {
+    /// What a write came to, unless it waits for a peer that is to go.
+    fn unless_closed(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        task: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_pending() && self.closed.as_mut().poll(task).is_ready() {
+            return Poll::Ready(Err(unread()));
+        }
+        written
     }
 }
 
@@ -106,6 +132,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
             {
                 return late("the connection has reached twice max_connection_age_seconds");
             }
+            if this.closed.as_mut().poll(task).is_ready() {
+                return Poll::Ready(Err(unread()));
+            }
             return Poll::Pending;
         }
         let arrived = buffer.filled().get(before..).unwrap_or_default();
@@ -124,7 +153,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
         task: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(task, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(task, bytes);
+        this.unless_closed(written, task)
     }
 
     fn poll_flush(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -140,7 +171,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
         task: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(task, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(task, bytes);
+        this.unless_closed(written, task)
     }
 
     fn is_write_vectored(&self) -> bool {

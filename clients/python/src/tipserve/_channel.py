@@ -13,6 +13,7 @@ from typing import Literal, cast, get_args
 import grpc
 
 from tipserve._address import DEFAULT, parse
+from tipserve._files import readable
 from tipserve._retry import RetryPolicy
 
 Resize = Literal["server", "client", "client-jpeg"]
@@ -154,6 +155,11 @@ def _tls(
 
 
 def _pem(given: Pem | None) -> bytes | None:
-    if given is None or isinstance(given, bytes):
-        return given
-    return Path(given).read_bytes()
+    if given is None:
+        return None
+    pem = given if isinstance(given, bytes) else Path(given).read_bytes()
+    if b"-----BEGIN " not in pem:
+        # gRPC would say that no server answers.
+        what = "the bytes given" if isinstance(given, bytes) else readable(os.fspath(given))
+        raise ValueError(f"{what}: no PEM certificate or key in it")
+    return pem

@@ -9,12 +9,15 @@ from typing import Any
 from tipserve._channel import Connection
 from tipserve.errors import Code, DeadlineExceeded, TipserveError, Unavailable, from_rpc_error
 
-# What grpc's core says if there was no connection at all.
+# What grpc's core says if there was no connection at all, or none that speaks HTTP/2.
 _NO_CONNECTION = re.compile(
     r"failed to connect|connection attempt timed out|connect failed|errors? resolving"
-    r"|name resolution|DNS resolution|Failed to connect to remote host",
+    r"|name resolution|DNS resolution|Failed to connect to remote host"
+    r"|connections to all backends failing",
     re.IGNORECASE,
 )
+# What it says if TLS was tried, and in vain.
+_HANDSHAKE = re.compile(r"certificate|SSL|TLS|handshake|ALPN|check peer", re.IGNORECASE)
 _PAUSE_SECONDS = 0.1
 
 
@@ -51,10 +54,15 @@ class Contact:
         return made
 
     def _unreachable(self, cause: str) -> Unavailable:
+        message = f"cannot speak TLS with the server at {self._target}: {cause}"
+        if not _HANDSHAKE.search(cause):
+            message = (
+                f"no tipserve server answers at {self._target} ({_cause(cause)}). Start one with\n"
+                f"  tipserve serve --bundle DIR --store DIR --listen {self._target}\n"
+                "or name another: tipserve.Client('host:port'), or TIPSERVE_SERVER"
+            )
         return Unavailable(
-            f"no tipserve server answers at {self._target} ({_cause(cause)}). Start one with\n"
-            f"  tipserve serve --bundle DIR --store DIR --listen {self._target}\n"
-            "or name another: tipserve.Client('host:port'), or TIPSERVE_SERVER",
+            message,
             reason="SERVER_UNREACHABLE",
             metadata={"server": self._target, "cause": cause},
         )
@@ -79,7 +87,8 @@ def _cause(message: str) -> str:
     """The last and shortest of grpc's nested reasons."""
     found = re.findall(
         r"Connection refused|timed out before receiving SETTINGS|timed out|Connection reset"
-        r"|No such file or directory|Domain name not found|Network is unreachable|No route to host",
+        r"|No such file or directory|Domain name not found|Network is unreachable|No route to host"
+        r"|Socket closed|Trying to connect an http1.x server",
         message,
     )
     return found[-1] if found else message

@@ -179,6 +179,8 @@ def _png_chunks(data: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
             parts.append(body)
         elif kind == b"iTXt" and _xmp_turns(body):
             return None
+        elif kind in (b"tEXt", b"zTXt") and body.startswith(b"Raw profile type exif\0"):
+            return None  # EXIF as ImageMagick wrote it before there was a chunk for it
         elif kind in (b"acTL", b"fcTL") or found.get(kind):
             return None  # an animation; a second header
         elif kind in found:

@@ -105,10 +105,14 @@ def _positions(names: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
+def composed(name: str) -> str:
+    """A name as the server keeps it, in NFC: macOS writes é as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
 def plain(name: str) -> str:
-    """A name as names are compared."""
-    # Folders write '_' for ' ', and macOS writes é as two characters.
-    return unicodedata.normalize("NFC", name).replace("_", " ")
+    """A name as names are compared: folders write '_' for ' '."""
+    return composed(name).replace("_", " ")
 
 
 @dataclass(frozen=True)

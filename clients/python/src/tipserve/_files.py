@@ -109,6 +109,12 @@ def _unreadable(folder: Path, error: OSError) -> InvalidArgument:
     )
 
 
+def refuse_empty(path: object) -> None:
+    """Refuses the empty path, which would be the folder that the program runs in."""
+    if path == "":
+        raise FileNotFoundError("an empty path names no file and no folder")
+
+
 def is_url(text: object) -> bool:
     """Whether it is an address, "s3://bucket/cat.jpg", and not a path."""
     return isinstance(text, str) and _URL.match(text) is not None
@@ -189,6 +195,9 @@ def _read_url(url: str, limit: int | None) -> bytes:
     try:
         with system.open(path, "rb") as file:
             data = bytes(file.read(most + 1))
+    except FileNotFoundError as error:
+        # fsspec's for whatever went wrong over HTTP; its text is the address again.
+        raise OSError(str(error.__cause__ or "there is no such file")) from error
     except (OSError, InvalidArgument):
         raise
     except Exception as error:  # of whatever library speaks the protocol

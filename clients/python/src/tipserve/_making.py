@@ -122,6 +122,11 @@ def cache_spec(
     bundle: str,
 ) -> cache_pb2.CacheSpec:
     """The first message of CreateCache."""
+    if labelled.several and not multi_label:
+        raise ValueError(
+            "the examples have lists of labels: multi_label=True makes a version of independent "
+            "labels; otherwise each example has one label, not a list"
+        )
     _strings("templates", templates)
     spec = cache_pb2.CacheSpec(
         cache_id=cache_id,

@@ -19,6 +19,7 @@ from tipserve._examples import (
     OfNoClass,
     Opened,
     Prefixed,
+    composed,
     default_id,
     spec_of,
 )
@@ -99,6 +100,8 @@ class Labelled:
     """Their `class_` is an index."""
     repeatable: bool = True
     """Whether `examples` can be gone through a second time."""
+    several: bool = False
+    """Whether an example is known to have a list of classes."""
 
 
 def load(source: Source, classes: Sequence[str | ClassSpec] | None = None) -> Labelled:
@@ -114,8 +117,11 @@ def _match(opened: Opened, given: list[ClassSpec] | None) -> Labelled:
     """Points the examples of a source into a list of classes."""
     if opened.classes is None:
         if given is None:
-            opened, given = _gathered(opened)
-        return Labelled(tuple(given), Indexed(opened.examples, Lookup(given)), opened.repeatable)
+            opened, given, several = _gathered(opened)
+        else:
+            several = False
+        indexed = Indexed(opened.examples, Lookup(given))
+        return Labelled(tuple(given), indexed, opened.repeatable, several)
     own = opened.classes
     same = given is None or [_folded(one) for one in own] == [_folded(one) for one in given]
     given = list(own) if given is None else given
@@ -164,8 +170,9 @@ def _at(classes: Sequence[str | int], index: int) -> str | int:
     return classes[index]
 
 
-def _gathered(opened: Opened) -> tuple[Opened, list[ClassSpec]]:
-    """The examples, gone through once, and the classes that occur in them, sorted."""
+def _gathered(opened: Opened) -> tuple[Opened, list[ClassSpec], bool]:
+    """The examples, gone through once, the classes that occur in them, sorted, and whether an
+    example has a list of them."""
     examples = list(opened.examples)
     names = set()
     for example in examples:
@@ -175,10 +182,11 @@ def _gathered(opened: Opened) -> tuple[Opened, list[ClassSpec]]:
                     "examples that name their class by index need classes=[...]: the number of "
                     "classes is never guessed from the largest index"
                 )
-            names.add(name)
+            names.add(composed(name))
     # What can be gone through only once is kept: it has been, by now.
     kept = opened if opened.repeatable else Opened(examples)
-    return kept, [ClassSpec(name) for name in sorted(names)]
+    several = any(not isinstance(example.class_, str) for example in examples)
+    return kept, [ClassSpec(name) for name in sorted(names)], several
 
 
 def _several(class_: str | int | Sequence[str | int]) -> Sequence[str | int]:
@@ -224,7 +232,7 @@ def load_additions(
     else:
         examples = list(opened.examples)
         of_all = (name for one in examples for name in _several(one.class_))
-        names = {name for name in of_all if isinstance(name, str)}
+        names = {composed(name) for name in of_all if isinstance(name, str)}
         added = [ClassSpec(name) for name in sorted(names) if not known.has(name)]
         if not opened.repeatable:
             opened = Opened(examples)

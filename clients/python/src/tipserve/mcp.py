@@ -58,7 +58,13 @@ class Tools:
         return _version(await self._client.version(classifier))
 
     async def classify(
-        self, classifier: str, pictures: list[str], top_k: int = 3
+        self,
+        classifier: str,
+        pictures: list[str],
+        top_k: int = 3,
+        reject: bool = False,
+        precision: float | None = None,
+        coverage: float | None = None,
     ) -> list[dict[str, Any]]:
         """Classifies pictures: for each the best classes with their probabilities, or an error.
 
@@ -66,19 +72,55 @@ class Tools:
             classifier: "pets", "pets@7" or "pets@stable".
             pictures: Paths of files or folders below the root folder.
             top_k: How many of the best classes.
+            reject: Say of each whether it is of one of the classes at all ("accepted").
+            precision: Accept only what is that often right, such as 0.95.
+            coverage: Also give the classes that hold the right one that often, such as 0.9.
         """
-        files = [file for one in pictures for file in self._files(one)]
+        files = self._all(pictures)
         if len(files) > _MOST_PICTURES:
             raise InvalidArgument(
                 f"{len(files)} pictures are asked for, at most {_MOST_PICTURES} go in one call",
                 reason="TOO_MANY_PICTURES",
             )
-        results = self._client.classify(classifier, files, top_k=top_k)
+        results = self._client.classify(
+            classifier, files, top_k=top_k, reject=reject, precision=precision, coverage=coverage
+        )
         async with contextlib.aclosing(results) as answers:
             return [self._result(one) async for one in answers]
 
+    async def drift(self, classifier: str) -> dict[str, Any]:
+        """How the pictures that a classifier is asked of late differ from its examples.
+
+        Args:
+            classifier: "pets", "pets@7" or "pets@stable".
+        """
+        return (await self._client.drift(classifier)).to_dict()
+
+    async def evaluate(self, classifier: str, classes: dict[str, list[str]]) -> dict[str, Any]:
+        """How often a classifier is right on labelled pictures that it has not learned from.
+
+        Args:
+            classifier: "pets", "pets@7" or "pets@stable".
+            classes: For each class's name the paths of its pictures, files or
+                folders below the root folder.
+        """
+        found = await self._client.evaluate(classifier, self._labelled(classes))
+        right = {one.display_name: one.accuracy for one in found.classes}
+        return {
+            "version": found.version,
+            "count": found.count,
+            "accuracy": found.top1,
+            "accuracy_of_class": right,
+        }
+
     async def create_classifier(
-        self, name: str, classes: dict[str, list[str]], created_by: str = ""
+        self,
+        name: str,
+        classes: dict[str, list[str]],
+        created_by: str = "",
+        unknown: list[str] | None = None,
+        unlabelled: list[str] | None = None,
+        multi_label: bool = False,
     ) -> dict[str, Any]:
         """Makes a classifier, or a new version of it, of labelled pictures.
 
@@ -87,12 +129,21 @@ class Tools:
             classes: For each class's name the paths of its pictures, files or
                 folders below the root folder. Four to sixteen a class are good.
             created_by: Who makes it; kept with the version.
+            unknown: Pictures of none of the classes: rejection becomes sharper.
+            unlabelled: Pictures without a label, to learn from where that helps.
+            multi_label: A picture may be of several classes at once: list it under
+                each of them.
         """
-        source = {
-            label: [file for one in paths for file in self._files(one)]
-            for label, paths in classes.items()
-        }
-        made = await self._client.create_cache(name, source, created_by=created_by)
+        labelled = self._labelled(classes)
+        source: Any = _several(labelled) if multi_label else labelled
+        made = await self._client.create_cache(
+            name,
+            source,
+            created_by=created_by,
+            multi_label=multi_label,
+            unknown=None if unknown is None else self._all(unknown),
+            unlabelled=None if unlabelled is None else self._all(unlabelled),
+        )
         return _version(made)
 
     async def correct(
@@ -111,6 +162,12 @@ class Tools:
             classifier, [(file, right_class)], created_by=created_by
         )
         return _version(made)
+
+    def _labelled(self, classes: dict[str, list[str]]) -> dict[str, list[str]]:
+        return {label: self._all(paths) for label, paths in classes.items()}
+
+    def _all(self, paths: list[str]) -> list[str]:
+        return [file for one in paths for file in self._files(one)]
 
     def _files(self, given: str) -> list[str]:
         """The files at a path, which must lie below the root."""
@@ -133,7 +190,23 @@ class Tools:
             {"class": one.display_name, "probability": round(one.probability, 4)}
             for one in result.top
         ]
-        return {**found, "version": result.version, "classes": classes}
+        found |= {"version": result.version, "classes": classes}
+        if result.accepted is not None:
+            found["accepted"] = result.accepted
+        if result.prediction_set:
+            found["prediction_set"] = [one.display_name for one in result.prediction_set]
+        if result.labels:
+            found["labels"] = [one.display_name for one in result.labels]
+        return found
+
+
+def _several(labelled: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
+    """Each picture once, with all classes that it is listed under."""
+    labels: dict[str, list[str]] = {}
+    for label, files in labelled.items():
+        for file in files:
+            labels.setdefault(file, []).append(label)
+    return list(labels.items())
 
 
 def _cache(cache: Cache) -> dict[str, Any]:
@@ -177,7 +250,7 @@ def server(client: Callable[[], AsyncClient], root: Path, *, read_only: bool = F
             yield
 
     made = MCPServer("tipserve", instructions=_INSTRUCTIONS, lifespan=lifespan)
-    reading = ("list_classifiers", "describe_classifier", "classify")
+    reading = ("list_classifiers", "describe_classifier", "classify", "evaluate", "drift")
     writing = () if read_only else ("create_classifier", "correct")
     for name in (*reading, *writing):
         hints = ToolAnnotations(read_only_hint=name in reading, destructive_hint=False)

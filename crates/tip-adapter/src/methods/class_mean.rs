@@ -3,7 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    TrainingFree, numbers, of_means, plus,
+    TrainingFree,
+    calibrate::Calibration,
+    numbers, plus,
     search::{Outcome, Search, given_or},
 };
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     request::HeadRequest,
     score::Numbers,
     spec::{ClassBalance, Method},
+    spread::MEAN_ONE_SHOT,
 };
 
 /// Nearest class mean, see the module.
@@ -53,14 +56,22 @@ impl TrainingFree for ClassMean {
         })
     }
 
-    fn spread_factor(&self, _has_text: bool) -> f64 {
+    fn spread_factor(&self) -> f64 {
         0.6
     }
 
-    /// On CLIP features the best temperature was 0.61 to 0.85 of the left-out one
-    /// at 2 shots, 0.7 to 1.0 at 4.
-    fn fewer_shots(&self, material: &Material) -> Result<f64, TipError> {
-        of_means(material)
+    fn one_shot_factor(&self) -> f64 {
+        MEAN_ONE_SHOT
+    }
+
+    fn all_shots_variance(
+        &self,
+        calibration: &Calibration<'_>,
+        _left_out: &Tensor,
+        labels: &Tensor,
+        held: &HoldOut,
+    ) -> Result<f64, TipError> {
+        calibration.means_ratio(labels, held)
     }
 
     fn held_term(
@@ -81,10 +92,11 @@ impl TrainingFree for ClassMean {
         material: &Material,
         numbers: &Numbers,
         _: ClassBalance,
+        keys: &HoldOut,
     ) -> Result<Tensor, TipError> {
         let means = class_means(material)?.f_to_kind(Kind::Double)?;
-        Ok(material
-            .keys
+        Ok(keys
+            .features
             .f_to_kind(Kind::Double)?
             .f_matmul(&means.f_tr()?)?
             .f_mul_scalar(material.logit_scale * numbers.alpha)?)

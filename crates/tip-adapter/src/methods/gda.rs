@@ -3,7 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    TrainingFree, numbers, of_means, plus,
+    TrainingFree,
+    calibrate::Calibration,
+    numbers, plus,
     search::{Outcome, Search, given_or},
 };
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     request::HeadRequest,
     score::Numbers,
     spec::{ClassBalance, Method},
-    spread::GDA_FACTOR,
+    spread::{GDA_FACTOR, MEAN_ONE_SHOT},
 };
 
 /// Gaussian discriminant analysis, see the module.
@@ -64,16 +66,27 @@ impl TrainingFree for Gda {
         })
     }
 
-    fn spread_factor(&self, _has_text: bool) -> f64 {
+    fn spread_factor(&self) -> f64 {
         GDA_FACTOR
     }
 
-    /// √((n − 1)/n) for n shots per class on average: how much a mean of one
-    /// shot fewer shrinks margins. Over draws of CLIP features and pictures the
-    /// best temperature was 0.55 to 0.73 of the left-out one at 2 shots, 0.84
-    /// to 0.87 at 4, 0.92 to 1.05 at 8.
-    fn fewer_shots(&self, material: &Material) -> Result<f64, TipError> {
-        of_means(material)
+    /// With one shot and one view it is the nearest class mean.
+    fn one_shot_factor(&self) -> f64 {
+        MEAN_ONE_SHOT
+    }
+
+    /// Its covariance has seen the keys, so that of the cosines with class means
+    /// is taken. The bias is quadratic in the means, which adds to their noise:
+    /// over draws of eight sets the best temperature falls with the ratio to the
+    /// power of about one and a half.
+    fn all_shots_variance(
+        &self,
+        calibration: &Calibration<'_>,
+        _left_out: &Tensor,
+        labels: &Tensor,
+        held: &HoldOut,
+    ) -> Result<f64, TipError> {
+        Ok(calibration.means_ratio(labels, held)?.powf(1.5))
     }
 
     fn held_term(
@@ -94,10 +107,12 @@ impl TrainingFree for Gda {
         material: &Material,
         numbers: &Numbers,
         _: ClassBalance,
+        keys: &HoldOut,
     ) -> Result<Tensor, TipError> {
         let fit = gda::fit(material, None)?;
-        let keys = material.keys.f_to_kind(Kind::Double)?;
         Ok(keys
+            .features
+            .f_to_kind(Kind::Double)?
             .f_matmul(&fit.weight.f_tr()?)?
             .f_add(&fit.bias)?
             .f_mul_scalar(numbers.alpha)?)

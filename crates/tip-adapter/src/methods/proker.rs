@@ -137,8 +137,8 @@ impl TrainingFree for Proker {
         })
     }
 
-    fn spread_factor(&self, has_text: bool) -> f64 {
-        if has_text { 0.35 } else { RIDGE_FACTOR }
+    fn spread_factor(&self) -> f64 {
+        RIDGE_FACTOR
     }
 
     fn held_term(
@@ -157,8 +157,11 @@ impl TrainingFree for Proker {
         material: &Material,
         numbers: &Numbers,
         _: ClassBalance,
+        keys: &HoldOut,
     ) -> Result<Tensor, TipError> {
-        let predictions = fit(material, numbers)?.one_out_predictions()?;
+        let predictions = fit(material, numbers)?
+            .one_out_predictions()?
+            .f_index_select(0, &keys.key_index)?;
         Ok(predictions.f_mul_scalar(factor(material, numbers))?)
     }
 

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{TrainingFree, by_name, calibrate};
+use super::{TrainingFree, by_name, calibrate::Calibration};
 use crate::grid::GridValues as _;
 use crate::{
     error::TipError,
@@ -104,7 +104,13 @@ impl Search<'_> {
             return Ok(Outcome::Skipped("nothing to try".to_owned()));
         };
         let method = by_name(scored.numbers.method)?;
-        scored.temperature = calibrate::by_held(method, self.material, &logits, self.held)?;
+        let calibration = Calibration {
+            method,
+            material: self.material,
+            numbers: &scored.numbers,
+            balance: self.request.class_balance,
+        };
+        scored.temperature = calibration.by_held(&logits, self.held)?;
         Ok(Outcome::Scored(scored))
     }
 }

@@ -3,7 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    TrainingFree, calibrate, numbers,
+    TrainingFree,
+    calibrate::Calibration,
+    numbers,
     search::{Outcome, Search, given_or, rough_fit},
 };
 use crate::{
@@ -63,11 +65,16 @@ impl TrainingFree for TipAdapter {
             return Ok(Outcome::Skipped("nothing to try".to_owned()));
         };
         let mut scored = Scored::new(numbers, &logits, &held.labels)?;
+        let calibration = Calibration {
+            method: self,
+            material,
+            numbers: &numbers,
+            balance: request.class_balance,
+        };
         if held.source == SelectionSource::LeaveOneOut {
-            let by_rounds = calibrate::by_rounds(self, material, &numbers, request.class_balance)?;
-            scored.temperature = by_rounds.unwrap_or(scored.temperature);
+            scored.temperature = calibration.by_rounds()?.unwrap_or(scored.temperature);
         } else {
-            scored.temperature = calibrate::by_held(self, material, &logits, held)?;
+            scored.temperature = calibration.by_held(&logits, held)?;
         }
         if free {
             scored.numbers.alpha = 1.0 / scored.temperature;
@@ -84,8 +91,22 @@ impl TrainingFree for TipAdapter {
         })
     }
 
-    fn spread_factor(&self, _has_text: bool) -> f64 {
+    fn spread_factor(&self) -> f64 {
         0.6
+    }
+
+    fn one_shot_factor(&self) -> f64 {
+        0.85
+    }
+
+    fn all_shots_variance(
+        &self,
+        calibration: &Calibration<'_>,
+        left_out: &Tensor,
+        labels: &Tensor,
+        held: &HoldOut,
+    ) -> Result<f64, TipError> {
+        calibration.variance_ratio(left_out, labels, held)
     }
 
     /// Sums over a class's keys are scaled up to all of its shots.
@@ -110,8 +131,10 @@ impl TrainingFree for TipAdapter {
         material: &Material,
         numbers: &Numbers,
         balance: ClassBalance,
+        keys: &HoldOut,
     ) -> Result<Tensor, TipError> {
-        cache_logits(material, numbers, balance, &HoldOut::each_out(material)?)
+        let alone = keys.each_alone(material)?;
+        cache_logits(material, numbers, balance, &alone)
     }
 
     fn add_to(

@@ -55,7 +55,7 @@ impl TrainingFree for ZeroShot {
         false
     }
 
-    fn spread_factor(&self, _has_text: bool) -> f64 {
+    fn spread_factor(&self) -> f64 {
         1.0
     }
 
@@ -75,8 +75,9 @@ impl TrainingFree for ZeroShot {
         material: &Material,
         _: &Numbers,
         _: ClassBalance,
+        keys: &HoldOut,
     ) -> Result<Tensor, TipError> {
-        let size = [material.key_count(), material.n()];
+        let size = [keys.count(), material.n()];
         Ok(Tensor::f_zeros(size, (Kind::Double, Device::Cpu))?)
     }
 

@@ -3,16 +3,14 @@
 
 use tch::{Kind, Tensor};
 
-use super::{
-    Told,
-    space::{Fit, neutral},
-};
+use super::space::{Fit, neutral};
 use crate::{
     error::TipError,
     gda::{self, NEVER},
     head::{HeadTensors, StandardisedPart, Values},
     material::Material,
     spec::Method,
+    told::Told,
 };
 
 /// L, b, L′, K and V of a fitted stack.

@@ -13,17 +13,17 @@ mod space;
 mod text;
 mod weights;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{
     error::TipError,
-    gda::NEVER,
     head::HeadTensors,
     hold_out::HoldOut,
     kernel_ridge::DOUBLE_KEYS,
     material::Material,
     spec::{Candidate, Method, Selection, SelectionSource, Standardised},
     standardise::Statistics,
+    told::Told,
     unseen::UnseenAnswers,
     watch::Watch,
 };
@@ -252,54 +252,6 @@ fn describe(
         candidates,
         reason,
     })
-}
-
-/// Labels and logits of the classes that can be told: all if there is text,
-/// else those with examples.
-struct Told {
-    /// int64, ascending; none for all.
-    columns: Option<Tensor>,
-}
-
-impl Told {
-    fn of(material: &Material) -> Result<Self, TipError> {
-        let present = material.counts()?.f_gt(0)?;
-        let all = present.f_all()?.f_int64_value(&[])? != 0;
-        Ok(Self {
-            columns: if all || material.text.is_some() {
-                None
-            } else {
-                Some(present.f_nonzero()?.f_squeeze_dim(1)?)
-            },
-        })
-    }
-
-    fn logits(&self, logits: &Tensor) -> Result<Tensor, TipError> {
-        Ok(match &self.columns {
-            None => logits.shallow_clone(),
-            Some(columns) => logits.f_index_select(1, columns)?,
-        })
-    }
-
-    /// Logits of all classes from those of the ones that can be told; the others
-    /// come last.
-    fn all_classes(&self, logits: &Tensor, classes: i64) -> Result<Tensor, TipError> {
-        let Some(columns) = &self.columns else {
-            return Ok(logits.shallow_clone());
-        };
-        let rows = logits.size().first().copied().unwrap_or(0);
-        let all = Tensor::f_full([rows, classes], NEVER, (Kind::Double, Device::Cpu))?;
-        Ok(all.f_index_copy(1, columns, logits)?)
-    }
-
-    fn labels(&self, labels: &Tensor) -> Result<Tensor, TipError> {
-        Ok(match &self.columns {
-            None => labels.shallow_clone(),
-            Some(columns) => {
-                labels.f_searchsorted(columns, false, false, "left", None::<Tensor>)?
-            }
-        })
-    }
 }
 
 /// A part that was left out, as a candidate.

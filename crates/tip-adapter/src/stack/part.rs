@@ -13,6 +13,11 @@ use crate::{
 /// How many examples the spread's temperature counts as.
 const STRENGTH: f64 = 5.0;
 
+/// Why a part that learns from the examples has no scores of its own.
+pub(super) const ONE_SHOT: &str = "not scored: without a second example of most classes there is \
+                                   none to leave out; its temperature is that of the spread of \
+                                   its logits";
+
 /// One classifier of a stack.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -27,6 +32,8 @@ pub(super) struct Part {
     pub accuracy: f64,
     /// Mean cross-entropy of the part by itself, at T, in nats.
     pub cross_entropy: f64,
+    /// Why it has no scores, if it has none.
+    unscored: Option<&'static str>,
 }
 
 impl Part {
@@ -66,6 +73,7 @@ impl Part {
             weight: 1.0,
             accuracy: right(logits, labels)? as f64 / count,
             cross_entropy,
+            unscored: None,
         })
     }
 
@@ -77,6 +85,7 @@ impl Part {
             weight: 1.0,
             accuracy: 0.0,
             cross_entropy: 0.0,
+            unscored: Some(ONE_SHOT),
         }
     }
 
@@ -119,8 +128,7 @@ impl Part {
             weight: Some(self.weight),
             temperature: Some(self.temperature),
             standardised: on.whose.filter(|_| self.method != Method::ZeroShot),
-            skipped: (!on.scored)
-                .then(|| "not scored: there are no examples to score on".to_owned()),
+            skipped: self.unscored.map(str::to_owned),
         }
     }
 }
@@ -134,6 +142,4 @@ pub(super) struct Scale {
     pub lambda: f64,
     /// Whose statistics standardise the features; none for plain ones.
     pub whose: Option<Standardised>,
-    /// Whether parts were scored on held-out examples.
-    pub scored: bool,
 }

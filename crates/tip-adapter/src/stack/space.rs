@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    Told, left_out,
+    left_out,
     part::{Part, Scale},
     text, weights,
 };
@@ -17,8 +17,9 @@ use crate::{
     proker::check_keys,
     score::right,
     spec::{Candidate, Method, SelectionSource, Standardised},
-    spread::one_shot_factor,
+    spread::RIDGE_ONE_SHOT,
     standardise::{Standardise, Statistics},
+    told::Told,
     watch::Watch,
 };
 
@@ -202,15 +203,27 @@ impl Space {
         let labels = told.labels(&material.labels)?;
         let out = neutral(material, &ridge.one_out_predictions()?)?;
         let spread = Part::spread(Method::Proker, &told.logits(&out)?, &labels)?;
-        let factor = one_shot_factor(self.by.is_some());
-        let temperature = spread.map_or(1.0, |spread| spread * factor);
+        let temperature = spread.map_or(1.0, |spread| spread * RIDGE_ONE_SHOT);
         let mut parts = vec![Part::unscored(Method::Proker, temperature)];
         let mut left = vec![left_out(
             Method::Gda,
-            "not scored: too few classes have a second shot",
+            "its covariance needs a second example of most classes",
         )];
         match (text::earned(material)?, &material.text) {
-            (Some(fit), _) => parts.push(Part::unscored(Method::ZeroShot, fit.temperature)),
+            // Text has seen none of the examples: all of them score it.
+            (Some(fit), Some(text)) => {
+                let (features, labels) = (&material.keys, &material.labels);
+                let logits = features
+                    .f_to_kind(Kind::Double)?
+                    .f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
+                parts.push(Part::scored(
+                    Method::ZeroShot,
+                    &logits,
+                    labels,
+                    fit.temperature,
+                    fit.cross_entropy,
+                )?);
+            }
             (None, Some(_)) => left.push(left_out(Method::ZeroShot, NOT_EARNED)),
             _ => left.push(left_out(Method::ZeroShot, "no text weights")),
         }
@@ -236,7 +249,6 @@ impl Fit {
             beta: self.space.beta(),
             lambda: self.space.lambda(),
             whose: self.space.whose,
-            scored: self.losses.is_some(),
         }
     }
 
@@ -257,10 +269,11 @@ impl Fit {
             weight: None,
             temperature: Some(1.0),
             standardised: self.space.whose,
-            skipped: self
-                .losses
-                .is_none()
-                .then(|| "not scored: there are no examples to score on".to_owned()),
+            skipped: self.losses.is_none().then(|| {
+                "not scored: without a second example of most classes there is none to leave \
+                     out; weights are 1"
+                    .to_owned()
+            }),
         }
     }
 }

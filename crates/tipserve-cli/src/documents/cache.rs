@@ -73,6 +73,8 @@ pub(crate) struct VersionDocument {
     pub bundle_fingerprint: String,
     pub bundle_name: String,
     pub encoder_dtype: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub part_weights: Vec<f64>,
     pub size_bytes: i64,
     pub created_by: String,
     pub source: Option<SourceDocument>,
@@ -112,6 +114,7 @@ impl From<v1::Version> for VersionDocument {
             bundle_fingerprint: version.bundle_fingerprint,
             bundle_name: version.bundle_name,
             encoder_dtype: version.encoder_dtype,
+            part_weights: version.part_weights,
             size_bytes: version.size_bytes,
             created_by: version.created_by,
             source: version.source.map(Into::into),

@@ -124,7 +124,8 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
     };
     let rows = candidates
         .iter()
-        .map(|candidate| {
+        .enumerate()
+        .map(|(at, candidate)| {
             let mut row = vec![
                 match &candidate.standardised {
                     Some(_) => format!("{} (standardised)", candidate.method),
@@ -136,6 +137,10 @@ fn candidates(candidates: &[CandidateDocument]) -> String {
                 or_none(candidate.lambda),
             ];
             match &candidate.skipped {
+                // What is part of the head is not left out, though nothing scored it.
+                Some(why) if at == 0 || candidate.weight.is_some() => {
+                    row.extend(["-".into(), "-".into(), why.clone()]);
+                }
                 Some(why) => row.extend(["-".into(), "-".into(), format!("left out: {why}")]),
                 None => row.extend([
                     percent(candidate.accuracy),
@@ -206,6 +211,11 @@ pub(crate) fn version(screen: &Screen, version: &VersionDocument) -> Result<(), 
     }
     if !version.encoder_dtype.is_empty() {
         rows.push(vec!["features".into(), version.encoder_dtype.clone()]);
+    }
+    if !version.part_weights.is_empty() {
+        let weights = version.part_weights.iter();
+        let weights: Vec<String> = weights.map(|weight| format!("{weight:.3}")).collect();
+        rows.push(vec!["encoders' weights".into(), weights.join(", ")]);
     }
     if !version.created_by.is_empty() {
         rows.insert(2, vec!["by".into(), version.created_by.clone()]);

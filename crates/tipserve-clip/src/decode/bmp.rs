@@ -1,5 +1,5 @@
-//! BMP of 16 bits a pixel, with Pillow's levels. (The other depths go through
-//! the `image` crate, which rounds these otherwise.)
+//! BMP of 16 bits a pixel, with Pillow's levels, and OS/2's longer header. (All else goes through
+//! the `image` crate, which rounds the one otherwise and does not know the other.)
 
 use super::samples::buffer;
 use crate::picture::{Picture, PictureError, PictureLimits};
@@ -35,6 +35,26 @@ pub(super) fn decode(
         _ => number::<2>(bytes, 28)?,
     };
     (bits == 16).then(|| decode_16(bytes, header, limits))
+}
+
+/// A file with the header of OS/2 2 made one with the header of Windows 3: the first 40 bytes of
+/// the former's 64 are the latter's. None for any other header, and for the two kinds of
+/// compression that only OS/2 has.
+pub(super) fn of_os2(bytes: &[u8]) -> Option<Vec<u8>> {
+    const FILE_HEADER: usize = 14;
+    let (long, short) = (64, 40);
+    let (file_header, rest) = bytes.split_at_checked(FILE_HEADER)?;
+    let (header, pixels) = rest.split_at_checked(long)?;
+    if number::<4>(header, 0)? != long as u32 || number::<4>(header, 16)? > 2 {
+        return None;
+    }
+    let offset = number::<4>(file_header, 10)?.checked_sub((long - short) as u32)?;
+    let mut file = file_header.get(..10)?.to_vec();
+    file.extend(offset.to_le_bytes());
+    file.extend((short as u32).to_le_bytes());
+    file.extend(header.get(4..short)?);
+    file.extend(pixels);
+    Some(file)
 }
 
 fn decode_16(bytes: &[u8], header: u32, limits: &PictureLimits) -> Result<Picture, PictureError> {

@@ -13,6 +13,7 @@
 mod bmp;
 mod chunks;
 mod contained;
+mod foreign;
 mod format;
 mod frames;
 mod gif;

@@ -1,6 +1,10 @@
 //! How a picture is to be turned (EXIF's orientation, 1 to 8), as Pillow's
 //! `ImageOps.exif_transpose` finds it.
 
+use std::io::Read as _;
+
+use flate2::read::ZlibDecoder;
+
 use super::{chunks, tiff::Directories};
 
 /// The tag, in EXIF and in TIFF.
@@ -30,17 +34,58 @@ fn known(orientation: u8) -> Option<u8> {
     (1..=8).contains(&orientation).then_some(orientation)
 }
 
-/// The orientation of a PNG: its `eXIf` chunk, else its XMP text.
+/// The orientation of a PNG: its `eXIf` chunk, else what ImageMagick wrote before
+/// that chunk was standard, else its XMP text.
 pub(super) fn of_png(bytes: &[u8]) -> Option<u8> {
     let find = |read: fn(&[u8; 4], &[u8]) -> Option<u8>| {
         chunks::png(bytes).find_map(|chunk| read(chunk.kind, chunk.data))
     };
-    find(|kind, data| (kind == b"eXIf").then(|| of_exif(data)).flatten()).or_else(|| {
-        find(|kind, data| {
-            let text = (kind == b"iTXt").then_some(data)?;
-            of_xmp(text.strip_prefix(b"XML:com.adobe.xmp\0\0")?)
+    find(|kind, data| (kind == b"eXIf").then(|| of_exif(data)).flatten())
+        .or_else(|| of_raw_profile(bytes))
+        .or_else(|| {
+            find(|kind, data| {
+                let text = (kind == b"iTXt").then_some(data)?;
+                of_xmp(text.strip_prefix(b"XML:com.adobe.xmp\0\0")?)
+            })
         })
-    })
+}
+
+/// The keyword of a text chunk that holds EXIF data in hexadecimal digits.
+const RAW_PROFILE: &[u8] = b"Raw profile type exif\0";
+
+/// As much of such a chunk's text as is looked at: the first directory comes first.
+const RAW_PROFILE_BYTES: usize = 128 << 10;
+
+/// The orientation in a PNG's text chunk of EXIF data: a line break, the profile's name, its
+/// length, and its bytes in hexadecimal digits over many lines.
+fn of_raw_profile(png: &[u8]) -> Option<u8> {
+    // Only the first: inflating thousands of them would be worth an attack.
+    let chunk = chunks::png(png).find(|chunk| chunk.data.starts_with(RAW_PROFILE))?;
+    let text = chunk.data.strip_prefix(RAW_PROFILE)?;
+    let text = match chunk.kind {
+        b"tEXt" => text.get(..RAW_PROFILE_BYTES.min(text.len()))?.to_vec(),
+        // A byte for the method of compression comes first: there is one, 0.
+        b"zTXt" => {
+            let mut inflated = Vec::new();
+            let compressed = text.strip_prefix(b"\0")?;
+            ZlibDecoder::new(compressed)
+                .take(RAW_PROFILE_BYTES as u64)
+                .read_to_end(&mut inflated)
+                .ok()?;
+            inflated
+        }
+        _ => return None,
+    };
+    let digits: Vec<u8> = text
+        .splitn(4, |byte| *byte == b'\n')
+        .nth(3)?
+        .iter()
+        .filter_map(|byte| char::from(*byte).to_digit(16))
+        .map(|digit| digit as u8)
+        .collect();
+    let (pairs, _) = digits.as_chunks::<2>();
+    let exif: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    of_exif(&exif)
 }
 
 /// The orientation of a WebP: its `EXIF` chunk, else its `XMP ` chunk.

@@ -56,10 +56,14 @@ fn webp_bytes(bytes: &[u8]) -> u64 {
 }
 
 pub(super) fn decode_bmp(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
-    match bmp::decode(bytes, limits) {
-        Some(picture) => picture,
-        None => decode(bytes, ImageFormat::Bmp, Format::Bmp, 0, limits),
+    if let Some(picture) = bmp::decode(bytes, limits) {
+        return picture;
     }
+    let Some(renamed) = bmp::of_os2(bytes) else {
+        return decode(bytes, ImageFormat::Bmp, Format::Bmp, 0, limits);
+    };
+    limits.check_decoder(bytes.len() as u64)?;
+    decode(&renamed, ImageFormat::Bmp, Format::Bmp, 0, limits)
 }
 
 pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
@@ -69,7 +73,7 @@ pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture
     // Pillow rounds other scales in its own way.
     if !matches!(levels, 1 | 255) {
         return Err(PictureError::Unsupported {
-            what: format!("a PNM whose white is {levels}, not 255"),
+            what: format!("a PNM whose white is {levels}, not 255 (convert it to PNG)"),
         });
     }
     decode(bytes, ImageFormat::Pnm, Format::Pnm, 0, limits)
@@ -137,8 +141,10 @@ fn refuse(error: ImageError, format: &'static str) -> PictureError {
     match error {
         ImageError::Unsupported(error) => PictureError::Unsupported {
             what: match error.kind() {
-                UnsupportedErrorKind::Color(colour) => format!("a {format} in {colour:?}"),
-                _ => format!("this {format} ({error})"),
+                UnsupportedErrorKind::Color(colour) => {
+                    format!("a {format} in {colour:?} (convert it to PNG)")
+                }
+                _ => format!("this {format} (convert it to PNG; {error})"),
             },
         },
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {

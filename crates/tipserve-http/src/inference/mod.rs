@@ -24,7 +24,7 @@ pub use request::read;
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// Verb, path, method, and how its answer is shown.
-const PATHS: [(&str, &str, &str, Shape); 16] = [
+const PATHS: [(&str, &str, &str, Shape); 19] = [
     ("GET", "/v2", "ServerMetadata", Shape::Whole),
     ("GET", "/v2/health/live", "ServerLive", Shape::Truth),
     ("GET", "/v2/health/ready", "ServerReady", Shape::Truth),
@@ -91,6 +91,24 @@ const PATHS: [(&str, &str, &str, Shape); 16] = [
         "RepositoryModelLoad",
         Shape::Whole,
     ),
+    (
+        "POST",
+        "/v2/repository/models/{model_name=bundles/*}/load",
+        "RepositoryModelLoad",
+        Shape::Whole,
+    ),
+    (
+        "POST",
+        "/v2/repository/models/{model_name}/unload",
+        "RepositoryModelUnload",
+        Shape::Whole,
+    ),
+    (
+        "POST",
+        "/v2/repository/models/{model_name=bundles/*}/unload",
+        "RepositoryModelUnload",
+        Shape::Whole,
+    ),
 ];
 
 /// The protocol's routes.
@@ -121,7 +139,7 @@ pub fn routes(pool: &DescriptorPool) -> Result<Vec<Route>, RulesError> {
                     source,
                 })?,
                 has_body: matches!(name, "ModelInfer" | "RepositoryIndex"),
-                is_primary: !path.contains("{version}"),
+                is_primary: !path.contains("{version}") && !path.contains("=bundles/"),
                 dialect: Dialect::Inference(shape),
             };
             Ok(route)

@@ -18,7 +18,7 @@ _TEST = ("test", "testing")
 
 def open_folder(root: Path) -> Opened:
     """The examples of a folder; no picture is read yet."""
-    folders = subfolders(root)
+    folders = [] if root.is_file() else subfolders(root)
     if not folders:
         raise _without_classes(root)
     _refuse_splits(root, folders)

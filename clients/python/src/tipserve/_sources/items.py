@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tipserve._arrays import check_many
-from tipserve._files import is_url, matching, picture_files, readable, url_files
+from tipserve._files import is_url, matching, picture_files, readable, refuse_empty, url_files
 from tipserve._sources.datasets import (
     TorchPictures,
     hugging_face_pictures,
@@ -55,6 +55,7 @@ def _is_one(source: Any) -> bool:
 
 
 def _files(source: str | os.PathLike[str]) -> Iterable[Any]:
+    refuse_empty(source)
     if isinstance(source, str):
         files = matching(source)
         if files is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tipserve._arrays import is_array
 from tipserve._examples import ClassSpec, Example, Opened
-from tipserve._files import is_url, matching, readable
+from tipserve._files import is_url, matching, readable, refuse_empty
 from tipserve._npz import read_npz
 from tipserve._sources.coco import open_coco
 from tipserve._sources.datasets import (
@@ -37,9 +37,10 @@ from tipserve._sources.tables import (
 
 _BY_SUFFIX: dict[str, Callable[[Path], Opened]] = {
     ".npz": lambda path: _open_npz(path),
-    ".csv": lambda path: open_csv(path, ","),
+    ".csv": lambda path: open_csv(path, None),
     ".tsv": lambda path: open_csv(path, "\t"),
     ".jsonl": open_jsonl,
+    ".ndjson": open_jsonl,
     ".parquet": open_parquet,
     ".json": open_coco,
 }
@@ -66,6 +67,7 @@ def open_source(source: Any) -> Opened:
 
 
 def _open_path(source: str | os.PathLike[str]) -> Opened:
+    refuse_empty(source)
     if isinstance(source, str):
         files = matching(source)
         if files is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import operator
@@ -51,7 +52,7 @@ class Columns:
         return cls(picture, label, next((found[name] for name in _IDS if name in found), None))
 
     def example(self, row: Row, position: int, folder: Path | None = None) -> Example:
-        """One row."""
+        """One row; KeyError if it lacks a column."""
         picture = row[self.picture]
         id = "" if self.id is None else str(row[self.id])
         if folder is not None and isinstance(picture, str) and not is_url(picture):
@@ -99,12 +100,25 @@ class Rows:
 
     columns: Columns
     rows: Callable[[], Iterator[Row]]
-    folder: Path | None = None
-    """Where paths begin."""
+    file: Path | None = None
+    """The file that they are in; paths begin at its folder."""
 
     def __iter__(self) -> Iterator[Example]:
+        if self.file is None:
+            for position, row in enumerate(self.rows()):
+                yield self.columns.example(row, position)
+        else:
+            yield from self._of_file(self.file)
+
+    def _of_file(self, file: Path) -> Iterator[Example]:
         for position, row in enumerate(self.rows()):
-            yield self.columns.example(row, position, self.folder)
+            try:
+                example = self.columns.example(row, position, file.parent)
+            except KeyError as error:
+                raise _damaged(file, f"example {position} lacks {error}") from error
+            except ValueError as error:
+                raise _damaged(file, str(error)) from error
+            yield example
 
 
 @dataclass(frozen=True)
@@ -161,39 +175,70 @@ def columns_rows(table: Mapping[str, Sequence[Any]]) -> Callable[[], Iterator[Ro
 # Files
 
 
-def open_csv(path: Path, delimiter: str) -> Opened:
-    """A CSV or TSV file with a line of names; paths begin at its folder."""
+def open_csv(path: Path, delimiter: str | None) -> Opened:
+    """A CSV or TSV file with a line of names; paths begin at its folder.
 
-    def rows() -> Iterator[Row]:
-        # The mark that Excel begins a file with is no part of the first name.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise _damaged(path, f"line {reader.line_num} has another number of columns")
-                yield row
-
+    Without a delimiter it is what the first line has most of: a comma, a semicolon (as
+    spreadsheets write in countries with a decimal comma), or a tab.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file, delimiter=delimiter, strict=True), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            first = file.readline()
+    except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from error
-    return Opened(Rows(Columns.among(names, readable(str(path))), rows, path.parent))
+    by_columns = delimiter or max(",;\t", key=first.count)
+
+    def lines() -> Iterator[tuple[int, list[str]]]:
+        # The mark that Excel begins a file with is no part of the first name.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=by_columns, strict=True)
+            try:
+                for line in reader:
+                    if line:
+                        yield reader.line_num, line
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise _damaged(path, f"line {reader.line_num}: {error}") from error
+
+    names = [name.strip() for name in next(lines(), (0, []))[1]]
+    columns = Columns.among(names, readable(str(path)))
+    # The list of labels that the command line writes and reads.
+    several = by_columns == "," and sorted(names) == ["file", "labels"]
+
+    def rows() -> Iterator[Row]:
+        for number, line in itertools.islice(lines(), 1, None):
+            if len(line) != len(names):
+                raise _damaged(path, f"line {number} has another number of columns")
+            row: dict[str, Any] = dict(zip(names, line, strict=True))
+            if columns.label is not None:
+                label = row[columns.label].strip()
+                row[columns.label] = _several(label) if several else label
+            yield row
+
+    return Opened(Rows(columns, rows, path))
+
+
+def _several(labels: str) -> list[str]:
+    """ "cat;dog", or nothing, as a list."""
+    parts = (label.strip() for label in labels.split(";"))
+    return [label for label in parts if label]
 
 
 def open_jsonl(path: Path) -> Opened:
     """JSON lines, one object an example; paths begin at the file's folder."""
 
     def rows() -> Iterator[Row]:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _json_object(path, line, number)
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield _json_object(path, line, number)
+        except (OSError, UnicodeDecodeError) as error:
+            raise _damaged(path, str(error)) from error
 
     first = next(rows(), None)
     if first is None:
         raise _damaged(path, "it has no lines")
-    return Opened(Rows(Columns.among(first, readable(str(path))), rows, path.parent))
+    return Opened(Rows(Columns.among(first, readable(str(path))), rows, path))
 
 
 def _json_object(path: Path, line: str, number: int) -> Row:
@@ -226,7 +271,7 @@ def open_parquet(path: Path) -> Opened:
 
     names = _names_in(schema.metadata or {}, columns.label)
     classes = None if names is None else [ClassSpec(name) for name in names]
-    return Opened(Rows(columns, rows, path.parent), classes)
+    return Opened(Rows(columns, rows, path), classes)
 
 
 def _names_in(metadata: Mapping[bytes, bytes], label: str | None) -> list[str] | None:

@@ -182,6 +182,8 @@ class Version(Record):
     """Examples of none of the classes."""
     multi_label: bool = False
     """Whether its examples carry any number of classes."""
+    part_weights: tuple[float, ...] = ()
+    """How much each encoder of a joined bundle counts in it; empty of one encoder."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -235,6 +237,7 @@ class Version(Record):
             rejected=tuple(rejected),
             unknown_count=m.unknown_count,
             multi_label=m.multi_label,
+            part_weights=tuple(m.part_weights),
         )
 
 

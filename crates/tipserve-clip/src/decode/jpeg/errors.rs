@@ -18,6 +18,6 @@ pub(super) fn undecodable(detail: impl ToString) -> PictureError {
 
 pub(super) fn unsupported(what: String) -> PictureError {
     PictureError::Unsupported {
-        what: format!("a JPEG {what}"),
+        what: format!("a JPEG {what} (save it again as baseline JPEG, or as PNG)"),
     }
 }

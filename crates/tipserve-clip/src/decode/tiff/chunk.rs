@@ -2,6 +2,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 use weezl::{BitOrder, LzwStatus};
+use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
 
 use super::{
     errors::{truncated, undecodable, unsupported},
@@ -65,6 +66,7 @@ fn unpack(page: &Page, data: &[u8], out: &mut [u8]) -> Result<(), PictureError> 
         Compression::PackBits => pack_bits(data, out),
         Compression::Lzw => lzw(data, out),
         Compression::Deflate => deflate(data, out),
+        Compression::Zstd => zstandard(data, out),
         Compression::Fax3 | Compression::Fax4 => fax(page, data, out),
         // Decoded to levels at once.
         Compression::Jpeg => Ok(()),
@@ -147,6 +149,33 @@ fn deflate(mut data: &[u8], out: &mut [u8]) -> Result<(), PictureError> {
         }
     }
     Ok(())
+}
+
+/// Of the window that a Zstandard stream may ask for, the logarithm: 8 MiB, as much as
+/// every level but the "ultra" ones uses.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Bytes that the Zstandard decoder holds beside its output.
+pub(super) const ZSTD_BYTES: u64 = (1 << ZSTD_WINDOW_LOG) + (1 << 20);
+
+fn zstandard(data: &[u8], out: &mut [u8]) -> Result<(), PictureError> {
+    let mut decoder = ZstdDecoder::new().map_err(undecodable)?;
+    decoder
+        .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
+        .map_err(undecodable)?;
+    let mut input = InBuffer::around(data);
+    let mut output = OutBuffer::around(out);
+    loop {
+        let before = (input.pos(), output.pos());
+        let hint = decoder.run(&mut input, &mut output).map_err(undecodable)?;
+        if output.pos() == output.capacity() {
+            return Ok(());
+        }
+        let stuck = before == (input.pos(), output.pos());
+        if hint == 0 || stuck {
+            return Err(truncated());
+        }
+    }
 }
 
 /// One bit a pixel, 1 for black: what libtiff gives.

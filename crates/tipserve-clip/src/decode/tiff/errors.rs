@@ -16,8 +16,12 @@ pub(super) fn undecodable(detail: impl ToString) -> PictureError {
     }
 }
 
+/// A kind of TIFF that is not read, with what to do.
 pub(super) fn unsupported(what: String) -> PictureError {
     PictureError::Unsupported {
-        what: format!("a TIFF {what}"),
+        what: format!(
+            "a TIFF {what} (convert it to 8 bits, or to PNG: where black and white lie is the \
+             sender's to say)"
+        ),
     }
 }

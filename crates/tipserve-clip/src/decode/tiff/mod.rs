@@ -1,7 +1,7 @@
 //! TIFF and BigTIFF: the first page, as Pillow (with libtiff) reads it.
 //!
 //! Read: strips and tiles, interleaved or in planes; uncompressed, PackBits,
-//! LZW, Deflate, JPEG, CCITT T.4 (one dimension) and T.6; grey of 1, 2, 4 and
+//! LZW, Deflate, Zstandard, JPEG, CCITT T.4 (one dimension) and T.6; grey of 1, 2, 4 and
 //! 8 bits, palettes, RGB and CMYK of 8 and 16 bits, any extra samples, alpha
 //! that the colours were multiplied by (divided out), either byte and bit
 //! order, predictor 2. The picture is turned by its orientation tag, as
@@ -9,7 +9,7 @@
 //!
 //! Refused, with the reason: 16-bit grey, signed and floating-point samples
 //! (Pillow clips them at 255: where white is, is the sender's to say), CIE
-//! L\*a\*b\*, YCbCr outside JPEG, old-style JPEG, LZMA, Zstandard, WebP and JPEG 2000
+//! L\*a\*b\*, YCbCr outside JPEG, old-style JPEG, LZMA, WebP and JPEG 2000
 //! inside TIFF, CCITT modified Huffman and T.4 in two dimensions (the `fax`
 //! crate has no decoder for these).
 //!
@@ -29,7 +29,7 @@ use super::{
 use crate::picture::{Picture, PictureError, PictureLimits};
 pub(super) use directory::Directories;
 use errors::{truncated, undecodable};
-use page::{Colour, Page};
+use page::{Colour, Compression, Page};
 
 pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
     let file = Directories::open(bytes).ok_or_else(|| undecodable("it has no header"))?;
@@ -97,7 +97,13 @@ fn check_memory(page: &Page, file: usize, limits: &PictureLimits) -> Result<(), 
         _ => packed.saturating_add(levels),
     };
     let reversed = if page.reversed_bits { file as u64 } else { 0 };
-    let chunk = unpacked.saturating_add(reversed);
+    let decompressor = match page.compression {
+        Compression::Zstd => chunk::ZSTD_BYTES,
+        _ => 0,
+    };
+    let chunk = unpacked
+        .saturating_add(reversed)
+        .saturating_add(decompressor);
     limits.check_decoder(samples.saturating_add(chunk.max(rgb)))
 }
 

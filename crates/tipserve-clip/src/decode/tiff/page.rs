@@ -17,6 +17,7 @@ pub(super) enum Compression {
     Lzw,
     Jpeg,
     Deflate,
+    Zstd,
     PackBits,
 }
 
@@ -128,6 +129,12 @@ impl<'a> Page<'a> {
         limits.check_dimensions(width, height)?;
 
         let compression = compression(tags.or(259, 1)?)?;
+        // Bit 0 of T4Options; the `fax` crate has no decoder for it.
+        if compression == Compression::Fax3 && tags.or(292, 0)? & 1 == 1 {
+            return Err(unsupported(
+                "with CCITT T.4 compression in two dimensions".into(),
+            ));
+        }
         let photometric = tags.or(262, 0)?;
         let jpeg_colour = compression == Compression::Jpeg && matches!(photometric, 2 | 6);
         let samples = tags.or(277, if jpeg_colour { 3 } else { 1 })?;
@@ -140,7 +147,7 @@ impl<'a> Page<'a> {
         }
         check_kind(compression, &colour, bits, samples, planar)?;
         let differences = match tags.or(317, 1)? {
-            _ if !matches!(compression, Compression::Lzw | Compression::Deflate) => false,
+            _ if !predicted(compression) => false,
             1 => false,
             2 if bits >= 8 => true,
             other => return Err(unsupported(format!("with predictor {other}"))),
@@ -176,6 +183,14 @@ impl<'a> Page<'a> {
     }
 }
 
+/// Whether samples may be stored as differences under this compression.
+fn predicted(compression: Compression) -> bool {
+    matches!(
+        compression,
+        Compression::Lzw | Compression::Deflate | Compression::Zstd
+    )
+}
+
 /// Most samples of a pixel: colour, alpha and what scanners add.
 const MOST_SAMPLES: usize = 32;
 
@@ -187,12 +202,16 @@ fn compression(number: usize) -> Result<Compression, PictureError> {
         5 => return Ok(Compression::Lzw),
         7 => return Ok(Compression::Jpeg),
         8 | 32946 => return Ok(Compression::Deflate),
+        50000 => return Ok(Compression::Zstd),
         32773 => return Ok(Compression::PackBits),
         2 => "CCITT modified Huffman",
         6 => "old-style JPEG",
         34925 => "LZMA",
-        50000 => "Zstandard",
+        34887 => "LERC",
+        34933 => "PNG",
+        34934 => "JPEG XR",
         50001 => "WebP",
+        50002 | 52546 => "JPEG XL",
         34712 | 33003 | 33005 => "JPEG 2000",
         _ => return Err(unsupported(format!("with compression {number}"))),
     };
@@ -218,9 +237,7 @@ fn bits(tags: &Tags, samples: usize) -> Result<usize, PictureError> {
         // Pillow reads them as they stand, too.
         Some(2) if first == 8 => {}
         Some(3) => {
-            return Err(unsupported(format!(
-                "in floating point ({first} bits; convert it to 8 bits: where to put black and white is the sender's to say)"
-            )));
+            return Err(unsupported(format!("in floating point of {first} bits")));
         }
         Some(2) => return Err(unsupported(format!("with signed samples of {first} bits"))),
         Some(_) => return Err(unsupported("with complex or untyped samples".into())),
@@ -297,16 +314,14 @@ fn check_kind(
 ) -> Result<(), PictureError> {
     match (colour, bits) {
         (Colour::Grey { .. }, 16) => {
-            return Err(unsupported(
-                "in 16-bit grey (convert it to 8 bits: where to put white is the sender's to say)"
-                    .into(),
-            ));
+            return Err(unsupported("in 16-bit grey".into()));
         }
         (Colour::Grey { .. } | Colour::Palette(_), 1 | 2 | 4) if samples == 1 => {}
         (_, 8) | (Colour::Rgb { .. } | Colour::Cmyk, 16) => {}
         _ => {
+            let plural = if samples == 1 { "" } else { "s" };
             return Err(unsupported(format!(
-                "with {samples} samples of {bits} bits"
+                "with {samples} sample{plural} of {bits} bits"
             )));
         }
     }

@@ -1,0 +1,174 @@
+//! The rows of CSV, TSV and JSON lines.
+
+use serde_json::{Map, Value};
+
+use super::{address, columns::Columns, is_address, name_of};
+
+/// One picture with its class.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub id: Option<String>,
+    pub picture: Picture,
+    pub label: Label,
+}
+
+/// What a row has for a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Picture {
+    /// As it is written, from the table's folder.
+    Path(String),
+    Embedding(Vec<f32>),
+}
+
+/// A row's class, or any number of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Label {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Label {
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        };
+        names.iter().map(String::as_str)
+    }
+}
+
+/// What separates a CSV's columns: in countries with a decimal comma, spreadsheets write
+/// semicolons.
+pub(super) fn delimiter(text: &str) -> u8 {
+    let first = text.lines().next().unwrap_or_default();
+    let count = |wanted: u8| first.bytes().filter(|byte| *byte == wanted).count();
+    // Of equally many the last one wins.
+    [b'\t', b';', b',']
+        .into_iter()
+        .max_by_key(|one| count(*one))
+        .unwrap_or(b',')
+}
+
+/// The rows of a text with a line of names first.
+pub(super) fn of_columns(text: &str, delimiter: u8) -> Result<Vec<Row>, String> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_reader(text.as_bytes());
+    let names = reader.headers().map_err(|error| wrong(&error))?.clone();
+    let names: Vec<&str> = names.iter().map(str::trim).collect();
+    let columns = Columns::among(&names)?;
+    let place = |wanted: &str| names.iter().rposition(|name| *name == wanted);
+    let id_at = columns.id.as_deref().and_then(place);
+    let (picture_at, label_at) = (place(&columns.picture), place(&columns.label));
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| wrong(&error))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let field = |at: Option<usize>| at.and_then(|at| record.get(at)).unwrap_or_default();
+        let label = name_of(field(label_at));
+        if label.is_empty() {
+            return Err(format!("line {line} has no class"));
+        }
+        rows.push(Row {
+            id: id_at.and_then(|at| record.get(at)).map(str::to_owned),
+            picture: path(field(picture_at)).map_err(|why| format!("line {line}: {why}"))?,
+            label: Label::One(label),
+        });
+    }
+    Ok(rows)
+}
+
+fn wrong(error: &csv::Error) -> String {
+    let line = error.position().map_or(1, csv::Position::line);
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { .. } => {
+            format!("line {line} has another number of columns")
+        }
+        _ => format!("line {line}: {error}"),
+    }
+}
+
+fn path(text: &str) -> Result<Picture, String> {
+    if is_address(text) {
+        return Err(address(text));
+    }
+    Ok(Picture::Path(text.to_owned()))
+}
+
+/// The rows of JSON lines. The first names the columns.
+pub(super) fn of_lines(text: &str) -> Result<Vec<Row>, String> {
+    let mut columns = None;
+    let mut rows = Vec::new();
+    for (line, number) in text.lines().zip(1_u64..) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = |why: String| format!("line {number}: {why}");
+        let row: Map<String, Value> =
+            serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        if columns.is_none() {
+            let names: Vec<&str> = row.keys().map(String::as_str).collect();
+            columns = Some(Columns::among(&names)?);
+        }
+        if let Some(columns) = &columns {
+            rows.push(of_object(&row, columns).map_err(wrong)?);
+        }
+    }
+    if rows.is_empty() {
+        return Err("it has no lines".to_owned());
+    }
+    Ok(rows)
+}
+
+fn of_object(row: &Map<String, Value>, columns: &Columns) -> Result<Row, String> {
+    let of = |name: &str| row.get(name).ok_or_else(|| format!("it lacks {name:?}"));
+    let picture = match of(&columns.picture)? {
+        Value::String(text) => path(text)?,
+        Value::Array(values) => Picture::Embedding(embedding(values)?),
+        other => {
+            return Err(format!(
+                "{:?} is {other}, neither a path nor an embedding",
+                columns.picture
+            ));
+        }
+    };
+    let label = match of(&columns.label)? {
+        Value::Array(labels) => {
+            Label::Several(labels.iter().map(class_name).collect::<Result<_, _>>()?)
+        }
+        one => Label::One(class_name(one)?),
+    };
+    let id = match columns.id.as_deref().and_then(|name| row.get(name)) {
+        None => None,
+        Some(Value::String(id)) => Some(id.clone()),
+        Some(other) => Some(other.to_string()),
+    };
+    Ok(Row { id, picture, label })
+}
+
+fn class_name(value: &Value) -> Result<String, String> {
+    let name = match value {
+        Value::String(name) => name_of(name),
+        Value::Null => String::new(),
+        other => {
+            return Err(format!(
+                "it has the class {other}, which is no name: write it as a text"
+            ));
+        }
+    };
+    if name.is_empty() {
+        return Err("it has no class".to_owned());
+    }
+    Ok(name)
+}
+
+fn embedding(values: &[Value]) -> Result<Vec<f32>, String> {
+    let number = |value: &Value| {
+        value
+            .as_f64()
+            // Beyond f32's range it becomes infinite; the server says so.
+            .map(|value| value as f32)
+            .ok_or_else(|| format!("its embedding holds {value}, which is no number"))
+    };
+    values.iter().map(number).collect()
+}

@@ -1,0 +1,118 @@
+"""The command line and Python read lists of pictures alike: what is a class, what is an example,
+what is refused. (Go has no lists.)"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pictures import photo, png
+from test_three_clients import server  # noqa: F401
+
+tipserve = pytest.importorskip("tipserve")
+
+ROWS = "{0}{2}{1}\n0.png{2}b\n1.png{2}a\n"
+
+
+def lines(*rows: dict) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def coco(**parts) -> str:
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "0.png"}, {"id": 2, "file_name": "1.png"}],
+            "categories": [{"id": 5, "name": "a"}, {"id": 4, "name": "b"}],
+            "annotations": [
+                {"image_id": 1, "category_id": 4},
+                {"image_id": 2, "category_id": 5},
+            ],
+            **parts,
+        }
+    )
+
+
+LISTS = {
+    "plain.csv": ROWS.format("path", "label", ","),
+    "CAPITALS.CSV": ROWS.format("PATH", "Label", ","),
+    "mark.csv": "\ufeff" + ROWS.format("image", "class", ","),
+    "windows.csv": ROWS.format("file", "category", ",").replace("\n", "\r\n"),
+    "semicolons.csv": ROWS.format("file_name", "label", ";"),
+    "tabs.csv": ROWS.format("path", "label", "\t"),
+    "tabs.tsv": ROWS.format("path", "label", "\t"),
+    "blank.csv": "path,label\n\n0.png,b\n\n1.png,a\n\n",
+    "spaces.csv": "path, label\n0.png, b\n1.png, a \n",
+    "quotes.csv": 'path,label\n"0.png","b ""x"", y"\n1.png,a\n',
+    "numbers.csv": "path,label\n0.png,1\n1.png,0\n",
+    "ids.csv": "path,label,id\n0.png,b,first\n1.png,a,second\n",
+    "composed.csv": "path,label\n0.png,cafe\u0301\n1.png,caf\u00e9\n",
+    "twice.csv": "path,label\n0.png,b\n1.png,a\n0.png,b\n",
+    "gone.csv": "path,label\n0.png,b\n9.png,a\n1.png,a\n",
+    "no-header.csv": "0.png,b\n1.png,a\n",
+    "two-labels.csv": "path,label,class\n0.png,b,x\n",
+    "no-label.csv": "path,note\n0.png,b\n",
+    "short.csv": "path,label\n0.png\n1.png,a\n",
+    "long.csv": "path,label\n0.png,b,x\n1.png,a\n",
+    "unlabelled.csv": "path,label\n0.png,\n1.png,a\n",
+    "line-break.csv": 'path,label\n0.png,"b\nc"\n1.png,a\n',
+    "latin.csv": "path,label\n0.png,\u00e9\n".encode("latin1"),
+    "wide.csv": ROWS.format("path", "label", ",").encode("utf-16"),
+    "empty.csv": "",
+    "only-header.csv": "path,label\n",
+    "plain.jsonl": lines({"path": "0.png", "label": "b"}, {"label": "a", "path": "1.png"}),
+    "plain.ndjson": lines({"image": "0.png", "label": "b"}, {"image": "1.png", "label": "a"}),
+    "number.jsonl": lines({"path": "0.png", "label": 1}, {"path": "1.png", "label": 0}),
+    "nothing.jsonl": lines({"path": "0.png", "label": None}),
+    "lacks.jsonl": lines({"path": "0.png", "label": "b"}, {"path": "1.png"}),
+    "broken.jsonl": '{"path": "0.png", "label"\n',
+    "array.jsonl": '[{"path": "0.png", "label": "b"}]',
+    "plain.json": coco(),
+    "several.json": coco(
+        annotations=[
+            {"image_id": 1, "category_id": 4},
+            {"image_id": 1, "category_id": 4},
+            {"image_id": 2, "category_id": 4},
+            {"image_id": 2, "category_id": 5},
+        ]
+    ),
+    "strange.json": coco(annotations=[{"image_id": 1, "category_id": 9}]),
+    "other.json": '{"a": 1}',
+    "elsewhere.json": coco(images=[{"id": 1, "file_name": "gone.png"}]),
+    "list.txt": "0.png b\n",
+    "list.xlsx": "PK",
+}
+
+
+@pytest.mark.parametrize("listed", LISTS)
+def test_a_list_is_the_same_to_both(listed, server, chance, tmp_path, name):  # noqa: F811
+    for picture in ("0.png", "1.png"):
+        (tmp_path / picture).write_bytes(png(photo(chance, side=(20, 60))))
+    path = tmp_path / listed
+    text = LISTS[listed]
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    def made(who: str, rejected: list[tuple[str, str]]) -> tuple:
+        with tipserve.Client(server.address) as client:
+            classes = client.version(f"{name}-{who}").classes
+        examples = [(e.example_id, e.display_name) for e in server.api.examples(f"{name}-{who}")]
+        return [one.display_name for one in classes], examples, rejected
+
+    flags = ["--from", path, "--method", "class-mean", "--allow-empty-classes"]
+    document = server.cli("create", f"{name}-cli", *flags, code=None)
+    if "error" in document:
+        cli = "refused"
+        print(document["error"]["message"])
+    else:
+        cli = made("cli", [(one["id"], one["reason"]) for one in document["rejected"]])
+
+    with tipserve.Client(server.address) as client:
+        try:
+            version = client.create_cache(
+                f"{name}-python", path, method="class_mean", allow_empty_classes=True
+            )
+        except (tipserve.TipserveError, ValueError) as error:
+            python = "refused"
+            print(error)
+        else:
+            python = made("python", [(one.id, one.error.reason) for one in version.rejected])
+    assert cli == python
