@@ -322,9 +322,17 @@ test-docs: build bundle docs $(VENV)/.test ## What the pages tell people to type
 
 # ---- measurements -----------------------------------------------------------
 
+.venv-learners/.done: requirements/learners.txt | prerequisites
+	@echo "== scikit-learn into .venv-learners"
+	test -x .venv-learners/bin/python || $(PYTHON) -m venv .venv-learners
+	.venv-learners/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
 .PHONY: bench-tip
-bench-tip: build bundle $(VENV)/.test ## Accuracy and speed of the mathematics; JSON in target/bench/tip.json
+bench-tip: build bundle $(VENV)/.test .venv-learners/.done ## Accuracy and speed of the mathematics, beside scikit-learn's; JSON in target/bench/tip.json
 	$(VENV)/bin/python benches/tip/pictures.py --bundle $(BUNDLE)
+	cargo bench --locked -p tip-adapter --bench tip -- shots
+	.venv-learners/bin/python benches/tip/learners.py
 	cargo bench --locked -p tip-adapter --bench tip
 
 .PHONY: bench-latency

@@ -199,7 +199,7 @@ fn text_part(parts: &[PartWeight], text: &Tensor) -> Result<Option<PartWeight>, 
 /// mean cross-entropy of the validation examples if there are any, else of the
 /// examples left out one by one, by the request's method (Tip-Adapter for AUTO,
 /// which takes a hundredth of its time). The bundle's own weights where nothing
-/// is left out, and where none are better.
+/// is left out, and where none are better by two standard errors.
 ///
 /// # Errors
 /// Material that no head can be made of; cancelled; torch's.
@@ -217,7 +217,7 @@ pub(super) fn choose(
     if parts.len() < 2 || text_is_elsewhere || is_text_alone {
         return Ok(parts);
     }
-    let Some(mut best) = cross_entropy(material, request, &parts, stop)? else {
+    let Some(mut best) = log_likelihoods(material, request, &parts, stop)? else {
         return Ok(parts);
     };
     let mut chosen = parts;
@@ -227,9 +227,9 @@ pub(super) fn choose(
         let start = chosen.clone();
         for ratio in RATIOS {
             let tried = tilted(&start, at, ratio);
-            let score = cross_entropy(material, request, &tried, stop)?;
-            if let Some(score) = score.filter(|score| *score < best) {
-                (best, chosen) = (score, tried);
+            let found = log_likelihoods(material, request, &tried, stop)?;
+            if let Some(found) = found.filter(|found| is_better(found, &best)) {
+                (best, chosen) = (found, tried);
             }
         }
     }
@@ -252,13 +252,28 @@ fn tilted(parts: &[PartWeight], at: usize, ratio: f64) -> Vec<PartWeight> {
         .collect()
 }
 
-/// Mean cross-entropy of unseen examples under these weights, in nats.
-fn cross_entropy(
+/// Whether the mean of paired log-likelihoods is larger by more than two
+/// standard errors of the difference: what is less than that is chance, or an
+/// encoder that a sharper β makes up for.
+fn is_better(found: &[f64], best: &[f64]) -> bool {
+    let gains: Vec<f64> = found.iter().zip(best).map(|(new, old)| new - old).collect();
+    let count = gains.len() as f64;
+    if found.len() != best.len() || count < 2.0 {
+        return false;
+    }
+    let mean = gains.iter().sum::<f64>() / count;
+    let squares = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>();
+    mean > 2.0 * (squares / (count - 1.0) / count).sqrt()
+}
+
+/// The log-likelihood of each unseen example's class under these weights, in
+/// nats; always in the same order.
+fn log_likelihoods(
     material: &Material,
     request: &HeadRequest,
     parts: &[PartWeight],
     stop: &dyn Fn() -> bool,
-) -> Result<Option<f64>, CatalogError> {
+) -> Result<Option<Vec<f64>>, CatalogError> {
     let method = match request.method {
         None | Some(Method::Stack) => Method::TipAdapter,
         Some(method) => method,
@@ -272,12 +287,10 @@ fn cross_entropy(
     let Some(unseen) = made.unseen else {
         return Ok(None);
     };
-    let mean = unseen
-        .own
-        .f_mean(Kind::Double)
-        .and_then(|mean| mean.f_double_value(&[]))
-        .map_err(CatalogError::internal)?;
-    Ok(Some(-mean).filter(|mean| mean.is_finite()))
+    let own = unseen.own.f_to_kind(Kind::Double);
+    let own = own.and_then(|own| Vec::<f64>::try_from(own));
+    let own = own.map_err(CatalogError::internal)?;
+    Ok(Some(own).filter(|own| own.iter().all(|value| value.is_finite())))
 }
 
 /// Material of the bundle's features under these weights.

@@ -55,8 +55,8 @@ def ask(peer: Peer, kind: str, count: int) -> None:
 def others_are_served(server, page) -> None:
     api = wire.Api(server.address)
     for _ in range(10):
-        assert api.caches.ListExamples(PAGE, timeout=60) == page
-        assert api.classifying.GetServerInfo(INFO, timeout=60).version
+        assert api.caches.ListExamples(PAGE, timeout=300) == page
+        assert api.classifying.GetServerInfo(INFO, timeout=300).version
     assert api.one("many", wire.embedding(np.ones(WIDTH))).top
     assert server.http("/healthz")[0] == 200
     api.close()
@@ -117,7 +117,7 @@ def test_streams_that_nobody_reads_keep_nobody_out(paged, peers):
     page = paged.api.caches.ListExamples(PAGE)
     others_are_served(paged, page)
     with pytest.raises(grpc.RpcError) as caught:
-        paged.api.classifying.Classify(classify.ClassifyRequest(cache="none"), timeout=60)
+        paged.api.classifying.Classify(classify.ClassifyRequest(cache="none"), timeout=300)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
     grown = peak(paged) - before
     print(f"{grown >> 20} MiB more")

@@ -203,7 +203,7 @@ def _vocabulary(content: str) -> int:
 
 def _source(members: list[Member]) -> str:
     parts = [
-        f"{m.manifest['name']} ({m.weight:.3g}; {m.manifest['source']}; "
+        f"{m.manifest['name']} ({m.weight:.3g}; {m.manifest.get('source', 'source not stated')}; "
         f"{sha256_of(m.folder / MANIFEST)[:12]})"
         for m in members
     ]

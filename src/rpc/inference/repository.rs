@@ -147,13 +147,22 @@ pub async fn unload(
         }
         .into());
     };
-    let statuses = bundles::statuses(context).await?;
-    let mut loaded = statuses.iter().filter(|status| status.loaded.is_some());
-    let found = loaded.find(|status| status.folder.folder == folder);
+    let bundle = loaded_from(context, folder).await?;
     // A folder that is not loaded is named as it was, for the error.
-    let bundle = found.map_or(folder, |status| &status.folder.fingerprint);
-    bundles::unload(context, change, bundle.to_owned()).await?;
+    let bundle = bundle.unwrap_or_else(|| folder.to_owned());
+    bundles::unload(context, change, bundle).await?;
     Ok(Response::new(RepositoryModelUnloadResponse {}))
+}
+
+/// The fingerprint of the bundle that was loaded from a folder. It holds no
+/// reference to the bundle, whose unloading would wait for that.
+async fn loaded_from(context: &Context, folder: &str) -> Result<Option<String>, ApiError> {
+    let statuses = bundles::statuses(context).await?;
+    let mut loaded = statuses
+        .into_iter()
+        .filter(|status| status.loaded.is_some());
+    let found = loaded.find(|status| status.folder.folder == folder);
+    Ok(found.map(|status| status.folder.fingerprint))
 }
 
 /// Loads a bundle, which asks for more than bringing a cache into memory does.

@@ -60,7 +60,7 @@ impl Columns {
                 PICTURES.join(", ")
             )
         })?;
-        let mut labels: Vec<String> = LABELS.iter().filter_map(|name| find(&name)).collect();
+        let mut labels: Vec<String> = LABELS.iter().filter_map(&find).collect();
         let label = match (labels.pop(), labels.as_slice()) {
             (Some(label), []) => label,
             (last, others) => {
