@@ -51,6 +51,7 @@ def test_a_bundle_is_loaded_and_unloaded(serve, tmp_path, connect):
             (lambda: client.unload_model("bundles/second"), "second"),
             (lambda: client.unload_model("bundles/first"), "is the default"),
             (lambda: client.load_model("bundles/none"), "none"),
+            (lambda: client.load_model("bundles/second", config="{}"), "no parameters are taken"),
         ):
             with pytest.raises(InferenceServerException, match=words):
                 refused()
