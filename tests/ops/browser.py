@@ -89,6 +89,8 @@ class Page:
             """async () => {
               for (const picture of [...document.querySelectorAll(".picture")].slice(0, 100)) {
                 picture.scrollIntoView();
+                // What a frame shows is told to the page after it: not before the second.
+                await new Promise((resolve) => requestAnimationFrame(resolve));
                 await new Promise((resolve) => requestAnimationFrame(resolve));
               }
               scrollTo(0, 0);
