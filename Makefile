@@ -26,6 +26,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
 PIP := $(VENV)/bin/python -m pip install --quiet --progress-bar off
+# Tests that talk to servers mostly wait: a few files at a time, each with servers of its own.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 CARGO_TEST := cargo test --release --locked --workspace --features failpoints
 
 .PHONY: help
@@ -164,8 +166,8 @@ test-export: $(VENV)/.test ## Tests of the bundle tool
 
 .PHONY: test-python
 test-python: build measure bundle $(VENV)/.test ## Tests of the server and the Python client, end to end
-	$(VENV)/bin/python -m pytest -q tests/server
-	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q $(SIDE_BY_SIDE) tests/server
+	cd clients/python && $(VIRTUAL_ENV)/bin/python -m pytest -q $(SIDE_BY_SIDE)
 
 # Other people's tools bring many packages, and not the same ones: an environment for each that
 # does not get on with the others.

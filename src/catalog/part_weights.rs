@@ -288,7 +288,7 @@ fn log_likelihoods(
         return Ok(None);
     };
     let own = unseen.own.f_to_kind(Kind::Double);
-    let own = own.and_then(|own| Vec::<f64>::try_from(own));
+    let own = own.and_then(Vec::<f64>::try_from);
     let own = own.map_err(CatalogError::internal)?;
     Ok(Some(own).filter(|own| own.iter().all(|value| value.is_finite())))
 }

@@ -44,7 +44,7 @@ def test_a_restarted_server_says_what_became_of_each_run(serve, features_bundle,
 def test_a_replica_sees_the_runs_of_another(serve, features_bundle, tmp_path, chance):
     store = tmp_path / "store"
     one, other = (serve(features_bundle, store=store) for _ in range(2))
-    make(one, "shared", Clusters(chance, 4))
+    make(one, "shared", Clusters(chance, 4), 2000)
     _, run = started(one, "shared", detached=True)
     assert state_of(other, run) == Run.STATE_RUNNING
     assert [seen.name for seen in runs_of(other, "shared")] == [run]

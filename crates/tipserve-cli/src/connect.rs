@@ -233,9 +233,10 @@ impl Connection {
         // that answers UNAVAILABLE itself has none.
         match (status.code(), status.source()) {
             // What is not HTTP/2 ends the first call with any of these.
-            (Code::Unavailable | Code::Unknown | Code::Cancelled, Some(transport))
-                if !self.answered.load(Ordering::Relaxed) =>
-            {
+            (
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal,
+                Some(transport),
+            ) if !self.answered.load(Ordering::Relaxed) => {
                 unreachable(&self.address, root_cause(transport))
             }
             (Code::Unavailable, Some(transport)) => Failure::Disconnected {

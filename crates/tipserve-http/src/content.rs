@@ -30,6 +30,8 @@ pub enum Content {
     Form(String),
     /// The Open Inference Protocol's JSON of this length, then tensors.
     Tensors(Option<usize>),
+    /// The Open Inference Protocol's parameters of a load or an unload.
+    Parameters,
     /// What tools for OpenAI's embeddings send.
     Embeddings,
 }
@@ -88,6 +90,7 @@ impl Content {
             Dialect::Inference(Shape::Tensors) => {
                 Ok(Content::Tensors(inference::header_length(headers)?))
             }
+            Dialect::Inference(Shape::Whole) => Ok(Content::Parameters),
             Dialect::Inference(_) => Ok(Content::Json),
             Dialect::Embeddings => Ok(Content::Embeddings),
         }

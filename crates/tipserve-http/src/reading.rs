@@ -146,6 +146,10 @@ async fn plain(
             });
             (vec![message.await?], true)
         }
+        Content::Parameters => {
+            let message = inference::read_parameters(&arrival.whole().await?)?;
+            (vec![call.around(&message)], true)
+        }
         Content::Embeddings => {
             let call = Arc::clone(call);
             let body = arrival.whole().await?;

@@ -85,30 +85,35 @@ fn labelled(path: &Path, rows: Vec<Row>) -> Result<Labelled, String> {
     for name in &names {
         refuse_control_characters(name).map_err(|why| format!("the class {name:?} {why}"))?;
     }
-    let index = |name: &str| names.binary_search(&name).unwrap_or_default();
+    let index = |name: &str| {
+        let found = names.binary_search(&name);
+        found.map_err(|_| format!("the class {name:?} is not one of its classes"))
+    };
     let folder = path.parent().unwrap_or(Path::new(""));
     let examples = rows.iter().enumerate().map(|(position, row)| {
         let (class, labels) = match &row.label {
-            Label::One(name) => (index(name), None),
+            Label::One(name) => (index(name)?, None),
             Label::Several(labels) => {
-                let indices: BTreeSet<usize> = labels.iter().map(|name| index(name)).collect();
-                (0, Some(indices.into_iter().collect()))
+                let indices: Result<BTreeSet<usize>, String> =
+                    labels.iter().map(|name| index(name)).collect();
+                (0, Some(indices?.into_iter().collect()))
             }
         };
         let (place, id) = match &row.picture {
             Picture::Path(picture) => (Place::File(folder.join(picture)), picture.clone()),
             Picture::Embedding(values) => (Place::Values(values.clone()), position.to_string()),
         };
-        Example {
+        Ok(Example {
             id: row.id.clone().unwrap_or(id),
             class,
             labels,
             place,
-        }
+        })
     });
+    let examples: Result<Vec<Example>, String> = examples.collect();
     Ok(Labelled {
         source: Source::Table(path.to_owned()),
-        examples: examples.collect(),
+        examples: examples?,
         classes: classes(names),
     })
 }

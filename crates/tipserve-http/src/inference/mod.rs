@@ -2,6 +2,7 @@
 //! another way of writing what `inference.GRPCInferenceService` takes.
 
 mod answer;
+mod repository;
 mod request;
 
 use std::{collections::HashMap, sync::Arc};
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use answer::{error, infer, plain};
+pub use repository::read_parameters;
 pub use request::read;
 
 /// The header with the length of the JSON before the tensors' bytes.
@@ -138,7 +140,13 @@ pub fn routes(pool: &DescriptorPool) -> Result<Vec<Route>, RulesError> {
                     method: name.to_owned(),
                     source,
                 })?,
-                has_body: matches!(name, "ModelInfer" | "RepositoryIndex"),
+                has_body: matches!(
+                    name,
+                    "ModelInfer"
+                        | "RepositoryIndex"
+                        | "RepositoryModelLoad"
+                        | "RepositoryModelUnload"
+                ),
                 is_primary: !path.contains("{version}") && !path.contains("=bundles/"),
                 dialect: Dialect::Inference(shape),
             };

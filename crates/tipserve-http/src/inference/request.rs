@@ -54,6 +54,17 @@ struct Output {
     parameters: Parameters,
 }
 
+/// A request's JSON.
+///
+/// # Errors
+/// What is no JSON, or not of this form.
+pub(super) fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
+    serde_json::from_slice(json).map_err(|error| match error.is_data() {
+        true => JsonError::field("body", error.to_string()),
+        false => JsonError::Syntax(error.to_string()),
+    })
+}
+
 /// A list of at most as many elements as a request may have.
 fn few<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -84,7 +95,7 @@ where
 
 /// Parameters by name, at most as many as a request may have.
 #[derive(Default)]
-struct Parameters(HashMap<String, InferParameter>);
+pub(super) struct Parameters(pub(super) HashMap<String, InferParameter>);
 
 impl Parameters {
     fn flag(&mut self, name: &str) -> Result<Option<bool>, Status> {
@@ -264,11 +275,7 @@ pub fn read(body: &Bytes, header_length: Option<usize>) -> Result<(Vec<u8>, Bina
     }
     let mut tensors = body.slice(length..);
     let json = body.slice(..length);
-    let request: Request =
-        serde_json::from_slice(&json).map_err(|error| match error.is_data() {
-            true => JsonError::field("body", error.to_string()),
-            false => JsonError::Syntax(error.to_string()),
-        })?;
+    let request: Request = from_json(&json)?;
     let mut parameters = request.parameters;
     let mut binary = Binary {
         by_default: parameters.flag("binary_data_output")?.unwrap_or(false),
