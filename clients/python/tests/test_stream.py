@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -329,3 +331,16 @@ def test_options_reach_the_server(fake, call):
     assert all(m["authorization"] == "Bearer secret" for m in fake.metadata)
     with pytest.raises(ValueError, match="urgent"):
         call("classify", "pets", fs.pictures(1), priority="urgent")
+
+
+def test_a_program_that_leaves_its_results_unread_ends(fake):
+    program = (
+        "import sys, tipserve\n"
+        "client = tipserve.Client(sys.argv[1])\n"
+        "answers = client.classify('pets', (b'%d' % i for i in range(1000)))\n"
+        "print(next(answers).id)\n"
+    )
+    command = [sys.executable, "-c", program, fake.address]
+    for _ in range(5):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
@@ -18,6 +20,20 @@ from tipserve.types import Result
 
 Open = Callable[[Iterator[classify_pb2.ClassifyStreamRequest], "float | None"], Any]
 """Opens the stream, given its requests and the seconds that are left."""
+
+
+# Streams whose results somebody may still read, with their talking threads.
+_OPEN: weakref.WeakKeyDictionary[ClassifyStream, threading.Thread] = weakref.WeakKeyDictionary()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ends the streams that a program leaves open. Later, when the interpreter
+    collects their generators, daemon threads no longer run, and closing would
+    wait for them for ever."""
+    for stream, talking in list(_OPEN.items()):
+        stream._close()
+        talking.join(timeout=5)
 
 
 class ClassifyStream:
@@ -59,10 +75,12 @@ class ClassifyStream:
         ]
         for thread in threads:
             thread.start()
+        _OPEN[self] = threads[1]
         try:
             while (result := self._next()) is not None:
                 yield result
         finally:
+            _OPEN.pop(self, None)
             self._close()
             # The reading thread may be inside the caller's iterable, for as
             # long as that takes: it ends by itself. This one ends now.
@@ -84,6 +102,10 @@ class ClassifyStream:
                 self._changed.wait()
 
     def _close(self) -> None:
+        if self._closed:
+            # Perhaps at the interpreter's exit, when another thread may have
+            # been stopped with the lock in its hands.
+            return
         with self._changed:
             self._closed = True
             call = self._call
