@@ -114,7 +114,7 @@ def test_pictures_that_carry_several_classes(visit, server, tmp_path, chance):  
     page.open("caches/several/compare/1-2")
     page.drop(*sorted(folder.rglob("*.*"))[:3])
     page.see("The versions differ on")
-    assert page.tab.locator(".compared li").count() == 3
+    page.tab.locator(".compared li").nth(2).wait_for()
     page.open("label/several")
     page.see("Its pictures carry several classes each")
     assert np.isfinite(wanted.top[0].probability)
