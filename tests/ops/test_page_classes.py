@@ -109,7 +109,8 @@ def test_pictures_that_carry_several_classes(visit, server, tmp_path, chance):  
     page.see(f"knows it as {names[1]}, {names[2]}")
     [new] = [one for one in server.api.examples("several") if one.uri == file.name]
     assert list(new.class_indices) == [1, 2]
-    assert server.metrics()[ENCODED] <= encoded + 1
+    # Batches are counted after their answers: that of the picture above may be among them.
+    assert server.metrics()[ENCODED] <= encoded + 2
     # Two versions are compared by all their classes; labelling by one class is not offered.
     page.open("caches/several/compare/1-2")
     page.drop(*sorted(folder.rglob("*.*"))[:3])
