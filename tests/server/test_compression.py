@@ -174,7 +174,8 @@ CONTENT = [
 CONTROL = [
     path
     for method in METHODS
-    if (path := f"/{method.containing_service.full_name}/{method.name}") not in CONTENT
+    if method.containing_service.full_name.startswith("tipserve.")
+    and (path := f"/{method.containing_service.full_name}/{method.name}") not in CONTENT
 ]
 
 
