@@ -26,6 +26,36 @@ BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 PATIENCE = 120_000
 
 
+# What people press and read: each must be on top where it is seen, and no text may be cut.
+COVERED = """() => {
+  const root = document.querySelector("dialog[open]") ?? document.body;
+  const name = (one) => `${one.tagName}.${one.className} ${one.innerText ?? ""}`.slice(0, 60);
+  const isShown = (one) => {
+    const box = one.getBoundingClientRect();
+    return one.checkVisibility({ opacityProperty: true }) && box.width > 1 && box.height > 1;
+  };
+  const wrong = [];
+  // The link past the header is seen only while it has the focus.
+  const controls = "button, a:not(.skip), input, select, textarea, summary";
+  for (const one of [...root.querySelectorAll(controls)].filter(isShown).slice(0, 150)) {
+    one.scrollIntoView({ block: "center", inline: "center" });
+    const box = one.getClientRects()[0];
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    const top = document.elementFromPoint(x, y);
+    const isIts = top && (one.contains(top) || one.closest("label")?.contains(top));
+    if (!isIts) wrong.push(`${name(one)} is covered by ${top && name(top)}`);
+  }
+  const texts = "h1, h2, h3, p, li, dt, dd, td, th, label, figcaption, button, a, span, small";
+  for (const one of [...root.querySelectorAll(texts)].filter(isShown)) {
+    const { overflowX, textOverflow } = getComputedStyle(one);
+    const isClipped = ["hidden", "clip"].includes(overflowX) && textOverflow !== "ellipsis";
+    if (isClipped && one.scrollWidth > one.clientWidth + 1) wrong.push(`${name(one)} is cut`);
+  }
+  scrollTo(0, 0);
+  return wrong;
+}"""
+
+
 @functools.cache
 def axe() -> str:
     """axe-core, as a package brings it."""
@@ -114,6 +144,8 @@ class Page:
         self.tab.emulate_media(color_scheme="light")
         wide, screen = self.tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= screen, f"{name}: {wide} pixels on a screen of {screen}"
+        hidden = self.tab.evaluate(COVERED)
+        assert not hidden, (name, self.width, hidden)
 
     def close(self) -> None:
         self.context.close()

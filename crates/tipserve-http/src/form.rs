@@ -139,6 +139,10 @@ fn broken(error: multer::Error) -> Status {
     }
 }
 
+/// What is said of a part that is neither a picture nor a field.
+const NO_FIELD: &str =
+    "there is no such field; a picture is a part with a file name (curl -F NAME=@FILE)";
+
 /// Appends the field that a part is.
 ///
 /// # Errors
@@ -150,7 +154,7 @@ pub fn put_field(
     out: &mut Vec<u8>,
 ) -> Result<(), Status> {
     let way = query::resolve(message, &part.name)
-        .ok_or_else(|| JsonError::field(&part.name, "there is no such field"))?;
+        .ok_or_else(|| JsonError::field(&part.name, NO_FIELD))?;
     let text = str::from_utf8(&part.data)
         .map_err(|_| JsonError::field(&part.name, "it is neither a picture nor text"))?;
     query::put(&part.name, &way, text, limit, out)?;
