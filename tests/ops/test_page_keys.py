@@ -122,6 +122,7 @@ def test_pictures_are_given_several_classes_by_keys(visit, server, tmp_path, cha
     assert page.tab.locator(".cell[aria-pressed=true]").count() == 4
     page.examine("several-selected")
     page.tab.keyboard.press("Enter")
+    page.see("Click to select")
     page.see("Without a class (12)")
     page.tab.locator(".cell").nth(0).click()
     page.tab.locator(".cell").nth(2).click(modifiers=["Shift"])

@@ -31,9 +31,12 @@ function typing(target: EventTarget | null): boolean {
   return target instanceof Element && target.closest("input, select, textarea, dialog") !== null;
 }
 
-/** Whether Enter already means something where the focus is. */
+/** Whether Enter already means something where the focus is. On a picture it ends a selection:
+ * Space, like a click, goes on with it. */
 function pressable(target: EventTarget | null): boolean {
-  return target instanceof Element && target.closest("button, a, summary") !== null;
+  const ends = bench.selection.value.size > 0;
+  const pressed = ends ? "button:not(.cell), a, summary" : "button, a, summary";
+  return target instanceof Element && target.closest(pressed) !== null;
 }
 
 function press(event: KeyboardEvent): void {
