@@ -59,7 +59,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Nothing yet, of a version with so many classes whose examples have these
+    /// Nothing yet, of a version with that many classes whose examples have these
     /// deciles of similarity (none: it is not looked at).
     pub fn new(classes: usize, edges: &[f64]) -> Traffic {
         Traffic {

@@ -45,7 +45,7 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the message of {} bytes has so many elements that decoding it would take more than {} \
+            "the message of {} bytes has too many elements: decoding it would take more than {} \
              bytes, its limit max_decoded_bytes ({FACTOR} times its bytes, plus {ALLOWANCE}); send \
              fewer elements in a message",
             self.wire,

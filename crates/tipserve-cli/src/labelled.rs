@@ -60,7 +60,7 @@ pub(crate) struct Example {
     pub class: usize,
     /// Its classes, if the source gives any number of classes for each picture.
     pub labels: Option<Vec<usize>>,
-    /// Where it lies.
+    /// Its path or address.
     pub place: Place,
 }
 
