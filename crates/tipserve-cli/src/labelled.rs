@@ -77,7 +77,7 @@ pub(crate) enum Place {
     Unusable {
         /// The reason, as the server's have one.
         reason: &'static str,
-        /// The same for people.
+        /// Why they cannot be used, as one line for people.
         message: String,
     },
 }
