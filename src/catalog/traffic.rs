@@ -75,7 +75,7 @@ pub struct Examples {
 }
 
 impl Traffic {
-    /// Nothing yet, of a version with so many classes and these examples (without
+    /// Nothing yet, of a version with that many classes and these examples (without
     /// deciles: items are not compared with them).
     pub fn new(classes: usize, examples: Examples) -> Traffic {
         Traffic {

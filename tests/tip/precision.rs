@@ -66,7 +66,7 @@ fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
 #[test]
 fn accepted_answers_have_the_precision_over_draws() {
     let (mut right, mut accepted, mut all, mut all_right) = (0.0, 0.0, 0.0, 0.0);
-    for _ in 0..12 {
+    for _ in 0..96 {
         fresh_seed();
         let (pool, _) = material(&Shape {
             shots: vec![60; 6],
@@ -112,8 +112,9 @@ fn accepted_answers_have_the_precision_over_draws() {
     println!("{plain} {precision} {share}");
     assert!(plain < 0.9, "else there is nothing to show: {plain}");
     assert!(
-        precision > 0.84 && precision > plain + 0.1,
+        // 0.875 on average; six standard deviations of such a mean are 0.043.
+        precision > 0.83 && precision > plain + 0.1,
         "{precision} of {share}"
     );
-    assert!(share > 0.15, "{share}");
+    assert!(share > 0.14, "{share}");
 }
