@@ -24,6 +24,7 @@ DEMO = ROOT / "bundles/demo"
 SHOTS = Path(os.environ.get("TIPSERVE_PAGE_SHOTS", ROOT / "target/page"))
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 PATIENCE = 120_000
+PHONE = 360
 
 
 # What people press and read: each must be on top where it is seen, and no text may be cut.
@@ -111,7 +112,8 @@ class Page:
         self.answer("Sign in")
 
     def examine(self, name: str) -> None:
-        """Takes a picture of the view, in light and dark; what axe finds, and what is too wide."""
+        """Takes pictures of the view, in light and dark and as a phone shows it; fails on what axe
+        finds, what is too wide, covered or cut."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.tab.locator(".waiting").wait_for(state="detached")
         # Pictures are fetched when they are seen: all of a view are to be in its picture.
@@ -131,21 +133,28 @@ class Page:
             ".some((one) => one.checkVisibility() && !one.textContent)"
             " && [...document.images].every((one) => one.complete || one.loading === 'lazy')"
         )
-        for scheme in ("light", "dark"):
+        self._look(name, self.width, ("light", "dark"))
+        if self.width > PHONE:
+            self.tab.set_viewport_size({"width": PHONE, "height": 900})
+            self._look(name, PHONE, ("light",))
+            self.tab.set_viewport_size({"width": self.width, "height": 900})
+
+    def _look(self, name: str, width: int, schemes: tuple[str, ...]) -> None:
+        for scheme in schemes:
             self.tab.emulate_media(color_scheme=scheme)
-            self.tab.screenshot(path=SHOTS / f"{name}-{self.width}-{scheme}.png", full_page=True)
+            self.tab.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
             found = self.tab.evaluate(axe() + "; axe.run(document)")
             assert found["passes"], "axe did not run"
             wrong = [
                 (one["id"], [node["target"] for node in one["nodes"]])
                 for one in found["violations"]
             ]
-            assert not wrong, (name, scheme, wrong)
+            assert not wrong, (name, width, scheme, wrong)
         self.tab.emulate_media(color_scheme="light")
         wide, screen = self.tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= screen, f"{name}: {wide} pixels on a screen of {screen}"
         hidden = self.tab.evaluate(COVERED)
-        assert not hidden, (name, self.width, hidden)
+        assert not hidden, (name, width, hidden)
 
     def close(self) -> None:
         self.context.close()
