@@ -5,6 +5,7 @@
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
+use crate::dimensions::row_count;
 use crate::{error::TipError, watch::GoOn};
 
 /// Rounds of assigning and averaging, at most.
@@ -115,7 +116,7 @@ impl Clusters {
 /// each the one of 2 + ln K that leaves the least distance.
 fn start(rows: &Tensor, count: usize, seed: u64, go_on: &GoOn<'_>) -> Result<Tensor, TipError> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let total = rows.size().first().copied().unwrap_or(0);
+    let total = row_count(rows)?;
     let draws = 2 + (count as f64).ln() as usize;
     let mut picked: Vec<i64> = vec![rng.random_range(0..total.max(1))];
     let mut distances = squared_distances(rows, &picked)?.f_squeeze_dim(0)?;
@@ -176,7 +177,7 @@ fn assign(rows: &Tensor, centres: &Tensor) -> Result<Tensor, TipError> {
 
 /// The means of the clusters; one without rows stays where it is.
 fn average(rows: &Tensor, of: &Tensor, centres: &Tensor) -> Result<Tensor, TipError> {
-    let count = centres.size().first().copied().unwrap_or(0);
+    let count = row_count(centres)?;
     let sums = Tensor::f_zeros_like(centres)?.f_index_add_(0, of, rows)?;
     let counts = of.f_bincount(None::<Tensor>, count)?.f_unsqueeze(1)?;
     let means = sums.f_div(&counts.f_clamp_min(1)?.f_to_kind(Kind::Float)?)?;
