@@ -304,7 +304,7 @@ func (l *lookup) known() string {
 	return fmt.Sprintf("%s, ... %d in all", strings.Join(l.names[:10], ", "), len(l.names))
 }
 
-// chooseShots keeps at most so many training examples of each class, in their
+// chooseShots keeps at most shots training examples of each class, in their
 // order: those whose SHA-256 of "SEED/ID" comes first. That is the draw of
 // `tipserve create --shots`, which depends on nothing but the seed and the ids.
 func chooseShots(from *labelled, shots int, seed uint64) (*labelled, error) {

@@ -18,7 +18,7 @@ def left_out(r, methods):
     out, by a head made without its round."""
     if r["method"] == "stack":
         found = stack_reference.stack(r)
-        return {"logits": found["left_out"], "keys": found["which"]}
+        return {"logits": found["left_out"], "as_new": found["as_new"], "keys": found["which"]}
     rounds, scored = stack_reference.rounds_of(r["keys"], r["labels"])
     which = torch.nonzero(scored)[:, 0].tolist()
     rows = []
@@ -118,7 +118,7 @@ def typical(r):
         order.append(best)
     most = max(typicality)
     assert not math.isnan(most)
-    return {"order": order, "scores": [typicality[i] / most for i in order]}
+    return {"order": order, "typicality": [typicality[i] / most for i in range(len(keys))]}
 
 
 def residual(r, methods):

@@ -60,7 +60,7 @@ impl View {
         let state = self.state()?;
         let there = self.listing.manifests.iter();
         let mut versions: BTreeMap<_, _> = there
-            .filter(|(version, _)| !state.is_deleted(**version))
+            .filter(|(version, _)| !state.is_deleted(**version) && !self.is_swept(**version))
             .map(|(version, (time, _))| (*version, *time))
             .collect();
         for version in &self.missing {
@@ -78,14 +78,27 @@ impl View {
     pub(crate) fn latest(&self) -> Result<Option<VersionNumber>, StoreError> {
         let state = self.state()?;
         let mut newest_first = self.listing.manifests.keys().rev();
-        let there = newest_first.find(|version| !state.is_deleted(**version));
+        let there =
+            newest_first.find(|version| !state.is_deleted(**version) && !self.is_swept(**version));
         Ok(there.max(self.missing.last()).copied())
     }
 
     /// Whether the version exists, readable or not.
     pub(crate) fn has(&self, version: VersionNumber) -> Result<bool, StoreError> {
-        let there = self.listing.manifests.contains_key(&version);
+        let there = self.has_manifest(version) && !self.is_swept(version);
         Ok(self.missing.contains(&version) || there && !self.state()?.is_deleted(version))
+    }
+
+    /// Whether a sweep removed the tensors before the manifest was made: by a
+    /// writer that had slept, and that was never told that the version exists.
+    pub(crate) fn is_swept(&self, version: VersionNumber) -> bool {
+        let Some(published) = self.manifest_time(version) else {
+            return false;
+        };
+        let mut notices = self.listing.notices.iter();
+        let mut tensors = self.listing.tensors.iter();
+        notices.any(|(v, _, notice)| *v == version && notice.last_modified < published)
+            && !tensors.any(|file| file.version == version)
     }
 
     /// Whether there is a manifest, of an existing version or a deleted one.
@@ -288,7 +301,10 @@ impl View {
         }
         // Perhaps the cache was deleted, and these are records and marks of
         // writers that were asleep meanwhile: then a tombstone says so.
-        view.tombstone = backend.newest_tombstone(id).await?;
+        view.tombstone = match known {
+            Some(known) if known.listing == view.listing => known.tombstone.clone(),
+            _ => backend.newest_tombstone(id).await?,
+        };
         if let Some(mark) = &view.tombstone
             && mark.sequence >= view.listing.newest_state()
         {
@@ -298,13 +314,15 @@ impl View {
         Ok(Some(view))
     }
 
-    /// Whether the marks say that the newest record is the newest there was.
+    /// Whether the newest mark says that the newest record is the newest there
+    /// was. A mark without a record says nothing: a writer that was asleep may
+    /// have put it where a deleted cache was.
     fn is_vouched_for(&self) -> bool {
         let newest = self.listing.newest_state();
         let state = self.state.as_ref().ok();
         self.listing.mark().is_some_and(|mark| {
             let same = state.is_none_or(|state| layout::short(&state.nonce) == mark.nonce);
-            mark.sequence < newest || mark.sequence == newest && (newest == 0 || same)
+            newest > 0 && mark.sequence == newest && same
         })
     }
 

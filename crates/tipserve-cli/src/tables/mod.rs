@@ -152,7 +152,7 @@ fn is_address(text: &str) -> bool {
 /// The picture at an address.
 ///
 /// # Errors
-/// What to say of an address that is not read.
+/// The address is of a kind that is not read.
 fn of_address(text: &str) -> Result<Picture, String> {
     if pull::is_readable(text) {
         return Ok(Picture::Address(text.to_owned()));
