@@ -74,10 +74,10 @@ fn web(files: Vec<(&'static str, Vec<u8>)>) -> String {
 fn pictures_at_addresses_are_fetched_in_their_order() {
     let fake = Fake::start();
     let folder = Folder::new(&[], &[]);
-    folder.write("here.png", "IMG here");
+    folder.write("here.png", "IMG 0");
     let base = web(vec![
-        ("/0.png", b"IMG 0".to_vec()),
-        ("/1.png", b"IMG 1".to_vec()),
+        ("/0.png", b"IMG 1".to_vec()),
+        ("/1.png", b"IMG 2".to_vec()),
         ("/large.png", vec![7; 5 << 20]),
     ]);
     let text = format!(
@@ -92,9 +92,9 @@ fn pictures_at_addresses_are_fetched_in_their_order() {
     assert_eq!(
         sent,
         [
-            (format!("{base}/0.png"), 1, b"IMG 0".to_vec()),
-            ("here.png".to_owned(), 0, b"IMG here".to_vec()),
-            (format!("{base}/1.png"), 0, b"IMG 1".to_vec()),
+            (format!("{base}/0.png"), 1, b"IMG 1".to_vec()),
+            ("here.png".to_owned(), 0, b"IMG 0".to_vec()),
+            (format!("{base}/1.png"), 0, b"IMG 2".to_vec()),
         ]
     );
     let rejected = made["rejected"].as_array().unwrap();
