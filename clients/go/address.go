@@ -55,7 +55,13 @@ func parseAddress(given string) (address, error) {
 		if split, number, err := net.SplitHostPort(rest); err == nil {
 			host, port = split, number
 		} else {
-			host = strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]")
+			host = rest
+			if inside, ok := strings.CutPrefix(rest, "["); ok {
+				if inside, ok = strings.CutSuffix(inside, "]"); !ok {
+					return wrong("is not host and port")
+				}
+				host = inside
+			}
 		}
 	}
 	if host == "" {
