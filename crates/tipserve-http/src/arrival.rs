@@ -31,6 +31,8 @@ pub struct Arrival {
     ended: bool,
     /// How long the present message has been waited for.
     waited: Duration,
+    /// Bytes of the present message that were handed out already.
+    earlier: usize,
     reservation: Reservation,
     lines: u64,
 }
@@ -93,6 +95,7 @@ impl Arrival {
             scanned: 0,
             ended: false,
             waited: Duration::ZERO,
+            earlier: 0,
             lines: 0,
         }
     }
@@ -174,10 +177,15 @@ impl Arrival {
     }
 
     /// The next bytes as they come, for a parser that keeps what it needs.
+    /// `earlier` is how many of the same message it was given before.
     ///
     /// # Errors
     /// See [`Arrival::whole`].
-    pub async fn bytes(&mut self) -> Result<Option<Bytes>, Status> {
+    pub async fn bytes(&mut self, earlier: usize) -> Result<Option<Bytes>, Status> {
+        self.earlier = earlier;
+        if earlier == 0 {
+            self.waited = Duration::ZERO;
+        }
         let more = self.buffer.is_empty() && !self.read(true).await?;
         Ok((!more).then(|| self.buffer.split().freeze()))
     }
@@ -197,7 +205,7 @@ impl Arrival {
         let frame = match self.body.frame().now_or_never() {
             Some(frame) => frame,
             None if timed => {
-                let received = self.buffer.len();
+                let received = self.earlier + self.buffer.len();
                 let left = self.bounds.patience(received).saturating_sub(self.waited);
                 let since = Instant::now();
                 let frame = timeout(left, self.body.frame()).await;

@@ -39,14 +39,26 @@ impl Part {
     }
 }
 
+/// Most bytes that the parser may hold before it finds where a part begins or
+/// its headers end. A connection may deliver some hundred KiB at a time.
+const MOST_KEPT: usize = 1 << 20;
+
 /// A form, read part by part as its body arrives.
 pub struct Form {
     parts: Multipart<'static>,
     bounds: Arc<dyn Bounds>,
     reservation: Reservation,
-    /// Bytes read since the parser last handed something out: what it holds.
-    kept: Arc<AtomicUsize>,
+    read: Arc<Read>,
     length: Option<usize>,
+}
+
+/// What has been read of a form, in bytes.
+#[derive(Default)]
+struct Read {
+    /// Since the parser last handed something out: what it holds.
+    kept: AtomicUsize,
+    /// Of the present message: a part, or the whole form.
+    message: AtomicUsize,
 }
 
 impl Form {
@@ -54,29 +66,37 @@ impl Form {
     pub fn new(arrival: Arrival, boundary: &str) -> Form {
         let bounds = Arc::clone(arrival.bounds());
         let length = arrival.length();
-        let kept = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&kept);
-        let bytes = stream::try_unfold(arrival, move |mut arrival| {
-            let counted = Arc::clone(&counted);
+        let read = Arc::new(Read::default());
+        let counts = Arc::clone(&read);
+        let parser = Reservation::new(Arc::clone(&bounds));
+        let bytes = stream::try_unfold((arrival, parser), move |(mut arrival, mut parser)| {
+            let counts = Arc::clone(&counts);
             async move {
                 // The parser takes all available bytes before it looks at any
                 // of them.
                 tokio::task::yield_now().await;
-                let Some(bytes) = arrival.bytes().await? else {
+                let message = counts.message.load(Ordering::Relaxed);
+                let Some(bytes) = arrival.bytes(message).await? else {
                     return Ok::<_, Status>(None);
                 };
-                let kept = bytes.len() + counted.fetch_add(bytes.len(), Ordering::Relaxed);
-                if kept > 2 * arrival.bounds().largest() {
-                    return Err(arrival.bounds().too_large(kept));
+                counts.message.fetch_add(bytes.len(), Ordering::Relaxed);
+                let kept = counts.kept.fetch_add(bytes.len(), Ordering::Relaxed);
+                let largest = arrival.bounds().largest();
+                match kept {
+                    0 => parser.release(),
+                    _ if kept + bytes.len() > MOST_KEPT.min(2 * largest) => return Err(endless()),
+                    _ => {}
                 }
-                Ok(Some((bytes, arrival)))
+                let most = MOST_KEPT.min(largest);
+                parser.reserve((kept + bytes.len()).min(most), most).await?;
+                Ok(Some((bytes, (arrival, parser))))
             }
         });
         Form {
             parts: Multipart::new(bytes, boundary),
             reservation: Reservation::new(Arc::clone(&bounds)),
             bounds,
-            kept,
+            read,
             length,
         }
     }
@@ -98,11 +118,12 @@ impl Form {
     pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
         if !is_whole {
             self.reservation.release();
+            self.read.message.store(0, Ordering::Relaxed);
         }
         let Some(mut field) = self.parts.next_field().await.map_err(broken)? else {
             return Ok(None);
         };
-        self.kept.store(0, Ordering::Relaxed);
+        self.read.kept.store(0, Ordering::Relaxed);
         let name = field.name().unwrap_or_default().to_owned();
         let kind = field.content_type().map(|kind| kind.type_().as_str());
         let file = match (field.file_name(), kind) {
@@ -112,7 +133,7 @@ impl Form {
         };
         let mut data = BytesMut::new();
         while let Some(chunk) = field.chunk().await.map_err(broken)? {
-            self.kept.store(0, Ordering::Relaxed);
+            self.read.kept.store(0, Ordering::Relaxed);
             data.extend_from_slice(&chunk);
             let largest = self.bounds.largest();
             self.reservation.reserve(data.len(), largest).await?;
@@ -123,6 +144,15 @@ impl Form {
             data: data.freeze(),
         }))
     }
+}
+
+/// The refusal of a form whose parser would have to hold ever more.
+fn endless() -> Status {
+    let message = format!(
+        "the form cannot be read: after {MOST_KEPT} bytes there is no boundary, or no end to the \
+         headers of a part"
+    );
+    status::error(Code::InvalidArgument, "FORM_INVALID", message)
 }
 
 /// A form's error: a bound's, where the parser passed one on, or its own.
@@ -273,3 +303,6 @@ impl Classes {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
