@@ -176,24 +176,24 @@ impl Arrival {
         Ok((!piece.is_empty()).then_some(piece))
     }
 
-    /// The next bytes as they come, for a parser that keeps what it needs.
-    /// `earlier` is how many of the same message it was given before.
+    /// The next bytes as they come, for a parser that keeps what it needs and
+    /// knows where a message ends ([`Arrival::next_message`]).
     ///
     /// # Errors
     /// See [`Arrival::whole`].
-    pub async fn bytes(&mut self, earlier: usize) -> Result<Option<Bytes>, Status> {
-        self.earlier = earlier;
-        if earlier == 0 {
-            self.waited = Duration::ZERO;
+    pub async fn bytes(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.buffer.is_empty() && !self.read(true).await? {
+            return Ok(None);
         }
-        let more = self.buffer.is_empty() && !self.read(true).await?;
-        Ok((!more).then(|| self.buffer.split().freeze()))
+        self.earlier += self.buffer.len();
+        Ok(Some(self.buffer.split().freeze()))
     }
 
-    /// What was handed out has been decoded by now.
-    fn next_message(&mut self) {
+    /// Begins another message: what was handed out has been decoded by now.
+    pub fn next_message(&mut self) {
         self.reservation.release();
         self.waited = Duration::ZERO;
+        self.earlier = 0;
     }
 
     /// Waits for more; false at the end.

@@ -1,12 +1,20 @@
 //! Forms (`multipart/form-data`), part by part as they arrive.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::stream;
+use futures::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
 use multer::Multipart;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use tonic::{Code, Status};
@@ -46,19 +54,59 @@ const MOST_KEPT: usize = 1 << 20;
 /// A form, read part by part as its body arrives.
 pub struct Form {
     parts: Multipart<'static>,
+    /// Whether the parser needs more bytes.
+    hungry: Arc<AtomicBool>,
     bounds: Arc<dyn Bounds>,
     reservation: Reservation,
     read: Arc<Read>,
     length: Option<usize>,
 }
 
-/// What has been read of a form, in bytes.
+/// What has been read of a form.
 #[derive(Default)]
 struct Read {
-    /// Since the parser last handed something out: what it holds.
+    /// Bytes since the parser last handed something out: what it holds.
     kept: AtomicUsize,
-    /// Of the present message: a part, or the whole form.
+    /// The number of the present message: a part, or the whole form.
     message: AtomicUsize,
+}
+
+/// The bytes of a form, for a parser that would take all there are before it
+/// looks at any of them: it gets the next ones only when it is out of bytes.
+struct Fed {
+    bytes: BoxStream<'static, Result<Bytes, Status>>,
+    hungry: Arc<AtomicBool>,
+}
+
+impl Stream for Fed {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.hungry.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let next = self.bytes.poll_next_unpin(task);
+        if next.is_ready() {
+            self.hungry.store(false, Ordering::Relaxed);
+        }
+        next
+    }
+}
+
+/// Polls the parser, and feeds it while it waits for nothing but bytes.
+async fn feeding<T>(hungry: &AtomicBool, mut parse: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    poll_fn(|task| {
+        loop {
+            if let Poll::Ready(parsed) = parse(task) {
+                return Poll::Ready(parsed);
+            }
+            // Still unfed: the body has no bytes yet, and will wake the task.
+            if hungry.swap(true, Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
 }
 
 impl Form {
@@ -69,31 +117,41 @@ impl Form {
         let read = Arc::new(Read::default());
         let counts = Arc::clone(&read);
         let parser = Reservation::new(Arc::clone(&bounds));
-        let bytes = stream::try_unfold((arrival, parser), move |(mut arrival, mut parser)| {
-            let counts = Arc::clone(&counts);
-            async move {
-                // The parser takes all available bytes before it looks at any
-                // of them.
-                tokio::task::yield_now().await;
-                let message = counts.message.load(Ordering::Relaxed);
-                let Some(bytes) = arrival.bytes(message).await? else {
-                    return Ok::<_, Status>(None);
-                };
-                counts.message.fetch_add(bytes.len(), Ordering::Relaxed);
-                let kept = counts.kept.fetch_add(bytes.len(), Ordering::Relaxed);
-                let largest = arrival.bounds().largest();
-                match kept {
-                    0 => parser.release(),
-                    _ if kept + bytes.len() > MOST_KEPT.min(2 * largest) => return Err(endless()),
-                    _ => {}
+        let bytes = stream::try_unfold(
+            (arrival, parser, 0),
+            move |(mut arrival, mut parser, seen)| {
+                let counts = Arc::clone(&counts);
+                async move {
+                    let message = counts.message.load(Ordering::Relaxed);
+                    if message != seen {
+                        arrival.next_message();
+                    }
+                    let Some(bytes) = arrival.bytes().await? else {
+                        return Ok::<_, Status>(None);
+                    };
+                    let kept = counts.kept.fetch_add(bytes.len(), Ordering::Relaxed);
+                    let largest = arrival.bounds().largest();
+                    match kept {
+                        0 => parser.release(),
+                        _ if kept + bytes.len() > MOST_KEPT.min(2 * largest) => {
+                            return Err(endless());
+                        }
+                        _ => {}
+                    }
+                    let most = MOST_KEPT.min(largest);
+                    parser.reserve((kept + bytes.len()).min(most), most).await?;
+                    Ok(Some((bytes, (arrival, parser, message))))
                 }
-                let most = MOST_KEPT.min(largest);
-                parser.reserve((kept + bytes.len()).min(most), most).await?;
-                Ok(Some((bytes, (arrival, parser))))
-            }
-        });
+            },
+        );
+        let hungry = Arc::new(AtomicBool::new(false));
+        let fed = Fed {
+            bytes: Box::pin(bytes),
+            hungry: Arc::clone(&hungry),
+        };
         Form {
-            parts: Multipart::new(bytes, boundary),
+            parts: Multipart::new(fed, boundary),
+            hungry,
             reservation: Reservation::new(Arc::clone(&bounds)),
             bounds,
             read,
@@ -118,9 +176,12 @@ impl Form {
     pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
         if !is_whole {
             self.reservation.release();
-            self.read.message.store(0, Ordering::Relaxed);
+            self.read.message.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(mut field) = self.parts.next_field().await.map_err(broken)? else {
+        let Some(mut field) = feeding(&self.hungry, |task| self.parts.poll_next_field(task))
+            .await
+            .map_err(broken)?
+        else {
             return Ok(None);
         };
         self.read.kept.store(0, Ordering::Relaxed);
@@ -132,7 +193,11 @@ impl Form {
             (None, _) => None,
         };
         let mut data = BytesMut::new();
-        while let Some(chunk) = field.chunk().await.map_err(broken)? {
+        while let Some(chunk) = feeding(&self.hungry, |task| field.poll_next_unpin(task))
+            .await
+            .transpose()
+            .map_err(broken)?
+        {
             self.read.kept.store(0, Ordering::Relaxed);
             data.extend_from_slice(&chunk);
             let largest = self.bounds.largest();

@@ -127,3 +127,22 @@ async fn what_the_parser_holds_is_reserved_and_bounded() {
         assert!(start.is_empty() || reserved == MOST_KEPT, "{start:?}");
     }
 }
+
+#[tokio::test]
+async fn no_more_is_read_than_parts_need() {
+    let read_on = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&read_on);
+    let many = format!("{PART}\r\n--x\r\n").repeat(1000);
+    let first = [b"--x\r\n".to_vec()];
+    let pieces = first.into_iter().chain(std::iter::repeat_with(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        many.clone().into_bytes()
+    }));
+    let mut form = form(&Arc::default(), Duration::ZERO, pieces);
+    for number in 1..=2500 {
+        let part = form.next(false).await.expect("a form").expect("a part");
+        assert!(part.data.is_empty());
+        let read_on = read_on.load(Ordering::Relaxed);
+        assert!(read_on <= number / 1000 + 1, "part {number}: {read_on}");
+    }
+}
