@@ -74,6 +74,7 @@ FAMILIES = [
     open_clip("ViT-B-32-quickgelu"),
     open_clip("ViT-B-16"),
     open_clip("ViT-L-14", large=True),
+    open_clip("ViT-L-14-336", large=True),
     timm("SigLIP 2 B/32-256, pictures", "vit_base_patch32_siglip_256", "--pool", "map"),
     timm("SigLIP 2 B/16, pictures", "vit_base_patch16_siglip_224", "--pool", "map"),
     timm(

@@ -75,7 +75,7 @@ class Row:
 
 
 class Server:
-    """A `tipserve serve` process on ports of its own, as it comes but for `flags`."""
+    """A `tipserve serve` process on ports of its own, with default settings but for `flags`."""
 
     def __init__(self, bundle: Path, store: Path, *flags: str) -> None:
         self.log = store.parent / f"{store.name}.log"

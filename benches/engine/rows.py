@@ -50,7 +50,7 @@ class Bench:
         return ("--dtype", self.dtype)
 
     def server(self, *flags: str):
-        """A server with the bundle, as it comes."""
+        """A server with the bundle and default settings."""
         return server(self.bundle, *self.flags, *flags)
 
     def closed(self, address: str, *flags, seconds: float | None = None) -> dict:

@@ -92,7 +92,7 @@ def plain_head(
 
 
 def copied(device: torch.device, length: int, budget: float) -> float:
-    """Bytes a second of a copy of so many float32, read and written."""
+    """Bytes a second of a copy of that many float32, read and written."""
     source = torch.randn(length, device=device)
     target = torch.empty_like(source)
     return 2 * 4 * length / seconds(device, lambda: target.copy_(source), budget)

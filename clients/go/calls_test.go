@@ -18,7 +18,7 @@ import (
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
 )
 
-// failing fails with a status so many times, then answers.
+// failing fails with a status the given number of times, then answers.
 func failing(times int, why *status.Status, answer proto.Message) func(any) (any, error) {
 	return func(any) (any, error) {
 		if times--; times >= 0 {

@@ -56,7 +56,7 @@ type classifyConfig struct {
 	resend      int // -1: as the client's policy says
 }
 
-// TopK returns so many of the best classes. Default 5; more than there are
+// TopK returns the k best classes. Default 5; more than there are classes
 // means all.
 func TopK(k int32) ClassifyOption { return func(c *classifyConfig) { c.options.TopK = k } }
 
@@ -68,7 +68,7 @@ func Probabilities() ClassifyOption {
 	return func(c *classifyConfig) { c.options.Probabilities = true }
 }
 
-// Neighbours returns so many of the nearest cached examples.
+// Neighbours returns the n nearest cached examples.
 func Neighbours(n int32) ClassifyOption {
 	return func(c *classifyConfig) { c.options.Neighbours = n }
 }

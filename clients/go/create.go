@@ -36,7 +36,7 @@ type createConfig struct {
 	progress   func(*pb.CreateProgress)
 }
 
-// Shots takes at most so many training examples of each class, chosen by the
+// Shots takes at most this many training examples of each class, chosen by the
 // seed and the examples' ids: the same as `tipserve create --shots K --seed S`.
 func Shots(shots int, seed uint64) CreateOption {
 	return func(c *createConfig) { c.shots, c.seed, c.hasShots = shots, seed, true }

@@ -147,7 +147,7 @@ func encodedImage(data []byte) (*pb.Input, error) {
 	return &pb.Input{Content: &pb.Input_EncodedImage{EncodedImage: data}}, nil
 }
 
-// decoded is the message for a picture of which there is no file.
+// decoded is the message for a picture that has no file.
 func (e *encoder) decoded(picture scanlines) (*pb.Input, error) {
 	if e.resizeTo != nil {
 		return e.resized(picture)

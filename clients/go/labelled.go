@@ -39,8 +39,8 @@ type Example struct {
 	indices  []int32 // of Labels
 }
 
-// Source is where labelled pictures come from: [Folder], [Examples] or
-// [ExampleStream].
+// Source is where labelled pictures come from: [Folder], [ListFile], [Examples]
+// or [ExampleStream].
 type Source interface {
 	// load reads what the classes are, and no picture yet. Given classes are
 	// those to match; without any they come from the source.
@@ -304,7 +304,7 @@ func (l *lookup) known() string {
 	return fmt.Sprintf("%s, ... %d in all", strings.Join(l.names[:10], ", "), len(l.names))
 }
 
-// chooseShots keeps at most so many training examples of each class, in their
+// chooseShots keeps at most shots training examples of each class, in their
 // order: those whose SHA-256 of "SEED/ID" comes first. That is the draw of
 // `tipserve create --shots`, which depends on nothing but the seed and the ids.
 func chooseShots(from *labelled, shots int, seed uint64) (*labelled, error) {

@@ -27,7 +27,7 @@ type ledger struct {
 	ordered     bool
 	window      int
 	windowBytes int
-	// A message is full at so many bytes.
+	// A message is full at this many bytes.
 	messageBytes int
 	itemPolicy   RetryPolicy
 	now          func() time.Time

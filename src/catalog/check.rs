@@ -94,7 +94,7 @@ pub(super) fn check_version(
         None => check_one_label(details, file)?,
     }
     check_counts(details, &train, &held)?;
-    check_deciles(&details.nearest_deciles)?;
+    check_deciles(&details.nearest_deciles, details.nearest_sample)?;
     check_part_weights(details)?;
     check_contrast(
         details,
@@ -112,7 +112,10 @@ pub(super) fn check_version(
 }
 
 /// The limits of drift's histogram: none, or nine that ascend.
-fn check_deciles(edges: &[f64]) -> Result<(), CatalogError> {
+fn check_deciles(edges: &[f64], sample: f64) -> Result<(), CatalogError> {
+    if !(0.0..f64::INFINITY).contains(&sample) {
+        return Err(invalid("its nearest_sample is not a number of examples"));
+    }
     let are_deciles =
         edges.len() == EDGES && edges.is_sorted() && edges.iter().all(|edge| edge.is_finite());
     if edges.is_empty() || are_deciles {

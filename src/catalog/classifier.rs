@@ -6,11 +6,12 @@ use tch::{Device, Tensor};
 
 use super::{
     CatalogError, LoadedBundle, Purpose, Traffic, columns::classes_of, orientation,
-    part_weights::Weighing, precision, tensors,
+    part_weights::Weighing, precision, tensors, traffic::Examples,
 };
 use tip_adapter::{
     best::Scored,
     contrast::Contrast,
+    drift::Rounds,
     evaluate_labels::sigmoid,
     head::{Head, HeadTensors, StandardisedPart, Values},
     precision::{CurvePoint, PrecisionCurve, PrecisionThreshold},
@@ -109,6 +110,8 @@ impl Classifier {
         };
         let examples =
             TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
+        let examples_of = similarity(&manifest, &classes);
+        let traffic = Traffic::new(manifest.details.classes.len(), examples_of);
         Ok(Classifier {
             name: manifest.resource_name(),
             head,
@@ -118,10 +121,7 @@ impl Classifier {
             examples,
             contrast,
             weighing,
-            traffic: Traffic::new(
-                manifest.details.classes.len(),
-                &manifest.details.nearest_deciles,
-            ),
+            traffic,
             manifest,
         })
     }
@@ -309,7 +309,8 @@ impl Classifier {
         let points = self.curves.iter().flatten().map(|curve| curve.points.len());
         let curves = points.sum::<usize>() * size_of::<CurvePoint>();
         let classes = self.classes.len() * size_of::<Vec<usize>>() + labels * size_of::<usize>();
-        self.head.size_bytes() + zero_shot + contrast + classes + curves
+        let rounds = self.traffic.examples().rounds.size_bytes();
+        self.head.size_bytes() + zero_shot + contrast + classes + curves + rounds
     }
 }
 
@@ -324,6 +325,26 @@ pub(super) fn refuse_multi_label(manifest: &Manifest, reason: &str) -> Result<()
             version: manifest.resource_name(),
             problem: format!("was made with multi_label: {reason}"),
         }),
+    }
+}
+
+/// How similar a version's examples are to each other, and the rounds in which items
+/// are compared with them. Older versions' deciles were of examples that leave out
+/// nothing but themselves: items cannot be compared with these.
+fn similarity(manifest: &Manifest, classes: &[Vec<usize>]) -> Examples {
+    let details = &manifest.details;
+    if details.nearest_deciles.is_empty() || details.nearest_sample == 0.0 {
+        return Examples::default();
+    }
+    let class = |classes: &Vec<usize>| match (&details.multi_label, classes.as_slice()) {
+        (None, [class]) => i64::try_from(*class).unwrap_or(i64::MAX),
+        _ => 0,
+    };
+    let classes: Vec<i64> = classes.iter().map(class).collect();
+    Examples {
+        deciles: details.nearest_deciles.clone(),
+        sample: details.nearest_sample,
+        rounds: Rounds::of(&classes),
     }
 }
 

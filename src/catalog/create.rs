@@ -16,7 +16,7 @@ use super::{
 };
 use tip_adapter::{
     contrast::sharpen,
-    drift::nearest_deciles,
+    drift::{Nearest, Rounds, nearest_deciles},
     head::{HeadTensors, Values},
     make::{self, HeadRequest},
     multi_label,
@@ -186,10 +186,7 @@ impl Catalog {
             key_count,
             pictures,
         } = ingredients;
-        let nearest_deciles = match &material {
-            HeadMaterial::OneLabel(material) => nearest_deciles(&material.keys)?,
-            HeadMaterial::MultiLabel(material) => nearest_deciles(&material.keys)?,
-        };
+        let nearest = nearest(&material)?;
         let head = make_head(&material, unknown.as_ref(), recipe, stop)?;
         check_reach(&head.spec, &head.tensors)?;
         named.extend(head_tensors(&head.tensors)?);
@@ -226,7 +223,8 @@ impl Catalog {
                 pictures,
                 contrast: head.contrast,
                 multi_label: head.multi_label,
-                nearest_deciles: nearest_deciles.map_or_else(Vec::new, |edges| edges.to_vec()),
+                nearest_deciles: nearest.map_or_else(Vec::new, |nearest| nearest.deciles.to_vec()),
+                nearest_sample: nearest.map_or(0.0, |nearest| nearest.sample),
                 part_weights,
             },
             tensors: named,
@@ -252,6 +250,22 @@ impl Catalog {
             (base, new) => base.or(new),
         })
     }
+}
+
+/// How similar the examples are to each other; those with several classes each are
+/// left out one at a time.
+fn nearest(material: &HeadMaterial) -> Result<Option<Nearest>, CatalogError> {
+    let (keys, classes) = match material {
+        HeadMaterial::OneLabel(material) => {
+            let classes = Vec::<i64>::try_from(&material.labels).map_err(CatalogError::internal)?;
+            (&material.keys, classes)
+        }
+        HeadMaterial::MultiLabel(material) => {
+            let count = usize::try_from(material.key_count()).map_err(CatalogError::internal)?;
+            (&material.keys, vec![0; count])
+        }
+    };
+    Ok(nearest_deciles(keys, &Rounds::of(&classes))?)
 }
 
 /// A head that was made, and what goes with it.

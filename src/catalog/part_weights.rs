@@ -4,7 +4,7 @@
 //! version with the weights vᵢ works on [√v₁·f₁; √v₂·f₂; …]: the bundle's
 //! feature with each part times √(vᵢ/wᵢ). Its features are stored so, and all
 //! that is computed from them is consistent. What the encoder gives for a
-//! picture to be classified stays the bundle's; the head takes it as it comes,
+//! picture to be classified stays the bundle's; the head takes it unchanged,
 //! because the factors are multiplied into its tensors when it is loaded.
 
 use half::f16;

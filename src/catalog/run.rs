@@ -67,7 +67,7 @@ pub struct TuneRequest {
 pub(super) struct TuneJob<'a> {
     pub catalog: &'a Catalog,
     pub parent: &'a Manifest,
-    /// The parent's tensors.
+    /// Tensors of the version that is fine-tuned.
     pub file: &'a TensorFile,
     pub request: &'a TuneRequest,
     /// Whether the run is to end without a version; asked often.

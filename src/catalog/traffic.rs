@@ -12,13 +12,16 @@ use std::{
 
 use parking_lot::Mutex;
 
-use tip_adapter::drift::{EDGES, bin};
+use tip_adapter::drift::{EDGES, Rounds, bin};
 
 /// Items at which all counts are halved.
 const WINDOW: u64 = 1 << 16;
 
 /// One item in this many is compared with its nearest example.
 const SAMPLE: u64 = 16;
+
+/// Nearest examples that are sought for it, so that one is left of a round.
+const NEAREST: usize = 16;
 
 /// Figures derived from the counts are updated once in this many items.
 const PUBLISH: u64 = 256;
@@ -54,18 +57,32 @@ pub struct Counts {
 pub struct Traffic {
     since: SystemTime,
     asked: AtomicU64,
-    edges: Vec<f64>,
+    examples: Examples,
+    compared: AtomicU64,
     counts: Mutex<Counts>,
 }
 
+/// How similar a version's examples are to each other.
+#[derive(Debug, Default)]
+pub struct Examples {
+    /// Deciles of the cosine of an example and its nearest one of other rounds;
+    /// empty if they are not known.
+    pub deciles: Vec<f64>,
+    /// As many independent examples would estimate them as well.
+    pub sample: f64,
+    /// The rounds in which items are compared with the examples.
+    pub rounds: Rounds,
+}
+
 impl Traffic {
-    /// Nothing yet, of a version with so many classes whose examples have these
-    /// deciles of similarity (none: it is not looked at).
-    pub fn new(classes: usize, edges: &[f64]) -> Traffic {
+    /// Nothing yet, of a version with that many classes and these examples (without
+    /// deciles: items are not compared with them).
+    pub fn new(classes: usize, examples: Examples) -> Traffic {
         Traffic {
             since: SystemTime::now(),
             asked: AtomicU64::new(0),
-            edges: edges.to_vec(),
+            examples,
+            compared: AtomicU64::new(0),
             counts: Mutex::new(Counts {
                 items: 0,
                 similarity: [0; EDGES + 1],
@@ -81,15 +98,30 @@ impl Traffic {
         self.since
     }
 
-    /// Deciles of the examples' own similarity; empty if there are none.
-    pub fn edges(&self) -> &[f64] {
-        &self.edges
+    /// The examples that items are compared with.
+    pub fn examples(&self) -> &Examples {
+        &self.examples
     }
 
-    /// Whether the next item is to be compared with its nearest example.
-    pub fn samples(&self) -> bool {
+    /// How many nearest examples to seek for the next item, of which the client
+    /// asked for `wanted`: those, and enough to compare one item in [`SAMPLE`], and
+    /// all that have some anyway.
+    pub fn neighbours(&self, wanted: usize) -> usize {
         let asked = || self.asked.fetch_add(1, Ordering::Relaxed);
-        !self.edges.is_empty() && asked().is_multiple_of(SAMPLE)
+        if self.examples.deciles.is_empty() || !(asked().is_multiple_of(SAMPLE) || wanted > 0) {
+            return wanted;
+        }
+        wanted.max(NEAREST)
+    }
+
+    /// The cosine of an item's nearest example of all but one round, each item's own
+    /// in turn; none of an item without neighbours.
+    pub fn similarity(&self, neighbours: &[(usize, f32)]) -> Option<f64> {
+        if self.examples.deciles.is_empty() || neighbours.is_empty() {
+            return None;
+        }
+        let round = self.compared.fetch_add(1, Ordering::Relaxed);
+        self.examples.rounds.nearest(neighbours, round)
     }
 
     /// Counts an item. True once in a while: then what is derived of the counts
@@ -102,7 +134,7 @@ impl Traffic {
         }
         let bin = seen
             .similarity
-            .map(|similarity| bin(&self.edges, similarity));
+            .map(|similarity| bin(&self.examples.deciles, similarity));
         if let Some(count) = bin.and_then(|bin| counts.similarity.get_mut(bin)) {
             *count += 1;
         }
@@ -143,7 +175,7 @@ mod tests {
 
     #[test]
     fn counts_are_of_late_and_bounded() {
-        let traffic = Traffic::new(2, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
+        let traffic = Traffic::new(2, examples());
         for _ in 0..WINDOW {
             traffic.count(Seen {
                 class: Some(0),
@@ -170,10 +202,32 @@ mod tests {
         });
     }
 
+    /// Two of each of two classes.
+    fn examples() -> Examples {
+        Examples {
+            deciles: vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+            sample: 4.0,
+            rounds: Rounds::of(&[0, 0, 1, 1]),
+        }
+    }
+
     #[test]
     fn one_item_in_sixteen_is_compared_where_there_are_deciles() {
-        let traffic = Traffic::new(1, &[0.5; 9]);
-        assert_eq!((0..160).filter(|_| traffic.samples()).count(), 10);
-        assert!((0..160).all(|_| !Traffic::new(1, &[]).samples()));
+        let traffic = Traffic::new(2, examples());
+        let compared = (0..160).filter(|_| traffic.neighbours(0) == NEAREST);
+        assert_eq!(compared.count(), 10);
+        assert!((0..160).all(|_| traffic.neighbours(20) == 20 && traffic.neighbours(1) == NEAREST));
+        let without = Traffic::new(2, Examples::default());
+        assert!((0..160).all(|_| without.neighbours(0) == 0 && without.neighbours(1) == 1));
+        assert_eq!(without.similarity(&[(0, 0.5)]), None);
+    }
+
+    #[test]
+    fn items_are_compared_with_each_round_in_turn() {
+        let traffic = Traffic::new(2, examples());
+        let found = [(1, 0.75), (2, 0.5), (0, 0.25)];
+        assert_eq!(traffic.similarity(&[]), None);
+        let similarities: Vec<_> = (0..4).map(|_| traffic.similarity(&found)).collect();
+        assert_eq!(similarities, [Some(0.75), Some(0.5), Some(0.75), Some(0.5)]);
     }
 }

@@ -94,7 +94,7 @@ impl Options {
             } else {
                 ScoresRequest::Best(self.top_k(classifier))
             },
-            neighbours: (self.neighbours).max(usize::from(classifier.traffic.samples())),
+            neighbours: classifier.traffic.neighbours(self.neighbours),
             embedding: self.embedding
                 || (self.reject.is_some_and(Reject::is_by_score) && classifier.scores_by_feature()),
         }
@@ -136,10 +136,7 @@ pub fn classification(
     };
     let seen = Seen {
         class: top.first().map(|best| best.class),
-        similarity: outcome
-            .neighbours
-            .first()
-            .map(|(_, cosine)| f64::from(*cosine)),
+        similarity: classifier.traffic.similarity(&outcome.neighbours),
         accepted: recognition.map(Recognition::accepted),
     };
     if classifier.traffic.count(seen) {

@@ -43,13 +43,25 @@ pub fn publish(classifier: &Classifier) {
 /// The stability index of the nearest examples' similarity, if there is one,
 /// and that of the classes.
 fn indices(classifier: &Classifier, counts: &Counts) -> (Option<f64>, f64) {
-    let edges = classifier.traffic.edges();
     let shares = [1.0 / (EDGES + 1) as f64; EDGES + 1];
-    let similarity = !edges.is_empty() && counts.compared() > 0;
+    let examples = classifier.traffic.examples();
+    let similarity = !examples.deciles.is_empty() && counts.compared() > 0;
     (
-        similarity.then(|| stability_index(&counts.similarity, &shares)),
-        stability_index(&counts.classes, &balance(classifier)),
+        similarity.then(|| stability_index(&counts.similarity, &shares, examples.sample)),
+        stability_index(&counts.classes, &balance(classifier), chosen(classifier)),
     )
+}
+
+/// How many examples the classes' shares are a sample of: all, unless every class has
+/// as many, which is no sample but a choice.
+fn chosen(classifier: &Classifier) -> f64 {
+    let classes = &classifier.manifest.details.classes;
+    let mut counts = classes.iter().map(|class| class.example_count);
+    let first = counts.next();
+    match counts.all(|count| Some(count) == first) {
+        true => f64::INFINITY,
+        false => classes.iter().map(|class| class.example_count).sum::<u64>() as f64,
+    }
 }
 
 /// The classes' shares of the examples.
@@ -81,14 +93,14 @@ fn drift(classifier: &Classifier) -> pb::Drift {
     let change = |class: &pb::ClassTraffic| (class.share - class.expected_share).abs();
     classes.sort_by(|a, b| change(b).total_cmp(&change(a)));
     classes.truncate(MAX_CLASSES);
-    let edges = classifier.traffic.edges();
+    let deciles = &classifier.traffic.examples().deciles;
     pb::Drift {
         version: classifier.name.clone(),
         since: Some(timestamp(classifier.traffic.since().into())),
         item_count: signed(counts.items),
         compared_count: signed(compared),
-        similarity_deciles: edges.to_vec(),
-        similarity_shares: match edges.is_empty() {
+        similarity_deciles: deciles.clone(),
+        similarity_shares: match deciles.is_empty() {
             true => Vec::new(),
             false => (counts.similarity.iter())
                 .map(|count| share(*count, compared))

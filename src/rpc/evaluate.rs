@@ -248,7 +248,7 @@ struct Evaluation {
 }
 
 impl Evaluation {
-    /// What an item is.
+    /// What an item is labelled as: a class, several, or none of the classes.
     fn truth(&self, item: &mut pb::LabelledItem) -> Result<Truth, RequestError> {
         let name = std::mem::take(&mut item.class_name);
         let many = self

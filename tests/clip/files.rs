@@ -69,7 +69,7 @@ fn files_of_many_programs_decode_as_pillow_has_them() {
     assert!(failures.is_empty(), "seed {seed}:\n{}", failures.join("\n"));
 }
 
-/// The folder of files that failed once, if it lies beside the project.
+/// The folder of files that failed once, if it is beside the project.
 fn kept_files() -> Option<PathBuf> {
     let folder = reference::root().join("../shared/cases/pictures");
     folder.is_dir().then_some(folder)

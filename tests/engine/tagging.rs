@@ -49,7 +49,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Batches take so many milliseconds, and each picture in them.
+    /// Milliseconds that a batch takes, and each picture in it.
     pub fn paced(batch: usize, each: usize) -> Seen {
         Seen {
             pace: (batch.into(), each.into()),

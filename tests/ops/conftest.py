@@ -95,7 +95,7 @@ def visit(chromium):
 
 @pytest.fixture
 def guarded(tiny_bundle, tmp_path):
-    """A server with tokens, of the demo's bundle where there is one."""
+    """A server with tokens, with the demo's bundle if it was made."""
     file = TokensFile(tmp_path)
     file.add("weaver", "admin")
     file.add("viewer", "classify")

@@ -336,7 +336,7 @@ def test_compose_is_valid_and_mounts_what_is_there(program):
 
 
 def compose(program) -> list[str]:
-    """Docker's Compose: the plug-in where there is one, else the program."""
+    """Docker's Compose: the plug-in if it is installed, else the program."""
     docker = shutil.which("docker")
     if docker:
         plugin = subprocess.run([docker, "compose", "version"], capture_output=True)

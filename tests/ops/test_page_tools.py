@@ -29,7 +29,7 @@ PASTE = """([name, data]) => {
 
 @pytest.fixture
 def server(tiny_bundle, tmp_path):
-    """A server without tokens, of the demo's bundle where there is one."""
+    """A server without tokens, with the demo's bundle if it was made."""
     bundle = DEMO if (DEMO / "bundle.toml").is_file() else tiny_bundle
     server = Server(bundle, tmp_path / "store")
     yield server

@@ -53,7 +53,7 @@ class Prometheus:
         return answer["data"]["result"]
 
     def value(self, query: str) -> float | None:
-        """The single value of a query; None where there is none."""
+        """The single value of a query; None without one."""
         result = self.query(query)
         assert len(result) <= 1, (query, result)
         return float(result[0]["value"][1]) if result else None

@@ -118,7 +118,7 @@ def typical(r):
         order.append(best)
     most = max(typicality)
     assert not math.isnan(most)
-    return {"order": order, "scores": [typicality[i] / most for i in order]}
+    return {"order": order, "typicality": [typicality[i] / most for i in range(len(keys))]}
 
 
 def residual(r, methods):

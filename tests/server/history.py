@@ -90,7 +90,7 @@ class Client:
         return int(self.chance.integers(2**40))
 
     def pick(self, there: bool = True):
-        """A cache, with versions if asked for; None where there is none."""
+        """A cache, with versions if asked for; None if it does not exist."""
         ids = [i for i, c in self.caches.items() if c.versions or not there]
         return str(self.chance.choice(ids)) if ids else None
 

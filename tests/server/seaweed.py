@@ -153,7 +153,7 @@ class SeaweedFs:
 
 
 def status(method: str, url: str) -> int:
-    """HTTP status of an answer; 0 where there is none."""
+    """HTTP status of an answer; 0 without an answer."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=2) as got:
             return got.status

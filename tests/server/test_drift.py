@@ -67,7 +67,8 @@ def test_other_pictures_and_another_mix_show(features, name, points, chance):
     assert found.item_count == found.compared_count == 1600, "asked for, they are all compared"
     assert found.similarity_index > 0.25
     lowest = np.mean([one.neighbours[0].similarity < found.similarity_deciles[0] for one in got])
-    assert found.similarity_shares[0] == pytest.approx(lowest, abs=1e-6) and lowest > 0.5
+    # Compared without one shot in forty, so that a few more are that far away.
+    assert lowest - 1e-6 <= found.similarity_shares[0] < lowest + 0.05 and lowest > 0.5
     assert found.recognised_count == 1600
     rejected = np.mean([not one.accepted for one in got])
     assert found.rejected_share == pytest.approx(rejected)
@@ -80,8 +81,28 @@ def test_other_pictures_and_another_mix_show(features, name, points, chance):
     assert metrics.get(key, 1) > 0.25  # absent where many versions were asked before
 
 
-def test_a_version_of_few_examples_has_no_similarity(features, name, points):
-    made(features, name, points, count=6)
+def test_few_examples_raise_no_alarm_by_chance(features, name, points):
+    made(features, name, points, count=18)
+    ask(features, name, points(np.arange(6400) % 6))
+    found = drift(features, name)
+    assert found.compared_count > 300
+    # What 18 examples leave open is taken away: 21.7 (chi-square of nine degrees
+    # of freedom, 99 %) over 19, or more if some are each other's nearest.
+    shares = np.clip(found.similarity_shares, 1e-3, None)
+    plain = np.sum((shares - 0.1) * np.log(shares / 0.1))
+    assert found.similarity_index <= max(0.0, plain - 1.1)
+
+
+def test_few_examples_show_pictures_unlike_any_of_them(features, name, points):
+    made(features, name, points, count=18)
+    ask(features, name, points(np.arange(6400) % 6, noise=6.0))
+    assert drift(features, name).similarity_index > 0.25
+
+
+# One example of each class, and two of three: too few that can be left out.
+@pytest.mark.parametrize("count", [6, 9])
+def test_a_version_of_few_examples_has_no_similarity(features, name, points, count):
+    made(features, name, points, count=count)
     ask(features, name, points(np.arange(200) % 6))
     found = drift(features, name)
     assert found.item_count == 200 and found.compared_count == 0

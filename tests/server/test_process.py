@@ -186,7 +186,7 @@ def test_stopping_answers_what_was_accepted(serve, tiny_bundle, chance, how):
     reader.join(120)
     stop.set()
     assert server.process.wait(120) == 0
-    # The accepted ones are the first so many, each answered once, none with an error.
+    # The accepted ones are the first ones sent, each answered once, none with an error.
     assert sorted(r.sequence for r in answered) == list(range(len(answered)))
     assert all(r.WhichOneof("outcome") == "classification" for r in answered)
     (end,) = ends

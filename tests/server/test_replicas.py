@@ -216,7 +216,7 @@ def test_of_many_that_expect_the_same_etag_one_wins(pair, chance, x):
 
 
 def test_writers_against_a_mover_of_aliases(pair, chance, x):
-    """Aliases always point at versions that are there, whoever wins."""
+    """Aliases always point at versions that exist, whichever server wins."""
     a, b = pair
     Content.drawn_by(chance).make(a, x)
     stop = threading.Event()

@@ -435,7 +435,7 @@ def test_a_bucket_that_cannot_be_had_from_the_start(features_bundle):
 
 
 def problem_of(call) -> Problem | None:
-    """The error of a call; None where there is none."""
+    """The error of a call; None if it succeeds."""
     try:
         call()
     except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""What the command line, Python and Go say first where there is no server, or one that is none."""
+"""What the command line, Python and Go say first without a server, or with something else on its port."""
 
 from __future__ import annotations
 

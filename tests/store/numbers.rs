@@ -126,6 +126,48 @@ async fn a_damaged_tombstone_still_tells_the_numbers() {
     }
 }
 
+/// Writers that were asleep while their cache was deleted: one wakes up and puts
+/// its mark, another one a manifest under a number that is long gone.
+#[tokio::test]
+async fn a_late_writer_of_a_deleted_cache_brings_no_number_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = folder.path().join("caches/x");
+    let store = sample::local(folder.path()).await;
+    let x = id("x");
+    for n in 1..=2 {
+        store.create_version(&x, draft(n)).await.expect("made");
+    }
+    let version = cache.join("versions/00000001");
+    let late: Vec<(PathBuf, Vec<u8>)> = fs::read_dir(&version)
+        .expect("lists")
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| (path.clone(), fs::read(path).expect("reads")))
+        .collect();
+    store.delete_cache(&x, None).await.expect("deleted");
+
+    fs::create_dir_all(cache.join("high-water")).expect("a folder");
+    fs::write(cache.join("high-water/00000000-00000001-0"), "").expect("written");
+    fs::create_dir_all(&version).expect("a folder");
+    for (path, bytes) in &late {
+        fs::write(path, bytes).expect("written");
+    }
+    for store in [store, sample::local(folder.path()).await] {
+        let found = store.cache(&x).await;
+        assert!(
+            matches!(found, Err(StoreError::NotFound { .. })),
+            "{found:?}"
+        );
+        let found = store.load(&x, number(1)).await.map(|_| ());
+        assert!(
+            matches!(found, Err(StoreError::NotFound { .. })),
+            "{found:?}"
+        );
+    }
+    let store = sample::local(folder.path()).await;
+    let made = store.create_version(&x, draft(3)).await.expect("made");
+    assert_eq!(made.version, number(3));
+}
+
 /// A manifest that vanishes is a loss, and said to be one: neither the older
 /// version nor "no such version" is the answer.
 #[tokio::test]

@@ -138,6 +138,7 @@ pub fn draft(seed: u64) -> Draft {
         pictures: 0,
         contrast: None,
         nearest_deciles: Vec::new(),
+        nearest_sample: 0.0,
         part_weights: Vec::new(),
         multi_label: None,
     };

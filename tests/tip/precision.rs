@@ -15,6 +15,9 @@ use super::random::{Shape, fresh_seed, material};
 fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
     let seed = fresh_seed();
     let mut rng = StdRng::seed_from_u64(seed as u64);
+    // Right and claimed answers are twentieths: just over 0.8 none is at the border,
+    // where the order of a sum decides.
+    let asked = 0.8 + 1e-7;
     for _ in 0..50 {
         let answers: Vec<(f64, bool)> = (0..rng.random_range(1..30))
             .map(|_| {
@@ -24,7 +27,7 @@ fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
             .collect();
         let positives = answers.iter().filter(|answer| answer.1).count() as u32 + 3;
         let curve = PrecisionCurve::of(answers.clone(), positives);
-        let found = curve.threshold(0.8);
+        let found = curve.threshold(asked);
         let expected = |threshold: f64| {
             let taken = answers.iter().filter(|answer| answer.0 >= threshold);
             let (n, k, claimed) = taken.fold((0.0, 0.0, 0.0), |(n, k, c), (p, right)| {
@@ -33,7 +36,7 @@ fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
             ((k + 20.0 * claimed / f64::max(n, 1.0)) / (n + 20.0), n, k)
         };
         let mut held: Vec<f64> = answers.iter().map(|answer| answer.0).collect();
-        held.retain(|threshold| expected(*threshold).0 >= 0.8);
+        held.retain(|threshold| expected(*threshold).0 >= asked);
         match held.into_iter().min_by(f64::total_cmp) {
             Some(threshold) => {
                 let (precision, taken, right) = expected(threshold);
@@ -43,7 +46,7 @@ fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
                 assert!((found.recall - right / f64::from(positives)).abs() < 1e-12);
                 assert!(found.low < found.precision.max(right / taken));
             }
-            None => assert!(found.taken == 0 && found.low == 0.0 && !found.is_borne_out(0.8)),
+            None => assert!(found.taken == 0 && found.low == 0.0 && !found.is_borne_out(asked)),
         }
     }
     // 59 right answers bear 0.95 out, 10 do not.
@@ -63,7 +66,7 @@ fn the_threshold_is_the_lowest_that_is_expected_to_hold() {
 #[test]
 fn accepted_answers_have_the_precision_over_draws() {
     let (mut right, mut accepted, mut all, mut all_right) = (0.0, 0.0, 0.0, 0.0);
-    for _ in 0..12 {
+    for _ in 0..96 {
         fresh_seed();
         let (pool, _) = material(&Shape {
             shots: vec![60; 6],
@@ -109,8 +112,9 @@ fn accepted_answers_have_the_precision_over_draws() {
     println!("{plain} {precision} {share}");
     assert!(plain < 0.9, "else there is nothing to show: {plain}");
     assert!(
-        precision > 0.84 && precision > plain + 0.1,
+        // 0.875 on average; six standard deviations of such a mean are 0.043.
+        precision > 0.83 && precision > plain + 0.1,
         "{precision} of {share}"
     );
-    assert!(share > 0.15, "{share}");
+    assert!(share > 0.14, "{share}");
 }

@@ -20,7 +20,7 @@ describe("the learning curve", () => {
     expect(y(1)).toBeLessThan(y(0.6));
   });
 
-  it("stands where there is one point alone", () => {
+  it("stands if there is only one point", () => {
     const { x, y } = scales(points.slice(0, 1));
     expect(Number.isFinite(x(1)) && Number.isFinite(y(0.6))).toBe(true);
   });

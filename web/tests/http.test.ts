@@ -78,7 +78,7 @@ describe("calls", () => {
     expect(asked).toHaveLength(3);
   });
 
-  it("are not repeated where there is no room for good, as on a full disk", async () => {
+  it("are not repeated if room will not come free, as on a full disk", async () => {
     answers(refusal(429, 8, "slow down", "QUEUE_FULL"), refusal(429, 8, "disk full", "STORE_FULL"));
     await expect(ask("/v1/x")).rejects.toThrow("disk full");
     expect(asked).toHaveLength(2);

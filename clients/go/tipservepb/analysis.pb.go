@@ -194,15 +194,16 @@ type Drift struct {
 	// requested.
 	ComparedCount int64 `protobuf:"varint,4,opt,name=compared_count,json=comparedCount,proto3" json:"compared_count,omitempty"`
 	// Deciles of the cosine similarity of the version's examples to their nearest
-	// neighbours among the others, ascending: nine. Empty with fewer than ten
-	// examples, or if an earlier release made the version.
+	// neighbours among the others, one shot of each class left out, ascending: nine.
+	// Empty with fewer than ten examples of classes with two, or if an earlier
+	// release made the version.
 	SimilarityDeciles []float64 `protobuf:"fixed64,5,rep,packed,name=similarity_deciles,json=similarityDeciles,proto3" json:"similarity_deciles,omitempty"`
 	// Share of the compared items in the ten bins between and beyond the deciles;
 	// a tenth each if they resemble the examples.
 	SimilarityShares []float64 `protobuf:"fixed64,6,rep,packed,name=similarity_shares,json=similarityShares,proto3" json:"similarity_shares,omitempty"`
-	// Population stability index of these shares: commonly read as no change
-	// below 0.1 and as a significant change above 0.25. Unset if nothing was
-	// compared.
+	// Population stability index of these shares, less what chance explains in 99
+	// of 100 versions: commonly read as no change below 0.1 and as a significant
+	// change above 0.25. Unset if nothing was compared.
 	SimilarityIndex *float64 `protobuf:"fixed64,7,opt,name=similarity_index,json=similarityIndex,proto3,oneof" json:"similarity_index,omitempty"`
 	// Population stability index of the predicted classes against the examples'
 	// classes.

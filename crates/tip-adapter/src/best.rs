@@ -12,6 +12,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
 use super::head::HeadError;
+use crate::dimensions::column_count;
 
 /// A class with its score in one row of logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,7 +106,7 @@ pub fn choose(
     widths: &[usize],
     requests: &[TopK],
 ) -> Result<Vec<Vec<Scored>>, HeadError> {
-    let columns = logits.size().get(1).copied().unwrap_or(0);
+    let columns = column_count(logits)?;
     let largest = requests
         .iter()
         .map(|top_k| top_k.classes)
@@ -196,7 +197,7 @@ const UNSIGNED: i64 = 0x7fff_ffff;
 /// The upper half is the logit's bits, all but the sign flipped where it is
 /// negative, the lower half counts the columns down.
 fn order_keys(logits: &Tensor) -> Result<Tensor, HeadError> {
-    let columns = logits.size().get(1).copied().unwrap_or(0);
+    let columns = column_count(logits)?;
     let bits = logits
         .f_contiguous()?
         .f_view_dtype(Kind::Int)?

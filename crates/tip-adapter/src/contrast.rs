@@ -16,6 +16,7 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::{
+    dimensions::{column_count, row_count},
     error::TipError,
     left_out,
     made::Made,
@@ -92,7 +93,7 @@ impl Contrast {
         };
         let numbers = |t: &Tensor| Vec::<f32>::try_from(t.f_to_kind(Kind::Float)?);
         Ok(Self {
-            width: keys.size().get(1).copied().unwrap_or(0).max(1) as usize,
+            width: column_count(keys)?.max(1) as usize,
             scale: match by {
                 Some(by) => Some((numbers(&by.shift)?, numbers(&by.scale)?)),
                 None => None,
@@ -173,7 +174,7 @@ fn log_sum_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {
 
 /// At most `limit` of the rows, evenly spread.
 fn spread_evenly(rows: &Tensor, limit: usize) -> Result<Tensor, TchError> {
-    let count = rows.size().first().copied().unwrap_or(0).max(0) as usize;
+    let count = row_count(rows)?.max(0) as usize;
     if count <= limit {
         return Ok(rows.shallow_clone());
     }
@@ -185,7 +186,7 @@ fn spread_evenly(rows: &Tensor, limit: usize) -> Result<Tensor, TchError> {
 /// as the stack decides it.
 fn own_scale(keys: &Tensor) -> Result<Option<Standardise>, TipError> {
     let some = spread_evenly(keys, STATISTICS_LIMIT)?;
-    if some.size().first().copied().unwrap_or(0) < 2 {
+    if row_count(&some)? < 2 {
         return Ok(None);
     }
     Standardise::by(&Statistics::of(&some)?)
@@ -203,7 +204,7 @@ pub fn sharpen(
     negatives: &Tensor,
 ) -> Result<Option<ContrastSpec>, TipError> {
     let _no_grad = tch::no_grad_guard();
-    let count = negatives.size().first().copied().unwrap_or(0);
+    let count = row_count(negatives)?;
     if count == 0 || material.key_count() == 0 {
         return Ok(None);
     }
@@ -269,7 +270,7 @@ pub fn check_unit(negatives: &Tensor) -> Result<(), TipError> {
 /// Whether the keys' dimensions vary alike.
 fn even(material: &Material) -> Result<bool, TipError> {
     let keys = spread_evenly(&material.keys, STATISTICS_LIMIT)?;
-    let count = keys.size().first().copied().unwrap_or(0);
+    let count = row_count(&keys)?;
     if count < 2 {
         return Ok(false);
     }
@@ -284,7 +285,7 @@ fn spread(keys: &Tensor, by: Option<&Standardise>) -> Result<f64, TipError> {
         Some(by) => by.apply(&some)?,
         None => some,
     };
-    let count = seen.size().first().copied().unwrap_or(0);
+    let count = row_count(&seen)?;
     if count < 3 {
         return Ok(1.0);
     }

@@ -24,7 +24,7 @@ pub(super) struct Fold {
 }
 
 /// How many heads are made to judge a material's shots: [`FOLDS`], or one if
-/// there are so many keys that one shot of each class suffices.
+/// there are enough keys that one shot of each class suffices.
 pub(super) fn fold_count(material: &Material) -> i64 {
     if material.key_count() > ALL_OUT_KEYS {
         1

@@ -4,6 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
+    dimensions::row_count,
     error::TipError,
     head::{HeadTensors, Values},
     spec::HeadSpec,
@@ -21,7 +22,7 @@ pub fn plain_logits(
 ) -> Result<Tensor, TipError> {
     let f = features.f_to_kind(Kind::Double)?;
     let classes = i64::try_from(tensors.classes).unwrap_or(i64::MAX);
-    let rows = f.size().first().copied().unwrap_or(0);
+    let rows = row_count(&f)?;
     let mut logits = Tensor::f_zeros([rows, classes], (Kind::Double, f.device()))?;
     if let Some(linear) = &tensors.linear {
         logits = logits.f_add(&f.f_matmul(&linear.f_to_kind(Kind::Double)?.f_tr()?)?)?;

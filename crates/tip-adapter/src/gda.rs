@@ -16,6 +16,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{error::TipError, material::Material, standardise::Standardise, unit::unit_rows};
+use crate::dimensions::{column_count, row_count};
 
 /// Share of the total square length below which the scatter counts as zero.
 const NO_SCATTER: f64 = 1e-8;
@@ -94,7 +95,7 @@ impl Moments {
         let (means, scatter) = self.scatter()?;
         let absent = self.counts.f_lt(0.5)?;
         let means = present_means(&means, &self.counts)?;
-        let width = means.size().get(1).copied().unwrap_or(1);
+        let width = column_count(&means)?;
         let (weight, identity) = match scatter {
             None => (means.shallow_clone(), true),
             Some((scatter, trace)) => {
@@ -109,7 +110,7 @@ impl Moments {
                 )
             }
         };
-        let classes = means.size().first().copied().unwrap_or(1) as f64;
+        let classes = row_count(&means)? as f64;
         let mut bias = weight
             .f_mul(&means)?
             .f_sum_dim_intlist(Some([1i64].as_slice()), false, Kind::Double)?
@@ -181,7 +182,7 @@ pub(super) fn moments(
         let rows = rows.f_narrow(0, start, length)?;
         let labels = material.labels.f_index_select(0, &rows)?;
         let x = points(material, by, &rows)?;
-        let per_example = x.size().get(1).copied().unwrap_or(1);
+        let per_example = column_count(&x)?;
         let _ = sums.f_index_add_(
             0,
             &labels,

@@ -14,6 +14,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
+    dimensions::column_count,
     error::TipError,
     gda::{self, Moments, NEVER},
     hold_out::{HoldOut, Round},
@@ -90,7 +91,7 @@ impl Whole<'_> {
         let double = (Kind::Double, Device::Cpu);
         let (n, d) = (self.material.n(), self.material.width());
         let points = gda::points(self.material, self.by, &round.left_out)?;
-        let per_example = points.size().get(1).copied().unwrap_or(1);
+        let per_example = column_count(&points)?;
         let labels = self.material.labels.f_index_select(0, &round.left_out)?;
 
         // Where each example's points stand: its class's place, its rank there.

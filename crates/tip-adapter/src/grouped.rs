@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use tip_kernels::team;
 
 use super::head::{Head, HeadError, Plain, operators::Operators};
+use crate::dimensions::row_count;
 
 /// Most heads that are concatenated: the unused part of the product grows with
 /// it.
@@ -115,7 +116,7 @@ pub(super) fn blocks(
     features: &Tensor,
     groups: &[(&Head, &[i64])],
 ) -> Result<Vec<Block>, HeadError> {
-    let batch = features.size().first().copied().unwrap_or(0);
+    let batch = row_count(features)?;
     for &(head, rows) in groups {
         head.rows(features)?;
         if let Some(&row) = rows.iter().find(|&&row| row < 0 || row >= batch) {

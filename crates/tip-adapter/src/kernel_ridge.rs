@@ -15,6 +15,7 @@ use std::cell::OnceCell;
 use tch::{Device, Kind, Tensor};
 
 use super::{
+    dimensions::{column_count, row_count},
     error::TipError,
     hold_out::{ALL_OUT_KEYS, HoldOut},
     spec::Method,
@@ -50,7 +51,7 @@ pub(super) struct Fitted {
 impl KernelRidge {
     /// Of keys f32 [M, D] and targets [M, N].
     pub fn new(keys: &Tensor, targets: &Tensor) -> Result<Self, TipError> {
-        let count = keys.size().first().copied().unwrap_or(0);
+        let count = row_count(keys)?;
         let kind = kind_for(count);
         let keys = keys.f_to_kind(kind)?;
         let cosines = (count <= COSINES_KEPT)
@@ -116,8 +117,8 @@ impl Fitted {
     pub fn held_predictions(&self, features: &Tensor, held: &HoldOut) -> Result<Tensor, TipError> {
         let rounds = held.split()?;
         let targets = &self.targets;
-        let classes = targets.size().get(1).copied().unwrap_or(0);
-        let keys = targets.size().first().copied().unwrap_or(0);
+        let classes = column_count(targets)?;
+        let keys = row_count(targets)?;
         let mut out = Tensor::f_zeros([held.count(), classes], (Kind::Double, Device::Cpu))?;
         // The whole inverse pays where every key is left out once.
         let inverse = (keys <= ALL_OUT_KEYS && rounds.len() > 1)
@@ -159,7 +160,7 @@ impl Fitted {
     /// G at the given rows and columns.
     fn inverse_block(&self, at: &Tensor) -> Result<Tensor, TipError> {
         let count = at.numel() as i64;
-        let keys = self.factor.size().first().copied().unwrap_or(0);
+        let keys = row_count(&self.factor)?;
         let options = (self.factor.kind(), Device::Cpu);
         let mut unit = Tensor::f_zeros([keys, count], options)?;
         let columns = Tensor::f_arange(count, (Kind::Int64, Device::Cpu))?;

@@ -48,6 +48,7 @@ pub mod answer;
 pub mod best;
 mod class_mean;
 pub mod contrast;
+mod dimensions;
 pub mod drift;
 pub mod error;
 pub mod evaluate;

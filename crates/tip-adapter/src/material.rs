@@ -3,7 +3,12 @@
 
 use tch::{Kind, Tensor};
 
-use super::{error::TipError, standardise::Statistics, unit::LEAST_NORM};
+use super::{
+    dimensions::{column_count, row_count},
+    error::TipError,
+    standardise::Statistics,
+    unit::LEAST_NORM,
+};
 
 /// How far from 1 the length of a unit row may be: half precision moves it by
 /// less than a tenth of this.
@@ -39,14 +44,15 @@ pub struct Material {
 }
 
 impl Material {
-    /// M, the number of examples.
+    /// M, the number of examples; 0 of a scalar, which [`Self::check`] refuses.
     pub fn key_count(&self) -> i64 {
-        self.keys.size().first().copied().unwrap_or(0)
+        row_count(&self.keys).unwrap_or(0)
     }
 
-    /// D, the width of a feature.
+    /// D, the width of a feature; 0 of keys that are no matrix, which
+    /// [`Self::check`] refuses.
     pub fn width(&self) -> i64 {
-        self.keys.size().get(1).copied().unwrap_or(0)
+        column_count(&self.keys).unwrap_or(0)
     }
 
     /// Keys of each class, i64 [N].
@@ -153,12 +159,11 @@ impl Material {
         }
         if let Some((features, labels)) = &self.validation {
             let size = features.size();
-            match size.as_slice() {
-                &[_, d] if d == width => {}
+            let rows = match size.as_slice() {
+                &[rows, d] if d == width => rows,
                 _ => return Err(shape("validation features", size, &format!("[Q, {width}]"))),
-            }
+            };
             check_features("validation example", features)?;
-            let rows = size.first().copied().unwrap_or(0);
             check_labels("label of validation example", labels, rows, self.classes)?;
         }
         Ok(())
@@ -238,7 +243,7 @@ fn check_labels(
 }
 
 fn check_finite(thing: &'static str, tensor: &Tensor) -> Result<(), TipError> {
-    let rows = tensor.size().first().copied().unwrap_or(0);
+    let rows = row_count(tensor)?;
     let mut start = 0;
     while start < rows {
         let part = tensor.f_narrow(0, start, CHECK_ROWS.min(rows - start))?;

@@ -8,6 +8,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{error::TipError, hold_out::COPY, watch::GoOn};
+use crate::dimensions::row_count;
 
 /// Share of the median nearest distance.
 const SHARE: f64 = 0.2;
@@ -38,7 +39,7 @@ impl Pair {
 
 /// The similarity from which rows (f32 [M, D], unit) are near-duplicates.
 pub(super) fn threshold(rows: &Tensor, go_on: &GoOn<'_>) -> Result<f64, TipError> {
-    let count = rows.size().first().copied().unwrap_or(0);
+    let count = row_count(rows)?;
     let step = (count / SAMPLE).max(1);
     let sample = Tensor::f_arange_start_step(0, count, step, (Kind::Int64, Device::Cpu))?;
     let mut distances: Vec<f64> = Vec::new();
@@ -66,7 +67,7 @@ pub(super) fn pairs(
     limit: usize,
     go_on: &GoOn<'_>,
 ) -> Result<(Vec<Pair>, usize), TipError> {
-    let count = rows.size().first().copied().unwrap_or(0);
+    let count = row_count(rows)?;
     let (mut found, mut total): (Vec<Pair>, usize) = (Vec::new(), 0);
     let mut start = 0;
     while start < count {
@@ -173,7 +174,7 @@ fn first_near(
     others: &Tensor,
     similarity: f64,
 ) -> Result<Vec<Option<usize>>, TipError> {
-    let count = rows.size().first().copied().unwrap_or(0);
+    let count = row_count(rows)?;
     if others.size().first() == Some(&0) {
         return Ok(vec![None; usize::try_from(count).unwrap_or(0)]);
     }

@@ -10,6 +10,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
+    dimensions::row_count,
     error::TipError,
     near::{self, Groups},
     watch::GoOn,
@@ -222,17 +223,17 @@ fn cluster(
     options: &SuggestOptions,
     go_on: &GoOn<'_>,
 ) -> Result<Clusters, TipError> {
-    let pictures = distinct.size().first().copied().unwrap_or(0);
+    let pictures = row_count(distinct)?;
     let all = match labelled {
         None => distinct.shallow_clone(),
         Some(keys) => {
-            let count = keys.size().first().copied().unwrap_or(0);
+            let count = row_count(keys)?;
             let step = (count / LABELLED_LIMIT as i64).max(1);
             let some = keys.f_slice(0, 0, count, step)?.f_to_kind(Kind::Float)?;
             Tensor::f_cat(&[distinct, &some], 0)?
         }
     };
-    let rows = usize::try_from(all.size().first().copied().unwrap_or(0)).unwrap_or(0);
+    let rows = usize::try_from(row_count(&all)?).unwrap_or(0);
     let pictures = usize::try_from(pictures).unwrap_or(0);
     let wanted = (rows - pictures) + options.count;
     let count = wanted.min(CLUSTER_LIMIT).min(rows / 2).max(1);

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::error::TipError;
+use crate::dimensions::row_count;
 
 const STEPS: usize = 60;
 const TOLERANCE: f64 = 1e-9;
@@ -65,7 +66,7 @@ const BRACKET: i32 = 8;
 /// Torch's.
 pub(super) fn fit_held_near(logits: &Tensor, labels: &Tensor, near: Near) -> Result<Fit, TipError> {
     let z = margins(logits, labels)?;
-    let examples = z.size().first().copied().unwrap_or(0) as f64;
+    let examples = row_count(&z)? as f64;
     if examples < 1.0 {
         return Ok(Fit {
             temperature: near.temperature,
@@ -132,7 +133,7 @@ fn fit(
             cross_entropy: cross_entropy_at(&z, 1.0)?,
         });
     }
-    let examples = z.size().first().copied().unwrap_or(1) as f64;
+    let examples = row_count(&z)? as f64;
     let all_right = z.f_max()?.f_double_value(&[])? <= 0.0;
     let smoothing = if all_right {
         1.0 / (examples + 1.0)

@@ -4,6 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{error::TipError, gda::NEVER, material::Material};
+use crate::dimensions::row_count;
 
 /// Labels and logits of the classes that can be told: all if there is text,
 /// else those with examples.
@@ -40,7 +41,7 @@ impl Told {
         let Some(columns) = &self.columns else {
             return Ok(logits.shallow_clone());
         };
-        let rows = logits.size().first().copied().unwrap_or(0);
+        let rows = row_count(logits)?;
         let all = Tensor::f_full([rows, classes], NEVER, (Kind::Double, Device::Cpu))?;
         Ok(all.f_index_copy(1, columns, logits)?)
     }

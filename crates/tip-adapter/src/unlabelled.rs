@@ -15,6 +15,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
+    dimensions::row_count,
     error::TipError,
     folds::folds,
     formula::plain_logits,
@@ -57,7 +58,7 @@ pub(super) fn learn(
     let Some(pool) = material.unlabelled() else {
         return Ok(made);
     };
-    let count = usize::try_from(pool.size().first().copied().unwrap_or(0)).unwrap_or(usize::MAX);
+    let count = usize::try_from(row_count(pool)?).unwrap_or(usize::MAX);
     if made.spec.method != Method::Stack {
         let reason = "not used: only AUTO learns from unlabelled pictures".to_owned();
         return Ok(with_record(made, unchecked(count, false, reason)));

@@ -10,14 +10,14 @@ pub enum MadeBy {
     Name,
     /// AUTO combines it from others.
     Auto,
-    /// FineTune trains it.
+    /// FineTune trains its keys.
     FineTuning,
 }
 
 /// What a head of a method stores beside its linear part L and bias b.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadForm {
-    /// Nothing.
+    /// Nothing: L and b are the whole head.
     Linear,
     /// A weight for each one-hot value; its keys are the examples'.
     OneHot,
@@ -57,7 +57,7 @@ macro_rules! methods {
                 }
             }
 
-            /// What its heads store.
+            /// Which of K and V its heads store beside L and b.
             pub const fn form(self) -> HeadForm {
                 match self {
                     $(Method::$method => HeadForm::$form,)+

@@ -45,7 +45,7 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the message of {} bytes has so many elements that decoding it would take more than {} \
+            "the message of {} bytes has too many elements: decoding it would take more than {} \
              bytes, its limit max_decoded_bytes ({FACTOR} times its bytes, plus {ALLOWANCE}); send \
              fewer elements in a message",
             self.wire,
@@ -86,6 +86,10 @@ pub fn cost(name: &str, bytes: &[u8]) -> Option<usize> {
 
 /// The largest message that [`check`] lets nest; prost stops at the same depth.
 const DEPTH: usize = 100;
+
+/// Bytes that a text or byte string with any content takes at least: the
+/// smallest capacity of a growing vector of bytes.
+const SHORTEST: usize = 8;
 
 struct Walk {
     left: usize,
@@ -144,7 +148,8 @@ impl Walk {
                 self.take(field.element)?;
                 self.nested(shape, content, depth)
             }
-            Kind::Text => self.take(field.element.saturating_add(content.len())),
+            Kind::Text if content.is_empty() => self.take(field.element),
+            Kind::Text => self.take(field.element.saturating_add(content.len().max(SHORTEST))),
             Kind::Varint => {
                 // Each value ends with the one byte whose top bit is clear.
                 let values = content.iter().filter(|byte| **byte < 0x80).count();

@@ -95,7 +95,6 @@ pub struct AddArgs {
     pub condition: ConditionArgs,
 }
 
-/// Runs `tipserve add`.
 pub async fn run(args: AddArgs, global: &Global, screen: &Screen) -> Result<Completion, Failure> {
     args.draw.check()?;
     if args.draw.shots.is_some() && args.from.is_none() {

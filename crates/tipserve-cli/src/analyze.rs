@@ -37,7 +37,6 @@ pub struct AnalyzeArgs {
     pub precision: f64,
 }
 
-/// Runs `tipserve analyze`.
 pub async fn run(
     args: AnalyzeArgs,
     global: &Global,

@@ -42,7 +42,6 @@ struct UnloadedDocument {
     unloaded: String,
 }
 
-/// Runs `tipserve bundles …`.
 pub async fn run(
     command: BundlesCommand,
     global: &Global,

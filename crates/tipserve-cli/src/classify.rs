@@ -111,7 +111,6 @@ fn reject(accept: Option<f64>, precision: Option<f64>) -> Option<RejectOptions> 
     })
 }
 
-/// Runs `tipserve classify`.
 pub async fn run(
     args: ClassifyArgs,
     global: &Global,

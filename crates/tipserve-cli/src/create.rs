@@ -92,7 +92,6 @@ pub struct CreateArgs {
     pub condition: ConditionArgs,
 }
 
-/// Runs `tipserve create`.
 pub async fn run(
     args: CreateArgs,
     global: &Global,

@@ -20,7 +20,6 @@ pub struct DriftArgs {
     pub cache: String,
 }
 
-/// Runs `tipserve drift`.
 pub async fn run(args: DriftArgs, global: &Global, screen: &Screen) -> Result<Completion, Failure> {
     let connection = Connection::open(global).await?;
     let doing = format!("looking at the traffic of {:?}", args.cache);

@@ -56,7 +56,6 @@ pub struct EvaluateArgs {
     pub html: Option<PathBuf>,
 }
 
-/// Runs `tipserve evaluate`.
 pub async fn run(
     args: EvaluateArgs,
     global: &Global,

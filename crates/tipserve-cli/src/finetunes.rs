@@ -38,7 +38,6 @@ struct RunsDocument {
     finetunes: Vec<RunDocument>,
 }
 
-/// Runs `tipserve finetunes …`.
 pub async fn run(
     command: FineTunesCommand,
     global: &Global,

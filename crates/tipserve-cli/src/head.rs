@@ -44,7 +44,7 @@ pub enum MethodArg {
     /// The server combines methods.
     #[default]
     Auto,
-    /// This one.
+    /// Exactly this method, without others beside it.
     Named(Method),
 }
 

@@ -8,7 +8,6 @@ use crate::{
     screen::{Screen, number, table},
 };
 
-/// Runs `tipserve info`.
 pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure> {
     let connection = Connection::open(global).await?;
     let info = ServerDocument::new(connection.info().await?, connection.address());

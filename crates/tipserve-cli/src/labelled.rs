@@ -60,7 +60,7 @@ pub(crate) struct Example {
     pub class: usize,
     /// Its classes, if the source gives any number of classes for each picture.
     pub labels: Option<Vec<usize>>,
-    /// Where it lies.
+    /// Its path or address.
     pub place: Place,
 }
 
@@ -77,7 +77,7 @@ pub(crate) enum Place {
     Unusable {
         /// The reason, as the server's have one.
         reason: &'static str,
-        /// The same for people.
+        /// Why they cannot be used, as one line for people.
         message: String,
     },
 }

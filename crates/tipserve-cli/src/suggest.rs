@@ -64,7 +64,6 @@ pub enum StrategyArg {
     Margin,
 }
 
-/// Runs `tipserve suggest`.
 pub async fn run(
     args: SuggestArgs,
     global: &Global,

@@ -291,7 +291,7 @@ fn judge(
         let replayed = recording.replay(input)?;
         cosine = least(cosine, least_cosine(&plain, &replayed).map_err(torch)?);
         if size > 1 {
-            // Whatever lies in the rest.
+            // The rest of the batch holds old values.
             let rows = size as i64 / 2;
             let part = |t: &Tensor| t.f_narrow(0, 0, rows).map_err(torch);
             let replayed = recording.replay(&part(input)?)?;

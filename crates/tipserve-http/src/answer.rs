@@ -156,7 +156,7 @@ pub struct Answering {
     pub output: MessageDescriptor,
     /// How its answers are written.
     pub form: Form,
-    /// How their JSON is.
+    /// How messages are written as JSON.
     pub style: Style,
     /// How errors are written as JSON.
     pub errors: Arc<Errors>,

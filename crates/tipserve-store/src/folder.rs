@@ -27,7 +27,7 @@ impl Identity {
 }
 
 /// A version's tensors file, as listed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TensorsObject {
     pub(crate) version: VersionNumber,
     pub(crate) name: String,
@@ -36,7 +36,7 @@ pub(crate) struct TensorsObject {
 }
 
 /// Everything in a cache's folder, by what it is.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Listing {
     pub(crate) manifests: BTreeMap<VersionNumber, (DateTime<Utc>, Identity)>,
     pub(crate) tensors: Vec<TensorsObject>,

@@ -95,6 +95,10 @@ pub struct Details {
     /// among the others; empty of too few, and from older writers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nearest_deciles: Vec<f64>,
+    /// As many independent examples would estimate these deciles as well; 0
+    /// without deciles, and from older writers.
+    #[serde(default, skip_serializing_if = "is_zero_number")]
+    pub nearest_sample: f64,
     /// Set if its examples have any number of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_label: Option<MultiLabelSpec>,
@@ -131,6 +135,11 @@ pub struct EncoderRecord {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
+fn is_zero_number(number: &f64) -> bool {
+    *number == 0.0
 }
 
 /// What a version does with the orientation that cameras write beside the

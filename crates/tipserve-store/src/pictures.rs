@@ -26,7 +26,7 @@ pub struct PictureColumn {
     start: u64,
 }
 
-/// Where one picture lies in its version's file, and what it must be.
+/// Where one picture is stored in its version's file, and what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PicturePlace {
     range: Range<u64>,

@@ -35,7 +35,7 @@ pub struct NamedTensor {
     pub bytes: Bytes,
 }
 
-/// A tensor as it lies in a file.
+/// A tensor as stored in a file.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
     /// Type of the elements.

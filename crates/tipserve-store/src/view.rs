@@ -288,7 +288,10 @@ impl View {
         }
         // Perhaps the cache was deleted, and these are records and marks of
         // writers that were asleep meanwhile: then a tombstone says so.
-        view.tombstone = backend.newest_tombstone(id).await?;
+        view.tombstone = match known {
+            Some(known) if known.listing == view.listing => known.tombstone.clone(),
+            _ => backend.newest_tombstone(id).await?,
+        };
         if let Some(mark) = &view.tombstone
             && mark.sequence >= view.listing.newest_state()
         {
@@ -298,13 +301,15 @@ impl View {
         Ok(Some(view))
     }
 
-    /// Whether the marks say that the newest record is the newest there was.
+    /// Whether the newest mark says that the newest record is the newest there
+    /// was. A mark without a record says nothing: a writer that was asleep may
+    /// have put it where a deleted cache was.
     fn is_vouched_for(&self) -> bool {
         let newest = self.listing.newest_state();
         let state = self.state.as_ref().ok();
         self.listing.mark().is_some_and(|mark| {
             let same = state.is_none_or(|state| layout::short(&state.nonce) == mark.nonce);
-            mark.sequence < newest || mark.sequence == newest && (newest == 0 || same)
+            newest > 0 && mark.sequence == newest && same
         })
     }
 

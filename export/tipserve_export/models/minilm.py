@@ -25,7 +25,7 @@ class BertLayer(nn.Module):
         self.norm_2 = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """``x`` [n, T, width], ``visible`` [n, 1, 1, T] true where there is a token."""
+        """``x`` [n, T, width], ``visible`` [n, 1, 1, T] true at each token."""
         n, length, width = x.shape
         qkv = self.qkv(x).reshape(n, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)

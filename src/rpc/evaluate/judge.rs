@@ -11,7 +11,7 @@ use tipserve_engine::{Content, FlowId, JobOutput, Priority, ScoresRequest, Work}
 
 /// What a version makes of an item.
 pub(super) struct Logits {
-    /// By its own head.
+    /// Logits of the version's own head, one for each class.
     pub own: Vec<f32>,
     /// Logits of its text alone; `None` without text.
     pub zero_shot: Option<Vec<f32>>,

@@ -53,7 +53,7 @@ impl Client {
         Some(space.take(bytes).await)
     }
 
-    /// Places for so many elements in the stream's window, once they are free;
+    /// Room for `count` elements in the stream's window, once it is free;
     /// a unary call needs none.
     async fn places(&self, count: usize) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
         let Some(window) = &self.window else {

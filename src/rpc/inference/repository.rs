@@ -206,7 +206,7 @@ fn no_parameters<'a>(
         None => Ok(()),
         Some(name) => Err(RequestError::invalid(
             format!("parameters.{name}"),
-            "a cache is loaded as it was made, and a bundle as it lies there: no parameters are \
+            "a cache is loaded as it was made, and a bundle as it is on disk: no parameters are \
              taken",
         )),
     }

@@ -21,7 +21,7 @@ pub(super) const PIECE: usize = 16 << 10;
 /// Ends a connection, by its peer's address.
 pub type Close = Arc<dyn Fn(SocketAddr) + Send + Sync>;
 
-/// All unread bytes.
+/// Bytes of answers that peers have not read yet, over the whole server.
 pub(super) struct Ledger {
     budget: usize,
     close: Close,
@@ -49,7 +49,7 @@ struct Connection {
     total: usize,
     /// Handed on to the transport, or still in a stream's handler.
     elsewhere: usize,
-    /// Answers, by age.
+    /// Unread answers, the oldest first.
     answers: BTreeMap<u64, Pieces>,
     closing: bool,
 }

@@ -73,7 +73,7 @@ pub(in crate::server) struct Connections {
 struct Open {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// What ends each.
+    /// Cancelled to close a connection, by its peer's address.
     ends: HashMap<SocketAddr, CancellationToken>,
 }
 

@@ -193,7 +193,7 @@ impl Fake {
     }
 
     /// Puts a cache with these classes into the store, as another version
-    /// where it is there.
+    /// if it exists.
     pub fn add_cache(&self, id: &str, classes: &[&str]) {
         let classes = classes.iter().map(|name| (name.to_string(), 16)).collect();
         self.state().add(id, classes, 1);

@@ -51,7 +51,7 @@ function drawn(bitmap: ImageBitmap, scale: number, quality: number): Promise<Blo
 /** A file's bytes as the API's JSON has them. */
 export async function base64(file: Blob): Promise<string> {
   const bytes = new Uint8Array(await file.arrayBuffer());
-  // In steps: a call has room for so many arguments.
+  // In steps: a call takes a limited number of arguments.
   let text = "";
   for (let at = 0; at < bytes.length; at += 0x8000) {
     text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));

@@ -19,7 +19,7 @@ const SETTLE = 600;
 
 /** What the server suggests, by the pictures' ids. */
 export const suggestions = signal<ReadonlyMap<string, Suggestion>>(new Map());
-/** Why there is no order; none where there is one. */
+/** Why there is no order; undefined if there is one. */
 export const trouble = signal<string | null>(null);
 
 const skipped = signal<ReadonlySet<Item>>(new Set());

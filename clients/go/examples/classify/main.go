@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string) error {
 	server := flags.String("server", "", "the server's `host:port`; default: $TIPSERVE_SERVER, else 127.0.0.1:50051")
 	cache := flags.String("cache", "", "which cache, for instance pets, pets@7 or pets@stable")
 	train := flags.String("train", "", "first make a version of the cache from this `folder`")
-	shots := flags.Int("shots", 0, "with -train: so many examples a class; 0: all")
+	shots := flags.Int("shots", 0, "with -train: at most this many examples a class; 0: all")
 	ca := flags.String("ca", "", "speak TLS; PEM `file` of the server's certificate authority")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::TrainError;
+use crate::dimensions::row_count;
 use crate::head::{HeadError, sort};
 
 /// How the learning rate changes over the steps.
@@ -163,7 +164,7 @@ pub(super) fn check_set(set: &TrainingSet) -> Result<(usize, i64), TrainError> {
         vector("the classes' factors", factor, &[n])?;
     }
     if let Some((features, labels)) = set.validation {
-        let e = labels.size().first().copied().unwrap_or(0);
+        let e = row_count(labels)?;
         if e == 0 {
             return Err(TrainError::NoExamples);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::HeadError;
+use crate::dimensions::row_count;
 use crate::standardise::Standardise;
 use tip_spec::HeadSpec;
 
@@ -160,7 +161,7 @@ pub(super) fn check(spec: &HeadSpec, tensors: &HeadTensors) -> Result<(usize, us
 
 /// Rows of a tensor, if they can be numbered in 32 bits.
 pub(super) fn count(what: &'static str, t: &Tensor) -> Result<usize, HeadError> {
-    let count = t.size().first().copied().unwrap_or(0) as usize;
+    let count = row_count(t)? as usize;
     if u32::try_from(count).is_err() {
         return Err(HeadError::TooMany {
             what,

@@ -30,6 +30,7 @@ use super::{
     standardise::{Standardise, Statistics},
     watch::{Progress, Watch},
 };
+use crate::dimensions::{column_count, row_count};
 use platt::Platt;
 
 /// β on standardised features, as in the stack.
@@ -72,14 +73,15 @@ pub struct MultiLabelMade {
 }
 
 impl MultiLabelMaterial {
-    /// The number of keys, M.
+    /// The number of keys, M; 0 of a scalar, which [`Self::check`] refuses.
     pub fn key_count(&self) -> i64 {
-        self.keys.size().first().copied().unwrap_or(0)
+        row_count(&self.keys).unwrap_or(0)
     }
 
-    /// The number of classes, N.
+    /// The number of classes, N; 0 of labels that are no table, which
+    /// [`Self::check`] refuses.
     pub fn classes(&self) -> i64 {
-        self.labels.size().get(1).copied().unwrap_or(0)
+        column_count(&self.labels).unwrap_or(0)
     }
 
     /// Checks shapes, values and unit length.
@@ -98,7 +100,7 @@ impl MultiLabelMaterial {
         check_features("key", &self.keys)?;
         check_labels("labels of keys", &self.labels, [keys, classes])?;
         if let Some((features, labels)) = &self.validation {
-            let count = features.size().first().copied().unwrap_or(0);
+            let count = row_count(features)?;
             if features.size().get(1) != self.keys.size().get(1) {
                 return Err(shape("validation features", features, "[Q, D]"));
             }
@@ -106,7 +108,7 @@ impl MultiLabelMaterial {
             check_labels("labels of validation examples", labels, [count, classes])?;
         }
         match &self.statistics {
-            Some(statistics) => statistics.check(self.keys.size().get(1).copied().unwrap_or(0)),
+            Some(statistics) => statistics.check(column_count(&self.keys)?),
             None => Ok(()),
         }
     }
@@ -171,7 +173,7 @@ pub fn make(
             temperature: 1.0,
             key_dtype: request.key_dtype,
             standardised: whose,
-            selection: selection(&held, &platt, f1),
+            selection: selection(&held, &platt, f1)?,
             unseen: None,
             unlabelled: None,
         },
@@ -199,8 +201,8 @@ struct Held {
 impl Held {
     /// At most [`CELLS`] of them, evenly spread.
     fn some(self) -> Result<Self, TipError> {
-        let count = self.labels.size().first().copied().unwrap_or(0);
-        let classes = self.labels.size().get(1).copied().unwrap_or(0).max(1);
+        let count = row_count(&self.labels)?;
+        let classes = column_count(&self.labels)?.max(1);
         let most = (CELLS / classes).max(1);
         if count <= most {
             return Ok(self);
@@ -265,9 +267,9 @@ fn scale(
     Ok((by.as_ref().map(|_| whose), by))
 }
 
-fn selection(held: &Held, platt: &Platt, f1: f64) -> Selection {
-    let count = held.labels.size().first().copied().unwrap_or(0);
-    Selection {
+fn selection(held: &Held, platt: &Platt, f1: f64) -> Result<Selection, TipError> {
+    let count = row_count(&held.labels)?;
+    Ok(Selection {
         source: held.source,
         example_count: usize::try_from(count).unwrap_or(0),
         score: "cross-entropy of each class, slopes held near a common one with the strength of \
@@ -280,7 +282,7 @@ fn selection(held: &Held, platt: &Platt, f1: f64) -> Selection {
              that it had not seen (common slope {:.2}): micro F1 {:.3} there.",
             platt.common, f1
         ),
-    }
+    })
 }
 
 fn check_labels(thing: &'static str, labels: &Tensor, size: [i64; 2]) -> Result<(), TipError> {

@@ -9,6 +9,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::dimensions::row_count;
 use crate::error::TipError;
 
 /// How many examples the common slope counts as.
@@ -41,7 +42,7 @@ const DEFAULT_SLOPE: f64 = 5.0;
 /// Where no example can be left out: the default slope, and offsets at which the
 /// mean output, of f64 [M, N], has the classes' share of the labels.
 pub(super) fn by_rate(outputs: &Tensor, labels: &Tensor) -> Result<Platt, TipError> {
-    let count = labels.size().first().copied().unwrap_or(0).max(1) as f64;
+    let count = row_count(labels)?.max(1) as f64;
     let rate = columns(labels)?
         .f_add_scalar(1.0)?
         .f_div_scalar(count + 2.0)?;
@@ -84,7 +85,7 @@ struct Problem<'a> {
 
 impl<'a> Problem<'a> {
     fn new(outputs: &'a Tensor, labels: &Tensor) -> Result<Self, TipError> {
-        let count = labels.size().first().copied().unwrap_or(0) as f64;
+        let count = row_count(labels)? as f64;
         let positive = columns(labels)?;
         let high = positive
             .f_add_scalar(1.0)?

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use tch::{Kind, Tensor};
 
+use crate::dimensions::column_count;
 use crate::{error::TipError, score::right};
 
 /// L-BFGS steps after which a fit stops, whether or not it has converged.
@@ -52,7 +53,7 @@ pub(super) struct Solved {
 impl Problem {
     /// Of centred features [Q, D], offsets [Q, N] and labels [Q], Q at least 1.
     pub fn new(features: &Tensor, offsets: &Tensor, labels: &Tensor) -> Result<Self, TipError> {
-        let classes = offsets.size().get(1).copied().unwrap_or(0);
+        let classes = column_count(offsets)?;
         let products = (features.numel() as i64).saturating_mul(classes);
         let kind = if products <= DOUBLE_PRODUCTS {
             Kind::Double
@@ -104,8 +105,8 @@ impl Problem {
 
     /// The minimum for a strength, from Δ = 0 or where another ended.
     pub fn solve(&self, strength: f64, start: Option<&Tensor>) -> Result<Solved, TipError> {
-        let classes = self.offsets.size().get(1).copied().unwrap_or(0);
-        let width = self.features.size().get(1).copied().unwrap_or(0);
+        let classes = column_count(&self.offsets)?;
+        let width = column_count(&self.features)?;
         let mut delta = match start {
             Some(start) => start.f_to_kind(self.kind)?,
             None => Tensor::f_zeros([classes, width], (self.kind, tch::Device::Cpu))?,

@@ -10,6 +10,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::dimensions::row_count;
 use crate::error::TipError;
 
 /// How many examples the prior for a sum of 1 counts as.
@@ -93,7 +94,7 @@ impl Problem {
         let logits = self.sum(&weights)?;
         let each = logits.f_logsumexp([1i64].as_slice(), true)?;
         let p = logits.f_sub(&each)?.f_exp_()?;
-        let rows = p.size().first().copied().unwrap_or(1).max(1) as f64;
+        let rows = row_count(&p)?.max(1) as f64;
         let slopes = self
             .margins
             .iter()

@@ -1,9 +1,11 @@
-//! k-means over unit rows, started by k-means++ (Arthur and Vassilvitskii,
-//! 2007).
+//! k-means over unit rows, started by greedy k-means++ (Arthur and Vassilvitskii,
+//! 2007): of several rows drawn for a centre the best is kept, so that a small
+//! group far from the others does not depend on one draw.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
+use crate::dimensions::row_count;
 use crate::{error::TipError, watch::GoOn};
 
 /// Rounds of assigning and averaging, at most.
@@ -110,33 +112,49 @@ impl Clusters {
     }
 }
 
-/// Centres [K, D]: rows drawn by their squared distance from those drawn
-/// before.
+/// Centres [K, D]: rows drawn by their squared distance from those drawn before,
+/// each the one of 2 + ln K that leaves the least distance.
 fn start(rows: &Tensor, count: usize, seed: u64, go_on: &GoOn<'_>) -> Result<Tensor, TipError> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let total = rows.size().first().copied().unwrap_or(0);
+    let total = row_count(rows)?;
+    let draws = 2 + (count as f64).ln() as usize;
     let mut picked: Vec<i64> = vec![rng.random_range(0..total.max(1))];
-    let mut distances = vec![f64::INFINITY; usize::try_from(total).unwrap_or(0)];
+    let mut distances = squared_distances(rows, &picked)?.f_squeeze_dim(0)?;
     while picked.len() < count {
         go_on.check()?;
-        let Some(&last) = picked.last() else { break };
-        let centre = rows.f_get(last)?;
-        let cosines = Vec::<f32>::try_from(rows.f_mv(&centre)?)?;
-        let mut sum = 0.0;
-        for (distance, cosine) in distances.iter_mut().zip(cosines) {
-            *distance = distance.min(f64::from(2.0 - 2.0 * cosine).max(0.0));
-            sum += *distance;
-        }
-        let mut left = rng.random::<f64>() * sum;
-        let next = distances.iter().position(|distance| {
-            left -= distance;
-            left < 0.0
-        });
-        // All rows are alike: any will do.
-        let next = next.map_or_else(|| rng.random_range(0..total.max(1)), |at| at as i64);
-        picked.push(next);
+        let each = Vec::<f64>::try_from(&distances)?;
+        let sum: f64 = each.iter().sum();
+        let drawn: Vec<i64> = (0..draws)
+            .map(|_| {
+                let mut left = rng.random::<f64>() * sum;
+                let next = each.iter().position(|distance| {
+                    left -= distance;
+                    left < 0.0
+                });
+                // All rows are alike: any will do.
+                next.map_or_else(|| rng.random_range(0..total.max(1)), |at| at as i64)
+            })
+            .collect();
+        let left = squared_distances(rows, &drawn)?.f_minimum(&distances)?;
+        let sums = left.f_sum_dim_intlist(Some([1i64].as_slice()), false, Kind::Double)?;
+        let best = sums.f_argmin(0, false)?.f_int64_value(&[])?;
+        distances = left.f_get(best)?;
+        let best = usize::try_from(best).ok().and_then(|at| drawn.get(at));
+        let Some(&best) = best else { break };
+        picked.push(best);
     }
     Ok(rows.f_index_select(0, &Tensor::f_from_slice(&picked)?)?)
+}
+
+/// Squared distances of all rows from those picked, f64 [picked, R].
+fn squared_distances(rows: &Tensor, picked: &[i64]) -> Result<Tensor, TipError> {
+    let centres = rows.f_index_select(0, &Tensor::f_from_slice(picked)?)?;
+    Ok(centres
+        .f_matmul(&rows.f_tr()?)?
+        .f_to_kind(Kind::Double)?
+        .f_mul_scalar(-2.0)?
+        .f_add_scalar(2.0)?
+        .f_clamp_min(0.0)?)
 }
 
 /// The nearest centre of each row, i64 [R].
@@ -159,7 +177,7 @@ fn assign(rows: &Tensor, centres: &Tensor) -> Result<Tensor, TipError> {
 
 /// The means of the clusters; one without rows stays where it is.
 fn average(rows: &Tensor, of: &Tensor, centres: &Tensor) -> Result<Tensor, TipError> {
-    let count = centres.size().first().copied().unwrap_or(0);
+    let count = row_count(centres)?;
     let sums = Tensor::f_zeros_like(centres)?.f_index_add_(0, of, rows)?;
     let counts = of.f_bincount(None::<Tensor>, count)?.f_unsqueeze(1)?;
     let means = sums.f_div(&counts.f_clamp_min(1)?.f_to_kind(Kind::Float)?)?;

@@ -15,6 +15,7 @@
 use tch::{Kind, Tensor};
 
 use crate::{
+    dimensions::{column_count, row_count},
     error::TipError,
     formula::plain_logits,
     gda::{self, Moments},
@@ -52,7 +53,7 @@ impl Mixture {
         let Some(pool) = material.unlabelled() else {
             return Ok(None);
         };
-        let rows = pool.size().first().copied().unwrap_or(0);
+        let rows = row_count(pool)?;
         let pool = pool.f_slice(0, 0, rows, (rows + POOL_LIMIT - 1) / POOL_LIMIT)?;
         let by = made.tensors.standardised.as_ref().map(|part| &part.by);
         let points = unit_rows(&pool.f_to_kind(Kind::Double)?)?;
@@ -77,7 +78,7 @@ impl Mixture {
             watch.step(Method::Stack, step, STEPS)?;
             let shares = shares(&p, views)?;
             let shares = Tensor::f_zeros(
-                [points.size().first().copied().unwrap_or(0), material.n()],
+                [row_count(&points)?, material.n()],
                 (Kind::Double, tch::Device::Cpu),
             )?
             .f_index_copy(1, &classes, &shares)?;
@@ -101,7 +102,7 @@ fn told(material: &Material) -> Result<Tensor, TipError> {
 
 /// How many points of each class each picture counts as, f64 [U, C].
 fn shares(p: &Tensor, views: f64) -> Result<Tensor, TipError> {
-    let classes = p.size().get(1).copied().unwrap_or(1).max(2) as f64;
+    let classes = column_count(p)?.max(2) as f64;
     let sure = p
         .f_amax([1i64].as_slice(), true)?
         .f_sub_scalar(1.0 / classes)?

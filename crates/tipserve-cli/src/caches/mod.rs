@@ -189,7 +189,6 @@ Examples:
     },
 }
 
-/// Runs `tipserve caches …`.
 pub async fn run(
     command: CachesCommand,
     global: &Global,

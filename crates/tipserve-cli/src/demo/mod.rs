@@ -71,7 +71,6 @@ pub struct DemoArgs {
 /// Pictures that are sent one at a time, to measure the latency of one.
 const ALONE: usize = 50;
 
-/// Runs `tipserve demo`.
 pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Completion, Failure> {
     let (train, test) = pictures(&args)?;
     // Dropped at the end, whatever happens.

@@ -56,7 +56,7 @@ pub(super) fn reliability(judged: &[Judged]) -> String {
     {
         let accuracy = bin.right as f64 / bin.count as f64;
         let confidence = bin.confidence / bin.count as f64;
-        // Paler where there is less to go by.
+        // Paler for fewer answers.
         let opacity = 0.35 + 0.65 * bin.count as f64 / most.max(1) as f64;
         let height = SIDE * accuracy;
         let _ = write!(

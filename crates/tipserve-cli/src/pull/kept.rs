@@ -3,7 +3,7 @@
 //! ```text
 //! files/SHA256         a file, whole and checked
 //! files/SHA256.part    its beginning
-//! files/SHA256.lock    whoever fetches it holds this
+//! files/SHA256.lock    locked while it is fetched
 //! bundles/NAME-SHA256/ a bundle: hard links to its files, and its bundle.toml
 //! ```
 

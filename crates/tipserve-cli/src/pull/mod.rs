@@ -85,7 +85,6 @@ struct PulledDocument {
     downloaded_bytes: u64,
 }
 
-/// Runs `tipserve pull`.
 ///
 /// # Errors
 /// What [`PullError`] says.

@@ -142,7 +142,7 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-/// What to say of such an address.
+/// The error for such an address.
 fn address(text: &str) -> String {
     format!(
         "{text} is an address: the command line reads files; the Python client reads addresses \

@@ -10,7 +10,7 @@ const TENS: [f64; EXACT_TENS + 1] = [
 /// A number, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decimal<'a> {
-    /// All of it.
+    /// The number as written, sign and exponent included.
     pub text: &'a [u8],
     /// Whether it has neither fraction nor exponent.
     pub is_integer: bool,

@@ -35,7 +35,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The text's beginning.
+    /// A reader at the beginning of a text.
     pub fn new(text: &'a [u8]) -> Reader<'a> {
         Reader {
             text,

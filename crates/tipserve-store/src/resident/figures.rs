@@ -41,7 +41,7 @@ pub struct Stats {
     pub hits: u64,
     /// Loads that succeeded since the start.
     pub loads: u64,
-    /// Loads that failed.
+    /// Loads of versions that failed.
     pub failures: u64,
     /// Seconds spent on loads that succeeded.
     pub load_seconds: f64,

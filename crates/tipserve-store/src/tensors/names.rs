@@ -68,7 +68,7 @@ pub const UNKNOWN_IDS: &str = "unknown.ids";
 pub const UNKNOWN_URIS: &str = "unknown.uris";
 /// What their sender says of them: a column of JSON objects of strings.
 pub const UNKNOWN_METADATA: &str = "unknown.metadata";
-/// Thumbnails of them.
+/// Thumbnails of the examples of none of the classes.
 pub const UNKNOWN_PICTURES: &str = "unknown.pictures";
 /// Thumbnails of the examples (see [`crate::PictureColumn`]).
 pub const EXAMPLE_PICTURES: &str = "example_pictures";

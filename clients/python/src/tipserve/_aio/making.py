@@ -80,7 +80,7 @@ class AsyncMakingCalls(AsyncCalls):
                 Arrays are RGB.
             classes: The classes, in the order of their indices. Default: those
                 of `source`, or the names that occur in it, sorted.
-            shots: At most so many examples a class, chosen by `seed`. Default: all.
+            shots: At most this many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen
@@ -215,7 +215,7 @@ class AsyncMakingCalls(AsyncCalls):
             id_prefix: What the new examples' ids begin with. Default: nothing;
                 for the rows of NAME.npz "NAME/". Examples that have no id are
                 called by the base's number and their position, "3+17".
-            shots: At most so many examples a class, chosen by `seed`. Default: all.
+            shots: At most this many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen

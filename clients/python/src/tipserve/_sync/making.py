@@ -81,7 +81,7 @@ class MakingCalls(Calls):
                 Arrays are RGB.
             classes: The classes, in the order of their indices. Default: those
                 of `source`, or the names that occur in it, sorted.
-            shots: At most so many examples a class, chosen by `seed`. Default: all.
+            shots: At most this many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen
@@ -216,7 +216,7 @@ class MakingCalls(Calls):
             id_prefix: What the new examples' ids begin with. Default: nothing;
                 for the rows of NAME.npz "NAME/". Examples that have no id are
                 called by the base's number and their position, "3+17".
-            shots: At most so many examples a class, chosen by `seed`. Default: all.
+            shots: At most this many examples a class, chosen by `seed`. Default: all.
             seed: Of the choice of shots and of the server's augmentation.
             validation: Examples that choose numbers and never become keys.
             unknown: Pictures of none of the classes, as for `classify`: they sharpen
