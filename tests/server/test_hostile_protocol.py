@@ -67,7 +67,6 @@ FLOODS = {
     "settings": lambda: repeated(frame(SETTINGS, 0, 0, struct.pack(">HI", 3, 100))),
     "HEAD": lambda: requests("HEAD", "/v1/caches"),
     "OPTIONS": lambda: requests("OPTIONS", "/v1/caches"),
-    "files": lambda: requests("GET", "/openapi.json"),
     "empty data": lambda: repeated(
         frame(DATA, 0, 1),
         frame(HEADERS, END_HEADERS, 1, headers("/tipserve.v1.ClassifyService/ClassifyStream")),
