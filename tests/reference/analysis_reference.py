@@ -18,7 +18,7 @@ def left_out(r, methods):
     out, by a head made without its round."""
     if r["method"] == "stack":
         found = stack_reference.stack(r)
-        return {"logits": found["left_out"], "keys": found["which"]}
+        return {"logits": found["left_out"], "as_new": found["as_new"], "keys": found["which"]}
     rounds, scored = stack_reference.rounds_of(r["keys"], r["labels"])
     which = torch.nonzero(scored)[:, 0].tolist()
     rows = []

@@ -97,6 +97,56 @@ def gda_left_out(r, seen, rounds, example):
     return seen(r["keys"][example : example + 1])[0] @ weight.T + bias
 
 
+def gda_as_new(r, seen, example):
+    """Logits of one example without it alone, the noise of its class's mean as
+    of all shots."""
+    logits = gda_left_out(r, seen, torch.arange(len(r["labels"])), example)
+    points, labels = seen(r["keys"]), r["labels"]
+    own = labels[example]
+    shots = (labels == own).sum()
+    means = {c: points[labels == c].mean(0) for c in labels.unique().tolist()}
+    ridge = sum(((points[labels == c] - m) ** 2).sum() for c, m in means.items())
+    ridge = ridge / (len(points) - 1)
+    rest = torch.arange(len(points)) != example
+    spread = torch.cat(
+        [points[rest & (labels == c)] - points[rest & (labels == c)].mean(0) for c in means]
+    )
+    width = points.shape[1]
+    inverse = width * torch.linalg.inv(spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE))
+    away = points[example] - means[own.item()]
+    logits[own] += 0.5 * (away @ inverse @ away) / (shots - 1) ** 2
+    return logits
+
+
+def ridge_as_new(keys, labels, classes, beta, lam, rounds, example):
+    """Predictions of one example without it alone, its own class's as far above
+    the others' as without its round, times the growth of a class by one shot."""
+
+    def without(rest):
+        values = ridge_fit(keys[rest], labels[rest], classes, beta, lam)
+        return torch.exp(-beta * (1 - keys[example] @ keys[rest].T)) @ values
+
+    def gap(row):
+        return row[own] - (row.sum() - row[own]) / (classes - 1)
+
+    own = labels[example]
+    kernel = torch.exp(-beta * (1 - keys @ keys.T))
+    same = labels[:, None] == labels[None, :]
+    between = kernel[~same].mean()
+    alike = kernel[same & ~torch.eye(len(keys), dtype=torch.bool)].mean() - between
+    alike = alike.clamp(min=0)
+
+    def share(n):
+        return n / (1 + lam - between + (n - 1) * alike)
+
+    shots = (labels == own).sum()
+    growth = share(shots) / share(shots - 1)
+    alone = without(torch.arange(len(keys)) != example)
+    in_rounds = without(rounds != rounds[example])
+    alone[own] += growth * gap(in_rounds) - gap(alone)
+    return alone
+
+
 def gda_fit(r, seen):
     points, owner = points_of(r, seen)
     labels, classes = r["labels"][owner], r["classes"]
@@ -293,6 +343,17 @@ def stack(r):
     weights = weights_of(held, truth, len(labels) / (counts > 0).sum().item())
     logits = sum(w * z for w, z in zip(weights, full, strict=True))
     logits[:, ~told] = -1e6
+    as_new = None
+    if r["views"] is None and scored.sum() == (rounds >= 0).sum():
+        new = {
+            "gda": [gda_as_new(r, seen, i) for i in which],
+            "proker": [ridge_as_new(keys, labels, classes, beta, 0.1, rounds, i) for i in which],
+        }
+        new = [torch.stack(rows)[:, told] for rows in new.values()] + [
+            r["keys"][which] @ r["text"].T for _ in [0] if text_t is not None
+        ]
+        scaled = zip(weights, new, temperatures, strict=True)
+        as_new = widened(sum(w * z / t for w, z, t in scaled), told).tolist()
     left_out = sum(w * z for w, z in zip(weights, held, strict=True))
     return {
         "logits": logits.tolist(),
@@ -303,6 +364,7 @@ def stack(r):
         "count": len(which),
         "which": which,
         "left_out": widened(left_out, told).tolist(),
+        "as_new": as_new,
     }
 
 

@@ -72,6 +72,11 @@ pub fn rows(tensor: &Tensor) -> Vec<Vec<f64>> {
 
 /// The answer's logits, f64 [B, N].
 pub fn logits(answer: &Value) -> Tensor {
-    let rows: Vec<Vec<f64>> = serde_json::from_value(answer["logits"].clone()).unwrap();
+    matrix(&answer["logits"])
+}
+
+/// Rows of numbers.
+pub fn matrix(rows: &Value) -> Tensor {
+    let rows: Vec<Vec<f64>> = serde_json::from_value(rows.clone()).unwrap();
     Tensor::from_slice2(&rows)
 }

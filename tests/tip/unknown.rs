@@ -14,7 +14,7 @@ use tip_adapter::{
 use super::{
     analysis::request,
     random::{Shape, fresh_seed, material},
-    reference::{ask, logits},
+    reference::{ask, logits, matrix},
 };
 
 fn shape(shots: i64, validation: i64) -> Shape {
@@ -73,7 +73,12 @@ fn scores_of_unseen_examples_are_the_references() {
         let theirs = ask(&m, Some(&queries), &request("left_out", &made.spec));
         let keys: Vec<i64> = serde_json::from_value(theirs["keys"].clone()).expect("keys");
         let labels = m.labels.index_select(0, &Tensor::from_slice(&keys));
-        let (known, own) = sorted_scores(&logits(&theirs), &labels);
+        // AUTO's are those of new pictures.
+        let scored = match method {
+            None => matrix(&theirs["as_new"]),
+            Some(_) => logits(&theirs),
+        };
+        let (known, own) = sorted_scores(&scored, &labels);
         assert_eq!(unseen.count, keys.len());
         holds(&unseen.known, &known, f64::MIN);
         holds(&unseen.own, &own, 0.0);
@@ -135,6 +140,61 @@ fn a_share_of_what_is_known_is_accepted_and_sets_cover_over_draws() {
     for share in [accepted / all, covered / all] {
         assert!((0.86..0.97).contains(&share), "{share}");
     }
+}
+
+#[test]
+fn two_shots_suffice_for_a_threshold() {
+    let (mut accepted, mut known, mut rejected, mut strange) = (0.0, 0.0, 0.0, 0.0);
+    for _ in 0..30 {
+        fresh_seed();
+        // Twelve classes with two shots each, and six unknown ones.
+        let (pool, _) = material(&Shape {
+            shots: vec![32; 18],
+            width: 64,
+            ..shape(0, 0)
+        });
+        let labels = Vec::<i64>::try_from(&pool.labels).expect("labels");
+        let (mut keys, mut own, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut taken = [0; 12];
+        for (row, &label) in labels.iter().enumerate() {
+            match taken.get_mut(label as usize) {
+                Some(taken) if *taken < 2 => {
+                    *taken += 1;
+                    keys.push(row as i64);
+                }
+                Some(_) => own.push(row as i64),
+                None => others.push(row as i64),
+            }
+        }
+        let rows = |rows: &[i64]| pool.keys.index_select(0, &Tensor::from_slice(rows));
+        let train = Material {
+            keys: rows(&keys),
+            labels: pool.labels.index_select(0, &Tensor::from_slice(&keys)),
+            classes: 12,
+            views: None,
+            text: None,
+            validation: None,
+            logit_scale: pool.logit_scale,
+            statistics: None,
+            unlabelled: None,
+        };
+        let made = make(&train, &HeadRequest::default(), &|_| true).expect("a head");
+        let unseen = made.spec.unseen.as_ref().expect("scores");
+        let threshold = unseen.threshold(0.9).expect("a threshold");
+        let over = |features: &Tensor| {
+            let logits = plain_logits(&made.spec, &made.tensors, features).expect("logits");
+            let energy = (logits / made.spec.temperature).logsumexp([1i64].as_slice(), false);
+            let passed = energy.ge(threshold).to_kind(Kind::Double);
+            passed.sum(Kind::Double).double_value(&[])
+        };
+        accepted += over(&rows(&own));
+        known += own.len() as f64;
+        rejected += others.len() as f64 - over(&rows(&others));
+        strange += others.len() as f64;
+    }
+    let (accepted, rejected) = (accepted / known, rejected / strange);
+    println!("{accepted} {rejected}");
+    assert!(accepted > 0.9 && rejected > 0.1, "{accepted} {rejected}");
 }
 
 #[test]

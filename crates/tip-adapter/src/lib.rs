@@ -58,6 +58,7 @@ mod folds;
 pub mod formula;
 mod gda;
 mod gda_left_out;
+mod gda_one_out;
 mod grid;
 pub mod grouped;
 pub mod head;

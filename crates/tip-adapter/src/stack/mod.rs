@@ -7,6 +7,7 @@
 //! the weights are ([`weights`]); at one shot, if no class has an example to
 //! spare, temperatures come from the logits' spread and all weights are 1.
 
+mod as_new;
 mod head;
 mod part;
 mod space;
@@ -113,8 +114,15 @@ fn unseen_answers(
 ) -> Result<Option<UnseenAnswers>, TipError> {
     match (held, &fit.logits) {
         (Some(held), Some(logits)) => {
-            let logits = Told::of(material)?.all_classes(logits, material.n())?;
-            UnseenAnswers::of(&held.features, &held.labels, &logits).map(Some)
+            let told = Told::of(material)?;
+            let logits = told.all_classes(logits, material.n())?;
+            let answers = UnseenAnswers::of(&held.features, &held.labels, &logits)?;
+            match &fit.as_new {
+                Some(as_new) => answers
+                    .as_new(&told.all_classes(as_new, material.n())?)
+                    .map(Some),
+                None => Ok(Some(answers)),
+            }
         }
         _ => Ok(None),
     }

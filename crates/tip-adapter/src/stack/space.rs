@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
+    as_new::{self, AsNew},
     left_out,
     part::{Part, Scale},
     text, weights,
@@ -53,6 +54,8 @@ pub(super) struct Fit {
     /// Logits of the held-out examples, f64 [Q, classes that can be told]; none
     /// if there are none.
     pub logits: Option<Tensor>,
+    /// The same as of new pictures ([`as_new`]); none if they are as they are.
+    pub as_new: Option<Tensor>,
 }
 
 impl Space {
@@ -125,6 +128,7 @@ impl Space {
             None => held.features.shallow_clone(),
         };
         let (mut parts, mut scaled, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        let mut in_rounds = None;
         let mut add = |part: Part, logits: &Tensor| -> Result<(), TipError> {
             scaled.push(logits.f_div_scalar(part.temperature)?);
             parts.push(part);
@@ -149,8 +153,9 @@ impl Space {
                 self.too_many.as_deref().unwrap_or_default(),
             )),
             Some(ridge) => {
-                let logits = neutral(material, &ridge.held_predictions(&seen, held)?)?;
-                let logits = told.logits(&logits)?;
+                let whole = neutral(material, &ridge.held_predictions(&seen, held)?)?;
+                let logits = told.logits(&whole)?;
+                in_rounds = Some(whole);
                 match Part::fitted(Method::Proker, &logits, &labels)? {
                     Some(part) => add(part, &logits)?,
                     None => left.push(left_out(Method::Proker, ALL_ALIKE)),
@@ -182,6 +187,10 @@ impl Space {
             part.weight = weight;
             sum = sum.f_add_(&z.f_mul_scalar(weight)?)?;
         }
+        let as_new = match as_new::logits(&self, material, held, &seen, in_rounds.as_ref())? {
+            Some(found) => sum_as_new(&found, &told, &parts, &scaled)?,
+            None => None,
+        };
         Ok(Some(Fit {
             accuracy: right(&sum, &labels)? as f64 / labels.numel().max(1) as f64,
             space: self,
@@ -189,6 +198,7 @@ impl Space {
             left_out: left,
             losses: Some(fitted.losses),
             logits: Some(sum),
+            as_new,
         }))
     }
 
@@ -234,6 +244,7 @@ impl Space {
             accuracy: 0.0,
             losses: None,
             logits: None,
+            as_new: None,
         }))
     }
 }
@@ -276,6 +287,36 @@ impl Fit {
             }),
         }
     }
+}
+
+/// The sum of the parts' logits as of new pictures; text has seen none of the
+/// examples. None if a part's are not known.
+fn sum_as_new(
+    found: &AsNew,
+    told: &Told,
+    parts: &[Part],
+    scaled: &[Tensor],
+) -> Result<Option<Tensor>, TipError> {
+    let mut sum: Option<Tensor> = None;
+    for (part, held) in parts.iter().zip(scaled) {
+        let logits = match (part.method, found) {
+            (Method::ZeroShot, _) => held.shallow_clone(),
+            (Method::Gda, AsNew { gda: Some(it), .. })
+            | (
+                Method::Proker,
+                AsNew {
+                    ridge: Some(it), ..
+                },
+            ) => told.logits(it)?.f_div_scalar(part.temperature)?,
+            _ => return Ok(None),
+        };
+        let logits = logits.f_mul_scalar(part.weight)?;
+        sum = Some(match sum {
+            Some(sum) => sum.f_add(&logits)?,
+            None => logits,
+        });
+    }
+    Ok(sum)
 }
 
 /// Columns [.., N] in which a class without examples has the mean of the
