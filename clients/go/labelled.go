@@ -39,8 +39,8 @@ type Example struct {
 	indices  []int32 // of Labels
 }
 
-// Source is where labelled pictures come from: [Folder], [Examples] or
-// [ExampleStream].
+// Source is where labelled pictures come from: [Folder], [ListFile], [Examples]
+// or [ExampleStream].
 type Source interface {
 	// load reads what the classes are, and no picture yet. Given classes are
 	// those to match; without any they come from the source.

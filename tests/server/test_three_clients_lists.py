@@ -1,5 +1,5 @@
-"""The command line and Python read lists of pictures alike: what is a class, what is an example,
-what is refused. (Go has no lists.)"""
+"""The command line, Python and Go read lists of pictures alike: what is a class, what is an
+example, what is refused."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 
 import pytest
 from pictures import photo, png
-from test_three_clients import server  # noqa: F401
+from test_three_clients import go, lines, server  # noqa: F401
 
 tipserve = pytest.importorskip("tipserve")
 
 ROWS = "{0}{2}{1}\n0.png{2}b\n1.png{2}a\n"
 
 
-def lines(*rows: dict) -> str:
+def objects(*rows: dict) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
@@ -59,11 +59,11 @@ LISTS = {
     "wide.csv": ROWS.format("path", "label", ",").encode("utf-16"),
     "empty.csv": "",
     "only-header.csv": "path,label\n",
-    "plain.jsonl": lines({"path": "0.png", "label": "b"}, {"label": "a", "path": "1.png"}),
-    "plain.ndjson": lines({"image": "0.png", "label": "b"}, {"image": "1.png", "label": "a"}),
-    "number.jsonl": lines({"path": "0.png", "label": 1}, {"path": "1.png", "label": 0}),
-    "nothing.jsonl": lines({"path": "0.png", "label": None}),
-    "lacks.jsonl": lines({"path": "0.png", "label": "b"}, {"path": "1.png"}),
+    "plain.jsonl": objects({"path": "0.png", "label": "b"}, {"label": "a", "path": "1.png"}),
+    "plain.ndjson": objects({"image": "0.png", "label": "b"}, {"image": "1.png", "label": "a"}),
+    "number.jsonl": objects({"path": "0.png", "label": 1}, {"path": "1.png", "label": 0}),
+    "nothing.jsonl": objects({"path": "0.png", "label": None}),
+    "lacks.jsonl": objects({"path": "0.png", "label": "b"}, {"path": "1.png"}),
     "broken.jsonl": '{"path": "0.png", "label"\n',
     "array.jsonl": '[{"path": "0.png", "label": "b"}]',
     "plain.json": coco(),
@@ -84,7 +84,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("listed", LISTS)
-def test_a_list_is_the_same_to_both(listed, server, chance, tmp_path, name):  # noqa: F811
+def test_a_list_is_the_same_to_all(listed, server, go, chance, tmp_path, name):  # noqa: F811
     for picture in ("0.png", "1.png"):
         (tmp_path / picture).write_bytes(png(photo(chance, side=(20, 60))))
     path = tmp_path / listed
@@ -115,4 +115,13 @@ def test_a_list_is_the_same_to_both(listed, server, chance, tmp_path, name):  # 
             print(error)
         else:
             python = made("python", [(one.id, one.error.reason) for one in version.rejected])
-    assert cli == python
+
+    command = [go, "-server", server.address, "-cache", f"{name}-go", "-create", "-list", path]
+    try:
+        rejected = [(one["id"], one["reason"]) for one in lines(command, (0,))]
+    except AssertionError as error:
+        in_go = "refused"
+        print(error)
+    else:
+        in_go = made("go", rejected)
+    assert cli == python == in_go

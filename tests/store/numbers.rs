@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use tipserve_store::{AliasName, StoreError, StoreOptions};
@@ -164,6 +165,57 @@ async fn a_late_writer_of_a_deleted_cache_brings_no_number_back() {
         );
     }
     let store = sample::local(folder.path()).await;
+    let made = store.create_version(&x, draft(3)).await.expect("made");
+    assert_eq!(made.version, number(3));
+}
+
+/// A writer that slept until a sweep had removed its tensors, and died after its
+/// manifest: its version never was, for readers and aliases alike.
+#[tokio::test]
+async fn a_version_whose_parts_were_swept_before_it_was_published_does_not_exist() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = sample::local(folder.path()).await;
+    let x = id("x");
+    for n in 1..=2 {
+        store.create_version(&x, draft(n)).await.expect("made");
+    }
+    let version = folder.path().join("caches/x/versions/00000002");
+    for entry in fs::read_dir(&version).expect("lists") {
+        let path = entry.expect("an entry").path();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with("tensors-") {
+            let notice = version.join(format!("sweep-0123456789ab-{name}"));
+            fs::write(&notice, "").expect("written");
+            let before = SystemTime::now() - Duration::from_secs(3600);
+            let file = fs::File::open(&notice).expect("opens");
+            file.set_modified(before).expect("its time");
+            fs::remove_file(path).expect("removed");
+        }
+    }
+    let stable: AliasName = "stable".parse().expect("an alias");
+    for swept in [false, true] {
+        if swept {
+            let sweeper = sample::sweeper(folder.path()).await;
+            sweeper.sweep().await.expect("sweeps");
+            assert!(!version.exists());
+        }
+        let store = sample::local(folder.path()).await;
+        assert_eq!(store.latest(&x).await, Ok(number(1)));
+        let aliased = store.set_alias(&x, &stable, number(2), None).await;
+        assert!(
+            matches!(aliased, Err(StoreError::NotFound { .. })),
+            "{aliased:?}"
+        );
+        let found = store.load(&x, number(2)).await.map(|_| ());
+        assert!(
+            matches!(found, Err(StoreError::NotFound { .. })),
+            "{found:?}"
+        );
+    }
     let made = store.create_version(&x, draft(3)).await.expect("made");
     assert_eq!(made.version, number(3));
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import struct
+import zipfile
 
 import pytest
 
@@ -105,3 +108,57 @@ def test_damaged_files_are_refused_by_name(saved, tmp_path):
             load(path)
         assert caught.value.reason == "NPZ_INVALID"
         assert str(path) in caught.value.message
+
+
+def bytes_of(array) -> bytes:
+    out = io.BytesIO()
+    numpy.lib.format.write_array(out, array)
+    return out.getvalue()
+
+
+def archived(path, compression=zipfile.ZIP_DEFLATED, suffix=".npy", **members):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, array in {**GOOD, **members}.items():
+            data = array if isinstance(array, bytes) else bytes_of(array)
+            archive.writestr(name + suffix, data)
+    return path
+
+
+def with_letter(value: int) -> bytes:
+    """Names of which one has a number in a letter's place."""
+    letter, wrong = "c".encode("utf-32-le"), struct.pack("<I", value)
+    return bytes_of(GOOD["classes"]).replace(letter, wrong, 1)
+
+
+@pytest.mark.parametrize(
+    ("members", "array", "why"),
+    [
+        ({"features": b"no array"}, "features", "magic string is not correct"),
+        ({"features": b"\x93NUMPY\x09\0"}, "features", "cannot be read"),
+        ({"classes": with_letter(0xD800)}, "classes", "0xd800, which is no character"),
+        ({"classes": with_letter(0x110000)}, "classes", "0x110000, which is no character"),
+        ({"compression": zipfile.ZIP_LZMA}, "features", "only stored and deflated"),
+        ({"suffix": ""}, "features", "is missing"),
+    ],
+)
+def test_members_that_are_no_arrays_are_named(tmp_path, members, array, why):
+    with pytest.raises(tipserve.InvalidArgument, match=why) as caught:
+        load(archived(tmp_path / "x.npz", **members))
+    assert caught.value.metadata["array"] == array
+
+
+def test_an_encrypted_member_is_named(tmp_path):
+    path = archived(tmp_path / "x.npz")
+    data = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = data.index(signature)
+        data[at + flags] |= 1
+    path.write_bytes(data)
+    with pytest.raises(tipserve.InvalidArgument, match="features cannot be read: it is encrypted"):
+        load(path)
+
+
+def test_an_archive_may_begin_with_a_program(tmp_path):
+    path = archived(tmp_path / "x.npz")
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+    assert read(path)[0] == ["cat", "dog", "owl"]

@@ -13,7 +13,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{error::TipError, unit::unit_rows};
+use super::{dimensions::row_count, error::TipError, unit::unit_rows};
 
 mod rounds;
 
@@ -64,7 +64,7 @@ pub struct Nearest {
 /// Torch's.
 pub fn nearest_deciles(keys: &Tensor, rounds: &Rounds) -> Result<Option<Nearest>, TipError> {
     let _no_grad = tch::no_grad_guard();
-    let total = keys.size().first().copied().unwrap_or(0);
+    let total = row_count(keys)?;
     let (ranks, shots) = rounds.tensors()?;
     let repeated = shots.f_ge(2)?.f_nonzero()?.f_squeeze_dim(1)?;
     let limit = (COSINES / total.max(1)).clamp(FEWEST_QUERIES, QUERIES);
@@ -131,7 +131,7 @@ fn sample(mut ends: Vec<[i64; 2]>) -> f64 {
 
 /// At most `limit` rows, evenly spread.
 fn some(rows: &Tensor, limit: i64) -> Result<Tensor, TipError> {
-    let count = rows.size().first().copied().unwrap_or(0);
+    let count = row_count(rows)?;
     if count <= limit {
         return Ok(rows.shallow_clone());
     }

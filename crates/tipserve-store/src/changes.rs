@@ -295,7 +295,8 @@ impl Store {
         version: VersionNumber,
     ) -> Result<(), StoreError> {
         self.change(id, false, |view, state| {
-            if !view.has(version)? || !state.aliases_of(version).is_empty() {
+            let there = view.has(version)? || view.is_swept(version);
+            if !there || !state.aliases_of(version).is_empty() {
                 return Ok(None);
             }
             state.delete(version.get(), version.get());

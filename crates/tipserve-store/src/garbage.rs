@@ -236,6 +236,11 @@ impl Store {
             }
             let given = notice.last_modified;
             let settled = match view.manifest_time(*version) {
+                // The notice goes with the version.
+                Some(_) if view.is_swept(*version) => {
+                    self.take_back(id, *version).await?;
+                    continue;
+                }
                 None => age.reached_times(NOTICE_AGES, given).await?,
                 Some(published) => {
                     let named = match self.tensors_named(id, *version).await {

@@ -60,7 +60,7 @@ impl View {
         let state = self.state()?;
         let there = self.listing.manifests.iter();
         let mut versions: BTreeMap<_, _> = there
-            .filter(|(version, _)| !state.is_deleted(**version))
+            .filter(|(version, _)| !state.is_deleted(**version) && !self.is_swept(**version))
             .map(|(version, (time, _))| (*version, *time))
             .collect();
         for version in &self.missing {
@@ -78,14 +78,27 @@ impl View {
     pub(crate) fn latest(&self) -> Result<Option<VersionNumber>, StoreError> {
         let state = self.state()?;
         let mut newest_first = self.listing.manifests.keys().rev();
-        let there = newest_first.find(|version| !state.is_deleted(**version));
+        let there =
+            newest_first.find(|version| !state.is_deleted(**version) && !self.is_swept(**version));
         Ok(there.max(self.missing.last()).copied())
     }
 
     /// Whether the version exists, readable or not.
     pub(crate) fn has(&self, version: VersionNumber) -> Result<bool, StoreError> {
-        let there = self.listing.manifests.contains_key(&version);
+        let there = self.has_manifest(version) && !self.is_swept(version);
         Ok(self.missing.contains(&version) || there && !self.state()?.is_deleted(version))
+    }
+
+    /// Whether a sweep removed the tensors before the manifest was made: by a
+    /// writer that had slept, and that was never told that the version exists.
+    pub(crate) fn is_swept(&self, version: VersionNumber) -> bool {
+        let Some(published) = self.manifest_time(version) else {
+            return false;
+        };
+        let mut notices = self.listing.notices.iter();
+        let mut tensors = self.listing.tensors.iter();
+        notices.any(|(v, _, notice)| *v == version && notice.last_modified < published)
+            && !tensors.any(|file| file.version == version)
     }
 
     /// Whether there is a manifest, of an existing version or a deleted one.

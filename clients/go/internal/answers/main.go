@@ -4,6 +4,7 @@
 //
 //	answers -server HOST:PORT -cache c [-resize] FOLDER
 //	answers -server HOST:PORT -cache new -create FOLDER
+//	answers -server HOST:PORT -cache new -create -list FILE
 package main
 
 import (
@@ -38,6 +39,7 @@ func run(ctx context.Context) error {
 	cache := flag.String("cache", "", "the cache to ask, or to make")
 	resize := flag.Bool("resize", false, "resize here")
 	create := flag.Bool("create", false, "make the cache of the folder, and print what was rejected")
+	list := flag.Bool("list", false, "what the cache is made of is a file that lists pictures")
 	flag.Parse()
 	options := []tipserve.Option{}
 	if *resize {
@@ -51,7 +53,11 @@ func run(ctx context.Context) error {
 	lines := json.NewEncoder(os.Stdout)
 	if *create {
 		spec := &pb.CacheSpec{CacheId: *cache, Method: pb.Method_METHOD_CLASS_MEAN, AllowEmptyClasses: true}
-		made, err := client.CreateCache(ctx, spec, tipserve.Folder(flag.Arg(0)))
+		source := tipserve.Folder(flag.Arg(0))
+		if *list {
+			source = tipserve.ListFile(flag.Arg(0))
+		}
+		made, err := client.CreateCache(ctx, spec, source)
 		if err != nil {
 			return err
 		}

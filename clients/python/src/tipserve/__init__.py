@@ -6,6 +6,9 @@ with tipserve.Client("127.0.0.1:50051") as client:
         print(result.id, result.error or result.best.display_name)
 """
 
+import dataclasses
+
+from tipserve._help import documented
 from tipserve._progress import ProgressBar
 from tipserve._requests import Grid, Item
 from tipserve._retry import NO_RETRIES, RetryPolicy
@@ -161,3 +164,8 @@ __all__ = [
     "resize_and_crop",
     "to_pandas",
 ]
+
+for _name in __all__:
+    _kind = globals()[_name]
+    if isinstance(_kind, type) and dataclasses.is_dataclass(_kind):
+        documented(_kind)

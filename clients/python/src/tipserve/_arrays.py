@@ -15,8 +15,13 @@ Color = Literal["rgb", "bgr"]
 
 COLORS = ("rgb", "bgr")
 
-# What files begin with: cv2.imencode gives a file's bytes as an array.
-_FILES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+# What files begin with: cv2.imencode gives a file's bytes as an array. What the server does not
+# read goes to it all the same, which says what it is.
+_FILES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*"),
+    *(b"II+\0", b"MM\0+", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7"),
+    *(b"\0\0\0 ftyp", b"\0\0\0\x1cftyp", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+)
 
 _WANTED = (
     "pixels are uint8, or floats from 0 to 1, of [height, width, 3], [3, height, width], "
@@ -39,11 +44,21 @@ def as_numpy(thing: Any) -> Any:
     import numpy
 
     if is_tensor(thing):
-        thing = thing.detach().cpu()
-        if str(thing.dtype) == "torch.bfloat16":  # which numpy does not have
-            thing = thing.float()
-        return thing.numpy()
+        return _of_tensor(thing)
+    if isinstance(thing, numpy.ma.MaskedArray) and numpy.ma.is_masked(thing):
+        raise TypeError("a masked array has values that count as missing: fill them first")
     return numpy.asarray(thing)
+
+
+def _of_tensor(tensor: Any) -> Any:
+    try:
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":  # which numpy does not have
+            tensor = tensor.float()
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        # Sparse, quantised, without data, of a dtype that numpy does not have.
+        raise TypeError(f"this tensor cannot be read as an array: {error}") from error
 
 
 def file_bytes(array: Any) -> bytes | None:
@@ -88,7 +103,8 @@ def rgb_pixels(array: Any, tensor: bool, color: str) -> Any:
     channels_last = _channels_last(array.shape, tensor) if array.ndim == 3 else True
     whole = array.dtype == numpy.uint8
     if array.ndim not in (2, 3) or channels_last is None or not (whole or array.dtype.kind == "f"):
-        raise TypeError(f"an array of {array.dtype} {shape} is no picture: {_WANTED}")
+        hint = _hint(array)
+        raise TypeError(f"an array of {array.dtype} {shape} is no picture: {hint}{_WANTED}")
     if array.ndim == 2 and not whole:
         raise TypeError(
             f"an array of {array.dtype} {shape} may be a grey picture or several embeddings: give "
@@ -107,6 +123,19 @@ def rgb_pixels(array: Any, tensor: bool, color: str) -> Any:
     if color == "bgr":
         array = array[:, :, ::-1]
     return numpy.ascontiguousarray(array)
+
+
+def _hint(array: Any) -> str:
+    """What to do with an array that is a picture in another form."""
+    if array.ndim == 4:
+        return "give the pictures of a batch one by one; "
+    if array.dtype.kind == "b":
+        return "for white where it is True, give array.astype('uint8') * 255; "
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 1:
+        return "scale it to uint8 first, by what white is in it; "
+    if array.ndim == 3 and array.shape[2] == 4:
+        return "leave the alpha channel out, array[:, :, :3]; "
+    return ""
 
 
 def _from_floats(array: Any) -> Any:

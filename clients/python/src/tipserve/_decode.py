@@ -24,7 +24,7 @@ from typing import Any
 # encoders make about ten.
 _MAX_SCANS = 20
 _PNG = b"\x89PNG\r\n\x1a\n"
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def orientation(exif: bytes) -> int:
     found = PIL.Image.Exif()
     try:
         found.load(exif)
-        return int(found.get(_ORIENTATION, 1))
+        return int(found.get(ORIENTATION, 1))
     except Exception:  # the parser's own mistakes included
         return 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -10,6 +12,9 @@ from typing import Any
 
 from tipserve._files import readable
 from tipserve.errors import InvalidArgument
+
+# The flag of a member that needs a password.
+_ENCRYPTED = 1
 
 
 @dataclass(frozen=True)
@@ -32,29 +37,25 @@ def read_npz(path: str | os.PathLike[str]) -> Embedded:
     Raises `InvalidArgument` with the reason NPZ_INVALID, naming file and array.
     """
     name = readable(os.fspath(path))
+    if importlib.util.find_spec("numpy") is None:
+        raise _invalid(f"reading {name} needs numpy: pip install 'tipserve[numpy]'", name)
     try:
-        import numpy
-    except ImportError as error:
-        raise _invalid(
-            f"reading {name} needs numpy: pip install 'tipserve[numpy]'", name
-        ) from error
-    try:
-        # In this order: numpy takes an .npy file too, and then pickles.
-        if not zipfile.is_zipfile(path):
-            raise _invalid(f"{name} is not an .npz file: it is no zip archive, or cut short", name)
-        opened = numpy.load(path, allow_pickle=False)
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError) as error:
-        raise _invalid(f"{name} is not an .npz file: {error}", name) from error
-    with opened as archive:
+        why = str(error) or "it is cut short"
+        raise _invalid(f"{name} is not an .npz file: {why}", name) from error
+    with archive:
         return _Reader(name, archive).read()
 
 
 class _Reader:
     """One open archive; its errors name the file and the array."""
 
-    def __init__(self, path: str, archive: Any) -> None:
+    def __init__(self, path: str, archive: zipfile.ZipFile) -> None:
         self._path = path
         self._archive = archive
+        members = archive.namelist()
+        self._names = {one.removesuffix(".npy") for one in members if one.endswith(".npy")}
 
     def read(self) -> Embedded:
         features = self._matrix("features")
@@ -68,7 +69,7 @@ class _Reader:
                     f"labels are 0 to {len(classes) - 1}",
                 )
         weights = None
-        if "text_weights" in self._archive.files:
+        if "text_weights" in self._names:
             weights = self._matrix("text_weights")
             if weights.shape != (len(classes), features.shape[1]):
                 raise self._wrong(
@@ -109,20 +110,51 @@ class _Reader:
         if not len(array):
             raise self._wrong("classes", "is empty: at least one class is needed")
         if array.dtype.kind == "U":
+            self._check_letters(array)
             return [str(one) for one in array]
         try:
             return [bytes(one).decode() for one in array]
         except UnicodeDecodeError as error:
             raise self._wrong("classes", f"holds bytes that are not UTF-8: {error}") from error
 
+    def _check_letters(self, classes: Any) -> None:
+        """numpy takes any number for a letter: half of a surrogate pair, or one beyond Unicode."""
+        import numpy
+
+        letters = classes.dtype.itemsize // 4
+        if not letters:
+            return
+        kind = numpy.dtype("u4").newbyteorder(classes.dtype.byteorder)
+        codes = numpy.frombuffer(classes.tobytes(), kind).reshape(-1, letters)
+        wrong = (codes > sys.maxunicode) | ((codes >= 0xD800) & (codes <= 0xDFFF))
+        for position, letter in numpy.argwhere(wrong)[:1]:
+            raise self._wrong(
+                "classes",
+                f"has a name at position {position} with the value {codes[position, letter]:#x}, "
+                "which is no character",
+            )
+
     def _array(self, name: str) -> Any:
-        if name not in self._archive.files:
-            there = ", ".join(sorted(self._archive.files)) or "none"
+        import numpy
+
+        if name not in self._names:
+            there = ", ".join(sorted(self._names)) or "none"
             raise self._wrong(name, f"is missing (arrays in the file: {there})")
+        member = self._archive.getinfo(f"{name}.npy")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise self._wrong(name, "cannot be read: only stored and deflated arrays are")
+        if member.flag_bits & _ENCRYPTED:
+            raise self._wrong(name, "cannot be read: it is encrypted")
         try:
-            return self._archive[name]
+            # numpy.load takes other files too, and gives what is no array as bytes.
+            with self._archive.open(member) as file:
+                array = numpy.lib.format.read_array(file, allow_pickle=False)
+                # A checksum is compared where a member ends.
+                while file.read(1 << 16):
+                    pass
+                return array
         except ValueError as error:
-            if "pickle" in str(error):
+            if "pickle" in str(error) or "Object arrays" in str(error):
                 raise self._wrong(
                     name,
                     "holds Python objects (dtype object), which are never unpickled; save it with "

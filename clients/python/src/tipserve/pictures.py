@@ -16,7 +16,7 @@ from tipserve._arrays import (
     is_tensor,
     rgb_pixels,
 )
-from tipserve._decode import PictureLimits, decoded, orientation
+from tipserve._decode import ORIENTATION, PictureLimits, decoded
 from tipserve._files import read_file, too_large
 from tipserve._proto import input_pb2
 from tipserve.errors import InvalidArgument
@@ -134,6 +134,8 @@ class Encoder:
         if isinstance(picture, str | os.PathLike):
             return self._file(read_file(picture, self._file_limit))
         if isinstance(picture, bytes | bytearray | memoryview):
+            if isinstance(picture, memoryview) and picture.itemsize != 1:
+                raise TypeError(f"a memoryview of {picture.format!r} is no file: give its bytes")
             return self._file(bytes(picture))
         if _is_pillow(picture):
             return self._pillow(picture)
@@ -147,8 +149,9 @@ class Encoder:
             return self._file(_read_open(picture))
         if isinstance(picture, Sequence):
             return _embedding(picture)
+        what = "None" if picture is None else f"an object of type {type(picture).__name__}"
         raise TypeError(
-            f"a {type(picture).__name__} is no picture: give a path, bytes, a Pillow picture, "
+            f"{what} is no picture: give a path, bytes, a Pillow picture, "
             "a uint8 array of [height, width, 3], or an embedding"
         )
 
@@ -183,9 +186,10 @@ class Encoder:
         except (OSError, SyntaxError, ValueError) as error:
             # Pillow decodes when it must, and only then sees a damaged file.
             raise _invalid(f"Pillow cannot read it: {error}", "PICTURE_UNDECODABLE") from error
-        if exif and orientation(exif.tobytes()) != 1:
+        turned = _turned(exif)
+        if turned is not None:
             # Whether it is turned is the server's to say, as of a file.
-            return _png(rgb, exif.tobytes())
+            return _png(rgb, turned)
         return self._rgb(rgb)
 
     def _rgb(self, rgb: Any) -> input_pb2.Input:
@@ -232,6 +236,21 @@ class Encoder:
 
 def _invalid(message: str, reason: str, **metadata: str) -> InvalidArgument:
     return InvalidArgument(message, reason=reason, metadata=metadata)
+
+
+def _turned(exif: Any) -> bytes | None:
+    """EXIF data that says how a picture is turned; None if it is upright.
+
+    Of all tags only that one: others that a camera wrote may not be what Pillow can write.
+    """
+    found = exif.get(ORIENTATION, 1) if exif else 1
+    if not isinstance(found, int) or not 2 <= found <= 8:
+        return None
+    import PIL.Image
+
+    kept = PIL.Image.Exif()
+    kept[ORIENTATION] = found
+    return kept.tobytes()
 
 
 def _is_pillow(picture: object) -> bool:
@@ -281,9 +300,8 @@ def _undecoded(picture: Mapping[str, Any]) -> Any:
     for key in ("bytes", "path"):
         if picture.get(key) is not None:
             return picture[key]
-    raise TypeError(
-        f"a mapping of {', '.join(map(str, picture))} is no picture: one has bytes or a path"
-    )
+    keys = ", ".join(map(str, picture)) or "nothing"
+    raise TypeError(f"a mapping of {keys} is no picture: one has bytes or a path")
 
 
 def _png(rgb: Any, exif: bytes | None = None) -> input_pb2.Input:
@@ -294,6 +312,8 @@ def _png(rgb: Any, exif: bytes | None = None) -> input_pb2.Input:
 
 
 def _embedding(values: Any) -> input_pb2.Input:
+    if len(values) and isinstance(values[0], bool):
+        raise TypeError("an embedding must be a list of numbers, and these are True and False")
     try:
         embedding = input_pb2.Embedding(values=values)
     except (TypeError, ValueError) as error:

@@ -54,13 +54,19 @@ class Columns:
     def example(self, row: Row, position: int, folder: Path | None = None) -> Example:
         """One row; KeyError if it lacks a column."""
         picture = row[self.picture]
-        id = "" if self.id is None else str(row[self.id])
+        id = "" if self.id is None else _id_of(row[self.id])
         if folder is not None and isinstance(picture, str) and not is_url(picture):
             # As it is written in the file: the same wherever the folder lies.
             id = id or picture
             picture = os.path.join(folder, picture)
         assert self.label is not None
         return Example(labels_of(row[self.label], position), picture, id=id)
+
+
+def _id_of(value: Any) -> str:
+    """An id as text; none where a table has nothing."""
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else str(value)
 
 
 def labels_of(value: Any, position: int) -> str | int | tuple[str | int, ...]:
