@@ -18,7 +18,6 @@ use crate::{
     gda_one_out,
     hold_out::{ALL_OUT_KEYS, HoldOut},
     material::Material,
-    spec::SelectionSource,
 };
 
 /// Logits f64 [Q, N] of GDA and kernel ridge regression; none of a part that was
@@ -39,12 +38,10 @@ pub(super) fn logits(
     seen: &Tensor,
     ridge: Option<&Tensor>,
 ) -> Result<Option<AsNew>, TipError> {
-    let in_rounds = held.key_rounds.f_ge(0)?.f_sum(Kind::Int64)?;
-    if held.source != SelectionSource::LeaveOneOut
+    if !held.scores_every_left_out()?
         || material.views.is_some()
         || material.key_count() > ALL_OUT_KEYS
         || material.classes < 2
-        || in_rounds.f_int64_value(&[])? != held.count()
     {
         return Ok(None);
     }

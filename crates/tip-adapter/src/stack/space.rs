@@ -162,18 +162,9 @@ impl Space {
                 }
             }
         }
-        match (text::earned(material)?, &material.text) {
-            (Some(fit), Some(text)) => {
-                let f = held.features.f_to_kind(Kind::Double)?;
-                let logits = f.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
-                let at = crate::temperature::cross_entropy(&logits, &labels, fit.temperature)?;
-                add(
-                    Part::scored(Method::ZeroShot, &logits, &labels, fit.temperature, at)?,
-                    &logits,
-                )?;
-            }
-            (None, Some(_)) => left.push(left_out(Method::ZeroShot, NOT_EARNED)),
-            _ => left.push(left_out(Method::ZeroShot, "no text weights")),
+        match text_part(material, held, &labels)? {
+            Ok((part, logits)) => add(part, &logits)?,
+            Err(why) => left.push(left_out(Method::ZeroShot, why)),
         }
         if parts.is_empty() {
             return Ok(None);
@@ -247,6 +238,26 @@ impl Space {
             as_new: None,
         }))
     }
+}
+
+/// The text's part and its logits on the held-out examples, f64 [Q, N]; or why
+/// there is none.
+fn text_part(
+    material: &Material,
+    held: &HoldOut,
+    labels: &Tensor,
+) -> Result<Result<(Part, Tensor), &'static str>, TipError> {
+    let Some(text) = &material.text else {
+        return Ok(Err("no text weights"));
+    };
+    let Some(fit) = text::earned(material)? else {
+        return Ok(Err(NOT_EARNED));
+    };
+    let f = held.features.f_to_kind(Kind::Double)?;
+    let logits = f.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
+    let at = crate::temperature::cross_entropy(&logits, labels, fit.temperature)?;
+    let part = Part::scored(Method::ZeroShot, &logits, labels, fit.temperature, at)?;
+    Ok(Ok((part, logits)))
 }
 
 const NOTHING_VARIES: &str = "nothing varies within a class: the pooled covariance is zero";
